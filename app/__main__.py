@@ -1,0 +1,5 @@
+"""`python -m app` is the same as `fraudstream`."""
+
+from app.main import main
+
+main()

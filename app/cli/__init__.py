@@ -1,0 +1,92 @@
+"""The `fraudstream` command: one module a command group, imported only when it runs."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from app.errors import FraudstreamError
+
+#: Command name -> "module:attribute", in the order of the help page.
+COMMANDS = {
+    "demo": "app.cli.demo:demo",
+    "up": "app.cli.servers:up",
+    "down": "app.cli.servers:down",
+    "status": "app.cli.servers:status",
+    "wipe": "app.cli.servers:wipe",
+    "topics": "app.cli.setup:topics",
+    "migrate": "app.cli.setup:migrate",
+    "config": "app.cli.setup:config",
+    "worker": "app.cli.worker:worker",
+    "simulate": "app.cli.simulate:simulate",
+    "produce": "app.cli.produce:produce",
+    "train": "app.cli.train:train",
+    "models": "app.cli.train:models",
+    "card": "app.cli.look:card",
+    "terminal": "app.cli.look:terminal",
+    "transaction": "app.cli.look:transaction",
+    "deadletters": "app.cli.deadletters:deadletters",
+    "verify": "app.cli.verify:verify",
+    "bench": "app.cli.bench:bench",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used: `--help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, attribute = target.split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does, with a suggestion for a misspelt name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, 1)
+            if close:
+                error.message += f" Did you mean {close[0]!r}?"
+            raise
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="fraudstream")
+def cli() -> None:
+    """Score card transactions for fraud as they happen: Kafka in, Cassandra out.
+
+    \b
+    Start here:  fraudstream demo --once
+    """
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line; errors become one line on standard error and an exit code."""
+    try:
+        cli.main(args=args, prog_name="fraudstream", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        click.echo("fraudstream: interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except FraudstreamError as error:
+        click.echo(f"fraudstream: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away (| head): not worth a word
+        return 141
+    return 0

@@ -1,0 +1,72 @@
+"""Every error that fraudstream raises on purpose.
+
+```text
+FraudstreamError                 one clear line for a person; the command line exits with `exit_code`
+├── UsageError               2   an argument or a file is wrong
+│   └── SettingsError        2   a setting is wrong
+├── UnavailableError         3   a server does not answer, a port is taken, the disk is full
+├── NotFoundError            4   an unknown card, terminal, transaction, topic or model
+├── SchemaError              5   topics or tables are missing or differ from what is expected
+├── VerificationError        6   `fraudstream verify` found something missing or different
+└── StateError               70  a worker found what it cannot explain and must stop
+    ├── ForeignWriterError   70  somebody else wrote this partition's changelog
+    └── RowFormatError       70  a stored row was written by other settings or another release
+```
+"""
+
+
+class FraudstreamError(Exception):
+    """Base of the tree: its text is one line that says what happened and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(FraudstreamError):
+    """An argument or an input file is wrong; the text names it."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is wrong; the text names it and what it accepts."""
+
+
+class UnavailableError(FraudstreamError):
+    """Something outside this process cannot be used now: a server, a port, the disk."""
+
+    exit_code = 3
+
+
+class NotFoundError(FraudstreamError):
+    """What was asked for does not exist."""
+
+    exit_code = 4
+
+
+class SchemaError(FraudstreamError):
+    """Topics or tables are missing or differ; the text names the command that mends it."""
+
+    exit_code = 5
+
+
+class VerificationError(FraudstreamError):
+    """The stored results do not equal the recomputed ones."""
+
+    exit_code = 6
+
+
+class StateError(FraudstreamError):
+    """A worker found what it cannot explain: it stops at once and is restarted.
+
+    Nothing unfinished is acknowledged, so nothing is lost by stopping.
+    """
+
+    exit_code = 70
+
+
+class ForeignWriterError(StateError):
+    """A changelog batch landed where another writer's record stands (a zombie worker)."""
+
+
+class RowFormatError(StateError):
+    """A stored row has another version or was written under other window settings."""

@@ -1,0 +1,271 @@
+"""Every setting, once: its type, unit, default and help.
+
+Settings come from the environment (`FRAUDSTREAM_*`) and, below it, from an optional file named by
+`FRAUDSTREAM_ENV_FILE` (lines of `FRAUDSTREAM_NAME=value`). They are read once and never change.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import SettingsError
+
+ENV_PREFIX = "FRAUDSTREAM_"
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+
+
+def parse_duration_ms(value: Any) -> int:
+    """Milliseconds of a duration written like `90s`, `1h` or `30d`.
+
+    Raises:
+        ValueError: the text is not a whole number followed by ms, s, m, h or d.
+    """
+    if isinstance(value, int):
+        return value
+    match = _DURATION.fullmatch(str(value).strip())
+    if not match:
+        msg = f"{value!r} is not a duration; write a number and ms, s, m, h or d, such as 30d"
+        raise ValueError(msg)
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def format_duration(ms: int) -> str:
+    """The shortest spelling of a duration: 86400000 -> 1d."""
+    for unit in ("d", "h", "m", "s"):
+        if ms and ms % _UNIT_MS[unit] == 0:
+            return f"{ms // _UNIT_MS[unit]}{unit}"
+    return f"{ms}ms"
+
+
+def _parse_windows(value: Any) -> tuple[int, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    windows = tuple(parse_duration_ms(part) for part in parts)
+    if not windows or min(windows) <= 0 or list(windows) != sorted(set(windows)):
+        msg = "windows must be different, longer than zero and in rising order, such as 1h,1d,7d"
+        raise ValueError(msg)
+    return windows
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration_ms)]
+Windows = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_windows)]
+
+
+class Settings(BaseSettings):
+    """All settings of one deployment. Durations are milliseconds inside, text such as `30d` outside."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    # Where things are
+    home: Path = Field(Path(".fraudstream"), description="folder for local servers, logs and worker state")
+    broker: str | None = Field(
+        None, description="Kafka bootstrap servers, host:port[,host:port]; unset: the local server of `fraudstream up`"
+    )
+    cassandra: str | None = Field(
+        None, description="Cassandra contact points, host:port[,host:port]; unset: the local server of `fraudstream up`"
+    )
+    app_id: str = Field(
+        "fraudstream", pattern=r"^[A-Za-z0-9._-]+$", description="Kafka consumer group and prefix of internal topics"
+    )
+    topic_prefix: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]*$", description="put before every public topic name, to keep deployments apart"
+    )
+    keyspace: str = Field(
+        "fraud_detection", pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Cassandra keyspace"
+    )
+
+    # Kafka
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of the transaction, enriched and prediction topics")
+    replication: int = Field(1, ge=1, description="replicas of every topic")
+    min_insync: int = Field(1, ge=1, description="replicas that must have a record before it is acknowledged")
+    retention: str = Field("forever", description="how long topics keep records: forever or a duration such as 60d")
+    compaction_lag: Duration = Field(
+        "1d", validate_default=True, description="changelog records younger than this are never compacted (at least 1d)"
+    )
+    max_message_bytes: int = Field(
+        1_048_576, ge=65_536, description="largest record of the source topic, bytes; others derive from it"
+    )
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Kafka security protocol"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism"
+    )
+    kafka_username: str | None = Field(None, description="SASL user")
+    kafka_password: SecretStr | None = Field(None, description="SASL password")
+    kafka_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates")
+    kafka_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
+    kafka_key_file: Path | None = Field(None, description="PEM file of this client's key")
+
+    # Cassandra
+    cassandra_username: str | None = Field(None, description="Cassandra user")
+    cassandra_password: SecretStr | None = Field(None, description="Cassandra password")
+    cassandra_ca_file: Path | None = Field(None, description="PEM file of the authority; set: connect with TLS")
+    cassandra_datacenter: str | None = Field(None, description="local datacenter; unset: that of the first contact point")
+    cassandra_replication: int = Field(1, ge=1, description="replicas of the keyspace when `migrate` creates it")
+    cassandra_consistency: Literal["ONE", "LOCAL_ONE", "QUORUM", "LOCAL_QUORUM", "ALL"] = Field(
+        "LOCAL_QUORUM", description="consistency level of writes and reads"
+    )
+    prediction_ttl: str = Field("forever", description="how long rows are kept: forever or a duration such as 400d")
+    sink_batch_bytes: int = Field(
+        24_576, ge=1_024, le=49_152, description="largest Cassandra batch, bytes (servers refuse over 50 KB)"
+    )
+    sink_in_flight: int = Field(8, ge=1, le=256, description="Cassandra batches on their way at once, a worker")
+
+    # What a transaction is
+    currency: str = Field("EUR", pattern=r"^[A-Z]{3}$", description="ISO 4217 currency of this deployment")
+    timezone: str = Field("UTC", description="time zone that says what weekend and night are")
+    windows: Windows = Field(
+        "1h,1d,7d,30d", validate_default=True, description="window lengths of the card and terminal features"
+    )
+    allowed_lateness: Duration = Field(
+        "1d", validate_default=True, description="behind its card's newest event time, a transaction is late beyond this"
+    )
+    max_future_skew: Duration = Field(
+        "5m", validate_default=True, description="an event time this far past the broker's timestamp is refused"
+    )
+    moved: Literal["forward", "dead"] = Field(
+        "forward", description="a record in another partition than its key's: send it on, or to dead-letters"
+    )
+    max_entries_per_key: int = Field(
+        20_000, ge=16, description="transactions kept for one card or terminal; older ones leave and features say so"
+    )
+
+    # Model
+    model: str = Field("default", description="model to score with: a name in models/artifacts or a folder's path")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="score from which a transaction is called fraud; unset: the model's own"
+    )
+    reasons_from: float = Field(0.1, ge=0, le=1, description="reasons are stored for scores from here on")
+
+    # Worker
+    datadir: Path | None = Field(None, description="state folder of this worker; unset: HOME/workers/PORT. One a worker")
+    web_host: str = Field("127.0.0.1", description="address the web views listen on")
+    web_port: int = Field(6066, ge=0, le=65535, description="port of the web views; 0 takes a free one")
+    advertised_host: str | None = Field(None, description="host name under which other workers reach these web views")
+    standby_replicas: int = Field(0, ge=0, le=3, description="workers that keep a warm copy of each table partition")
+    block_records: int = Field(1_000, ge=1, le=20_000, description="records a block holds at most")
+    blocks_in_flight: int = Field(4, ge=1, le=64, description="blocks of one partition whose writes overlap")
+    store_cache_mb: int = Field(16, ge=1, description="RocksDB block cache for each table partition, MiB")
+    commit_interval: Duration = Field("1s", validate_default=True, description="how often offsets are committed")
+    session_timeout: Duration = Field("10s", validate_default=True, description="a silent worker loses its partitions after this")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="worker log level")
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            msg = f"{value!r} is not a time zone; use a name such as UTC or Europe/Paris"
+            raise ValueError(msg) from error
+        return value
+
+    @field_validator("currency")
+    @classmethod
+    def _currency_exists(cls, value: str) -> str:
+        from iso4217 import Currency
+
+        try:
+            Currency(value)
+        except ValueError as error:
+            msg = f"{value!r} is not an ISO 4217 currency"
+            raise ValueError(msg) from error
+        return value
+
+    @field_validator("retention", "prediction_ttl")
+    @classmethod
+    def _forever_or_duration(cls, value: str) -> str:
+        if value != "forever":
+            parse_duration_ms(value)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.compaction_lag < _UNIT_MS["d"]:
+            msg = "compaction_lag must be at least 1d: a zombie's rows are healed only while they are in the log"
+            raise ValueError(msg)
+        if self.min_insync > self.replication:
+            msg = f"min_insync {self.min_insync} is more than replication {self.replication}: nothing could be written"
+            raise ValueError(msg)
+        return self
+
+    @cached_property
+    def horizon_ms(self) -> int:
+        """How far behind a key's newest event time its entries are kept, milliseconds."""
+        return self.windows[-1] + self.allowed_lateness
+
+    @cached_property
+    def minor_unit_digits(self) -> int:
+        """Digits after the decimal point in the deployment's currency: 2 for EUR, 0 for JPY."""
+        from iso4217 import Currency
+
+        return Currency(self.currency).exponent or 0
+
+    @property
+    def retention_ms(self) -> int:
+        """Retention of topics in milliseconds, -1 for ever."""
+        return -1 if self.retention == "forever" else parse_duration_ms(self.retention)
+
+    @property
+    def ttl_seconds(self) -> int:
+        """Time to live of prediction rows in seconds, 0 for ever."""
+        return 0 if self.prediction_ttl == "forever" else parse_duration_ms(self.prediction_ttl) // 1000
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of this worker's tables."""
+        return self.datadir or self.home / "workers" / str(self.web_port)
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings from the environment and the optional file.
+
+    Args:
+        overrides: values that win over the environment, by field name.
+
+    Raises:
+        SettingsError: a value is wrong, or the environment has a `FRAUDSTREAM_` name that is no setting.
+    """
+    env_file = os.environ.get(ENV_PREFIX + "ENV_FILE")
+    if env_file and not Path(env_file).is_file():
+        msg = f"{ENV_PREFIX}ENV_FILE names {env_file}, which is not a file"
+        raise SettingsError(msg)
+    known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in os.environ
+        if name.startswith(ENV_PREFIX) and name not in known and name not in NOT_SETTINGS
+    )
+    if unknown:
+        from difflib import get_close_matches
+
+        close = get_close_matches(unknown[0], known, 1)
+        hint = f"; did you mean {close[0]}?" if close else "; `fraudstream config` lists them"
+        msg = f"{unknown[0]} is not a setting{hint}"
+        raise SettingsError(msg)
+    try:
+        return Settings(_env_file=env_file, **(overrides or {}))  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        text = first["msg"].removeprefix("Value error, ")
+        msg = f"{ENV_PREFIX}{name.upper()}: {text}" if name else text
+        raise SettingsError(msg) from None
+
+
+#: Names under the prefix that are not settings of a deployment: read where they are used.
+NOT_SETTINGS = frozenset({
+    ENV_PREFIX + "ENV_FILE",  # this module
+    ENV_PREFIX + "CACHE",     # app/devstack: shared folder for downloaded servers
+    ENV_PREFIX + "JAVA",      # app/devstack: the Java 17 to use
+    ENV_PREFIX + "MAVEN_URL", # app/devstack: where jars come from
+    ENV_PREFIX + "TEST_SEED", # tests
+})
