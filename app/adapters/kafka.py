@@ -1,0 +1,178 @@
+"""Kafka as this project meets it: connection arguments, topic creation and checks."""
+
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from app.devstack.endpoints import resolve
+from app.errors import SchemaError, SettingsError, UnavailableError
+from app.settings import Settings
+from app.topics import TopicSpec
+
+#: Configuration that must be as declared for the promises to hold: checked at every start.
+_BINDING = ("message.timestamp.type", "cleanup.policy")
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context of the Kafka settings, None without TLS.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    if "SSL" not in settings.kafka_security:
+        return None
+    try:
+        context = ssl.create_default_context(
+            cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None
+        )
+        if settings.kafka_cert_file:
+            context.load_cert_chain(settings.kafka_cert_file, settings.kafka_key_file)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"FRAUDSTREAM_KAFKA_CA_FILE, _CERT_FILE or _KEY_FILE cannot be used: {error}"
+        raise SettingsError(msg) from error
+    return context
+
+
+def client_kwargs(settings: Settings) -> dict[str, Any]:
+    """Arguments that every aiokafka client of this deployment takes."""
+    password = settings.kafka_password
+    kwargs: dict[str, Any] = {
+        "bootstrap_servers": resolve(settings).broker,
+        "security_protocol": settings.kafka_security,
+        "ssl_context": ssl_context(settings),
+    }
+    if settings.kafka_security.startswith("SASL"):
+        kwargs |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_username,
+            "sasl_plain_password": password.get_secret_value() if password else None,
+        }
+    return kwargs
+
+
+@asynccontextmanager
+async def started(client: Any, broker: str) -> AsyncIterator[Any]:
+    """Start an aiokafka client, stop it afterwards.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # one line of ours instead of a line a retry
+    try:
+        await client.start()
+    except (KafkaConnectionError, KafkaError, OSError) as error:
+        await _close(client)
+        msg = (
+            f"no Kafka at {broker}: run `fraudstream up`, or set FRAUDSTREAM_BROKER "
+            f"({type(error).__name__})"
+        )
+        raise UnavailableError(msg) from error
+    finally:
+        logger.setLevel(level)
+    try:
+        yield client
+    finally:
+        await _close(client)
+
+
+async def _close(client: Any) -> None:
+    close = getattr(client, "close", None) or client.stop
+    await close()
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    kwargs = client_kwargs(settings)
+    client = AIOKafkaAdminClient(**kwargs, request_timeout_ms=30_000)
+    async with started(client, kwargs["bootstrap_servers"]) as ready:
+        yield ready
+
+
+async def ensure_topics(settings: Settings, topics: Iterable[TopicSpec]) -> list[str]:
+    """Create the topics that are missing; returns their names.
+
+    Raises:
+        SchemaError: the broker refuses one, or an existing one differs.
+        UnavailableError: no broker answers.
+    """
+    specs = list(topics)
+    async with admin(settings) as client:
+        existing = set(await client.list_topics())
+        missing = [spec for spec in specs if spec.name not in existing]
+        if missing:
+            new = [
+                NewTopic(spec.name, spec.partitions, settings.replication, topic_configs=spec.config)
+                for spec in missing
+            ]
+            response = await client.create_topics(new, timeout_ms=30_000)
+            for name, code, *text in response.topic_errors:
+                error = for_code(code)
+                if code and error is not TopicAlreadyExistsError:
+                    detail = text[0] if text and text[0] else error.__name__
+                    msg = f"Kafka refuses topic {name}: {detail}"
+                    raise SchemaError(msg)
+        await _compare(client, [spec for spec in specs if spec.name in existing])
+    return [spec.name for spec in missing]
+
+
+async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[str, str]:
+    """Check that the topics exist as declared; returns warnings by topic (empty: all is well).
+
+    Raises:
+        SchemaError: one is missing or has other partitions; the text names the command.
+        UnavailableError: no broker answers.
+    """
+    specs = list(topics)
+    async with admin(settings) as client:
+        existing = set(await client.list_topics())
+        missing = [spec.name for spec in specs if spec.name not in existing]
+        if missing:
+            msg = f"Kafka lacks the topics {', '.join(missing)}: run `fraudstream topics`"
+            raise SchemaError(msg)
+        return await _compare(client, specs)
+
+
+async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Kafka's own id of each topic: another id means deleted and made anew."""
+    async with admin(settings) as client:
+        described = await client.describe_topics(list(names))
+    return {item["topic"]: str(item.get("topic_id", "")) for item in described}
+
+
+async def _compare(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, str]:
+    if not specs:
+        return {}
+    for item in await client.describe_topics([spec.name for spec in specs]):
+        spec = next(spec for spec in specs if spec.name == item["topic"])
+        count = len(item["partitions"])
+        if count != spec.partitions:
+            msg = (
+                f"topic {spec.name} has {count} partitions, the settings say {spec.partitions}: set "
+                f"FRAUDSTREAM_PARTITIONS={count}; state cannot follow a changed count"
+            )
+            raise SchemaError(msg)
+    warnings = {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    actual: dict[str, dict[str, str]] = {}
+    for response in await client.describe_configs(resources):
+        for _code, _text, _kind, name, entries in response.resources:
+            actual[name] = {entry[0]: entry[1] for entry in entries}
+    for spec in specs:
+        for key in _BINDING:
+            want, have = spec.config.get(key), actual.get(spec.name, {}).get(key)
+            if want is not None and have is not None and have != want:
+                warnings[spec.name] = f"{key} is {have}, should be {want}"
+    return warnings

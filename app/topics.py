@@ -1,0 +1,97 @@
+"""Every topic, once: its name, key, value, partitions and configuration.
+
+| topic               | key             | value                                   | read by          |
+|---------------------|-----------------|-----------------------------------------|------------------|
+| transactions        | card_id         | one transaction, JSON                   | agents/cards     |
+| enriched            | none            | many transactions, msgpack (internal)   | agents/scoring   |
+| predictions         | card_id         | one prediction, JSON                    | agents/sink      |
+| dead-letters        | source position | the original bytes, reasons in headers  | people           |
+| duplicates          | card_id         | where the repeated record stands, JSON  | people, verify   |
+| late-transactions   | card_id         | a copy of the prediction, JSON          | people           |
+| cards-changelog     | row key         | a row of tables/cards                   | recovery         |
+| terminals-changelog | row key         | a row of tables/terminals               | recovery         |
+"""
+
+from dataclasses import dataclass, field
+
+from app.settings import Settings
+
+#: Room for what we add around a source record: features, reasons, headers, batch framing.
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One topic as it is created and checked.
+
+    Attributes:
+        name: full name in Kafka.
+        partitions: number of partitions.
+        config: topic configuration, as Kafka spells it.
+    """
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+class Topics:
+    """The topics of one deployment, by role.
+
+    Attributes:
+        all: every topic, in the order in which they are created.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        def public(role: str, **config: str) -> TopicSpec:
+            return TopicSpec(
+                settings.topic_prefix + role, settings.partitions, {**streaming, **config}
+            )
+
+        def changelog(table: str) -> TopicSpec:
+            name = f"{settings.topic_prefix}{settings.app_id}-{table}-changelog"
+            return TopicSpec(name, settings.partitions, compacted)
+
+        largest = settings.max_message_bytes
+        common = {
+            "min.insync.replicas": str(settings.min_insync),
+            "max.message.bytes": str(largest + MESSAGE_OVERHEAD_BYTES),
+        }
+        streaming = {
+            **common,
+            "cleanup.policy": "delete",
+            "retention.ms": str(settings.retention_ms),
+        }
+        compacted = {
+            **common,
+            "cleanup.policy": "compact",
+            "min.compaction.lag.ms": str(settings.compaction_lag),
+        }
+        self.transactions = public(
+            "transactions",
+            **{
+                "max.message.bytes": str(largest),
+                # with CreateTime a backfill's old timestamps are deleted by retention, and
+                # whether a record lies in the future would change from replay to replay
+                "message.timestamp.type": "LogAppendTime",
+            },
+        )
+        self.enriched = TopicSpec(
+            f"{settings.topic_prefix}{settings.app_id}-enriched", settings.partitions, streaming
+        )
+        self.predictions = public("predictions")
+        self.dead_letters = public("dead-letters")
+        self.duplicates = public("duplicates")
+        self.late_transactions = public("late-transactions")
+        self.cards_changelog = changelog("cards")
+        self.terminals_changelog = changelog("terminals")
+        self.all = (
+            self.transactions,
+            self.enriched,
+            self.predictions,
+            self.dead_letters,
+            self.duplicates,
+            self.late_transactions,
+            self.cards_changelog,
+            self.terminals_changelog,
+        )
