@@ -1,0 +1,106 @@
+"""Where Kafka and Cassandra are: the settings' word, else the local servers of `fraudstream up`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.errors import SettingsError, UnavailableError
+from app.settings import Settings
+
+#: Port of a Cassandra contact point that names none.
+CASSANDRA_PORT = 9042
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Addresses of both servers.
+
+    Attributes:
+        broker: Kafka bootstrap servers, `host:port[,host:port]`.
+        cassandra: Cassandra contact points, each (host, port).
+    """
+
+    broker: str
+    cassandra: list[tuple[str, int]]
+
+
+def resolve(settings: Settings) -> Endpoints:
+    """Addresses of both servers.
+
+    Raises:
+        UnavailableError: one is neither set nor recorded as a local server.
+        SettingsError: a contact point is not `host:port`.
+    """
+    return Endpoints(resolve_broker(settings), resolve_cassandra(settings))
+
+
+def resolve_broker(settings: Settings) -> str:
+    """Kafka bootstrap servers alone, for commands that need no Cassandra.
+
+    Raises:
+        UnavailableError: Kafka is neither set nor recorded as a local server.
+    """
+    if settings.broker:
+        return settings.broker
+    record = read_state(settings.home).get("kafka")
+    if not record:
+        msg = "no Kafka: run `fraudstream up`, or set FRAUDSTREAM_BROKER"
+        raise UnavailableError(msg)
+    return f"{record['host']}:{record['port']}"
+
+
+def resolve_cassandra(settings: Settings) -> list[tuple[str, int]]:
+    """Cassandra contact points alone, each (host, port).
+
+    Raises:
+        UnavailableError: Cassandra is neither set nor recorded as a local server.
+        SettingsError: a contact point is not `host:port`.
+    """
+    if settings.cassandra:
+        return [parse_contact_point(part) for part in settings.cassandra.split(",") if part.strip()]
+    record = read_state(settings.home).get("cassandra")
+    if not record:
+        msg = "no Cassandra: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA"
+        raise UnavailableError(msg)
+    return [(record["host"], record["port"])]
+
+
+def parse_contact_point(text: str) -> tuple[str, int]:
+    """(host, port) of `host`, `host:port` or `[ipv6]:port`; the port defaults to 9042.
+
+    Raises:
+        SettingsError: there is no host, or the port is not a number from 1 to 65535.
+    """
+    text = text.strip()
+    host, separator, port = text.rpartition(":")
+    if not separator or text.endswith("]") or (":" in host and not host.startswith("[")):
+        host, port = text, str(CASSANDRA_PORT)  # a name, or an IPv6 address without a port
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        msg = f"FRAUDSTREAM_CASSANDRA: {text!r} is not host:port, such as 127.0.0.1:9042"
+        raise SettingsError(msg)
+    return host, int(port)
+
+
+def state_file(home: Path) -> Path:
+    """The file that records the local servers of a home."""
+    return home / "stack.json"
+
+
+def read_state(home: Path) -> dict[str, dict[str, Any]]:
+    """Records of the local servers, by name (`kafka`, `cassandra`): host, port, pid, log.
+
+    A missing or damaged file reads as no servers: `fraudstream up` writes it anew.
+    """
+    try:
+        state = json.loads(state_file(home).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(state, dict):
+        return {}
+    return {
+        name: record
+        for name, record in state.items()
+        if isinstance(record, dict) and {"host", "port"} <= record.keys()
+    }
