@@ -1,4 +1,4 @@
-"""Composition root: imports whatever registers itself; `faust -A app.main worker` and `fraudstream` start here."""
+"""Composition root: imports whatever registers itself; `faust -A app.main worker` starts here."""
 
 import sys
 from typing import Any
@@ -8,12 +8,12 @@ def __getattr__(name: str) -> Any:
     """`app`, made on first use: commands that need no worker never build one."""
     if name != "app":
         raise AttributeError(name)
-    from app.faust_app import app
-
     import agents.cards
     import agents.scoring
     import agents.sink  # noqa: F401
+
     import app.web  # noqa: F401
+    from app.faust_app import app
 
     globals()["app"] = app
     return app

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic import model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SettingsError
@@ -65,33 +71,54 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
 
     # Where things are
-    home: Path = Field(Path(".fraudstream"), description="folder for local servers, logs and worker state")
+    home: Path = Field(
+        Path(".fraudstream"), description="folder for local servers, logs and worker state"
+    )
     broker: str | None = Field(
-        None, description="Kafka bootstrap servers, host:port[,host:port]; unset: the local server of `fraudstream up`"
+        None,
+        description="Kafka bootstrap servers, host:port[,host:port]; unset: the local server of `fraudstream up`",
     )
     cassandra: str | None = Field(
-        None, description="Cassandra contact points, host:port[,host:port]; unset: the local server of `fraudstream up`"
+        None,
+        description="Cassandra contact points, host:port[,host:port]; unset: the local server of `fraudstream up`",
     )
     app_id: str = Field(
-        "fraudstream", pattern=r"^[A-Za-z0-9._-]+$", description="Kafka consumer group and prefix of internal topics"
+        "fraudstream",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Kafka consumer group and prefix of internal topics",
     )
     topic_prefix: str = Field(
-        "", pattern=r"^[A-Za-z0-9._-]*$", description="put before every public topic name, to keep deployments apart"
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="put before every public topic name, to keep deployments apart",
     )
     keyspace: str = Field(
         "fraud_detection", pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Cassandra keyspace"
     )
 
     # Kafka
-    partitions: int = Field(4, ge=1, le=1024, description="partitions of the transaction, enriched and prediction topics")
+    partitions: int = Field(
+        4,
+        ge=1,
+        le=1024,
+        description="partitions of the transaction, enriched and prediction topics",
+    )
     replication: int = Field(1, ge=1, description="replicas of every topic")
-    min_insync: int = Field(1, ge=1, description="replicas that must have a record before it is acknowledged")
-    retention: str = Field("forever", description="how long topics keep records: forever or a duration such as 60d")
+    min_insync: int = Field(
+        1, ge=1, description="replicas that must have a record before it is acknowledged"
+    )
+    retention: str = Field(
+        "forever", description="how long topics keep records: forever or a duration such as 60d"
+    )
     compaction_lag: Duration = Field(
-        "1d", validate_default=True, description="changelog records younger than this are never compacted (at least 1d)"
+        "1d",
+        validate_default=True,
+        description="changelog records younger than this are never compacted (at least 1d)",
     )
     max_message_bytes: int = Field(
-        1_048_576, ge=65_536, description="largest record of the source topic, bytes; others derive from it"
+        1_048_576,
+        ge=65_536,
+        description="largest record of the source topic, bytes; others derive from it",
     )
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Kafka security protocol"
@@ -101,63 +128,114 @@ class Settings(BaseSettings):
     )
     kafka_username: str | None = Field(None, description="SASL user")
     kafka_password: SecretStr | None = Field(None, description="SASL password")
-    kafka_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates")
+    kafka_ca_file: Path | None = Field(
+        None, description="PEM file of the authority that signed the brokers' certificates"
+    )
     kafka_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
     kafka_key_file: Path | None = Field(None, description="PEM file of this client's key")
 
     # Cassandra
     cassandra_username: str | None = Field(None, description="Cassandra user")
     cassandra_password: SecretStr | None = Field(None, description="Cassandra password")
-    cassandra_ca_file: Path | None = Field(None, description="PEM file of the authority; set: connect with TLS")
-    cassandra_datacenter: str | None = Field(None, description="local datacenter; unset: that of the first contact point")
-    cassandra_replication: int = Field(1, ge=1, description="replicas of the keyspace when `migrate` creates it")
+    cassandra_ca_file: Path | None = Field(
+        None, description="PEM file of the authority; set: connect with TLS"
+    )
+    cassandra_datacenter: str | None = Field(
+        None, description="local datacenter; unset: that of the first contact point"
+    )
+    cassandra_replication: int = Field(
+        1, ge=1, description="replicas of the keyspace when `migrate` creates it"
+    )
     cassandra_consistency: Literal["ONE", "LOCAL_ONE", "QUORUM", "LOCAL_QUORUM", "ALL"] = Field(
         "LOCAL_QUORUM", description="consistency level of writes and reads"
     )
-    prediction_ttl: str = Field("forever", description="how long rows are kept: forever or a duration such as 400d")
-    sink_batch_bytes: int = Field(
-        24_576, ge=1_024, le=49_152, description="largest Cassandra batch, bytes (servers refuse over 50 KB)"
+    prediction_ttl: str = Field(
+        "forever", description="how long rows are kept: forever or a duration such as 400d"
     )
-    sink_in_flight: int = Field(8, ge=1, le=256, description="Cassandra batches on their way at once, a worker")
+    sink_batch_bytes: int = Field(
+        24_576,
+        ge=1_024,
+        le=49_152,
+        description="largest Cassandra batch, bytes (servers refuse over 50 KB)",
+    )
+    sink_in_flight: int = Field(
+        8, ge=1, le=256, description="Cassandra batches on their way at once, a worker"
+    )
 
     # What a transaction is
-    currency: str = Field("EUR", pattern=r"^[A-Z]{3}$", description="ISO 4217 currency of this deployment")
+    currency: str = Field(
+        "EUR", pattern=r"^[A-Z]{3}$", description="ISO 4217 currency of this deployment"
+    )
     timezone: str = Field("UTC", description="time zone that says what weekend and night are")
     windows: Windows = Field(
-        "1h,1d,7d,30d", validate_default=True, description="window lengths of the card and terminal features"
+        "1h,1d,7d,30d",
+        validate_default=True,
+        description="window lengths of the card and terminal features",
     )
     allowed_lateness: Duration = Field(
-        "1d", validate_default=True, description="behind its card's newest event time, a transaction is late beyond this"
+        "1d",
+        validate_default=True,
+        description="behind its card's newest event time, a transaction is late beyond this",
     )
     max_future_skew: Duration = Field(
-        "5m", validate_default=True, description="an event time this far past the broker's timestamp is refused"
+        "5m",
+        validate_default=True,
+        description="an event time this far past the broker's timestamp is refused",
     )
     moved: Literal["forward", "dead"] = Field(
-        "forward", description="a record in another partition than its key's: send it on, or to dead-letters"
+        "forward",
+        description="a record in another partition than its key's: send it on, or to dead-letters",
     )
     max_entries_per_key: int = Field(
-        20_000, ge=16, description="transactions kept for one card or terminal; older ones leave and features say so"
+        20_000,
+        ge=16,
+        description="transactions kept for one card or terminal; older ones leave and features say so",
     )
 
     # Model
-    model: str = Field("default", description="model to score with: a name in models/artifacts or a folder's path")
-    threshold: float | None = Field(
-        None, ge=0, le=1, description="score from which a transaction is called fraud; unset: the model's own"
+    model: str = Field(
+        "default", description="model to score with: a name in models/artifacts or a folder's path"
     )
-    reasons_from: float = Field(0.1, ge=0, le=1, description="reasons are stored for scores from here on")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="score from which a transaction is called fraud; unset: the model's own",
+    )
+    reasons_from: float = Field(
+        0.1, ge=0, le=1, description="reasons are stored for scores from here on"
+    )
 
     # Worker
-    datadir: Path | None = Field(None, description="state folder of this worker; unset: HOME/workers/PORT. One a worker")
+    datadir: Path | None = Field(
+        None, description="state folder of this worker; unset: HOME/workers/PORT. One a worker"
+    )
     web_host: str = Field("127.0.0.1", description="address the web views listen on")
-    web_port: int = Field(6066, ge=0, le=65535, description="port of the web views; 0 takes a free one")
-    advertised_host: str | None = Field(None, description="host name under which other workers reach these web views")
-    standby_replicas: int = Field(0, ge=0, le=3, description="workers that keep a warm copy of each table partition")
+    web_port: int = Field(
+        6066, ge=0, le=65535, description="port of the web views; 0 takes a free one"
+    )
+    advertised_host: str | None = Field(
+        None, description="host name under which other workers reach these web views"
+    )
+    standby_replicas: int = Field(
+        0, ge=0, le=3, description="workers that keep a warm copy of each table partition"
+    )
     block_records: int = Field(1_000, ge=1, le=20_000, description="records a block holds at most")
-    blocks_in_flight: int = Field(4, ge=1, le=64, description="blocks of one partition whose writes overlap")
-    store_cache_mb: int = Field(16, ge=1, description="RocksDB block cache for each table partition, MiB")
-    commit_interval: Duration = Field("1s", validate_default=True, description="how often offsets are committed")
-    session_timeout: Duration = Field("10s", validate_default=True, description="a silent worker loses its partitions after this")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="worker log level")
+    blocks_in_flight: int = Field(
+        4, ge=1, le=64, description="blocks of one partition whose writes overlap"
+    )
+    store_cache_mb: int = Field(
+        16, ge=1, description="RocksDB block cache for each table partition, MiB"
+    )
+    commit_interval: Duration = Field(
+        "1s", validate_default=True, description="how often offsets are committed"
+    )
+    session_timeout: Duration = Field(
+        "10s", validate_default=True, description="a silent worker loses its partitions after this"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="worker log level"
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -218,7 +296,11 @@ class Settings(BaseSettings):
     @property
     def ttl_seconds(self) -> int:
         """Time to live of prediction rows in seconds, 0 for ever."""
-        return 0 if self.prediction_ttl == "forever" else parse_duration_ms(self.prediction_ttl) // 1000
+        return (
+            0
+            if self.prediction_ttl == "forever"
+            else parse_duration_ms(self.prediction_ttl) // 1000
+        )
 
     @property
     def state_dir(self) -> Path:
@@ -241,7 +323,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(msg)
     known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
     unknown = sorted(
-        name for name in os.environ
+        name
+        for name in os.environ
         if name.startswith(ENV_PREFIX) and name not in known and name not in NOT_SETTINGS
     )
     if unknown:
@@ -262,10 +345,12 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 #: Names under the prefix that are not settings of a deployment: read where they are used.
-NOT_SETTINGS = frozenset({
-    ENV_PREFIX + "ENV_FILE",  # this module
-    ENV_PREFIX + "CACHE",     # app/devstack: shared folder for downloaded servers
-    ENV_PREFIX + "JAVA",      # app/devstack: the Java 17 to use
-    ENV_PREFIX + "MAVEN_URL", # app/devstack: where jars come from
-    ENV_PREFIX + "TEST_SEED", # tests
-})
+NOT_SETTINGS = frozenset(
+    {
+        ENV_PREFIX + "ENV_FILE",  # this module
+        ENV_PREFIX + "CACHE",  # app/devstack: shared folder for downloaded servers
+        ENV_PREFIX + "JAVA",  # app/devstack: the Java 17 to use
+        ENV_PREFIX + "MAVEN_URL",  # app/devstack: where jars come from
+        ENV_PREFIX + "TEST_SEED",  # tests
+    }
+)

@@ -114,7 +114,9 @@ async def ensure_topics(settings: Settings, topics: Iterable[TopicSpec]) -> list
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
             new = [
-                NewTopic(spec.name, spec.partitions, settings.replication, topic_configs=spec.config)
+                NewTopic(
+                    spec.name, spec.partitions, settings.replication, topic_configs=spec.config
+                )
                 for spec in missing
             ]
             response = await client.create_topics(new, timeout_ms=30_000)

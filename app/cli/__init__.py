@@ -61,10 +61,13 @@ class LazyGroup(click.Group):
             raise
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="fraudstream")
 def cli() -> None:
-    """Score card transactions for fraud as they happen: Kafka in, Cassandra out.
+    r"""Score card transactions for fraud as they happen: Kafka in, Cassandra out.
 
     \b
     Start here:  fraudstream demo --once

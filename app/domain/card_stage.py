@@ -1,0 +1,86 @@
+"""What becomes of a source record, and the card's features: the first stage, pure.
+
+Decided in this order: dead, moved, duplicate, late, in time (see docs/architecture.md). Every record that
+names a card advances that card's `last_offset`, whatever becomes of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.domain.features import Catalogue
+from app.domain.transaction import Transaction
+from app.domain.window_row import NEVER, WindowRow
+
+LATE = "late"
+OUT_OF_ORDER = "out_of_order"
+
+
+@dataclass(frozen=True, slots=True)
+class Enriched:
+    """A transaction that is scored, with its card's features and flags."""
+
+    transaction: Transaction
+    features: list[float]
+    flags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A transaction in another partition than its key's."""
+
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A transaction that its card has seen already."""
+
+
+Outcome = Enriched | Moved | Duplicate
+
+
+class CardStage:
+    """Applies valid transactions to their card's row.
+
+    Args:
+        catalogue: the features.
+        allowed_lateness_ms: behind its card's newest event time, a transaction is late beyond this.
+        home_partition: gives the partition that a card belongs to.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        allowed_lateness_ms: int,
+        home_partition: Callable[[bytes], int],
+    ) -> None:
+        self.catalogue = catalogue
+        self._lateness = allowed_lateness_ms
+        self._home_partition = home_partition
+
+    def apply(self, transaction: Transaction, row: WindowRow, partition: int) -> Outcome:
+        """Decide what a transaction is, compute its features, add it to the row.
+
+        Args:
+            transaction: a valid transaction.
+            row: its card's state; changed in place.
+            partition: the partition that it came in.
+        """
+        t = transaction.event_time_ms
+        if row.newest_ms == NEVER:  # a card that has been counted here is at home here
+            home = self._home_partition(row.key)
+            if home != partition:
+                return Moved(home)
+        id8 = transaction.id8
+        if row.has(id8):
+            return Duplicate()
+        catalogue = self.catalogue
+        features = catalogue.card(row, t, transaction.minor)
+        flags = catalogue.inexact("card", row, t)
+        late = t < row.newest_ms - self._lateness
+        if late:
+            flags.append(LATE)
+        elif t < row.newest_ms:
+            flags.append(OUT_OF_ORDER)
+        row.insert(t, transaction.minor, counted=not late, id8=id8)
+        return Enriched(transaction, features, flags)

@@ -1,0 +1,485 @@
+"""The state of one card or terminal: its recent transactions, sorted by event time.
+
+Entries are kept as three columns (24 bytes an entry): event time with the weight in its lowest
+bits, running total of counted minor units, 64-bit hash of the transaction id. A window is two
+binary searches and a difference of running totals: another window costs no state and no writes.
+
+A key with few entries is one *head* row. When a head holds `2 * segment_entries`, its older half is
+sealed into a *segment* row of its own, so that an event on a heavy key rewrites little; the head
+keeps each segment's bounds, count and total, so that only segments at a window's edges are read.
+When an entry is sealed depends on the transactions alone, never on where a block began or ended.
+
+Every row starts with `last_offset` (see app/blocks/rows.py for what that proves).
+"""
+
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from app.errors import RowFormatError
+
+ROW_VERSION = 1
+#: Before every event time: newest and floor of a key that has seen nothing.
+NEVER = -(1 << 62)
+SEGMENT_ENTRIES = 256
+_ID_BYTES = 8
+#: Low bits of a stored time are flags (bit 0: the entry counts), the rest is the event time in ms.
+_TIME_SHIFT = 8
+_COUNTED = 1
+
+# last_offset | version, settings hash, newest, floor, base, zeros, tail entries, segments, next
+_HEAD = struct.Struct(">qBIqqqIIII")
+_REF = struct.Struct(">IIIIqqq")
+# last_offset | version, settings hash, zeros, entries, base
+_SEGMENT = struct.Struct(">qBIIIq")
+
+LoadRow = Callable[[bytes], bytes | None]
+
+
+def head_key(key: bytes) -> bytes:
+    """Row key of a card's or terminal's head."""
+    return b"h" + key
+
+
+def segment_key(key: bytes, segment: int) -> bytes:
+    """Row key of one segment; the fixed-width number comes last, so no two keys can meet."""
+    return b"s" + key + segment.to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """What decides how long entries are kept.
+
+    Attributes:
+        horizon_ms: entries this far behind the key's newest event time, or further, leave.
+        max_entries: entries kept at most; beyond it the oldest leaves.
+        settings_hash: 32-bit hash of the settings that shaped the row, stored in it.
+        segment_entries: entries of a sealed segment.
+    """
+
+    horizon_ms: int
+    max_entries: int
+    settings_hash: int = 0
+    segment_entries: int = SEGMENT_ENTRIES
+
+
+class Entries:
+    """Columns of consecutive entries, sorted by event time, arrival order among equals.
+
+    Attributes:
+        times: event time in ms shifted left by 8, flags in the low byte.
+        totals: running total of counted minor units, this entry included, starting from `base`.
+        ids: eight bytes an entry.
+        base: the running total before the first entry.
+        zeros: entries that do not count (late ones).
+    """
+
+    __slots__ = ("base", "ids", "times", "totals", "zeros")
+
+    def __init__(self) -> None:
+        self.times = array("q")
+        self.totals = array("q")
+        self.ids = bytearray()
+        self.base = 0
+        self.zeros = 0
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def insert(
+        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, start: int
+    ) -> None:
+        """Put one entry in its place, at index `start` or after."""
+        times, totals = self.times, self.totals
+        at = bisect_left(times, (event_time_ms + 1) << _TIME_SHIFT, start)
+        stored = event_time_ms << _TIME_SHIFT
+        if counted:
+            stored |= _COUNTED
+        else:
+            self.zeros += 1
+            minor = 0
+        before = totals[at - 1] if at else self.base
+        if at == len(times):
+            times.append(stored)
+            totals.append(before + minor)
+            self.ids += id8
+            return
+        times.insert(at, stored)
+        totals.insert(at, before + minor)
+        self.ids[at * _ID_BYTES : at * _ID_BYTES] = id8
+        if minor:
+            for index in range(at + 1, len(totals)):
+                totals[index] += minor
+
+    def window(self, low: int, high: int, start: int = 0) -> tuple[int, int]:
+        """Count and total of counted entries whose stored time is in [low, high), from `start`."""
+        times = self.times
+        first = bisect_left(times, low, start)
+        end = bisect_left(times, high, first)
+        if first == end:
+            return 0, 0
+        count = end - first
+        if self.zeros:
+            count -= self.uncounted(first, end)
+        return count, self.totals[end - 1] - (self.totals[first - 1] if first else self.base)
+
+    def uncounted(self, first: int, end: int) -> int:
+        """Entries in [first, end) that do not count."""
+        times = self.times
+        return sum(1 for index in range(first, end) if not times[index] & _COUNTED)
+
+    def newest_counted(self, high: int, start: int = 0) -> int | None:
+        """Event time of the newest counted entry stored before `high`; None if there is none."""
+        times = self.times
+        index = bisect_left(times, high, start) - 1
+        while index >= start:
+            if times[index] & _COUNTED:
+                return times[index] >> _TIME_SHIFT
+            index -= 1
+        return None
+
+    def has(self, id8: bytes, start: int = 0) -> bool:
+        """Whether an entry from index `start` on carries this id."""
+        at = self.ids.find(id8, start * _ID_BYTES)
+        while at >= 0:
+            if at % _ID_BYTES == 0:
+                return True
+            at = self.ids.find(id8, at + 1)
+        return False
+
+    def split(self, at: int) -> "Entries":
+        """Cut off and return the entries from index `at` on."""
+        rest = Entries()
+        rest.times, self.times = self.times[at:], self.times[:at]
+        rest.totals, self.totals = self.totals[at:], self.totals[:at]
+        rest.ids, self.ids = self.ids[at * _ID_BYTES :], self.ids[: at * _ID_BYTES]
+        rest.base = self.totals[-1] if at else self.base
+        rest.zeros = rest.uncounted(0, len(rest.times)) if self.zeros else 0
+        self.zeros -= rest.zeros
+        return rest
+
+    def columns(self) -> bytes:
+        """The three columns, as they are stored."""
+        return b"".join((self.times.tobytes(), self.totals.tobytes(), self.ids))
+
+    @classmethod
+    def from_columns(cls, raw: bytes, offset: int, count: int) -> "Entries":
+        """The opposite of `columns`."""
+        entries = cls()
+        width = count * _ID_BYTES
+        entries.times.frombytes(raw[offset : offset + width])
+        entries.totals.frombytes(raw[offset + width : offset + 2 * width])
+        entries.ids += raw[offset + 2 * width : offset + 3 * width]
+        return entries
+
+
+class SegmentRef:
+    """What a head knows of a segment: enough when a window holds all of it or none.
+
+    Attributes:
+        number: the segment's number, never used twice by a key.
+        skip: entries at its front that have left; the segment itself is not rewritten for that.
+        count: entries still kept; zeros: how many of them do not count.
+        first, last: stored times of the first and last kept entry.
+        total: minor units of the counted ones.
+    """
+
+    __slots__ = ("count", "first", "last", "number", "skip", "total", "zeros")
+
+    def __init__(
+        self, number: int, skip: int, count: int, zeros: int, first: int, last: int, total: int
+    ) -> None:
+        self.number, self.skip, self.count, self.zeros = number, skip, count, zeros
+        self.first, self.last, self.total = first, last, total
+
+    def refresh(self, entries: Entries) -> None:
+        """Bring the bounds and sums up to date with the entries."""
+        skip, times = self.skip, entries.times
+        self.count = len(times) - skip
+        self.zeros = entries.uncounted(skip, len(times)) if entries.zeros else 0
+        self.first, self.last = times[skip], times[-1]
+        self.total = entries.totals[-1] - (entries.totals[skip - 1] if skip else entries.base)
+
+
+class WindowRow:
+    """The decoded, mutable state of one key.
+
+    Attributes:
+        last_offset: highest input offset whose effect is in here; -1 for a new key.
+        newest_ms: newest event time seen, `NEVER` for a new key.
+        floor_ms: newest event time of an entry that ever left: a feature over `(t - w, t]` is
+            exact when `t - w >= floor_ms`.
+    """
+
+    __slots__ = (
+        "_dirty", "_dropped", "_load", "_loaded", "_next", "_rules", "floor_ms", "key",
+        "last_offset", "newest_ms", "refs", "tail",
+    )  # fmt: skip
+
+    def __init__(self, key: bytes, rules: RowRules, load: LoadRow) -> None:
+        self.key = key
+        self._rules = rules
+        self._load = load
+        self.last_offset = -1
+        self.newest_ms = NEVER
+        self.floor_ms = NEVER
+        self.tail = Entries()
+        self.refs: list[SegmentRef] = []
+        self._next = 0
+        self._loaded: dict[int, Entries] = {}
+        self._dirty: set[int] = set()
+        self._dropped: list[int] = []
+
+    @classmethod
+    def read(cls, key: bytes, rules: RowRules, load: LoadRow) -> "WindowRow":
+        """The stored state of a key, or a new one.
+
+        Args:
+            key: the card or terminal.
+            rules: how long entries are kept.
+            load: gives the stored bytes of a row key, None when there is none.
+
+        Raises:
+            RowFormatError: the row is damaged or of a version that this release does not know.
+        """
+        row = cls(key, rules, load)
+        raw = load(head_key(key))
+        if raw is not None:
+            row._decode(raw)
+        return row
+
+    @property
+    def count(self) -> int:
+        """Entries kept, late ones included."""
+        return len(self.tail) + sum(ref.count for ref in self.refs)
+
+    # ------------------------------------------------------------------ questions
+
+    def window(self, after_ms: int, until_ms: int) -> tuple[int, int]:
+        """Number and minor units of counted entries with event time in (after_ms, until_ms]."""
+        low, high = (after_ms + 1) << _TIME_SHIFT, (until_ms + 1) << _TIME_SHIFT
+        count, total = self.tail.window(low, high)
+        for ref in reversed(self.refs):
+            if ref.last < low:
+                break
+            if ref.first >= high:
+                continue
+            if low <= ref.first and ref.last < high:
+                count += ref.count - ref.zeros
+                total += ref.total
+            else:
+                more, sum_ = self._segment(ref).window(low, high, ref.skip)
+                count += more
+                total += sum_
+        return count, total
+
+    def newest_counted(self, until_ms: int) -> int | None:
+        """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""
+        high = (until_ms + 1) << _TIME_SHIFT
+        found = self.tail.newest_counted(high)
+        if found is None:
+            for ref in reversed(self.refs):
+                if ref.first < high and ref.count > ref.zeros:
+                    found = self._segment(ref).newest_counted(high, ref.skip)
+                    if found is not None:
+                        break
+        return found
+
+    def has(self, id8: bytes) -> bool:
+        """Whether a kept entry carries this transaction id hash."""
+        return self.tail.has(id8) or any(
+            self._segment(ref).has(id8, ref.skip) for ref in reversed(self.refs)
+        )
+
+    def entries(self) -> Iterator[tuple[int, int, bool, bytes]]:
+        """Every kept entry, oldest first: event time in ms, minor units, counted, id hash."""
+        for ref in self.refs:
+            yield from _rows_of(self._segment(ref), ref.skip)
+        yield from _rows_of(self.tail, 0)
+
+    # ------------------------------------------------------------------ changes
+
+    def insert(self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes) -> None:
+        """Add one transaction, then let the entries go that the rules no longer keep."""
+        above = (event_time_ms + 1) << _TIME_SHIFT
+        if self.refs and self.refs[-1].last >= above:
+            self._insert_into_segment(event_time_ms, minor, counted=counted, id8=id8)
+        else:
+            self.tail.insert(event_time_ms, minor, counted=counted, id8=id8, start=0)
+        self.newest_ms = max(self.newest_ms, event_time_ms)
+        self._expire((self.newest_ms - self._rules.horizon_ms + 1) << _TIME_SHIFT)
+        if self.refs or len(self.tail) > self._rules.max_entries:
+            excess = self.count - self._rules.max_entries
+            if excess > 0:
+                self._evict(excess)
+        if len(self.tail) >= 2 * self._rules.segment_entries:
+            self._seal()
+
+    def _insert_into_segment(
+        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes
+    ) -> None:
+        above = (event_time_ms + 1) << _TIME_SHIFT
+        at, ref = next((i, ref) for i, ref in enumerate(self.refs) if ref.last >= above)
+        entries = self._segment(ref)
+        entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip)
+        self._dirty.add(ref.number)
+        if len(entries) >= 2 * self._rules.segment_entries:
+            # unordered arrivals may fill one old segment: halve it, so that rows stay bounded
+            rest = entries.split(max(self._rules.segment_entries, ref.skip + 1))
+            if len(rest):
+                self.refs.insert(at + 1, self._new_segment(rest))
+        ref.refresh(entries)
+
+    def _expire(self, low: int) -> None:
+        refs = self.refs
+        while refs:
+            ref = refs[0]
+            if ref.first >= low:
+                return
+            if ref.last >= low:
+                entries = self._segment(ref)
+                self._skip(ref, entries, bisect_left(entries.times, low, ref.skip) - ref.skip)
+                return
+            self._drop_first()
+        times = self.tail.times
+        if times and times[0] < low:
+            self._drop_tail(bisect_left(times, low))
+
+    def _evict(self, excess: int) -> None:
+        while excess > 0 and self.refs:
+            ref = self.refs[0]
+            if excess < ref.count:
+                self._skip(ref, self._segment(ref), excess)
+                return
+            excess -= ref.count
+            self._drop_first()
+        if excess > 0:
+            self._drop_tail(excess)
+
+    def _skip(self, ref: SegmentRef, entries: Entries, number: int) -> None:
+        ref.skip += number
+        self._left(entries.times[ref.skip - 1])
+        ref.refresh(entries)
+
+    def _drop_first(self) -> None:
+        ref = self.refs.pop(0)
+        self._left(ref.last)
+        self._dropped.append(ref.number)
+        self._dirty.discard(ref.number)
+        self._loaded.pop(ref.number, None)
+
+    def _drop_tail(self, number: int) -> None:
+        self._left(self.tail.times[number - 1])
+        self.tail = self.tail.split(number)
+
+    def _left(self, stored: int) -> None:
+        self.floor_ms = max(self.floor_ms, stored >> _TIME_SHIFT)
+
+    def _seal(self) -> None:
+        rest = self.tail.split(self._rules.segment_entries)
+        self.refs.append(self._new_segment(self.tail))
+        self.tail = rest
+
+    def _new_segment(self, entries: Entries) -> SegmentRef:
+        number, self._next = self._next, self._next + 1
+        ref = SegmentRef(number, 0, 0, 0, 0, 0, 0)
+        ref.refresh(entries)
+        self._loaded[number] = entries
+        self._dirty.add(number)
+        return ref
+
+    # ------------------------------------------------------------------ rows
+
+    def _segment(self, ref: SegmentRef) -> Entries:
+        entries = self._loaded.get(ref.number)
+        if entries is None:
+            raw = self._load(segment_key(self.key, ref.number))
+            if raw is None:
+                msg = (
+                    f"segment {ref.number} of {self.key!r} is missing: "
+                    "delete the worker's state folder, it is rebuilt from the changelog"
+                )
+                raise RowFormatError(msg)
+            entries = self._loaded[ref.number] = _decode_segment(raw, self.key)
+        return entries
+
+    def encode(self) -> list[tuple[bytes, bytes | None]]:
+        """The rows that changed since `read`, segments first; None deletes a row.
+
+        They belong together: write them in one record batch and one store batch.
+        """
+        rules, tail = self._rules, self.tail
+        rows: list[tuple[bytes, bytes | None]] = []
+        for number in sorted(self._dirty):
+            entries = self._loaded[number]
+            packed = _SEGMENT.pack(
+                self.last_offset, ROW_VERSION, rules.settings_hash,
+                entries.zeros, len(entries), entries.base,
+            )  # fmt: skip
+            rows.append((segment_key(self.key, number), packed + entries.columns()))
+        rows += [(segment_key(self.key, number), None) for number in self._dropped]
+        self._dirty.clear()
+        self._dropped.clear()
+        head = _HEAD.pack(
+            self.last_offset, ROW_VERSION, rules.settings_hash, self.newest_ms, self.floor_ms,
+            tail.base, tail.zeros, len(tail), len(self.refs), self._next,
+        )  # fmt: skip
+        parts = [head]
+        parts += [
+            _REF.pack(ref.number, ref.skip, ref.count, ref.zeros, ref.first, ref.last, ref.total)
+            for ref in self.refs
+        ]
+        parts.append(tail.columns())
+        rows.append((head_key(self.key), b"".join(parts)))
+        return rows
+
+    def _decode(self, raw: bytes) -> None:
+        try:
+            (
+                self.last_offset, version, _hash, self.newest_ms, self.floor_ms,
+                base, zeros, count, segments, self._next,
+            ) = _HEAD.unpack_from(raw)  # fmt: skip
+        except struct.error:
+            version, segments, count = -1, 0, 0
+        columns = _HEAD.size + segments * _REF.size
+        if version != ROW_VERSION or len(raw) != columns + 3 * _ID_BYTES * count:
+            msg = (
+                f"the state row of {self.key!r} has format {version}, this release reads "
+                f"{ROW_VERSION}: start the release that wrote it, or delete the state and replay"
+            )
+            raise RowFormatError(msg)
+        self.refs = [
+            SegmentRef(*_REF.unpack_from(raw, _HEAD.size + index * _REF.size))
+            for index in range(segments)
+        ]
+        self.tail = Entries.from_columns(raw, columns, count)
+        self.tail.base, self.tail.zeros = base, zeros
+
+
+def _decode_segment(raw: bytes, key: bytes) -> Entries:
+    _offset, version, _hash, zeros, count, base = _SEGMENT.unpack_from(raw)
+    if version != ROW_VERSION:
+        msg = f"a segment of {key!r} has format {version}, this release reads {ROW_VERSION}"
+        raise RowFormatError(msg)
+    entries = Entries.from_columns(raw, _SEGMENT.size, count)
+    entries.base, entries.zeros = base, zeros
+    return entries
+
+
+def _rows_of(entries: Entries, start: int) -> Iterator[tuple[int, int, bool, bytes]]:
+    before = entries.totals[start - 1] if start else entries.base
+    for index in range(start, len(entries)):
+        stored, total = entries.times[index], entries.totals[index]
+        id8 = bytes(entries.ids[index * _ID_BYTES : (index + 1) * _ID_BYTES])
+        yield stored >> _TIME_SHIFT, total - before, bool(stored & _COUNTED), id8
+        before = total
+
+
+def max_head_bytes(rules: RowRules) -> int:
+    """Largest head row that the rules allow, bytes: it must fit into one changelog message."""
+    # a halved segment may shrink as entries leave, so allow for twice the number of full ones
+    segments = 2 * (rules.max_entries // rules.segment_entries + 1)
+    tail = min(2 * rules.segment_entries, rules.max_entries + 1)
+    return _HEAD.size + segments * _REF.size + tail * 3 * _ID_BYTES

@@ -1,0 +1,365 @@
+"""Records on the wire: decoding and checking input, the internal batch, building output.
+
+`transactions` carries one JSON object a message (see README, "Send your own"), `enriched` msgpack batches,
+`predictions` the input object with our fields spliced on.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+import orjson
+
+from app.domain.transaction import DeadRecordError, Transaction
+
+#: Versions of the input record that this release reads.
+SCHEMA_VERSIONS = (1,)
+ENRICHED_VERSION = 1
+#: Fields of the input record; everything else is unknown to us, kept and passed on.
+INPUT_FIELDS = frozenset({
+    "transaction_id", "card_id", "terminal_id", "amount", "currency", "event_time",
+    "schema_version", "converted_amount",
+})  # fmt: skip
+#: Fields that we add to a prediction. An input field of the same name is passed on as `input_<name>`.
+OUTPUT_FIELDS = frozenset({
+    "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
+    "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
+    "source_partition", "source_offset", "scored_at",
+})  # fmt: skip
+MAX_ID_BYTES = 256
+#: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
+MAX_MINOR_UNITS = 10**11
+#: 1973 in milliseconds: an integer below it was meant as seconds.
+_EARLIEST_MS = 10**11
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
+
+
+class SourceRecord(Protocol):
+    """What is needed of a Kafka record (aiokafka's ConsumerRecord fits)."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> Any: ...  # noqa: D102
+    @property
+    def value(self) -> Any: ...  # noqa: D102
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """What decides whether an input is valid.
+
+    Attributes:
+        currency: ISO 4217 code of the deployment.
+        minor_unit_digits: digits after its decimal point.
+        max_future_skew_ms: how far past the broker's timestamp an event time may lie.
+    """
+
+    currency: str
+    minor_unit_digits: int
+    max_future_skew_ms: int
+
+
+def parse_transaction(
+    value: bytes | None, key: bytes | None, broker_time_ms: int, rules: RecordRules
+) -> Transaction:
+    """Check one input record.
+
+    Args:
+        value: the record's bytes.
+        key: its Kafka key: the card as UTF-8.
+        broker_time_ms: when the broker appended it, epoch milliseconds.
+        rules: the deployment's rules.
+
+    Raises:
+        DeadRecordError: it cannot become a valid transaction; `reason` is a stable code.
+    """
+    fields, body = _load_object(value)
+    card_id = _identifier(fields, "card_id")
+    if not key:
+        raise DeadRecordError("missing_key", "the Kafka key is empty; it must be the card_id")
+    if key != card_id.encode():
+        raise DeadRecordError("key_mismatch", f"the Kafka key is not the card_id {card_id!r}")
+    try:
+        version = fields.get("schema_version", 1)
+        if version not in SCHEMA_VERSIONS or isinstance(version, (bool, float)):
+            known = ", ".join(map(str, SCHEMA_VERSIONS))
+            msg = f"schema_version {version!r} is not one of {known}"
+            raise DeadRecordError("unknown_schema_version", msg)
+        transaction_id = _identifier(fields, "transaction_id")
+        terminal_id = None
+        if fields.get("terminal_id") is not None:
+            terminal_id = _identifier(fields, "terminal_id")
+        minor = _minor_units(fields, rules)
+        event_time_ms = _event_time_ms(fields.get("event_time"))
+        if event_time_ms > broker_time_ms + rules.max_future_skew_ms:
+            late_by = (event_time_ms - broker_time_ms) / 1000
+            msg = f"event_time is {late_by:.0f} s after the broker received the record"
+            raise DeadRecordError("in_the_future", msg)
+    except DeadRecordError as dead:
+        dead.card_id = card_id
+        raise
+    if not OUTPUT_FIELDS.isdisjoint(fields):
+        renamed = {f"input_{k}" if k in OUTPUT_FIELDS else k: v for k, v in fields.items()}
+        body = orjson.dumps(renamed)
+    return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
+
+
+def _load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
+    if not value:
+        raise DeadRecordError("empty_value", "the record has no value")
+    try:
+        fields = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        try:
+            value.decode()
+        except UnicodeDecodeError as bad:
+            msg = f"not UTF-8 at byte {bad.start}"
+            raise DeadRecordError("invalid_utf8", msg) from None
+        raise DeadRecordError("invalid_json", f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        msg = f"a JSON object was expected, not {type(fields).__name__}"
+        raise DeadRecordError("not_an_object", msg)
+    body = value.strip()
+    # In the plain case every key shows as `":` once; any other count may hide a repeated key.
+    if body.count(b'":') != len(fields):
+        _refuse_repeated_keys(body)
+    return fields, body
+
+
+def _refuse_repeated_keys(body: bytes) -> None:
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DeadRecordError("repeated_key", f"the key {twice!r} stands twice in one object")
+
+    try:
+        json.loads(body, object_pairs_hook=check)
+    except RecursionError:
+        raise DeadRecordError("too_deep", "the object is nested too deeply") from None
+
+
+def _identifier(fields: dict[str, Any], name: str) -> str:
+    text = fields.get(name)
+    if text is None:
+        raise DeadRecordError(f"missing_{name}", f"{name} is missing")
+    if not isinstance(text, str) or not text or "\0" in text or len(text) > MAX_ID_BYTES:
+        msg = f"{name} must be a string of 1 to {MAX_ID_BYTES} bytes without null characters"
+        raise DeadRecordError(f"invalid_{name}", msg)
+    if not text.isascii() and len(text.encode()) > MAX_ID_BYTES:
+        msg = f"{name} is longer than {MAX_ID_BYTES} bytes"
+        raise DeadRecordError(f"invalid_{name}", msg)
+    return text
+
+
+def _minor_units(fields: dict[str, Any], rules: RecordRules) -> int:
+    name = "amount"
+    currency = fields.get("currency")
+    if currency is not None and currency != rules.currency:
+        if not isinstance(currency, str) or not _is_currency(currency):
+            msg = f"currency {currency!r} is not an ISO 4217 code"
+            raise DeadRecordError("unknown_currency", msg)
+        name = "converted_amount"
+        if fields.get(name) is None:
+            msg = f"currency {currency} needs converted_amount in {rules.currency}"
+            raise DeadRecordError("foreign_currency", msg)
+    minor = parse_minor_units(fields.get(name), rules.minor_unit_digits)
+    if minor < 0:
+        raise DeadRecordError("negative_amount", f"{name} is negative")
+    if minor > MAX_MINOR_UNITS:
+        raise DeadRecordError("amount_too_large", f"{name} is over {MAX_MINOR_UNITS} minor units")
+    return minor
+
+
+def parse_minor_units(amount: Any, digits: int) -> int:
+    """Exact minor units of an amount in major units.
+
+    A JSON number must be the double nearest to a whole number of minor units: that is the case for every
+    amount written with at most `digits` decimals, and no rounding decides.
+
+    Raises:
+        DeadRecordError: not a number, or with more decimals than the currency has.
+    """
+    unit = 10**digits
+    if type(amount) is float:
+        if not abs(amount) < 1e13:
+            raise DeadRecordError("amount_too_large", f"amount {amount!r} is out of range")
+        minor = round(amount * unit)
+        if minor / unit == amount:
+            return minor
+    elif type(amount) is int:
+        return amount * unit
+    elif type(amount) is str and (match := _DECIMAL.fullmatch(amount)):
+        sign, whole, fraction = match[1], match[2], (match[3] or "").rstrip("0")
+        if len(fraction) <= digits:
+            minor = int(whole) * unit + int(fraction.ljust(digits, "0") or "0")
+            return -minor if sign else minor
+    else:
+        msg = f"amount {str(amount)[:40]!r} is neither a number nor a decimal string"
+        raise DeadRecordError("missing_amount" if amount is None else "invalid_amount", msg)
+    msg = f"amount {amount} has more than {digits} decimals"
+    raise DeadRecordError("amount_precision", msg)
+
+
+def _is_currency(code: str) -> bool:
+    from iso4217 import Currency
+
+    try:
+        Currency(code)
+    except ValueError:
+        return False
+    return True
+
+
+def _event_time_ms(value: Any) -> int:
+    if type(value) is str:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            msg = f"event_time {value[:40]!r} is not ISO 8601"
+            raise DeadRecordError("invalid_event_time", msg) from None
+        if moment.tzinfo is None:
+            msg = f"event_time {value!r} has no time zone; write Z or an offset"
+            raise DeadRecordError("no_time_zone", msg)
+        event_time_ms = (moment - _EPOCH) // _MILLISECOND
+    elif type(value) is int:
+        event_time_ms = value
+        if 0 < value < _EARLIEST_MS:
+            msg = f"event_time {value} looks like seconds; write milliseconds"
+            raise DeadRecordError("epoch_in_seconds", msg)
+    elif value is None:
+        raise DeadRecordError("missing_event_time", "event_time is missing")
+    else:
+        msg = "event_time must be ISO 8601 text or epoch milliseconds as an integer"
+        raise DeadRecordError("invalid_event_time", msg)
+    if event_time_ms < _EARLIEST_MS:
+        raise DeadRecordError("event_time_too_old", "event_time is before 1973")
+    return event_time_ms
+
+
+class EnrichedItem(msgspec.Struct, array_like=True):
+    """One transaction on its way to its terminal.
+
+    Attributes:
+        offset: its source offset (topic and partition stand in the batch).
+        transaction_id, card_id, terminal_id, minor, event_time_ms, body: see `Transaction`.
+        features: the card's features, in catalogue order.
+        flags: `late`, `out_of_order`, `inexact:card_...`.
+    """
+
+    offset: int
+    transaction_id: str
+    card_id: str
+    terminal_id: str | None
+    minor: int
+    event_time_ms: int
+    body: bytes
+    features: list[float]
+    flags: list[str]
+
+    @property
+    def id8(self) -> bytes:
+        """64-bit hash of the transaction id."""
+        return Transaction.id8.fget(self)  # type: ignore[attr-defined, no-any-return]
+
+
+class EnrichedBatch(msgspec.Struct, array_like=True):
+    """One message on `enriched`: consecutive items of one source partition.
+
+    Attributes:
+        version: `ENRICHED_VERSION`.
+        topic, partition: where the items come from.
+        items: in source order.
+    """
+
+    version: int
+    topic: str
+    partition: int
+    items: list[EnrichedItem]
+
+
+_enriched_decoder = msgspec.msgpack.Decoder(EnrichedBatch)
+encode_item = msgspec.msgpack.Encoder().encode
+
+
+def enriched_message(topic: str, partition: int, items: Sequence[bytes]) -> bytes:
+    """One `enriched` message from items that `encode_item` encoded already.
+
+    The parts are joined by hand: an item is encoded once, and its length decides where a message ends.
+    """
+    count = len(items)
+    array_header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    head = encode_item((ENRICHED_VERSION, topic, partition))
+    return b"".join((b"\x94", head[1:], array_header, *items))
+
+
+def decode_enriched(value: bytes) -> EnrichedBatch:
+    """The batch of one `enriched` message.
+
+    Raises:
+        msgspec.DecodeError: it is damaged or of a version that this release does not know.
+    """
+    batch = _enriched_decoder.decode(value)
+    if batch.version != ENRICHED_VERSION:
+        msg = f"enriched message of version {batch.version}, this release reads {ENRICHED_VERSION}"
+        raise msgspec.DecodeError(msg)
+    return batch
+
+
+def prediction_message(body: bytes, added: dict[str, Any]) -> bytes:
+    """The prediction record: the input object with `added` (see `OUTPUT_FIELDS`) spliced on."""
+    return body[:-1] + b"," + orjson.dumps(added)[1:]
+
+
+def duplicate_message(topic: str, partition: int, offset: int, transaction: Transaction) -> bytes:
+    """The record on `duplicates`: where the repeated transaction stands."""
+    return orjson.dumps(
+        {
+            "transaction_id": transaction.transaction_id,
+            "card_id": transaction.card_id,
+            "event_time_ms": transaction.event_time_ms,
+            "source_topic": topic,
+            "source_partition": partition,
+            "source_offset": offset,
+        }
+    )
+
+
+def source_position(topic: str, partition: int, offset: int) -> bytes:
+    """How a source record is named in keys and headers: `topic/partition/offset`."""
+    return f"{topic}/{partition}/{offset}".encode()
+
+
+Headers = list[tuple[str, bytes]]
+
+
+def dead_letter(
+    topic: str, partition: int, record: SourceRecord, dead: DeadRecordError
+) -> tuple[bytes, bytes | None, Headers]:
+    """Key, value and headers of a dead letter: the original bytes are the value."""
+    headers: Headers = [
+        ("topic", topic.encode()),
+        ("partition", str(partition).encode()),
+        ("offset", str(record.offset).encode()),
+        ("reason", dead.reason.encode()),
+        ("message", dead.message[:1000].encode(errors="replace")),
+    ]
+    if record.key is not None:
+        headers.append(("key", record.key[:4096]))
+    return source_position(topic, partition, record.offset), record.value, headers
+
+
+def origin_of(headers: Iterable[tuple[str, bytes]]) -> bytes | None:
+    """The source position that a forwarded record came from, None for any other record."""
+    return next((value for name, value in headers if name == "origin"), None)
