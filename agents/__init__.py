@@ -1,1 +1,8 @@
-"""."""
+"""The agents, thin: each hands its blocks to a pipeline, whose handler does the work.
+
+| agent   | reads        | writes                                              | table     | handler              |
+|---------|--------------|-----------------------------------------------------|-----------|----------------------|
+| cards   | transactions | enriched, dead-letters, duplicates, transactions    | cards     | app/handlers/cards   |
+| scoring | enriched     | predictions, late-transactions                      | terminals | app/handlers/scoring |
+| sink    | predictions  | Cassandra `predictions`                             |           | app/handlers/sink    |
+"""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 import orjson
 
-from app.domain.transaction import DeadRecordError, Transaction
+from app.domain.transaction import DeadRecordError, Transaction, hash_id
 
 #: Versions of the input record that this release reads.
 SCHEMA_VERSIONS = (1,)
@@ -28,7 +28,7 @@ INPUT_FIELDS = frozenset({
 OUTPUT_FIELDS = frozenset({
     "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
     "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
-    "source_partition", "source_offset", "scored_at",
+    "source_partition", "source_offset", "received_at", "scored_at",
 })  # fmt: skip
 MAX_ID_BYTES = 256
 #: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
@@ -253,12 +253,14 @@ class EnrichedItem(msgspec.Struct, array_like=True):
 
     Attributes:
         offset: its source offset (topic and partition stand in the batch).
+        received_at: when the broker appended the source record, epoch milliseconds.
         transaction_id, card_id, terminal_id, minor, event_time_ms, body: see `Transaction`.
         features: the card's features, in catalogue order.
         flags: `late`, `out_of_order`, `inexact:card_...`.
     """
 
     offset: int
+    received_at: int
     transaction_id: str
     card_id: str
     terminal_id: str | None
@@ -271,7 +273,7 @@ class EnrichedItem(msgspec.Struct, array_like=True):
     @property
     def id8(self) -> bytes:
         """64-bit hash of the transaction id."""
-        return Transaction.id8.fget(self)  # type: ignore[attr-defined, no-any-return]
+        return hash_id(self.transaction_id)
 
 
 class EnrichedBatch(msgspec.Struct, array_like=True):

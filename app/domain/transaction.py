@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 
+def hash_id(transaction_id: str) -> bytes:
+    """64-bit hash of a transaction id (32 bits would lose payments to false duplicates)."""
+    return blake2b(transaction_id.encode(), digest_size=8).digest()
+
+
 @dataclass(slots=True)
 class Transaction:
     """One card transaction that passed every check.
@@ -24,8 +29,8 @@ class Transaction:
 
     @property
     def id8(self) -> bytes:
-        """64-bit hash of the transaction id (32 bits would lose payments to false duplicates)."""
-        return blake2b(self.transaction_id.encode(), digest_size=8).digest()
+        """64-bit hash of the transaction id."""
+        return hash_id(self.transaction_id)
 
 
 class DeadRecordError(Exception):

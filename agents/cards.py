@@ -1,0 +1,54 @@
+"""transactions -> enriched: the card's features; dead, moved, duplicate and late records."""
+
+from functools import lru_cache
+from typing import Any
+
+from faust.types import TP
+from mode.supervisors import CrashingSupervisor
+
+from app.blocks.pipeline import Pipeline
+from app.domain.card_stage import CardStage
+from app.faust_app import app, batch_bytes, partition_of, source
+from app.handlers.cards import CardsHandler
+from app.handlers.rows import Position, row_rules, state_settings
+from app.records import RecordRules
+from tables.cards import cards as table
+
+settings, topics = app.settings, app.fraud_topics
+_partition_of = lru_cache(maxsize=1 << 16)(partition_of(settings.partitions))
+transactions = source(app, topics.transactions.name)
+
+
+async def check_position(partition: int, _start: int) -> None:
+    """Refuse a state that does not fit the topic or the settings."""
+    tp = TP(topics.transactions.name, partition)
+    ends = await app.consumer.highwaters(tp)
+    shape = state_settings(settings)
+    position = Position.read(table.reader(partition), shape)
+    position.check(f"{tp.topic}/{partition}", shape, ends[tp])
+
+
+pipeline = Pipeline(
+    app,
+    transactions,
+    CardsHandler(
+        CardStage(app.catalogue, settings.allowed_lateness, _partition_of),
+        row_rules(settings),
+        RecordRules(settings.currency, settings.minor_unit_digits, settings.max_future_skew),
+        topics,
+        partition_of=_partition_of,
+        forward_moved=settings.moved == "forward",
+        state_settings=state_settings(settings),
+    ),
+    table=table,
+    depth=settings.blocks_in_flight,
+    batch_bytes=batch_bytes(settings),
+    on_start=check_position,
+)
+
+
+@app.agent(transactions, name="cards", supervisor_strategy=CrashingSupervisor)
+async def cards(stream: Any) -> None:
+    """One block of source records at a time."""
+    async for event in stream.noack().events():
+        await pipeline.process(event)

@@ -1,0 +1,31 @@
+"""The Faust app that knows which of its topics are read in blocks."""
+
+from typing import TYPE_CHECKING, Any
+
+import faust
+
+from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
+
+if TYPE_CHECKING:
+    from app.blocks.pipeline import Pipeline
+
+
+class BlockApp(faust.App):
+    """A Faust app on the block transport: give it a broker URL that starts with `block://`.
+
+    Attributes:
+        block_topics: topics that are read in blocks, changelogs of block tables included.
+        block_sources: those of them that agents read and acknowledge.
+        pipelines: the pipelines of this app, by source topic.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.block_topics: set[str] = set()
+        self.block_sources: set[str] = set()
+        self.pipelines: dict[str, Pipeline] = {}
+        super().__init__(*args, **kwargs)
+
+    def on_rebalance_end(self) -> None:
+        """The last step of a rebalance: only now the sources may be fetched."""
+        super().on_rebalance_end()
+        self.consumer.open_blocks()

@@ -1,0 +1,28 @@
+"""Stop at once: nothing unfinished may ever be acknowledged. A supervisor outside restarts the worker."""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from app.errors import FraudstreamError, StateError
+
+logger = logging.getLogger(__name__)
+
+
+def halt(where: str, error: BaseException) -> NoReturn:
+    """Say why in one line and end this process without running any further code.
+
+    Args:
+        where: topic and partition, or the part of the worker.
+        error: what was found.
+    """
+    if isinstance(error, FraudstreamError):
+        text = str(error)
+    else:
+        logger.error("unexpected error in %s", where, exc_info=error)
+        text = f"{type(error).__name__}: {error}"
+    code = error.exit_code if isinstance(error, FraudstreamError) else StateError.exit_code
+    print(f"fraudstream: worker stopped in {where}: {text}", file=sys.stderr, flush=True)
+    logging.shutdown()
+    os._exit(code)

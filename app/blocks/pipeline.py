@@ -1,0 +1,176 @@
+"""Joins an agent, its partitions, a table and the outputs."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from app.blocks.app import BlockApp
+from app.blocks.batches import send_outputs
+from app.blocks.halt import halt
+from app.blocks.partition import Block, Handler, Partition
+from app.blocks.rows import Row
+from app.blocks.table import BlockTable
+from app.blocks.topic import BlockTopic
+
+logger = logging.getLogger(__name__)
+
+_START_POLL_SECONDS = 0.005
+
+
+class Pipeline:
+    """Runs a handler over the blocks of one source topic; implements the ports of `Partition`.
+
+    Args:
+        app: the block app.
+        source: the topic that the agent reads.
+        handler: the work.
+        table: where its rows live; None for a handler without rows.
+        depth: blocks of one partition whose effects overlap.
+        batch_bytes: largest record batch.
+        deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
+            what resolves once they are durable.
+        on_start: called before the first block of a partition, with the partition and the offset it
+            starts at: may append reserved rows through the table.
+    """
+
+    def __init__(
+        self,
+        app: BlockApp,
+        source: BlockTopic,
+        handler: Handler,
+        *,
+        table: BlockTable | None = None,
+        depth: int,
+        batch_bytes: int,
+        deliver: Callable[[int, Any], Awaitable[Awaitable[Any]]] | None = None,
+        on_start: Callable[[int, int], Awaitable[None]] | None = None,
+    ) -> None:
+        (self.topic,) = source.topics
+        self.app = app
+        self.handler = handler
+        self.table = table
+        self.partitions: dict[int, Partition] = {}
+        self.records_done = 0
+        self._depth = depth
+        self._batch_bytes = batch_bytes
+        self._deliver = deliver
+        self._on_start = on_start
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        app.pipelines[self.topic] = self
+
+    async def process(self, event: Any) -> None:
+        """Take one block from the agent's stream; waits only until its partition is known."""
+        message = event.message
+        block = Block(message.value, message)
+        partition = self.partitions.get(message.partition)
+        if partition is None:
+            # Faust resumes partitions before it seeks: a block may come before its start is known
+            while self.is_current(block) and message.tp not in self.app.consumer.block_start:
+                await asyncio.sleep(_START_POLL_SECONDS)  # noqa: ASYNC110  a dict of Faust's life
+            if not self.is_current(block):
+                self.abandon(block)
+                return
+            partition = await self._open(message.partition, message.tp)
+            if partition is None:
+                self.abandon(block)
+                return
+        partition.offer(block)
+        if partition.waiting > self._depth:
+            self.app.consumer.congested.add(message.tp)
+
+    async def _open(self, number: int, tp: Any) -> Partition | None:
+        start = self.app.consumer.block_start[tp]
+        generation = self.app.consumer_generation_id
+        if self._on_start is not None:
+            try:
+                await self._on_start(number, start)
+            except Exception as error:
+                halt(f"{self.topic}/{number}", error)
+            if generation != self.app.consumer_generation_id:
+                return None
+        partition = self.partitions[number] = Partition(
+            number,
+            self,
+            self.handler,
+            depth=self._depth,
+            batch_bytes=self._batch_bytes,
+            start=start,
+            changelog_next=self.table.changelog_next[number] if self.table else None,
+        )
+        self._tasks[number] = asyncio.create_task(self._run(partition))
+        return partition
+
+    async def _run(self, partition: Partition) -> None:
+        try:
+            await partition.run()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            if partition.closed:
+                logger.info("%s/%s ended while closing: %r", self.topic, partition.number, error)
+                return
+            halt(f"{self.topic}/{partition.number}", error)
+
+    def reset(self) -> None:
+        """Partitions are revoked or the worker stops: everything in flight is void."""
+        for number, partition in self.partitions.items():
+            partition.close()
+            self._tasks[number].cancel()
+        self.partitions.clear()
+        self._tasks.clear()
+
+    # ------------------------------------------------------------------ ports
+
+    async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
+        """Hand outputs over, in order; the result resolves once all are durable."""
+        if self._deliver is not None:
+            return await self._deliver(partition, outputs)
+        return await send_outputs(self.app.producer._producer, outputs, self._batch_bytes)
+
+    async def append(self, partition: int, rows: list[Row]) -> int:
+        """Append rows to the table's changelog."""
+        assert self.table is not None
+        return await self.table.append(partition, rows)
+
+    def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
+        """Write rows into the table's store."""
+        assert self.table is not None
+        self.table.store(partition, rows, changelog_offset)
+
+    def load(self, partition: int, key: bytes) -> bytes | None:
+        """Read a row from the table's store."""
+        assert self.table is not None
+        return self.table.load(partition, key)
+
+    def finish(self, block: Block) -> None:
+        """Acknowledge a block, and fetch its partition again if it had been congested."""
+        self.records_done += len(block.records)
+        self.app.consumer.finish(block.token)
+        partition = self.partitions.get(block.token.partition)
+        if partition is not None and partition.waiting <= self._depth:
+            self.app.consumer.congested.discard(block.token.tp)
+
+    def abandon(self, block: Block) -> None:
+        """Give a block up; it is not committed."""
+        self.app.consumer.abandon(block.token)
+
+    async def refetch(self, partition: int, offset: int) -> None:
+        """Seek the source partition back."""
+        from faust.types import TP
+
+        tp = TP(self.topic, partition)
+        logger.info("%s/%s: fetching again from offset %s", self.topic, partition, offset)
+        self.app.consumer.congested.discard(tp)
+        await self.app.consumer.seek(tp, offset)
+
+    def is_current(self, block: Block) -> bool:
+        """Whether the block is of this generation, the table is ready for it, and flow is open."""
+        generation = block.token.generation_id
+        return (
+            generation == self.app.consumer_generation_id
+            and (self.table is None or self.table.ready_generation == generation)
+            and bool(self.app.flow_control.is_active())
+        )

@@ -1,0 +1,195 @@
+"""A Faust table whose rows are written block by block: changelog, store, recovery, healing."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import rocksdict
+from faust.tables.table import Table
+from faust.types import TP
+
+from app.blocks.batches import append_rows
+from app.blocks.halt import halt
+from app.blocks.rows import Row, chunk_groups, row_offset, supersedes
+from app.blocks.topic import BlockTopic
+from app.errors import ForeignWriterError
+
+logger = logging.getLogger(__name__)
+
+_READ_ONLY = "rows of a block table are written by its pipeline only"
+
+
+class StoreReader:
+    """Reads the stored rows of one partition (see `app.blocks.partition.RowReader`)."""
+
+    def __init__(self, table: "BlockTable", partition: int) -> None:
+        self._table = table
+        self._partition = partition
+
+    def get(self, key: bytes) -> bytes | None:
+        """The stored bytes of a row, None when there is none."""
+        return self._table.load(self._partition, key)
+
+
+class BlockTable(Table):
+    """Rows are bytes that start with `last_offset`; keys are bytes.
+
+    Args:
+        batch_bytes: largest changelog batch.
+
+    Attributes:
+        ready_generation: the consumer generation for which recovery is complete, None before.
+        changelog_next: by partition, the offset at which our next changelog record must land.
+    """
+
+    def __init__(self, app: Any, *, changelog: str, batch_bytes: int, **kwargs: Any) -> None:
+        self._changelog_name = changelog
+        self._batch_bytes = batch_bytes
+        self.ready_generation: int | None = None
+        self.changelog_next: dict[int, int] = {}
+        self._pending_generation: int | None = None
+        self._stale: dict[int, set[bytes]] = {}
+        # counts blocks; with 1 Faust goes on reading active changelogs for ever
+        kwargs.setdefault("recovery_buffer_size", 16)
+        super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
+
+    def _changelog_topic_name(self) -> str:
+        return self._changelog_name
+
+    def _new_changelog_topic(self, **_: Any) -> BlockTopic:
+        return BlockTopic(
+            self.app,
+            topics=[self._changelog_name],
+            partitions=self.partitions,
+            compacting=True,
+            acks=False,
+            maxsize=1024,
+            allow_empty=True,
+        )
+
+    # ------------------------------------------------------------------ rows
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(_READ_ONLY)
+
+    def __delitem__(self, key: Any) -> None:
+        raise TypeError(_READ_ONLY)
+
+    def _set_key(self, key: Any, value: Any) -> None:
+        raise TypeError(_READ_ONLY)
+
+    def _del_key(self, key: Any) -> None:
+        raise TypeError(_READ_ONLY)
+
+    def _database(self, partition: int) -> Any:
+        # never keep it: a revoked store is closed by dropping its last reference
+        return self.data._db_for_partition(partition)
+
+    def load(self, partition: int, key: bytes) -> bytes | None:
+        """The stored bytes of a row, None when there is none."""
+        raw: bytes | None = self._database(partition).get(key)
+        return raw
+
+    def store(self, partition: int, rows: Iterable[Row], changelog_offset: int) -> None:
+        """Write rows and the changelog offset they end at, all or nothing."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, raw in rows:
+            if raw is None:
+                batch.delete(key)
+            else:
+                batch.put(key, raw)
+        batch.put(self.data.offset_key, str(changelog_offset).encode())
+        self._database(partition).write(batch)
+
+    def reader(self, partition: int) -> "StoreReader":
+        """The stored rows of one partition."""
+        return StoreReader(self, partition)
+
+    async def write(self, partition: int, rows: list[Row]) -> None:
+        """Append rows to the changelog, then store them: before the partition's first block only.
+
+        Raises:
+            ForeignWriterError: another worker wrote this partition's changelog.
+        """
+        base = await self.append(partition, rows)
+        if base != self.changelog_next[partition]:
+            msg = (
+                f"changelog of {self.name}/{partition} continued at {base}: another worker wrote it"
+            )
+            raise ForeignWriterError(msg)
+        self.changelog_next[partition] = base + len(rows)
+        self.store(partition, rows, base + len(rows) - 1)
+
+    async def append(self, partition: int, rows: list[Row]) -> int:
+        """Append rows to the changelog in one batch; returns the offset of the first once durable."""
+        producer = self.app.producer._producer
+        return await append_rows(producer, self._changelog_name, partition, rows)
+
+    # ------------------------------------------------------------------ recovery
+
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        """Bring blocks of changelog records into the store: the highest row offset wins."""
+        pending: dict[int, tuple[dict[bytes, bytes | None], int]] = {}
+        for event in batch:
+            partition = event.message.partition
+            rows, last = pending.get(partition, ({}, -1))
+            database = self._database(partition)
+            stale = self._stale.setdefault(partition, set())
+            for record in event.value:
+                key, raw = record.key, record.value
+                current = rows[key] if key in rows else database.get(key)
+                if raw is None or supersedes(raw, current):
+                    rows[key] = raw
+                    stale.discard(key)
+                else:
+                    stale.add(key)
+            pending[partition] = (rows, max(last, event.message.offset))
+        for partition, (rows, last) in pending.items():
+            persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
+            self.store(partition, rows.items(), max(last, -1 if persisted is None else persisted))
+
+    async def on_rebalance(
+        self, assigned: Any, revoked: Any, newly_assigned: Any, generation_id: int = 0
+    ) -> None:
+        """Not ready from here on, until this generation's recovery is complete."""
+        self.ready_generation = None
+        self._pending_generation = generation_id
+        self._stale.clear()
+        self.changelog_next.clear()
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Remember where the changelog ends, heal what a zombie left, and be ready."""
+        try:
+            generation = self._pending_generation
+            await super().on_recovery_completed(active_tps, standby_tps)
+            ends = await self.app.consumer.highwaters(*active_tps) if active_tps else {}
+            for tp in active_tps:
+                persisted = self.data.persisted_offset(tp)
+                self.changelog_next[tp.partition] = ends[tp] if persisted is None else persisted + 1
+                await self._heal(tp.partition)
+            if generation == self._pending_generation:
+                self.ready_generation = generation
+        except Exception as error:  # Faust would swallow it (asyncio.wait) and go on unready
+            halt(f"recovery of {self.name}", error)
+
+    async def _heal(self, partition: int) -> None:
+        """Append again the rows that an older one follows in the changelog: compaction would keep that one."""
+        keys = sorted(self._stale.pop(partition, ()))
+        if not keys:
+            return
+        logger.warning("%s/%s: healing %s rows of a zombie", self.name, partition, len(keys))
+        groups = [[(key, self.load(partition, key))] for key in keys]
+        for chunk in chunk_groups(groups, self._batch_bytes):
+            await self.write(partition, chunk)
+
+    def highest_offset(self, partition: int) -> int:
+        """Highest `last_offset` of the stored rows, -1 without rows: for guards, reads everything."""
+        return max(
+            (
+                row_offset(raw)
+                for key, raw in self._database(partition).items()
+                if key != self.data.offset_key
+            ),
+            default=-1,
+        )

@@ -1,0 +1,209 @@
+"""A Faust transport driver whose consumer yields one message for each fetched chunk of a partition.
+
+Subclasses of the aiokafka driver of faust-streaming 0.15.3. Each override says what goes wrong without it.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from faust.transport import drivers
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage, ack_lock
+from mode.utils.futures import notify
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that blocks in flight get to finish before partitions are given up. Less than
+#: `broker_rebalance_timeout`, so that the group does not give us up first.
+DRAIN_SECONDS = 8.0
+_IDLE_SLEEP_SECONDS = 0.02
+
+
+class _ReadOffsets(defaultdict[TP, Any]):
+    """Faust drops a message below the read offset; after a seek back that would drop whole blocks."""
+
+    def __init__(self, sources: set[str]) -> None:
+        super().__init__(lambda: None)
+        self._sources = sources
+
+    def __getitem__(self, tp: TP) -> Any:
+        return None if tp.topic in self._sources else super().__getitem__(tp)
+
+
+class BlockProducer(driver.Producer):
+    """The aiokafka producer with idempotence."""
+
+    def _settings_extra(self) -> dict[str, Any]:
+        # without idempotence a batch that is sent again looks like a foreign writer's
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+
+class BlockConsumer(driver.Consumer):
+    """The aiokafka consumer, in blocks.
+
+    Attributes:
+        block_start: where each block source starts after a rebalance.
+        congested: block sources that have enough blocks waiting; not fetched for now.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.block_start: dict[TP, int] = {}
+        self.congested: set[TP] = set()
+        self._held: set[TP] = set()
+        self._read_offset = _ReadOffsets(self.app.block_sources)
+
+    # ------------------------------------------------------------------ fetching
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """One message a chunk for block topics, one message a record for any other."""
+        records, active = await self._wait_next_records(timeout)
+        # A fetch may span a rebalance and return records of either generation: no stamp taken here proves
+        # anything. Dropping by stamp would lose new records; the partition checks offsets instead.
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self._seek_while_stopped()
+            return
+        for tp, chunk in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if not chunk or not (active is None or tp in active or tp in self._buffered_partitions):
+                continue
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            if tp.topic in self.app.block_topics:
+                yield tp, _chunk_message(tp, chunk, generation)
+                continue
+            for record in chunk:
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    return
+                yield tp, self._to_message(tp, record)
+
+    async def _seek_while_stopped(self) -> None:
+        try:
+            await self.perform_seek()
+        except Exception as error:  # as Faust does: the next rebalance seeks again
+            logger.warning("seek while stopped: %r", error)
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        active = self._get_active_partitions() - self.congested
+        if active:
+            return await self._getmany(active_partitions=active, timeout=timeout), active
+        await self.sleep(_IDLE_SLEEP_SECONDS)  # Faust sleeps a whole second here
+        return {}, active
+
+    # ------------------------------------------------------------------ rebalance
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Block sources stay closed until `open_blocks`.
+
+        Faust's recovery resumes the sources, then seeks, then clears the queues: a block that was
+        fetched in between is lost, because the position is past it.
+        """
+        held = {tp for tp in tps if tp.topic in self.app.block_sources}
+        self._held |= held
+        super().resume_partitions(set(tps) - held)
+
+    def open_blocks(self) -> None:
+        """Let the held sources be fetched; called at the end of a rebalance."""
+        held, self._held = self._held, set()
+        super().resume_partitions(held & self.assignment())
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what Faust forgets to forget."""
+        # a drained queue would re-activate a partition while its table recovers
+        self._buffered_partitions.clear()
+        self.block_start.clear()
+        self.congested.clear()
+        self._held.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def perform_seek(self) -> None:
+        """Seek to the committed offsets and remember where each block source starts."""
+        await super().perform_seek()
+        tps = [tp for tp in self.assignment() if tp.topic in self.app.block_sources]
+        if not tps:
+            return
+        first = await self.earliest_offsets(*tps)
+        start = {tp: max(self._committed_offset[tp] or 0, first.get(tp) or 0) for tp in tps}
+        # aiokafka's seek_to_committed leaves partitions without a commit where they are
+        fresh = {tp: offset for tp, offset in start.items() if not self._committed_offset[tp]}
+        if fresh:
+            await self.seek_wait(fresh)
+        self.block_start.update(start)
+
+    async def wait_empty(self) -> None:
+        """Give blocks in flight a bounded time, then void them: their replay changes nothing."""
+        try:
+            await asyncio.wait_for(super().wait_empty(), DRAIN_SECONDS)
+        except TimeoutError:
+            logger.warning("blocks still in flight after %s s are given up", DRAIN_SECONDS)
+        for pipeline in self.app.pipelines.values():
+            pipeline.reset()
+
+    # ------------------------------------------------------------------ acknowledging
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if tp.topic not in self.app.block_topics:
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    def ack(self, message: Any) -> bool:
+        """Faust acknowledges skipped and stale events by itself; for blocks only `finish` counts."""
+        if message.topic in self.app.block_topics:
+            self.abandon(message)
+            return False
+        return bool(super().ack(message))
+
+    def abandon(self, message: Any) -> None:
+        """The block is over without having been done: it is not committed."""
+        with ack_lock:
+            message.acked = True
+            self._unacked_messages.discard(message)
+        notify(self._waiting_for_ack)
+
+    def finish(self, message: Any) -> None:
+        """The block is done: its last offset may be committed."""
+        self.abandon(message)
+        # the monitor's count of active messages leaks without this call
+        self.app.sensors.on_message_out(message.tp, message.offset, message)
+        with ack_lock:
+            self._acked[message.tp].append(message.offset)
+            self._n_acked += 1
+
+    def _new_offset(self, tp: TP) -> int | None:
+        # blocks finish in order within a partition, so the highest one counts; Faust's own bookkeeping
+        # of single offsets and gaps would be wrong for chunks
+        if tp.topic not in self.app.block_topics:
+            offset: int | None = super()._new_offset(tp)
+            return offset
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        highest: int = max(acked)
+        acked.clear()
+        return highest + 1
+
+
+def _chunk_message(tp: TP, chunk: list[Any], generation: int) -> ConsumerMessage:
+    last = chunk[-1]
+    return ConsumerMessage(
+        last.topic, last.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
+        (), b"", chunk, None, 0, 0, tp, generation_id=generation,
+    )  # fmt: skip
+
+
+class Transport(driver.Transport):
+    """The aiokafka transport with our consumer and producer."""
+
+    Consumer = BlockConsumer
+    Producer = BlockProducer
+
+
+drivers.TRANSPORTS.aliases["block"] = f"{__name__}:Transport"

@@ -1,0 +1,156 @@
+"""The Faust app: made from settings, once a process."""
+
+import logging
+import sys
+from typing import Any
+
+import faust
+from aiokafka.partitioner import murmur2
+
+from app.adapters.kafka import check_topics, ssl_context
+from app.blocks.app import BlockApp
+from app.blocks.topic import BlockTopic
+from app.devstack.endpoints import resolve
+from app.domain.features import Catalogue
+from app.domain.window_row import max_head_bytes
+from app.errors import FraudstreamError, SettingsError
+from app.handlers.rows import row_rules
+from app.settings import Settings, load_settings
+from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
+
+#: Longer than any outage: while everything is congested nothing is polled, and that is no reason to
+#: leave the group.
+_MAX_POLL_SECONDS = 7 * 86_400.0
+#: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
+_STREAM_BUFFER_BLOCKS = 64
+
+
+class FraudApp(BlockApp):
+    """The app with what agents need of the deployment.
+
+    Attributes:
+        settings: the deployment's settings.
+        fraud_topics: its topics.
+        catalogue: its features.
+    """
+
+    settings: Settings
+    fraud_topics: Topics
+    catalogue: Catalogue
+
+    async def on_first_start(self) -> None:
+        """Check servers, topics and schema before anything joins the group."""
+        await super().on_first_start()
+        try:
+            await check_start(self.settings, self.fraud_topics)
+        except FraudstreamError as error:
+            print(f"fraudstream: {error}", file=sys.stderr, flush=True)
+            sys.exit(error.exit_code)
+
+
+async def check_start(settings: Settings, topics: Topics) -> None:
+    """Refuse to start on what cannot work; warn of what may surprise.
+
+    Raises:
+        FraudstreamError: one line that names what is missing and the command that mends it.
+    """
+    from app.adapters.schema import check_schema_at_start
+
+    logger = logging.getLogger(__name__)
+    for topic, warning in (await check_topics(settings, topics.all)).items():
+        logger.warning("topic %s: %s", topic, warning)
+    horizon = settings.horizon_ms
+    if 0 <= settings.retention_ms < horizon:
+        logger.warning(
+            "retention %s is shorter than the longest window and the allowed lateness: a state that is "
+            "rebuilt from the topics would miss entries", settings.retention,
+        )  # fmt: skip
+    check_schema_at_start(settings)
+
+
+def partition_of(partitions: int) -> Any:
+    """The partitioner of Java clients as a function of the key: murmur2, positive, modulo."""
+
+    def partition(key: bytes) -> int:
+        number: int = (murmur2(key) & 0x7FFFFFFF) % partitions
+        return number
+
+    return partition
+
+
+def batch_bytes(settings: Settings) -> int:
+    """Largest record batch that our producer sends, bytes."""
+    return settings.max_message_bytes + MESSAGE_OVERHEAD_BYTES // 2
+
+
+def create_app(settings: Settings) -> FraudApp:
+    """Build the app; no connection is made before the worker starts.
+
+    Raises:
+        SettingsError: settings contradict each other.
+        UnavailableError: no broker is set and none runs here.
+    """
+    largest = batch_bytes(settings)
+    head = max_head_bytes(row_rules(settings))
+    if head > largest // 2:
+        msg = (
+            f"FRAUDSTREAM_MAX_ENTRIES_PER_KEY={settings.max_entries_per_key} allows rows of {head} bytes, "
+            f"more than half a changelog batch of {largest}: lower it, or raise MAX_MESSAGE_BYTES"
+        )
+        raise SettingsError(msg)
+    brokers = resolve(settings).broker.split(",")
+    app = FraudApp(
+        settings.topic_prefix + settings.app_id,
+        broker=";".join(f"block://{broker.strip()}" for broker in brokers),
+        broker_credentials=_credentials(settings),
+        autodiscover=False,  # it drops modules that fail to import and exits 0: main.py imports them
+        store="rocksdb://",
+        datadir=str(settings.state_dir),
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication,
+        topic_allow_declare=False,  # `fraudstream topics` makes them
+        topic_disable_leader=True,
+        table_standby_replicas=settings.standby_replicas,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=_STREAM_BUFFER_BLOCKS,
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+        broker_max_poll_records=settings.block_records,
+        broker_max_poll_interval=_MAX_POLL_SECONDS,
+        broker_commit_interval=settings.commit_interval / 1000,
+        broker_session_timeout=settings.session_timeout / 1000,
+        broker_heartbeat_interval=settings.session_timeout / 4000,
+        broker_rebalance_timeout=20.0,
+        broker_request_timeout=20.0,
+        producer_linger_ms=0,
+        producer_max_batch_size=largest,
+        producer_max_request_size=largest * 2,
+        web_host=settings.advertised_host or settings.web_host,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+    )
+    app.settings = settings
+    app.fraud_topics = Topics(settings)
+    app.catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    context = ssl_context(settings)
+    if settings.kafka_security.startswith("SASL"):
+        password = settings.kafka_password
+        return faust.SASLCredentials(
+            username=settings.kafka_username,
+            password=password.get_secret_value() if password else None,
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
+def source(app: FraudApp, name: str) -> BlockTopic:
+    """A topic of the app that is read in blocks."""
+    return BlockTopic(app, topics=[name], partitions=app.settings.partitions)
+
+
+app = create_app(load_settings())

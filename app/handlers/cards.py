@@ -1,0 +1,168 @@
+"""First stage: source records to `enriched`, dead letters, duplicates, moved records; card rows."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from app.blocks.batches import Outputs
+from app.blocks.partition import Computed, RowReader
+from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved
+from app.domain.transaction import DeadRecordError, Transaction
+from app.domain.window_row import RowRules
+from app.handlers.rows import BlockRows, Position
+from app.records import (
+    EnrichedItem,
+    RecordRules,
+    SourceRecord,
+    dead_letter,
+    duplicate_message,
+    encode_item,
+    enriched_message,
+    parse_transaction,
+    source_position,
+)
+from app.topics import Topics
+
+#: Items are packed into messages of about this size.
+_PACK_BYTES = 128 * 1024
+
+
+class CardsHandler:
+    """See `app.blocks.partition.Handler`.
+
+    Args:
+        stage: decides what a transaction is and computes the card's features.
+        rules: how long entries are kept.
+        record_rules: what a valid record is.
+        topics: where outputs go.
+        partition_of: partition of a key, as the partitioner of producers has it.
+        forward_moved: send moved records on; else they are dead.
+        state_settings: the settings that shape rows.
+    """
+
+    def __init__(
+        self,
+        stage: CardStage,
+        rules: RowRules,
+        record_rules: RecordRules,
+        topics: Topics,
+        *,
+        partition_of: Callable[[bytes], int],
+        forward_moved: bool,
+        state_settings: str,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._stage = stage
+        self._rules = rules
+        self._record_rules = record_rules
+        self._topics = topics
+        self._partition_of = partition_of
+        self._forward_moved = forward_moved
+        self._settings = state_settings
+
+    def compute(
+        self, partition: int, records: Sequence[SourceRecord], state: RowReader
+    ) -> Computed:
+        """Outputs and new rows of consecutive source records."""
+        rows = BlockRows(self._rules, state)
+        block = _Block(partition, self._topics)
+        for record in records:
+            try:
+                transaction = parse_transaction(
+                    record.value, record.key, record.timestamp, self._record_rules
+                )
+            except DeadRecordError as dead:
+                named = dead.card_id is not None
+                if not named or rows.advance(rows.read(record.key), record.offset):
+                    block.dead(record, dead)
+                continue
+            row = rows.read(record.key)
+            if not rows.advance(row, record.offset):
+                block.counts["replayed"] += 1
+                continue
+            outcome = self._stage.apply(transaction, row, partition)
+            if isinstance(outcome, Enriched):
+                terminal = transaction.terminal_id or transaction.card_id
+                block.enriched(record, outcome, self._partition_of(terminal.encode()))
+            elif isinstance(outcome, Duplicate):
+                block.duplicate(record, transaction)
+            else:
+                block.moved(record, outcome, forward=self._forward_moved)
+        self.counts += block.counts
+        position = Position(records[-1].offset, self._settings)
+        return Computed(block.outputs(), [*rows.groups(), [position.encode()]])
+
+
+class _Block:
+    """Outputs of one block, by destination, in source order."""
+
+    def __init__(self, partition: int, topics: Topics) -> None:
+        self.counts: Counter[str] = Counter()
+        self._partition = partition
+        self._topics = topics
+        self._source = topics.transactions.name
+        self._outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+        self._items: defaultdict[int, list[bytes]] = defaultdict(list)
+
+    def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
+        """The original bytes, with the reason."""
+        letter = dead_letter(self._source, self._partition, record, dead)
+        self._outputs[self._topics.dead_letters.name, self._partition].append(letter)
+        self.counts["dead"] += 1
+
+    def duplicate(self, record: SourceRecord, transaction: Transaction) -> None:
+        """Where the repeated transaction stands."""
+        value = duplicate_message(self._source, self._partition, record.offset, transaction)
+        destination = (self._topics.duplicates.name, self._partition)
+        self._outputs[destination].append((record.key, value, []))
+        self.counts["duplicate"] += 1
+
+    def moved(self, record: SourceRecord, moved: Moved, *, forward: bool) -> None:
+        """On to the card's own partition, with where it came from."""
+        if not forward:
+            message = (
+                f"the record is in partition {self._partition}, its card's is {moved.partition}"
+            )
+            self.dead(record, DeadRecordError("moved", message))
+            return
+        origin = source_position(self._source, self._partition, record.offset)
+        headers = [*record.headers, ("origin", origin)]
+        destination = (self._source, moved.partition)
+        self._outputs[destination].append((record.key, record.value, headers))
+        self.counts["moved"] += 1
+
+    def enriched(self, record: SourceRecord, enriched: Enriched, partition: int) -> None:
+        """On to its terminal's partition."""
+        transaction = enriched.transaction
+        item = EnrichedItem(
+            record.offset,
+            record.timestamp,
+            transaction.transaction_id,
+            transaction.card_id,
+            transaction.terminal_id,
+            transaction.minor,
+            transaction.event_time_ms,
+            transaction.body,
+            enriched.features,
+            enriched.flags,
+        )
+        self._items[partition].append(encode_item(item))
+        self.counts["enriched"] += 1
+
+    def outputs(self) -> Outputs:
+        """Everything, with the enriched items packed into messages."""
+        for partition, items in self._items.items():
+            destination = self._outputs[self._topics.enriched.name, partition]
+            pack: list[bytes] = []
+            filled = 0
+            for item in items:
+                if pack and filled + len(item) > _PACK_BYTES:
+                    destination.append((None, self._message(pack), []))
+                    pack, filled = [], 0
+                pack.append(item)
+                filled += len(item)
+            destination.append((None, self._message(pack), []))
+        return self._outputs
+
+    def _message(self, items: list[bytes]) -> bytes:
+        return enriched_message(self._source, self._partition, items)

@@ -1,0 +1,176 @@
+"""The rows that one block touches, and the reserved rows of a partition."""
+
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import msgspec
+
+from app.blocks.partition import RowReader
+from app.blocks.rows import Row, RowGroup
+from app.domain.window_row import RowRules, WindowRow
+from app.errors import StateError
+from app.settings import Settings, format_duration
+
+#: Reserved rows start with a null byte; rows of cards and terminals with a letter.
+POSITION_KEY = b"\0position"
+PINS_KEY = b"\0pins"
+
+
+def state_settings(settings: Settings) -> str:
+    """The settings that shape rows, as text: stored with them, compared at start."""
+    windows = ",".join(format_duration(window) for window in settings.windows)
+    return (
+        f"windows={windows} allowed_lateness={format_duration(settings.allowed_lateness)} "
+        f"max_entries_per_key={settings.max_entries_per_key} currency={settings.currency}"
+    )
+
+
+def row_rules(settings: Settings) -> RowRules:
+    """How long entries are kept, from the settings."""
+    return RowRules(
+        horizon_ms=settings.horizon_ms,
+        max_entries=settings.max_entries_per_key,
+        settings_hash=crc32(state_settings(settings).encode()),
+    )
+
+
+class BlockRows:
+    """Decoded rows of one block: each is read once and written once.
+
+    Args:
+        rules: how long entries are kept.
+        state: where rows are read.
+    """
+
+    def __init__(self, rules: RowRules, state: RowReader) -> None:
+        self._rules = rules
+        self._state = state
+        self._rows: dict[bytes, WindowRow] = {}
+        self._changed: dict[bytes, WindowRow] = {}
+
+    def read(self, key: bytes) -> WindowRow:
+        """The row of a card or terminal, as the block has left it so far."""
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = WindowRow.read(key, self._rules, self._state.get)
+        return row
+
+    def advance(self, row: WindowRow, offset: int) -> bool:
+        """Claim a record for its row: False when the row has its effect already."""
+        if offset < row.last_offset or (offset == row.last_offset and row.key not in self._changed):
+            return False
+        row.last_offset = offset
+        self._changed[row.key] = row
+        return True
+
+    def groups(self) -> list[RowGroup]:
+        """The changed rows, encoded, a group a key."""
+        return [row.encode() for row in self._changed.values()]
+
+
+@dataclass
+class Position:
+    """How far a partition's state has come; written with every block, behind all its rows.
+
+    Attributes:
+        last_offset: every record up to here is in the state, its outputs durable.
+        settings: `state_settings` under which the state was built.
+        seen: highest source offset by source partition (terminal stage): at or below it lies a replay.
+    """
+
+    last_offset: int = -1
+    settings: str = ""
+    seen: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, state: RowReader, settings: str) -> "Position":
+        """The stored position, or that of a new partition."""
+        raw = state.get(POSITION_KEY)
+        if raw is None:
+            return cls(settings=settings)
+        stored, seen = _position_decoder.decode(raw[8:])
+        return cls(int.from_bytes(raw[:8], "big", signed=True), stored, seen)
+
+    def encode(self) -> Row:
+        """The reserved row."""
+        body = msgspec.msgpack.encode((self.settings, self.seen))
+        return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
+
+    def check(self, where: str, settings: str, log_end: int) -> None:
+        """Refuse to go on with a state that does not fit the source topic or the settings.
+
+        Args:
+            where: topic and partition, for the error.
+            settings: `state_settings` of this start.
+            log_end: offset after the last record of the source partition.
+
+        Raises:
+            StateError: it does not fit; the text says what differs and what to do.
+        """
+        if self.last_offset >= log_end:
+            msg = (
+                f"the state has seen offset {self.last_offset} of {where}, which ends at {log_end}: the "
+                "topic was deleted and made anew; start with another FRAUDSTREAM_APP_ID, or wipe"
+            )
+            raise StateError(msg)
+        if self.last_offset >= 0 and self.settings != settings:
+            was, now = set(self.settings.split()), set(settings.split())
+            msg = (
+                f"the state of {where} was built with {' '.join(sorted(was - now))}, now it is "
+                f"{' '.join(sorted(now - was))}: restore that, or start with another "
+                "FRAUDSTREAM_APP_ID to build the state anew from the log"
+            )
+            raise StateError(msg)
+
+
+_position_decoder = msgspec.msgpack.Decoder(tuple[str, dict[int, int]])
+
+
+class Pins:
+    """Which model scores from which offset on, so that a replay scores with the model of its time.
+
+    Args:
+        pins: (first offset, model hash), rising.
+        as_of: end of the source partition when they were last changed; never falls.
+    """
+
+    def __init__(self, pins: list[tuple[int, str]], as_of: int = -1) -> None:
+        self.pins = pins
+        self.as_of = as_of
+
+    @classmethod
+    def read(cls, raw: bytes | None) -> "Pins":
+        """The stored pins, none for a new partition."""
+        if raw is None:
+            return cls([])
+        return cls(_pins_decoder.decode(raw[8:]), int.from_bytes(raw[:8], "big", signed=True))
+
+    def encode(self) -> Row:
+        """The reserved row."""
+        return PINS_KEY, self.as_of.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
+
+    def pin(self, log_end: int, model_hash: str) -> bool:
+        """Let a model score whatever comes after the present end of the source partition.
+
+        What stands before it may have been scored already, by a worker that could not write so down.
+
+        Returns:
+            Whether the pins changed and must be stored before the first block.
+        """
+        before = list(self.pins)
+        while self.pins and self.pins[-1][0] >= log_end:
+            self.pins.pop()  # nothing has been scored under it
+        if not self.pins or self.pins[-1][1] != model_hash:
+            self.pins.append((log_end if self.pins else 0, model_hash))
+        if self.pins == before:
+            return False
+        self.as_of = log_end
+        return True
+
+    def model_at(self, offset: int) -> str:
+        """Hash of the model that scores this offset."""
+        return next(model for first, model in reversed(self.pins) if first <= offset)
+
+
+_pins_encoder = msgspec.msgpack.Encoder().encode
+_pins_decoder = msgspec.msgpack.Decoder(list[tuple[int, str]])

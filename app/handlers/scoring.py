@@ -1,0 +1,168 @@
+"""Second stage: enriched transactions to predictions; terminal rows."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.blocks.partition import Computed, RowReader
+from app.domain.card_stage import LATE
+from app.domain.terminal_stage import TerminalStage
+from app.domain.window_row import RowRules
+from app.handlers.rows import PINS_KEY, BlockRows, Pins, Position
+from app.records import (
+    EnrichedItem,
+    SourceRecord,
+    decode_enriched,
+    prediction_message,
+)
+from app.topics import Topics
+
+
+class Model(Protocol):
+    """A loaded model, as scoring needs it (models/holder.py)."""
+
+    @property
+    def hash(self) -> str:
+        """Names the artifact in rows and records."""
+
+    @property
+    def version(self) -> str:
+        """Name and version, for people."""
+
+    @property
+    def threshold(self) -> float:
+        """Score from which it calls a transaction fraud."""
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Scores in [0, 1], shape (n,), of features of shape (n, k); no row depends on others."""
+
+    def reasons(self, row: np.ndarray) -> list[str]:
+        """What moved one score most, in words."""
+
+
+Scored = tuple[str, int, EnrichedItem, list[float], list[str]]
+
+
+class ScoringHandler:
+    """See `app.blocks.partition.Handler`.
+
+    Args:
+        stage: computes the terminal's features.
+        rules: how long entries are kept.
+        topics: where outputs go.
+        model: gives the loaded model of a hash.
+        clock_ms: the time, for `scored_at`.
+        reasons_from: reasons are stored for scores from here on.
+        threshold: replaces the model's own; None keeps it.
+        state_settings: the settings that shape rows.
+    """
+
+    def __init__(
+        self,
+        stage: TerminalStage,
+        rules: RowRules,
+        topics: Topics,
+        *,
+        model: Callable[[str], Model],
+        clock_ms: Callable[[], int],
+        reasons_from: float,
+        threshold: float | None,
+        state_settings: str,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._stage = stage
+        self._names = stage.catalogue.names
+        self._schema = stage.catalogue.schema
+        self._rules = rules
+        self._topics = topics
+        self._model = model
+        self._clock_ms = clock_ms
+        self._reasons_from = reasons_from
+        self._threshold = threshold
+        self._settings = state_settings
+
+    def compute(
+        self, partition: int, records: Sequence[SourceRecord], state: RowReader
+    ) -> Computed:
+        """Predictions and new rows of consecutive `enriched` messages."""
+        position = Position.read(state, self._settings)
+        pins = Pins.read(state.get(PINS_KEY))
+        rows = BlockRows(self._rules, state)
+        outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+        # a message at or below the position is in the state already, and its outputs are durable
+        fresh = [record for record in records if record.offset > position.last_offset]
+        for model_hash, messages in groupby(fresh, lambda record: pins.model_at(record.offset)):
+            scored = [item for message in messages for item in self._items(message, rows, position)]
+            if scored:
+                self._score(self._model(model_hash), scored, outputs)
+        if not fresh:
+            return Computed(outputs)
+        position.last_offset = fresh[-1].offset
+        position.settings = self._settings
+        # behind all rows: where it stands, everything before it is durable
+        return Computed(outputs, [*rows.groups(), [position.encode()]])
+
+    def _items(
+        self, message: SourceRecord, rows: BlockRows, position: Position
+    ) -> Iterator[Scored]:
+        batch = decode_enriched(message.value)
+        seen = position.seen.get(batch.partition, -1)
+        for item in batch.items:
+            if item.offset <= seen:  # the first stage sent it before: a replay of ours
+                self.counts["replayed"] += 1
+                continue
+            seen = item.offset
+            row = rows.read(item.terminal_id.encode()) if item.terminal_id is not None else None
+            if row is not None and not rows.advance(row, message.offset):
+                # cannot be computed again, need not: the row proves that its prediction is durable
+                self.counts["replayed"] += 1
+                continue
+            features, flags = self._stage.apply(
+                row, item.event_time_ms, item.minor, item.flags, item.id8
+            )
+            item.features += features
+            yield batch.topic, batch.partition, item, item.features, item.flags + flags
+        position.seen[batch.partition] = seen
+
+    def _score(self, model: Model, scored: list[Scored], outputs: dict[Any, Any]) -> None:
+        matrix = np.array([features for _, _, _, features, _ in scored])
+        scores = model.score(matrix).tolist()
+        threshold = model.threshold if self._threshold is None else self._threshold
+        scored_at = self._clock_ms()
+        predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
+        names, reasons_from = self._names, self._reasons_from
+        for index, (topic, partition, item, features, flags) in enumerate(scored):
+            score = scores[index]
+            value = prediction_message(
+                item.body,
+                {
+                    "amount_minor": item.minor,
+                    "event_time_ms": item.event_time_ms,
+                    "features": dict(zip(names, features, strict=True)),
+                    "score": score,
+                    "is_fraud": score >= threshold,
+                    "threshold": threshold,
+                    "model_version": model.version,
+                    "model_hash": model.hash,
+                    "feature_schema": self._schema,
+                    "reasons": model.reasons(matrix[index]) if score >= reasons_from else [],
+                    "anomaly_score": None,
+                    "flags": flags,
+                    "source_topic": topic,
+                    "source_partition": partition,
+                    "source_offset": item.offset,
+                    "received_at": item.received_at,
+                    "scored_at": scored_at,
+                },
+            )
+            record = (item.card_id.encode(), value, [])
+            # the card's own partition: the same number of partitions, the same partitioner
+            outputs[predictions, partition].append(record)
+            if LATE in flags:
+                outputs[late, partition].append(record)
+                self.counts["late"] += 1
+            else:
+                self.counts["scored"] += 1
