@@ -31,12 +31,16 @@ OUTPUT_FIELDS = frozenset({
     "source_partition", "source_offset", "received_at", "scored_at",
 })  # fmt: skip
 MAX_ID_BYTES = 256
+#: Deeper objects are refused: what writes and reads them further on recurses, and whether that fails must
+#: not depend on how deep its caller's stack is (orjson writes 254 levels, json reads some 900).
+MAX_DEPTH = 100
 #: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
 MAX_MINOR_UNITS = 10**11
 #: 1973 in milliseconds: an integer below it was meant as seconds.
 _EARLIEST_MS = 10**11
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_SPACED_QUOTES = (b'" ', b'"\t', b'"\n', b'"\r')
 _DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
 
 
@@ -110,8 +114,7 @@ def parse_transaction(
         dead.card_id = card_id
         raise
     if not OUTPUT_FIELDS.isdisjoint(fields):
-        renamed = {f"input_{k}" if k in OUTPUT_FIELDS else k: v for k, v in fields.items()}
-        body = orjson.dumps(renamed)
+        body = orjson.dumps(_without_output_fields(fields))
     return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
 
 
@@ -131,10 +134,36 @@ def _load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
         msg = f"a JSON object was expected, not {type(fields).__name__}"
         raise DeadRecordError("not_an_object", msg)
     body = value.strip()
-    # In the plain case every key shows as `":` once; any other count may hide a repeated key.
-    if body.count(b'":') != len(fields):
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _refuse_deep(fields)
+    # In the plain case every key shows as `":` once; any other count may hide a repeated key, and so may
+    # a key with white space before its colon.
+    if body.count(b'":') != len(fields) or any(map(body.__contains__, _SPACED_QUOTES)):
         _refuse_repeated_keys(body)
     return fields, body
+
+
+def _without_output_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    renamed: dict[str, Any] = {k: v for k, v in fields.items() if k not in OUTPUT_FIELDS}
+    for name in fields:
+        if name in OUTPUT_FIELDS:
+            free = f"input_{name}"
+            while free in renamed:  # the input has a field of that name too: neither may get lost
+                free = f"input_{free}"
+            renamed[free] = fields[name]
+    return renamed
+
+
+def _refuse_deep(fields: dict[str, Any]) -> None:
+    level: list[Any] = [fields]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            inner += item.values() if isinstance(item, dict) else item
+        level = [item for item in inner if isinstance(item, (dict, list))]
+        if not level:
+            return
+    raise DeadRecordError("too_deep", f"the object is nested more than {MAX_DEPTH} deep")
 
 
 def _refuse_repeated_keys(body: bytes) -> None:
@@ -144,10 +173,7 @@ def _refuse_repeated_keys(body: bytes) -> None:
             twice = next(name for name in names if names.count(name) > 1)
             raise DeadRecordError("repeated_key", f"the key {twice!r} stands twice in one object")
 
-    try:
-        json.loads(body, object_pairs_hook=check)
-    except RecursionError:
-        raise DeadRecordError("too_deep", "the object is nested too deeply") from None
+    json.loads(body, object_pairs_hook=check)
 
 
 def _identifier(fields: dict[str, Any], name: str) -> str:
