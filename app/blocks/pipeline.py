@@ -66,8 +66,8 @@ class Pipeline:
         partition = self.partitions.get(message.partition)
         if partition is None:
             # Faust resumes partitions before it seeks: a block may come before its start is known
-            while self.is_current(block) and message.tp not in self.app.consumer.block_start:
-                await asyncio.sleep(_START_POLL_SECONDS)  # noqa: ASYNC110  a dict of Faust's life
+            while self.is_current(block) and message.tp not in self.app.consumer.block_start:  # noqa: ASYNC110
+                await asyncio.sleep(_START_POLL_SECONDS)
             if not self.is_current(block):
                 self.abandon(block)
                 return
@@ -96,7 +96,7 @@ class Pipeline:
             depth=self._depth,
             batch_bytes=self._batch_bytes,
             start=start,
-            changelog_next=self.table.changelog_next[number] if self.table else None,
+            changelog_next=None if self.table is None else self.table.changelog_next[number],
         )
         self._tasks[number] = asyncio.create_task(self._run(partition))
         return partition

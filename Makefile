@@ -1,0 +1,57 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+ARGS ?=
+SEED ?= 1
+KILLS ?= 20
+EVENTS ?= 200000
+PYTEST := $(BIN)/python -m pytest
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint types unit integration crash bench down clean lock
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## the environment in .venv, the command at .venv/bin/fraudstream
+
+.venv/.installed: requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "fraudstream needs Python 3.11: make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## score simulated transactions on real local servers; ARGS=--once ends after the summary
+	$(BIN)/fraudstream demo $(ARGS)
+
+lint: install ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## lint, unit, stream, property, integration and a short crash run, on real servers
+	$(PYTEST) -m "not bench" -p no:cacheprovider $(ARGS)
+
+unit: install ## the tests that need no server
+	$(PYTEST) $(ARGS)
+
+integration: install ## the tests on a real Kafka and Cassandra
+	$(PYTEST) -m integration $(ARGS)
+
+crash: install ## the long ordeal: make crash SEED=1 KILLS=20 EVENTS=200000
+	$(BIN)/python -m tests.crash.ordeal --seed $(SEED) --kills $(KILLS) --events $(EVENTS)
+
+bench: install ## figures of this machine; ARGS=--quick for a short one
+	$(BIN)/fraudstream bench $(ARGS)
+
+down: install ## stop the local servers, keep their data
+	$(BIN)/fraudstream down
+
+clean: ## remove the environment; data of local servers stays (fraudstream wipe removes it)
+	rm -rf .venv build *.egg-info
+
+lock: install ## write requirements.lock anew from setup.cfg (maintainers)
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --generate-hashes --all-extras --allow-unsafe --strip-extras --no-header \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock setup.cfg

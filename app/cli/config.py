@@ -1,0 +1,59 @@
+"""`fraudstream config`: every setting, its value, where it comes from and what it means."""
+
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import orjson
+from pydantic import SecretStr
+
+from app.settings import ENV_PREFIX, Duration, Settings, format_duration, load_settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--changed", is_flag=True, help="Only settings that differ from their default.")
+def config(as_json: bool, changed: bool) -> None:
+    r"""Show the settings; secrets are masked.
+
+    Each is read from the environment, else from the file that FRAUDSTREAM_ENV_FILE names.
+
+    \b
+    Example:  FRAUDSTREAM_WINDOWS=1h,1d fraudstream config --changed
+    """
+    settings = load_settings()
+    shown = {name: display(settings, name) for name in Settings.model_fields}
+    defaults = {name: display(Settings.model_construct(), name) for name in Settings.model_fields}
+    names = [name for name in shown if not changed or shown[name] != defaults[name]]
+    if as_json:
+        click.echo(
+            orjson.dumps({ENV_PREFIX + name.upper(): shown[name] for name in names}).decode()
+        )
+        return
+    for name in names:
+        variable = ENV_PREFIX + name.upper()
+        source = "" if shown[name] == defaults[name] else "  (set)"
+        click.echo(f"{variable}={'' if shown[name] is None else shown[name]}{source}")
+        text = Settings.model_fields[name].description or ""
+        choices = [str(choice) for choice in get_args(Settings.model_fields[name].annotation)]
+        if choices and all(isinstance(choice, str) and choice.isupper() for choice in choices):
+            text += f" ({', '.join(choices)})"
+        click.echo(click.style(f"    {text}", dim=True))
+    if os.environ.get(f"{ENV_PREFIX}ENV_FILE"):
+        click.echo(f"# file: {os.environ[f'{ENV_PREFIX}ENV_FILE']}")
+
+
+def display(settings: Settings, name: str) -> Any:
+    """A setting's value as it would be written: durations as text, secrets as stars."""
+    value = getattr(settings, name)
+    metadata = Settings.model_fields[name]
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return ",".join(format_duration(window) for window in value)
+    if any(item in metadata.metadata for item in Duration.__metadata__) and isinstance(value, int):
+        return format_duration(value)
+    return value

@@ -1,0 +1,39 @@
+"""`fraudstream topics`: create the Kafka topics."""
+
+import asyncio
+
+import click
+import orjson
+
+from app.settings import load_settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def topics(as_json: bool) -> None:
+    r"""Create the Kafka topics that are missing; may be run again.
+
+    \b
+    Example:  fraudstream topics
+              FRAUDSTREAM_PARTITIONS=12 FRAUDSTREAM_REPLICATION=3 fraudstream topics
+    """
+    from app.adapters.kafka import check_topics, ensure_topics
+    from app.topics import Topics
+
+    settings = load_settings()
+    wanted = Topics(settings).all
+    created = asyncio.run(ensure_topics(settings, wanted))
+    warnings = asyncio.run(check_topics(settings, wanted))
+    if as_json:
+        report = {
+            "topics": {spec.name: spec.partitions for spec in wanted},
+            "created": created,
+            "warnings": warnings,
+        }
+        click.echo(orjson.dumps(report).decode())
+        return
+    for spec in wanted:
+        state = "created" if spec.name in created else "is there"
+        click.echo(f"{spec.name:40} {spec.partitions:3} partitions  {state}")
+    for name, warning in warnings.items():
+        click.echo(f"warning: topic {name}: {warning}", err=True)

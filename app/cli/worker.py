@@ -1,0 +1,75 @@
+"""`fraudstream worker`: one stream-processing process, in the foreground."""
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from app.settings import ENV_PREFIX, Settings, load_settings
+
+
+@click.command()
+@click.option(
+    "--web-port", type=int, help="Port of the web views; 0 takes a free one. [FRAUDSTREAM_WEB_PORT]"
+)
+@click.option(
+    "--datadir",
+    type=click.Path(path_type=Path),
+    help="State folder, one a worker. [FRAUDSTREAM_DATADIR]",
+)
+def worker(web_port: int | None, datadir: Path | None) -> None:
+    r"""Score transactions until stopped (SIGTERM finishes the blocks in flight).
+
+    Start as many as there are partitions: they share the work. Each needs its own port and state folder.
+
+    \b
+    Example:  fraudstream worker
+              fraudstream worker --web-port 6067
+    """
+    overrides = {"web_port": web_port, "datadir": datadir}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = load_settings(given)
+    if settings.web_port == 0:
+        given["web_port"] = free_port(settings.web_host)
+        settings = load_settings(given)
+    os.environ |= {ENV_PREFIX + name.upper(): str(value) for name, value in given.items()}
+    sys.exit(run_worker(settings))
+
+
+def free_port(host: str) -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.create_server((host, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def run_worker(settings: Settings) -> int:
+    """Run the Faust worker in this process until a signal ends it; returns its exit code."""
+    import asyncio
+
+    import uvloop
+    from faust.worker import Worker
+
+    from app.logs import quiet_libraries
+    from app.main import app  # builds the app from the environment
+
+    state = settings.state_dir
+    state.mkdir(parents=True, exist_ok=True)
+    where = state / "worker.json"
+    url = f"http://{settings.advertised_host or settings.web_host}:{settings.web_port}"
+    where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    faust_worker = Worker(
+        app, loglevel=settings.log_level, loop=loop, redirect_stdouts=False, quiet=True
+    )
+    quiet_libraries(settings.log_level)
+    try:
+        faust_worker.execute_from_commandline()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        where.unlink(missing_ok=True)
