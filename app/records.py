@@ -145,12 +145,12 @@ def _load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
 
 def _without_output_fields(fields: dict[str, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {k: v for k, v in fields.items() if k not in OUTPUT_FIELDS}
-    for name in fields:
+    for name, value in fields.items():
         if name in OUTPUT_FIELDS:
             free = f"input_{name}"
             while free in renamed:  # the input has a field of that name too: neither may get lost
                 free = f"input_{free}"
-            renamed[free] = fields[name]
+            renamed[free] = value
     return renamed
 
 
