@@ -1,0 +1,210 @@
+"""`fraudstream up`, `down`, `status` and `wipe`: Kafka and Cassandra on this machine."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from app.errors import UnavailableError, UsageError
+from app.settings import Settings, load_settings
+
+NAMES = ("kafka", "cassandra")
+_TITLES = {"kafka": "Kafka", "cassandra": "Cassandra"}
+
+_names = click.argument("servers", nargs=-1, type=click.Choice(NAMES))
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_port = click.IntRange(1024, 65_000)
+
+
+@click.command(epilog="\b\nExample:  fraudstream up\n          fraudstream up --free-ports --json")
+@_names
+@click.option("--free-ports", is_flag=True, help="Take free ports in place of 19092 and 19042.")
+@click.option("--kafka-port", type=_port, help="Port of Kafka.  [default: 19092]")
+@click.option("--cassandra-port", type=_port, help="Port of Cassandra.  [default: 19042]")
+@click.option("--kafka-heap", default="512m", show_default=True, help="Java heap of Kafka.")
+@click.option("--cassandra-heap", default="1g", show_default=True, help="Java heap of Cassandra.")
+@click.option(
+    "--timeout",
+    default=180.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds to wait for an answer.",
+)
+@_json
+def up(
+    servers: tuple[str, ...],
+    free_ports: bool,
+    kafka_port: int | None,
+    cassandra_port: int | None,
+    kafka_heap: str,
+    cassandra_heap: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Start a real Kafka and a real Cassandra on this machine, without Docker.
+
+    The first time their jars are fetched (113 MB); later starts take seconds. Other ports of a
+    server follow the one named. What runs already is left alone. SERVERS: kafka, cassandra, or
+    nothing for both.
+    """
+    from app.devstack.progress import Console
+    from app.devstack.stack import Stack
+
+    settings = load_settings()
+    asked = servers or NAMES
+    elsewhere = _elsewhere(settings)
+    console = Console(lambda line: click.echo(line, err=as_json))
+    for name in asked:
+        if name in elsewhere:
+            console.step(
+                f"{_TITLES[name]} is not started here: FRAUDSTREAM_{_variable(name)} names "
+                f"{elsewhere[name]}"
+            )
+    local = [name for name in asked if name not in elsewhere]
+    stack = Stack(
+        settings.home,
+        heaps={"kafka": kafka_heap, "cassandra": cassandra_heap},
+        progress=console,
+    )
+    if local:
+        chosen = {"kafka": kafka_port, "cassandra": cassandra_port}
+        stack.up(
+            local,
+            free_ports=free_ports,
+            at={name: port for name, port in chosen.items() if port},
+            timeout_seconds=timeout,
+        )
+        console.step(f"Data is in {stack.home / 'servers'}. `fraudstream down` stops, data stays.")
+    if as_json:
+        addresses = {s.server: s.address for s in stack.status()} | elsewhere
+        click.echo(json.dumps({name: addresses[name] for name in NAMES}))
+
+
+@click.command(epilog="\b\nExample:  fraudstream down\n          fraudstream down cassandra")
+@_names
+@click.option(
+    "--timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds after which a server that has not stopped is killed.",
+)
+def down(servers: tuple[str, ...], timeout: float) -> None:
+    """Stop the local servers; their data stays.
+
+    SERVERS: kafka, cassandra, or nothing for both.
+    """
+    from app.devstack.progress import Console
+    from app.devstack.stack import Stack
+
+    stack = Stack(load_settings().home, progress=Console(click.echo))
+    if stopped := stack.down(servers or NAMES, timeout_seconds=timeout):
+        click.echo(f"Stopped: {', '.join(_TITLES[name] for name in stopped)}. Data stays.")
+    else:
+        click.echo(f"No local server of {stack.home} runs.")
+
+
+@click.command(epilog="\b\nExample:  fraudstream status\n          fraudstream status --json")
+@_json
+def status(as_json: bool) -> None:
+    """Show whether Kafka and Cassandra answer; exit code 3 if one does not.
+
+    Servers named by FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA are asked where they are.
+    """
+    from app.devstack.stack import Stack
+
+    settings = load_settings()
+    local = {s.server: asdict(s) for s in Stack(settings.home).status()}
+    found = {
+        name: _ask_elsewhere(name, address, settings)
+        for name, address in _elsewhere(settings).items()
+    }
+    states: dict[str, dict[str, Any]] = {name: found.get(name, local[name]) for name in NAMES}
+    if as_json:
+        click.echo(json.dumps(states))
+    else:
+        for name, state in states.items():
+            click.echo(_describe(name, state))
+    if any(state["state"] != "running" for state in states.values()):
+        sys.exit(UnavailableError.exit_code)
+
+
+@click.command(epilog="\b\nExample:  fraudstream wipe --yes")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def wipe(yes: bool) -> None:
+    """Stop the local servers and delete their data, and the state of workers with it."""
+    from app.devstack.progress import Console
+    from app.devstack.stack import Stack
+
+    settings = load_settings()
+    stack = Stack(settings.home, progress=Console(click.echo))
+    folders = [path for path in (stack.home / "servers", stack.home / "workers") if path.exists()]
+    if folders and not yes:
+        named = " and ".join(map(str, folders))
+        if not sys.stdin.isatty():
+            msg = f"wipe deletes {named}: say --yes where nobody can be asked"
+            raise UsageError(msg)
+        click.confirm(f"Delete {named}?", abort=True)
+    deleted = stack.wipe()
+    for folder in deleted:
+        click.echo(f"Deleted {folder}")
+    if not deleted:
+        click.echo(f"Nothing to delete in {stack.home}.")
+    if settings.datadir and settings.datadir.exists():
+        click.echo(f"Worker state in {settings.datadir} (FRAUDSTREAM_DATADIR) is left: delete it.")
+
+
+def _variable(name: str) -> str:
+    return {"kafka": "BROKER", "cassandra": "CASSANDRA"}[name]
+
+
+def _elsewhere(settings: Settings) -> dict[str, str]:
+    """Addresses of servers that the settings name, which are none of ours."""
+    named = {"kafka": settings.broker, "cassandra": settings.cassandra}
+    return {name: address for name, address in named.items() if address}
+
+
+def _ask_elsewhere(name: str, address: str, settings: Settings) -> dict[str, Any]:
+    """State of a server that the settings name: running when any of its addresses answers."""
+    from app.devstack.endpoints import parse_contact_point
+    from app.devstack.servers import SERVERS
+
+    tls = _tls(name, settings)
+    points = [parse_contact_point(part) for part in address.split(",") if part.strip()]
+    answers = any(SERVERS[name].answers(host, port, tls) for host, port in points)
+    return {"server": name, "state": "running" if answers else "silent", "address": address}
+
+
+def _tls(name: str, settings: Settings) -> Any:
+    import ssl
+
+    if name == "cassandra":
+        if not settings.cassandra_ca_file:
+            return None
+        return ssl.create_default_context(cafile=str(settings.cassandra_ca_file))
+    if not settings.kafka_security.endswith("SSL"):
+        return None
+    authority = settings.kafka_ca_file
+    context = ssl.create_default_context(cafile=str(authority) if authority else None)
+    if settings.kafka_cert_file:
+        context.load_cert_chain(settings.kafka_cert_file, settings.kafka_key_file)
+    return context
+
+
+def _describe(name: str, state: dict[str, Any]) -> str:
+    words = {"running": "running", "silent": "does not answer", "stopped": "stopped"}
+    parts = [f"{_TITLES[name]:<9} {words[state['state']]}"]
+    if state["address"] and state["state"] != "stopped":
+        parts.append(f"at {state['address']}")
+    if state.get("pid"):
+        parts.append(f"pid {state['pid']}")
+    if state.get("uptime_seconds") is not None:
+        minutes, seconds = divmod(int(state["uptime_seconds"]), 60)
+        parts.append(f"up {minutes} min {seconds} s")
+    if state.get("memory_bytes"):
+        parts.append(f"{state['memory_bytes'] / (1 << 20):.0f} MiB")
+    if state.get("log"):
+        parts.append(f"log {state['log']}")
+    return ", ".join(parts)

@@ -1,0 +1,37 @@
+"""stack.json: the addresses of local servers, for everybody else (`endpoints` reads it)."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.devstack.endpoints import read_state, state_file
+from app.devstack.guards import write_whole
+from app.devstack.ports import HOST
+
+
+def record(home: Path, server: str, port: int, pid: int, log: Path) -> None:
+    """Remember where a server is."""
+    entry = {"host": HOST, "port": port, "pid": pid, "log": str(log)}
+    _write(home, {**read_state(home), server: entry})
+
+
+def mark_stopped(home: Path, server: str) -> None:
+    """Keep the address of a server that will come back to it."""
+    state = read_state(home)
+    if server in state:
+        state[server]["pid"] = None
+        _write(home, state)
+
+
+def forget(home: Path, servers: Iterable[str]) -> None:
+    """Drop the addresses of servers; the file goes with the last one."""
+    gone = set(servers)
+    state = {name: entry for name, entry in read_state(home).items() if name not in gone}
+    if state:
+        _write(home, state)
+    else:
+        state_file(home).unlink(missing_ok=True)
+
+
+def _write(home: Path, state: dict[str, dict[str, object]]) -> None:
+    write_whole(state_file(home), json.dumps(state, indent=2) + "\n")

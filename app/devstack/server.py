@@ -1,0 +1,106 @@
+"""What any local server is: ports, memory, configuration, JVM options, and a way to ask it."""
+
+import os
+import ssl
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import ClassVar
+
+from app.devstack import processes
+from app.devstack.guards import write_whole
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that a start depends on.
+
+    Attributes:
+        home: absolute folder of the deployment.
+        java: the Java to run.
+        classpath: the server's jars.
+        port: the clients' port; other ports follow it.
+        heap: size of the Java heap, such as `512m`.
+        quick: compile to fast starts rather than fast code.
+    """
+
+    home: Path
+    java: Path
+    classpath: list[Path]
+    port: int
+    heap: str
+    quick: bool = False
+
+
+class Server(ABC):
+    """One kind of server."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    artifact: ClassVar[str]  # the jar that tells the version
+    port: ClassVar[int]  # the default one
+    port_count: ClassVar[int]  # how many in a row, the clients' port first
+    heap: ClassVar[str]  # the default one
+    overhead_mib: ClassVar[int]  # memory beside the heap
+
+    def folder(self, home: Path) -> Path:
+        """Its folder in a home."""
+        return home / "servers" / self.name
+
+    def log(self, home: Path) -> Path:
+        """The file that has all it says."""
+        return self.folder(home) / f"{self.name}.log"
+
+    def ports(self, port: int) -> range:
+        """All ports it listens on."""
+        return range(port, port + self.port_count)
+
+    @abstractmethod
+    def answers(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> bool:
+        """Whether a server of this kind, anywhere, answers a request of its protocol."""
+
+    @abstractmethod
+    def command(self, launch: Launch) -> list[str]:
+        """Write the configuration, prepare the data folder, and return the command to run.
+
+        Raises:
+            UnavailableError: the data folder cannot be prepared.
+        """
+
+    def java(self, launch: Launch, *options: str) -> list[str]:
+        """The part of the command that both servers share."""
+        folder = self.folder(launch.home)
+        temporary = folder / "tmp"  # native libraries unpack here: /tmp may forbid execution
+        temporary.mkdir(parents=True, exist_ok=True)
+        return [
+            str(launch.java),
+            *processes.marks(launch.home, self.name, launch.port),
+            "-server",
+            f"-Xms{launch.heap}",
+            f"-Xmx{launch.heap}",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:+PerfDisableSharedMem",
+            f"-XX:ErrorFile={folder}/java_crash_%p.log",
+            "-Djava.awt.headless=true",
+            "-Djava.net.preferIPv4Stack=true",
+            f"-Djava.io.tmpdir={temporary}",
+            *(["-XX:TieredStopAtLevel=1"] if launch.quick else []),
+            *options,
+            "-cp",
+            ":".join(map(str, launch.classpath)),
+        ]
+
+
+def environment() -> dict[str, str]:
+    """Environment of a server: this process's, with file names in UTF-8 whatever the locale."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
+
+
+def render(name: str, folder: Path, **values: object) -> Path:
+    """Write a configuration file of this package into a folder, its fields filled."""
+    text = files("app.devstack").joinpath("conf", name).read_text()
+    path = folder / name
+    write_whole(path, Template(text).substitute(values) if values else text)
+    return path

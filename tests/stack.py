@@ -1,0 +1,140 @@
+"""Real servers for tests: one Kafka and one Cassandra a session, names of its own for each test.
+
+`FRAUDSTREAM_TEST_BROKER` and `FRAUDSTREAM_TEST_CASSANDRA` (host:port) name servers that are there
+already; both or neither. Otherwise local ones start on free ports, and are wiped at the end.
+"""
+
+import asyncio
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from app.devstack.endpoints import Endpoints, parse_contact_point
+from app.devstack.stack import Stack
+from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings
+
+# Taken out of the environment: commands under test refuse FRAUDSTREAM_ names that are no settings.
+_BROKER = os.environ.pop("FRAUDSTREAM_TEST_BROKER", None)
+_CASSANDRA = os.environ.pop("FRAUDSTREAM_TEST_CASSANDRA", None)
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of the session.
+
+    Attributes:
+        endpoints: where they are.
+        local: starts, stops and kills them; None when they are not ours.
+    """
+
+    endpoints: Endpoints
+    local: Stack | None
+
+    @property
+    def broker(self) -> str:
+        """Kafka's bootstrap servers."""
+        return self.endpoints.broker
+
+    @property
+    def cassandra(self) -> str:
+        """Cassandra's contact points as the setting has them."""
+        return ",".join(f"{host}:{port}" for host, port in self.endpoints.cassandra)
+
+    def require_local(self) -> Stack:
+        """The stack, for a test that stops or kills servers; skips where they are not ours."""
+        if self.local is None:
+            pytest.skip("needs servers that it may stop; unset FRAUDSTREAM_TEST_BROKER")
+        return self.local
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Servers]:
+    """Kafka and Cassandra that answer."""
+    if bool(_BROKER) != bool(_CASSANDRA):
+        pytest.fail("set both FRAUDSTREAM_TEST_BROKER and FRAUDSTREAM_TEST_CASSANDRA, or neither")
+    if _BROKER and _CASSANDRA:
+        points = [parse_contact_point(part) for part in _CASSANDRA.split(",")]
+        yield Servers(Endpoints(_BROKER, points), None)
+        return
+    with tempfile.TemporaryDirectory(prefix="fraudstream-test-") as home:
+        local = Stack(Path(home), quick=True)
+        endpoints = local.up(free_ports=True)
+        assert endpoints
+        try:
+            yield Servers(endpoints, local)
+        finally:
+            local.wipe()
+
+
+@pytest.fixture
+def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of one test: topic prefix, app id, keyspace and home are its own.
+
+    The topics and the keyspace go when the test ends. `environ_of` gives them to a subprocess.
+    """
+    for name in [n for n in os.environ if n.startswith(ENV_PREFIX) and n not in NOT_SETTINGS]:
+        monkeypatch.delenv(name)  # a developer's settings are not the test's
+    unique = uuid.uuid4().hex[:10]
+    made = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        home=tmp_path / "home",
+        broker=stack.broker,
+        cassandra=stack.cassandra,
+        app_id=f"t{unique}",
+        topic_prefix=f"t{unique}-",
+        keyspace=f"t{unique}",
+        web_port=0,
+    )
+    yield made
+    with suppress(Exception), ThreadPoolExecutor(1) as pool:  # a test may leave servers stopped
+        pool.submit(asyncio.run, _delete_topics(made)).result()
+    with suppress(Exception):
+        _drop_keyspace(made, stack.endpoints)
+
+
+def environ_of(settings: Settings) -> dict[str, str]:
+    """The environment under which a subprocess reads the same settings."""
+    values = settings.model_dump(mode="json", include=settings.model_fields_set)
+    environment = {k: v for k, v in os.environ.items() if k in NOT_SETTINGS or ENV_PREFIX not in k}
+    for name, value in values.items():
+        if value is not None:
+            environment[ENV_PREFIX + name.upper()] = _spell(value)
+    return environment
+
+
+def _spell(value: Any) -> str:
+    return ",".join(f"{part}ms" for part in value) if isinstance(value, list) else str(value)
+
+
+async def _delete_topics(settings: Settings) -> None:
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.broker, request_timeout_ms=5_000)
+    async with asyncio.timeout(10):
+        await client.start()
+        try:
+            own = (settings.topic_prefix, settings.app_id)
+            topics = [name for name in await client.list_topics() if name.startswith(own)]
+            if topics:
+                await client.delete_topics(topics)
+        finally:
+            await client.close()
+
+
+def _drop_keyspace(settings: Settings, endpoints: Endpoints) -> None:
+    from cassandra.cluster import Cluster
+
+    hosts = [host for host, _ in endpoints.cassandra]
+    cluster = Cluster(hosts, port=endpoints.cassandra[0][1], connect_timeout=5)
+    try:
+        # A long timeout: dropping flushes and deletes every table.
+        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {settings.keyspace}", timeout=20)
+    finally:
+        cluster.shutdown()
