@@ -13,6 +13,8 @@ Phrase = Callable[[Sequence[float], bool], str]
 MAX_REASONS = 3
 #: A push weaker than this share of the strongest is noise beside it, and not told.
 WORTH_TELLING = 0.1
+#: From here on an amount is told as a multiple of the card's average: that says more than "high".
+TIMES_THE_AVERAGE = 1.5
 
 _WINDOW = re.compile(r"(.+)_(\d+(?:ms|s|m|h|d))")
 
@@ -35,6 +37,7 @@ class Explainer:
         self.usual = tuple(usual)
         self._phrases = [_phrase(names, index, digits) for index in range(len(names))]
         self._families = [_family(name) for name in names]
+        self._lone = [_lone(names, name) for name in names]
 
     def reasons(self, values: Sequence[float], contributions: Sequence[float]) -> list[str]:
         """What moved one transaction's score most towards suspicion, strongest first.
@@ -47,6 +50,7 @@ class Explainer:
         Returns:
             At most three sentences, one for a family of features (the windows of one count are a
             family): a card that is used ten times in an hour would fill all three with the same news.
+            The average of a single transaction is its amount, and told as that.
         """
         ranked = sorted((-push, index) for index, push in enumerate(contributions) if push > 0)
         told: list[str] = []
@@ -56,6 +60,9 @@ class Explainer:
                 push > WORTH_TELLING * ranked[0][0]
             ):  # both negative: weaker than a tenth of the first
                 break
+            lone = self._lone[index]
+            if lone and values[lone[0]] == 1:
+                index = lone[1]  # noqa: PLW2901 -- the same news under another name
             family = self._families[index]
             if family in families:
                 continue
@@ -74,6 +81,14 @@ def _family(name: str) -> str:
     return match[1] if match else name
 
 
+def _lone(names: Sequence[str], name: str) -> tuple[int, int] | None:
+    """Of a card's average: where its count and the amount stand."""
+    count = name.replace("card_avg_amount_", "card_count_")
+    if count != name and count in names and "amount" in names:
+        return names.index(count), names.index("amount")
+    return None
+
+
 def _phrase(names: Sequence[str], index: int, digits: int) -> Phrase:
     """The words for one feature; an unknown one is told by its name and value."""
     name = names[index]
@@ -85,10 +100,20 @@ def _phrase(names: Sequence[str], index: int, digits: int) -> Phrase:
     return lambda values, above: f"{name} {values[index]:g} is {'high' if above else 'low'}"
 
 
-def _amount(names: Sequence[str], index: int, digits: int) -> Phrase:
-    return lambda values, above: (
-        f"amount {values[index]:.{digits}f} is {'high' if above else 'low'}"
-    )
+def _amount(names: Sequence[str], index: int, digits: int, _window: str = "") -> Phrase:
+    """Both for the amount and for its ratio to the card's average."""
+    amount = names.index("amount") if "amount" in names else None
+    prefix = "amount_over_card_avg_"
+    ratio = next((i for i, name in enumerate(names) if name.startswith(prefix)), None)
+    average = "" if ratio is None else f"the card's {names[ratio].removeprefix(prefix)} average"
+
+    def words(values: Sequence[float], above: bool) -> str:
+        what = "amount" if amount is None else f"amount {values[amount]:.{digits}f}"
+        if ratio is not None and (values[ratio] >= TIMES_THE_AVERAGE or amount is None):
+            return f"{what} is {values[ratio]:.1f} times {average}"
+        return f"{what} is {'high' if above else 'low'}"
+
+    return words
 
 
 def _weekend(names: Sequence[str], index: int, digits: int) -> Phrase:
@@ -108,16 +133,6 @@ def _since_last(names: Sequence[str], index: int, digits: int) -> Phrase:
         if longest is not None and values[longest] <= 1:
             return f"first transaction of this card within {window}"
         return f"{span(values[index])} after this card's previous transaction"
-
-    return words
-
-
-def _amount_over_average(names: Sequence[str], index: int, digits: int, window: str) -> Phrase:
-    amount = names.index("amount") if "amount" in names else None
-
-    def words(values: Sequence[float], above: bool) -> str:
-        what = "amount" if amount is None else f"amount {values[amount]:.{digits}f}"
-        return f"{what} is {values[index]:.1f} times the card's {window} average"
 
     return words
 
@@ -142,14 +157,14 @@ def _terminal_count(names: Sequence[str], index: int, digits: int, window: str) 
     return words
 
 
-_SIMPLE = {
+_SIMPLE: dict[str, Callable[[Sequence[str], int, int], Phrase]] = {
     "amount": _amount,
     "is_weekend": _weekend,
     "is_night": _night,
     "seconds_since_last": _since_last,
 }
-_WINDOWED = {
-    "amount_over_card_avg": _amount_over_average,
+_WINDOWED: dict[str, Callable[[Sequence[str], int, int, str], Phrase]] = {
+    "amount_over_card_avg": _amount,
     "card_count": _card_count,
     "card_avg_amount": _card_average,
     "terminal_count": _terminal_count,

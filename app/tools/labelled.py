@@ -1,0 +1,145 @@
+"""Labelled transactions of a file, for training: the files that `fraudstream produce` reads, with a label."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import orjson
+
+from app.domain.transaction import DeadRecordError, Transaction
+from app.errors import UsageError
+from app.records import RecordRules, parse_transaction
+from app.settings import Settings
+from app.tools.producing.columns import Plan, make_plan
+from app.tools.producing.records import Converter
+from app.tools.producing.sources import (
+    CsvSource,
+    JsonSource,
+    MalformedRecordError,
+    ParquetSource,
+    Source,
+    open_source,
+)
+
+#: Looked for in this order when no label column is named.
+USUAL_LABELS = ("is_fraud", "TX_FRAUD")
+#: A file is of the past: nothing in it is too early for a broker's clock.
+_NO_CLOCK_MS = 1 << 62
+_LABELS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
+_STEP = 5_000
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class LabelledTransactions:
+    """Transactions in the file's order, row i of every array being transaction i.
+
+    Attributes:
+        transaction_id, card_id, terminal_id: strings; terminal_id is empty where there is none.
+        amount_minor: minor units, int64.
+        event_time_ms: epoch milliseconds, int64.
+        is_fraud: the label, bool.
+    """
+
+    transaction_id: np.ndarray
+    card_id: np.ndarray
+    terminal_id: np.ndarray
+    amount_minor: np.ndarray
+    event_time_ms: np.ndarray
+    is_fraud: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.event_time_ms)
+
+
+def read_labelled(
+    path: Path,
+    settings: Settings,
+    *,
+    label: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    zone: ZoneInfo | None = None,
+    progress: Progress | None = None,
+) -> LabelledTransactions:
+    """Read a whole file; every row must be a valid transaction with a label.
+
+    Args:
+        path: CSV, JSON lines (both also gzipped) or Parquet.
+        settings: currency and its digits.
+        label: column that says what is fraud (0 and 1, true and false); None: one of `USUAL_LABELS`.
+        mapping: field of the input record -> column of the file.
+        zone: time zone of event times that name none.
+        progress: told now and then how far the file is read: bytes, or rows of Parquet.
+
+    Raises:
+        UsageError: a column is missing, or a row is malformed; the text names file and line.
+    """
+    with open_source(path) as source:
+        label = _label_column(path, source.columns, label)
+        # only what features and labels need
+        plan = make_plan(path, source.columns, mapping=mapping, only_known=True, zone=zone)
+        plan = replace(plan, targets={**plan.targets, label: label})
+        rules = RecordRules(settings.currency, settings.minor_unit_digits, 0)
+        rows = []
+        try:
+            for key, body in _records(source, plan):
+                transaction = parse_transaction(body, key, _NO_CLOCK_MS, rules)
+                rows.append((transaction, _label(orjson.loads(body).get(label), label)))
+                if progress and len(rows) % _STEP == 0:
+                    progress(source.position())
+        except DeadRecordError as dead:
+            raise UsageError(source.place(dead)) from None
+        except MalformedRecordError as error:
+            raise UsageError(source.place(error)) from None
+    if not rows:
+        msg = f"{path} holds no transactions"
+        raise UsageError(msg)
+    return _columns(rows)
+
+
+def _records(source: Source, plan: Plan) -> Iterator[tuple[bytes, bytes]]:
+    converter = Converter(plan)
+    if isinstance(source, JsonSource):
+        convert: Callable[[Any], tuple[bytes, bytes, int]] = converter.json_row
+    else:
+        assert isinstance(source, CsvSource | ParquetSource)
+        source.rename(plan.targets)
+        convert = converter.table_row
+    for row in source:
+        key, value, _event_ms = convert(row)
+        yield key, value
+
+
+def _label_column(path: Path, columns: tuple[str, ...], label: str | None) -> str:
+    wanted = (label,) if label else USUAL_LABELS
+    found = next((name for name in wanted if name in columns), None)
+    if found is None:
+        msg = (
+            f"{path} has no column {' or '.join(wanted)} that says what is fraud: "
+            f"give --label COLUMN; its columns are {', '.join(columns)}"
+        )
+        raise UsageError(msg)
+    return found
+
+
+def _label(value: Any, column: str) -> bool:
+    try:
+        return _LABELS[str(value).lower()]
+    except KeyError:
+        raise MalformedRecordError(column, f"{value!r} is not 0, 1, true or false") from None
+
+
+def _columns(rows: list[tuple[Transaction, bool]]) -> LabelledTransactions:
+    transactions = [transaction for transaction, _ in rows]
+    return LabelledTransactions(
+        np.array([each.transaction_id for each in transactions]),
+        np.array([each.card_id for each in transactions]),
+        np.array([each.terminal_id or "" for each in transactions]),
+        np.array([each.minor for each in transactions], dtype=np.int64),
+        np.array([each.event_time_ms for each in transactions], dtype=np.int64),
+        np.array([label for _, label in rows], dtype=bool),
+    )

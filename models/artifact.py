@@ -1,0 +1,237 @@
+"""A model's artifact: a folder with `model.joblib` and the `manifest.json` that says what it is.
+
+joblib is pickle, and loading a pickle runs what is in it. So the file's hash is checked against the
+manifest before a byte is unpickled, only folders of the registry are loaded (`models/holder.py`), and what
+is saved may name classes of scikit-learn and numpy alone: a pickle stores import paths, and one of ours
+would tie old models to today's module names.
+"""
+
+import hashlib
+import io
+import pickle
+import shutil
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+import joblib
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sklearn.exceptions import InconsistentVersionWarning
+
+from app.errors import NotFoundError, UsageError
+
+MODEL_FILE = "model.joblib"
+MANIFEST_FILE = "manifest.json"
+#: Hexadecimal digits of a model's hash in rows and records: enough to tell models apart.
+HASH_DIGITS = 16
+_LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
+_PICKLED_FROM = ("sklearn", "numpy", "scipy", "builtins", "collections", "copyreg")
+
+
+class Manifest(BaseModel):
+    """What an artifact is; unknown fields of later releases are ignored.
+
+    Attributes:
+        name: what the model is called; versions of one model share it.
+        version: a number, rising with each training.
+        sha256: of model.joblib, 64 hexadecimal digits.
+        kind: family of the estimator, such as `logistic`.
+        features: names in the order in which the model takes them.
+        feature_schema: the catalogue that they were computed by.
+        usual: median of each feature in training; reasons are told relative to it.
+        threshold: score from which a transaction is called fraud.
+        trained: where the data came from (`from`, `to` as ISO 8601, `rows`, `frauds`, `source`, `seed`).
+        metrics: figures on data that training never saw.
+        libraries: versions that wrote the pickle.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: int = Field(ge=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    kind: str
+    features: tuple[str, ...] = Field(min_length=1)
+    feature_schema: str
+    usual: tuple[float, ...]
+    threshold: float = Field(ge=0, le=1)
+    trained: dict[str, Any]
+    metrics: dict[str, Any]
+    libraries: dict[str, str]
+
+    @property
+    def model_hash(self) -> str:
+        """The abbreviated hash that rows and records carry."""
+        return self.sha256[:HASH_DIGITS]
+
+
+def save_artifact(folder: Path, pipeline: Any, **described: Any) -> Manifest:
+    """Write an artifact; it appears whole or not at all.
+
+    Args:
+        folder: where; must not exist yet.
+        pipeline: a fitted scikit-learn estimator.
+        described: the manifest's fields, but for `sha256` and `libraries`.
+
+    Raises:
+        UsageError: the folder exists or cannot be written.
+        ValueError: the pipeline holds classes that are not scikit-learn's or numpy's.
+    """
+    if folder.exists():
+        msg = f"{folder} exists already: choose another --name or --out, or delete it"
+        raise UsageError(msg)
+    _check_classes(pipeline)
+    packed = io.BytesIO()
+    joblib.dump(pipeline, packed)
+    manifest = Manifest(
+        sha256=hashlib.sha256(packed.getvalue()).hexdigest(),
+        libraries={
+            "python": ".".join(map(str, sys.version_info[:3])),
+            **{name: library_version(name) for name in _LIBRARIES},
+        },
+        **described,
+    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            (draft / MODEL_FILE).write_bytes(packed.getvalue())
+            (draft / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+            draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from a worker of another user
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        msg = f"cannot write the model to {folder}: {error.strerror}"
+        raise UsageError(msg) from error
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact; the model itself is not touched.
+
+    Raises:
+        NotFoundError: there is no artifact in the folder.
+        UsageError: the manifest is damaged; the text says where.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        msg = f"no model in {folder}: there is no {MANIFEST_FILE}"
+        raise NotFoundError(msg) from None
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise UsageError(msg) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}"
+        raise UsageError(msg) from None
+    if len(manifest.usual) != len(manifest.features):
+        msg = (
+            f"{path} is damaged: usual has {len(manifest.usual)} values "
+            f"for {len(manifest.features)} features"
+        )
+        raise UsageError(msg)
+    return manifest
+
+
+def load_artifact(folder: Path, manifest: Manifest | None = None) -> Any:
+    """The fitted pipeline of an artifact, once its hash and libraries are what the manifest says.
+
+    Args:
+        folder: the artifact. The caller has made sure that it belongs to the registry.
+        manifest: what was read from it, if it was.
+
+    Raises:
+        NotFoundError: there is no artifact, or its model file is missing.
+        UsageError: the model file is not the one that was saved, or other libraries wrote it.
+    """
+    manifest = manifest or read_manifest(folder)
+    path = folder / MODEL_FILE
+    try:
+        packed = path.read_bytes()
+    except FileNotFoundError:
+        msg = f"no model in {folder}: there is a {MANIFEST_FILE} but no {MODEL_FILE}"
+        raise NotFoundError(msg) from None
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise UsageError(msg) from error
+    found = hashlib.sha256(packed).hexdigest()
+    if found != manifest.sha256:
+        msg = (
+            f"{path} is not the file that was saved: its sha256 is {found[:HASH_DIGITS]}..., the "
+            f"manifest says {manifest.model_hash}...; restore it or train again"
+        )
+        raise UsageError(msg)
+    check_libraries(folder, manifest)
+    try:
+        with warnings.catch_warnings():
+            # patch releases differ without harm; check_libraries has refused the others
+            warnings.simplefilter("ignore", InconsistentVersionWarning)
+            # the very bytes that were hashed: the file may have been replaced since
+            return joblib.load(io.BytesIO(packed))
+    except Exception as error:
+        msg = f"{path} cannot be unpickled ({type(error).__name__}: {error}); train again"
+        raise UsageError(msg) from error
+
+
+def check_libraries(folder: Path, manifest: Manifest) -> None:
+    """Refuse a pickle that another minor release of scikit-learn wrote: its fields may mean other things.
+
+    Raises:
+        UsageError: the releases differ.
+    """
+    wrote, here = manifest.libraries.get("scikit-learn", "?"), library_version("scikit-learn")
+    if wrote.split(".")[:2] != here.split(".")[:2]:
+        msg = (
+            f"the model in {folder} was written by scikit-learn {wrote} and {here} is installed: "
+            f"install scikit-learn {wrote} or train again"
+        )
+        raise UsageError(msg)
+
+
+def check_features(manifest: Manifest, names: tuple[str, ...], schema: str) -> list[int]:
+    """Where the model's features stand in this deployment's catalogue.
+
+    Args:
+        manifest: the model's.
+        names: the catalogue's features, in order.
+        schema: the catalogue's schema.
+
+    Raises:
+        UsageError: the catalogue lacks features, or computes them by other rules.
+    """
+    model = f"model {manifest.name} version {manifest.version}"
+    missing = [name for name in manifest.features if name not in names]
+    if missing:
+        msg = (
+            f"{model} takes features that this deployment does not compute: {', '.join(missing)}; "
+            f"set the windows it was trained with ({manifest.feature_schema}) or train again"
+        )
+        raise UsageError(msg)
+    if manifest.feature_schema != schema:
+        msg = (
+            f"{model} was trained on features {manifest.feature_schema}, this deployment computes "
+            f"{schema}: set the windows it was trained with or train again"
+        )
+        raise UsageError(msg)
+    return [names.index(name) for name in manifest.features]
+
+
+class _ImportPaths(pickle.Unpickler):
+    """Unpickles what this process has just pickled, and refuses classes that must not be in a model."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".", maxsplit=1)[0] not in _PICKLED_FROM:
+            msg = f"a model must hold scikit-learn and numpy objects only, not {module}.{name}"
+            raise ValueError(msg)
+        return super().find_class(module, name)
+
+
+def _check_classes(pipeline: Any) -> None:
+    _ImportPaths(io.BytesIO(pickle.dumps(pipeline))).load()  # noqa: S301

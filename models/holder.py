@@ -1,0 +1,191 @@
+"""Finds models and keeps them: by name for the next block, by hash for a replay of an old one."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from app.domain.decision import Explainer
+from app.domain.features import Catalogue
+from app.errors import NotFoundError, UsageError
+from app.settings import Settings
+from models.artifact import (
+    HASH_DIGITS,
+    MANIFEST_FILE,
+    Manifest,
+    check_features,
+    load_artifact,
+    read_manifest,
+)
+from models.scoring import Scorer, build_scorer
+
+#: Models that come with the package.
+SHIPPED = Path(__file__).parent / "artifacts"
+
+
+class Entry(NamedTuple):
+    """One artifact of the registry: not loaded, and so harmless."""
+
+    folder: Path
+    manifest: Manifest
+
+
+class ModelRegistry:
+    """The artifacts below some folders. Nothing else is ever loaded.
+
+    Args:
+        folders: each an artifact or a folder of artifacts; earlier ones win where versions are equal.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = tuple(folder.resolve() for folder in folders)
+
+    def scan(self) -> tuple[list[Entry], list[str]]:
+        """Every artifact, sorted by name and version, and a line for each that is damaged."""
+        entries: list[Entry] = []
+        damaged: list[str] = []
+        for folder in self.folders:
+            for manifest in sorted(
+                {*folder.glob(MANIFEST_FILE), *folder.glob(f"*/{MANIFEST_FILE}")}
+            ):
+                if manifest.parent.name.startswith("."):
+                    continue  # a draft of `save_artifact`
+                try:
+                    entries.append(Entry(manifest.parent, read_manifest(manifest.parent)))
+                except (NotFoundError, UsageError) as error:
+                    damaged.append(str(error))
+        entries.sort(key=lambda entry: (entry.manifest.name, entry.manifest.version))
+        return entries, damaged
+
+    def find(self, wanted: str) -> Entry:
+        """The artifact that a person means.
+
+        Args:
+            wanted: `name` (its newest version), `name@version`, a hash, or an artifact's folder.
+
+        Raises:
+            NotFoundError: there is none; the text lists those that there are.
+            UsageError: its manifest is damaged, or the folder is not the registry's.
+        """
+        if is_path(wanted):
+            return self._at(Path(wanted).resolve())
+        name, _, version = wanted.partition("@")
+        entries, damaged = self.scan()
+        found = [
+            entry
+            for entry in entries
+            if entry.manifest.name == name and version in ("", str(entry.manifest.version))
+        ]
+        if found:
+            newest = found[-1].manifest.version
+            return next(entry for entry in found if entry.manifest.version == newest)
+        try:
+            return self.by_hash(wanted)
+        except NotFoundError:
+            pass
+        known = ", ".join(sorted({entry.manifest.name for entry in entries})) or "none"
+        broken = f"; damaged: {damaged[0]}" if damaged else ""
+        msg = f"no model {wanted!r}: there are {known}; `fraudstream models` lists them{broken}"
+        raise NotFoundError(msg)
+
+    def by_hash(self, model_hash: str) -> Entry:
+        """The artifact whose model file has this sha256, abbreviated or whole.
+
+        Raises:
+            NotFoundError: it is not here any more; the text says what needs it.
+        """
+        if len(model_hash) >= HASH_DIGITS:
+            for entry in self.scan()[0]:
+                if entry.manifest.sha256.startswith(model_hash):
+                    return entry
+        msg = (
+            f"the model with hash {model_hash} is in none of {', '.join(map(str, self.folders))}: "
+            "transactions that it scored cannot be scored again without it; put it back"
+        )
+        raise NotFoundError(msg)
+
+    def next_version(self, name: str) -> int:
+        """The version of this name's next training: 1 for a new name."""
+        entries = self.scan()[0]
+        return 1 + max((e.manifest.version for e in entries if e.manifest.name == name), default=0)
+
+    def _at(self, folder: Path) -> Entry:
+        if not any(folder.is_relative_to(ours) for ours in self.folders):
+            msg = (
+                f"{folder} is not a folder of models: models are loaded from "
+                f"{', '.join(map(str, self.folders))} alone, because loading one runs what is in it"
+            )
+            raise UsageError(msg)
+        return Entry(folder, read_manifest(folder))
+
+
+class Model:
+    """A loaded model, ready to score rows in the catalogue's order.
+
+    Attributes:
+        manifest: what it is.
+        version: `name@version`, for rows and records.
+        hash: abbreviated sha256 of its file, for rows and records.
+        threshold: score from which a transaction is called fraud.
+    """
+
+    def __init__(self, manifest: Manifest, scorer: Scorer) -> None:
+        self.manifest = manifest
+        self.version = f"{manifest.name}@{manifest.version}"
+        self.hash = manifest.model_hash
+        self.threshold = manifest.threshold
+        self.score = scorer.score
+        self.reasons = scorer.reasons
+
+
+class ModelHolder:
+    """Loads each model once, checked against the catalogue of this deployment.
+
+    Args:
+        registry: where models are.
+        catalogue: the features that this deployment computes.
+        digits: digits after the decimal point in its currency, for the wording of reasons.
+    """
+
+    def __init__(self, registry: ModelRegistry, catalogue: Catalogue, digits: int) -> None:
+        self.registry = registry
+        self._catalogue = catalogue
+        self._digits = digits
+        self._loaded: dict[str, Model] = {}
+
+    def named(self, wanted: str) -> Model:
+        """The model that `ModelRegistry.find` finds, loaded.
+
+        Raises:
+            NotFoundError, UsageError: it is missing, damaged, or does not fit; the text says why.
+        """
+        return self._load(self.registry.find(wanted))
+
+    def by_hash(self, model_hash: str) -> Model:
+        """The model that scored a row, for scoring it again.
+
+        Raises:
+            NotFoundError, UsageError: it is missing, damaged, or does not fit; the text says why.
+        """
+        return self._loaded.get(model_hash) or self._load(self.registry.by_hash(model_hash))
+
+    def _load(self, entry: Entry) -> Model:
+        manifest = entry.manifest
+        model = self._loaded.get(manifest.model_hash)
+        # one pickle under two names (a copy with another threshold) is two models
+        if model is None or model.manifest != manifest:
+            catalogue = self._catalogue
+            columns = check_features(manifest, catalogue.names, catalogue.schema)
+            explainer = Explainer(manifest.features, manifest.usual, self._digits)
+            scorer = build_scorer(load_artifact(entry.folder, manifest), columns, explainer)
+            model = self._loaded[manifest.model_hash] = Model(manifest, scorer)
+        return model
+
+
+def is_path(wanted: str) -> bool:
+    """Whether a model is named by its folder rather than by its name."""
+    return "/" in wanted or wanted.startswith(".")
+
+
+def registry_of(settings: Settings) -> ModelRegistry:
+    """The registry of a deployment: what was trained here, what came with the package, and `settings.model`."""
+    named = [Path(settings.model)] if is_path(settings.model) else []
+    return ModelRegistry(settings.home / "models", SHIPPED, *named)
