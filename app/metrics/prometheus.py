@@ -1,0 +1,167 @@
+"""Every metric of /metrics, once: its name, labels and help."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from app.metrics.reading import PartitionReading, Reading
+from app.metrics.recorders import LATENCY_BOUNDS_MS, Latency
+
+#: Prometheus gets every second bound of the latency histogram.
+_EXPOSED_STEP = 2
+
+
+class WorkerMetrics(Collector):
+    """Turns a reading into Prometheus text. One a worker: it has its own registry."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._reading = Reading()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(self)
+
+    def text(self, reading: Reading) -> bytes:
+        """The exposition of a reading."""
+        self._reading = reading
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry."""
+        reading = self._reading
+        yield from _flow(reading)
+        yield from _partitions(reading.partitions)
+        yield from _servers(reading)
+        yield _histogram(reading.latency)
+        yield from _identity(reading)
+
+
+def _flow(reading: Reading) -> Iterator[Metric]:
+    outcomes = CounterMetricFamily(
+        "fraudstream_outcomes",
+        "What records became, computed since this worker started, repeated work included.",
+        labels=["stage", "outcome"],
+    )
+    for labels, number in sorted(reading.outcomes.items()):
+        outcomes.add_metric(labels, number)
+    yield outcomes
+    records = CounterMetricFamily(
+        "fraudstream_records",
+        "Records finished since this worker started, by stage.",
+        labels=["stage"],
+    )
+    for stage, number in sorted(reading.records.items()):
+        records.add_metric([stage], number)
+    yield records
+
+
+def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
+    labels = ["stage", "partition"]
+    done = CounterMetricFamily(
+        "fraudstream_partition_records",
+        "Records finished since the partition was assigned to this worker.",
+        labels=labels,
+    )
+    gauges: dict[str, tuple[str, Callable[[PartitionReading], int | None]]] = {
+        "blocks_waiting": (
+            "Blocks fetched and not computed yet.",
+            lambda reading: reading.blocks_waiting,
+        ),
+        "blocks_in_flight": (
+            "Blocks computed and not durable yet.",
+            lambda reading: reading.blocks_in_flight,
+        ),
+        "consumer_lag_records": (
+            "Records between the last finished one and the end of the partition.",
+            lambda reading: reading.lag,
+        ),
+    }
+    for reading in partitions:
+        done.add_metric([reading.stage, str(reading.partition)], reading.records_done)
+    yield done
+    for name, (text, value) in gauges.items():
+        gauge = GaugeMetricFamily(f"fraudstream_{name}", text, labels=labels)
+        for reading in partitions:
+            number = value(reading)
+            if number is not None:
+                gauge.add_metric([reading.stage, str(reading.partition)], number)
+        yield gauge
+
+
+def _servers(reading: Reading) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "fraudstream_kafka_up", "1 when Kafka answered just now.", int(reading.kafka_answers)
+    )
+    yield GaugeMetricFamily(
+        "fraudstream_sink_up",
+        "0 while predictions wait for Cassandra.",
+        int(reading.sink.reason is None),
+    )
+    yield CounterMetricFamily(
+        "fraudstream_sink_rows", "Rows acknowledged by Cassandra.", reading.sink.rows
+    )
+    yield CounterMetricFamily(
+        "fraudstream_sink_failures",
+        "Attempts to write to Cassandra that failed and are repeated.",
+        reading.sink.failures,
+    )
+    yield GaugeMetricFamily(
+        "fraudstream_ready", "1 when /health/ready answers 200.", int(not reading.reasons)
+    )
+    state = GaugeMetricFamily(
+        "fraudstream_state_bytes", "State on disk.", labels=["table", "partition"]
+    )
+    for (table, partition), size in sorted(reading.state_bytes.items()):
+        state.add_metric([table, str(partition)], size)
+    yield state
+
+
+def _histogram(latency: Latency) -> Metric:
+    counts = latency.counts()
+    below = list(accumulate(counts))
+    buckets = [
+        (f"{LATENCY_BOUNDS_MS[index] / 1000:.6g}", below[index])
+        for index in range(0, len(LATENCY_BOUNDS_MS), _EXPOSED_STEP)
+    ]
+    buckets.append(("+Inf", below[-1]))
+    histogram = HistogramMetricFamily(
+        "fraudstream_append_to_row_seconds",
+        "From the broker's append of a transaction to its acknowledged row in Cassandra.",
+    )
+    histogram.add_metric([], buckets=buckets, sum_value=latency.total_ms / 1000)
+    return histogram
+
+
+def _identity(reading: Reading) -> Iterator[Metric]:
+    build = GaugeMetricFamily("fraudstream_build_info", "The release.", labels=["version"])
+    build.add_metric([release()], 1)
+    yield build
+    if reading.model is not None:
+        model = GaugeMetricFamily(
+            "fraudstream_model_info",
+            "The model that scores new transactions.",
+            labels=["version", "hash"],
+        )
+        model.add_metric(list(reading.model), 1)
+        yield model
+    yield GaugeMetricFamily(
+        "fraudstream_start_time_seconds",
+        "When this worker started, seconds since the epoch.",
+        reading.started_at,
+    )
+
+
+def release() -> str:
+    """The installed version of this package."""
+    try:
+        return version("fraudstream")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "unknown"

@@ -1,0 +1,180 @@
+"""What a worker can tell about itself at one moment, read from its pipelines when somebody asks."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.metrics.recorders import Latency, SinkStatus
+
+#: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
+_ENDS_TIMEOUT_SECONDS = 2.0
+_ENDS_MAX_AGE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PartitionReading:
+    """One source partition that this worker holds.
+
+    Attributes:
+        stage: which agent reads it.
+        partition: its number.
+        records_done: records finished since it was assigned.
+        blocks_waiting: blocks that are here and not computed.
+        blocks_in_flight: blocks that are computed and not durable.
+        done: offset after the last record known to be done.
+        end: offset after the newest record, None while Kafka does not say.
+    """
+
+    stage: str
+    partition: int
+    records_done: int
+    blocks_waiting: int
+    blocks_in_flight: int
+    done: int | None
+    end: int | None
+
+    @property
+    def lag(self) -> int | None:
+        """Records still to do, None while that cannot be told."""
+        if self.done is None or self.end is None:
+            return None
+        return max(0, self.end - self.done)
+
+
+@dataclass
+class Reading:
+    """Everything that a worker tells about itself at one moment.
+
+    Attributes:
+        outcomes: (stage, outcome) -> records, computed since start.
+        records: stage -> records finished since start.
+        partitions: the source partitions that it holds.
+        state_bytes: (table, partition) -> bytes on disk.
+        kafka_answers: whether Kafka told the ends of the partitions just now.
+        assigned: whether this worker is a member of the group.
+        reasons: why it is not ready, empty when it is.
+        sink: rows written, and whether it waits.
+        latency: append to row.
+        model: (version, hash) of the model that scores what is new.
+        started_at: epoch seconds.
+    """
+
+    outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
+    records: dict[str, int] = field(default_factory=dict)
+    partitions: list[PartitionReading] = field(default_factory=list)
+    state_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
+    kafka_answers: bool = False
+    assigned: bool = False
+    reasons: list[str] = field(default_factory=list)
+    sink: SinkStatus = field(default_factory=SinkStatus)
+    latency: Latency = field(default_factory=Latency)
+    model: tuple[str, str] | None = None
+    started_at: float = 0.0
+
+
+class LogEnds:
+    """Asks Kafka where partitions end.
+
+    One question at a time, whoever asks, and none is ever cancelled: it runs in the consumer's own thread,
+    which has commits to make.
+
+    Args:
+        ask: gives the end offsets of partitions.
+    """
+
+    def __init__(self, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> None:
+        self._ask = ask
+        self._known: dict[Any, int] = {}
+        self._asked_at = float("-inf")
+        self._task: asyncio.Task[Mapping[Any, int]] | None = None
+        self._answered = False
+
+    async def read(self, tps: Iterable[Any]) -> tuple[Mapping[Any, int], bool]:
+        """The newest known ends, and whether Kafka answered the last question in time."""
+        wanted = set(tps)
+        fresh = time.monotonic() - self._asked_at < _ENDS_MAX_AGE_SECONDS
+        if self._task is None and wanted and not (fresh and wanted <= self._known.keys()):
+            self._task = asyncio.create_task(_answer(self._ask(*wanted)))
+            self._asked_at = time.monotonic()
+        if self._task is not None:
+            done, _ = await asyncio.wait({self._task}, timeout=_ENDS_TIMEOUT_SECONDS)
+            self._answered = bool(done)
+            if done and self._task is not None:
+                task, self._task = self._task, None
+                try:
+                    self._known.update(task.result())
+                except Exception:
+                    self._answered = False
+        return {tp: self._known[tp] for tp in wanted if tp in self._known}, self._answered
+
+
+async def _answer(question: Awaitable[Mapping[Any, int]]) -> Mapping[Any, int]:
+    return await question
+
+
+def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> Reading:
+    """What the pipelines of a running app have done; what concerns servers is left to the caller.
+
+    Args:
+        app: the block app.
+        stages: topic -> name of the stage that reads it.
+        ends: end offset by topic and partition, as far as it is known.
+    """
+    outcomes: Counter[tuple[str, str]] = Counter()
+    records: dict[str, int] = {}
+    for topic, pipeline in app.pipelines.items():
+        stage = stages.get(topic, topic)
+        records[stage] = pipeline.records_done
+        for outcome, number in getattr(pipeline.handler, "counts", {}).items():
+            outcomes[stage, outcome] += number
+    partitions = [
+        _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
+        for tp in sorted(source_partitions(app))
+    ]
+    return Reading(outcomes=dict(outcomes), records=records, partitions=partitions)
+
+
+def source_partitions(app: Any) -> set[Any]:
+    """The partitions that this worker's pipelines read now."""
+    return {tp for tp in app.assignor.assigned_actives() if tp.topic in app.pipelines}
+
+
+def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> PartitionReading:
+    partition = app.pipelines[tp.topic].partitions.get(tp.partition)
+    # offsets are committed every second; nothing else remembers what is done while blocks are in flight
+    done = app.consumer._committed_offset.get(tp) or app.consumer.block_start.get(tp)  # noqa: SLF001
+    if partition is None:
+        return PartitionReading(stage, tp.partition, 0, 0, 0, done, end)
+    if not partition.in_flight:
+        done = partition.next_offset
+    return PartitionReading(
+        stage,
+        tp.partition,
+        partition.records_done,
+        partition.waiting,
+        partition.in_flight,
+        done,
+        end,
+    )
+
+
+def read_state_bytes(tables: Iterable[tuple[str, int, Path]]) -> dict[tuple[str, int], int]:
+    """Bytes on disk by (table, partition). It reads folders: run it off the event loop.
+
+    Args:
+        tables: name, partition and folder of each store.
+    """
+    return {(name, partition): _folder_bytes(folder) for name, partition, folder in tables}
+
+
+def _folder_bytes(folder: Path) -> int:
+    try:
+        with os.scandir(folder) as entries:
+            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+    except OSError:  # not there yet, or RocksDB removed a file in between
+        return 0

@@ -1,0 +1,112 @@
+"""Recorders: what the sink tells while it works. Cheap, and without a word of Prometheus."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+#: Ten bounds a decade, 1 ms to 2.8 hours: catching up after an outage is latency too.
+_PER_DECADE = 10
+LATENCY_BOUNDS_MS = tuple(10.0 ** (step / _PER_DECADE) for step in range(7 * _PER_DECADE + 1))
+#: Quantiles speak of the last one to two of these, seconds.
+_RECENT_SECONDS = 60.0
+
+
+class Latency:
+    """Milliseconds from one point to another: a histogram since start, quantiles of the last minutes.
+
+    Args:
+        clock: seconds that never go back, for what `recent` means.
+
+    Attributes:
+        total_ms: sum of everything observed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._older = _no_counts()
+        self._previous = _no_counts()
+        self._current = _no_counts()
+        self._since = clock()
+        self.total_ms = 0.0
+
+    def observe_many(self, milliseconds: Sequence[float]) -> None:
+        """Record a block's latencies; negative ones (clocks that differ) count as the shortest."""
+        self._rotate()
+        counts = self._current
+        for value in milliseconds:
+            counts[bisect_left(LATENCY_BOUNDS_MS, value)] += 1
+        self.total_ms += sum(milliseconds)
+
+    def quantile(self, q: float) -> float | None:
+        """The `q` quantile of the last one to two minutes, ms, within some 10 %; None without any."""
+        self._rotate()
+        recent = _sum(self._previous, self._current)
+        wanted = q * sum(recent)
+        below = 0
+        for index, count in enumerate(recent):
+            if count and below + count >= wanted:
+                if not 0 < index < len(LATENCY_BOUNDS_MS):
+                    return LATENCY_BOUNDS_MS[0 if index == 0 else -1]
+                low, high = LATENCY_BOUNDS_MS[index - 1 : index + 1]
+                inside: float = (high / low) ** ((wanted - below) / count)
+                return low * inside
+            below += count
+        return None
+
+    def counts(self) -> list[int]:
+        """Observations since start by bound, one more for those above the last."""
+        return _sum(self._older, _sum(self._previous, self._current))
+
+    def _rotate(self) -> None:
+        periods = int((self._clock() - self._since) / _RECENT_SECONDS)
+        if periods == 0:
+            return
+        self._older = _sum(self._older, self._previous)
+        if periods > 1:
+            self._older = _sum(self._older, self._current)
+            self._current = _no_counts()
+        self._previous, self._current = self._current, _no_counts()
+        self._since += periods * _RECENT_SECONDS
+
+
+def _sum(one: list[int], other: list[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
+
+
+def _no_counts() -> list[int]:
+    return [0] * (len(LATENCY_BOUNDS_MS) + 1)
+
+
+class SinkStatus:
+    """Whether predictions reach Cassandra: the sink says so, health and metrics read it.
+
+    Attributes:
+        rows: rows written since start.
+        failures: attempts that failed since start.
+        reason: why it waits, None while it writes.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.failures = 0
+        self.reason: str | None = None
+
+    def written(self, rows: int) -> None:
+        """Rows were acknowledged by Cassandra."""
+        self.rows += rows
+        self.reason = None
+
+    def waiting(self, reason: str) -> None:
+        """An attempt failed; the sink tries again.
+
+        Args:
+            reason: one line for people.
+        """
+        self.failures += 1
+        self.reason = reason
+
+
+#: From the broker's append of a transaction to its acknowledged row; filled by the sink.
+append_to_row = Latency()
+#: Filled by the sink.
+sink_status = SinkStatus()
