@@ -9,6 +9,7 @@ would tie old models to today's module names.
 import hashlib
 import io
 import pickle
+import re
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,7 @@ MODEL_FILE = "model.joblib"
 MANIFEST_FILE = "manifest.json"
 #: Hexadecimal digits of a model's hash in rows and records: enough to tell models apart.
 HASH_DIGITS = 16
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
 _PICKLED_FROM = ("sklearn", "numpy", "scipy", "builtins", "collections", "copyreg")
 
@@ -50,7 +52,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=_NAME)
     version: int = Field(ge=1)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     kind: str
@@ -80,9 +82,7 @@ def save_artifact(folder: Path, pipeline: Any, **described: Any) -> Manifest:
         UsageError: the folder exists or cannot be written.
         ValueError: the pipeline holds classes that are not scikit-learn's or numpy's.
     """
-    if folder.exists():
-        msg = f"{folder} exists already: choose another --name or --out, or delete it"
-        raise UsageError(msg)
+    check_free(folder)
     _check_classes(pipeline)
     packed = io.BytesIO()
     joblib.dump(pipeline, packed)
@@ -108,6 +108,28 @@ def save_artifact(folder: Path, pipeline: Any, **described: Any) -> Manifest:
         msg = f"cannot write the model to {folder}: {error.strerror}"
         raise UsageError(msg) from error
     return manifest
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        UsageError: the folder exists.
+    """
+    if folder.exists():
+        msg = f"{folder} exists already: choose another folder, or delete it"
+        raise UsageError(msg)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be told from a path or a version.
+
+    Raises:
+        UsageError: the name cannot be a model's.
+    """
+    if not re.fullmatch(_NAME, name):
+        msg = f"{name!r} cannot be a model's name: letters, digits, dots, dashes and underscores"
+        raise UsageError(msg)
 
 
 def read_manifest(folder: Path) -> Manifest:

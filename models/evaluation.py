@@ -142,7 +142,7 @@ def best_f1_threshold(scores: Floats, fraud: npt.NDArray[np.bool_]) -> float:
 def budget_threshold(scores: Floats, event_time_ms: np.ndarray, alerts_a_day: float) -> float:
     """The lowest score that keeps to a number of alerts a day on average.
 
-    Where equal scores would exceed the budget they are all left out.
+    Where equal scores would exceed the budget they are all left out (scores of exactly 1 cannot be).
     """
     days = max(1.0, float(np.ptp(event_time_ms)) / DAY_MS)
     allowed = int(alerts_a_day * days)

@@ -48,6 +48,9 @@ class ModelRegistry:
             ):
                 if manifest.parent.name.startswith("."):
                     continue  # a draft of `save_artifact`
+                if not self._is_ours(manifest.parent.resolve()):
+                    damaged.append(f"{manifest.parent} leads out of the folders of models")
+                    continue
                 try:
                     entries.append(Entry(manifest.parent, read_manifest(manifest.parent)))
                 except (NotFoundError, UsageError) as error:
@@ -107,8 +110,11 @@ class ModelRegistry:
         entries = self.scan()[0]
         return 1 + max((e.manifest.version for e in entries if e.manifest.name == name), default=0)
 
+    def _is_ours(self, folder: Path) -> bool:
+        return any(folder.is_relative_to(ours) for ours in self.folders)
+
     def _at(self, folder: Path) -> Entry:
-        if not any(folder.is_relative_to(ours) for ours in self.folders):
+        if not self._is_ours(folder):
             msg = (
                 f"{folder} is not a folder of models: models are loaded from "
                 f"{', '.join(map(str, self.folders))} alone, because loading one runs what is in it"

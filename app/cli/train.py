@@ -10,14 +10,13 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from app.cli import model_text
 from app.cli.counter import counter
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.tools.train import Labelled, Trained
-    from models.artifact import Manifest
-    from models.holder import Entry
+    from app.tools.train import Labelled
 
 #: 2025-01-01: a fixed beginning, so that equal seeds give equal models on any day.
 _SIMULATED_FROM_MS = 1_735_689_600_000
@@ -84,7 +83,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     help="Folder of the model.  [default: HOME/models/NAME-VERSION]",
 )
 @_json
-def train(**options: Any) -> None:
+@click.pass_context
+def train(context: click.Context, **options: Any) -> None:
     """Train a model, and report how it does on transactions that it has never seen.
 
     The features are those of the stream, by the same code. The oldest 60 % are learned from, the
@@ -96,17 +96,20 @@ def train(**options: Any) -> None:
     if options["kind"] not in KINDS:
         msg = f"--kind {options['kind']!r}: there are {', '.join(KINDS)}"
         raise UsageError(msg)
+    _check(context)
     settings = load_settings()
+    version, folder = tool.place(settings, options["name"], options["out"])
     columns, kinds, source = _transactions(settings, options)
     trained = tool.train(
         columns,
         settings,
         tool.TrainingOptions(
+            folder=folder,
             name=options["name"],
+            version=version,
             kind=options["kind"],
             seed=options["seed"],
             alerts_a_day=options["alerts_per_day"],
-            out=options["out"],
             source=source,
         ),
         now_ms=time.time_ns() // 1_000_000,
@@ -114,9 +117,11 @@ def train(**options: Any) -> None:
         stage=_stage,
     )
     if options["as_json"]:
-        click.echo(json.dumps(_described(trained.folder, trained.manifest)))
-    else:
-        click.echo("\n".join(_report(trained, settings)))
+        click.echo(json.dumps(model_text.described(trained.folder, trained.manifest)))
+        return
+    by_name = trained.folder.parent == settings.home / "models"
+    use = trained.manifest.name if by_name else str(trained.folder.resolve())
+    click.echo("\n".join(model_text.report(trained.folder, trained.manifest, use)))
 
 
 @click.command(
@@ -136,18 +141,34 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
             raise UsageError(msg)
         folder, manifest = registry.find(words[1])
         if as_json:
-            click.echo(json.dumps(_described(folder, manifest)))
+            click.echo(json.dumps(model_text.described(folder, manifest)))
         else:
-            click.echo("\n".join(_details(folder, manifest)))
+            click.echo("\n".join(model_text.details(folder, manifest)))
         return
     entries, damaged = registry.scan()
     if as_json:
-        listed = [_listed(entry) for entry in entries]
+        listed = [model_text.listed(entry) for entry in entries]
         click.echo(json.dumps({"models": listed, "damaged": damaged, "used": settings.model}))
         return
-    click.echo("\n".join(_table(entries)))
+    click.echo("\n".join(model_text.table(entries)))
     for line in damaged:
         click.echo(f"damaged: {line}", err=True)
+
+
+def _check(context: click.Context) -> None:
+    """Refuse options that would be ignored: half of them are for files, half for the simulation.
+
+    Raises:
+        UsageError: such an option is given.
+    """
+    from_file = context.params["from_file"] is not None
+    others = ("cards", "terminals", "days") if from_file else ("label", "mapping", "assume_zone")
+    for name in others:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = "map" if name == "mapping" else name.replace("_", "-")
+            goes = "does not go with" if from_file else "needs"
+            msg = f"--{option} {goes} --from-file"
+            raise UsageError(msg)
 
 
 def _transactions(
@@ -207,126 +228,3 @@ def _zone(name: str | None) -> ZoneInfo | None:
     except (KeyError, ValueError, OSError):
         msg = f"--assume-zone {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
         raise UsageError(msg) from None
-
-
-def _described(folder: Path, manifest: "Manifest") -> dict[str, Any]:
-    return {"folder": str(folder), "hash": manifest.model_hash, **manifest.model_dump(mode="json")}
-
-
-def _listed(entry: "Entry") -> dict[str, Any]:
-    folder, manifest = entry
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "hash": manifest.model_hash,
-        "kind": manifest.kind,
-        "feature_schema": manifest.feature_schema,
-        "trained": manifest.trained.get("at"),
-        "average_precision": manifest.metrics.get("average_precision"),
-        "threshold": manifest.threshold,
-        "folder": str(folder),
-    }
-
-
-def _table(entries: list["Entry"]) -> Iterator[str]:
-    """Columns as wide as their widest cell."""
-    if not entries:
-        yield "no models; `fraudstream train` makes one"
-        return
-    titles = ("NAME", "VERSION", "HASH", "KIND", "TRAINED", "AP", "THRESHOLD", "FOLDER")
-    rows = [titles]
-    for each in map(_listed, entries):
-        precision = each["average_precision"]
-        rows.append(
-            (
-                each["name"],
-                str(each["version"]),
-                each["hash"],
-                each["kind"],
-                (each["trained"] or "-")[:10],
-                "-" if precision is None else f"{precision:.3f}",
-                f"{each['threshold']:.4f}",
-                each["folder"],
-            )
-        )
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _report(trained: "Trained", settings: Settings) -> Iterator[str]:
-    manifest = trained.manifest
-    facts = manifest.trained
-    chosen = ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items())
-    yield (
-        f"{manifest.name} version {manifest.version} ({manifest.kind}, {chosen}), trained on "
-        f"{facts['rows']:,} transactions with {facts['frauds']:,} frauds"
-    )
-    yield f"  folder  {trained.folder}"
-    yield f"  hash    {manifest.model_hash}"
-    yield ""
-    yield from _figures(manifest)
-    yield ""
-    by_name = trained.folder.parent == settings.home / "models"
-    named = manifest.name if by_name else trained.folder.resolve()
-    yield f"Score with it: FRAUDSTREAM_MODEL={named} fraudstream worker"
-
-
-def _details(folder: Path, manifest: "Manifest") -> Iterator[str]:
-    facts, libraries = manifest.trained, manifest.libraries
-    yield f"{manifest.name} version {manifest.version} ({manifest.kind})"
-    yield f"  folder     {folder}"
-    yield f"  sha256     {manifest.sha256}"
-    yield f"  threshold  {manifest.threshold:.6f} ({facts.get('threshold_by', 'given')})"
-    yield f"  features   {manifest.feature_schema}: {', '.join(manifest.features)}"
-    yield f"  trained    {facts.get('at', '-')}, {_source(facts.get('source', {}))}"
-    yield f"  learned    {facts.get('from', '-')} to {facts.get('learned_to', '-')}"
-    yield f"  libraries  {', '.join(f'{name} {libraries[name]}' for name in libraries)}"
-    yield ""
-    yield from _figures(manifest)
-
-
-def _source(source: dict[str, Any]) -> str:
-    if "simulated" in source:
-        numbers = ", ".join(f"{name} {value}" for name, value in source["simulated"].items())
-        return f"on simulated transactions ({numbers})"
-    return f"on {source['file']}" if "file" in source else "source unknown"
-
-
-def _figures(manifest: "Manifest") -> Iterator[str]:
-    """The report on what training never saw."""
-    figures = manifest.metrics
-    if "confusion" not in figures:
-        yield "no figures in the manifest"
-        return
-    confusion = figures["confusion"]
-    called = confusion["true_positive"] + confusion["false_positive"]
-    yield (
-        f"on the newest {figures['rows']:,} transactions with {figures['frauds']:,} frauds, which it "
-        "never saw:"
-    )
-    yield (
-        f"  average precision   {figures['average_precision']:.4f}  "
-        f"(by chance {figures['average_precision_by_chance']:.4f})"
-    )
-    yield f"  AUC ROC             {figures['auc']:.4f}"
-    yield (
-        f"  card precision@100  {figures['card_precision_at_100']:.4f}  "
-        f"(at best {figures['card_precision_at_100_at_best']:.4f})"
-    )
-    yield (
-        f"  at threshold {manifest.threshold:.4f}: {called:,} called fraud, "
-        f"{confusion['true_positive']:,} of them are; precision {figures['precision']:.3f}, "
-        f"recall {figures['recall']:.3f}, F1 {figures['f1']:.3f}"
-    )
-    kinds = figures.get("recall_by_kind", {})
-    if kinds:
-        found = ", ".join(f"{name} {share:.0%}" for name, share in kinds.items())
-        yield f"  found of each kind of fraud: {found}"
-    yield "  calibration:   score        rows  mean score  really fraud"
-    for row in figures["calibration"]:
-        span = f"{row['from']:g} to {row['to']:g}"
-        yield (
-            f"    {span:>16}  {row['rows']:>10,}  {row['mean_score']:>10.4f}  "
-            f"{row['fraud_share']:>12.4f}"
-        )

@@ -12,7 +12,7 @@ import numpy as np
 from app.domain.decision import Explainer
 from app.settings import Settings
 from app.tools.features import Columns, catalogue_of, compute_features
-from models.artifact import Manifest, save_artifact
+from models.artifact import Manifest, check_free, check_name, save_artifact
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.holder import registry_of
 from models.scoring import build_scorer
@@ -35,19 +35,21 @@ class TrainingOptions:
     """What to train.
 
     Attributes:
-        name: what the model is called; its version follows those there are.
+        folder: where the artifact goes; see `place`.
+        name: what the model is called.
+        version: its version.
         kind: one of `models.training.KINDS`.
         seed: for kinds that draw.
         alerts_a_day: the threshold keeps to so many on the validation slice; None: the best F1.
-        out: folder of the artifact; None: in `<home>/models`, where `settings.model` finds it by name.
         source: where the transactions come from, for the manifest.
     """
 
+    folder: Path
     name: str = "fraud"
+    version: int = 1
     kind: str = "logistic"
     seed: int = 1
     alerts_a_day: float | None = None
-    out: Path | None = None
     source: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,6 +63,24 @@ class Trained:
 
 def _silent(_text: str, _length: int) -> AbstractContextManager[Callable[[int], None]]:
     return nullcontext(lambda _done: None)
+
+
+def place(settings: Settings, name: str, out: Path | None = None) -> tuple[int, Path]:
+    """The version and folder of the next model of this name: known, and free, before the work begins.
+
+    Args:
+        settings: `home`, and where models are.
+        name: what the model is called.
+        out: its folder; None: in `<home>/models`, where `settings.model` finds it by name.
+
+    Raises:
+        UsageError: the name cannot be one, or the folder exists already.
+    """
+    check_name(name)
+    version = registry_of(settings).next_version(name)
+    folder = out or settings.home / "models" / f"{name}-{version}"
+    check_free(folder)
+    return version, folder
 
 
 def train(
@@ -80,7 +100,7 @@ def train(
 
     Args:
         columns: labelled transactions in the order of their arrival.
-        settings: windows and all else that features depend on; `home` for the artifact.
+        settings: windows and all else that features depend on.
         options: what to train.
         now_ms: the time, for the manifest.
         kinds_of_fraud: names of the kinds, where they are known: recall is reported for each.
@@ -96,7 +116,7 @@ def train(
     fraud: Labels = columns.is_fraud[scored].astype(bool)
     times = columns.event_time_ms[scored]
     split = split_by_time(times, fraud)
-    with stage("fitting", 1) as tell:
+    with stage("fitting", 100) as tell:
         fitted = fit_best(
             options.kind,
             features,
@@ -118,13 +138,11 @@ def train(
         event_time_ms=times[split.test],
         kind=None if kinds_of_fraud is None else kinds_of_fraud[scored][split.test],
     )
-    version = registry_of(settings).next_version(options.name)
-    folder = options.out or settings.home / "models" / f"{options.name}-{version}"
     manifest = save_artifact(
-        folder,
+        options.folder,
         fitted.estimator,
         name=options.name,
-        version=version,
+        version=options.version,
         kind=options.kind,
         features=catalogue.names,
         feature_schema=catalogue.schema,
@@ -133,7 +151,7 @@ def train(
         trained=_described(options, fitted, times, fraud, split, now_ms),
         metrics=metrics,
     )
-    return Trained(folder, manifest)
+    return Trained(options.folder, manifest)
 
 
 def _threshold(

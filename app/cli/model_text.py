@@ -1,0 +1,133 @@
+"""Models as people and scripts read them: the list, one model, the report of a training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.artifact import Manifest
+    from models.holder import Entry
+
+
+def described(folder: Path, manifest: "Manifest") -> dict[str, Any]:
+    """One model with everything in its manifest, for JSON."""
+    return {"folder": str(folder), "hash": manifest.model_hash, **manifest.model_dump(mode="json")}
+
+
+def listed(entry: "Entry") -> dict[str, Any]:
+    """One model of the list, for JSON."""
+    folder, manifest = entry
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "hash": manifest.model_hash,
+        "kind": manifest.kind,
+        "feature_schema": manifest.feature_schema,
+        "trained": manifest.trained.get("at"),
+        "average_precision": manifest.metrics.get("average_precision"),
+        "threshold": manifest.threshold,
+        "folder": str(folder),
+    }
+
+
+def table(entries: list["Entry"]) -> Iterator[str]:
+    """The list, line by line; columns are as wide as their widest cell."""
+    if not entries:
+        yield "no models; `fraudstream train` makes one"
+        return
+    titles = ("NAME", "VERSION", "HASH", "KIND", "TRAINED", "AP", "THRESHOLD", "FOLDER")
+    rows = [titles]
+    for each in map(listed, entries):
+        precision = each["average_precision"]
+        rows.append(
+            (
+                each["name"],
+                str(each["version"]),
+                each["hash"],
+                each["kind"],
+                (each["trained"] or "-")[:10],
+                "-" if precision is None else f"{precision:.3f}",
+                f"{each['threshold']:.4f}",
+                each["folder"],
+            )
+        )
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def report(folder: Path, manifest: "Manifest", use: str) -> Iterator[str]:
+    """What a training made, line by line; `use` is the value of FRAUDSTREAM_MODEL that takes it."""
+    facts = manifest.trained
+    chosen = ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items())
+    yield (
+        f"{manifest.name} version {manifest.version} ({manifest.kind}, {chosen}), trained on "
+        f"{facts['rows']:,} transactions with {facts['frauds']:,} frauds"
+    )
+    yield f"  folder  {folder}"
+    yield f"  hash    {manifest.model_hash}"
+    yield ""
+    yield from _figures(manifest)
+    yield ""
+    yield f"Score with it: FRAUDSTREAM_MODEL={use} fraudstream worker"
+
+
+def details(folder: Path, manifest: "Manifest") -> Iterator[str]:
+    """One model, line by line."""
+    facts, libraries = manifest.trained, manifest.libraries
+    yield f"{manifest.name} version {manifest.version} ({manifest.kind})"
+    yield f"  folder     {folder}"
+    yield f"  sha256     {manifest.sha256}"
+    yield f"  threshold  {manifest.threshold:.6f} ({facts.get('threshold_by', 'given')})"
+    yield f"  features   {manifest.feature_schema}: {', '.join(manifest.features)}"
+    yield f"  trained    {facts.get('at', '-')}, {_source(facts.get('source', {}))}"
+    yield f"  learned    {facts.get('from', '-')} to {facts.get('learned_to', '-')}"
+    yield f"  libraries  {', '.join(f'{name} {libraries[name]}' for name in libraries)}"
+    yield ""
+    yield from _figures(manifest)
+
+
+def _source(source: dict[str, Any]) -> str:
+    if "simulated" in source:
+        numbers = ", ".join(f"{name} {value}" for name, value in source["simulated"].items())
+        return f"on simulated transactions ({numbers})"
+    return f"on {source['file']}" if "file" in source else "source unknown"
+
+
+def _figures(manifest: "Manifest") -> Iterator[str]:
+    """The report on what training never saw."""
+    figures = manifest.metrics
+    if "confusion" not in figures:
+        yield "no figures in the manifest"
+        return
+    confusion = figures["confusion"]
+    called = confusion["true_positive"] + confusion["false_positive"]
+    yield (
+        f"on the newest {figures['rows']:,} transactions with {figures['frauds']:,} frauds, which it "
+        "never saw:"
+    )
+    yield (
+        f"  average precision   {figures['average_precision']:.4f}  "
+        f"(by chance {figures['average_precision_by_chance']:.4f})"
+    )
+    yield f"  AUC ROC             {figures['auc']:.4f}"
+    yield (
+        f"  card precision@100  {figures['card_precision_at_100']:.4f}  "
+        f"(at best {figures['card_precision_at_100_at_best']:.4f})"
+    )
+    yield (
+        f"  at threshold {manifest.threshold:.4f}: {called:,} called fraud, "
+        f"{confusion['true_positive']:,} of them are; precision {figures['precision']:.3f}, "
+        f"recall {figures['recall']:.3f}, F1 {figures['f1']:.3f}"
+    )
+    kinds = figures.get("recall_by_kind", {})
+    if kinds:
+        found = ", ".join(f"{name} {share:.0%}" for name, share in kinds.items())
+        yield f"  found of each kind of fraud: {found}"
+    yield "  calibration:   score        rows  mean score  really fraud"
+    for row in figures["calibration"]:
+        span = f"{row['from']:g} to {row['to']:g}"
+        yield (
+            f"    {span:>16}  {row['rows']:>10,}  {row['mean_score']:>10.4f}  "
+            f"{row['fraud_share']:>12.4f}"
+        )

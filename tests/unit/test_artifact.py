@@ -1,0 +1,283 @@
+"""Artifacts and the registry: what is loaded, and what is refused with which words."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from app.domain.features import Catalogue
+from app.errors import NotFoundError, UsageError
+from app.settings import load_settings
+from models.artifact import MANIFEST_FILE, MODEL_FILE, load_artifact, read_manifest, save_artifact
+from models.holder import SHIPPED, ModelHolder, ModelRegistry, registry_of
+
+CATALOGUE = Catalogue((3_600_000, 86_400_000), 2, "UTC")
+FEATURES = ("amount", "is_night", "card_count_1h")
+
+
+def fitted(seed=1):
+    rng = np.random.default_rng(seed)
+    rows = rng.lognormal(2, 1, (200, 3))
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, rows[:, 0] > 10)
+
+
+def ours(value):
+    """Stands for code of this project inside a pipeline."""
+    return value
+
+
+def save(folder, seed=1, **changes):
+    described = {
+        "name": "shop",
+        "version": 1,
+        "kind": "logistic",
+        "features": FEATURES,
+        "feature_schema": CATALOGUE.schema,
+        "usual": (20.0, 0.0, 1.0),
+        "threshold": 0.5,
+        "trained": {"from": "2025-01-01T00:00:00Z", "rows": 200},
+        "metrics": {"average_precision": 0.9},
+    }
+    return save_artifact(folder, fitted(seed), **described | changes)
+
+
+def change(folder, **changes):
+    path = folder / MANIFEST_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def holder(*folders):
+    return ModelHolder(ModelRegistry(*folders), CATALOGUE, 2)
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path):
+    saved = save(tmp_path / "shop-1")
+    assert read_manifest(tmp_path / "shop-1") == saved
+    assert len(saved.sha256) == 64
+    assert saved.sha256.startswith(saved.model_hash)
+    assert len(saved.model_hash) == 16
+    assert set(saved.libraries) == {"python", "scikit-learn", "numpy", "scipy", "joblib"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shop-1"]
+    rows = np.random.default_rng(2).lognormal(2, 1, (20, 3))
+    loaded = load_artifact(tmp_path / "shop-1")
+    assert loaded.predict_proba(rows).tobytes() == fitted().predict_proba(rows).tobytes()
+
+
+def test_equal_models_are_equal_files(tmp_path):
+    assert save(tmp_path / "a").sha256 == save(tmp_path / "b").sha256
+    assert save(tmp_path / "c", seed=2).sha256 != save(tmp_path / "d").sha256
+
+
+def test_nothing_is_written_over(tmp_path):
+    save(tmp_path / "shop-1")
+    with pytest.raises(UsageError, match="exists already"):
+        save(tmp_path / "shop-1")
+
+
+def test_our_own_classes_stay_out_of_pickles(tmp_path):
+    pipeline = make_pipeline(FunctionTransformer(ours), LogisticRegression())
+    with pytest.raises(ValueError, match="scikit-learn and numpy objects only, not .*ours"):
+        save_artifact(tmp_path / "x", pipeline)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(NotFoundError) as error:
+        read_manifest(tmp_path)
+    assert one_line(error) == f"no model in {tmp_path}: there is no manifest.json"
+    save(tmp_path / "shop-1")
+    (tmp_path / "shop-1" / MODEL_FILE).unlink()
+    with pytest.raises(NotFoundError) as error:
+        load_artifact(tmp_path / "shop-1")
+    assert "no model.joblib" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (b"{", "Invalid JSON"),
+        (b"{}", "name: Field required"),
+        ({"threshold": 1.5}, "threshold: Input should be less than or equal to 1"),
+        ({"features": []}, "features: "),
+        ({"sha256": "abc"}, "sha256: "),
+        ({"name": "../evil"}, "name: "),
+        ({"usual": [1.0]}, "usual has 1 values for 3 features"),
+    ],
+)
+def test_a_damaged_manifest_is_named_with_its_fault(tmp_path, damage, words):
+    folder = tmp_path / "shop-1"
+    save(folder)
+    if isinstance(damage, bytes):
+        (folder / MANIFEST_FILE).write_bytes(damage)
+    else:
+        change(folder, **damage)
+    with pytest.raises(UsageError) as error:
+        read_manifest(folder)
+    assert words in one_line(error)
+    assert str(folder) in one_line(error)
+
+
+class Bomb:
+    """Unpickling it leaves a mark."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_the_hash_is_checked_before_a_byte_is_unpickled(tmp_path):
+    import joblib
+
+    folder, mark = tmp_path / "shop-1", tmp_path / "went-off"
+    manifest = save(folder)
+    joblib.dump(Bomb(mark), folder / MODEL_FILE)
+    with pytest.raises(UsageError) as error:
+        load_artifact(folder)
+    assert "is not the file that was saved" in one_line(error)
+    assert manifest.model_hash in one_line(error)
+    assert not mark.exists()
+
+
+def test_a_truncated_model_is_refused(tmp_path):
+    folder = tmp_path / "shop-1"
+    save(folder)
+    path = folder / MODEL_FILE
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UsageError, match="is not the file that was saved"):
+        load_artifact(folder)
+
+
+def test_another_minor_release_of_scikit_learn_is_refused_a_patch_is_not(tmp_path):
+    folder = tmp_path / "shop-1"
+    libraries = save(folder).libraries
+    major, minor, *_ = libraries["scikit-learn"].split(".")
+    change(folder, libraries=libraries | {"scikit-learn": f"{major}.{minor}.99"})
+    load_artifact(folder)
+    change(folder, libraries=libraries | {"scikit-learn": "0.24.1"})
+    with pytest.raises(UsageError) as error:
+        load_artifact(folder)
+    assert "install scikit-learn 0.24.1 or train again" in one_line(error)
+
+
+def test_features_that_the_catalogue_lacks_are_named(tmp_path):
+    save(tmp_path / "a", features=("amount", "card_count_2h", "terminal_risk_7d"))
+    with pytest.raises(UsageError) as error:
+        holder(tmp_path).named("shop")
+    assert "does not compute: card_count_2h, terminal_risk_7d" in one_line(error)
+
+
+def test_features_of_another_meaning_are_refused(tmp_path):
+    save(tmp_path / "a", feature_schema="v0-1h-1d")
+    with pytest.raises(UsageError) as error:
+        holder(tmp_path).named("shop")
+    assert "trained on features v0-1h-1d, this deployment computes v1-1h-1d" in one_line(error)
+
+
+def test_a_model_picks_its_columns_from_the_catalogue(tmp_path):
+    save(tmp_path / "a", features=("card_count_1h", "amount", "is_night"))
+    model = holder(tmp_path).named("shop")
+    rows = np.random.default_rng(3).lognormal(2, 1, (30, len(CATALOGUE.names)))
+    columns = [CATALOGUE.names.index(name) for name in ("card_count_1h", "amount", "is_night")]
+    expected = fitted().predict_proba(rows[:, columns])[:, 1]
+    np.testing.assert_allclose(model.score(rows), expected, rtol=0, atol=1e-12)
+
+
+def test_the_newest_version_wins_and_earlier_folders_among_equals(tmp_path):
+    packaged, home = tmp_path / "packaged", tmp_path / "home"
+    save(packaged / "shop", version=9)
+    save(home / "shop-9", version=9, seed=2)
+    save(home / "shop-10", version=10, seed=3)
+    save(home / "other", name="other", seed=4)
+    registry = ModelRegistry(home, packaged)
+    assert registry.find("shop").folder == home / "shop-10"
+    assert registry.find("shop@9").folder == home / "shop-9"
+    assert ModelRegistry(packaged, home).find("shop@9").folder == packaged / "shop"
+    assert registry.next_version("shop") == 11
+    assert registry.next_version("new") == 1
+    listed = [(each.manifest.name, each.manifest.version) for each in registry.scan()[0]]
+    assert listed == [("other", 1), ("shop", 9), ("shop", 9), ("shop", 10)]
+
+
+def test_a_replay_finds_the_model_of_its_time_by_hash(tmp_path):
+    old = save(tmp_path / "shop-1")
+    new = save(tmp_path / "shop-2", version=2, seed=2)
+    models = holder(tmp_path)
+    assert models.named("shop").hash == new.model_hash
+    assert models.by_hash(old.model_hash).version == "shop@1"
+    assert models.registry.find(old.model_hash).folder == tmp_path / "shop-1"
+    with pytest.raises(NotFoundError) as error:
+        models.by_hash("0123456789abcdef")
+    assert "cannot be scored again without it" in one_line(error)
+    with pytest.raises(NotFoundError):
+        models.by_hash("")
+
+
+def test_each_model_is_loaded_once(tmp_path):
+    manifest = save(tmp_path / "shop-1")
+    models = holder(tmp_path)
+    first = models.named("shop")
+    (tmp_path / "shop-1" / MODEL_FILE).unlink()
+    assert models.named("shop") is first
+    assert models.by_hash(manifest.model_hash) is first
+
+
+def test_an_unknown_name_lists_the_known_ones_and_damage_is_told(tmp_path):
+    save(tmp_path / "shop-1")
+    save(tmp_path / "bad", name="bad")
+    (tmp_path / "bad" / MANIFEST_FILE).write_text("{")
+    registry = ModelRegistry(tmp_path, tmp_path / "nowhere")
+    entries, damaged = registry.scan()
+    assert [each.manifest.name for each in entries] == ["shop"]
+    assert len(damaged) == 1
+    with pytest.raises(NotFoundError) as error:
+        registry.find("sho")
+    assert "there are shop" in one_line(error)
+    assert "is damaged" in one_line(error)
+
+
+def test_only_folders_of_the_registry_are_loaded(tmp_path):
+    save(tmp_path / "ours" / "shop-1")
+    save(tmp_path / "elsewhere", name="evil")
+    registry = ModelRegistry(tmp_path / "ours")
+    assert registry.find(str(tmp_path / "ours" / "shop-1")).manifest.name == "shop"
+    (tmp_path / "ours" / "link").symlink_to(tmp_path / "elsewhere")
+    for wanted in (tmp_path / "elsewhere", tmp_path / "ours" / ".." / "elsewhere"):
+        with pytest.raises(UsageError) as error:
+            registry.find(str(wanted))
+        assert "is not a folder of models" in one_line(error)
+    with pytest.raises(UsageError, match="is not a folder of models"):
+        registry.find(str(tmp_path / "ours" / "link"))
+    entries, damaged = registry.scan()
+    assert [each.manifest.name for each in entries] == ["shop"]
+    assert damaged == [f"{tmp_path / 'ours' / 'link'} leads out of the folders of models"]
+
+
+def test_the_setting_may_name_a_folder(tmp_path):
+    save(tmp_path / "mine")
+    settings = load_settings({"model": str(tmp_path / "mine"), "home": tmp_path / "home"})
+    assert registry_of(settings).find(settings.model).manifest.name == "shop"
+    assert registry_of(settings).find("default").folder == SHIPPED / "default"
+
+
+def test_the_shipped_model_fits_the_default_settings():
+    settings = load_settings()
+    catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+    model = ModelHolder(ModelRegistry(SHIPPED), catalogue, 2).named("default")
+    rows = np.tile(np.array(model.manifest.usual), (2, 1))
+    rows[1, catalogue.names.index("amount")] = 900.0
+    usual, dear = model.score(rows)
+    assert usual < model.threshold < dear
+    assert model.reasons(rows[1]) == ["amount 900.00 is high"]
+    assert 0.0 < model.manifest.metrics["average_precision"] < 1.0

@@ -1,0 +1,131 @@
+"""Decisions and reasons, as a reviewer reads them."""
+
+import pytest
+
+from app.domain.decision import MAX_REASONS, Explainer, decide, span
+
+NAMES = (
+    "amount",
+    "is_weekend",
+    "is_night",
+    "seconds_since_last",
+    "card_count_1h",
+    "card_count_30d",
+    "card_avg_amount_1h",
+    "card_avg_amount_30d",
+    "amount_over_card_avg_30d",
+    "terminal_count_1h",
+)
+USUAL = (45.0, 0.0, 0.0, 14_000.0, 1.0, 56.0, 46.0, 54.0, 1.0, 1.0)
+
+
+def told(pushes: dict[str, float], **values: float) -> list[str]:
+    """Reasons when some features differ from the usual ones and some push the score."""
+    row = [values.get(name, usual) for name, usual in zip(NAMES, USUAL, strict=True)]
+    return Explainer(NAMES, USUAL).reasons(row, [pushes.get(name, 0.0) for name in NAMES])
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "fraud"), [(0.5, 0.5, True), (0.49, 0.5, False), (0.0, 0.0, True)]
+)
+def test_a_score_at_the_threshold_is_fraud(score, threshold, fraud):
+    assert decide(score, threshold) is fraud
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("amount", {"amount": 412.0}, "amount 412.00 is high"),
+        ("amount", {"amount": 0.5}, "amount 0.50 is low"),
+        (
+            "amount",
+            {"amount": 412.0, "amount_over_card_avg_30d": 6.28},
+            "amount 412.00 is 6.3 times the card's 30d average",
+        ),
+        (
+            "amount_over_card_avg_30d",
+            {"amount": 412.0, "amount_over_card_avg_30d": 6.28},
+            "amount 412.00 is 6.3 times the card's 30d average",
+        ),
+        ("is_weekend", {"is_weekend": 1.0}, "on a weekend"),
+        ("is_weekend", {}, "on a working day"),
+        ("is_night", {"is_night": 1.0}, "at night"),
+        ("is_night", {}, "by day"),
+        (
+            "seconds_since_last",
+            {"seconds_since_last": 34.0},
+            "34 s after this card's previous transaction",
+        ),
+        (
+            "seconds_since_last",
+            {"seconds_since_last": 2_592_000.0, "card_count_30d": 1.0},
+            "first transaction of this card within 30d",
+        ),
+        ("card_count_1h", {"card_count_1h": 14.0}, "14 transactions of this card within 1h"),
+        ("card_count_30d", {"card_count_30d": 3.0}, "only 3 transactions of this card within 30d"),
+        ("card_count_30d", {"card_count_30d": 1.0}, "only 1 transaction of this card within 30d"),
+        (
+            "card_avg_amount_30d",
+            {"card_avg_amount_30d": 310.0},
+            "the card's 30d average amount 310.00 is high",
+        ),
+        (
+            "terminal_count_1h",
+            {"terminal_count_1h": 52.0},
+            "52 transactions at this terminal within 1h",
+        ),
+        ("terminal_count_1h", {"terminal_count_1h": 0.0}, "no terminal is named"),
+    ],
+)
+def test_each_feature_has_words(name, values, words):
+    assert told({name: 1.0}, **values) == [words]
+
+
+def test_the_average_of_one_transaction_is_told_as_its_amount():
+    pushes = {"card_avg_amount_1h": 2.0, "amount": 1.0}
+    assert told(pushes, amount=300.0, card_avg_amount_1h=300.0) == ["amount 300.00 is high"]
+    both = told(pushes, amount=300.0, card_avg_amount_1h=280.0, card_count_1h=2.0)
+    assert both == ["the card's 1h average amount 280.00 is high", "amount 300.00 is high"]
+
+
+def test_strongest_first_at_most_three_and_one_a_family():
+    pushes = {
+        "is_night": 0.3,
+        "card_count_1h": 3.0,
+        "card_count_30d": 2.5,
+        "amount": 2.0,
+        "is_weekend": 0.5,
+    }
+    reasons = told(pushes, card_count_1h=9.0, amount=400.0, is_weekend=1.0, is_night=1.0)
+    assert reasons == [
+        "9 transactions of this card within 1h",
+        "amount 400.00 is high",
+        "on a weekend",
+    ]
+    assert len(reasons) == MAX_REASONS
+
+
+def test_what_lowers_the_score_or_hardly_moves_it_is_not_told():
+    assert told({"amount": -1.0}) == []
+    assert told({"amount": 1.0, "is_night": 0.09}, amount=99.0) == ["amount 99.00 is high"]
+
+
+def test_equal_pushes_are_told_in_the_order_of_the_features():
+    assert told({"is_night": 1.0, "is_weekend": 1.0}) == ["on a working day", "by day"]
+
+
+def test_digits_follow_the_currency_and_unknown_features_are_told_by_name():
+    assert Explainer(["amount"], [45.0], digits=0).reasons([412.0], [1.0]) == ["amount 412 is high"]
+    unknown = Explainer(["risk_7d", "seconds_since_last"], [0.0, 60.0])
+    assert unknown.reasons([0.25, 7_200.0], [2.0, 1.0]) == [
+        "risk_7d 0.25 is high",
+        "2.0 h after this card's previous transaction",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (300, "5 min"), (11_520, "3.2 h"), (354_240, "4.1 days")],
+)
+def test_spans(seconds, words):
+    assert span(seconds) == words

@@ -1,0 +1,151 @@
+"""`fraudstream train` and `fraudstream models`, and the labelled files that are trained on."""
+
+import json
+
+import numpy as np
+import pytest
+
+from app.cli import run
+from app.errors import UsageError
+from app.settings import load_settings
+from app.tools.labelled import read_labelled
+from app.tools.simulate import SimulationConfig, simulate
+from app.tools.simulation.arrivals import deliver
+from app.tools.simulation.files import write_deliveries
+
+CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=1_735_689_600_000, seed=3)
+HANDBOOK = (
+    "TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_FRAUD,TX_FRAUD_SCENARIO\n"
+    "0,2018-04-01 00:00:31,596,3156,57.16,0,0\n"
+    "1,2018-04-01 00:02:10,4961,,81.5,1,2\n"
+)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return simulate(CONFIG)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FRAUDSTREAM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def json_of(capsys, *args):
+    assert run([*args, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def fault(capsys, *args):
+    assert run(list(args)) != 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err.removeprefix("fraudstream: ").strip()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl.gz", ".parquet"])
+def test_a_simulated_file_is_read_back(drawn, tmp_path, suffix):
+    part = drawn.take(slice(0, 300))
+    path = tmp_path / f"history{suffix}"
+    write_deliveries(path, deliver(part))
+    got = read_labelled(path, load_settings())
+    for column in ("transaction_id", "card_id", "terminal_id", "amount_minor", "event_time_ms"):
+        np.testing.assert_array_equal(getattr(got, column), getattr(part, column))
+    np.testing.assert_array_equal(got.is_fraud, part.is_fraud)
+
+
+def test_columns_may_have_other_names(tmp_path):
+    from zoneinfo import ZoneInfo
+
+    path = tmp_path / "handbook.csv"
+    path.write_text(HANDBOOK)
+    mapping = {
+        "transaction_id": "TRANSACTION_ID",
+        "card_id": "CUSTOMER_ID",
+        "terminal_id": "TERMINAL_ID",
+        "amount": "TX_AMOUNT",
+        "event_time": "TX_DATETIME",
+    }
+    got = read_labelled(path, load_settings(), mapping=mapping, zone=ZoneInfo("UTC"))
+    assert got.card_id.tolist() == ["596", "4961"]
+    assert got.terminal_id.tolist() == ["3156", ""]
+    assert got.amount_minor.tolist() == [5716, 8150]
+    assert got.event_time_ms.tolist() == [1_522_540_831_000, 1_522_540_930_000]
+    assert got.is_fraud.tolist() == [False, True]
+
+
+HEAD = "transaction_id,card_id,amount,event_time,is_fraud\n"
+GOOD = "t1,c1,5.00,2024-05-01T12:00:00Z,0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEAD.replace("is_fraud", "maybe") + GOOD, "no column is_fraud or TX_FRAUD"),
+        (HEAD + GOOD + GOOD.replace(",0\n", ",2\n"), "line 3, column is_fraud: '2' is not 0, 1"),
+        (HEAD + GOOD + GOOD.replace(",0\n", ",\n"), "line 3, column is_fraud: None is not 0, 1"),
+        (HEAD + GOOD.replace("5.00", "-5.00"), "line 2, amount is negative"),
+        (HEAD + GOOD.replace("Z", ""), "line 2, column event_time:"),
+        (HEAD, "holds no transactions"),
+        (HEAD.replace("card_id", "card") + GOOD, "no column for card_id"),
+    ],
+)
+def test_a_file_that_cannot_be_learned_from(tmp_path, text, words):
+    path = tmp_path / "history.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read_labelled(path, load_settings())
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_train_from_a_file_then_list_and_show(drawn, tmp_path, home, capsys):
+    path = tmp_path / "history.csv.gz"
+    write_deliveries(path, deliver(drawn))
+    made = json_of(capsys, "train", "--name", "shop", "--from-file", str(path))
+    assert made["folder"] == str(home / "models" / "shop-1")
+    assert made["version"] == 1
+    assert made["trained"]["source"] == {"file": "history.csv.gz"}
+    assert json_of(capsys, "train", "--name", "shop", "--from-file", str(path))["version"] == 2
+
+    listed = json_of(capsys, "models")
+    assert [(each["name"], each["version"]) for each in listed["models"]] == [
+        ("default", 1),
+        ("shop", 1),
+        ("shop", 2),
+    ]
+    assert listed["used"] == "default"
+    assert listed["models"][1]["hash"] == made["hash"]
+    assert run(["models"]) == 0
+    assert made["hash"] in capsys.readouterr().out
+
+    assert json_of(capsys, "models", "show", "shop@1")["sha256"] == made["sha256"]
+    assert run(["models", "show", "default"]) == 0
+    assert "average precision" in capsys.readouterr().out
+
+
+def test_train_on_a_simulation_reports_and_says_how_to_go_on(home, capsys):
+    args = ["train", "--cards", "60", "--terminals", "40", "--days", "60", "--seed", "3"]
+    assert run(args) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""  # no bar without a terminal
+    for words in ("average precision", "AUC ROC", "card precision@100", "calibration"):
+        assert words in captured.out
+    assert "FRAUDSTREAM_MODEL=fraud fraudstream worker" in captured.out
+    assert "found of each kind of fraud" in captured.out
+
+
+def test_mistakes_get_one_line(home, tmp_path, capsys):
+    assert fault(capsys, "train", "--label", "x") == "--label needs --from-file"
+    file = ("--from-file", str(tmp_path / "none.csv"))
+    assert "No such file" in fault(capsys, "train", *file)
+    assert fault(capsys, "train", *file, "--days", "3") == "--days does not go with --from-file"
+    assert "there are logistic" in fault(capsys, "train", "--kind", "oracle")
+    assert "cannot be a model's name" in fault(capsys, "train", "--name", "a/b")
+    assert "exists already" in fault(capsys, "train", "--out", str(tmp_path))
+    assert "no model 'nix'" in fault(capsys, "models", "show", "nix")
+    assert "models show MODEL" in fault(capsys, "models", "show")
+    few = ("train", "--cards", "2", "--terminals", "2", "--days", "1")
+    assert "each part needs both frauds and others" in fault(capsys, *few)

@@ -1,0 +1,279 @@
+"""Training: slices of time, the choice, thresholds, figures; the same arguments, the same bits."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.domain.features import Catalogue
+from app.errors import UsageError
+from app.settings import load_settings
+from app.tools.features import compute_features
+from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle
+from app.tools.simulate import SimulationConfig, simulate
+from app.tools.simulation.arrivals import Disorder, deliver
+from app.tools.train import TrainingOptions, place, train
+from models.evaluation import (
+    DAY_MS,
+    best_f1_threshold,
+    budget_threshold,
+    calibration,
+    card_precision,
+    evaluate,
+)
+from models.holder import ModelHolder, registry_of
+from models.training import LOGISTIC_C, fit_best, split_by_time
+
+START = 1_735_689_600_000
+CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=START, seed=3)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return simulate(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    return TrainingOptions(tmp_path_factory.mktemp("models") / "m")
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, options):
+    settings = load_settings({"home": options.folder.parent})
+    return train(drawn, settings, options, now_ms=START, kinds_of_fraud=drawn.fraud_kind)
+
+
+def separable(count=3_000, seed=5):
+    rng = np.random.default_rng(seed)
+    features = rng.lognormal(1, 1, (count, 4))
+    fraud = features[:, 2] + rng.normal(0, 2, count) > 10
+    return features, fraud, np.arange(count) * 60_000
+
+
+# ---------------------------------------------------------------- slices of time
+
+
+def test_slices_follow_time_whatever_the_order_of_rows():
+    times = np.random.default_rng(1).permutation(100)
+    split = split_by_time(times, np.arange(100) % 2 == 0)
+    assert [np.count_nonzero(rows) for rows in split] == [60, 20, 20]
+    assert times[split.train].max() < times[split.valid].min()
+    assert times[split.valid].max() < times[split.test].min()
+
+
+def test_transactions_of_one_millisecond_stay_together():
+    times = np.repeat(np.arange(10), 10)
+    times[55:65] = 5
+    split = split_by_time(times, np.arange(100) % 2 == 0)
+    assert np.all(sum(rows.astype(int) for rows in split) == 1)
+    assert not set(times[split.train]) & set(times[split.valid])
+
+
+def test_a_slice_without_frauds_is_refused():
+    fraud = np.zeros(100, dtype=bool)
+    fraud[:70] = True
+    with pytest.raises(UsageError, match=r"newest 20 % of the transactions hold 0 frauds in 20"):
+        split_by_time(np.arange(100), np.roll(fraud, 5))
+    with pytest.raises(UsageError, match="no transactions"):
+        split_by_time(np.empty(0), np.empty(0, dtype=bool))
+
+
+# ---------------------------------------------------------------- the choice
+
+
+def test_the_best_of_the_validation_slice_is_kept():
+    features, fraud, times = separable()
+    split = split_by_time(times, fraud)
+    told = []
+    fitted = fit_best("logistic", features, fraud, split, tell=lambda *each: told.append(each))
+    figures = {parameters["C"]: figure for parameters, figure in fitted.tried}
+    assert list(figures) == list(LOGISTIC_C)
+    assert figures[fitted.parameters["C"]] == max(figures.values()) > 0.8
+    assert told[-1] == (len(LOGISTIC_C), len(LOGISTIC_C))
+    assert fitted.usual == tuple(np.median(features[split.train], axis=0))
+
+
+def test_only_the_oldest_slice_is_learned_from():
+    features, fraud, times = separable()
+    split = split_by_time(times, fraud)
+    first = fit_best("logistic", features, fraud, split)
+    changed = features.copy()
+    changed[split.test] *= 7.0
+    second = fit_best("logistic", changed, fraud, split)
+    assert first.estimator[-1].coef_.tobytes() == second.estimator[-1].coef_.tobytes()
+
+
+def test_the_same_arguments_give_the_same_bits():
+    features, fraud, times = separable()
+    split = split_by_time(times, fraud)
+    first, second = (fit_best("logistic", features, fraud, split, seed=4) for _ in range(2))
+    assert first.estimator[-1].coef_.tobytes() == second.estimator[-1].coef_.tobytes()
+    assert first.estimator[-1].intercept_.tobytes() == second.estimator[-1].intercept_.tobytes()
+
+
+# ---------------------------------------------------------------- thresholds
+
+
+def test_best_f1_by_trying_every_score():
+    rng = np.random.default_rng(8)
+    scores = rng.random(300).round(2)
+    fraud = rng.random(300) < scores**2
+
+    def f1(threshold):
+        called = scores >= threshold
+        return 2 * np.count_nonzero(called & fraud) / (called.sum() + fraud.sum())
+
+    assert f1(best_f1_threshold(scores, fraud)) == max(map(f1, scores))
+
+
+@pytest.mark.parametrize("budget", [1, 3, 10, 24])
+def test_a_budget_is_kept_even_where_scores_are_equal(budget):
+    scores = np.random.default_rng(9).random(240).round(1) * 0.9
+    times = np.linspace(0, 10 * DAY_MS, 240)
+    called = np.count_nonzero(scores >= budget_threshold(scores, times, budget))
+    assert called <= budget * 10
+
+
+def test_a_budget_larger_than_the_traffic_calls_everything():
+    assert budget_threshold(np.array([0.1, 0.2]), np.array([0, DAY_MS]), 50) == 0.0
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_card_precision_ranks_cards_by_their_highest_score_a_day():
+    # day 0: cards a (fraud), b, c; day 1: a again (found already), b (fraud), c
+    card = np.array(["a", "a", "b", "c", "a", "b", "c"])
+    scores = np.array([0.1, 0.9, 0.8, 0.2, 0.9, 0.7, 0.1])
+    fraud = np.array([False, True, False, False, True, True, False])
+    times = np.array([1, 2, 3, 4, DAY_MS + 1, DAY_MS + 2, DAY_MS + 3])
+    assert card_precision(scores, fraud, card, times, top=1) == (1.0, 1.0)
+    assert card_precision(scores, fraud, card, times, top=2) == (0.5, 0.5)
+    wrong = np.where(card == "c", 0.9, 0.1)
+    assert card_precision(wrong, fraud, card, times, top=1) == (0.0, 1.0)
+
+
+def test_calibration_covers_every_row_and_both_ends():
+    scores = np.array([0.0, 0.0005, 0.02, 0.5, 1.0])
+    table = calibration(scores, np.array([False, False, True, True, True]))
+    assert [(row["from"], row["to"], row["rows"]) for row in table] == [
+        (0.0, 0.001, 2),
+        (0.01, 0.03, 1),
+        (0.3, 1.0, 2),
+    ]
+    assert table[-1]["mean_score"] == 0.75
+    assert table[-1]["fraud_share"] == 1.0
+
+
+def test_the_figures_of_a_small_case():
+    figures = evaluate(
+        np.array([0.9, 0.8, 0.3, 0.1]),
+        np.array([True, False, True, False]),
+        threshold=0.5,
+        card=np.array(["a", "b", "c", "d"]),
+        event_time_ms=np.array([1, 2, 3, 4]),
+        kind=["card", "none", "amount", "none"],
+    )
+    assert figures["confusion"] == {
+        "true_positive": 1,
+        "false_positive": 1,
+        "false_negative": 1,
+        "true_negative": 1,
+    }
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (0.5, 0.5, 0.5)
+    assert figures["auc"] == 0.75
+    assert figures["recall_by_kind"] == {"amount": 0.0, "card": 1.0}
+    assert figures["average_precision_by_chance"] == 0.5
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def test_features_are_the_streams_duplicates_and_late_ones_included(drawn):
+    settings = load_settings({"windows": "1h,1d,7d", "max_entries_per_key": 60})
+    disorder = Disorder(out_of_order=0.1, late=0.05, duplicates=0.05)
+    columns = deliver(drawn.take(slice(0, 1_500)), disorder, seed=2).valid
+    got = compute_features(columns, settings)
+    rules = Rules(
+        windows_ms=settings.windows, allowed_lateness_ms=settings.allowed_lateness, max_entries=60
+    )
+    cards, terminals = CardOracle(rules), TerminalOracle(rules)
+    names = Catalogue(settings.windows, 2, "UTC").names
+    fates = set()
+    for index, (name, card, terminal, minor) in enumerate(
+        zip(
+            columns.transaction_id.tolist(),
+            columns.card_id.tolist(),
+            columns.terminal_id.tolist(),
+            columns.amount_minor.tolist(),
+            strict=True,
+        )
+    ):
+        t_ms = int(columns.event_time_ms[index])
+        verdict = cards.apply(card, name, t_ms, minor)
+        fates.add(verdict.became)
+        if verdict.became is Became.DUPLICATE:
+            assert np.isnan(got[index]).all()
+            continue
+        weight = 0 if verdict.became is Became.LATE else 1
+        at_terminal = terminals.apply(terminal or None, t_ms, weight)
+        expected = verdict.features | at_terminal.features
+        assert dict(zip(names, got[index].tolist(), strict=True)) == expected
+    assert fates == {Became.SCORED, Became.LATE, Became.DUPLICATE}
+
+
+def test_a_training_is_an_artifact_that_scores_as_it_was_judged(drawn, trained):
+    manifest = trained.manifest
+    settings = load_settings({"home": trained.folder.parent, "model": str(trained.folder)})
+    catalogue = Catalogue(settings.windows, 2, "UTC")
+    model = ModelHolder(registry_of(settings), catalogue, 2).named(settings.model)
+    features = compute_features(drawn, settings)
+    split = split_by_time(drawn.event_time_ms, drawn.is_fraud)
+    called = model.score(features[split.test]) >= manifest.threshold
+    confusion = manifest.metrics["confusion"]
+    assert np.count_nonzero(called) == confusion["true_positive"] + confusion["false_positive"]
+    assert manifest.features == catalogue.names
+    assert manifest.trained["rows"] == len(drawn)
+    assert manifest.trained["frauds"] == np.count_nonzero(drawn.is_fraud)
+    assert manifest.trained["from"].startswith("2025-01-01T")
+    assert manifest.metrics["average_precision"] > manifest.metrics["average_precision_by_chance"]
+
+
+def test_trained_twice_is_the_same_file(drawn, trained, options):
+    settings = load_settings({"home": options.folder.parent})
+    again = replace(options, folder=options.folder.parent / "again")
+    assert train(drawn, settings, again, now_ms=START).manifest.sha256 == trained.manifest.sha256
+
+
+def test_repeated_transactions_are_learned_once(drawn, trained, options):
+    settings = load_settings({"home": options.folder.parent})
+    repeated = deliver(drawn, Disorder(duplicates=0.2), seed=2).valid
+    assert len(repeated) > len(drawn)
+    twice = replace(options, folder=options.folder.parent / "repeated")
+    got = train(repeated, settings, twice, now_ms=START).manifest
+    assert got.trained["rows"] == len(drawn)
+    assert got.sha256 == trained.manifest.sha256
+
+
+def test_a_budget_of_alerts_sets_the_threshold(drawn, trained, options):
+    settings = load_settings({"home": options.folder.parent})
+    few = replace(options, folder=options.folder.parent / "few", alerts_a_day=0.2)
+    manifest = train(drawn, settings, few, now_ms=START).manifest
+    assert manifest.trained["threshold_by"] == "0.2 alerts a day"
+    assert manifest.threshold != trained.manifest.threshold
+
+
+def test_the_place_is_checked_before_the_work(tmp_path):
+    settings = load_settings({"home": tmp_path})
+    assert place(settings, "shop") == (1, tmp_path / "models" / "shop-1")
+    with pytest.raises(UsageError, match="exists already"):
+        place(settings, "shop", tmp_path)
+    with pytest.raises(UsageError, match="cannot be a model's name"):
+        place(settings, "../shop")
+
+
+def test_a_manifest_is_plain_json(trained):
+    text = (trained.folder / "manifest.json").read_text()
+    assert json.loads(text)["metrics"] == trained.manifest.metrics
