@@ -1,18 +1,16 @@
 """The order of effects for the blocks of one partition. No Kafka and no Faust in it: see `Ports`."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.blocks.rows import RECORD_OVERHEAD_BYTES, Row, RowGroup, chunk_groups
+from app.blocks.rows import Row, RowGroup, chunk_groups
 from app.errors import ForeignWriterError
 
 #: The same gap met so often is a true hole in the log (compaction, transaction markers).
 _GAP_RETRIES = 5
-#: Row bytes kept in memory for each partition, so that hot keys are not read from RocksDB each time.
-_CACHE_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -60,7 +58,14 @@ class Handler(Protocol):
 
 
 class RowReader(Protocol):
-    """Where a handler reads rows."""
+    """Where a handler reads rows.
+
+    Attributes:
+        memo: whatever the handler derives from rows and wants to keep between blocks; it is gone
+            when the partition is given up.
+    """
+
+    memo: dict[str, Any]
 
     def get(self, key: bytes) -> bytes | None:
         """The newest bytes of a row, durable or not; None when there is none."""
@@ -131,6 +136,7 @@ class Partition:
         self.changelog_next = changelog_next
         self.closed = False
         self.records_done = 0
+        self.memo: dict[str, Any] = {}
         self._ports = ports
         self._handler = handler
         self._depth = depth
@@ -138,8 +144,6 @@ class Partition:
         self._inbox: deque[Block] = deque()
         self._steps: deque[_Step] = deque()
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
-        self._cache: OrderedDict[bytes, bytes | None] = OrderedDict()
-        self._cached_bytes = 0
         self._gaps: dict[tuple[int, int], int] = {}
         self._number = 0
         self._news = asyncio.Event()
@@ -162,15 +166,7 @@ class Partition:
     def get(self, key: bytes) -> bytes | None:
         """The newest bytes of a row: of a block in flight, else the stored ones."""
         newest = self._overlay.get(key)
-        if newest is not None:
-            return newest[1]
-        cache = self._cache
-        if key in cache:
-            cache.move_to_end(key)
-            return cache[key]
-        raw = self._ports.load(self.number, key)
-        self._remember(key, raw)
-        return raw
+        return self._ports.load(self.number, key) if newest is None else newest[1]
 
     def close(self) -> None:
         """The partition is revoked: what is in flight is void, its rows prove nothing."""
@@ -182,7 +178,7 @@ class Partition:
         self._inbox.clear()
         self._steps.clear()
         self._overlay.clear()
-        self._cache.clear()
+        self.memo.clear()
         self._news.set()
 
     async def run(self) -> None:
@@ -259,7 +255,7 @@ class Partition:
             for rows in step.computed.groups:
                 for key, _ in rows:
                     if self._overlay[key][0] == step.number:
-                        self._remember(key, self._overlay.pop(key)[1])
+                        del self._overlay[key]
             self._steps.popleft()
             self.records_done += len(step.block.records)
             self._ports.finish(step.block)  # (5)
@@ -277,13 +273,3 @@ class Partition:
         self.changelog_next = base + len(chunk)
         if not self.closed:
             self._ports.store(self.number, chunk, base + len(chunk) - 1)  # (4)
-
-    def _remember(self, key: bytes, raw: bytes | None) -> None:
-        cache = self._cache
-        if key in cache:
-            self._cached_bytes -= len(cache.pop(key) or b"") + RECORD_OVERHEAD_BYTES
-        cache[key] = raw
-        self._cached_bytes += len(raw or b"") + RECORD_OVERHEAD_BYTES
-        while self._cached_bytes > _CACHE_BYTES:
-            old = cache.popitem(last=False)[1]
-            self._cached_bytes -= len(old or b"") + RECORD_OVERHEAD_BYTES

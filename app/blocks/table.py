@@ -23,6 +23,7 @@ class StoreReader:
     """Reads the stored rows of one partition (see `app.blocks.partition.RowReader`)."""
 
     def __init__(self, table: "BlockTable", partition: int) -> None:
+        self.memo: dict[str, Any] = {}
         self._table = table
         self._partition = partition
 

@@ -133,10 +133,8 @@ class Catalogue:
         counts: list[float] = []
         averages: list[float] = []
         count = total = 0
-        for window in self.windows:
-            count, total = row.window(event_time_ms - window, event_time_ms)
-            count += 1
-            total += minor
+        for before, sum_before in row.windows(event_time_ms, self.windows):
+            count, total = before + 1, sum_before + minor
             counts.append(float(count))
             averages.append(total / (count * unit))
         ratio = minor * count / total if total else 1.0
@@ -154,10 +152,7 @@ class Catalogue:
         """
         if row is None:
             return [0.0] * len(self.windows)
-        return [
-            float(row.window(event_time_ms - window, event_time_ms)[0] + 1)
-            for window in self.windows
-        ]
+        return [float(count + 1) for count, _ in row.windows(event_time_ms, self.windows)]
 
     def inexact(self, stage: str, row: WindowRow, event_time_ms: int) -> list[str]:
         """A flag for each window of which a part has left the row already (shortest first)."""

@@ -15,7 +15,7 @@ Every row starts with `last_offset` (see app/blocks/rows.py for what that proves
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.errors import RowFormatError
@@ -274,6 +274,23 @@ class WindowRow:
                 count += more
                 total += sum_
         return count, total
+
+    def windows(self, event_time_ms: int, lengths: Sequence[int]) -> list[tuple[int, int]]:
+        """`window(t - length, t)` for each length: the hot path, for all windows of a transaction."""
+        tail = self.tail
+        times = tail.times
+        if self.refs or tail.zeros or not times or times[-1] >> _TIME_SHIFT > event_time_ms:
+            return [self.window(event_time_ms - length, event_time_ms) for length in lengths]
+        totals, end, after = tail.totals, len(times), event_time_ms + 1
+        newest, base = totals[-1], tail.base
+        found = []
+        for length in lengths:
+            first = bisect_left(times, (after - length) << _TIME_SHIFT)
+            if first == end:
+                found.append((0, 0))
+            else:
+                found.append((end - first, newest - (totals[first - 1] if first else base)))
+        return found
 
     def newest_counted(self, until_ms: int) -> int | None:
         """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""

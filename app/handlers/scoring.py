@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import LATE
 from app.domain.terminal_stage import TerminalStage
@@ -158,7 +159,7 @@ class ScoringHandler:
                     "scored_at": scored_at,
                 },
             )
-            record = (item.card_id.encode(), value, [])
+            record: OutRecord = (item.card_id.encode(), value, [])
             # the card's own partition: the same number of partitions, the same partitioner
             outputs[predictions, partition].append(record)
             if LATE in flags:
