@@ -1,5 +1,6 @@
 """Labelled transactions of a file, for training: the files that `fraudstream produce` reads, with a label."""
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import orjson
 
-from app.domain.transaction import DeadRecordError, Transaction
+from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.records import RecordRules, parse_transaction
 from app.settings import Settings
@@ -84,21 +85,35 @@ def read_labelled(
         plan = make_plan(path, source.columns, mapping=mapping, only_known=True, zone=zone)
         plan = replace(plan, targets={**plan.targets, label: label})
         rules = RecordRules(settings.currency, settings.minor_unit_digits, 0)
-        rows = []
+        names: tuple[list[str], list[str], list[str]] = ([], [], [])
+        amounts, times, frauds = array("q"), array("q"), array("b")
         try:
             for key, body in _records(source, plan):
+                # only columns are kept: a million transactions are a hundred megabytes, not a thousand
                 transaction = parse_transaction(body, key, _NO_CLOCK_MS, rules)
-                rows.append((transaction, _label(orjson.loads(body).get(label), label)))
-                if progress and len(rows) % _STEP == 0:
+                names[0].append(transaction.transaction_id)
+                names[1].append(transaction.card_id)
+                names[2].append(transaction.terminal_id or "")
+                amounts.append(transaction.minor)
+                times.append(transaction.event_time_ms)
+                frauds.append(_label(orjson.loads(body).get(label), label))
+                if progress and len(times) % _STEP == 0:
                     progress(source.position())
         except DeadRecordError as dead:
             raise UsageError(source.place(dead)) from None
         except MalformedRecordError as error:
             raise UsageError(source.place(error)) from None
-    if not rows:
+    if not times:
         msg = f"{path} holds no transactions"
         raise UsageError(msg)
-    return _columns(rows)
+    return LabelledTransactions(
+        np.array(names[0]),
+        np.array(names[1]),
+        np.array(names[2]),
+        np.array(amounts, dtype=np.int64),
+        np.array(times, dtype=np.int64),
+        np.array(frauds, dtype=bool),
+    )
 
 
 def _records(source: Source, plan: Plan) -> Iterator[tuple[bytes, bytes]]:
@@ -131,15 +146,3 @@ def _label(value: Any, column: str) -> bool:
         return _LABELS[str(value).lower()]
     except KeyError:
         raise MalformedRecordError(column, f"{value!r} is not 0, 1, true or false") from None
-
-
-def _columns(rows: list[tuple[Transaction, bool]]) -> LabelledTransactions:
-    transactions = [transaction for transaction, _ in rows]
-    return LabelledTransactions(
-        np.array([each.transaction_id for each in transactions]),
-        np.array([each.card_id for each in transactions]),
-        np.array([each.terminal_id or "" for each in transactions]),
-        np.array([each.minor for each in transactions], dtype=np.int64),
-        np.array([each.event_time_ms for each in transactions], dtype=np.int64),
-        np.array([label for _, label in rows], dtype=bool),
-    )
