@@ -53,7 +53,7 @@ class Stack:
         cache: Path | None = None,
         quick: bool = False,
     ) -> None:
-        self.home = home.expanduser().absolute()
+        self.home = home.resolve()  # however it was reached: servers are recognised by it
         self._heaps = {name: server.heap for name, server in SERVERS.items()} | dict(heaps or {})
         self._progress = progress or Quiet()
         self._quick = quick
@@ -240,7 +240,7 @@ class Stack:
             _heap_mib(name, self._heaps[name]) + SERVERS[name].overhead_mib for name in names
         )
         guards.require_memory(needed * guards.MIB, guards.available_memory())
-        guards.require_disk(self.home, _START_DISK, "local servers")
+        guards.require_disk(self.home, _START_DISK, "a start")
         java = find_java()
         self._progress.step(f"Java {java.version} ({java.found_in})")
         lock = read_lock()
