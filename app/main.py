@@ -12,7 +12,7 @@ def __getattr__(name: str) -> Any:
     import agents.scoring
     import agents.sink  # noqa: F401
 
-    import app.web  # noqa: F401
+    import app.web.register  # noqa: F401
     from app.faust_app import app
 
     globals()["app"] = app

@@ -54,8 +54,8 @@ def _flow(reading: Reading) -> Iterator[Metric]:
         outcomes.add_metric(labels, number)
     yield outcomes
     records = CounterMetricFamily(
-        "fraudstream_records",
-        "Records finished since this worker started, by stage.",
+        "fraudstream_messages",
+        "Messages finished since this worker started, by stage.",
         labels=["stage"],
     )
     for stage, number in sorted(reading.records.items()):
@@ -66,8 +66,8 @@ def _flow(reading: Reading) -> Iterator[Metric]:
 def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
     labels = ["stage", "partition"]
     done = CounterMetricFamily(
-        "fraudstream_partition_records",
-        "Records finished since the partition was assigned to this worker.",
+        "fraudstream_partition_messages",
+        "Messages finished since the partition was assigned to this worker.",
         labels=labels,
     )
     gauges: dict[str, tuple[str, Callable[[PartitionReading], int | None]]] = {
@@ -79,8 +79,8 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             "Blocks computed and not durable yet.",
             lambda reading: reading.blocks_in_flight,
         ),
-        "consumer_lag_records": (
-            "Records between the last finished one and the end of the partition.",
+        "consumer_lag_messages": (
+            "Messages between the last finished one and the end of the partition.",
             lambda reading: reading.lag,
         ),
     }
@@ -152,11 +152,6 @@ def _identity(reading: Reading) -> Iterator[Metric]:
         )
         model.add_metric(list(reading.model), 1)
         yield model
-    yield GaugeMetricFamily(
-        "fraudstream_start_time_seconds",
-        "When this worker started, seconds since the epoch.",
-        reading.started_at,
-    )
 
 
 def release() -> str:

@@ -56,7 +56,6 @@ class Reading:
         partitions: the source partitions that it holds.
         state_bytes: (table, partition) -> bytes on disk.
         kafka_answers: whether Kafka told the ends of the partitions just now.
-        assigned: whether this worker is a member of the group.
         reasons: why it is not ready, empty when it is.
         sink: rows written, and whether it waits.
         latency: append to row.
@@ -69,12 +68,16 @@ class Reading:
     partitions: list[PartitionReading] = field(default_factory=list)
     state_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
     kafka_answers: bool = False
-    assigned: bool = False
     reasons: list[str] = field(default_factory=list)
     sink: SinkStatus = field(default_factory=SinkStatus)
     latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
     started_at: float = 0.0
+
+    def lag(self, stage: str) -> int | None:
+        """Records that a stage still has to do in the partitions held here, None while unknown."""
+        lags = [one.lag for one in self.partitions if one.stage == stage]
+        return None if None in lags else sum(lag for lag in lags if lag is not None)
 
 
 class LogEnds:
@@ -101,15 +104,14 @@ class LogEnds:
         if self._task is None and wanted and not (fresh and wanted <= self._known.keys()):
             self._task = asyncio.create_task(_answer(self._ask(*wanted)))
             self._asked_at = time.monotonic()
-        if self._task is not None:
-            done, _ = await asyncio.wait({self._task}, timeout=_ENDS_TIMEOUT_SECONDS)
-            self._answered = bool(done)
-            if done and self._task is not None:
-                task, self._task = self._task, None
-                try:
-                    self._known.update(task.result())
-                except Exception:
-                    self._answered = False
+        task = self._task
+        if task is not None:
+            await asyncio.wait({task}, timeout=_ENDS_TIMEOUT_SECONDS)
+            self._answered = task.done() and not task.cancelled() and task.exception() is None
+            if self._answered:
+                self._known.update(task.result())
+            if task.done() and self._task is task:
+                self._task = None
         return {tp: self._known[tp] for tp in wanted if tp in self._known}, self._answered
 
 

@@ -1,0 +1,126 @@
+"""`fraudstream deadletters`: the records that were refused, and why. Reads Kafka; needs no worker."""
+
+import asyncio
+import json
+
+import click
+
+from app import formats
+from app.cli.counter import counter
+from app.settings import load_settings
+
+#: Bytes of a refused record that a list shows.
+_SHOWN_BYTES = 100
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+class _ListByDefault(click.Group):
+    """Without a subcommand, `list`: its options may follow the group's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_ListByDefault,
+    epilog="\b\nExamples:  fraudstream deadletters\n"
+    "           fraudstream deadletters --reason invalid_json --limit 5\n"
+    "           fraudstream deadletters show transactions/0/17",
+)
+def deadletters() -> None:
+    """Show the records that were refused, and why: `list` (the default) or `show`."""
+
+
+@deadletters.command("list")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Show the newest N; 0 shows the counts alone.",
+)
+@click.option("--reason", metavar="CODE", help="Only those with this reason, such as invalid_json.")
+@_json
+def list_(limit: int, reason: str | None, as_json: bool) -> None:
+    """List the newest refused records, then count all of them by reason."""
+    from app.tools.deadletters import list_dead_letters
+
+    settings = load_settings()
+    with counter("reading") as show:
+        listing = asyncio.run(
+            list_dead_letters(
+                settings, limit=limit, reason=reason, progress=lambda done, _total: show(done)
+            )
+        )
+    total = listing.counts.total()
+    if as_json:
+        report = {
+            "dead_letters": [letter.described() for letter in listing.newest],
+            "counts": dict(listing.counts.most_common()),
+            "total": total,
+        }
+        click.echo(json.dumps(report))
+        return
+    for letter in listing.newest:
+        click.echo(f"{formats.printable(letter.source)}  {formats.printable(letter.reason)}")
+        click.echo(f"    {formats.printable(letter.message)}")
+        click.echo(f"    {_beginning(letter.value)}")
+    if not total:
+        click.echo("no dead letters")
+        return
+    if listing.newest:
+        click.echo()
+    width = max(map(len, listing.counts))
+    for code, count in listing.counts.most_common():
+        click.echo(f"{formats.printable(code):<{width}}  {count:>10,}")
+    click.echo(
+        f"{len(listing.newest):,} of {total:,} shown; "
+        "`fraudstream deadletters show POSITION` prints one whole"
+    )
+
+
+@deadletters.command(
+    "show", epilog="\b\nExample:  fraudstream deadletters show transactions/0/17 --json"
+)
+@click.argument("position")
+@_json
+def show(position: str, as_json: bool) -> None:
+    """Print one refused record whole. POSITION: topic/partition/offset, as the list shows it."""
+    from app.tools.deadletters import find_dead_letter
+
+    settings = load_settings()
+    with counter("reading") as tell:
+        letter = asyncio.run(find_dead_letter(settings, position, lambda done, _total: tell(done)))
+    if as_json:
+        click.echo(json.dumps(letter.described()))
+        return
+    facts = {
+        "source": letter.source,
+        "reason": letter.reason,
+        "message": letter.message,
+        "refused": f"{formats.moment(letter.timestamp_ms)} UTC",
+        "key": _escaped(letter.key),
+    }
+    told = {"topic", "partition", "offset", "reason", "message", "key"}
+    facts |= {name: _escaped(raw) for name, raw in letter.headers if name not in told}
+    width = max(map(len, facts))
+    for name, text in facts.items():
+        click.echo(f"{formats.printable(name):<{width}}  {formats.printable(text)}")
+    size = len(letter.value or b"")
+    click.echo(f"{'value':<{width}}  {size:,} bytes, as they came:")
+    click.echo()
+    click.echo(_escaped(letter.value))
+
+
+def _beginning(value: bytes | None) -> str:
+    raw = value or b""
+    more = " ..." if len(raw) > _SHOWN_BYTES else ""
+    return _escaped(raw[:_SHOWN_BYTES]) + more
+
+
+def _escaped(raw: bytes | None) -> str:
+    if not raw:
+        return "(empty)"
+    return formats.printable(raw.decode(errors="backslashreplace"))

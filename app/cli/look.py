@@ -1,0 +1,169 @@
+"""`fraudstream card`, `terminal` and `transaction`: what is known of one of them."""
+
+import json
+from typing import Any
+
+import click
+
+from app import formats
+from app.cli.ask import ask
+from app.errors import NotFoundError
+from app.settings import load_settings
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_url = click.option(
+    "--url",
+    metavar="URL",
+    help="A worker's web address.  [default: the settings' port, then any worker of this home]",
+)
+
+
+@click.command(
+    epilog="\b\nExample:  fraudstream card c1017\n"
+    "          fraudstream card c1017 --json --url http://127.0.0.1:6067"
+)
+@click.argument("card_id")
+@_url
+@_json
+def card(card_id: str, url: str | None, as_json: bool) -> None:
+    """Show the state of a card: its windows and newest transactions.
+
+    Any running worker is asked; it finds the one that holds the card. The JSON is equal for equal
+    state, byte for byte: compare it before and after a rebuild.
+    """
+    _show_key("card", card_id, url, as_json)
+
+
+@click.command(epilog="\b\nExample:  fraudstream terminal t42")
+@click.argument("terminal_id")
+@_url
+@_json
+def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
+    """Show the state of a terminal: its windows and newest transactions.
+
+    Any running worker is asked; it finds the one that holds the terminal.
+    """
+    _show_key("terminal", terminal_id, url, as_json)
+
+
+@click.command(epilog="\b\nExample:  fraudstream transaction 7f3a-0001 --json")
+@click.argument("transaction_id")
+@_json
+def transaction(transaction_id: str, as_json: bool) -> None:
+    """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker."""
+    from app.adapters.predictions import find_transaction
+
+    settings = load_settings()
+    found = find_transaction(settings, transaction_id)
+    if found is None:
+        msg = f"no transaction {transaction_id!r}: none with this id has been scored and stored"
+        raise NotFoundError(msg)
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        return
+    _print_transaction(transaction_id, found, settings.minor_unit_digits, settings.currency)
+
+
+def _show_key(kind: str, identifier: str, url: str | None, as_json: bool) -> None:
+    body = ask(load_settings(), kind, identifier, url)
+    if as_json:
+        click.echo(body, nl=False)
+        return
+    _print_key(json.loads(body))
+
+
+def _print_key(state: dict[str, Any]) -> None:
+    kind, digits, currency = state["kind"], state["minor_unit_digits"], state["currency"]
+    late = f" ({state['late_entries']:,} late)" if state["late_entries"] else ""
+    _facts(
+        f"{kind} {formats.printable(state['id'])}",
+        {
+            "kept": f"{state['entries']:,} transactions{late}",
+            "newest": formats.moment(state["newest_event_time_ms"]),
+            "left until": formats.moment(state["floor_ms"]),
+            "exact": "yes" if state["exact"] else "no: some windows miss transactions that left",
+            "partition": f"{state['partition']}, last offset applied {state['last_offset']:,}",
+        },
+    )
+    if not state["entries"]:
+        return
+    averages = kind == "card"
+    table = _table(
+        ["window", "transactions", f"sum {currency}", *([f"average {currency}"] * averages)],
+        ["exact"],
+    )
+    for one in state["windows"]:
+        cells = [
+            one["window"],
+            f"{one['transactions']:,}",
+            formats.amount(one["amount_minor"], digits),
+        ]
+        if averages:
+            average = state["features"][f"card_avg_amount_{one['window']}"]
+            cells.append(formats.average(average, digits))
+        table.add_row(*cells, "yes" if one["exact"] else "no")
+    _print(table)
+    table = _table(["event time (UTC)", f"amount {currency}"], ["", "hash of its id"])
+    for entry in state["newest_entries"]:
+        table.add_row(
+            formats.moment(entry["event_time_ms"]),
+            formats.amount(entry["amount_minor"], digits),
+            "" if entry["counted"] else "late",
+            entry["transaction_hash"],
+        )
+    _print(table)
+
+
+def _print_transaction(
+    transaction_id: str, row: dict[str, Any], digits: int, currency: str
+) -> None:
+    verdict = "called fraud" if row["is_fraud"] else "not called fraud"
+    _facts(
+        f"transaction {formats.printable(transaction_id)}",
+        {
+            "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
+            "amount": formats.amount(row["amount_minor"], digits, currency),
+            "event time": f"{formats.moment(row['event_time_ms'])} UTC",
+            "card": formats.printable(row["card_id"]),
+            "terminal": formats.printable(row["terminal_id"] or "–"),
+            "flags": ", ".join(row["flags"]) or "none: in time, in order, exact",
+            "model": f"{row['model_version']} {row['model_hash']}",
+            "source": "/".join(
+                str(row[name]) for name in ("source_topic", "source_partition", "source_offset")
+            ),
+        },
+    )
+    for reason in row["reasons"]:
+        click.echo(f"  because {formats.printable(reason)}")
+    table = _table(["feature", "value"], [])
+    for name, value in row["features"].items():
+        table.add_row(name, formats.value(value))
+    _print(table)
+
+
+def _facts(title: str, facts: dict[str, str]) -> None:
+    click.echo(title)
+    width = max(map(len, facts))
+    for name, text in facts.items():
+        click.echo(f"  {name:<{width}}  {text}")
+
+
+def _table(numbers: list[str], texts: list[str]) -> Any:
+    """A table without lines: the first column names, further `numbers` align right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for index, name in enumerate(numbers):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+
+    Console(highlight=False, markup=False).print(Padding(table, (1, 0, 0, 2), expand=False))

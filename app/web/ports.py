@@ -1,0 +1,121 @@
+"""What the views ask of a worker, and how it is decided who answers for a key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.domain.features import Catalogue
+from app.domain.window_row import LoadRow
+from app.metrics.reading import Reading
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Here:
+    """This worker holds the key's partition.
+
+    Attributes:
+        partition: its number.
+        load: gives the stored bytes of a row key, None when there is none.
+    """
+
+    partition: int
+    load: LoadRow
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another worker holds it.
+
+    Attributes:
+        url: where that worker answers.
+    """
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Nobody:
+    """It cannot be read just now.
+
+    Attributes:
+        reason: one line for people.
+    """
+
+    reason: str
+
+
+Place = Here | Elsewhere | Nobody
+
+
+class Worker(Protocol):
+    """A running worker, as the views need it."""
+
+    @property
+    def settings(self) -> Settings:
+        """The deployment's settings."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Its features."""
+
+    @property
+    def url(self) -> str:
+        """Where this worker answers; names it."""
+
+    @property
+    def deployment(self) -> str:
+        """Name of the consumer group: workers of one deployment share it."""
+
+    def find(self, kind: str, key: bytes) -> Place:
+        """Who holds a card's or terminal's row."""
+
+    def owners(self) -> Mapping[str, Sequence[int]]:
+        """Partitions by the URL of the worker that holds them."""
+
+    def reasons(self) -> list[str]:
+        """Why this worker is not ready; empty when it is."""
+
+    async def reading(self) -> Reading:
+        """What it tells about itself."""
+
+    async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """A scored transaction from Cassandra, None when there is none.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+        """
+
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str]
+    ) -> tuple[int, str, bytes]:
+        """Status, content type and body of another worker's answer.
+
+        Raises:
+            UnavailableError: it does not answer.
+        """
+
+
+def holder(
+    partition: int, own_url: str, owners: Mapping[str, Sequence[int]], *, active: bool, ready: bool
+) -> str | Nobody | None:
+    """Who answers for a partition: another worker's URL, nobody, or None for this worker.
+
+    Args:
+        partition: the key's partition.
+        own_url: URL of this worker.
+        owners: partitions by URL, as the group's leader handed them out.
+        active: whether this worker was handed the partition.
+        ready: whether its table is recovered.
+    """
+    if active:
+        return None if ready else Nobody(f"partition {partition} is being recovered; try again")
+    for url, partitions in owners.items():
+        if partition in partitions:
+            if url.rstrip("/") == own_url.rstrip("/"):
+                return Nobody(
+                    f"several workers call themselves {own_url}: give each its own "
+                    "FRAUDSTREAM_ADVERTISED_HOST or FRAUDSTREAM_WEB_PORT"
+                )
+            return url.rstrip("/")
+    return Nobody(f"no worker holds partition {partition} yet; try again")

@@ -1,0 +1,94 @@
+"""What goes back over HTTP: JSON or a page, errors included."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
+from app.web.ids import JSON_SUFFIX
+from app.web.pages import render
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: Seconds after which asking again makes sense while partitions move or recover.
+RETRY_AFTER_SECONDS = 2
+_HEADERS = {
+    # nothing from elsewhere, no script at all: an id that breaks out of its place still cannot run
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # card ids stand in addresses
+    "Cache-Control": "no-store",
+    "Vary": "Accept",
+}
+
+
+def wants_json(request: web.Request) -> bool:
+    """By suffix (`/cards/ID.json`), or by an `Accept` that names JSON and not HTML."""
+    path = request.rel_url.raw_path
+    accept = request.headers.get("Accept", "")
+    return path.endswith(JSON_SUFFIX) or (
+        "application/json" in accept and "text/html" not in accept
+    )
+
+
+def json_reply(data: Any, status: int = 200) -> web.Response:
+    """Indented JSON with a newline at its end: people read it too."""
+    body = orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
+
+
+def page(template: str, status: int = 200, **context: Any) -> web.Response:
+    """An HTML page."""
+    return web.Response(
+        text=render(template, **context), status=status, content_type="text/html", charset="utf-8"
+    )
+
+
+def error_reply(request: web.Request, status: int, line: str) -> web.Response:
+    """One line that says what happened, as JSON or as a page."""
+    if wants_json(request):
+        response = json_reply({"error": line}, status)
+    else:
+        response = page("error.html", status, code=status, line=line)
+    if status == web.HTTPServiceUnavailable.status_code:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def status_of(error: FraudstreamError) -> int:
+    """The HTTP status of our own errors."""
+    if isinstance(error, NotFoundError):
+        return 404
+    if isinstance(error, UsageError):
+        return 400
+    return 503 if isinstance(error, UnavailableError) else 500
+
+
+@web.middleware
+async def present_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors become one line, never a traceback; every answer gets the headers of this module."""
+    response: web.StreamResponse
+    try:
+        response = await handler(request)
+    except FraudstreamError as error:
+        response = error_reply(request, status_of(error), str(error))
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        line = f"nothing at {request.path}" if error.status == 404 else error.reason
+        response = error_reply(request, error.status, line)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+    except Exception:
+        logger.exception("a web view failed: %s", request.path)
+        response = error_reply(request, 500, "this page failed; the worker's log says why")
+    for name, text in _HEADERS.items():
+        response.headers.setdefault(name, text)
+    return response

@@ -1,0 +1,269 @@
+"""One handler a page. What they know of the worker is `ports.Worker`."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.domain.features import Catalogue
+from app.domain.window_row import LoadRow, WindowRow, head_key
+from app.errors import NotFoundError, UnavailableError
+from app.formats import age
+from app.handlers.rows import row_rules
+from app.metrics.prometheus import WorkerMetrics, release
+from app.records import INPUT_FIELDS, OUTPUT_FIELDS
+from app.settings import format_duration
+from app.web import pages
+from app.web.ids import requested_id
+from app.web.ports import Elsewhere, Here, Worker
+from app.web.replies import json_reply, page, present_errors, wants_json
+from app.web.state import key_state
+
+WORKER = web.AppKey("worker", Worker)
+#: Set on a request that another worker sent on: it is not sent on again, or stale assignments would make
+#: two workers send it to and fro.
+ROUTED_HEADER = "X-Fraudstream-Routed"
+SERVED_BY_HEADER = "X-Fraudstream-Served-By"
+#: Lets a command see that the worker it found belongs to its own deployment.
+DEPLOYMENT_HEADER = "X-Fraudstream-Deployment"
+_FORWARDED_HEADERS = ("Accept", "Accept-Language", "User-Agent")
+_STYLE_SECONDS = 86_400
+#: The order in which people think of outcomes; any other comes behind.
+_OUTCOMES = ("enriched", "scored", "late", "duplicate", "dead", "moved", "replayed")
+
+
+def install(application: web.Application, worker: Worker) -> None:
+    """Put the views of a worker on a web application that has not started."""
+    metrics = WorkerMetrics()
+
+    async def prometheus(_request: web.Request) -> web.Response:
+        text = metrics.text(await worker.reading())
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @web.middleware
+    async def sign(request: web.Request, handler: Any) -> web.StreamResponse:
+        response: web.StreamResponse = await handler(request)
+        response.headers.setdefault(SERVED_BY_HEADER, worker.url)
+        response.headers[DEPLOYMENT_HEADER] = worker.deployment
+        return response
+
+    application[WORKER] = worker
+    application.middlewares.extend((sign, present_errors))
+    application.router.add_routes(
+        [
+            web.get("/", index),
+            web.get("/index.json", index),
+            *(
+                web.get(f"/{kind}s{rest}", handler)
+                for kind, handler in (
+                    ("card", card),
+                    ("terminal", terminal),
+                    ("transaction", transaction),
+                )
+                for rest in ("", r"/{id:[\s\S]*}")  # an id may hold a newline
+            ),
+            web.get("/metrics", prometheus),
+            web.get("/health/live", live),
+            web.get("/health/ready", ready),
+            web.get("/style.css", style_sheet),
+        ]
+    )
+
+
+async def card(request: web.Request) -> web.Response:
+    """`/cards/ID/`: the state of a card."""
+    return await _key_view(request, "card")
+
+
+async def terminal(request: web.Request) -> web.Response:
+    """`/terminals/ID/`: the state of a terminal."""
+    return await _key_view(request, "terminal")
+
+
+async def _key_view(request: web.Request, kind: str) -> web.Response:
+    worker = request.app[WORKER]
+    identifier = _requested_id(request, kind)
+    place = worker.find(kind, identifier.encode())
+    if isinstance(place, Elsewhere):
+        if ROUTED_HEADER in request.headers:
+            msg = f"this {kind} is moving from one worker to another; try again"
+            raise UnavailableError(msg)
+        return await _forward(request, worker, place.url)
+    if not isinstance(place, Here):
+        raise UnavailableError(place.reason)
+    state = read_key(kind, identifier, place.partition, place.load, worker)
+    if wants_json(request):
+        return json_reply(state)
+    return page("key.html", state=state)
+
+
+def read_key(
+    kind: str, identifier: str, partition: int, load: LoadRow, worker: Worker
+) -> dict[str, Any]:
+    """The state of a card or terminal, as `state.key_state` has it.
+
+    Raises:
+        NotFoundError: no record has named it.
+        RowFormatError: its row was written by another release.
+    """
+    key = identifier.encode()
+    if load(head_key(key)) is None:
+        msg = f"no {kind} {identifier!r}: no transaction has named it"
+        raise NotFoundError(msg)
+    settings = worker.settings
+    row = WindowRow.read(key, row_rules(settings), load)
+    return key_state(
+        kind,
+        identifier,
+        partition,
+        row,
+        worker.catalogue,
+        currency=settings.currency,
+        minor_unit_digits=settings.minor_unit_digits,
+    )
+
+
+async def _forward(request: web.Request, worker: Worker, url: str) -> web.Response:
+    headers = {
+        name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers
+    }
+    headers[ROUTED_HEADER] = worker.url
+    address = url + str(request.rel_url.raw_path_qs)
+    status, content_type, body = await worker.forward(address, request.method, headers)
+    return web.Response(
+        status=status,
+        body=body,
+        headers={"Content-Type": content_type, SERVED_BY_HEADER: url},
+    )
+
+
+async def transaction(request: web.Request) -> web.Response:
+    """`/transactions/ID/`: a scored transaction, from Cassandra."""
+    worker = request.app[WORKER]
+    identifier = _requested_id(request, "transaction")
+    found = await worker.transaction(identifier)
+    if found is None:
+        msg = f"no transaction {identifier!r}: none with this id has been scored and stored"
+        raise NotFoundError(msg)
+    if wants_json(request):
+        return json_reply(found)
+    settings = worker.settings
+    return page(
+        "transaction.html",
+        id=identifier,
+        row=found,
+        digits=settings.minor_unit_digits,
+        currency=settings.currency,
+        features=explained(found["features"], worker.catalogue),
+        others=further_fields(found),
+    )
+
+
+def explained(features: Mapping[str, float | None], catalogue: Catalogue) -> list[dict[str, Any]]:
+    """Stored features with what the catalogue says of them; of an older catalogue's, the name alone."""
+    known = {feature.name: feature for feature in catalogue.features}
+    return [
+        {
+            "name": name,
+            "value": value,
+            "unit": known[name].unit if name in known else "",
+            "formula": known[name].formula if name in known else "",
+        }
+        for name, value in features.items()
+    ]
+
+
+def further_fields(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The input's fields that have no place of their own on the page, as text."""
+    return [
+        (name, value if isinstance(value, str) else orjson.dumps(value).decode())
+        for name, value in row.items()
+        if name not in INPUT_FIELDS and name not in OUTPUT_FIELDS
+    ]
+
+
+def _requested_id(request: web.Request, kind: str) -> str:
+    return requested_id(kind, request.rel_url.raw_path, request.rel_url.raw_query_string)
+
+
+async def index(request: web.Request) -> web.Response:
+    """`/`: everything that this worker tells, and where to look further."""
+    worker = request.app[WORKER]
+    overview = await describe(worker)
+    if wants_json(request):
+        return json_reply(overview)
+    return page("index.html", now=pages.now_text(time.time()), **overview)
+
+
+async def describe(worker: Worker) -> dict[str, Any]:
+    """The index page as plain values."""
+    reading = await worker.reading()
+    settings, latency = worker.settings, reading.latency
+    held: dict[int, dict[str, Any]] = {}
+    for one in reading.partitions:
+        held.setdefault(one.partition, {"partition": one.partition, "stages": {}})
+        held[one.partition]["stages"][one.stage] = {
+            "records_done": one.records_done,
+            "lag": one.lag,
+            "blocks_waiting": one.blocks_waiting,
+            "blocks_in_flight": one.blocks_in_flight,
+        }
+    for (table, partition), size in reading.state_bytes.items():
+        if partition in held:
+            held[partition].setdefault("state_bytes", {})[table] = size
+    stages: dict[str, dict[str, Any]] = {
+        stage: {"records": records, "outcomes": {}, "lag": reading.lag(stage)}
+        for stage, records in reading.records.items()
+    }
+    for (stage, outcome), count in sorted(reading.outcomes.items(), key=_by_outcome):
+        stages[stage]["outcomes"][outcome] = count
+    return {
+        "worker": worker.url,
+        "deployment": worker.deployment,
+        "release": release(),
+        "up": age(reading.started_at, time.time()),
+        "ready": not reading.reasons,
+        "reasons": reading.reasons,
+        "kafka_answers": reading.kafka_answers,
+        "sink": {"rows": reading.sink.rows, "waiting": reading.sink.reason},
+        "model": None if reading.model is None else dict(zip(("version", "hash"), reading.model)),  # noqa: B905
+        "features": worker.catalogue.schema,
+        "windows": [format_duration(window) for window in settings.windows],
+        "currency": settings.currency,
+        "timezone": settings.timezone,
+        "latency_ms": {f"p{q}": latency.quantile(q / 100) for q in (50, 95, 99)},
+        "stages": stages,
+        "partitions": [held[partition] for partition in sorted(held)],
+        "workers": {url: sorted(partitions) for url, partitions in sorted(worker.owners().items())},
+    }
+
+
+def _by_outcome(item: tuple[tuple[str, str], int]) -> tuple[int, str]:
+    outcome = item[0][1]
+    return (_OUTCOMES.index(outcome) if outcome in _OUTCOMES else len(_OUTCOMES), outcome)
+
+
+async def live(_request: web.Request) -> web.Response:
+    """`/health/live`: the event loop runs, or nobody would answer."""
+    return json_reply({"status": "alive"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """`/health/ready`: 200 when this worker does its work, else 503 with the reasons."""
+    return readiness(request.app[WORKER].reasons())
+
+
+def readiness(reasons: list[str]) -> web.Response:
+    """The answer to a readiness probe."""
+    answer: Mapping[str, Any] = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+    return json_reply(answer, 503 if reasons else 200)
+
+
+async def style_sheet(_request: web.Request) -> web.Response:
+    """The style sheet; its address changes with it, so a browser may keep it."""
+    response = web.Response(text=pages.style(), content_type="text/css", charset="utf-8")
+    response.headers["Cache-Control"] = f"public, max-age={_STYLE_SECONDS}"
+    return response

@@ -1,0 +1,163 @@
+"""The views' questions answered from a running Faust app."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from faust.types import TP
+from yarl import URL
+
+from app.blocks.table import BlockTable
+from app.domain.features import Catalogue
+from app.errors import UnavailableError
+from app.faust_app import FraudApp, partition_of
+from app.metrics.reading import LogEnds, Reading, read_flow, read_state_bytes, source_partitions
+from app.metrics.recorders import append_to_row, sink_status
+from app.settings import Settings
+from app.web.ports import Elsewhere, Here, Nobody, Place, holder
+
+#: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
+_FORWARD_SECONDS = 5.0
+
+
+class FaustWorker:
+    """See `ports.Worker`.
+
+    Args:
+        app: the running app.
+        tables: the table of each kind of key: `card`, `terminal`.
+        model: (version, hash) of the model that scores what is new.
+    """
+
+    def __init__(
+        self, app: FraudApp, tables: Mapping[str, BlockTable], model: tuple[str, str] | None
+    ) -> None:
+        self.settings: Settings = app.settings
+        self.catalogue: Catalogue = app.catalogue
+        self.deployment = app.settings.topic_prefix + app.settings.app_id
+        self._app = app
+        self._tables = tables
+        self._model = model
+        self._partition_of = partition_of(app.settings.partitions)
+        self._started_at = time.time()
+        self._ends = LogEnds(self._ask_ends)
+        topics = app.fraud_topics
+        self._stages = {
+            topics.transactions.name: "cards",
+            topics.enriched.name: "scoring",
+            topics.predictions.name: "sink",
+        }
+
+    @property
+    def url(self) -> str:
+        """Where this worker answers."""
+        return str(self._app.conf.canonical_url).rstrip("/")
+
+    def find(self, kind: str, key: bytes) -> Place:
+        """Who holds a card's or terminal's row."""
+        table = self._tables[kind]
+        # the partitioner of producers; Faust's own routing would hash likewise, but fails until its
+        # producer has seen the changelog topic
+        partition = self._partition_of(key)
+        active = TP(table.changelog_topic.get_topic_name(), partition) in self._actives()
+        answer = holder(
+            partition, self.url, self.owners(), active=active, ready=self._is_ready(table)
+        )
+        if answer is None:
+            # only of partitions that are ours: reading opens the store, and takes its lock
+            return Here(partition, table.reader(partition).get)
+        return answer if isinstance(answer, Nobody) else Elsewhere(answer)
+
+    def owners(self) -> dict[str, Sequence[int]]:
+        """Partitions by the URL of the worker that holds them; both tables are handed out alike."""
+        table = self._tables["card"]
+        topic = table.changelog_topic.get_topic_name()
+        return {
+            url: topics.get(topic, ())
+            for url, topics in self._app.router.table_metadata(table.name).items()
+        }
+
+    def reasons(self) -> list[str]:
+        """Why this worker is not ready; empty when it is."""
+        app = self._app
+        if app.should_stop:
+            return ["this worker is stopping"]
+        if not app.consumer_generation_id:
+            return ["this worker has not joined the group yet"]
+        reasons = []
+        if app.rebalancing:
+            reasons.append("partitions are being handed out")
+        reasons += [
+            f"table {table.name} is being recovered"
+            for table in self._tables.values()
+            if not self._is_ready(table)
+        ]
+        if sink_status.reason is not None:
+            reasons.append(f"predictions wait for Cassandra: {sink_status.reason}")
+        return reasons
+
+    async def reading(self) -> Reading:
+        """What this worker tells about itself."""
+        app = self._app
+        held = source_partitions(app)
+        probe = TP(app.fraud_topics.transactions.name, 0)  # a spare worker asks Kafka too
+        ends, answered = await self._ends.read(held | {probe})
+        reading = read_flow(app, self._stages, ends)
+        reading.kafka_answers = answered
+        reading.reasons = self.reasons()
+        reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
+        reading.sink, reading.latency = sink_status, append_to_row
+        reading.model, reading.started_at = self._model, self._started_at
+        return reading
+
+    async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """A scored transaction from Cassandra, None when there is none."""
+        from app.adapters.predictions import find_transaction
+
+        found: Mapping[str, Any] | None = await asyncio.to_thread(
+            find_transaction, self.settings, transaction_id
+        )
+        return found
+
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str]
+    ) -> tuple[int, str, bytes]:
+        """Status, content type and body of another worker's answer."""
+        client = self._app.http_client
+        try:
+            async with client.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=_FORWARD_SECONDS),
+            ) as response:
+                content_type = response.headers.get("Content-Type", "application/octet-stream")
+                return response.status, content_type, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            origin = URL(url, encoded=True).origin()
+            msg = f"the worker at {origin} holds it and does not answer; try again"
+            raise UnavailableError(msg) from error
+
+    async def _ask_ends(self, *tps: TP) -> Mapping[TP, int]:
+        ends: Mapping[TP, int] = await self._app.consumer.highwaters(*tps)
+        return ends
+
+    def _actives(self) -> set[TP]:
+        actives: set[TP] = self._app.assignor.assigned_actives()
+        return actives
+
+    def _is_ready(self, table: BlockTable) -> bool:
+        generation = self._app.consumer_generation_id
+        return bool(generation) and table.ready_generation == generation
+
+    def _stores(self) -> list[tuple[str, int, Any]]:
+        actives = self._actives()
+        return [
+            (table.name, tp.partition, table.data.partition_path(tp.partition))
+            for table in self._tables.values()
+            for tp in sorted(actives)
+            if tp.topic == table.changelog_topic.get_topic_name()
+        ]
