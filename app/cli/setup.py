@@ -1,0 +1,42 @@
+"""`fraudstream migrate`: bring Cassandra's schema up to date."""
+
+import click
+import orjson
+
+from app.settings import load_settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the statements for a new keyspace; asks no server."
+)
+def migrate(as_json: bool, dry_run: bool) -> None:
+    r"""Create or update the keyspace and its tables in Cassandra; may be run again.
+
+    What is there already stays; the table's TTL and compaction follow the settings.
+
+    \b
+    Example:  fraudstream migrate
+              FRAUDSTREAM_PREDICTION_TTL=400d fraudstream migrate --json
+    """
+    from app.adapters import schema
+    from app.adapters.cassandra import connected
+
+    settings = load_settings()
+    if dry_run:
+        statements = list(schema.dry_run(settings))
+        click.echo(
+            orjson.dumps({"statements": statements}).decode() if as_json else "\n".join(statements)
+        )
+        return
+    with connected(settings) as session:
+        report = schema.migrate(session, settings, say=lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(orjson.dumps(report.as_dict()).decode())
+        return
+    count = len(report.applied) + len(report.present)
+    click.echo(f"keyspace {report.keyspace}: {count} migrations, {len(report.applied)} applied now")
+    if report.unknown:
+        numbers = ", ".join(f"{number:03d}" for number in report.unknown)
+        click.echo(f"warning: migrations {numbers} are of a newer release", err=True)
