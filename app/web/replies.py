@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
+from app.errors import FraudstreamError, NotFoundError, SchemaError, UnavailableError, UsageError
 from app.web.ids import JSON_SUFFIX
 from app.web.pages import render
 
@@ -68,7 +68,8 @@ def status_of(error: FraudstreamError) -> int:
         return 404
     if isinstance(error, UsageError):
         return 400
-    return 503 if isinstance(error, UnavailableError) else 500
+    # a missing table is mended by a command, and asking again then works
+    return 503 if isinstance(error, (UnavailableError, SchemaError)) else 500
 
 
 @web.middleware

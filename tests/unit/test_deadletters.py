@@ -1,0 +1,78 @@
+"""A dead letter from its Kafka record, and what `fraudstream deadletters` accepts."""
+
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from app.cli import run
+from app.cli.deadletters import deadletters
+from app.domain.transaction import DeadRecordError
+from app.errors import UsageError
+from app.records import dead_letter
+from app.tools.deadletters import DeadLetter, partition_in
+
+
+def kafka_record(value: bytes | None, key: bytes | None = b"c1") -> SimpleNamespace:
+    source = SimpleNamespace(offset=17, timestamp=0, key=key, value=value, headers=[])
+    dead = DeadRecordError("negative_amount", "amount is negative")
+    key_, value_, headers = dead_letter("transactions", 2, source, dead)
+    return SimpleNamespace(
+        key=key_, value=value_, headers=headers, timestamp=1_000, partition=2, offset=5
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "base64"),
+    [(b'{"a":1}', '{"a":1}', "eyJhIjoxfQ=="), (b"\xff", None, "/w=="), (b"", "", ""), (None,) * 3],
+)
+def test_a_dead_letter_keeps_every_byte(
+    value: bytes | None, text: str | None, base64: str | None
+) -> None:
+    letter = DeadLetter.of(kafka_record(value))
+    assert (letter.source, letter.position) == ("transactions/2/17", (2, 5))
+    described = letter.described()
+    assert (described["reason"], described["message"]) == ("negative_amount", "amount is negative")
+    assert (described["key"], described["value"], described["value_base64"]) == ("c1", text, base64)
+
+
+def test_a_foreign_record_is_unknown() -> None:
+    record = SimpleNamespace(
+        key=None, value=b"x", headers=[("reason", b"\xff")], timestamp=0, partition=0, offset=0
+    )
+    letter = DeadLetter.of(record)
+    assert (letter.source, letter.reason, letter.message) == ("unknown", "\\xff", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "partition"), [("transactions/2/17", 2), ("a/b/0/1", 0), ("my.topic/11/0", 11)]
+)
+def test_positions(source: str, partition: int) -> None:
+    assert partition_in(source) == partition
+
+
+@pytest.mark.parametrize(
+    "source", ["", "transactions", "transactions/0", "/0/1", "t/x/1", "t/1/-1"]
+)
+def test_what_is_no_position(source: str) -> None:
+    with pytest.raises(UsageError, match="write topic/partition/offset"):
+        partition_in(source)
+
+
+def test_list_is_the_default() -> None:
+    runner = CliRunner()
+    by_name = runner.invoke(deadletters, ["list", "--limit", "x"])
+    by_default = runner.invoke(deadletters, ["--limit", "x"])
+    assert by_name.exit_code == by_default.exit_code == 2
+    assert by_name.output == by_default.output
+    assert "list" in runner.invoke(deadletters, ["--help"]).output
+
+
+def test_no_kafka_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_BROKER", "127.0.0.1:1")
+    monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "127.0.0.1:1")
+    assert run(["deadletters"]) == 3
+    assert capsys.readouterr().err.startswith("fraudstream: no Kafka at 127.0.0.1:1: run ")
+    assert run(["deadletters", "show", "nonsense"]) == 2

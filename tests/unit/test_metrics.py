@@ -1,0 +1,257 @@
+"""Latency recorder, sink status, lag, and the names of every metric."""
+
+import asyncio
+import random
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.metrics.prometheus import WorkerMetrics
+from app.metrics.reading import (
+    LogEnds,
+    PartitionReading,
+    Reading,
+    read_flow,
+    read_state_bytes,
+    source_partitions,
+)
+from app.metrics.recorders import LATENCY_BOUNDS_MS, Latency, SinkStatus
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_quantiles_are_near_the_true_ones() -> None:
+    seeded = random.Random(1)
+    values = [seeded.lognormvariate(3, 1.2) for _ in range(20_000)]
+    latency = Latency(Clock())
+    for start in range(0, len(values), 100):
+        latency.observe_many(values[start : start + 100])
+    for q in (0.5, 0.9, 0.99):
+        true = sorted(values)[int(q * len(values))]
+        assert latency.quantile(q) == pytest.approx(true, rel=0.1)
+    assert sum(latency.counts()) == len(values)
+    assert latency.total_ms == pytest.approx(sum(values))
+
+
+def test_quantiles_forget_and_counts_do_not() -> None:
+    clock = Clock()
+    latency = Latency(clock)
+    latency.observe_many([10_000.0] * 100)
+    clock.now += 60
+    latency.observe_many([5.0] * 100)
+    median = latency.quantile(0.9)
+    assert median is not None
+    assert median > 5_000  # the last period still counts
+    clock.now += 60
+    latency.observe_many([5.0])
+    newest = latency.quantile(0.99)
+    assert newest is not None
+    assert newest < 10
+    clock.now += 10_000
+    assert latency.quantile(0.5) is None
+    assert sum(latency.counts()) == 201
+
+
+@pytest.mark.parametrize("value", [-5.0, 0.0, 0.3])
+def test_what_took_no_time(value: float) -> None:
+    latency = Latency()
+    latency.observe_many([value])
+    assert latency.quantile(0.5) == LATENCY_BOUNDS_MS[0]
+
+
+def test_what_took_for_ever() -> None:
+    latency = Latency()
+    latency.observe_many([1e12])
+    assert latency.quantile(0.5) == LATENCY_BOUNDS_MS[-1]
+    assert latency.counts()[-1] == 1
+
+
+def test_an_empty_block_is_nothing() -> None:
+    latency = Latency()
+    latency.observe_many([])
+    assert latency.quantile(0.99) is None
+
+
+def test_the_sink_waits_until_it_writes() -> None:
+    sink = SinkStatus()
+    sink.waiting("no Cassandra at x")
+    assert (sink.reason, sink.failures) == ("no Cassandra at x", 1)
+    sink.written(20)
+    assert (sink.reason, sink.rows, sink.failures) == (None, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("done", "end", "lag"),
+    [(10, 17, 7), (17, 17, 0), (18, 17, 0), (None, 17, None), (5, None, None)],
+)
+def test_lag(done: int | None, end: int | None, lag: int | None) -> None:
+    assert PartitionReading("cards", 0, 0, 0, 0, done, end).lag == lag
+
+
+def test_lag_of_a_stage_is_known_when_that_of_each_partition_is() -> None:
+    known = PartitionReading("cards", 0, 0, 0, 0, 10, 17)
+    unknown = PartitionReading("scoring", 0, 0, 0, 0, 10, None)
+    reading = Reading(partitions=[known, known, unknown])
+    assert (reading.lag("cards"), reading.lag("scoring"), reading.lag("sink")) == (14, None, 0)
+
+
+class Partition(SimpleNamespace):
+    topic: str
+    partition: int
+
+    def __hash__(self) -> int:
+        return hash((self.topic, self.partition))
+
+    def __lt__(self, other: Any) -> bool:
+        return (self.topic, self.partition) < (other.topic, other.partition)
+
+
+def app_with(tps: list[Partition], partitions: dict[int, Any]) -> Any:
+    """What `read_flow` reads of an app."""
+    pipeline = SimpleNamespace(
+        records_done=30, handler=SimpleNamespace(counts={"dead": 2}), partitions=partitions
+    )
+    return SimpleNamespace(
+        pipelines={"tx": pipeline},
+        assignor=SimpleNamespace(assigned_actives=lambda: set(tps)),
+        consumer=SimpleNamespace(_committed_offset={tps[0]: 40}, block_start=dict.fromkeys(tps, 3)),
+    )
+
+
+def test_reading_the_flow() -> None:
+    tps = [Partition(topic="tx", partition=0), Partition(topic="tx", partition=1)]
+    changelog = Partition(topic="changelog", partition=0)
+    busy = SimpleNamespace(records_done=9, waiting=1, in_flight=2, next_offset=60)
+    app = app_with([*tps, changelog], {0: busy})
+    assert source_partitions(app) == set(tps)
+    reading = read_flow(app, {"tx": "cards"}, {tps[0]: 100, tps[1]: 5})
+    assert reading.outcomes == {("cards", "dead"): 2}
+    assert reading.records == {"cards": 30}
+    first, second = reading.partitions
+    # with blocks in flight only what is committed is known to be done
+    assert (first.done, first.lag, first.blocks_waiting, first.blocks_in_flight) == (40, 60, 1, 2)
+    # a partition without a block yet starts where it starts
+    assert (second.done, second.lag) == (3, 2)
+    busy.in_flight = 0
+    assert read_flow(app, {}, {tps[0]: 100}).partitions[0].lag == 40
+
+
+def test_sizes_of_folders(tmp_path: Any) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.sst").write_bytes(b"12345")
+    (tmp_path / "a" / "sub").mkdir()
+    tables = [("cards", 0, tmp_path / "a"), ("cards", 1, tmp_path / "missing")]
+    assert read_state_bytes(tables) == {("cards", 0): 5, ("cards", 1): 0}
+
+
+async def test_ends_are_asked_for_once_however_many_ask() -> None:
+    asked: list[tuple] = []
+    answer = asyncio.Event()
+
+    async def ask(*tps: str) -> dict[str, int]:
+        asked.append(tps)
+        await answer.wait()
+        return dict.fromkeys(tps, 7)
+
+    ends = LogEnds(ask)
+    both = asyncio.gather(ends.read(["a"]), ends.read(["a"]))
+    await asyncio.sleep(0.01)
+    answer.set()
+    assert await both == [({"a": 7}, True)] * 2
+    assert await ends.read(["a"]) == ({"a": 7}, True)
+    assert asked == [("a",)]
+
+
+async def test_ends_that_kafka_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.metrics.reading._ENDS_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr("app.metrics.reading._ENDS_MAX_AGE_SECONDS", 0.0)
+    up = asyncio.Event()
+
+    async def ask(*tps: str) -> dict[str, int]:
+        await up.wait()
+        return dict.fromkeys(tps, 7)
+
+    ends = LogEnds(ask)
+    assert await ends.read(["a"]) == ({}, False)
+    assert await ends.read(["a"]) == ({}, False)  # the first question is still open: no second one
+    up.set()
+    assert await ends.read(["a"]) == ({"a": 7}, True)
+
+    async def fail(*_: str) -> dict[str, int]:
+        raise OSError
+
+    assert await LogEnds(fail).read(["a"]) == ({}, False)
+
+
+def full_reading() -> Reading:
+    sink, latency = SinkStatus(), Latency()
+    sink.written(3)
+    latency.observe_many([1.0, 20.0, 300.0])
+    return Reading(
+        outcomes={("cards", "dead"): 3},
+        records={"cards": 6},
+        partitions=[
+            PartitionReading("cards", 0, 6, 1, 2, 10, 17),
+            PartitionReading("cards", 1, 6, 0, 0, 10, None),
+        ],
+        state_bytes={("cards", 0): 2048},
+        kafka_answers=True,
+        reasons=["not yet"],
+        sink=sink,
+        latency=latency,
+        model=('odd"\\name\n', "ab"),
+    )
+
+
+def test_the_exposition_parses_and_follows_the_conventions() -> None:
+    text = WorkerMetrics().text(full_reading()).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    ours = {name: f for name, f in families.items() if name.startswith("fraudstream_")}
+    assert len(ours) >= 14
+    for name, family in ours.items():
+        assert family.documentation, name
+        assert re.fullmatch(r"[a-z_]+", name)
+        if family.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in family.samples), name
+    values = {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in ours.values()
+        for sample in family.samples
+    }
+    assert values["fraudstream_outcomes_total", "dead", "cards"] == 3
+    assert values["fraudstream_consumer_lag_messages", "0", "cards"] == 7
+    assert ("fraudstream_consumer_lag_messages", "1", "cards") not in values  # unknown, not 0
+    assert values["fraudstream_sink_rows_total",] == 3
+    assert values["fraudstream_ready",] == 0
+    assert values["fraudstream_append_to_row_seconds_count",] == 3
+    assert values["fraudstream_append_to_row_seconds_sum",] == pytest.approx(0.321)
+    assert "process_resident_memory_bytes" in families
+
+
+def test_the_buckets_rise_and_hold_everything() -> None:
+    text = WorkerMetrics().text(full_reading()).decode()
+    (family,) = [
+        family
+        for family in text_string_to_metric_families(text)
+        if family.name == "fraudstream_append_to_row_seconds"
+    ]
+    buckets = [s for s in family.samples if s.name.endswith("_bucket")]
+    bounds = [float(sample.labels["le"]) for sample in buckets]
+    counts = [sample.value for sample in buckets]
+    assert bounds == sorted(set(bounds))
+    assert counts == sorted(counts)
+    assert (bounds[-1], counts[-1]) == (float("inf"), 3)
+    assert dict(zip(bounds, counts, strict=True))[0.001] == 1  # a bound belongs to its bucket
+
+
+def test_a_worker_that_has_just_started_has_metrics() -> None:
+    assert b"fraudstream_build_info" in WorkerMetrics().text(Reading())

@@ -1,0 +1,105 @@
+"""A worker for tests of the web views: rows in a dictionary, no Faust, no servers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import strategies as st
+from yarl import URL
+
+from app.domain.features import Catalogue
+from app.domain.window_row import WindowRow
+from app.handlers.rows import row_rules
+from app.metrics.reading import PartitionReading, Reading
+from app.records import MAX_ID_BYTES
+from app.settings import Settings
+from app.web.ports import Here, Place
+from app.web.views import install
+from tests.builders import T0
+
+HOUR = 3_600_000
+#: Any id that a card, terminal or transaction may have.
+IDS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=MAX_ID_BYTES
+).filter(lambda text: len(text.encode()) <= MAX_ID_BYTES)
+
+
+class DictWorker:
+    """See `app.web.ports.Worker`. Tests change its attributes.
+
+    Attributes:
+        place: answers `find` when it is set.
+        answers: what `forward` gets, by URL; asked: what it was asked for.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:6066", **settings: Any) -> None:
+        self.settings = Settings(_env_file=None, **settings)  # type: ignore[call-arg]
+        self.catalogue = Catalogue(
+            self.settings.windows, self.settings.minor_unit_digits, self.settings.timezone
+        )
+        self.url = url
+        self.deployment = "fraudstream"
+        self.store: dict[bytes, bytes] = {}
+        self.place: Place | None = None
+        self.not_ready: list[str] = []
+        self.transactions: dict[str, Mapping[str, Any]] = {}
+        self.answers: dict[str, tuple[int, str, bytes]] = {}
+        self.asked: list[tuple[str, str, Mapping[str, str]]] = []
+        self.now = Reading(
+            outcomes={("cards", "enriched"): 5, ("cards", "dead"): 1},
+            records={"cards": 6, "scoring": 2},
+            partitions=[PartitionReading("cards", 0, 6, 1, 2, 10, 17)],
+            state_bytes={("cards", 0): 2048},
+            kafka_answers=True,
+            model=("default@1", "abcd"),
+        )
+
+    def add(self, identifier: str, times: Sequence[int], *, minor: int = 1000) -> WindowRow:
+        """A row with transactions at `times`, milliseconds after T0."""
+        row = WindowRow(identifier.encode(), row_rules(self.settings), self.store.get)
+        for offset, at in enumerate(times):
+            row.insert(T0 + at, minor, counted=True, id8=offset.to_bytes(8, "big"))
+            row.last_offset = offset
+        self.keep(row)
+        return row
+
+    def keep(self, row: WindowRow) -> None:
+        """Store a row."""
+        for key, raw in row.encode():
+            if raw is not None:
+                self.store[key] = raw
+
+    def find(self, kind: str, key: bytes) -> Place:
+        return self.place or Here(1, self.store.get)
+
+    def owners(self) -> Mapping[str, Sequence[int]]:
+        return {self.url: [0, 1], "http://127.0.0.1:6067": [2, 3]}
+
+    def reasons(self) -> list[str]:
+        return self.not_ready
+
+    async def reading(self) -> Reading:
+        self.now.reasons = self.not_ready
+        return self.now
+
+    async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
+        return self.transactions.get(transaction_id)
+
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str]
+    ) -> tuple[int, str, bytes]:
+        self.asked.append((url, method, headers))
+        return self.answers[url]
+
+
+def client_of(worker: DictWorker) -> TestClient:
+    """A client of the worker's views, for `async with`."""
+    application = web.Application()
+    install(application, worker)
+    return TestClient(TestServer(application))
+
+
+def raw(path: str) -> URL:
+    """A path that no client library tidies up."""
+    return URL(path, encoded=True)
