@@ -8,11 +8,8 @@ def __getattr__(name: str) -> Any:
     """`app`, made on first use: commands that need no worker never build one."""
     if name != "app":
         raise AttributeError(name)
-    import agents.cards
-    import agents.scoring
-    import agents.sink  # noqa: F401
-
-    import app.web.register  # noqa: F401
+    from agents import cards, scoring, sink  # noqa: F401
+    from app import web  # noqa: F401
     from app.faust_app import app
 
     globals()["app"] = app
