@@ -1,5 +1,6 @@
 """Numbers, moments and foreign text as people read them, on pages and in terminals."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,6 +66,14 @@ def value(feature: float | None) -> str:
     if feature is None:
         return "–"
     return f"{feature:,.0f}" if float(feature).is_integer() else f"{feature:,.6g}"
+
+
+def in_order(
+    features: Mapping[str, float | None], names: Sequence[str]
+) -> list[tuple[str, float | None]]:
+    """Features in the order of `names`, any others behind by name."""
+    order = {name: index for index, name in enumerate(names)}
+    return sorted(features.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
 
 
 def age(since: float, now: float) -> str:

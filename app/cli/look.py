@@ -1,14 +1,16 @@
 """`fraudstream card`, `terminal` and `transaction`: what is known of one of them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from app import formats
 from app.cli.ask import ask
+from app.domain.features import Catalogue
 from app.errors import NotFoundError
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _url = click.option(
@@ -63,7 +65,7 @@ def transaction(transaction_id: str, as_json: bool) -> None:
 
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
-    _print_transaction(transaction_id, found, settings.minor_unit_digits, settings.currency)
+    _print_transaction(found, settings)
 
 
 def _show_key(kind: str, identifier: str, url: str | None, as_json: bool) -> None:
@@ -116,30 +118,33 @@ def _print_key(state: dict[str, Any]) -> None:
     _print(table)
 
 
-def _print_transaction(
-    transaction_id: str, row: dict[str, Any], digits: int, currency: str
-) -> None:
+def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
+    digits, zone = settings.minor_unit_digits, settings.timezone
     verdict = "called fraud" if row["is_fraud"] else "not called fraud"
-    _facts(
-        f"transaction {formats.printable(transaction_id)}",
-        {
-            "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
-            "amount": formats.amount(row["amount_minor"], digits, currency),
-            "event time": f"{formats.moment(row['event_time_ms'])} UTC",
-            "card": formats.printable(row["card_id"]),
-            "terminal": formats.printable(row["terminal_id"] or "–"),
-            "flags": ", ".join(row["flags"]) or "none: in time, in order, exact",
-            "model": f"{row['model_version']} {row['model_hash']}",
-            "source": "/".join(
-                str(row[name]) for name in ("source_topic", "source_partition", "source_offset")
-            ),
-        },
-    )
+    facts = {
+        "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
+        "amount": formats.amount(row["amount_minor"], digits, settings.currency),
+        "event time": f"{formats.moment(row['event_time_ms'])} UTC",
+        "card": formats.printable(row["card_id"]),
+        "terminal": formats.printable(row["terminal_id"] or "–"),
+        "flags": ", ".join(row["flags"]) or "none: in time, in order, exact",
+        "model": f"{row['model_version']} {row['model_hash']}",
+        "source": "/".join(
+            str(row[name]) for name in ("source_topic", "source_partition", "source_offset")
+        ),
+    }
+    facts |= {
+        formats.printable(name): formats.printable(json.dumps(value, ensure_ascii=False))
+        for name, value in (row.get("extra") or {}).items()
+    }
+    _facts(f"transaction {formats.printable(row['transaction_id'])}", facts)
     for reason in row["reasons"]:
         click.echo(f"  because {formats.printable(reason)}")
-    table = _table(["feature", "value"], [])
-    for name, value in row["features"].items():
-        table.add_row(name, formats.value(value))
+    table = _table(["feature", "value"], ["unit"])
+    catalogue = Catalogue(settings.windows, digits, zone)
+    units = {feature.name: feature.unit for feature in catalogue.features}
+    for name, value in formats.in_order(row["features"], catalogue.names):
+        table.add_row(name, formats.value(value), units.get(name, ""))
     _print(table)
 
 

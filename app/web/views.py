@@ -11,10 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app.domain.features import Catalogue
 from app.domain.window_row import LoadRow, WindowRow, head_key
 from app.errors import NotFoundError, UnavailableError
-from app.formats import age
+from app.formats import age, in_order
 from app.handlers.rows import row_rules
 from app.metrics.prometheus import WorkerMetrics, release
-from app.records import INPUT_FIELDS, OUTPUT_FIELDS
 from app.settings import format_duration
 from app.web import pages
 from app.web.ids import requested_id
@@ -172,16 +171,15 @@ def explained(features: Mapping[str, float | None], catalogue: Catalogue) -> lis
             "unit": known[name].unit if name in known else "",
             "formula": known[name].formula if name in known else "",
         }
-        for name, value in features.items()
+        for name, value in in_order(features, catalogue.names)
     ]
 
 
 def further_fields(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The input's fields that have no place of their own on the page, as text."""
+    """What the input said beyond our fields, as text."""
     return [
         (name, value if isinstance(value, str) else orjson.dumps(value).decode())
-        for name, value in row.items()
-        if name not in INPUT_FIELDS and name not in OUTPUT_FIELDS
+        for name, value in (row.get("extra") or {}).items()
     ]
 
 

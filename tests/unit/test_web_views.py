@@ -46,7 +46,7 @@ def prediction(**fields: Any) -> dict[str, Any]:
         "source_offset": 7,
         "received_at": T0 + 1,
         "scored_at": T0 + 2,
-        "merchant": {"name": "<Acme>"},
+        "extra": {"merchant": {"name": "<Acme>"}, "note": "plain"},
         **fields,
     }
 
@@ -226,6 +226,8 @@ async def test_a_transaction_as_json_and_as_a_page() -> None:
         {"anomaly_score": 0.25},
         {"features": {}},
         {"features": {"amount": None}},
+        {"extra": {}},
+        {"extra": None},
         {"event_time_ms": 253_402_300_799_999},
     ],
 )

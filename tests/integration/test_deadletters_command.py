@@ -1,0 +1,96 @@
+"""`fraudstream deadletters` against a real topic, without a worker."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from app.adapters.kafka import client_kwargs, ensure_topics
+from app.domain.transaction import DeadRecordError
+from app.records import dead_letter
+from app.settings import Settings
+from app.topics import Topics
+from tests.builders import T0
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+
+def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", "deadletters", *arguments],
+        env=environ_of(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def fill(settings: Settings, count: int) -> None:
+    """`count` dead letters in all partitions; every fifth is sent twice, as a replay does."""
+    await ensure_topics(settings, Topics(settings).all)
+    topic = Topics(settings).dead_letters.name
+    producer = AIOKafkaProducer(**client_kwargs(settings))
+    await producer.start()
+    try:
+        for number in range(count):
+            partition = number % settings.partitions
+            reason = "invalid_json" if number % 3 else "negative_amount"
+            value = b"\x1b[31m" + b"\xff" * number
+            record = SimpleNamespace(offset=number, timestamp=0, key=b"c1", value=value, headers=[])
+            dead = DeadRecordError(reason, f"number {number}")
+            key, value_, headers = dead_letter("tx", partition, record, dead)
+            for _ in range(1 if number % 5 else 2):
+                await producer.send_and_wait(
+                    topic,
+                    value_,
+                    key=key,
+                    headers=headers,
+                    partition=partition,
+                    timestamp_ms=T0 + number,
+                )
+    finally:
+        await producer.stop()
+
+
+def test_dead_letters(settings: Settings) -> None:
+    missing = command(settings)
+    assert missing.returncode == 5, missing
+    assert missing.stderr.splitlines() == [
+        f"fraudstream: Kafka lacks the topic {Topics(settings).dead_letters.name}: "
+        "run `fraudstream topics`"
+    ]
+    asyncio.run(fill(settings, 0))
+    assert command(settings).stdout == "no dead letters\n"
+
+    asyncio.run(fill(settings, 60))
+    listed = command(settings, "--json", "--limit", "7")
+    report = json.loads(listed.stdout)
+    assert listed.stderr == ""
+    assert report["total"] == 60
+    assert report["counts"] == {"invalid_json": 40, "negative_amount": 20}
+    assert [letter["message"] for letter in report["dead_letters"]] == [
+        f"number {number}" for number in range(53, 60)
+    ]
+    report = json.loads(command(settings, "--json", "--reason", "negative_amount").stdout)
+    assert [letter["message"] for letter in report["dead_letters"]] == [
+        f"number {number}" for number in range(0, 60, 3)
+    ]
+    assert report["total"] == 60
+
+    text = command(settings, "list", "--limit", "1").stdout
+    assert "\x1b" not in text
+    assert text.splitlines()[0] == f"tx/{59 % settings.partitions}/59  invalid_json"
+    assert "1 of 60 shown" in text
+
+    whole = command(settings, "show", "tx/3/7", "--json")
+    assert json.loads(whole.stdout)["message"] == "number 7"
+    assert "12 bytes" in command(settings, "show", "tx/3/7").stdout
+    unknown = command(settings, "show", "tx/2/7")
+    assert unknown.returncode == 4
+    assert unknown.stderr.count("\n") == 1
