@@ -7,6 +7,9 @@ from typing import Any
 from app.blocks.rows import RECORD_OVERHEAD_BYTES, Row
 from app.errors import StateError
 
+#: For so long a broker knows a producer at least (producer.id.expiration.ms is a day).
+_KNOWN_SECONDS = 3600.0
+
 #: key, value, headers
 OutRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 #: Outputs of a block: records by destination, in order.
@@ -35,22 +38,43 @@ def _fill(producer: Any, records: Iterable[OutRecord], limit_bytes: int) -> Iter
         yield builder
 
 
-async def send_outputs(producer: Any, outputs: Outputs, limit_bytes: int) -> Awaitable[Any]:
-    """Hand outputs to the producer, each destination in order.
+class OutputSender:
+    """Hands outputs to the producer so that each destination gets them in order, or no further ones.
+
+    A broker refuses what follows a refused batch of an idempotent producer, by its sequence number. But
+    it takes any number from a producer that it does not know (yet, or any more): were the first batch
+    refused, the second would leave a gap that the next stage takes for a replay. So the first batch
+    for a destination is acknowledged before the next one is handed over.
 
     Args:
-        producer: a started aiokafka producer.
-        outputs: records by (topic, partition).
         limit_bytes: largest batch.
-
-    Returns:
-        Resolves once every batch is acknowledged; fails if one cannot be.
     """
-    futures = []
-    for (topic, partition), records in outputs.items():
-        for batch in _fill(producer, records, limit_bytes):
-            futures.append(await producer.send_batch(batch, topic, partition=partition))
-    return asyncio.gather(*futures)
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._known_until: dict[tuple[str, int], float] = {}
+
+    async def send(self, producer: Any, outputs: Outputs) -> Awaitable[Any]:
+        """Hand the outputs of one block over.
+
+        Args:
+            producer: a started, idempotent aiokafka producer, always the same one.
+            outputs: records by (topic, partition).
+
+        Returns:
+            Resolves once every batch is acknowledged; fails if one cannot be.
+        """
+        futures = []
+        time = asyncio.get_running_loop().time
+        for destination, records in outputs.items():
+            topic, partition = destination
+            for batch in _fill(producer, records, self._limit_bytes):
+                future = await producer.send_batch(batch, topic, partition=partition)
+                if self._known_until.get(destination, 0.0) < time():
+                    await future
+                self._known_until[destination] = time() + _KNOWN_SECONDS
+                futures.append(future)
+        return asyncio.gather(*futures)
 
 
 async def append_rows(producer: Any, topic: str, partition: int, rows: list[Row]) -> int:

@@ -5,8 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from faust.types import TP
+
 from app.blocks.app import BlockApp
-from app.blocks.batches import send_outputs
+from app.blocks.batches import OutputSender
 from app.blocks.halt import halt
 from app.blocks.partition import Block, Handler, Partition
 from app.blocks.rows import Row
@@ -54,9 +56,11 @@ class Pipeline:
         self.records_done = 0
         self._depth = depth
         self._batch_bytes = batch_bytes
+        self._sender = OutputSender(batch_bytes)
         self._deliver = deliver
         self._on_start = on_start
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._resets = 0
         app.pipelines[self.topic] = self
 
     async def process(self, event: Any) -> None:
@@ -76,19 +80,31 @@ class Pipeline:
                 self.abandon(block)
                 return
         partition.offer(block)
-        if partition.waiting > self._depth:
-            self.app.consumer.congested.add(message.tp)
 
-    async def _open(self, number: int, tp: Any) -> Partition | None:
+    def congested(self) -> set[TP]:
+        """Partitions that have enough blocks waiting: they are not fetched for now.
+
+        Asked anew before each fetch: a remembered answer would have to be taken back wherever blocks are
+        done or given up, and a partition for which that is forgotten once stands still for ever.
+        """
+        return {
+            TP(self.topic, number)
+            for number, partition in self.partitions.items()
+            if partition.waiting > self._depth
+        }
+
+    async def _open(self, number: int, tp: TP) -> Partition | None:
         start = self.app.consumer.block_start[tp]
-        generation = self.app.consumer_generation_id
+        before = (self._resets, self.app.consumer_generation_id)
         if self._on_start is not None:
             try:
                 await self._on_start(number, start)
             except Exception as error:
-                halt(f"{self.topic}/{number}", error)
-            if generation != self.app.consumer_generation_id:
-                return None
+                if before == (self._resets, self.app.consumer_generation_id):
+                    halt(f"{self.topic}/{number}", error)
+                logger.info("%s/%s was given up while it started: %r", self.topic, number, error)
+            if before != (self._resets, self.app.consumer_generation_id):
+                return None  # what it read is not the state of whoever has the partition now
         partition = self.partitions[number] = Partition(
             number,
             self,
@@ -116,6 +132,7 @@ class Pipeline:
 
     def reset(self) -> None:
         """Partitions are revoked or the worker stops: everything in flight is void."""
+        self._resets += 1
         for number, partition in self.partitions.items():
             partition.close()
             self._tasks[number].cancel()
@@ -128,7 +145,7 @@ class Pipeline:
         """Hand outputs over, in order; the result resolves once all are durable."""
         if self._deliver is not None:
             return await self._deliver(partition, outputs)
-        return await send_outputs(self.app.producer._producer, outputs, self._batch_bytes)
+        return await self._sender.send(self.app.producer._producer, outputs)
 
     async def append(self, partition: int, rows: list[Row]) -> int:
         """Append rows to the table's changelog."""
@@ -146,12 +163,9 @@ class Pipeline:
         return self.table.load(partition, key)
 
     def finish(self, block: Block) -> None:
-        """Acknowledge a block, and fetch its partition again if it had been congested."""
+        """Acknowledge a block."""
         self.records_done += len(block.records)
         self.app.consumer.finish(block.token)
-        partition = self.partitions.get(block.token.partition)
-        if partition is not None and partition.waiting <= self._depth:
-            self.app.consumer.congested.discard(block.token.tp)
 
     def abandon(self, block: Block) -> None:
         """Give a block up; it is not committed."""
@@ -159,11 +173,8 @@ class Pipeline:
 
     async def refetch(self, partition: int, offset: int) -> None:
         """Seek the source partition back."""
-        from faust.types import TP
-
         tp = TP(self.topic, partition)
         logger.info("%s/%s: fetching again from offset %s", self.topic, partition, offset)
-        self.app.consumer.congested.discard(tp)
         await self.app.consumer.seek(tp, offset)
 
     def is_current(self, block: Block) -> bool:

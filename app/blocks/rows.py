@@ -21,12 +21,17 @@ def row_offset(raw: bytes) -> int:
 
 
 def supersedes(candidate: bytes, current: bytes | None) -> bool:
-    """Whether a row from the changelog replaces the one that is there.
+    """Whether a row from the changelog replaces the one that is there, or is the same.
 
     The highest offset wins, not the last one written: a worker that was stopped and continued after its
-    partitions moved may still append an older row. Equal offsets carry equal rows.
+    partitions moved may still append an older row. Of different rows of one offset (two workers that
+    pinned a model) the first wins: whoever wrote the second found a foreign record before it, and stopped.
     """
-    return current is None or row_offset(candidate) >= row_offset(current)
+    return (
+        current is None
+        or row_offset(candidate) > row_offset(current)
+        or candidate == current
+    )
 
 
 def chunk_groups(groups: list[RowGroup], limit_bytes: int) -> list[list[Row]]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import rocksdict
 from faust.tables.table import Table
 from faust.types import TP
@@ -16,6 +17,8 @@ from app.errors import ForeignWriterError
 
 logger = logging.getLogger(__name__)
 
+#: Which rows await healing: in the store only (see `BlockTable._stale_keys`).
+_STALE_KEY = b"\0stale"
 _READ_ONLY = "rows of a block table are written by its pipeline only"
 
 
@@ -113,7 +116,10 @@ class BlockTable(Table):
             ForeignWriterError: another worker wrote this partition's changelog.
         """
         base = await self.append(partition, rows)
-        if base != self.changelog_next[partition]:
+        expected = self.changelog_next.get(partition)
+        if expected is None:
+            return  # given up while the rows were on their way: whoever has it now recovers them
+        if base != expected:
             msg = (
                 f"changelog of {self.name}/{partition} continued at {base}: another worker wrote it"
             )
@@ -135,7 +141,7 @@ class BlockTable(Table):
             partition = event.message.partition
             rows, last = pending.get(partition, ({}, -1))
             database = self._database(partition)
-            stale = self._stale.setdefault(partition, set())
+            stale = self._stale_keys(partition)
             for record in event.value:
                 key, raw = record.key, record.value
                 current = rows[key] if key in rows else database.get(key)
@@ -147,7 +153,29 @@ class BlockTable(Table):
             pending[partition] = (rows, max(last, event.message.offset))
         for partition, (rows, last) in pending.items():
             persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
-            self.store(partition, rows.items(), max(last, -1 if persisted is None else persisted))
+            self.store(
+                partition,
+                [*rows.items(), self._stale_row(partition)],
+                max(last, -1 if persisted is None else persisted),
+            )
+
+    def _stale_keys(self, partition: int) -> set[bytes]:
+        """Keys whose newest row an older one follows in the changelog, until they are healed.
+
+        They are stored, in a row that never goes to the changelog: a worker that is killed between
+        recovery and healing, or follows as a standby, would not read those records again.
+        """
+        stale = self._stale.get(partition)
+        if stale is None:
+            raw = self.load(partition, _STALE_KEY)
+            keys = msgspec.msgpack.decode(raw[8:], type=set[bytes]) if raw else set()
+            stale = self._stale[partition] = keys
+        return stale
+
+    def _stale_row(self, partition: int) -> Row:
+        keys = self._stale[partition]
+        # eight bytes in front, as every row has
+        return _STALE_KEY, bytes(8) + msgspec.msgpack.encode(sorted(keys)) if keys else None
 
     async def on_rebalance(
         self, assigned: Any, revoked: Any, newly_assigned: Any, generation_id: int = 0
@@ -164,10 +192,13 @@ class BlockTable(Table):
         try:
             generation = self._pending_generation
             await super().on_recovery_completed(active_tps, standby_tps)
-            ends = await self.app.consumer.highwaters(*active_tps) if active_tps else {}
+            first = await self.app.consumer.earliest_offsets(*active_tps) if active_tps else {}
             for tp in active_tps:
                 persisted = self.data.persisted_offset(tp)
-                self.changelog_next[tp.partition] = ends[tp] if persisted is None else persisted + 1
+                # nothing persisted: nothing was read, so nothing may stand before our first record
+                self.changelog_next[tp.partition] = (
+                    first[tp] if persisted is None else persisted + 1
+                )
                 await self._heal(tp.partition)
             if generation == self._pending_generation:
                 self.ready_generation = generation
@@ -176,13 +207,17 @@ class BlockTable(Table):
 
     async def _heal(self, partition: int) -> None:
         """Append again the rows that an older one follows in the changelog: compaction would keep that one."""
-        keys = sorted(self._stale.pop(partition, ()))
+        keys = sorted(self._stale_keys(partition))
         if not keys:
             return
         logger.warning("%s/%s: healing %s rows of a zombie", self.name, partition, len(keys))
         groups = [[(key, self.load(partition, key))] for key in keys]
         for chunk in chunk_groups(groups, self._batch_bytes):
             await self.write(partition, chunk)
+        self._stale[partition].clear()
+        if partition in self.changelog_next:
+            persisted = self.changelog_next[partition] - 1
+            self.store(partition, [self._stale_row(partition)], persisted)
 
     def highest_offset(self, partition: int) -> int:
         """Highest `last_offset` of the stored rows, -1 without rows: for guards, reads everything."""

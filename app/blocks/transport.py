@@ -47,13 +47,11 @@ class BlockConsumer(driver.Consumer):
 
     Attributes:
         block_start: where each block source starts after a rebalance.
-        congested: block sources that have enough blocks waiting; not fetched for now.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.block_start: dict[TP, int] = {}
-        self.congested: set[TP] = set()
         self._held: set[TP] = set()
         self._read_offset = _ReadOffsets(self.app.block_sources)
 
@@ -93,7 +91,9 @@ class BlockConsumer(driver.Consumer):
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        active = self._get_active_partitions() - self.congested
+        active = set(self._get_active_partitions())  # Faust's own set: never change it
+        for pipeline in self.app.pipelines.values():
+            active -= pipeline.congested()
         if active:
             return await self._getmany(active_partitions=active, timeout=timeout), active
         await self.sleep(_IDLE_SLEEP_SECONDS)  # Faust sleeps a whole second here
@@ -121,7 +121,6 @@ class BlockConsumer(driver.Consumer):
         # a drained queue would re-activate a partition while its table recovers
         self._buffered_partitions.clear()
         self.block_start.clear()
-        self.congested.clear()
         self._held.clear()
         await super().on_partitions_revoked(revoked)
 
