@@ -10,7 +10,8 @@ from app.blocks.pipeline import Pipeline
 from app.domain.card_stage import CardStage
 from app.faust_app import app, batch_bytes, partition_of, source
 from app.handlers.cards import CardsHandler
-from app.handlers.rows import Position, row_rules, state_settings
+from app.handlers.rows import row_rules, state_settings
+from app.handlers.start import check_state
 from app.records import RecordRules
 from tables.cards import cards as table
 
@@ -19,13 +20,10 @@ _partition_of = lru_cache(maxsize=1 << 16)(partition_of(settings.partitions))
 transactions = source(app, topics.transactions.name)
 
 
-async def check_position(partition: int, _start: int) -> None:
+async def check_position(partition: int, start: int) -> None:
     """Refuse a state that does not fit the topic or the settings."""
     tp = TP(topics.transactions.name, partition)
-    ends = await app.consumer.highwaters(tp)
-    shape = state_settings(settings)
-    position = Position.read(table.reader(partition), shape)
-    position.check(f"{tp.topic}/{partition}", shape, ends[tp])
+    await check_state(app.consumer, table, tp, start, state_settings(settings))
 
 
 pipeline = Pipeline(

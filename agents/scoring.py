@@ -9,8 +9,9 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.pipeline import Pipeline
 from app.domain.terminal_stage import TerminalStage
 from app.faust_app import app, batch_bytes, source
-from app.handlers.rows import PINS_KEY, Pins, Position, row_rules, state_settings
+from app.handlers.rows import row_rules, state_settings
 from app.handlers.scoring import ScoringHandler
+from app.handlers.start import check_state, pin_model
 from models.holder import ModelHolder, registry_of
 from tables.terminals import terminals as table
 
@@ -20,16 +21,11 @@ champion = models.named(settings.model)
 enriched = source(app, topics.enriched.name)
 
 
-async def pin_model(partition: int, _start: int) -> None:
+async def check_and_pin(partition: int, start: int) -> None:
     """Check the state, then write down from where on the present model scores, before it does."""
     tp = TP(topics.enriched.name, partition)
-    ends = await app.consumer.highwaters(tp)
-    shape = state_settings(settings)
-    state = table.reader(partition)
-    Position.read(state, shape).check(f"{tp.topic}/{partition}", shape, ends[tp])
-    pins = Pins.read(state.get(PINS_KEY))
-    if pins.pin(ends[tp], champion.hash):
-        await table.write(partition, [pins.encode()])
+    end = await check_state(app.consumer, table, tp, start, state_settings(settings))
+    await pin_model(table, partition, end, champion.hash)
 
 
 pipeline = Pipeline(
@@ -48,7 +44,7 @@ pipeline = Pipeline(
     table=table,
     depth=settings.blocks_in_flight,
     batch_bytes=batch_bytes(settings),
-    on_start=pin_model,
+    on_start=check_and_pin,
 )
 
 

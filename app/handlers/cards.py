@@ -89,7 +89,10 @@ class CardsHandler:
             else:
                 block.moved(record, outcome, forward=self._forward_moved)
         self.counts += block.counts
-        position = Position(records[-1].offset, self._settings)
+        position = Position.read(state, self._settings)
+        # a replay starts below it; a position that fell would look like a zombie's to recovery
+        position.last_offset = max(position.last_offset, records[-1].offset)
+        position.settings = self._settings
         return Computed(block.outputs(), [*rows.groups(), [position.encode()]])
 
 

@@ -133,13 +133,17 @@ class Position:
         body = msgspec.msgpack.encode((self.settings, self.seen))
         return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
 
-    def check(self, where: str, settings: str, log_end: int) -> None:
+    def check(
+        self, where: str, settings: str, *, log_end: int, log_start: int, start: int
+    ) -> None:
         """Refuse to go on with a state that does not fit the source topic or the settings.
 
         Args:
             where: topic and partition, for the error.
             settings: `state_settings` of this start.
             log_end: offset after the last record of the source partition.
+            log_start: offset of its first record.
+            start: offset at which it will be read: the committed one, or the first.
 
         Raises:
             StateError: it does not fit; the text says what differs and what to do.
@@ -148,6 +152,16 @@ class Position:
             msg = (
                 f"the state has seen offset {self.last_offset} of {where}, which ends at {log_end}: the "
                 "topic was deleted and made anew; start with another FRAUDSTREAM_APP_ID, or wipe"
+            )
+            raise StateError(msg)
+        # The state is always ahead of the commit. It is behind when the changelog was deleted, and in a
+        # worker that was stopped between recovery and here while others took over: its features, and
+        # the outputs that it would send before its first changelog record is refused, would be wrong.
+        if start > max(self.last_offset + 1, log_start):
+            msg = (
+                f"{where} was read up to {start}, its state only knows it up to {self.last_offset}: start "
+                "again; if that does not help, its changelog was deleted: start with another "
+                "FRAUDSTREAM_APP_ID to build the state anew from the log"
             )
             raise StateError(msg)
         if self.last_offset >= 0 and self.settings != settings:
@@ -168,12 +182,13 @@ class Pins:
 
     Args:
         pins: (first offset, model hash), rising.
-        as_of: end of the source partition when they were last changed; never falls.
+        changes: how often they were changed: stands where other rows have their offset, so that of two
+            workers that changed the same pins the first one wins.
     """
 
-    def __init__(self, pins: list[tuple[int, str]], as_of: int = -1) -> None:
+    def __init__(self, pins: list[tuple[int, str]], changes: int = 0) -> None:
         self.pins = pins
-        self.as_of = as_of
+        self.changes = changes
 
     @classmethod
     def read(cls, raw: bytes | None) -> "Pins":
@@ -184,7 +199,7 @@ class Pins:
 
     def encode(self) -> Row:
         """The reserved row."""
-        return PINS_KEY, self.as_of.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
+        return PINS_KEY, self.changes.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
 
     def pin(self, log_end: int, model_hash: str) -> bool:
         """Let a model score whatever comes after the present end of the source partition.
@@ -201,7 +216,7 @@ class Pins:
             self.pins.append((log_end if self.pins else 0, model_hash))
         if self.pins == before:
             return False
-        self.as_of = log_end
+        self.changes += 1
         return True
 
     def model_at(self, offset: int) -> str:

@@ -1,0 +1,59 @@
+"""What is checked and written down before the first block of a partition."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from faust.types import TP
+
+from app.handlers.rows import PINS_KEY, Pins, Position
+
+
+class Offsets(Protocol):
+    """Where logs begin and end (Faust's consumer fits)."""
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Offset after the last record."""
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """Offset of the first record."""
+
+
+async def check_state(offsets: Offsets, table: Any, tp: TP, start: int, settings: str) -> int:
+    """Refuse a state that does not fit the source topic, the committed offset or the settings.
+
+    Args:
+        offsets: where logs begin and end.
+        table: the stage's table.
+        tp: the source partition.
+        start: offset at which it will be read.
+        settings: `state_settings` of this start.
+
+    Returns:
+        The end of the source partition.
+
+    Raises:
+        StateError: it does not fit.
+    """
+    ends = await offsets.highwaters(tp)
+    first = await offsets.earliest_offsets(tp)
+    where = f"{tp.topic}/{tp.partition}"
+    position = Position.read(table.reader(tp.partition), settings)
+    position.check(where, settings, log_end=ends[tp], log_start=first[tp], start=start)
+    return ends[tp]
+
+
+async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -> None:
+    """Write down from where on the present model scores, before it does.
+
+    Args:
+        table: the terminal stage's table.
+        partition: partition of the source and of the table.
+        log_end: end of the source partition.
+        model_hash: the present model.
+
+    Raises:
+        ForeignWriterError: another worker wrote the changelog.
+    """
+    pins = Pins.read(table.reader(partition).get(PINS_KEY))
+    if pins.pin(log_end, model_hash):
+        await table.write(partition, [pins.encode()])
