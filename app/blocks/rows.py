@@ -27,11 +27,7 @@ def supersedes(candidate: bytes, current: bytes | None) -> bool:
     partitions moved may still append an older row. Of different rows of one offset (two workers that
     pinned a model) the first wins: whoever wrote the second found a foreign record before it, and stopped.
     """
-    return (
-        current is None
-        or row_offset(candidate) > row_offset(current)
-        or candidate == current
-    )
+    return current is None or row_offset(candidate) > row_offset(current) or candidate == current
 
 
 def chunk_groups(groups: list[RowGroup], limit_bytes: int) -> list[list[Row]]:

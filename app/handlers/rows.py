@@ -133,9 +133,7 @@ class Position:
         body = msgspec.msgpack.encode((self.settings, self.seen))
         return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
 
-    def check(
-        self, where: str, settings: str, *, log_end: int, log_start: int, start: int
-    ) -> None:
+    def check(self, where: str, settings: str, *, log_end: int, log_start: int, start: int) -> None:
         """Refuse to go on with a state that does not fit the source topic or the settings.
 
         Args:
