@@ -1,0 +1,55 @@
+"""A bar for work that is counted, on standard error; nothing when that is not a terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Show(Protocol):
+    """Called now and then with the work done."""
+
+    def __call__(self, count: int, position: int | None = None) -> None:
+        """`count` records are done; the bar stands at `position`, or at `count` without one."""
+
+
+def _nothing(count: int, position: int | None = None) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def counter(text: str, total: int | None = None) -> Iterator[Show]:
+    """Show progress while the context lasts.
+
+    Args:
+        text: what is being done, such as `sending`.
+        total: where the bar ends; None: unknown.
+
+    Yields:
+        What to call.
+    """
+    if not sys.stderr.isatty():
+        yield _nothing
+        return
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn(text),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    began = time.monotonic()
+    with Progress(*columns, Remaining(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=total, note="")
+
+        def show(count: int, position: int | None = None) -> None:
+            rate = count / max(time.monotonic() - began, 1e-3)
+            done = count if position is None else position
+            bar.update(task, completed=done, note=f"{count:,} ({rate:,.0f}/s)")
+
+        yield show

@@ -1,0 +1,225 @@
+"""`fraudstream produce`: a file of transactions into Kafka."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from app.cli.counter import counter
+from app.errors import UsageError
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.tools.produce import ProduceReport
+    from app.tools.producing.reading import Reading
+
+_POSITIVE_FLOAT = click.FloatRange(min=0, min_open=True)
+_RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream produce transactions.csv.gz\n"
+    "           fraudstream produce transactions.jsonl --rate 500\n"
+    "           fraudstream produce handbook.csv.gz --assume-zone UTC --map transaction_id=TRANSACTION_ID \\\n"
+    "             card_id=CUSTOMER_ID terminal_id=TERMINAL_ID amount=TX_AMOUNT event_time=TX_DATETIME"
+)
+@click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Take a field from this column; repeat it, or let more pairs follow.",
+)
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
+@click.option(
+    "--only-known",
+    is_flag=True,
+    help="Leave out every column that the input record does not define.",
+)
+@click.option(
+    "--assume-zone",
+    metavar="ZONE",
+    help="Time zone of event times that name none, such as UTC.  [default: refuse them]",
+)
+@click.option(
+    "--run",
+    metavar="NAME",
+    help="Prefix of transaction ids, so that a further run is not a repetition.",
+)
+@click.option(
+    "--rate",
+    type=_POSITIVE_FLOAT,
+    help="Records a second, whatever the stream does.  [default: as fast as it goes]",
+)
+@click.option(
+    "--speed",
+    type=_POSITIVE_FLOAT,
+    metavar="TIMES",
+    help="Follow event time, so many times as fast: 60 sends an hour in a minute.",
+)
+@click.option(
+    "--stamp/--no-stamp",
+    default=None,
+    help="Header `due`: when a record was to be sent, epoch ms.  [default: with --rate and --speed]",
+)
+@click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Leave out the first N records.",
+)
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Send at most N records.")
+@click.option(
+    "--skip-bad", is_flag=True, help="Count malformed lines instead of ending at the first."
+)
+@click.option(
+    "--raw", is_flag=True, help="Send JSON lines byte for byte, also what is no transaction."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def produce(**options: Any) -> None:
+    """Send a file of transactions to the topic `transactions`.
+
+    FILE is .csv, .jsonl (both also .gz) or .parquet. The fields are transaction_id, card_id,
+    amount, event_time, and optionally terminal_id and currency; further columns are passed on.
+    Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, TX_FRAUD_SCENARIO) never are.
+    The Kafka key is the card_id.
+    """
+    path, mapping = _words(options["words"], options["mapping"])
+    _check(options, mapping)
+    zone = _zone(options["assume_zone"])
+    settings = load_settings()
+
+    from app.tools.producing.reading import open_reading
+
+    with open_reading(
+        path,
+        raw=options["raw"],
+        mapping=mapping,
+        drop=options["drop"],
+        only_known=options["only_known"],
+        run=options["run"] or "",
+        zone=zone,
+        skip=options["skip"],
+        limit=options["limit"],
+        skip_bad=options["skip_bad"],
+        largest=settings.max_message_bytes,
+    ) as reading:
+        report = _send(reading, settings, options)
+        if reading.bad and not report.records:
+            msg = f"nothing of {path} could be sent: all {reading.bad:,} are malformed; {reading.first_bad}"
+            raise UsageError(msg)
+    summary = {
+        "file": str(path),
+        **report.as_dict(),
+        "malformed": reading.bad,
+        "first_malformed": reading.first_bad,
+        "left_out": reading.left_out,
+    }
+    click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
+
+
+def _send(reading: "Reading", settings: Settings, options: dict[str, Any]) -> "ProduceReport":
+    from app.tools import produce as tool
+
+    rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
+    sent = 0
+    with tool.quiet_client(), counter("sending", options["limit"] or reading.size) as show:
+
+        def progress(count: int) -> None:
+            nonlocal sent
+            sent = count
+            show(count, count if options["limit"] else reading.position())
+
+        try:
+            if speed:
+                items = tool.spread(reading.timed(), speed)
+                return asyncio.run(
+                    tool.produce_on_schedule(
+                        items, settings=settings, stamp=stamp is not False, on_progress=progress
+                    )
+                )
+            return asyncio.run(
+                tool.produce(
+                    reading.pairs(), settings=settings, rate=rate, stamp=stamp, on_progress=progress
+                )
+            )
+        except UsageError as error:
+            if not sent:
+                raise
+            msg = f"{error} ({sent:,} records before it are sent)"
+            raise UsageError(msg) from error
+
+
+def _words(words: tuple[str, ...], mapped: tuple[str, ...]) -> tuple[Path, dict[str, str]]:
+    """The file, and field -> column of all pairs, whether behind --map or behind each other."""
+    pairs = list(mapped)
+    files: list[str] = []
+    for word in words:
+        field = word.partition("=")[0]
+        loose = "=" in word and field.isidentifier() and not Path(word).exists()
+        (pairs if loose else files).append(word)
+    if len(files) != 1:
+        given = ", ".join(files) if files else "none"
+        msg = f"one FILE at a time; given: {given}"
+        raise UsageError(msg)
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, column = pair.partition("=")
+        if not (field and equals and column):
+            msg = f"--map {pair}: write FIELD=COLUMN, such as card_id=CUSTOMER_ID"
+            raise UsageError(msg)
+        if field in mapping:
+            msg = f"--map names {field} twice: {mapping[field]} and {column}"
+            raise UsageError(msg)
+        mapping[field] = column
+    return Path(files[0]), mapping
+
+
+def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
+    if options["rate"] and options["speed"]:
+        msg = "give --rate or --speed, not both"
+        raise UsageError(msg)
+    run = options["run"]
+    if run is not None and not _RUN.fullmatch(run):
+        msg = f"--run {run!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
+        raise UsageError(msg)
+    if options["raw"]:
+        changing = ("drop", "only_known", "assume_zone", "run", "speed")
+        names = [f"--{name.replace('_', '-')}" for name in changing if options[name]]
+        if mapping:
+            names.append("--map")
+        if names:
+            msg = f"--raw sends lines as they are; it does not go with {', '.join(names)}"
+            raise UsageError(msg)
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        msg = f"--assume-zone {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
+        raise UsageError(msg) from None
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    parts = [
+        f"{summary['records']:,} records ({summary['bytes'] / 1e6:,.1f} MB) to {summary['topic']} in "
+        f"{summary['seconds']:.1f} s, {summary['rate']:,.0f}/s"
+    ]
+    if summary["behind_ms"] >= 1000:
+        parts.append(f"up to {summary['behind_ms'] / 1000:.1f} s behind the schedule")
+    if summary["malformed"]:
+        parts.append(
+            f"{summary['malformed']:,} malformed left out, the first: {summary['first_malformed']}"
+        )
+    if summary["left_out"]:
+        parts.append(f"columns left out: {', '.join(summary['left_out'])}")
+    return "; ".join(parts)

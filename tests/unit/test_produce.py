@@ -1,0 +1,408 @@
+"""Files into records: every format, foreign columns, and one clear line for each mistake."""
+
+import gzip
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import count
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.cli import run as run_command
+from app.cli.produce import _words
+from app.errors import UsageError
+from app.records import RecordRules, parse_transaction
+from app.tools.produce import spread
+from app.tools.producing.columns import make_plan
+from app.tools.producing.reading import open_reading
+from app.tools.producing.records import Converter, raw_key
+from app.tools.producing.sources import open_source
+from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
+from app.tools.simulation.files import SUFFIXES, write_deliveries
+
+NOW_MS = 1_760_000_000_000
+UTC_ZONE = ZoneInfo("UTC")
+RULES = RecordRules("EUR", 2, 0)
+
+HANDBOOK = """\
+TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_FRAUD,TX_FRAUD_SCENARIO
+0,2018-04-01 00:00:31,596,3156,57.16,0,0
+1,2018-04-01 00:02:10,4961,3412,81.51,0,0
+2,2018-04-01 00:07:56,2,1365,146.00,1,1
+"""
+HANDBOOK_MAP = {
+    "transaction_id": "TRANSACTION_ID",
+    "card_id": "CUSTOMER_ID",
+    "terminal_id": "TERMINAL_ID",
+    "amount": "TX_AMOUNT",
+    "event_time": "TX_DATETIME",
+}
+GOOD = {
+    "transaction_id": "t1",
+    "card_id": "c1",
+    "amount": 12.5,
+    "event_time": "2024-05-01T12:00:00Z",
+}
+
+
+def file(tmp_path: Path, content: str | bytes, name: str = "t.jsonl") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def jsonl(tmp_path: Path, *records: dict) -> Path:
+    return file(tmp_path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read(path: Path, **options: object) -> list[tuple[bytes | None, bytes]]:
+    with open_reading(path, **options) as reading:  # type: ignore[arg-type]
+        return list(reading.pairs())
+
+
+def values(path: Path, **options: object) -> list[dict]:
+    return [json.loads(value) for _key, value in read(path, **options)]
+
+
+def fault(path: Path, **options: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        read(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(path), path.name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_our_own_files_come_back_as_they_were_without_labels(tmp_path, suffix):
+    made = simulate(
+        SimulationConfig(cards=40, terminals=60, count=300, without_terminal=0.2), now_ms=NOW_MS
+    )
+    path = tmp_path / f"t{suffix}"
+    write_deliveries(path, deliver(made))
+    with open_reading(path) as reading:
+        pairs = list(reading.pairs())
+        assert reading.position() == reading.size
+    assert pairs == list(made.pairs())
+    assert reading.left_out == ["is_fraud", "fraud_kind"]
+
+
+def test_the_handbooks_file_is_read_by_naming_its_columns(tmp_path):
+    path = file(tmp_path, gzip.compress(HANDBOOK.encode()), "t.csv.gz")
+    pairs = read(path, mapping=HANDBOOK_MAP, zone=UTC_ZONE)
+    assert pairs[0] == (
+        b"596",
+        b'{"transaction_id":"0","event_time":"2018-04-01T00:00:31Z","card_id":"596",'
+        b'"terminal_id":"3156","amount":57.16}',
+    )
+    assert pairs[2][1].endswith(b'"amount":146.00}')  # the very digits
+    for key, value in pairs:
+        parse_transaction(value, key, NOW_MS, RULES)
+
+
+def test_times_without_zone_take_the_one_that_is_assumed_or_are_refused(tmp_path):
+    path = file(tmp_path, HANDBOOK, "t.csv")
+    paris = values(path, mapping=HANDBOOK_MAP, zone=ZoneInfo("Europe/Paris"))
+    assert paris[0]["event_time"] == "2018-04-01T00:00:31+02:00"
+    assert fault(path, mapping=HANDBOOK_MAP) == (
+        "t.csv, line 2, column TX_DATETIME: '2018-04-01 00:00:31' has no time zone: "
+        "add --assume-zone UTC, or the zone it is in"
+    )
+
+
+def test_a_zone_is_only_assumed_where_there_is_none(tmp_path):
+    path = jsonl(tmp_path, {**GOOD, "event_time": "2024-05-01T12:00:00+05:00"})
+    assert values(path, zone=UTC_ZONE)[0]["event_time"] == "2024-05-01T12:00:00+05:00"
+
+
+def test_columns_that_do_not_exist_are_named_with_those_that_do(tmp_path):
+    path = file(tmp_path, "a,b,c\n1,2,3\n", "t.csv")
+    assert fault(path) == (
+        "t.csv has no column for transaction_id, card_id, amount, event_time: give "
+        "--map transaction_id=COLUMN --map card_id=COLUMN --map amount=COLUMN "
+        "--map event_time=COLUMN; its columns are a, b, c"
+    )
+    assert fault(path, mapping={"card_id": "CARD"}) == (
+        "--map card_id=CARD: t.csv has no column CARD; its columns are a, b, c"
+    )
+    assert fault(path, drop=["d"]) == "--drop d: t.csv has no column d; its columns are a, b, c"
+    assert "has no field card; did you mean card_id?" in fault(path, mapping={"card": "a"})
+    assert "one column for two fields" in fault(path, mapping={"card_id": "a", "amount": "a"})
+
+
+def test_columns_of_json_lines_are_those_of_any_of_the_first_records(tmp_path):
+    path = jsonl(tmp_path, GOOD, {**GOOD, "shop": "s9"})
+    assert "its columns are transaction_id, card_id, amount, event_time, shop" in fault(
+        path, mapping={"terminal_id": "terminal"}
+    )
+    first, second = values(path, mapping={"terminal_id": "shop"})
+    assert first == GOOD
+    assert second == {**GOOD, "terminal_id": "s9"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_further_columns_are_passed_on_unless_dropped(tmp_path, suffix):
+    record = {**GOOD, "amount": "12.50", "note": "hello", "shop": "x", "is_fraud": "1"}
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([record]), path)
+    elif suffix == ".jsonl":
+        jsonl(tmp_path, record)
+    else:
+        file(tmp_path, ",".join(record) + "\n" + ",".join(record.values()) + "\n", "t.csv")
+    assert values(path)[0].keys() == {*GOOD, "note", "shop"}
+    assert values(path, drop=["shop"])[0].keys() == {*GOOD, "note"}
+    assert values(path, only_known=True)[0].keys() == GOOD.keys()
+    # two columns change places
+    swapped = values(path, mapping={"card_id": "transaction_id", "transaction_id": "card_id"})[0]
+    assert (swapped["card_id"], swapped["transaction_id"]) == ("t1", "c1")
+    # a column whose field comes from another one does not come along
+    assert values(path, mapping={"card_id": "shop"})[0]["card_id"] == "x"
+
+
+def test_labels_are_left_out_of_records_that_come_late_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.tools.producing.sources.PEEKED_RECORDS", 1)
+    path = jsonl(tmp_path, GOOD, {**GOOD, "is_fraud": 1, "new": 2})
+    assert values(path)[1] == {**GOOD, "new": 2}
+    assert values(path, only_known=True)[1] == GOOD
+
+
+def test_json_lines_that_need_no_change_keep_their_bytes(tmp_path):
+    lines = [
+        b'{ "card_id" : "c1","transaction_id":"t1", "amount": 1.50, "event_time":1700000000000}',
+        b'{"amount":"12345678901234567.89","card_id":"\xc3\xa9","transaction_id":"t","event_time":"2024-05-01T12:00:00+02:00","x":{"y":[1,2.50]}}',
+    ]
+    pairs = read(file(tmp_path, b"\r\n\n".join(lines) + b"\n"))
+    assert [value for _, value in pairs] == lines
+    assert [key for key, _ in pairs] == [b"c1", "é".encode()]
+    # with another id, everything else keeps its digits
+    changed = read(file(tmp_path, lines[1]), run="r2")[0][1]
+    assert changed == lines[1].replace(b'"transaction_id":"t"', b'"transaction_id":"r2-t"')
+
+
+def test_what_only_looks_wrong_is_put_right(tmp_path):
+    record = {"transaction_id": 7, "card_id": 8, "amount": 1e2, "event_time": "1700000000000"}
+    assert values(jsonl(tmp_path, record))[0] == {
+        "transaction_id": "7", "card_id": "8", "amount": 100.0, "event_time": 1_700_000_000_000,
+    }  # fmt: skip
+    spaced = {**GOOD, "event_time": "2024-05-01 12:00:00+00:00"}
+    assert values(jsonl(tmp_path, spaced))[0]["event_time"] == "2024-05-01T12:00:00+00:00"
+
+
+def test_parquet_values_of_every_kind(tmp_path):
+    moment = datetime(2024, 5, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+    rows = [
+        {"transaction_id": 1, "card_id": 2, "terminal_id": None, "amount": Decimal("10.10"),
+         "event_time": moment, "extra": 2.5, "flag": True},
+        {"transaction_id": 2, "card_id": 2, "terminal_id": 3, "amount": Decimal("0.00"),
+         "event_time": moment, "extra": None, "flag": False},
+    ]  # fmt: skip
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    pairs = read(path)
+    assert pairs[0] == (
+        b"2",
+        b'{"transaction_id":"1","card_id":"2","amount":10.10,'
+        b'"event_time":"2024-05-01T12:00:00.123Z","extra":2.5,"flag":true}',
+    )
+    assert json.loads(pairs[1][1])["terminal_id"] == "3"
+    naive = [{**row, "event_time": moment.replace(tzinfo=None), "amount": 57.1} for row in rows]
+    pq.write_table(pa.Table.from_pylist(naive), path)
+    assert "t.parquet, row 1, column event_time: '2024-05-01T12:00:00.123' has no" in fault(path)
+    value = values(path, zone=UTC_ZONE)[0]
+    assert (value["amount"], value["event_time"]) == (57.1, "2024-05-01T12:00:00.123Z")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"amount": "12,50"}, "column amount: '12,50' is not an amount such as 57.10"),
+        ({"amount": "NaN"}, "column amount: 'NaN' is not an amount such as 57.10"),
+        ({"amount": True}, "column amount: True is neither text nor number"),
+        ({"amount": None}, "column amount: is empty"),
+        ({"card_id": ""}, "column card_id: is empty"),
+        ({"card_id": ["x"]}, "column card_id: ['x'] is neither text nor number"),
+        ({"event_time": "noon"}, "'noon' is no ISO 8601 time such as 2024-05-01T12:00:00Z"),
+        ({"event_time": 1_700_000_000}, "is too small for epoch milliseconds: is it in seconds?"),
+        ({"event_time": 1.7e12}, "column event_time: '1700000000000.0' is no ISO 8601 time"),
+    ],
+)
+def test_a_malformed_field_is_named_with_its_line(tmp_path, change, text):
+    path = jsonl(tmp_path, GOOD, {**GOOD, **change})
+    message = fault(path)
+    assert message.startswith("t.jsonl, line 2, ")
+    assert text in message
+    assert message.endswith("(--skip-bad leaves such lines out)")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"what?", "t.jsonl, line 2, not JSON: "),
+        (b"[1]", "t.jsonl, line 2, a JSON value, but not an object"),
+        (b'{"card_id": "\xff"}', "t.jsonl, line 2, not UTF-8 at byte 14"),
+        (b'{"card_id": "c", "amount": 1}', "t.jsonl, line 2, column transaction_id: is missing"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, line, text):
+    path = file(tmp_path, json.dumps(GOOD).encode() + b"\n" + line + b"\n")
+    assert fault(path).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"t2,c2,1", "line 3, 3 columns where the header has 4"),
+        (b"t2,c2,x,2024-05-01T12:00:00Z", "line 3, column amount: 'x' is not an amount"),
+        (b"t2,,1,2024-05-01T12:00:00Z", "line 3, column card_id: is empty"),
+        (b"t2,c\xff,1,2024-05-01T12:00:00Z", "line 3, not UTF-8 text"),
+        (b"t2,c2,1,later", "line 3, column event_time: 'later' is no ISO 8601 time"),
+    ],
+)
+def test_a_malformed_csv_line_is_named_and_the_next_one_read(tmp_path, line, text):
+    content = (
+        b"transaction_id,card_id,amount,event_time\nt1,c1,1,2024-05-01T12:00:00Z\n"
+        + line
+        + b"\nt3,c3,1.50,2024-05-01T12:00:00Z\n"
+    )
+    path = file(tmp_path, content, "t.csv")
+    assert text in fault(path)
+    with open_reading(path, skip_bad=True) as reading:
+        assert [key for key, _ in reading.pairs()] == [b"c1", b"c3"]
+    assert reading.bad == 1
+    assert text in str(reading.first_bad)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_csv_of_other_delimiters_quotes_and_marks(tmp_path, delimiter):
+    header = ["transaction_id", "card_id", "amount", "event_time", "note"]
+    row = ["t1", "c1", "1.50", "2024-05-01T12:00:00Z", f'"a{delimiter}""b"""']
+    text = "\ufeff" + "\r\n".join(delimiter.join(part) for part in (header, row)) + "\r\n\r\n"
+    (value,) = values(file(tmp_path, text, "t.csv"))
+    assert value["note"] == f'a{delimiter}"b"'
+    assert value["transaction_id"] == "t1"
+
+
+def test_skip_and_limit_count_records_of_the_file(tmp_path):
+    good = [{**GOOD, "transaction_id": f"t{number}"} for number in range(5)]
+    path = jsonl(tmp_path, good[0], {"bad": 1}, *good[1:])
+    with open_reading(path, skip=2, limit=2) as reading:
+        assert [json.loads(value)["transaction_id"] for _, value in reading.pairs()] == ["t1", "t2"]
+    assert read(path, skip=99) == []
+    assert len(read(path, limit=0)) == 0
+
+
+def test_records_too_large_for_kafka_are_named(tmp_path):
+    path = jsonl(tmp_path, GOOD, {**GOOD, "note": "x" * 70_000})
+    assert "line 2, 70,107 bytes, more than" in fault(path, largest=65_536)
+    assert len(read(path, largest=65_536, skip_bad=True)) == 1
+
+
+def test_raw_lines_keep_their_bytes_whatever_they_are(tmp_path):
+    made = simulate(SimulationConfig(cards=20, terminals=30, count=100), now_ms=NOW_MS)
+    deliveries = deliver(made, Disorder(broken=0.3))
+    path = tmp_path / "t.jsonl"
+    write_deliveries(path, deliveries, labels=False)
+    assert read(path, raw=True) == list(deliveries.pairs())
+    write_deliveries(path, deliveries, labels=True)
+    assert "a label, which --raw would send" in fault(path, raw=True)
+    assert "--raw is for JSON lines" in fault(file(tmp_path, "a\n1\n", "t.csv"), raw=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_have_a_raw_key_or_none(line):
+    key = raw_key(line)
+    assert key is None or key
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    amount=st.decimals(min_value=0, max_value=10**9, places=2),
+    moment=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001
+    names=st.tuples(*[st.text(min_size=1, max_size=9)] * 2),
+)
+def test_a_row_of_text_becomes_the_transaction_that_it_says(amount, moment, names):
+    row = {
+        "transaction_id": names[0],
+        "card_id": names[1],
+        "amount": str(amount),
+        "event_time": str(moment),
+    }
+    converter = Converter(make_plan("f", row, zone=UTC_ZONE))
+    key, value, event_ms = converter.table_row(row)
+    record = json.loads(value)
+    assert (record["transaction_id"], key) == (names[0], names[1].encode())
+    assert round(Decimal(repr(record["amount"])), 2) == amount
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    micros = (moment.replace(tzinfo=UTC) - epoch) // (datetime.resolution)
+    assert event_ms == micros // 1000
+    assert datetime.fromisoformat(record["event_time"]) == moment.replace(tzinfo=UTC)
+
+
+def test_a_schedule_follows_event_time():
+    records = [(b"k", b"v", 1_000 * at) for at in (100, 160, 130, 90, 220)]
+    assert [due for due, _, _ in spread(records, 60)] == [0, 1, 0.5, 0, 2]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert fault(tmp_path / "no.csv") == "cannot read no.csv: No such file or directory"
+    assert "must end in .csv" in fault(tmp_path / "t.txt")
+    assert "is empty: the first line must name" in fault(file(tmp_path, "", "t.csv"))
+    assert "names a column twice: a, a" in fault(file(tmp_path, "a,a\n", "t.csv"))
+    assert "is not a Parquet file" in fault(file(tmp_path, "x", "t.parquet"))
+    assert "cannot be read: Not a gzipped file" in fault(file(tmp_path, HANDBOOK, "t.csv.gz"))
+    assert read(file(tmp_path, "", "t.jsonl")) == []
+
+
+def test_a_cut_gzip_file_gives_what_it_has_and_says_where_it_ends(tmp_path):
+    lines = "".join(
+        json.dumps({**GOOD, "transaction_id": f"{n * n}"}) + "\n" for n in range(20_000)
+    )
+    packed = gzip.compress(lines.encode())
+    path = file(tmp_path, packed[: len(packed) // 2], "t.jsonl.gz")
+    with open_source(path) as source, pytest.raises(UsageError, match="beyond line [0-9]+: Comp"):
+        for _ in count():
+            next(source)
+    assert 2_000 < source.line < 18_000
+
+
+def test_pairs_may_follow_each_other_on_the_command_line():
+    expected = (Path("f.csv"), {"card_id": "A", "amount": "B=C", "terminal_id": "D"})
+    assert _words(("f.csv", "amount=B=C", "terminal_id=D"), ("card_id=A",)) == expected
+    assert _words(("amount=B=C", "terminal_id=D", "f.csv"), ("card_id=A",)) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["a.csv", "b.csv"], "one FILE at a time; given: a.csv, b.csv"),
+        (["a.csv", "--map", "card_id"], "--map card_id: write FIELD=COLUMN"),
+        (["a.csv", "--map", "card_id=A", "card_id=B"], "--map names card_id twice: A and B"),
+        (["a.csv", "--rate", "5", "--speed", "5"], "--rate or --speed, not both"),
+        (["a.csv", "--run", "a b"], "--run 'a b' must be"),
+        (["a.csv", "--assume-zone", "Mars"], "--assume-zone 'Mars' is not a time zone"),
+        (["a.jsonl", "--raw", "--run", "x", "card_id=A"], "does not go with --run, --map"),
+        (["a.csv"], "cannot read a.csv: No such file"),
+    ],
+)
+def test_mistakes_on_the_command_line_get_one_line(arguments, text, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["produce", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+
+
+def test_without_kafka_there_is_one_line_within_seconds(tmp_path, capfd, monkeypatch):
+    path = jsonl(tmp_path, GOOD)
+    monkeypatch.setenv("FRAUDSTREAM_BROKER", "127.0.0.1:1")
+    monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "127.0.0.1:1")
+    assert run_command(["produce", str(path)]) == 3
+    error = capfd.readouterr().err
+    assert error.startswith("fraudstream: no Kafka at 127.0.0.1:1: ")
+    assert error.count("\n") == 1
