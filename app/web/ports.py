@@ -119,3 +119,33 @@ def holder(
                 )
             return url.rstrip("/")
     return Nobody(f"no worker holds partition {partition} yet; try again")
+
+
+def why_not_ready(
+    *,
+    stopping: bool,
+    joined: bool,
+    rebalancing: bool,
+    tables: Mapping[str, bool],
+    sink: str | None,
+) -> list[str]:
+    """Why a worker does not do its work just now, a line each; empty when it does.
+
+    A spare worker, which was handed no partition, is ready: it does what there is to do.
+
+    Args:
+        stopping: it was told to stop.
+        joined: it is a member of the consumer group.
+        rebalancing: the group is handing out partitions.
+        tables: by name, whether a table is recovered.
+        sink: why predictions wait, None while they are written.
+    """
+    if stopping:
+        return ["this worker is stopping"]
+    if not joined:
+        return ["this worker has not joined the group yet"]
+    reasons = ["partitions are being handed out"] if rebalancing else []
+    reasons += [f"table {name} is being recovered" for name, ready in tables.items() if not ready]
+    if sink is not None:
+        reasons.append(f"predictions wait for Cassandra: {sink}")
+    return reasons

@@ -1,5 +1,7 @@
 """Puts the views on the web server of the app. Imported once, by app/main.py."""
 
+from typing import Any
+
 from faust.web.base import BlueprintManager
 
 from app.faust_app import app
@@ -9,14 +11,21 @@ from models.holder import registry_of
 from tables.cards import cards
 from tables.terminals import terminals
 
-# Faust's own views stay out: its index answers at `/` too, and /table/ shows any row to anybody
-app.web.blueprints = BlueprintManager()
-manifest = registry_of(app.settings).find(app.settings.model).manifest
-install(
-    app.web.web_app,
-    FaustWorker(
-        app,
-        {"card": cards, "terminal": terminals},
-        (f"{manifest.name}@{manifest.version}", manifest.model_hash),
-    ),
-)
+
+def register() -> None:
+    """Install the views in place of those that Faust brings."""
+    # its index answers at `/` too, and its /table/ shows any row to anybody
+    app.web.blueprints = BlueprintManager()
+    manifest = registry_of(app.settings).find(app.settings.model).manifest
+    model = (f"{manifest.name}@{manifest.version}", manifest.model_hash)
+    worker = FaustWorker(app, {"card": cards, "terminal": terminals}, model)
+
+    async def close(_application: Any) -> None:
+        await worker.close()
+
+    application = app.web.web_app
+    install(application, worker)
+    application.on_cleanup.append(close)
+
+
+register()

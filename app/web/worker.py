@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
 from faust.types import TP
 from yarl import URL
 
+from app.adapters.cassandra import close_shared_sessions
+from app.adapters.predictions import find_transaction
 from app.blocks.table import BlockTable
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
@@ -16,10 +19,11 @@ from app.faust_app import FraudApp, partition_of
 from app.metrics.reading import LogEnds, Reading, read_flow, read_state_bytes, source_partitions
 from app.metrics.recorders import append_to_row, sink_status
 from app.settings import Settings
-from app.web.ports import Elsewhere, Here, Nobody, Place, holder
+from app.web.ports import Elsewhere, Here, Nobody, Place, holder, why_not_ready
 
 #: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
 _FORWARD_SECONDS = 5.0
+_LOOKUP_THREADS = 4
 
 
 class FaustWorker:
@@ -42,6 +46,8 @@ class FaustWorker:
         self._model = model
         self._partition_of = partition_of(app.settings.partitions)
         self._started_at = time.time()
+        # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
+        self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
         self._ends = LogEnds(self._ask_ends)
         topics = app.fraud_topics
         self._stages = {
@@ -82,21 +88,13 @@ class FaustWorker:
     def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is."""
         app = self._app
-        if app.should_stop:
-            return ["this worker is stopping"]
-        if not app.consumer_generation_id:
-            return ["this worker has not joined the group yet"]
-        reasons = []
-        if app.rebalancing:
-            reasons.append("partitions are being handed out")
-        reasons += [
-            f"table {table.name} is being recovered"
-            for table in self._tables.values()
-            if not self._is_ready(table)
-        ]
-        if sink_status.reason is not None:
-            reasons.append(f"predictions wait for Cassandra: {sink_status.reason}")
-        return reasons
+        return why_not_ready(
+            stopping=app.should_stop,
+            joined=bool(app.consumer_generation_id),
+            rebalancing=app.rebalancing,
+            tables={table.name: self._is_ready(table) for table in self._tables.values()},
+            sink=sink_status.reason,
+        )
 
     async def reading(self) -> Reading:
         """What this worker tells about itself."""
@@ -114,12 +112,15 @@ class FaustWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
-        from app.adapters.predictions import find_transaction
-
-        found: Mapping[str, Any] | None = await asyncio.to_thread(
-            find_transaction, self.settings, transaction_id
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._lookups, find_transaction, self.settings, transaction_id
         )
-        return found
+
+    async def close(self) -> None:
+        """Drop the connections to Cassandra that look-ups opened."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(close_shared_sessions)
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.errors import SchemaError, StateError, UnavailableError
 from app.web.ids import json_path_of, path_of
 from app.web.pages import render
-from app.web.ports import Elsewhere, Nobody, holder
+from app.web.ports import Elsewhere, Nobody, holder, why_not_ready
 from app.web.state import key_state
 from tests.builders import T0
 from tests.web_worker import HOUR, IDS, DictWorker, client_of, raw
@@ -236,6 +236,25 @@ async def test_transactions_that_lack_something(fields: dict[str, Any]) -> None:
     worker.transactions["x1"] = prediction(**fields)
     async with client_of(worker) as client:
         assert (await client.get("/transactions/x1/")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("state", "reasons"),
+    [
+        ({}, []),
+        ({"stopping": True, "joined": False}, ["this worker is stopping"]),
+        ({"joined": False, "sink": "x"}, ["this worker has not joined the group yet"]),
+        ({"rebalancing": True}, ["partitions are being handed out"]),
+        ({"tables": {"cards": False, "terminals": True}}, ["table cards is being recovered"]),
+        (
+            {"tables": {"cards": False}, "sink": "no node"},
+            ["table cards is being recovered", "predictions wait for Cassandra: no node"],
+        ),
+    ],
+)
+def test_why_not_ready(state: dict[str, Any], reasons: list[str]) -> None:
+    well = {"stopping": False, "joined": True, "rebalancing": False, "sink": None}
+    assert why_not_ready(**{**well, "tables": {"cards": True}, **state}) == reasons
 
 
 async def test_readiness() -> None:
