@@ -11,6 +11,7 @@ from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageE
 from app.settings import Settings
 
 _TIMEOUT_SECONDS = 10.0
+#: As app/web/views.py sends it.
 _DEPLOYMENT_HEADER = "X-Fraudstream-Deployment"
 #: Addresses that a server binds to for "everywhere" are none to connect to.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
