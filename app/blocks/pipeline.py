@@ -93,6 +93,18 @@ class Pipeline:
             if partition.waiting > self._depth
         }
 
+    def awaits(self, number: int, start: int) -> int | None:
+        """Offset of the next record that a partition without work waits for; None while it has work.
+
+        Args:
+            number: the partition.
+            start: where it starts, if it has not had a block yet.
+        """
+        partition = self.partitions.get(number)
+        if partition is None:
+            return start
+        return None if partition.waiting or partition.in_flight else partition.next_offset
+
     async def _open(self, number: int, tp: TP) -> Partition | None:
         start = self.app.consumer.block_start[tp]
         before = (self._resets, self.app.consumer_generation_id)

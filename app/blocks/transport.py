@@ -5,6 +5,7 @@ Subclasses of the aiokafka driver of faust-streaming 0.15.3. Each override says 
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 #: `broker_rebalance_timeout`, so that the group does not give us up first.
 DRAIN_SECONDS = 8.0
 _IDLE_SLEEP_SECONDS = 0.02
+#: How often to look for lost blocks, and how often to look again for the same one.
+_LOOK_SECONDS = 5.0
+_LOST_RETRIES = 4
 
 
 class _ReadOffsets(defaultdict[TP, Any]):
@@ -52,6 +56,8 @@ class BlockConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.block_start: dict[TP, int] = {}
+        self._look_at = 0.0
+        self._overdue: dict[TP, tuple[tuple[int, int], int]] = {}
         self._held: set[TP] = set()
         self._read_offset = _ReadOffsets(self.app.block_sources)
 
@@ -59,6 +65,7 @@ class BlockConsumer(driver.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """One message a chunk for block topics, one message a record for any other."""
+        await self._look_for_lost_blocks()
         records, active = await self._wait_next_records(timeout)
         # A fetch may span a rebalance and return records of either generation: no stamp taken here proves
         # anything. Dropping by stamp would lose new records; the partition checks offsets instead.
@@ -81,6 +88,33 @@ class BlockConsumer(driver.Consumer):
                 if not self.flow_active or self.app.consumer_generation_id != generation:
                     return
                 yield tp, self._to_message(tp, record)
+
+    async def _look_for_lost_blocks(self) -> None:
+        """Seek back where a partition waits for a record that was fetched already.
+
+        A block that gets lost around a seek or a rebalance shows as a gap when the next one comes. Where
+        nothing follows, it would be missing until something does. Looking twice tells it from a block
+        that is still on its way to its agent.
+        """
+        now = time.monotonic()
+        if now < self._look_at or not self.flow_active:
+            return
+        self._look_at = now + _LOOK_SECONDS
+        before, self._overdue = self._overdue, {}
+        for tp, start in list(self.block_start.items()):
+            offset = self.app.pipelines[tp.topic].awaits(tp.partition, start)
+            if offset is None or tp not in self._get_active_partitions():
+                continue
+            position = await self.position(tp)
+            if position is None or position <= offset:
+                continue
+            again = (offset, position)
+            seen = before[tp][1] + 1 if tp in before and before[tp][0] == again else 1
+            self._overdue[tp] = (again, seen)
+            # a hole at the end of the log (transaction markers) looks the same: give up after a while
+            if 1 < seen < _LOST_RETRIES:
+                logger.info("%s/%s: nothing came of %s: fetching again", *tp, offset)
+                await self.seek(tp, offset)
 
     async def _seek_while_stopped(self) -> None:
         try:
