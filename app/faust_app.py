@@ -18,6 +18,9 @@ from app.handlers.rows import row_rules
 from app.settings import Settings, load_settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
 
+#: Under a name of its own: the module's is silenced with Faust's services, which log under it.
+logger = logging.getLogger("fraudstream")
+
 #: Longer than any outage: while everything is congested nothing is polled, and that is no reason to
 #: leave the group.
 _MAX_POLL_SECONDS = 7 * 86_400.0
@@ -47,6 +50,17 @@ class FraudApp(BlockApp):
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
             sys.exit(error.exit_code)
 
+    def on_rebalance_end(self) -> None:
+        """Say what this worker does from here on."""
+        super().on_rebalance_end()
+        source = self.fraud_topics.transactions.name
+        held = sorted(tp.partition for tp in self.consumer.assignment() if tp.topic == source)
+        logger.info(
+            "ready: partitions %s of %s; web views at http://%s:%s/",
+            ", ".join(map(str, held)) or "none", source,
+            self.settings.advertised_host or self.settings.web_host, self.settings.web_port,
+        )  # fmt: skip
+
 
 async def check_start(settings: Settings, topics: Topics) -> None:
     """Refuse to start on what cannot work; warn of what may surprise.
@@ -56,7 +70,6 @@ async def check_start(settings: Settings, topics: Topics) -> None:
     """
     from app.adapters.schema import check_schema_at_start
 
-    logger = logging.getLogger(__name__)
     for topic, warning in (await check_topics(settings, topics.all)).items():
         logger.warning("topic %s: %s", topic, warning)
     horizon = settings.horizon_ms

@@ -9,8 +9,8 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     from agents import cards, scoring, sink  # noqa: F401
-    from app import web  # noqa: F401
     from app.faust_app import app
+    from app.web import register  # noqa: F401
 
     globals()["app"] = app
     return app

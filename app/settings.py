@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SettingsError
@@ -61,8 +62,14 @@ def _parse_windows(value: Any) -> tuple[int, ...]:
     return windows
 
 
-Duration = Annotated[int, BeforeValidator(parse_duration_ms)]
+_DURATION_VALIDATOR = BeforeValidator(parse_duration_ms)
+Duration = Annotated[int, _DURATION_VALIDATOR]
 Windows = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_windows)]
+
+
+def is_duration(field: FieldInfo) -> bool:
+    """Whether a setting is written as a duration."""
+    return _DURATION_VALIDATOR in field.metadata
 
 
 class Settings(BaseSettings):

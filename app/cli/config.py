@@ -8,7 +8,7 @@ import click
 import orjson
 from pydantic import SecretStr
 
-from app.settings import ENV_PREFIX, Duration, Settings, format_duration, load_settings
+from app.settings import ENV_PREFIX, Settings, format_duration, is_duration, load_settings
 
 
 @click.command()
@@ -54,6 +54,6 @@ def display(settings: Settings, name: str) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return ",".join(format_duration(window) for window in value)
-    if any(item in metadata.metadata for item in Duration.__metadata__) and isinstance(value, int):
+    if is_duration(metadata) and isinstance(value, int):
         return format_duration(value)
     return value

@@ -73,3 +73,4 @@ def run_worker(settings: Settings) -> int:
         return int(stop.code or 0)
     finally:
         where.unlink(missing_ok=True)
+    return 0

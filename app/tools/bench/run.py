@@ -21,9 +21,10 @@ from app.tools.bench.deployment import (
     records_in,
     server_pids,
 )
-from app.tools.processes import WorkerProcess, Workers
+from app.tools.processes import WorkerProcess
 from app.tools.produce import produce
 from app.tools.simulate import SimulationConfig, simulate
+from app.tools.supervisor import Workers
 from app.topics import Topics
 
 #: Simulated history that a run replays: enough for windows to fill.

@@ -1,0 +1,36 @@
+"""predictions -> Cassandra: acknowledged to Kafka only after Cassandra has acknowledged."""
+
+import time
+from typing import Any
+
+from mode.supervisors import CrashingSupervisor
+
+from app.adapters.delivery import Delivery
+from app.adapters.prediction_rows import RowPacker
+from app.blocks.pipeline import Pipeline
+from app.faust_app import app, batch_bytes, source
+from app.handlers.sink import SinkHandler
+from app.metrics.recorders import append_to_row, sink_status
+
+settings = app.settings
+predictions = source(app, app.fraud_topics.predictions.name)
+pipeline = Pipeline(
+    app,
+    predictions,
+    SinkHandler(RowPacker(settings.currency, settings.minor_unit_digits)),
+    depth=settings.blocks_in_flight,
+    batch_bytes=batch_bytes(settings),
+    deliver=Delivery(
+        settings,
+        status=sink_status,
+        clock_ms=lambda: time.time() * 1000,
+        observe=append_to_row.observe_many,
+    ).deliver,
+)
+
+
+@app.agent(predictions, name="sink", supervisor_strategy=CrashingSupervisor)
+async def sink(stream: Any) -> None:
+    """One block of predictions at a time."""
+    async for event in stream.noack().events():
+        await pipeline.process(event)

@@ -1,0 +1,70 @@
+"""Hands packed rows to Cassandra for the sink: connects when first needed, as long as it takes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from app.adapters.cassandra import connect
+from app.adapters.outage import Status
+from app.adapters.prediction_rows import PackedRows
+from app.adapters.predictions import PredictionWriter
+from app.errors import UnavailableError
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 2.0
+
+
+class Delivery:
+    """The `deliver` of the sink's pipeline.
+
+    Args:
+        settings: where Cassandra is.
+        status: is told how writing goes.
+        clock_ms: the time, for latencies.
+        observe: is given the milliseconds from each source record's append to its acknowledged row.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        status: Status,
+        clock_ms: Callable[[], float],
+        observe: Callable[[Sequence[float]], None],
+    ) -> None:
+        self._settings = settings
+        self._status = status
+        self._clock_ms = clock_ms
+        self._observe = observe
+        self._writer: PredictionWriter | None = None
+        self._connecting = asyncio.Lock()
+
+    async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
+        """Submit the rows of one block; the result resolves once Cassandra has them all."""
+        writer = self._writer or await self._connected()
+        durable = writer.submit(rows.rows)
+        received = rows.received_at
+
+        def observe(future: "asyncio.Future[None]") -> None:
+            if not future.cancelled() and future.exception() is None:
+                now = self._clock_ms()
+                self._observe([now - at for at in received])
+
+        durable.add_done_callback(observe)
+        return durable
+
+    async def _connected(self) -> PredictionWriter:
+        async with self._connecting:
+            while self._writer is None:
+                try:
+                    session = await asyncio.to_thread(connect, self._settings)
+                except UnavailableError as error:
+                    self._status.waiting(str(error))
+                    logger.warning("predictions wait: %s", error)
+                    await asyncio.sleep(_RECONNECT_SECONDS)
+                else:
+                    self._writer = PredictionWriter(session, self._settings, status=self._status)
+            return self._writer
