@@ -256,11 +256,10 @@ def _why_not(error: BaseException, settings: Settings, points: list[tuple[str, i
                 f"Cassandra at {where} refuses user {settings.cassandra_username!r}: check "
                 "FRAUDSTREAM_CASSANDRA_USERNAME and FRAUDSTREAM_CASSANDRA_PASSWORD"
             )
-        if isinstance(cause, ssl.SSLError):
-            reason = cause.reason or text
+        if isinstance(cause, ssl.SSLError) or "[SSL" in text:  # the driver wraps it in an OSError
             return (
-                f"no TLS with Cassandra at {where} ({reason}): check FRAUDSTREAM_CASSANDRA_CA_FILE, "
-                "and that the server speaks TLS"
+                f"no TLS with Cassandra at {where} ({text.rpartition('Last error: ')[2]}): check "
+                "FRAUDSTREAM_CASSANDRA_CA_FILE, and that the server speaks TLS"
             )
         if "protocol version" in text.lower():
             return f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"

@@ -1,0 +1,95 @@
+"""Speaks of an outage calmly: a line when nothing is taken for a while, one every half minute, one when it is over."""
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+logger = logging.getLogger(__name__)
+
+#: Nothing was taken for so long: it is said. And said again after as long as the second.
+_WARN_SECONDS, _REMIND_SECONDS = 2.0, 30.0
+#: A batch that failed so often (some 15 s) is worth a line although others are taken.
+_WORTH_A_LINE = 8
+
+
+class Status(Protocol):
+    """Is told how writing goes (app/metrics fits)."""
+
+    def written(self, rows: int) -> None:
+        """Rows were acknowledged."""
+
+    def waiting(self, reason: str) -> None:
+        """An attempt failed and is repeated.
+
+        Args:
+            reason: one line for people.
+        """
+
+
+class Outage:
+    """What a writer knows of Cassandra's absence.
+
+    Args:
+        status: is told of every success and failure.
+
+    Attributes:
+        since: epoch second of the first failure since the last success, None while rows are taken.
+        last_error: what the last failure said, None if there was none.
+        rows_waiting: kept by the writer, for the lines.
+    """
+
+    def __init__(self, status: Status | None) -> None:
+        self.since: float | None = None
+        self.last_error: str | None = None
+        self.rows_waiting = 0
+        self._status = status
+        self._timer: asyncio.TimerHandle | None = None
+        self._said = False
+        self._said_at = -_REMIND_SECONDS
+
+    def failed(self, reason: str, attempts: int = 0) -> None:
+        """An attempt failed. A single one is nothing to speak of.
+
+        Args:
+            reason: one line for people.
+            attempts: how often this batch failed before.
+        """
+        self.last_error = reason
+        if self._status is not None:
+            self._status.waiting(reason)
+        if self.since is None:
+            self.since = time.time()
+            self._timer = asyncio.get_running_loop().call_later(_WARN_SECONDS, self._say)
+        elif attempts >= _WORTH_A_LINE and time.monotonic() - self._said_at >= _REMIND_SECONDS:
+            self._said_at = time.monotonic()
+            logger.warning(
+                "Cassandra did not take some rows in %d attempts (%s); they are tried again",
+                attempts, reason,
+            )  # fmt: skip
+
+    def succeeded(self, rows: int) -> None:
+        """Rows were taken."""
+        if self._status is not None:
+            self._status.written(rows)
+        if self.since is not None:
+            seconds = time.time() - self.since
+            self.close()
+            if self._said:
+                self._said = False
+                logger.warning("Cassandra takes rows again after %.0f s", seconds)
+
+    def close(self) -> None:
+        """Say no more."""
+        self.since = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _say(self) -> None:
+        assert self.since is not None
+        self._said, self._said_at = True, time.monotonic()
+        logger.warning(
+            "Cassandra takes no rows for %.0f s (%s); %d wait and are tried again",
+            time.time() - self.since, self.last_error, self.rows_waiting,
+        )  # fmt: skip
+        self._timer = asyncio.get_running_loop().call_later(_REMIND_SECONDS, self._say)

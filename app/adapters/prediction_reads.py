@@ -1,0 +1,200 @@
+"""Reading `predictions`: one transaction, a card's newest, or the whole table by token ranges."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from cassandra import OperationTimedOut, ReadFailure, ReadTimeout
+from cassandra.cluster import Session
+from cassandra.query import PreparedStatement
+
+from app.adapters.cassandra import SCAN, explained
+from app.adapters.prediction_rows import COLUMNS, month_of, row_dict
+from app.settings import Settings
+
+#: Rows a page of a scan; with features some 800 bytes each.
+_PAGE_ROWS = 2_000
+#: Token ranges asked at once.
+_RANGES_AT_ONCE = 4
+#: Ranges a scan is cut into: enough that the last ones do not leave a range alone, and none is too large.
+_RANGES = 64
+#: Tokens of the Murmur3 partitioner.
+_FIRST_TOKEN, _LAST_TOKEN = -(2**63), 2**63 - 1
+#: Months asked at once for a card, growing; together as far back as `card_predictions` looks.
+_MONTHS_AT_ONCE = (2, 6, 16, 48, 48)
+
+_prepared: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDictionary()
+
+
+def find_transactions(
+    session: Session, settings: Settings, transaction_id: str
+) -> list[dict[str, Any]]:
+    """Rows of a transaction id, newest event first: several if cards share it. See `row_dict`.
+
+    Asks every node (an SAI index): for people and rare look-ups.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        query = _select(session, settings, COLUMNS, "transaction_id = ?")
+        rows = list(session.execute(query, (transaction_id,)))
+    rows.sort(key=lambda row: row["event_time"], reverse=True)
+    return [row_dict(row, settings.minor_unit_digits) for row in rows]
+
+
+def card_predictions(
+    session: Session,
+    settings: Settings,
+    card_id: str,
+    limit: int,
+    *,
+    before_ms: int | None = None,
+) -> list[dict[str, Any]]:
+    """A card's newest rows, newest event first. See `row_dict`.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        card_id: the card.
+        limit: rows at most.
+        before_ms: event times below it, epoch milliseconds; now and the future skew if not given.
+            Looks ten years back from there.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    if before_ms is None:
+        before_ms = time.time_ns() // 1_000_000 + settings.max_future_skew + 1
+    months = _months_back(before_ms)
+    found: list[dict[str, Any]] = []
+    with explained(settings):
+        query = _select(
+            session, settings, COLUMNS, "card_id = ? AND month = ? AND event_time < ? LIMIT ?"
+        )
+        for count in _MONTHS_AT_ONCE:
+            asked = [next(months) for _ in range(count)]
+            answers = [
+                session.execute_async(query, (card_id, month, before_ms, limit)) for month in asked
+            ]
+            for answer in answers:
+                found += answer.result()
+            if len(found) >= limit:
+                break
+    return [row_dict(row, settings.minor_unit_digits) for row in found[:limit]]
+
+
+def scan_predictions(
+    session: Session,
+    settings: Settings,
+    columns: Sequence[str] = COLUMNS,
+    *,
+    page_rows: int = _PAGE_ROWS,
+) -> Iterator[tuple[Any, ...]]:
+    """Every row of the table, in no useful order; pages of several token ranges are fetched ahead.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        columns: what each tuple holds; fewer columns are faster (`features` is half of the work).
+        page_rows: rows fetched at a time.
+
+    Yields:
+        Tuples as the driver reads them: moments are datetimes in UTC without a zone.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        query = _select(session, settings, columns, _IN_RANGE)
+        waiting = deque(_ranges(_RANGES))
+        pages: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
+        open_ranges = 0
+        while waiting or open_ranges:
+            while waiting and open_ranges < _RANGES_AT_ONCE:
+                part = query.bind(waiting.popleft())
+                part.fetch_size = page_rows
+                future = session.execute_async(part, execution_profile=SCAN)
+                # called for each page, in the driver's thread
+                future.add_callbacks(_page, _failure, (pages, future), {}, (pages,), {})
+                open_ranges += 1
+            rows, future = pages.get()
+            if future is None:
+                raise rows
+            if future.has_more_pages:
+                future.start_fetching_next_page()
+            else:
+                open_ranges -= 1
+            yield from rows
+
+
+def count_predictions(session: Session, settings: Settings) -> int:
+    """Rows of the table, counted by the servers range by range; a range that takes too long is halved.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        query = _select(session, settings, ("count(*)",), _IN_RANGE)
+        waiting = list(_ranges(_RANGES))
+        total = 0
+        while waiting:
+            asked, waiting = waiting[:_RANGES_AT_ONCE], waiting[_RANGES_AT_ONCE:]
+            answers = [
+                (one, session.execute_async(query, one, execution_profile=SCAN)) for one in asked
+            ]
+            for (low, high), answer in answers:
+                try:
+                    total += answer.result().one()[0]
+                except (ReadTimeout, ReadFailure, OperationTimedOut):
+                    if high - low < 2:
+                        raise
+                    middle = (low + high) // 2
+                    waiting += [(low, middle), (middle + 1, high)]
+        return total
+
+
+_IN_RANGE = "token(card_id, month) >= ? AND token(card_id, month) <= ?"
+
+
+def _page(rows: list[Any], pages: "SimpleQueue[tuple[Any, Any]]", future: Any) -> None:
+    pages.put((rows, future))
+
+
+def _failure(error: BaseException, pages: "SimpleQueue[tuple[Any, Any]]") -> None:
+    pages.put((error, None))
+
+
+def _select(
+    session: Session, settings: Settings, columns: Sequence[str], where: str
+) -> PreparedStatement:
+    text = f"SELECT {', '.join(columns)} FROM {settings.keyspace}.predictions WHERE {where}"  # noqa: S608
+    statements = _prepared.setdefault(session, {})
+    statement = statements.get(text)
+    if statement is None:
+        statement = statements[text] = session.prepare(text)
+        statement.is_idempotent = True
+    return statement
+
+
+def _ranges(count: int) -> Iterator[tuple[int, int]]:
+    """The whole ring in ranges, both ends included."""
+    step = 2**64 // count
+    for number in range(count):
+        low = _FIRST_TOKEN + number * step
+        yield low, _LAST_TOKEN if number == count - 1 else low + step - 1
+
+
+def _months_back(before_ms: int) -> Iterator[str]:
+    """The month of a moment and those before it."""
+    year, month = map(int, month_of(before_ms - 1).split("-"))
+    while True:
+        yield f"{year:04d}-{month:02d}"
+        year, month = (year, month - 1) if month > 1 else (year - 1, 12)

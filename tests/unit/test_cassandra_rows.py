@@ -1,0 +1,169 @@
+"""JSON record -> packed row -> columns, decoded by the driver's own types: no server."""
+
+import random
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import orjson
+import pytest
+from cassandra.cqltypes import lookup_casstype
+
+from app.adapters.migrations import load_migrations
+from app.adapters.prediction_rows import (
+    COLUMNS,
+    RowPacker,
+    month_of,
+    routing_key,
+    row_dict,
+    source_of,
+)
+from app.errors import StateError
+from tests.builders import T0
+from tests.prediction_builder import expected_row, prediction, prediction_bytes, random_prediction
+
+_TYPES = {
+    "text": "UTF8Type",
+    "timestamp": "TimestampType",
+    "decimal": "DecimalType",
+    "bigint": "LongType",
+    "double": "DoubleType",
+    "boolean": "BooleanType",
+    "int": "Int32Type",
+    "frozen<map<text, double>>": "FrozenType(MapType(UTF8Type, DoubleType))",
+    "frozen<list<text>>": "FrozenType(ListType(UTF8Type))",
+    "frozen<set<text>>": "FrozenType(SetType(UTF8Type))",
+}
+
+
+@cache
+def column_types() -> dict[str, Any]:
+    """The driver's types of the columns that the migration declares."""
+    table = next(m for m in load_migrations() if m.name == "predictions")
+    lines = (line.strip() for line in table.text.splitlines())
+    pairs = (line.rstrip(",").split(" ", 1) for line in lines if line.endswith(","))
+    marshal = "org.apache.cassandra.db.marshal."
+    return {name: lookup_casstype(marshal + _TYPES[kind]) for name, kind in pairs if kind in _TYPES}
+
+
+def unpack(row: bytes) -> dict[str, Any]:
+    """Columns of a packed row; UNSET reads as None, as from the server."""
+    types, at, columns = column_types(), 0, {}
+    assert set(types) == set(COLUMNS)
+    for name in COLUMNS:
+        size = int.from_bytes(row[at : at + 4], "big", signed=True)
+        assert size != -1, "null would write a tombstone"
+        cell = row[at + 4 : at + 4 + max(0, size)]
+        at += 4 + max(0, size)
+        columns[name] = None if size == -2 else types[name].from_binary(cell, 5)
+    assert at == len(row)
+    return columns
+
+
+def packed(made: dict[str, Any], packer: RowPacker | None = None) -> dict[str, Any]:
+    row, _ = (packer or RowPacker("EUR", 2)).pack(orjson.dumps(made))
+    return row_dict(unpack(row), 2)
+
+
+def expected(made: dict[str, Any]) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(made["event_time_ms"] // 1000, UTC)
+    iso = f"{moment:%Y-%m-%dT%H:%M:%S}.{made['event_time_ms'] % 1000:03d}Z"
+    return expected_row(made, f"{moment:%Y-%m}", iso)
+
+
+def test_a_plain_record() -> None:
+    made = prediction(7)
+    assert packed(made) == expected(made) == {
+        "transaction_id": "tx-7", "card_id": "c1", "terminal_id": "t1", "month": "2023-11",
+        "event_time": "2023-11-14T22:13:20.000Z", "event_time_ms": T0, "amount": "10.00",
+        "amount_minor": 1000, "currency": "EUR", "schema_version": 1, "score": 0.25, "is_fraud": False,
+        "features": {"amount": 10.0, "is_night": 0.0, "seconds_since_last": 3600.0}, "threshold": 0.5,
+        "model_version": "default-1", "model_hash": "ab" * 32, "feature_schema": "v1-1h",
+        "reasons": [], "anomaly_score": None, "flags": [], "source_topic": "transactions",
+        "source_partition": 3, "source_offset": 42, "received_at": T0 + 5, "scored_at": T0 + 9,
+        "extra": {},
+    }  # fmt: skip
+
+
+def test_random_records_keep_every_value() -> None:
+    rng, packer = random.Random(1), RowPacker("EUR", 2)
+    for number in range(500):
+        made = random_prediction(rng, number)
+        shown = packed(made, packer)
+        assert shown == expected(made)
+        orjson.dumps(shown)  # JSON can carry it
+
+
+def test_the_map_is_sorted_so_that_one_element_can_be_selected() -> None:
+    made = prediction(features={"zz": 1.0, "a": 2.0, "é": 3.0, "B": 4.0})
+    row, _ = RowPacker("EUR", 2).pack(orjson.dumps(made))
+    assert list(unpack(row)["features"]) == ["B", "a", "zz", "é"]
+
+
+def test_features_of_another_name_under_the_same_schema() -> None:
+    packer = RowPacker("EUR", 2)
+    for features in (
+        {"a": 1.0, "b": 2.0},
+        {"a": 1.0, "c": 3.0},
+        {"a": None, "b": 2.0},
+        {},
+        {"x": 1},
+    ):
+        assert packed(prediction(features=features), packer)["features"] == {
+            name: value for name, value in features.items() if value is not None
+        }
+
+
+@pytest.mark.parametrize(("digits", "text"), [(0, "1000"), (2, "10.00"), (3, "1.000")])
+def test_amount_has_the_digits_of_the_currency(digits: int, text: str) -> None:
+    row, _ = RowPacker("XXX", digits).pack(prediction_bytes())
+    assert row_dict(unpack(row), digits)["amount"] == text
+
+
+def test_an_amount_in_a_foreign_currency_is_kept_beside() -> None:
+    shown = packed(prediction(currency="JPY", amount=1630, converted_amount="10.00"))
+    assert (shown["amount"], shown["currency"]) == ("10.00", "EUR")
+    assert shown["extra"] == {"amount": 1630, "currency": "JPY", "converted_amount": "10.00"}
+
+
+@pytest.mark.parametrize(
+    ("at", "month"),
+    [
+        ("2026-11-30T23:59:59.999+00:00", "2026-11"),
+        ("2026-12-01T00:00:00.000+00:00", "2026-12"),
+        ("2028-02-29T12:00:00.000+00:00", "2028-02"),
+        ("1973-01-01T00:00:00.000+00:00", "1973-01"),
+    ],
+)
+def test_the_month_is_that_of_utc(at: str, month: str) -> None:
+    event_ms = round(datetime.fromisoformat(at).timestamp() * 1000)
+    assert month_of(event_ms) == month
+    assert packed(prediction(at=event_ms - T0))["month"] == month
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"", b"[]", b"{}", b"null", b"\xff", prediction_bytes()[:-3],
+        prediction_bytes(is_fraud=None), prediction_bytes(score=None), prediction_bytes(score="0.5"),
+        prediction_bytes(card_id=7), prediction_bytes(event_time_ms=1.5), prediction_bytes(features=[1]),
+        prediction_bytes(amount_minor=2**63), prediction_bytes(features={"a": "1"}),
+        prediction_bytes(event_time_ms=2**62), prediction_bytes(reasons=[1]),
+    ],
+)  # fmt: skip
+def test_what_is_no_prediction_is_refused_in_one_line(broken: bytes) -> None:
+    with pytest.raises(StateError, match="no prediction that can be stored") as caught:
+        RowPacker("EUR", 2).pack(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_pack_many_gives_when_the_broker_had_them() -> None:
+    packed_rows = RowPacker("EUR", 2).pack_many([prediction_bytes(n, at=n) for n in range(3)])
+    assert packed_rows.received_at == [T0 + 5, T0 + 6, T0 + 7]
+    assert len(packed_rows.rows) == 3
+
+
+def test_a_packed_row_knows_its_source_and_its_partition_key() -> None:
+    row, _ = RowPacker("EUR", 2).pack(prediction_bytes(5, card="ç"))
+    assert source_of(row) == "transactions/3/42 (transaction 'tx-5')"
+    assert routing_key(row) == b"\x00\x02\xc3\xa7\x00" + b"\x00\x072023-11\x00"
