@@ -1,0 +1,191 @@
+"""`fraudstream migrate` on a real Cassandra."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cassandra.cluster import Session
+
+from app.adapters import schema
+from app.adapters.cassandra import connect, disconnect
+from app.adapters.migrations import Migration, load_migrations
+from app.errors import SchemaError
+from app.settings import Settings
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+TITLES = ["001_keyspace", "002_predictions", "003_transaction_index"]
+
+
+@pytest.fixture
+def session(settings: Settings) -> Iterator[Session]:
+    session = connect(settings)
+    yield session
+    disconnect(session)
+
+
+def test_a_new_keyspace_and_once_more(session: Session, settings: Settings) -> None:
+    lines: list[str] = []
+    first = schema.migrate(session, settings, say=lines.append)
+    assert (first.applied, first.present) == (TITLES, [])
+    assert lines[:3] == [f"applied {title}" for title in TITLES]
+    schema.check_schema(session, settings)
+    again = schema.migrate(session, settings)
+    assert (again.applied, again.present, again.options) == ([], TITLES, None)
+    assert session.execute(f"SELECT * FROM {settings.keyspace}.predictions").one() is None
+    recorded = session.execute(f"SELECT * FROM {settings.keyspace}.schema_migrations").all()
+    assert {(row["number"], row["checksum"]) for row in recorded} == {
+        (m.number, m.checksum) for m in load_migrations()
+    }
+    assert not session.execute(f"SELECT * FROM {settings.keyspace}.schema_lock").all()
+
+
+def test_several_at_once_apply_everything_once(session: Session, settings: Settings) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        reports = list(pool.map(lambda _: schema.migrate(session, settings), range(3)))
+    assert sorted(title for report in reports for title in report.applied) == TITLES
+    schema.check_schema(session, settings)
+
+
+def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    session.execute(
+        f"INSERT INTO {settings.keyspace}.schema_lock (name, owner) "
+        "VALUES ('migrate', 'crashed/1/x') USING TTL 2"
+    )
+    lines: list[str] = []
+    schema.migrate(session, settings, say=lines.append, lock_seconds=2)
+    assert lines == [
+        f"waiting for crashed/1/x, who migrates {settings.keyspace}; a crashed one is gone in 2 s"
+    ]
+
+
+def test_a_lost_lock_stops_the_run(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+
+    def steal(line: str) -> None:
+        session.execute(f"TRUNCATE {settings.keyspace}.schema_lock")
+
+    more = [
+        *load_migrations(),
+        added("CREATE TABLE IF NOT EXISTS ${keyspace}.a (b int PRIMARY KEY)"),
+    ]
+    more.append(replace(more[-1], number=5))
+    with pytest.raises(SchemaError, match="the migration lock of .* was lost"):
+        schema.migrate(session, settings, migrations=more, say=steal)
+
+
+def added(text: str) -> Migration:
+    return Migration(4, "more", text)
+
+
+def test_what_was_applied_must_not_change(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    changed = load_migrations()
+    changed[1] = replace(changed[1], text=changed[1].text.replace("extra text", "extra blob"))
+    with pytest.raises(SchemaError, match="002_predictions was applied to .* with another text"):
+        schema.migrate(session, settings, migrations=changed)
+
+
+def test_a_run_that_was_cut_off_is_taken_up(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    session.execute(f"DELETE FROM {settings.keyspace}.schema_migrations WHERE number = 3")
+    with pytest.raises(SchemaError, match="lacks migration 003: run `fraudstream migrate`"):
+        schema.check_schema(session, settings)
+    assert schema.migrate(session, settings).applied == ["003_transaction_index"]
+    schema.check_schema(session, settings)
+
+
+def test_a_statement_that_fails_is_named_and_not_recorded(
+    session: Session, settings: Settings
+) -> None:
+    broken = [*load_migrations(), added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a nonsense)")]
+    with pytest.raises(SchemaError, match="migration 004_more failed: "):
+        schema.migrate(session, settings, migrations=broken)
+    good = [
+        *load_migrations(),
+        added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a int PRIMARY KEY)"),
+    ]
+    assert schema.migrate(session, settings, migrations=good).applied == ["004_more"]
+    # an older release still works with it, and says what it does not know
+    assert schema.migrate(session, settings).unknown == [4]
+    schema.check_schema(session, settings)
+
+
+def test_a_worker_refuses_a_keyspace_that_is_not_there(settings: Settings) -> None:
+    with pytest.raises(SchemaError, match="lacks migration 001: run `fraudstream migrate`"):
+        schema.check_schema_at_start(settings)
+
+
+def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    shorter = settings.model_copy(update={"prediction_ttl": "30d"})
+    with pytest.raises(
+        SchemaError, match=r"keeps rows for ever, FRAUDSTREAM_PREDICTION_TTL says 30d"
+    ):
+        schema.check_schema(session, shorter)
+    assert schema.migrate(session, shorter).options
+    assert schema.migrate(session, shorter).options is None
+    schema.check_schema(session, shorter)
+    with pytest.raises(
+        SchemaError, match="keeps rows 30d, FRAUDSTREAM_PREDICTION_TTL says forever"
+    ):
+        schema.check_schema(session, settings)
+    insert = (
+        "INSERT INTO {}.predictions (card_id, month, event_time, transaction_id, score) VALUES "
+    )
+    session.execute(insert.format(settings.keyspace) + "('c', '2026-11', 0, 't', 0.5)")
+    row = session.execute(f"SELECT ttl(score) AS ttl FROM {settings.keyspace}.predictions").one()
+    assert 0 < row["ttl"] <= 30 * 86_400
+
+
+def test_replication_by_datacenter(session: Session, settings: Settings) -> None:
+    by_name = settings.model_copy(update={"cassandra_datacenter": "datacenter1"})
+    schema.migrate(session, by_name)
+    row = session.execute(
+        "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = %s",
+        (settings.keyspace,),
+    ).one()
+    assert row["replication"]["datacenter1"] == "1"
+
+
+def test_the_command(session: Session, settings: Settings) -> None:
+    def run(*args: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "app", "migrate", *args],
+            env=environ_of(settings),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
+    assert "3 migrations, 3 applied now" in run().stdout
+    assert json.loads(run("--json").stdout)["present"] == TITLES
+
+
+def test_waiting_ends_when_the_other_is_done(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    session.execute(
+        f"INSERT INTO {settings.keyspace}.schema_lock (name, owner) VALUES ('migrate', 'other/1/x')"
+    )
+    lines: list[str] = []
+    waiting = threading.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        waiting.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        report = pool.submit(schema.migrate, session, settings, say=say)
+        assert waiting.wait(10)
+        session.execute(f"DELETE FROM {settings.keyspace}.schema_lock WHERE name = 'migrate'")
+        assert report.result(20).present == TITLES
+    assert lines[0].startswith("waiting for other/1/x")

@@ -1,0 +1,144 @@
+"""The files of cql/, and what the settings make of them; no server."""
+
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from app.adapters.migrations import (
+    Migration,
+    load_migrations,
+    replication,
+    split_statements,
+    table_options,
+)
+from app.adapters.schema import dry_run
+from app.cli import run
+from app.settings import Settings
+
+
+def made(**fields: Any) -> Settings:
+    return Settings(_env_file=None, **fields)  # type: ignore[call-arg]
+
+
+def test_they_are_numbered_without_gaps_and_shipped() -> None:
+    migrations = load_migrations()
+    assert [m.title for m in migrations] == [
+        "001_keyspace",
+        "002_predictions",
+        "003_transaction_index",
+    ]
+    assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
+
+
+def test_every_statement_may_be_repeated() -> None:
+    for migration in load_migrations():
+        for statement in migration.statements(made()):
+            assert "IF NOT EXISTS" in statement, statement
+            assert "$" not in statement
+
+
+#: What was applied somewhere never changes: a release that fails here must add a migration instead.
+RELEASED = {
+    "001_keyspace": "8df55df951949017",
+    "002_predictions": "ae983ae786d0f41a",
+    "003_transaction_index": "6f1663ad6d52383d",
+}
+
+
+def test_released_migrations_have_not_changed() -> None:
+    assert {m.title: m.checksum[:16] for m in load_migrations()} == RELEASED
+
+
+@pytest.mark.parametrize(
+    ("text", "statements"),
+    [
+        ("", []),
+        (" ;; ", []),
+        ("A;B", ["A", "B"]),
+        ("A 'x;y''z;' B; C", ["A 'x;y''z;' B", "C"]),
+        ("-- one; two\nA; // three; \n B /* ; */ C;", ["A", "B   C"]),
+        ("a - b / c;", ["a - b / c"]),
+    ],
+)
+def test_splitting(text: str, statements: list[str]) -> None:
+    assert split_statements(text) == statements
+
+
+def test_the_checksum_is_of_the_statements() -> None:
+    def checksum(text: str) -> str:
+        return Migration(1, "x", text).checksum
+
+    assert checksum("CREATE  TABLE a (\n b int);") == checksum("-- why\nCREATE TABLE a ( b int)")
+    assert checksum("CREATE TABLE a (b int);") != checksum("CREATE TABLE a (b text);")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "{'class': 'SimpleStrategy', 'replication_factor': 1}"),
+        (
+            {"cassandra_replication": 3, "cassandra_datacenter": "eu-1"},
+            "{'class': 'NetworkTopologyStrategy', 'eu-1': 3}",
+        ),
+        (
+            {"cassandra_datacenter": "o'dc"},
+            "{'class': 'NetworkTopologyStrategy', 'o''dc': 1}",
+        ),
+    ],
+)
+def test_replication(fields: dict[str, Any], expected: str) -> None:
+    assert replication(made(**fields)) == expected
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds", "window"),
+    [
+        ("forever", 0, None),
+        ("2h", 7_200, ("HOURS", "1")),
+        ("10d", 864_000, ("HOURS", "8")),
+        ("60d", 5_184_000, ("DAYS", "2")),
+        ("400d", 34_560_000, ("DAYS", "13")),
+    ],
+)
+def test_rows_that_expire_are_kept_by_time(
+    ttl: str, seconds: int, window: tuple[str, str] | None
+) -> None:
+    options = table_options(made(prediction_ttl=ttl))
+    assert options.ttl_seconds == seconds
+    strategy = options.compaction["class"]
+    if window is None:
+        assert strategy == "UnifiedCompactionStrategy"
+        return
+    assert strategy == "TimeWindowCompactionStrategy"
+    unit, size = (
+        options.compaction["compaction_window_unit"],
+        options.compaction["compaction_window_size"],
+    )
+    assert (unit, size) == window
+
+
+def test_a_dry_run_asks_no_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "127.0.0.1:1")
+    monkeypatch.setenv("FRAUDSTREAM_KEYSPACE", "payments")
+    assert run(["migrate", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
+    assert "payments.predictions (" in shown
+    assert "USING 'sai';" in shown
+    assert len(list(dry_run(made()))) == 6
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["migrate", "--help"]) == 0
+    assert "Example:  fraudstream migrate" in capsys.readouterr().out
+
+
+def test_no_server_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "127.0.0.1:1")
+    assert run(["migrate"]) == 3
+    assert capsys.readouterr().err.startswith("fraudstream: no Cassandra at 127.0.0.1:1: run")
