@@ -1,0 +1,244 @@
+"""The views of two real workers: either answers for every key, and the answer survives a rebuild."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.adapters.kafka import client_kwargs
+from app.cli.worker import free_port
+from app.settings import Settings
+from app.topics import Topics
+from app.web.ids import json_path_of, path_of
+from tests.builders import T0, tx
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+ODD_CARDS = ["a b", "a/b", "ü€😀", "<script>alert(1)</script>", "..", "%2F", "x.json", "new\nline"]
+CARDS = [f"c{number}" for number in range(12)] + ODD_CARDS
+TERMINALS = [f"t{number}" for number in range(7)] + ["a/b"]
+EACH, DEAD = 15, 4
+MINUTE = 60_000
+OPENER = build_opener(ProxyHandler({}))
+
+
+class Worker:
+    """A worker process with a port, a state folder and a log of its own."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.port = free_port("127.0.0.1")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.state = folder / f"state-{self.port}"
+        self.log = folder / f"worker-{self.port}.log"
+        self._environment = environ_of(settings)
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "app", "worker",
+                 "--web-port", str(self.port), "--datadir", str(self.state)],
+                env=self._environment, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def get(self, path: str, accept: str = "application/json") -> tuple[int, str, bytes]:
+        """Status, which worker answered, body; status 0 while nobody listens."""
+        request = Request(self.url + path, headers={"Accept": accept})
+        try:
+            with OPENER.open(request, timeout=20) as reply:
+                return reply.status, reply.headers["X-Fraudstream-Served-By"], reply.read()
+        except HTTPError as error:
+            with error:
+                return error.code, error.headers["X-Fraudstream-Served-By"], error.read()
+        except OSError:
+            return 0, "", b""
+
+    def wipe(self) -> None:
+        """Kill it, throw its state away, start it again."""
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.state)
+        self.process = self._start()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def workers(settings: Settings, tmp_path: Path) -> Iterator[list[Worker]]:
+    for command in ("topics", "migrate"):
+        assert fraudstream(settings, command).returncode == 0
+    two = [Worker(settings, tmp_path) for _ in range(2)]
+    yield two
+    for worker in two:
+        worker.stop()
+        print(worker.log.read_text()[-3000:])
+
+
+def fraudstream(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        env=environ_of(settings), capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "not done in time"
+        time.sleep(0.2)
+
+
+async def produce(settings: Settings) -> None:
+    """Transactions of every card in event time order, and some records that are none."""
+    producer = AIOKafkaProducer(**client_kwargs(settings))
+    topic = Topics(settings).transactions.name
+    await producer.start()
+    try:
+        for number in range(EACH):
+            for index, card in enumerate(CARDS):
+                record = tx(
+                    f"{index}-{number}",
+                    card=card,
+                    terminal=TERMINALS[(number + index) % len(TERMINALS)],
+                    at=number * 7 * MINUTE + index,
+                    amount=1 + 13 * number,
+                )
+                await producer.send(topic, orjson.dumps(record), key=card.encode())
+        for number in range(DEAD):
+            await producer.send(topic, b"{bad", key=f"k{number}".encode())
+    finally:
+        await producer.stop()
+
+
+def caught_up(workers: list[Worker]) -> bool:
+    for worker in workers:
+        status, _, body = worker.get("/index.json")
+        if status != 200:
+            return False
+        overview = json.loads(body)
+        if not overview["ready"] or not overview["partitions"]:
+            return False
+        if any(stage["lag"] != 0 for stage in overview["stages"].values()):
+            return False
+    return True
+
+
+def every_key(worker: Worker) -> dict[tuple[str, str], bytes]:
+    """The JSON of every card and terminal, asked of one worker."""
+    found = {}
+    for kind, identifiers in (("card", CARDS), ("terminal", TERMINALS)):
+        for identifier in identifiers:
+            address = json_path_of(kind, identifier) or path_of(kind, identifier)
+            status, _, body = worker.get(address)
+            assert status == 200, (identifier, status, body)
+            assert json.loads(body)["id"] == identifier
+            found[kind, identifier] = body
+    return found
+
+
+def counted(workers: list[Worker], metric: str) -> dict[str, float]:
+    """A metric of all workers together, by its `outcome`."""
+    sums: dict[str, float] = {}
+    for worker in workers:
+        _, _, text = worker.get("/metrics", accept="*/*")
+        for family in text_string_to_metric_families(text.decode()):
+            for sample in family.samples:
+                if sample.name == metric:
+                    outcome = sample.labels["outcome"]
+                    sums[outcome] = sums.get(outcome, 0) + sample.value
+    return sums
+
+
+@pytest.mark.timeout(240)
+def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) -> None:
+    first, second = workers
+    wait_until(lambda: all(w.get("/health/ready")[0] == 200 for w in workers))
+    asyncio.run(produce(settings))
+    last = f"tx-{len(CARDS) - 1}-{EACH - 1}"
+    wait_until(lambda: caught_up(workers) and first.get(f"/transactions/{last}/")[0] == 200)
+
+    # either worker answers for every key, with the same bytes; some of them are the other's
+    before = every_key(first)
+    assert every_key(second) == before
+    served = {first.get(f"/cards/c{number}/")[1] for number in range(12)}
+    assert served == {first.url, second.url}
+    for card in ODD_CARDS:
+        status, _, page = second.get(path_of("card", card), accept="text/html")
+        assert status == 200
+        assert b"<script" not in page
+
+    # what a card shows is what its newest transaction was scored with, to the bit
+    for index, card in enumerate(CARDS):
+        state = json.loads(before["card", card])
+        assert (state["entries"], state["exact"]) == (EACH, True)
+        assert state["newest_event_time_ms"] == T0 + (EACH - 1) * 7 * MINUTE + index
+        _, _, body = first.get(f"/transactions/tx-{index}-{EACH - 1}/")
+        scored = json.loads(body)["features"]
+        assert state["features"] == {name: scored[name] for name in state["features"]}
+
+    # every record is counted once
+    outcomes = counted(workers, "fraudstream_outcomes_total")
+    total = EACH * len(CARDS)
+    assert (outcomes["enriched"], outcomes["scored"], outcomes["dead"]) == (total, total, DEAD)
+    overviews = [json.loads(worker.get("/index.json")[2]) for worker in workers]
+    assert sum(overview["sink"]["rows"] for overview in overviews) == total
+    assert all(overview["latency_ms"]["p99"] > 0 for overview in overviews)
+    assert [overview["workers"] for overview in overviews] == [overviews[0]["workers"]] * 2
+
+    # unknown ones are one line
+    for worker in workers:
+        for kind in ("card", "terminal", "transaction"):
+            status, _, body = worker.get(f"/{kind}s/nope.json")
+            assert (status, list(json.loads(body))) == (404, ["error"])
+
+    # the commands say the same
+    shown = fraudstream(settings, "card", "a/b", "--json", "--url", first.url)
+    assert (shown.returncode, shown.stdout) == (0, before["card", "a/b"])
+    assert b"15 transactions" in fraudstream(settings, "card", "..", "--url", second.url).stdout
+    assert fraudstream(settings, "card", "nope", "--url", first.url).returncode == 4
+    shown = fraudstream(settings, "transaction", last, "--json")
+    assert json.loads(shown.stdout)["transaction_id"] == last
+    assert fraudstream(settings, "transaction", "nope").returncode == 4
+    assert json.loads(fraudstream(settings, "deadletters", "--json").stdout)["total"] == DEAD
+
+    # one worker is killed and loses its state: until that is rebuilt there is no answer, never a wrong one
+    first.wipe()
+    seen = set()
+
+    def rebuilt() -> bool:
+        for card in CARDS[:6]:
+            status, _, body = second.get(path_of("card", card))
+            seen.add(status)
+            assert status in {200, 503}, (card, status, body)
+            assert status == 503 or body == before["card", card]
+        return caught_up(workers)
+
+    wait_until(rebuilt, 120)
+    assert every_key(first) == every_key(second) == before
+
+    # without any worker a command says so
+    for worker in workers:
+        worker.stop()
+    gone = fraudstream(settings, "card", "c1", "--url", first.url)
+    assert gone.returncode == 3
+    assert gone.stderr.decode() == (
+        f"fraudstream: no worker answers at {first.url}: start one with `fraudstream worker`\n"
+    )
