@@ -1,7 +1,8 @@
 """Real servers for tests: one Kafka and one Cassandra a session, names of its own for each test.
 
 `FRAUDSTREAM_TEST_BROKER` and `FRAUDSTREAM_TEST_CASSANDRA` (host:port) name servers that are there
-already; both or neither. Otherwise local ones start on free ports, and are wiped at the end.
+already; both or neither. Otherwise local ones start on free ports, and are wiped at the end. They
+are durable, so that a test may kill Cassandra and hold it to what it acknowledged.
 """
 
 import asyncio
@@ -66,7 +67,7 @@ def stack() -> Iterator[Servers]:
         yield Servers(Endpoints(_BROKER, points), None)
         return
     with tempfile.TemporaryDirectory(prefix="fraudstream-test-") as home:
-        local = Stack(Path(home), quick=True)
+        local = Stack(Path(home), quick=True, durable=True)
         endpoints = local.up(free_ports=True)
         assert endpoints
         try:

@@ -26,6 +26,12 @@ _port = click.IntRange(1024, 65_000)
 @click.option("--kafka-heap", default="512m", show_default=True, help="Java heap of Kafka.")
 @click.option("--cassandra-heap", default="1g", show_default=True, help="Java heap of Cassandra.")
 @click.option(
+    "--durable",
+    is_flag=True,
+    help="Cassandra acknowledges rows when they are on disk: half as fast, and a killed one forgets "
+    "none (otherwise those of the last 100 ms).",
+)
+@click.option(
     "--timeout",
     default=180.0,
     show_default=True,
@@ -40,6 +46,7 @@ def up(
     cassandra_port: int | None,
     kafka_heap: str,
     cassandra_heap: str,
+    durable: bool,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -67,6 +74,7 @@ def up(
         settings.home,
         heaps={"kafka": kafka_heap, "cassandra": cassandra_heap},
         progress=console,
+        durable=durable,
     )
     if local:
         chosen = {"kafka": kafka_port, "cassandra": cassandra_port}

