@@ -87,6 +87,8 @@ class Link(asyncio.Protocol):
         stream = self._streams.popleft()
         self.pending[stream] = (tag, time.monotonic())
         self._transport.write(wire.segments(wire.BATCH, stream, body))
+        if self._transport.is_closing():  # the write failed; `connection_lost` follows
+            self.ready = False
 
     def abort(self, reason: str) -> None:
         """Drop the connection at once."""
