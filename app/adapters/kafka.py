@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
-from app.devstack.endpoints import resolve
+from app.devstack.endpoints import resolve_broker
 from app.errors import SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
 from app.topics import TopicSpec
@@ -43,7 +43,7 @@ def client_kwargs(settings: Settings) -> dict[str, Any]:
     """Arguments that every aiokafka client of this deployment takes."""
     password = settings.kafka_password
     kwargs: dict[str, Any] = {
-        "bootstrap_servers": resolve(settings).broker,
+        "bootstrap_servers": resolve_broker(settings),
         "security_protocol": settings.kafka_security,
         "ssl_context": ssl_context(settings),
     }

@@ -115,7 +115,8 @@ async def score(stream: faust.StreamT) -> None:
                 "events_per_second": done / seconds,
                 "cpu_us_per_event": time.process_time() / done * 1e6,
             }
-            print(json.dumps(report), flush=True)
+            # past the standard output that Faust turns into log lines
+            print(json.dumps(report), file=sys.__stdout__, flush=True)
             os._exit(0)
 
 

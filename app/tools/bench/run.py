@@ -173,7 +173,6 @@ def _throughput(settings: Settings, events: int, seed: int) -> Throughput:
     _fill(settings, events, seed)
     worker = _worker(settings)
     with Workers([worker]) as workers:
-        workers.start()
         workers.await_ready()
         began = time.monotonic()
         clock = _clock(settings, worker)
@@ -226,7 +225,6 @@ def _latencies(
     worker = _worker(settings)
     found = []
     with Workers([worker]) as workers:
-        workers.start()
         workers.await_ready()
         for seed, rate in enumerate((rates[0], *rates), start=100):
             warm_up = seed == 100
