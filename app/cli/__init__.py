@@ -77,7 +77,7 @@ def cli() -> None:
 def run(args: list[str] | None = None) -> int:
     """Run the command line; errors become one line on standard error and an exit code."""
     try:
-        cli.main(args=args, prog_name="fraudstream", standalone_mode=False)
+        result = cli.main(args=args, prog_name="fraudstream", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
@@ -92,4 +92,4 @@ def run(args: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (| head): not worth a word
         return 141
-    return 0
+    return result if isinstance(result, int) else 0  # click returns the code of `ctx.exit`
