@@ -90,9 +90,9 @@ def produce(**options: Any) -> None:
     Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, TX_FRAUD_SCENARIO) never are.
     The Kafka key is the card_id.
     """
-    path, mapping = _words(options["words"], options["mapping"])
+    path, mapping = file_and_mapping(options["words"], options["mapping"])
     _check(options, mapping)
-    zone = _zone(options["assume_zone"])
+    zone = zone_of(options["assume_zone"])
     settings = load_settings()
 
     from app.tools.producing.reading import open_reading
@@ -156,8 +156,14 @@ def _send(reading: "Reading", settings: Settings, options: dict[str, Any]) -> "P
             raise UsageError(msg) from error
 
 
-def _words(words: tuple[str, ...], mapped: tuple[str, ...]) -> tuple[Path, dict[str, str]]:
-    """The file, and field -> column of all pairs, whether behind --map or behind each other."""
+def file_and_mapping(
+    words: tuple[str, ...], mapped: tuple[str, ...]
+) -> tuple[Path, dict[str, str]]:
+    """The file, and field -> column of all pairs, whether behind --map or behind each other.
+
+    Raises:
+        UsageError: there is not one file, or a pair is wrong.
+    """
     pairs = list(mapped)
     files: list[str] = []
     for word in words:
@@ -199,7 +205,12 @@ def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
             raise UsageError(msg)
 
 
-def _zone(name: str | None) -> ZoneInfo | None:
+def zone_of(name: str | None) -> ZoneInfo | None:
+    """The time zone that `--assume-zone` names; None without the option.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     if name is None:
         return None
     try:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cli import run as run_command
-from app.cli.produce import _words
+from app.cli.produce import file_and_mapping
 from app.errors import UsageError
 from app.records import RecordRules, parse_transaction
 from app.tools.produce import spread
@@ -373,8 +373,8 @@ def test_a_cut_gzip_file_gives_what_it_has_and_says_where_it_ends(tmp_path):
 
 def test_pairs_may_follow_each_other_on_the_command_line():
     expected = (Path("f.csv"), {"card_id": "A", "amount": "B=C", "terminal_id": "D"})
-    assert _words(("f.csv", "amount=B=C", "terminal_id=D"), ("card_id=A",)) == expected
-    assert _words(("amount=B=C", "terminal_id=D", "f.csv"), ("card_id=A",)) == expected
+    assert file_and_mapping(("f.csv", "amount=B=C", "terminal_id=D"), ("card_id=A",)) == expected
+    assert file_and_mapping(("amount=B=C", "terminal_id=D", "f.csv"), ("card_id=A",)) == expected
 
 
 @pytest.mark.parametrize(
