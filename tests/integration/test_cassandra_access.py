@@ -111,10 +111,10 @@ async def test_the_link_says_why_it_cannot_be_made(
     cases = [
         (host, port, access("SELECT nonsense"), "expecting K_FROM"),
         (host, port, access("SELECT * FROM nowhere.t"), "keyspace nowhere does not exist"),
-        (host, port, access("x", "ca.pem"), ""),
+        (host, port, access("x", "ca.pem"), "."),
         ("127.0.0.1", 1, access("x"), "Connect call failed"),
         ("127.0.0.1", tls_proxy.port, access("x", "stranger.pem"), "CERTIFICATE_VERIFY_FAILED"),
-        ("127.0.0.1", tls_proxy.port, access("x"), ""),
+        ("127.0.0.1", tls_proxy.port, access("x"), "."),
     ]
     for to_host, to_port, how, said in cases:
         with pytest.raises(LinkError, match=said):
