@@ -1,0 +1,262 @@
+"""`fraudstream demo`: from an empty machine to scored transactions, and a summary of it."""
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.produce import file_and_mapping, produce, zone_of
+from app.errors import UsageError, VerificationError
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.tools.demo.feed import Feed
+    from app.tools.demo.run import MakeFeed
+    from app.tools.demo.screen import Screen
+    from app.tools.demo.summary import Summary
+    from app.tools.supervisor import Workers
+
+#: Simulated transactions: on two cores a matter of seconds.
+EVENTS = 50_000
+#: Options of `produce` that say how a file is read; they mean the same here.
+_FILE_OPTIONS = (
+    "mapping",
+    "drop",
+    "only_known",
+    "assume_zone",
+    "run",
+    "skip",
+    "limit",
+    "skip_bad",
+)
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream demo\n"
+    "           fraudstream demo --once --json\n"
+    "           fraudstream demo --input handbook.csv.gz --limit 100000 --assume-zone UTC \\\n"
+    "             --map transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID \\\n"
+    "             terminal_id=TERMINAL_ID amount=TX_AMOUNT event_time=TX_DATETIME"
+)
+@click.argument("words", nargs=-1, metavar="[FIELD=COLUMN]...")
+@click.option(
+    "--events",
+    type=click.IntRange(min=100),
+    help=f"Simulated transactions of the first wave.  [default: {EVENTS:,}]",
+)
+@click.option(
+    "--workers",
+    "worker_count",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes that share the work.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="Transactions a second after the summary.",
+)
+@click.option("--once", is_flag=True, help="End after the summary.")
+@click.option(
+    "--free-ports", is_flag=True, help="Take free ports in place of 19092, 19042 and 6066."
+)
+@click.option(
+    "--input",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Score the transactions of a file: .csv, .jsonl (both also .gz) or .parquet.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def demo(**options: Any) -> None:
+    """Start everything, score simulated transactions, and tell what happened.
+
+    Starts a local Kafka and Cassandra (unless FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA name
+    others), makes topics and tables, starts workers, sends simulated transactions (some late,
+    repeated or broken on purpose), and sums up. Then it goes on at a gentle rate and shows what is
+    flagged, until Ctrl-C. Workers end with the demo, servers stay up.
+    """
+    _check(options)
+    from app.tools.demo.interrupt import interruptible
+
+    with interruptible(), ExitStack() as opened:
+        _demo(options, load_settings(), opened)
+
+
+demo.params += [param for param in produce.params if param.name in _FILE_OPTIONS]
+
+
+def _demo(options: dict[str, Any], settings: Settings, opened: ExitStack) -> None:
+    from app.tools.demo import servers
+    from app.tools.demo.screen import Screen
+    from app.tools.supervisor import Workers
+
+    count = options["worker_count"]
+    if count > settings.partitions:
+        msg = (
+            f"--workers {count}: the topics have {settings.partitions} partitions, and a worker "
+            "without one has nothing to do"
+        )
+        raise UsageError(msg)
+    screen = Screen(lambda line: click.echo(line, err=options["as_json"]))
+    with screen.phase("loading"):
+        run, make_feed = _feed(options, settings, opened)
+        if not servers.takes_free_ports(settings, options["free_ports"]):
+            servers.make_workers(
+                settings, count, free_ports=False
+            )  # refused now, not a minute later
+    with screen.phase("servers"):
+        servers.start_servers(
+            settings,
+            free_ports=options["free_ports"],
+            events=options["events"] or EVENTS,
+            say=screen.step,
+        )
+    with screen.phase("schema"):
+        made, applied = servers.prepare(settings)
+        screen.step(
+            f"Topics and tables are there ({len(made)} topics and {len(applied)} migrations are new)"
+        )
+    with screen.phase("workers"):
+        workers = Workers(servers.make_workers(settings, count, free_ports=options["free_ports"]))
+        for worker in workers.all:
+            screen.step(f"Starting a worker at {worker.url}, log {worker.log}")
+        opened.callback(_stop, workers, screen, settings)
+        workers.start()
+        workers.await_ready()
+        screen.step("Ready")
+    summary, feed = asyncio.run(_measured(settings, workers, screen, options, make_feed, run))
+    _tell(summary, settings, options, screen)
+    if not options["once"]:
+        _stream(settings, feed, workers, screen, options["rate"])
+
+
+async def _measured(
+    settings: Settings,
+    workers: "Workers",
+    screen: "Screen",
+    options: dict[str, Any],
+    make_feed: "MakeFeed",
+    run: str | None,
+) -> "tuple[Summary, Feed]":
+    from app.tools.demo.run import Run
+
+    return await Run(settings, workers, screen, options["rate"]).measure(make_feed, run)
+
+
+def _tell(
+    summary: "Summary", settings: Settings, options: dict[str, Any], screen: "Screen"
+) -> None:
+    from app.tools.demo.text import summary_text
+
+    seconds = {**screen.seconds, "total": round(screen.elapsed, 2)}
+    if options["as_json"]:
+        click.echo(json.dumps(summary.as_dict(settings, seconds)))
+    else:
+        click.echo(summary_text(summary, settings, bold=_bold, call=called(), ends=options["once"]))
+        told = ", ".join(f"{name.replace('_', ' ')} {spent:.1f}" for name, spent in seconds.items())
+        click.echo(f"\nSeconds: {told}")
+    if summary.account.missing or summary.account.repeated:
+        msg = (
+            f"{summary.account.missing:,} records became nothing and {summary.account.repeated:,} two "
+            "things: `fraudstream verify` says which"
+        )
+        raise VerificationError(msg)
+
+
+def _stream(
+    settings: Settings, feed: "Feed", workers: "Workers", screen: "Screen", rate: float
+) -> None:
+    from app.tools.demo.stream import Stream
+
+    screen.line("")
+    screen.step(f"Going on at {rate:g} a second; what is called fraud shows here. Ctrl-C ends.")
+    try:
+        asyncio.run(Stream(settings, feed, workers, screen, rate, _red).run())
+        screen.end_status()
+        screen.step("The input is at its end")
+    except KeyboardInterrupt:  # the way to end it, no failure
+        click.echo(err=True)
+        screen.end_status()
+
+
+def _stop(workers: "Workers", screen: "Screen", settings: Settings) -> None:
+    many = len(workers.all) > 1
+    screen.step("Stopping the workers" if many else "Stopping the worker")
+    for worker in workers.stop():
+        screen.step(f"The worker on port {worker.port} did not end in time and was killed")
+    if not (settings.broker and settings.cassandra):
+        screen.step(f"Local servers stay up: `{called()} down` stops them, their data stays")
+
+
+def _feed(
+    options: dict[str, Any], settings: Settings, opened: ExitStack
+) -> "tuple[str | None, MakeFeed]":
+    """The run's name, None for a file, and what makes the feed."""
+    from app.tools.demo import feed
+
+    if options["file"] is None:
+        run = feed.run_name(datetime.now(UTC))
+        events = options["events"] or EVENTS
+        return run, lambda first: feed.SimulatedFeed(settings, run, events, first, _now_ms)
+
+    from app.tools.producing.reading import open_reading
+
+    path, mapping = file_and_mapping((str(options["file"]), *options["words"]), options["mapping"])
+    reading = opened.enter_context(
+        open_reading(
+            path,
+            mapping=mapping,
+            drop=options["drop"],
+            only_known=options["only_known"],
+            run=options["run"] or "",
+            zone=zone_of(options["assume_zone"]),
+            skip=options["skip"],
+            skip_bad=options["skip_bad"],
+            largest=settings.max_message_bytes,
+        )
+    )
+    return options["run"], lambda _first: feed.FileFeed(reading, path.name, options["limit"])
+
+
+def _check(options: dict[str, Any]) -> None:
+    if options["file"] is not None:
+        if options["events"] is not None:
+            msg = "--events is for simulated transactions; with --input say --limit"
+            raise UsageError(msg)
+        return
+    given = ["--" + name.replace("_", "-") for name in _FILE_OPTIONS if options[name]]
+    if given or options["words"]:
+        named = ", ".join(given).replace("--mapping", "--map") or options["words"][0]
+        msg = f"{named}: these go with --input FILE"
+        raise UsageError(msg)
+
+
+def called() -> str:
+    """How to call the command line from here: the environment need not be on the PATH."""
+    if shutil.which("fraudstream"):
+        return "fraudstream"
+    script = Path(sys.executable).with_name("fraudstream")
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _bold(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def _red(text: str) -> str:
+    return click.style(text, fg="red")

@@ -1,0 +1,185 @@
+"""The summary as text for people."""
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from app import formats
+from app.settings import Settings
+from app.tools.demo.summary import Summary
+
+#: Marks a heading or a warning; `click.style` on a terminal.
+Style = Callable[[str], str]
+
+#: Columns of the table that are shown, of more than twenty.
+_COLUMNS = (
+    "card_id",
+    "event_time",
+    "transaction_id",
+    "amount",
+    "score",
+    "is_fraud",
+    "flags",
+)
+_WIDEST = 44
+
+
+def summary_text(
+    summary: Summary, settings: Settings, *, bold: Style, call: str, ends: bool
+) -> str:
+    """Everything that a person reads after a run.
+
+    Args:
+        summary: what was measured.
+        settings: the deployment.
+        bold: marks headings.
+        call: how the command line is called here, such as `fraudstream`.
+        ends: the workers are stopped now.
+    """
+    parts = [
+        [bold(_verdict(summary)), *_account(summary)],
+        [bold("Speed"), *_speed(summary)],
+        [bold("Most suspicious"), *_suspicious(summary, settings)],
+        [bold(summary.query), *_rows(summary.rows)],
+        [bold("Look at it while a worker runs"), *_web(summary)],
+        [bold("Try next"), *_next(summary, settings, call, ends=ends)],
+    ]
+    return "\n".join("\n" + "\n".join(lines) for lines in parts)
+
+
+def flagged_line(prediction: dict[str, Any], settings: Settings) -> str:
+    """One transaction that the model calls fraud, in a line."""
+    digits, currency = settings.minor_unit_digits, settings.currency
+    when = datetime.fromtimestamp(prediction["event_time_ms"] / 1000, UTC)
+    amount = formats.amount(prediction["amount_minor"], digits, currency)
+    card = formats.printable(prediction["card_id"])
+    return (
+        f"{when:%H:%M:%S}  {prediction['score']:.3f}  {amount:>14}  {card}  {_why(prediction, 2)}"
+    ).rstrip()
+
+
+def _verdict(summary: Summary) -> str:
+    account = summary.account
+    if not account.missing and not account.repeated:
+        return "Every record is in one place"
+    return f"{account.missing:,} records became nothing, {account.repeated:,} two things"
+
+
+def _account(summary: Summary) -> list[str]:
+    account = summary.account
+    kinds = " + ".join(f"{len(found):,} {name}" for name, found in account.outcomes.items())
+    lines = [f"  {len(account.read):,} read = {kinds}"]
+    if account.reasons:
+        told = ", ".join(f"{reason} {count:,}" for reason, count in account.reasons.most_common(4))
+        more = ", ..." if len(account.reasons) > 4 else ""
+        lines.append(f"  dead: {told}{more}")
+    lines.append(
+        f"  {summary.stored:,} rows in Cassandra; {account.out_of_order:,} came out of order, "
+        f"{account.flagged:,} are called fraud"
+    )
+    return lines
+
+
+def _speed(summary: Summary) -> list[str]:
+    lines = []
+    if summary.events_per_second is not None:
+        lines.append(
+            f"  {summary.events_per_second:,.0f} transactions a second from Kafka to Cassandra: the "
+            f"first {summary.wave_records:,}, as fast as it goes, in {summary.wave_seconds:.1f} s"
+        )
+    gentle = summary.gentle
+    if gentle.p50_ms is not None and gentle.p99_ms is not None:
+        lines.append(
+            f"  p50 {formats.milliseconds(gentle.p50_ms)}, p99 {formats.milliseconds(gentle.p99_ms)} "
+            f"from the broker's append to the row: {gentle.transactions:,} more, at "
+            f"{gentle.rate:,.0f} a second"
+        )
+    if summary.restarts:
+        lines.append(f"  a worker was restarted {summary.restarts} times: its log says why")
+    return lines or ["  too few records to measure"]
+
+
+def _suspicious(summary: Summary, settings: Settings) -> list[str]:
+    if not summary.suspicious:
+        return [f"  nothing scored {settings.reasons_from:g} or more"]
+    digits, currency = settings.minor_unit_digits, settings.currency
+    table = [["score", "amount", "card", "time (UTC)", "because"]]
+    table += [
+        [
+            f"{prediction['score']:.3f}",
+            formats.amount(prediction["amount_minor"], digits, currency),
+            formats.printable(prediction["card_id"]),
+            formats.moment(prediction["event_time_ms"])[:16],
+            _why(prediction, 1),
+        ]
+        for prediction in summary.suspicious
+    ]
+    return _aligned(table, right={0, 1}, widest=120)
+
+
+def _why(prediction: dict[str, Any], most: int) -> str:
+    return "; ".join(formats.printable(reason) for reason in prediction["reasons"][:most])
+
+
+def _rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return ["  (none)"]
+    shown = [name for name in _COLUMNS if name in rows[0]]
+    table = [shown, *([_cell(name, row[name]) for name in shown] for row in rows)]
+    rest = len(rows[0]) - len(shown)
+    return [*_aligned(table, right={shown.index("amount"), shown.index("score")}),
+            f"  ... and {rest} more columns, the features among them"]  # fmt: skip
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if name == "score":
+        return f"{value:.4f}"
+    if isinstance(value, str):
+        return formats.printable(value)
+    if isinstance(value, Iterable):
+        return ",".join(sorted(map(str, value)))
+    return str(value)
+
+
+def _web(summary: Summary) -> list[str]:
+    width = max(map(len, summary.web))
+    return [f"  {name:<{width}}  {url}" for name, url in summary.web.items()]
+
+
+def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> list[str]:
+    example = next(iter(summary.suspicious), None) or next(iter(summary.rows), None)
+    name = shlex.quote(formats.printable(example["transaction_id"])) if example else "ID"
+    used = urlsplit(summary.base_url).port
+    port = "" if used == settings.web_port else f" --web-port {used}"
+    commands = [
+        (f"{call} transaction {name}", "why it was scored as it was"),
+        (f"{call} verify", "compute every feature once more, slowly, and compare"),
+        (f"{call} produce FILE.csv", "your own transactions: --help shows how columns map"),
+    ]
+    if ends:
+        commands.insert(0, (f"{call} worker{port}", "go on: then the addresses above answer"))
+        commands.pop()
+    width = max(len(command) for command, _ in commands)
+    return [f"  {command:<{width}}   {text}" for command, text in commands]
+
+
+def _aligned(
+    table: Sequence[Sequence[str]], *, right: set[int], widest: int = _WIDEST
+) -> list[str]:
+    """A table of texts as lines; columns in `right` align right."""
+    cut = [[cell if len(cell) <= widest else cell[: widest - 1] + "…" for cell in r] for r in table]
+    widths = [max(len(row[at]) for row in cut) for at in range(len(cut[0]))]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cut
+    ]

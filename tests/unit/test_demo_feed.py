@@ -1,0 +1,156 @@
+"""What the demo sends."""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.tools.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
+from app.tools.demo.live import LivePayments
+from app.tools.producing.reading import open_reading
+
+SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
+NOW = 1_700_000_000_000
+
+
+def feed(events: int = 3_000, first: int = 0, now_ms: int = NOW) -> SimulatedFeed:
+    return SimulatedFeed(SETTINGS, "demo-1", events, first, lambda: now_ms)
+
+
+def parsed(pairs) -> list[dict]:
+    return [json.loads(value) for _key, value in pairs]
+
+
+def valid(made: SimulatedFeed) -> list[dict]:
+    found = []
+    for _key, value in made.history():
+        try:
+            record = json.loads(value)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "broken" not in record.get("transaction_id", "broken"):
+            found.append(record)
+    return found
+
+
+def milliseconds(record: dict) -> float:
+    return datetime.fromisoformat(record["event_time"]).timestamp() * 1000
+
+
+def test_every_kind_of_outcome_is_in_the_history():
+    made = simulated(SETTINGS, "r", 100, 0, NOW)
+    assert len(made.transactions) == 100
+    assert len(made.duplicates) >= 3
+    assert len(made.late) >= 1
+    assert made.broken >= 3
+    assert len(made.out_of_order) >= 1
+
+
+def test_no_event_time_lies_in_the_future_and_the_newest_is_recent():
+    times = [milliseconds(record) for record in valid(feed())]
+    assert NOW - 3_600_000 < max(times) < NOW
+    assert min(times) < NOW - 10 * 86_400_000
+
+
+def test_ids_carry_the_run_and_repeat_only_on_purpose():
+    ids = Counter(record["transaction_id"] for record in valid(feed()))
+    assert all(name.startswith("demo-1-") for name in ids)
+    assert 3 <= sum(count - 1 for count in ids.values()) <= 20
+
+
+def test_a_second_run_uses_other_cards_and_terminals():
+    """Else its history would be late: the cards' newest payments were just now."""
+    first = feed(first=0)
+    sent = valid(first) + parsed(islice(first.payments(), 500))
+    second = feed(first=len(sent), now_ms=NOW + 60_000)
+    again = valid(second) + parsed(islice(second.payments(), 500))
+    for name in ("card_id", "terminal_id", "transaction_id"):
+        used = {record[name] for record in sent}
+        if name != "transaction_id":  # those differ by the run's name
+            assert not used & {record[name] for record in again}
+
+
+def test_the_text_says_how_many_and_when():
+    assert feed(3_000).text.startswith("3,000 simulated transactions of ")
+    assert "14 November 2023" in feed(3_000).text
+
+
+def test_live_payments_happen_now():
+    record = parsed(islice(feed().payments(), 1))[0]
+    assert milliseconds(record) == NOW
+    assert record["transaction_id"] == "demo-1-live-000001"
+
+
+def test_live_payments_of_a_small_population_do_not_look_like_a_stolen_card():
+    clock = [NOW]
+    transactions = simulated(SETTINGS, "r", 300, 0, NOW).transactions
+    live = LivePayments(transactions, 1_000, lambda: clock[0]).pairs()
+    cards: Counter[bytes] = Counter()
+    for _ in range(5_000):  # 25 minutes at 20 a second
+        clock[0] += 300
+        cards[next(live)[0]] += 1
+    assert cards.most_common(1)[0][1] == 1
+    known = {name.encode() for name in transactions.card_id.tolist()}
+    assert known <= cards.keys()
+
+
+def test_cards_pay_again_after_a_rest():
+    clock = [NOW]
+    transactions = simulated(SETTINGS, "r", 300, 0, NOW).transactions
+    live = LivePayments(transactions, 1_000, lambda: clock[0]).pairs()
+    before = {key for key, _ in islice(live, 200)}
+    clock[0] += 2 * 3_600_000
+    assert before & {key for key, _ in islice(live, 200)}
+
+
+def test_amounts_are_exact_decimals():
+    for record in parsed(islice(feed().payments(), 200)):
+        assert round(record["amount"] * 100) / 100 == record["amount"] > 0
+
+
+@pytest.fixture
+def lines(tmp_path) -> Path:
+    path = tmp_path / "some.jsonl"
+    text = [
+        f'{{"transaction_id":"{n}","card_id":"c","amount":1,"event_time":{NOW}}}\n'
+        for n in range(2_000)
+    ]
+    path.write_text("".join(text))
+    return path
+
+
+def ids(pairs) -> list[int]:
+    return [int(record["transaction_id"]) for record in parsed(pairs)]
+
+
+def test_the_end_of_a_file_is_held_back_to_measure_latency(lines):
+    with open_reading(lines) as reading:
+        made = FileFeed(reading, "some.jsonl", None)
+        assert ids(made.history()) == list(range(2_000 - HELD_BACK))
+        assert ids(made.payments()) == list(range(2_000 - HELD_BACK, 2_000))
+        assert made.progress(7) == (lines.stat().st_size,) * 2
+
+
+def test_behind_a_limit_the_file_goes_on(lines):
+    with open_reading(lines) as reading:
+        made = FileFeed(reading, "some.jsonl", 1_000)
+        assert ids(made.history()) == list(range(900))
+        assert ids(made.payments()) == list(range(900, 2_000))
+        assert made.progress(7) == (7, 900)
+        assert made.astray() == []
+
+
+def test_a_small_file_is_sent_gently(lines):
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:50]))
+    with open_reading(lines) as reading:
+        made = FileFeed(reading, "some.jsonl", None)
+        assert ids(made.history()) == []
+        assert ids(made.payments()) == list(range(50))
+
+
+def test_run_names_tell_when():
+    assert run_name(datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)) == "demo-0203-040506"
