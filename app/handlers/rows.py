@@ -180,13 +180,14 @@ class Pins:
 
     Args:
         pins: (first offset, model hash), rising.
-        changes: how often they were changed: stands where other rows have their offset, so that of two
-            workers that changed the same pins the first one wins.
+        starts: how often a worker has started on the partition. It stands where other rows have their
+            offset: what a worker wrote that was stopped or killed since cannot have started later than
+            its successor, and of two equal rows the first one wins.
     """
 
-    def __init__(self, pins: list[tuple[int, str]], changes: int = 0) -> None:
+    def __init__(self, pins: list[tuple[int, str]], starts: int = 0) -> None:
         self.pins = pins
-        self.changes = changes
+        self.starts = starts
 
     @classmethod
     def read(cls, raw: bytes | None) -> "Pins":
@@ -197,25 +198,20 @@ class Pins:
 
     def encode(self) -> Row:
         """The reserved row."""
-        return PINS_KEY, self.changes.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
+        return PINS_KEY, self.starts.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
 
-    def pin(self, log_end: int, model_hash: str) -> bool:
+    def pin(self, log_end: int, model_hash: str) -> None:
         """Let a model score whatever comes after the present end of the source partition.
 
-        What stands before it may have been scored already, by a worker that could not write so down.
-
-        Returns:
-            Whether the pins changed and must be stored before the first block.
+        What stands before it may have been scored already, by a worker that could not write so down. The
+        pins must be stored before the first block, changed or not: else those of a predecessor could
+        land later and name another model for what has been scored by then.
         """
-        before = list(self.pins)
+        self.starts += 1
         while self.pins and self.pins[-1][0] >= log_end:
             self.pins.pop()  # nothing has been scored under it
         if not self.pins or self.pins[-1][1] != model_hash:
             self.pins.append((log_end if self.pins else 0, model_hash))
-        if self.pins == before:
-            return False
-        self.changes += 1
-        return True
 
     def model_at(self, offset: int) -> str:
         """Hash of the model that scores this offset."""

@@ -55,5 +55,5 @@ async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -
         ForeignWriterError: another worker wrote the changelog.
     """
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
-    if pins.pin(log_end, model_hash):
-        await table.write(partition, [pins.encode()])
+    pins.pin(log_end, model_hash)
+    await table.write(partition, [pins.encode()])
