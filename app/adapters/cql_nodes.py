@@ -50,11 +50,16 @@ class ReplicaMap:
         hosts = [h for h in metadata.all_hosts() if policy.distance(h) == HostDistance.LOCAL]
         nodes = sorted((host.endpoint.address, host.endpoint.port) for host in hosts)
         tokens = metadata.token_map
-        replicas = tokens.tokens_to_hosts_by_ks.get(self._keyspace) if tokens else None
-        seen = (nodes, id(tokens), id(replicas))
-        if seen == self._seen:
+        replicas = None
+        if tokens is not None and tokens.ring:
+            tokens.get_replicas(
+                self._keyspace, tokens.ring[0]
+            )  # works a keyspace out when first asked
+            replicas = tokens.tokens_to_hosts_by_ks.get(self._keyspace)
+        seen = self._seen
+        if seen is not None and seen[0] == nodes and seen[1] is tokens and seen[2] is replicas:
             return False
-        self._seen, self.nodes = seen, nodes
+        self._seen, self.nodes = (nodes, tokens, replicas), nodes
         self.groups, self._ring, self._group_at = [tuple(nodes)], [], []
         if tokens is None or replicas is None or len(nodes) < 2:
             return True

@@ -126,7 +126,6 @@ def cluster_of(nodes: int, replicas: int, vnodes: int = 8) -> Any:
 
     metadata.keyspaces["ks"] = KeyspaceMetadata("ks", True, "SimpleStrategy", strategy)
     metadata.rebuild_token_map("org.apache.cassandra.dht.Murmur3Partitioner", tokens)
-    metadata.get_replicas("ks", b"x")  # the driver works a keyspace out when it is first asked
     policy = SimpleNamespace(distance=lambda host: HostDistance.LOCAL)
     return SimpleNamespace(
         cluster=SimpleNamespace(metadata=metadata),
