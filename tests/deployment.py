@@ -1,0 +1,134 @@
+"""One deployment under test: makes its topics and tables, feeds it, and reads what came out."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from app.adapters.cassandra import connected
+from app.adapters.kafka import client_kwargs, ensure_topics
+from app.adapters.prediction_reads import scan_predictions
+from app.adapters.schema import migrate
+from app.settings import Settings
+from app.tools.verification.log import Reached, open_log, wait_for_workers
+from app.tools.verify import verify
+from app.topics import Topics, TopicSpec
+from tests.stack import environ_of
+
+#: For work that takes a second or two on an idle machine.
+PATIENCE_SECONDS = 120.0
+
+#: Partition and offset of a record on `transactions`.
+Position = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Send:
+    """A record to be sent: to its card's partition, unless another one is given."""
+
+    value: bytes | None
+    key: bytes | None
+    partition: int | None = None
+
+
+class Deployment:
+    """Everything that a test does to one deployment but run its workers (see tests/fleet.py)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topics = Topics(settings)
+
+    def prepare(self) -> None:
+        """Create topics and tables."""
+        asyncio.run(ensure_topics(self.settings, self.topics.all))
+        with connected(self.settings) as session:
+            migrate(session, self.settings, say=lambda _: None)
+
+    def run(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> Any:
+        """Run a `fraudstream` command; returns the completed process, its output as text."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            env=environ_of(self.settings), capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def send(self, records: Iterable[Send]) -> list[Position]:
+        """Send records one after the other; returns where each one stands."""
+        return asyncio.run(self._send(list(records)))
+
+    async def _send(self, records: list[Send]) -> list[Position]:
+        producer = AIOKafkaProducer(**client_kwargs(self.settings), acks="all")
+        await producer.start()
+        try:
+            name = self.topics.transactions.name
+            sent = [
+                await producer.send(name, record.value, key=record.key, partition=record.partition)
+                for record in records
+            ]
+            return [(done.partition, done.offset) for done in await asyncio.gather(*sent)]
+        finally:
+            await producer.stop()
+
+    def drain(self, timeout: float = PATIENCE_SECONDS) -> None:
+        """Wait until everything sent so far is scored and stored.
+
+        Raises:
+            AssertionError: it is not in time.
+        """
+        reached = asyncio.run(self._reached(timeout))
+        behind = {
+            role: sum(max(0, e - d) for e, d in zip(ends, reached.done[role], strict=True))
+            for role, ends in reached.ends.items()
+        }
+        assert not any(behind.values()), f"after {timeout:g} s still to do: {behind}"
+
+    async def _reached(self, timeout: float) -> Reached:
+        async with open_log(self.settings) as log:
+            return await wait_for_workers(log, timeout, lambda *_: None)
+
+    def verify(self, timeout: float = PATIENCE_SECONDS) -> dict[str, Any]:
+        """What `fraudstream verify` finds.
+
+        Raises:
+            AssertionError: anything is pending, missing or different.
+        """
+        report = asyncio.run(
+            verify(self.settings, timeout_seconds=timeout, examples=5, progress=lambda *_: None)
+        )
+        assert report.passed, json.dumps(report.as_json(), indent=1)
+        return report.as_json()
+
+    def records(self, topic: TopicSpec) -> list[Any]:
+        """Every record of a topic, partition by partition."""
+        return asyncio.run(self._records(topic))
+
+    async def _records(self, topic: TopicSpec) -> list[Any]:
+        found: list[Any] = []
+        async with open_log(self.settings) as log:
+            begins, ends = await log.begins(topic), await log.ends(topic)
+            for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+                async for records in log.read(topic, number, begin, end):
+                    found += records
+        return found
+
+    def rows(self, *columns: str) -> list[Any]:
+        """All rows in Cassandra."""
+        with connected(self.settings) as session:
+            return list(scan_predictions(session, self.settings, columns))
+
+
+def wait_until(done: Callable[[], bool], what: str, timeout: float = PATIENCE_SECONDS) -> None:
+    """Poll until something is so.
+
+    Raises:
+        AssertionError: it is not in time.
+    """
+    deadline = time.monotonic() + timeout
+    while not done():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
+        time.sleep(0.1)
