@@ -1,0 +1,233 @@
+"""What must hold at the end of any schedule, against one pass over the log without any trouble."""
+
+from collections import defaultdict
+from typing import Any
+
+import orjson
+
+from app.blocks.rows import supersedes
+from app.blocks.table import _STALE_KEY as STALE_KEY
+from app.domain.window_row import WindowRow
+from app.handlers.cards import CardsHandler
+from app.handlers.rows import PINS_KEY, POSITION_KEY, Position
+from app.handlers.scoring import ScoringHandler
+from app.records import decode_enriched, encode_item
+from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
+from tests.stream.sim_world import STATE_SETTINGS, World, topics
+
+Source = tuple[int, int]
+
+
+class State:
+    """Rows in memory, as a handler reads them."""
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        self.rows: Rows = dict(rows or {})
+        self.memo: dict[str, Any] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.rows.get(key)
+
+    def write(self, groups: list[list[tuple[bytes, bytes | None]]]) -> None:
+        for group in groups:
+            for key, raw in group:
+                if raw is None:
+                    self.rows.pop(key, None)
+                else:
+                    self.rows[key] = raw
+
+
+def play(seed: int, **changes: Any) -> tuple[World, list[str]]:
+    """Play one schedule; returns what is wrong, first what ended it early.
+
+    Args:
+        seed: decides everything.
+        changes: to the plan that the seed draws (see `World`).
+    """
+    world = World(seed, **changes)
+    world.run()
+    return world, world.failures or check(world)
+
+
+def check(world: World) -> list[str]:
+    """Every way in which the end of a schedule differs from what it must be."""
+    problems = Problems(world)
+    expected = Expected(world)
+    problems.outputs(expected)
+    problems.places()
+    for stage, states in ((CARDS, expected.cards), (TERMINALS, expected.terminals)):
+        for partition, state in states.items():
+            problems.state(stage, partition, state)
+    return problems.found
+
+
+class Expected:
+    """One pass over the source log, and one over `enriched`, by the same domain code."""
+
+    def __init__(self, world: World) -> None:
+        self.outputs: dict[str, dict[Any, Any]] = defaultdict(dict)
+        self.cards: dict[int, State] = {}
+        self.terminals: dict[int, State] = {}
+        for partition, records in world.broker.topic(topics.transactions.name).items():
+            state = self.cards[partition] = State()
+            if records:
+                computed = world.cards_handler(CardsHandler).compute(partition, records, state)
+                state.write(computed.groups)
+                collect(self.outputs, computed.outputs)
+        for partition, records in world.broker.topic(topics.enriched.name).items():
+            state = self.terminals[partition] = State()
+            pins = owner_rows(world, TERMINALS, partition).get(PINS_KEY)
+            if pins is not None:
+                state.rows[PINS_KEY] = pins
+            if records:
+                handler = world.scoring_handler(ScoringHandler, lambda: 0)
+                computed = handler.compute(partition, records, state)
+                state.write(computed.groups)
+                collect(self.outputs, computed.outputs)
+
+
+def owner_rows(world: World, stage: str, partition: int) -> Rows:
+    """The store of the worker that has a partition at the end."""
+    source = next(s.source for s in world.stages if s.name == stage)
+    for worker in world.workers.values():
+        if not worker.dead and any(
+            tp.topic == source and tp.partition == partition for tp in worker.assignment
+        ):
+            rows: Rows = worker.disk.get((stage, partition), {})
+            return rows
+    return {}
+
+
+def collect(outputs: dict[str, dict[Any, Any]], computed: Any) -> None:
+    """Sort outputs by topic and by what they are of; keep the first of each."""
+    for (topic, partition), records in computed.items():
+        for key, value, headers in records:
+            for name, content in named(topic, partition, key, value, headers):
+                outputs[topic].setdefault(name, content)
+
+
+def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> list[tuple[Any, Any]]:
+    """What an output is of, and its content but for `scored_at`."""
+    if topic in (topics.predictions.name, topics.late_transactions.name):
+        fields = orjson.loads(value)
+        del fields["scored_at"]
+        source = (fields["source_partition"], fields["source_offset"])
+        return [(source, (partition, key, orjson.dumps(fields)))]
+    if topic == topics.enriched.name:
+        batch = decode_enriched(value)
+        return [
+            ((batch.partition, item.offset), (partition, encode_item(item))) for item in batch.items
+        ]
+    if topic == topics.duplicates.name:
+        fields = orjson.loads(value)
+        return [((fields["source_partition"], fields["source_offset"]), (partition, key, value))]
+    if topic == topics.dead_letters.name:
+        parts = dict(headers)
+        source = (int(parts["partition"]), int(parts["offset"]))
+        return [(source, (partition, key, value, tuple(headers)))]
+    origin = dict(headers).get("origin")  # a moved record, sent on to another source partition
+    if origin is None:
+        return []
+    _, moved_from, offset = origin.decode().split("/")
+    return [((int(moved_from), int(offset)), (partition, key, value, tuple(headers)))]
+
+
+def difference(have: Any, want: Any) -> str:
+    """Where two outputs part."""
+    if have is None or want is None:
+        return f"there is {have}, expected {want}"
+    here, there = repr(have), repr(want)
+    at = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), 0)
+    start = max(0, at - 60)
+    return f"there is ...{here[start : at + 60]}, expected ...{there[start : at + 60]}"
+
+
+class Problems:
+    """Collects what is wrong."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.found: list[str] = []
+        self.real: dict[str, dict[Any, Any]] = defaultdict(dict)
+        for (topic, partition), log in world.broker.logs.items():
+            if topic in (topics.cards_changelog.name, topics.terminals_changelog.name):
+                continue
+            for record in log.records:
+                for name, content in named(
+                    topic, partition, record.key, record.value, record.headers
+                ):
+                    first = self.real[topic].setdefault(name, content)
+                    if first != content:
+                        self.found.append(
+                            f"{topic}: repeated outputs of {name}: {difference(content, first)}"
+                        )
+
+    def outputs(self, expected: Expected) -> None:
+        """Outputs are those of a single pass: none missing, none more, none different."""
+        for topic in sorted({*self.real, *expected.outputs}):
+            want, have = expected.outputs[topic], self.real[topic]
+            for name in sorted({*want, *have}):
+                if want.get(name) != have.get(name):
+                    self.found.append(
+                        f"{topic}: of {name}: {difference(have.get(name), want.get(name))}"
+                    )
+
+    def places(self) -> None:
+        """Every source record is in exactly one place."""
+        ends = (topics.predictions, topics.dead_letters, topics.duplicates, topics.transactions)
+        for partition, records in self.world.broker.topic(topics.transactions.name).items():
+            for record in records:
+                source = (partition, record.offset)
+                places = [spec.name for spec in ends if source in self.real[spec.name]]
+                if len(places) != 1:
+                    self.found.append(f"source {source} is in {places}")
+
+    def state(self, stage: str, partition: int, expected: State) -> None:
+        """Rows are those of a single pass, wherever they are read from."""
+        changelog = next(s.changelog for s in self.world.stages if s.name == stage)
+        highest: Rows = {}
+        last: Rows = {}
+        for record in self.world.broker.log(changelog, partition).records:
+            assert record.key is not None
+            if record.value is None:
+                highest.pop(record.key, None)
+                last.pop(record.key, None)
+                continue
+            if supersedes(record.value, highest.get(record.key)):
+                highest[record.key] = record.value
+            last[record.key] = record.value
+        owner = owner_rows(self.world, stage, partition)
+        for where, rows in (("store", owner), ("changelog", highest), ("compacted", last)):
+            self._same(f"{stage}/{partition} {where}", State(rows), expected)
+
+    def _same(self, where: str, have: State, want: State) -> None:
+        if not want.rows and not have.rows:
+            return
+        for key in sorted({*have.rows, *want.rows}):
+            if key.startswith(b"h"):
+                name = key[1:]
+                here, there = content(self.world, name, have), content(self.world, name, want)
+                if here != there:
+                    self.found.append(f"{where}: row {name!r} is {here}, expected {there}")
+            elif key == POSITION_KEY:
+                here_at = Position.read(have, STATE_SETTINGS)
+                there_at = Position.read(want, STATE_SETTINGS)
+                if here_at != there_at:
+                    self.found.append(f"{where}: position {here_at}, expected {there_at}")
+            elif key.startswith(b"s") or key in (PINS_KEY, OFFSET_KEY, STALE_KEY):
+                continue  # segments are read with their heads
+            else:
+                self.found.append(f"{where}: unknown row {key!r}")
+
+
+def content(world: World, key: bytes, state: State) -> Any:
+    """What a row says, segments included."""
+    try:
+        row = WindowRow.read(key, world.plan.rules, state.get)
+        refs = [
+            (ref.number, ref.skip, ref.count, ref.zeros, ref.first, ref.last, ref.total)
+            for ref in row.refs
+        ]
+        return row.last_offset, row.newest_ms, row.floor_ms, refs, list(row.entries())
+    except Exception as error:
+        return repr(error)

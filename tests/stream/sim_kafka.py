@@ -1,0 +1,221 @@
+"""A Kafka of plain lists: logs with offsets, and a producer whose batches land and are acknowledged later.
+
+A producer keeps, for each partition, at most one batch on its way and one behind it, as aiokafka does. A
+batch that is on its way when its worker dies may land at any later time, or never.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+TopicPartition = tuple[str, int]
+START_MS = 1_700_000_000_000
+
+
+@dataclass(slots=True)
+class Record:
+    """One record of a log."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class Log:
+    """One partition of a topic."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.end = 0
+
+    def append(self, now_ms: int, key: bytes | None, value: bytes | None, headers: Any = ()) -> int:
+        self.records.append(Record(self.end, now_ms, key, value, list(headers)))
+        self.end += 1
+        return self.end - 1
+
+    def skip(self, number: int) -> None:
+        """Leave a hole, as compaction and transaction markers do."""
+        self.end += number
+
+    def read(self, offset: int, limit: int) -> list[Record]:
+        first = bisect_left(self.records, offset, key=lambda record: record.offset)
+        return self.records[first : first + limit]
+
+
+class RefusedError(Exception):
+    """The broker refused a batch for good."""
+
+
+class Broker:
+    """Logs, committed offsets, and batches of dead producers that may still land."""
+
+    def __init__(self, rng: Random) -> None:
+        self.rng = rng
+        self.logs: dict[TopicPartition, Log] = {}
+        self.committed: dict[TopicPartition, int] = {}
+        self.late: list[deque[Batch]] = []
+        self.now_ms = START_MS
+
+    def log(self, topic: str, partition: int) -> Log:
+        key = (topic, partition)
+        log = self.logs.get(key)
+        if log is None:
+            log = self.logs[key] = Log()
+        return log
+
+    def topic(self, name: str) -> dict[int, list[Record]]:
+        return {
+            partition: log.records
+            for (topic, partition), log in sorted(self.logs.items())
+            if topic == name
+        }
+
+    def land(self, batch: "Batch") -> None:
+        log = self.log(batch.topic, batch.partition)
+        batch.base = log.end
+        for key, value, headers in batch.builder.records:
+            log.append(self.now_ms, key, value, headers)
+
+    def land_late(self) -> bool:
+        """Let one batch of a dead producer land."""
+        if not self.late:
+            return False
+        queue = self.late[self.rng.randrange(len(self.late))]
+        self.land(queue.popleft())
+        if not queue:
+            self.late.remove(queue)
+        return True
+
+
+class Builder:
+    """As aiokafka's BatchBuilder."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[bytes | None, bytes | None, Any]] = []
+
+    def append(
+        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Any = ()
+    ) -> object:
+        self.records.append((key, value, headers))
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(eq=False)
+class Metadata:
+    offset: int
+
+
+@dataclass(eq=False)
+class Batch:
+    topic: str
+    partition: int
+    builder: Builder
+    future: asyncio.Future[Metadata]
+    drained: asyncio.Future[None]
+    base: int = -1
+    sent: bool = False
+
+
+class Producer:
+    """As a started, idempotent aiokafka producer."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.rng = broker.rng
+        self.queues: dict[TopicPartition, deque[Batch]] = {}
+        self.unacknowledged: list[Batch] = []
+        self.closed = False
+        self.stopped = False  # what is sent arrives, nothing more is sent
+        self._known: set[TopicPartition] = set()
+        self._broken: set[TopicPartition] = set()
+
+    def create_batch(self) -> Builder:
+        return Builder()
+
+    async def send_batch(
+        self, builder: Builder, topic: str, *, partition: int
+    ) -> asyncio.Future[Metadata]:
+        queue = self.queues.setdefault((topic, partition), deque())
+        while queue and not queue[-1].sent:
+            await asyncio.shield(queue[-1].drained)
+        loop = asyncio.get_running_loop()
+        batch = Batch(topic, partition, builder, loop.create_future(), loop.create_future())
+        if not self.closed:
+            queue.append(batch)
+        return asyncio.shield(batch.future)
+
+    # ---------------------------------------------------------------- what the network does
+
+    def advance(self) -> bool:
+        """Something happens to one batch: it is sent, or it lands."""
+        busy = [queue for queue in self.queues.values() if queue]
+        if not busy:
+            return False
+        queue = busy[int(self.rng.random() * len(busy))]
+        batch = queue[0]
+        if not batch.sent:
+            if self.stopped:
+                return False
+            batch.sent = True
+            batch.drained.set_result(None)
+            return True
+        queue.popleft()
+        key = (batch.topic, batch.partition)
+        if key in self._broken:
+            batch.future.set_exception(RefusedError("out of order sequence"))
+            return True
+        self._known.add(key)
+        self.broker.land(batch)
+        self.unacknowledged.append(batch)
+        return True
+
+    def acknowledge(self) -> bool:
+        """One landed batch is acknowledged."""
+        waiting = self.unacknowledged
+        if not waiting:
+            return False
+        batch = waiting.pop(int(self.rng.random() * len(waiting)))
+        if not batch.future.done():
+            batch.future.set_result(Metadata(batch.base))
+        return True
+
+    def refuse(self) -> bool:
+        """The broker refuses a batch for good.
+
+        It refuses those behind it too, for their sequence numbers, but only where it has seen this
+        producer before: a broker takes the first batch of a producer at any sequence number.
+        """
+        busy = [(key, queue) for key, queue in self.queues.items() if queue and queue[0].sent]
+        if not busy:
+            return False
+        key, queue = busy[self.rng.randrange(len(busy))]
+        queue.popleft().future.set_exception(RefusedError("invalid record"))
+        if key in self._known:
+            self._broken.add(key)
+        return True
+
+    def writes(self, topic_suffix: str) -> bool:
+        """Whether a batch for such a topic has not landed yet."""
+        return any(
+            queue and topic.endswith(topic_suffix) for (topic, _), queue in self.queues.items()
+        )
+
+    def die(self) -> None:
+        """The worker is dead: what is on its way may land later."""
+        self.closed = True
+        for key, queue in self.queues.items():
+            if key in self._broken:
+                continue
+            on_the_way = deque(batch for batch in queue if batch.sent or self.rng.random() < 0.3)
+            if on_the_way and self.rng.random() < 0.6:
+                self.broker.late.append(on_the_way)
+        self.queues.clear()
+        self.unacknowledged.clear()

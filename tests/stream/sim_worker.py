@@ -1,0 +1,484 @@
+"""A simulated worker: the real pipelines, partitions, handlers and tables between simulated Kafka and disk.
+
+What Faust does around them (recovery, seeks, queues, commits) is played in the order in which
+faust-streaming 0.15.3 does it, with a chance to be interrupted between any two steps.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from random import Random
+from types import SimpleNamespace
+from typing import Any, NoReturn
+from unittest import mock
+
+from faust.tables.table import Table
+from faust.types import TP
+
+from app.blocks import pipeline as pipeline_module
+from app.blocks import table as table_module
+from app.blocks.partition import Handler
+from app.errors import ForeignWriterError
+from app.handlers.start import check_state, pin_model
+from tests.stream.sim_kafka import Broker, Producer, RefusedError
+from tests.stream.sim_loop import OWNER, SimLoop
+
+OFFSET_KEY = b"__faust\0offset__"
+CARDS, TERMINALS = "cards", "terminals"
+
+
+class HaltedError(BaseException):
+    """Ends the simulated worker's task, where the real one ends its process."""
+
+
+def sim_halt(where: str, error: BaseException) -> NoReturn:
+    """In the place of `app.blocks.halt.halt`."""
+    worker: Worker = OWNER.get()
+    worker.halt(where, error)
+    raise HaltedError
+
+
+class FakeBatch:
+    """As rocksdict's WriteBatch."""
+
+    def __init__(self, *, raw_mode: bool) -> None:
+        self.operations: list[tuple[bytes, bytes | None]] = []
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.operations.append((key, value))
+
+    def delete(self, key: bytes) -> None:
+        self.operations.append((key, None))
+
+
+Rows = dict[bytes, bytes]
+
+
+class Database:
+    """As an opened Rdict of one table partition; writes of a dead worker do not happen."""
+
+    def __init__(self, worker: "Worker", table: str, partition: int) -> None:
+        self._worker = worker
+        self._table, self._partition = table, partition
+        self._rows: Rows = worker.disk.setdefault((table, partition), {})
+        self.get = self._rows.get
+        self.items = self._rows.items
+
+    def write(self, batch: FakeBatch) -> None:
+        if self._worker.dead:
+            return
+        for key, value in batch.operations:
+            if value is None:
+                self._rows.pop(key, None)
+            else:
+                self._rows[key] = value
+        self._worker.check_store(self._table, self._partition, self._rows)
+        self._worker.world.maybe_crash(self._worker)
+
+
+class TableData:
+    """As Faust's RocksDB store of a table."""
+
+    offset_key = OFFSET_KEY
+
+    def __init__(self, worker: "Worker", table: str) -> None:
+        self._worker = worker
+        self._table = table
+
+    def _db_for_partition(self, partition: int) -> Database:
+        return Database(self._worker, self._table, partition)
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        raw = self._db_for_partition(tp.partition).get(OFFSET_KEY)
+        return None if raw is None else int(raw)
+
+    async def on_rebalance(self, *_: Any) -> None:
+        await asyncio.sleep(0)
+
+    async def on_recovery_completed(self, *_: Any) -> None:
+        await asyncio.sleep(0)
+
+
+def sim_table(worker: "Worker", name: str, changelog: str, batch_bytes: int) -> Any:
+    """The real BlockTable on simulated storage: only Faust's constructor is left out."""
+
+    def faust_init(self: Any, app: Any, **kwargs: Any) -> None:
+        self.app, self.name = app, kwargs["name"]
+        self._data = TableData(worker, name)
+        self._recover_callbacks = set()
+
+    with mock.patch.object(Table, "__init__", faust_init):
+        return table_module.BlockTable(
+            worker.app, name=name, changelog=changelog, batch_bytes=batch_bytes
+        )
+
+
+class Message(SimpleNamespace):
+    """As Faust's ConsumerMessage of one fetched chunk."""
+
+    tp: TP
+    partition: int
+    offset: int
+    value: list[Any]
+    generation_id: int
+
+
+class Consumer:
+    """As BlockConsumer: what the pipelines and tables ask of it."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self.block_start: dict[TP, int] = {}
+        self.position: dict[TP, int] = {}
+        self.acked: dict[TP, int] = {}
+        self.unacked: set[int] = set()
+        self.fetched: deque[Message] = deque()
+
+    def finish(self, message: Message) -> None:
+        self.abandon(message)
+        if not self._worker.dead:
+            self.acked[message.tp] = max(message.offset, self.acked.get(message.tp, -1))
+
+    def abandon(self, message: Message) -> None:
+        self.unacked.discard(id(message))
+
+    async def seek(self, tp: TP, offset: int) -> None:
+        await asyncio.sleep(0)
+        self.position[tp] = offset
+
+    async def highwaters(self, *tps: TP) -> dict[TP, int]:
+        await asyncio.sleep(0)
+        return {tp: self._worker.broker.log(tp.topic, tp.partition).end for tp in tps}
+
+    async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
+        await asyncio.sleep(0)
+        return dict.fromkeys(tps, 0)
+
+    def is_congested(self, tp: TP) -> bool:
+        return any(tp in p.congested() for p in self._worker.app.pipelines.values())
+
+
+class Stage:
+    """How one stage is put together: see agents/cards.py and agents/scoring.py."""
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        changelog: str,
+        handler: Callable[["Worker"], Handler],
+        on_start: Callable[["Worker", Any, int, int], Awaitable[None]],
+    ) -> None:
+        self.name, self.source, self.changelog = name, source, changelog
+        self.handler, self.on_start = handler, on_start
+
+
+class Worker:
+    """One process. Its disk outlives it."""
+
+    def __init__(
+        self, world: Any, name: str, disk: dict[tuple[str, int], Rows], model: str
+    ) -> None:
+        self.world, self.name, self.disk, self.model = world, name, disk, model
+        self.rng: Random = world.rng
+        self.loop: SimLoop = world.loop
+        self.broker: Broker = world.broker
+        self.dead = False
+        self.stopped = False  # as by SIGSTOP
+        self.zombie = False  # no member of the group any more, and does not know
+        self.joined = False
+        self.recovering = False
+        self.parked: list[Any] = []
+        self.assignment: list[TP] = []
+        self.standbys: dict[TP, int] = {}
+        self.producer = Producer(self.broker)
+        self.consumer = Consumer(self)
+        self.flow_active = False
+        self.app: Any = SimpleNamespace(
+            consumer=self.consumer,
+            consumer_generation_id=-1,
+            flow_control=SimpleNamespace(is_active=lambda: self.flow_active),
+            producer=SimpleNamespace(_producer=self.producer),
+            pipelines={},
+        )
+        self.queues: dict[str, asyncio.Queue[Message]] = {}
+        self.tables: dict[str, Any] = {}
+        self._rebalance: asyncio.Task[None] | None = None
+        self.context = contextvars.copy_context()
+        self.context.run(OWNER.set, self)
+        self.context.run(self._start)
+
+    def _start(self) -> None:
+        for stage in self.world.stages:
+            table = sim_table(self, stage.name, stage.changelog, self.world.plan.row_batch_bytes)
+            self.tables[stage.name] = table
+            pipeline = pipeline_module.Pipeline(
+                self.app,
+                SimpleNamespace(topics=[stage.source]),
+                stage.handler(self),
+                table=table,
+                depth=self.world.depth,
+                batch_bytes=self.world.plan.row_batch_bytes,
+                on_start=self._on_start(stage, table),
+            )
+            # outputs need larger batches than rows, which shall need several
+            pipeline._sender = pipeline_module.OutputSender(self.world.plan.batch_bytes)
+            queue = self.queues[stage.source] = asyncio.Queue()
+            self.loop.create_task(self._agent(pipeline, queue), context=self.context)
+
+    def _on_start(self, stage: Stage, table: Any) -> Callable[[int, int], Awaitable[None]]:
+        async def on_start(partition: int, start: int) -> None:
+            await stage.on_start(self, table, partition, start)
+
+        return on_start
+
+    async def _agent(self, pipeline: Any, queue: asyncio.Queue[Message]) -> None:
+        try:
+            while True:
+                message = await queue.get()
+                await pipeline.process(SimpleNamespace(message=message, value=message.value))
+        except Exception as error:
+            self.halt("agent", error)
+
+    # ---------------------------------------------------------------- life and death
+
+    def kill(self) -> None:
+        """As by SIGKILL: no effect of its code reaches the world any more."""
+        if self.dead:
+            return
+        self.dead = True
+        self.world.count_alive()
+        self.stopped = False
+        self.loop.ready += self.parked
+        self.parked = []
+        for task in list(self.loop.tasks.get(self, ())):
+            task.cancel()
+        self.producer.die()
+
+    def halt(self, where: str, error: BaseException) -> None:
+        """The worker found what it cannot explain."""
+        if not self.dead:
+            self.world.halted(self, where, error)
+            self.kill()
+
+    def stop(self) -> None:
+        """As by SIGSTOP."""
+        self.stopped = self.producer.stopped = True
+
+    def go_on(self) -> None:
+        """As by SIGCONT."""
+        self.stopped = self.producer.stopped = False
+        self.loop.ready += self.parked
+        self.parked = []
+
+    # ---------------------------------------------------------------- what the network does
+
+    def fetch(self) -> bool:
+        """Fetch a chunk of one partition."""
+        if not self.flow_active:
+            return False
+        consumer = self.consumer
+        if not self.assignment:
+            return False
+        tp = self.assignment[int(self.rng.random() * len(self.assignment))]
+        if consumer.is_congested(tp):
+            return False
+        limit = 1 + int(self.rng.random() * self.world.block_records)
+        records = self.broker.log(tp.topic, tp.partition).read(consumer.position[tp], limit)
+        if not records:
+            return False
+        consumer.position[tp] = records[-1].offset + 1
+        consumer.fetched.append(self._message(tp, records))
+        return True
+
+    def _message(self, tp: TP, records: list[Any]) -> Message:
+        return Message(
+            topic=tp.topic,
+            partition=tp.partition,
+            tp=tp,
+            offset=records[-1].offset,
+            value=records,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    def deliver(self, lose: float) -> bool:
+        """A fetched chunk gets to its agent, or, as around seeks and rebalances, is lost."""
+        fetched = self.consumer.fetched
+        if not fetched or not self.flow_active:
+            return False
+        message = fetched.popleft()
+        if self.rng.random() < lose:
+            self.world.seen["lost"] += 1
+            return True
+        self.consumer.unacked.add(id(message))
+        self.queues[message.topic].put_nowait(message)
+        return True
+
+    def look(self) -> bool:
+        """As BlockConsumer looks for lost blocks: seek back where nothing came of what was fetched."""
+        consumer = self.consumer
+        if not self.flow_active or consumer.fetched:
+            return False
+        for tp, start in consumer.block_start.items():
+            offset = self.app.pipelines[tp.topic].awaits(tp.partition, start)
+            if offset is not None and consumer.position[tp] > offset:
+                consumer.position[tp] = offset
+                self.world.seen["looked"] += 1
+                return True
+        return False
+
+    def commit(self) -> bool:
+        """Commit what is acknowledged; the group refuses those who are no members."""
+        if not self.consumer.acked or not self.world.group_accepts(self):
+            return False
+        for tp, offset in self.consumer.acked.items():
+            self.broker.committed[tp] = offset + 1
+        self.consumer.acked.clear()
+        return True
+
+    def follow(self) -> bool:
+        """A standby reads on."""
+        if not self.standbys or not self.flow_active:
+            return False
+        tp = self.rng.choice(sorted(self.standbys))
+        records = self.broker.log(tp.topic, tp.partition).read(
+            self.standbys[tp], self.rng.randint(1, 6)
+        )
+        if not records:
+            return False
+        self.standbys[tp] = records[-1].offset + 1
+        self._apply(tp, [records])
+        return True
+
+    def _apply(self, tp: TP, chunks: Iterable[list[Any]]) -> None:
+        table = next(t for t in self.tables.values() if t._changelog_name == tp.topic)
+        events = [
+            SimpleNamespace(value=chunk, message=self._message(tp, chunk)) for chunk in chunks
+        ]
+        self.context.copy().run(table.apply_changelog_batch, events)
+
+    # ---------------------------------------------------------------- rebalance
+
+    def revoke(self) -> None:
+        """The group starts anew: give up what we have, then join."""
+        self.joined = False
+        if self._rebalance is not None:
+            self._rebalance.cancel()
+        self._rebalance = self.loop.create_task(self._revoke(), context=self.context)
+
+    async def _revoke(self) -> None:
+        consumer = self.consumer
+        consumer.block_start.clear()
+        self.flow_active = False
+        consumer.fetched.clear()
+        for queue in self.queues.values():
+            while not queue.empty():
+                consumer.abandon(queue.get_nowait())
+        for _ in range(self.rng.randrange(12)):
+            if not consumer.unacked:
+                break
+            await asyncio.sleep(0.5)
+        if self.rng.random() < 0.5:
+            self.commit()
+        for pipeline in self.app.pipelines.values():
+            pipeline.reset()
+        consumer.acked.clear()
+        consumer.unacked.clear()
+        self.assignment = []
+        self.standbys = {}
+        await asyncio.sleep(0)
+        self.joined = True
+
+    def assign(self, generation: int, active: list[Any], standby: list[Any]) -> None:
+        """The group has decided: (stage, partition) pairs that are ours, and those we follow."""
+        self._rebalance = self.loop.create_task(
+            self._recover(generation, active, standby), context=self.context
+        )
+
+    async def _recover(self, generation: int, active: list[Any], standby: list[Any]) -> None:
+        try:
+            await self._recover_tables(generation, active, standby)
+        except Exception as error:
+            self.halt("recovery", error)
+
+    async def _recover_tables(self, generation: int, active: list[Any], standby: list[Any]) -> None:
+        self.app.consumer_generation_id = generation
+        self.recovering = True
+        stages = {stage.name: stage for stage in self.world.stages}
+        # lists, because a set's order would change from run to run
+        ours = [TP(stages[name].changelog, partition) for name, partition in active]
+        followed = [TP(stages[name].changelog, partition) for name, partition in standby]
+        for table in self.tables.values():
+            await table.on_rebalance(ours, [], [], generation)
+        for tp in ours:
+            await self._recover_partition(tp)
+        for stage in self.world.stages:
+            await self.tables[stage.name].on_recovery_completed(
+                [tp for tp in ours if tp.topic == stage.changelog],
+                [tp for tp in followed if tp.topic == stage.changelog],
+            )
+        self.standbys = {tp: self._persisted(tp) or 0 for tp in followed}
+        if self.app.consumer_generation_id != generation:
+            return
+        sources = [TP(stages[name].source, partition) for name, partition in active]
+        if self.rng.random() < 0.3:
+            await asyncio.sleep(0.01)  # the group is asked for the committed offsets
+        start = {tp: self.broker.committed.get(tp, 0) for tp in sources}
+        await asyncio.sleep(0)
+        self.consumer.position = dict(start)
+        self.assignment = sources
+        if self.rng.random() < 0.5:  # Faust resumes partitions before it knows where they start
+            self.flow_active = True
+            await asyncio.sleep(0.01)
+        self.consumer.block_start.update(start)
+        self.flow_active = True
+        self.recovering = False
+
+    def _persisted(self, tp: TP) -> int | None:
+        table = next(t for t in self.tables.values() if t._changelog_name == tp.topic)
+        offset: int | None = table.data.persisted_offset(tp)
+        return offset
+
+    async def _recover_partition(self, tp: TP) -> None:
+        log = self.broker.log(tp.topic, tp.partition)
+        end = log.end
+        position = self._persisted(tp) or 0  # Faust seeks to the persisted offset, not behind it
+        while position < end:
+            chunks = []
+            for _ in range(self.rng.randint(1, 3)):
+                records = log.read(position, min(self.rng.randint(1, 9), end - position))
+                if not records:
+                    break
+                chunks.append(records)
+                position = records[-1].offset + 1
+            if not chunks:
+                break
+            self._apply(tp, chunks)
+            await asyncio.sleep(0)
+
+    # ---------------------------------------------------------------- watching
+
+    def check_store(self, table: str, partition: int, rows: Rows) -> None:
+        """A store never claims more of the changelog than there is."""
+        stage = next(stage for stage in self.world.stages if stage.name == table)
+        end = self.broker.log(stage.changelog, partition).end
+        if int(rows[OFFSET_KEY]) >= end:
+            msg = f"the store of {table}/{partition} is at {rows[OFFSET_KEY]!r}, its changelog ends at {end}"
+            self.world.fail(msg)
+
+
+EXPECTED_HALTS = (ForeignWriterError, RefusedError)
+
+
+async def start_cards(worker: Worker, table: Any, partition: int, start: int) -> None:
+    """As agents/cards.py."""
+    tp = TP(worker.world.topics.transactions.name, partition)
+    await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
+
+
+async def start_scoring(worker: Worker, table: Any, partition: int, start: int) -> None:
+    """As agents/scoring.py."""
+    tp = TP(worker.world.topics.enriched.name, partition)
+    end = await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
+    await pin_model(table, partition, end, worker.model)

@@ -1,0 +1,543 @@
+"""One simulated deployment and its schedule: everything that happens is drawn from one seed."""
+
+import asyncio
+import traceback
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache
+from random import Random
+from typing import Any
+from unittest import mock
+from zlib import crc32
+
+import numpy as np
+import orjson
+
+from app.blocks import pipeline as pipeline_module
+from app.blocks import table as table_module
+from app.domain.card_stage import CardStage
+from app.domain.features import Catalogue
+from app.domain.terminal_stage import TerminalStage
+from app.domain.window_row import RowRules
+from app.errors import StateError
+from app.handlers import cards as cards_module
+from app.handlers import scoring as scoring_module
+from app.records import RecordRules
+from app.settings import load_settings
+from app.topics import Topics
+from tests.builders import T0, tx
+from tests.stream.sim_kafka import Broker
+from tests.stream.sim_loop import SimLoop
+from tests.stream.sim_worker import (
+    CARDS,
+    EXPECTED_HALTS,
+    TERMINALS,
+    FakeBatch,
+    Stage,
+    Worker,
+    sim_halt,
+    start_cards,
+    start_scoring,
+)
+
+SECOND = 1_000
+WINDOWS = (5 * SECOND, 20 * SECOND, 60 * SECOND)
+LATENESS = 10 * SECOND
+FUTURE_SKEW = 5 * SECOND
+STATE_SETTINGS = "windows=5s,20s,60s allowed_lateness=10s"
+#: A schedule that is not over by then is stuck.
+MAX_STEPS = 120_000
+
+topics = Topics(load_settings({"topic_prefix": "", "app_id": "sim"}))
+catalogue = Catalogue(WINDOWS, 2, "UTC")
+record_rules = RecordRules("EUR", 2, FUTURE_SKEW)
+
+
+@cache
+def partition_of(partitions: int) -> Any:
+    """As a partitioner: a function of the key."""
+    return cache(lambda key: crc32(key) % partitions)
+
+
+class FakeModel:
+    """A score that depends on the row and the model, not on the row's company."""
+
+    threshold = 0.5
+
+    def __init__(self, name: str) -> None:
+        self.hash, self.version = name, f"{name}-1"
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        seed = crc32(self.hash.encode())
+        return np.array([crc32(row.tobytes(), seed) / (1 << 32) for row in rows])
+
+    def reasons(self, row: np.ndarray) -> list[str]:
+        return [f"{self.hash} says so of {row[0]}"]
+
+
+models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seed decides before anything happens."""
+
+    partitions: int
+    workers: int
+    records: int
+    depth: int
+    block_records: int
+    batch_bytes: int
+    row_batch_bytes: int
+    pack_bytes: int
+    rules: RowRules
+    model_names: tuple[str, ...]
+    lose: float
+    crash_after_store: float
+    holes: bool
+    in_order: bool
+    rates: dict[str, float]
+
+    @classmethod
+    def drawn(cls, rng: Random) -> "Plan":
+        segment_entries = rng.choice((1, 2, 3, 4))
+        names = list(models)[: rng.choice((1, 1, 2, 3))]
+        chaos = {
+            "crash": rng.choice((0, 1, 3, 6)),
+            "freeze": rng.choice((0, 0, 1, 3)),
+            "rebalance": rng.choice((0, 1, 2)),
+            "refuse": rng.choice((0, 0, 0, 0.5)),
+            "produce": rng.choice((5, 20, 100)),
+            "network": rng.choice((20, 60, 150)),
+            "acknowledge": rng.choice((20, 60, 150)),
+            "commit": rng.choice((1, 5, 20)),
+            "restart": rng.choice((5, 20)),
+            "late": rng.choice((1, 5, 20)),
+            "thaw": rng.choice((2, 10)),
+            "notice": rng.choice((2, 10)),
+        }
+        block_records = rng.choice((1, 3, 8, 20))
+        # small, so that a block's rows need several batches, but enough for all rows of one key
+        row_batch_bytes = {1: 1300, 3: 1300, 8: 1500, 20: 2200}[block_records]
+        return cls(
+            partitions=rng.choice((1, 2, 2, 3)),
+            workers=rng.choice((1, 2, 2, 3)),
+            records=rng.randint(10, 60),
+            depth=rng.choice((1, 2, 4)),
+            block_records=block_records,
+            row_batch_bytes=row_batch_bytes * (1 if segment_entries > 2 else 3),
+            batch_bytes=rng.choice((3500, 5000, 9000)),
+            pack_bytes=rng.choice((1, 500, 2000)),
+            rules=RowRules(
+                WINDOWS[-1] + LATENESS,
+                rng.choice((3, 6, 12, 1000)),
+                crc32(STATE_SETTINGS.encode()),
+                segment_entries,
+            ),
+            model_names=tuple(names),
+            lose=rng.choice((0, 0, 0.05, 0.2)),
+            crash_after_store=rng.choice((0, 0, 0.01, 0.05)),
+            holes=rng.random() < 0.1,
+            in_order=rng.random() < 0.2,
+            rates=chaos,
+        )
+
+
+class World:
+    """A deployment: group, workers, disks, and what is still to be produced.
+
+    Attributes:
+        failures: what must not happen; the first one ends the schedule.
+        seen: how often what happened.
+    """
+
+    def __init__(self, seed: int, rates: dict[str, float] | None = None, **changes: Any) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        drawn = Plan.drawn(self.rng)
+        rates = {**drawn.rates, **(rates or {})}
+        self.plan = plan = replace(drawn, rates=rates, **changes)
+        self.loop = SimLoop(self.rng)
+        self.loop.in_order = plan.in_order
+        self.broker = Broker(self.rng)
+        self.topics = topics
+        self.state_settings = STATE_SETTINGS
+        self.depth = plan.depth
+        self.block_records = plan.block_records
+        self.failures: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.partition_of = partition_of(plan.partitions)
+        self.stages = (
+            Stage(
+                CARDS, topics.transactions.name, topics.cards_changelog.name, self._cards, start_cards
+            ),
+            Stage(
+                TERMINALS, topics.enriched.name, topics.terminals_changelog.name,
+                self._scoring, start_scoring,
+            ),
+        )  # fmt: skip
+        self.to_produce = workload(self.rng, plan, self.partition_of)
+        self.disks: dict[str, dict[Any, Any]] = {f"w{i}": {} for i in range(plan.workers)}
+        self.workers: dict[str, Worker] = {}
+        self.members: list[Worker] = []
+        self.alive: list[Worker] = []
+        self.generation = 0
+        self.joining = False
+        self.chaos = True
+        for partition in range(plan.partitions):
+            for stage in self.stages:
+                self.broker.log(stage.source, partition)
+                self.broker.log(stage.changelog, partition)
+
+    # ---------------------------------------------------------------- parts
+
+    def _cards(self, _worker: Worker) -> Any:
+        return self.cards_handler(cards_module.CardsHandler)
+
+    def cards_handler(self, kind: Any) -> Any:
+        """The first stage, as agents/cards.py puts it together."""
+        return kind(
+            CardStage(catalogue, LATENESS, self.partition_of),
+            self.plan.rules,
+            record_rules,
+            topics,
+            partition_of=self.partition_of,
+            forward_moved=self.seed % 4 != 0,
+            state_settings=STATE_SETTINGS,
+        )
+
+    def _scoring(self, worker: Worker) -> Any:
+        return self.scoring_handler(scoring_module.ScoringHandler, worker.loop.time)
+
+    def scoring_handler(self, kind: Any, seconds: Any) -> Any:
+        """The second stage, as agents/scoring.py puts it together."""
+        return kind(
+            TerminalStage(catalogue),
+            self.plan.rules,
+            topics,
+            model=models.__getitem__,
+            clock_ms=lambda: int(seconds() * 1000),
+            reasons_from=0.5,
+            threshold=None,
+            state_settings=STATE_SETTINGS,
+        )
+
+    # ---------------------------------------------------------------- what workers tell
+
+    def fail(self, message: str) -> None:
+        """Something happened that must not."""
+        self.failures.append(message)
+
+    def halted(self, worker: Worker, where: str, error: BaseException) -> None:
+        """A worker stopped itself."""
+        self.seen[f"halt {type(error).__name__}"] += 1
+        behind = isinstance(error, StateError) and "its state only knows it" in str(error)
+        if not behind and not isinstance(error, EXPECTED_HALTS):
+            trace = "".join(traceback.format_exception(error)[-6:])
+            self.fail(f"{worker.name} stopped in {where}: {error!r}\n{trace}")
+
+    def maybe_crash(self, worker: Worker) -> None:
+        """Right after a write of the store, which is a bad moment to be killed."""
+        if self.chaos and self.rng.random() < self.plan.crash_after_store:
+            self.seen["crash after store"] += 1
+            worker.kill()
+
+    def group_accepts(self, worker: Worker) -> bool:
+        """Whether the group takes a commit of this worker."""
+        return (
+            worker in self.members
+            and not worker.zombie
+            and worker.app.consumer_generation_id == self.generation
+        )
+
+    # ---------------------------------------------------------------- the group
+
+    def rebalance(self) -> None:
+        """The group starts anew with whoever is alive."""
+        self.members = [w for w in self.workers.values() if not w.dead and not w.zombie]
+        self.joining = bool(self.members)
+        for worker in self.members:
+            worker.revoke()
+
+    def _assign(self) -> None:
+        self.joining = False
+        self.generation += 1
+        self.seen["rebalance"] += 1
+        pairs = [
+            (stage.name, partition)
+            for stage in self.stages
+            for partition in range(self.plan.partitions)
+        ]
+        owner = {pair: self.rng.choice(self.members) for pair in pairs}
+        follower = {pair: self.rng.choice(self.members) for pair in pairs}
+        for worker in self.members:
+            active = [pair for pair in pairs if owner[pair] is worker]
+            standby = (
+                [pair for pair in pairs if follower[pair] is worker is not owner[pair]]
+                if self.seed % 3 == 0
+                else []
+            )
+            worker.assign(self.generation, active, standby)
+
+    # ---------------------------------------------------------------- what happens
+
+    def _produce(self) -> bool:
+        if not self.to_produce:
+            return False
+        partition, now_ms, key, value, hole = self.to_produce.pop()
+        self.broker.now_ms = max(self.broker.now_ms, now_ms)
+        log = self.broker.log(topics.transactions.name, partition)
+        if hole:
+            log.skip(hole)
+        log.append(self.broker.now_ms, key, value)
+        return True
+
+    def _some_worker(self) -> Worker | None:
+        alive = self.alive
+        return alive[int(self.rng.random() * len(alive))] if alive else None
+
+    def count_alive(self) -> None:
+        """Called whenever a worker starts or dies."""
+        self.alive = [w for w in self.workers.values() if not w.dead]
+
+    def _restart(self) -> bool:
+        for name, disk in self.disks.items():
+            worker = self.workers.get(name)
+            if worker is not None and not worker.dead:
+                continue
+            if self.chaos and self.rng.random() < 0.2:
+                disk = self.disks[name] = {}  # noqa: PLW2901  a new disk
+                self.seen["wiped"] += 1
+            model = self.rng.choice(self.plan.model_names)
+            self.workers[name] = Worker(self, name, disk, model)
+            self.count_alive()
+            self.rebalance()
+            return True
+        return False
+
+    def _bad_moment(self, worker: Worker) -> bool:
+        """Half of the time, wait until rows are on their way to the changelog."""
+        return worker.recovering or self.rng.random() < 0.5 or worker.producer.writes("changelog")
+
+    def _crash(self) -> bool:
+        worker = self._some_worker()
+        if worker is None or not self._bad_moment(worker):
+            return False
+        self.seen["crash"] += 1
+        worker.kill()
+        return True
+
+    def _freeze(self) -> bool:
+        worker = self._some_worker()
+        recovering = [w for w in self.alive if w.recovering]
+        if recovering and self.rng.random() < 0.5:
+            worker = recovering[0]
+        if worker is None or worker.stopped or worker.zombie or not self._bad_moment(worker):
+            return False
+        self.seen["freeze"] += 1
+        worker.stop()
+        return True
+
+    def _thaw(self) -> bool:
+        for worker in self.workers.values():
+            if worker.stopped:
+                worker.go_on()
+                return True
+        return False
+
+    def _notice(self) -> bool:
+        """The group notices who is gone; or a zombie notices that it is one."""
+        for worker in self.workers.values():
+            if worker.dead and worker in self.members:
+                self.rebalance()
+                return True
+            if worker.stopped and not worker.zombie and worker in self.members:
+                worker.zombie = True
+                self.seen["zombie"] += 1
+                self.rebalance()
+                return True
+            if worker.zombie and not worker.stopped and self.rng.random() < 0.3:
+                worker.zombie = False
+                self.rebalance()
+                return True
+        return False
+
+    def _group(self) -> bool:
+        if not self.joining:
+            return False
+        self.members = [w for w in self.members if not w.dead and not w.zombie]
+        if not self.members or not all(w.joined for w in self.members):
+            return False
+        self._assign()
+        return True
+
+    def _io(self) -> bool:
+        worker = self._some_worker()
+        if worker is None:
+            return False
+        dice = self.rng.random()
+        if dice < 0.3:
+            return worker.producer.advance()
+        if dice < 0.55:
+            return worker.producer.acknowledge()
+        if worker.stopped:
+            return False
+        if dice < 0.75:
+            may_fetch = not worker.zombie or len(self.plan.model_names) == 1
+            return may_fetch and worker.fetch()
+        if dice < 0.97:
+            return worker.deliver(self.plan.lose if self.chaos else 0)
+        return worker.look() if dice < 0.971 else worker.follow()
+
+    def _refuse(self) -> bool:
+        worker = self._some_worker()
+        refused = worker is not None and worker.producer.refuse()
+        self.seen["refused"] += refused
+        return refused
+
+    def _commit(self) -> bool:
+        worker = self._some_worker()
+        return worker is not None and not worker.stopped and worker.commit()
+
+    def _spurious(self) -> bool:
+        self.rebalance()
+        return True
+
+    def done(self) -> bool:
+        """Everything that was produced is committed."""
+        if self.to_produce or self.broker.late or self.joining:
+            return False
+        owned = {tp for w in self.workers.values() if not w.dead for tp in w.assignment}
+        if len(owned) < len(self.stages) * self.plan.partitions:
+            return False
+        committed = self.broker.committed
+        return all(
+            not log.records or committed.get((topic, p), 0) == log.records[-1].offset + 1
+            for (topic, p), log in self.broker.logs.items()
+            if topic in (topics.transactions.name, topics.enriched.name)
+        )
+
+    # ---------------------------------------------------------------- the schedule
+
+    def run(self) -> None:
+        """Play the schedule to its end; look at `failures` then."""
+        asyncio._set_running_loop(self.loop)
+        try:
+            with (
+                mock.patch.object(pipeline_module, "halt", sim_halt),
+                mock.patch.object(table_module, "halt", sim_halt),
+                mock.patch.object(table_module.rocksdict, "WriteBatch", FakeBatch),
+                mock.patch.object(cards_module, "_PACK_BYTES", self.plan.pack_bytes),
+            ):
+                self._play()
+                self.loop.finish()
+        finally:
+            asyncio._set_running_loop(None)
+
+    def _play(self) -> None:
+        rates = self.plan.rates
+        actions = [
+            (self._io, 400.0),
+            (self._group, 40.0),
+            (self._produce, rates["produce"]),
+            (self._commit, rates["commit"]),
+            (self._restart, rates["restart"]),
+            (self.broker.land_late, rates["late"]),
+            (self._thaw, rates["thaw"]),
+            (self._notice, rates["notice"]),
+            (self.loop.run_timer, 10.0),
+        ]
+        trouble = [
+            (self._crash, rates["crash"]),
+            (self._freeze, rates["freeze"]),
+            (self._spurious, rates["rebalance"]),
+            (self._refuse, rates["refuse"]),
+        ]
+        self._steps(actions + trouble, self.rng.choice((200, 600, 1800)))
+        self.chaos = False
+        for worker in self.workers.values():
+            if worker.stopped or worker.zombie:
+                worker.kill()
+        self._steps(actions, MAX_STEPS, until_done=True)
+        if not self.failures:  # what a zombie left last is healed by the next recovery
+            self.rebalance()
+            self._steps(actions, MAX_STEPS, until_done=True)
+
+    def _steps(self, actions: list[Any], limit: int, *, until_done: bool = False) -> None:
+        random, run_one, ready = self.rng.random, self.loop.run_one, self.loop.ready
+        functions = [function for function, rate in actions if rate]
+        weights: list[float] = []
+        total = 0.0
+        for _, rate in actions:
+            if rate:
+                total += rate
+                weights.append(total)
+        for _ in range(0, limit, 40):
+            for function in self.rng.choices(functions, cum_weights=weights, k=40):
+                runs = int(random() * 4)
+                while ready and runs:
+                    run_one()
+                    runs -= 1
+                function()
+            if self.failures or (until_done and self.done()):
+                return
+        if until_done:
+            self.fail(f"stuck: {self._where()}")
+
+    def _where(self) -> str:
+        ends = {key: log.end for key, log in self.broker.logs.items()}
+        return f"committed {self.broker.committed}, ends {ends}, seen {dict(self.seen)}"
+
+
+def workload(
+    rng: Random, plan: Plan, partition_of: Any
+) -> list[tuple[int, int, bytes, bytes, int]]:
+    """Source records, last one first: partition, broker time, key, value, hole before it."""
+    cards = [f"c{i}" for i in range(rng.choice((1, 4, 12)))]
+    terminals = [f"t{i}" for i in range(rng.choice((1, 3, 10)))]
+    step = rng.choice((500, 2_000, 6_000))
+    now, out, sent = T0, [], []
+    for number in range(plan.records):
+        now += rng.randrange(step)
+        card = rng.choice(cards)
+        at = now - T0
+        if rng.random() < 0.25:
+            at -= rng.choice((0, 1, 900, 4_000, 9_000, 10_000, 10_001, 30_000, 80_000))
+        record = tx(
+            number,
+            card=card,
+            terminal=rng.choice(terminals) if rng.random() < 0.9 else None,
+            at=max(at, -50_000),
+            amount=rng.choice((rng.randrange(10_000) / 100, f"{rng.randrange(500)}.5", 7)),
+        )
+        key = card.encode()
+        dice = rng.random()
+        if dice < 0.08 and sent:
+            record = rng.choice(sent)
+            key = record["card_id"].encode()
+        elif dice < 0.12:
+            record = dict(record, **rng.choice(DEAD))
+        elif dice < 0.14:
+            record["event_time"] = now + FUTURE_SKEW + rng.choice((0, 1, 5_000))
+        elif dice < 0.16:
+            key = b"someone-else"
+        else:
+            sent.append(record)
+        partition = partition_of(key)
+        if rng.random() < 0.04:
+            partition = rng.randrange(plan.partitions)
+        hole = rng.choice((1, 3)) if plan.holes and rng.random() < 0.1 else 0
+        value = b"{broken" if rng.random() < 0.02 else orjson.dumps(record)
+        out.append((partition, now, key, value, hole))
+    out.reverse()
+    return out
+
+
+DEAD: tuple[dict[str, Any], ...] = (
+    {"amount": -1},
+    {"amount": 0.001},
+    {"event_time": "yesterday"},
+    {"currency": "USD"},
+    {"transaction_id": None},
+    {"card_id": 7},
+)
