@@ -19,7 +19,6 @@ from app.devstack import logs, ports
 #: Until a worker that was asked to end is killed: it finishes blocks and leaves the group.
 STOP_SECONDS = 20.0
 _ASK_SECONDS = 5.0
-_LAST_LINES = 8
 
 
 class WorkerProcess:
@@ -133,16 +132,15 @@ class WorkerProcess:
         return opener.open(self.url + path, timeout=_ASK_SECONDS)
 
     def last_words(self) -> str:
-        """What its log tells of its end: the sentence meant for people, else the last lines."""
+        """What its log tells of its end: the sentence meant for people, else the telling lines."""
         try:
-            lines = logs.since(self.log, self._log_offset).splitlines()
+            text = logs.since(self.log, self._log_offset)
         except OSError:
             return f"its log {self.log} cannot be read"
-        said = [line for line in lines if line.startswith("fraudstream: ")]
+        said = [line for line in text.splitlines() if line.startswith("fraudstream: ")]
         if said:
             return f"{said[-1].removeprefix('fraudstream: ')} (log: {self.log})"
-        tail = "\n".join("  " + line[:300] for line in lines if line.strip()) or "  (it is empty)"
-        return f"{self.log} ends with:\n" + "\n".join(tail.splitlines()[-_LAST_LINES:])
+        return f"{self.log} says:\n{logs.telling_lines(text)}"
 
     def await_end(self, timeout_seconds: float | None = None) -> bool:
         """Wait until its process is gone; returns whether it is. None: as long as it takes."""

@@ -88,7 +88,7 @@ def test_exit_code_70_again_and_again_is_told(tmp_path, monkeypatch):
     ("script", "said"),
     [
         ("import sys\nprint('fraudstream: no Kafka: run it')\nsys.exit(3)", "no Kafka: run it"),
-        ("raise RuntimeError('just so')", "ends with:\n"),
+        ("raise RuntimeError('just so')", "says:\n"),
         ("raise RuntimeError('just so')", "RuntimeError: just so"),
         ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL"),
         ("import sys\nsys.exit(5)", "exit code 5 while starting"),

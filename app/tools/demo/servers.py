@@ -79,8 +79,9 @@ def make_workers(settings: Settings, count: int, *, free_ports: bool) -> list[Wo
         port = first + number
         if not free and not ports.is_free(port):
             raise UnavailableError(_taken("a worker", port))
-        # a free port is another one next time: the state stays where it is
-        name = f"free-{number}" if free else str(port)
+        # a free port is another one next time: the state stays where it is; deployments that
+        # share the home must not share state
+        name = settings.topic_prefix + (f"free-{number}" if free else str(port))
         folder = settings.home / "workers" / name
         if settings.datadir is not None:
             folder = settings.datadir / name if count > 1 else settings.datadir
