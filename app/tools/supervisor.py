@@ -7,8 +7,7 @@ unfinished, and is started again. Any other end is told by `check`, with the las
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -122,12 +121,6 @@ class Workers:
         self._ending.set()
         with self._lock:
             return stop_all(self.all, timeout_seconds)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let workers be killed and started by hand while the context lasts."""
-        with self._lock:
-            yield
 
     def _watch(self) -> None:
         while not self._ending.wait(_WATCH_SECONDS):

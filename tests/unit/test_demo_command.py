@@ -65,6 +65,17 @@ def test_a_taken_worker_port_is_told_before_servers_start(capfd, monkeypatch):
     assert "--free-ports" in error
 
 
+def test_the_worker_that_has_the_port_is_named(capfd, monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "workers" / "x").mkdir(parents=True)
+        file = tmp_path / "workers" / "x" / "worker.json"
+        file.write_text(f'{{"url": "http://127.0.0.1:{port}", "pid": 4711}}')
+        monkeypatch.setenv("FRAUDSTREAM_WEB_PORT", str(port))
+        assert run(["demo", "--once"]) == 3
+    assert "taken by pid 4711 (a worker of this home)" in capfd.readouterr().err
+
+
 def test_a_taken_server_port_is_told_with_the_way_out(capfd, monkeypatch):
     from app.devstack.servers import SERVERS
 

@@ -1,7 +1,10 @@
 """Servers, topics and tables are there when this is done."""
 
 import asyncio
+import json
 from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from app.adapters.kafka import ensure_topics
 from app.devstack import guards, ports
@@ -14,7 +17,7 @@ from app.tools.processes import WorkerProcess
 from app.topics import Topics
 
 #: What a transaction takes on disk, in topics, state and Cassandra together, bytes.
-_BYTES_A_TRANSACTION = 8_192
+_BYTES_A_TRANSACTION = 4_096
 
 
 def start_servers(
@@ -78,7 +81,7 @@ def make_workers(settings: Settings, count: int, *, free_ports: bool) -> list[Wo
     for number in range(count):
         port = first + number
         if not free and not ports.is_free(port):
-            raise UnavailableError(_taken("a worker", port))
+            raise UnavailableError(_taken("a worker", port, _worker_at(settings, port)))
         # a free port is another one next time: the state stays where it is; deployments that
         # share the home must not share state
         name = settings.topic_prefix + (f"free-{number}" if free else str(port))
@@ -94,11 +97,22 @@ def _require_free(name: str) -> None:
     server = SERVERS[name]
     for port in server.ports(server.port):
         if not ports.is_free(port):
-            raise UnavailableError(_taken(server.title, port))
+            raise UnavailableError(_taken(server.title, port, None))
 
 
-def _taken(who: str, port: int) -> str:
+def _worker_at(settings: Settings, port: int) -> str | None:
+    """The worker of this home that has a port, if it is one: a demo's, or a person's own."""
+    for file in (settings.home / "workers").glob("*/worker.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            said = json.loads(file.read_bytes())
+            if urlsplit(str(said["url"])).port == port:
+                return f"pid {int(said['pid'])} (a worker of this home)"
+    return None
+
+
+def _taken(who: str, port: int, holder: str | None) -> str:
+    holder = holder or ports.holder(port) or "another process"
     return (
-        f"{who} cannot have port {port}: it is taken by {ports.holder(port) or 'another process'}; "
-        "stop that, or take free ports: `fraudstream demo --free-ports`"
+        f"{who} cannot have port {port}: it is taken by {holder}; stop that, or take free ports: "
+        "`fraudstream demo --free-ports`"
     )
