@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from app.devstack import ports
-from app.errors import StateError
+from app.errors import StateError, UnavailableError
 from app.tools.processes import WorkerProcess, stop_all
 
 READY_SECONDS = 120.0
@@ -31,6 +31,7 @@ class Fleet:
 
     Attributes:
         restarts: last words of each worker that ended with exit code 70 and was started again.
+        waits: how often one ended because a server did not answer, and was started again.
         failures: ends that no supervisor would mend.
     """
 
@@ -41,6 +42,7 @@ class Fleet:
         say: Callable[[str, str], None] = lambda action, target: None,
     ) -> None:
         self.restarts: list[str] = []
+        self.waits = 0
         self.failures: list[str] = []
         self.workers: dict[str, WorkerProcess] = {}
         self._environ = environ
@@ -66,7 +68,8 @@ class Fleet:
             self._ending.set()
             for worker in self.workers.values():
                 worker.send(signal.SIGCONT)
-                worker.kill() if error else None
+                if error is not None:
+                    worker.kill()
             stop_all(self.workers.values(), STOP_SECONDS)
         self._thread.join()
 
@@ -172,6 +175,10 @@ class Fleet:
         self._say("exited", f"{name} with {code}: {words.splitlines()[0]}")
         if code == StateError.exit_code and len(self.restarts) < _MOST_RESTARTS:
             self.restarts.append(f"{name}: {words}")
+            worker.start()
+            return
+        if code == UnavailableError.exit_code:
+            self.waits += 1
             worker.start()
             return
         self._wanted.discard(name)

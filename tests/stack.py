@@ -21,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from app.devstack.endpoints import Endpoints, parse_contact_point
 from app.devstack.stack import Stack
-from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings
+from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration
 
 # Taken out of the environment: commands under test refuse FRAUDSTREAM_ names that are no settings.
 _BROKER = os.environ.pop("FRAUDSTREAM_TEST_BROKER", None)
@@ -108,7 +108,8 @@ def environ_of(settings: Settings) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if k in NOT_SETTINGS or ENV_PREFIX not in k}
     for name, value in values.items():
         if value is not None:
-            environment[ENV_PREFIX + name.upper()] = _spell(value)
+            unit = "ms" if is_duration(Settings.model_fields[name]) else ""
+            environment[ENV_PREFIX + name.upper()] = _spell(value) + unit
     return environment
 
 

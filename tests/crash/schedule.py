@@ -1,0 +1,128 @@
+"""What an ordeal does and when: everything follows from the seed."""
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+NAMES = ("a", "b", "c")
+#: Workers that are meant to run at least and at most.
+FEWEST, MOST = 2, len(NAMES)
+#: A trickle, that finds a worker between two blocks, and a flood, that finds it with many of them.
+_LOADS = (0.2, 1.0, 1.8)
+
+
+class Act(StrEnum):
+    """What is done to a worker, to all of them, or to a server."""
+
+    KILL = "kill"  # SIGKILL, and start again
+    WIPE = "wipe"  # SIGKILL, delete the state folder, and start again
+    KILL_ALL = "kill all"
+    ADD = "add"
+    REMOVE = "remove"  # SIGTERM
+    ZOMBIE = "zombie"  # SIGSTOP until its partitions have moved, then SIGCONT
+    RESTART = "restart"  # a server, in order
+    CRASH = "crash"  # a server, with SIGKILL
+    FREEZE = "freeze"  # a server, with SIGSTOP and SIGCONT
+
+
+KILLS = (Act.KILL, Act.WIPE, Act.KILL_ALL)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that is done.
+
+    Attributes:
+        act: what.
+        target: a worker's name, `kafka` or `cassandra`; `all` for all workers.
+        settle: first wait until the workers have settled; else it may hit them while they recover.
+        gap: seconds before it.
+        spell: seconds until what it did is undone.
+        load: rate of records until the next step, times the even one.
+    """
+
+    act: Act
+    target: str
+    settle: bool
+    gap: float
+    spell: float
+    load: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much is done.
+
+    Attributes:
+        kills: workers' deaths by SIGKILL, wiped ones among them; killing all at once is one.
+        wipes: how many of them lose their state folder; `all`: how many hit every worker at once.
+        moves: additions and removals.
+        zombies: workers that are stopped and continued.
+        kafka: restarts and crashes of Kafka, in turn.
+        cassandra: outages of Cassandra, frozen and crashed in turn.
+    """
+
+    kills: int
+    wipes: int
+    all: int
+    moves: int
+    zombies: int
+    kafka: int
+    cassandra: int
+
+    @classmethod
+    def of(cls, kills: int) -> "Counts":
+        """What a number of kills comes with."""
+        return cls(
+            kills=kills,
+            wipes=-(-kills // 4),
+            all=kills // 10,
+            moves=max(2, kills // 3),
+            zombies=max(1, kills // 5),
+            kafka=max(1, kills // 8),
+            cassandra=max(2, kills // 5),
+        )
+
+
+def schedule(seed: int, counts: Counts) -> list[Step]:
+    """The steps of a seed, in order. Workers `a` and `b` run at first."""
+    rng = random.Random(f"ordeal {seed}")
+    acts = (
+        [Act.WIPE] * counts.wipes
+        + [Act.KILL_ALL] * counts.all
+        + [Act.KILL] * (counts.kills - counts.wipes - counts.all)
+        + [Act.ADD] * counts.moves  # or a removal, where there are enough
+        + [Act.ZOMBIE] * counts.zombies
+        + [Act.RESTART if number % 2 == 0 else Act.CRASH for number in range(counts.kafka)]
+    )
+    steps: list[tuple[Act, str | None]] = [
+        (act, "kafka" if act in (Act.RESTART, Act.CRASH) else None) for act in acts
+    ]
+    for number in range(counts.cassandra):
+        steps.append((Act.FREEZE if number % 2 == 0 else Act.CRASH, "cassandra"))
+    rng.shuffle(steps)
+    running = list(NAMES[:FEWEST])
+    return [_step(rng, act, target, running) for act, target in steps]
+
+
+def _step(rng: random.Random, act: Act, target: str | None, running: list[str]) -> Step:
+    if act is Act.ADD and len(running) > FEWEST and (len(running) == MOST or rng.random() < 0.5):
+        act = Act.REMOVE
+    if act is Act.ADD:
+        target = rng.choice([name for name in NAMES if name not in running])
+        running.append(target)
+    elif act is Act.KILL_ALL:
+        target = "all"
+    elif target is None:
+        target = rng.choice(running)
+        if act is Act.REMOVE:
+            running.remove(target)
+    longest = {Act.FREEZE: 15.0, Act.CRASH: 4.0, Act.RESTART: 2.0, Act.ZOMBIE: 3.0}.get(act, 1.5)
+    return Step(
+        act,
+        target,
+        settle=rng.random() < 0.7,
+        gap=rng.uniform(0.2, 3.0),
+        spell=rng.uniform(0.1, 1.0) * longest,
+        load=rng.choice(_LOADS),
+    )
