@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 #: `broker_rebalance_timeout`, so that the group does not give us up first.
 DRAIN_SECONDS = 8.0
 _IDLE_SLEEP_SECONDS = 0.02
+_FETCH_WAIT_MS = 50
 #: How often to look for lost blocks, and how often to look again for the same one.
 _LOOK_SECONDS = 5.0
 _LOST_RETRIES = 4
@@ -46,6 +47,17 @@ class BlockProducer(driver.Producer):
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
 
+class BlockConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that fetches, with a shorter wait at the broker."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # A fetch leaves out partitions whose last chunk nobody has taken yet, and only one is on its way
+        # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        return consumer
+
+
 class BlockConsumer(driver.Consumer):
     """The aiokafka consumer, in blocks.
 
@@ -60,6 +72,9 @@ class BlockConsumer(driver.Consumer):
         self._overdue: dict[TP, tuple[tuple[int, int], int]] = {}
         self._held: set[TP] = set()
         self._read_offset = _ReadOffsets(self.app.block_sources)
+
+    def _new_consumer_thread(self) -> BlockConsumerThread:
+        return BlockConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # ------------------------------------------------------------------ fetching
 
