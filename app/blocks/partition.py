@@ -144,7 +144,7 @@ class Partition:
         self._inbox: deque[Block] = deque()
         self._steps: deque[_Step] = deque()
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
-        self._gaps: dict[tuple[int, int], int] = {}
+        self._gaps: dict[int, int] = {}  # blocks met behind a gap: first offset, how often
         self._number = 0
         self._news = asyncio.Event()
 
@@ -214,10 +214,11 @@ class Partition:
         if not self._ports.is_current(block):
             self._ports.abandon(block)
             return None
-        gap = (self.next_offset, block.first)
         if block.first > self.next_offset:  # lost or stale: never step over it
-            self._gaps[gap] = self._gaps.get(gap, 0) + 1
-            if self._gaps[gap] < _GAP_RETRIES:
+            gaps = self._gaps
+            gaps[block.first] = gaps.get(block.first, 0) + 1
+            # only the nearest block can prove a hole: those behind it are met as often
+            if gaps[block.first] < _GAP_RETRIES or block.first > min(gaps):
                 self._ports.abandon(block)
                 while self._inbox:  # they follow the gap: they come again
                     self._ports.abandon(self._inbox.popleft())
@@ -230,6 +231,7 @@ class Partition:
         if block.first < self.next_offset:
             records = [record for record in records if record.offset >= self.next_offset]
         self.next_offset = block.last + 1
+        self._gaps.clear()
         computed = self._handler.compute(self.number, records, self)
         self._number += 1
         step = _Step(block, computed, self._number)
