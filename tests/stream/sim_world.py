@@ -118,19 +118,24 @@ class Plan:
         }
         block_records = rng.choice((1, 3, 8, 20))
         # small, so that a block's rows need several batches, but enough for all rows of one key
+        max_entries = rng.choice((3, 6, 12, 1000))
         row_batch_bytes = {1: 1300, 3: 1300, 8: 1500, 20: 2200}[block_records]
+        if segment_entries <= 2:
+            row_batch_bytes *= 3
+        if 2 * segment_entries > max_entries:  # no segments: a head is all there is of a key
+            row_batch_bytes = 600
         return cls(
             partitions=rng.choice((1, 2, 2, 3)),
             workers=rng.choice((1, 2, 2, 3)),
             records=rng.randint(10, 60),
             depth=rng.choice((1, 2, 4)),
             block_records=block_records,
-            row_batch_bytes=row_batch_bytes * (1 if segment_entries > 2 else 3),
+            row_batch_bytes=row_batch_bytes,
             batch_bytes=rng.choice((3500, 5000, 9000)),
             pack_bytes=rng.choice((1, 500, 2000)),
             rules=RowRules(
                 WINDOWS[-1] + LATENESS,
-                rng.choice((3, 6, 12, 1000)),
+                max_entries,
                 crc32(STATE_SETTINGS.encode()),
                 segment_entries,
             ),

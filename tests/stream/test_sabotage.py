@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from app.domain.window_row import RowRules
 from tests.stream.sim_checks import play
+from tests.stream.sim_world import LATENESS, WINDOWS
 
 #: No break may take longer to be found.
 MAX_SCHEDULES = 300
@@ -182,7 +184,8 @@ BREAKS = (
         SCORING,
         {
             "block_records": 20,
-            "row_batch_bytes": 3000,
+            "row_batch_bytes": 600,
+            "rules": RowRules(WINDOWS[-1] + LATENESS, 3, 0, 4),
             "records": 60,
             "pack_bytes": 1,
             "crash_after_store": 0.1,
