@@ -241,6 +241,8 @@ class TerminalOracle:
 
 def inexact(history: History, stage: str, t_ms: int, rules: Rules) -> list[str]:
     """Flags of the windows that something may have left, in rising order of windows."""
+    if history.floor_ms is None:
+        return []
     return [
         f"inexact:{stage}_{label}"
         for label, window_ms in rules.windows

@@ -1,0 +1,97 @@
+"""`fraudstream verify`: is everything that came in stored, once, and right?"""
+
+import asyncio
+import json
+
+import click
+
+from app import formats
+from app.cli.stages import stages
+from app.errors import VerificationError
+from app.settings import load_settings
+
+#: What the counts mean, for people.
+_MEANINGS = {
+    "read": "source records",
+    "scored": "in time, on predictions",
+    "late": "scored, flagged late, not counted for others",
+    "duplicate": "seen before, not scored again",
+    "dead": "on dead-letters",
+    "moved": "sent on to their card's partition",
+    "pending": "not through the stream yet",
+    "unverifiable": "deleted by retention or time to live",
+    "missing": "in none of these places, or without a row",
+    "differing": "not what was recomputed",
+}
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream verify\n"
+    "           fraudstream verify --timeout 600 --json > verified.json"
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=120,
+    show_default=True,
+    help="Seconds to wait for workers that are behind; the rest counts as pending.",
+)
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Differences to describe.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify(timeout: float, examples: int, as_json: bool) -> None:
+    r"""Recompute every feature and compare it with what was stored.
+
+    Waits until the workers have finished what is in `transactions` now, recomputes all of it in one
+    thread by the plain rules, and looks for every record in the topics and in Cassandra.
+
+    \b
+    Exit codes:  0  everything is where it belongs, and equal to the bit
+                 6  something is pending, missing or different
+    """
+    from app.tools.verify import verify as run
+
+    settings = load_settings()
+    with stages() as progress:
+        report = asyncio.run(
+            run(settings, timeout_seconds=timeout, examples=examples, progress=progress)
+        )
+    if as_json:
+        click.echo(json.dumps(report.as_json()))
+    else:
+        for name, meaning in _MEANINGS.items():
+            click.echo(f"{name:<12} {report.counts[name]:>12,}  {meaning}")
+        for model_hash, reason in report.details["models_missing"].items():
+            click.echo(f"scores of model {model_hash} were not recomputed: {reason}")
+        for example in report.examples:
+            click.echo(formats.printable(_described(example)))
+    counts = report.counts
+    if not report.passed:
+        msg = (
+            f"{counts['pending']:,} pending, {counts['missing']:,} missing, "
+            f"{counts['differing']:,} differing of {counts['read']:,}"
+        )
+        if counts["pending"] and not counts["missing"] and not counts["differing"]:
+            msg += ": is a worker running? start `fraudstream worker`, or wait with --timeout"
+        elif not (counts["pending"] or counts["missing"] or counts["differing"]):
+            msg = (
+                "the counts do not add up: read is not scored + late + duplicate + dead + moved, "
+                "because retention has deleted outputs"
+            )
+        raise VerificationError(msg)
+    if not as_json:
+        click.echo(f"everything is where it belongs ({report.details['seconds']:.1f} s)")
+
+
+def _described(example: dict[str, object]) -> str:
+    card = f" card {example['card']}" if example["card"] is not None else ""
+    stored = "nothing" if example["stored"] is None else repr(example["stored"])
+    text = f"{example['source']}{card}: {example['what']} in {example['where']}: stored {stored}"
+    if example["recomputed"] is not None:
+        text += f", recomputed {example['recomputed']!r}"
+    return text

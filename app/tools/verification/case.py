@@ -1,0 +1,70 @@
+"""What one run of `verify` works on: the deployment's rules, the ledger, the findings."""
+
+from dataclasses import dataclass, field
+
+from app.records import RecordRules
+from app.settings import Settings
+from app.tools.oracle import Rules, murmur2_partition
+from app.tools.verification.findings import Findings
+from app.tools.verification.ledger import Ledger
+from app.topics import Topics
+
+#: Before every moment: nothing has been deleted.
+_ALWAYS = -(1 << 62)
+
+
+@dataclass
+class Case:
+    """One run.
+
+    Attributes:
+        settings: the deployment's.
+        ledger: what is expected and seen.
+        findings: what is wrong.
+        topics: where to look.
+        rules: what decides a feature.
+        record_rules: what decides whether an input is valid.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    findings: Findings
+    topics: Topics = field(init=False)
+    rules: Rules = field(init=False)
+    record_rules: RecordRules = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.topics = Topics(settings)
+        self.rules = Rules(
+            settings.windows,
+            settings.allowed_lateness,
+            settings.max_entries_per_key,
+            settings.minor_unit_digits,
+            settings.timezone,
+        )
+        self.record_rules = RecordRules(
+            settings.currency, settings.minor_unit_digits, settings.max_future_skew
+        )
+        self._homes: dict[str, int] = {}
+
+    def home(self, key: str) -> int:
+        """The partition of a card or terminal; each is worked out once."""
+        home = self._homes.get(key)
+        if home is None:
+            home = murmur2_partition(key.encode(), self.settings.partitions)
+            self._homes[key] = home
+        return home
+
+    def known_from(self, first_kept_ms: int) -> int:
+        """Event time from which on everything that decides a feature is still in the log.
+
+        What was deleted lies no later than the oldest that is left, but for the skew that is let
+        through; and a horizon later no trace of it is left in any window.
+
+        Args:
+            first_kept_ms: broker time of the first record that is left, -1 if none was deleted.
+        """
+        if first_kept_ms < 0:
+            return _ALWAYS
+        return first_kept_ms + self.settings.max_future_skew + self.rules.horizon_ms

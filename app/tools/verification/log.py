@@ -1,0 +1,201 @@
+"""Topics as `verify` reads them: where they begin and end, how far the workers are, and the records."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from app.adapters.kafka import admin, check_topics, client_kwargs, started
+from app.errors import UnavailableError
+from app.settings import Settings
+from app.topics import Topics, TopicSpec
+
+#: Offset by partition, partition i at index i.
+Offsets = list[int]
+#: Told what is done now, how much of it, and of how much.
+Progress = Callable[[str, int, int], None]
+
+_POLL_MS = 1_000
+_POLL_SECONDS = 0.25
+_POLL_RECORDS = 4_000
+#: Raw bytes that wait in the consumer: a broker is asked again while these are worked on.
+_FETCH_BYTES = 4 << 20
+#: No topic answers in all that time: Kafka is gone.
+_SILENCE_SECONDS = 60.0
+
+
+class Log:
+    """Reads the topics of a deployment without joining any group; see `open_log`."""
+
+    def __init__(
+        self, settings: Settings, consumer: AIOKafkaConsumer, client: AIOKafkaAdminClient
+    ) -> None:
+        self.topics = Topics(settings)
+        self._group = settings.topic_prefix + settings.app_id
+        self._consumer = consumer
+        self._client = client
+
+    async def begins(self, topic: TopicSpec) -> Offsets:
+        """The first offset that retention has left in each partition.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        return _listed(await _answered(self._consumer.beginning_offsets(_partitions(topic))))
+
+    async def ends(self, topic: TopicSpec) -> Offsets:
+        """The offset after the newest record of each partition.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        return _listed(await _answered(self._consumer.end_offsets(_partitions(topic))))
+
+    async def done(self, topic: TopicSpec) -> Offsets:
+        """The offset after the last record whose effects are durable, 0 where none is.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        try:
+            found = await self._client.list_consumer_group_offsets(self._group)
+        except KafkaError as error:
+            if not error.retriable:
+                raise _silent(error) from error
+            found = {}  # a new Kafka makes its offsets topic on first use
+        return [max(0, found[tp].offset) if tp in found else 0 for tp in _partitions(topic)]
+
+    async def read(
+        self, topic: TopicSpec, partition: int, begin: int, end: int
+    ) -> AsyncIterator[list[Any]]:
+        """Records of one partition from `begin` to before `end`, in chunks.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        if begin >= end:
+            return
+        tp = TopicPartition(topic.name, partition)
+        consumer = self._consumer
+        consumer.assign([tp])
+        consumer.seek(tp, begin)
+        heard = time.monotonic()
+        while True:
+            fetched = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+            records = fetched.get(tp, [])
+            if records:
+                heard = time.monotonic()
+                yield (
+                    records if records[-1].offset < end else [r for r in records if r.offset < end]
+                )
+            # by position: the last offsets may hold no record
+            if await consumer.position(tp) >= end:
+                return
+            if time.monotonic() - heard > _SILENCE_SECONDS:
+                msg = (
+                    f"Kafka gave no record of {topic.name}/{partition} for {_SILENCE_SECONDS:.0f} s"
+                )
+                raise UnavailableError(msg)
+
+    async def first_kept(self, topic: TopicSpec) -> Offsets:
+        """Broker time of the first record that retention has left, where it deleted any, else -1.
+
+        Whatever was appended later is still there.
+        """
+        begins, ends = await self.begins(topic), await self.ends(topic)
+        times = []
+        for partition, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            kept = -1
+            if begin:
+                kept = int(time.time() * 1000)  # nothing is left: anything may have been deleted
+                async for records in self.read(topic, partition, begin, end):
+                    kept = records[0].timestamp
+                    break
+            times.append(kept)
+        return times
+
+
+@dataclass
+class Reached:
+    """How far the workers were when the waiting was over.
+
+    Attributes:
+        ends: where each topic ended, by role: the offsets up to which it is looked at.
+        done: offset after the last record whose effects are durable, by role.
+    """
+
+    ends: dict[str, Offsets]
+    done: dict[str, Offsets]
+
+
+async def wait_for_workers(log: Log, timeout_seconds: float, progress: Progress) -> Reached:
+    """Wait until everything that is in `transactions` now has gone through both stages and the sink.
+
+    Returns when that is so, or when the time is over: the report counts what is pending.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    topics = log.topics
+    reached = Reached({}, {})
+    roles = {
+        "transactions": topics.transactions,
+        "moved records": topics.transactions,  # again: they were sent on to where they belong in it
+        "enriched": topics.enriched,
+        "predictions": topics.predictions,
+    }
+    for text, topic in roles.items():
+        role = "transactions" if topic is topics.transactions else text
+        ends = reached.ends[role] = await log.ends(topic)
+        while True:
+            done = reached.done[role] = await log.done(topic)
+            behind = sum(max(0, e - d) for e, d in zip(ends, done, strict=True))
+            progress(f"waiting for {text}", sum(ends) - behind, sum(ends))
+            if not behind or time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+    return reached
+
+
+@asynccontextmanager
+async def open_log(settings: Settings) -> AsyncIterator[Log]:
+    """Connect to Kafka.
+
+    Raises:
+        UnavailableError: no broker answers.
+        SchemaError: topics are missing, or have other partitions than the settings say.
+    """
+    await check_topics(settings, Topics(settings).all)
+    kwargs = client_kwargs(settings)
+    consumer = AIOKafkaConsumer(
+        **kwargs,
+        enable_auto_commit=False,
+        group_id=None,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_bytes=_FETCH_BYTES,
+    )
+    async with started(consumer, kwargs["bootstrap_servers"]), admin(settings) as client:
+        yield Log(settings, consumer, client)
+
+
+async def _answered(question: Any) -> Any:
+    try:
+        return await question
+    except KafkaError as error:
+        raise _silent(error) from error
+
+
+def _silent(error: KafkaError) -> UnavailableError:
+    return UnavailableError(f"Kafka does not answer: {type(error).__name__} {error}")
+
+
+def _partitions(topic: TopicSpec) -> list[TopicPartition]:
+    return [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+
+
+def _listed(offsets: dict[TopicPartition, int]) -> Offsets:
+    return [offsets[tp] for tp in sorted(offsets, key=lambda tp: tp.partition)]

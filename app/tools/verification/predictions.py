@@ -1,0 +1,214 @@
+"""`predictions` and `late-transactions`: every record field by field against what is expected of its source."""
+
+import re
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.records import INPUT_FIELDS, OUTPUT_FIELDS
+from app.tools.verification.case import Case
+from app.tools.verification.ledger import Fate, Page, Seen
+
+_TIME = re.compile(rb'"scored_at":\d+')
+_SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
+_OURS = OUTPUT_FIELDS | INPUT_FIELDS
+
+
+def without_time(value: bytes) -> bytes:
+    """A prediction without the moment when it was scored: what must not change when it is repeated."""
+    return _TIME.sub(b"", value)
+
+
+def extra_of(record: dict[str, Any], currency: str) -> int:
+    """Hash of what a row's `schema_version` and `extra` must say of a prediction record."""
+    fields = {name: value for name, value in record.items() if name not in _OURS}
+    if "converted_amount" in record:
+        fields["converted_amount"] = record["converted_amount"]
+    own = record.get("currency")
+    if own is not None and own != currency:
+        fields |= {"currency": own, "amount": record["amount"]}
+    return hash_extra(record.get("schema_version", 1), fields)
+
+
+def hash_extra(schema_version: int, fields: dict[str, Any]) -> int:
+    """Hash of a schema version and the fields that have no column of their own."""
+    if not fields:
+        return schema_version
+    return hash((schema_version, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)))
+
+
+class PredictionReader:
+    """Reads one partition of `predictions`; fills the ledger's columns that rows are compared with.
+
+    Args:
+        case: the run.
+        done: offset after the last record that the sink has stored.
+    """
+
+    def __init__(self, case: Case, done: int) -> None:
+        self._case = case
+        self._ledger = case.ledger
+        self._where = case.topics.predictions.name
+        self._done = done
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        by_page = defaultdict[int, list[tuple[int, Any, dict[str, Any]]]](list)
+        for record in records:
+            fields = orjson.loads(record.value)
+            source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
+            found = self._ledger.find(*source)
+            if found is not None:
+                by_page[source[1]].append((found[1], record, fields))
+            elif self._ledger.is_foreign(*source[:2]):
+                self._case.findings.stray(self._where, "source", "/".join(map(str, source)))
+        for partition, members in by_page.items():
+            self._check(self._ledger.pages[partition], members)
+
+    def _check(self, page: Page, members: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        fresh = []
+        for row, record, fields in members:
+            digest = hash((record.key, without_time(record.value)))
+            if not page.seen[row] & Seen.PREDICTED:
+                page.seen[row] |= Seen.PREDICTED
+                page.digest[row] = digest
+                fresh.append((row, record, fields))
+            elif page.digest[row] == digest:
+                self._case.findings.repeated += 1
+            else:
+                self._differs(page, row, "repeated output", "another one", "the first")
+            if record.offset >= self._done:
+                page.seen[row] |= Seen.WAITING
+        if fresh:
+            self._store(page, fresh)
+            self._compare(page, fresh)
+
+    def _store(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        """Keep what rows in Cassandra must repeat."""
+        rows = [row for row, _, _ in fresh]
+        every = [fields for _, _, fields in fresh]
+        anomalies = [fields["anomaly_score"] for fields in every]
+        currency, model_index = self._case.settings.currency, self._ledger.model_index
+        page.put(
+            rows,
+            score=[fields["score"] for fields in every],
+            threshold=[fields["threshold"] for fields in every],
+            anomaly=[np.nan if anomaly is None else anomaly for anomaly in anomalies],
+            is_fraud=[fields["is_fraud"] for fields in every],
+            late=["late" in fields["flags"] for fields in every],
+            reasons=[hash(tuple(fields["reasons"])) for fields in every],
+            extra=[extra_of(fields, currency) for fields in every],
+            scored_at=[fields["scored_at"] for fields in every],
+            model=[
+                model_index((f["model_version"], f["model_hash"], f["feature_schema"]))
+                for f in every
+            ],
+        )
+
+    def _compare(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        """Against the oracle: first all at once, then those that are not right one by one."""
+        rows = [row for row, _, _ in fresh]
+        names = list(self._ledger.catalogue.names)
+        right = np.isin(page.fate[rows], _SCORED[:2]) & page.terminal_known[rows]
+        try:
+            stored = [list(fields["features"].values()) for _, _, fields in fresh]
+            right &= (page.features[rows] == np.array(stored, np.float64)).all(axis=1)
+            flags = [self._ledger.mask(fields["flags"]) for _, _, fields in fresh]
+            right &= page.flags[rows] == np.array(flags, np.uint32)
+        except (ValueError, TypeError, KeyError):  # a feature is missing or null, a flag is unknown
+            right[:] = False
+        lengths = page.length[rows].tolist()
+        contents, received = page.content[rows].tolist(), page.received_at[rows].tolist()
+        for index, (row, record, fields) in enumerate(fresh):
+            if (
+                not right[index]
+                or hash(record.value[: lengths[index]]) != contents[index]
+                or fields["received_at"] != received[index]
+                or list(fields["features"]) != names
+                or fields["is_fraud"] is not (fields["score"] >= fields["threshold"])
+                or page.detail[row] != hash((fields.get("terminal_id"), fields["amount_minor"]))
+                or page.identity[row] != _identity(fields)
+                or record.key != fields["card_id"].encode()
+            ):
+                self._explain(page, row, record, fields)
+
+    def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
+        fate = Fate(page.fate[row])
+        if fate not in _SCORED:
+            self._differs(page, row, "fate", "scored", fate.name.lower())
+            return
+        if record.key != fields["card_id"].encode():
+            self._differs(page, row, "key", repr(record.key), fields["card_id"])
+        if page.identity[row] != _identity(fields):
+            self._differs(page, row, "transaction_id", fields["transaction_id"], "another one")
+        if page.detail[row] != hash((fields.get("terminal_id"), fields["amount_minor"])):
+            stored = [fields.get("terminal_id"), fields["amount_minor"]]
+            self._differs(page, row, "terminal_id and amount_minor", stored, "others")
+        if hash(record.value[: page.length[row]]) != page.content[row]:
+            self._differs(page, row, "input fields", "changed", "as they came")
+        if fields["received_at"] != page.received_at[row]:
+            self._differs(page, row, "received_at", fields["received_at"], page.received_at[row])
+        decided = fields["score"] >= fields["threshold"]
+        if fields["is_fraud"] is not decided:
+            self._differs(page, row, "is_fraud", fields["is_fraud"], decided)
+        self._explain_features(page, row, fate, fields)
+
+    def _explain_features(self, page: Page, row: int, fate: Fate, fields: dict[str, Any]) -> None:
+        ledger = self._ledger
+        names = list(ledger.catalogue.names)
+        if list(fields["features"]) != names:
+            self._differs(page, row, "feature names", list(fields["features"]), names)
+            return
+        stored, expected = list(fields["features"].values()), page.features[row].tolist()
+        known = [fate != Fate.UNKNOWN] * ledger.card_features
+        known += [bool(page.terminal_known[row])] * (len(names) - len(known))
+        for index, certain in enumerate(known):
+            if not certain:
+                expected[index] = stored[index]
+        self._case.findings.compare_features(page, row, self._where, stored, expected)
+        if all(known):
+            flags = list(ledger.names(int(page.flags[row])))
+            if fields["flags"] != flags:
+                self._differs(page, row, "flags", fields["flags"], flags)
+
+    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+        if isinstance(recomputed, np.generic):
+            recomputed = recomputed.item()
+        self._case.findings.differs(page, row, self._where, what, stored, recomputed)
+
+
+class LateReader:
+    """Reads one partition of `late-transactions`: copies of predictions, to the byte but for their time."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._where = case.topics.late_transactions.name
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order, once all predictions are known."""
+        ledger, findings = self._case.ledger, self._case.findings
+        for record in records:
+            fields = orjson.loads(record.value)
+            source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
+            found = ledger.find(*source)
+            if found is None:
+                if ledger.is_foreign(*source[:2]):
+                    findings.stray(self._where, "source", "/".join(map(str, source)))
+                continue
+            page, row = found
+            if page.seen[row] & Seen.LATE_COPY:
+                findings.repeated += 1
+            page.seen[row] |= Seen.LATE_COPY
+            fate = Fate(page.fate[row])
+            if fate not in (Fate.LATE, Fate.UNKNOWN):
+                findings.differs(page, row, self._where, "fate", "late", fate.name.lower())
+            elif page.seen[row] & Seen.PREDICTED:
+                digest = hash((record.key, without_time(record.value)))
+                if digest != page.digest[row]:
+                    findings.differs(page, row, self._where, "copy", "another", "the prediction")
+
+
+def _identity(fields: dict[str, Any]) -> int:
+    return hash((fields["card_id"], fields["event_time_ms"], fields["transaction_id"]))

@@ -1,0 +1,105 @@
+"""`dead-letters` and `duplicates`: where records went that were not scored."""
+
+from typing import Any
+
+import orjson
+
+from app.tools.verification.case import Case
+from app.tools.verification.ledger import Fate, Page, Seen
+
+
+class DeadLetterReader:
+    """Reads one partition of `dead-letters`."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._where = case.topics.dead_letters.name
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        for record in records:
+            position = _position(record.key)
+            found = position and self._case.ledger.find(*position)
+            if found:
+                self._check(*found, record)
+            elif not position or self._case.ledger.is_foreign(*position[:2]):
+                self._case.findings.stray(self._where, "key", repr(record.key))
+
+    def _check(self, page: Page, row: int, record: Any) -> None:
+        headers = dict(record.headers)
+        reason = headers.get("reason", b"").decode(errors="replace")
+        fate = Fate(page.fate[row])
+        if _first(self._case, page, row, Seen.DEAD, self._where, _digest(record)):
+            if fate != Fate.DEAD:
+                self._differs(page, row, "fate", f"dead ({reason})", fate.name.lower())
+                return
+            expected = self._case.ledger.letters[page.flags[row]]
+            if reason != expected:
+                self._differs(page, row, "reason", reason, expected)
+            # a value that was too large for the topic is cut, and says so
+            if "truncated" not in headers and hash(record.value) != page.content[row]:
+                self._differs(page, row, "value", "changed", "the original bytes")
+            told = b"/".join(headers.get(name, b"") for name in ("topic", "partition", "offset"))
+            if told != record.key:
+                self._differs(page, row, "headers", repr(told), repr(record.key))
+
+    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+        self._case.findings.differs(page, row, self._where, what, stored, recomputed)
+
+
+class DuplicateReader:
+    """Reads one partition of `duplicates`."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._where = case.topics.duplicates.name
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        case = self._case
+        for record in records:
+            fields = orjson.loads(record.value)
+            source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
+            found = case.ledger.find(*source)
+            if found is None:
+                if case.ledger.is_foreign(*source[:2]):
+                    case.findings.stray(self._where, "source", "/".join(map(str, source)))
+                continue
+            page, row = found
+            if not _first(case, page, row, Seen.DUPLICATE, self._where, _digest(record)):
+                continue
+            fate = Fate(page.fate[row])
+            identity = fields["card_id"], fields["event_time_ms"], fields["transaction_id"]
+            if fate not in (Fate.DUPLICATE, Fate.UNKNOWN):
+                self._differs(page, row, "fate", "duplicate", fate.name.lower())
+            elif page.identity[row] != hash(identity):
+                self._differs(page, row, "transaction", list(identity), "another one")
+            elif record.key != fields["card_id"].encode():
+                self._differs(page, row, "key", repr(record.key), fields["card_id"])
+
+    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+        self._case.findings.differs(page, row, self._where, what, stored, recomputed)
+
+
+def _first(case: Case, page: Page, row: int, bit: int, where: str, digest: int) -> bool:
+    """Mark an output; False when it only repeats one, which must then be the same."""
+    if page.seen[row] & bit:
+        if page.digest[row] == digest:
+            case.findings.repeated += 1
+        else:
+            case.findings.differs(page, row, where, "repeated output", "another one", "the first")
+        return False
+    page.seen[row] |= bit
+    page.digest[row] = digest
+    return True
+
+
+def _digest(record: Any) -> int:
+    return hash((record.key, record.value, tuple(record.headers)))
+
+
+def _position(key: bytes | None) -> tuple[str, int, int] | None:
+    topic, partition, offset = ((key or b"").decode(errors="replace").rsplit("/", 2) + ["", ""])[:3]
+    if not (partition.isdecimal() and offset.isdecimal()):
+        return None
+    return topic, int(partition), int(offset)

@@ -1,0 +1,82 @@
+"""Scores and reasons once more, by the model that each record names, from the recomputed features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.errors import FraudstreamError
+from app.tools.verification.case import Case
+from app.tools.verification.ledger import Fate, Page, Seen
+from models.holder import Model, ModelHolder, registry_of
+
+_CHUNK = 5_000
+#: Reasons are worked out for so many records of each page, evenly spread: with a forest one takes milliseconds.
+_REASONS_CHECKED = 1_000
+
+
+@dataclass
+class Rescored:
+    """What was scored again.
+
+    Attributes:
+        scores, reasons: how many were compared.
+        models_missing: hashes of models that are not here, or do not fit, with the reason.
+    """
+
+    scores: int
+    reasons: int
+    models_missing: dict[str, str]
+
+
+def rescore(case: Case) -> Rescored:
+    """Compare every score whose model is here, and some of the reasons."""
+    ledger, settings = case.ledger, case.settings
+    holder = ModelHolder(registry_of(settings), ledger.catalogue, settings.minor_unit_digits)
+    done = Rescored(0, 0, {})
+    for index, (version, model_hash, schema) in enumerate(ledger.models):
+        try:
+            model = holder.by_hash(model_hash)
+        except FraudstreamError as error:
+            done.models_missing[model_hash] = str(error)
+            continue
+        for page in ledger.pages:
+            rows = np.flatnonzero(_certain(page) & (page.model == index))
+            if len(rows) and (model.version, ledger.catalogue.schema) != (version, schema):
+                now = [model.version, ledger.catalogue.schema]
+                _differs(case, page, rows[0], "model", [version, schema], now)
+            for start in range(0, len(rows), _CHUNK):
+                _scores(case, page, rows[start : start + _CHUNK], model)
+            done.scores += len(rows)
+            done.reasons += _reasons(case, page, rows, model)
+    return done
+
+
+def _certain(page: Page) -> np.ndarray:
+    """Records that were predicted and whose features are all known."""
+    certain: np.ndarray = (page.seen & Seen.PREDICTED) != 0
+    certain &= np.isin(page.fate, (Fate.SCORED, Fate.LATE)) & page.terminal_known
+    return certain
+
+
+def _scores(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
+    scores = model.score(page.features[rows])
+    for index in np.flatnonzero(scores != page.score[rows]):
+        row = rows[index]
+        _differs(case, page, row, "score", page.score[row].item(), scores[index].item())
+
+
+def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model) -> int:
+    """Stored reasons are the model's; none are stored below a setting that may have changed since."""
+    told = rows[page.reasons[rows] != hash(())]
+    told = told[:: len(told) // _REASONS_CHECKED + 1]
+    for row in told:
+        reasons = model.reasons(page.features[row])
+        if hash(tuple(reasons)) != page.reasons[row]:
+            _differs(case, page, row, "reasons", "others", reasons)
+    return len(told)
+
+
+def _differs(
+    case: Case, page: Page, row: int, what: str, stored: object, recomputed: object
+) -> None:
+    case.findings.differs(page, row, case.topics.predictions.name, what, stored, recomputed)

@@ -1,0 +1,170 @@
+"""`fraudstream verify`: recompute everything in one thread, and compare it with what the stream stored.
+
+```text
+transactions ─► oracle: fates, card features ─┐
+enriched ─────► oracle: terminal features ────┤                     ┌─ predictions, late-transactions
+                                           ledger ◄── compared with ┼─ dead-letters, duplicates
+                                                                    └─ Cassandra
+```
+
+Topics are read partition by partition, so that the oracle holds the cards of one partition at a time;
+the ledger has a few hundred bytes for each source record.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from app.adapters.cassandra import connect, disconnect
+from app.adapters.prediction_reads import scan_predictions
+from app.adapters.raw_rows import read_raw
+from app.domain.features import Catalogue
+from app.settings import Settings
+from app.tools.verification.case import Case
+from app.tools.verification.enriched import EnrichedReader
+from app.tools.verification.findings import Findings
+from app.tools.verification.ledger import Ledger, Page
+from app.tools.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
+from app.tools.verification.predictions import LateReader, PredictionReader
+from app.tools.verification.refused import DeadLetterReader, DuplicateReader
+from app.tools.verification.report import Report, clock_ms, conclude
+from app.tools.verification.rows import Row, RowReader
+from app.tools.verification.scores import rescore
+from app.tools.verification.sources import SourceReader
+from app.topics import TopicSpec
+
+
+class Reader(Protocol):
+    """Takes the records of one partition, in order."""
+
+    def take(self, records: list[Any]) -> None:
+        """Look at some more of them."""
+
+
+async def verify(
+    settings: Settings, *, timeout_seconds: float, examples: int, progress: Progress
+) -> Report:
+    """Wait for the workers, recompute, compare.
+
+    Args:
+        settings: the deployment's, as the workers have them.
+        timeout_seconds: how long to wait for workers that are behind; afterwards the rest is pending.
+        examples: differences to describe.
+        progress: told what is done, how far it has come, and where it ends.
+
+    Raises:
+        UnavailableError: Kafka or Cassandra does not answer.
+        SchemaError: topics or tables are missing, or differ from the settings.
+    """
+    began = time.monotonic()
+    session = await asyncio.to_thread(connect, settings)
+    read_raw(session)
+    gc.disable()  # millions of small objects live to the end, and none of ours form cycles
+    try:
+        async with open_log(settings) as log:
+            reached = await wait_for_workers(log, timeout_seconds, progress)
+            waited = time.monotonic() - began
+            run = await _Run.begin(settings, log, reached, examples, progress)
+            await run.read_topics()
+        rows = RowReader(run.case)
+        expected = sum(len(page) for page in run.case.ledger.pages)
+        for count in rows.read(scan_predictions(session, settings, Row._fields)):
+            progress("rows in Cassandra", count, expected)
+        progress("scores", 0, 1)
+        rescored = rescore(run.case)
+        report = conclude(run.case, rows, reached, run.kept, clock_ms())
+    finally:
+        gc.enable()
+        await asyncio.to_thread(disconnect, session)
+    report.details = {
+        "rows": rows.rows,
+        "repeated_outputs": run.case.findings.repeated,
+        "strays": run.case.findings.strays,
+        "scores_recomputed": rescored.scores,
+        "reasons_recomputed": rescored.reasons,
+        "models_missing": rescored.models_missing,
+        "seconds_waited": round(waited, 3),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    return report
+
+
+class _Run:
+    """Reads every topic into one case.
+
+    Attributes:
+        case: the run.
+        kept: see `conclude`.
+    """
+
+    def __init__(
+        self, case: Case, log: Log, reached: Reached, kept: dict[str, Offsets], progress: Progress
+    ) -> None:
+        self.case = case
+        self.kept = {role: max(times) for role, times in kept.items()}
+        self._log = log
+        self._reached = reached
+        self._kept = kept
+        self._progress = progress
+
+    @classmethod
+    async def begin(
+        cls, settings: Settings, log: Log, reached: Reached, examples: int, progress: Progress
+    ) -> "_Run":
+        """Make room for the source records that retention has left."""
+        topics = log.topics
+        catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+        begins, ends = await log.begins(topics.transactions), reached.ends["transactions"]
+        pages = [
+            Page(number, min(begin, end), end, len(catalogue.names))
+            for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
+        ]
+        ledger = Ledger(topics.transactions.name, catalogue, pages)
+        roles = {
+            "transactions": topics.transactions,
+            "enriched": topics.enriched,
+            "predictions": topics.predictions,
+            "late-transactions": topics.late_transactions,
+            "dead-letters": topics.dead_letters,
+            "duplicates": topics.duplicates,
+        }
+        kept = {role: await log.first_kept(topic) for role, topic in roles.items()}
+        case = Case(settings, ledger, Findings(ledger, examples))
+        return cls(case, log, reached, kept, progress)
+
+    async def read_topics(self) -> None:
+        """In this order: what is expected is known before what was found is compared with it."""
+        case, topics = self.case, self._log.topics
+        done, kept = self._reached.done, self._kept
+
+        def source(number: int) -> Reader:
+            return SourceReader(case, case.ledger.pages[number], kept["transactions"][number])
+
+        def enriched(number: int) -> Reader:
+            first_kept_ms = kept["enriched"][number]
+            return EnrichedReader(case, number, done["enriched"][number], first_kept_ms)
+
+        # beyond the ends that are looked at, there may be copies of records that were moved
+        await self._read("recomputing cards", topics.transactions, source)
+        await self._read("recomputing terminals", topics.enriched, enriched)
+        await self._read(
+            "predictions",
+            topics.predictions,
+            lambda number: PredictionReader(case, done["predictions"][number]),
+        )
+        await self._read("late", topics.late_transactions, lambda _: LateReader(case))
+        await self._read("dead letters", topics.dead_letters, lambda _: DeadLetterReader(case))
+        await self._read("duplicates", topics.duplicates, lambda _: DuplicateReader(case))
+
+    async def _read(self, text: str, topic: TopicSpec, reader_of: Callable[[int], Reader]) -> None:
+        log = self._log
+        begins, ends = await log.begins(topic), await log.ends(topic)
+        total, before = sum(ends) - sum(begins), 0
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            reader = reader_of(number)
+            async for records in log.read(topic, number, begin, end):
+                reader.take(records)
+                self._progress(text, before + records[-1].offset + 1 - begin, total)
+            before += end - begin
