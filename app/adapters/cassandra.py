@@ -42,7 +42,7 @@ from cassandra.policies import (
 from cassandra.query import dict_factory, tuple_factory
 
 from app.devstack.endpoints import resolve_cassandra
-from app.errors import SchemaError, SettingsError, UnavailableError
+from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
 
 #: Execution profiles: rows as dicts; rows as tuples with patience, for whole-table reads; schema changes.
@@ -152,7 +152,7 @@ def connect(settings: Settings, *, timeout_seconds: float = 10.0) -> Session:
                 f"of this cluster, which has {', '.join(sorted(known))}"
             )
             raise SettingsError(msg) from error
-        raise UnavailableError(_why_not(error, settings, points)) from error
+        raise _unavailable(error, settings, points) from error
     return session
 
 
@@ -210,13 +210,13 @@ def explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (NoHostAvailable, OperationTimedOut) as error:
-        raise UnavailableError(_why_not(error, settings, resolve_cassandra(settings))) from error
+        raise _unavailable(error, settings, resolve_cassandra(settings)) from error
     except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout) as error:
         msg = (
             f"too few replicas of Cassandra answer for consistency {settings.cassandra_consistency}: "
             f"{_first_line(error)}"
         )
-        raise UnavailableError(msg) from error
+        raise AwayError(msg) from error
     except Unauthorized as error:
         msg = f"Cassandra forbids it: {_first_line(error)}; grant it to FRAUDSTREAM_CASSANDRA_USERNAME"
         raise UnavailableError(msg) from error
@@ -240,11 +240,24 @@ def password(settings: Settings) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def _why_not(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str:
-    """One line for a failed connection: what happened and what to do."""
+def _unavailable(
+    error: BaseException, settings: Settings, points: list[tuple[str, int]]
+) -> UnavailableError:
+    """What a failed connection means: Cassandra is away, or will not have us as we are."""
+    refusal = _refusal(error, settings, points)
+    if refusal is not None:
+        return UnavailableError(refusal)
     where = ",".join(f"{host}:{port}" for host, port in points)
-    causes = _causes(error)
-    for cause in causes:
+    detail = type(_causes(error)[-1]).__name__
+    return AwayError(
+        f"no Cassandra at {where}: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA ({detail})"
+    )
+
+
+def _refusal(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str | None:
+    """One line for a connection that fails until somebody acts: what happened and what to do."""
+    where = ",".join(f"{host}:{port}" for host, port in points)
+    for cause in _causes(error):
         text = _first_line(cause)
         if isinstance(cause, AuthenticationFailed):
             if settings.cassandra_username is None:
@@ -265,8 +278,7 @@ def _why_not(error: BaseException, settings: Settings, points: list[tuple[str, i
             return f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"
     if isinstance(error, UnresolvableContactPoints):
         return f"no such host: {where}; check FRAUDSTREAM_CASSANDRA"
-    detail = type(causes[-1]).__name__
-    return f"no Cassandra at {where}: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA ({detail})"
+    return None
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -5,6 +5,7 @@ expires), applies what is missing in order, waits for schema agreement after eac
 migration with its checksum. Everything may be repeated.
 """
 
+import logging
 import os
 import socket
 import time
@@ -21,8 +22,10 @@ from cassandra.protocol import ConfigurationException, ServerError, SyntaxExcept
 
 from app.adapters.cassandra import SCHEMA, connected, explained
 from app.adapters.migrations import Migration, load_migrations, table_options
-from app.errors import SchemaError, UnavailableError
+from app.errors import AwayError, SchemaError, UnavailableError
 from app.settings import Settings, format_duration
+
+logger = logging.getLogger(__name__)
 
 #: A crashed owner's lock is gone after this. The lock is renewed before each statement, and a statement with
 #: schema agreement takes at most `SCHEMA`'s timeout.
@@ -142,9 +145,20 @@ def check_schema(session: Session, settings: Settings) -> None:
 
 
 def check_schema_at_start(settings: Settings) -> None:
-    """`check_schema` over a connection of its own, for a worker that starts. Raises the same."""
-    with connected(settings) as session:
-        check_schema(session, settings)
+    """`check_schema` over a connection of its own, for a worker that starts.
+
+    While Cassandra is away nothing is checked: a worker that had to start anew goes on scoring, its
+    predictions wait, and the sink tells what it finds once Cassandra answers.
+
+    Raises:
+        SchemaError: see `check_schema`.
+        UnavailableError: Cassandra refuses us.
+    """
+    try:
+        with connected(settings) as session:
+            check_schema(session, settings)
+    except AwayError as error:
+        logger.warning("predictions wait: %s", error)
 
 
 def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -> Iterator[str]:

@@ -23,7 +23,13 @@ from cassandra.pool import Host
 from app.adapters.cassandra import connect, explained, shared_session
 from app.adapters.cql_nodes import ReplicaMap
 from app.adapters.prediction_rows import RowPacker, routing_key
-from app.errors import FraudstreamError, SchemaError, SettingsError, UnavailableError
+from app.errors import (
+    AwayError,
+    FraudstreamError,
+    SchemaError,
+    SettingsError,
+    UnavailableError,
+)
 from app.settings import Settings
 from tests.prediction_builder import prediction_bytes
 
@@ -71,7 +77,7 @@ _TLS = ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate
          "asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME"),
         (AuthenticationFailed("Bad credentials"), "ann", UnavailableError, "refuses user 'ann'"),
         (_TLS, None, UnavailableError, "no TLS with Cassandra at h:1"),
-        (ConnectionRefusedError(111, "refused"), None, UnavailableError, "no Cassandra at h:1: run"),
+        (ConnectionRefusedError(111, "refused"), None, AwayError, "no Cassandra at h:1: run"),
         (OSError("Invalid or unsupported protocol version (5)"), None, UnavailableError, "too old"),
     ],
 )  # fmt: skip
@@ -82,13 +88,14 @@ def test_one_line_says_why(
     with pytest.raises(kind, match=text) as caught, explained(settings):
         raise NoHostAvailable("none", {"h:1": cause})
     assert "\n" not in str(caught.value)
+    assert type(caught.value) is kind  # a worker waits for what is away, and for nothing else
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
-        (OperationTimedOut(), UnavailableError, "no Cassandra at h:1"),
-        (Unavailable("Cannot achieve consistency level QUORUM", 4, 2, 1), UnavailableError,
+        (OperationTimedOut(), AwayError, "no Cassandra at h:1"),
+        (Unavailable("Cannot achieve consistency level QUORUM", 4, 2, 1), AwayError,
          "too few replicas"),
         (Unauthorized("User ann has no SELECT permission"), UnavailableError, "grant it to"),
         (InvalidRequest("unconfigured table predictions"), SchemaError, "run `fraudstream migrate`"),
