@@ -9,12 +9,14 @@ from aiokafka.partitioner import murmur2
 
 from app.adapters.kafka import check_topics, ssl_context
 from app.blocks.app import BlockApp
+from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
 from app.domain.features import Catalogue
-from app.domain.window_row import max_head_bytes
+from app.domain.window_row import max_group_bytes
 from app.errors import FraudstreamError, SettingsError
 from app.handlers.rows import row_rules
+from app.records import MAX_ID_BYTES
 from app.settings import Settings, load_settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
 
@@ -24,6 +26,8 @@ logger = logging.getLogger("fraudstream")
 #: Longer than any outage: while everything is congested nothing is polled, and that is no reason to
 #: leave the group.
 _MAX_POLL_SECONDS = 7 * 86_400.0
+#: More transactions than a fetch of one partition (1 MiB) holds.
+_MAX_BLOCK_ENTRIES = 20_000
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
 _STREAM_BUFFER_BLOCKS = 64
 
@@ -104,11 +108,17 @@ def create_app(settings: Settings) -> FraudApp:
         UnavailableError: no broker is set and none runs here.
     """
     largest = batch_bytes(settings)
-    head = max_head_bytes(row_rules(settings))
-    if head > largest // 2:
+    group = max_group_bytes(
+        row_rules(settings),
+        key_bytes=MAX_ID_BYTES,
+        block_entries=_MAX_BLOCK_ENTRIES,
+        record_bytes=RECORD_OVERHEAD_BYTES,
+    )
+    if group > largest:
         msg = (
-            f"FRAUDSTREAM_MAX_ENTRIES_PER_KEY={settings.max_entries_per_key} allows rows of {head} bytes, "
-            f"more than half a changelog batch of {largest}: lower it, or raise MAX_MESSAGE_BYTES"
+            f"FRAUDSTREAM_MAX_ENTRIES_PER_KEY={settings.max_entries_per_key} lets one block change {group} "
+            f"bytes of one key, a changelog batch holds {largest}: lower it, or raise "
+            "FRAUDSTREAM_MAX_MESSAGE_BYTES"
         )
         raise SettingsError(msg)
     brokers = resolve(settings).broker.split(",")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
@@ -31,6 +32,8 @@ OUTPUT_FIELDS = frozenset({
     "source_partition", "source_offset", "received_at", "scored_at",
 })  # fmt: skip
 MAX_ID_BYTES = 256
+#: Largest value of a source record, where no other limit is given.
+MAX_RECORD_BYTES = 1 << 20
 #: Deeper objects are refused: what writes and reads them further on recurses, and whether that fails must
 #: not depend on how deep its caller's stack is (orjson writes 254 levels, json reads some 900).
 MAX_DEPTH = 100
@@ -67,11 +70,14 @@ class RecordRules:
         currency: ISO 4217 code of the deployment.
         minor_unit_digits: digits after its decimal point.
         max_future_skew_ms: how far past the broker's timestamp an event time may lie.
+        max_bytes: largest value. The topic's own limit is one for compressed batches: what a producer
+            has compressed may be many times as large, and would fit no batch of ours.
     """
 
     currency: str
     minor_unit_digits: int
     max_future_skew_ms: int
+    max_bytes: int = MAX_RECORD_BYTES
 
 
 def parse_transaction(
@@ -88,6 +94,9 @@ def parse_transaction(
     Raises:
         DeadRecordError: it cannot become a valid transaction; `reason` is a stable code.
     """
+    if value is not None and len(value) > rules.max_bytes:
+        msg = f"the record has {len(value)} bytes, the limit is {rules.max_bytes}"
+        raise DeadRecordError("too_large", msg)
     fields, body = _load_object(value)
     card_id = _identifier(fields, "card_id")
     if not key:
@@ -115,6 +124,9 @@ def parse_transaction(
         raise
     if not OUTPUT_FIELDS.isdisjoint(fields):
         body = orjson.dumps(_without_output_fields(fields))
+        if len(body) > rules.max_bytes:  # numbers may be written longer than they came
+            msg = f"with its fields renamed the record has {len(body)} bytes"
+            raise DeadRecordError("too_large", msg, card_id)
     return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
 
 
@@ -327,7 +339,12 @@ def enriched_message(topic: str, partition: int, items: Sequence[bytes]) -> byte
     The parts are joined by hand: an item is encoded once, and its length decides where a message ends.
     """
     count = len(items)
-    array_header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    if count < 16:
+        array_header = bytes((0x90 | count,))
+    elif count < 1 << 16:
+        array_header = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        array_header = b"\xdd" + count.to_bytes(4, "big")
     head = encode_item((ENRICHED_VERSION, topic, partition))
     return b"".join((b"\x94", head[1:], array_header, *items))
 
@@ -373,9 +390,16 @@ Headers = list[tuple[str, bytes]]
 
 
 def dead_letter(
-    topic: str, partition: int, record: SourceRecord, dead: DeadRecordError
+    topic: str,
+    partition: int,
+    record: SourceRecord,
+    dead: DeadRecordError,
+    max_bytes: int = MAX_RECORD_BYTES,
 ) -> tuple[bytes, bytes | None, Headers]:
-    """Key, value and headers of a dead letter: the original bytes are the value."""
+    """Key, value and headers of a dead letter: the original bytes are the value.
+
+    A value beyond `max_bytes` is cut there; its size and SHA-256 stand in the headers then.
+    """
     headers: Headers = [
         ("topic", topic.encode()),
         ("partition", str(partition).encode()),
@@ -385,7 +409,12 @@ def dead_letter(
     ]
     if record.key is not None:
         headers.append(("key", record.key[:4096]))
-    return source_position(topic, partition, record.offset), record.value, headers
+    value = record.value
+    if value is not None and len(value) > max_bytes:
+        headers.append(("size", str(len(value)).encode()))
+        headers.append(("sha256", sha256(value).hexdigest().encode()))
+        value = value[:max_bytes]
+    return source_position(topic, partition, record.offset), value, headers
 
 
 def origin_of(headers: Iterable[tuple[str, bytes]]) -> bytes | None:

@@ -20,7 +20,7 @@ def _fill(producer: Any, records: Iterable[OutRecord], limit_bytes: int) -> Iter
     builder, filled = producer.create_batch(), 0
     for key, value, headers in records:
         size = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
-        size += sum(len(name) + len(raw) + 8 for name, raw in headers)
+        size += sum(4 * len(name) + len(raw or b"") + 8 for name, raw in headers)
         # the builder takes an oversized first record and send_batch checks no size: count ourselves
         if size > limit_bytes:
             msg = f"a record of {size} bytes exceeds the producer's batch of {limit_bytes} bytes"

@@ -342,11 +342,16 @@ class WindowRow:
         entries = self._segment(ref)
         entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip)
         self._dirty.add(ref.number)
-        if len(entries) >= 2 * self._rules.segment_entries:
+        full = 2 * self._rules.segment_entries
+        if len(entries) >= full and ref.skip:
+            # it is rewritten anyway: without what has left, so that a half never holds less than a
+            # segment's entries, and a head never more segments than `max_head_bytes` allows for
+            entries = self._loaded[ref.number] = entries.split(ref.skip)
+            ref.skip = 0
+        if len(entries) >= full:
             # unordered arrivals may fill one old segment: halve it, so that rows stay bounded
-            rest = entries.split(max(self._rules.segment_entries, ref.skip + 1))
-            if len(rest):
-                self.refs.insert(at + 1, self._new_segment(rest))
+            rest = entries.split(self._rules.segment_entries)
+            self.refs.insert(at + 1, self._new_segment(rest))
         ref.refresh(entries)
 
     def _expire(self, low: int) -> None:
@@ -495,8 +500,32 @@ def _rows_of(entries: Entries, start: int) -> Iterator[tuple[int, int, bool, byt
 
 
 def max_head_bytes(rules: RowRules) -> int:
-    """Largest head row that the rules allow, bytes: it must fit into one changelog message."""
-    # a halved segment may shrink as entries leave, so allow for twice the number of full ones
-    segments = 2 * (rules.max_entries // rules.segment_entries + 1)
+    """Largest head row that the rules allow, bytes."""
     tail = min(2 * rules.segment_entries, rules.max_entries + 1)
-    return _HEAD.size + segments * _REF.size + tail * 3 * _ID_BYTES
+    return _HEAD.size + _max_segments(rules) * _REF.size + tail * 3 * _ID_BYTES
+
+
+def max_group_bytes(
+    rules: RowRules, *, key_bytes: int, block_entries: int, record_bytes: int
+) -> int:
+    """Most that one block can change of one key, bytes: it must fit into one record batch.
+
+    Args:
+        rules: how long entries are kept.
+        key_bytes: longest card or terminal id.
+        block_entries: most transactions of one key in one block.
+        record_bytes: what a record takes beside its key and value.
+    """
+    record_bytes += key_bytes + len(segment_key(b"", 0))
+    segments = _max_segments(rules)
+    # all of them, with what has left the first one already ...
+    entries = rules.max_entries + 2 * rules.segment_entries
+    rewritten = segments * (record_bytes + _SEGMENT.size) + entries * 3 * _ID_BYTES
+    # ... and what is deleted: they, and those that came and went within the block
+    deleted = (segments + 2 * block_entries // rules.segment_entries) * record_bytes
+    return record_bytes + max_head_bytes(rules) + rewritten + deleted
+
+
+def _max_segments(rules: RowRules) -> int:
+    """Only the first can hold less than `segment_entries`."""
+    return rules.max_entries // rules.segment_entries + 1

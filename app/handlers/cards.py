@@ -25,6 +25,8 @@ from app.topics import Topics
 
 #: Items are packed into messages of about this size.
 _PACK_BYTES = 128 * 1024
+#: A record with larger headers is not sent on: it might fit no batch of ours.
+_HEADER_BYTES = 16 * 1024
 
 
 class CardsHandler:
@@ -65,7 +67,7 @@ class CardsHandler:
     ) -> Computed:
         """Outputs and new rows of consecutive source records."""
         rows = BlockRows(self._rules, state)
-        block = _Block(partition, self._topics)
+        block = _Block(partition, self._topics, self._record_rules.max_bytes)
         for record in records:
             try:
                 transaction = parse_transaction(
@@ -99,9 +101,10 @@ class CardsHandler:
 class _Block:
     """Outputs of one block, by destination, in source order."""
 
-    def __init__(self, partition: int, topics: Topics) -> None:
+    def __init__(self, partition: int, topics: Topics, max_bytes: int) -> None:
         self.counts: Counter[str] = Counter()
         self._partition = partition
+        self._max_bytes = max_bytes
         self._topics = topics
         self._source = topics.transactions.name
         self._outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
@@ -109,7 +112,7 @@ class _Block:
 
     def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
         """The original bytes, with the reason."""
-        letter = dead_letter(self._source, self._partition, record, dead)
+        letter = dead_letter(self._source, self._partition, record, dead, self._max_bytes)
         self._outputs[self._topics.dead_letters.name, self._partition].append(letter)
         self.counts["dead"] += 1
 
@@ -122,10 +125,15 @@ class _Block:
 
     def moved(self, record: SourceRecord, moved: Moved, *, forward: bool) -> None:
         """On to the card's own partition, with where it came from."""
-        if not forward:
+        heavy = sum(len(name) + len(raw or b"") for name, raw in record.headers) > _HEADER_BYTES
+        if not forward or heavy:
             message = (
                 f"the record is in partition {self._partition}, its card's is {moved.partition}"
             )
+            if heavy:
+                message += (
+                    f", and with more than {_HEADER_BYTES} bytes of headers it is not sent on"
+                )
             self.dead(record, DeadRecordError("moved", message))
             return
         origin = source_position(self._source, self._partition, record.offset)
