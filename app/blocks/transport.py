@@ -26,6 +26,7 @@ _FETCH_WAIT_MS = 50
 #: How often to look for lost blocks, and how often to look again for the same one.
 _LOOK_SECONDS = 5.0
 _LOST_RETRIES = 4
+_POSITION_SECONDS = 1.0
 
 
 class _ReadOffsets(defaultdict[TP, Any]):
@@ -120,7 +121,11 @@ class BlockConsumer(driver.Consumer):
             offset = self.app.pipelines[tp.topic].awaits(tp.partition, start)
             if offset is None or tp not in self._get_active_partitions():
                 continue
-            position = await self.position(tp)
+            try:
+                position = await asyncio.wait_for(self.position(tp), _POSITION_SECONDS)
+            except Exception as error:  # it is being given up: whoever gets it seeks
+                logger.info("%s/%s: no position: %r", *tp, error)
+                continue
             if position is None or position <= offset:
                 continue
             again = (offset, position)
