@@ -7,6 +7,7 @@ from io import BytesIO
 
 import pytest
 
+from app.errors import UnavailableError
 from app.formats import iso
 from app.metrics import Latency
 from app.metrics.prometheus import WorkerMetrics
@@ -15,6 +16,7 @@ from app.metrics.recorders import SinkStatus
 from app.settings import Settings
 from app.tools.demo.account import Account
 from app.tools.demo.meters import Meters, parse, quantile
+from app.tools.demo.positions import STALL_SECONDS, Patience
 from app.tools.demo.run import rows_query, scheduled
 from app.tools.demo.summary import Gentle, Summary
 from app.tools.demo.text import flagged_line, summary_text
@@ -236,3 +238,15 @@ def test_the_query_is_about_the_most_suspicious_card():
 def test_a_schedule_is_even():
     pairs = iter([(b"k", b"1"), (b"k", b"2"), (None, b"3")])
     assert [due for due, _, _ in scheduled(pairs, 4.0)] == [0.0, 0.25, 0.5]
+
+
+def test_patience_ends_a_wait_in_which_nothing_moves():
+    clock = [0.0]
+    told: list[str] = []
+    patience = Patience(lambda: "the worker is asleep", told.append, lambda: clock[0])
+    for count in (0, 1, 1):
+        patience("waiting for enriched", count, 5)
+        clock[0] += STALL_SECONDS * 0.9
+    assert told == ["waiting for enriched: 4 to go, and nothing moves; the worker is asleep"]
+    with pytest.raises(UnavailableError, match="4 records wait; the worker is asleep"):
+        patience("waiting for enriched", 1, 5)

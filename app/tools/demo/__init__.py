@@ -5,7 +5,7 @@
 | servers.py   | servers, topics and tables are there                              |
 | feed.py      | what is sent: simulated transactions, or a file                   |
 | live.py      | simulated transactions that happen now                            |
-| positions.py | where topics end, how far the workers are, waiting for them       |
+| positions.py | where topics end, and waiting until the workers are there         |
 | meters.py    | rows and latency, from the workers' own metrics                   |
 | account.py   | what became of each record, as sets; the most suspicious ones     |
 | run.py       | the phases, one after the other                                   |

@@ -7,22 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
-from app.adapters.kafka import client_kwargs, started
 from app.domain.card_stage import LATE, OUT_OF_ORDER
-from app.errors import UnavailableError
 from app.records import origin_of
-from app.settings import Settings
-from app.tools.demo.positions import Offsets
-from app.topics import Topics, TopicSpec
+from app.tools.verification.log import Log, Offsets
+from app.topics import TopicSpec
 
 #: Suspicious transactions that are remembered: several may be of one card.
 _REMEMBERED = 200
-_POLL_MS = 1_000
-#: Without an answer for so many polls, Kafka is gone.
-_SILENT_POLLS = 30
 
 
 @dataclass
@@ -99,83 +91,45 @@ class Account:
 
 
 async def take_account(
-    settings: Settings, begins: Mapping[str, Offsets], ends: Mapping[str, Offsets]
+    log: Log, begins: Mapping[str, Offsets], ends: Mapping[str, Offsets]
 ) -> Account:
     """Read what was written between two moments.
 
     Args:
-        settings: the deployment.
-        begins: first offset of the run by topic and partition.
+        log: open.
+        begins: first offset of the run in each partition, by topic.
         ends: the offset after its last one.
 
     Raises:
         UnavailableError: Kafka does not answer.
     """
-    topics, account = Topics(settings), Account()
-    source = topics.transactions.name
-    kwargs = client_kwargs(settings)
-    consumer = AIOKafkaConsumer(**kwargs, auto_offset_reset="earliest")
-    async with started(consumer, kwargs["bootstrap_servers"]):
+    topics, account = log.topics, Account()
 
-        def between(topic: TopicSpec) -> AsyncIterator[Any]:
-            return _records(consumer, topic.name, begins[topic.name], ends[topic.name])
+    async def records(topic: TopicSpec) -> AsyncIterator[Any]:
+        for number, span in enumerate(zip(begins[topic.name], ends[topic.name], strict=True)):
+            async for chunk in log.read(topic, number, *span):
+                for record in chunk:
+                    yield record
 
-        moved: set[int] = set()
-        async for record in between(topics.transactions):
-            account.read.add(_pack(record.partition, record.offset))
-            if origin := origin_of(record.headers):
-                moved.add(_position(origin))
-        account.moved = moved & account.read
-        async for record in between(topics.predictions):
-            prediction = orjson.loads(record.value)
-            if prediction["source_topic"] == source:
-                account.predicted(prediction)
-        async for record in between(topics.dead_letters):
-            position = _position(record.key)
-            if position in account.read and position not in account.dead:
-                account.dead.add(position)
-                account.reasons[dict(record.headers)["reason"].decode()] += 1
-        async for record in between(topics.duplicates):
-            value = orjson.loads(record.value)
-            position = _pack(value["source_partition"], value["source_offset"])
-            if position in account.read:
-                account.duplicate.add(position)
+    moved: set[int] = set()
+    async for record in records(topics.transactions):
+        account.read.add(_pack(record.partition, record.offset))
+        if origin := origin_of(record.headers):
+            moved.add(_position(origin))
+    account.moved = moved & account.read
+    async for record in records(topics.predictions):
+        account.predicted(orjson.loads(record.value))
+    async for record in records(topics.dead_letters):
+        position = _position(record.key)
+        if position in account.read and position not in account.dead:
+            account.dead.add(position)
+            account.reasons[dict(record.headers)["reason"].decode()] += 1
+    async for record in records(topics.duplicates):
+        value = orjson.loads(record.value)
+        position = _pack(value["source_partition"], value["source_offset"])
+        if position in account.read:
+            account.duplicate.add(position)
     return account
-
-
-async def _records(
-    consumer: AIOKafkaConsumer, topic: str, begins: Offsets, ends: Offsets
-) -> AsyncIterator[Any]:
-    """The records of a topic from `begins` up to, not including, `ends`."""
-    wanted = {
-        TopicPartition(topic, number): end
-        for number, end in ends.items()
-        if end > begins.get(number, 0)
-    }
-    if not wanted:
-        return
-    silent = 0
-    try:
-        consumer.assign(list(wanted))
-        for tp in wanted:
-            consumer.seek(tp, begins.get(tp.partition, 0))
-        while wanted:
-            fetched = await consumer.getmany(*wanted, timeout_ms=_POLL_MS, max_records=5_000)
-            silent = 0 if fetched else silent + 1
-            if silent > _SILENT_POLLS:
-                msg = f"Kafka gives no more records of {topic}, though there are some"
-                raise UnavailableError(msg)
-            for tp, records in fetched.items():
-                for record in records:
-                    if record.offset < wanted[tp]:
-                        yield record
-            for tp in list(fetched):
-                if await consumer.position(tp) >= wanted[tp]:
-                    del wanted[tp]
-                    consumer.pause(tp)
-    except KafkaError as error:
-        msg = f"Kafka does not answer: {type(error).__name__} {error}"
-        raise UnavailableError(msg) from error
 
 
 def _pack(partition: int, offset: int) -> int:

@@ -12,11 +12,12 @@ from app.settings import Settings
 from app.tools.demo.account import Account, take_account
 from app.tools.demo.feed import Feed, Pair, send_astray
 from app.tools.demo.meters import Meters
-from app.tools.demo.positions import Offsets, Positions, positions
+from app.tools.demo.positions import all_ends, drain
 from app.tools.demo.screen import Screen
 from app.tools.demo.summary import Gentle, Summary
 from app.tools.produce import produce, produce_on_schedule, quiet_client
 from app.tools.supervisor import Workers
+from app.tools.verification.log import Log, Offsets, open_log
 
 #: Open loop: transactions a second, and for how long. Enough of them for a p99, far from any limit.
 GENTLE_RATE = 100.0
@@ -60,20 +61,20 @@ class Run:
             FraudstreamError: a server or a worker failed, or an input is wrong.
         """
         with quiet_client():
-            async with positions(self._settings) as at:
+            async with open_log(self._settings) as log:
                 with self._screen.phase("catching_up"):
-                    await self._catch_up(at)
-                begins = await at.all_ends()
+                    await self._catch_up(log)
+                begins = await all_ends(log)
                 with self._screen.phase("history"):
-                    feed = make_feed(sum(begins[at.topics.transactions.name].values()))
+                    feed = make_feed(sum(begins[log.topics.transactions.name]))
                     meters = await asyncio.to_thread(Meters, self._workers.all)
-                    records, seconds = await self._wave(feed, at, meters)
+                    records, seconds = await self._wave(feed, log, meters)
                 with self._screen.phase("latency"):
-                    gentle, read_to = await self._gentle(feed, at, meters)
+                    gentle, read_to = await self._gentle(feed, log, meters)
                 with self._screen.phase("summary"):
-                    ends = await at.all_ends()
-                    ends[at.topics.transactions.name] = read_to
-                    account = await take_account(self._settings, begins, ends)
+                    ends = await all_ends(log)
+                    ends[log.topics.transactions.name] = read_to
+                    account = await take_account(log, begins, ends)
                     query = rows_query(self._settings, account)
                     rows = await asyncio.to_thread(read_rows, self._settings, query)
         summary = Summary(
@@ -90,7 +91,7 @@ class Run:
         )
         return summary, feed
 
-    async def _catch_up(self, at: Positions) -> None:
+    async def _catch_up(self, log: Log) -> None:
         """Wait for what an earlier run left, so that it is neither counted nor timed."""
         began, told = time.monotonic(), False
 
@@ -100,9 +101,9 @@ class Run:
                 told = True
                 self._screen.step("Waiting for the workers to finish what an earlier run left")
 
-        await self._watched(at.drain(self._explain), look)
+        await self._watched(drain(log, self._explain, self._screen.step), look)
 
-    async def _wave(self, feed: Feed, at: Positions, meters: Meters) -> tuple[int, float]:
+    async def _wave(self, feed: Feed, log: Log, meters: Meters) -> tuple[int, float]:
         """Send the history as fast as it goes; returns records, and seconds up to the last row."""
         self._screen.step(f"Sending {feed.text}")
         began = time.monotonic()
@@ -131,21 +132,21 @@ class Run:
                 self._screen.step(
                     f"{report.records + astray:,} records are in Kafka ({report.rate:,.0f} a second)"
                 )
-                await at.drain(self._explain)
+                await drain(log, self._explain, self._screen.step)
                 return report.records + astray
 
-            before = sum((await at.ends(at.topics.predictions)).values())
+            before = sum(await log.ends(log.topics.predictions))
             records = await self._watched(work(), look)
             asked_at = 0.0
             await look()
-            rows = sum((await at.ends(at.topics.predictions)).values()) - before
+            rows = sum(await log.ends(log.topics.predictions)) - before
         if meters.rows < rows:  # others wrote them, or a worker that was restarted: not seen by us
             last_row_at = time.monotonic()
         seconds = last_row_at - began
         self._screen.step(f"{rows:,} rows are in Cassandra after {seconds:.1f} s")
         return records, seconds
 
-    async def _gentle(self, feed: Feed, at: Positions, meters: Meters) -> tuple[Gentle, Offsets]:
+    async def _gentle(self, feed: Feed, log: Log, meters: Meters) -> tuple[Gentle, Offsets]:
         """Send at a gentle rate, each record at its time; returns latencies and where it ended."""
         before, rate = Counter(meters.buckets), self._gentle_rate
         self._screen.step(
@@ -157,7 +158,7 @@ class Run:
             report = await produce_on_schedule(
                 scheduled(some, rate), settings=self._settings, stamp=False
             )
-            return report.records, await at.drain(self._explain)
+            return report.records, await drain(log, self._explain, self._screen.step)
 
         records, read_to = await self._watched(work())
         await asyncio.to_thread(meters.read)
@@ -216,7 +217,7 @@ def explain(workers: Workers) -> str:
     said = []
     for worker in workers.all:
         reasons = worker.reasons()
-        text = "does not answer" if reasons is None else "; ".join(reasons) or "is ready"
+        text = "does not answer" if reasons is None else f"says: {'; '.join(reasons) or 'ready'}"
         said.append(f"the worker on port {worker.port} {text} (log: {worker.log})")
     return "; ".join(said)
 
