@@ -42,15 +42,12 @@ class Feed(Protocol):
     Attributes:
         text: what it is, for people.
         rows: about how many rows the history will make; None: unknown.
-        endless: whether payments never end.
     """
 
     @property
     def text(self) -> str: ...  # noqa: D102
     @property
     def rows(self) -> int | None: ...  # noqa: D102
-    @property
-    def endless(self) -> bool: ...  # noqa: D102
 
     def history(self) -> Iterator[Pair]:
         """The first wave, sent as fast as it goes."""
@@ -75,8 +72,6 @@ class SimulatedFeed:
         first: number of the first card and terminal.
         now_ms: gives the present, epoch milliseconds.
     """
-
-    endless = True
 
     def __init__(
         self, settings: Settings, run: str, events: int, first: int, now_ms: Callable[[], int]
@@ -119,7 +114,6 @@ class FileFeed:
     """
 
     rows = None
-    endless = False
 
     def __init__(self, reading: Reading, name: str, limit: int | None) -> None:
         self._reading = reading
