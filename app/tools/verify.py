@@ -14,7 +14,7 @@ the ledger has a few hundred bytes for each source record.
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from app.adapters.cassandra import connect, disconnect
@@ -58,30 +58,62 @@ async def verify(
         UnavailableError: Kafka or Cassandra does not answer.
         SchemaError: topics or tables are missing, or differ from the settings.
     """
-    began = time.monotonic()
     session = await asyncio.to_thread(connect, settings)
     read_raw(session)
     gc.disable()  # millions of small objects live to the end, and none of ours form cycles
     try:
         async with open_log(settings) as log:
-            reached = await wait_for_workers(log, timeout_seconds, progress)
-            waited = time.monotonic() - began
-            run = await _Run.begin(settings, log, reached, examples, progress)
-            await run.read_topics()
-        rows = RowReader(run.case)
-        expected = sum(len(page) for page in run.case.ledger.pages)
-        for count in rows.read(scan_predictions(session, settings, Row._fields)):
-            progress("rows in Cassandra", count, expected)
-        progress("scores", 0, 1)
-        rescored = rescore(run.case)
-        report = conclude(run.case, rows, reached, run.kept, clock_ms())
+            return await compare(
+                settings,
+                log,
+                lambda: scan_predictions(session, settings, Row._fields),
+                timeout_seconds=timeout_seconds,
+                examples=examples,
+                progress=progress,
+            )
     finally:
         gc.enable()
         await asyncio.to_thread(disconnect, session)
+
+
+async def compare(
+    settings: Settings,
+    log: Log,
+    scan: Callable[[], Iterable[tuple[Any, ...]]],
+    *,
+    timeout_seconds: float,
+    examples: int,
+    progress: Progress,
+) -> Report:
+    """As `verify`, of topics and rows that are given.
+
+    Args:
+        settings: see `verify`.
+        log: the topics.
+        scan: gives all rows, once the workers have stored them; each as `Row` describes it.
+        timeout_seconds: see `verify`.
+        examples: see `verify`.
+        progress: see `verify`.
+
+    Raises:
+        UnavailableError, SchemaError: see `verify`.
+    """
+    began = time.monotonic()
+    reached = await wait_for_workers(log, timeout_seconds, progress)
+    waited = time.monotonic() - began
+    run = await _Run.begin(settings, log, reached, examples, progress)
+    await run.read_topics()
+    case = run.case
+    rows = RowReader(case)
+    for count in rows.read(scan()):
+        progress("rows in Cassandra", count, sum(map(len, case.ledger.pages)))
+    progress("scores", 0, 1)
+    rescored = rescore(case)
+    report = conclude(case, rows, reached, run.kept, clock_ms())
     report.details = {
         "rows": rows.rows,
-        "repeated_outputs": run.case.findings.repeated,
-        "strays": run.case.findings.strays,
+        "repeated_outputs": case.findings.repeated,
+        "strays": case.findings.strays,
         "scores_recomputed": rescored.scores,
         "reasons_recomputed": rescored.reasons,
         "models_missing": rescored.models_missing,

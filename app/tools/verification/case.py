@@ -44,7 +44,10 @@ class Case:
             settings.timezone,
         )
         self.record_rules = RecordRules(
-            settings.currency, settings.minor_unit_digits, settings.max_future_skew
+            settings.currency,
+            settings.minor_unit_digits,
+            settings.max_future_skew,
+            settings.max_message_bytes,
         )
         self._homes: dict[str, int] = {}
 

@@ -1,6 +1,7 @@
 """What is expected of each record of `transactions`: its fate and its card's features, by the oracle."""
 
 from collections import defaultdict
+from hashlib import sha256
 from typing import Any
 
 from app.domain.transaction import DeadRecordError, Transaction
@@ -11,6 +12,8 @@ from app.tools.verification.ledger import FATE_OF, Fate, Page, Seen
 
 #: Columns that are known of every record, in the order of `_Judged.cells`.
 _CELLS = ("fate", "card", "identity", "detail", "content", "length", "flags")
+#: A record that is not at home and has larger headers is not sent on.
+_MOST_HEADER_BYTES = 16 * 1024
 _Cells = tuple[int, int, int, int, int, int, int]
 
 
@@ -70,12 +73,17 @@ class SourceReader:
         card = self._card(transaction.card_id)
         if case.home(transaction.card_id) == self._page.number:
             return self._apply(transaction, card)
-        if case.settings.moved == "dead":
+        if case.settings.moved == "dead" or _headers_bytes(record) > _MOST_HEADER_BYTES:
             return self._dead(record, "moved", card), []
         return (Fate.MOVED, card, 0, 0, hash((record.key, record.value)), 0, 0), []
 
     def _dead(self, record: Any, reason: str, card: int) -> _Cells:
-        return Fate.DEAD, card, 0, 0, hash(record.value), 0, self._ledger.letter_index(reason)
+        value = record.value
+        content, length = hash(value), 0
+        if value is not None and len(value) > self._case.record_rules.max_bytes:
+            # the letter has its beginning, and these two of the whole
+            content, length = hash(sha256(value).hexdigest()), len(value)
+        return Fate.DEAD, card, 0, 0, content, length, self._ledger.letter_index(reason)
 
     def _apply(self, transaction: Transaction, card: int) -> tuple[_Cells, list[float]]:
         t_ms, minor = transaction.event_time_ms, transaction.minor
@@ -117,3 +125,7 @@ class SourceReader:
                     page.seen[row] |= Seen.FORWARDED
                     page.copy[row] = hash((record.key, record.value))
             return  # the last one is the stream's: earlier ones came with the record
+
+
+def _headers_bytes(record: Any) -> int:
+    return sum(len(name) + len(value or b"") for name, value in record.headers)

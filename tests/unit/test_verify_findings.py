@@ -1,0 +1,507 @@
+"""`verify` against a deployment in memory: what is right passes, and each kind of damage is found."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from app.records import decode_enriched, encode_item, enriched_message
+from app.tools.verification.report import COUNTS, Report
+from tests.builders import T0, tx, tx_bytes
+from tests.verify_world import VerifyWorld, rows_of
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+def card_in(world: VerifyWorld, partition: int) -> str:
+    return next(f"k{n}" for n in range(99) if world.home(f"k{n}".encode()) == partition)
+
+
+def busy(**settings: Any) -> VerifyWorld:
+    """A few cards and terminals with everything that can happen to a record, already run."""
+    world = VerifyWorld(**settings)
+    numbers = random.Random(1)
+    for number in range(120):
+        card = f"c{numbers.randrange(4)}"
+        repeated = number > 10 and numbers.random() < 0.1
+        value = tx_bytes(
+            numbers.randrange(number) if repeated else number,
+            card=card,
+            terminal=numbers.choice(["t1", "t2", None]),
+            at=number * HOUR // 4 - numbers.randrange(2 * DAY) - 10 * DAY,
+            amount=numbers.randrange(100_000) / 100,
+            note=number,
+        )
+        wrong = (1 - world.home(card.encode())) if numbers.random() < 0.1 else None
+        world.send(value, card.encode(), partition=wrong)
+    world.send(b"{}", b"c1")
+    world.send(b"nonsense", None)
+    world.send(tx_bytes("future", at=DAY), b"c1")
+    world.run()
+    return world
+
+
+@pytest.fixture
+def world() -> VerifyWorld:
+    return busy()
+
+
+def whats(report: Report) -> set[str]:
+    return {example["what"] for example in report.examples}
+
+
+def nudged(value: float) -> float:
+    """The neighbouring double: the smallest difference there is."""
+    return math.nextafter(value, math.inf)
+
+
+def prediction(world: VerifyWorld, number: int, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the n-th prediction, and its row with it."""
+    record = world.log(world.topics.predictions)[number]
+    fields = orjson.loads(record.value or b"")
+    change(fields)
+    world.change(world.topics.predictions, number, value=orjson.dumps(fields))
+    world.rows = rows_of(world.settings, world.log(world.topics.predictions))
+
+
+class TestRight:
+    def test_everything_is_accounted_for(self, world: VerifyWorld) -> None:
+        report = world.verify()
+        counts = report.counts
+        assert report.passed, report.as_json()
+        assert report.identity
+        assert counts["read"] == len(world.log(world.topics.transactions))
+        assert counts["scored"] + counts["late"] == len(world.rows) == report.details["rows"]
+        for place in ("scored", "late", "duplicate", "dead", "moved"):
+            assert counts[place] > 0, place
+        assert report.details["scores_recomputed"] == len(world.rows)
+        assert report.examples == []
+
+    def test_json_begins_with_the_promised_keys(self, world: VerifyWorld) -> None:
+        assert tuple(world.verify().as_json())[: len(COUNTS)] == COUNTS
+
+    def test_nothing_at_all_is_right_too(self) -> None:
+        world = VerifyWorld()
+        world.run()
+        assert world.verify().passed
+
+    @pytest.mark.parametrize("stage", ["transactions", "enriched"])
+    @pytest.mark.parametrize("partition", [0, 1])
+    def test_outputs_repeated_by_a_replay_change_nothing(self, stage: str, partition: int) -> None:
+        # a cap that keeps everything: what is sent on twice is then a duplicate the second time
+        world = busy(max_entries_per_key=1_000)
+        before = world.verify().counts
+        world.replay(getattr(world.topics, stage), partition)
+        world.clock_ms += 1_000
+        world.run(block=3)
+        report = world.verify()
+        assert report.passed, report.as_json()
+        assert {**report.counts, "read": 0, "moved": 0, "duplicate": 0} == {
+            **before, "read": 0, "moved": 0, "duplicate": 0,
+        }  # fmt: skip
+        if stage == "enriched":
+            assert report.details["repeated_outputs"] > 0
+
+    def test_moved_records_may_be_dead_by_setting(self) -> None:
+        report = busy(moved="dead").verify()
+        assert report.passed, report.as_json()
+        assert report.counts["moved"] == 0
+        assert report.counts["dead"] > 3
+
+    def test_fields_of_every_kind_are_passed_on(self) -> None:
+        world = VerifyWorld()
+        for number, fields in enumerate([
+            {"schema_version": 1, "currency": "EUR"},
+            {"currency": "USD", "converted_amount": "7.50"},
+            {"score": 3, "input_score": 4, "scored_at": 5},
+            {"nested": {"scored_at": 1, "ü": [1, 2.5, None]}},
+            {"amount": "12.30", "event_time": "2023-11-14T23:13:20+02:00"},
+        ]):  # fmt: skip
+            world.send(tx_bytes(number, **fields), b"c1")
+        world.run()
+        report = world.verify()
+        assert report.passed, report.as_json()
+        assert report.counts["scored"] == 5
+
+    def test_a_header_that_looks_like_ours_moves_nothing(self) -> None:
+        world = VerifyWorld()
+        first = world.send(tx_bytes(1), b"c1")
+        origin = f"transactions/{first[0]}/{first[1]}".encode()
+        world.send(tx_bytes(2), b"c1", headers=[("origin", origin)])
+        wrong = 1 - world.home(b"c1")
+        world.send(tx_bytes(3), b"c1", partition=wrong, headers=[("origin", b"elsewhere")])
+        world.run()
+        report = world.verify()
+        assert report.passed, report.as_json()
+        assert report.counts["moved"] == 1
+
+    def test_a_record_too_large_is_cut(self) -> None:
+        world = VerifyWorld(max_message_bytes=65_536)
+        world.send(tx_bytes(1, note="x" * 70_000), b"c1")
+        world.run()
+        assert world.verify().passed
+        letter = world.log(world.topics.dead_letters)[0]
+        world.change(world.topics.dead_letters, 0, headers=[
+            (name, b"0" * 64 if name == "sha256" else value) for name, value in letter.headers
+        ])  # fmt: skip
+        assert whats(world.verify()) == {"value"}
+
+    def test_the_same_key_twice_is_one_row(self) -> None:
+        # the entry leaves at once (it is older than all that is kept), so its repetition is unknown
+        world = VerifyWorld()
+        world.send(tx_bytes(1), b"c1")
+        for _ in range(2):
+            world.send(tx_bytes(2, at=-40 * DAY), b"c1")
+        world.run()
+        report = world.verify()
+        assert report.passed, report.as_json()
+        assert (report.counts["scored"], report.counts["late"], len(world.rows)) == (1, 2, 2)
+
+
+class TestDifferent:
+    @pytest.mark.parametrize(
+        "name", ["amount", "seconds_since_last", "card_avg_amount_7d", "terminal_count_30d"]
+    )
+    def test_the_last_bit_of_a_feature(self, world: VerifyWorld, name: str) -> None:
+        def change(fields: dict[str, Any]) -> None:
+            fields["features"][name] = nudged(fields["features"][name])
+
+        prediction(world, 40, change)
+        report = world.verify()
+        assert report.counts["differing"] == 1
+        assert not report.passed
+        assert name in whats(report)
+        example = report.examples[0]
+        assert example["card"].startswith("c")
+        assert example["stored"] == nudged(example["recomputed"])
+
+    @pytest.mark.parametrize(
+        ("what", "change"),
+        [
+            ("score", lambda f: f.update(score=nudged(f["score"]))),
+            ("is_fraud", lambda f: f.update(is_fraud=not f["is_fraud"])),
+            ("flags", lambda f: f.update(flags=["inexact:card_1h"])),
+            ("flags", lambda f: f.update(flags=["never heard of"])),
+            ("received_at", lambda f: f.update(received_at=f["received_at"] + 1)),
+            ("input fields", lambda f: f.update(note="other")),
+            ("terminal_id and amount_minor", lambda f: f.update(amount_minor=1)),
+            ("feature names", lambda f: f["features"].pop("amount")),
+            ("model", lambda f: f.update(model_version="other@7")),
+            ("source", lambda f: f.update(source_topic="another")),
+        ],
+    )
+    def test_a_prediction(
+        self, world: VerifyWorld, what: str, change: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        prediction(world, 30, change)
+        report = world.verify()
+        assert what in whats(report), report.as_json()
+        assert report.counts["differing"] >= 1
+
+    def test_a_prediction_of_what_is_dead(self, world: VerifyWorld) -> None:
+        letter = world.log(world.topics.dead_letters)[0]
+        _, partition, offset = (letter.key or b"").decode().split("/")
+        position = {"source_partition": int(partition), "source_offset": int(offset)}
+        prediction(world, 30, lambda fields: fields.update(position))
+        report = world.verify()
+        assert {"fate", "places"} <= whats(report)
+        assert report.counts["missing"] == 1
+
+    def test_reasons(self) -> None:
+        world = VerifyWorld(reasons_from=0)
+        world.send(tx_bytes(1, amount=900), b"c1")
+        world.run()
+        assert world.verify().details["reasons_recomputed"] == 1
+        prediction(world, 0, lambda fields: fields.update(reasons=["because"]))
+        assert "reasons" in whats(world.verify())
+
+    def test_an_unknown_model_leaves_only_the_decision_to_check(self, world: VerifyWorld) -> None:
+        prediction(world, 3, lambda fields: fields.update(model_hash="0" * 16))
+        report = world.verify()
+        assert report.passed, report.as_json()
+        assert list(report.details["models_missing"]) == ["0" * 16]
+
+    @pytest.mark.parametrize(
+        ("what", "column", "value"),
+        [
+            ("score", "score", 0.5),
+            ("score", "score", None),
+            ("threshold", "threshold", 0.999),
+            ("is_fraud", "is_fraud", None),
+            ("model", "model_hash", "other"),
+            ("anomaly_score", "anomaly_score", 0.25),
+            ("reasons", "reasons", b"\0\0\0\1\0\0\0\1x"),
+            ("flags", "flags", b"\0\0\0\1\0\0\0\4late"),
+            ("schema_version and extra", "extra", '{"note":"changed"}'),
+            ("schema_version and extra", "schema_version", 2),
+            ("month", "month", "1999-01"),
+            ("currency", "currency", "USD"),
+            ("amount", "amount", b"\0\0\0\2\1"),
+            ("amount", "amount", b"\0\0\0\3\1"),
+            ("terminal_id and amount_minor", "terminal_id", "other"),
+            ("key", "transaction_id", "other"),
+            ("feature names", "features", None),
+            ("feature names", "features", b"\0\0\0\0"),
+            ("received_at", "received_at", 1),
+            ("scored_at", "scored_at", None),
+            ("source", "source_topic", "another"),
+        ],
+    )
+    def test_a_row(self, world: VerifyWorld, what: str, column: str, value: Any) -> None:
+        number = next(n for n, row in enumerate(world.rows) if row.flags == b"\0\0\0\0")
+        world.rows[number] = world.rows[number]._replace(**{column: value})
+        report = world.verify()
+        assert what in whats(report), report.as_json()
+        assert report.counts["differing"] >= 1
+        assert not report.passed
+
+    def test_the_last_bit_of_a_feature_in_a_row(self, world: VerifyWorld) -> None:
+        raw = world.rows[9].features
+        assert raw is not None
+        world.rows[9] = world.rows[9]._replace(features=raw[:-1] + bytes([raw[-1] ^ 1]))
+        report = world.verify()
+        assert whats(report) == {"terminal_count_7d"}  # the last by name
+        assert report.counts["differing"] == 1
+
+    def test_a_repetition_that_says_something_else(self, world: VerifyWorld) -> None:
+        records = world.logs[world.topics.predictions.name][0]
+        fields = orjson.loads(records[0].value or b"")
+        value = orjson.dumps({**fields, "score": 0.123})
+        records.append(replace(records[0], offset=len(records), value=value))
+        assert whats(world.verify()) == {"repeated output"}
+
+    def test_a_record_in_two_places(self, world: VerifyWorld) -> None:
+        fields = orjson.loads(world.log(world.topics.predictions)[0].value or b"")
+        names = ("transaction_id", "card_id", "event_time_ms", "source_topic", "source_partition",
+                 "source_offset")  # fmt: skip
+        world.logs[world.topics.duplicates.name][0].append(
+            replace(
+                world.log(world.topics.predictions)[0],
+                offset=len(world.logs[world.topics.duplicates.name][0]),
+                value=orjson.dumps({name: fields[name] for name in names}),
+            )
+        )
+        report = world.verify()
+        assert {"fate", "places"} <= whats(report)
+        assert not report.identity
+
+    def test_late_copies(self, world: VerifyWorld) -> None:
+        value = world.log(world.topics.late_transactions)[0].value or b""
+        changed = value.replace(b'"score":0', b'"score":1', 1)
+        world.change(world.topics.late_transactions, 0, value=changed)
+        assert whats(world.verify()) == {"copy"}
+
+    def test_dead_letters(self, world: VerifyWorld) -> None:
+        letter = world.log(world.topics.dead_letters)[0]
+        headers = [(n, b"typo" if n == "reason" else v) for n, v in letter.headers]
+        world.change(world.topics.dead_letters, 0, headers=headers, value=b"other")
+        assert whats(world.verify()) == {"reason", "value"}
+
+    def test_forwarded_copies(self, world: VerifyWorld) -> None:
+        number = next(
+            n for n, record in enumerate(world.log(world.topics.transactions)) if record.headers
+        )
+        original = world.log(world.topics.transactions)[number].value or b""
+        world.change(world.topics.transactions, number, value=original + b" ")
+        assert "forwarded copy" in whats(world.verify())
+
+    @pytest.mark.parametrize(
+        ("what", "changes"),
+        [
+            ("card_count_1h", {"features": [0.0] * 13}),
+            ("number of features", {"features": [0.0] * 12}),
+            ("flags", {"flags": ["inexact:card_1h"]}),
+            ("transaction", {"event_time_ms": T0 + 1}),
+            ("terminal and amount_minor", {"minor": 77}),
+            ("partition", {"terminal_id": "t1"}),
+        ],
+    )
+    def test_enriched(self, what: str, changes: dict[str, Any]) -> None:
+        world = VerifyWorld()
+        stays = next(
+            f"x{n}" for n in range(99) if world.home(f"x{n}".encode()) != world.home(b"t1")
+        )
+        world.send(tx_bytes(1, terminal=stays), b"c1")
+        world.run()
+        topic = world.topics.enriched
+        record = world.log(topic)[0]
+        batch = decode_enriched(record.value or b"")
+        for name, value in changes.items():
+            setattr(batch.items[0], name, value)
+        items = [encode_item(item) for item in batch.items]
+        world.change(topic, 0, value=enriched_message(batch.topic, batch.partition, items))
+        report = world.verify()
+        assert any(e["what"] == what and e["where"] == topic.name for e in report.examples)
+        assert report.counts["differing"] == 1
+
+
+class TestMissing:
+    @pytest.mark.parametrize(
+        ("topic", "what"),
+        [
+            ("dead_letters", "output"),
+            ("duplicates", "output"),
+            ("late_transactions", "copy"),
+        ],
+    )
+    def test_an_output(self, world: VerifyWorld, topic: str, what: str) -> None:
+        log = world.logs[getattr(world.topics, topic).name]
+        next(records for records in log if records).pop()
+        report = world.verify()
+        assert (report.counts["missing"], report.counts["differing"]) == (1, 0)
+        assert whats(report) == {what}
+        assert report.identity == (what == "copy")
+
+    def test_a_prediction_and_its_row(self, world: VerifyWorld) -> None:
+        world.logs[world.topics.predictions.name][0].pop()
+        world.rows = rows_of(world.settings, world.log(world.topics.predictions))
+        report = world.verify()
+        assert report.counts["missing"] == 1
+        assert not report.identity
+
+    def test_a_row(self, world: VerifyWorld) -> None:
+        world.rows.pop()
+        report = world.verify()
+        assert (report.counts["missing"], report.counts["differing"]) == (1, 0)
+        assert report.examples[0]["where"] == "cassandra"
+        assert report.identity
+
+    def test_a_prediction_that_was_never_enriched(self, world: VerifyWorld) -> None:
+        world.logs[world.topics.enriched.name][0].clear()
+        assert "item" in whats(world.verify())
+
+    def test_examples_are_limited(self, world: VerifyWorld) -> None:
+        missing = len(world.rows)
+        world.rows.clear()
+        report = world.verify(examples=3)
+        assert len(report.examples) == 3
+        assert report.counts["missing"] == missing
+
+
+class TestPending:
+    def test_what_no_worker_has_read(self, world: VerifyWorld) -> None:
+        before = world.verify().counts
+        for number in range(5):
+            world.send(tx_bytes(f"new {number}", card="c1"), b"c1")
+        partition = world.home(b"c1")
+        name = world.topics.transactions.name
+        world.done[name, partition] = len(world.logs[name][partition]) - 5
+        counts = world.verify().counts
+        assert counts == {**before, "read": before["read"] + 5, "pending": 5}
+
+    def test_what_the_second_stage_has_not_done(self, world: VerifyWorld) -> None:
+        card = card_in(world, 0)
+        log = world.logs[world.topics.predictions.name][0]
+        world.send(tx_bytes("new", card=card, terminal=None), card.encode())
+        world.run()
+        log.pop()
+        world.rows = rows_of(world.settings, world.log(world.topics.predictions))
+        name = world.topics.enriched.name
+        world.done[name, 0] = len(world.logs[name][0]) - 1
+        assert (world.verify().counts["pending"], world.verify().counts["missing"]) == (1, 0)
+
+    def test_what_the_sink_has_not_stored(self, world: VerifyWorld) -> None:
+        name = world.topics.predictions.name
+        last = orjson.loads(world.logs[name][0][-1].value or b"")
+        world.rows = [
+            row
+            for row in world.rows
+            if (row.source_partition, row.source_offset) != (0, last["source_offset"])
+        ]
+        world.done[name, 0] = len(world.logs[name][0]) - 1
+        counts = world.verify().counts
+        assert (counts["pending"], counts["missing"]) == (1, 0)
+
+    def test_done_but_not_committed_is_done(self, world: VerifyWorld) -> None:
+        for topic in (world.topics.transactions, world.topics.enriched, world.topics.predictions):
+            for number in range(2):
+                world.done[topic.name, number] = 0
+        assert world.verify().passed
+
+
+class TestUnverifiable:
+    def deploy(self, **settings: Any) -> VerifyWorld:
+        """A card a day for 80 days, sent when it happened."""
+        world = VerifyWorld(**settings)
+        for day in range(80):
+            world.clock_ms = T0 + day * DAY
+            for card in (card_in(world, 0), card_in(world, 1)):
+                world.send(tx_bytes(f"{card} {day}", card=card, at=day * DAY), card.encode())
+            world.run()
+        assert world.verify().passed
+        return world
+
+    @pytest.mark.parametrize("topic", ["transactions", "enriched"])
+    def test_what_retention_has_cut_off_is_not_held_against_the_rest(self, topic: str) -> None:
+        world = self.deploy()
+        name = getattr(world.topics, topic).name
+        both = [0, 1] if topic == "transactions" else [world.home(b"t1")]
+        for number in both:
+            world.begins[name, number] = 20
+        report = world.verify()
+        assert report.passed, report.as_json()
+        # 31 days of the log must be there before a window of 30 days and a day of lateness is certain
+        assert 0 < report.counts["unverifiable"] < 160
+        prediction(world, 79, lambda fields: fields["features"].update(card_count_30d=1.0))
+        assert world.verify().counts["differing"] == 1
+
+    @pytest.mark.parametrize("topic", ["predictions", "late_transactions"])
+    def test_deleted_outputs(self, topic: str) -> None:
+        world = self.deploy()
+        world.begins[getattr(world.topics, topic).name, 0] = 5
+        report = world.verify()
+        assert report.passed, report.as_json()
+
+    def test_deleted_predictions_without_rows(self) -> None:
+        world = self.deploy()
+        world.begins[world.topics.predictions.name, 0] = 5
+        world.rows = [row for row in world.rows if row.source_partition or row.source_offset >= 5]
+        report = world.verify()
+        assert (report.counts["unverifiable"], report.counts["missing"]) == (5, 0)
+        assert not report.identity
+
+    def test_a_prediction_younger_than_what_is_left_is_missing(self) -> None:
+        world = self.deploy()
+        world.begins[world.topics.predictions.name, 0] = 5
+        log = world.logs[world.topics.predictions.name][0]
+        gone = orjson.loads(log.pop().value or b"")
+        world.rows = [row for row in world.rows if row.transaction_id != gone["transaction_id"]]
+        assert world.verify().counts["missing"] == 1
+
+    def test_rows_whose_time_to_live_is_over(self) -> None:
+        world = self.deploy(prediction_ttl="30d")  # scored in 2023
+        world.rows = world.rows[3:]
+        report = world.verify()
+        assert (report.counts["unverifiable"], report.counts["missing"]) == (3, 0)
+        assert report.passed
+
+    def test_rows_older_than_the_log(self) -> None:
+        world = self.deploy()
+        world.begins[world.topics.transactions.name, 0] = 80
+        report = world.verify()
+        assert report.counts["read"] == 80
+        assert report.counts["unverifiable"] >= 80
+        assert report.counts["differing"] == 0
+
+
+def test_texts_are_compared_not_shown() -> None:
+    """Findings keep what is needed to look, in the order in which it was found."""
+    world = VerifyWorld()
+    world.send(orjson.dumps({**tx(1), "card_id": "c9"}), b"c9")
+    world.run()
+    prediction(world, 0, lambda fields: fields["features"].update(amount=1.0))
+    (first, *_) = world.verify().examples
+    partition = world.home(b"c9")
+    assert first == {
+        "source": f"transactions/{partition}/0",
+        "card": "c9",
+        "where": "predictions",
+        "what": "amount",
+        "stored": 1.0,
+        "recomputed": 10.0,
+    }

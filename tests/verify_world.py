@@ -1,0 +1,267 @@
+"""A deployment in memory: the stream's own handlers make the topics, and rows as Cassandra gives them."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aiokafka.partitioner import murmur2
+
+from app.adapters.prediction_rows import COLUMNS, RowPacker
+from app.domain.card_stage import CardStage
+from app.domain.features import Catalogue
+from app.domain.terminal_stage import TerminalStage
+from app.handlers.cards import CardsHandler
+from app.handlers.rows import PINS_KEY, Pins, row_rules, state_settings
+from app.handlers.scoring import ScoringHandler
+from app.records import RecordRules
+from app.settings import Settings
+from app.tools.verification.report import Report
+from app.tools.verification.rows import Row
+from app.tools.verify import compare
+from app.topics import Topics, TopicSpec
+from models.holder import ModelHolder, registry_of
+from tests.builders import T0
+
+_TEXTS = {"card_id", "month", "transaction_id", "terminal_id", "currency", "model_version",
+          "model_hash", "feature_schema", "source_topic", "extra"}  # fmt: skip
+_BYTES = {"amount", "features", "flags", "reasons"}
+_STRUCTS = {"score": ">d", "threshold": ">d", "anomaly_score": ">d", "is_fraud": ">?"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of a topic, as aiokafka gives it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass
+class State:
+    """Rows of one partition of a table, as a handler reads them."""
+
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.rows.get(key)
+
+    def apply(self, groups: Any) -> None:
+        for group in groups:
+            for key, raw in group:
+                if raw is None:
+                    self.rows.pop(key, None)
+                else:
+                    self.rows[key] = raw
+
+
+class VerifyWorld:
+    """Topics, state and rows of one deployment.
+
+    Attributes:
+        logs: records by topic, partition by partition.
+        begins: first offset that is kept, by topic and partition (0 where not named).
+        done: offset that is committed, by topic and partition (the end where not named).
+        rows: rows in Cassandra, once `run` has been called.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        values = {"partitions": 2, "max_entries_per_key": 16} | settings
+        self.settings = Settings(_env_file=None, **values)  # type: ignore[call-arg]
+        self.topics = Topics(self.settings)
+        self.logs: dict[str, list[list[Record]]] = {
+            topic.name: [[] for _ in range(self.settings.partitions)] for topic in self.topics.all
+        }
+        self.begins: dict[tuple[str, int], int] = {}
+        self.done: dict[tuple[str, int], int] = {}
+        self.rows: list[Row] = []
+        self.clock_ms = T0
+        settings_ = self.settings
+        catalogue = Catalogue(settings_.windows, settings_.minor_unit_digits, settings_.timezone)
+        models = ModelHolder(registry_of(settings_), catalogue, settings_.minor_unit_digits)
+        self._champion = models.named(settings_.model)
+        self._handlers = {
+            self.topics.transactions.name: CardsHandler(
+                CardStage(catalogue, settings_.allowed_lateness, self.home),
+                row_rules(settings_),
+                RecordRules(
+                    settings_.currency,
+                    settings_.minor_unit_digits,
+                    settings_.max_future_skew,
+                    settings_.max_message_bytes,
+                ),
+                self.topics,
+                partition_of=self.home,
+                forward_moved=settings_.moved == "forward",
+                state_settings=state_settings(settings_),
+            ),
+            self.topics.enriched.name: ScoringHandler(
+                TerminalStage(catalogue),
+                row_rules(settings_),
+                self.topics,
+                model=models.by_hash,
+                clock_ms=lambda: self.clock_ms,
+                reasons_from=settings_.reasons_from,
+                threshold=settings_.threshold,
+                state_settings=state_settings(settings_),
+            ),
+        }
+        self._states: dict[tuple[str, int], State] = {}
+        self._position: dict[tuple[str, int], int] = {}
+
+    def home(self, key: bytes) -> int:
+        number: int = (murmur2(key) & 0x7FFFFFFF) % self.settings.partitions
+        return number
+
+    def send(
+        self,
+        value: bytes | None,
+        key: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> tuple[int, int]:
+        """Append a source record; returns partition and offset."""
+        number = self.home(key or b"") if partition is None else partition
+        return number, self._append(self.topics.transactions.name, number, key, value, headers)
+
+    def run(self, block: int = 7) -> None:
+        """Let both stages and the sink do everything there is, in blocks of so many records."""
+        moved = True
+        while moved:  # a moved record goes back into the first stage
+            before = self._size(self.topics.transactions)
+            for number in range(self.settings.partitions):
+                self._stage(self.topics.transactions, number, block)
+            moved = self._size(self.topics.transactions) > before
+        for number in range(self.settings.partitions):
+            self._stage(self.topics.enriched, number, block)
+        self.rows = rows_of(self.settings, self.log(self.topics.predictions))
+
+    def replay(self, topic: TopicSpec, partition: int, offset: int = 0) -> None:
+        """As after a crash in which no row became durable: state is lost, outputs are not."""
+        self._position[topic.name, partition] = offset
+        self._states.pop((topic.name, partition), None)
+
+    def log(self, topic: TopicSpec) -> list[Record]:
+        """All records of a topic."""
+        return [record for records in self.logs[topic.name] for record in records]
+
+    def change(self, topic: TopicSpec, number: int, **changes: Any) -> None:
+        """Replace fields of the n-th record of a topic."""
+        for records in self.logs[topic.name]:
+            if number < len(records):
+                records[number] = replace(records[number], **changes)
+                return
+            number -= len(records)
+
+    def verify(self, examples: int = 100) -> Report:
+        """What `fraudstream verify` says of all that."""
+        return asyncio.run(
+            compare(
+                self.settings,
+                MemoryLog(self),  # type: ignore[arg-type]
+                lambda: iter(self.rows),
+                timeout_seconds=0,
+                examples=examples,
+                progress=lambda *_: None,
+            )
+        )
+
+    def _size(self, topic: TopicSpec) -> int:
+        return len(self.log(topic))
+
+    def _append(
+        self, topic: str, partition: int, key: Any, value: Any, headers: Sequence[Any]
+    ) -> int:
+        records = self.logs[topic][partition]
+        records.append(Record(len(records), self.clock_ms, key, value, tuple(headers)))
+        return len(records) - 1
+
+    def _stage(self, topic: TopicSpec, partition: int, block: int) -> None:
+        where = topic.name, partition
+        state = self._states.get(where)
+        if state is None:
+            state = self._states[where] = State()
+            pins = Pins([])
+            pins.pin(0, self._champion.hash)
+            key, raw = pins.encode()
+            assert key == PINS_KEY
+            assert raw is not None
+            state.rows[key] = raw
+        records = self.logs[topic.name][partition]
+        for start in range(self._position.get(where, 0), len(records), block):
+            self.clock_ms += 1
+            chunk = records[start : start + block]
+            computed = self._handlers[topic.name].compute(partition, chunk, state)
+            for (to, number), outputs in computed.outputs.items():
+                for key_, value, headers in outputs:
+                    self._append(to, number, key_, value, headers)
+            state.apply(computed.groups)
+            self._position[where] = start + len(chunk)
+
+
+class MemoryLog:
+    """`app.tools.verification.log.Log` over a world."""
+
+    def __init__(self, world: VerifyWorld) -> None:
+        self._world = world
+        self.topics = world.topics
+
+    async def begins(self, topic: TopicSpec) -> list[int]:
+        return [self._world.begins.get((topic.name, n), 0) for n in range(topic.partitions)]
+
+    async def ends(self, topic: TopicSpec) -> list[int]:
+        return [len(records) for records in self._world.logs[topic.name]]
+
+    async def done(self, topic: TopicSpec) -> list[int]:
+        ends = await self.ends(topic)
+        return [self._world.done.get((topic.name, n), end) for n, end in enumerate(ends)]
+
+    async def read(
+        self, topic: TopicSpec, partition: int, begin: int, end: int
+    ) -> AsyncIterator[list[Record]]:
+        for start in range(begin, end, 13):
+            yield self._world.logs[topic.name][partition][start : min(end, start + 13)]
+
+    async def first_kept(self, topic: TopicSpec) -> list[int]:
+        kept = []
+        for number, begin in enumerate(await self.begins(topic)):
+            left = self._world.logs[topic.name][number][begin:]
+            kept.append(-1 if not begin else left[0].timestamp if left else self._world.clock_ms)
+        return kept
+
+
+def rows_of(settings: Settings, predictions: Sequence[Record]) -> list[Row]:
+    """Rows after the sink has written predictions in this order: later ones replace earlier ones."""
+    packer = RowPacker(settings.currency, settings.minor_unit_digits)
+    rows = {}
+    for record in predictions:
+        row = unpacked(packer.pack(record.value or b"")[0])
+        rows[row.card_id, row.event_time, row.transaction_id] = row
+    return list(rows.values())
+
+
+def unpacked(packed: bytes) -> Row:
+    """A packed row as a raw scan gives it."""
+    cells: dict[str, Any] = {}
+    at = 0
+    for name in COLUMNS:
+        size = int.from_bytes(packed[at : at + 4], "big", signed=True)
+        raw = packed[at + 4 : at + 4 + max(0, size)]
+        at += 4 + max(0, size)
+        if size < 0:
+            cells[name] = None
+        elif name in _TEXTS:
+            cells[name] = raw.decode()
+        elif name in _BYTES:
+            cells[name] = raw
+        elif name in _STRUCTS:
+            (cells[name],) = struct.unpack(_STRUCTS[name], raw)
+        else:
+            cells[name] = int.from_bytes(raw, "big", signed=True)
+    return Row(**{name: cells[name] for name in Row._fields})
