@@ -13,21 +13,17 @@ Every row starts with `last_offset` (see app/blocks/rows.py for what that proves
 """
 
 import struct
-from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from app.domain.entries import ID_BYTES, TIME_SHIFT, Entries
 from app.errors import RowFormatError
 
 ROW_VERSION = 1
 #: Before every event time: newest and floor of a key that has seen nothing.
 NEVER = -(1 << 62)
 SEGMENT_ENTRIES = 256
-_ID_BYTES = 8
-#: Low bits of a stored time are flags (bit 0: the entry counts), the rest is the event time in ms.
-_TIME_SHIFT = 8
-_COUNTED = 1
 
 # last_offset | version, settings hash, newest, floor, base, zeros, tail entries, segments, next
 _HEAD = struct.Struct(">qBIqqqIIII")
@@ -63,116 +59,6 @@ class RowRules:
     max_entries: int
     settings_hash: int = 0
     segment_entries: int = SEGMENT_ENTRIES
-
-
-class Entries:
-    """Columns of consecutive entries, sorted by event time, arrival order among equals.
-
-    Attributes:
-        times: event time in ms shifted left by 8, flags in the low byte.
-        totals: running total of counted minor units, this entry included, starting from `base`.
-        ids: eight bytes an entry.
-        base: the running total before the first entry.
-        zeros: entries that do not count (late ones).
-    """
-
-    __slots__ = ("base", "ids", "times", "totals", "zeros")
-
-    def __init__(self) -> None:
-        self.times = array("q")
-        self.totals = array("q")
-        self.ids = bytearray()
-        self.base = 0
-        self.zeros = 0
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def insert(
-        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, start: int
-    ) -> None:
-        """Put one entry in its place, at index `start` or after."""
-        times, totals = self.times, self.totals
-        at = bisect_left(times, (event_time_ms + 1) << _TIME_SHIFT, start)
-        stored = event_time_ms << _TIME_SHIFT
-        if counted:
-            stored |= _COUNTED
-        else:
-            self.zeros += 1
-            minor = 0
-        before = totals[at - 1] if at else self.base
-        if at == len(times):
-            times.append(stored)
-            totals.append(before + minor)
-            self.ids += id8
-            return
-        times.insert(at, stored)
-        totals.insert(at, before + minor)
-        self.ids[at * _ID_BYTES : at * _ID_BYTES] = id8
-        if minor:
-            for index in range(at + 1, len(totals)):
-                totals[index] += minor
-
-    def window(self, low: int, high: int, start: int = 0) -> tuple[int, int]:
-        """Count and total of counted entries whose stored time is in [low, high), from `start`."""
-        times = self.times
-        first = bisect_left(times, low, start)
-        end = bisect_left(times, high, first)
-        if first == end:
-            return 0, 0
-        count = end - first
-        if self.zeros:
-            count -= self.uncounted(first, end)
-        return count, self.totals[end - 1] - (self.totals[first - 1] if first else self.base)
-
-    def uncounted(self, first: int, end: int) -> int:
-        """Entries in [first, end) that do not count."""
-        times = self.times
-        return sum(1 for index in range(first, end) if not times[index] & _COUNTED)
-
-    def newest_counted(self, high: int, start: int = 0) -> int | None:
-        """Event time of the newest counted entry stored before `high`; None if there is none."""
-        times = self.times
-        index = bisect_left(times, high, start) - 1
-        while index >= start:
-            if times[index] & _COUNTED:
-                return times[index] >> _TIME_SHIFT
-            index -= 1
-        return None
-
-    def has(self, id8: bytes, start: int = 0) -> bool:
-        """Whether an entry from index `start` on carries this id."""
-        at = self.ids.find(id8, start * _ID_BYTES)
-        while at >= 0:
-            if at % _ID_BYTES == 0:
-                return True
-            at = self.ids.find(id8, at + 1)
-        return False
-
-    def split(self, at: int) -> "Entries":
-        """Cut off and return the entries from index `at` on."""
-        rest = Entries()
-        rest.times, self.times = self.times[at:], self.times[:at]
-        rest.totals, self.totals = self.totals[at:], self.totals[:at]
-        rest.ids, self.ids = self.ids[at * _ID_BYTES :], self.ids[: at * _ID_BYTES]
-        rest.base = self.totals[-1] if at else self.base
-        rest.zeros = rest.uncounted(0, len(rest.times)) if self.zeros else 0
-        self.zeros -= rest.zeros
-        return rest
-
-    def columns(self) -> bytes:
-        """The three columns, as they are stored."""
-        return b"".join((self.times.tobytes(), self.totals.tobytes(), self.ids))
-
-    @classmethod
-    def from_columns(cls, raw: bytes, offset: int, count: int) -> "Entries":
-        """The opposite of `columns`."""
-        entries = cls()
-        width = count * _ID_BYTES
-        entries.times.frombytes(raw[offset : offset + width])
-        entries.totals.frombytes(raw[offset + width : offset + 2 * width])
-        entries.ids += raw[offset + 2 * width : offset + 3 * width]
-        return entries
 
 
 class SegmentRef:
@@ -259,7 +145,7 @@ class WindowRow:
 
     def window(self, after_ms: int, until_ms: int) -> tuple[int, int]:
         """Number and minor units of counted entries with event time in (after_ms, until_ms]."""
-        low, high = (after_ms + 1) << _TIME_SHIFT, (until_ms + 1) << _TIME_SHIFT
+        low, high = (after_ms + 1) << TIME_SHIFT, (until_ms + 1) << TIME_SHIFT
         count, total = self.tail.window(low, high)
         for ref in reversed(self.refs):
             if ref.last < low:
@@ -279,13 +165,13 @@ class WindowRow:
         """`window(t - length, t)` for each length: the hot path, for all windows of a transaction."""
         tail = self.tail
         times = tail.times
-        if self.refs or tail.zeros or not times or times[-1] >> _TIME_SHIFT > event_time_ms:
+        if self.refs or tail.zeros or not times or times[-1] >> TIME_SHIFT > event_time_ms:
             return [self.window(event_time_ms - length, event_time_ms) for length in lengths]
         totals, end, after = tail.totals, len(times), event_time_ms + 1
         newest, base = totals[-1], tail.base
         found = []
         for length in lengths:
-            first = bisect_left(times, (after - length) << _TIME_SHIFT)
+            first = bisect_left(times, (after - length) << TIME_SHIFT)
             if first == end:
                 found.append((0, 0))
             else:
@@ -294,7 +180,7 @@ class WindowRow:
 
     def newest_counted(self, until_ms: int) -> int | None:
         """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""
-        high = (until_ms + 1) << _TIME_SHIFT
+        high = (until_ms + 1) << TIME_SHIFT
         found = self.tail.newest_counted(high)
         if found is None:
             for ref in reversed(self.refs):
@@ -313,20 +199,20 @@ class WindowRow:
     def entries(self) -> Iterator[tuple[int, int, bool, bytes]]:
         """Every kept entry, oldest first: event time in ms, minor units, counted, id hash."""
         for ref in self.refs:
-            yield from _rows_of(self._segment(ref), ref.skip)
-        yield from _rows_of(self.tail, 0)
+            yield from self._segment(ref).each(ref.skip)
+        yield from self.tail.each()
 
     # ------------------------------------------------------------------ changes
 
     def insert(self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes) -> None:
         """Add one transaction, then let the entries go that the rules no longer keep."""
-        above = (event_time_ms + 1) << _TIME_SHIFT
+        above = (event_time_ms + 1) << TIME_SHIFT
         if self.refs and self.refs[-1].last >= above:
             self._insert_into_segment(event_time_ms, minor, counted=counted, id8=id8)
         else:
             self.tail.insert(event_time_ms, minor, counted=counted, id8=id8, start=0)
         self.newest_ms = max(self.newest_ms, event_time_ms)
-        self._expire((self.newest_ms - self._rules.horizon_ms + 1) << _TIME_SHIFT)
+        self._expire((self.newest_ms - self._rules.horizon_ms + 1) << TIME_SHIFT)
         if self.refs or len(self.tail) > self._rules.max_entries:
             excess = self.count - self._rules.max_entries
             if excess > 0:
@@ -337,7 +223,7 @@ class WindowRow:
     def _insert_into_segment(
         self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes
     ) -> None:
-        above = (event_time_ms + 1) << _TIME_SHIFT
+        above = (event_time_ms + 1) << TIME_SHIFT
         at, ref = next((i, ref) for i, ref in enumerate(self.refs) if ref.last >= above)
         entries = self._segment(ref)
         entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip)
@@ -397,7 +283,7 @@ class WindowRow:
         self.tail = self.tail.split(number)
 
     def _left(self, stored: int) -> None:
-        self.floor_ms = max(self.floor_ms, stored >> _TIME_SHIFT)
+        self.floor_ms = max(self.floor_ms, stored >> TIME_SHIFT)
 
     def _seal(self) -> None:
         rest = self.tail.split(self._rules.segment_entries)
@@ -466,7 +352,7 @@ class WindowRow:
         except struct.error:
             version, segments, count = -1, 0, 0
         columns = _HEAD.size + segments * _REF.size
-        if version != ROW_VERSION or len(raw) != columns + 3 * _ID_BYTES * count:
+        if version != ROW_VERSION or len(raw) != columns + 3 * ID_BYTES * count:
             msg = (
                 f"the state row of {self.key!r} has format {version}, this release reads "
                 f"{ROW_VERSION}: start the release that wrote it, or delete the state and replay"
@@ -490,19 +376,10 @@ def _decode_segment(raw: bytes, key: bytes) -> Entries:
     return entries
 
 
-def _rows_of(entries: Entries, start: int) -> Iterator[tuple[int, int, bool, bytes]]:
-    before = entries.totals[start - 1] if start else entries.base
-    for index in range(start, len(entries)):
-        stored, total = entries.times[index], entries.totals[index]
-        id8 = bytes(entries.ids[index * _ID_BYTES : (index + 1) * _ID_BYTES])
-        yield stored >> _TIME_SHIFT, total - before, bool(stored & _COUNTED), id8
-        before = total
-
-
 def max_head_bytes(rules: RowRules) -> int:
     """Largest head row that the rules allow, bytes."""
     tail = min(2 * rules.segment_entries, rules.max_entries + 1)
-    return _HEAD.size + _max_segments(rules) * _REF.size + tail * 3 * _ID_BYTES
+    return _HEAD.size + _max_segments(rules) * _REF.size + tail * 3 * ID_BYTES
 
 
 def max_group_bytes(
@@ -520,7 +397,7 @@ def max_group_bytes(
     segments = _max_segments(rules)
     # all of them, with what has left the first one already ...
     entries = rules.max_entries + 2 * rules.segment_entries
-    rewritten = segments * (record_bytes + _SEGMENT.size) + entries * 3 * _ID_BYTES
+    rewritten = segments * (record_bytes + _SEGMENT.size) + entries * 3 * ID_BYTES
     # ... and what is deleted: they, and those that came and went within the block
     deleted = (segments + 2 * block_entries // rules.segment_entries) * record_bytes
     return record_bytes + max_head_bytes(rules) + rewritten + deleted
