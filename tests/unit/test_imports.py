@@ -1,0 +1,159 @@
+"""Imports point down, modules stay small, and the agents that run are the expected ones."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("app", "agents", "tables", "models", "cql")
+
+#: Every room and its height. A room imports rooms that are lower; itself as it likes.
+HEIGHT = {
+    "app.errors": 0,
+    "app.formats": 0,
+    "app.logs": 0,
+    "app.settings": 1,
+    "app.domain": 1,
+    "app.records": 2,
+    "app.topics": 2,
+    "cql": 2,
+    "app.blocks": 3,
+    "app.devstack": 3,
+    "app.metrics": 3,
+    "models": 3,
+    "app.adapters": 4,
+    "app.handlers": 5,
+    "app.faust_app": 6,
+    "tables": 7,
+    "app.tools": 7,
+    "agents": 8,
+    "app.web": 8,
+    "app.cli": 8,
+    "app.main": 9,
+    "app": -1,  # nothing but a lazy attribute
+    "app.__main__": 10,
+}
+#: (room, room): imported when they are used only: `fraudstream worker`, and `app.app`.
+DOORS = {("app.cli", "app.main"), ("app", "app.main")}
+#: Only these may know tools and local servers (adapters ask devstack where servers are).
+RESTRICTED = {
+    "app.tools": {"app.cli", "app.tools"},
+    "app.devstack": {"app.cli", "app.tools", "app.devstack", "app.adapters", "app.faust_app"},
+}
+MAX_LINES = 450
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> str:
+    """The room that a module stands in."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        room = ".".join(parts[:length])
+        if room in HEIGHT and (room != "app" or length == len(parts)):
+            return room
+    pytest.fail(f"{module} stands in no room: give it a height in {Path(__file__).name}")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Our modules that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if full in MODULES else node.module)
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    here = room_of(module)
+    for imported in imports_of(MODULES[module]):
+        there = room_of(imported)
+        if there == here or (here, there) in DOORS:
+            continue
+        assert HEIGHT[there] < HEIGHT[here], f"{module} imports {imported}, which is not below it"
+        assert here in RESTRICTED.get(there, {here}), f"{module} must not know {imported}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("app.domain")])
+def test_the_domain_is_pure(module: str) -> None:
+    """No Faust, no I/O, no clock, no randomness."""
+    forbidden = {"faust", "aiokafka", "asyncio", "time", "random", "os", "socket", "rocksdict"}
+    tree = ast.parse(MODULES[module].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert forbidden.isdisjoint(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in forbidden
+        elif isinstance(node, ast.Attribute):
+            assert node.attr not in {"now", "utcnow", "today"}, "the domain has no clock"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("app.blocks")])
+def test_the_block_transport_knows_nothing_of_fraud(module: str) -> None:
+    source = MODULES[module].read_text().replace("no word of fraud", "")
+    assert not re.search(r"\b(frauds?|cards?|terminals?|predictions?)\b", source, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_small(module: str) -> None:
+    assert len(MODULES[module].read_text().splitlines()) <= MAX_LINES
+
+
+def test_importing_a_room_below_the_app_needs_no_server() -> None:
+    """Nothing is connected, started or resolved by an import."""
+    names = [m for m in MODULES if HEIGHT[room_of(m)] < HEIGHT["app.faust_app"]]
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    run(code, FRAUDSTREAM_HOME="/nonexistent")
+
+
+def test_registered_agents_are_the_expected_ones() -> None:
+    code = (
+        "import json\n"
+        "from app.main import app\n"
+        "print(json.dumps([sorted(app.agents), sorted(app.tables), sorted(app.pipelines)]))"
+    )
+    agents, tables, pipelines = json.loads(
+        run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
+    )
+    assert agents == ["cards", "scoring", "sink"]
+    assert tables == ["cards", "terminals"]
+    assert pipelines == ["fraudstream-enriched", "predictions", "transactions"]
+
+
+def run(code: str, **environment: str) -> str:
+    """Standard output of a Python process of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("FRAUDSTREAM_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
