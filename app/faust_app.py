@@ -7,7 +7,7 @@ from typing import Any
 import faust
 from aiokafka.partitioner import murmur2
 
-from app.adapters.kafka import check_topics, ssl_context
+from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
@@ -50,9 +50,20 @@ class FraudApp(BlockApp):
         await super().on_first_start()
         try:
             await check_start(self.settings, self.fraud_topics)
+            await self._discard_stores_ahead()
         except FraudstreamError as error:
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
             sys.exit(error.exit_code)
+
+    async def _discard_stores_ahead(self) -> None:
+        for table in self.tables.values():
+            name = table.changelog_topic.get_topic_name()
+            ends = await log_ends(self.settings, name)
+            for partition in table.discard_ahead(ends):
+                logger.warning(
+                    "the store of %s/%s was ahead of its changelog %s: deleted, it is rebuilt",
+                    table.name, partition, name,
+                )  # fmt: skip
 
     def on_rebalance_end(self) -> None:
         """Say what this worker does from here on."""

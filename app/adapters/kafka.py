@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
@@ -152,6 +153,18 @@ async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     async with admin(settings) as client:
         described = await client.describe_topics(list(names))
     return {item["topic"]: str(item.get("topic_id", "")) for item in described}
+
+
+async def log_ends(settings: Settings, topic: str) -> dict[int, int]:
+    """The offset after the last record, by partition.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    kwargs = client_kwargs(settings)
+    async with started(AIOKafkaConsumer(**kwargs), kwargs["bootstrap_servers"]) as consumer:
+        tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
+        return {tp.partition: end for tp, end in (await consumer.end_offsets(tps)).items()}
 
 
 async def _compare(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, str]:

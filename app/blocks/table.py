@@ -1,7 +1,9 @@
 """A Faust table whose rows are written block by block: changelog, store, recovery, healing."""
 
 import logging
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -218,6 +220,30 @@ class BlockTable(Table):
         if partition in self.changelog_next:
             persisted = self.changelog_next[partition] - 1
             self.store(partition, [self._stale_row(partition)], persisted)
+
+    def discard_ahead(self, ends: Mapping[int, int]) -> list[int]:
+        """Delete stores that are ahead of their changelog: they cannot be trusted, and are rebuilt.
+
+        That is so when the changelog was deleted and made anew, or when a broker lost its last records.
+        Only before the worker joins the group: stores are opened and closed here.
+
+        Args:
+            ends: by partition, the offset after the changelog's last record.
+
+        Returns:
+            The partitions whose stores were deleted.
+        """
+        deleted = []
+        for partition, end in ends.items():
+            path = Path(self.data.partition_path(partition))
+            if not path.is_dir():
+                continue
+            persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
+            self.data._dbs.clear()  # the last reference closes a store
+            if persisted is not None and persisted >= end:
+                shutil.rmtree(path)
+                deleted.append(partition)
+        return deleted
 
     def highest_offset(self, partition: int) -> int:
         """Highest `last_offset` of the stored rows, -1 without rows: for guards, reads everything."""

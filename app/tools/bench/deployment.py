@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from app.adapters.cassandra import connected
-from app.adapters.kafka import admin, client_kwargs, ensure_topics, started
+from app.adapters.kafka import admin, ensure_topics, log_ends
 from app.adapters.schema import migrate
 from app.devstack.endpoints import read_state, resolve
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, load_settings
@@ -92,12 +92,7 @@ async def committed(settings: Settings, topic: str) -> int:
 
 async def records_in(settings: Settings, topic: str) -> int:
     """Records that a topic holds."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-
-    kwargs = client_kwargs(settings)
-    async with started(AIOKafkaConsumer(**kwargs), kwargs["bootstrap_servers"]) as consumer:
-        tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
-        return sum((await consumer.end_offsets(tps)).values())
+    return sum((await log_ends(settings, topic)).values())
 
 
 class CpuClock:
