@@ -2,7 +2,7 @@
 
 The driver's session serves migrations, reads and the cluster's map (hosts, tokens). Predictions are
 written over connections of our own (app/adapters/cql_link.py): the driver costs three times as much a
-batch, see docs/adr/0010-prediction-writes.md.
+batch, see docs/adr/0008-own-connections-for-writes.md.
 """
 
 import logging
@@ -224,6 +224,12 @@ def explained(settings: Settings) -> Iterator[None]:
         text = _first_line(error)
         if "does not exist" in text or "unconfigured table" in text:
             msg = f"keyspace {settings.keyspace} lacks its tables: run `fraudstream migrate`"
+            raise SchemaError(msg) from error
+        if "ALLOW FILTERING" in text:
+            msg = (
+                f"{settings.keyspace}.predictions has no index on transaction_id, so none is found by its "
+                "id alone: create it as cql/003_transaction_index.cql does"
+            )
             raise SchemaError(msg) from error
         raise
 

@@ -172,6 +172,21 @@ async def test_reads_for_people(
     await asyncio.to_thread(read)
 
 
+async def test_without_its_index_a_look_up_says_what_to_do(
+    session: Session, settings: Settings, writer: PredictionWriter
+) -> None:
+    await writer.write(packed(prediction(1)))
+
+    def read() -> None:
+        index = f"{settings.keyspace}.predictions_by_transaction"
+        session.execute(f"DROP INDEX {index}", timeout=20)
+        with pytest.raises(SchemaError, match="no index on transaction_id"):
+            find_transaction(settings, "tx-1")
+        assert len(card_predictions(session, settings, "c1", 5)) == 1
+
+    await asyncio.to_thread(read)
+
+
 @pytest.mark.parametrize("size", [1_024, 8_192, 24_576, 49_152])
 async def test_batches_of_any_size_are_taken_whole(
     session: Session, settings: Settings, size: int
