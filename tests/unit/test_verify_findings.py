@@ -12,7 +12,7 @@ import pytest
 from app.records import decode_enriched, encode_item, enriched_message
 from app.tools.verification.report import COUNTS, Report
 from tests.builders import T0, tx, tx_bytes
-from tests.verify_world import VerifyWorld, rows_of
+from tests.verify_world import Record, VerifyWorld, rows_of
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -243,6 +243,11 @@ class TestDifferent:
             ("currency", "currency", "USD"),
             ("amount", "amount", b"\0\0\0\2\1"),
             ("amount", "amount", b"\0\0\0\3\1"),
+            ("amount", "amount", None),
+            ("received_at", "received_at", None),
+            ("terminal_id and amount_minor", "amount_minor", None),
+            ("source", "source_partition", None),
+            ("source", "source_offset", None),
             ("terminal_id and amount_minor", "terminal_id", "other"),
             ("key", "transaction_id", "other"),
             ("feature names", "features", None),
@@ -289,6 +294,21 @@ class TestDifferent:
         report = world.verify()
         assert {"fate", "places"} <= whats(report)
         assert not report.identity
+
+    @pytest.mark.parametrize(
+        "topic",
+        ["enriched", "predictions", "late_transactions", "dead_letters", "duplicates"],
+    )
+    @pytest.mark.parametrize("value", [None, b"", b"garbage", b"[]", b"{}", b"\x94\1\2\3\4"])
+    def test_what_nobody_of_ours_wrote(self, topic: str, value: bytes | None) -> None:
+        world = VerifyWorld()
+        world.send(tx_bytes(1), b"c1")
+        world.run()
+        records = world.logs[getattr(world.topics, topic).name][0]
+        records.append(Record(len(records), T0, b"key", value))
+        report = world.verify()
+        assert (report.counts["differing"], report.details["strays"]) == (1, 1)
+        assert report.counts["missing"] == 0
 
     def test_late_copies(self, world: VerifyWorld) -> None:
         value = world.log(world.topics.late_transactions)[0].value or b""
@@ -432,7 +452,7 @@ class TestUnverifiable:
             world.clock_ms = T0 + day * DAY
             for card in (card_in(world, 0), card_in(world, 1)):
                 world.send(tx_bytes(f"{card} {day}", card=card, at=day * DAY), card.encode())
-            world.run()
+            world.run(sink=day == 79)
         assert world.verify().passed
         return world
 

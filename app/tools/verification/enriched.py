@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from app.records import EnrichedItem, decode_enriched
@@ -40,13 +41,18 @@ class EnrichedReader:
         fresh = defaultdict[int, list[tuple[Any, ...]]](list)
         for record in records:
             waiting = Seen.WAITING if record.offset >= self._done else 0
-            batch = decode_enriched(record.value)
+            try:
+                batch = decode_enriched(record.value)
+            except (msgspec.DecodeError, TypeError):
+                position = f"{self._where}/{self._partition}/{record.offset}"
+                self._case.findings.stray(self._where, "record", position)
+                continue
             for item in batch.items:
                 source = (batch.topic, batch.partition, item.offset)
                 found = self._ledger.find(*source)
                 if found is not None:
                     items[batch.partition].append((found[1], item))
-                elif self._ledger.is_foreign(batch.topic, batch.partition):
+                elif self._ledger.is_foreign(*source):
                     self._case.findings.stray(self._where, "source", "/".join(map(str, source)))
                 if self._oracle.is_replay(self._partition, source):
                     continue

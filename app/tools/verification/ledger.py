@@ -175,18 +175,20 @@ class Ledger:
             if feature.name.startswith(f"{stage}_count_")
         ]
 
-    def find(self, topic: str, partition: int, offset: int) -> tuple[Page, int] | None:
+    def find(self, topic: Any, partition: Any, offset: Any) -> tuple[Page, int] | None:
         """The page and row of a source position; None when it is outside of what is looked at."""
-        if topic != self.topic or not 0 <= partition < len(self.pages):
+        if self.is_foreign(topic, partition, offset):
             return None
         page = self.pages[partition]
         if not page.begin <= offset < page.end:
             return None
         return page, offset - page.begin
 
-    def is_foreign(self, topic: str, partition: int) -> bool:
+    def is_foreign(self, topic: Any, partition: Any, offset: Any) -> bool:
         """Whether a position cannot be one of the source topic at all."""
-        return topic != self.topic or not 0 <= partition < len(self.pages)
+        if topic != self.topic or type(partition) is not int or type(offset) is not int:
+            return True
+        return not 0 <= partition < len(self.pages)
 
     def mask(self, flags: Sequence[str]) -> int:
         """Flags as bits; an unknown flag raises KeyError."""

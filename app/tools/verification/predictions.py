@@ -14,6 +14,31 @@ from app.tools.verification.ledger import Fate, Page, Seen
 _TIME = re.compile(rb'"scored_at":\d+')
 _SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
 _OURS = OUTPUT_FIELDS | INPUT_FIELDS
+#: Which source record an output belongs to.
+SOURCE_FIELDS = frozenset({"source_topic", "source_partition", "source_offset"})
+
+
+def fields_of(record: Any, needed: frozenset[str]) -> dict[str, Any]:
+    """The JSON object of an output; empty when it is none, or lacks fields."""
+    try:
+        fields = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return fields if isinstance(fields, dict) and needed <= fields.keys() else {}
+
+
+def source_in(
+    case: Case, where: str, record: Any, fields: dict[str, Any]
+) -> tuple[Page, int] | None:
+    """The source record that an output names; None when it is not looked at. A foreign one is a stray."""
+    if not fields:
+        case.findings.stray(where, "record", f"{where}/{record.partition}/{record.offset}")
+        return None
+    source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
+    found = case.ledger.find(*source)
+    if found is None and case.ledger.is_foreign(*source):
+        case.findings.stray(where, "source", "/".join(map(str, source)))
+    return found
 
 
 def without_time(value: bytes) -> bytes:
@@ -57,13 +82,10 @@ class PredictionReader:
         """Records in offset order."""
         by_page = defaultdict[int, list[tuple[int, Any, dict[str, Any]]]](list)
         for record in records:
-            fields = orjson.loads(record.value)
-            source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
-            found = self._ledger.find(*source)
+            fields = fields_of(record, OUTPUT_FIELDS)
+            found = source_in(self._case, self._where, record, fields)
             if found is not None:
-                by_page[source[1]].append((found[1], record, fields))
-            elif self._ledger.is_foreign(*source[:2]):
-                self._case.findings.stray(self._where, "source", "/".join(map(str, source)))
+                by_page[found[0].number].append((found[1], record, fields))
         for partition, members in by_page.items():
             self._check(self._ledger.pages[partition], members)
 
@@ -188,14 +210,10 @@ class LateReader:
 
     def take(self, records: list[Any]) -> None:
         """Records in offset order, once all predictions are known."""
-        ledger, findings = self._case.ledger, self._case.findings
+        findings = self._case.findings
         for record in records:
-            fields = orjson.loads(record.value)
-            source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
-            found = ledger.find(*source)
+            found = source_in(self._case, self._where, record, fields_of(record, SOURCE_FIELDS))
             if found is None:
-                if ledger.is_foreign(*source[:2]):
-                    findings.stray(self._where, "source", "/".join(map(str, source)))
                 continue
             page, row = found
             if page.seen[row] & Seen.LATE_COPY:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import orjson
-
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
+from app.tools.verification.predictions import SOURCE_FIELDS, fields_of, source_in
+
+_FIELDS = SOURCE_FIELDS | {"card_id", "event_time_ms", "transaction_id"}
 
 
 class DeadLetterReader:
@@ -22,7 +23,7 @@ class DeadLetterReader:
             found = position and self._case.ledger.find(*position)
             if found:
                 self._check(*found, record)
-            elif not position or self._case.ledger.is_foreign(*position[:2]):
+            elif not position or self._case.ledger.is_foreign(*position):
                 self._case.findings.stray(self._where, "key", repr(record.key))
 
     def _check(self, page: Page, row: int, record: Any) -> None:
@@ -71,12 +72,9 @@ class DuplicateReader:
         """Records in offset order."""
         case = self._case
         for record in records:
-            fields = orjson.loads(record.value)
-            source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
-            found = case.ledger.find(*source)
+            fields = fields_of(record, _FIELDS)
+            found = source_in(case, self._where, record, fields)
             if found is None:
-                if case.ledger.is_foreign(*source[:2]):
-                    case.findings.stray(self._where, "source", "/".join(map(str, source)))
                 continue
             page, row = found
             if not _first(case, page, row, Seen.DUPLICATE, self._where, _digest(record)):

@@ -29,13 +29,13 @@ class Row(NamedTuple):
     event_time: int
     transaction_id: str
     terminal_id: str | None
-    amount: bytes
-    amount_minor: int
+    amount: bytes | None
+    amount_minor: int | None
     currency: str
     features: bytes | None
-    score: float
-    is_fraud: bool
-    threshold: float
+    score: float | None
+    is_fraud: bool | None
+    threshold: float | None
     model_version: str
     model_hash: str
     feature_schema: str
@@ -45,7 +45,7 @@ class Row(NamedTuple):
     source_topic: str
     source_partition: int
     source_offset: int
-    received_at: int
+    received_at: int | None
     scored_at: int | None
     schema_version: int
     extra: str | None
@@ -98,7 +98,7 @@ class RowReader:
             found = self._ledger.find(*source)
             if found is not None:
                 by_page[row.source_partition].append((found[1], row, identity))
-            elif self._ledger.is_foreign(*source[:2]):
+            elif self._ledger.is_foreign(*source):
                 findings.stray("cassandra", "source", "/".join(map(str, source)))
             elif row.source_offset < self._ledger.pages[row.source_partition].begin:
                 self._ledger.expired_rows += 1
@@ -180,7 +180,7 @@ class RowReader:
             self._differs(page, at, "terminal_id and amount_minor", stored, "others")
         unit = Decimal(10) ** -self._case.settings.minor_unit_digits
         expected: dict[str, tuple[Any, Any]] = {
-            "amount": (str(decimal(row.amount)), str(row.amount_minor * unit)),
+            "amount": (_text(row.amount), str((row.amount_minor or 0) * unit)),
             "currency": (row.currency, self._case.settings.currency),
             "month": (row.month, month_of(row.event_time)),
             "received_at": (row.received_at, int(page.received_at[at])),
@@ -235,9 +235,13 @@ class RowReader:
         self._case.findings.differs(page, at, "cassandra", what, stored, recomputed)
 
 
-def _is_minor(amount: bytes, minor: int, digits: int) -> bool:
+def _text(amount: bytes | None) -> str | None:
+    return None if amount is None else str(decimal(amount))
+
+
+def _is_minor(amount: bytes | None, minor: int | None, digits: int) -> bool:
     """Whether a decimal's bytes are this number of minor units."""
-    if int.from_bytes(amount[:4], "big") != digits:
+    if amount is None or int.from_bytes(amount[:4], "big") != digits:
         return False
     return int.from_bytes(amount[4:], "big", signed=True) == minor
 
