@@ -225,7 +225,7 @@ def explained(settings: Settings) -> Iterator[None]:
         if "does not exist" in text or "unconfigured table" in text:
             msg = f"keyspace {settings.keyspace} lacks its tables: run `fraudstream migrate`"
             raise SchemaError(msg) from error
-        if "ALLOW FILTERING" in text:
+        if "ALLOW FILTERING" in text or "cannot be restricted" in text:
             msg = (
                 f"{settings.keyspace}.predictions has no index on transaction_id, so none is found by its "
                 "id alone: create it as cql/003_transaction_index.cql does"
