@@ -1,5 +1,27 @@
 """Fixtures of every test directory."""
 
+from typing import Any
+
+import pytest
+
+from tests.seed import SEED
 from tests.stack import settings, stack
 
-__all__ = ["settings", "stack"]
+__all__ = ["seed", "settings", "stack"]
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The run's seed (`FRAUDSTREAM_TEST_SEED`)."""
+    return SEED
+
+
+def pytest_report_header() -> str:
+    """With which seed this run draws."""
+    return f"FRAUDSTREAM_TEST_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How to draw the same again, where it is needed: below the failures."""
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"drawn with FRAUDSTREAM_TEST_SEED={SEED}")

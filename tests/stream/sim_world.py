@@ -119,7 +119,7 @@ class Plan:
         block_records = rng.choice((1, 3, 8, 20))
         # small, so that a block's rows need several batches, but enough for all rows of one key
         max_entries = rng.choice((3, 6, 12, 1000))
-        row_batch_bytes = {1: 1300, 3: 1300, 8: 1500, 20: 2200}[block_records]
+        row_batch_bytes = {1: 2000, 3: 2000, 8: 2500, 20: 4000}[block_records]
         if segment_entries <= 2:
             row_batch_bytes *= 3
         if 2 * segment_entries > max_entries:  # no segments: a head is all there is of a key

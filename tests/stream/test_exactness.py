@@ -14,16 +14,16 @@ A failure names its seed: `python -m tests.stream.play SEED` plays that schedule
 """
 
 import gc
-import os
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from tests.seed import SEED
 from tests.stream.sim_checks import play
 from tests.stream.sim_oracle import compare
 
-BASE = int(os.environ.get("FRAUDSTREAM_TEST_SEED", "1")) * 1_000_000
+BASE = SEED * 1_000_000
 #: In `make test`; `python -m tests.stream.play 0 --count 50000` plays more.
 SCHEDULES, AT_ONCE = 800, 16
 

@@ -1,0 +1,203 @@
+"""One partition: the order of effects, overlap, gaps, and the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from app.blocks.partition import Partition
+from app.errors import ForeignWriterError, StateError
+from tests.fakes import Counter, Effects, block, count_of, until
+
+
+@pytest.fixture
+async def started() -> AsyncIterator[Any]:
+    """Starts partitions; stops them at the end."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(ports: Effects, handler: Any = None, **options: Any) -> Any:
+        options = {"depth": 3, "batch_bytes": 10_000, "start": 0, "changelog_next": 0, **options}
+        partition = Partition(0, ports, handler or Counter(), **options)
+        task = asyncio.create_task(partition.run())
+        tasks.append(task)
+        return partition, task
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_effects_come_in_order(started: Any) -> None:
+    ports = Effects()
+    partition, _ = started(ports)
+    partition.offer(block(0, 4))
+    await until(lambda: ports.of("finish"))
+    assert [name for name, _ in ports.log] == ["sent", "durable", "append", "store", "finish"]
+    assert ports.of("store") == [([b"n"], 0)]
+    assert partition.next_offset == 5
+    assert partition.records_done == 5
+    assert partition.changelog_next == 1
+
+
+async def test_the_next_block_computes_on_rows_that_are_not_durable(started: Any) -> None:
+    ports, handler = Effects(), Counter()
+    gate = ports.gates["durable"] = asyncio.Event()
+    partition, _ = started(ports, handler)
+    partition.offer(block(0, 4))
+    partition.offer(block(5, 6))
+    await until(lambda: len(ports.of("sent")) == 2)
+    assert ports.of("append") == []
+    assert count_of(partition.get(b"n")) == 7
+    assert partition.in_flight == 2
+    gate.set()
+    await until(lambda: len(ports.of("finish")) == 2)
+    assert ports.of("finish") == [(0, 4), (5, 6)]
+    assert count_of(ports.stored[b"n"]) == 7
+    assert count_of(partition.get(b"n")) == 7
+    assert partition._overlay == {}
+
+
+async def test_no_more_than_depth_blocks_overlap(started: Any) -> None:
+    ports, handler = Effects(), Counter()
+    gate = ports.gates["durable"] = asyncio.Event()
+    partition, _ = started(ports, handler, depth=2)
+    for first in range(5):
+        partition.offer(block(first, first))
+    await until(lambda: len(ports.of("sent")) == 2)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert (len(handler.computed), partition.waiting) == (2, 3)
+    gate.set()
+    await until(lambda: len(ports.of("finish")) == 5)
+
+
+async def test_rows_go_in_as_many_batches_as_they_need(started: Any) -> None:
+    ports = Effects()
+    handler = Counter(key_of=lambda offset: b"k%d" % offset)
+    partition, _ = started(ports, handler, batch_bytes=250)
+    partition.offer(block(0, 4))
+    await until(lambda: ports.of("finish"))
+    assert ports.of("append") == [[b"k0", b"k1"], [b"k2", b"k3"], [b"k4"]]
+    assert [offset for _, offset in ports.of("store")] == [1, 3, 4]
+
+
+class TestGaps:
+    async def test_a_gap_is_fetched_again(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports)
+        partition.offer(block(3, 4))
+        partition.offer(block(5, 6))
+        await until(lambda: ports.of("refetch"))
+        assert ports.of("refetch") == [0]
+        assert ports.of("abandon") == [(3, 4), (5, 6)]
+        for first in (0, 3, 5):
+            partition.offer(block(first, first + 2 if first == 0 else first + 1))
+        await until(lambda: len(ports.of("finish")) == 3)
+        assert count_of(ports.stored[b"n"]) == 7
+
+    async def test_what_was_taken_is_taken_once(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        for first, last in ((0, 4), (0, 4), (2, 3), (3, 8), (0, 8)):
+            partition.offer(block(first, last))
+        await until(lambda: len(ports.of("finish")) == 2 and len(ports.of("abandon")) == 3)
+        assert handler.computed == [(0, 4), (5, 8)]
+        assert ports.of("finish") == [(0, 4), (3, 8)]
+        assert count_of(ports.stored[b"n"]) == 9
+
+    async def test_a_hole_of_the_log_is_believed_in_after_a_while(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports)
+        for _ in range(5):
+            partition.offer(block(3, 4))
+            await until(lambda: not partition.waiting)
+        await until(lambda: ports.of("finish"))
+        assert len(ports.of("refetch")) == 4
+        assert partition._gaps == {}
+
+    async def test_only_the_nearest_block_proves_a_hole(self, started: Any) -> None:
+        """Blocks behind it are met as often: with the nearest one lost for once, they come first."""
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        for first in (3, 5) * 4 + (5, 5, 5, 3):
+            partition.offer(block(first, first + 1))
+            await until(lambda: not partition.waiting)
+        await until(lambda: ports.of("finish"))
+        assert handler.computed == [(3, 4)]
+
+    async def test_a_stale_block_is_dropped(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        ports.current = False
+        partition, _ = started(ports, handler)
+        partition.offer(block(0, 4))
+        await until(lambda: ports.of("abandon"))
+        assert (handler.computed, partition.next_offset) == ([], 0)
+
+
+class TestTheEnd:
+    async def test_another_writer_ends_it(self, started: Any) -> None:
+        ports = Effects()
+        ports.changelog_end = 7
+        partition, task = started(ports)
+        partition.offer(block(0, 4))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await task
+        assert caught.group_contains(ForeignWriterError, match="continued at 7, expected 0")
+        assert ports.of("store") == []
+        assert ports.of("finish") == []
+
+    @pytest.mark.parametrize("effect", ["hand over", "durable", "append"])
+    async def test_an_effect_that_fails_ends_it(self, started: Any, effect: str) -> None:
+        ports = Effects()
+        ports.failing[effect] = OSError("away")
+        partition, task = started(ports)
+        partition.offer(block(0, 4))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await task
+        assert caught.group_contains(OSError, match="away")
+        assert ports.of("finish") == []
+
+    async def test_a_handler_that_fails_ends_it(self, started: Any) -> None:
+        class Broken:
+            def compute(self, *_: Any) -> Any:
+                raise StateError("cannot be explained")
+
+        ports = Effects()
+        partition, task = started(ports, Broken())
+        partition.offer(block(0, 4))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await task
+        assert caught.group_contains(StateError)
+
+    async def test_closing_voids_everything_in_flight(self, started: Any) -> None:
+        ports = Effects()
+        gate = ports.gates["append"] = asyncio.Event()
+        partition, task = started(ports, depth=1)
+        partition.memo["rows"] = "derived"
+        partition.offer(block(0, 4))
+        partition.offer(block(5, 6))
+        await until(lambda: ports.of("append"))
+        partition.close()
+        assert sorted(ports.of("abandon")) == [(0, 4), (5, 6)]
+        assert (partition.waiting, partition.in_flight, partition._overlay) == (0, 0, {})
+        assert partition.memo == {}
+        gate.set()
+        await task
+        assert ports.of("store") == []
+        assert ports.of("finish") == []
+
+    async def test_a_closed_partition_that_waits_for_work_ends(self, started: Any) -> None:
+        partition, task = started(Effects())
+        await asyncio.sleep(0)
+        partition.close()
+        await asyncio.wait_for(task, 1)
+
+
+async def test_rows_need_a_table(started: Any) -> None:
+    partition, task = started(Effects(), changelog_next=None)
+    partition.offer(block(0, 0))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await task
+    assert caught.group_contains(AssertionError)

@@ -1,0 +1,251 @@
+"""What joins agent and partition: congestion, opening, revocation, lost blocks."""
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from app.blocks import pipeline as pipeline_module
+from app.blocks.partition import Computed
+from app.blocks.pipeline import Pipeline
+from app.blocks.transport import BlockConsumer, _ReadOffsets
+from app.errors import StateError
+from tests.fakes import block, until
+
+HERE = TP("s", 0)
+
+
+class Halted(BaseException):
+    pass
+
+
+class App:
+    """What a pipeline asks of the app, without Kafka."""
+
+    def __init__(self) -> None:
+        self.consumer_generation_id = 1
+        self.pipelines: dict[str, Pipeline] = {}
+        self.open = True
+        self.flow_control = SimpleNamespace(is_active=lambda: self.open)
+        self.consumer = SimpleNamespace(
+            block_start={HERE: 0}, finish=self.finished_append, abandon=lambda token: None
+        )
+        self.finished: list[int] = []
+
+    def finished_append(self, token: Any) -> None:
+        self.finished.append(token.offset)
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def halt(where: str, error: BaseException) -> None:
+        raise Halted(where, error)
+
+    monkeypatch.setattr(pipeline_module, "halt", halt)
+    yield App()
+
+
+class Stateless:
+    """A handler without rows."""
+
+    def compute(self, partition: int, records: Any, state: Any) -> Computed:
+        return Computed(len(records))
+
+
+def pipeline(app: Any, **options: Any) -> Pipeline:
+    """A pipeline without a table whose outputs are durable when `gate` is set."""
+    gate = options.pop("gate", None)
+
+    async def deliver(partition: int, outputs: Any) -> Any:
+        async def durable() -> None:
+            if gate is not None:
+                await gate.wait()
+
+        return asyncio.ensure_future(durable())
+
+    options = {"depth": 2, "batch_bytes": 10_000, "deliver": deliver, **options}
+    return Pipeline(app, SimpleNamespace(topics=["s"]), Stateless(), **options)  # type: ignore[arg-type]
+
+
+def event(first: int, last: int, generation: int = 1) -> Any:
+    message = SimpleNamespace(
+        tp=HERE,
+        partition=0,
+        offset=last,
+        generation_id=generation,
+        value=block(first, last).records,
+    )
+    return SimpleNamespace(message=message)
+
+
+async def test_a_congested_partition_is_fetched_again_when_it_has_room(app: Any) -> None:
+    gate = asyncio.Event()
+    made = pipeline(app, gate=gate)
+    for offset in range(8):
+        await made.process(event(offset, offset))
+    await until(lambda: made.partitions[0].in_flight == 2)
+    assert made.congested() == {HERE}
+    gate.set()
+    await until(lambda: len(app.finished) == 8)
+    assert made.congested() == set()
+    made.reset()
+
+
+async def test_a_run_of_repeated_blocks_leaves_no_congestion(app: Any) -> None:
+    made = pipeline(app)
+    await made.process(event(0, 9))
+    await until(lambda: app.finished)
+    for _ in range(9):
+        await made.process(event(0, 9))
+    assert made.congested() == {HERE}
+    await until(lambda: not made.congested())
+    made.reset()
+
+
+async def test_a_revocation_leaves_no_congestion(app: Any) -> None:
+    made = pipeline(app, gate=asyncio.Event())
+    for offset in range(8):
+        await made.process(event(offset, offset))
+    assert made.congested() == {HERE}
+    made.reset()
+    assert made.congested() == set()
+    assert made.partitions == {}
+
+
+async def test_a_partition_given_up_while_it_starts_is_not_opened(app: Any) -> None:
+    gate = asyncio.Event()
+
+    async def on_start(partition: int, start: int) -> None:
+        await gate.wait()
+
+    made = pipeline(app, on_start=on_start)
+    opening = asyncio.create_task(made.process(event(0, 0)))
+    await asyncio.sleep(0)
+    made.reset()
+    gate.set()
+    await opening
+    assert made.partitions == {}
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_start_that_fails_halts_unless_the_partition_was_given_up(
+    app: Any, given_up: bool
+) -> None:
+    async def on_start(partition: int, start: int) -> None:
+        if given_up:
+            made.reset()
+        raise StateError("does not fit")
+
+    made = pipeline(app, on_start=on_start)
+    if given_up:
+        await made.process(event(0, 0))
+        assert made.partitions == {}
+    else:
+        with pytest.raises(Halted, match="does not fit"):
+            await made.process(event(0, 0))
+
+
+async def test_a_block_waits_until_its_start_is_known(app: Any) -> None:
+    made = pipeline(app)
+    del app.consumer.block_start[HERE]
+    processing = asyncio.create_task(made.process(event(0, 3)))
+    await asyncio.sleep(0.02)
+    assert not processing.done()
+    app.consumer.block_start[HERE] = 0
+    await processing
+    await until(lambda: app.finished == [3])
+    made.reset()
+
+
+@pytest.mark.parametrize("stale", ["generation", "flow"])
+async def test_a_stale_block_opens_nothing(app: Any, stale: str) -> None:
+    made = pipeline(app)
+    app.open = stale != "flow"
+    await made.process(event(0, 3, generation=0 if stale == "generation" else 1))
+    assert made.partitions == {}
+
+
+async def test_an_error_halts(app: Any) -> None:
+    made = pipeline(app)
+
+    async def deliver(partition: int, outputs: Any) -> Any:
+        raise OSError("away")
+
+    made._deliver = deliver
+    await made.process(event(0, 3))
+    with pytest.raises(Halted, match="away"):
+        await made._tasks[0]
+
+
+class TestLostBlocks:
+    async def test_what_a_partition_awaits(self, app: Any) -> None:
+        gate = asyncio.Event()
+        made = pipeline(app, gate=gate)
+        assert made.awaits(0, start=7) == 7
+        await made.process(event(0, 3))
+        assert made.awaits(0, start=0) is None
+        await until(lambda: made.partitions[0].in_flight)
+        assert made.awaits(0, start=0) is None
+        gate.set()
+        await until(lambda: app.finished)
+        assert made.awaits(0, start=0) == 4
+        made.reset()
+
+    def consumer(self, app: Any, position: int) -> Any:
+        """A BlockConsumer without Faust's constructor."""
+        found: Any = object.__new__(BlockConsumer)
+        vars(found).update(
+            app=app, block_start={HERE: 0}, _look_at=0.0, _overdue={}, sought=[], flow_active=True
+        )
+
+        async def at(tp: TP) -> int:
+            return position
+
+        async def seek(tp: TP, offset: int) -> None:
+            found.sought.append(offset)
+
+        found.position, found.seek = at, seek
+        found._get_active_partitions = lambda: {HERE}
+        return found
+
+    async def test_a_block_of_which_nothing_came_is_fetched_again_a_few_times(
+        self, app: Any
+    ) -> None:
+        pipeline(app)
+        consumer = self.consumer(app, position=5)
+        for _ in range(10):
+            consumer._look_at = 0.0
+            await consumer._look_for_lost_blocks()
+        assert consumer.sought == [0, 0]
+
+    async def test_looking_is_not_done_with_every_fetch(self, app: Any) -> None:
+        pipeline(app)
+        consumer = self.consumer(app, position=5)
+        for _ in range(10):
+            await consumer._look_for_lost_blocks()
+        assert consumer.sought == []
+
+    async def test_nothing_is_missing_at_the_position(self, app: Any) -> None:
+        pipeline(app)
+        consumer = self.consumer(app, position=0)
+        for _ in range(5):
+            consumer._look_at = 0.0
+            await consumer._look_for_lost_blocks()
+        assert consumer.sought == []
+
+
+def test_read_offsets_of_sources_are_never_known() -> None:
+    offsets = _ReadOffsets({"s"})
+    offsets[HERE] = offsets[TP("other", 0)] = 5
+    assert offsets[HERE] is None
+    assert offsets[TP("other", 0)] == 5
+
+
+def test_the_highest_acknowledged_block_is_committed() -> None:
+    consumer: Any = object.__new__(BlockConsumer)
+    vars(consumer).update(app=SimpleNamespace(block_topics={"s"}), _acked={HERE: [4, 9, 7]})
+    assert consumer._new_offset(HERE) == 10
+    assert consumer._new_offset(HERE) is None

@@ -1,0 +1,161 @@
+"""Recovery and healing of a table on a store of plain dicts: only Faust's constructor is left out."""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from app.blocks import table as table_module
+from app.errors import ForeignWriterError
+from tests.stream.sim_worker import OFFSET_KEY, FakeBatch, TableData, sim_table
+
+LOG = TP("c", 0)
+
+
+def raw(offset: int, body: bytes = b"") -> bytes:
+    return offset.to_bytes(8, "big", signed=True) + body
+
+
+class Process:
+    """One life of a worker with one table; its disk is given."""
+
+    def __init__(self, disk: dict[Any, Any], log: list[tuple[bytes, bytes | None]]) -> None:
+        self.disk, self.log = disk, log
+        self.dead = False
+        self.app = SimpleNamespace(consumer=self, consumer_generation_id=1)
+        self.world = SimpleNamespace(maybe_crash=lambda worker: None)
+        self.table = sim_table(self, "rows", "c", 500)  # type: ignore[arg-type]
+        self.table.append = self.append
+
+    def check_store(self, *_: Any) -> None:
+        pass
+
+    async def append(self, partition: int, rows: list[tuple[bytes, bytes | None]]) -> int:
+        self.log.extend(rows)
+        return len(self.log) - len(rows)
+
+    async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, 0)
+
+    @property
+    def store(self) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = self.disk[("rows", 0)]
+        return found
+
+    def read(self, offsets: Iterable[int]) -> None:
+        """Recovery reads these changelog records, as one block."""
+        chunk = [SimpleNamespace(key=self.log[o][0], value=self.log[o][1]) for o in offsets]
+        message = SimpleNamespace(partition=0, offset=list(offsets)[-1])
+        self.table.apply_changelog_batch([SimpleNamespace(value=chunk, message=message)])
+
+    async def recover(self) -> None:
+        await self.table.on_rebalance({LOG}, set(), {LOG}, 1)
+        at = self.table.data.persisted_offset(LOG) or 0
+        if self.log[at:]:
+            self.read(range(at, len(self.log)))
+        await self.complete()
+
+    async def complete(self) -> None:
+        await self.table.on_recovery_completed({LOG}, set())
+
+
+@pytest.fixture(autouse=True)
+def _batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module.rocksdict, "WriteBatch", FakeBatch)
+
+
+async def test_rows_and_offset_are_recovered() -> None:
+    process = Process({}, [(b"a", raw(1)), (b"b", raw(2)), (b"a", raw(3)), (b"b", None)])
+    await process.recover()
+    assert process.store == {b"a": raw(3), OFFSET_KEY: b"3"}
+    assert process.table.ready_generation == 1
+    assert process.table.changelog_next == {0: 4}
+
+
+async def test_reading_a_record_again_changes_nothing() -> None:
+    process = Process({}, [(b"a", raw(1)), (b"a", raw(2))])
+    await process.recover()
+    process.read([1])
+    process.read([0])
+    assert process.store[b"a"] == raw(2)
+    assert process.store[OFFSET_KEY] == b"1"
+
+
+async def test_a_zombies_row_loses_and_is_healed() -> None:
+    log: list[Any] = [(b"a", raw(5)), (b"b", raw(5)), (b"a", raw(2, b"old"))]
+    process = Process({}, log)
+    await process.recover()
+    assert process.store[b"a"] == raw(5)
+    assert log[3:] == [(b"a", raw(5))], "compaction would have kept the old one"
+    assert process.store[OFFSET_KEY] == b"3"
+    assert table_module._STALE_KEY not in process.store
+    await Process({}, log).recover()
+    assert len(log) == 4
+
+
+async def test_a_row_that_is_written_again_needs_no_healing() -> None:
+    log: list[Any] = [(b"a", raw(5)), (b"a", raw(2)), (b"a", raw(7))]
+    await Process({}, log).recover()
+    assert len(log) == 3
+
+
+async def test_a_kill_between_recovery_and_healing_is_made_up_for() -> None:
+    disk: dict[Any, Any] = {}
+    log: list[Any] = [(b"a", raw(5)), (b"a", raw(2, b"old"))]
+    killed = Process(disk, log)
+    await killed.table.on_rebalance({LOG}, set(), {LOG}, 1)
+    killed.read([0, 1])
+    process = Process(disk, log)  # the offset is persisted: nothing is read again
+    await process.table.on_rebalance({LOG}, set(), {LOG}, 1)
+    await process.complete()
+    assert log[2:] == [(b"a", raw(5))]
+
+
+async def test_what_a_standby_has_read_is_healed_when_it_takes_over() -> None:
+    log: list[Any] = [(b"a", raw(5)), (b"a", raw(2, b"old"))]
+    process = Process({}, log)
+    process.read([0])
+    process.read([1])
+    await process.recover()
+    assert log[2:] == [(b"a", raw(5))]
+
+
+async def test_an_empty_store_expects_its_record_where_the_changelog_begins() -> None:
+    log: list[Any] = []
+    process = Process({}, log)
+    await process.recover()
+    log.append((b"a", raw(1)))  # a zombie's, behind the end that recovery saw
+    with pytest.raises(ForeignWriterError):
+        await process.table.write(0, [(b"b", raw(1))])
+
+
+async def test_rows_on_their_way_when_the_partition_is_given_up_are_not_stored() -> None:
+    process = Process({}, [])
+    await process.recover()
+    process.table.changelog_next.clear()
+    await process.table.write(0, [(b"b", raw(1))])
+    assert process.log == [(b"b", raw(1))]
+    assert ("rows", 0) not in process.disk or b"b" not in process.store
+
+
+async def test_an_overtaken_recovery_is_not_ready() -> None:
+    process = Process({}, [])
+    await process.table.on_rebalance({LOG}, set(), {LOG}, 1)
+    data: TableData = process.table.data
+
+    async def next_rebalance(*_: Any) -> None:
+        process.table._pending_generation = 2
+
+    data.on_recovery_completed = next_rebalance  # type: ignore[method-assign]
+    await process.complete()
+    assert process.table.ready_generation is None
+
+
+def test_nobody_writes_around_the_pipeline() -> None:
+    table = Process({}, []).table
+    with pytest.raises(TypeError, match="pipeline only"):
+        table[b"a"] = b"x"
+    with pytest.raises(TypeError, match="pipeline only"):
+        del table[b"a"]

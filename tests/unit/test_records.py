@@ -1,0 +1,418 @@
+"""Records on the wire: what is valid, why not, exact amounts, and what is written."""
+
+import json
+import struct
+from decimal import Decimal
+from hashlib import sha256
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.transaction import DeadRecordError, Transaction, hash_id
+from app.records import (
+    MAX_MINOR_UNITS,
+    OUTPUT_FIELDS,
+    EnrichedItem,
+    RecordRules,
+    dead_letter,
+    decode_enriched,
+    duplicate_message,
+    encode_item,
+    enriched_message,
+    origin_of,
+    parse_minor_units,
+    parse_transaction,
+    prediction_message,
+    source_position,
+)
+from tests.builders import T0, tx
+
+RULES = RecordRules("EUR", 2, 300_000, max_bytes=5_000)
+
+
+def parse(record: Any = None, key: bytes | None = b"c1", **fields: Any) -> Transaction:
+    value = record if isinstance(record, bytes) or record is None else orjson.dumps(record)
+    if record is None:
+        value = orjson.dumps(tx(**fields))
+    return parse_transaction(value, key, T0, RULES)
+
+
+def dead(value: bytes | None, key: bytes | None = b"c1") -> DeadRecordError:
+    with pytest.raises(DeadRecordError) as caught:
+        parse_transaction(value, key, T0, RULES)
+    return caught.value
+
+
+def spoilt(**fields: Any) -> bytes:
+    """A valid record with some fields replaced; None leaves one out."""
+    record = {**tx(), **fields}
+    return orjson.dumps({name: value for name, value in record.items() if value is not ...})
+
+
+#: reason -> inputs that have it; `named` ones tell their card, so its row advances.
+UNNAMED = {
+    "empty_value": [None, b""],
+    "too_large": [b" " * 5_001],
+    "invalid_utf8": [b'{"card_id":"\xff"}'],
+    "invalid_json": [
+        b"{", b"nul", b"{'a':1}", b'{"a":NaN}', b'{"a":1e999}', b"{}{}", b'{"a":"\\ud800"}',
+        b"\xef\xbb\xbf{}", b"[" * 2_000,
+    ],
+    "not_an_object": [b"1", b'"x"', b"[]", b"null", b"true"],
+    "missing_card_id": [b"{}", spoilt(card_id=...), spoilt(card_id=None)],
+    "invalid_card_id": [
+        spoilt(card_id=""), spoilt(card_id=7), spoilt(card_id=["c1"]), spoilt(card_id="a\0b"),
+        spoilt(card_id="x" * 257), spoilt(card_id="é" * 129),
+    ],
+    "key_mismatch": [spoilt(card_id="c2"), spoilt(card_id="C1"), spoilt(card_id="c1 ")],
+    "repeated_key": [
+        b'{"card_id":"c1","card_id":"c1"}', b'{"card_id":"c1","x":{"a":1,"a":1}}',
+        b'{"card_id":"c1","amount" :1,"amount":2}', b'{"card_id":"c1","amount":1,"\\u0061mount":2}',
+    ],
+    "too_deep": [b'{"card_id":"c1","x":' + b"[" * 200 + b"]" * 200 + b"}"],
+}  # fmt: skip
+NAMED = {
+    "unknown_schema_version": [
+        spoilt(schema_version=2), spoilt(schema_version="1"), spoilt(schema_version=1.0),
+        spoilt(schema_version=True), spoilt(schema_version=None), spoilt(schema_version=[1]),
+    ],
+    "missing_transaction_id": [spoilt(transaction_id=...), spoilt(transaction_id=None)],
+    "invalid_transaction_id": [
+        spoilt(transaction_id=""), spoilt(transaction_id=1), spoilt(transaction_id="x" * 257),
+    ],
+    "invalid_terminal_id": [spoilt(terminal_id=""), spoilt(terminal_id=1), spoilt(terminal_id="\0")],
+    "missing_amount": [spoilt(amount=...), spoilt(amount=None)],
+    "invalid_amount": [
+        spoilt(amount=text)
+        for text in ("", "1e3", "1,5", "+1", " 1", ".5", "5.", "1.2.3", "0x1", "NaN", "--1", True, [], {})
+    ] + [spoilt(amount="1" * 19), spoilt(amount="\u0661")],
+    "amount_precision": [
+        spoilt(amount=0.001), spoilt(amount=1e-3), spoilt(amount=0.1 + 0.2), spoilt(amount="0.001"),
+        spoilt(amount=19.999), spoilt(amount=1.005), spoilt(amount="1.0001"), spoilt(amount=5e-324),
+    ],
+    "negative_amount": [spoilt(amount=-1), spoilt(amount=-0.01), spoilt(amount="-5.00")],
+    "amount_too_large": [
+        spoilt(amount=10**9 + 1), spoilt(amount=1e15), spoilt(amount=-1e300),
+        spoilt(amount="1000000000.01"), b'{"amount":99999999999999999999,' + spoilt(amount=...)[1:],
+    ],
+    "unknown_currency": [spoilt(currency=x) for x in ("eur", "EURO", "", 978, ["EUR"], {}, "ZZZ")],
+    "foreign_currency": [spoilt(currency="USD"), spoilt(currency="JPY", converted_amount=None)],
+    "missing_event_time": [spoilt(event_time=...), spoilt(event_time=None)],
+    "invalid_event_time": [
+        spoilt(event_time=text)
+        for text in ("", "yesterday", "2023-02-30T00:00:00Z", "1700000000000", 1.7e12, True, [])
+    ],
+    "no_time_zone": [spoilt(event_time="2023-11-14T22:13:20"), spoilt(event_time="2023-11-14")],
+    "epoch_in_seconds": [spoilt(event_time=1_700_000_000), spoilt(event_time=1)],
+    "event_time_too_old": [
+        spoilt(event_time=0), spoilt(event_time=-1), spoilt(event_time="1970-01-01T00:00:00Z"),
+        spoilt(event_time="0001-01-01T00:00:00+23:59"),
+    ],
+    "in_the_future": [
+        spoilt(event_time=T0 + 300_001), spoilt(event_time="9999-12-31T23:59:59-23:59"),
+        spoilt(event_time=(1 << 64) - 1),
+    ],
+}  # fmt: skip
+
+
+def cases(table: dict[str, list[Any]]) -> list[Any]:
+    return [pytest.param(r, v, id=f"{r}-{n}") for r, vs in table.items() for n, v in enumerate(vs)]
+
+
+@pytest.mark.parametrize(("reason", "value"), cases(UNNAMED))
+def test_what_names_no_card_is_dead(reason: str, value: bytes | None) -> None:
+    error = dead(value)
+    assert error.reason == reason
+    assert error.card_id is None
+    assert error.message
+
+
+@pytest.mark.parametrize(("reason", "value"), cases(NAMED))
+def test_what_names_its_card_is_dead(reason: str, value: bytes) -> None:
+    error = dead(value)
+    assert error.reason == reason
+    assert error.card_id == "c1"
+    assert error.message
+
+
+@pytest.mark.parametrize("key", [None, b""])
+def test_a_record_without_key_is_dead(key: bytes | None) -> None:
+    assert dead(spoilt(), key).reason == "missing_key"
+
+
+def test_a_body_that_grows_beyond_the_limit_is_dead() -> None:
+    """Renaming fields writes numbers anew: 1e9 becomes 1000000000.0."""
+    numbers = b",".join([b"1e9"] * 1_000)
+    value = spoilt()[:-1] + b',"score":1,"x":[' + numbers + b"]}"
+    assert len(value) < RULES.max_bytes
+    error = dead(value)
+    assert (error.reason, error.card_id) == ("too_large", "c1")
+    assert parse(value.replace(b'"score"', b'"source"')).minor == 1_000
+
+
+def test_every_reason_has_a_case() -> None:
+    import inspect
+    import re
+
+    from app import records
+
+    source = inspect.getsource(records)
+    reasons = set(re.findall(r'DeadRecordError\(\s*"(\w+)"', source)) | {"invalid_amount"}
+    assert reasons <= {*UNNAMED, *NAMED, "missing_key"}
+
+
+class TestValid:
+    def test_fields_come_through(self) -> None:
+        found = parse(terminal="t9", at=-5, amount="12.30", note="x")
+        assert (found.transaction_id, found.card_id, found.terminal_id) == ("tx-1", "c1", "t9")
+        assert (found.minor, found.event_time_ms) == (1_230, T0 - 5)
+        assert orjson.loads(found.body)["note"] == "x"
+
+    def test_a_terminal_is_optional(self) -> None:
+        assert parse(terminal=None).terminal_id is None
+        assert parse(terminal_id=None).terminal_id is None
+
+    def test_the_body_is_the_input_without_white_space_around(self) -> None:
+        text = (
+            b'{ "event_time": %d , "card_id":"c1",\n"transaction_id":"t","amount":1, "z": [1.50] }'
+            % T0
+        )
+        assert parse(b" \r\n\t" + text + b"\n ").body == text
+
+    @pytest.mark.parametrize("skew", [0, 299_999, 300_000])
+    def test_the_future_begins_after_the_skew(self, skew: int) -> None:
+        assert parse(at=skew).event_time_ms == T0 + skew
+
+    @pytest.mark.parametrize(
+        ("text", "after_t0_ms"),
+        [
+            ("2023-11-14T22:13:20Z", 0),
+            ("2023-11-14T22:13:20+00:00", 0),
+            ("2023-11-14T23:13:20+01:00", 0),
+            ("2023-11-14 12:13:20-10:00", 0),
+            ("2023-11-14T22:13:20.001Z", 1),
+            ("2023-11-14T22:13:20.001999Z", 1),
+            ("2023-11-14T22:13:19.999999Z", -1),
+            ("20231114T221320Z", 0),
+        ],
+    )
+    def test_event_times_as_text(self, text: str, after_t0_ms: int) -> None:
+        assert parse(event_time=text).event_time_ms == T0 + after_t0_ms
+
+    def test_ids_are_bounded_in_bytes(self) -> None:
+        assert parse(transaction_id="é" * 128).transaction_id == "é" * 128
+        assert len(parse(transaction_id="x" * 256).transaction_id) == 256
+
+    def test_a_foreign_currency_brings_its_converted_amount(self) -> None:
+        assert parse(amount=5, currency="USD", converted_amount="4.50").minor == 450
+        assert parse(amount=5, currency="EUR", converted_amount="4.50").minor == 500
+
+    def test_hashes_of_ids_are_eight_bytes_and_differ(self) -> None:
+        assert len({hash_id(f"t{number}") for number in range(1_000)}) == 1_000
+        assert len(hash_id("t")) == 8
+
+
+class TestMinorUnits:
+    @pytest.mark.parametrize(
+        ("literal", "digits", "minor"),
+        [
+            ("0", 2, 0),
+            ("-0.0", 2, 0),
+            ("0.1", 2, 10),
+            ("0.3", 2, 30),
+            ("19.99", 2, 1_999),
+            ("1.10", 2, 110),
+            ("1e3", 2, 100_000),
+            ("1.5e1", 2, 1_500),
+            ("4.35", 2, 435),
+            ("1.15", 2, 115),
+            ("999999999.99", 2, 99_999_999_999),
+            ("7", 0, 7),
+            ("7.0", 0, 7),
+            ("1.234", 3, 1_234),
+            ("0.001", 3, 1),
+            ("2.675", 3, 2_675),
+            ("1e-3", 3, 1),
+        ],
+    )
+    def test_a_number_and_its_text_are_the_same(
+        self, literal: str, digits: int, minor: int
+    ) -> None:
+        assert parse_minor_units(orjson.loads(literal), digits) == minor
+        if "e" not in literal:
+            assert parse_minor_units(literal, digits) == minor
+
+    @pytest.mark.parametrize(
+        ("amount", "digits"), [(0.5, 0), (1.2345, 3), ("0.5", 0), ("1.2345", 3), (1e-3, 2)]
+    )
+    def test_more_decimals_than_the_currency_has_are_refused(
+        self, amount: Any, digits: int
+    ) -> None:
+        with pytest.raises(DeadRecordError, match="decimals"):
+            parse_minor_units(amount, digits)
+
+    @given(st.integers(0, MAX_MINOR_UNITS), st.integers(0, 3))
+    def test_every_amount_is_exact(self, minor: int, digits: int) -> None:
+        exact = Decimal(minor).scaleb(-digits)
+        text = f"{exact:.{digits}f}"
+        assert parse_minor_units(text, digits) == minor
+        assert parse_minor_units(json.loads(text), digits) == minor
+        assert parse_minor_units(orjson.loads(text), digits) == minor
+
+    @given(st.integers(0, 10**9), st.integers(1, 9), st.integers(0, 2))
+    def test_no_rounding_decides(self, minor: int, rest: int, digits: int) -> None:
+        text = f"{Decimal(minor * 10 + rest).scaleb(-digits - 1):f}"
+        for amount in (text, float(text)):
+            with pytest.raises(DeadRecordError):
+                parse_minor_units(amount, digits)
+
+
+@given(st.binary(max_size=200), st.integers(0, 10**13))
+def test_no_bytes_break_it(value: bytes, now_ms: int) -> None:
+    try:
+        parse_transaction(value, b"c1", now_ms, RULES)
+    except DeadRecordError as error:
+        assert error.reason
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 70), 1 << 70)
+    | st.floats()
+    | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [*tx(), "currency", "schema_version", "converted_amount", "x", *OUTPUT_FIELDS]
+        ),
+        json_values,
+        max_size=6,
+    )
+)
+def test_no_fields_break_it(fields: dict[str, Any]) -> None:
+    """What is not dead can be spliced, parsed again, and has nothing of ours in it."""
+    value = json.dumps({**tx(), **fields}).encode()
+    key = fields.get("card_id", "c1")
+    try:
+        found = parse_transaction(value, str(key).encode("utf-8", "replace"), T0, RULES)
+    except DeadRecordError:
+        return
+    spliced = orjson.loads(prediction_message(found.body, {"score": 0.5}))
+    assert spliced.pop("score") == 0.5
+    assert OUTPUT_FIELDS.isdisjoint(spliced)
+    assert len(spliced) == len({**tx(), **fields})
+
+
+def test_fields_named_like_ours_are_passed_on_under_another_name() -> None:
+    body = orjson.loads(parse(score=9, flags=["x"], source_offset=1).body)
+    assert (body["input_score"], body["input_flags"], body["input_source_offset"]) == (9, ["x"], 1)
+    assert OUTPUT_FIELDS.isdisjoint(body)
+
+
+class TestEnriched:
+    def item(self, offset: int) -> EnrichedItem:
+        return EnrichedItem(
+            offset,
+            T0,
+            f"tx-{offset}",
+            "c1",
+            None if offset % 2 else "t1",
+            5,
+            T0,
+            b"{}",
+            [1.0],
+            ["late"],
+        )
+
+    @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 255, 256, 65_535, 65_536, 70_000])
+    def test_any_number_of_items_survives(self, count: int) -> None:
+        items = [self.item(offset) for offset in range(min(count, 100))]
+        encoded = [encode_item(item) for item in items] * (count // max(len(items), 1) + 1)
+        batch = decode_enriched(enriched_message("transactions", 3, encoded[:count]))
+        assert (batch.topic, batch.partition, len(batch.items)) == ("transactions", 3, count)
+        assert batch.items[: len(items)] == items[:count]
+
+    @pytest.mark.parametrize("topic", ["", "t" * 31, "t" * 32, "t" * 249, "t" * 256])
+    @pytest.mark.parametrize("partition", [0, 127, 128, 1_023])
+    def test_any_source_survives(self, topic: str, partition: int) -> None:
+        batch = decode_enriched(enriched_message(topic, partition, [encode_item(self.item(1))]))
+        assert (batch.topic, batch.partition) == (topic, partition)
+
+    def test_it_is_plain_msgpack(self) -> None:
+        parts = msgspec.msgpack.decode(enriched_message("t", 0, [encode_item(self.item(7))]))
+        assert parts[:3] == [1, "t", 0]
+        assert parts[3][0][0] == 7
+
+    def test_floats_keep_their_bits(self) -> None:
+        values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0]
+        item = EnrichedItem(1, 1, "t", "c", None, 1, 1, b"{}", values, [])
+        (again,) = decode_enriched(enriched_message("t", 0, [encode_item(item)])).items
+        assert struct.pack("5d", *again.features) == struct.pack("5d", *values)
+
+    @pytest.mark.parametrize(
+        "raw", [b"", b"\x94", b"junk", msgspec.msgpack.encode([2, "t", 0, []])]
+    )
+    def test_anything_else_is_refused(self, raw: bytes) -> None:
+        with pytest.raises(msgspec.DecodeError):
+            decode_enriched(raw)
+
+
+class TestOutputs:
+    def record(self, **fields: Any) -> Any:
+        return SimpleNamespace(
+            **{"offset": 9, "timestamp": T0, "key": b"c1", "value": b"raw", "headers": [], **fields}
+        )
+
+    def test_a_dead_letter_carries_the_bytes_and_why(self) -> None:
+        error = DeadRecordError("negative_amount", "amount is negative")
+        key, value, headers = dead_letter("transactions", 3, self.record(), error)
+        assert (key, value) == (b"transactions/3/9", b"raw")
+        assert dict(headers) == {
+            "topic": b"transactions", "partition": b"3", "offset": b"9", "key": b"c1",
+            "reason": b"negative_amount", "message": b"amount is negative",
+        }  # fmt: skip
+
+    def test_a_dead_letter_without_key_and_value(self) -> None:
+        record = self.record(key=None, value=None)
+        _, value, headers = dead_letter("t", 0, record, DeadRecordError("empty_value", "m"))
+        assert value is None
+        assert "key" not in dict(headers)
+
+    def test_a_heavy_dead_letter_is_cut(self) -> None:
+        big = bytes(range(256)) * 40
+        record = self.record(value=big, key=b"k" * 9_000)
+        error = DeadRecordError("too_large", "é\ud800" * 9_000)
+        _, value, headers = dead_letter("t", 0, record, error, max_bytes=1_000)
+        parts = dict(headers)
+        assert value == big[:1_000]
+        assert parts["size"] == str(len(big)).encode()
+        assert parts["sha256"] == sha256(big).hexdigest().encode()
+        assert sum(len(name) + len(raw) for name, raw in headers) < 16_384
+
+    def test_a_prediction_is_the_input_with_ours_behind(self) -> None:
+        value = prediction_message(b'{"a":1}', {"score": 0.25, "flags": []})
+        assert value == b'{"a":1,"score":0.25,"flags":[]}'
+
+    def test_a_duplicate_says_where_it_stands(self) -> None:
+        fields = orjson.loads(duplicate_message("t", 1, 2, parse()))
+        assert fields == {
+            "transaction_id": "tx-1", "card_id": "c1", "event_time_ms": T0,
+            "source_topic": "t", "source_partition": 1, "source_offset": 2,
+        }  # fmt: skip
+
+    def test_the_origin_of_a_forwarded_record(self) -> None:
+        assert origin_of([("x", b"1"), ("origin", source_position("t", 1, 2))]) == b"t/1/2"
+        assert origin_of([]) is None

@@ -1,0 +1,229 @@
+"""The rows that a block touches, and the reserved rows: position and pins."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from app.domain.window_row import RowRules, head_key
+from app.errors import StateError
+from app.handlers.rows import (
+    PINS_KEY,
+    POSITION_KEY,
+    BlockRows,
+    Pins,
+    Position,
+    RowCache,
+    row_rules,
+    state_settings,
+)
+from app.handlers.start import check_state, pin_model
+from app.settings import load_settings
+from tests.fakes import Rows
+
+RULES = RowRules(1_000, 100, 7, 4)
+
+
+class TestBlockRows:
+    def test_a_record_is_claimed_once(self) -> None:
+        state = Rows()
+        rows = BlockRows(RULES, state)
+        row = rows.read(b"k")
+        assert rows.advance(row, 5)
+        assert not rows.advance(row, 4)
+        for group in rows.groups():
+            state.write(group)
+        again = BlockRows(RULES, Rows(state.rows))
+        row = again.read(b"k")
+        assert row.last_offset == 5
+        assert not again.advance(row, 5), "its effect is in the row, its outputs are durable"
+        assert again.advance(row, 6)
+
+    def test_one_message_may_touch_a_row_twice(self) -> None:
+        rows = BlockRows(RULES, Rows())
+        row = rows.read(b"k")
+        assert rows.advance(row, 5)
+        assert rows.advance(row, 5)
+
+    def test_a_row_is_read_once_and_only_changed_rows_are_written(self) -> None:
+        rows = BlockRows(RULES, Rows())
+        assert rows.read(b"a") is rows.read(b"a")
+        rows.read(b"b")
+        rows.advance(rows.read(b"a"), 0)
+        assert [[key for key, _ in group] for group in rows.groups()] == [[head_key(b"a")]]
+
+    def test_rows_stay_decoded_for_the_next_block_of_the_same_state(self) -> None:
+        state = Rows()
+        first = BlockRows(RULES, state)
+        row = first.read(b"k")
+        first.advance(row, 1)
+        first.groups()
+        assert BlockRows(RULES, state).read(b"k") is row
+        state.memo.clear()  # the partition was given up
+        assert BlockRows(RULES, state).read(b"k") is not row
+
+    def test_a_kept_row_does_not_claim_its_offset_again(self) -> None:
+        state = Rows()
+        first = BlockRows(RULES, state)
+        first.advance(first.read(b"k"), 1)
+        first.groups()
+        later = BlockRows(RULES, state)
+        assert not later.advance(later.read(b"k"), 1)
+
+    def test_the_cache_forgets_the_longest_unused(self) -> None:
+        cache = RowCache(room_bytes=3_000)
+        rows = BlockRows(RULES, Rows())
+        for key in (b"a", b"b", b"c", b"a", b"d"):
+            cache.put(rows.read(key))
+        assert [cache.get(key) is not None for key in (b"a", b"b", b"c", b"d")] == [
+            True, False, True, True,
+        ]  # fmt: skip
+
+    def test_a_row_larger_than_the_cache_is_not_kept(self) -> None:
+        cache = RowCache(room_bytes=10)
+        cache.put(BlockRows(RULES, Rows()).read(b"a"))
+        assert cache.get(b"a") is None
+        assert cache._room == 10
+
+
+class TestPosition:
+    def test_it_survives(self) -> None:
+        position = Position(7, "windows=1h", {0: 3, 900: 1 << 40})
+        key, raw = position.encode()
+        assert key == POSITION_KEY
+        assert raw is not None
+        assert raw[:8] == (7).to_bytes(8, "big")
+        assert Position.read(Rows({key: raw}), "other") == position
+
+    def test_a_new_partition_has_none(self) -> None:
+        assert Position.read(Rows(), "s") == Position(-1, "s", {})
+
+    @pytest.mark.parametrize(
+        ("position", "log", "start"),
+        [
+            (Position(), (0, 0), 0),
+            (Position(), (0, 10), 0),
+            (Position(), (5, 10), 5),
+            (Position(9, "s"), (0, 10), 10),
+            (Position(9, "s"), (0, 10), 3),
+            (Position(9, "s"), (50, 60), 50),
+        ],
+    )
+    def test_what_fits(self, position: Position, log: tuple[int, int], start: int) -> None:
+        position.check("t/0", "s", log_start=log[0], log_end=log[1], start=start)
+
+    @pytest.mark.parametrize(
+        ("position", "log", "start", "text"),
+        [
+            (Position(10, "s"), (0, 10), 5, "deleted and made anew"),
+            (Position(9, "s"), (0, 20), 11, "was read up to 11, its state only knows it up to 9"),
+            (Position(), (0, 20), 1, "was read up to 1"),
+            (Position(), (5, 20), 6, "was read up to 6"),
+        ],
+    )
+    def test_what_does_not(
+        self, position: Position, log: tuple[int, int], start: int, text: str
+    ) -> None:
+        with pytest.raises(StateError, match=text):
+            position.check("t/0", "s", log_start=log[0], log_end=log[1], start=start)
+
+    def test_other_settings_are_named(self) -> None:
+        position = Position(3, "windows=1h,1d currency=EUR")
+        with pytest.raises(StateError, match=r"built with windows=1h,1d, now it is windows=1h:"):
+            position.check("t/0", "windows=1h currency=EUR", log_start=0, log_end=9, start=4)
+        Position(-1, "a").check("t/0", "b", log_start=0, log_end=0, start=0)
+
+    def test_every_setting_that_shapes_rows_counts(self) -> None:
+        base = load_settings()
+        changed = [
+            {"windows": "1h,2h"}, {"allowed_lateness": "2d"}, {"max_entries_per_key": 17},
+            {"currency": "USD"},
+        ]  # fmt: skip
+        texts = {state_settings(load_settings(c)) for c in changed} | {state_settings(base)}
+        hashes = {row_rules(load_settings(c)).settings_hash for c in changed}
+        assert len(texts) == len(changed) + 1
+        assert len(hashes) == len(changed)
+
+
+def pinned(*steps: tuple[int, str]) -> Pins:
+    """Pins after starts at (log end, model)."""
+    pins = Pins.read(None)
+    for log_end, model in steps:
+        key, raw = pins.encode()
+        pins = Pins.read(raw)
+        pins.pin(log_end, model)
+    return pins
+
+
+class TestPins:
+    """```text
+    log      0 ......... 10 ......... 20 ....
+    model    a           b            a
+    ```"""
+
+    def test_the_first_model_scores_from_the_beginning(self) -> None:
+        assert pinned((10, "a")).pins == [(0, "a")]
+        assert pinned((10, "a")).model_at(0) == "a"
+
+    def test_a_new_model_scores_what_comes_after_the_end(self) -> None:
+        pins = pinned((0, "a"), (10, "b"), (20, "a"))
+        assert pins.pins == [(0, "a"), (10, "b"), (20, "a")]
+        assert [pins.model_at(offset) for offset in (0, 9, 10, 19, 20, 99)] == list("aabbaa")
+
+    def test_the_same_model_goes_on(self) -> None:
+        assert pinned((0, "a"), (10, "a"), (20, "a")).pins == [(0, "a")]
+
+    def test_a_pin_under_which_nothing_can_have_been_scored_goes(self) -> None:
+        assert pinned((0, "a"), (10, "b"), (10, "c")).pins == [(0, "a"), (10, "c")]
+        assert pinned((0, "a"), (10, "b"), (10, "a")).pins == [(0, "a")]
+        assert pinned((0, "a"), (0, "b")).pins == [(0, "b")]
+
+    def test_each_start_counts(self) -> None:
+        """A dead predecessor's pins may land after ours: they must not win."""
+        pins = pinned((0, "a"), (10, "a"), (20, "b"))
+        assert pins.starts == 3
+        key, raw = pins.encode()
+        assert (key, raw[:8] if raw else None) == (PINS_KEY, (3).to_bytes(8, "big"))
+
+
+class Source:
+    """Where a log begins and ends."""
+
+    def __init__(self, first: int, end: int) -> None:
+        self.first, self.end = first, end
+
+    async def highwaters(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, self.end)
+
+    async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, self.first)
+
+
+class TestStart:
+    def table(self, *rows: Any) -> Any:
+        state = Rows(dict(rows))
+        written: list[Any] = []
+
+        async def write(partition: int, rows: list[Any]) -> None:
+            written.append((partition, rows))
+            state.write(rows)
+
+        return SimpleNamespace(reader=lambda partition: state, write=write, written=written)
+
+    async def test_the_end_of_the_log_is_returned(self) -> None:
+        table = self.table(Position(4, "s").encode())
+        assert await check_state(Source(0, 9), table, TP("t", 1), 5, "s") == 9
+
+    async def test_a_state_behind_the_commit_is_refused(self) -> None:
+        table = self.table(Position(3, "s").encode())
+        with pytest.raises(StateError, match="t/1 was read up to 5"):
+            await check_state(Source(0, 9), table, TP("t", 1), 5, "s")
+
+    async def test_pins_are_written_at_every_start(self) -> None:
+        table = self.table()
+        for log_end in (0, 7):
+            await pin_model(table, 2, log_end, "a")
+        assert [partition for partition, _ in table.written] == [2, 2]
+        pins = Pins.read(table.reader(2).get(PINS_KEY))
+        assert (pins.pins, pins.starts) == ([(0, "a")], 2)
