@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that blocks in flight get to finish before partitions are given up. Less than
 #: `broker_rebalance_timeout`, so that the group does not give us up first.
-DRAIN_SECONDS = 8.0
+DRAIN_SECONDS = 5.0
+#: What the last commit may take then.
+_COMMIT_SECONDS = 2.0
 _IDLE_SLEEP_SECONDS = 0.02
 _FETCH_WAIT_MS = 50
 #: How often to look for lost blocks, and how often to look again for the same one.
@@ -194,12 +196,21 @@ class BlockConsumer(driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Give blocks in flight a bounded time, then void them: their replay changes nothing."""
-        try:
-            await asyncio.wait_for(super().wait_empty(), DRAIN_SECONDS)
-        except TimeoutError:
+        waiting = asyncio.ensure_future(super().wait_empty())
+        done, _ = await asyncio.wait({waiting}, timeout=DRAIN_SECONDS)
+        if not done:
             logger.warning("blocks still in flight after %s s are given up", DRAIN_SECONDS)
         for pipeline in self.app.pipelines.values():
             pipeline.reset()
+        for message in list(self._unacked_messages):
+            if message.topic in self.app.block_topics:
+                self.abandon(message)
+        # It ends by itself, with a commit: cancelled it would not, because Faust swallows that where it waits.
+        done, _ = await asyncio.wait({waiting}, timeout=_COMMIT_SECONDS)
+        if done:
+            waiting.result()
+        else:  # Kafka is away: what is not committed is replayed
+            waiting.cancel()
 
     # ------------------------------------------------------------------ acknowledging
 
