@@ -1,0 +1,133 @@
+"""What a worker survives, and what it refuses to start on."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tests.builders import tx_bytes
+from tests.deployment import Deployment, Send, wait_until
+from tests.fleet import Fleet
+from tests.stack import Servers, environ_of
+
+pytestmark = pytest.mark.integration
+
+MINUTE = 60_000
+
+
+def transactions(first: int, count: int) -> list[Send]:
+    """Ten cards in turn, a minute between two transactions."""
+    return [
+        Send(
+            tx_bytes(number, card=f"c{number % 10}", terminal=f"t{number % 3}", at=number * MINUTE),
+            f"c{number % 10}".encode(),
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+
+    def shown() -> dict[tuple[str, str], str]:
+        found = {}
+        for kind, name in (("card", "c1"), ("card", "c7"), ("terminal", "t2")):
+            done = deployment.run(kind, name, "--json", "--url", fleet["a"].url)
+            assert done.returncode == 0, done.stderr
+            found[kind, name] = done.stdout
+        return found
+
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        deployment.send(transactions(0, 150))
+        fleet.await_ready()
+        deployment.drain()
+        before = shown()
+        assert '"entries":15,' in before["card", "c1"].replace(" ", "")
+        fleet.kill("a")
+        fleet.wipe("a")
+        fleet.start("a")
+        fleet.await_ready()
+        assert shown() == before
+        assert fleet.terminate("a") < 10
+
+    # a state that was built with other settings is not gone on with, and not harmed
+    deployment.send(transactions(150, 10))
+    other = environ_of(settings) | {"FRAUDSTREAM_ALLOWED_LATENESS": "2d"}
+    with Fleet(other, tmp_path / "other") as fleet:
+        fleet.start("a")
+        wait_until(lambda: bool(fleet.restarts), "the worker to refuse")
+        fleet.kill("a")
+        (said, *_) = fleet.restarts
+    assert "was built with allowed_lateness=1d, now it is allowed_lateness=2d" in said
+    assert "FRAUDSTREAM_APP_ID" in said
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        assert deployment.verify()["scored"] == 160
+
+
+def test_it_says_what_is_missing_and_what_does_not_fit(settings: Settings) -> None:
+    deployment = Deployment(settings)
+    for command in ("topics", "migrate"):
+        refused = deployment.run("worker")
+        assert refused.returncode == 5, refused.stderr
+        assert refused.stderr.rstrip().endswith(f"run `fraudstream {command}`")
+        assert deployment.run(command).returncode == 0
+    other = Deployment(settings.model_copy(update={"windows": (3_600_000, 7_200_000)}))
+    refused = other.run("worker")
+    assert refused.returncode not in (0, 70)
+    assert refused.stderr.startswith("fraudstream: ")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.timeout(280)
+def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_path: Path) -> None:
+    servers = stack.require_local()
+    deployment = Deployment(settings)
+    deployment.prepare()
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+
+        def waits() -> bool:
+            said = fleet["a"].reasons() or []
+            return any(reason.startswith("predictions wait for Cassandra: ") for reason in said)
+
+        def scored() -> int:
+            return len(deployment.records(deployment.topics.predictions))
+
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(transactions(0, 50))
+        deployment.drain()
+
+        # killed: scoring goes on, also in a worker that has to start anew meanwhile
+        servers.stop("cassandra", kill=True)
+        try:
+            deployment.send(transactions(50, 50))
+            wait_until(waits, "the worker to say that predictions wait")
+            assert fleet.terminate("a") < 10
+            fleet.start("a")
+            deployment.send(transactions(100, 50))
+            wait_until(lambda: scored() >= 150, "scoring to go on without Cassandra")
+            wait_until(waits, "the worker to say that predictions wait")
+        finally:
+            servers.start("cassandra")
+        deployment.drain()
+        fleet.await_ready()
+
+        # frozen: it accepts connections and answers nothing
+        running = servers.running("cassandra")
+        assert running is not None
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            deployment.send(transactions(150, 50))
+            wait_until(lambda: scored() >= 200, "scoring to go on while Cassandra is frozen")
+            wait_until(waits, "the worker to say that predictions wait")
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+        report = deployment.verify()
+        fleet.await_ready()
+        assert not fleet.restarts
+    assert report["scored"] == report["rows"] == 200
