@@ -12,7 +12,7 @@ from app.adapters.kafka import client_kwargs
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.tools.oracle import murmur2_partition
-from app.tools.produce import produce_on_schedule
+from app.tools.produce import produce_on_schedule, quiet_client
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.topics import Topics
 
@@ -35,7 +35,8 @@ class Feed(threading.Thread):
         say: told when sending had to begin anew.
 
     Attributes:
-        rate: records a second; may be changed at any time.
+        rate: records a second; may be changed at any time, as `limit`.
+        limit: after so many records the rate falls to a tenth: something else takes its time.
         total: records that there are.
         sent: records handed over so far.
     """
@@ -51,6 +52,7 @@ class Feed(threading.Thread):
         deliveries = deliver(simulate(config), _DISORDER, seed=seed)
         self.rate = 1_000.0
         self.total = len(deliveries)
+        self.limit = self.total
         self.sent = 0
         self.error: BaseException | None = None
         self._settings = settings
@@ -68,7 +70,8 @@ class Feed(threading.Thread):
     def run(self) -> None:
         """Send everything; see `error` afterwards."""
         try:
-            asyncio.run(self._run())
+            with quiet_client():
+                asyncio.run(self._run())
         except Exception as error:
             self.error = error
 
@@ -96,7 +99,7 @@ class Feed(threading.Thread):
         due = 0.0
         for key, value in self._records:
             self.sent += 1
-            due += 1 / self.rate
+            due += (1 if self.sent <= self.limit else 10) / self.rate
             if key is not None and self.sent % _MISPLACED_EVERY == 0:
                 self._misplaced.append((key, value))
             else:

@@ -127,6 +127,7 @@ class Ordeal:
             pace = (time.monotonic() - began + self._seconds_a_step) / (number + 1)
             even = self._feed.left / (pace * (count - number))
             self._feed.rate = max(1.0, even * step.load)
+            self._feed.limit = round(self._feed.total * (number + 2) / (count + 1))
             if number == 0:
                 self._feed.start()
             if step.settle:
@@ -243,7 +244,7 @@ class Ordeal:
         self._wait(settled, "the workers to settle")
 
     def _finish_feed(self) -> None:
-        self._feed.rate = 1e6
+        self._feed.rate, self._feed.limit = 1e6, self._feed.total
         self._wait(lambda: not self._feed.is_alive(), "the producer to finish")
         self._check()
         self.say("produced", f"{self._feed.sent:,} records")
