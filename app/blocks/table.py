@@ -13,7 +13,7 @@ from faust.types import TP
 
 from app.blocks.batches import append_rows
 from app.blocks.halt import halt
-from app.blocks.rows import Row, chunk_groups, row_offset, supersedes
+from app.blocks.rows import Row, chunk_groups, supersedes
 from app.blocks.topic import BlockTopic
 from app.errors import ForeignWriterError
 
@@ -244,14 +244,3 @@ class BlockTable(Table):
                 shutil.rmtree(path)
                 deleted.append(partition)
         return deleted
-
-    def highest_offset(self, partition: int) -> int:
-        """Highest `last_offset` of the stored rows, -1 without rows: for guards, reads everything."""
-        return max(
-            (
-                row_offset(raw)
-                for key, raw in self._database(partition).items()
-                if key != self.data.offset_key
-            ),
-            default=-1,
-        )
