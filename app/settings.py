@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         "forever", description="how long rows are kept: forever or a duration such as 400d"
     )
     sink_batch_bytes: int = Field(
-        24_576,
+        40_960,
         ge=1_024,
         le=49_152,
         description="largest Cassandra batch, bytes (servers refuse over 50 KB)",

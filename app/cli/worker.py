@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from app.errors import UnavailableError
 from app.settings import ENV_PREFIX, Settings, load_settings
 
 
@@ -46,8 +47,27 @@ def free_port(host: str) -> int:
         return port
 
 
+def check_port(settings: Settings) -> None:
+    """Make sure that the web views can listen.
+
+    Raises:
+        UnavailableError: the port is taken, or the address is not this machine's.
+    """
+    host, port = settings.web_host, settings.web_port
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        msg = f"the web views cannot listen at {host}:{port} ({error.strerror}): choose another --web-port"
+        raise UnavailableError(msg) from error
+
+
 def run_worker(settings: Settings) -> int:
-    """Run the Faust worker in this process until a signal ends it; returns its exit code."""
+    """Run the Faust worker in this process until a signal ends it; returns its exit code.
+
+    Raises:
+        UnavailableError: the port of the web views is taken.
+    """
+    check_port(settings)
     import asyncio
 
     import uvloop
