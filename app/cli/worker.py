@@ -57,7 +57,7 @@ def check_port(settings: Settings) -> None:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        msg = f"the web views cannot listen at {host}:{port} ({error.strerror}): choose another --web-port"
+        msg = f"the web views cannot listen at {host}:{port} ({os.strerror(error.errno or 0)}): choose another --web-port"
         raise UnavailableError(msg) from error
 
 
