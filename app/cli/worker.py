@@ -57,7 +57,8 @@ def check_port(settings: Settings) -> None:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        msg = f"the web views cannot listen at {host}:{port} ({os.strerror(error.errno or 0)}): choose another --web-port"
+        why = os.strerror(error.errno or 0)
+        msg = f"the web views cannot listen at {host}:{port} ({why}): choose another --web-port"
         raise UnavailableError(msg) from error
 
 
