@@ -381,15 +381,20 @@ def remove(home: Path) -> None:
     shutil.rmtree(home)
 
 
-def ordeal_settings(home: Path, broker: str, cassandra: str, **changed: Any) -> Settings:
-    """Settings under which much happens: short sessions, small blocks, evictions."""
-    return Settings(
+#: Settings under which much happens: short sessions, small blocks, evictions.
+HARSH = {"session_timeout": 6_000, "block_records": 200, "max_entries_per_key": 1_500}
+
+
+def ordeal_settings(home: Path, broker: str, cassandra: str) -> Settings:
+    """The settings of a run on servers of its own."""
+    settings = Settings(
         _env_file=None,  # type: ignore[call-arg]
-        **{
-            "home": home, "broker": broker, "cassandra": cassandra, "session_timeout": "6s",
-            "block_records": 200, "max_entries_per_key": 1_500, "web_port": 0, **changed,
-        },
-    )  # fmt: skip
+        home=home,
+        broker=broker,
+        cassandra=cassandra,
+        web_port=0,
+    )
+    return settings.model_copy(update=HARSH)
 
 
 if __name__ == "__main__":

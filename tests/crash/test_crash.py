@@ -1,0 +1,45 @@
+"""A short ordeal on the session's servers; `make crash` runs a long one."""
+
+import pytest
+
+from app.settings import Settings
+from tests.crash.ordeal import HARSH, Ordeal
+from tests.crash.schedule import Act, Counts, schedule
+from tests.stack import Servers
+
+SHORT = Counts(kills=2, wipes=1, all=0, moves=1, zombies=1, kafka=0, cassandra=1)
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(290)
+def test_a_short_ordeal(stack: Servers, settings: Settings, seed: int) -> None:
+    ordeal = Ordeal(
+        stack.require_local(),
+        settings.model_copy(update=HARSH),
+        seed=seed,
+        counts=SHORT,
+        events=8_000,
+        seconds_a_step=6.0,
+    )
+    print(ordeal.run())
+    assert sum(ordeal.done.values()) == 5
+
+
+def test_a_seed_always_draws_the_same_steps() -> None:
+    for seed in range(20):
+        steps = schedule(seed, Counts.of(20))
+        assert steps == schedule(seed, Counts.of(20))
+        assert steps != schedule(seed + 1, Counts.of(20))
+        running = {"a", "b"}
+        for step in steps:
+            if step.act is Act.ADD:
+                assert step.target not in running
+                running.add(step.target)
+            elif step.act is Act.REMOVE:
+                running.remove(step.target)
+                assert len(running) >= 2
+            elif step.target not in ("all", "kafka", "cassandra"):
+                assert step.target in running
+        acts = [step.act for step in steps]
+        assert acts.count(Act.WIPE) == 5
+        assert sum(act in (Act.KILL, Act.WIPE, Act.KILL_ALL) for act in acts) == 20
