@@ -1,6 +1,8 @@
 """What a worker writes to standard error."""
 
 import logging
+import time
+from collections.abc import Callable
 
 #: Their INFO lines are about themselves; a person who runs a worker needs their warnings only.
 # our subclasses of Faust services log under their own modules.
@@ -13,6 +15,36 @@ _LIBRARIES = (
     "app.blocks",
     "app.faust_app",
 )
+#: While Kafka is away each of its clients tells so several times a second.
+_CHATTY = "aiokafka"
+_AGAIN_SECONDS = 30.0
+
+
+class Seldom(logging.Filter):
+    """Lets a message through once in half a minute, and then says how many like it were left out.
+
+    Messages are alike when their text is the same before values are put in.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._told: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        text, now = str(record.msg), self._clock()
+        if now - self._told.get(text, float("-inf")) < _AGAIN_SECONDS:
+            self._left_out[text] = self._left_out.get(text, 0) + 1
+            return False
+        self._told[text] = now
+        if left_out := self._left_out.pop(text, 0):
+            record.msg = f"{text} ({left_out} more like it)"
+        return True
 
 
 def quiet_libraries(level: str) -> None:
@@ -26,3 +58,8 @@ def quiet_libraries(level: str) -> None:
     logging.disable(logging.DEBUG)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(
+            _CHATTY
+        ):  # a filter is not asked about the records of loggers below its own
+            logging.getLogger(name).addFilter(Seldom())
