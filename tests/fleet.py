@@ -1,5 +1,6 @@
 """Worker processes by name, watched as a deployment's supervisor would: tests kill and pause them."""
 
+import os
 import shutil
 import signal
 import threading
@@ -19,6 +20,11 @@ STOP_SECONDS = 60.0
 _WATCH_SECONDS = 0.1
 #: A worker that ends with 70 again and again does not mend: no supervisor would go on for ever.
 _MOST_RESTARTS = 25
+
+
+def prompt_seconds() -> float:
+    """What SIGTERM may take: ten seconds, as long as each processor has one thing to do."""
+    return 10.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Fleet:

@@ -8,7 +8,7 @@ import pytest
 from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
-from tests.fleet import Fleet
+from tests.fleet import Fleet, prompt_seconds
 from tests.stack import Servers, environ_of
 
 pytestmark = pytest.mark.integration
@@ -51,7 +51,7 @@ def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
         fleet.start("a")
         fleet.await_ready()
         assert shown() == before
-        assert fleet.terminate("a") < 10
+        assert fleet.terminate("a") < prompt_seconds()
 
     # a state that was built with other settings is not gone on with, and not harmed
     deployment.send(transactions(150, 10))
@@ -107,7 +107,7 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
         try:
             deployment.send(transactions(50, 50))
             wait_until(waits, "the worker to say that predictions wait")
-            assert fleet.terminate("a") < 10
+            assert fleet.terminate("a") < prompt_seconds()
             fleet.start("a")
             deployment.send(transactions(100, 50))
             wait_until(lambda: scored() >= 150, "scoring to go on without Cassandra")
