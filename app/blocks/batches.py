@@ -1,6 +1,7 @@
 """Kafka record batches by hand: one or a few for a block, past Faust's producer buffer."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
@@ -70,7 +71,7 @@ class OutputSender:
             topic, partition = destination
             for batch in _fill(producer, records, self._limit_bytes):
                 future = await producer.send_batch(batch, topic, partition=partition)
-                if self._known_until.get(destination, 0.0) < time():
+                if self._known_until.get(destination, -math.inf) < time():
                     await future
                 self._known_until[destination] = time() + _KNOWN_SECONDS
                 futures.append(future)

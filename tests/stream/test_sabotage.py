@@ -195,7 +195,7 @@ BREAKS = (
     Break(
         "second batch handed over before the first is known",
         "app.blocks.batches",
-        (("if self._known_until.get(destination, 0.0) < time():", "if False:"),),
+        (("if self._known_until.get(destination, -math.inf) < time():", "if False:"),),
         (("app.blocks.pipeline", "OutputSender"),),
         {
             "depth": 4,
