@@ -60,11 +60,17 @@ class History:
     newest_ms: int | None = None
     floor_ms: int | None = None
 
-    def window(self, t_ms: int, window_ms: int) -> tuple[int, int]:
-        """(count, total minor units) of the entries that count in `(t - window, t]`."""
-        first = bisect_right(self.times, t_ms - window_ms)
-        end = bisect_right(self.times, t_ms)
-        return sum(self.weights[first:end]), sum(self.minors[first:end])
+    def within(self, t_ms: int, window_ms: int) -> slice:
+        """Where the entries in `(t - window, t]` stand."""
+        return slice(bisect_right(self.times, t_ms - window_ms), bisect_right(self.times, t_ms))
+
+    def count(self, t_ms: int, window_ms: int) -> int:
+        """How many entries count in `(t - window, t]`."""
+        return sum(self.weights[self.within(t_ms, window_ms)])
+
+    def total(self, t_ms: int, window_ms: int) -> int:
+        """Minor units of the entries that count in `(t - window, t]`."""
+        return sum(self.minors[self.within(t_ms, window_ms)])
 
     def exact(self, t_ms: int, window_ms: int) -> bool:
         """Whether nothing that ever left can have been in `(t - window, t]`."""
@@ -181,11 +187,9 @@ class CardOracle:
         }
         count, total = 0, 0
         for label, window_ms in rules.windows:
-            others, spent = card.window(t_ms, window_ms)
-            count, total = (
-                others + 1,
-                spent + minor,
-            )  # the transaction itself is always in its window
+            # the transaction itself is always in its window
+            count = card.count(t_ms, window_ms) + 1
+            total = card.total(t_ms, window_ms) + minor
             features[f"card_count_{label}"] = float(count)
             features[f"card_avg_amount_{label}"] = total / (count * unit)
         # count and total are now those of the longest window
@@ -230,7 +234,7 @@ class TerminalOracle:
             )
         terminal = self.terminals.setdefault(terminal_id, History())
         features = {
-            f"terminal_count_{label}": float(terminal.window(t_ms, window_ms)[0] + 1)
+            f"terminal_count_{label}": float(terminal.count(t_ms, window_ms) + 1)
             for label, window_ms in rules.windows
         }
         flags = inexact(terminal, "terminal", t_ms, rules)

@@ -184,6 +184,9 @@ def play(events: Sequence[Event], cap: int, segment: int, **span: tuple[int, ...
 
 
 @given(histories(), st.sampled_from([1, 2, 5, 9, 1_000]), st.sampled_from([1, 2, 3, 16]))
+@example(  # a late entry is the oldest of a segment whose first has left: nothing counts before 12
+    [Event("A", None, f"#{t}", START + t, 1) for t in (0, 20, 21, 22, 10, 12)], 4, 2
+)
 @example([Event("A", None, "a", START, 1), Event("A", None, "a", START, 1, "drop")], 1, 1)
 @thorough
 def test_the_domain_equals_the_oracle(events: list[Event], cap: int, segment: int) -> None:
