@@ -128,7 +128,7 @@ class Fleet:
 
     def wipe(self, name: str) -> None:
         """Delete the state folder of one that is down."""
-        shutil.rmtree(self.workers[name].datadir)
+        shutil.rmtree(self.workers[name].datadir, ignore_errors=True)  # it may not be there yet
 
     def pause(self, name: str) -> None:
         """Stop one with SIGSTOP: to the group it falls silent."""
