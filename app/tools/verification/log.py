@@ -26,6 +26,9 @@ _POLL_SECONDS = 0.25
 _POLL_RECORDS = 4_000
 #: Raw bytes that wait in the consumer: a broker is asked again while these are worked on.
 _FETCH_BYTES = 4 << 20
+#: A broker answers one request of a connection after the other: while it holds a fetch back for records to
+#: come, it answers no question about offsets. Half a second by default, and there are dozens of questions.
+_FETCH_WAIT_MS = 10
 #: No topic answers in all that time: Kafka is gone.
 _SILENCE_SECONDS = 60.0
 
@@ -176,6 +179,7 @@ async def open_log(settings: Settings) -> AsyncIterator[Log]:
         enable_auto_commit=False,
         group_id=None,
         max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
         fetch_max_bytes=_FETCH_BYTES,
     )
     async with started(consumer, kwargs["bootstrap_servers"]), admin(settings) as client:
