@@ -4,5 +4,6 @@
 |---------|--------------|-----------------------------------------------------|-----------|----------------------|
 | cards   | transactions | enriched, dead-letters, duplicates, transactions    | cards     | app/handlers/cards   |
 | scoring | enriched     | predictions, late-transactions                      | terminals | app/handlers/scoring |
+| labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/handlers/labels  |
 | sink    | predictions  | Cassandra `predictions`                             |           | app/handlers/sink    |
 """

@@ -32,12 +32,7 @@ pipeline = Pipeline(
     CardsHandler(
         CardStage(app.catalogue, settings.allowed_lateness, _partition_of),
         row_rules(settings),
-        RecordRules(
-            settings.currency,
-            settings.minor_unit_digits,
-            settings.max_future_skew,
-            settings.max_message_bytes,
-        ),
+        RecordRules.of(settings),
         topics,
         partition_of=_partition_of,
         forward_moved=settings.moved == "forward",

@@ -9,7 +9,7 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.pipeline import Pipeline
 from app.domain.terminal_stage import TerminalStage
 from app.faust_app import app, batch_bytes, source
-from app.handlers.rows import row_rules, state_settings
+from app.handlers.rows import MAX_WAITING_LABELS, terminal_rules, terminal_settings
 from app.handlers.scoring import ScoringHandler
 from app.handlers.start import check_state, pin_model
 from models.holder import ModelHolder, registry_of
@@ -24,7 +24,7 @@ enriched = source(app, topics.enriched.name)
 async def check_and_pin(partition: int, start: int) -> None:
     """Check the state, then write down from where on the present model scores, before it does."""
     tp = TP(topics.enriched.name, partition)
-    end = await check_state(app.consumer, table, tp, start, state_settings(settings))
+    end = await check_state(app.consumer, table, tp, start, terminal_settings(settings))
     await pin_model(table, partition, end, champion.hash)
 
 
@@ -32,14 +32,14 @@ pipeline = Pipeline(
     app,
     enriched,
     ScoringHandler(
-        TerminalStage(app.catalogue),
-        row_rules(settings),
+        TerminalStage(app.catalogue, settings.label_wait, MAX_WAITING_LABELS),
+        terminal_rules(settings),
         topics,
         model=models.by_hash,
         clock_ms=lambda: time.time_ns() // 1_000_000,
         reasons_from=settings.reasons_from,
         threshold=settings.threshold,
-        state_settings=state_settings(settings),
+        state_settings=terminal_settings(settings),
     ),
     table=table,
     depth=settings.blocks_in_flight,

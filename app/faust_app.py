@@ -13,9 +13,9 @@ from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
 from app.domain.features import Catalogue
-from app.domain.window_row import max_group_bytes
+from app.domain.row_format import max_group_bytes
 from app.errors import FraudstreamError, SettingsError
-from app.handlers.rows import row_rules
+from app.handlers.rows import terminal_rules
 from app.records import MAX_ID_BYTES
 from app.settings import Settings, load_settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
@@ -87,7 +87,7 @@ async def check_start(settings: Settings, topics: Topics) -> None:
 
     for topic, warning in (await check_topics(settings, topics.all)).items():
         logger.warning("topic %s: %s", topic, warning)
-    horizon = settings.horizon_ms
+    horizon = settings.terminal_horizon_ms
     if 0 <= settings.retention_ms < horizon:
         logger.warning(
             "retention %s is shorter than the longest window and the allowed lateness: a state that is "
@@ -120,7 +120,7 @@ def create_app(settings: Settings) -> FraudApp:
     """
     largest = batch_bytes(settings)
     group = max_group_bytes(
-        row_rules(settings),
+        terminal_rules(settings),  # the larger ones: they have labels
         key_bytes=MAX_ID_BYTES,
         block_entries=_MAX_BLOCK_ENTRIES,
         record_bytes=RECORD_OVERHEAD_BYTES,

@@ -8,7 +8,7 @@ def __getattr__(name: str) -> Any:
     """`app`, made on first use: commands that need no worker never build one."""
     if name != "app":
         raise AttributeError(name)
-    from agents import cards, scoring, sink  # noqa: F401
+    from agents import cards, labels, scoring, sink  # noqa: F401
     from app.faust_app import app
     from app.web import register  # noqa: F401
 

@@ -4,10 +4,9 @@
 `predictions` the input object with our fields spliced on.
 """
 
-import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Protocol
@@ -15,7 +14,10 @@ from typing import Any, Protocol
 import msgspec
 import orjson
 
+from app.domain.field_names import under_our_names, without
+from app.domain.json_shape import MAX_DEPTH, refuse_deep, refuse_repeated_keys
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
+from app.settings import Settings, parse_field_names
 
 #: Versions of the input record that this release reads.
 SCHEMA_VERSIONS = (1,)
@@ -34,9 +36,6 @@ OUTPUT_FIELDS = frozenset({
 MAX_ID_BYTES = 256
 #: Largest value of a source record, where no other limit is given.
 MAX_RECORD_BYTES = 1 << 20
-#: Deeper objects are refused: what writes and reads them further on recurses, and whether that fails must
-#: not depend on how deep its caller's stack is (orjson writes 254 levels, json reads some 900).
-MAX_DEPTH = 100
 #: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
 MAX_MINOR_UNITS = 10**11
 #: 1973 in milliseconds: an integer below it was meant as seconds.
@@ -72,12 +71,29 @@ class RecordRules:
         max_future_skew_ms: how far past the broker's timestamp an event time may lie.
         max_bytes: largest value. The topic's own limit is one for compressed batches: what a producer
             has compressed may be many times as large, and would fit no batch of ours.
+        names: our name of a field by the producers', for each schema version; 0 for any other version.
+        versions: schema versions that are known.
     """
 
     currency: str
     minor_unit_digits: int
     max_future_skew_ms: int
     max_bytes: int = MAX_RECORD_BYTES
+    names: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    versions: tuple[int, ...] = SCHEMA_VERSIONS
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RecordRules":
+        """The rules of a deployment."""
+        names = parse_field_names(settings.field_names)
+        return cls(
+            settings.currency,
+            settings.minor_unit_digits,
+            settings.max_future_skew,
+            settings.max_message_bytes,
+            names if any(names.values()) else {},
+            tuple(sorted({*SCHEMA_VERSIONS, *names} - {0})),
+        )
 
 
 def parse_transaction(
@@ -97,24 +113,29 @@ def parse_transaction(
     if value is not None and len(value) > rules.max_bytes:
         msg = f"the record has {len(value)} bytes, the limit is {rules.max_bytes}"
         raise DeadRecordError("too_large", msg)
-    fields, body = _load_object(value)
-    card_id = _identifier(fields, "card_id")
+    fields, body = load_object(value)
+    if rules.names:
+        renamed = under_our_names(fields, rules.names)
+        if renamed is not None:
+            fields, body = renamed, orjson.dumps(renamed)
+    version = fields.get("schema_version", 1)
+    if version not in rules.versions or isinstance(version, (bool, float)):
+        # before all else: what its fields are called is not known
+        known = ", ".join(map(str, rules.versions))
+        msg = f"schema_version {version!r} is not one of {known}"
+        raise DeadRecordError("unknown_schema_version", msg, _card_of(fields, key))
+    card_id = identifier(fields, "card_id")
     if not key:
         raise DeadRecordError("missing_key", "the Kafka key is empty; it must be the card_id")
     if key != card_id.encode():
         raise DeadRecordError("key_mismatch", f"the Kafka key is not the card_id {card_id!r}")
     try:
-        version = fields.get("schema_version", 1)
-        if version not in SCHEMA_VERSIONS or isinstance(version, (bool, float)):
-            known = ", ".join(map(str, SCHEMA_VERSIONS))
-            msg = f"schema_version {version!r} is not one of {known}"
-            raise DeadRecordError("unknown_schema_version", msg)
-        transaction_id = _identifier(fields, "transaction_id")
+        transaction_id = identifier(fields, "transaction_id")
         terminal_id = None
         if fields.get("terminal_id") is not None:
-            terminal_id = _identifier(fields, "terminal_id")
+            terminal_id = identifier(fields, "terminal_id")
         minor = _minor_units(fields, rules)
-        event_time_ms = _event_time_ms(fields.get("event_time"))
+        event_time_ms = parse_moment_ms(fields.get("event_time"))
         if event_time_ms > broker_time_ms + rules.max_future_skew_ms:
             late_by = (event_time_ms - broker_time_ms) / 1000
             msg = f"event_time is {late_by:.0f} s after the broker received the record"
@@ -123,14 +144,15 @@ def parse_transaction(
         dead.card_id = card_id
         raise
     if not OUTPUT_FIELDS.isdisjoint(fields):
-        body = orjson.dumps(_without_output_fields(fields))
-        if len(body) > rules.max_bytes:  # numbers may be written longer than they came
-            msg = f"with its fields renamed the record has {len(body)} bytes"
-            raise DeadRecordError("too_large", msg, card_id)
+        body = orjson.dumps(without(fields, OUTPUT_FIELDS))
+    if len(body) > rules.max_bytes:  # numbers may be written longer than they came
+        msg = f"with its fields renamed the record has {len(body)} bytes"
+        raise DeadRecordError("too_large", msg, card_id)
     return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
 
 
-def _load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
+def load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
+    """The fields of a JSON object, and its bytes; `DeadRecordError` where it is none."""
     if not value:
         raise DeadRecordError("empty_value", "the record has no value")
     try:
@@ -147,48 +169,25 @@ def _load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
         raise DeadRecordError("not_an_object", msg)
     body = value.strip()
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _refuse_deep(fields)
+        refuse_deep(fields)
     # In the plain case every key shows as `":` once; any other count may hide a repeated key, and so may
     # a key with white space before its colon.
     if body.count(b'":') != len(fields) or any(map(body.__contains__, _SPACED_QUOTES)):
-        _refuse_repeated_keys(body)
+        refuse_repeated_keys(body)
     return fields, body
 
 
-def _without_output_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    renamed: dict[str, Any] = {k: v for k, v in fields.items() if k not in OUTPUT_FIELDS}
-    for name, value in fields.items():
-        if name in OUTPUT_FIELDS:
-            free = f"input_{name}"
-            while free in renamed:  # the input has a field of that name too: neither may get lost
-                free = f"input_{free}"
-            renamed[free] = value
-    return renamed
+def _card_of(fields: dict[str, Any], key: bytes | None) -> str | None:
+    """The card that a record names by field and key, if it does."""
+    try:
+        card_id = identifier(fields, "card_id")
+    except DeadRecordError:
+        return None
+    return card_id if key == card_id.encode() else None
 
 
-def _refuse_deep(fields: dict[str, Any]) -> None:
-    level: list[Any] = [fields]
-    for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            inner += item.values() if isinstance(item, dict) else item
-        level = [item for item in inner if isinstance(item, (dict, list))]
-        if not level:
-            return
-    raise DeadRecordError("too_deep", f"the object is nested more than {MAX_DEPTH} deep")
-
-
-def _refuse_repeated_keys(body: bytes) -> None:
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DeadRecordError("repeated_key", f"the key {twice!r} stands twice in one object")
-
-    json.loads(body, object_pairs_hook=check)
-
-
-def _identifier(fields: dict[str, Any], name: str) -> str:
+def identifier(fields: dict[str, Any], name: str) -> str:
+    """The id in a field; `DeadRecordError` where it cannot be one."""
     text = fields.get(name)
     if text is None:
         raise DeadRecordError(f"missing_{name}", f"{name} is missing")
@@ -260,30 +259,35 @@ def _is_currency(code: str) -> bool:
     return True
 
 
-def _event_time_ms(value: Any) -> int:
+def parse_moment_ms(value: Any, name: str = "event_time") -> int:
+    """Epoch milliseconds of ISO 8601 text with a zone, or of an integer that is that already.
+
+    Raises:
+        DeadRecordError: it is neither, or lies before 1973; the text says `name`.
+    """
     if type(value) is str:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            msg = f"event_time {value[:40]!r} is not ISO 8601"
-            raise DeadRecordError("invalid_event_time", msg) from None
+            msg = f"{name} {value[:40]!r} is not ISO 8601"
+            raise DeadRecordError(f"invalid_{name}", msg) from None
         if moment.tzinfo is None:
-            msg = f"event_time {value!r} has no time zone; write Z or an offset"
+            msg = f"{name} {value!r} has no time zone; write Z or an offset"
             raise DeadRecordError("no_time_zone", msg)
-        event_time_ms = (moment - _EPOCH) // _MILLISECOND
+        moment_ms = (moment - _EPOCH) // _MILLISECOND
     elif type(value) is int:
-        event_time_ms = value
+        moment_ms = value
         if 0 < value < _EARLIEST_MS:
-            msg = f"event_time {value} looks like seconds; write milliseconds"
+            msg = f"{name} {value} looks like seconds; write milliseconds"
             raise DeadRecordError("epoch_in_seconds", msg)
     elif value is None:
-        raise DeadRecordError("missing_event_time", "event_time is missing")
+        raise DeadRecordError(f"missing_{name}", f"{name} is missing")
     else:
-        msg = "event_time must be ISO 8601 text or epoch milliseconds as an integer"
-        raise DeadRecordError("invalid_event_time", msg)
-    if event_time_ms < _EARLIEST_MS:
-        raise DeadRecordError("event_time_too_old", "event_time is before 1973")
-    return event_time_ms
+        msg = f"{name} must be ISO 8601 text or epoch milliseconds as an integer"
+        raise DeadRecordError(f"invalid_{name}", msg)
+    if moment_ms < _EARLIEST_MS:
+        raise DeadRecordError(f"{name}_too_old", f"{name} is before 1973")
+    return moment_ms
 
 
 class EnrichedItem(msgspec.Struct, array_like=True):
@@ -388,6 +392,12 @@ def source_position(topic: str, partition: int, offset: int) -> bytes:
 
 Headers = list[tuple[str, bytes]]
 
+#: Header of a dead letter's record that was sent back: where it first died. Its next letter keeps it.
+REDRIVEN = "redriven"
+#: Bytes of a key that a dead letter keeps.
+LETTER_KEY_BYTES = 4096
+_REDRIVEN_BYTES = 512
+
 
 def dead_letter(
     topic: str,
@@ -398,7 +408,8 @@ def dead_letter(
 ) -> tuple[bytes, bytes | None, Headers]:
     """Key, value and headers of a dead letter: the original bytes are the value.
 
-    A value beyond `max_bytes` is cut there; its size and SHA-256 stand in the headers then.
+    A value beyond `max_bytes` is cut there; its size and SHA-256 stand in the headers then. A record that was
+    sent back from the dead letters keeps the header that says so.
     """
     headers: Headers = [
         ("topic", topic.encode()),
@@ -408,7 +419,13 @@ def dead_letter(
         ("message", dead.message[:1000].encode(errors="replace")),
     ]
     if record.key is not None:
-        headers.append(("key", record.key[:4096]))
+        headers.append(("key", record.key[:LETTER_KEY_BYTES]))
+    if record.headers:
+        headers += [
+            (name, came[:_REDRIVEN_BYTES])
+            for name, came in record.headers
+            if name == REDRIVEN and came
+        ][:1]
     value = record.value
     if value is not None and len(value) > max_bytes:
         headers.append(("size", str(len(value)).encode()))

@@ -62,6 +62,47 @@ def _parse_windows(value: Any) -> tuple[int, ...]:
     return windows
 
 
+#: Fields of the input record that producers may know by other names.
+NAMED_FIELDS = (
+    "transaction_id", "card_id", "terminal_id", "amount", "currency", "converted_amount", "event_time",
+)  # fmt: skip
+_FIELD_NAME = re.compile(r"(?:([1-9]\d{0,8}):)?(?:(\w+)=([^=,:]+))?")
+
+
+def parse_field_names(text: str) -> dict[int, dict[str, str]]:
+    """Our name of a field by the producers', for each schema version; 0 is any version that is not named.
+
+    Raises:
+        ValueError: the text is not `ours=theirs`, `2:ours=theirs` or `2:`, separated by commas.
+    """
+    named: dict[int, dict[str, str]] = {0: {}}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _FIELD_NAME.fullmatch(part)
+        ours, theirs = (match[2], (match[3] or "").strip()) if match else (None, "")
+        if not match or (ours is not None and (ours not in NAMED_FIELDS or not theirs)):
+            msg = (
+                f"{part!r} is no field name; write ours=theirs, such as card_id=cardNumber, or "
+                f"2:amount=value for schema_version 2 alone; ours is one of {', '.join(NAMED_FIELDS)}"
+            )
+            raise ValueError(msg)
+        names = named.setdefault(int(match[1] or 0), {})
+        if ours is None:
+            continue
+        if theirs in (*NAMED_FIELDS, "schema_version") or theirs in names or ours in names.values():
+            msg = (
+                f"{part!r}: {ours} and {theirs} can each be named once, and not like another field"
+            )
+            raise ValueError(msg)
+        names[theirs] = ours
+    # what is said of one version goes before what is said of all
+    for version, names in named.items():
+        if version:
+            for theirs, ours in named[0].items():
+                if ours not in names.values():
+                    names.setdefault(theirs, ours)
+    return named
+
+
 _DURATION_VALIDATOR = BeforeValidator(parse_duration_ms)
 Duration = Annotated[int, _DURATION_VALIDATOR]
 Windows = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_windows)]
@@ -189,6 +230,20 @@ class Settings(BaseSettings):
         validate_default=True,
         description="an event time this far past the broker's timestamp is refused",
     )
+    field_names: str = Field(
+        "",
+        description="producers' names of fields: ours=theirs[,...]; 2:ours=theirs for schema_version 2, now known",
+    )
+    label_delay: Duration = Field(
+        "7d",
+        validate_default=True,
+        description="age of a transaction from which its label counts: how long chargebacks take",
+    )
+    label_wait: Duration = Field(
+        "10m",
+        validate_default=True,
+        description="how long a label waits for a transaction that is not known yet",
+    )
     moved: Literal["forward", "dead"] = Field(
         "forward",
         description="a record in another partition than its key's: send it on, or to dead-letters",
@@ -266,6 +321,12 @@ class Settings(BaseSettings):
             raise ValueError(msg) from error
         return value
 
+    @field_validator("field_names")
+    @classmethod
+    def _fields_are_named(cls, value: str) -> str:
+        parse_field_names(value)
+        return value
+
     @field_validator("retention", "prediction_ttl")
     @classmethod
     def _forever_or_duration(cls, value: str) -> str:
@@ -287,6 +348,11 @@ class Settings(BaseSettings):
     def horizon_ms(self) -> int:
         """How far behind a key's newest event time its entries are kept, milliseconds."""
         return self.windows[-1] + self.allowed_lateness
+
+    @property
+    def terminal_horizon_ms(self) -> int:
+        """The same at terminals, whose risk looks at what is older than the label delay, milliseconds."""
+        return self.horizon_ms + self.label_delay
 
     @cached_property
     def minor_unit_digits(self) -> int:

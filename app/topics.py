@@ -3,7 +3,8 @@
 | topic               | key             | value                                   | read by          |
 |---------------------|-----------------|-----------------------------------------|------------------|
 | transactions        | card_id         | one transaction, JSON                   | agents/cards     |
-| enriched            | none            | many transactions, msgpack (internal)   | agents/scoring   |
+| labels              | transaction_id  | one label, JSON                         | agents/labels    |
+| enriched            | none            | many transactions or labels, msgpack (internal) | agents/scoring |
 | predictions         | card_id         | one prediction, JSON                    | agents/sink      |
 | dead-letters        | source position | the original bytes, reasons in headers  | people           |
 | duplicates          | card_id         | where the repeated record stands, JSON  | people, verify   |
@@ -76,6 +77,8 @@ class Topics:
                 "message.timestamp.type": "LogAppendTime",
             },
         )
+        # when a label came decides how long it waits: that must not change from replay to replay
+        self.labels = public("labels", **{"message.timestamp.type": "LogAppendTime"})
         self.enriched = TopicSpec(
             f"{settings.topic_prefix}{settings.app_id}-enriched", settings.partitions, streaming
         )
@@ -87,6 +90,7 @@ class Topics:
         self.terminals_changelog = changelog("terminals")
         self.all = (
             self.transactions,
+            self.labels,
             self.enriched,
             self.predictions,
             self.dead_letters,

@@ -62,7 +62,10 @@ class Deployment:
         return asyncio.run(self._send(list(records)))
 
     async def _send(self, records: list[Send]) -> list[Position]:
-        producer = AIOKafkaProducer(**client_kwargs(self.settings), acks="all")
+        producer = AIOKafkaProducer(
+            **client_kwargs(self.settings), acks="all",
+            compression_type="gzip", max_request_size=1 << 24,  # records beyond the limit get through so
+        )  # fmt: skip
         await producer.start()
         try:
             name = self.topics.transactions.name

@@ -13,7 +13,15 @@ from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.handlers.cards import CardsHandler
-from app.handlers.rows import PINS_KEY, Pins, row_rules, state_settings
+from app.handlers.rows import (
+    MAX_WAITING_LABELS,
+    PINS_KEY,
+    Pins,
+    row_rules,
+    state_settings,
+    terminal_rules,
+    terminal_settings,
+)
 from app.handlers.scoring import ScoringHandler
 from app.records import RecordRules
 from app.settings import Settings
@@ -81,7 +89,13 @@ class VerifyWorld:
         self.begins: dict[tuple[str, int], int] = {}
         self.done: dict[tuple[str, int], int] = {}
         self.rows: list[Row] = []
+        self.label_rows: list[tuple[str, int, int]] = []
         self.clock_ms = T0
+        self._build()
+        self._states: dict[tuple[str, int], State] = {}
+        self._position: dict[tuple[str, int], int] = {}
+
+    def _build(self) -> None:
         settings_ = self.settings
         catalogue = Catalogue(settings_.windows, settings_.minor_unit_digits, settings_.timezone)
         models = ModelHolder(registry_of(settings_), catalogue, settings_.minor_unit_digits)
@@ -90,30 +104,28 @@ class VerifyWorld:
             self.topics.transactions.name: CardsHandler(
                 CardStage(catalogue, settings_.allowed_lateness, self.home),
                 row_rules(settings_),
-                RecordRules(
-                    settings_.currency,
-                    settings_.minor_unit_digits,
-                    settings_.max_future_skew,
-                    settings_.max_message_bytes,
-                ),
+                RecordRules.of(settings_),
                 self.topics,
                 partition_of=self.home,
                 forward_moved=settings_.moved == "forward",
                 state_settings=state_settings(settings_),
             ),
             self.topics.enriched.name: ScoringHandler(
-                TerminalStage(catalogue),
-                row_rules(settings_),
+                TerminalStage(catalogue, settings_.label_wait, MAX_WAITING_LABELS),
+                terminal_rules(settings_),
                 self.topics,
                 model=models.by_hash,
                 clock_ms=lambda: self.clock_ms,
                 reasons_from=settings_.reasons_from,
                 threshold=settings_.threshold,
-                state_settings=state_settings(settings_),
+                state_settings=terminal_settings(settings_),
             ),
         }
-        self._states: dict[tuple[str, int], State] = {}
-        self._position: dict[tuple[str, int], int] = {}
+
+    def restart(self, **settings: Any) -> None:
+        """Start anew with other settings."""
+        self.settings = self.settings.model_copy(update=settings)
+        self._build()
 
     def home(self, key: bytes) -> int:
         number: int = (murmur2(key) & 0x7FFFFFFF) % self.settings.partitions
@@ -168,6 +180,7 @@ class VerifyWorld:
                 self.settings,
                 MemoryLog(self),  # type: ignore[arg-type]
                 lambda: iter(self.rows),
+                lambda: iter(self.label_rows),
                 timeout_seconds=0,
                 examples=examples,
                 progress=lambda *_: None,

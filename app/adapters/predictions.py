@@ -16,6 +16,7 @@ from cassandra.cluster import Session
 from app.adapters import cql_wire as wire
 from app.adapters.cassandra import shared_session
 from app.adapters.cql_nodes import REFUSED_FOR_EVER, UNAUTHORIZED, Nodes
+from app.adapters.labels import label_of
 from app.adapters.outage import Outage, Status
 from app.adapters.prediction_reads import find_transactions
 from app.adapters.prediction_rows import RowPacker, source_of
@@ -327,14 +328,20 @@ class PredictionWriter:
 def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] | None:
     """The stored row of a transaction, the newest if several cards used the same id; None without any.
 
+    With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label.
+
     Uses the session that this process keeps for reads; blocks.
 
     Raises:
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
-    found = find_transactions(shared_session(settings), settings, transaction_id)
-    return found[0] if found else None
+    session = shared_session(settings)
+    found = find_transactions(session, settings, transaction_id)
+    if not found:
+        return None
+    label = label_of(session, settings, transaction_id, found[0]["card_id"])
+    return {**found[0], "label": label}
 
 
 def _refusal(failure: wire.Failure, row: bytes | None) -> FraudstreamError:

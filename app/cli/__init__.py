@@ -21,6 +21,7 @@ COMMANDS = {
     "worker": "app.cli.worker:worker",
     "simulate": "app.cli.simulate:simulate",
     "produce": "app.cli.produce:produce",
+    "label": "app.cli.label:label",
     "train": "app.cli.train:train",
     "models": "app.cli.train:models",
     "card": "app.cli.look:card",

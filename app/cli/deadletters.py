@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from typing import Any
 
 import click
 
 from app import formats
 from app.cli.counter import counter
+from app.errors import UsageError
 from app.settings import load_settings
 
 #: Bytes of a refused record that a list shows.
@@ -27,10 +29,11 @@ class _ListByDefault(click.Group):
     cls=_ListByDefault,
     epilog="\b\nExamples:  fraudstream deadletters\n"
     "           fraudstream deadletters --reason invalid_json --limit 5\n"
-    "           fraudstream deadletters show transactions/0/17",
+    "           fraudstream deadletters show transactions/0/17\n"
+    "           fraudstream deadletters redrive --reason unknown_schema_version --dry-run",
 )
 def deadletters() -> None:
-    """Show the records that were refused, and why: `list` (the default) or `show`."""
+    """The records that were refused, and why: `list` (the default), `show` or `redrive`."""
 
 
 @deadletters.command("list")
@@ -112,6 +115,65 @@ def show(position: str, as_json: bool) -> None:
     click.echo(f"{'value':<{width}}  {size:,} bytes, as they came:")
     click.echo()
     click.echo(_escaped(letter.value))
+
+
+@deadletters.command(
+    "redrive",
+    epilog="\b\nExamples:  fraudstream deadletters redrive --reason unknown_schema_version --dry-run\n"
+    "           fraudstream deadletters redrive transactions/0/17 transactions/2/4\n"
+    "           fraudstream deadletters redrive --all",
+)
+@click.argument("positions", nargs=-1, metavar="[POSITION]...")
+@click.option("--reason", metavar="CODE", help="Those with this reason, such as missing_key.")
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent.")
+@_json
+def redrive_(
+    positions: tuple[str, ...], reason: str | None, everything: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Send refused records back to be scored: the same bytes under the same key.
+
+    For records that the stream would take now: after an upgrade or a mended setting. A record that dies
+    again gets a new letter and is not sent again for it. Sending one twice does no harm: the second is a
+    duplicate.
+    """
+    if sum((bool(positions), reason is not None, everything)) != 1:
+        msg = "say which: POSITION, --reason CODE or --all (one of them); --dry-run shows what it means"
+        raise UsageError(msg)
+    from app.tools.redrive import redrive
+
+    settings = load_settings()
+    with counter("reading") as tell:
+        done = asyncio.run(
+            redrive(
+                settings,
+                sources=positions,
+                reason=reason,
+                dry_run=dry_run,
+                progress=lambda count, _total: tell(count),
+            )
+        )
+    if as_json:
+        report: dict[str, Any] = {
+            "dry_run": dry_run,
+            "sent": done.sent.total(),
+            "reasons": dict(done.sent.most_common()),
+            "refused": [{"source": source, "why": why} for source, why in done.refused],
+            "again": done.again,
+        }
+        click.echo(json.dumps(report))
+    else:
+        for source, why in done.refused:
+            click.echo(f"{formats.printable(source)} is not sent: {why}")
+        for code, count in done.sent.most_common():
+            click.echo(f"{formats.printable(code)}  {count:,}")
+        verb = "would be sent" if dry_run else "sent back"
+        click.echo(
+            f"{done.sent.total():,} {verb}, {len(done.refused):,} refused, "
+            f"{done.again:,} left alone: their record was sent back before"
+        )
+    if positions and done.refused:
+        click.get_current_context().exit(1)
 
 
 def _beginning(value: bytes | None) -> str:

@@ -121,8 +121,14 @@ def _print_key(state: dict[str, Any]) -> None:
 def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
     digits, zone = settings.minor_unit_digits, settings.timezone
     verdict = "called fraud" if row["is_fraud"] else "not called fraud"
+    label = row.get("label")
+    known = "nothing yet"
+    if label is not None:
+        what = "fraud" if label["is_fraud"] else "genuine"
+        known = f"{what}, since {formats.moment(label['labelled_at'])} UTC"
     facts = {
         "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
+        "label": known,
         "amount": formats.amount(row["amount_minor"], digits, settings.currency),
         "event time": f"{formats.moment(row['event_time_ms'])} UTC",
         "card": formats.printable(row["card_id"]),

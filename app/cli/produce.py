@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.tools.produce import ProduceReport
+    from app.tools.producing.labels import LabelReading
     from app.tools.producing.reading import Reading
 
 _POSITIVE_FLOAT = click.FloatRange(min=0, min_open=True)
@@ -81,6 +83,12 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.option(
     "--raw", is_flag=True, help="Send JSON lines byte for byte, also what is no transaction."
 )
+@click.option(
+    "--labels",
+    is_flag=True,
+    help="FILE holds labels: transaction_id, is_fraud, and optionally labelled_at, card_id, terminal_id, "
+    "event_time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def produce(**options: Any) -> None:
     """Send a file of transactions to the topic `transactions`.
@@ -89,11 +97,17 @@ def produce(**options: Any) -> None:
     amount, event_time, and optionally terminal_id and currency; further columns are passed on.
     Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, TX_FRAUD_SCENARIO) never are.
     The Kafka key is the card_id.
+
+    With --labels, FILE is sent to the topic `labels` instead. Labels without labelled_at say that it
+    became known now; card_id, terminal_id and event_time spare a look-up in Cassandra.
     """
     path, mapping = file_and_mapping(options["words"], options["mapping"])
     _check(options, mapping)
     zone = zone_of(options["assume_zone"])
     settings = load_settings()
+    if options["labels"]:
+        _produce_labels(path, mapping, zone, settings, options)
+        return
 
     from app.tools.producing.reading import open_reading
 
@@ -124,8 +138,49 @@ def produce(**options: Any) -> None:
     click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
 
 
-def _send(reading: "Reading", settings: Settings, options: dict[str, Any]) -> "ProduceReport":
+def _produce_labels(
+    path: Path,
+    mapping: dict[str, str],
+    zone: ZoneInfo | None,
+    settings: Settings,
+    options: dict[str, Any],
+) -> None:
+    from app.tools.producing.labels import open_labels
+    from app.topics import Topics
+
+    unfit = ("drop", "only_known", "speed", "raw", "skip_bad")
+    names = [f"--{name.replace('_', '-')}" for name in unfit if options[name]]
+    if names:
+        msg = f"--labels does not go with {', '.join(names)}"
+        raise UsageError(msg)
+    with open_labels(
+        path,
+        mapping=mapping,
+        run=options["run"] or "",
+        zone=zone,
+        now_ms=time.time_ns() // 1_000_000,
+        skip=options["skip"],
+        limit=options["limit"],
+    ) as reading:
+        report = _send(reading, settings, options, Topics(settings).labels.name)
+    summary = {
+        "file": str(path),
+        **report.as_dict(),
+        "malformed": 0,
+        "first_malformed": None,
+        "left_out": reading.left_out,
+    }
+    click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
+
+
+def _send(
+    reading: "Reading | LabelReading",
+    settings: Settings,
+    options: dict[str, Any],
+    topic: str | None = None,
+) -> "ProduceReport":
     from app.tools import produce as tool
+    from app.tools.producing.labels import LabelReading
 
     rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
     sent = 0
@@ -137,7 +192,7 @@ def _send(reading: "Reading", settings: Settings, options: dict[str, Any]) -> "P
             show(count, count if options["limit"] else reading.position())
 
         try:
-            if speed:
+            if speed and not isinstance(reading, LabelReading):
                 items = tool.spread(reading.timed(), speed)
                 return asyncio.run(
                     tool.produce_on_schedule(
@@ -146,7 +201,12 @@ def _send(reading: "Reading", settings: Settings, options: dict[str, Any]) -> "P
                 )
             return asyncio.run(
                 tool.produce(
-                    reading.pairs(), settings=settings, rate=rate, stamp=stamp, on_progress=progress
+                    reading.pairs(),
+                    settings=settings,
+                    topic=topic,
+                    rate=rate,
+                    stamp=stamp,
+                    on_progress=progress,
                 )
             )
         except UsageError as error:

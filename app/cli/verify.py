@@ -66,6 +66,11 @@ def verify(timeout: float, examples: int, as_json: bool) -> None:
     else:
         for name, meaning in _MEANINGS.items():
             click.echo(f"{name:<12} {report.counts[name]:>12,}  {meaning}")
+        if earlier := report.details["dead_by_earlier_rules"]:
+            click.echo(
+                f"{earlier:,} of the dead were refused by an earlier release or other settings: "
+                "`fraudstream deadletters redrive` sends them back"
+            )
         for model_hash, reason in report.details["models_missing"].items():
             click.echo(f"scores of model {model_hash} were not recomputed: {reason}")
         for example in report.examples:

@@ -1,13 +1,22 @@
-"""Transactions of one key as columns: 24 bytes each, and a window is a difference of running totals."""
+"""Transactions of one key as columns: 24 bytes each, and a window is a difference of running totals.
 
+Where labels are known there is a fourth column: when each entry was labelled.
+"""
+
+import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 
 ID_BYTES = 8
-#: Low bits of a stored time are flags (bit 0: the entry counts), the rest is the event time in ms.
+#: Low bits of a stored time are flags, the rest is the event time in ms.
 TIME_SHIFT = 8
-COUNTED = 1
+#: Flags: the entry counts for others; its label is known; the label says fraud.
+COUNTED, KNOWN, FRAUD = 1, 2, 4
+_COUNTED_FRAUD = COUNTED | KNOWN | FRAUD
+_UNLABELLED = ~(KNOWN | FRAUD)
+#: Where the flags stand in the eight bytes of a stored time.
+_FLAGS_BYTE = 0 if sys.byteorder == "little" else 7
 
 
 class Entries:
@@ -19,9 +28,11 @@ class Entries:
         ids: eight bytes an entry.
         base: the running total before the first entry.
         zeros: entries that do not count (late ones).
+        labelled: when each entry was labelled, epoch ms, 0 where it was not; None while none was.
+        frauds: entries that count and are known to be fraud.
     """
 
-    __slots__ = ("base", "ids", "times", "totals", "zeros")
+    __slots__ = ("base", "frauds", "ids", "labelled", "times", "totals", "zeros")
 
     def __init__(self) -> None:
         self.times = array("q")
@@ -29,6 +40,8 @@ class Entries:
         self.ids = bytearray()
         self.base = 0
         self.zeros = 0
+        self.labelled: array[int] | None = None
+        self.frauds = 0
 
     def __len__(self) -> int:
         return len(self.times)
@@ -45,6 +58,8 @@ class Entries:
         else:
             self.zeros += 1
             minor = 0
+        if self.labelled is not None:
+            self.labelled.insert(at, 0)
         before = totals[at - 1] if at else self.base
         if at == len(times):
             times.append(stored)
@@ -75,6 +90,39 @@ class Entries:
         times = self.times
         return sum(1 for index in range(first, end) if not times[index] & COUNTED)
 
+    def count(self, first: int, end: int) -> tuple[int, int]:
+        """How many entries in [first, end) count, and how many of those are known to be fraud."""
+        number = end - first
+        if self.zeros:
+            number -= self.uncounted(first, end)
+        return number, self.known_frauds(first, end) if self.frauds else 0
+
+    def known_frauds(self, first: int, end: int) -> int:
+        """Entries in [first, end) that count and are known to be fraud."""
+        return self.times[first:end].tobytes()[_FLAGS_BYTE::8].count(_COUNTED_FRAUD)
+
+    def find(self, low: int, high: int, id8: bytes, start: int = 0) -> int | None:
+        """Index of the first entry with this id whose stored time is in [low, high), from `start`."""
+        times, ids = self.times, self.ids
+        for index in range(bisect_left(times, low, start), bisect_left(times, high, start)):
+            if ids[index * ID_BYTES : (index + 1) * ID_BYTES] == id8:
+                return index
+        return None
+
+    def label(self, index: int, *, fraud: bool, labelled_at_ms: int) -> bool:
+        """Label an entry; False, and nothing changes, when it has a label of a later time."""
+        if self.labelled is None:
+            self.labelled = array("q", bytes(8 * len(self.times)))
+        if labelled_at_ms < self.labelled[index]:
+            return False
+        self.labelled[index] = labelled_at_ms
+        before = self.times[index]
+        after = before & _UNLABELLED | KNOWN | (FRAUD if fraud else 0)
+        self.times[index] = after
+        if before & COUNTED:
+            self.frauds += bool(after & FRAUD) - bool(before & FRAUD)
+        return True
+
     def newest_counted(self, high: int, start: int = 0) -> int | None:
         """Event time of the newest counted entry stored before `high`; None if there is none."""
         times = self.times
@@ -103,20 +151,31 @@ class Entries:
         rest.base = self.totals[-1] if at else self.base
         rest.zeros = rest.uncounted(0, len(rest.times)) if self.zeros else 0
         self.zeros -= rest.zeros
+        if self.labelled is not None:
+            rest.labelled, self.labelled = self.labelled[at:], self.labelled[:at]
+            rest.frauds = rest.known_frauds(0, len(rest.times)) if self.frauds else 0
+            self.frauds -= rest.frauds
         return rest
 
     def columns(self) -> bytes:
-        """The three columns, as they are stored."""
-        return b"".join((self.times.tobytes(), self.totals.tobytes(), self.ids))
+        """The three columns, and the fourth if there is one, as they are stored."""
+        labelled = b"" if self.labelled is None else self.labelled.tobytes()
+        return b"".join((self.times.tobytes(), self.totals.tobytes(), self.ids, labelled))
 
     @classmethod
-    def from_columns(cls, raw: bytes, offset: int, count: int) -> "Entries":
-        """The opposite of `columns`."""
+    def from_columns(
+        cls, raw: bytes, offset: int, count: int, *, labelled: bool = False
+    ) -> "Entries":
+        """The opposite of `columns`; `labelled` says whether the fourth was stored."""
         entries = cls()
         width = count * ID_BYTES
         entries.times.frombytes(raw[offset : offset + width])
         entries.totals.frombytes(raw[offset + width : offset + 2 * width])
         entries.ids += raw[offset + 2 * width : offset + 3 * width]
+        if labelled:
+            entries.labelled = array("q")
+            entries.labelled.frombytes(raw[offset + 3 * width : offset + 4 * width])
+            entries.frauds = entries.known_frauds(0, count)
         return entries
 
     def each(self, start: int = 0) -> Iterator[tuple[int, int, bool, bytes]]:
@@ -127,3 +186,12 @@ class Entries:
             id8 = bytes(self.ids[index * ID_BYTES : (index + 1) * ID_BYTES])
             yield stored >> TIME_SHIFT, total - before, bool(stored & COUNTED), id8
             before = total
+
+    def labels(self, start: int = 0) -> Iterator[tuple[bool, int] | None]:
+        """The label of every entry from index `start` on: fraud, and when it was labelled; or None."""
+        for index in range(start, len(self)):
+            stored = self.times[index]
+            if self.labelled is None or not stored & KNOWN:
+                yield None
+            else:
+                yield bool(stored & FRAUD), self.labelled[index]

@@ -9,84 +9,38 @@ sealed into a *segment* row of its own, so that an event on a heavy key rewrites
 keeps each segment's bounds, count and total, so that only segments at a window's edges are read.
 When an entry is sealed depends on the transactions alone, never on where a block began or ended.
 
+A terminal also keeps the labels of its transactions, when they were labelled, and labels whose transaction
+has not come yet. Rows in which that happened have format 2; all others, every card's among them, format 1.
+
 Every row starts with `last_offset` (see app/blocks/rows.py for what that proves).
 """
 
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from app.domain.entries import ID_BYTES, TIME_SHIFT, Entries
+from app.domain.labels import Label, decode_labels, encode_labels
+from app.domain.row_format import (
+    FRAUDS,
+    HEAD,
+    LABELLED_VERSION,
+    LABELS,
+    NEVER,
+    REF,
+    ROW_VERSION,
+    SEGMENT,
+    RowRules,
+    SegmentRef,
+    decode_segment,
+    head_key,
+    segment_key,
+)
 from app.errors import RowFormatError
 
-ROW_VERSION = 1
-#: Before every event time: newest and floor of a key that has seen nothing.
-NEVER = -(1 << 62)
-SEGMENT_ENTRIES = 256
-
-# last_offset | version, settings hash, newest, floor, base, zeros, tail entries, segments, next
-_HEAD = struct.Struct(">qBIqqqIIII")
-_REF = struct.Struct(">IIIIqqq")
-# last_offset | version, settings hash, zeros, entries, base
-_SEGMENT = struct.Struct(">qBIIIq")
+__all__ = ["NEVER", "LoadRow", "RowRules", "WindowRow"]
 
 LoadRow = Callable[[bytes], bytes | None]
-
-
-def head_key(key: bytes) -> bytes:
-    """Row key of a card's or terminal's head."""
-    return b"h" + key
-
-
-def segment_key(key: bytes, segment: int) -> bytes:
-    """Row key of one segment; the fixed-width number comes last, so no two keys can meet."""
-    return b"s" + key + segment.to_bytes(4, "big")
-
-
-@dataclass(frozen=True, slots=True)
-class RowRules:
-    """What decides how long entries are kept.
-
-    Attributes:
-        horizon_ms: entries this far behind the key's newest event time, or further, leave.
-        max_entries: entries kept at most; beyond it the oldest leaves.
-        settings_hash: 32-bit hash of the settings that shaped the row, stored in it.
-        segment_entries: entries of a sealed segment.
-    """
-
-    horizon_ms: int
-    max_entries: int
-    settings_hash: int = 0
-    segment_entries: int = SEGMENT_ENTRIES
-
-
-class SegmentRef:
-    """What a head knows of a segment: enough when a window holds all of it or none.
-
-    Attributes:
-        number: the segment's number, never used twice by a key.
-        skip: entries at its front that have left; the segment itself is not rewritten for that.
-        count: entries still kept; zeros: how many of them do not count.
-        first, last: stored times of the first and last kept entry.
-        total: minor units of the counted ones.
-    """
-
-    __slots__ = ("count", "first", "last", "number", "skip", "total", "zeros")
-
-    def __init__(
-        self, number: int, skip: int, count: int, zeros: int, first: int, last: int, total: int
-    ) -> None:
-        self.number, self.skip, self.count, self.zeros = number, skip, count, zeros
-        self.first, self.last, self.total = first, last, total
-
-    def refresh(self, entries: Entries) -> None:
-        """Bring the bounds and sums up to date with the entries."""
-        skip, times = self.skip, entries.times
-        self.count = len(times) - skip
-        self.zeros = entries.uncounted(skip, len(times)) if entries.zeros else 0
-        self.first, self.last = times[skip], times[-1]
-        self.total = entries.totals[-1] - (entries.totals[skip - 1] if skip else entries.base)
 
 
 class WindowRow:
@@ -97,11 +51,12 @@ class WindowRow:
         newest_ms: newest event time seen, `NEVER` for a new key.
         floor_ms: newest event time of an entry that ever left: a feature over `(t - w, t]` is
             exact when `t - w >= floor_ms`.
+        waiting: labels whose transaction has not come yet, in the order in which they came.
     """
 
     __slots__ = (
-        "_dirty", "_dropped", "_load", "_loaded", "_next", "_rules", "floor_ms", "key",
-        "last_offset", "newest_ms", "refs", "tail",
+        "_dirty", "_dropped", "_labelled", "_load", "_loaded", "_next", "_rules", "floor_ms", "key",
+        "last_offset", "newest_ms", "refs", "tail", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, rules: RowRules, load: LoadRow) -> None:
@@ -113,6 +68,8 @@ class WindowRow:
         self.floor_ms = NEVER
         self.tail = Entries()
         self.refs: list[SegmentRef] = []
+        self.waiting: list[Label] = []
+        self._labelled = False
         self._next = 0
         self._loaded: dict[int, Entries] = {}
         self._dirty: set[int] = set()
@@ -178,6 +135,38 @@ class WindowRow:
                 found.append((end - first, newest - (totals[first - 1] if first else base)))
         return found
 
+    def known(self, until_ms: int, lengths: Sequence[int]) -> list[tuple[int, int]]:
+        """Of counted entries in (until_ms - length, until_ms]: number, and those known to be fraud."""
+        tail = self.tail
+        times, after = tail.times, until_ms + 1
+        end = bisect_left(times, after << TIME_SHIFT)
+        if self.refs:
+            return [self._known(after - length, after) for length in lengths]
+        if not end:
+            return [(0, 0)] * len(lengths)
+        lows = [bisect_left(times, (after - length) << TIME_SHIFT, 0, end) for length in lengths]
+        if tail.zeros or tail.frauds:
+            return [tail.count(low, end) for low in lows]
+        return [(end - low, 0) for low in lows]
+
+    def _known(self, after_ms: int, before_ms: int) -> tuple[int, int]:
+        low, high = after_ms << TIME_SHIFT, before_ms << TIME_SHIFT
+        times = self.tail.times
+        number, frauds = self.tail.count(bisect_left(times, low), bisect_left(times, high))
+        for ref in reversed(self.refs):
+            if ref.last < low:
+                break
+            if ref.first >= high:
+                continue
+            if low <= ref.first and ref.last < high:
+                more = ref.count - ref.zeros, ref.frauds
+            else:
+                entries, skip = self._segment(ref), ref.skip
+                first = bisect_left(entries.times, low, skip)
+                more = entries.count(first, bisect_left(entries.times, high, first))
+            number, frauds = number + more[0], frauds + more[1]
+        return number, frauds
+
     def newest_counted(self, until_ms: int) -> int | None:
         """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""
         high = (until_ms + 1) << TIME_SHIFT
@@ -202,6 +191,12 @@ class WindowRow:
             yield from self._segment(ref).each(ref.skip)
         yield from self.tail.each()
 
+    def labels(self) -> Iterator[tuple[bool, int] | None]:
+        """The label of every kept entry, oldest first: fraud, and when it was labelled; or None."""
+        for ref in self.refs:
+            yield from self._segment(ref).labels(ref.skip)
+        yield from self.tail.labels()
+
     # ------------------------------------------------------------------ changes
 
     def insert(self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes) -> None:
@@ -219,6 +214,39 @@ class WindowRow:
                 self._evict(excess)
         if len(self.tail) >= 2 * self._rules.segment_entries:
             self._seal()
+
+    def label(self, label: Label) -> bool:
+        """Apply a label to the entry of its transaction; False when no such entry is kept."""
+        low, high = label.event_time_ms << TIME_SHIFT, (label.event_time_ms + 1) << TIME_SHIFT
+        for ref in self.refs:
+            if ref.first < high and ref.last >= low:
+                entries = self._segment(ref)
+                at = entries.find(low, high, label.id8, ref.skip)
+                if at is not None:
+                    self._labelled = True
+                    if entries.label(at, fraud=label.fraud, labelled_at_ms=label.labelled_at_ms):
+                        ref.refresh(entries)
+                        self._dirty.add(ref.number)
+                    return True
+        at = self.tail.find(low, high, label.id8)
+        if at is None:
+            return False
+        self._labelled = True
+        self.tail.label(at, fraud=label.fraud, labelled_at_ms=label.labelled_at_ms)
+        return True
+
+    def wait(self, label: Label) -> None:
+        """Keep a label until its transaction comes; among those of one transaction one is enough.
+
+        Beyond `RowRules.max_waiting` there is one too many: whoever calls takes one out.
+        """
+        for index, kept in enumerate(self.waiting):
+            if kept[:2] == label[:2]:
+                if label.labelled_at_ms >= kept.labelled_at_ms:
+                    self.waiting[index] = label
+                return
+        self.waiting.append(label)
+        self._labelled = True
 
     def _insert_into_segment(
         self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes
@@ -310,7 +338,7 @@ class WindowRow:
                     "delete the worker's state folder, it is rebuilt from the changelog"
                 )
                 raise RowFormatError(msg)
-            entries = self._loaded[ref.number] = _decode_segment(raw, self.key)
+            entries = self._loaded[ref.number] = decode_segment(raw, self.key)
         return entries
 
     def encode(self) -> list[tuple[bytes, bytes | None]]:
@@ -322,24 +350,33 @@ class WindowRow:
         rows: list[tuple[bytes, bytes | None]] = []
         for number in sorted(self._dirty):
             entries = self._loaded[number]
-            packed = _SEGMENT.pack(
-                self.last_offset, ROW_VERSION, rules.settings_hash,
+            version = ROW_VERSION if entries.labelled is None else LABELLED_VERSION
+            packed = SEGMENT.pack(
+                self.last_offset, version, rules.settings_hash,
                 entries.zeros, len(entries), entries.base,
             )  # fmt: skip
             rows.append((segment_key(self.key, number), packed + entries.columns()))
         rows += [(segment_key(self.key, number), None) for number in self._dropped]
         self._dirty.clear()
         self._dropped.clear()
-        head = _HEAD.pack(
-            self.last_offset, ROW_VERSION, rules.settings_hash, self.newest_ms, self.floor_ms,
-            tail.base, tail.zeros, len(tail), len(self.refs), self._next,
+        labelled = self._labelled
+        head = HEAD.pack(
+            self.last_offset, LABELLED_VERSION if labelled else ROW_VERSION, rules.settings_hash,
+            self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail), len(self.refs),
+            self._next,
         )  # fmt: skip
         parts = [head]
-        parts += [
-            _REF.pack(ref.number, ref.skip, ref.count, ref.zeros, ref.first, ref.last, ref.total)
-            for ref in self.refs
-        ]
-        parts.append(tail.columns())
+        waiting = b""
+        if labelled:
+            waiting = encode_labels(self.waiting)
+            parts.append(LABELS.pack(tail.labelled is not None, len(waiting)))
+        for ref in self.refs:
+            parts.append(
+                REF.pack(ref.number, ref.skip, ref.count, ref.zeros, ref.first, ref.last, ref.total)
+            )
+            if labelled:
+                parts.append(FRAUDS.pack(ref.frauds))
+        parts += (tail.columns(), waiting)
         rows.append((head_key(self.key), b"".join(parts)))
         return rows
 
@@ -348,61 +385,29 @@ class WindowRow:
             (
                 self.last_offset, version, _hash, self.newest_ms, self.floor_ms,
                 base, zeros, count, segments, self._next,
-            ) = _HEAD.unpack_from(raw)  # fmt: skip
+            ) = HEAD.unpack_from(raw)  # fmt: skip
+            self._labelled = version == LABELLED_VERSION
+            has_labels, waiting = (
+                LABELS.unpack_from(raw, HEAD.size) if self._labelled else (False, 0)
+            )
         except struct.error:
-            version, segments, count = -1, 0, 0
-        columns = _HEAD.size + segments * _REF.size
-        if version != ROW_VERSION or len(raw) != columns + 3 * ID_BYTES * count:
+            version, segments, count, has_labels, waiting = -1, 0, 0, False, 0
+        first = HEAD.size + (LABELS.size if self._labelled else 0)
+        step = REF.size + (FRAUDS.size if self._labelled else 0)
+        columns = first + segments * step
+        behind = columns + (4 if has_labels else 3) * ID_BYTES * count
+        if version not in (ROW_VERSION, LABELLED_VERSION) or len(raw) != behind + waiting:
             msg = (
                 f"the state row of {self.key!r} has format {version}, this release reads "
-                f"{ROW_VERSION}: start the release that wrote it, or delete the state and replay"
+                f"{ROW_VERSION} and {LABELLED_VERSION}: start the release that wrote it, or delete the "
+                "state and replay"
             )
             raise RowFormatError(msg)
-        self.refs = [
-            SegmentRef(*_REF.unpack_from(raw, _HEAD.size + index * _REF.size))
-            for index in range(segments)
-        ]
-        self.tail = Entries.from_columns(raw, columns, count)
+        for at in range(first, columns, step):
+            ref = SegmentRef(*REF.unpack_from(raw, at))
+            if self._labelled:
+                (ref.frauds,) = FRAUDS.unpack_from(raw, at + REF.size)
+            self.refs.append(ref)
+        self.tail = Entries.from_columns(raw, columns, count, labelled=has_labels)
         self.tail.base, self.tail.zeros = base, zeros
-
-
-def _decode_segment(raw: bytes, key: bytes) -> Entries:
-    _offset, version, _hash, zeros, count, base = _SEGMENT.unpack_from(raw)
-    if version != ROW_VERSION:
-        msg = f"a segment of {key!r} has format {version}, this release reads {ROW_VERSION}"
-        raise RowFormatError(msg)
-    entries = Entries.from_columns(raw, _SEGMENT.size, count)
-    entries.base, entries.zeros = base, zeros
-    return entries
-
-
-def max_head_bytes(rules: RowRules) -> int:
-    """Largest head row that the rules allow, bytes."""
-    tail = min(2 * rules.segment_entries, rules.max_entries + 1)
-    return _HEAD.size + _max_segments(rules) * _REF.size + tail * 3 * ID_BYTES
-
-
-def max_group_bytes(
-    rules: RowRules, *, key_bytes: int, block_entries: int, record_bytes: int
-) -> int:
-    """Most that one block can change of one key, bytes: it must fit into one record batch.
-
-    Args:
-        rules: how long entries are kept.
-        key_bytes: longest card or terminal id.
-        block_entries: most transactions of one key in one block.
-        record_bytes: what a record takes beside its key and value.
-    """
-    record_bytes += key_bytes + len(segment_key(b"", 0))
-    segments = _max_segments(rules)
-    # all of them, with what has left the first one already ...
-    entries = rules.max_entries + 2 * rules.segment_entries
-    rewritten = segments * (record_bytes + _SEGMENT.size) + entries * 3 * ID_BYTES
-    # ... and what is deleted: they, and those that came and went within the block
-    deleted = (segments + 2 * block_entries // rules.segment_entries) * record_bytes
-    return record_bytes + max_head_bytes(rules) + rewritten + deleted
-
-
-def _max_segments(rules: RowRules) -> int:
-    """Only the first can hold less than `segment_entries`."""
-    return rules.max_entries // rules.segment_entries + 1
+        self.waiting = decode_labels(raw[behind:])

@@ -10,6 +10,7 @@ from app.blocks.partition import RowReader
 from app.blocks.rows import Row, RowGroup
 from app.domain.window_row import RowRules, WindowRow
 from app.errors import StateError
+from app.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
 from app.settings import Settings, format_duration
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
@@ -26,8 +27,24 @@ def state_settings(settings: Settings) -> str:
     )
 
 
+def terminal_settings(settings: Settings) -> str:
+    """The settings that shape the rows of terminals."""
+    return f"{state_settings(settings)} label_delay={format_duration(settings.label_delay)}"
+
+
+def terminal_rules(settings: Settings) -> RowRules:
+    """How long a terminal's entries are kept, from the settings."""
+    return RowRules(
+        horizon_ms=settings.terminal_horizon_ms,
+        max_entries=settings.max_entries_per_key,
+        settings_hash=crc32(terminal_settings(settings).encode()),
+        max_waiting=MAX_WAITING_LABELS,
+        label_bytes=MAX_LABEL_BYTES + SOURCE_OVERHEAD_BYTES,
+    )
+
+
 def row_rules(settings: Settings) -> RowRules:
-    """How long entries are kept, from the settings."""
+    """How long a card's entries are kept, from the settings."""
     return RowRules(
         horizon_ms=settings.horizon_ms,
         max_entries=settings.max_entries_per_key,
@@ -35,6 +52,8 @@ def row_rules(settings: Settings) -> RowRules:
     )
 
 
+#: Labels that wait at one terminal for their transactions.
+MAX_WAITING_LABELS = 64
 #: Decoded rows kept between blocks, for each partition of a table; what one costs besides its entries.
 _KEPT_BYTES = 16 << 20
 _ROW_BYTES, _ENTRY_BYTES = 1000, 24
@@ -112,12 +131,15 @@ class Position:
     Attributes:
         last_offset: every record up to here is in the state, its outputs durable.
         settings: `state_settings` under which the state was built.
-        seen: highest source offset by source partition (terminal stage): at or below it lies a replay.
+        seen: highest source offset by partition of `transactions` (terminal stage): at or below it lies a
+            replay.
+        labels: the same by topic and partition of labels.
     """
 
     last_offset: int = -1
     settings: str = ""
     seen: dict[int, int] = field(default_factory=dict)
+    labels: dict[str, dict[int, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, state: RowReader, settings: str) -> "Position":
@@ -125,12 +147,15 @@ class Position:
         raw = state.get(POSITION_KEY)
         if raw is None:
             return cls(settings=settings)
-        stored, seen = _position_decoder.decode(raw[8:])
-        return cls(int.from_bytes(raw[:8], "big", signed=True), stored, seen)
+        stored = _position_decoder.decode(raw[8:])
+        last_offset = int.from_bytes(raw[:8], "big", signed=True)
+        return cls(last_offset, stored.settings, stored.seen, stored.labels)
 
     def encode(self) -> Row:
         """The reserved row."""
-        body = msgspec.msgpack.encode((self.settings, self.seen))
+        # without labels as before there were any: an older release reads it
+        stored = (self.settings, self.seen, self.labels)[: 3 if self.labels else 2]
+        body = msgspec.msgpack.encode(stored)
         return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
 
     def check(self, where: str, settings: str, *, log_end: int, log_start: int, start: int) -> None:
@@ -162,8 +187,11 @@ class Position:
                 "FRAUDSTREAM_APP_ID to build the state anew from the log"
             )
             raise StateError(msg)
-        if self.last_offset >= 0 and self.settings != settings:
-            was, now = set(self.settings.split()), set(settings.split())
+        was, now = set(self.settings.split()), set(settings.split())
+        # a state from before there were labels: what it lacks of older entries, its floors tell
+        if not any(word.startswith("label_delay=") for word in was):
+            now = {word for word in now if not word.startswith("label_delay=")}
+        if self.last_offset >= 0 and was != now:
             msg = (
                 f"the state of {where} was built with {' '.join(sorted(was - now))}, now it is "
                 f"{' '.join(sorted(now - was))}: restore that, or start with another "
@@ -172,7 +200,13 @@ class Position:
             raise StateError(msg)
 
 
-_position_decoder = msgspec.msgpack.Decoder(tuple[str, dict[int, int]])
+class _StoredPosition(msgspec.Struct, array_like=True):
+    settings: str
+    seen: dict[int, int]
+    labels: dict[str, dict[int, int]] = {}
+
+
+_position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
 
 
 class Pins:

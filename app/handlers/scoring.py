@@ -10,15 +10,12 @@ import numpy as np
 from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import LATE
-from app.domain.terminal_stage import TerminalStage
-from app.domain.window_row import RowRules
+from app.domain.terminal_stage import Labelling, TerminalStage
+from app.domain.transaction import DeadRecordError
+from app.domain.window_row import RowRules, WindowRow
 from app.handlers.rows import PINS_KEY, BlockRows, Pins, Position
-from app.records import (
-    EnrichedItem,
-    SourceRecord,
-    decode_enriched,
-    prediction_message,
-)
+from app.label_records import LabelBatch, as_label, decode_message, given_back
+from app.records import EnrichedItem, SourceRecord, dead_letter, prediction_message
 from app.topics import Topics
 
 
@@ -96,7 +93,11 @@ class ScoringHandler:
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]
         for model_hash, messages in groupby(fresh, lambda record: pins.model_at(record.offset)):
-            scored = [item for message in messages for item in self._items(message, rows, position)]
+            scored = [
+                item
+                for message in messages
+                for item in self._items(message, rows, position, outputs)
+            ]
             if scored:
                 self._score(self._model(model_hash), scored, outputs)
         if not fresh:
@@ -107,9 +108,12 @@ class ScoringHandler:
         return Computed(outputs, [*rows.groups(), [position.encode()]])
 
     def _items(
-        self, message: SourceRecord, rows: BlockRows, position: Position
+        self, message: SourceRecord, rows: BlockRows, position: Position, outputs: dict[Any, Any]
     ) -> Iterator[Scored]:
-        batch = decode_enriched(message.value)
+        batch = decode_message(message.value)
+        if isinstance(batch, LabelBatch):
+            self._label(batch, message.offset, rows, position, outputs)
+            return
         seen = position.seen.get(batch.partition, -1)
         for item in batch.items:
             if item.offset <= seen:  # the first stage sent it before: a replay of ours
@@ -121,12 +125,55 @@ class ScoringHandler:
                 # cannot be computed again, need not: the row proves that its prediction is durable
                 self.counts["replayed"] += 1
                 continue
+            if row is not None and row.waiting:
+                self._give_up(row, item.received_at, outputs)
             features, flags = self._stage.apply(
                 row, item.event_time_ms, item.minor, item.flags, item.id8
             )
             item.features += features
             yield batch.topic, batch.partition, item, item.features, item.flags + flags
         position.seen[batch.partition] = seen
+
+    def _label(
+        self,
+        batch: LabelBatch,
+        offset: int,
+        rows: BlockRows,
+        position: Position,
+        outputs: dict[Any, Any],
+    ) -> None:
+        sources = position.labels.setdefault(batch.topic, {})
+        seen = sources.get(batch.partition, -1)
+        for item in batch.items:
+            if item.offset <= seen:
+                self.counts["replayed"] += 1
+                continue
+            seen = item.offset
+            if item.terminal_id is None:  # nobody's risk depends on it
+                self.counts["labelled"] += 1
+                continue
+            row = rows.read(item.terminal_id.encode())
+            if not rows.advance(row, offset):
+                self.counts["replayed"] += 1
+                continue
+            became = self._stage.label(row, as_label(batch, item))
+            self.counts["labelled"] += became is Labelling.APPLIED
+            if row.waiting:
+                self._give_up(row, item.received_at, outputs)
+        sources[batch.partition] = seen
+
+    def _give_up(self, row: WindowRow, now_ms: int, outputs: dict[Any, Any]) -> None:
+        """Labels whose transaction did not come go to `dead-letters`."""
+        for label in self._stage.given_up(row, now_ms):
+            record = given_back(label)
+            dead = DeadRecordError(
+                "unknown_transaction",
+                "no such transaction came to its terminal at that time while the label waited",
+            )
+            letter = dead_letter(record.topic, record.partition, record, dead)
+            # beside those that agents/labels writes: the partition is the label's own
+            outputs[self._topics.dead_letters.name, record.partition].append(letter)
+            self.counts["given up"] += 1
 
     def _score(self, model: Model, scored: list[Scored], outputs: dict[Any, Any]) -> None:
         matrix = np.array([features for _, _, _, features, _ in scored])

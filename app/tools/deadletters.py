@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.adapters.kafka import admin, client_kwargs, started
 from app.errors import NotFoundError, SchemaError, UsageError
+from app.records import REDRIVEN
 from app.settings import Settings
 from app.topics import Topics
 
@@ -60,12 +61,24 @@ class DeadLetter:
             headers=tuple(record.headers),
         )
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is a letter of ours: its source is known."""
+        return self.source != _UNKNOWN
+
+    @property
+    def redriven(self) -> str | None:
+        """Where the record first died, if it was sent back from there; None for any other."""
+        raw = dict(self.headers).get(REDRIVEN)
+        return None if raw is None else raw.decode(errors="backslashreplace")
+
     def described(self) -> dict[str, Any]:
         """Everything, JSON-ready: bytes as text where they are UTF-8, and always as base64."""
         return {
             "source": self.source,
             "reason": self.reason,
             "message": self.message,
+            "redriven": self.redriven,
             "refused_at_ms": self.timestamp_ms,
             "dead_letter_partition": self.position[0],
             "dead_letter_offset": self.position[1],
@@ -106,10 +119,10 @@ async def list_dead_letters(
     listing = Listing()
     newest: list[tuple[int, tuple[int, int], DeadLetter]] = []
     seen: set[str] = set()
-    async for letter in _read(settings, None, progress):
+    async for letter in read_dead_letters(settings, None, progress):
         if letter.source in seen:  # refused again by a replay: one record, one dead letter
             continue
-        if letter.source != _UNKNOWN:
+        if letter.is_known:
             seen.add(letter.source)
         listing.counts[letter.reason] += 1
         if limit and reason in (None, letter.reason):
@@ -136,7 +149,7 @@ async def find_dead_letter(settings: Settings, source: str, progress: Progress) 
         SchemaError: the topic is missing.
         UnavailableError: no broker answers.
     """
-    async with aclosing(_read(settings, partition_in(source), progress)) as letters:
+    async with aclosing(read_dead_letters(settings, partition_in(source), progress)) as letters:
         async for letter in letters:
             if letter.source == source:
                 return letter
@@ -157,10 +170,20 @@ def partition_in(source: str) -> int:
     return int(parts[1])
 
 
-async def _read(
+async def read_dead_letters(
     settings: Settings, partition: int | None, progress: Progress
 ) -> AsyncGenerator[DeadLetter, None]:
-    """Every dead letter up to the present end; of one partition if it is named and exists."""
+    """Every dead letter up to the present end, partition by partition and each in order.
+
+    Args:
+        settings: the deployment.
+        partition: read only this one, if it exists; None reads all.
+        progress: told how far the reading has come.
+
+    Raises:
+        SchemaError: the topic is missing.
+        UnavailableError: no broker answers.
+    """
     topic = Topics(settings).dead_letters.name
     known = await _partitions(settings, topic)
     # a dead letter lies in the partition of the same number as its source record

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from app.domain.features import window_name
@@ -48,7 +49,8 @@ class History:
         times: event times, epoch milliseconds.
         minors: amounts in minor units; 0 where the entry weighs 0.
         weights: 1 for an entry that counts for others, 0 for a late one.
-        ids: transaction ids; empty strings at terminals, which know no duplicates.
+        ids: transaction ids.
+        labels: what is known of each afterwards: fraud, and when it was labelled (epoch ms); or None.
         newest_ms: newest event time ever seen, None before the first.
         floor_ms: newest event time that ever left, None while nothing has.
     """
@@ -57,6 +59,7 @@ class History:
     minors: list[int] = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    labels: list[tuple[bool, int] | None] = field(default_factory=list)
     newest_ms: int | None = None
     floor_ms: int | None = None
 
@@ -90,7 +93,21 @@ class History:
         self.minors.insert(place, minor * weight)
         self.weights.insert(place, weight)
         self.ids.insert(place, transaction_id)
+        self.labels.insert(place, None)
         self.newest_ms = t_ms if self.newest_ms is None else max(self.newest_ms, t_ms)
+
+    def find(self, transaction_id: str, t_ms: int) -> int | None:
+        """Where a transaction stands, None when it is not kept."""
+        for index, name in enumerate(self.ids):
+            if name == transaction_id and self.times[index] == t_ms:
+                return index
+        return None
+
+    def label(self, index: int, is_fraud: bool, labelled_at_ms: int) -> None:
+        """The latest label holds; of equal ones the one that comes last."""
+        known = self.labels[index]
+        if known is None or labelled_at_ms >= known[1]:
+            self.labels[index] = (is_fraud, labelled_at_ms)
 
     def forget(self, horizon_ms: int, max_entries: int) -> None:
         """Let go what is older than the horizon, then the oldest beyond the cap."""
@@ -101,7 +118,7 @@ class History:
         if gone:
             left = self.times[gone - 1]
             self.floor_ms = left if self.floor_ms is None else max(self.floor_ms, left)
-            for column in (self.times, self.minors, self.weights, self.ids):
+            for column in (self.times, self.minors, self.weights, self.ids, self.labels):
                 del column[:gone]
 
 
@@ -115,6 +132,9 @@ class Rules:
         max_entries: entries kept for a card or a terminal.
         digits: minor-unit digits of the currency.
         timezone: name of the zone in which weekend and night are decided.
+        label_delay_ms: age from which a transaction's label counts.
+        label_wait_ms: how long a label waits for its transaction.
+        max_waiting: labels that wait at one terminal.
     """
 
     windows_ms: tuple[int, ...]
@@ -122,6 +142,9 @@ class Rules:
     max_entries: int
     digits: int = 2
     timezone: str = "UTC"
+    label_delay_ms: int = 0
+    label_wait_ms: int = 0
+    max_waiting: int = 64
 
     @cached_property
     def windows(self) -> list[tuple[str, int]]:
@@ -132,6 +155,11 @@ class Rules:
     def horizon_ms(self) -> int:
         """How far behind its key's newest event time an entry is kept, milliseconds."""
         return self.windows_ms[-1] + self.allowed_lateness_ms
+
+    @property
+    def terminal_horizon_ms(self) -> int:
+        """The same at a terminal, which looks further back: behind the label delay."""
+        return self.horizon_ms + self.label_delay_ms
 
 
 @dataclass(frozen=True)
@@ -197,12 +225,31 @@ class CardOracle:
         return features
 
 
+class Waits(NamedTuple):
+    """A label whose transaction has not come yet."""
+
+    transaction_id: str
+    t_ms: int
+    is_fraud: bool
+    labelled_at_ms: int
+    received_at_ms: int
+    source: tuple[str, int, int]
+
+
 class TerminalOracle:
-    """Terminal features of the items of `enriched`, given in the order in which they stand there."""
+    """Terminal features of the items of `enriched`, given in the order in which they stand there.
+
+    Attributes:
+        terminals: what is kept of each.
+        waiting: by terminal, its labels whose transactions have not come.
+        given_up: sources of labels that waited in vain.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.terminals: dict[str, History] = {}
+        self.waiting: dict[str, list[Waits]] = {}
+        self.given_up: set[tuple[str, int, int]] = set()
         self._seen: dict[tuple[int, str, int], int] = {}
 
     def is_replay(self, partition: int, source: tuple[str, int, int]) -> bool:
@@ -219,13 +266,63 @@ class TerminalOracle:
         self._seen[key] = offset
         return False
 
-    def apply(self, terminal_id: str | None, t_ms: int, weight: int) -> Verdict:
+    def label(self, terminal_id: str | None, label: Waits) -> None:
+        """Apply a label that is no replay; its transaction may be there, have left, or not have come yet."""
+        if terminal_id is None:
+            return
+        terminal = self.terminals.setdefault(terminal_id, History())
+        index = terminal.find(label.transaction_id, label.t_ms)
+        if index is not None:
+            terminal.label(index, label.is_fraud, label.labelled_at_ms)
+        elif terminal.floor_ms is None or label.t_ms > terminal.floor_ms:
+            self._keep(self.waiting.setdefault(terminal_id, []), label)
+        self._give_up(terminal_id, label.received_at_ms)
+
+    def _keep(self, waiting: list[Waits], label: Waits) -> None:
+        """One label of each transaction waits: the one that will hold."""
+        for index, other in enumerate(waiting):
+            if (other.transaction_id, other.t_ms) == (label.transaction_id, label.t_ms):
+                if label.labelled_at_ms >= other.labelled_at_ms:
+                    waiting[index] = label
+                return
+        waiting.append(label)
+
+    def _give_up(self, terminal_id: str, now_ms: int) -> None:
+        """Labels that waited too long go, and the first ones of those that are too many."""
+        waiting = self.waiting.get(terminal_id, [])
+        too_many = waiting[: max(0, len(waiting) - self.rules.max_waiting)]
+        for label in list(waiting):
+            if label in too_many or now_ms - label.received_at_ms > self.rules.label_wait_ms:
+                waiting.remove(label)
+                self.given_up.add(label.source)
+
+    def _meet(self, terminal_id: str, transaction_id: str, t_ms: int) -> None:
+        """A transaction has come for which a label may have waited."""
+        waiting = self.waiting.get(terminal_id, [])
+        for label in list(waiting):
+            if (label.transaction_id, label.t_ms) == (transaction_id, t_ms):
+                waiting.remove(label)
+                terminal = self.terminals[terminal_id]
+                index = terminal.find(transaction_id, t_ms)
+                if index is not None:
+                    terminal.label(index, label.is_fraud, label.labelled_at_ms)
+
+    def apply(
+        self,
+        terminal_id: str | None,
+        t_ms: int,
+        weight: int,
+        transaction_id: str = "",
+        received_at_ms: int = 0,
+    ) -> Verdict:
         """Terminal features of one item that is no replay, and keep what has to be kept.
 
         Args:
             terminal_id: None when the transaction has no terminal: its counts are 0.
             t_ms: event time, epoch milliseconds.
             weight: 0 for an item that is late at its card, else 1.
+            transaction_id: for its label.
+            received_at_ms: when the broker appended the transaction, epoch milliseconds.
         """
         rules = self.rules
         if terminal_id is None:
@@ -233,13 +330,15 @@ class TerminalOracle:
                 Became.SCORED, {f"terminal_count_{label}": 0.0 for label, _ in rules.windows}
             )
         terminal = self.terminals.setdefault(terminal_id, History())
+        self._give_up(terminal_id, received_at_ms)
         features = {
             f"terminal_count_{label}": float(terminal.count(t_ms, window_ms) + 1)
             for label, window_ms in rules.windows
         }
         flags = inexact(terminal, "terminal", t_ms, rules)
-        terminal.add(t_ms, 0, weight, "")
-        terminal.forget(rules.horizon_ms, rules.max_entries)
+        terminal.add(t_ms, 0, weight, transaction_id)
+        terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
+        self._meet(terminal_id, transaction_id, t_ms)
         return Verdict(Became.SCORED, features, tuple(flags))
 
 

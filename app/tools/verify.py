@@ -1,6 +1,7 @@
 """`fraudstream verify`: recompute everything in one thread, and compare it with what the stream stored.
 
 ```text
+labels ───────► forwarded, dead, stored ──────┐
 transactions ─► oracle: fates, card features ─┐
 enriched ─────► oracle: terminal features ────┤                     ┌─ predictions, late-transactions
                                            ledger ◄── compared with ┼─ dead-letters, duplicates
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from app.adapters.cassandra import connect, disconnect
+from app.adapters.labels import scan_labels
 from app.adapters.prediction_reads import scan_predictions
 from app.adapters.raw_rows import read_raw
 from app.domain.features import Catalogue
@@ -28,7 +30,7 @@ from app.tools.verification.findings import Findings
 from app.tools.verification.ledger import Ledger, Page
 from app.tools.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
 from app.tools.verification.predictions import LateReader, PredictionReader
-from app.tools.verification.refused import DeadLetterReader, DuplicateReader
+from app.tools.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.tools.verification.report import Report, clock_ms, conclude
 from app.tools.verification.rows import Row, RowReader
 from app.tools.verification.scores import rescore
@@ -67,6 +69,7 @@ async def verify(
                 settings,
                 log,
                 lambda: scan_predictions(session, settings, Row._fields),
+                lambda: scan_labels(session, settings),
                 timeout_seconds=timeout_seconds,
                 examples=examples,
                 progress=progress,
@@ -80,6 +83,7 @@ async def compare(
     settings: Settings,
     log: Log,
     scan: Callable[[], Iterable[tuple[Any, ...]]],
+    scan_labels: Callable[[], Iterable[tuple[str, int, int]]],
     *,
     timeout_seconds: float,
     examples: int,
@@ -94,6 +98,7 @@ async def compare(
         timeout_seconds: see `verify`.
         examples: see `verify`.
         progress: see `verify`.
+        scan_labels: gives the source of every stored label: topic, partition, offset.
 
     Raises:
         UnavailableError, SchemaError: see `verify`.
@@ -107,11 +112,18 @@ async def compare(
     rows = RowReader(case)
     for count in rows.read(scan()):
         progress("rows in Cassandra", count, sum(map(len, case.ledger.pages)))
+    for source in scan_labels():
+        case.labels.row(*source)
     progress("scores", 0, 1)
     rescored = rescore(case)
     report = conclude(case, rows, reached, run.kept, clock_ms())
+    labels = case.labels.conclude(reached.done["labels"])
+    for name in ("pending", "missing", "differing"):
+        report.counts[name] += labels[name]
     report.details = {
+        "labels": labels,
         "rows": rows.rows,
+        "dead_by_earlier_rules": case.by_earlier_rules,
         "repeated_outputs": case.findings.repeated,
         "strays": case.findings.strays,
         "scores_recomputed": rescored.scores,
@@ -121,6 +133,18 @@ async def compare(
         "seconds": round(time.monotonic() - began, 3),
     }
     return report
+
+
+class LabelReader:
+    """Reads one partition of `labels`."""
+
+    def __init__(self, case: Case, partition: int, begin: int) -> None:
+        self._case = case
+        self._place = partition, begin
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        self._case.labels.take(*self._place, records)
 
 
 class _Run:
@@ -178,7 +202,12 @@ class _Run:
             first_kept_ms = kept["enriched"][number]
             return EnrichedReader(case, number, done["enriched"][number], first_kept_ms)
 
+        begins = await self._log.begins(topics.labels)
+        await self._read(
+            "labels", topics.labels, lambda number: LabelReader(case, number, begins[number])
+        )
         # beyond the ends that are looked at, there may be copies of records that were moved
+        await self._read("earlier refusals", topics.dead_letters, lambda _: EarlierRefusals(case))
         await self._read("recomputing cards", topics.transactions, source)
         await self._read("recomputing terminals", topics.enriched, enriched)
         await self._read(

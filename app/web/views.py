@@ -9,7 +9,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.domain.features import Catalogue
-from app.domain.window_row import LoadRow, WindowRow, head_key
+from app.domain.row_format import head_key
+from app.domain.window_row import LoadRow, WindowRow
 from app.errors import NotFoundError, UnavailableError
 from app.formats import age, in_order
 from app.handlers.rows import row_rules

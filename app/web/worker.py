@@ -54,6 +54,7 @@ class FaustWorker:
             topics.transactions.name: "cards",
             topics.enriched.name: "scoring",
             topics.predictions.name: "sink",
+            topics.labels.name: "labels",
         }
 
     @property

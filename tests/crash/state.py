@@ -5,7 +5,8 @@ from pathlib import Path
 
 import rocksdict
 
-from app.domain.window_row import RowRules, WindowRow, head_key, segment_key
+from app.domain.row_format import head_key, segment_key
+from app.domain.window_row import RowRules, WindowRow
 from app.handlers.rows import PINS_KEY, POSITION_KEY, Pins
 
 TABLES = ("cards", "terminals")

@@ -21,7 +21,7 @@ from tests.stack import environ_of
 
 pytestmark = pytest.mark.integration
 
-TITLES = ["001_keyspace", "002_predictions", "003_transaction_index"]
+TITLES = ["001_keyspace", "002_predictions", "003_transaction_index", "004_labels"]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_new_keyspace_and_once_more(session: Session, settings: Settings) -> N
     lines: list[str] = []
     first = schema.migrate(session, settings, say=lines.append)
     assert (first.applied, first.present) == (TITLES, [])
-    assert lines[:3] == [f"applied {title}" for title in TITLES]
+    assert lines[: len(TITLES)] == [f"applied {title}" for title in TITLES]
     schema.check_schema(session, settings)
     again = schema.migrate(session, settings)
     assert (again.applied, again.present, again.options) == ([], TITLES, None)
@@ -77,13 +77,13 @@ def test_a_lost_lock_stops_the_run(session: Session, settings: Settings) -> None
         *load_migrations(),
         added("CREATE TABLE IF NOT EXISTS ${keyspace}.a (b int PRIMARY KEY)"),
     ]
-    more.append(replace(more[-1], number=5))
+    more.append(replace(more[-1], number=6))
     with pytest.raises(SchemaError, match="the migration lock of .* was lost"):
         schema.migrate(session, settings, migrations=more, say=steal)
 
 
 def added(text: str) -> Migration:
-    return Migration(4, "more", text)
+    return Migration(5, "more", text)
 
 
 def test_what_was_applied_must_not_change(session: Session, settings: Settings) -> None:
@@ -107,15 +107,15 @@ def test_a_statement_that_fails_is_named_and_not_recorded(
     session: Session, settings: Settings
 ) -> None:
     broken = [*load_migrations(), added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a nonsense)")]
-    with pytest.raises(SchemaError, match="migration 004_more failed: "):
+    with pytest.raises(SchemaError, match="migration 005_more failed: "):
         schema.migrate(session, settings, migrations=broken)
     good = [
         *load_migrations(),
         added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a int PRIMARY KEY)"),
     ]
-    assert schema.migrate(session, settings, migrations=good).applied == ["004_more"]
+    assert schema.migrate(session, settings, migrations=good).applied == ["005_more"]
     # an older release still works with it, and says what it does not know
-    assert schema.migrate(session, settings).unknown == [4]
+    assert schema.migrate(session, settings).unknown == [5]
     schema.check_schema(session, settings)
 
 
@@ -167,7 +167,7 @@ def test_the_command(session: Session, settings: Settings) -> None:
             check=True,
         )
 
-    assert "3 migrations, 3 applied now" in run().stdout
+    assert "4 migrations, 4 applied now" in run().stdout
     assert json.loads(run("--json").stdout)["present"] == TITLES
 
 

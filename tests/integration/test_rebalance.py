@@ -95,6 +95,8 @@ def test_a_killed_worker_is_replaced_under_load(settings: Settings, tmp_path: Pa
         feed.join()
         assert feed.error is None
         report = deployment.verify()
-    assert report["read"] == feed.total + EACH * len(QUIET) + report["moved"]
+    # what the killed worker had sent on without acknowledging it is sent on once more: a duplicate
+    repeated = report["read"] - (feed.total + EACH * len(QUIET) + report["moved"])
+    assert 0 <= repeated <= report["moved"]
     assert report["moved"] > 0
     assert report["duplicate"] > 0

@@ -28,6 +28,7 @@ def transactions(first: int, count: int) -> list[Send]:
 
 
 def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"session_timeout": 6_000})
     deployment = Deployment(settings)
     deployment.prepare()
 
@@ -86,12 +87,13 @@ def test_it_says_what_is_missing_and_what_does_not_fit(settings: Settings) -> No
 @pytest.mark.timeout(280)
 def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_path: Path) -> None:
     servers = stack.require_local()
+    settings = settings.model_copy(update={"session_timeout": 6_000})
     deployment = Deployment(settings)
     deployment.prepare()
     with Fleet(environ_of(settings), tmp_path) as fleet:
 
-        def waits() -> bool:
-            said = fleet["a"].reasons() or []
+        def waits(name: str) -> bool:
+            said = fleet[name].reasons() or []
             return any(reason.startswith("predictions wait for Cassandra: ") for reason in said)
 
         def scored() -> int:
@@ -102,16 +104,15 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
         deployment.send(transactions(0, 50))
         deployment.drain()
 
-        # killed: scoring goes on, also in a worker that has to start anew meanwhile
+        # killed: scoring goes on, and partitions move to a worker that starts meanwhile
         servers.stop("cassandra", kill=True)
         try:
             deployment.send(transactions(50, 50))
-            wait_until(waits, "the worker to say that predictions wait")
-            assert fleet.terminate("a") < prompt_seconds()
-            fleet.start("a")
+            wait_until(lambda: waits("a"), "the worker to say that predictions wait")
+            fleet.start("b")
+            wait_until(lambda: waits("b"), "the new worker to have some that wait")
             deployment.send(transactions(100, 50))
             wait_until(lambda: scored() >= 150, "scoring to go on without Cassandra")
-            wait_until(waits, "the worker to say that predictions wait")
         finally:
             servers.start("cassandra")
         deployment.drain()
@@ -124,7 +125,8 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
         try:
             deployment.send(transactions(150, 50))
             wait_until(lambda: scored() >= 200, "scoring to go on while Cassandra is frozen")
-            wait_until(waits, "the worker to say that predictions wait")
+            assert fleet.terminate("a") < prompt_seconds()
+            wait_until(lambda: waits("b"), "the worker to say that predictions wait")
         finally:
             running.process.send_signal(signal.SIGCONT)
         report = deployment.verify()

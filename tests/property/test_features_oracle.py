@@ -10,7 +10,7 @@ CI sets `CI`, and examples are then the same in every run; elsewhere a failure p
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
@@ -19,10 +19,19 @@ from hypothesis import strategies as st
 
 from app.domain.card_stage import LATE, CardStage, Duplicate, Enriched, Moved
 from app.domain.features import Catalogue
+from app.domain.labels import Label
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
 from app.domain.window_row import NEVER, RowRules, WindowRow
-from app.tools.oracle import Became, CardOracle, History, Rules, TerminalOracle, murmur2_partition
+from app.tools.oracle import (
+    Became,
+    CardOracle,
+    History,
+    Rules,
+    TerminalOracle,
+    Waits,
+    murmur2_partition,
+)
 
 pytestmark = pytest.mark.property
 
@@ -30,6 +39,7 @@ Ending = Literal["", "keep", "drop"]
 WINDOWS = (3, 10, 25)
 LATENESS = 8
 HORIZON = WINDOWS[-1] + LATENESS
+DELAY, WAIT, MAX_WAITING = 6, 12, 2
 #: Distances at which something changes, and their neighbours one millisecond away.
 EDGES = sorted({edge + near for edge in (0, *WINDOWS, LATENESS, HORIZON) for near in (-1, 0, 1)})
 START = 1_700_000_000_000
@@ -52,6 +62,7 @@ class Event:
         card, terminal, name: who, where, which; equal names are equal transaction ids.
         t_ms: event time.
         minor: amount.
+        label: None for a transaction; else a label of that one: fraud, and when it was found.
         ends: whether a block ends with it: rows are stored, and kept decoded or read anew (`drop`).
     """
 
@@ -61,6 +72,7 @@ class Event:
     t_ms: int
     minor: int
     ends: Ending = ""
+    label: tuple[bool, int] | None = None
 
 
 @st.composite
@@ -83,6 +95,15 @@ def histories(draw: st.DrawFn) -> list[Event]:
         name = f"#{number}"
         if events and draw(st.integers(0, 9)) == 0:
             name = draw(st.sampled_from(events)).name
+        if events and draw(st.integers(0, 3)) == 0:  # of any of them, or of one that is to come
+            of = draw(st.sampled_from(events))
+            verdict = draw(st.booleans()), START + draw(st.integers(0, 3))
+            later = f"#{number + draw(st.integers(1, 3))}"
+            which = draw(st.sampled_from([of.name, of.name, later]))
+            events.append(
+                replace(of, name=which, label=verdict, ends=draw(st.sampled_from(ENDINGS)))
+            )
+            continue
         events.append(
             Event(
                 card=draw(st.sampled_from("AAAB")),
@@ -127,7 +148,7 @@ def stages(
 ) -> tuple[Catalogue, Rules, RowRules]:
     return (
         Catalogue(windows, 2, "Europe/Paris"),
-        Rules(windows, lateness, cap, 2, "Europe/Paris"),
+        Rules(windows, lateness, cap, 2, "Europe/Paris", DELAY, WAIT, MAX_WAITING),
         RowRules(windows[-1] + lateness, cap, segment_entries=segment),
     )
 
@@ -137,6 +158,7 @@ def same_state(row: WindowRow, history: History) -> None:
     ids = [hash_id(name) if name else None for name in history.ids]
     entries = list(row.entries())
     assert [e[0] for e in entries] == history.times
+    assert list(row.labels()) == history.labels
     assert [e[1] for e in entries] == history.minors
     assert [int(e[2]) for e in entries] == history.weights
     assert [e[3] if i else None for e, i in zip(entries, ids, strict=True)] == ids
@@ -150,10 +172,23 @@ def play(events: Sequence[Event], cap: int, segment: int, **span: tuple[int, ...
     windows, lateness = span.get("windows", WINDOWS), span.get("lateness", (LATENESS,))[0]
     catalogue, rules, row_rules = stages(windows, lateness, cap, segment)
     card_stage = CardStage(catalogue, lateness, lambda key: 0)
-    terminal_stage = TerminalStage(catalogue)
+    terminal_stage = TerminalStage(catalogue, WAIT, MAX_WAITING)
     cards, terminals = CardOracle(rules), TerminalOracle(rules)
-    card_rows, terminal_rows = Rows(row_rules), Rows(row_rules)
-    for event in events:
+    card_rows = Rows(row_rules)
+    horizon = row_rules.horizon_ms + DELAY
+    terminal_rows = Rows(replace(row_rules, horizon_ms=horizon, max_waiting=MAX_WAITING))
+    given_up = set()
+    for number, event in enumerate(events):
+        if event.label is not None:
+            if event.terminal is not None:
+                row = terminal_rows.of(event.terminal)
+                waits = Waits(event.name, event.t_ms, *event.label, number, ("labels", 0, number))
+                label = Label(event.t_ms, hash_id(event.name), *event.label, number, b"%d" % number)
+                terminals.label(event.terminal, waits)
+                terminal_stage.label(row, label)
+                given_up |= {int(one.source) for one in terminal_stage.given_up(row, number)}
+            terminal_rows.end_block(event.ends)
+            continue
         transaction = Transaction(
             event.name, event.card, event.terminal, event.minor, event.t_ms, b"{}"
         )
@@ -166,16 +201,19 @@ def play(events: Sequence[Event], cap: int, segment: int, **span: tuple[int, ...
         assert outcome.flags == list(verdict.flags)
         assert (LATE in outcome.flags) == (verdict.became is Became.LATE)
         row = None if event.terminal is None else terminal_rows.of(event.terminal)
+        if row is not None:
+            given_up |= {int(one.source) for one in terminal_stage.given_up(row, number)}
         counts, flags = terminal_stage.apply(
             row, event.t_ms, event.minor, outcome.flags, transaction.id8
         )
         weight = 0 if verdict.became is Became.LATE else 1
-        at_terminal = terminals.apply(event.terminal, event.t_ms, weight)
+        at_terminal = terminals.apply(event.terminal, event.t_ms, weight, event.name, number)
         assert flags == list(at_terminal.flags)
         expected = verdict.features | at_terminal.features
         assert [*outcome.features, *counts] == [expected[name] for name in catalogue.names]
         card_rows.end_block(event.ends)
         terminal_rows.end_block(event.ends)
+    assert given_up == {offset for _, _, offset in terminals.given_up}
     for name, history in cards.cards.items():
         same_state(card_rows.of(name), history)
     for name, history in terminals.terminals.items():
@@ -204,6 +242,8 @@ def test_rows_do_not_depend_on_where_blocks_end(
     def run(always: Ending | None) -> dict[bytes, bytes]:
         rows = Rows(row_rules)
         for offset, event in enumerate(events):
+            if event.label is not None:
+                continue
             row = rows.of(event.card)
             row.last_offset = offset
             stage.apply(

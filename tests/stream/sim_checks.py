@@ -11,7 +11,8 @@ from app.domain.window_row import WindowRow
 from app.handlers.cards import CardsHandler
 from app.handlers.rows import PINS_KEY, POSITION_KEY, Position
 from app.handlers.scoring import ScoringHandler
-from app.records import decode_enriched, encode_item
+from app.label_records import LabelBatch, decode_message
+from app.records import encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import STATE_SETTINGS, World, topics
 
@@ -114,7 +115,9 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
         source = (fields["source_partition"], fields["source_offset"])
         return [(source, (partition, key, orjson.dumps(fields)))]
     if topic == topics.enriched.name:
-        batch = decode_enriched(value)
+        batch = decode_message(value)
+        if isinstance(batch, LabelBatch):
+            return []  # of the schedule, not of the first stage
         return [
             ((batch.partition, item.offset), (partition, encode_item(item))) for item in batch.items
         ]
@@ -124,6 +127,8 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
     if topic == topics.dead_letters.name:
         parts = dict(headers)
         source = (int(parts["partition"]), int(parts["offset"]))
+        if parts["topic"].decode() != topics.transactions.name:
+            source = (parts["topic"].decode(), *source)
         return [(source, (partition, key, value, tuple(headers)))]
     origin = dict(headers).get("origin")  # a moved record, sent on to another source partition
     if origin is None:
@@ -166,7 +171,7 @@ class Problems:
         """Outputs are those of a single pass: none missing, none more, none different."""
         for topic in sorted({*self.real, *expected.outputs}):
             want, have = expected.outputs[topic], self.real[topic]
-            for name in sorted({*want, *have}):
+            for name in sorted({*want, *have}, key=str):
                 if want.get(name) != have.get(name):
                     self.found.append(
                         f"{topic}: of {name}: {difference(have.get(name), want.get(name))}"
@@ -224,10 +229,11 @@ def content(world: World, key: bytes, state: State) -> Any:
     """What a row says, segments included."""
     try:
         row = WindowRow.read(key, world.plan.rules, state.get)
+        labels = list(row.labels()), row.waiting
         refs = [
-            (ref.number, ref.skip, ref.count, ref.zeros, ref.first, ref.last, ref.total)
-            for ref in row.refs
+            (r.number, r.skip, r.count, r.zeros, r.first, r.last, r.total, r.frauds)
+            for r in row.refs
         ]
-        return row.last_offset, row.newest_ms, row.floor_ms, refs, list(row.entries())
+        return row.last_offset, row.newest_ms, row.floor_ms, refs, list(row.entries()), labels
     except Exception as error:
         return repr(error)

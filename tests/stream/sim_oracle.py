@@ -5,15 +5,32 @@ from typing import Any
 import orjson
 
 from app.domain.transaction import DeadRecordError, Transaction
-from app.records import decode_enriched, parse_transaction
-from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle
+from app.label_records import LabelBatch, decode_message
+from app.records import parse_transaction
+from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle, Waits
 from tests.stream.sim_kafka import Record
-from tests.stream.sim_world import LATENESS, WINDOWS, World, record_rules, topics
+from tests.stream.sim_world import (
+    LABEL_DELAY,
+    LABEL_WAIT,
+    LATENESS,
+    MAX_WAITING,
+    WINDOWS,
+    World,
+    record_rules,
+    topics,
+)
 
 
 def compare(world: World) -> list[str]:
     """Every feature and flag that differs from the oracle's."""
-    rules = Rules(WINDOWS, LATENESS, world.plan.rules.max_entries)
+    rules = Rules(
+        WINDOWS,
+        LATENESS,
+        world.plan.rules.max_entries,
+        label_delay_ms=LABEL_DELAY,
+        label_wait_ms=LABEL_WAIT,
+        max_waiting=MAX_WAITING,
+    )
     cards = CardOracle(rules)
     terminals = TerminalOracle(rules)
     wanted: dict[tuple[int, int], tuple[dict[str, float], list[str]]] = {}
@@ -32,16 +49,53 @@ def compare(world: World) -> list[str]:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
     for partition, records in world.broker.topic(topics.enriched.name).items():
         for record in records:
-            batch = decode_enriched(record.value or b"")
+            batch = decode_message(record.value or b"")
+            if isinstance(batch, LabelBatch):
+                label(terminals, partition, batch)
+                continue
             for item in batch.items:
                 if terminals.is_replay(partition, (batch.topic, batch.partition, item.offset)):
                     continue
                 features, flags = wanted[batch.partition, item.offset]
                 weight = 0 if "late" in flags else 1
-                verdict = terminals.apply(item.terminal_id, item.event_time_ms, weight)
+                verdict = terminals.apply(
+                    item.terminal_id,
+                    item.event_time_ms,
+                    weight,
+                    item.transaction_id,
+                    item.received_at,
+                )
                 features.update(verdict.features)
                 flags.extend(verdict.flags)
-    return list(differences(world, wanted))
+    return [*differences(world, wanted), *given_up(world, terminals)]
+
+
+def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
+    """Labels of one message, but for those that were seen before."""
+    for item in batch.items:
+        source = (batch.topic, batch.partition, item.offset)
+        if not terminals.is_replay(partition, source):
+            waits = Waits(
+                item.transaction_id,
+                item.event_time_ms,
+                item.is_fraud,
+                item.labelled_at_ms,
+                item.received_at,
+                source,
+            )
+            terminals.label(item.terminal_id, waits)
+
+
+def given_up(world: World, terminals: TerminalOracle) -> Any:
+    """Dead letters of labels that are missing or too many."""
+    found = set()
+    for records in world.broker.topic(topics.dead_letters.name).values():
+        for record in records:
+            parts = {name: raw.decode() for name, raw in record.headers}
+            if parts["topic"] == topics.labels.name:
+                found.add((parts["topic"], int(parts["partition"]), int(parts["offset"])))
+    for source in found ^ terminals.given_up:
+        yield f"oracle: label {source} must be given up: {source in terminals.given_up}"
 
 
 def parsed(record: Record) -> Transaction | None:

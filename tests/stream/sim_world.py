@@ -22,6 +22,7 @@ from app.domain.window_row import RowRules
 from app.errors import StateError
 from app.handlers import cards as cards_module
 from app.handlers import scoring as scoring_module
+from app.label_records import LabelItem, labels_message
 from app.records import RecordRules
 from app.settings import load_settings
 from app.topics import Topics
@@ -44,6 +45,7 @@ SECOND = 1_000
 WINDOWS = (5 * SECOND, 20 * SECOND, 60 * SECOND)
 LATENESS = 10 * SECOND
 FUTURE_SKEW = 5 * SECOND
+LABEL_DELAY, LABEL_WAIT, MAX_WAITING = 15 * SECOND, 20 * SECOND, 2
 STATE_SETTINGS = "windows=5s,20s,60s allowed_lateness=10s"
 #: A schedule that is not over by then is stuck.
 MAX_STEPS = 120_000
@@ -97,6 +99,13 @@ class Plan:
     holes: bool
     in_order: bool
     rates: dict[str, float]
+    labels: float
+
+    @property
+    def terminal_rules(self) -> RowRules:
+        """Terminals look further back, and know labels."""
+        horizon = self.rules.horizon_ms + LABEL_DELAY
+        return replace(self.rules, horizon_ms=horizon, max_waiting=MAX_WAITING, label_bytes=50)
 
     @classmethod
     def drawn(cls, rng: Random) -> "Plan":
@@ -119,11 +128,11 @@ class Plan:
         block_records = rng.choice((1, 3, 8, 20))
         # small, so that a block's rows need several batches, but enough for all rows of one key
         max_entries = rng.choice((3, 6, 12, 1000))
-        row_batch_bytes = {1: 2000, 3: 2000, 8: 2500, 20: 4000}[block_records]
+        row_batch_bytes = {1: 3000, 3: 3000, 8: 3500, 20: 5000}[block_records]
         if segment_entries <= 2:
             row_batch_bytes *= 3
         if 2 * segment_entries > max_entries:  # no segments: a head is all there is of a key
-            row_batch_bytes = 600
+            row_batch_bytes = 1000
         return cls(
             partitions=rng.choice((1, 2, 2, 3)),
             workers=rng.choice((1, 2, 2, 3)),
@@ -145,6 +154,7 @@ class Plan:
             holes=rng.random() < 0.1,
             in_order=rng.random() < 0.2,
             rates=chaos,
+            labels=rng.choice((0, 0.3, 1)),
         )
 
 
@@ -182,6 +192,7 @@ class World:
             ),
         )  # fmt: skip
         self.to_produce = workload(self.rng, plan, self.partition_of)
+        self._labels = LabelSource(seed, self)
         self.disks: dict[str, dict[Any, Any]] = {f"w{i}": {} for i in range(plan.workers)}
         self.workers: dict[str, Worker] = {}
         self.members: list[Worker] = []
@@ -217,8 +228,8 @@ class World:
     def scoring_handler(self, kind: Any, seconds: Any) -> Any:
         """The second stage, as agents/scoring.py puts it together."""
         return kind(
-            TerminalStage(catalogue),
-            self.plan.rules,
+            TerminalStage(catalogue, LABEL_WAIT, MAX_WAITING),
+            self.plan.terminal_rules,
             topics,
             model=models.__getitem__,
             clock_ms=lambda: int(seconds() * 1000),
@@ -295,6 +306,7 @@ class World:
         if hole:
             log.skip(hole)
         log.append(self.broker.now_ms, key, value)
+        self._labels.send()
         return True
 
     def _some_worker(self) -> Worker | None:
@@ -546,3 +558,58 @@ DEAD: tuple[dict[str, Any], ...] = (
     {"transaction_id": None},
     {"card_id": 7},
 )
+
+
+class LabelSource:
+    """Stands for agents/labels: forwards labels in source order, at least once, to where their transactions go."""
+
+    def __init__(self, seed: int, world: World) -> None:
+        self._rng = Random(f"labels {seed}")
+        self._world = world
+        self._records = [r for r in map(_readable, world.to_produce) if r is not None]
+        self._logs: list[list[LabelItem]] = [[] for _ in range(world.plan.partitions)]
+
+    def send(self) -> None:
+        """A label of any transaction, past or to come, right or wrong about it; now and then a replay."""
+        rng, world = self._rng, self._world
+        if not self._records or rng.random() >= world.plan.labels:
+            return
+        record = rng.choice(self._records)
+        source = crc32(record["transaction_id"].encode()) % world.plan.partitions
+        log = self._logs[source]
+        terminal = record.get("terminal_id")
+        if rng.random() < 0.1:
+            terminal = rng.choice((None, "t0"))
+        log.append(
+            LabelItem(
+                len(log),
+                world.broker.now_ms,
+                record["transaction_id"],
+                record["card_id"],
+                terminal,
+                record["event_time"],
+                rng.random() < 0.5,
+                T0 + rng.randrange(4) * SECOND,
+                b"{}",
+            )
+        )
+        start = rng.randrange(len(log)) if rng.random() < 0.2 else len(log) - 1
+        by_target: dict[int, list[LabelItem]] = {}
+        for item in log[start:]:
+            target = world.partition_of((item.terminal_id or item.card_id).encode())
+            by_target.setdefault(target, []).append(item)
+        for target, items in by_target.items():
+            value = labels_message(topics.labels.name, source, items)
+            world.broker.log(topics.enriched.name, target).append(world.broker.now_ms, None, value)
+            world.seen["labels"] += len(items)
+
+
+def _readable(produced: tuple[int, int, bytes, bytes, int]) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = orjson.loads(produced[3])
+    except orjson.JSONDecodeError:
+        return None
+    right = {"transaction_id": str, "card_id": str, "event_time": int}
+    if all(isinstance(record.get(name), kind) for name, kind in right.items()):
+        return record
+    return None

@@ -121,8 +121,15 @@ BREAKS = (
     Break(
         "replay counted as new in the second stage",
         "app.handlers.scoring",
-        (("if item.offset <= seen:", "if False:"),),
+        (("if item.offset <= seen:  # the first", "if False:  # the first"),),
         SCORING,
+    ),
+    Break(
+        "replayed label counted as new",
+        "app.handlers.scoring",
+        (("if item.offset <= seen:\n", "if False:\n"),),
+        SCORING,
+        {"labels": 1},
     ),
     Break(
         "late record does not advance last_offset",

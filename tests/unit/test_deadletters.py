@@ -75,4 +75,22 @@ def test_no_kafka_is_one_line(
     monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "127.0.0.1:1")
     assert run(["deadletters"]) == 3
     assert capsys.readouterr().err.startswith("fraudstream: no Kafka at 127.0.0.1:1: run ")
+    assert run(["deadletters", "redrive", "--all"]) == 3
     assert run(["deadletters", "show", "nonsense"]) == 2
+    capsys.readouterr()
+    for arguments in ([], ["--all", "--reason", "x"], ["transactions/0/1", "--all"]):
+        assert run(["deadletters", "redrive", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("fraudstream: say which: ")
+
+
+def test_a_letter_of_a_record_that_was_sent_back_names_the_first_one() -> None:
+    source = SimpleNamespace(
+        offset=90, timestamp=0, key=b"c1", value=b"{", headers=[("x", b"1"), ("redriven", b"t/0/1")]
+    )
+    key, value, headers = dead_letter("t", 0, source, DeadRecordError("invalid_json", "not JSON"))
+    record = SimpleNamespace(
+        key=key, value=value, headers=headers, timestamp=1, partition=0, offset=7
+    )
+    letter = DeadLetter.of(record)
+    assert (letter.source, letter.redriven) == ("t/0/90", "t/0/1")
+    assert "x" not in dict(headers)

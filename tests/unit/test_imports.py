@@ -21,6 +21,7 @@ HEIGHT = {
     "app.settings": 1,
     "app.domain": 1,
     "app.records": 2,
+    "app.label_records": 3,
     "app.topics": 2,
     "cql": 2,
     "app.blocks": 3,
@@ -138,9 +139,9 @@ def test_registered_agents_are_the_expected_ones() -> None:
     agents, tables, pipelines = json.loads(
         run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
-    assert agents == ["cards", "scoring", "sink"]
+    assert agents == ["cards", "labels", "scoring", "sink"]
     assert tables == ["cards", "terminals"]
-    assert pipelines == ["fraudstream-enriched", "predictions", "transactions"]
+    assert pipelines == ["fraudstream-enriched", "labels", "predictions", "transactions"]
 
 
 def run(code: str, **environment: str) -> str:

@@ -27,6 +27,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "001_keyspace",
         "002_predictions",
         "003_transaction_index",
+        "004_labels",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -43,6 +44,7 @@ RELEASED = {
     "001_keyspace": "8df55df951949017",
     "002_predictions": "ae983ae786d0f41a",
     "003_transaction_index": "6f1663ad6d52383d",
+    "004_labels": "4cec596c9d925426",
 }
 
 
@@ -128,7 +130,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 6
+    assert len(list(dry_run(made()))) == 7
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from app.domain.window_row import RowRules, head_key
+from app.domain.row_format import RowRules, head_key
 from app.errors import StateError
 from app.handlers.rows import (
     PINS_KEY,

@@ -113,6 +113,39 @@ class TestRight:
         assert report.counts["moved"] == 0
         assert report.counts["dead"] > 3
 
+    def test_what_was_refused_under_earlier_rules_stays_refused(self) -> None:
+        """A mended setting: the letter stands, and the record that was sent back is scored."""
+        world = busy()
+        before = world.verify().counts
+        early = next(
+            r for r in world.log(world.topics.transactions) if b"future" in (r.value or b"")
+        )
+        world.restart(max_future_skew=3 * DAY)
+        world.send(early.value, early.key, headers=[("redriven", b"transactions/0/1")])
+        world.send(early.value, early.key, headers=[("redriven", b"transactions/0/1")])
+        world.run()
+        report = world.verify()
+        assert report.passed, report.as_json()
+        assert report.details["dead_by_earlier_rules"] == 1
+        for place, more in (("dead", 0), ("scored", 1), ("duplicate", 1), ("read", 2)):
+            assert report.counts[place] == before[place] + more
+
+    def test_a_reason_that_no_rule_decides_is_no_excuse(self) -> None:
+        world = busy()
+        letters = world.log(world.topics.dead_letters)
+        number = next(
+            n for n, r in enumerate(letters) if dict(r.headers)["reason"] == b"in_the_future"
+        )
+        good = next(r for r in world.log(world.topics.transactions) if b"tx-5" in (r.value or b""))
+        partition = world.home(good.key or b"")
+        world.change(
+            world.topics.dead_letters,
+            number,
+            key=b"transactions/%d/%d" % (partition, good.offset),
+            headers=(("reason", b"negative_amount"),),
+        )
+        assert not world.verify().passed
+
     def test_fields_of_every_kind_are_passed_on(self) -> None:
         world = VerifyWorld()
         for number, fields in enumerate([

@@ -12,15 +12,8 @@ import struct
 import pytest
 
 from app.domain.entries import Entries
-from app.domain.window_row import (
-    NEVER,
-    RowRules,
-    WindowRow,
-    head_key,
-    max_group_bytes,
-    max_head_bytes,
-    segment_key,
-)
+from app.domain.row_format import head_key, max_group_bytes, max_head_bytes, segment_key
+from app.domain.window_row import NEVER, RowRules, WindowRow
 from app.errors import RowFormatError
 
 HORIZON = 100

@@ -6,6 +6,7 @@
 | ledger   | what is expected and what was seen of each source record, in compact columns      |
 | sources  | transactions and `enriched` through the oracle: what is expected                  |
 | outputs  | predictions, copies of late ones, dead letters, duplicates: what was seen         |
+| labels   | labels: forwarded, dead, given up by their terminals, stored                       |
 | rows     | Cassandra: what was stored                                                        |
 | scores   | scores and reasons once more, by the model that each record names                 |
 | findings | differences, the first of them with both values                                   |

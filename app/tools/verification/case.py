@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from app.handlers.rows import MAX_WAITING_LABELS
 from app.records import RecordRules
 from app.settings import Settings
 from app.tools.oracle import Rules, murmur2_partition
 from app.tools.verification.findings import Findings
+from app.tools.verification.labels import LabelLedger
 from app.tools.verification.ledger import Ledger
 from app.topics import Topics
 
@@ -24,6 +26,9 @@ class Case:
         topics: where to look.
         rules: what decides a feature.
         record_rules: what decides whether an input is valid.
+        labels: what is expected and seen of labels.
+        refused: reason by partition and offset of what was refused for a reason that rules decide.
+        by_earlier_rules: how many of them the present rules would take.
     """
 
     settings: Settings
@@ -32,6 +37,9 @@ class Case:
     topics: Topics = field(init=False)
     rules: Rules = field(init=False)
     record_rules: RecordRules = field(init=False)
+    labels: LabelLedger = field(init=False)
+    refused: dict[tuple[int, int], str] = field(default_factory=dict)
+    by_earlier_rules: int = 0
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -42,13 +50,12 @@ class Case:
             settings.max_entries_per_key,
             settings.minor_unit_digits,
             settings.timezone,
+            settings.label_delay,
+            settings.label_wait,
+            MAX_WAITING_LABELS,
         )
-        self.record_rules = RecordRules(
-            settings.currency,
-            settings.minor_unit_digits,
-            settings.max_future_skew,
-            settings.max_message_bytes,
-        )
+        self.record_rules = RecordRules.of(settings)
+        self.labels = LabelLedger(self.topics.labels.name, settings.max_future_skew)
         self._homes: dict[str, int] = {}
 
     def home(self, key: str) -> int:
@@ -70,4 +77,4 @@ class Case:
         """
         if first_kept_ms < 0:
             return _ALWAYS
-        return first_kept_ms + self.settings.max_future_skew + self.rules.horizon_ms
+        return first_kept_ms + self.settings.max_future_skew + self.rules.terminal_horizon_ms

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.records import EnrichedItem, decode_enriched
-from app.tools.oracle import TerminalOracle
+from app.label_records import LabelBatch, decode_message
+from app.records import EnrichedItem
+from app.tools.oracle import TerminalOracle, Waits
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Fault, Page, Seen
 
@@ -42,10 +43,13 @@ class EnrichedReader:
         for record in records:
             waiting = Seen.WAITING if record.offset >= self._done else 0
             try:
-                batch = decode_enriched(record.value)
+                batch = decode_message(record.value)
             except (msgspec.DecodeError, TypeError):
                 position = f"{self._where}/{self._partition}/{record.offset}"
                 self._case.findings.stray(self._where, "record", position)
+                continue
+            if isinstance(batch, LabelBatch):
+                self._label(batch)
                 continue
             for item in batch.items:
                 source = (batch.topic, batch.partition, item.offset)
@@ -57,17 +61,34 @@ class EnrichedReader:
                 if self._oracle.is_replay(self._partition, source):
                     continue
                 verdict = self._oracle.apply(
-                    item.terminal_id, item.event_time_ms, 0 if "late" in item.flags else 1
+                    item.terminal_id,
+                    item.event_time_ms,
+                    0 if "late" in item.flags else 1,
+                    item.transaction_id,
+                    item.received_at,
                 )
                 if found is not None:
                     known = item.event_time_ms >= self._known_from
                     mask = self._ledger.mask(verdict.flags)
                     counts = list(verdict.features.values())
                     fresh[batch.partition].append((found[1], waiting, known, mask, counts))
+        self._case.labels.given_up |= self._oracle.given_up
         for partition, compared in items.items():
             self._compare(self._ledger.pages[partition], compared)
         for partition, noted in fresh.items():
             self._note(self._ledger.pages[partition], noted)
+
+    def _label(self, batch: LabelBatch) -> None:
+        for item in batch.items:
+            source = (batch.topic, batch.partition, item.offset)
+            self._case.labels.item(batch.topic, batch.partition, item)
+            if self._oracle.is_replay(self._partition, source):
+                continue
+            label = Waits(
+                item.transaction_id, item.event_time_ms, item.is_fraud, item.labelled_at_ms,
+                item.received_at, source,
+            )  # fmt: skip
+            self._oracle.label(item.terminal_id, label)
 
     def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
         """Keep the terminals' features and flags of items that are no replays."""

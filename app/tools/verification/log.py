@@ -147,6 +147,7 @@ async def wait_for_workers(log: Log, timeout_seconds: float, progress: Progress)
     reached = Reached({}, {})
     roles = {
         "transactions": topics.transactions,
+        "labels": topics.labels,
         "moved records": topics.transactions,  # again: they were sent on to where they belong in it
         "enriched": topics.enriched,
         "predictions": topics.predictions,

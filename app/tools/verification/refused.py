@@ -2,11 +2,31 @@
 
 from typing import Any
 
+from app.domain.reasons import BY_RULES
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
 from app.tools.verification.predictions import SOURCE_FIELDS, fields_of, source_in
 
 _FIELDS = SOURCE_FIELDS | {"card_id", "event_time_ms", "transaction_id"}
+
+
+class EarlierRefusals:
+    """Reads one partition of `dead-letters` before all else: what other rules than the present ones refused.
+
+    A setting or a release may have changed since. What was refused then stays refused: if it was sent back, it
+    stands in the log once more.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        for record in records:
+            reason = dict(record.headers).get("reason", b"").decode(errors="replace")
+            position = _position(record.key)
+            if reason in BY_RULES and position and position[0] == self._case.ledger.topic:
+                self._case.refused[position[1], position[2]] = reason
 
 
 class DeadLetterReader:
@@ -20,6 +40,10 @@ class DeadLetterReader:
         """Records in offset order."""
         for record in records:
             position = _position(record.key)
+            if position and self._case.labels.owns(position):
+                reason = dict(record.headers).get("reason", b"").decode(errors="replace")
+                self._case.labels.letter(position, reason, record.value)
+                continue
             found = position and self._case.ledger.find(*position)
             if found:
                 self._check(*found, record)

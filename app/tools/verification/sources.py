@@ -71,10 +71,17 @@ class SourceReader:
             card = -1 if dead.card_id is None else self._card(dead.card_id)
             return self._dead(record, dead.reason, card), []
         card = self._card(transaction.card_id)
-        if case.home(transaction.card_id) == self._page.number:
-            return self._apply(transaction, card)
-        if case.settings.moved == "dead" or _headers_bytes(record) > _MOST_HEADER_BYTES:
+        at_home = case.home(transaction.card_id) == self._page.number
+        if not at_home and (
+            case.settings.moved == "dead" or _headers_bytes(record) > _MOST_HEADER_BYTES
+        ):
             return self._dead(record, "moved", card), []
+        reason = case.refused.get((self._page.number, record.offset)) if case.refused else None
+        if reason is not None and not (at_home and reason == "moved"):
+            case.by_earlier_rules += 1
+            return self._dead(record, reason, card), []
+        if at_home:
+            return self._apply(transaction, card)
         return (Fate.MOVED, card, 0, 0, hash((record.key, record.value)), 0, 0), []
 
     def _dead(self, record: Any, reason: str, card: int) -> _Cells:

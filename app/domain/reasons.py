@@ -1,0 +1,66 @@
+"""Why a record is refused: every reason code, once, with what it means.
+
+The codes stand in the `reason` header of dead letters and in people's alerts: one is never renamed or reused.
+"""
+
+#: Code -> what is wrong with the record. Printed in docs/dead-letters.md, which a test compares.
+REASONS = {
+    "empty_value": "the record has no value, or one of no bytes",
+    "too_large": "the value is larger than `FRAUDSTREAM_MAX_MESSAGE_BYTES`, or would be with its fields renamed",
+    "invalid_utf8": "the value is not UTF-8",
+    "invalid_json": "the value is not JSON: cut off, `NaN`, a byte-order mark, two objects, a number out of range",
+    "not_an_object": "the value is JSON, but a number, a string, an array or null",
+    "too_deep": "objects and arrays are nested more than 100 deep",
+    "repeated_key": "a key stands twice in one object: which value was meant cannot be told",
+    "missing_key": "the Kafka key is empty",
+    "key_mismatch": "the Kafka key is not the `card_id` as UTF-8",
+    "moved": "it is in another partition than its key's and was not to be sent on, or has headers over 16 KiB",
+    "unknown_schema_version": "`schema_version` is none that this release reads",
+    "missing_card_id": "`card_id` is missing or null",
+    "invalid_card_id": "`card_id` is no string of 1 to 256 bytes without null characters",
+    "missing_transaction_id": "`transaction_id` is missing or null",
+    "invalid_transaction_id": "`transaction_id` is no string of 1 to 256 bytes without null characters",
+    "invalid_terminal_id": "`terminal_id` is there and no string of 1 to 256 bytes without null characters",
+    "missing_amount": "`amount` is missing or null",
+    "invalid_amount": "`amount` is neither a number nor a plain decimal string",
+    "amount_precision": "`amount` has more decimals than the currency: it is never rounded",
+    "negative_amount": "`amount` is below zero",
+    "amount_too_large": "`amount` is over 100,000,000,000 minor units",
+    "unknown_currency": "`currency` is no ISO 4217 code",
+    "foreign_currency": "`currency` is not the deployment's, and `converted_amount` is missing",
+    "missing_event_time": "`event_time` is missing or null",
+    "invalid_event_time": "`event_time` is neither ISO 8601 nor a whole number",
+    "no_time_zone": "`event_time` is ISO 8601 without a zone",
+    "epoch_in_seconds": "`event_time` is a number so small that seconds must have been meant, not milliseconds",
+    "event_time_too_old": "`event_time` is before 1973",
+    "in_the_future": "`event_time` is later than the broker's timestamp by more than `FRAUDSTREAM_MAX_FUTURE_SKEW`",
+}
+
+#: Codes that settings or the release decide: what was refused under them may be valid now.
+BY_RULES = frozenset(
+    {
+        "too_large",
+        "moved",
+        "unknown_schema_version",
+        "amount_precision",
+        "unknown_currency",
+        "foreign_currency",
+        "missing_card_id",
+        "missing_transaction_id",
+        "missing_amount",
+        "missing_event_time",
+        "in_the_future",
+    }
+)
+
+#: The same of labels, where they have codes of their own.
+LABEL_REASONS = {
+    "missing_is_fraud": "`is_fraud` is missing or null",
+    "invalid_is_fraud": "`is_fraud` is not true, false, 1 or 0",
+    "missing_labelled_at": "`labelled_at` is missing or null",
+    "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a whole number",
+    "labelled_at_too_old": "`labelled_at` is before 1973",
+    "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
+    "at its terminal",
+    "ambiguous_transaction": "several cards use this `transaction_id`: the label must say `card_id`",
+}

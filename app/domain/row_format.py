@@ -1,0 +1,142 @@
+"""How the rows of a card or terminal are stored: formats, keys, sizes. See window_row.py for what they mean."""
+
+import struct
+from dataclasses import dataclass
+
+from app.domain.entries import ID_BYTES, Entries
+from app.domain.labels import largest_label
+from app.errors import RowFormatError
+
+#: Row formats: without labels, and with them.
+ROW_VERSION, LABELLED_VERSION = 1, 2
+#: Before every event time: newest and floor of a key that has seen nothing.
+NEVER = -(1 << 62)
+SEGMENT_ENTRIES = 256
+
+# last_offset | version, settings hash, newest, floor, base, zeros, tail entries, segments, next
+HEAD = struct.Struct(">qBIqqqIIII")
+REF = struct.Struct(">IIIIqqq")
+# behind the head of format 2: whether the tail has labels, bytes of waiting labels; behind each of its refs: frauds
+LABELS = struct.Struct(">?I")
+FRAUDS = struct.Struct(">I")
+# last_offset | version, settings hash, zeros, entries, base
+SEGMENT = struct.Struct(">qBIIIq")
+
+
+def head_key(key: bytes) -> bytes:
+    """Row key of a card's or terminal's head."""
+    return b"h" + key
+
+
+def segment_key(key: bytes, segment: int) -> bytes:
+    """Row key of one segment; the fixed-width number comes last, so no two keys can meet."""
+    return b"s" + key + segment.to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """What decides how long entries are kept.
+
+    Attributes:
+        horizon_ms: entries this far behind the key's newest event time, or further, leave.
+        max_entries: entries kept at most; beyond it the oldest leaves.
+        settings_hash: 32-bit hash of the settings that shaped the row, stored in it.
+        segment_entries: entries of a sealed segment.
+        max_waiting: labels that may wait for their transaction; 0 for rows that know no labels.
+        label_bytes: longest source of a waiting label.
+    """
+
+    horizon_ms: int
+    max_entries: int
+    settings_hash: int = 0
+    segment_entries: int = SEGMENT_ENTRIES
+    max_waiting: int = 0
+    label_bytes: int = 0
+
+    @property
+    def entry_bytes(self) -> int:
+        """What an entry takes, bytes."""
+        return (4 if self.max_waiting else 3) * ID_BYTES
+
+
+class SegmentRef:
+    """What a head knows of a segment: enough when a window holds all of it or none.
+
+    Attributes:
+        number: the segment's number, never used twice by a key.
+        skip: entries at its front that have left; the segment itself is not rewritten for that.
+        count: entries still kept; zeros: how many of them do not count.
+        first, last: stored times of the first and last kept entry.
+        total: minor units of the counted ones; frauds: how many of them are known to be fraud.
+    """
+
+    __slots__ = ("count", "first", "frauds", "last", "number", "skip", "total", "zeros")
+
+    def __init__(
+        self, number: int, skip: int, count: int, zeros: int, first: int, last: int, total: int
+    ) -> None:
+        self.number, self.skip, self.count, self.zeros = number, skip, count, zeros
+        self.first, self.last, self.total = first, last, total
+        self.frauds = 0
+
+    def refresh(self, entries: Entries) -> None:
+        """Bring the bounds and sums up to date with the entries."""
+        skip, times = self.skip, entries.times
+        self.count = len(times) - skip
+        self.zeros = entries.uncounted(skip, len(times)) if entries.zeros else 0
+        self.first, self.last = times[skip], times[-1]
+        self.total = entries.totals[-1] - (entries.totals[skip - 1] if skip else entries.base)
+        self.frauds = entries.known_frauds(skip, len(times)) if entries.frauds else 0
+
+
+def decode_segment(raw: bytes, key: bytes) -> Entries:
+    """The entries of a segment row.
+
+    Raises:
+        RowFormatError: it is of a format that this release does not know.
+    """
+    _offset, version, _hash, zeros, count, base = SEGMENT.unpack_from(raw)
+    if version not in (ROW_VERSION, LABELLED_VERSION):
+        msg = (
+            f"a segment of {key!r} has format {version}, this release reads {ROW_VERSION} and "
+            f"{LABELLED_VERSION}"
+        )
+        raise RowFormatError(msg)
+    labelled = version == LABELLED_VERSION
+    entries = Entries.from_columns(raw, SEGMENT.size, count, labelled=labelled)
+    entries.base, entries.zeros = base, zeros
+    return entries
+
+
+def max_head_bytes(rules: RowRules) -> int:
+    """Largest head row that the rules allow, bytes."""
+    tail = min(2 * rules.segment_entries, rules.max_entries + 1)
+    labels = LABELS.size + rules.max_waiting * largest_label(rules.label_bytes)
+    refs = _max_segments(rules) * (REF.size + FRAUDS.size)
+    return HEAD.size + labels + refs + tail * rules.entry_bytes
+
+
+def max_group_bytes(
+    rules: RowRules, *, key_bytes: int, block_entries: int, record_bytes: int
+) -> int:
+    """Most that one block can change of one key, bytes: it must fit into one record batch.
+
+    Args:
+        rules: how long entries are kept.
+        key_bytes: longest card or terminal id.
+        block_entries: most transactions of one key in one block.
+        record_bytes: what a record takes beside its key and value.
+    """
+    record_bytes += key_bytes + len(segment_key(b"", 0))
+    segments = _max_segments(rules)
+    # all of them, with what has left the first one already ...
+    entries = rules.max_entries + 2 * rules.segment_entries
+    rewritten = segments * (record_bytes + SEGMENT.size) + entries * rules.entry_bytes
+    # ... and what is deleted: they, and those that came and went within the block
+    deleted = (segments + 2 * block_entries // rules.segment_entries) * record_bytes
+    return record_bytes + max_head_bytes(rules) + rewritten + deleted
+
+
+def _max_segments(rules: RowRules) -> int:
+    """Only the first can hold less than `segment_entries`."""
+    return rules.max_entries // rules.segment_entries + 1

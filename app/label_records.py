@@ -1,0 +1,184 @@
+"""Labels on the wire: checking what comes on `labels`, and the batches in which they travel on `enriched`.
+
+A label says of one transaction whether it was fraud. Card, terminal and event time may come with it; what is
+missing is looked up. On `enriched` label messages stand among those of transactions (`app/records.py`); the
+version in front tells them apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from app.domain.labels import Label
+from app.domain.transaction import DeadRecordError, hash_id
+from app.records import (
+    EnrichedBatch,
+    decode_enriched,
+    encode_item,
+    identifier,
+    load_object,
+    parse_moment_ms,
+)
+
+#: Version of a message of labels; those of transactions count from 1.
+LABELS_VERSION = 100
+#: Largest label: it waits in its terminal's state as it came.
+MAX_LABEL_BYTES = 2_048
+#: Bytes that `encode_source` adds to it: topic (249 characters at most), partition, offset.
+SOURCE_OVERHEAD_BYTES = 300
+
+
+@dataclass(slots=True)
+class LabelRecord:
+    """One valid label.
+
+    Attributes:
+        offset: where it stands in its partition.
+        received_at: when the broker appended it, epoch milliseconds.
+        transaction_id: what it speaks of.
+        is_fraud: what it says.
+        labelled_at_ms: when that was found, epoch milliseconds.
+        card_id, terminal_id, event_time_ms: of the transaction, None where the label does not say.
+        body: the object as it came, without surrounding white space.
+    """
+
+    offset: int
+    received_at: int
+    transaction_id: str
+    is_fraud: bool
+    labelled_at_ms: int
+    card_id: str | None
+    terminal_id: str | None
+    event_time_ms: int | None
+    body: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether it says all that its terminal needs; one without a terminal is looked up."""
+        return None not in (self.card_id, self.terminal_id, self.event_time_ms)
+
+
+def parse_label(
+    value: bytes | None, offset: int, broker_time_ms: int, max_future_skew_ms: int
+) -> LabelRecord:
+    """Check one record of `labels`.
+
+    Args:
+        value: its bytes.
+        offset: where it stands.
+        broker_time_ms: when the broker appended it, epoch milliseconds.
+        max_future_skew_ms: how far past that it may claim to have been made.
+
+    Raises:
+        DeadRecordError: it cannot be used; `reason` is a stable code.
+    """
+    if value is not None and len(value) > MAX_LABEL_BYTES:
+        msg = f"the label has {len(value)} bytes, the limit is {MAX_LABEL_BYTES}"
+        raise DeadRecordError("too_large", msg)
+    fields, body = load_object(value)
+    transaction_id = identifier(fields, "transaction_id")
+    verdict = fields.get("is_fraud")
+    if verdict is None:
+        raise DeadRecordError("missing_is_fraud", "is_fraud is missing")
+    if type(verdict) not in (bool, int) or verdict not in (0, 1):
+        msg = f"is_fraud {str(verdict)[:40]!r} is not true, false, 1 or 0"
+        raise DeadRecordError("invalid_is_fraud", msg)
+    labelled_at_ms = parse_moment_ms(fields.get("labelled_at"), "labelled_at")
+    if labelled_at_ms > broker_time_ms + max_future_skew_ms:
+        late_by = (labelled_at_ms - broker_time_ms) / 1000
+        msg = f"labelled_at is {late_by:.0f} s after the broker received the label"
+        raise DeadRecordError("in_the_future", msg)  # it could never be corrected
+    event_time = fields.get("event_time")
+    return LabelRecord(
+        offset,
+        broker_time_ms,
+        transaction_id,
+        bool(verdict),
+        labelled_at_ms,
+        _optional(fields, "card_id"),
+        _optional(fields, "terminal_id"),
+        None if event_time is None else parse_moment_ms(event_time),
+        body,
+    )
+
+
+def _optional(fields: dict[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else identifier(fields, name)
+
+
+class LabelItem(msgspec.Struct, array_like=True):
+    """One label on its way to its terminal; see `LabelRecord`."""
+
+    offset: int
+    received_at: int
+    transaction_id: str
+    card_id: str
+    terminal_id: str | None
+    event_time_ms: int
+    is_fraud: bool
+    labelled_at_ms: int
+    body: bytes
+
+
+class LabelBatch(msgspec.Struct, array_like=True):
+    """One message of labels on `enriched`: items of one partition of `topic`, in source order."""
+
+    version: int
+    topic: str
+    partition: int
+    items: list[LabelItem]
+
+
+_label_decoder = msgspec.msgpack.Decoder(LabelBatch)
+_source_decoder = msgspec.msgpack.Decoder(tuple[str, int, int, bytes])
+
+
+def labels_message(topic: str, partition: int, items: Sequence[LabelItem]) -> bytes:
+    """One message of labels on `enriched`."""
+    return encode_item(LabelBatch(LABELS_VERSION, topic, partition, list(items)))
+
+
+def decode_message(value: bytes) -> EnrichedBatch | LabelBatch:
+    """Any message on `enriched`.
+
+    Raises:
+        msgspec.DecodeError: it is damaged or of a version that this release does not know.
+    """
+    # the second byte is the version: both are small integers, which msgpack writes as they are
+    if value[1:2] == bytes((LABELS_VERSION,)):
+        return _label_decoder.decode(value)
+    return decode_enriched(value)
+
+
+def as_label(batch: LabelBatch, item: LabelItem) -> Label:
+    """A label as its terminal's state takes it."""
+    source = encode_item((batch.topic, batch.partition, item.offset, item.body))
+    return Label(
+        item.event_time_ms,
+        hash_id(item.transaction_id),
+        item.is_fraud,
+        item.labelled_at_ms,
+        item.received_at,
+        source,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """A label as a source record once more, for its dead letter."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+    timestamp: int
+    key: None = None
+    headers: tuple[()] = ()
+
+
+def given_back(label: Label) -> GivenBack:
+    """The source record of a label that has waited in vain."""
+    topic, partition, offset, body = _source_decoder.decode(label.source)
+    return GivenBack(topic, partition, offset, body, label.received_at_ms)

@@ -1,0 +1,288 @@
+"""Labels: what is one, where it waits, which one holds, what a stored row says of them."""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from app.domain.features import Catalogue
+from app.domain.labels import Label, decode_labels, encode_labels
+from app.domain.row_format import ROW_VERSION, RowRules, head_key, max_head_bytes
+from app.domain.terminal_stage import Labelling, TerminalStage
+from app.domain.transaction import DeadRecordError, hash_id
+from app.domain.window_row import WindowRow
+from app.errors import RowFormatError, StateError, UsageError
+from app.handlers.labels import LabelBlock, LabelsHandler
+from app.handlers.rows import (
+    POSITION_KEY,
+    Position,
+    state_settings,
+    terminal_rules,
+    terminal_settings,
+)
+from app.label_records import (
+    MAX_LABEL_BYTES,
+    LabelBatch,
+    as_label,
+    decode_message,
+    given_back,
+    parse_label,
+)
+from app.settings import load_settings
+from app.tools.producing.labels import open_labels
+from app.topics import Topics
+from tests.builders import T0
+from tests.fakes import Rows
+
+RULES = RowRules(1_000, 100, 7, 4, max_waiting=3, label_bytes=100)
+STAGE = TerminalStage(Catalogue((10, 100), 2, "UTC"), label_wait_ms=50, max_waiting=3)
+
+
+def said(name: str, t: int, fraud: bool = True, *, at: int = 0, came: int = 0) -> Label:
+    return Label(t, hash_id(name), fraud, at, came, name.encode())
+
+
+def row_of(*names: str, stored: dict[bytes, Any] | None = None) -> WindowRow:
+    row = WindowRow.read(b"t", RULES, (stored or {}).get)
+    for t, name in enumerate(names):
+        STAGE.apply(row, t, 5, [], hash_id(name))
+    return row
+
+
+class TestTerminal:
+    """Timelines: transactions a, b, c at 0, 1, 2 ms."""
+
+    def test_the_latest_label_holds_and_of_equal_ones_the_last(self) -> None:
+        row = row_of("a", "b")
+        for fraud, at in ((True, 5), (False, 4), (True, 6), (False, 6)):
+            assert STAGE.label(row, said("b", 1, fraud, at=at)) is Labelling.APPLIED
+        assert list(row.labels()) == [None, (False, 6)]
+        assert row.known(1, [10]) == [(2, 0)]
+
+    def test_a_label_waits_for_its_transaction(self) -> None:
+        row = row_of("a")
+        assert STAGE.label(row, said("b", 1)) is Labelling.WAITING
+        assert STAGE.given_up(row, now_ms=50) == []
+        STAGE.apply(row, 1, 5, [], hash_id("b"))
+        assert not row.waiting
+        assert list(row.labels()) == [None, (True, 0)]
+
+    def test_it_waits_no_longer_than_it_may_and_at_the_right_moment_only(self) -> None:
+        row = row_of("a")
+        STAGE.label(row, said("a", 7))  # there is an "a", but not then
+        assert STAGE.given_up(row, now_ms=50) == []
+        assert STAGE.given_up(row, now_ms=51) == [said("a", 7)]
+        assert not row.waiting
+
+    def test_the_longest_waiting_gives_way(self) -> None:
+        row = row_of("a")
+        for number in range(4):
+            STAGE.label(row, said(f"w{number}", 9))
+        assert STAGE.given_up(row, now_ms=0) == [said("w0", 9)]
+        assert [label.source for label in row.waiting] == [b"w1", b"w2", b"w3"]
+
+    def test_one_label_of_a_transaction_waits_the_one_that_will_hold(self) -> None:
+        row = row_of("a")
+        for fraud, at in ((True, 5), (False, 4), (False, 5)):
+            STAGE.label(row, said("b", 1, fraud, at=at))
+        assert row.waiting == [said("b", 1, False, at=5)]
+
+    def test_what_may_have_left_is_not_waited_for(self) -> None:
+        row = row_of("a")
+        STAGE.apply(row, 2_000, 5, [], hash_id("z"))
+        assert STAGE.label(row, said("a", 0)) is Labelling.EXPIRED
+        assert not row.waiting
+
+    def test_late_transactions_take_labels_and_count_for_nobody(self) -> None:
+        row = row_of("a")
+        row.insert(0, 5, counted=False, id8=hash_id("l"))
+        STAGE.label(row, said("l", 0))
+        assert list(row.labels()) == [None, (True, 0)]
+        assert row.known(0, [10]) == [(1, 0)]
+
+    @pytest.mark.parametrize("labelled", [0, 3, 8, 19])
+    def test_rows_say_the_same_when_they_are_read_again(self, labelled: int) -> None:
+        row = row_of(*(f"#{number}" for number in range(20)))
+        STAGE.label(row, said(f"#{labelled}", labelled, at=77))
+        STAGE.label(row, said("to come", 30))
+        stored = dict(row.encode())
+        assert len(stored[head_key(b"t")] or b"") <= max_head_bytes(RULES)
+        again = row_of(stored=stored)
+        assert list(again.labels()) == list(row.labels())
+        assert list(again.entries()) == list(row.entries())
+        assert again.waiting == row.waiting
+        for until in range(21):
+            lengths = [1, 3, 7, 20]
+            frauds = [until - n < labelled <= until for n in lengths]
+            kept = [sum(until - n < t <= until for t in range(20)) for n in lengths]
+            assert again.known(until, lengths) == list(zip(kept, frauds, strict=True))
+
+    def test_rows_without_labels_stay_as_they_were(self) -> None:
+        row = row_of("a")
+        (_, raw), *_ = row.encode()
+        assert raw is not None
+        assert struct.unpack_from(">qB", raw)[1] == ROW_VERSION
+
+    def test_a_cut_off_label_is_noticed(self) -> None:
+        raw = encode_labels([said("b", 1)])
+        assert decode_labels(raw) == [said("b", 1)]
+        for cut in (1, 5, len(raw) - 1):
+            with pytest.raises(RowFormatError):
+                decode_labels(raw[:cut])
+
+
+def test_the_largest_label_fits_the_room_that_is_made_for_it() -> None:
+    settings = load_settings({"topic_prefix": "x" * 240})
+    record = {"transaction_id": "t", "is_fraud": 1, "labelled_at": T0, "note": ""}
+    record["note"] = "n" * (MAX_LABEL_BYTES - len(orjson.dumps(record)))
+    label = parse_label(orjson.dumps(record), (1 << 62), T0, 0)
+    label.card_id = label.terminal_id = "c"
+    label.event_time_ms = T0
+    block = LabelBlock(1023, {}, [label])
+    handler = LabelsHandler(Topics(settings), partition_of=lambda _: 0, max_future_skew_ms=0)
+    ((_, value, _),) = next(iter(handler.outputs(block, {}).values()))
+    batch = decode_message(value or b"")
+    assert isinstance(batch, LabelBatch)
+    one = as_label(batch, batch.items[0])
+    assert len(one.source) <= terminal_rules(settings).label_bytes
+    assert given_back(one).value == orjson.dumps(record)
+    assert given_back(one).offset == 1 << 62
+
+
+class TestRecord:
+    def test_everything_that_it_may_say(self) -> None:
+        record = {
+            "transaction_id": "t", "is_fraud": True, "labelled_at": "2023-11-14T22:13:20Z",
+            "card_id": "c", "terminal_id": "u", "event_time": T0 - 5,
+        }  # fmt: skip
+        label = parse_label(orjson.dumps(record), 3, T0, 0)
+        assert label.whole
+        assert (label.labelled_at_ms, label.event_time_ms, label.is_fraud) == (T0, T0 - 5, True)
+        del record["terminal_id"]
+        assert not parse_label(orjson.dumps(record), 3, T0, 0).whole
+
+    @pytest.mark.parametrize(
+        ("reason", "fields"),
+        [
+            ("missing_transaction_id", {"transaction_id": None}),
+            ("invalid_transaction_id", {"transaction_id": 7}),
+            ("missing_is_fraud", {"is_fraud": None}),
+            ("invalid_is_fraud", {"is_fraud": 2}),
+            ("invalid_is_fraud", {"is_fraud": "yes"}),
+            ("invalid_is_fraud", {"is_fraud": 1.0}),
+            ("missing_labelled_at", {"labelled_at": None}),
+            ("invalid_labelled_at", {"labelled_at": "soon"}),
+            ("no_time_zone", {"labelled_at": "2023-11-14T22:13:20"}),
+            ("epoch_in_seconds", {"labelled_at": T0 // 1000}),
+            ("labelled_at_too_old", {"labelled_at": -1}),
+            ("in_the_future", {"labelled_at": T0 + 11}),
+            ("invalid_card_id", {"card_id": ""}),
+            ("invalid_event_time", {"event_time": 1.5}),
+            ("too_large", {"note": "n" * MAX_LABEL_BYTES}),
+        ],
+    )
+    def test_what_is_none(self, reason: str, fields: dict[str, Any]) -> None:
+        record = {"transaction_id": "t", "is_fraud": 0, "labelled_at": T0, **fields}
+        with pytest.raises(DeadRecordError) as caught:
+            parse_label(orjson.dumps(record), 0, T0, 10)
+        assert caught.value.reason == reason
+
+
+class TestHandler:
+    def handle(self, values: Sequence[bytes], lost: Sequence[int] = ()) -> Any:
+        topics = Topics(load_settings())
+        handler = LabelsHandler(topics, partition_of=lambda key: key[0] % 2, max_future_skew_ms=0)
+        records = [
+            SimpleNamespace(offset=number, timestamp=T0, key=None, value=value, headers=())
+            for number, value in enumerate(values)
+        ]
+        block = handler.compute(3, records, Rows()).outputs
+        dead = {offset: DeadRecordError("unknown_transaction", "none") for offset in lost}
+        return topics, handler.outputs(block, dead)
+
+    def test_labels_go_where_their_transactions_went_in_order(self) -> None:
+        values = [
+            orjson.dumps(
+                {"transaction_id": str(n), "is_fraud": 1, "labelled_at": T0, "card_id": "c",
+                 "terminal_id": "ab"[n % 2], "event_time": T0}
+            )
+            for n in range(6)
+        ]  # fmt: skip
+        topics, outputs = self.handle([*values, b"{", values[0]], lost=[5])
+        found = {}
+        for partition in (0, 1):
+            ((key, value, _),) = outputs[topics.enriched.name, partition]
+            batch = decode_message(value)
+            assert key is None
+            assert (batch.topic, batch.partition) == (topics.labels.name, 3)
+            found[partition] = [item.offset for item in batch.items]
+        assert found == {1: [0, 2, 4, 7], 0: [1, 3]}
+        letters = outputs[topics.dead_letters.name, 3]
+        assert [value for _, value, _ in letters] == [values[5], b"{"]
+        assert [dict(h)["reason"] for *_, h in letters] == [b"unknown_transaction", b"invalid_json"]
+
+
+class TestPosition:
+    def test_labels_have_sources_of_their_own(self) -> None:
+        key, raw = Position(4, "s", {0: 7}, {"labels": {0: 9}}).encode()
+        assert Position.read(Rows({key: raw or b""}), "s").labels == {"labels": {0: 9}}
+
+    def test_a_state_from_before_labels_is_read_and_written_as_it_was(self) -> None:
+        import msgspec
+
+        settings = load_settings()
+        before = (5).to_bytes(8, "big") + msgspec.msgpack.encode(
+            (state_settings(settings), {0: 7, 1: 8})
+        )
+        position = Position.read(Rows({POSITION_KEY: before}), "")
+        assert position.encode() == (POSITION_KEY, before)
+        position.check("e/0", terminal_settings(settings), log_end=6, log_start=0, start=6)
+
+    def test_another_label_delay_is_refused(self) -> None:
+        was, now = (terminal_settings(load_settings({"label_delay": d})) for d in ("7d", "8d"))
+        with pytest.raises(StateError, match="label_delay=7d"):
+            Position(5, was).check("e/0", now, log_end=6, log_start=0, start=6)
+
+
+class TestFiles:
+    def read(self, path: Path, text: str, **options: Any) -> list[Any]:
+        path.write_text(text)
+        with open_labels(path, now_ms=T0, **{"mapping": {}, **options}) as reading:
+            return [(key, orjson.loads(value)) for key, value in reading.pairs()]
+
+    def test_a_file_of_the_simulator(self, tmp_path: Path) -> None:
+        text = "transaction_id,is_fraud,fraud_kind\nx-1,0,\nx-2,1,card\n"
+        assert self.read(tmp_path / "l.csv", text, run="r", skip=1) == [
+            (b"r-x-2", {"transaction_id": "r-x-2", "is_fraud": True, "labelled_at": T0})
+        ]
+
+    def test_foreign_columns(self, tmp_path: Path) -> None:
+        from zoneinfo import ZoneInfo
+
+        text = "ID,F,WHEN,T\n7,1,2018-04-01 00:00:31,99\n"
+        mapping = {
+            "transaction_id": "ID",
+            "is_fraud": "F",
+            "event_time": "WHEN",
+            "terminal_id": "T",
+        }
+        ((_, label),) = self.read(tmp_path / "l.csv", text, mapping=mapping, zone=ZoneInfo("UTC"))
+        assert label["event_time"] == "2018-04-01T00:00:31.000Z"
+        assert label["terminal_id"] == "99"
+
+    @pytest.mark.parametrize(
+        ("text", "what"),
+        [
+            ("transaction_id,is_fraud\nx,maybe\n", "line 2.*maybe.*is not 0, 1"),
+            ("transaction_id,is_fraud\n,1\n", "transaction_id.*is empty"),
+            ("transaction_id\nx\n", "no column for is_fraud"),
+            ("transaction_id,is_fraud,labelled_at\nx,1,2020-01-01\n", "assume-zone"),
+        ],
+    )
+    def test_mistakes(self, tmp_path: Path, text: str, what: str) -> None:
+        with pytest.raises(UsageError, match=what):
+            self.read(tmp_path / "l.csv", text)
