@@ -13,6 +13,7 @@ ID_BYTES = 8
 TIME_SHIFT = 8
 #: Flags: the entry counts for others; its label is known; the label says fraud.
 COUNTED, KNOWN, FRAUD = 1, 2, 4
+_COUNTED_KNOWN = COUNTED | KNOWN
 _COUNTED_FRAUD = COUNTED | KNOWN | FRAUD
 _UNLABELLED = ~(KNOWN | FRAUD)
 #: Where the flags stand in the eight bytes of a stored time.
@@ -100,6 +101,26 @@ class Entries:
     def known_frauds(self, first: int, end: int) -> int:
         """Entries in [first, end) that count and are known to be fraud."""
         return self.times[first:end].tobytes()[_FLAGS_BYTE::8].count(_COUNTED_FRAUD)
+
+    def amounts(self, first: int, end: int) -> list[tuple[int, int]]:
+        """Event time and minor units of the entries in [first, end) that count, oldest first."""
+        times, totals = self.times[first:end], self.totals[first:end]
+        before = self.totals[first - 1] if first else self.base
+        found = [
+            (time >> TIME_SHIFT, total - earlier)
+            for time, total, earlier in zip(times, totals, [before, *totals], strict=False)
+        ]
+        if self.zeros:
+            return [one for one, time in zip(found, times, strict=True) if time & COUNTED]
+        return found
+
+    def known(self, first: int, end: int) -> list[tuple[int, bool]]:
+        """Event time and whether it was fraud of the labelled entries in [first, end) that count, newest first."""
+        return [
+            (time >> TIME_SHIFT, time & FRAUD != 0)
+            for time in reversed(self.times[first:end])
+            if time & _COUNTED_KNOWN == _COUNTED_KNOWN
+        ]
 
     def find(self, low: int, high: int, id8: bytes, start: int = 0) -> int | None:
         """Index of the first entry with this id whose stored time is in [low, high), from `start`."""
