@@ -7,14 +7,15 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from operator import sub
 
 ID_BYTES = 8
 #: Low bits of a stored time are flags, the rest is the event time in ms.
 TIME_SHIFT = 8
 #: Flags: the entry counts for others; its label is known; the label says fraud.
 COUNTED, KNOWN, FRAUD = 1, 2, 4
-_COUNTED_KNOWN = COUNTED | KNOWN
-_COUNTED_FRAUD = COUNTED | KNOWN | FRAUD
+#: What the flags of an entry say that counts and whose label is known.
+KNOWN_GENUINE, KNOWN_FRAUD = COUNTED | KNOWN, COUNTED | KNOWN | FRAUD
 _UNLABELLED = ~(KNOWN | FRAUD)
 #: Where the flags stand in the eight bytes of a stored time.
 _FLAGS_BYTE = 0 if sys.byteorder == "little" else 7
@@ -100,27 +101,23 @@ class Entries:
 
     def known_frauds(self, first: int, end: int) -> int:
         """Entries in [first, end) that count and are known to be fraud."""
-        return self.times[first:end].tobytes()[_FLAGS_BYTE::8].count(_COUNTED_FRAUD)
+        return self.flags(first, end).count(KNOWN_FRAUD)
 
-    def amounts(self, first: int, end: int) -> list[tuple[int, int]]:
-        """Event time and minor units of the entries in [first, end) that count, oldest first."""
-        times, totals = self.times[first:end], self.totals[first:end]
-        before = self.totals[first - 1] if first else self.base
-        found = [
-            (time >> TIME_SHIFT, total - earlier)
-            for time, total, earlier in zip(times, totals, [before, *totals], strict=False)
-        ]
+    def amounts(self, first: int, end: int) -> list[int]:
+        """Minor units of the entries in [first, end) that count, oldest first."""
+        totals = self.totals
+        before = (
+            totals[first - 1 : end - 1] if first else array("q", (self.base,)) + totals[: end - 1]
+        )
+        found = list(map(sub, totals[first:end], before))
         if self.zeros:
-            return [one for one, time in zip(found, times, strict=True) if time & COUNTED]
+            times = self.times
+            return [one for at, one in enumerate(found, first) if times[at] & COUNTED]
         return found
 
-    def known(self, first: int, end: int) -> list[tuple[int, bool]]:
-        """Event time and whether it was fraud of the labelled entries in [first, end) that count, newest first."""
-        return [
-            (time >> TIME_SHIFT, time & FRAUD != 0)
-            for time in reversed(self.times[first:end])
-            if time & _COUNTED_KNOWN == _COUNTED_KNOWN
-        ]
+    def flags(self, first: int, end: int) -> bytes:
+        """The flags of the entries in [first, end), a byte each."""
+        return self.times[first:end].tobytes()[_FLAGS_BYTE::8]
 
     def find(self, low: int, high: int, id8: bytes, start: int = 0) -> int | None:
         """Index of the first entry with this id whose stored time is in [low, high), from `start`."""

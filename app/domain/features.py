@@ -8,9 +8,10 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from operator import itemgetter
+from operator import itemgetter, mul
 from zoneinfo import ZoneInfo
 
+from app.domain.entries import KNOWN_FRAUD
 from app.domain.feature_sets import (
     DAY_MS,
     HIGH_MS,
@@ -199,21 +200,15 @@ class Catalogue:
     def _history(self, row: WindowRow, t: int) -> list[float]:
         """What the newest known labels of the terminal say; see `_HISTORY`."""
         until = t - self._delay
-        labels = last_labels(row, until - LABEL_MS, until, LABEL_ENTRIES)
-        newest = labels[:SHARE_LABELS]
-        frauds = sum(fraud for _, fraud in newest)
-        streak, first, genuine = 0, t, until - LABEL_MS
-        for at, fraud in labels:
-            if not fraud:
-                genuine = at
-                break
-            streak, first = streak + 1, at
+        known, streak, first, genuine = last_labels(row, until - LABEL_MS, until, LABEL_ENTRIES)
+        newest = known[-SHARE_LABELS:]
+        frauds = newest.count(KNOWN_FRAUD)
         return [
             1.0 if streak else 0.0,
             frauds / len(newest) if frauds else 0.0,
             float(streak),
-            (t - first) / DAY_MS,
-            (t - genuine) / DAY_MS,
+            0.0 if first is None else (t - first) / DAY_MS,
+            (t - (until - LABEL_MS if genuine is None else genuine)) / DAY_MS,
         ]
 
     def inexact(self, stage: str, row: WindowRow, event_time_ms: int) -> list[str]:
@@ -242,19 +237,19 @@ class Catalogue:
 
 def _habits(row: WindowRow, t: int, minor: int) -> list[float]:
     """An amount beside the card's last ones; see `_HABITS`."""
-    last = last_amounts(row, t - PROFILE_MS, t, PROFILE_ENTRIES)
-    if not last:
+    amounts = last_amounts(row, t - PROFILE_MS, t, PROFILE_ENTRIES)
+    if not amounts:
         return [1.0, 0.0, 0.0]
-    amounts = sorted([amount for _, amount in last])
+    amounts.sort()
     number = len(amounts)
     # twice the median: an integer
     twice = amounts[(number - 1) >> 1] + amounts[number >> 1]
     ratio = 2 * minor / twice if twice else 1.0
     total = sum(amounts)
-    spread = number * sum([amount * amount for amount in amounts]) - total * total
+    spread = number * sum(map(mul, amounts, amounts)) - total * total
     deviation = (number * minor - total) / math.sqrt(spread) if spread else 0.0
     high = 0
     if 2 * amounts[-1] > HIGH_RATIO * twice:
-        since = t - HIGH_MS
-        high = sum([2 * amount > HIGH_RATIO * twice and at > since for at, amount in last])
+        recent = last_amounts(row, t - HIGH_MS, t, PROFILE_ENTRIES)
+        high = sum([2 * amount > HIGH_RATIO * twice for amount in recent])
     return [ratio, deviation, float(high)]
