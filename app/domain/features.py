@@ -92,6 +92,7 @@ class Catalogue:
         self._card_windows = self._windows("card_count", "card_avg_amount", "amount_over_card_avg")
         ratios = self._windows("amount_over_card_avg")
         self._ratios = [self._card_windows.index(window) for window in ratios]
+        self._ratio_of_last = self._ratios == [len(self._card_windows) - 1]
         self._has_habits = any(name in self.names for name in _HABITS)
         windows = [window_name(window) for window in self._card_windows]
         computed = [*_BASE]
@@ -159,15 +160,19 @@ class Catalogue:
         counts: list[float] = []
         averages: list[float] = []
         found = row.windows(event_time_ms, self._card_windows)
+        count = total = 0
         for before, sum_before in found:
-            count = before + 1
+            count, total = before + 1, sum_before + minor
             counts.append(float(count))
-            averages.append((sum_before + minor) / (count * unit))
+            averages.append(total / (count * unit))
         values = [minor / unit, weekend, night, gap / 1000, *counts, *averages]
-        for at in self._ratios:
-            before, sum_before = found[at]
-            total = sum_before + minor
-            values.append(minor * (before + 1) / total if total else 1.0)
+        if self._ratio_of_last:  # nearly always: the loop has left it at hand
+            values.append(minor * count / total if total else 1.0)
+        else:
+            for at in self._ratios:
+                before, sum_before = found[at]
+                total = sum_before + minor
+                values.append(minor * (before + 1) / total if total else 1.0)
         if self._has_habits:
             values += _habits(row, event_time_ms, minor)
         pick = self._pick_card
