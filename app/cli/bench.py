@@ -14,7 +14,8 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 @click.command(
     epilog="\b\nExamples:  fraudstream bench --quick\n"
     "           fraudstream bench --events 300000 --rates 1000,5000 --json\n"
-    "           fraudstream bench --runs 0 --plot latency.svg"
+    "           fraudstream bench --runs 0 --plot latency.svg\n"
+    "           fraudstream bench --stages"
 )
 @click.option("--quick", is_flag=True, help="One short run of each: under three minutes.")
 @click.option(
@@ -40,6 +41,11 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw latency against load into this SVG file.",
 )
+@click.option(
+    "--stages",
+    is_flag=True,
+    help="Microseconds an event of each stage, in this process and without servers; with --events.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
     quick: bool,
@@ -49,6 +55,7 @@ def bench(
     rates: str | None,
     no_verify: bool,
     plot: Path | None,
+    stages: bool,
     as_json: bool,
 ) -> None:
     """Measure throughput beside the naive Faust design, and latency by load.
@@ -57,6 +64,9 @@ def bench(
     One worker; each run is verified. Ratios within one run say more than absolute figures on a
     shared machine. Latency counts from the moment at which an event was due.
     """
+    if stages:
+        click.echo(_stages(events or (5_000 if quick else 50_000), 1 if quick else 5, as_json))
+        return
     from app.tools.bench.run import bench as measure
     from app.tools.bench.run import naive
 
@@ -71,6 +81,7 @@ def bench(
         runs=runs if runs is not None else (1 if quick else 3),
         rates=loads,
         rate_seconds=5 if quick else 20,
+        warm_up=0 if quick else 50_000,
         verified=not no_verify,
         tell=lambda line: click.echo(line, err=True),
     )
@@ -79,6 +90,17 @@ def bench(
 
         plot.write_text(latency_svg(report.systems, _title(report.machine)))
     click.echo(orjson.dumps(report.as_dict()).decode() if as_json else report.text())
+
+
+def _stages(events: int, repeats: int, as_json: bool) -> str:
+    from dataclasses import asdict
+
+    from app.tools.bench.stages import measure_stages, stages_text
+
+    found = measure_stages(load_settings(), events=events, repeats=repeats, seed=1)
+    if as_json:
+        return orjson.dumps([asdict(stage) for stage in found]).decode()
+    return stages_text(found)
 
 
 def parse_rates(text: str) -> tuple[float, ...]:

@@ -63,6 +63,7 @@ def bench(
     runs: int,
     rates: tuple[float, ...],
     rate_seconds: float,
+    warm_up: int,
     verified: bool,
     tell: Tell,
 ) -> Report:
@@ -75,6 +76,8 @@ def bench(
         runs: how often each is measured, in turn; 0 leaves throughput out.
         rates: open-loop loads for ours, events a second; none leaves ours out.
         rate_seconds: how long each load lasts.
+        warm_up: backlog of a run of ours before all others that is not told: servers that have just started
+            take several times as long for a row. 0 leaves it out.
         verified: recompute every row of each of our runs.
         tell: is told in one line what happens.
 
@@ -87,49 +90,65 @@ def bench(
     ours = System(OURS)
     others = [System(design.name, design.work) for design in designs]
     report = Report([ours, *others], found)
+    if warm_up and runs:
+        tell(f"warm-up: {warm_up:,} transactions")
+        with deployment(settings, f"bench_{stamp}_0") as own:
+            backlog.fill(own, warm_up, 0)
+            backlog.measure(own, warm_up)
     for number in range(1, runs + 1):
         tell(f"run {number} of {runs}: {events:,} transactions through {OURS}")
         with deployment(settings, f"bench_{stamp}_{number}") as own:
             backlog.fill(own, events, number)
             ours.runs.append(backlog.measure(own, events))
             tell(f"  {ours.runs[-1].rate:,.0f} events/s")
-            if verified:
-                backlog.check(own)
-                report.verified += 1
+            report.verified += verified and _verified(own)
         for index, (design, system) in enumerate(zip(designs, others, strict=True)):
-            if system.skipped:
-                continue
             tell(f"run {number} of {runs}: {design.events:,} transactions through {design.name}")
             with deployment(settings, f"bench_{stamp}_{number}_{index}") as own:
-                backlog.fill(own, design.events, number)
-                try:
-                    with Peer(
-                        own, design.command, design.events, environ=dict(design.environ)
-                    ) as peer:
-                        peer.await_begin()
-                        system.runs.append(peer.await_end())
-                except UnavailableError as error:
-                    system.skipped = str(error)
-                    tell(f"  {design.name} is left out: {error}")
-                else:
-                    tell(f"  {system.runs[-1].rate:,.0f} events/s")
+                _run_design(own, design, system, number, tell)
     if rates:
         with deployment(settings, f"bench_{stamp}_latency") as own:
             ours.latency = _our_latency(own, rates, rate_seconds, events, tell)
-            if verified:
-                backlog.check(own)
-                report.verified += 1
+            report.verified += verified and _verified(own)
     for index, (design, system) in enumerate(zip(designs, others, strict=True)):
-        for rate in () if system.skipped else design.rates:
+        for rate in () if system.skipped or not rates else design.rates:
             with deployment(settings, f"bench_{stamp}_latency_{index}_{rate:.0f}") as own:
-                try:
-                    system.latency.append(_their_latency(own, design, rate, rate_seconds))
-                except UnavailableError as error:
-                    tell(f"  {design.name} at {rate:,.0f}/s: {error}")
-                else:
-                    tell(f"  {design.name}: {_told(system.latency[-1])}")
+                _load_design(own, design, system, rate, rate_seconds, tell)
     load_after(found)
     return report
+
+
+def _verified(settings: Settings) -> bool:
+    backlog.check(settings)
+    return True
+
+
+def _run_design(settings: Settings, design: Design, system: System, seed: int, tell: Tell) -> None:
+    """One backlog through a design; one that fails is left out from then on."""
+    if system.skipped:
+        return
+    backlog.fill(settings, design.events, seed)
+    try:
+        with Peer(settings, design.command, design.events, environ=dict(design.environ)) as peer:
+            peer.await_begin()
+            system.runs.append(peer.await_end())
+    except UnavailableError as error:
+        system.skipped = str(error)
+        tell(f"  {design.name} is left out: {error}")
+    else:
+        tell(f"  {system.runs[-1].rate:,.0f} events/s")
+
+
+def _load_design(
+    settings: Settings, design: Design, system: System, rate: float, seconds: float, tell: Tell
+) -> None:
+    """One open-loop load on a design."""
+    try:
+        system.latency.append(_their_latency(settings, design, rate, seconds))
+    except UnavailableError as error:
+        tell(f"  {design.name} at {rate:,.0f}/s: {error}")
+    else:
+        tell(f"  {design.name}: {_told(system.latency[-1])}")
 
 
 def _our_latency(
