@@ -1,12 +1,17 @@
 """`fraudstream bench`: figures of this machine."""
 
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 
 from app.errors import UsageError
 from app.settings import load_settings
+
+if TYPE_CHECKING:
+    from app.tools.bench.run import Design, Tell
 
 _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 
@@ -42,6 +47,10 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
     help="Draw latency against load into this SVG file.",
 )
 @click.option(
+    "--peers",
+    help="Measure these too, commas between: quix, quix-reduced, spark-exact, spark-windows; or all.",
+)
+@click.option(
     "--stages",
     is_flag=True,
     help="Microseconds an event of each stage, in this process and without servers; with --events.",
@@ -55,6 +64,7 @@ def bench(
     rates: str | None,
     no_verify: bool,
     plot: Path | None,
+    peers: str | None,
     stages: bool,
     as_json: bool,
 ) -> None:
@@ -73,23 +83,39 @@ def bench(
     loads = parse_rates(rates if rates is not None else ("500" if quick else "200,1000,3000,6000"))
     if plot and not loads:
         raise UsageError(_NOTHING_TO_DRAW)
+    tell = functools.partial(click.echo, err=True)
+    found, skipped = _peers(peers, tell)
     few = naive_events if naive_events is not None else (1_000 if quick else 4_000)
     report = measure(
         load_settings(),
         events=events or (20_000 if quick else 150_000),
-        designs=[naive(few, () if quick or not loads else (200.0,))] if few else [],
+        designs=[*([naive(few, () if quick else (200.0,))] if few else []), *found],
         runs=runs if runs is not None else (1 if quick else 3),
         rates=loads,
         rate_seconds=5 if quick else 20,
         warm_up=0 if quick else 50_000,
         verified=not no_verify,
-        tell=lambda line: click.echo(line, err=True),
+        tell=tell,
     )
+    report.skip(skipped)
     if plot:
         from app.tools.bench.plot import latency_svg
 
         plot.write_text(latency_svg(report.systems, _title(report.machine)))
     click.echo(orjson.dumps(report.as_dict()).decode() if as_json else report.text())
+
+
+def _peers(text: str | None, tell: "Tell") -> "tuple[list[Design], dict[str, str]]":
+    if not text:
+        return [], {}
+    from app.tools.bench.peers import PEERS, peer_designs
+
+    names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        msg = f"--peers {unknown[0]!r}: there are {', '.join(PEERS)}, or all"
+        raise UsageError(msg)
+    return peer_designs(names, tell)
 
 
 def _stages(events: int, repeats: int, as_json: bool) -> str:

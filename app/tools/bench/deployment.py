@@ -87,9 +87,8 @@ def _spelled(name: str, value: Any) -> str:
 
 async def _delete_topics(settings: Settings) -> None:
     async with admin(settings) as client:
-        ours = [
-            name for name in await client.list_topics() if name.startswith(settings.topic_prefix)
-        ]
+        # a peer's internal topics have the prefix somewhere in their names
+        ours = [name for name in await client.list_topics() if settings.topic_prefix in name]
         if ours:
             await client.delete_topics(ours)
 

@@ -1,6 +1,6 @@
 """What a bench found: one table for people, one object for scripts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -70,6 +70,10 @@ class Report:
     systems: list[System]
     machine: dict[str, Any]
     verified: int = 0
+
+    def skip(self, reasons: Mapping[str, str]) -> None:
+        """Show designs that could not be measured, with the reason."""
+        self.systems += [System(name, skipped=reason) for name, reason in reasons.items()]
 
     def system(self, name: str) -> System | None:
         """The row of a design, None if it was not measured."""
