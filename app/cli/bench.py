@@ -20,7 +20,8 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
     epilog="\b\nExamples:  fraudstream bench --quick\n"
     "           fraudstream bench --events 300000 --rates 1000,5000 --json\n"
     "           fraudstream bench --runs 0 --plot latency.svg\n"
-    "           fraudstream bench --stages"
+    "           fraudstream bench --stages\n"
+    "           fraudstream bench --scale workers"
 )
 @click.option("--quick", is_flag=True, help="One short run of each: under three minutes.")
 @click.option(
@@ -48,12 +49,17 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 )
 @click.option(
     "--peers",
-    help="Measure these too, commas between: quix, quix-reduced, spark-exact, spark-windows; or all.",
+    help="Measure these too, commas between: quix, quix-reduced, ours-reduced, spark-exact, spark-windows; or all.",
 )
 @click.option(
     "--stages",
     is_flag=True,
     help="Microseconds an event of each stage, in this process and without servers; with --events.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(("history", "windows", "cards", "rebuild", "partitions", "workers")),
+    help="What more of that costs; the first two need no servers; with --events.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
@@ -66,6 +72,7 @@ def bench(
     plot: Path | None,
     peers: str | None,
     stages: bool,
+    scale: str | None,
     as_json: bool,
 ) -> None:
     """Measure throughput beside the naive Faust design, and latency by load.
@@ -77,13 +84,19 @@ def bench(
     if stages:
         click.echo(_stages(events or (5_000 if quick else 50_000), 1 if quick else 5, as_json))
         return
+    tell = functools.partial(click.echo, err=True)
+    if scale:
+        from app.tools.bench.scale import measure_scale, scale_text
+
+        lines = measure_scale(load_settings(), scale, events, tell)
+        click.echo(orjson.dumps(lines).decode() if as_json else scale_text(lines))
+        return
     from app.tools.bench.run import bench as measure
     from app.tools.bench.run import naive
 
     loads = parse_rates(rates if rates is not None else ("500" if quick else "200,1000,3000,6000"))
     if plot and not loads:
         raise UsageError(_NOTHING_TO_DRAW)
-    tell = functools.partial(click.echo, err=True)
     found, skipped = _peers(peers, tell)
     few = naive_events if naive_events is not None else (1_000 if quick else 4_000)
     report = measure(

@@ -23,7 +23,7 @@ ENVIRONMENTS = _ROOT / ".venv-peers"
 _INSTALL_SECONDS = 600
 
 #: Name: (environment, argument of its job, backlog, open-loop loads, what it does and does less).
-PEERS = {
+PEERS: dict[str, tuple[str, str, int, tuple[float, ...], str]] = {
     "quix": (
         "quix", "full", 20_000, (200.0, 1000.0),
         "Quix Streams: all eight windows, the model an event, predictions topic, Cassandra in batches; at least "
@@ -33,6 +33,10 @@ PEERS = {
         "quix", "reduced", 100_000, (),
         "Quix Streams at its best: one window, the model in the sink for whole batches, no terminals, no "
         "predictions topic",
+    ),
+    "ours-reduced": (
+        "fraudstream", "worker -l error --without-web", 100_000, (),
+        "fraudstream with the work of quix-reduced: the same transport, order of effects, changelog and store",
     ),
     "spark-exact": (
         "spark", "exact", 100_000, (200.0,),
@@ -61,15 +65,22 @@ def peer_designs(names: Iterable[str], tell: Tell) -> tuple[list[Design], dict[s
     for name in names:
         environment, argument, events, rates, work = PEERS[name]
         try:
-            python = installed(environment, tell)
-            environ = _spark(tell) if environment == "spark" else ()
+            python, environ = _prepared(environment, tell)
         except UnavailableError as error:
             skipped[name] = str(error)
             tell(f"{name} is skipped: {error}")
             continue
-        command = (python, JOBS / environment / "job.py", argument)
+        command: tuple[str | Path, ...] = (python, JOBS / environment / "job.py", *argument.split())
         designs.append(Design(name, work, events, command, rates, environ))
     return designs, skipped
+
+
+def _prepared(environment: str, tell: Tell) -> tuple[Path, tuple[tuple[str, str], ...]]:
+    """The Python that runs a job, and variables that it needs."""
+    if environment == "fraudstream":
+        return Path(sys.executable), (("FRAUDSTREAM_WINDOWS", "1h"),)
+    more = _spark(tell) if environment == "spark" else ()
+    return installed(environment, tell), more
 
 
 def installed(name: str, tell: Tell) -> Path:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from bisect import bisect_right
 
 os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
 
@@ -56,16 +57,14 @@ def say(**said):
 def of_card(key, frames, state):
     """Counts and averages over (t - w, t] of a card's history."""
     times, amounts = map(list, state.get) if state.exists else ([], [])
+    times = [int(at) for at in times]  # arrays of a state come back as floats
     out = []
     for frame in frames:
         for identity, terminal, amount, at in zip(
             frame["transaction_id"], frame["terminal_id"], frame["amount"], frame["at"]
         ):
-            place = (
-                int(np.searchsorted(times, at, side="right"))
-                if times and times[-1] > at
-                else len(times)
-            )
+            at = int(at)
+            place = bisect_right(times, at)
             times.insert(place, at)
             amounts.insert(place, amount)
             counts, averages = [], []
