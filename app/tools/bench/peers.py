@@ -30,21 +30,21 @@ PEERS: dict[str, tuple[str, str, int, tuple[float, ...], str]] = {
         "once (counts twice after a crash), no late, duplicate or moved records, no reasons",
     ),
     "quix-reduced": (
-        "quix", "reduced", 100_000, (),
+        "quix", "reduced", 60_000, (),
         "Quix Streams at its best: one window, the model in the sink for whole batches, no terminals, no "
         "predictions topic",
     ),
     "ours-reduced": (
-        "fraudstream", "worker -l error --without-web", 100_000, (),
+        "fraudstream", "worker -l error --without-web", 60_000, (),
         "fraudstream with the work of quix-reduced: the same transport, order of effects, changelog and store",
     ),
     "spark-exact": (
-        "spark", "exact", 100_000, (200.0,),
+        "spark", "exact", 60_000, (200.0,),
         "PySpark: four exact windows a card, the model in batches, predictions topic, Cassandra connector; no "
         "terminals, no late, duplicate or moved records, no reasons",
     ),
     "spark-windows": (
-        "spark", "windows", 100_000, (),
+        "spark", "windows", 60_000, (),
         "PySpark: one hopping window with a watermark, a row a card and window instead of one an event",
     ),
 }  # fmt: skip
