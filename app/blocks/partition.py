@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from app.blocks.rows import Row, RowGroup, chunk_groups
@@ -104,7 +105,7 @@ class _Step:
     block: Block
     computed: Computed
     number: int
-    durable: Awaitable[Any] | None = None
+    durable: asyncio.Future[Any] | None = None
 
 
 class Partition:
@@ -206,7 +207,8 @@ class Partition:
             if step is None:
                 continue
             # outputs of later blocks go out while earlier ones wait to be durable
-            step.durable = await self._ports.send(self.number, step.computed.outputs)
+            sent = await self._ports.send(self.number, step.computed.outputs)
+            step.durable = asyncio.ensure_future(sent)
             self._news.set()
 
     async def _admit(self, block: Block) -> _Step | None:
@@ -248,20 +250,40 @@ class Partition:
                 await self._changed()
                 continue
             await step.durable  # (2)
-            for chunk in chunk_groups(step.computed.groups, self._batch_bytes):
+            # Whatever became durable meanwhile goes along: with an append for each block, a partition could
+            # finish one block a round trip, and waited for that at a thousand transactions a second.
+            steps = self._durable_steps()
+            groups = [rows for step in steps for rows in step.computed.groups]
+            for chunk in chunk_groups(groups, self._batch_bytes):
                 if self.closed:
                     return
                 await self._append_and_store(chunk)
             if self.closed:
                 return
+            self._finish(steps)
+
+    def _durable_steps(self) -> list[_Step]:
+        """The first blocks in flight, as far as their outputs are durable; the first one's are."""
+        steps = [self._steps[0]]
+        for step in islice(self._steps, 1, None):
+            durable = step.durable
+            if durable is None or not durable.done() or durable.cancelled() or durable.exception():
+                break
+            steps.append(step)
+        return steps
+
+    def _finish(self, steps: list[_Step]) -> None:
+        newest = steps[-1].number
+        for step in steps:
             for rows in step.computed.groups:
                 for key, _ in rows:
-                    if self._overlay[key][0] == step.number:
+                    kept = self._overlay.get(key)
+                    if kept is not None and kept[0] <= newest:
                         del self._overlay[key]
             self._steps.popleft()
             self.records_done += len(step.block.records)
             self._ports.finish(step.block)  # (5)
-            self._news.set()
+        self._news.set()
 
     async def _append_and_store(self, chunk: list[Row]) -> None:
         assert self.changelog_next is not None, "rows need a table"

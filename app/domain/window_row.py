@@ -96,7 +96,10 @@ class WindowRow:
     @property
     def count(self) -> int:
         """Entries kept, late ones included."""
-        return len(self.tail) + sum(ref.count for ref in self.refs)
+        count = len(self.tail.times)
+        if self.refs:  # asked for every row that a block touches
+            count += sum(ref.count for ref in self.refs)
+        return count
 
     # ------------------------------------------------------------------ questions
 

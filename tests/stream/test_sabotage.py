@@ -47,9 +47,8 @@ BREAKS = (
         (
             ("            await step.durable  # (2)\n", ""),
             (
-                "            for rows in step.computed.groups:\n                for key, _",
-                "            await step.durable\n"
-                "            for rows in step.computed.groups:\n                for key, _",
+                "            self._finish(steps)\n",
+                "            await step.durable\n            self._finish(steps)\n",
             ),
         ),
         PARTITION,
@@ -59,8 +58,9 @@ BREAKS = (
         "app.blocks.partition",
         (
             (
-                "            await step.durable  # (2)\n",
-                "            await step.durable\n            self._ports.finish(step.block)\n",
+                "            steps = self._durable_steps()\n",
+                "            steps = self._durable_steps()\n"
+                "            for step in steps:\n                self._ports.finish(step.block)\n",
             ),
             ("            self._ports.finish(step.block)  # (5)\n", ""),
         ),

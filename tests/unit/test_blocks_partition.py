@@ -59,6 +59,21 @@ async def test_the_next_block_computes_on_rows_that_are_not_durable(started: Any
     assert partition._overlay == {}
 
 
+async def test_blocks_that_are_durable_share_an_append(started: Any) -> None:
+    ports = Effects()
+    gate = ports.gates["durable"] = asyncio.Event()
+    partition, _ = started(ports, depth=4)
+    for first in range(4):
+        partition.offer(block(first, first))
+    await until(lambda: len(ports.of("sent")) == 4)
+    gate.set()
+    await until(lambda: len(ports.of("finish")) == 4)
+    assert ports.of("append") == [[b"n"] * 4]
+    assert ports.of("finish") == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert count_of(ports.stored[b"n"]) == 4
+    assert partition._overlay == {}
+
+
 async def test_no_more_than_depth_blocks_overlap(started: Any) -> None:
     ports, handler = Effects(), Counter()
     gate = ports.gates["durable"] = asyncio.Event()
