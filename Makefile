@@ -7,10 +7,10 @@ KILLS ?= 20
 EVENTS ?= 200000
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash bench down clean lock
+.PHONY: help install run test lint types unit integration crash bench bench-peers down clean lock
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## the environment in .venv, the command at .venv/bin/fraudstream
 
@@ -44,6 +44,9 @@ crash: install ## the long ordeal: make crash SEED=1 KILLS=20 EVENTS=200000
 
 bench: install ## figures of this machine; ARGS=--quick for a short one
 	$(BIN)/fraudstream bench $(ARGS)
+
+bench-peers: install ## ours beside Quix Streams and PySpark, each in an environment of its own (.venv-peers)
+	$(BIN)/fraudstream bench --peers all $(ARGS)
 
 down: install ## stop the local servers, keep their data
 	$(BIN)/fraudstream down

@@ -10,7 +10,7 @@ from app.adapters.prediction_rows import RowPacker
 from app.blocks.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source
 from app.handlers.sink import SinkHandler
-from app.metrics.recorders import append_to_row, sink_status
+from app.metrics.recorders import append_to_row, event_to_row, sink_status
 
 settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)
@@ -24,7 +24,8 @@ pipeline = Pipeline(
         settings,
         status=sink_status,
         clock_ms=lambda: time.time() * 1000,
-        observe=append_to_row.observe_many,
+        since_append=append_to_row.observe_many,
+        since_event=event_to_row.observe_many,
     ).deliver,
 )
 

@@ -24,7 +24,8 @@ class Delivery:
         settings: where Cassandra is.
         status: is told how writing goes.
         clock_ms: the time, for latencies.
-        observe: is given the milliseconds from each source record's append to its acknowledged row.
+        since_append: is given the milliseconds from each source record's append to its acknowledged row.
+        since_event: is given those from each transaction's event time.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Delivery:
         *,
         status: Status,
         clock_ms: Callable[[], float],
-        observe: Callable[[Sequence[float]], None],
+        since_append: Callable[[Sequence[float]], None],
+        since_event: Callable[[Sequence[float]], None],
     ) -> None:
         self._settings = settings
         self._status = status
         self._clock_ms = clock_ms
-        self._observe = observe
+        self._since_append = since_append
+        self._since_event = since_event
         self._writer: PredictionWriter | None = None
         self._connecting = asyncio.Lock()
 
@@ -46,12 +49,13 @@ class Delivery:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""
         writer = self._writer or await self._connected()
         durable = writer.submit(rows.rows)
-        received = rows.received_at
+        received, event_times = rows.received_at, rows.event_time_ms
 
         def observe(future: "asyncio.Future[None]") -> None:
             if not future.cancelled() and future.exception() is None:
                 now = self._clock_ms()
-                self._observe([now - at for at in received])
+                self._since_append([now - at for at in received])
+                self._since_event([now - at for at in event_times])
 
         durable.add_done_callback(observe)
         return durable

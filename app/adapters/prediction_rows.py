@@ -57,10 +57,12 @@ class PackedRows(NamedTuple):
     Attributes:
         rows: packed values, one a prediction.
         received_at: when the broker appended each source record, epoch milliseconds.
+        event_time_ms: event time of each transaction, epoch milliseconds.
     """
 
     rows: list[bytes]
     received_at: list[int]
+    event_time_ms: list[int]
 
 
 class RowPacker:
@@ -83,11 +85,18 @@ class RowPacker:
         Raises:
             StateError: one is no prediction; the text says which.
         """
-        packed = [self.pack(value) for value in predictions]
-        return PackedRows([row for row, _ in packed], [received_at for _, received_at in packed])
+        rows: list[bytes] = []
+        received: list[int] = []
+        event_times: list[int] = []
+        for value in predictions:
+            row, received_at, event_time_ms = self.pack(value)
+            rows.append(row)
+            received.append(received_at)
+            event_times.append(event_time_ms)
+        return PackedRows(rows, received, event_times)
 
-    def pack(self, value: bytes) -> tuple[bytes, int]:
-        """The packed row of one prediction record, and its `received_at`.
+    def pack(self, value: bytes) -> tuple[bytes, int, int]:
+        """The packed row of one prediction record, its `received_at` and its event time.
 
         Raises:
             StateError: it is no prediction; the text says which.
@@ -106,7 +115,7 @@ class RowPacker:
             msg = f"no prediction that can be stored ({reason}): {value[:200]!r}"
             raise StateError(msg) from error
 
-    def _pack(self, record: dict[str, Any]) -> tuple[bytes, int]:
+    def _pack(self, record: dict[str, Any]) -> tuple[bytes, int, int]:
         (transaction_id, card_id, features, reasons, flags, anomaly, version, model_hash, schema, topic,
          event_ms, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
         ) = _required(record)  # fmt: skip
@@ -143,7 +152,7 @@ class RowPacker:
             constant,
             layout.pack(scalars, features),
         ))  # fmt: skip
-        return row, received_at
+        return row, received_at, event_ms
 
     def _add_layout(self, schema: str, features: Mapping[str, Any]) -> "_Layout":
         if len(self._layouts) >= _CACHED:

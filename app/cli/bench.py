@@ -1,12 +1,28 @@
 """`fraudstream bench`: figures of this machine."""
 
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 import orjson
 
+from app.errors import UsageError
 from app.settings import load_settings
 
+if TYPE_CHECKING:
+    from app.tools.bench.run import Design, Tell
 
-@click.command()
+_NOTHING_TO_DRAW = "--plot draws latency: give --rates"
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream bench --quick\n"
+    "           fraudstream bench --events 300000 --rates 1000,5000 --json\n"
+    "           fraudstream bench --runs 0 --plot latency.svg\n"
+    "           fraudstream bench --stages\n"
+    "           fraudstream bench --scale workers"
+)
 @click.option("--quick", is_flag=True, help="One short run of each: under three minutes.")
 @click.option(
     "--events", type=click.IntRange(min=1000), help="Backlog of each run.  [default: 150000]"
@@ -14,12 +30,37 @@ from app.settings import load_settings
 @click.option(
     "--naive-events",
     type=click.IntRange(min=0),
-    help="Backlog of the naive design; 0 leaves it out.",
+    help="Backlog of the naive design; 0 leaves it out.  [default: 4000]",
 )
 @click.option(
-    "--runs", type=click.IntRange(min=1), help="Runs of each; the median counts.  [default: 3]"
+    "--runs",
+    type=click.IntRange(min=0),
+    help="Runs of each, the median counts; 0 leaves throughput out.  [default: 3]",
 )
-@click.option("--rates", help="Open-loop loads, events a second.  [default: 200,1000,3000,6000]")
+@click.option(
+    "--rates",
+    help='Open-loop loads, events a second; "" leaves latency out.  [default: 200,1000,3000,6000]',
+)
+@click.option("--no-verify", is_flag=True, help="Do not recompute the rows of each run.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw latency against load into this SVG file.",
+)
+@click.option(
+    "--peers",
+    help="Measure these too, commas between: quix, quix-reduced, ours-reduced, spark-exact, spark-windows; or all.",
+)
+@click.option(
+    "--stages",
+    is_flag=True,
+    help="Microseconds an event of each stage, in this process and without servers; with --events.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(("history", "windows", "cards", "rebuild", "partitions", "workers")),
+    help="What more of that costs; the first two need no servers; with --events.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
     quick: bool,
@@ -27,49 +68,95 @@ def bench(
     naive_events: int | None,
     runs: int | None,
     rates: str | None,
+    no_verify: bool,
+    plot: Path | None,
+    peers: str | None,
+    stages: bool,
+    scale: str | None,
     as_json: bool,
 ) -> None:
-    r"""Measure throughput beside the naive Faust design, and latency by rate.
+    """Measure throughput beside the naive Faust design, and latency by load.
 
     Runs on the real servers with topics, a keyspace and state of its own, which it removes.
-    One worker. Ratios within one run say more than absolute figures on a shared machine.
-
-    \b
-    Example:  fraudstream bench --quick
-              fraudstream bench --events 300000 --rates 1000,5000 --json
+    One worker; each run is verified. Ratios within one run say more than absolute figures on a
+    shared machine. Latency counts from the moment at which an event was due.
     """
-    from app.errors import UsageError
-    from app.tools.bench.run import bench as measure
+    if stages:
+        click.echo(_stages(events or (5_000 if quick else 50_000), 1 if quick else 5, as_json))
+        return
+    tell = functools.partial(click.echo, err=True)
+    if scale:
+        from app.tools.bench.scale import measure_scale, scale_text
 
-    wanted = rates if rates is not None else ("500" if quick else "200,1000,3000,6000")
-    try:
-        loads = tuple(float(rate) for rate in wanted.split(",") if rate.strip())
-    except ValueError:
-        msg = f"--rates {wanted!r}: write numbers with commas, such as 200,1000"
-        raise UsageError(msg) from None
+        lines = measure_scale(load_settings(), scale, events, tell)
+        click.echo(orjson.dumps(lines).decode() if as_json else scale_text(lines))
+        return
+    from app.tools.bench.run import bench as measure
+    from app.tools.bench.run import naive
+
+    loads = parse_rates(rates if rates is not None else ("500" if quick else "200,1000,3000,6000"))
+    if plot and not loads:
+        raise UsageError(_NOTHING_TO_DRAW)
+    found, skipped = _peers(peers, tell)
+    few = naive_events if naive_events is not None else (1_000 if quick else 4_000)
     report = measure(
         load_settings(),
         events=events or (20_000 if quick else 150_000),
-        naive_events=naive_events if naive_events is not None else (1_000 if quick else 4_000),
-        runs=runs or (1 if quick else 3),
+        designs=[*([naive(few, () if quick else (200.0,))] if few else []), *found],
+        runs=runs if runs is not None else (1 if quick else 3),
         rates=loads,
         rate_seconds=5 if quick else 20,
-        tell=lambda line: click.echo(line, err=True),
+        warm_up=0 if quick else 50_000,
+        verified=not no_verify,
+        tell=tell,
     )
-    found = report.as_dict()
+    report.skip(skipped)
+    if plot:
+        from app.tools.bench.plot import latency_svg
+
+        plot.write_text(latency_svg(report.systems, _title(report.machine)))
+    click.echo(orjson.dumps(report.as_dict()).decode() if as_json else report.text())
+
+
+def _peers(text: str | None, tell: "Tell") -> "tuple[list[Design], dict[str, str]]":
+    if not text:
+        return [], {}
+    from app.tools.bench.peers import PEERS, peer_designs
+
+    names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        msg = f"--peers {unknown[0]!r}: there are {', '.join(PEERS)}, or all"
+        raise UsageError(msg)
+    return peer_designs(names, tell)
+
+
+def _stages(events: int, repeats: int, as_json: bool) -> str:
+    from dataclasses import asdict
+
+    from app.tools.bench.stages import measure_stages, stages_text
+
+    found = measure_stages(load_settings(), events=events, repeats=repeats, seed=1)
     if as_json:
-        click.echo(orjson.dumps(found).decode())
-        return
-    click.echo(f"{'':24}{'events/s':>12}{'runs':>8}")
-    spread = found["events_per_second_runs"]
-    click.echo(f"{'fraudstream':24}{found['events_per_second']:12,.0f}{len(spread):8}")
-    if found["ratio_to_naive"]:
-        naive = found["naive_events_per_second"]
-        click.echo(f"{'naive Faust':24}{naive:12,.0f}{len(report.naive):8}")
-        click.echo(f"{'ratio':24}{found['ratio_to_naive']:12.1f}")
-    last = report.throughput[-1]
-    for name, cpu in last.cpu_us.items():
-        click.echo(f"{name:24}{cpu:9.0f} us CPU an event, {last.memory_mib[name]:6.0f} MiB")
-    for run in report.latency:
-        marks = ", ".join(f"{name} {value:.1f} ms" for name, value in run.quantiles_ms.items())
-        click.echo(f"at {run.rate:,.0f}/s: broker to row {marks}")
+        return orjson.dumps([asdict(stage) for stage in found]).decode()
+    return stages_text(found)
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """The loads of `--rates`, events a second.
+
+    Raises:
+        UsageError: one is not a number above zero.
+    """
+    try:
+        loads = tuple(float(rate) for rate in text.split(",") if rate.strip())
+    except ValueError:
+        loads = (0.0,)
+    if any(not 0 < load < float("inf") for load in loads):
+        msg = f"--rates {text!r}: write numbers above zero with commas, such as 200,1000"
+        raise UsageError(msg)
+    return loads
+
+
+def _title(machine: dict[str, object]) -> str:
+    return f"Due time to acknowledged row; {machine['cpus']} cores with the servers on them"

@@ -14,9 +14,9 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from app.metrics.reading import PartitionReading, Reading
-from app.metrics.recorders import LATENCY_BOUNDS_MS, Latency
+from app.metrics.recorders import Latency
 
-#: Prometheus gets every second bound of the latency histogram.
+#: Prometheus gets every second bound of the histogram since the append.
 _EXPOSED_STEP = 2
 
 
@@ -40,7 +40,17 @@ class WorkerMetrics(Collector):
         yield from _flow(reading)
         yield from _partitions(reading.partitions)
         yield from _servers(reading)
-        yield _histogram(reading.latency)
+        yield _histogram(
+            reading.latency,
+            "fraudstream_append_to_row_seconds",
+            "From the broker's append of a transaction to its acknowledged row in Cassandra.",
+            _EXPOSED_STEP,
+        )
+        yield _histogram(
+            reading.event_latency,
+            "fraudstream_event_to_row_seconds",
+            "From a transaction's event time to its acknowledged row in Cassandra.",
+        )
         yield from _identity(reading)
 
 
@@ -114,6 +124,11 @@ def _servers(reading: Reading) -> Iterator[Metric]:
         reading.sink.failures,
     )
     yield GaugeMetricFamily(
+        "fraudstream_sink_last_row_timestamp_seconds",
+        "When Cassandra acknowledged the newest row, epoch seconds; 0 before any.",
+        reading.sink.written_at,
+    )
+    yield GaugeMetricFamily(
         "fraudstream_ready", "1 when /health/ready answers 200.", int(not reading.reasons)
     )
     state = GaugeMetricFamily(
@@ -124,18 +139,14 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     yield state
 
 
-def _histogram(latency: Latency) -> Metric:
-    counts = latency.counts()
+def _histogram(latency: Latency, name: str, text: str, step: int = 1) -> Metric:
+    counts, bounds = latency.counts(), latency.bounds_ms
     below = list(accumulate(counts))
     buckets = [
-        (f"{LATENCY_BOUNDS_MS[index] / 1000:.6g}", below[index])
-        for index in range(0, len(LATENCY_BOUNDS_MS), _EXPOSED_STEP)
+        (f"{bounds[index] / 1000:.6g}", below[index]) for index in range(0, len(bounds), step)
     ]
     buckets.append(("+Inf", below[-1]))
-    histogram = HistogramMetricFamily(
-        "fraudstream_append_to_row_seconds",
-        "From the broker's append of a transaction to its acknowledged row in Cassandra.",
-    )
+    histogram = HistogramMetricFamily(name, text)
     histogram.add_metric([], buckets=buckets, sum_value=latency.total_ms / 1000)
     return histogram
 

@@ -59,6 +59,7 @@ class Reading:
         reasons: why it is not ready, empty when it is.
         sink: rows written, and whether it waits.
         latency: append to row.
+        event_latency: event time to row.
         model: (version, hash) of the model that scores what is new.
         started_at: epoch seconds.
     """
@@ -71,6 +72,7 @@ class Reading:
     reasons: list[str] = field(default_factory=list)
     sink: SinkStatus = field(default_factory=SinkStatus)
     latency: Latency = field(default_factory=Latency)
+    event_latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
     started_at: float = 0.0
 

@@ -7,6 +7,11 @@ from collections.abc import Callable, Sequence
 #: Ten bounds a decade, 1 ms to 2.8 hours: catching up after an outage is latency too.
 _PER_DECADE = 10
 LATENCY_BOUNDS_MS = tuple(10.0 ** (step / _PER_DECADE) for step in range(7 * _PER_DECADE + 1))
+#: Twice as fine up to ten seconds, where a live stream is: 12 % from one bound to the next.
+FINE_BOUNDS_MS = (
+    *(10.0 ** (step / 20) for step in range(4 * 20)),
+    *(10.0 ** (step / 5) for step in range(4 * 5, 7 * 5 + 1)),
+)
 #: Quantiles speak of the last one to two of these, seconds.
 _RECENT_SECONDS = 60.0
 
@@ -16,25 +21,32 @@ class Latency:
 
     Args:
         clock: seconds that never go back, for what `recent` means.
+        bounds_ms: upper bounds, rising; what lies above the last is counted apart.
 
     Attributes:
+        bounds_ms: the same.
         total_ms: sum of everything observed.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS,
+    ) -> None:
         self._clock = clock
-        self._older = _no_counts()
-        self._previous = _no_counts()
-        self._current = _no_counts()
+        self.bounds_ms = bounds_ms
+        self._older = self._no_counts()
+        self._previous = self._no_counts()
+        self._current = self._no_counts()
         self._since = clock()
         self.total_ms = 0.0
 
     def observe_many(self, milliseconds: Sequence[float]) -> None:
         """Record a block's latencies; negative ones (clocks that differ) count as the shortest."""
         self._rotate()
-        counts = self._current
+        counts, bounds = self._current, self.bounds_ms
         for value in milliseconds:
-            counts[bisect_left(LATENCY_BOUNDS_MS, value)] += 1
+            counts[bisect_left(bounds, value)] += 1
         self.total_ms += sum(milliseconds)
 
     def quantile(self, q: float) -> float | None:
@@ -42,12 +54,12 @@ class Latency:
         self._rotate()
         recent = _sum(self._previous, self._current)
         wanted = q * sum(recent)
-        below = 0
+        bounds, below = self.bounds_ms, 0
         for index, count in enumerate(recent):
             if count and below + count >= wanted:
-                if not 0 < index < len(LATENCY_BOUNDS_MS):
-                    return LATENCY_BOUNDS_MS[0 if index == 0 else -1]
-                low, high = LATENCY_BOUNDS_MS[index - 1 : index + 1]
+                if not 0 < index < len(bounds):
+                    return bounds[0 if index == 0 else -1]
+                low, high = bounds[index - 1 : index + 1]
                 inside: float = (high / low) ** ((wanted - below) / count)
                 return low * inside
             below += count
@@ -64,36 +76,42 @@ class Latency:
         self._older = _sum(self._older, self._previous)
         if periods > 1:
             self._older = _sum(self._older, self._current)
-            self._current = _no_counts()
-        self._previous, self._current = self._current, _no_counts()
+            self._current = self._no_counts()
+        self._previous, self._current = self._current, self._no_counts()
         self._since += periods * _RECENT_SECONDS
+
+    def _no_counts(self) -> list[int]:
+        return [0] * (len(self.bounds_ms) + 1)
 
 
 def _sum(one: list[int], other: list[int]) -> list[int]:
     return [a + b for a, b in zip(one, other, strict=True)]
 
 
-def _no_counts() -> list[int]:
-    return [0] * (len(LATENCY_BOUNDS_MS) + 1)
-
-
 class SinkStatus:
     """Whether predictions reach Cassandra: the sink says so, health and metrics read it.
 
+    Args:
+        now: epoch seconds.
+
     Attributes:
         rows: rows written since start.
+        written_at: epoch seconds at which the last of them was acknowledged, 0 before any.
         failures: attempts that failed since start.
         reason: why it waits, None while it writes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self.rows = 0
+        self.written_at = 0.0
         self.failures = 0
         self.reason: str | None = None
 
     def written(self, rows: int) -> None:
         """Rows were acknowledged by Cassandra."""
         self.rows += rows
+        self.written_at = self._now()
         self.reason = None
 
     def waiting(self, reason: str) -> None:
@@ -108,5 +126,7 @@ class SinkStatus:
 
 #: From the broker's append of a transaction to its acknowledged row; filled by the sink.
 append_to_row = Latency()
+#: From a transaction's event time to its acknowledged row: what a customer waits; filled by the sink.
+event_to_row = Latency(bounds_ms=FINE_BOUNDS_MS)
 #: Filled by the sink.
 sink_status = SinkStatus()

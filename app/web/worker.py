@@ -17,7 +17,7 @@ from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp, partition_of
 from app.metrics.reading import LogEnds, Reading, read_flow, read_state_bytes, source_partitions
-from app.metrics.recorders import append_to_row, sink_status
+from app.metrics.recorders import append_to_row, event_to_row, sink_status
 from app.settings import Settings
 from app.web.ports import Elsewhere, Here, Nobody, Place, holder, why_not_ready
 
@@ -108,6 +108,7 @@ class FaustWorker:
         reading.reasons = self.reasons()
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
+        reading.event_latency = event_to_row
         reading.model, reading.started_at = self._model, self._started_at
         return reading
 

@@ -61,7 +61,7 @@ def unpack(row: bytes) -> dict[str, Any]:
 
 
 def packed(made: dict[str, Any], packer: RowPacker | None = None) -> dict[str, Any]:
-    row, _ = (packer or RowPacker("EUR", 2)).pack(orjson.dumps(made))
+    row, *_ = (packer or RowPacker("EUR", 2)).pack(orjson.dumps(made))
     return row_dict(unpack(row), 2)
 
 
@@ -96,7 +96,7 @@ def test_random_records_keep_every_value() -> None:
 
 def test_the_map_is_sorted_so_that_one_element_can_be_selected() -> None:
     made = prediction(features={"zz": 1.0, "a": 2.0, "é": 3.0, "B": 4.0})
-    row, _ = RowPacker("EUR", 2).pack(orjson.dumps(made))
+    row, *_ = RowPacker("EUR", 2).pack(orjson.dumps(made))
     assert list(unpack(row)["features"]) == ["B", "a", "zz", "é"]
 
 
@@ -116,7 +116,7 @@ def test_features_of_another_name_under_the_same_schema() -> None:
 
 @pytest.mark.parametrize(("digits", "text"), [(0, "1000"), (2, "10.00"), (3, "1.000")])
 def test_amount_has_the_digits_of_the_currency(digits: int, text: str) -> None:
-    row, _ = RowPacker("XXX", digits).pack(prediction_bytes())
+    row, *_ = RowPacker("XXX", digits).pack(prediction_bytes())
     assert row_dict(unpack(row), digits)["amount"] == text
 
 
@@ -164,6 +164,14 @@ def test_pack_many_gives_when_the_broker_had_them() -> None:
 
 
 def test_a_packed_row_knows_its_source_and_its_partition_key() -> None:
-    row, _ = RowPacker("EUR", 2).pack(prediction_bytes(5, card="ç"))
+    row, *_ = RowPacker("EUR", 2).pack(prediction_bytes(5, card="ç"))
     assert source_of(row) == "transactions/3/42 (transaction 'tx-5')"
     assert routing_key(row) == b"\x00\x02\xc3\xa7\x00" + b"\x00\x072023-11\x00"
+
+
+def test_the_sink_learns_when_each_transaction_happened_and_came() -> None:
+    made = [prediction_bytes(number) for number in range(3)]
+    packed_rows = RowPacker("EUR", 2).pack_many(made)
+    records = [orjson.loads(value) for value in made]
+    assert packed_rows.received_at == [record["received_at"] for record in records]
+    assert packed_rows.event_time_ms == [record["event_time_ms"] for record in records]

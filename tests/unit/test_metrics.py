@@ -18,7 +18,7 @@ from app.metrics.reading import (
     read_state_bytes,
     source_partitions,
 )
-from app.metrics.recorders import LATENCY_BOUNDS_MS, Latency, SinkStatus
+from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
 
 
 class Clock:
@@ -40,6 +40,19 @@ def test_quantiles_are_near_the_true_ones() -> None:
         assert latency.quantile(q) == pytest.approx(true, rel=0.1)
     assert sum(latency.counts()) == len(values)
     assert latency.total_ms == pytest.approx(sum(values))
+
+
+def test_fine_bounds_are_finer_where_a_live_stream_is() -> None:
+    assert list(FINE_BOUNDS_MS) == sorted(set(FINE_BOUNDS_MS))
+    below = [bound for bound in FINE_BOUNDS_MS if bound <= 10_000]
+    steps = [high / low for low, high in zip(below, below[1:], strict=False)]
+    assert max(steps) == pytest.approx(10 ** (1 / 20))
+    assert FINE_BOUNDS_MS[-1] == LATENCY_BOUNDS_MS[-1]
+    latency = Latency(Clock(), FINE_BOUNDS_MS)
+    latency.observe_many([50.0] * 99 + [1e9])
+    assert latency.quantile(0.5) == pytest.approx(50, rel=0.06)
+    assert latency.quantile(1.0) == FINE_BOUNDS_MS[-1]
+    assert len(latency.counts()) == len(FINE_BOUNDS_MS) + 1
 
 
 def test_quantiles_forget_and_counts_do_not() -> None:
@@ -82,11 +95,13 @@ def test_an_empty_block_is_nothing() -> None:
 
 
 def test_the_sink_waits_until_it_writes() -> None:
-    sink = SinkStatus()
+    sink = SinkStatus(lambda: 77.5)
+    assert sink.written_at == 0
     sink.waiting("no Cassandra at x")
     assert (sink.reason, sink.failures) == ("no Cassandra at x", 1)
     sink.written(20)
     assert (sink.reason, sink.rows, sink.failures) == (None, 20, 1)
+    assert sink.written_at == 77.5
 
 
 @pytest.mark.parametrize(
@@ -196,6 +211,8 @@ def full_reading() -> Reading:
     sink, latency = SinkStatus(), Latency()
     sink.written(3)
     latency.observe_many([1.0, 20.0, 300.0])
+    event_latency = Latency(bounds_ms=FINE_BOUNDS_MS)
+    event_latency.observe_many([2.0, 21.0, 301.0, 1e12])
     return Reading(
         outcomes={("cards", "dead"): 3},
         records={"cards": 6},
@@ -208,6 +225,7 @@ def full_reading() -> Reading:
         reasons=["not yet"],
         sink=sink,
         latency=latency,
+        event_latency=event_latency,
         model=('odd"\\name\n', "ab"),
     )
 
@@ -234,23 +252,27 @@ def test_the_exposition_parses_and_follows_the_conventions() -> None:
     assert values["fraudstream_ready",] == 0
     assert values["fraudstream_append_to_row_seconds_count",] == 3
     assert values["fraudstream_append_to_row_seconds_sum",] == pytest.approx(0.321)
+    assert values["fraudstream_event_to_row_seconds_count",] == 4
+    assert values["fraudstream_sink_last_row_timestamp_seconds",] > 1.7e9
     assert "process_resident_memory_bytes" in families
 
 
-def test_the_buckets_rise_and_hold_everything() -> None:
+@pytest.mark.parametrize(("since", "count"), [("append", 3), ("event", 4)])
+def test_the_buckets_rise_and_hold_everything(since: str, count: int) -> None:
     text = WorkerMetrics().text(full_reading()).decode()
     (family,) = [
         family
         for family in text_string_to_metric_families(text)
-        if family.name == "fraudstream_append_to_row_seconds"
+        if family.name == f"fraudstream_{since}_to_row_seconds"
     ]
     buckets = [s for s in family.samples if s.name.endswith("_bucket")]
     bounds = [float(sample.labels["le"]) for sample in buckets]
     counts = [sample.value for sample in buckets]
     assert bounds == sorted(set(bounds))
     assert counts == sorted(counts)
-    assert (bounds[-1], counts[-1]) == (float("inf"), 3)
-    assert dict(zip(bounds, counts, strict=True))[0.001] == 1  # a bound belongs to its bucket
+    assert (bounds[-1], counts[-1]) == (float("inf"), count)
+    first = dict(zip(bounds, counts, strict=True))[0.001]
+    assert first == (since == "append")  # a bound belongs to its bucket
 
 
 def test_a_worker_that_has_just_started_has_metrics() -> None:

@@ -3,17 +3,18 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
-import psutil
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
 
 from app.adapters.cassandra import connected
-from app.adapters.kafka import admin, ensure_topics, log_ends
+from app.adapters.kafka import admin, client_kwargs, ensure_topics, started
 from app.adapters.schema import migrate
-from app.devstack.endpoints import read_state, resolve
-from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, load_settings
+from app.devstack.endpoints import resolve
+from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration, load_settings
 from app.topics import Topics
 
 #: Committed this often while measuring, so that the end of a run is seen at once.
@@ -21,12 +22,13 @@ _COMMIT_INTERVAL = "200ms"
 
 
 @contextmanager
-def deployment(settings: Settings, name: str) -> Iterator[Settings]:
+def deployment(settings: Settings, name: str, **changed: Any) -> Iterator[Settings]:
     """Settings of a deployment that lives for the length of the block, on the same servers.
 
     Args:
         settings: whose servers and model are used.
         name: lower case letters, digits and underscores; no other run may use it now.
+        changed: further settings that differ, by field name.
     """
     home = settings.home / "bench" / name
     where = resolve(settings)
@@ -39,6 +41,7 @@ def deployment(settings: Settings, name: str) -> Iterator[Settings]:
             "topic_prefix": f"{name}-",
             "keyspace": name,
             "commit_interval": _COMMIT_INTERVAL,
+            **changed,
         }
     )
     try:
@@ -54,71 +57,54 @@ def deployment(settings: Settings, name: str) -> Iterator[Settings]:
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
-    """The environment in which a child process finds this deployment."""
+    """The environment in which a child process finds this deployment.
+
+    Args:
+        settings: the deployment's.
+        more: further variables, such as BENCH_EVENTS.
+    """
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(ENV_PREFIX) or key in NOT_SETTINGS
     }
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
     own = {
-        "home": settings.home,
-        "broker": settings.broker,
-        "cassandra": settings.cassandra,
-        "topic_prefix": settings.topic_prefix,
-        "keyspace": settings.keyspace,
-        "model": settings.model,
-        "partitions": settings.partitions,
-        "commit_interval": _COMMIT_INTERVAL,
+        ENV_PREFIX + name.upper(): _spelled(name, value)
+        for name, value in values.items()
+        if value is not None
     }
-    return kept | {ENV_PREFIX + key.upper(): str(value) for key, value in own.items()} | more
+    return kept | own | more
+
+
+def _spelled(name: str, value: Any) -> str:
+    if isinstance(value, tuple):  # windows
+        return ",".join(f"{part}ms" for part in value)
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return f"{value}ms" if is_duration(Settings.model_fields[name]) else str(value)
 
 
 async def _delete_topics(settings: Settings) -> None:
     async with admin(settings) as client:
-        ours = [
-            name for name in await client.list_topics() if name.startswith(settings.topic_prefix)
-        ]
+        # a peer's internal topics have the prefix somewhere in their names
+        ours = [name for name in await client.list_topics() if settings.topic_prefix in name]
         if ours:
             await client.delete_topics(ours)
 
 
-async def committed(settings: Settings, topic: str) -> int:
-    """Records of a topic that the deployment's group has finished."""
-    async with admin(settings) as client:
-        group = settings.topic_prefix + settings.app_id
-        offsets = await client.list_consumer_group_offsets(group)
-        return sum(at.offset for tp, at in offsets.items() if tp.topic == topic and at.offset > 0)
+async def committed(client: Any, settings: Settings, topic: str) -> int:
+    """Records of a topic that the deployment's group has finished; `client` is a started admin client."""
+    group = settings.topic_prefix + settings.app_id
+    offsets = await client.list_consumer_group_offsets(group)
+    return sum(at.offset for tp, at in offsets.items() if tp.topic == topic and at.offset > 0)
 
 
-async def records_in(settings: Settings, topic: str) -> int:
-    """Records that a topic holds."""
-    return sum((await log_ends(settings, topic)).values())
-
-
-class CpuClock:
-    """CPU seconds of processes: the worker's and those of the local servers, apart.
-
-    Args:
-        pids: by name; unknown ones (an external server) are left out.
-    """
-
-    def __init__(self, pids: Mapping[str, int | None]) -> None:
-        self._processes = {name: psutil.Process(pid) for name, pid in pids.items() if pid}
-        self._started = self._read()
-
-    def seconds(self) -> dict[str, float]:
-        """CPU seconds since this clock was made."""
-        return {name: now - self._started[name] for name, now in self._read().items()}
-
-    def memory_mib(self) -> dict[str, float]:
-        """Resident memory, MiB."""
-        return {name: one.memory_info().rss / 2**20 for name, one in self._processes.items()}
-
-    def _read(self) -> dict[str, float]:
-        times = {name: one.cpu_times() for name, one in self._processes.items()}
-        return {name: one.user + one.system for name, one in times.items()}
-
-
-def server_pids(home: Path) -> dict[str, int | None]:
-    """Pids of the local servers, empty for external ones."""
-    return {name: one.get("pid") for name, one in read_state(home).items()}
+async def first_record(settings: Settings, topic: str) -> float:
+    """Epoch seconds of the oldest record of a topic."""
+    kwargs = client_kwargs(settings)
+    consumer = AIOKafkaConsumer(**kwargs, enable_auto_commit=False)
+    async with started(consumer, kwargs["bootstrap_servers"]) as ready:
+        wanted = {TopicPartition(topic, number): 0 for number in range(settings.partitions)}
+        found = await ready.offsets_for_times(wanted)
+        return min(at.timestamp for at in found.values() if at is not None) / 1000

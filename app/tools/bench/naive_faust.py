@@ -6,7 +6,7 @@ than fraudstream: one window instead of four, approximate ones (a hop of 5 minut
 no reasons, no predictions topic, and after a crash counts may be wrong.
 
 Runs by itself: `python -m app.tools.bench.naive_faust worker -l warn --without-web`, settings as for
-fraudstream; stops after BENCH_EVENTS events and prints one JSON line.
+fraudstream; what it is told and what it says: see app/tools/bench/peer.py.
 """
 
 import json
@@ -14,20 +14,21 @@ import os
 import sys
 import time
 from datetime import datetime, timedelta
+from typing import Any
 
 import faust
+import joblib
 import numpy as np
 from cassandra.cluster import Cluster
 
 from app.devstack.endpoints import resolve
 from app.settings import load_settings
 from app.topics import Topics
-from models.artifact import load_artifact
-from models.holder import registry_of
 
 settings = load_settings()
 endpoints = resolve(settings)
 EVENTS = int(os.environ.get("BENCH_EVENTS", "5000"))
+WARM_UP = int(os.environ.get("BENCH_WARM_UP", "0"))
 
 
 class Transaction(faust.Record):
@@ -68,9 +69,9 @@ windows = (
     .relative_to_stream()
 )
 
-entry = registry_of(settings).find(settings.model)
-pipeline = load_artifact(entry.folder, entry.manifest)
-FEATURES = len(entry.manifest.features)
+pipeline = joblib.load(os.environ["BENCH_MODEL"])
+FEATURES = int(os.environ["BENCH_FEATURES"])
+THRESHOLD = float(os.environ["BENCH_THRESHOLD"])
 
 _host, _port = endpoints.cassandra[0]
 session = Cluster([_host], port=_port, sockopts=[(6, 1, 1)]).connect(settings.keyspace)
@@ -85,12 +86,19 @@ insert = session.prepare(
 )
 
 
+def say(**said: Any) -> None:
+    """Tell the bench, past the standard output that Faust turns into log lines."""
+    print(json.dumps(said), file=sys.__stdout__, flush=True)
+
+
 @app.agent(transactions)
 async def score(stream: faust.StreamT) -> None:
     """One event at a time: update the window, score, insert."""
     done, started = 0, 0.0
+    latencies = []
     async for event in stream:
         if not done:
+            say(mark="begin")
             started = time.monotonic()
         moment = datetime.fromisoformat(event.event_time)
         hop = windows[event.card_id]
@@ -104,20 +112,15 @@ async def score(stream: faust.StreamT) -> None:
         session.execute(
             insert,
             (event.card_id, moment, event.transaction_id, event.amount, now.count, average,
-             probability, probability >= entry.manifest.threshold),
+             probability, probability >= THRESHOLD),
         )  # fmt: skip
+        latencies.append((time.time() - moment.timestamp()) * 1000)
         done += 1
         if done == EVENTS:
             seconds = time.monotonic() - started
-            report = {
-                "events": done,
-                "seconds": seconds,
-                "events_per_second": done / seconds,
-                "cpu_us_per_event": time.process_time() / done * 1e6,
-            }
-            # past the standard output that Faust turns into log lines
-            print(json.dumps(report), file=sys.__stdout__, flush=True)
-            os._exit(0)
+            marks = np.quantile(latencies[WARM_UP:], (0.5, 0.99, 0.999)).tolist()
+            quantiles = dict(zip(("p50", "p99", "p99.9"), marks, strict=True))
+            say(mark="end", events=done, seconds=seconds, latency_ms=quantiles)
 
 
 if __name__ == "__main__":

@@ -1,300 +1,200 @@
-"""`fraudstream bench`: throughput beside the naive design, latency by rate; on real servers, in one run."""
+"""`fraudstream bench`: throughput and latency, ours and other designs in turn; on real servers, in one run."""
 
 import asyncio
-import json
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from statistics import median
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from app.devstack.ports import free_run
 from app.errors import UnavailableError
 from app.settings import Settings
-from app.tools.bench.deployment import (
-    CpuClock,
-    committed,
-    deployment,
-    environment,
-    records_in,
-    server_pids,
-)
-from app.tools.processes import WorkerProcess
-from app.tools.produce import produce
-from app.tools.simulate import SimulationConfig, simulate
+from app.tools.bench import backlog, latency
+from app.tools.bench.deployment import deployment
+from app.tools.bench.latency import LatencyRun
+from app.tools.bench.peer import Peer
+from app.tools.bench.report import NAIVE, OURS, Report, System, load_after, machine
 from app.tools.supervisor import Workers
-from app.topics import Topics
 
-#: Simulated history that a run replays: enough for windows to fill.
-_CARDS, _TERMINALS = 5_000, 10_000
-_POLL_SECONDS = 0.1
-#: Longest that a run may take; a stuck one says so.
-_RUN_SECONDS = 900.0
-#: After the open-loop load: what is on its way arrives.
-_SETTLE_SECONDS = 2.0
+#: The first load warms a fresh worker up and is not told; a peer's likewise.
+_WARM_UP_SECONDS = 5.0
+Tell = Callable[[str], None]
 
 
-@dataclass
-class Throughput:
-    """One run over a backlog.
+@dataclass(frozen=True)
+class Design:
+    """A design that ours is compared with.
 
     Attributes:
-        events: transactions, all of them in Cassandra at the end.
-        seconds: from a ready worker to the last acknowledged row.
-        cpu_us: CPU microseconds an event, by process (worker, kafka, cassandra).
-        memory_mib: resident memory at the end, by process.
+        name: for the table.
+        work: what it does, and what it does less.
+        events: backlog of a run.
+        command: what is run: see `app.tools.bench.peer`.
+        rates: open-loop loads that it is asked to carry.
+        environ: further variables.
     """
 
+    name: str
+    work: str
     events: int
-    seconds: float
-    cpu_us: dict[str, float] = field(default_factory=dict)
-    memory_mib: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        """Events a second."""
-        return self.events / self.seconds
+    command: tuple[str | Path, ...]
+    rates: tuple[float, ...] = ()
+    environ: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass
-class LatencyRun:
-    """One open-loop load.
-
-    Attributes:
-        rate: events a second that were due.
-        events: how many.
-        behind_ms: the most that the producer was behind its schedule.
-        quantiles_ms: from the broker's append to the acknowledged row: p50, p99, p99.9.
-    """
-
-    rate: float
-    events: int
-    behind_ms: float
-    quantiles_ms: dict[str, float]
-
-
-@dataclass
-class Report:
-    """Everything that a bench measured.
-
-    Attributes:
-        throughput: our runs.
-        naive: runs of the naive design, empty if left out.
-        latency: by rate.
-        machine: what it ran on.
-    """
-
-    throughput: list[Throughput]
-    naive: list[dict[str, float]]
-    latency: list[LatencyRun]
-    machine: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-able object with `ratio_to_naive` at its top, null without naive runs."""
-        rates = [run.rate for run in self.throughput]
-        naive = [run["events_per_second"] for run in self.naive]
-        return {
-            "ratio_to_naive": median(rates) / median(naive) if naive else None,
-            "events_per_second": median(rates),
-            "events_per_second_runs": rates,
-            "naive_events_per_second": median(naive) if naive else None,
-            "naive_runs": self.naive,
-            "throughput": [asdict(run) for run in self.throughput],
-            "latency": [asdict(run) for run in self.latency],
-            "machine": self.machine,
-        }
+def naive(events: int, rates: tuple[float, ...] = ()) -> Design:
+    """The Faust application that one writes first."""
+    module = (sys.executable, "-m", "app.tools.bench.naive_faust")
+    return Design(
+        NAIVE,
+        "one approximate window instead of four, the model an event, an insert an event; "
+        "no terminal features, no predictions topic, not exact",
+        events,
+        (*module, "worker", "-l", "error", "--without-web"),
+        rates,
+    )
 
 
 def bench(
     settings: Settings,
     *,
     events: int,
-    naive_events: int,
+    designs: Sequence[Design],
     runs: int,
     rates: tuple[float, ...],
     rate_seconds: float,
-    tell: Callable[[str], None],
+    warm_up: int,
+    verified: bool,
+    tell: Tell,
 ) -> Report:
     """Measure; each run has a deployment of its own.
 
     Args:
         settings: whose servers and model are used.
-        events: backlog of each of our runs.
-        naive_events: backlog of each run of the naive design; 0 leaves it out.
-        runs: how often each is measured, one of ours and one naive in turn.
-        rates: open-loop loads, events a second.
+        events: backlog of each of our runs, and history before our latency runs.
+        designs: what ours is compared with.
+        runs: how often each is measured, in turn; 0 leaves throughput out.
+        rates: open-loop loads for ours, events a second; none leaves ours out.
         rate_seconds: how long each load lasts.
+        warm_up: backlog of a run of ours before all others that is not told: servers that have just started
+            take several times as long for a row. 0 leaves it out.
+        verified: recompute every row of each of our runs.
         tell: is told in one line what happens.
 
     Raises:
-        FraudstreamError: a server or a worker failed; the text says which.
+        FraudstreamError: a server or a worker of ours failed, or a run does not verify; the text says
+            which. A design that fails is told and left out.
     """
+    found = machine()
     stamp = time.strftime("%H%M%S")
-    ours: list[Throughput] = []
-    naive: list[dict[str, float]] = []
+    ours = System(OURS)
+    others = [System(design.name, design.work) for design in designs]
+    report = Report([ours, *others], found)
+    if warm_up and runs:
+        tell(f"warm-up: {warm_up:,} transactions")
+        with deployment(settings, f"bench_{stamp}_0") as own:
+            backlog.fill(own, warm_up, 0)
+            backlog.measure(own, warm_up)
     for number in range(1, runs + 1):
-        tell(f"run {number} of {runs}: {events:,} transactions through fraudstream")
+        tell(f"run {number} of {runs}: {events:,} transactions through {OURS}")
         with deployment(settings, f"bench_{stamp}_{number}") as own:
-            ours.append(_throughput(own, events, number))
-        tell(
-            f"  {ours[-1].rate:,.0f} events/s, worker {ours[-1].cpu_us['worker']:.0f} us CPU an event"
-        )
-        if naive_events:
-            tell(f"run {number} of {runs}: {naive_events:,} transactions through naive Faust")
-            with deployment(settings, f"bench_{stamp}_{number}_naive") as own:
-                naive.append(_naive(own, naive_events, number))
-            tell(f"  {naive[-1]['events_per_second']:,.0f} events/s")
-    latency = []
+            backlog.fill(own, events, number)
+            ours.runs.append(backlog.measure(own, events))
+            tell(f"  {ours.runs[-1].rate:,.0f} events/s")
+            report.verified += verified and _verified(own)
+        for index, (design, system) in enumerate(zip(designs, others, strict=True)):
+            tell(f"run {number} of {runs}: {design.events:,} transactions through {design.name}")
+            with deployment(settings, f"bench_{stamp}_{number}_{index}") as own:
+                _run_design(own, design, system, number, tell)
     if rates:
         with deployment(settings, f"bench_{stamp}_latency") as own:
-            latency = _latencies(own, rates, rate_seconds, tell)
-    return Report(ours, naive, latency, machine())
-
-
-def _fill(settings: Settings, events: int, seed: int) -> None:
-    config = SimulationConfig(cards=_CARDS, terminals=_TERMINALS, count=events, seed=seed)
-    transactions = simulate(config, now_ms=_now_ms())
-    asyncio.run(produce(transactions.pairs(), settings=settings))
-
-
-def _worker(settings: Settings) -> WorkerProcess:
-    port = free_run(1)
-    return WorkerProcess(port, settings.home / "workers" / str(port), environ=environment(settings))
-
-
-def _clock(settings: Settings, worker: WorkerProcess) -> CpuClock:
-    servers = server_pids(settings.home.parent.parent)
-    return CpuClock({"worker": worker.pid, **servers})
-
-
-def _throughput(settings: Settings, events: int, seed: int) -> Throughput:
-    _fill(settings, events, seed)
-    worker = _worker(settings)
-    with Workers([worker]) as workers:
-        workers.await_ready()
-        began = time.monotonic()
-        clock = _clock(settings, worker)
-        _await_rows(settings, events, workers)
-        seconds = time.monotonic() - began
-        cpu = {name: used / events * 1e6 for name, used in clock.seconds().items()}
-        return Throughput(events, seconds, cpu, clock.memory_mib())
-
-
-def _await_rows(settings: Settings, events: int, workers: Workers) -> None:
-    topic = Topics(settings).predictions.name
-    deadline = time.monotonic() + _RUN_SECONDS
-    while asyncio.run(committed(settings, topic)) < events:
-        workers.check()
-        if time.monotonic() > deadline:
-            held = asyncio.run(records_in(settings, topic))
-            msg = (
-                f"after {_RUN_SECONDS:.0f} s {held} of {events} transactions were scored: giving up"
-            )
-            raise UnavailableError(msg)
-        time.sleep(_POLL_SECONDS)
-
-
-def _naive(settings: Settings, events: int, seed: int) -> dict[str, float]:
-    _fill(settings, events, seed)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "app.tools.bench.naive_faust"]
-    done = subprocess.run(  # noqa: S603  our own module
-        [*command, "worker", "-l", "error", "--without-web"],
-        env=environment(settings, BENCH_EVENTS=str(events)),
-        capture_output=True,
-        text=True,
-        timeout=_RUN_SECONDS,
-        check=False,
-    )
-    lines = [
-        line for line in (done.stdout + done.stderr).splitlines() if '"events_per_second"' in line
-    ]
-    if not lines:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        msg = f"the naive design ended without a figure: {last}"
-        raise UnavailableError(msg)
-    report: dict[str, float] = json.loads(lines[-1][lines[-1].index("{") :])
+            ours.latency = _our_latency(own, rates, rate_seconds, events, tell)
+            report.verified += verified and _verified(own)
+    for index, (design, system) in enumerate(zip(designs, others, strict=True)):
+        for rate in () if system.skipped or not rates else design.rates:
+            with deployment(settings, f"bench_{stamp}_latency_{index}_{rate:.0f}") as own:
+                _load_design(own, design, system, rate, rate_seconds, tell)
+    load_after(found)
     return report
 
 
-def _latencies(
-    settings: Settings, rates: tuple[float, ...], seconds: float, tell: Callable[[str], None]
+def _verified(settings: Settings) -> bool:
+    backlog.check(settings)
+    return True
+
+
+def _run_design(settings: Settings, design: Design, system: System, seed: int, tell: Tell) -> None:
+    """One backlog through a design; one that fails is left out from then on."""
+    if system.skipped:
+        return
+    backlog.fill(settings, design.events, seed)
+    try:
+        with Peer(settings, design.command, design.events, environ=dict(design.environ)) as peer:
+            peer.await_begin()
+            system.runs.append(peer.await_end())
+    except UnavailableError as error:
+        system.skipped = str(error)
+        tell(f"  {design.name} is left out: {error}")
+    else:
+        tell(f"  {system.runs[-1].rate:,.0f} events/s")
+
+
+def _load_design(
+    settings: Settings, design: Design, system: System, rate: float, seconds: float, tell: Tell
+) -> None:
+    """One open-loop load on a design."""
+    try:
+        system.latency.append(_their_latency(settings, design, rate, seconds))
+    except UnavailableError as error:
+        tell(f"  {design.name} at {rate:,.0f}/s: {error}")
+    else:
+        tell(f"  {design.name}: {_told(system.latency[-1])}")
+
+
+def _our_latency(
+    settings: Settings, rates: tuple[float, ...], seconds: float, history: int, tell: Tell
 ) -> list[LatencyRun]:
-    worker = _worker(settings)
+    """Loads one after the other on a worker that has a history."""
+    tell(f"latency: {history:,} transactions of history first")
+    backlog.fill(settings, history, 99)
+    worker = backlog.new_worker(settings)
     found = []
     with Workers([worker]) as workers:
         workers.await_ready()
-        for seed, rate in enumerate((rates[0], *rates), start=100):
-            warm_up = seed == 100
-            events = int(rate * (min(seconds, 5) if warm_up else seconds))
-            config = SimulationConfig(
-                cards=_CARDS, terminals=_TERMINALS, count=events, seed=seed, run=f"r{seed}"
-            )
-            transactions = simulate(config, now_ms=_now_ms())
-            before = histogram(worker)
-            sent = asyncio.run(produce(transactions.pairs(), settings=settings, rate=rate))
-            time.sleep(_SETTLE_SECONDS)
-            workers.check()
-            if warm_up:
-                continue
-            after = histogram(worker)
-            counts = {bound: after[bound] - before.get(bound, 0) for bound in after}
-            marks = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-            quantiles = {name: quantile(counts, q) * 1000 for name, q in marks.items()}
-            found.append(LatencyRun(rate, events, sent.behind_ms, quantiles))
-            tell(f"  {rate:,.0f}/s: " + ", ".join(f"{k} {v:.1f} ms" for k, v in quantiles.items()))
+        asyncio.run(backlog.await_rows(settings, history, workers))
+        warm_up = latency.live_load(rates[0], min(seconds, _WARM_UP_SECONDS), 100)
+        latency.measure(settings, worker, workers, warm_up, rates[0])
+        for seed, rate in enumerate(rates, start=101):
+            load = latency.live_load(rate, seconds, seed)
+            try:
+                found.append(latency.measure(settings, worker, workers, load, rate))
+            except UnavailableError as error:
+                tell(f"  {error}")
+                break
+            tell(f"  {_told(found[-1])}")
     return found
 
 
-def histogram(worker: WorkerProcess) -> dict[float, float]:
-    """The worker's latency histogram: cumulative counts by upper bound in seconds."""
-    from prometheus_client.parser import text_string_to_metric_families
-
-    text = worker.ask("/metrics").read().decode()
-    return {
-        float(sample.labels["le"]): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == "fraudstream_append_to_row_seconds_bucket"
-    }
-
-
-def quantile(cumulative: dict[float, float], q: float) -> float:
-    """The `q` quantile of a cumulative histogram, within a bucket in proportion; seconds."""
-    total = max(cumulative.values(), default=0.0)
-    if not total:
-        msg = "the worker observed no latency during the load"
-        raise UnavailableError(msg)
-    below, low = 0.0, 0.0
-    for bound in sorted(cumulative):
-        count = cumulative[bound]
-        if count >= q * total:
-            if bound == float("inf"):
-                return low
-            return low + (bound - low) * (q * total - below) / (count - below)
-        below, low = count, bound
-    return low
+def _their_latency(settings: Settings, design: Design, rate: float, seconds: float) -> LatencyRun:
+    """One load on a fresh process, behind a warm-up that it has taken."""
+    warm_up = latency.live_load(rate, _WARM_UP_SECONDS, 100)
+    load = latency.live_load(rate, seconds, 101)
+    before = len(warm_up)
+    with Peer(
+        settings,
+        design.command,
+        before + len(load),
+        warm_up=before,
+        environ={**dict(design.environ), "BENCH_LIVE": "1"},
+    ) as peer:
+        latency.offer(settings, warm_up)
+        peer.await_begin()
+        time.sleep(_WARM_UP_SECONDS)  # what waited while it started is done
+        latency.offer(settings, load)
+        work = peer.await_end().work
+    return LatencyRun(rate, len(load), work["latency_ms"], load.behind_ms())
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import platform
-    from importlib.metadata import version
-
-    import psutil
-
-    packages = ("faust-streaming", "aiokafka", "cassandra-driver", "scikit-learn", "rocksdict")
-    return {
-        "cpus": psutil.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "load_1m": round(psutil.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version(name) for name in packages},
-    }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _told(load: LatencyRun) -> str:
+    marks = ", ".join(f"{name} {value:.1f} ms" for name, value in load.quantiles_ms.items())
+    return f"{load.rate:,.0f}/s: {marks}; producer behind {load.behind_ms['p99']:.1f} ms (p99)"

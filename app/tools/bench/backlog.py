@@ -1,0 +1,141 @@
+"""Throughput: how long a backlog takes from the first output to the last acknowledged row."""
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from app.adapters.kafka import admin, log_ends
+from app.devstack.ports import free_run
+from app.errors import UnavailableError, VerificationError
+from app.settings import Settings
+from app.tools.bench.clock import CpuClock, server_pids
+from app.tools.bench.deployment import committed, environment, first_record
+from app.tools.bench.histogram import WorkerPage
+from app.tools.processes import WorkerProcess
+from app.tools.produce import produce
+from app.tools.simulate import SimulationConfig, simulate
+from app.tools.supervisor import Workers
+from app.tools.verify import verify
+from app.topics import Topics
+
+#: Simulated history that a run replays: enough for windows to fill.
+CARDS, TERMINALS = 5_000, 10_000
+#: Longest that a run may take; a stuck one says so.
+RUN_SECONDS = 900.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class Throughput:
+    """One run over a backlog.
+
+    Attributes:
+        events: transactions, all of them in Cassandra at the end.
+        seconds: from the first output (a peer: its first event) to the last acknowledged row.
+        cpu_us: CPU microseconds an event, by process (worker, kafka, cassandra).
+        memory_mib: resident memory at the end, by process.
+        work: what was done, where that may differ from one event a row.
+    """
+
+    events: int
+    seconds: float
+    cpu_us: dict[str, float] = field(default_factory=dict)
+    memory_mib: dict[str, float] = field(default_factory=dict)
+    work: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Events a second."""
+        return self.events / self.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"events_per_second": self.rate, **asdict(self)}
+
+
+def fill(
+    settings: Settings, events: int, seed: int, *, cards: int = CARDS, terminals: int = TERMINALS
+) -> None:
+    """Put a simulated history, up to now, on `transactions`."""
+    config = SimulationConfig(cards=cards, terminals=terminals, count=events, seed=seed)
+    transactions = simulate(config, now_ms=time.time_ns() // 1_000_000)
+    asyncio.run(produce(transactions.pairs(), settings=settings))
+
+
+def new_worker(settings: Settings) -> WorkerProcess:
+    """A worker of this deployment, not started."""
+    port = free_run(1)
+    return WorkerProcess(port, settings.home / "workers" / str(port), environ=environment(settings))
+
+
+def servers_of(settings: Settings) -> dict[str, int | None]:
+    """Pids of the local servers that a bench deployment runs on."""
+    return server_pids(settings.home.parent.parent)
+
+
+def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
+    """Run workers over the backlog that is there.
+
+    Args:
+        settings: a deployment whose `transactions` holds the backlog.
+        events: how many transactions that are, all of them good.
+        workers: how many share the work.
+
+    Raises:
+        UnavailableError: a worker ended, or it takes too long.
+    """
+    team = [new_worker(settings) for _ in range(workers)]
+    with Workers(team) as running:
+        running.await_ready()
+        servers = servers_of(settings)
+        clock = CpuClock({f"worker{n or ''}": one.pid for n, one in enumerate(team)} | servers)
+        asyncio.run(await_rows(settings, events, running))
+        cpu, memory = clock.us_per_event(events), clock.memory_mib()
+        pages = [WorkerPage.of(worker) for worker in team]
+    began = asyncio.run(first_record(settings, Topics(settings).enriched.name))
+    seconds = max(page.last_row for page in pages) - began
+    names = [name for name in cpu if name.startswith("worker")]
+    for figures in (cpu, memory):
+        total = sum(figures.pop(name) for name in names)
+        figures["worker"] = total
+    order = ("worker", *servers)
+    return Throughput(
+        events,
+        seconds,
+        {name: cpu[name] for name in order if name in cpu},
+        {name: memory[name] for name in order if name in memory},
+        {"rows_by_worker": [page.rows for page in pages]} if workers > 1 else {},
+    )
+
+
+async def await_rows(settings: Settings, events: int, workers: Workers) -> None:
+    """Wait until so many predictions are stored and committed.
+
+    Raises:
+        UnavailableError: a worker ended, or it takes too long.
+    """
+    topic = Topics(settings).predictions.name
+    deadline = time.monotonic() + RUN_SECONDS
+    async with admin(settings) as client:
+        while await committed(client, settings, topic) < events:
+            workers.check()
+            if time.monotonic() > deadline:
+                held = sum((await log_ends(settings, topic)).values())
+                msg = f"after {RUN_SECONDS:.0f} s {held} of {events} transactions were scored: giving up"
+                raise UnavailableError(msg)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def check(settings: Settings) -> dict[str, int]:
+    """`fraudstream verify` of what a run has left; returns its counts.
+
+    Raises:
+        VerificationError: something is pending, missing or different: the figure is worth nothing.
+    """
+    report = asyncio.run(verify(settings, timeout_seconds=30, examples=1, progress=lambda *_: None))
+    if not report.passed:
+        shown = ", ".join(f"{number:,} {name}" for name, number in report.counts.items())
+        msg = f"the run that was measured does not verify: {shown}"
+        raise VerificationError(msg)
+    return dict(report.counts)

@@ -1,0 +1,56 @@
+"""`fraudstream bench` on real servers: every figure is there, runs verify, nothing is left. No time is asserted."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.adapters.cassandra import connected
+from app.adapters.kafka import admin
+from app.settings import Settings
+from tests.stack import environ_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+async def topics(settings: Settings) -> set[str]:
+    async with admin(settings) as client:
+        return {name for name in await client.list_topics() if "bench_" in name}
+
+
+def test_a_quick_bench(settings: Settings, tmp_path: Path) -> None:
+    plot = tmp_path / "latency.svg"
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "bench", "--quick", "--events", "4000", "--naive-events", "300",
+         "--rates", "200", "--plot", str(plot), "--json"],
+        env=environ_of(settings), capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert next(iter(found)) == "ratio_to_naive"
+    assert found["ratio_to_naive"] > 0
+    assert found["verified_runs"] == 2
+    ours, naive = found["systems"]
+    for system, events in ((ours, 4000), (naive, 300)):
+        (run,) = system["runs"]
+        assert run["events"] == events
+        assert run["seconds"] > 0
+        assert run["cpu_us"]["worker"] > 0
+        assert run["memory_mib"]["worker"] > 0
+    (load,) = ours["latency"]
+    assert (load["rate"], load["events"]) == (200, 1000)
+    marks = list(load["quantiles_ms"].values())
+    assert marks == sorted(marks)
+    assert load["behind_ms"]["max"] >= load["behind_ms"]["p50"] >= 0
+    assert found["machine"]["load_1m_after"] is not None
+    assert plot.read_text().count("<polyline") == 3
+
+    assert asyncio.run(topics(settings)) == set()
+    with connected(settings) as session:
+        found = session.execute("SELECT keyspace_name FROM system_schema.keyspaces")
+        names = [row["keyspace_name"] for row in found]
+    assert not [name for name in names if name.startswith("bench_")]
+    assert list((settings.home / "bench").iterdir()) == []

@@ -1,0 +1,47 @@
+"""What longer histories and more windows cost is measured on the real rows; its tables are readable."""
+
+from app.domain.window_row import WindowRow
+from app.handlers.rows import row_rules
+from app.settings import Settings
+from app.tools.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows, card_row
+from app.tools.bench.scale import PARTS, scale_text
+
+SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+def test_a_row_of_so_many_entries_is_one_that_is_read_back() -> None:
+    stored = dict(card_row(SETTINGS, b"C1", 1_000).encode())
+    again = WindowRow.read(b"C1", row_rules(SETTINGS), stored.get)
+    assert again.count == 1_000
+    assert again.last_offset == 0
+
+
+def test_longer_histories_write_no_more_than_their_last_part() -> None:
+    lines = list(by_history(SETTINGS))
+    assert [line["entries a card"] for line in lines] == list(HISTORIES)
+    assert all(line["us an event"] > 0 for line in lines)
+    written = [line["bytes written an event"] for line in lines]
+    assert written[0] < written[1] < 100 * 24 * 1.2
+    assert written[-1] < 10_000 * 24 / 10  # a heavy key is kept in segments
+
+
+def test_more_windows_write_no_more() -> None:
+    lines = list(by_windows(SETTINGS))
+    assert [line["windows"] for line in lines] == list(WINDOW_COUNTS)
+    assert len({line["bytes written an event"] for line in lines}) == 1
+
+
+def test_the_table_is_aligned() -> None:
+    text = scale_text([{"cards": 5, "events/s": 12_000}, {"cards": 1_000_000, "events/s": 900}])
+    assert text.splitlines() == [
+        "    cards  events/s",
+        "        5    12,000",
+        "1,000,000       900",
+    ]
+
+
+def test_every_part_can_be_asked_for() -> None:
+    from app.cli.bench import bench
+
+    (scale,) = [option for option in bench.params if option.name == "scale"]
+    assert sorted(scale.type.choices) == sorted(PARTS)  # type: ignore[attr-defined]
