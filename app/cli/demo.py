@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.produce import file_and_mapping, produce, rounding_of, zone_of
+from app.cli.file_options import file_and_mapping, rounding_of, zone_of
+from app.cli.produce import produce
 from app.errors import UsageError, VerificationError
 from app.settings import Settings, load_settings
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
 from app.cli import model_text
 from app.cli.counter import counter
-from app.cli.produce import rounding_of
+from app.cli.file_options import rounding_of, zone_of
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -206,7 +205,7 @@ def _transactions(
             settings,
             label=options["label"],
             mapping=_mapping(options["mapping"]),
-            zone=_zone(options["assume_zone"]),
+            zone=zone_of(options["assume_zone"]),
             rounding=rounding_of(settings, wanted=options["round_amounts"]),
             progress=tell,
         )
@@ -231,13 +230,3 @@ def _mapping(pairs: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(msg)
         mapping[name] = column
     return mapping
-
-
-def _zone(name: str | None) -> ZoneInfo | None:
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        msg = f"--assume-zone {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
-        raise UsageError(msg) from None

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cli import run as run_command
-from app.cli.produce import file_and_mapping
+from app.cli.file_options import file_and_mapping
 from app.errors import UsageError
 from app.records import RecordRules, parse_transaction
 from app.tools.produce import spread
