@@ -1,6 +1,8 @@
 """What a bench tells: quantiles, table, JSON, plot; and what it refuses."""
 
 import json
+import os
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,6 +15,7 @@ from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import Reading
 from app.metrics.recorders import FINE_BOUNDS_MS, Latency, SinkStatus
 from app.tools.bench.backlog import Throughput
+from app.tools.bench.clock import Elsewhere
 from app.tools.bench.histogram import WorkerPage, quantile
 from app.tools.bench.latency import LatencyRun
 from app.tools.bench.plot import latency_svg
@@ -60,7 +63,7 @@ def report() -> Report:
     naive = System(NAIVE, "less", runs=[run(400)])
     absent = System("other", "much", skipped="cannot be installed")
     found = machine()
-    load_after(found)
+    load_after(found, Elsewhere(Path("/nonexistent")))
     return Report([ours, naive, absent], found, verified=3)
 
 
@@ -101,6 +104,15 @@ def test_the_plot_is_an_svg_with_a_line_for_each_quantile() -> None:
         assert len(points) == 2
         assert points[0][1] > points[1][1]  # more load, more latency: higher up
         assert all(0 < x < width and 0 < y < height for x, y in points)
+
+
+def test_what_others_use_is_told_apart_from_us(tmp_path: Path) -> None:
+    elsewhere = Elsewhere(tmp_path)
+    burnt = time.process_time() + 0.3
+    while time.process_time() < burnt:
+        pass
+    assert 0 <= elsewhere.cores() <= (os.cpu_count() or 1) + 0.5
+    assert report().machine["others_cores"] >= 0
 
 
 def test_nothing_is_drawn_of_nothing() -> None:

@@ -1,5 +1,7 @@
 """CPU time and memory of what is measured: a process with its children, and the local servers, apart."""
 
+import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +42,31 @@ class CpuClock:
 
     def _read(self) -> dict[str, float]:
         return {name: _cpu_seconds(root) for name, root in self._roots.items()}
+
+
+class Elsewhere:
+    """What other programs of this machine used meanwhile: without it a figure cannot be judged.
+
+    Args:
+        home: of the local servers, which are not others.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._began = time.monotonic()
+        self._busy = _busy_seconds()
+        self._ours = CpuClock({"bench": os.getpid(), **server_pids(home)})
+
+    def cores(self) -> float:
+        """Cores in use by others, on average since this was made."""
+        seconds = time.monotonic() - self._began
+        # one that has ended meanwhile (a server that was stopped) takes its account with it
+        ours = sum(max(0.0, used) for used in self._ours.seconds().values())
+        return max(0.0, _busy_seconds() - self._busy - ours) / seconds
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 def _family(root: psutil.Process) -> list[psutil.Process]:

@@ -16,7 +16,7 @@ HISTORIES = (10, 100, 1_000, 10_000)
 WINDOW_COUNTS = (3, 6, 12)
 _EVENTS = 2_000
 #: Cards take turns: so many that a history hardly grows while it is measured, and memory holds them.
-_MOST_CARDS, _MOST_ENTRIES = 400, 400_000
+_MOST_CARDS, _MOST_ENTRIES = 400, 100_000
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _NOW_MS = 1_790_000_000_000
 

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from app.tools.bench.backlog import Throughput
+from app.tools.bench.clock import Elsewhere
 from app.tools.bench.latency import LatencyRun
 
 OURS, NAIVE = "fraudstream", "naive Faust"
@@ -166,7 +167,8 @@ def _machine_line(machine: dict[str, Any]) -> str:
     servers = "".join(f", {name} {version}" for name, version in machine["servers"].items())
     return (
         f"{machine['cpus']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, {machine['system']}, "
-        f"load {machine['load_1m']} before and {machine['load_1m_after']} after; "
+        f"load {machine['load_1m']} before and {machine['load_1m_after']} after, other programs on "
+        f"{machine['others_cores']} cores meanwhile; "
         f"Python {machine['python']}, {packages}{servers}"
     )
 
@@ -188,6 +190,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_1m": round(psutil.getloadavg()[0], 2),
         "load_1m_after": None,
+        "others_cores": None,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: version(name) for name in packages},
@@ -198,11 +201,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def load_after(machine: dict[str, Any]) -> None:
-    """Note the load at the end."""
+def load_after(machine: dict[str, Any], elsewhere: Elsewhere) -> None:
+    """Note the load at the end, and what other programs used."""
     import psutil
 
     machine["load_1m_after"] = round(psutil.getloadavg()[0], 2)
+    machine["others_cores"] = round(elsewhere.cores(), 2)
 
 
 def _cpu_model() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.tools.bench import backlog, latency
+from app.tools.bench.clock import Elsewhere
 from app.tools.bench.deployment import deployment
 from app.tools.bench.latency import LatencyRun
 from app.tools.bench.peer import Peer
@@ -85,7 +86,7 @@ def bench(
         FraudstreamError: a server or a worker of ours failed, or a run does not verify; the text says
             which. A design that fails is told and left out.
     """
-    found = machine()
+    found, elsewhere = machine(), Elsewhere(settings.home)
     stamp = time.strftime("%H%M%S")
     ours = System(OURS)
     others = [System(design.name, design.work) for design in designs]
@@ -114,7 +115,7 @@ def bench(
         for rate in () if system.skipped or not rates else design.rates:
             with deployment(settings, f"bench_{stamp}_latency_{index}_{rate:.0f}") as own:
                 _load_design(own, design, system, rate, rate_seconds, tell)
-    load_after(found)
+    load_after(found, elsewhere)
     return report
 
 

@@ -4,13 +4,16 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from app.adapters.kafka import log_ends
+from app.errors import StateError
 from app.settings import Settings
 from app.tools.bench import backlog, growth
 from app.tools.bench.deployment import deployment
 from app.tools.bench.run import Tell
+from app.tools.bench.stage_store import open_store
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce
 from app.tools.supervisor import Workers
@@ -99,6 +102,10 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
         asyncio.run(produce(rows, settings=own, topic=Topics(own).cards_changelog.name))
         worker = backlog.new_worker(own)
         full = _start_seconds(worker)
+        held = _stored_rows(worker.datadir)
+        if held < number:
+            msg = f"the worker was ready with {held:,} of {number:,} rows"
+            raise StateError(msg)
         yield {
             "rows": number,
             "bytes a row": len(raw),
@@ -106,6 +113,15 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
             "start s": round(full, 1),
             "rows/s": round(number / max(0.1, full - empty)),
         }
+
+
+def _stored_rows(datadir: Path) -> int:
+    """Rows of cards in a worker's stores; it does not run."""
+    count = 0
+    for folder in datadir.rglob("*.db"):
+        with open_store(folder, cache_mib=8) as database:
+            count += sum(1 for key in database.keys() if key.startswith(b"C"))  # noqa: SIM118
+    return count
 
 
 def _partitions(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]:

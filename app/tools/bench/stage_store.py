@@ -85,7 +85,7 @@ def build_outputs(blocks: Sequence[Any], batch_bytes: int) -> None:
 
 @contextmanager
 def open_store(folder: Path, cache_mib: int) -> Iterator[Any]:
-    """A new RocksDB with the options of our tables."""
+    """A RocksDB with the options of our tables, made if it is not there."""
     options = store_options(cache_mib)
     del options["driver"]  # the choice of the store, not an option of RocksDB
     database = RocksDBOptions(use_rocksdict=True, **options).open(folder)
