@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from faust.transport import drivers
@@ -15,6 +15,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
+
+from app.blocks.notes import carry_notes, commit_offsets, see
+from app.blocks.pace import Seen
+from app.blocks.skew import Note
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,9 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         # A fetch leaves out partitions whose last chunk nobody has taken yet, and only one is on its way
         # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        pace = self.consumer.app.pace
+        if pace is not None:
+            carry_notes(consumer, lambda tp: pace.note_of(TP(tp.topic, tp.partition)))
         return consumer
 
 
@@ -137,6 +144,8 @@ class BlockConsumer(driver.Consumer):
             if 1 < seen < _LOST_RETRIES:
                 logger.info("%s/%s: nothing came of %s: fetching again", *tp, offset)
                 await self.seek(tp, offset)
+            elif seen >= _LOST_RETRIES and self.app.pace is not None:
+                self.app.pace.ended(tp, position)
 
     async def _seek_while_stopped(self) -> None:
         try:
@@ -196,6 +205,8 @@ class BlockConsumer(driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Give blocks in flight a bounded time, then void them: their replay changes nothing."""
+        for pipeline in self.app.pipelines.values():
+            pipeline.give_up_held()
         waiting = asyncio.ensure_future(super().wait_empty())
         done, _ = await asyncio.wait({waiting}, timeout=DRAIN_SECONDS)
         if not done:
@@ -241,6 +252,12 @@ class BlockConsumer(driver.Consumer):
             self._acked[message.tp].append(message.offset)
             self._n_acked += 1
 
+    def finish_part(self, message: Any, offset: int) -> None:
+        """A part of a block is done, up to this offset, which may be committed."""
+        with ack_lock:
+            self._acked[message.tp].append(offset)
+            self._n_acked += 1
+
     def _new_offset(self, tp: TP) -> int | None:
         # blocks finish in order within a partition, so the highest one counts; Faust's own bookkeeping
         # of single offsets and gaps would be wrong for chunks
@@ -253,6 +270,26 @@ class BlockConsumer(driver.Consumer):
         highest: int = max(acked)
         acked.clear()
         return highest + 1
+
+    # ------------------------------------------------------------------ event time of other partitions
+
+    async def see(self, tps: Iterable[TP]) -> Mapping[TP, Seen]:
+        """How far partitions are, whoever has them; see `app.blocks.pace.PacePorts`."""
+        thread = self._thread
+        seen = await thread.call_thread(see, thread._ensure_consumer(), list(tps))
+        return {TP(tp.topic, tp.partition): one for tp, one in seen.items()}
+
+    async def note(self, notes: Mapping[TP, tuple[int, Note]]) -> None:
+        """Commit offsets of our partitions, for the notes beside them."""
+        if (
+            not self.flow_active
+        ):  # a rebalance: whoever gets the partition goes on from the last ones
+            return
+        offsets = {tp: offset for tp, (offset, _) in notes.items() if tp in self.assignment()}
+        thread = self._thread
+        await thread.call_thread(commit_offsets, thread._ensure_consumer(), offsets)
+        for tp, offset in offsets.items():
+            self._committed_offset[tp] = max(offset, self._committed_offset.get(tp) or 0)
 
 
 def _chunk_message(tp: TP, chunk: list[Any], generation: int) -> ConsumerMessage:

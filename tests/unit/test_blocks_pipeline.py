@@ -28,6 +28,7 @@ class App:
     def __init__(self) -> None:
         self.consumer_generation_id = 1
         self.pipelines: dict[str, Pipeline] = {}
+        self.pace = None
         self.open = True
         self.flow_control = SimpleNamespace(is_active=lambda: self.open)
         self.consumer = SimpleNamespace(
