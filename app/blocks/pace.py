@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.blocks.partition import Partition
-from app.blocks.skew import TIMELESS, Note, Standing, newer, slowest_ms
+from app.blocks.skew import Note, Standing, newer, slowest_ms
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Watermark:
         ahead_ms: how far that is ahead of the slowest partition; None while it is not held.
     """
 
-    position_ms: int | None
+    position_ms: int | None = None
     held_ms: int | None = None
     ahead_ms: int | None = None
 
@@ -116,25 +116,21 @@ class Pace:
             self._watching = asyncio.create_task(self._watch())
 
     def finished(self, tp: Any, newest_ms: int | None) -> None:
-        """Something of a partition is durable.
+        """Something of a partition is durable, of this newest event time."""
+        self._positions[tp] = newer(self._positions.get(tp), newest_ms)
+        self.moved(tp)
 
-        Args:
-            tp: the partition.
-            newest_ms: its newest event time, None without any.
-        """
-        position = newer(self._positions.get(tp), TIMELESS if newest_ms is None else newest_ms)
-        self._positions[tp] = position
-        assert position is not None
-        noted = self._noted.get(tp, Note()).position_ms
-        # what another worker must not wait for until the next commit
-        if noted in (None, TIMELESS) or position - noted > self._skew_ms // _SHARE_PART:
-            self._tell()
+    def moved(self, tp: Any) -> None:
+        """A partition has other records to do first than before."""
+        if self._sharing is None and self._far(tp) and self._others():
+            self._sharing = asyncio.create_task(self._share())
 
     def ended(self, tp: Any, offset: int) -> None:
         """The log of a partition ends with what is no record: nothing is left below this offset."""
         if self._through.get(tp) != offset:
             self._through[tp] = offset
-            self._tell()
+            if self._sharing is None and self._others():
+                self._sharing = asyncio.create_task(self._share())
 
     def note_of(self, tp: Any) -> Note:
         """What to write beside a committed offset of one of our partitions."""
@@ -143,7 +139,6 @@ class Pace:
     def watermark(self, tp: Any) -> Watermark:
         """How far a partition that is here has come."""
         position = self._positions.get(tp)
-        position = None if position == TIMELESS else position
         partition = self._open.get(tp)
         if partition is None or not partition.held or partition.held_ms is None:
             return Watermark(position)
@@ -199,14 +194,20 @@ class Pace:
 
     # ------------------------------------------------------------------ telling
 
-    def _tell(self) -> None:
-        if self._sharing is None and self._others():
-            self._sharing = asyncio.create_task(self._share())
+    def _far(self, tp: Any) -> bool:
+        """Whether others must not wait until the next commit for what they are to know of a partition."""
+        position, noted = self._position(tp), self._noted.get(tp, Note()).position_ms
+        if position is None or noted is None:
+            return position is not None
+        return position - noted > self._skew_ms // _SHARE_PART
 
     async def _share(self) -> None:
         try:
             await self._write_notes()
             await asyncio.sleep(_SHARE_SECONDS)
+            while any(map(self._far, self._open)):
+                await self._write_notes()
+                await asyncio.sleep(_SHARE_SECONDS)
         except Exception as error:  # the next commit carries it
             logger.info("positions could not be written down: %r", error)
         finally:
@@ -236,6 +237,10 @@ class PartitionGate:
     def hold(self) -> None:
         """The partition has come to a record beyond it."""
         self._pace.hold()
+
+    def started(self) -> None:
+        """A block is in flight, and none before it."""
+        self._pace.moved(self._tp)
 
     def finished(self, newest_ms: int | None) -> None:
         """Something of the partition is durable."""

@@ -198,6 +198,8 @@ class Partition:
             for key, raw in rows:
                 self._overlay[key] = (self._number, raw)
         self._steps.append(step)
+        if self._gate is not None and len(self._steps) == 1:
+            self._gate.started()
         return step
 
     def _compute(self, block: Block, records: Sequence[Any]) -> tuple[Block, Computed] | None:

@@ -88,6 +88,9 @@ class Gate(Protocol):
     def hold(self) -> None:
         """The partition has come to a record beyond it; it is woken when the limit has passed that one."""
 
+    def started(self) -> None:
+        """A block is in flight, and none before it."""
+
     def finished(self, newest_ms: int | None) -> None:
         """Something is durable, of this newest event time."""
 

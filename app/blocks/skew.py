@@ -4,17 +4,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: Position of a partition that has been looked at and has shown no event time (all its records are broken).
-TIMELESS = 1 << 62
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where one source partition stands.
 
     Attributes:
-        position_ms: event time up to which it is done, or of the record that it waits with; None while
-            nobody has looked at it.
+        position_ms: newest event time that is done, or that of the first record that is not; None while
+            neither is known.
         idle: whether everything in its log, as last seen, is done.
     """
 
@@ -34,8 +31,7 @@ def slowest_ms(standings: Iterable[Standing]) -> float:
             continue
         if standing.position_ms is None:
             return -math.inf
-        if standing.position_ms != TIMELESS:
-            slowest = min(slowest, standing.position_ms)
+        slowest = min(slowest, standing.position_ms)
     return slowest
 
 
@@ -44,10 +40,8 @@ def newer(known: int | None, told: int | None) -> int | None:
 
     A position says what is done, which stays so whoever said it: the highest one holds.
     """
-    if told is None or (told == TIMELESS and known is not None):
-        return known
-    if known is None or known == TIMELESS:
-        return told
+    if known is None or told is None:
+        return told if known is None else known
     return max(known, told)
 
 
@@ -66,14 +60,14 @@ class Note:
 
     def write(self) -> str:
         """As text; empty when there is nothing to tell."""
-        at = "-" if self.position_ms == TIMELESS else str(self.position_ms or "")
+        at = "" if self.position_ms is None else str(self.position_ms)
         return f"{at}@{self.through}" if self.through else at
 
     @classmethod
     def read(cls, text: str) -> "Note":
         """The note in such a text; one without facts when it is anything else."""
         at, _, through = text.partition("@")
-        return cls(TIMELESS if at == "-" else _number(at), _number(through) or 0)
+        return cls(_number(at), _number(through) or 0)
 
 
 def _number(text: str) -> int | None:

@@ -25,8 +25,8 @@ class Stretch:
     def reaches(self, event_time_ms: int, following: Iterable[int | None]) -> bool:
         """Whether a record is to be computed now.
 
-        One that is too far ahead ends the stretch, unless those behind it are not: then it has a clock that
-        is wrong, and must neither stop its partition nor count as its progress.
+        One that is too far ahead ends the stretch, unless most of those behind it are not: then its clock is
+        wrong, and it must neither stop its partition nor count as its progress.
 
         Args:
             event_time_ms: its event time.
@@ -35,9 +35,10 @@ class Stretch:
         """
         until_ms = self._until_ms
         if event_time_ms > until_ms:
-            return until_ms != -math.inf and any(
-                other is not None and other <= until_ms for other in following
-            )
+            if until_ms == -math.inf:
+                return False
+            within = [other <= until_ms for other in following if other is not None]
+            return 2 * sum(within) > len(within)
         if self.newest_ms is None:
             self.first_ms = self.newest_ms = event_time_ms
         elif event_time_ms > self.newest_ms:

@@ -12,6 +12,7 @@ from app.domain.window_row import WindowRow
 from app.handlers.cards import CardsHandler
 from app.handlers.rows import PINS_KEY, POSITION_KEY, Position
 from app.handlers.scoring import ScoringHandler
+from app.handlers.stretch import LOOK_AHEAD
 from app.label_records import LabelBatch, decode_message
 from app.records import encode_item, parse_transaction
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
@@ -206,6 +207,8 @@ class Problems:
                     if source in met:
                         continue
                     met.add(source)
+                    if source not in reached:
+                        continue
                     newest[batch.partition] = reached[source]
                     ahead = max(newest.values()) - reached[source]
                     if ahead > skew_ms:
@@ -214,11 +217,15 @@ class Problems:
                         )
 
     def _reached(self) -> dict[Source, int]:
-        """By source record, the newest event time of its partition up to it."""
+        """By source record, the newest event time of its partition up to it.
+
+        Records that moved here stand last, long after their time: the few before them look like wrong clocks.
+        """
         reached: dict[Source, int] = {}
         for partition, records in self.world.broker.topic(topics.transactions.name).items():
             newest = 0
-            for record in records:
+            moved = [index for index, record in enumerate(records) if record.headers]
+            for record in records[: max(0, moved[0] - LOOK_AHEAD) if moved else None]:
                 try:
                     at = parse_transaction(
                         record.value, record.key, record.timestamp, record_rules
