@@ -12,7 +12,7 @@ from app.domain.features import Catalogue
 from app.domain.row_format import head_key
 from app.domain.window_row import LoadRow, WindowRow
 from app.errors import NotFoundError, UnavailableError
-from app.formats import age, in_order
+from app.formats import age, in_order, iso
 from app.handlers.rows import row_rules
 from app.metrics.prometheus import WorkerMetrics, release
 from app.settings import format_duration
@@ -209,6 +209,10 @@ async def describe(worker: Worker) -> dict[str, Any]:
             "lag": one.lag,
             "blocks_waiting": one.blocks_waiting,
             "blocks_in_flight": one.blocks_in_flight,
+            "event_time_ms": one.event_time_ms,
+            "event_time": iso(one.event_time_ms),
+            "held_ms": one.held_ms,
+            "ahead_ms": one.ahead_ms,
         }
     for (table, partition), size in reading.state_bytes.items():
         if partition in held:
