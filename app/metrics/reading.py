@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.blocks.pace import Watermark
 from app.metrics.recorders import Latency, SinkStatus
 
 #: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
@@ -163,7 +162,7 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         return PartitionReading(stage, tp.partition, 0, 0, 0, done, end)
     if not partition.in_flight:
         done = partition.next_offset
-    mark = Watermark() if app.pace is None else app.pace.watermark(tp)
+    mark = None if app.pace is None else app.pace.watermark(tp)
     return PartitionReading(
         stage,
         tp.partition,
@@ -172,9 +171,7 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         partition.in_flight,
         done,
         end,
-        mark.position_ms,
-        mark.held_ms,
-        mark.ahead_ms,
+        *(() if mark is None else (mark.position_ms, mark.held_ms, mark.ahead_ms)),
     )
 
 
