@@ -1,13 +1,13 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import faust
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
-from app.blocks.pace import Pace, Seen
-from app.blocks.skew import Note
+from app.blocks.notes import ConsumerPorts
+from app.blocks.pace import Pace
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
@@ -37,23 +37,9 @@ class BlockApp(faust.App):
             tps: all partitions of the topics concerned, whichever worker has them.
             skew_ms: how far ahead of the slowest one a partition may run.
         """
-        self.pace = Pace(tps, skew_ms, _ConsumerPorts(self))
+        self.pace = Pace(tps, skew_ms, ConsumerPorts(self))
 
     def on_rebalance_end(self) -> None:
         """The last step of a rebalance: only now the sources may be fetched."""
         super().on_rebalance_end()
         self.consumer.open_blocks()
-
-
-class _ConsumerPorts:
-    """See `app.blocks.pace.PacePorts`: the consumer, which is not there yet when the app is made."""
-
-    def __init__(self, app: BlockApp) -> None:
-        self._app = app
-
-    async def see(self, tps: Iterable[Any]) -> Mapping[Any, Seen]:
-        seen: Mapping[Any, Seen] = await self._app.consumer.see(tps)
-        return seen
-
-    async def note(self, notes: Mapping[Any, tuple[int, Note]]) -> None:
-        await self._app.consumer.note(notes)

@@ -1,9 +1,10 @@
-"""Notes beside committed offsets, on an aiokafka consumer; all of it runs in the consumer's own thread."""
+"""Notes beside committed offsets, on Faust's consumer: aiokafka's runs in a thread of its own."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.types import TP
 
 from app.blocks.pace import Seen
 from app.blocks.skew import Note
@@ -26,7 +27,39 @@ def carry_notes(consumer: Any, note_of: Callable[[Any], Note]) -> None:
     consumer.commit = commit_with_notes
 
 
-async def see(consumer: Any, tps: Iterable[Any]) -> dict[Any, Seen]:
+class ConsumerPorts:
+    """See `app.blocks.pace.PacePorts`: the consumer of an app, which is not there yet when the app is made.
+
+    Args:
+        app: the block app.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def see(self, tps: Iterable[TP]) -> Mapping[TP, Seen]:
+        """How far partitions are, whoever has them."""
+        thread = self._app.consumer._thread
+        seen = await thread.call_thread(_see, thread._ensure_consumer(), list(tps))
+        return {TP(tp.topic, tp.partition): one for tp, one in seen.items()}
+
+    async def note(self, notes: Mapping[TP, tuple[int, Note]]) -> None:
+        """Commit offsets of our partitions, for the notes beside them.
+
+        Raises:
+            KafkaError: they are ours no more, or the group starts anew.
+        """
+        consumer = self._app.consumer
+        if not consumer.flow_active:  # a rebalance: whoever gets them goes on from the last notes
+            return
+        offsets = {tp: offset for tp, (offset, _) in notes.items() if tp in consumer.assignment()}
+        thread = consumer._thread
+        await thread.call_thread(_commit, thread._ensure_consumer(), offsets)
+        for tp, offset in offsets.items():
+            consumer._committed_offset[tp] = max(offset, consumer._committed_offset.get(tp) or 0)
+
+
+async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, Seen]:
     """Committed offsets with their notes, and ends; of any partitions, whoever has them."""
     wanted = [TopicPartition(*tp) for tp in tps]
     # the public `committed` drops the notes
@@ -43,12 +76,8 @@ async def see(consumer: Any, tps: Iterable[Any]) -> dict[Any, Seen]:
     }
 
 
-async def commit_offsets(consumer: Any, offsets: Mapping[Any, int]) -> None:
-    """Commit offsets, with the notes that the consumer carries.
-
-    Raises:
-        KafkaError: the partition is ours no more, or the group starts anew.
-    """
+async def _commit(consumer: Any, offsets: Mapping[TP, int]) -> None:
+    # the notes come with every commit: see `carry_notes`
     await consumer.commit(
         {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
     )

@@ -127,7 +127,7 @@ class Pace:
 
     def ended(self, tp: Any, offset: int) -> None:
         """The log of a partition ends with what is no record: nothing is left below this offset."""
-        if self._through.get(tp) != offset:
+        if self.paces(tp[0]) and self._through.get(tp) != offset:
             self._through[tp] = offset
             if self._sharing is None and self._others():
                 self._sharing = asyncio.create_task(self._share())

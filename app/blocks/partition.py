@@ -98,7 +98,10 @@ class Partition:
     @property
     def next_ms(self) -> int | None:
         """Event time of the first record whose effects are not durable; None where it is not known."""
-        return self._steps[0].computed.first_ms if self._steps else self.held_ms
+        try:  # the consumer's thread asks, too: between two questions the steps may have changed
+            return self._steps[0].computed.first_ms
+        except IndexError:
+            return self.held_ms
 
     @property
     def held(self) -> bool:
@@ -200,6 +203,8 @@ class Partition:
         self._steps.append(step)
         if self._gate is not None and len(self._steps) == 1:
             self._gate.started()
+        if not block.whole:  # only now: what stands before the record that waits is not durable
+            self._hold(computed)
         return step
 
     def _compute(self, block: Block, records: Sequence[Any]) -> tuple[Block, Computed] | None:
@@ -212,13 +217,17 @@ class Partition:
             return block, computed
         rest = records[computed.taken :]
         self._inbox.appendleft(Block(rest, block.token))
-        self.held_ms = computed.next_ms
         # whatever stood before it is computed, or a hole that has been proven
         self.next_offset = int(rest[0].offset)
-        self._gate.hold()
         if not computed.taken:
+            self._hold(computed)
             return None
         return Block(records[: computed.taken], block.token, whole=False), computed
+
+    def _hold(self, computed: Computed) -> None:
+        assert self._gate is not None
+        self.held_ms = computed.next_ms
+        self._gate.hold()
 
     async def _settle(self) -> None:
         while not self.closed:

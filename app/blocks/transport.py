@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from faust.transport import drivers
@@ -16,9 +16,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
 
-from app.blocks.notes import carry_notes, commit_offsets, see
-from app.blocks.pace import Seen
-from app.blocks.skew import Note
+from app.blocks.notes import carry_notes
 
 logger = logging.getLogger(__name__)
 
@@ -270,26 +268,6 @@ class BlockConsumer(driver.Consumer):
         highest: int = max(acked)
         acked.clear()
         return highest + 1
-
-    # ------------------------------------------------------------------ event time of other partitions
-
-    async def see(self, tps: Iterable[TP]) -> Mapping[TP, Seen]:
-        """How far partitions are, whoever has them; see `app.blocks.pace.PacePorts`."""
-        thread = self._thread
-        seen = await thread.call_thread(see, thread._ensure_consumer(), list(tps))
-        return {TP(tp.topic, tp.partition): one for tp, one in seen.items()}
-
-    async def note(self, notes: Mapping[TP, tuple[int, Note]]) -> None:
-        """Commit offsets of our partitions, for the notes beside them."""
-        if (
-            not self.flow_active
-        ):  # a rebalance: whoever gets the partition goes on from the last ones
-            return
-        offsets = {tp: offset for tp, (offset, _) in notes.items() if tp in self.assignment()}
-        thread = self._thread
-        await thread.call_thread(commit_offsets, thread._ensure_consumer(), offsets)
-        for tp, offset in offsets.items():
-            self._committed_offset[tp] = max(offset, self._committed_offset.get(tp) or 0)
 
 
 def _chunk_message(tp: TP, chunk: list[Any], generation: int) -> ConsumerMessage:

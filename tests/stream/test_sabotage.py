@@ -130,8 +130,8 @@ BREAKS = (
         "app.blocks.partition",
         (
             (
-                "return self._steps[0].computed.first_ms if self._steps else self.held_ms",
-                "return self._steps[-1].computed.newest_ms if self._steps else self.held_ms",
+                "return self._steps[0].computed.first_ms",
+                "return self._steps[-1].computed.newest_ms",
             ),
         ),
         PARTITION,
