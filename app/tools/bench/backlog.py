@@ -13,7 +13,7 @@ from app.tools.bench.clock import CpuClock, server_pids
 from app.tools.bench.deployment import committed, environment, first_record
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce
+from app.tools.produce import produce, quiet_client
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.supervisor import Workers
 from app.tools.verify import verify
@@ -60,7 +60,8 @@ def fill(
     """Put a simulated history, up to now, on `transactions`."""
     config = SimulationConfig(cards=cards, terminals=terminals, count=events, seed=seed)
     transactions = simulate(config, now_ms=time.time_ns() // 1_000_000)
-    asyncio.run(produce(transactions.pairs(), settings=settings))
+    with quiet_client():  # new partitions may be without a leader for a moment
+        asyncio.run(produce(transactions.pairs(), settings=settings))
 
 
 def new_worker(settings: Settings) -> WorkerProcess:

@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.tools.bench.backlog import CARDS, TERMINALS
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce_on_schedule
+from app.tools.produce import produce_on_schedule, quiet_client
 from app.tools.simulate import SimulatedTransactions, SimulationConfig, simulate
 from app.tools.supervisor import Workers
 
@@ -111,7 +111,8 @@ def live_load(rate: float, seconds: float, seed: int) -> LiveLoad:
 
 def offer(settings: Settings, load: LiveLoad) -> None:
     """Send a load at its times."""
-    asyncio.run(produce_on_schedule(load.items(), settings=settings, stamp=False))
+    with quiet_client():
+        asyncio.run(produce_on_schedule(load.items(), settings=settings, stamp=False))
 
 
 def measure(
