@@ -94,6 +94,7 @@ def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
         # the first of several workers does not wait for the last to be ready
         before = sum(WorkerPage.of(worker).rows for worker in team)
         asyncio.run(await_rows(settings, events, running))
+        refuse_restarts(running)
         cpu, memory = clock.us_per_event(max(1, events - before)), clock.memory_mib()
         pages = [WorkerPage.of(worker) for worker in team]
     began = asyncio.run(first_record(settings, Topics(settings).enriched.name))
@@ -110,6 +111,24 @@ def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
         {name: memory[name] for name in order if name in memory},
         {"rows_by_worker": [page.rows for page in pages]} if workers > 1 else {},
     )
+
+
+def refuse_restarts(workers: Workers) -> None:
+    """A run in which a worker ended and was started again is not one to measure.
+
+    Raises:
+        UnavailableError: there was one; the text says why it ended.
+    """
+    if workers.restarts:
+        said = [
+            line
+            for worker in workers.all
+            for line in worker.log.read_text(errors="replace").splitlines()
+            if line.startswith("fraudstream: ")
+        ]
+        why = said[-1].removeprefix("fraudstream: ") if said else "it did not say why"
+        msg = f"a worker was restarted {workers.restarts} times while it was measured: {why}"
+        raise UnavailableError(msg)
 
 
 async def await_rows(settings: Settings, events: int, workers: Workers) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.errors import UnavailableError
 from app.settings import Settings
-from app.tools.bench.backlog import CARDS, TERMINALS
+from app.tools.bench.backlog import CARDS, TERMINALS, refuse_restarts
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce_on_schedule, quiet_client
@@ -143,5 +143,6 @@ def measure(
             )
             raise UnavailableError(msg)
         time.sleep(_POLL_SECONDS)
+    refuse_restarts(workers)
     drained = max(0.0, after.last_row - load.ended_at)
     return LatencyRun(rate, events, after.quantiles_ms(before), load.behind_ms(), drained)
