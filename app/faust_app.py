@@ -15,6 +15,7 @@ from app.devstack.endpoints import resolve
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
 from app.errors import FraudstreamError, SettingsError
+from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import terminal_rules
 from app.records import MAX_ID_BYTES
 from app.settings import Settings, load_settings
@@ -87,7 +88,7 @@ async def check_start(settings: Settings, topics: Topics) -> None:
 
     for topic, warning in (await check_topics(settings, topics.all)).items():
         logger.warning("topic %s: %s", topic, warning)
-    horizon = settings.terminal_horizon_ms
+    horizon = terminal_rules(settings).horizon_ms
     if 0 <= settings.retention_ms < horizon:
         logger.warning(
             "retention %s is shorter than the longest window and the allowed lateness: a state that is "
@@ -165,7 +166,7 @@ def create_app(settings: Settings) -> FraudApp:
     )
     app.settings = settings
     app.fraud_topics = Topics(settings)
-    app.catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+    app.catalogue = catalogue_of(settings)
     return app
 
 

@@ -62,6 +62,15 @@ def _parse_windows(value: Any) -> tuple[int, ...]:
     return windows
 
 
+def _parse_sets(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    sets = tuple(part.strip() for part in parts)
+    if not all(sets) or len(set(sets)) != len(sets):
+        msg = "name different feature sets, such as basic or basic,handbook"
+        raise ValueError(msg)
+    return sets
+
+
 #: Fields of the input record that producers may know by other names.
 NAMED_FIELDS = (
     "transaction_id", "card_id", "terminal_id", "amount", "currency", "converted_amount", "event_time",
@@ -106,6 +115,7 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
 _DURATION_VALIDATOR = BeforeValidator(parse_duration_ms)
 Duration = Annotated[int, _DURATION_VALIDATOR]
 Windows = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_windows)]
+Sets = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_sets)]
 
 
 def is_duration(field: FieldInfo) -> bool:
@@ -219,6 +229,11 @@ class Settings(BaseSettings):
         "1h,1d,7d,30d",
         validate_default=True,
         description="window lengths of the card and terminal features",
+    )
+    features: Sets = Field(
+        "basic",
+        validate_default=True,
+        description="feature sets that are computed: basic, handbook, engineered, label_free; comma separated",
     )
     allowed_lateness: Duration = Field(
         "1d",
@@ -343,16 +358,6 @@ class Settings(BaseSettings):
             msg = f"min_insync {self.min_insync} is more than replication {self.replication}: nothing could be written"
             raise ValueError(msg)
         return self
-
-    @cached_property
-    def horizon_ms(self) -> int:
-        """How far behind a key's newest event time its entries are kept, milliseconds."""
-        return self.windows[-1] + self.allowed_lateness
-
-    @property
-    def terminal_horizon_ms(self) -> int:
-        """The same at terminals, whose risk looks at what is older than the label delay, milliseconds."""
-        return self.horizon_ms + self.label_delay
 
     @cached_property
     def minor_unit_digits(self) -> int:

@@ -232,17 +232,37 @@ def check_features(manifest: Manifest, names: tuple[str, ...], schema: str) -> l
     missing = [name for name in manifest.features if name not in names]
     if missing:
         msg = (
-            f"{model} takes features that this deployment does not compute: {', '.join(missing)}; "
-            f"set the windows it was trained with ({manifest.feature_schema}) or train again"
+            f"{model} takes features that this deployment does not compute: {', '.join(missing)} "
+            f"({manifest.feature_schema}); {_remedy(manifest, schema)}"
         )
         raise UsageError(msg)
-    if manifest.feature_schema != schema:
+    if not set(manifest.feature_schema.split("+")) <= set(schema.split("+")):
         msg = (
             f"{model} was trained on features {manifest.feature_schema}, this deployment computes "
-            f"{schema}: set the windows it was trained with or train again"
+            f"{schema}: {_remedy(manifest, schema)}"
         )
         raise UsageError(msg)
     return [names.index(name) for name in manifest.features]
+
+
+def _remedy(manifest: Manifest, schema: str) -> str:
+    """The setting to change, by what the schemas name: feature sets with their versions, windows, label delay."""
+    here = {_set_of(part): part for part in schema.split("+")}
+    for wanted in manifest.feature_schema.split("+"):
+        name = _set_of(wanted)
+        if name not in here:
+            return f"add {name} to FRAUDSTREAM_FEATURES or train again"
+        if wanted.partition("-")[0] != here[name].partition("-")[0]:
+            return f"this release computes {here[name].partition('-')[0]}: train again"
+        delay = wanted.rpartition("-delay")[2]
+        if "-delay" in wanted and delay != here[name].rpartition("-delay")[2]:
+            return f"set FRAUDSTREAM_LABEL_DELAY={delay} or train again"
+    return "set the windows it was trained with (FRAUDSTREAM_WINDOWS) or train again"
+
+
+def _set_of(part: str) -> str:
+    """The feature set of one part of a schema; `basic` is spelled without its name."""
+    return part.partition("@")[0] if "@" in part else "basic"
 
 
 class _ImportPaths(pickle.Unpickler):

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
 from aiokafka.partitioner import murmur2
 
 from app.adapters.prediction_rows import COLUMNS, RowPacker
 from app.domain.card_stage import CardStage
-from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.handlers.cards import CardsHandler
+from app.handlers.catalogue import catalogue_of
+from app.handlers.labels import LabelsHandler
 from app.handlers.rows import (
     MAX_WAITING_LABELS,
     PINS_KEY,
@@ -97,9 +99,12 @@ class VerifyWorld:
 
     def _build(self) -> None:
         settings_ = self.settings
-        catalogue = Catalogue(settings_.windows, settings_.minor_unit_digits, settings_.timezone)
+        catalogue = catalogue_of(settings_)
         models = ModelHolder(registry_of(settings_), catalogue, settings_.minor_unit_digits)
         self._champion = models.named(settings_.model)
+        self._labels = LabelsHandler(
+            self.topics, partition_of=self.home, max_future_skew_ms=settings_.max_future_skew
+        )
         self._handlers = {
             self.topics.transactions.name: CardsHandler(
                 CardStage(catalogue, settings_.allowed_lateness, self.home),
@@ -142,6 +147,19 @@ class VerifyWorld:
         """Append a source record; returns partition and offset."""
         number = self.home(key or b"") if partition is None else partition
         return number, self._append(self.topics.transactions.name, number, key, value, headers)
+
+    def label(self, fields: dict[str, Any]) -> None:
+        """A label on `labels`, forwarded to `enriched` and in Cassandra at once."""
+        topic = self.topics.labels.name
+        key = str(fields["transaction_id"]).encode()
+        partition = self.home(key)
+        self._append(topic, partition, key, orjson.dumps(fields), ())
+        record = self.logs[topic][partition][-1]
+        block = self._labels.compute(partition, [record], State()).outputs  # type: ignore[list-item]
+        for (to, number), outputs in self._labels.outputs(block, {}).items():
+            for key_, value, headers in outputs:
+                self._append(to, number, key_, value, headers)
+        self.label_rows.append((topic, partition, record.offset))
 
     def run(self, block: int = 7, *, sink: bool = True) -> None:
         """Let both stages and, if it runs, the sink do all there is, in blocks of so many records."""

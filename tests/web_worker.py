@@ -8,8 +8,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import strategies as st
 from yarl import URL
 
-from app.domain.features import Catalogue
 from app.domain.window_row import WindowRow
+from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import row_rules
 from app.metrics.reading import PartitionReading, Reading
 from app.records import MAX_ID_BYTES
@@ -35,9 +35,7 @@ class DictWorker:
 
     def __init__(self, url: str = "http://127.0.0.1:6066", **settings: Any) -> None:
         self.settings = Settings(_env_file=None, **settings)  # type: ignore[call-arg]
-        self.catalogue = Catalogue(
-            self.settings.windows, self.settings.minor_unit_digits, self.settings.timezone
-        )
+        self.catalogue = catalogue_of(self.settings)
         self.url = url
         self.deployment = "fraudstream"
         self.store: dict[bytes, bytes] = {}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.produce import file_and_mapping, produce, zone_of
+from app.cli.file_options import file_and_mapping, rounding_of, zone_of
+from app.cli.produce import produce
 from app.errors import UsageError, VerificationError
 from app.settings import Settings, load_settings
 
@@ -31,6 +32,7 @@ _FILE_OPTIONS = (
     "drop",
     "only_known",
     "assume_zone",
+    "round_amounts",
     "run",
     "skip",
     "limit",
@@ -41,7 +43,7 @@ _FILE_OPTIONS = (
 @click.command(
     epilog="\b\nExamples:  fraudstream demo\n"
     "           fraudstream demo --once --json\n"
-    "           fraudstream demo --input handbook.csv.gz --limit 100000 --assume-zone UTC \\\n"
+    "           fraudstream demo --input handbook.csv.gz --limit 100000 --assume-zone UTC --round-amounts \\\n"
     "             --map transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID \\\n"
     "             terminal_id=TERMINAL_ID amount=TX_AMOUNT event_time=TX_DATETIME"
 )
@@ -221,6 +223,7 @@ def _feed(
             only_known=options["only_known"],
             run=options["run"] or "",
             zone=zone_of(options["assume_zone"]),
+            rounding=rounding_of(settings, wanted=options["round_amounts"]),
             skip=options["skip"],
             skip_bad=options["skip_bad"],
             largest=settings.max_message_bytes,

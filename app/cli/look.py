@@ -8,8 +8,8 @@ import click
 
 from app import formats
 from app.cli.ask import ask
-from app.domain.features import Catalogue
 from app.errors import NotFoundError
+from app.handlers.catalogue import catalogue_of
 from app.settings import Settings, load_settings
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -119,7 +119,7 @@ def _print_key(state: dict[str, Any]) -> None:
 
 
 def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
-    digits, zone = settings.minor_unit_digits, settings.timezone
+    digits = settings.minor_unit_digits
     verdict = "called fraud" if row["is_fraud"] else "not called fraud"
     label = row.get("label")
     known = "nothing yet"
@@ -147,7 +147,7 @@ def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
     for reason in row["reasons"]:
         click.echo(f"  because {formats.printable(reason)}")
     table = _table(["feature", "value"], ["unit"])
-    catalogue = Catalogue(settings.windows, digits, zone)
+    catalogue = catalogue_of(settings)
     units = {feature.name: feature.unit for feature in catalogue.features}
     for name, value in formats.in_order(row["features"], catalogue.names):
         table.add_row(name, formats.value(value), units.get(name, ""))

@@ -91,7 +91,10 @@ def _source(source: dict[str, Any]) -> str:
     if "simulated" in source:
         numbers = ", ".join(f"{name} {value}" for name, value in source["simulated"].items())
         return f"on simulated transactions ({numbers})"
-    return f"on {source['file']}" if "file" in source else "source unknown"
+    if "file" not in source:
+        return "source unknown"
+    rounded = source.get("rounded_amounts", 0)
+    return f"on {source['file']}" + (f", {rounded:,} amounts rounded" if rounded else "")
 
 
 def _figures(manifest: "Manifest") -> Iterator[str]:

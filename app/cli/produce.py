@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from app.cli.counter import counter
+from app.cli.file_options import file_and_mapping, rounding_of, zone_of
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -26,8 +27,9 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.command(
     epilog="\b\nExamples:  fraudstream produce transactions.csv.gz\n"
     "           fraudstream produce transactions.jsonl --rate 500\n"
-    "           fraudstream produce handbook.csv.gz --assume-zone UTC --map transaction_id=TRANSACTION_ID \\\n"
-    "             card_id=CUSTOMER_ID terminal_id=TERMINAL_ID amount=TX_AMOUNT event_time=TX_DATETIME"
+    "           fraudstream produce handbook.csv.gz --assume-zone UTC --round-amounts --map \\\n"
+    "             transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID terminal_id=TERMINAL_ID \\\n"
+    "             amount=TX_AMOUNT event_time=TX_DATETIME"
 )
 @click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
 @click.option(
@@ -47,6 +49,11 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "--assume-zone",
     metavar="ZONE",
     help="Time zone of event times that name none, such as UTC.  [default: refuse them]",
+)
+@click.option(
+    "--round-amounts",
+    is_flag=True,
+    help="Round amounts to the currency's minor units, half to even; the summary says how many.",
 )
 @click.option(
     "--run",
@@ -119,6 +126,7 @@ def produce(**options: Any) -> None:
         only_known=options["only_known"],
         run=options["run"] or "",
         zone=zone,
+        rounding=rounding_of(settings, wanted=options["round_amounts"]),
         skip=options["skip"],
         limit=options["limit"],
         skip_bad=options["skip_bad"],
@@ -133,6 +141,7 @@ def produce(**options: Any) -> None:
         **report.as_dict(),
         "malformed": reading.bad,
         "first_malformed": reading.first_bad,
+        "rounded": reading.rounded,
         "left_out": reading.left_out,
     }
     click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
@@ -148,7 +157,7 @@ def _produce_labels(
     from app.tools.producing.labels import open_labels
     from app.topics import Topics
 
-    unfit = ("drop", "only_known", "speed", "raw", "skip_bad")
+    unfit = ("drop", "only_known", "round_amounts", "speed", "raw", "skip_bad")
     names = [f"--{name.replace('_', '-')}" for name in unfit if options[name]]
     if names:
         msg = f"--labels does not go with {', '.join(names)}"
@@ -168,6 +177,7 @@ def _produce_labels(
         **report.as_dict(),
         "malformed": 0,
         "first_malformed": None,
+        "rounded": 0,
         "left_out": reading.left_out,
     }
     click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
@@ -216,37 +226,6 @@ def _send(
             raise UsageError(msg) from error
 
 
-def file_and_mapping(
-    words: tuple[str, ...], mapped: tuple[str, ...]
-) -> tuple[Path, dict[str, str]]:
-    """The file, and field -> column of all pairs, whether behind --map or behind each other.
-
-    Raises:
-        UsageError: there is not one file, or a pair is wrong.
-    """
-    pairs = list(mapped)
-    files: list[str] = []
-    for word in words:
-        field = word.partition("=")[0]
-        loose = "=" in word and field.isidentifier() and not Path(word).exists()
-        (pairs if loose else files).append(word)
-    if len(files) != 1:
-        given = ", ".join(files) if files else "none"
-        msg = f"one FILE at a time; given: {given}"
-        raise UsageError(msg)
-    mapping: dict[str, str] = {}
-    for pair in pairs:
-        field, equals, column = pair.partition("=")
-        if not (field and equals and column):
-            msg = f"--map {pair}: write FIELD=COLUMN, such as card_id=CUSTOMER_ID"
-            raise UsageError(msg)
-        if field in mapping:
-            msg = f"--map names {field} twice: {mapping[field]} and {column}"
-            raise UsageError(msg)
-        mapping[field] = column
-    return Path(files[0]), mapping
-
-
 def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
     if options["rate"] and options["speed"]:
         msg = "give --rate or --speed, not both"
@@ -256,28 +235,13 @@ def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
         msg = f"--run {run!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
         raise UsageError(msg)
     if options["raw"]:
-        changing = ("drop", "only_known", "assume_zone", "run", "speed")
+        changing = ("drop", "only_known", "assume_zone", "round_amounts", "run", "speed")
         names = [f"--{name.replace('_', '-')}" for name in changing if options[name]]
         if mapping:
             names.append("--map")
         if names:
             msg = f"--raw sends lines as they are; it does not go with {', '.join(names)}"
             raise UsageError(msg)
-
-
-def zone_of(name: str | None) -> ZoneInfo | None:
-    """The time zone that `--assume-zone` names; None without the option.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        msg = f"--assume-zone {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
-        raise UsageError(msg) from None
 
 
 def _sentence(summary: dict[str, Any]) -> str:
@@ -291,6 +255,8 @@ def _sentence(summary: dict[str, Any]) -> str:
         parts.append(
             f"{summary['malformed']:,} malformed left out, the first: {summary['first_malformed']}"
         )
+    if summary["rounded"]:
+        parts.append(f"amounts of {summary['rounded']:,} rounded")
     if summary["left_out"]:
         parts.append(f"columns left out: {', '.join(summary['left_out'])}")
     return "; ".join(parts)

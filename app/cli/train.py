@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
 from app.cli import model_text
 from app.cli.counter import counter
+from app.cli.file_options import rounding_of, zone_of
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -27,7 +27,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.command(
     epilog="\b\nExamples:  fraudstream train\n"
     "           fraudstream train --name shop --from-file history.csv.gz --alerts-per-day 50\n"
-    "           fraudstream train --from-file handbook.csv.gz --assume-zone UTC --label TX_FRAUD \\\n"
+    "           fraudstream train --from-file handbook.csv.gz --assume-zone UTC --round-amounts --label TX_FRAUD \\\n"
     "             --map transaction_id=TRANSACTION_ID --map card_id=CUSTOMER_ID \\\n"
     "             --map terminal_id=TERMINAL_ID --map amount=TX_AMOUNT --map event_time=TX_DATETIME"
 )
@@ -52,6 +52,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     "--assume-zone",
     metavar="ZONE",
     help="Time zone of event times that name none, such as UTC.  [default: refuse them]",
+)
+@click.option(
+    "--round-amounts",
+    is_flag=True,
+    help="Round amounts to the currency's minor units, half to even.  [default: refuse them]",
 )
 @click.option(
     "--cards", type=_POSITIVE, default=2_000, show_default=True, help="Cards to simulate."
@@ -155,6 +160,9 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"damaged: {line}", err=True)
 
 
+_FILE_OPTIONS = ("label", "mapping", "assume_zone", "round_amounts")
+
+
 def _check(context: click.Context) -> None:
     """Refuse options that would be ignored: half of them are for files, half for the simulation.
 
@@ -162,7 +170,7 @@ def _check(context: click.Context) -> None:
         UsageError: such an option is given.
     """
     from_file = context.params["from_file"] is not None
-    others = ("cards", "terminals", "days") if from_file else ("label", "mapping", "assume_zone")
+    others = ("cards", "terminals", "days") if from_file else _FILE_OPTIONS
     for name in others:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = "map" if name == "mapping" else name.replace("_", "-")
@@ -197,10 +205,14 @@ def _transactions(
             settings,
             label=options["label"],
             mapping=_mapping(options["mapping"]),
-            zone=_zone(options["assume_zone"]),
+            zone=zone_of(options["assume_zone"]),
+            rounding=rounding_of(settings, wanted=options["round_amounts"]),
             progress=tell,
         )
-    return columns, None, {"file": path.name}
+    source = {"file": path.name}
+    if columns.rounded:
+        source["rounded_amounts"] = columns.rounded
+    return columns, None, source
 
 
 @contextmanager
@@ -218,13 +230,3 @@ def _mapping(pairs: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(msg)
         mapping[name] = column
     return mapping
-
-
-def _zone(name: str | None) -> ZoneInfo | None:
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        msg = f"--assume-zone {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
-        raise UsageError(msg) from None

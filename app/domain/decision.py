@@ -77,6 +77,8 @@ def _family(name: str) -> str:
     """Features that tell the same news: one count in several windows, an amount and its ratio."""
     if name.startswith("amount"):
         return "amount"
+    if name.startswith(("terminal_risk", "terminal_fraud", "terminal_last", "terminal_genuine")):
+        return "terminal frauds"
     match = _WINDOW.fullmatch(name)
     return match[1] if match else name
 
@@ -157,17 +159,87 @@ def _terminal_count(names: Sequence[str], index: int, digits: int, window: str) 
     return words
 
 
+def _over_median(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: f"amount is {values[index]:.1f} times the card's recent median"
+
+
+def _deviation(names: Sequence[str], index: int, digits: int) -> Phrase:
+    def words(values: Sequence[float], above: bool) -> str:
+        side = "above" if values[index] >= 0 else "below"
+        return (
+            f"amount is {abs(values[index]):.1f} standard deviations {side} the card's recent mean"
+        )
+
+    return words
+
+
+def _high_count(names: Sequence[str], index: int, digits: int, window: str) -> Phrase:
+    return lambda values, above: (
+        f"{values[index]:.0f} of this card's recent transactions within {window} were unusually high"
+    )
+
+
+def _known_count(names: Sequence[str], index: int, digits: int, window: str) -> Phrase:
+    return lambda values, above: (
+        f"{_number(values[index], above)} at this terminal in the {window} whose labels count"
+    )
+
+
+def _risk(names: Sequence[str], index: int, digits: int, window: str) -> Phrase:
+    return lambda values, above: (
+        f"{values[index]:.0%} of this terminal's transactions in the {window} whose labels count were fraud"
+    )
+
+
+def _last_label(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: (
+        f"the newest label known of this terminal {'says' if values[index] else 'does not say'} fraud"
+    )
+
+
+def _share(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: (
+        f"{values[index]:.0%} of this terminal's last known labels say fraud"
+    )
+
+
+def _streak(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: f"{values[index]:.0f} known frauds in a row at this terminal"
+
+
+def _streak_age(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: (
+        f"the known frauds in a row at this terminal began {values[index]:.1f} days ago"
+    )
+
+
+def _genuine_age(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: (
+        f"no transaction of this terminal is known to be genuine since {values[index]:.1f} days ago"
+    )
+
+
 _SIMPLE: dict[str, Callable[[Sequence[str], int, int], Phrase]] = {
     "amount": _amount,
     "is_weekend": _weekend,
     "is_night": _night,
     "seconds_since_last": _since_last,
+    "amount_over_card_median": _over_median,
+    "amount_deviation": _deviation,
+    "terminal_last_label": _last_label,
+    "terminal_fraud_share_last_5": _share,
+    "terminal_fraud_streak": _streak,
+    "terminal_fraud_streak_age": _streak_age,
+    "terminal_genuine_age": _genuine_age,
 }
 _WINDOWED: dict[str, Callable[[Sequence[str], int, int, str], Phrase]] = {
     "amount_over_card_avg": _amount,
     "card_count": _card_count,
     "card_avg_amount": _card_average,
+    "card_high_count": _high_count,
     "terminal_count": _terminal_count,
+    "terminal_delayed_count": _known_count,
+    "terminal_risk": _risk,
 }
 
 

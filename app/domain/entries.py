@@ -7,13 +7,15 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from operator import sub
 
 ID_BYTES = 8
 #: Low bits of a stored time are flags, the rest is the event time in ms.
 TIME_SHIFT = 8
 #: Flags: the entry counts for others; its label is known; the label says fraud.
 COUNTED, KNOWN, FRAUD = 1, 2, 4
-_COUNTED_FRAUD = COUNTED | KNOWN | FRAUD
+#: What the flags of an entry say that counts and whose label is known.
+KNOWN_GENUINE, KNOWN_FRAUD = COUNTED | KNOWN, COUNTED | KNOWN | FRAUD
 _UNLABELLED = ~(KNOWN | FRAUD)
 #: Where the flags stand in the eight bytes of a stored time.
 _FLAGS_BYTE = 0 if sys.byteorder == "little" else 7
@@ -99,7 +101,23 @@ class Entries:
 
     def known_frauds(self, first: int, end: int) -> int:
         """Entries in [first, end) that count and are known to be fraud."""
-        return self.times[first:end].tobytes()[_FLAGS_BYTE::8].count(_COUNTED_FRAUD)
+        return self.flags(first, end).count(KNOWN_FRAUD)
+
+    def amounts(self, first: int, end: int) -> list[int]:
+        """Minor units of the entries in [first, end) that count, oldest first."""
+        totals = self.totals
+        before = (
+            totals[first - 1 : end - 1] if first else array("q", (self.base,)) + totals[: end - 1]
+        )
+        found = list(map(sub, totals[first:end], before))
+        if self.zeros:
+            times = self.times
+            return [one for at, one in enumerate(found, first) if times[at] & COUNTED]
+        return found
+
+    def flags(self, first: int, end: int) -> bytes:
+        """The flags of the entries in [first, end), a byte each."""
+        return self.times[first:end].tobytes()[_FLAGS_BYTE::8]
 
     def find(self, low: int, high: int, id8: bytes, start: int = 0) -> int | None:
         """Index of the first entry with this id whose stored time is in [low, high), from `start`."""

@@ -170,6 +170,37 @@ class WindowRow:
             number, frauds = number + more[0], frauds + more[1]
         return number, frauds
 
+    def last_parts(
+        self, after_ms: int, until_ms: int, number: int
+    ) -> Iterator[tuple[Entries, int, int]]:
+        """Where the last entries in (after_ms, until_ms] stand: newest part first, `number` in all at most."""
+        low, high = (after_ms + 1) << TIME_SHIFT, (until_ms + 1) << TIME_SHIFT
+        times = self.tail.times
+        end = len(times)
+        if end and times[-1] >= high:
+            end = bisect_left(times, high)
+        first = max(end - number, 0)
+        if first < end and times[first] < low:
+            first = bisect_left(times, low, first, end)
+        if first < end:
+            yield self.tail, first, end
+            number -= end - first
+        for ref in reversed(self.refs):
+            if ref.last < low or number <= 0:
+                return
+            if ref.first < high:
+                entries = self._segment(ref)
+                end = bisect_left(entries.times, high, ref.skip)
+                first = bisect_left(entries.times, low, max(end - number, ref.skip), end)
+                if first < end:
+                    yield entries, first, end
+                    number -= end - first
+
+    @property
+    def knows_labels(self) -> bool:
+        """Whether a label has ever come to this key."""
+        return self._labelled
+
     def newest_counted(self, until_ms: int) -> int | None:
         """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""
         high = (until_ms + 1) << TIME_SHIFT

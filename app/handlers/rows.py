@@ -10,6 +10,7 @@ from app.blocks.partition import RowReader
 from app.blocks.rows import Row, RowGroup
 from app.domain.window_row import RowRules, WindowRow
 from app.errors import StateError
+from app.handlers.catalogue import card_horizon_ms, terminal_horizon_ms
 from app.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
 from app.settings import Settings, format_duration
 
@@ -23,7 +24,8 @@ def state_settings(settings: Settings) -> str:
     windows = ",".join(format_duration(window) for window in settings.windows)
     return (
         f"windows={windows} allowed_lateness={format_duration(settings.allowed_lateness)} "
-        f"max_entries_per_key={settings.max_entries_per_key} currency={settings.currency}"
+        f"max_entries_per_key={settings.max_entries_per_key} currency={settings.currency} "
+        f"features={','.join(settings.features)}"
     )
 
 
@@ -35,7 +37,7 @@ def terminal_settings(settings: Settings) -> str:
 def terminal_rules(settings: Settings) -> RowRules:
     """How long a terminal's entries are kept, from the settings."""
     return RowRules(
-        horizon_ms=settings.terminal_horizon_ms,
+        horizon_ms=terminal_horizon_ms(settings),
         max_entries=settings.max_entries_per_key,
         settings_hash=crc32(terminal_settings(settings).encode()),
         max_waiting=MAX_WAITING_LABELS,
@@ -46,7 +48,7 @@ def terminal_rules(settings: Settings) -> RowRules:
 def row_rules(settings: Settings) -> RowRules:
     """How long a card's entries are kept, from the settings."""
     return RowRules(
-        horizon_ms=settings.horizon_ms,
+        horizon_ms=card_horizon_ms(settings),
         max_entries=settings.max_entries_per_key,
         settings_hash=crc32(state_settings(settings).encode()),
     )
@@ -191,6 +193,9 @@ class Position:
         # a state from before there were labels: what it lacks of older entries, its floors tell
         if not any(word.startswith("label_delay=") for word in was):
             now = {word for word in now if not word.startswith("label_delay=")}
+        # a state from before there were sets: there was no other
+        if not any(word.startswith("features=") for word in was):
+            now.discard("features=basic")
         if self.last_offset >= 0 and was != now:
             msg = (
                 f"the state of {where} was built with {' '.join(sorted(was - now))}, now it is "

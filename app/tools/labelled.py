@@ -14,7 +14,8 @@ from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.records import RecordRules, parse_transaction
 from app.settings import Settings
-from app.tools.producing.columns import Plan, make_plan
+from app.tools.producing.amounts import Rounding
+from app.tools.producing.columns import make_plan
 from app.tools.producing.records import Converter
 from app.tools.producing.sources import (
     CsvSource,
@@ -44,6 +45,7 @@ class LabelledTransactions:
         amount_minor: minor units, int64.
         event_time_ms: epoch milliseconds, int64.
         is_fraud: the label, bool.
+        rounded: how many had an amount that was rounded.
     """
 
     transaction_id: np.ndarray
@@ -52,6 +54,7 @@ class LabelledTransactions:
     amount_minor: np.ndarray
     event_time_ms: np.ndarray
     is_fraud: np.ndarray
+    rounded: int = 0
 
     def __len__(self) -> int:
         return len(self.event_time_ms)
@@ -64,6 +67,7 @@ def read_labelled(
     label: str | None = None,
     mapping: Mapping[str, str] | None = None,
     zone: ZoneInfo | None = None,
+    rounding: Rounding | None = None,
     progress: Progress | None = None,
 ) -> LabelledTransactions:
     """Read a whole file; every row must be a valid transaction with a label.
@@ -74,6 +78,7 @@ def read_labelled(
         label: column that says what is fraud (0 and 1, true and false); None: one of `USUAL_LABELS`.
         mapping: field of the input record -> column of the file.
         zone: time zone of event times that name none.
+        rounding: rounds amounts; None refuses those with more decimals than the currency has.
         progress: told now and then how far the file is read: bytes, or rows of Parquet.
 
     Raises:
@@ -82,13 +87,15 @@ def read_labelled(
     with open_source(path) as source:
         label = _label_column(path, source.columns, label)
         # only what features and labels need
-        plan = make_plan(path, source.columns, mapping=mapping, only_known=True, zone=zone)
-        plan = replace(plan, targets={**plan.targets, label: label})
+        plan = make_plan(
+            path, source.columns, mapping=mapping, only_known=True, zone=zone, rounding=rounding
+        )
+        converter = Converter(replace(plan, targets={**plan.targets, label: label}))
         rules = RecordRules(settings.currency, settings.minor_unit_digits, 0)
         names: tuple[list[str], list[str], list[str]] = ([], [], [])
         amounts, times, frauds = array("q"), array("q"), array("b")
         try:
-            for key, body in _records(source, plan):
+            for key, body in _records(source, converter):
                 # only columns are kept: a million transactions are a hundred megabytes, not a thousand
                 transaction = parse_transaction(body, key, _NO_CLOCK_MS, rules)
                 names[0].append(transaction.transaction_id)
@@ -113,16 +120,16 @@ def read_labelled(
         np.array(amounts, dtype=np.int64),
         np.array(times, dtype=np.int64),
         np.array(frauds, dtype=bool),
+        converter.rounded,
     )
 
 
-def _records(source: Source, plan: Plan) -> Iterator[tuple[bytes, bytes]]:
-    converter = Converter(plan)
+def _records(source: Source, converter: Converter) -> Iterator[tuple[bytes, bytes]]:
     if isinstance(source, JsonSource):
         convert: Callable[[Any], tuple[bytes, bytes, int]] = converter.json_row
     else:
         assert isinstance(source, CsvSource | ParquetSource)
-        source.rename(plan.targets)
+        source.rename(converter.targets)
         convert = converter.table_row
     for row in source:
         key, value, _event_ms = convert(row)

@@ -16,165 +16,32 @@ in time    everything else                                           kept, weigh
 ```
 """
 
-from bisect import bisect_right
-from dataclasses import dataclass, field
+import math
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from functools import cached_property
+from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from app.domain.features import window_name
+from app.tools.oracle_state import (
+    DAY_MS,
+    HABITS,
+    HABITS_MS,
+    HIGH_MS,
+    HISTORY,
+    HISTORY_MS,
+    Became,
+    History,
+    Rules,
+    Verdict,
+    inexact,
+)  # fmt: skip
+
+__all__ = [
+    "Became", "CardOracle", "History", "Rules", "TerminalOracle", "Verdict", "Waits", "inexact",
+    "murmur2", "murmur2_partition",
+]  # fmt: skip
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Became(StrEnum):
-    """What a source record becomes: exactly one of these."""
-
-    DEAD = "dead"
-    MOVED = "moved"
-    DUPLICATE = "duplicate"
-    LATE = "late"
-    SCORED = "scored"
-
-
-@dataclass
-class History:
-    """What is kept of one card or one terminal: parallel lists, sorted by event time.
-
-    Entries of equal time stand in the order of their arrival.
-
-    Attributes:
-        times: event times, epoch milliseconds.
-        minors: amounts in minor units; 0 where the entry weighs 0.
-        weights: 1 for an entry that counts for others, 0 for a late one.
-        ids: transaction ids.
-        labels: what is known of each afterwards: fraud, and when it was labelled (epoch ms); or None.
-        newest_ms: newest event time ever seen, None before the first.
-        floor_ms: newest event time that ever left, None while nothing has.
-    """
-
-    times: list[int] = field(default_factory=list)
-    minors: list[int] = field(default_factory=list)
-    weights: list[int] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    labels: list[tuple[bool, int] | None] = field(default_factory=list)
-    newest_ms: int | None = None
-    floor_ms: int | None = None
-
-    def within(self, t_ms: int, window_ms: int) -> slice:
-        """Where the entries in `(t - window, t]` stand."""
-        return slice(bisect_right(self.times, t_ms - window_ms), bisect_right(self.times, t_ms))
-
-    def count(self, t_ms: int, window_ms: int) -> int:
-        """How many entries count in `(t - window, t]`."""
-        return sum(self.weights[self.within(t_ms, window_ms)])
-
-    def total(self, t_ms: int, window_ms: int) -> int:
-        """Minor units of the entries that count in `(t - window, t]`."""
-        return sum(self.minors[self.within(t_ms, window_ms)])
-
-    def exact(self, t_ms: int, window_ms: int) -> bool:
-        """Whether nothing that ever left can have been in `(t - window, t]`."""
-        return self.floor_ms is None or t_ms - window_ms >= self.floor_ms
-
-    def last_before(self, t_ms: int) -> int | None:
-        """Event time of the newest entry at or before t that counts, None without one."""
-        for index in range(bisect_right(self.times, t_ms) - 1, -1, -1):
-            if self.weights[index]:
-                return self.times[index]
-        return None
-
-    def add(self, t_ms: int, minor: int, weight: int, transaction_id: str) -> None:
-        """Put an entry in its place, after those of equal time."""
-        place = bisect_right(self.times, t_ms)
-        self.times.insert(place, t_ms)
-        self.minors.insert(place, minor * weight)
-        self.weights.insert(place, weight)
-        self.ids.insert(place, transaction_id)
-        self.labels.insert(place, None)
-        self.newest_ms = t_ms if self.newest_ms is None else max(self.newest_ms, t_ms)
-
-    def find(self, transaction_id: str, t_ms: int) -> int | None:
-        """Where a transaction stands, None when it is not kept."""
-        for index, name in enumerate(self.ids):
-            if name == transaction_id and self.times[index] == t_ms:
-                return index
-        return None
-
-    def label(self, index: int, is_fraud: bool, labelled_at_ms: int) -> None:
-        """The latest label holds; of equal ones the one that comes last."""
-        known = self.labels[index]
-        if known is None or labelled_at_ms >= known[1]:
-            self.labels[index] = (is_fraud, labelled_at_ms)
-
-    def forget(self, horizon_ms: int, max_entries: int) -> None:
-        """Let go what is older than the horizon, then the oldest beyond the cap."""
-        if self.newest_ms is None:
-            return
-        gone = bisect_right(self.times, self.newest_ms - horizon_ms)
-        gone = max(gone, len(self.times) - max_entries)
-        if gone:
-            left = self.times[gone - 1]
-            self.floor_ms = left if self.floor_ms is None else max(self.floor_ms, left)
-            for column in (self.times, self.minors, self.weights, self.ids, self.labels):
-                del column[:gone]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The settings that decide a feature; see `app.settings.Settings` for their meaning.
-
-    Attributes:
-        windows_ms: window lengths in rising order, milliseconds.
-        allowed_lateness_ms: a record this far behind its card's newest is still in time.
-        max_entries: entries kept for a card or a terminal.
-        digits: minor-unit digits of the currency.
-        timezone: name of the zone in which weekend and night are decided.
-        label_delay_ms: age from which a transaction's label counts.
-        label_wait_ms: how long a label waits for its transaction.
-        max_waiting: labels that wait at one terminal.
-    """
-
-    windows_ms: tuple[int, ...]
-    allowed_lateness_ms: int
-    max_entries: int
-    digits: int = 2
-    timezone: str = "UTC"
-    label_delay_ms: int = 0
-    label_wait_ms: int = 0
-    max_waiting: int = 64
-
-    @cached_property
-    def windows(self) -> list[tuple[str, int]]:
-        """Each window's name as features spell it (`1h`, `30d`), and its length in milliseconds."""
-        return [(window_name(window_ms), window_ms) for window_ms in self.windows_ms]
-
-    @property
-    def horizon_ms(self) -> int:
-        """How far behind its key's newest event time an entry is kept, milliseconds."""
-        return self.windows_ms[-1] + self.allowed_lateness_ms
-
-    @property
-    def terminal_horizon_ms(self) -> int:
-        """The same at a terminal, which looks further back: behind the label delay."""
-        return self.horizon_ms + self.label_delay_ms
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one record became, with its features when it was scored.
-
-    Attributes:
-        became: the record's fate.
-        features: values by name; empty unless scored or late.
-        flags: `inexact:<stage>_<window>` in rising order of windows, then `late` or `out_of_order`.
-    """
-
-    became: Became
-    features: dict[str, float] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
 
 
 class CardOracle:
@@ -194,7 +61,7 @@ class CardOracle:
         late = card.newest_ms is not None and t_ms < card.newest_ms - rules.allowed_lateness_ms
         out_of_order = card.newest_ms is not None and t_ms < card.newest_ms
         features = self._features(card, t_ms, minor)
-        flags = inexact(card, "card", t_ms, rules)
+        flags = self._inexact(card, t_ms)
         flags += ["late"] if late else ["out_of_order"] if out_of_order else []
         card.add(t_ms, minor, 0 if late else 1, transaction_id)
         card.forget(rules.horizon_ms, rules.max_entries)
@@ -213,16 +80,49 @@ class CardOracle:
             "is_night": float(local.hour <= 6),
             "seconds_since_last": since_ms / 1000,
         }
-        count, total = 0, 0
-        for label, window_ms in rules.windows:
+        for label, window_ms in rules.card_windows:
             # the transaction itself is always in its window
             count = card.count(t_ms, window_ms) + 1
             total = card.total(t_ms, window_ms) + minor
             features[f"card_count_{label}"] = float(count)
             features[f"card_avg_amount_{label}"] = total / (count * unit)
-        # count and total are now those of the longest window
-        features[f"amount_over_card_avg_{label}"] = minor * count / total if total else 1.0
-        return features
+            features[f"amount_over_card_avg_{label}"] = minor * count / total if total else 1.0
+        if rules.has_habits:
+            features |= self._habits(card, t_ms, minor)
+        return {name: features[name] for name in rules.names if name in features}
+
+    def _habits(self, card: History, t_ms: int, minor: int) -> dict[str, float]:
+        """The amount beside the last ones of its card."""
+        places = card.last(t_ms, HABITS_MS, HABITS)
+        amounts = [card.minors[place] for place in places]
+        ratio, deviation, high = 1.0, 0.0, 0
+        if amounts:
+            middle = sorted(amounts)[(len(amounts) - 1) // 2 : len(amounts) // 2 + 1]
+            lower, upper = middle[0], middle[-1]
+            if lower + upper:
+                ratio = minor * 2 / (lower + upper)
+            mean = Fraction(sum(amounts), len(amounts))
+            variance = sum((amount - mean) ** 2 for amount in amounts) / len(amounts)
+            if variance:  # both times the number of amounts: integers
+                size = len(amounts)
+                deviation = int((minor - mean) * size) / math.sqrt(int(variance * size * size))
+            high = sum(
+                1
+                for place in places
+                if card.minors[place] > Fraction(3 * (lower + upper), 2)
+                and card.times[place] > t_ms - HIGH_MS
+            )
+        return {
+            "amount_over_card_median": ratio,
+            "amount_deviation": deviation,
+            "card_high_count_14d": float(high),
+        }
+
+    def _inexact(self, card: History, t_ms: int) -> list[str]:
+        flags = inexact(card, "card", t_ms, self.rules.card_windows)
+        if self.rules.has_habits and not card.exact_last(t_ms, HABITS_MS, HABITS):
+            flags.append(f"inexact:card_last_{HABITS}")
+        return flags
 
 
 class Waits(NamedTuple):
@@ -326,31 +226,61 @@ class TerminalOracle:
         """
         rules = self.rules
         if terminal_id is None:
-            return Verdict(
-                Became.SCORED, {f"terminal_count_{label}": 0.0 for label, _ in rules.windows}
-            )
+            names = [name for name in rules.names if name.startswith("terminal_")]
+            return Verdict(Became.SCORED, dict.fromkeys(names, 0.0))
         terminal = self.terminals.setdefault(terminal_id, History())
         self._give_up(terminal_id, received_at_ms)
-        features = {
-            f"terminal_count_{label}": float(terminal.count(t_ms, window_ms) + 1)
-            for label, window_ms in rules.windows
-        }
-        flags = inexact(terminal, "terminal", t_ms, rules)
+        features = self._features(terminal, t_ms)
+        flags = self._inexact(terminal, t_ms)
         terminal.add(t_ms, 0, weight, transaction_id)
         terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
         self._meet(terminal_id, transaction_id, t_ms)
         return Verdict(Became.SCORED, features, tuple(flags))
 
+    def _features(self, terminal: History, t_ms: int) -> dict[str, float]:
+        rules = self.rules
+        features = {
+            f"terminal_count_{label}": float(terminal.count(t_ms, window_ms) + 1)
+            for label, window_ms in rules.terminal_windows
+        }
+        until_ms = t_ms - rules.label_delay_ms
+        for label, window_ms in rules.risk_windows:
+            within = range(len(terminal.times))[terminal.within(until_ms, window_ms)]
+            number = sum(terminal.weights[place] for place in within)
+            frauds = sum(1 for place in within if terminal.verdict(place))
+            features[f"terminal_delayed_count_{label}"] = float(number)
+            features[f"terminal_risk_{label}"] = frauds / number if number else 0.0
+        if rules.has_history:
+            features |= self._history(terminal, t_ms, until_ms)
+        return {name: features[name] for name in rules.names if name in features}
 
-def inexact(history: History, stage: str, t_ms: int, rules: Rules) -> list[str]:
-    """Flags of the windows that something may have left, in rising order of windows."""
-    if history.floor_ms is None:
-        return []
-    return [
-        f"inexact:{stage}_{label}"
-        for label, window_ms in rules.windows
-        if not history.exact(t_ms, window_ms)
-    ]
+    def _history(self, terminal: History, t_ms: int, until_ms: int) -> dict[str, float]:
+        """What is known of the last ones of the terminal whose labels count."""
+        places = terminal.last(until_ms, HISTORY_MS, HISTORY)
+        known = [place for place in places if terminal.labels[place] is not None]
+        genuine = [place for place in known if not terminal.verdict(place)]
+        streak = [place for place in known if not genuine or place > genuine[-1]]
+        five = known[-5:]
+        frauds = sum(1 for place in five if terminal.verdict(place))
+        genuine_ms = terminal.times[genuine[-1]] if genuine else until_ms - HISTORY_MS
+        return {
+            "terminal_last_label": float(bool(known) and terminal.verdict(known[-1])),
+            "terminal_fraud_share_last_5": frauds / len(five) if five else 0.0,
+            "terminal_fraud_streak": float(len(streak)),
+            "terminal_fraud_streak_age": (t_ms - terminal.times[streak[0]]) / DAY_MS
+            if streak
+            else 0.0,
+            "terminal_genuine_age": (t_ms - genuine_ms) / DAY_MS,
+        }
+
+    def _inexact(self, terminal: History, t_ms: int) -> list[str]:
+        rules = self.rules
+        until_ms = t_ms - rules.label_delay_ms
+        flags = inexact(terminal, "terminal", t_ms, rules.terminal_windows)
+        flags += inexact(terminal, "terminal_risk", until_ms, rules.risk_windows)
+        if rules.has_history and not terminal.exact_last(until_ms, HISTORY_MS, HISTORY):
+            flags.append("inexact:terminal_labels")
+        return flags
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from app.domain.decision import Explainer
+from app.handlers.catalogue import catalogue_of
 from app.settings import Settings
-from app.tools.features import Columns, catalogue_of, compute_features
+from app.tools.features import Columns, compute_features
 from models.artifact import Manifest, check_free, check_name, save_artifact
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.holder import registry_of

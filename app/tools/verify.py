@@ -22,7 +22,7 @@ from app.adapters.cassandra import connect, disconnect
 from app.adapters.labels import scan_labels
 from app.adapters.prediction_reads import scan_predictions
 from app.adapters.raw_rows import read_raw
-from app.domain.features import Catalogue
+from app.handlers.catalogue import catalogue_of
 from app.settings import Settings
 from app.tools.verification.case import Case
 from app.tools.verification.enriched import EnrichedReader
@@ -171,7 +171,7 @@ class _Run:
     ) -> "_Run":
         """Make room for the source records that retention has left."""
         topics = log.topics
-        catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+        catalogue = catalogue_of(settings)
         begins, ends = await log.begins(topics.transactions), reached.ends["transactions"]
         pages = [
             Page(number, min(begin, end), end, len(catalogue.names))

@@ -54,7 +54,7 @@ def key_state(
                 "window": name,
                 "transactions": count,
                 "amount_minor": total,
-                "exact": f"inexact:{kind}_{name}" not in inexact,
+                "exact": newest == NEVER or newest - window_ms >= row.floor_ms,
             }
         )
         features[f"{kind}_count_{name}"] = float(count)

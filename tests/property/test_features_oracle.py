@@ -144,13 +144,18 @@ class Rows:
 
 
 def stages(
-    windows: tuple[int, ...], lateness: int, cap: int, segment: int
+    windows: tuple[int, ...],
+    lateness: int,
+    cap: int,
+    segment: int,
+    sets: tuple[str, ...] = ("basic",),
+    delay: int = DELAY,
 ) -> tuple[Catalogue, Rules, RowRules]:
-    return (
-        Catalogue(windows, 2, "Europe/Paris"),
-        Rules(windows, lateness, cap, 2, "Europe/Paris", DELAY, WAIT, MAX_WAITING),
-        RowRules(windows[-1] + lateness, cap, segment_entries=segment),
-    )
+    catalogue = Catalogue(windows, 2, "Europe/Paris", sets, delay)
+    names = () if sets == ("basic",) else catalogue.names
+    rules = Rules(windows, lateness, cap, 2, "Europe/Paris", delay, WAIT, MAX_WAITING, names)
+    reach = max(windows[-1], catalogue.card_reach_ms)
+    return catalogue, rules, RowRules(reach + lateness, cap, segment_entries=segment)
 
 
 def same_state(row: WindowRow, history: History) -> None:
@@ -167,15 +172,22 @@ def same_state(row: WindowRow, history: History) -> None:
     assert row.floor_ms == (NEVER if history.floor_ms is None else history.floor_ms)
 
 
-def play(events: Sequence[Event], cap: int, segment: int, **span: tuple[int, ...]) -> None:
+def play(
+    events: Sequence[Event],
+    cap: int,
+    segment: int,
+    sets: tuple[str, ...] = ("basic",),
+    delay: int = DELAY,
+    **span: tuple[int, ...],
+) -> None:
     """Both sides over the same events; cards first, then terminals over what was scored."""
     windows, lateness = span.get("windows", WINDOWS), span.get("lateness", (LATENESS,))[0]
-    catalogue, rules, row_rules = stages(windows, lateness, cap, segment)
+    catalogue, rules, row_rules = stages(windows, lateness, cap, segment, sets, delay)
     card_stage = CardStage(catalogue, lateness, lambda key: 0)
     terminal_stage = TerminalStage(catalogue, WAIT, MAX_WAITING)
     cards, terminals = CardOracle(rules), TerminalOracle(rules)
     card_rows = Rows(row_rules)
-    horizon = row_rules.horizon_ms + DELAY
+    horizon = max(windows[-1] + delay, catalogue.terminal_reach_ms) + lateness
     terminal_rows = Rows(replace(row_rules, horizon_ms=horizon, max_waiting=MAX_WAITING))
     given_up = set()
     for number, event in enumerate(events):
@@ -231,6 +243,43 @@ def test_the_domain_equals_the_oracle(events: list[Event], cap: int, segment: in
     play(events, cap, segment)
 
 
+DAYS = 86_400_000
+
+
+@st.composite
+def months(draw: st.DrawFn) -> list[Event]:
+    """Histories in days instead of milliseconds, still at the edges of one another or a millisecond beside them.
+
+    Most labels say fraud, most transactions meet at one terminal: streaks and high amounts come about.
+    """
+    events = draw(histories())
+    beside = draw(st.lists(st.sampled_from([0, 0, 0, -1, 1]), min_size=7, max_size=7))
+    return [
+        # half a day each; a label moves with its transaction
+        replace(
+            event,
+            t_ms=START + (event.t_ms - START) * DAYS // 2 + beside[(event.t_ms - START) % 7],
+        )
+        for event in events
+    ]
+
+
+@given(
+    months(),
+    st.sampled_from([1, 2, 5, 9, 25, 1_000]),
+    st.sampled_from([1, 2, 3, 16]),
+    st.sampled_from(
+        [("handbook",), ("engineered",), ("label_free",), ("basic", "handbook", "engineered")]
+    ),
+)
+@thorough
+def test_every_set_equals_the_oracle(
+    events: list[Event], cap: int, segment: int, sets: tuple[str, ...]
+) -> None:
+    days = {"windows": (DAYS // 24, DAYS, 7 * DAYS), "lateness": (4 * DAYS,)}
+    play(events, cap, segment, sets, DELAY * DAYS // 2, **days)
+
+
 @given(histories(), st.sampled_from([2, 5, 9, 1_000]), st.sampled_from([1, 2, 3]))
 @thorough
 def test_rows_do_not_depend_on_where_blocks_end(
@@ -279,6 +328,37 @@ def test_a_hot_card_and_terminal_in_many_segments(order: float) -> None:
         name = f"#{number if numbers.random() > 0.02 else numbers.randrange(number + 1)}"
         events.append(Event("A", "T", name, t_ms + shift, numbers.randrange(10_000), ending))
     play(events, 700, 32, windows=windows, lateness=(day,))
+
+
+@pytest.mark.parametrize("order", [0.0, 0.3])
+@pytest.mark.parametrize("cap", [40, 700])
+def test_a_busy_card_and_terminal_with_labels(order: float, cap: int) -> None:
+    """Every feature over months in segments: labels come days later, some of them twice, some never."""
+    day = 86_400_000
+    seed = int(os.environ.get("FRAUDSTREAM_TEST_SEED", "1"))
+    print(f"FRAUDSTREAM_TEST_SEED={seed}")
+    numbers = random.Random(f"{seed} {order} {cap}")
+    events: list[Event] = []
+    due: list[tuple[int, Event]] = []
+    t_ms = START
+    for number in range(1_500):
+        t_ms += numbers.choice((0, 1, 60_000, 1_800_000, 7_200_000, 20_000_000))
+        shift = numbers.randrange(-3 * day, day) if numbers.random() < order else 0
+        ending: Ending = numbers.choice(ENDINGS) if numbers.random() < 0.1 else ""
+        while due and due[0][0] <= t_ms:
+            _, label = due.pop(0)
+            events.append(label)
+        minor = numbers.choice((500, 700, 1_000, 9_000, 0))
+        event = Event("A", "T", f"#{number}", t_ms + shift, minor, ending)
+        events.append(event)
+        if numbers.random() < 0.8:
+            fraud = number // 40 % 3 == 0 and numbers.random() < 0.9
+            label = replace(event, label=(fraud, t_ms))
+            due.append((t_ms + numbers.randrange(12 * day), label))
+            due.sort(key=lambda one: one[0])
+    sets = ("basic", "handbook", "engineered", "label_free")
+    windows = (3_600_000, day, 7 * day, 30 * day)
+    play(events, cap, 32, sets, 7 * day, windows=windows, lateness=(day,))
 
 
 def test_an_id_across_two_entries_is_nobodys() -> None:

@@ -3,6 +3,8 @@
 import pytest
 
 from app.domain.decision import MAX_REASONS, Explainer, decide, span
+from app.domain.feature_sets import SETS
+from app.domain.features import Catalogue
 
 NAMES = (
     "amount",
@@ -129,3 +131,45 @@ def test_digits_follow_the_currency_and_unknown_features_are_told_by_name():
 )
 def test_spans(seconds, words):
     assert span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("amount_over_card_median", 4.2, "amount is 4.2 times the card's recent median"),
+        ("amount_deviation", -2.0, "2.0 standard deviations below the card's recent mean"),
+        ("card_high_count_14d", 3.0, "3 of this card's recent transactions within 14d were"),
+        (
+            "terminal_delayed_count_7d",
+            9.0,
+            "9 transactions at this terminal in the 7d whose labels",
+        ),
+        (
+            "terminal_risk_7d",
+            0.25,
+            "25% of this terminal's transactions in the 7d whose labels count",
+        ),
+        ("terminal_last_label", 1.0, "the newest label known of this terminal says fraud"),
+        ("terminal_fraud_share_last_5", 0.8, "80% of this terminal's last known labels say fraud"),
+        ("terminal_fraud_streak", 3.0, "3 known frauds in a row at this terminal"),
+        ("terminal_fraud_streak_age", 9.5, "in a row at this terminal began 9.5 days ago"),
+        ("terminal_genuine_age", 30.0, "known to be genuine since 30.0 days ago"),
+    ],
+)
+def test_what_labels_and_habits_say_is_told_in_words(name, value, words):
+    (reason,) = Explainer((name,), (0.0,)).reasons([value], [1.0])
+    assert words in reason
+
+
+def test_every_feature_of_every_set_has_words():
+    names = Catalogue((86_400_000,), 2, "UTC", tuple(SETS)).names
+    explainer = Explainer(names, [0.0] * len(names))
+    for index, name in enumerate(names):
+        pushes = [float(at == index) for at in range(len(names))]
+        assert "_" not in explainer.reasons([2.0] * len(names), pushes)[0], name
+
+
+def test_the_labels_of_a_terminal_are_one_piece_of_news():
+    names = ("terminal_risk_7d", "terminal_risk_30d", "terminal_fraud_streak", "is_night")
+    told = Explainer(names, [0.0] * 4).reasons([0.5, 0.4, 3.0, 1.0], [4.0, 3.0, 2.0, 1.0])
+    assert len(told) == 2

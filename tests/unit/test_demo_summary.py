@@ -172,6 +172,14 @@ def text(made: Summary, *, ends: bool = True) -> str:
     return summary_text(made, SETTINGS, bold=str, call="fraudstream", ends=ends)
 
 
+def test_what_was_rounded_is_told():
+    made = summary(account(0))
+    assert "rounded" not in text(made)
+    made.rounded = 1_234
+    assert "amounts of 1,234 records of the file were rounded" in text(made)
+    assert made.as_dict(SETTINGS, {})["rounded"] == 1_234
+
+
 def test_the_text_has_the_account_and_the_speed():
     made = account(0, 1)
     made.predicted(prediction(0, card="c/1"))

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cli import run as run_command
-from app.cli.produce import file_and_mapping
+from app.cli.file_options import file_and_mapping
 from app.errors import UsageError
 from app.records import RecordRules, parse_transaction
 from app.tools.produce import spread
+from app.tools.producing.amounts import Rounding
 from app.tools.producing.columns import make_plan
 from app.tools.producing.reading import open_reading
 from app.tools.producing.records import Converter, raw_key
@@ -102,6 +103,73 @@ def test_the_handbooks_file_is_read_by_naming_its_columns(tmp_path):
     assert pairs[2][1].endswith(b'"amount":146.00}')  # the very digits
     for key, value in pairs:
         parse_transaction(value, key, NOW_MS, RULES)
+
+
+ROUNDING = Rounding("EUR", 2)
+
+
+@pytest.mark.parametrize(
+    ("digits", "amount", "rounded"),
+    [
+        (2, "85.64999999999999", "85.65"),
+        (2, "0.125", "0.12"),  # half to even, by the text's own decimals
+        (2, "0.135", "0.14"),
+        (2, "0.1250000000000000000000000000001", "0.13"),
+        (2, "9" * 40 + ".999", "1" + "0" * 40 + ".00"),
+        (2, "-0.015", "-0.02"),
+        (2, "12.500", None),  # a whole number of cents
+        (2, "12.5", None),
+        (2, "12", None),
+        (0, "12.5", "12"),
+        (0, "13.5", "14"),
+        (0, "13.0", None),
+        (3, "1.0005", "1.000"),
+    ],
+)
+def test_amounts_are_rounded_half_to_even(digits, amount, rounded):
+    assert Rounding("EUR", digits).apply(amount) == rounded
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_amounts_are_rounded_where_that_is_asked_for_and_counted(tmp_path, suffix):
+    amounts = [85.64999999999999, 12.5, 30.240000000000002]
+    rows = [{**GOOD, "transaction_id": f"t{at}", "amount": made} for at, made in enumerate(amounts)]
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+    else:
+        jsonl(tmp_path, *rows)
+    assert [record["amount"] for record in values(path)] == amounts
+    with open_reading(path, rounding=ROUNDING) as reading:
+        pairs = list(reading.pairs())
+        assert reading.rounded == 2
+    found = [parse_transaction(value, key, NOW_MS, RULES).minor for key, value in pairs]
+    assert found == [8565, 1250, 3024]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_of_a_foreign_currency_the_converted_amount_is_rounded(tmp_path, name):
+    row = {**GOOD, "amount": "1.0004", "currency": "BHD", "converted_amount": "2.4549999"}
+    if name == "t.csv":
+        path = file(tmp_path, ",".join(row) + "\n" + ",".join(row.values()) + "\n", name)
+    else:
+        path = jsonl(tmp_path, row)
+    with open_reading(path, rounding=ROUNDING) as reading:
+        ((key, value),) = reading.pairs()
+        assert reading.rounded == 1
+    assert float(json.loads(value)["amount"]) == 1.0004
+    assert parse_transaction(value, key, NOW_MS, RULES).minor == 245
+
+
+def test_a_malformed_record_does_not_count_as_rounded(tmp_path):
+    bad = {**GOOD, "amount": 1.005, "event_time": "yesterday"}
+    path = jsonl(tmp_path, bad, {**GOOD, "amount": 1.005, "converted_amount": None})
+    with open_reading(path, rounding=ROUNDING, skip_bad=True) as reading:
+        assert [json.loads(value)["amount"] for _key, value in reading.pairs()] == [1.0]
+        assert (reading.bad, reading.rounded) == (1, 1)
 
 
 def test_times_without_zone_take_the_one_that_is_assumed_or_are_refused(tmp_path):
@@ -386,6 +454,8 @@ def test_pairs_may_follow_each_other_on_the_command_line():
         (["a.csv", "--rate", "5", "--speed", "5"], "--rate or --speed, not both"),
         (["a.csv", "--run", "a b"], "--run 'a b' must be"),
         (["a.csv", "--assume-zone", "Mars"], "--assume-zone 'Mars' is not a time zone"),
+        (["a.jsonl", "--raw", "--round-amounts"], "does not go with --round-amounts"),
+        (["a.csv", "--labels", "--round-amounts"], "does not go with --round-amounts"),
         (["a.jsonl", "--raw", "--run", "x", "card_id=A"], "does not go with --run, --map"),
         (["a.csv"], "cannot read a.csv: No such file"),
     ],

@@ -9,6 +9,7 @@ from app.cli import run
 from app.errors import UsageError
 from app.settings import load_settings
 from app.tools.labelled import read_labelled
+from app.tools.producing.amounts import Rounding
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.simulation.arrivals import deliver
 from app.tools.simulation.files import write_deliveries
@@ -74,6 +75,16 @@ def test_columns_may_have_other_names(tmp_path):
     assert got.amount_minor.tolist() == [5716, 8150]
     assert got.event_time_ms.tolist() == [1_522_540_831_000, 1_522_540_930_000]
     assert got.is_fraud.tolist() == [False, True]
+
+
+def test_amounts_are_rounded_only_where_that_is_asked_for(tmp_path):
+    path = tmp_path / "noise.csv"
+    path.write_text(HEAD + GOOD + GOOD.replace("t1", "t2").replace("5.00", "85.64999999999999"))
+    with pytest.raises(UsageError, match=r"line 3, amount 85.64999999999999 has more than 2"):
+        read_labelled(path, load_settings())
+    got = read_labelled(path, load_settings(), rounding=Rounding("EUR", 2))
+    assert got.amount_minor.tolist() == [500, 8565]
+    assert got.rounded == 1
 
 
 HEAD = "transaction_id,card_id,amount,event_time,is_fraud\n"

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from app.domain.features import Catalogue
 from app.errors import UsageError
+from app.handlers.catalogue import catalogue_of
 from app.settings import load_settings
 from app.tools.features import compute_features
-from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle
+from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle, Waits
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.simulation.arrivals import Disorder, deliver
 from app.tools.train import TrainingOptions, place, train
@@ -191,16 +193,23 @@ def test_the_figures_of_a_small_case():
 # ---------------------------------------------------------------- the whole
 
 
-def test_features_are_the_streams_duplicates_and_late_ones_included(drawn):
-    settings = load_settings({"windows": "1h,1d,7d", "max_entries_per_key": 60})
+@pytest.mark.parametrize("sets", ["basic", "handbook,engineered"])
+def test_features_are_the_streams_duplicates_and_late_ones_included(drawn, sets):
+    settings = load_settings(
+        {"windows": "1h,1d,7d", "max_entries_per_key": 60, "features": sets, "label_delay": "3d"}
+    )
+    names = catalogue_of(settings).names
     disorder = Disorder(out_of_order=0.1, late=0.05, duplicates=0.05)
     columns = deliver(drawn.take(slice(0, 1_500)), disorder, seed=2).valid
     got = compute_features(columns, settings)
     rules = Rules(
-        windows_ms=settings.windows, allowed_lateness_ms=settings.allowed_lateness, max_entries=60
+        windows_ms=settings.windows,
+        allowed_lateness_ms=settings.allowed_lateness,
+        max_entries=60,
+        label_delay_ms=settings.label_delay,
+        features=names,
     )
     cards, terminals = CardOracle(rules), TerminalOracle(rules)
-    names = Catalogue(settings.windows, 2, "UTC").names
     fates = set()
     for index, (name, card, terminal, minor) in enumerate(
         zip(
@@ -218,10 +227,72 @@ def test_features_are_the_streams_duplicates_and_late_ones_included(drawn):
             assert np.isnan(got[index]).all()
             continue
         weight = 0 if verdict.became is Became.LATE else 1
-        at_terminal = terminals.apply(terminal or None, t_ms, weight)
+        at_terminal = terminals.apply(terminal or None, t_ms, weight, name)
+        waits = Waits(name, t_ms, bool(columns.is_fraud[index]), t_ms, 0, ("labels", 0, index))
+        terminals.label(terminal or None, waits)
         expected = verdict.features | at_terminal.features
         assert dict(zip(names, got[index].tolist(), strict=True)) == expected
     assert fates == {Became.SCORED, Became.LATE, Became.DUPLICATE}
+
+
+def plain(columns, **more):
+    """Columns that can be changed."""
+    names = (
+        "transaction_id",
+        "card_id",
+        "terminal_id",
+        "amount_minor",
+        "event_time_ms",
+        "is_fraud",
+    )
+    return SimpleNamespace(**{name: getattr(columns, name) for name in names}, **more)
+
+
+def test_a_label_counts_from_the_delay_on_whenever_within_it_it_came(drawn):
+    settings = load_settings({"features": "engineered", "label_delay": "3d"})
+    columns = drawn.take(slice(0, 3_000))
+    times = columns.event_time_ms
+    delays = np.random.default_rng(4).integers(0, settings.label_delay + 1, len(columns))
+    at_once = compute_features(columns, settings)
+    known_at = plain(columns, label_known_at_ms=times + delays)
+    assert compute_features(known_at, settings).tobytes() == at_once.tobytes()
+    known_at.label_known_at_ms = times + 40 * DAY_MS  # long after
+    never = compute_features(known_at, settings)
+    risk = catalogue_of(settings).names.index("terminal_risk_30d")
+    assert at_once[:, risk].any()
+    assert not never[:, risk].any()
+
+
+def test_features_with_labels_need_labels(drawn):
+    columns = plain(drawn.take(slice(0, 10)))
+    del columns.is_fraud
+    with pytest.raises(UsageError, match="choose sets without them, such as label_free"):
+        compute_features(columns, load_settings({"features": "handbook"}))
+    assert not np.isnan(compute_features(columns, load_settings({"features": "label_free"}))).any()
+
+
+def test_a_model_of_one_set_fits_a_deployment_of_more(drawn, options):
+    folder = options.folder.parent / "fifteen"
+    home = {"home": options.folder.parent, "model": str(folder)}
+    small = load_settings({**home, "features": "handbook"})
+    manifest = train(drawn, small, replace(options, folder=folder), now_ms=START).manifest
+    assert len(manifest.features) == 15
+    assert manifest.feature_schema == "handbook@1-delay7d"
+    more = {**home, "features": "basic,handbook"}
+    settings = load_settings(more)
+    model = ModelHolder(registry_of(settings), catalogue_of(settings), 2).named(str(folder))
+    rows = slice(0, 500)
+    scores = model.score(compute_features(drawn.take(rows), settings))
+    holder = ModelHolder(registry_of(small), catalogue_of(small), 2)
+    same = holder.named(str(folder)).score(compute_features(drawn.take(rows), small))
+    assert scores.tobytes() == same.tobytes()
+    for change, remedy in (
+        ({"features": "basic"}, "add handbook to FRAUDSTREAM_FEATURES"),
+        ({"label_delay": "3d"}, "set FRAUDSTREAM_LABEL_DELAY=7d"),
+    ):
+        settings = load_settings(more | change)
+        with pytest.raises(UsageError, match=remedy):
+            ModelHolder(registry_of(settings), catalogue_of(settings), 2).named(str(folder))
 
 
 def test_a_training_is_an_artifact_that_scores_as_it_was_judged(drawn, trained):

@@ -69,6 +69,48 @@ def prediction(world: VerifyWorld, number: int, change: Callable[[dict[str, Any]
     world.rows = rows_of(world.settings, world.log(world.topics.predictions))
 
 
+def labelled() -> VerifyWorld:
+    """Every feature set; labels come hours after their transactions, to terminals with more to come."""
+    world = VerifyWorld(features="basic,handbook,engineered", label_delay=6 * HOUR)
+    numbers = random.Random(2)
+    told: list[dict[str, Any]] = []
+    for number in range(150):
+        card = f"c{numbers.randrange(4)}"
+        at = number * HOUR // 2 - numbers.randrange(3 * HOUR) - 10 * DAY
+        amount = numbers.choice([5, 7.5, 90])
+        fields = tx(number, card=card, terminal=f"t{number % 3}", at=at, amount=amount)
+        world.send(orjson.dumps(fields), card.encode())
+        told.append(fields)
+        if number % 10 == 9:
+            world.run()
+            for one in told:
+                if numbers.random() < 0.8:
+                    label = {key: one[key] for key in ("transaction_id", "card_id", "terminal_id")}
+                    label |= {"event_time": one["event_time"], "labelled_at": T0 + number}
+                    world.label({**label, "is_fraud": number // 50 == 1})
+            told.clear()
+    world.run()
+    return world
+
+
+def test_terminal_features_with_labels_are_recomputed() -> None:
+    world = labelled()
+    report = world.verify()
+    assert report.passed, report.as_json()
+    assert report.counts["differing"] == 0
+    predictions = [orjson.loads(r.value or b"") for r in world.log(world.topics.predictions)]
+    for name in ("terminal_risk_1d", "terminal_fraud_streak", "card_high_count_14d"):
+        assert any(fields["features"][name] for fields in predictions), name
+    for name in ("terminal_risk_30d", "terminal_genuine_age", "amount_deviation"):
+        world = labelled()
+
+        def change(fields: dict[str, Any], name: str = name) -> None:
+            fields["features"][name] = nudged(fields["features"][name])
+
+        prediction(world, 70, change)
+        assert name in whats(world.verify())
+
+
 class TestRight:
     def test_everything_is_accounted_for(self, world: VerifyWorld) -> None:
         report = world.verify()

@@ -11,6 +11,7 @@ from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.transaction import Transaction
 from app.domain.window_row import WindowRow
+from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import row_rules
 from app.settings import Settings
 
@@ -25,7 +26,7 @@ _NOW_MS = 1_790_000_000_000
 
 def by_history(settings: Settings) -> Iterator[dict[str, Any]]:
     """Microseconds and changelog bytes an event, for cards with so many entries in 30 days."""
-    catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+    catalogue = catalogue_of(settings)
     for entries in HISTORIES:
         yield {"entries a card": entries, **_cost(settings, catalogue, entries)}
 

@@ -27,6 +27,7 @@ from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.window_row import RowRules, WindowRow
 from app.handlers.cards import CardsHandler
+from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import (
     MAX_WAITING_LABELS,
     Pins,
@@ -95,7 +96,7 @@ def measure_stages(settings: Settings, *, events: int, repeats: int, seed: int) 
         repeats: how often everything is done; the median counts.
         seed: of the backlog.
     """
-    catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
+    catalogue = catalogue_of(settings)
     bench = _Bench(settings, catalogue, _backlog(settings, events, seed))
     found: dict[Key, list[float]] = {}
     for _ in range(repeats):

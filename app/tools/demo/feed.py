@@ -42,12 +42,15 @@ class Feed(Protocol):
     Attributes:
         text: what it is, for people.
         rows: about how many rows the history will make; None: unknown.
+        rounded: records so far with an amount that was rounded.
     """
 
     @property
     def text(self) -> str: ...  # noqa: D102
     @property
     def rows(self) -> int | None: ...  # noqa: D102
+    @property
+    def rounded(self) -> int: ...  # noqa: D102
 
     def history(self) -> Iterator[Pair]:
         """The first wave, sent as fast as it goes."""
@@ -65,6 +68,8 @@ class Feed(Protocol):
 class SimulatedFeed:
     """Cards and terminals that no run before has used; the last transaction was just now.
 
+    Its amounts are whole minor units.
+
     Args:
         settings: the deployment.
         run: prefix of transaction ids.
@@ -72,6 +77,8 @@ class SimulatedFeed:
         first: number of the first card and terminal.
         now_ms: gives the present, epoch milliseconds.
     """
+
+    rounded = 0
 
     def __init__(
         self, settings: Settings, run: str, events: int, first: int, now_ms: Callable[[], int]
@@ -123,6 +130,11 @@ class FileFeed:
         self._held_back = HELD_BACK if limit is None else min(HELD_BACK, limit // 10)
         size = "all" if limit is None else f"the first {limit:,}"
         self.text = f"{size} transactions of {name}"
+
+    @property
+    def rounded(self) -> int:
+        """Of what the file was read so far, what is held back included."""
+        return self._reading.rounded
 
     def history(self) -> Iterator[Pair]:
         """The file up to the limit or its end, without what is held back."""

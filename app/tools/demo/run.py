@@ -88,6 +88,7 @@ class Run:
             rows,
             self._workers.all[0].url,
             self._workers.restarts,
+            feed.rounded,
         )
         return summary, feed
 

@@ -43,6 +43,7 @@ class Summary:
         rows: its answer, as the driver gives it.
         base_url: of the first worker.
         restarts: how often a worker was started again.
+        rounded: records of the input with an amount that was rounded.
     """
 
     run: str | None
@@ -55,6 +56,7 @@ class Summary:
     rows: list[dict[str, Any]] = field(default_factory=list)
     base_url: str = ""
     restarts: int = 0
+    rounded: int = 0
 
     @property
     def events_per_second(self) -> float | None:
@@ -95,6 +97,7 @@ class Summary:
         return {
             "run": self.run,
             "input": self.text,
+            "rounded": self.rounded,
             "read": len(account.read),
             **{name: len(positions) for name, positions in account.outcomes.items()},
             "missing": account.missing,

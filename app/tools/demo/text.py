@@ -75,6 +75,8 @@ def _account(summary: Summary) -> list[str]:
         told = ", ".join(f"{reason} {count:,}" for reason, count in account.reasons.most_common(4))
         more = ", ..." if len(account.reasons) > 4 else ""
         lines.append(f"  dead: {told}{more}")
+    if summary.rounded:
+        lines.append(f"  amounts of {summary.rounded:,} records of the file were rounded")
     lines.append(
         f"  {summary.stored:,} rows in Cassandra; {account.out_of_order:,} came out of order, "
         f"{account.flagged:,} are called fraud"

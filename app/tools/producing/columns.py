@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from app.errors import UsageError
 from app.records import INPUT_FIELDS
+from app.tools.producing.amounts import Rounding
 from app.tools.simulation.files import LABEL_FIELDS
 
 REQUIRED = ("transaction_id", "card_id", "amount", "event_time")
@@ -25,12 +26,14 @@ class Plan:
         only_known: columns not in `targets` are left out (JSON lines may bring new ones).
         run: prefix of transaction ids, "" for none.
         zone: time zone of event times that name none; None refuses them.
+        rounding: rounds amounts; None leaves them as they are.
     """
 
     targets: Mapping[str, str | None]
     only_known: bool = False
     run: str = ""
     zone: ZoneInfo | None = None
+    rounding: Rounding | None = None
     columns: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,7 @@ def make_plan(
     only_known: bool = False,
     run: str = "",
     zone: ZoneInfo | None = None,
+    rounding: Rounding | None = None,
 ) -> Plan:
     """Decide what becomes of each column.
 
@@ -69,6 +73,7 @@ def make_plan(
         only_known: leave out all columns that the input record does not define.
         run: prefix of transaction ids.
         zone: time zone of event times that name none.
+        rounding: rounds amounts; None leaves them as they are.
 
     Raises:
         UsageError: a column does not exist, or a required field has none.
@@ -106,4 +111,4 @@ def make_plan(
         options = " ".join(f"--map {name}=COLUMN" for name in missing)
         msg = f"{path} has no column for {', '.join(missing)}: give {options}; {have}"
         raise UsageError(msg)
-    return Plan(targets, only_known, run, zone)
+    return Plan(targets, only_known, run, zone, rounding)

@@ -8,7 +8,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.errors import UsageError
-from app.tools.producing.columns import Plan, make_plan
+from app.tools.producing.amounts import Rounding
+from app.tools.producing.columns import make_plan
 from app.tools.producing.records import Converter, raw_key
 from app.tools.producing.sources import JsonSource, MalformedRecordError, Source, open_source
 
@@ -31,7 +32,7 @@ class Reading:
         self,
         source: Source,
         take: Callable[[], Item],
-        plan: Plan | None,
+        converter: Converter | None,
         *,
         skip: int,
         limit: int | None,
@@ -41,7 +42,8 @@ class Reading:
         """`take` reads and converts the next record; see `open_reading` for the others."""
         self.bad = 0
         self.first_bad: str | None = None
-        self.left_out = plan.dropped if plan else []
+        self.left_out = converter.dropped if converter else []
+        self._converter = converter
         self._source = source
         self._take = take
         self._skip = skip
@@ -53,6 +55,11 @@ class Reading:
     def size(self) -> int:
         """What `position` reaches at the end."""
         return self._source.size
+
+    @property
+    def rounded(self) -> int:
+        """Records so far with an amount that was rounded."""
+        return self._converter.rounded if self._converter else 0
 
     def position(self) -> int:
         """How far the file is read: bytes, or rows of Parquet."""
@@ -109,6 +116,7 @@ def open_reading(
     only_known: bool = False,
     run: str = "",
     zone: ZoneInfo | None = None,
+    rounding: Rounding | None = None,
     skip: int = 0,
     limit: int | None = None,
     skip_bad: bool = False,
@@ -124,6 +132,7 @@ def open_reading(
         only_known: leave out columns that the input record does not define.
         run: prefix of transaction ids, "" for none.
         zone: time zone of event times that name none; None refuses them.
+        rounding: rounds amounts; None leaves them as they are.
         skip: records to leave out at the beginning.
         limit: records to read at most.
         skip_bad: count malformed records instead of raising.
@@ -133,7 +142,7 @@ def open_reading(
         UsageError: the file or a column does not exist, or the options do not fit the file.
     """
     with open_source(path) as source:
-        plan = None
+        converter = None
         if raw:
             if not isinstance(source, JsonSource):
                 msg = f"--raw is for JSON lines, and {path} is not"
@@ -148,10 +157,12 @@ def open_reading(
                 only_known=only_known,
                 run=run,
                 zone=zone,
+                rounding=rounding,
             )
-            take = _converted(source, plan)
+            converter = Converter(plan)
+            take = _converted(source, converter)
         yield Reading(
-            source, take, plan, skip=skip, limit=limit, skip_bad=skip_bad, largest=largest
+            source, take, converter, skip=skip, limit=limit, skip_bad=skip_bad, largest=largest
         )
 
 
@@ -163,12 +174,11 @@ def _raw(source: JsonSource) -> Callable[[], Item]:
     return take
 
 
-def _converted(source: Source, plan: Plan) -> Callable[[], Item]:
-    converter = Converter(plan)
+def _converted(source: Source, converter: Converter) -> Callable[[], Item]:
     convert: Callable[[Any], Item] = (
         converter.json_row if isinstance(source, JsonSource) else converter.table_row
     )
-    source.rename(plan.targets)
+    source.rename(converter.targets)
 
     def take() -> Item:
         return convert(next(source))

@@ -27,9 +27,14 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Converter:
-    """Rows of one file -> Kafka key, value and event time (epoch milliseconds)."""
+    """Rows of one file -> Kafka key, value and event time (epoch milliseconds).
+
+    Attributes:
+        rounded: records with an amount that was rounded, so far.
+    """
 
     def __init__(self, plan: Plan) -> None:
+        self.rounded = 0
         self._plan = plan
         self._prefix = f"{plan.run}-" if plan.run else ""
         self._utc = plan.zone is not None and plan.zone.key in {"UTC", "Etc/UTC"}
@@ -39,6 +44,11 @@ class Converter:
     def targets(self) -> Mapping[str, str | None]:
         """Name in the record of each column; None leaves it out."""
         return self._plan.targets
+
+    @property
+    def dropped(self) -> list[str]:
+        """Columns that are left out."""
+        return self._plan.dropped
 
     def table_row(self, row: dict[str, Any]) -> tuple[bytes, bytes, int]:
         """Convert a row of a table (already renamed): text as of CSV, or any Python values.
@@ -52,6 +62,7 @@ class Converter:
         for name in ("transaction_id", "card_id", "terminal_id", "currency"):
             if name in record:
                 record[name] = str(record[name])
+        rounding, rounded = self._plan.rounding, False
         try:
             record["transaction_id"] = self._prefix + record["transaction_id"]
             for name in _MONEY:
@@ -59,6 +70,10 @@ class Converter:
                     amount = record[name]
                     if not (type(amount) is str and _AMOUNT.fullmatch(amount)):
                         amount = self._amount(name, amount)
+                    if rounding and rounding.concerns(name, record.get("currency")):
+                        whole = rounding.apply(amount)
+                        if whole is not None:
+                            amount, rounded = whole, True
                     record[name] = orjson.Fragment(amount)  # the very digits: never via a float
             when = record["event_time"]
             text, event_ms = self._moment(when if type(when) is str else _time_text(when))
@@ -66,11 +81,13 @@ class Converter:
             key = record["card_id"].encode()
             if "schema_version" in record:
                 record["schema_version"] = self._whole(record["schema_version"])
-            return key, orjson.dumps(record, default=str), event_ms
+            value = orjson.dumps(record, default=str)
         except KeyError as error:
             raise self._malformed(error.args[0], "is empty") from error
         except (UnicodeEncodeError, orjson.JSONEncodeError) as error:
             raise MalformedRecordError(None, "not UTF-8 text") from error
+        self.rounded += rounded
+        return key, value, event_ms
 
     def json_row(self, row: tuple[bytes, dict[str, msgspec.Raw]]) -> tuple[bytes, bytes, int]:
         """Convert a line of JSON; what needs no change keeps its very bytes.
@@ -95,13 +112,32 @@ class Converter:
         amount, _ = self._scalar("amount", record["amount"])
         if not _AMOUNT.fullmatch(amount):
             changes["amount"] = msgspec.Raw(self._amount("amount", amount).encode())
+        rounded = self._round(record, changes) if self._plan.rounding else False
         text, quoted = self._scalar("event_time", record["event_time"])
         when, event_ms = self._moment(text)
         if quoted if isinstance(when, int) else when != text:
             changes["event_time"] = when
+        self.rounded += rounded
         if same and not changes:
             return card.encode(), line, event_ms
         return card.encode(), self._encode({**record, **changes}), event_ms
+
+    def _round(self, record: Mapping[str, Any], changes: dict[str, Any]) -> bool:
+        """Round the amounts of a JSON record; whether there was need to."""
+        rounding = self._plan.rounding
+        assert rounding is not None
+        currency = msgspec.json.decode(record["currency"]) if "currency" in record else None
+        rounded = False
+        for name in _MONEY:
+            raw = changes.get(name, record.get(name))
+            if raw is None or bytes(raw) == b"null" or not rounding.concerns(name, currency):
+                continue
+            text, _ = self._scalar(name, raw)
+            whole = rounding.apply(self._amount(name, text))
+            if whole is not None:
+                changes[name] = msgspec.Raw(whole.encode())
+                rounded = True
+        return rounded
 
     def _renamed(self, source: dict[str, msgspec.Raw]) -> dict[str, Any]:
         targets, only_known = self._plan.targets, self._plan.only_known

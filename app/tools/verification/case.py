@@ -53,6 +53,7 @@ class Case:
             settings.label_delay,
             settings.label_wait,
             MAX_WAITING_LABELS,
+            self.ledger.catalogue.names,
         )
         self.record_rules = RecordRules.of(settings)
         self.labels = LabelLedger(self.topics.labels.name, settings.max_future_skew)

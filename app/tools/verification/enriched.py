@@ -33,8 +33,11 @@ class EnrichedReader:
         self._done = done
         self._known_from = case.known_from(first_kept_ms)
         self._oracle = TerminalOracle(case.rules)
+        self._names = case.ledger.catalogue.names[case.ledger.card_features :]
         names = case.ledger.flag_names
-        self._card_bits = case.ledger.mask([name for name in names if ":terminal" not in name])
+        self._card_bits = np.uint64(
+            case.ledger.mask([name for name in names if ":terminal" not in name])
+        )
 
     def take(self, records: list[Any]) -> None:
         """Messages in offset order."""
@@ -70,8 +73,8 @@ class EnrichedReader:
                 if found is not None:
                     known = item.event_time_ms >= self._known_from
                     mask = self._ledger.mask(verdict.flags)
-                    counts = list(verdict.features.values())
-                    fresh[batch.partition].append((found[1], waiting, known, mask, counts))
+                    values = [verdict.features[name] for name in self._names]
+                    fresh[batch.partition].append((found[1], waiting, known, mask, values))
         self._case.labels.given_up |= self._oracle.given_up
         for partition, compared in items.items():
             self._compare(self._ledger.pages[partition], compared)
@@ -92,13 +95,13 @@ class EnrichedReader:
 
     def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
         """Keep the terminals' features and flags of items that are no replays."""
-        rows, waiting, known, masks, counts = map(list, zip(*noted, strict=True))
+        rows, waiting, known, masks, values = map(list, zip(*noted, strict=True))
         twice = np.flatnonzero(page.seen[rows] & Seen.ITEM)
         for row in (rows[index] for index in twice):
             self._differs(page, row, "partition", self._partition, "another one")
-        page.features[rows, self._ledger.card_features :] = counts
+        page.features[rows, self._ledger.card_features :] = values
         page.terminal_known[rows] = known
-        page.flags[rows] |= np.array(masks, np.uint32)
+        page.flags[rows] |= np.array(masks, np.uint64)
         page.seen[rows] |= np.array(waiting, np.uint8) | Seen.ITEM
 
     def _compare(self, page: Page, compared: list[tuple[int, EnrichedItem]]) -> None:
@@ -113,7 +116,7 @@ class EnrichedReader:
         right &= page.detail[rows] == [hash((item.terminal_id, item.minor)) for _, item in compared]
         try:
             right &= (expected == [item.features for _, item in compared]).all(axis=1)
-            masks = np.array([self._ledger.mask(item.flags) for _, item in compared], np.uint32)
+            masks = np.array([self._ledger.mask(item.flags) for _, item in compared], np.uint64)
             right &= (page.flags[rows] & self._card_bits) == masks
         except (ValueError, KeyError):  # features are missing, or a flag is unknown
             right[:] = False
@@ -139,7 +142,7 @@ class EnrichedReader:
             return
         expected = page.features[row, : self._ledger.card_features].tolist()
         self._case.findings.compare_features(page, row, self._where, item.features, expected)
-        flags = self._ledger.names(int(page.flags[row]) & self._card_bits)
+        flags = self._ledger.names(int(page.flags[row] & self._card_bits))
         if tuple(item.flags) != flags:
             self._differs(page, row, "flags", item.flags, list(flags))
 

@@ -69,7 +69,7 @@ _COLUMNS: dict[str, type] = {
     "content": np.int64,  # hash of what outputs repeat of the input, `length` bytes
     "length": np.int32,
     "card": np.int32,  # index into `Ledger.cards`
-    "flags": np.uint32,  # bits in the order of `Ledger.flag_names`
+    "flags": np.uint64,  # bits in the order of `Ledger.flag_names`
     "digest": np.int64,  # hash of the first output, without its time
     "copy": np.int64,  # hash of a forwarded copy
     "score": np.float64,
@@ -158,22 +158,12 @@ class Ledger:
     def __post_init__(self) -> None:
         stages = [feature.stage for feature in self.catalogue.features]
         self.card_features = stages.count("card")
-        inexact = [
-            [f"inexact:{stage}_{name}" for name in map(_window_of, self._counts(stage))]
-            for stage in ("card", "terminal")
-        ]
-        self.flag_names = (*inexact[0], "late", "out_of_order", *inexact[1])
+        inexact = self.catalogue.flags
+        self.flag_names = (*inexact["card"], "late", "out_of_order", *inexact["terminal"])
         self._bits = {name: 1 << index for index, name in enumerate(self.flag_names)}
         self._flags: dict[int, Flags] = {}
         self._model_index: dict[tuple[str, str, str], int] = {}
         self._letter_index: dict[str, int] = {}
-
-    def _counts(self, stage: str) -> list[str]:
-        return [
-            feature.name
-            for feature in self.catalogue.features
-            if feature.name.startswith(f"{stage}_count_")
-        ]
 
     def find(self, topic: Any, partition: Any, offset: Any) -> tuple[Page, int] | None:
         """The page and row of a source position; None when it is outside of what is looked at."""
@@ -229,7 +219,3 @@ class Ledger:
         """The card of a source record, None when it names none."""
         index = int(page.card[row])
         return None if index < 0 else self.cards[index]
-
-
-def _window_of(name: str) -> str:
-    return name.rsplit("_", 1)[1]

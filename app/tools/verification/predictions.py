@@ -138,7 +138,7 @@ class PredictionReader:
             stored = [list(fields["features"].values()) for _, _, fields in fresh]
             right &= (page.features[rows] == np.array(stored, np.float64)).all(axis=1)
             flags = [self._ledger.mask(fields["flags"]) for _, _, fields in fresh]
-            right &= page.flags[rows] == np.array(flags, np.uint32)
+            right &= page.flags[rows] == np.array(flags, np.uint64)
         except (ValueError, TypeError, KeyError):  # a feature is missing or null, a flag is unknown
             right[:] = False
         lengths = page.length[rows].tolist()
