@@ -47,7 +47,7 @@ class DictWorker:
         self.now = Reading(
             outcomes={("cards", "enriched"): 5, ("cards", "dead"): 1},
             records={"cards": 6, "scoring": 2},
-            partitions=[PartitionReading("cards", 0, 6, 1, 2, 10, 17)],
+            partitions=[PartitionReading("cards", 0, 6, 1, 2, 10, 17, T0, T0 + 9_000, 7_000)],
             state_bytes={("cards", 0): 2048},
             kafka_answers=True,
             model=("default@1", "abcd"),

@@ -282,6 +282,9 @@ async def test_the_index_names_everything() -> None:
         "lag": 7,
     }
     assert overview["partitions"][0]["state_bytes"] == {"cards": 2048}
+    cards = overview["partitions"][0]["stages"]["cards"]
+    assert (cards["event_time"], cards["held_ms"]) == ("2023-11-14T22:13:20.000Z", T0 + 9_000)
+    assert "waits, 7.0 s ahead" in "".join(tags.texts)
     assert overview["workers"]["http://127.0.0.1:6067"] == [2, 3]
     assert overview["model"] == {"version": "default@1", "hash": "abcd"}
     assert {"/metrics", "/health/ready", "/health/live", "http://127.0.0.1:6067/"} <= set(
