@@ -7,14 +7,8 @@ from app.domain.decision import Explainer
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
-from models.artifact import (
-    HASH_DIGITS,
-    MANIFEST_FILE,
-    Manifest,
-    check_features,
-    load_artifact,
-    read_manifest,
-)
+from models.artifact import MANIFEST_FILE, load_artifact, read_manifest
+from models.manifest import HASH_DIGITS, Manifest, check_features
 from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
 
 #: Models that come with the package.

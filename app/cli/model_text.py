@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.artifact import Manifest
     from models.holder import Entry
+    from models.manifest import Manifest
 
 
 def described(folder: Path, manifest: "Manifest") -> dict[str, Any]:
