@@ -16,77 +16,55 @@ import tempfile
 import warnings
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from sklearn.exceptions import InconsistentVersionWarning
 
 from app.errors import NotFoundError, UsageError
+from models.manifest import FORMAT, HASH_DIGITS, NAME, Manifest
 
 MODEL_FILE = "model.joblib"
 MANIFEST_FILE = "manifest.json"
-#: Hexadecimal digits of a model's hash in rows and records: enough to tell models apart.
-HASH_DIGITS = 16
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
 _PICKLED_FROM = ("sklearn", "numpy", "scipy", "builtins", "collections", "copyreg")
 
 
-class Manifest(BaseModel):
-    """What an artifact is; unknown fields of later releases are ignored.
+class Contents(NamedTuple):
+    """What an artifact's file holds.
 
     Attributes:
-        name: what the model is called; versions of one model share it.
-        version: a number, rising with each training.
-        sha256: of model.joblib, 64 hexadecimal digits.
-        kind: family of the estimator, such as `logistic`.
-        features: names in the order in which the model takes them.
-        feature_schema: the catalogue that they were computed by.
-        usual: median of each feature in training; reasons are told relative to it.
-        threshold: score from which a transaction is called fraud.
-        trained: where the data came from (`from`, `to` as ISO 8601, `rows`, `frauds`, `source`, `seed`).
-        metrics: figures on data that training never saw.
-        libraries: versions that wrote the pickle.
+        model: a classifier or Pipeline of two classes.
+        anomaly: an isolation forest, or None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str = Field(pattern=_NAME)
-    version: int = Field(ge=1)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    kind: str
-    features: tuple[str, ...] = Field(min_length=1)
-    feature_schema: str
-    usual: tuple[float, ...]
-    threshold: float = Field(ge=0, le=1)
-    trained: dict[str, Any]
-    metrics: dict[str, Any]
-    libraries: dict[str, str]
-
-    @property
-    def model_hash(self) -> str:
-        """The abbreviated hash that rows and records carry."""
-        return self.sha256[:HASH_DIGITS]
+    model: Any
+    anomaly: Any = None
 
 
-def save_artifact(folder: Path, pipeline: Any, **described: Any) -> Manifest:
+def save_artifact(
+    folder: Path, pipeline: Any, *, isolation: Any = None, **described: Any
+) -> Manifest:
     """Write an artifact; it appears whole or not at all.
 
     Args:
         folder: where; must not exist yet.
         pipeline: a fitted scikit-learn estimator.
-        described: the manifest's fields, but for `sha256` and `libraries`.
+        isolation: a fitted isolation forest, described by `anomaly`; None without one.
+        described: the manifest's fields, but for `format`, `sha256` and `libraries`.
 
     Raises:
         UsageError: the folder exists or cannot be written.
         ValueError: the pipeline holds classes that are not scikit-learn's or numpy's.
     """
     check_free(folder)
-    _check_classes(pipeline)
+    held = {"model": pipeline, "anomaly": isolation}
+    _check_classes(held)
     packed = io.BytesIO()
-    joblib.dump(pipeline, packed)
+    joblib.dump(held, packed)
     manifest = Manifest(
+        format=FORMAT,
         sha256=hashlib.sha256(packed.getvalue()).hexdigest(),
         libraries={
             "python": ".".join(map(str, sys.version_info[:3])),
@@ -127,7 +105,7 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: the name cannot be a model's.
     """
-    if not re.fullmatch(_NAME, name):
+    if not re.fullmatch(NAME, name):
         msg = f"{name!r} cannot be a model's name: letters, digits, dots, dashes and underscores"
         raise UsageError(msg)
 
@@ -162,8 +140,8 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def load_artifact(folder: Path, manifest: Manifest | None = None) -> Any:
-    """The fitted pipeline of an artifact, once its hash and libraries are what the manifest says.
+def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
+    """What was fitted for an artifact, once its hash and libraries are what the manifest says.
 
     Args:
         folder: the artifact. The caller has made sure that it belongs to the registry.
@@ -187,7 +165,7 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Any:
     if found != manifest.sha256:
         msg = (
             f"{path} is not the file that was saved: its sha256 is {found[:HASH_DIGITS]}..., the "
-            f"manifest says {manifest.model_hash}...; restore it or train again"
+            f"manifest says {manifest.sha256[:HASH_DIGITS]}...; restore it or train again"
         )
         raise UsageError(msg)
     check_libraries(folder, manifest)
@@ -196,10 +174,19 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Any:
             # patch releases differ without harm; check_libraries has refused the others
             warnings.simplefilter("ignore", InconsistentVersionWarning)
             # the very bytes that were hashed: the file may have been replaced since
-            return joblib.load(io.BytesIO(packed))
+            held = joblib.load(io.BytesIO(packed))
     except Exception as error:
         msg = f"{path} cannot be unpickled ({type(error).__name__}: {error}); train again"
         raise UsageError(msg) from error
+    fitted = (
+        Contents(**held) if isinstance(held, dict) else Contents(held)
+    )  # format 1: the model alone
+    if (fitted.anomaly is None) != (manifest.anomaly is None):
+        msg = (
+            f"{path} and {MANIFEST_FILE} disagree on whether there are anomaly scores; train again"
+        )
+        raise UsageError(msg)
+    return fitted
 
 
 def check_libraries(folder: Path, manifest: Manifest) -> None:
@@ -217,54 +204,6 @@ def check_libraries(folder: Path, manifest: Manifest) -> None:
         raise UsageError(msg)
 
 
-def check_features(manifest: Manifest, names: tuple[str, ...], schema: str) -> list[int]:
-    """Where the model's features stand in this deployment's catalogue.
-
-    Args:
-        manifest: the model's.
-        names: the catalogue's features, in order.
-        schema: the catalogue's schema.
-
-    Raises:
-        UsageError: the catalogue lacks features, or computes them by other rules.
-    """
-    model = f"model {manifest.name} version {manifest.version}"
-    missing = [name for name in manifest.features if name not in names]
-    if missing:
-        msg = (
-            f"{model} takes features that this deployment does not compute: {', '.join(missing)} "
-            f"({manifest.feature_schema}); {_remedy(manifest, schema)}"
-        )
-        raise UsageError(msg)
-    if not set(manifest.feature_schema.split("+")) <= set(schema.split("+")):
-        msg = (
-            f"{model} was trained on features {manifest.feature_schema}, this deployment computes "
-            f"{schema}: {_remedy(manifest, schema)}"
-        )
-        raise UsageError(msg)
-    return [names.index(name) for name in manifest.features]
-
-
-def _remedy(manifest: Manifest, schema: str) -> str:
-    """The setting to change, by what the schemas name: feature sets with their versions, windows, label delay."""
-    here = {_set_of(part): part for part in schema.split("+")}
-    for wanted in manifest.feature_schema.split("+"):
-        name = _set_of(wanted)
-        if name not in here:
-            return f"add {name} to FRAUDSTREAM_FEATURES or train again"
-        if wanted.partition("-")[0] != here[name].partition("-")[0]:
-            return f"this release computes {here[name].partition('-')[0]}: train again"
-        delay = wanted.rpartition("-delay")[2]
-        if "-delay" in wanted and delay != here[name].rpartition("-delay")[2]:
-            return f"set FRAUDSTREAM_LABEL_DELAY={delay} or train again"
-    return "set the windows it was trained with (FRAUDSTREAM_WINDOWS) or train again"
-
-
-def _set_of(part: str) -> str:
-    """The feature set of one part of a schema; `basic` is spelled without its name."""
-    return part.partition("@")[0] if "@" in part else "basic"
-
-
 class _ImportPaths(pickle.Unpickler):
     """Unpickles what this process has just pickled, and refuses classes that must not be in a model."""
 
@@ -275,5 +214,5 @@ class _ImportPaths(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _check_classes(pipeline: Any) -> None:
-    _ImportPaths(io.BytesIO(pickle.dumps(pipeline))).load()  # noqa: S301
+def _check_classes(held: Any) -> None:
+    _ImportPaths(io.BytesIO(pickle.dumps(held))).load()  # noqa: S301

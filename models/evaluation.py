@@ -7,9 +7,18 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-DAY_MS = 86_400_000
+from models.judging import DAY_MS, card_precision, intervals, rank
+
 #: Bounds of the calibration table: frauds are rare, so most scores lie below a hundredth.
 CALIBRATION_BOUNDS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+_RANKED = (
+    "auc",
+    "average_precision",
+    "average_precision_by_chance",
+    "card_precision_at_100",
+    "card_precision_at_100_at_best",
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,7 +30,9 @@ def evaluate(
     threshold: float,
     card: np.ndarray,
     event_time_ms: np.ndarray,
+    known: npt.NDArray[np.bool_] | None = None,
     kind: Sequence[str] | np.ndarray | None = None,
+    seed: int = 1,
 ) -> dict[str, Any]:
     """Every figure of the report.
 
@@ -31,24 +42,24 @@ def evaluate(
         threshold: score from which a transaction is called fraud.
         card: (n,) identifiers.
         event_time_ms: (n,) epoch milliseconds.
+        known: (n,) transactions on cards that are blocked (`judging.on_known_cards`): the ranking is judged
+            without them, the threshold with them, because the stream scores them too.
         kind: (n,) names of the kind of fraud, if known.
+        seed: of the resamples of cards.
 
     Returns:
         JSON-ready: `auc`, `average_precision` (`average_precision_by_chance` beside it: the share of frauds),
-        `card_precision_at_100` (and `..._at_best`, what perfect scores would get), `confusion`,
-        `precision`, `recall`, `f1`, `calibration`, and `recall_by_kind` where kinds are known.
+        `card_precision_at_100` (and `..._at_best`, what perfect scores would get), `intervals` for
+        them, `ranked` (the rows and frauds that they are about); `confusion`, `precision`, `recall`, `f1`,
+        `calibration`, and `recall_by_kind` where kinds are known. The first are None where the blocked cards
+        leave nothing to tell apart.
     """
     called = scores >= threshold
     hits = int(np.count_nonzero(called & fraud))
-    precision, at_best = card_precision(scores, fraud, card, event_time_ms)
     figures = {
         "rows": len(scores),
         "frauds": int(np.count_nonzero(fraud)),
-        "auc": float(roc_auc_score(fraud, scores)),
-        "average_precision": float(average_precision_score(fraud, scores)),
-        "average_precision_by_chance": float(np.mean(fraud)),
-        "card_precision_at_100": precision,
-        "card_precision_at_100_at_best": at_best,
+        **_ranked(scores, fraud, card, event_time_ms, known, seed),
         "confusion": {
             "true_positive": hits,
             "false_positive": int(np.count_nonzero(called & ~fraud)),
@@ -69,45 +80,34 @@ def evaluate(
     return figures
 
 
-def card_precision(
+def _ranked(
     scores: Floats,
     fraud: npt.NDArray[np.bool_],
     card: np.ndarray,
     event_time_ms: np.ndarray,
-    top: int = 100,
-) -> tuple[float, float]:
-    """Card precision@k: the share of true ones among the `top` cards a day that investigators can check.
-
-    Each day the cards are ranked by their highest score; a card that was found is blocked, and is not
-    counted again on later days. Days are UTC.
-
-    Returns:
-        The mean over days, and the same for perfect scores: fewer than `top` cards may be defrauded a day.
-    """
-    return (
-        _card_precision(scores, fraud, card, event_time_ms // DAY_MS, top),
-        _card_precision(fraud.astype(np.float64), fraud, card, event_time_ms // DAY_MS, top),
+    known: npt.NDArray[np.bool_] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The figures of the ranking, without the cards that are blocked."""
+    if known is not None:
+        scores, fraud = scores[~known], fraud[~known]
+        card, event_time_ms = card[~known], event_time_ms[~known]
+    figures: dict[str, Any] = {
+        "ranked": {"rows": len(scores), "frauds": int(np.count_nonzero(fraud))}
+    }
+    if fraud.all() or not fraud.any():
+        return figures | dict.fromkeys(_RANKED) | {"intervals": {}}
+    ranking = rank(scores, fraud, card, event_time_ms)
+    at_best = rank(fraud.astype(np.float64), fraud, card, event_time_ms)
+    values = (
+        float(roc_auc_score(fraud, scores)),
+        float(average_precision_score(fraud, scores)),
+        float(np.mean(fraud)),
+        card_precision(ranking),
+        card_precision(at_best),
     )
-
-
-def _card_precision(
-    scores: Floats, fraud: npt.NDArray[np.bool_], card: np.ndarray, day: np.ndarray, top: int
-) -> float:
-    _, cards = np.unique(card, return_inverse=True)
-    found = np.zeros(cards.max() + 1, dtype=bool)
-    shares = []
-    for today in np.unique(day):
-        rows = np.flatnonzero((day == today) & ~found[cards])
-        highest = np.full(len(found), -1.0)
-        np.maximum.at(highest, cards[rows], scores[rows])
-        defrauded = np.zeros(len(found), dtype=bool)
-        defrauded[cards[rows[fraud[rows]]]] = True
-        # a stable sort: equal scores rank by card, the same every time
-        ranked = np.argsort(-highest, kind="stable")[:top]
-        caught = ranked[(highest[ranked] >= 0) & defrauded[ranked]]
-        found[caught] = True
-        shares.append(len(caught) / top)
-    return float(np.mean(shares))
+    figures |= dict(zip(_RANKED, values, strict=True))
+    return figures | {"intervals": intervals(ranking, seed=seed)}
 
 
 def calibration(scores: Floats, fraud: npt.NDArray[np.bool_]) -> list[dict[str, float | int]]:

@@ -7,15 +7,9 @@ from app.domain.decision import Explainer
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
-from models.artifact import (
-    HASH_DIGITS,
-    MANIFEST_FILE,
-    Manifest,
-    check_features,
-    load_artifact,
-    read_manifest,
-)
-from models.scoring import Scorer, build_scorer
+from models.artifact import MANIFEST_FILE, load_artifact, read_manifest
+from models.manifest import HASH_DIGITS, Manifest, check_features
+from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
 
 #: Models that come with the package.
 SHIPPED = Path(__file__).parent / "artifacts"
@@ -90,14 +84,14 @@ class ModelRegistry:
         raise NotFoundError(msg)
 
     def by_hash(self, model_hash: str) -> Entry:
-        """The artifact whose model file has this sha256, abbreviated or whole.
+        """The artifact with this hash (`Manifest.scoring_hash`), abbreviated or whole.
 
         Raises:
             NotFoundError: it is not here any more; the text says what needs it.
         """
         if len(model_hash) >= HASH_DIGITS:
             for entry in self.scan()[0]:
-                if entry.manifest.sha256.startswith(model_hash):
+                if entry.manifest.scoring_hash.startswith(model_hash):
                     return entry
         msg = (
             f"the model with hash {model_hash} is in none of {', '.join(map(str, self.folders))}: "
@@ -129,17 +123,30 @@ class Model:
     Attributes:
         manifest: what it is.
         version: `name@version`, for rows and records.
-        hash: abbreviated sha256 of its file, for rows and records.
+        hash: abbreviated hash of all that it scores by, for rows and records.
         threshold: score from which a transaction is called fraud.
+        anomaly_threshold: anomaly score from which a transaction is flagged; None without such scores.
     """
 
-    def __init__(self, manifest: Manifest, scorer: Scorer) -> None:
+    def __init__(
+        self, manifest: Manifest, scorer: Scorer, anomaly: AnomalyScorer | None = None
+    ) -> None:
         self.manifest = manifest
         self.version = f"{manifest.name}@{manifest.version}"
         self.hash = manifest.model_hash
         self.threshold = manifest.threshold
         self.score = scorer.score
         self.reasons = scorer.reasons
+        self.anomaly_threshold = manifest.anomaly.threshold if manifest.anomaly else None
+        self._anomaly = anomaly
+
+    def anomalies(self, rows: Rows) -> Rows | None:
+        """How odd each row is, in [0, 1], whoever its company is; None when the model cannot tell.
+
+        Args:
+            rows: (n, k) float64, the features in the order of the catalogue.
+        """
+        return None if self._anomaly is None else self._anomaly.score(rows)
 
 
 class ModelHolder:
@@ -176,13 +183,18 @@ class ModelHolder:
     def _load(self, entry: Entry) -> Model:
         manifest = entry.manifest
         model = self._loaded.get(manifest.model_hash)
-        # one pickle under two names (a copy with another threshold) is two models
+        # a model of format 1 may have a copy of its hash with another threshold
         if model is None or model.manifest != manifest:
             catalogue = self._catalogue
             columns = check_features(manifest, catalogue.names, catalogue.schema)
             explainer = Explainer(manifest.features, manifest.usual, self._digits)
-            scorer = build_scorer(load_artifact(entry.folder, manifest), columns, explainer)
-            model = self._loaded[manifest.model_hash] = Model(manifest, scorer)
+            part, anomaly = manifest.anomaly, None
+            odd = part and check_features(manifest, catalogue.names, catalogue.schema, part)
+            fitted = load_artifact(entry.folder, manifest)
+            if odd:
+                anomaly = AnomalyScorer(fitted.anomaly, odd)
+            scorer = build_scorer(fitted.model, columns, explainer)
+            model = self._loaded[manifest.model_hash] = Model(manifest, scorer, anomaly)
         return model
 
 

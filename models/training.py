@@ -1,11 +1,16 @@
 """Fits and selects a model: pure over arrays. Another kind of model is one more entry of `KINDS`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import clone
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
@@ -20,6 +25,13 @@ TRAIN_SHARE, VALID_SHARE = 0.6, 0.2
 #: Strengths of regularisation that are tried: frauds are few and the windows of one count tell much
 #: the same, so that large opposite weights would chase noise.
 LOGISTIC_C = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
+
+#: Leaves and iterations of boosting that are tried; the rate that goes with them.
+HISTGB = ((8, 100, 0.1), (15, 200, 0.05), (31, 200, 0.05))
+#: Depths of a random forest that are tried.
+FOREST_DEPTHS = (6, 10, 14)
+#: So much of the end of a training period chooses the parameters; a quarter of it if that is less.
+VALIDATION_MS = 7 * 86_400_000
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
@@ -76,8 +88,107 @@ def _logistic(seed: int) -> list[Candidate]:
     ]
 
 
+def _histgb(seed: int) -> list[Candidate]:
+    """Boosted trees on binned features; shallow ones, which 100 to 200 iterations fit without haste."""
+    return [
+        Candidate(
+            {"leaves": leaves, "iterations": iterations, "learning_rate": rate},
+            HistGradientBoostingClassifier(
+                max_leaf_nodes=leaves,
+                max_iter=iterations,
+                learning_rate=rate,
+                min_samples_leaf=50,
+                early_stopping=False,  # it would choose by rows drawn from all of the time
+                random_state=seed,
+            ),
+        )
+        for leaves, iterations, rate in HISTGB
+    ]
+
+
+def _forest(seed: int) -> list[Candidate]:
+    """Random forests of limited depth: it bounds what a row costs, and the size of the file."""
+    return [
+        Candidate(
+            {"trees": 100, "depth": depth},
+            RandomForestClassifier(
+                n_estimators=100, max_depth=depth, min_samples_leaf=10, random_state=seed
+            ),
+        )
+        for depth in FOREST_DEPTHS
+    ]
+
+
 #: Kind -> its candidates for a seed.
-KINDS: Mapping[str, Callable[[int], list[Candidate]]] = {"logistic": _logistic}
+KINDS: Mapping[str, Callable[[int], list[Candidate]]] = {
+    "logistic": _logistic,
+    "histgb": _histgb,
+    "forest": _forest,
+}
+
+
+@dataclass(frozen=True)
+class Periods:
+    """When to learn and when to judge, epoch milliseconds; each beginning is in its period, each end is not.
+
+    Attributes:
+        train_from, train_to: transactions that are learned from.
+        test_from, test_to: transactions that judge.
+        delay_ms: how long a label takes to come: what is learned from was known when the test begins.
+    """
+
+    train_from: int
+    train_to: int
+    test_from: int
+    test_to: int
+    delay_ms: int
+
+
+def split_by_periods(event_time_ms: np.ndarray, fraud: Labels, periods: Periods) -> Split:
+    """Slices of given periods; the end of the training period chooses, and is learned from in the end.
+
+    Raises:
+        UsageError: the periods are not in order, labels would not have come, or a slice has no frauds.
+    """
+    known_to = periods.test_from - periods.delay_ms
+    if not periods.train_from < periods.train_to:
+        msg = "--train-to must lie behind --train-from"
+        raise UsageError(msg)
+    if not periods.test_from < periods.test_to:
+        msg = "--test-to must lie behind --test-from"
+        raise UsageError(msg)
+    if periods.train_to > known_to:
+        msg = (
+            "--test-from must lie --delay behind --train-to: labels of the last days of training would "
+            "not have come when the test begins"
+        )
+        raise UsageError(msg)
+    length = min(VALIDATION_MS, (periods.train_to - periods.train_from) // 4)
+    valid_from = periods.train_to - length
+
+    def between(begin: int, end: int) -> Labels:
+        inside: Labels = (event_time_ms >= begin) & (event_time_ms < end)
+        return inside
+
+    split = Split(
+        between(periods.train_from, valid_from),
+        between(valid_from, periods.train_to),
+        between(periods.test_from, periods.test_to),
+    )
+    names = ("training period", "end of the training period", "test period")
+    _check_frauds(split, fraud, names)
+    return split
+
+
+def _check_frauds(split: Split, fraud: Labels, names: tuple[str, ...]) -> None:
+    for name, rows in zip(names, split, strict=True):
+        labels = fraud[rows]
+        if not labels.any() or labels.all():
+            msg = (
+                f"the {name} of the transactions hold {np.count_nonzero(labels)} frauds in "
+                f"{len(labels)}: each part needs both frauds and others; give more transactions"
+            )
+            raise UsageError(msg)
 
 
 def split_by_time(event_time_ms: np.ndarray, fraud: Labels) -> Split:
@@ -100,14 +211,7 @@ def split_by_time(event_time_ms: np.ndarray, fraud: Labels) -> Split:
         (event_time_ms >= first) & (event_time_ms < second),
         event_time_ms >= second,
     )
-    for name, rows in zip(("oldest 60 %", "next 20 %", "newest 20 %"), split, strict=True):
-        labels = fraud[rows]
-        if not labels.any() or labels.all():
-            msg = (
-                f"the {name} of the transactions hold {np.count_nonzero(labels)} frauds in "
-                f"{len(labels)}: each part needs both frauds and others; give more transactions"
-            )
-            raise UsageError(msg)
+    _check_frauds(split, fraud, ("oldest 60 %", "next 20 %", "newest 20 %"))
     return split
 
 
@@ -150,3 +254,18 @@ def fit_best(
     tell(len(candidates), len(candidates))
     usual = tuple(np.median(train, axis=0).tolist())
     return Fitted(best.estimator, best.parameters, usual, tuple(tried))
+
+
+def refit(fitted: Fitted, features: Floats, fraud: Labels, rows: Labels) -> Fitted:
+    """The chosen parameters once more, learned from all of the training period.
+
+    Args:
+        fitted: what was chosen on the end of the period.
+        features: (n, k).
+        fraud: (n,) labels.
+        rows: (n,) the training period.
+    """
+    train = features[rows]
+    with threadpool_limits(1):
+        estimator = clone(fitted.estimator).fit(train, fraud[rows].astype(np.int64))
+    return replace(fitted, estimator=estimator, usual=tuple(np.median(train, axis=0).tolist()))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 #: A feature's words: the values of all features in, and whether its own is above the usual one.
 Phrase = Callable[[Sequence[float], bool], str]
 
+#: The flag of a transaction whose anomaly score reaches its threshold; behind those of the stages.
+ANOMALY = "anomaly"
 MAX_REASONS = 3
 #: A push weaker than this share of the strongest is noise beside it, and not told.
 WORTH_TELLING = 0.1

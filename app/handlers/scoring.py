@@ -10,6 +10,7 @@ import numpy as np
 from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import LATE
+from app.domain.decision import ANOMALY
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import RowRules, WindowRow
@@ -39,6 +40,13 @@ class Model(Protocol):
 
     def reasons(self, row: np.ndarray) -> list[str]:
         """What moved one score most, in words."""
+
+    @property
+    def anomaly_threshold(self) -> float | None:
+        """Anomaly score from which a transaction is flagged; None when it has no such scores."""
+
+    def anomalies(self, rows: np.ndarray) -> np.ndarray | None:
+        """How odd the rows are, in [0, 1], as `score`; None when it cannot tell."""
 
 
 Scored = tuple[str, int, EnrichedItem, list[float], list[str]]
@@ -179,11 +187,16 @@ class ScoringHandler:
         matrix = np.array([features for _, _, _, features, _ in scored])
         scores = model.score(matrix).tolist()
         threshold = model.threshold if self._threshold is None else self._threshold
+        odd = model.anomalies(matrix)
+        anomalies = [None] * len(scored) if odd is None else odd.tolist()
+        flagged_from = model.anomaly_threshold
         scored_at = self._clock_ms()
         predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
         names, reasons_from = self._names, self._reasons_from
         for index, (topic, partition, item, features, flags) in enumerate(scored):
-            score = scores[index]
+            score, anomaly = scores[index], anomalies[index]
+            if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
+                flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
             value = prediction_message(
                 item.body,
                 {
@@ -197,7 +210,7 @@ class ScoringHandler:
                     "model_hash": model.hash,
                     "feature_schema": self._schema,
                     "reasons": model.reasons(matrix[index]) if score >= reasons_from else [],
-                    "anomaly_score": None,
+                    "anomaly_score": anomaly,
                     "flags": flags,
                     "source_topic": topic,
                     "source_partition": partition,

@@ -10,14 +10,27 @@ from typing import Any, Protocol
 import numpy as np
 
 from app.domain.decision import Explainer
-from app.handlers.catalogue import catalogue_of
 from app.settings import Settings
+from app.tools.feature_choice import FeatureChoice, choose_features, label_free_choice
 from app.tools.features import Columns, compute_features
-from models.artifact import Manifest, check_free, check_name, save_artifact
+from models.anomaly import isolate
+from models.artifact import check_free, check_name, save_artifact
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.holder import registry_of
-from models.scoring import build_scorer
-from models.training import Fitted, Labels, Split, fit_best, split_by_time
+from models.importance import permutation_importance
+from models.judging import on_known_cards
+from models.manifest import Manifest
+from models.scoring import Scorer, build_scorer
+from models.training import (
+    Fitted,
+    Labels,
+    Periods,
+    Split,
+    fit_best,
+    refit,
+    split_by_periods,
+    split_by_time,
+)
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -42,6 +55,9 @@ class TrainingOptions:
         kind: one of `models.training.KINDS`.
         seed: for kinds that draw.
         alerts_a_day: the threshold keeps to so many on the validation slice; None: the best F1.
+        features: the feature set to learn from; None: all that the deployment computes.
+        periods: when to learn and to judge; None: by share, see `train`.
+        anomaly: whether an isolation forest goes with it.
         source: where the transactions come from, for the manifest.
     """
 
@@ -51,15 +67,26 @@ class TrainingOptions:
     kind: str = "logistic"
     seed: int = 1
     alerts_a_day: float | None = None
+    features: str | None = None
+    periods: Periods | None = None
+    anomaly: bool = False
     source: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A new artifact."""
+    """A new artifact.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it is.
+        scores, fraud: of the transactions that judged it.
+    """
 
     folder: Path
     manifest: Manifest
+    scores: np.ndarray
+    fraud: np.ndarray
 
 
 def _silent(_text: str, _length: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -95,9 +122,11 @@ def train(
 ) -> Trained:
     """Train, choose, judge and save.
 
-    The oldest 60 % of the time-ordered transactions are learned from, the next 20 % choose the
-    regularisation and the threshold, the newest 20 % give the figures of the report. The first days, when
-    windows are still filling, are learned from as well: a new deployment starts like that.
+    Without periods the oldest 60 % of the time-ordered transactions are learned from, the next 20 % choose
+    parameters and threshold, the newest 20 % give the figures of the report. With them the end of the
+    training period chooses; then all of it is learned from with what was chosen. Features know
+    everything before their transaction, periods or not. The first days, when windows are still filling,
+    are learned from as well: a new deployment starts like that.
 
     Args:
         columns: labelled transactions in the order of their arrival.
@@ -108,15 +137,21 @@ def train(
         stage: shows progress.
 
     Raises:
-        UsageError: too few transactions or frauds, or the artifact exists already.
+        UsageError: too few transactions or frauds, periods out of order, a feature set that the deployment
+            does not compute, or the artifact exists already.
     """
+    choice = choose_features(settings, options.features)
+    # refused before the minutes that features of a long history take; duplicates do not matter yet
+    _split(columns.event_time_ms, columns.is_fraud.astype(bool), options.periods)
     with stage("computing features", len(columns.event_time_ms)) as tell:
-        features = compute_features(columns, settings, tell)
-    scored = ~np.isnan(features[:, 0])  # duplicates are not
-    features = features[scored]
+        computed = compute_features(columns, settings, tell)
+    scored = ~np.isnan(computed[:, 0])  # duplicates are not
+    computed = computed[scored]
+    features = computed if len(choice.columns) == computed.shape[1] else computed[:, choice.columns]
     fraud: Labels = columns.is_fraud[scored].astype(bool)
-    times = columns.event_time_ms[scored]
-    split = split_by_time(times, fraud)
+    times, card = columns.event_time_ms[scored], columns.card_id[scored]
+    periods = options.periods
+    split = _split(times, fraud, periods)
     with stage("fitting", 100) as tell:
         fitted = fit_best(
             options.kind,
@@ -126,33 +161,62 @@ def train(
             seed=options.seed,
             tell=lambda done, every: tell(done * 100 // every),
         )
-    catalogue = catalogue_of(settings)
-    explainer = Explainer(catalogue.names, fitted.usual, settings.minor_unit_digits)
     # scored as the stream will: the threshold is one of its scores, to the bit
-    scorer = build_scorer(fitted.estimator, range(len(catalogue.names)), explainer)
+    scorer = _scorer(fitted, choice, settings)
     threshold = _threshold(scorer.score(features[split.valid]), fraud, times, split, options)
-    metrics = evaluate(
-        scorer.score(features[split.test]),
-        fraud[split.test],
-        threshold=threshold,
-        card=columns.card_id[scored][split.test],
-        event_time_ms=times[split.test],
-        kind=None if kinds_of_fraud is None else kinds_of_fraud[scored][split.test],
-    )
+    if periods is not None:
+        fitted = refit(fitted, features, fraud, split.train | split.valid)
+        scorer = _scorer(fitted, choice, settings)
+    delay_ms = settings.label_delay if periods is None else periods.delay_ms
+    known = on_known_cards(card, times, fraud, split.test, delay_ms)
+    scores = scorer.score(features[split.test])
+    with stage("judging", 0):
+        metrics = evaluate(
+            scores,
+            fraud[split.test],
+            threshold=threshold,
+            card=card[split.test],
+            event_time_ms=times[split.test],
+            known=known,
+            kind=None if kinds_of_fraud is None else kinds_of_fraud[scored][split.test],
+            seed=options.seed,
+        )
+        metrics["importance"] = permutation_importance(
+            scorer.score, features[split.valid], fraud[split.valid], choice.names, options.seed
+        )
+    isolation, part = None, None
+    if options.anomaly:
+        odd = label_free_choice(settings, choice)
+        with stage("isolating", 0):
+            isolation, facts = isolate(computed[:, odd.columns], fraud, split, options.seed)
+        part = {"features": odd.names, "feature_schema": odd.schema, **facts}
     manifest = save_artifact(
         options.folder,
         fitted.estimator,
+        isolation=isolation,
+        anomaly=part,
         name=options.name,
         version=options.version,
         kind=options.kind,
-        features=catalogue.names,
-        feature_schema=catalogue.schema,
+        features=choice.names,
+        feature_schema=choice.schema,
         usual=fitted.usual,
         threshold=threshold,
-        trained=_described(options, fitted, times, fraud, split, now_ms),
+        trained=_described(options, fitted, times, fraud, split, delay_ms, now_ms),
         metrics=metrics,
     )
-    return Trained(options.folder, manifest)
+    return Trained(options.folder, manifest, scores, fraud[split.test])
+
+
+def _scorer(fitted: Fitted, choice: FeatureChoice, settings: Settings) -> Scorer:
+    explainer = Explainer(choice.names, fitted.usual, settings.minor_unit_digits)
+    return build_scorer(fitted.estimator, range(len(choice.names)), explainer)
+
+
+def _split(times: np.ndarray, fraud: Labels, periods: Periods | None) -> Split:
+    if periods is None:
+        return split_by_time(times, fraud)
+    return split_by_periods(times, fraud, periods)
 
 
 def _threshold(
@@ -169,14 +233,21 @@ def _described(
     times: np.ndarray,
     fraud: Labels,
     split: Split,
+    delay_ms: int,
     now_ms: int,
 ) -> dict[str, Any]:
+    learned = split.train if options.periods is None else split.train | split.valid
     return {
         "at": _iso(now_ms),
         "from": _iso(int(times.min())),
         "to": _iso(int(times.max())),
-        "learned_to": _iso(int(times[split.train].max())),
+        "learned_from": _iso(int(times[learned].min())),
+        "learned_to": _iso(int(times[learned].max())),
+        "learned_rows": int(np.count_nonzero(learned)),
+        "chosen_from": _iso(int(times[split.valid].min())),
         "judged_from": _iso(int(times[split.test].min())),
+        "judged_to": _iso(int(times[split.test].max())),
+        "label_delay": f"{delay_ms / 86_400_000:g}d",
         "rows": len(times),
         "frauds": int(np.count_nonzero(fraud)),
         "seed": options.seed,

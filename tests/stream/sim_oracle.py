@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import orjson
 
 from app.domain.transaction import DeadRecordError, Transaction
@@ -16,6 +17,7 @@ from tests.stream.sim_world import (
     MAX_WAITING,
     WINDOWS,
     World,
+    models,
     record_rules,
     topics,
 )
@@ -107,6 +109,12 @@ def parsed(record: Record) -> Transaction | None:
         return None
 
 
+def odd_by_model(fields: dict[str, Any]) -> float | None:
+    """The anomaly score that the named model gives the features of a prediction."""
+    odd = models[fields["model_hash"]].anomalies(np.array([list(fields["features"].values())]))
+    return None if odd is None else float(odd[0])
+
+
 def differences(world: World, wanted: dict[tuple[int, int], Any]) -> Any:
     """Predictions that are missing, too many or different."""
     seen = set()
@@ -118,7 +126,12 @@ def differences(world: World, wanted: dict[tuple[int, int], Any]) -> Any:
             want = wanted.get(source)
             if want is None:
                 yield f"oracle: {source} must not be scored"
-            elif (fields["features"], fields["flags"]) != want:
+                continue
+            odd = odd_by_model(fields)
+            want = (want[0], [*want[1], *(["anomaly"] if odd is not None and odd >= 0.9 else [])])
+            if fields["anomaly_score"] != odd:
+                yield f"oracle: {source} is odd by {fields['anomaly_score']}, not {odd}"
+            if (fields["features"], fields["flags"]) != want:
                 yield f"oracle: {source} has {fields['features']} {fields['flags']}, not {want}"
     for source in wanted.keys() - seen:
         yield f"oracle: {source} is not scored"

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -64,13 +65,112 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
     saved = save(tmp_path / "shop-1")
     assert read_manifest(tmp_path / "shop-1") == saved
     assert len(saved.sha256) == 64
-    assert saved.sha256.startswith(saved.model_hash)
+    assert saved.scoring_hash.startswith(saved.model_hash)
     assert len(saved.model_hash) == 16
     assert set(saved.libraries) == {"python", "scikit-learn", "numpy", "scipy", "joblib"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop-1"]
     rows = np.random.default_rng(2).lognormal(2, 1, (20, 3))
-    loaded = load_artifact(tmp_path / "shop-1")
+    loaded, anomaly = load_artifact(tmp_path / "shop-1")
+    assert anomaly is None
     assert loaded.predict_proba(rows).tobytes() == fitted().predict_proba(rows).tobytes()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"threshold": 0.25},
+        {"usual": [21.0, 0.0, 1.0]},
+        {"features": ["card_count_1h", "is_night", "amount"]},
+        {"feature_schema": "v1-1h"},
+        {"version": 2},
+        {"name": "shops"},
+    ],
+    ids=lambda edit: next(iter(edit)),
+)
+def test_the_hash_covers_what_scoring_takes_from_the_manifest(tmp_path, edit):
+    saved = save(tmp_path / "shop-1")
+    save(tmp_path / "copy")
+    change(tmp_path / "copy", metrics={"average_precision": 0.1}, trained={"rows": 7})
+    assert read_manifest(tmp_path / "copy").model_hash == saved.model_hash
+    change(tmp_path / "copy", **edit)
+    changed = read_manifest(tmp_path / "copy")
+    assert changed.sha256 == saved.sha256
+    assert changed.model_hash != saved.model_hash
+    registry = ModelRegistry(tmp_path)
+    assert registry.by_hash(saved.model_hash).folder == tmp_path / "shop-1"
+    assert registry.by_hash(changed.model_hash).folder == tmp_path / "copy"
+
+
+def save_old(folder, **changes):
+    """An artifact as releases before format 2 wrote it: the file holds the model alone."""
+    import hashlib
+
+    import joblib
+
+    manifest = json.loads(save(folder, **changes).model_dump_json())
+    joblib.dump(fitted(), folder / MODEL_FILE)
+    digest = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+    old = {name: value for name, value in manifest.items() if name not in ("format", "anomaly")}
+    (folder / MANIFEST_FILE).write_text(json.dumps(old | {"sha256": digest}))
+    return digest
+
+
+def test_artifacts_of_older_releases_are_read_and_keep_their_hash(tmp_path):
+    digest = save_old(tmp_path / "old")
+    model = holder(tmp_path).by_hash(digest[:16])
+    assert model.hash == digest[:16]
+    assert model.anomalies(np.ones((2, len(CATALOGUE.names)))) is None
+    assert load_artifact(tmp_path / "old").model.predict_proba(np.ones((1, 3))).shape == (1, 2)
+
+
+def odd_forest():
+    rows = np.random.default_rng(1).lognormal(2, 1, (300, 2))
+    return IsolationForest(n_estimators=10, random_state=1).fit(rows)
+
+
+ODD = {
+    "features": ("card_count_1h", "amount"),
+    "feature_schema": CATALOGUE.schema,
+    "threshold": 0.6,
+}
+
+
+def test_anomaly_scores_come_from_the_same_file_and_from_features_of_their_own(tmp_path):
+    saved = save(tmp_path / "shop-1", isolation=odd_forest(), anomaly=ODD)
+    model = holder(tmp_path).named("shop")
+    assert model.anomaly_threshold == 0.6
+    rows = np.random.default_rng(3).lognormal(2, 1, (30, len(CATALOGUE.names)))
+    columns = [CATALOGUE.names.index(name) for name in ODD["features"]]
+    expected = -odd_forest().score_samples(rows[:, columns])
+    np.testing.assert_array_max_ulp(model.anomalies(rows), expected, maxulp=1)
+    change(tmp_path / "shop-1", anomaly={**ODD, "threshold": 0.61})
+    assert read_manifest(tmp_path / "shop-1").model_hash != saved.model_hash
+    change(tmp_path / "shop-1", anomaly={**ODD, "metrics": {"auc": 0.5}})
+    assert read_manifest(tmp_path / "shop-1").model_hash == saved.model_hash
+
+
+def test_features_that_anomaly_scores_lack_are_named(tmp_path):
+    odd = {**ODD, "features": ("card_count_1h", "amount_deviation")}
+    save(tmp_path / "shop-1", isolation=odd_forest(), anomaly=odd)
+    with pytest.raises(UsageError) as error:
+        holder(tmp_path).named("shop")
+    assert one_line(error).startswith("the anomaly part of model shop version 1 takes features")
+    assert "amount_deviation" in one_line(error)
+
+
+def test_a_manifest_without_the_anomaly_part_of_its_file_is_refused(tmp_path):
+    save(tmp_path / "shop-1", isolation=odd_forest(), anomaly=ODD)
+    change(tmp_path / "shop-1", anomaly=None)
+    with pytest.raises(UsageError) as error:
+        load_artifact(tmp_path / "shop-1")
+    assert "disagree on whether there are anomaly scores" in one_line(error)
+
+
+def test_a_manifest_of_a_later_format_is_refused(tmp_path):
+    save(tmp_path / "shop-1")
+    change(tmp_path / "shop-1", format=3)
+    with pytest.raises(UsageError, match="format: Input should be less than or equal to 2"):
+        read_manifest(tmp_path / "shop-1")
 
 
 def test_equal_models_are_equal_files(tmp_path):
@@ -146,7 +246,7 @@ def test_the_hash_is_checked_before_a_byte_is_unpickled(tmp_path):
     with pytest.raises(UsageError) as error:
         load_artifact(folder)
     assert "is not the file that was saved" in one_line(error)
-    assert manifest.model_hash in one_line(error)
+    assert manifest.sha256[:16] in one_line(error)
     assert not mark.exists()
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
@@ -20,6 +21,7 @@ from app.domain.decision import Explainer
 from models.scoring import (
     SMALL_BLOCK,
     BlockScorer,
+    ForestScorer,
     LinearScorer,
     RowScorer,
     build_scorer,
@@ -124,7 +126,8 @@ TREES = [
 @pytest.mark.parametrize("estimator", TREES, ids=lambda each: type(each).__name__)
 def test_trees_are_scored_in_blocks_with_the_bits_of_a_row_alone(estimator):
     fitted, scorer = scorer_of(estimator)
-    assert type(scorer) is BlockScorer
+    flat = not isinstance(estimator, GradientBoostingClassifier)
+    assert type(scorer) is (ForestScorer if flat else BlockScorer)
     whole = scorer.score(ROWS)
     np.testing.assert_array_equal(whole, fitted.predict_proba(ROWS)[:, 1])
     for size in (1, 2, 3, 8, 17, 100, 255, 1_000):
@@ -161,7 +164,25 @@ def test_linear_contributions_add_up_to_the_log_odds(linear):
     assert math.isclose(sum(scorer.contributions(values)), moved, abs_tol=1e-9)
 
 
-@pytest.mark.parametrize("estimator", [LogisticRegression(max_iter=2_000), TREES[0]])
+@pytest.mark.parametrize("estimator", TREES, ids=lambda each: type(each).__name__)
+def test_a_forest_inside_a_pipeline_is_scored_by_scikit_learn(estimator):
+    fitted, scorer = scorer_of(make_pipeline(StandardScaler(), clone(estimator)))
+    assert type(scorer) is BlockScorer
+    np.testing.assert_array_equal(scorer.score(ROWS), fitted.predict_proba(ROWS)[:, 1])
+
+
+@pytest.mark.parametrize("estimator", [TREES[0], TREES[1], TREES[4]])
+def test_forest_contributions_add_up_to_what_moved_the_sum(estimator):
+    _fitted, scorer = scorer_of(clone(estimator))
+    usual = np.full((1, FEATURES), 7.0)
+    for row in ROWS[:20]:
+        moved = scorer._flat.forest.sums(row[np.newaxis]) - scorer._flat.forest.sums(usual)
+        assert math.isclose(sum(scorer.contributions(row.tolist())), moved[0], abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "estimator", [LogisticRegression(max_iter=2_000), *TREES], ids=lambda each: type(each).__name__
+)
 def test_reasons_name_what_moved_the_score(estimator):
     _fitted, scorer = scorer_of(estimator)
     row = np.full(FEATURES, 7.0)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from app.domain.features import Catalogue
 from app.errors import UsageError
@@ -21,10 +22,16 @@ from models.evaluation import (
     best_f1_threshold,
     budget_threshold,
     calibration,
-    card_precision,
     evaluate,
 )
 from models.holder import ModelHolder, registry_of
+from models.judging import (
+    auc_and_precision,
+    card_precision,
+    intervals,
+    on_known_cards,
+    rank,
+)
 from models.training import LOGISTIC_C, fit_best, split_by_time
 
 START = 1_735_689_600_000
@@ -151,10 +158,75 @@ def test_card_precision_ranks_cards_by_their_highest_score_a_day():
     scores = np.array([0.1, 0.9, 0.8, 0.2, 0.9, 0.7, 0.1])
     fraud = np.array([False, True, False, False, True, True, False])
     times = np.array([1, 2, 3, 4, DAY_MS + 1, DAY_MS + 2, DAY_MS + 3])
-    assert card_precision(scores, fraud, card, times, top=1) == (1.0, 1.0)
-    assert card_precision(scores, fraud, card, times, top=2) == (0.5, 0.5)
-    wrong = np.where(card == "c", 0.9, 0.1)
-    assert card_precision(wrong, fraud, card, times, top=1) == (0.0, 1.0)
+
+    def precision(scores, top):
+        return card_precision(rank(scores, fraud, card, times), top)
+
+    assert (precision(scores, 1), precision(fraud * 1.0, 1)) == (1.0, 1.0)
+    assert (precision(scores, 2), precision(fraud * 1.0, 2)) == (0.5, 0.5)
+    assert precision(np.where(card == "c", 0.9, 0.1), 1) == 0.0
+
+
+def test_a_card_that_counts_twice_takes_two_of_the_places():
+    card = np.array(["a", "b", "c"])
+    fraud = np.array([True, False, True])
+    ranking = rank(np.array([0.9, 0.8, 0.7]), fraud, card, np.array([1, 2, 3]))
+    assert card_precision(ranking, 2, np.array([2, 1, 1])) == 1.0
+    assert card_precision(ranking, 2, np.array([0, 1, 1])) == 0.5
+    assert card_precision(ranking, 2, np.array([1, 3, 1])) == 0.5
+
+
+def test_cards_whose_fraud_is_known_are_blocked_day_by_day():
+    """Two days are judged, 20 and 21; the delay is 3 days, the week before it begins on day 10."""
+    days = {"old": 9, "week": 10, "last": 16, "next day": 17, "unknown": 18, "honest": None}
+    card, day, fraud = [], [], []
+    for name, fraud_day in days.items():
+        for each in (fraud_day, 20, 21):
+            if each is not None:
+                card.append(name)
+                day.append(each)
+                fraud.append(each == fraud_day)
+    times = np.array(day) * DAY_MS + 1_000
+    judged = times >= 20 * DAY_MS
+    known = on_known_cards(np.array(card), times, np.array(fraud), judged, 3 * DAY_MS)
+    left_out = {
+        (c, d)
+        for c, d, k in zip(np.array(card)[judged], np.array(day)[judged], known, strict=True)
+        if k
+    }
+    assert left_out == {("week", 20), ("week", 21), ("last", 20), ("last", 21), ("next day", 21)}
+
+
+def test_weighted_figures_are_those_of_scikit_learn():
+    rng = np.random.default_rng(12)
+    scores = rng.random(400).round(2)
+    fraud = rng.random(400) < scores**2
+    card = rng.integers(0, 60, 400)
+    ranking = rank(scores, fraud, card, np.arange(400))
+    weights = rng.integers(0, 4, 60)
+    each = weights[np.unique(card, return_inverse=True)[1]]
+    auc, precision = auc_and_precision(ranking, weights)
+    assert auc == pytest.approx(roc_auc_score(fraud, scores, sample_weight=each), abs=1e-12)
+    expected = average_precision_score(fraud, scores, sample_weight=each)
+    assert precision == pytest.approx(expected, abs=1e-12)
+    assert auc_and_precision(ranking, np.zeros(60, dtype=int)) is None
+
+
+def test_intervals_hold_the_figure_and_shrink_with_more_cards():
+    rng = np.random.default_rng(13)
+
+    def width(cards):
+        card = np.repeat(np.arange(cards), 5)
+        scores = rng.random(len(card))
+        fraud = rng.random(len(card)) < scores**3
+        ranking = rank(scores, fraud, card, np.arange(len(card)) * 60_000)
+        found = intervals(ranking, seed=1)
+        assert found == intervals(ranking, seed=1)
+        low, high = found["auc"]
+        assert low < roc_auc_score(fraud, scores) < high
+        return high - low
+
+    assert width(1_000) < width(60)
 
 
 def test_calibration_covers_every_row_and_both_ends():
@@ -188,6 +260,32 @@ def test_the_figures_of_a_small_case():
     assert figures["auc"] == 0.75
     assert figures["recall_by_kind"] == {"amount": 0.0, "card": 1.0}
     assert figures["average_precision_by_chance"] == 0.5
+    assert figures["ranked"] == {"rows": 4, "frauds": 2}
+
+
+def test_blocked_cards_count_in_the_confusion_and_not_in_the_ranking():
+    figures = evaluate(
+        np.array([0.9, 0.8, 0.3, 0.1]),
+        np.array([True, False, True, False]),
+        threshold=0.5,
+        card=np.array(["a", "b", "c", "d"]),
+        event_time_ms=np.array([1, 2, 3, 4]),
+        known=np.array([False, False, True, False]),
+    )
+    assert figures["ranked"] == {"rows": 3, "frauds": 1}
+    assert figures["auc"] == 1.0
+    assert figures["confusion"]["false_negative"] == 1
+    nothing = evaluate(
+        np.array([0.9, 0.1]),
+        np.array([True, False]),
+        threshold=0.5,
+        card=np.array(["a", "b"]),
+        event_time_ms=np.array([1, 2]),
+        known=np.array([True, False]),
+    )
+    assert nothing["auc"] is None
+    assert nothing["card_precision_at_100"] is None
+    assert nothing["recall"] == 1.0
 
 
 # ---------------------------------------------------------------- the whole

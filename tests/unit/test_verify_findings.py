@@ -4,13 +4,20 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
+from sklearn.ensemble import IsolationForest
+from sklearn.linear_model import LogisticRegression
 
+from app.handlers.catalogue import catalogue_of
 from app.records import decode_enriched, encode_item, enriched_message
+from app.settings import load_settings
 from app.tools.verification.report import COUNTS, Report
+from models.artifact import save_artifact
 from tests.builders import T0, tx, tx_bytes
 from tests.verify_world import Record, VerifyWorld, rows_of
 
@@ -602,3 +609,72 @@ def test_texts_are_compared_not_shown() -> None:
         "stored": 1.0,
         "recomputed": 10.0,
     }
+
+
+class TestAnomalyScores:
+    """A model with an isolation forest: its scores and its flag are checked like everything else."""
+
+    @pytest.fixture
+    def odd_world(self, tmp_path: Path) -> VerifyWorld:
+        catalogue = catalogue_of(load_settings())
+        rows = np.random.default_rng(1).lognormal(2, 1, (400, len(catalogue.names)))
+        model = LogisticRegression(max_iter=2_000).fit(rows, rows[:, 0] > 15)
+        isolation = IsolationForest(n_estimators=8, random_state=1).fit(rows[:, [0, 5]])
+        save_artifact(
+            tmp_path / "odd",
+            model,
+            isolation=isolation,
+            name="odd",
+            version=1,
+            kind="logistic",
+            features=catalogue.names,
+            feature_schema=catalogue.schema,
+            usual=rows[0].tolist(),
+            threshold=0.5,
+            trained={},
+            metrics={},
+            anomaly={
+                "features": [catalogue.names[0], catalogue.names[5]],
+                "feature_schema": catalogue.schema,
+                "threshold": 0.55,
+            },
+        )
+        return busy(model=str(tmp_path / "odd"))
+
+    def test_those_of_the_stream_pass(self, odd_world: VerifyWorld) -> None:
+        predictions = [
+            orjson.loads(each.value or b"") for each in odd_world.log(odd_world.topics.predictions)
+        ]
+        assert all(0 < each["anomaly_score"] < 1 for each in predictions)
+        flagged = [each["anomaly_score"] for each in predictions if "anomaly" in each["flags"]]
+        assert min(flagged) >= 0.55
+        assert 0 < len(flagged) < len(predictions)
+        report = odd_world.verify()
+        assert report.passed, report.as_json()
+
+    @pytest.mark.parametrize(
+        ("what", "change"),
+        [
+            ("anomaly_score", lambda f: f.update(anomaly_score=nudged(f["anomaly_score"]))),
+            ("anomaly_score", lambda f: f.update(anomaly_score=None)),
+            ("flags", lambda f: f["flags"].append("anomaly")),
+        ],
+    )
+    def test_others_are_found(
+        self, odd_world: VerifyWorld, what: str, change: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        records = odd_world.log(odd_world.topics.predictions)
+        usual = next(n for n, each in enumerate(records) if b'"anomaly"' not in (each.value or b""))
+        prediction(odd_world, usual, change)
+        report = odd_world.verify()
+        assert whats(report) == {what}, report.as_json()
+
+    def test_a_missing_flag_is_found(self, odd_world: VerifyWorld) -> None:
+        records = odd_world.log(odd_world.topics.predictions)
+        odd = next(n for n, each in enumerate(records) if b'"anomaly"]' in (each.value or b""))
+        prediction(odd_world, odd, lambda fields: fields["flags"].remove("anomaly"))
+        assert "flags" in whats(odd_world.verify())
+
+    def test_one_of_a_model_without_them_is_found(self, world: VerifyWorld) -> None:
+        prediction(world, 30, lambda fields: fields.update(anomaly_score=0.25))
+        assert "anomaly_score" in whats(world.verify())

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.domain.decision import ANOMALY
 from app.records import INPUT_FIELDS, OUTPUT_FIELDS
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
@@ -128,6 +129,10 @@ class PredictionReader:
                 for f in every
             ],
         )
+        # the model's flag is not the oracle's to tell: it is kept, and checked with the scores
+        odd = [row for row, _, fields in fresh if ANOMALY in fields["flags"]]
+        odd = [row for row in odd if page.fate[row] in _SCORED]  # others keep no flags there
+        page.flags[odd] |= np.uint64(self._ledger.mask((ANOMALY,)))
 
     def _compare(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """Against the oracle: first all at once, then those that are not right one by one."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.domain.decision import ANOMALY
 from app.errors import FraudstreamError
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
@@ -59,10 +60,23 @@ def _certain(page: Page) -> np.ndarray:
 
 
 def _scores(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
-    scores = model.score(page.features[rows])
+    features = page.features[rows]
+    scores = model.score(features)
     for index in np.flatnonzero(scores != page.score[rows]):
         row = rows[index]
         _differs(case, page, row, "score", page.score[row].item(), scores[index].item())
+    anomalies = model.anomalies(features)
+    odd = np.full(len(rows), np.nan) if anomalies is None else anomalies
+    stored = page.anomaly[rows]
+    for index in np.flatnonzero((odd != stored) & ~(np.isnan(odd) & np.isnan(stored))):
+        row, found = rows[index], (_number(stored[index]), _number(odd[index]))
+        _differs(case, page, row, "anomaly_score", *found)
+    bit = np.uint64(case.ledger.mask((ANOMALY,)))
+    flagged = (page.flags[rows] & bit) != 0
+    from_ = np.nan if model.anomaly_threshold is None else model.anomaly_threshold
+    for index in np.flatnonzero(flagged != (odd >= from_)):
+        flag = [ANOMALY] if flagged[index] else []
+        _differs(case, page, rows[index], "flags", flag, [] if flag else [ANOMALY])
 
 
 def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model) -> int:
@@ -74,6 +88,10 @@ def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model) -> int:
         if hash(tuple(reasons)) != page.reasons[row]:
             _differs(case, page, row, "reasons", "others", reasons)
     return len(told)
+
+
+def _number(value: np.float64) -> float | None:
+    return None if np.isnan(value) else value.item()
 
 
 def _differs(

@@ -46,7 +46,9 @@ spark = (
     .getOrCreate()
 )
 spark.sparkContext.setLogLevel("ERROR")
-model = spark.sparkContext.broadcast(joblib.load(os.environ["BENCH_MODEL"]))
+held = joblib.load(os.environ["BENCH_MODEL"])
+# older artifacts hold the model alone
+model = spark.sparkContext.broadcast(held["model"] if isinstance(held, dict) else held)
 
 
 def say(**said):
