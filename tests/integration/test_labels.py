@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
+from app.tools.simulate import SimulationConfig, deliver, simulate
+from app.tools.simulation.files import write_deliveries
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
@@ -16,6 +18,7 @@ from tests.stack import environ_of
 pytestmark = pytest.mark.integration
 
 COUNT = 60
+DAY_MS = 86_400_000
 
 
 @pytest.mark.timeout(240)
@@ -80,3 +83,26 @@ def test_labels_reach_their_transactions(settings: Settings, tmp_path: Path) -> 
         for record in deployment.records(deployment.topics.dead_letters)
     )
     assert reasons == [b"ambiguous_transaction", b"unknown_transaction", b"unknown_transaction"]
+
+
+@pytest.mark.timeout(240)
+def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(
+        update={"features": ("basic", "handbook"), "label_delay": 3 * DAY_MS}
+    )
+    deployment = Deployment(settings)
+    deployment.prepare()
+    made = simulate(SimulationConfig(cards=100, terminals=20, days=12, count=4_000, end_ms=T0))
+    file = tmp_path / "history.csv"
+    write_deliveries(file, deliver(made))
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("one")
+        fleet.await_ready()
+        done = deployment.run("produce", str(file), "--with-labels", "is_fraud", "--rate", "1000")
+        assert done.returncode == 0, done.stderr
+        deployment.drain()
+        report = deployment.verify()
+    assert (report["counts"]["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
+    assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
+    risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]
+    assert any(risks), "no transaction was scored with what a label said"
