@@ -4,12 +4,16 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
+from app.adapters.prediction_rows import epoch_ms
+from app.formats import iso
 from app.settings import Settings
 from app.tools.simulate import SimulationConfig, deliver, simulate
 from app.tools.simulation.files import write_deliveries
+from app.tools.simulation.transactions import SimulatedTransactions
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
@@ -102,7 +106,33 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
         assert done.returncode == 0, done.stderr
         deployment.drain()
         report = deployment.verify()
-    assert (report["counts"]["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
+        told = deployment.run("quality", "--json", "--from", iso(T0 - 6 * DAY_MS))
+        assert told.returncode == 0, told.stderr
+        check_quality(json.loads(told.stdout), deployment, made, T0 - 6 * DAY_MS)
+        url = f"http://127.0.0.1:{fleet.workers['one'].port}/quality.json"
+        with urlopen(url) as reply:  # noqa: S310
+            assert json.load(reply)["total"]["transactions"] == 4_000
+    assert (report["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
     assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
     risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]
     assert any(risks), "no transaction was scored with what a label said"
+
+
+def check_quality(
+    result: dict[str, Any], deployment: Deployment, made: SimulatedTransactions, begin_ms: int
+) -> None:
+    """The counts are those of a plain join of what was sent with the rows."""
+    fraud = dict(zip(made.transaction_id.tolist(), made.is_fraud.tolist(), strict=True))
+    rows = [
+        (row[0], epoch_ms(row[1]), row[2])
+        for row in deployment.rows("transaction_id", "event_time", "is_fraud")
+        if epoch_ms(row[1]) >= begin_ms
+    ]
+    total = result["total"]
+    assert total["transactions"] == total["judged"] == len(rows)
+    assert total["right"] == sum(fraud[name] and alert for name, _, alert in rows)
+    assert total["wrong"] == sum(alert and not fraud[name] for name, _, alert in rows)
+    assert total["missed"] == sum(fraud[name] and not alert for name, _, alert in rows)
+    assert sum(day["missed"] for day in result["by_day"].values()) == total["missed"]
+    days = {iso(when)[:10] for _, when, _ in rows}  # type: ignore[index]
+    assert result["by_day"].keys() == days
