@@ -10,18 +10,24 @@ Pair = tuple[bytes | None, bytes]
 
 
 def following(
-    items: Iterable[tuple[bytes | None, bytes, int, bool]], *, after_ms: int, now_ms: int
+    items: Iterable[tuple[bytes | None, bytes, int, bool | None]],
+    *,
+    after_ms: int,
+    now_ms: int,
+    rest: bool = True,
 ) -> Iterator[tuple[bool, bytes | None, bytes, int]]:
     """Transactions, and between them their labels.
 
     Event time has come as far as the newest transaction so far, so files need not be in order. A label
     stands before the transaction that is as new as it; labels whose time does not come stand at the end, in
-    order of their moments. One `after_ms` of transactions is held in memory as labels.
+    order of their moments, or nowhere. One `after_ms` of transactions is held in memory as labels.
 
     Args:
-        items: key, value (an input record), event time (epoch milliseconds) and whether it was fraud.
+        items: key, value (an input record), event time (epoch milliseconds) and whether it was fraud;
+            None in its place: no label.
         after_ms: how long after its event a transaction was labelled.
         now_ms: what no label may be later than, epoch milliseconds: the stream refuses the future.
+        rest: whether labels whose time does not come are sent.
 
     Yields:
         Whether it is a label, its Kafka key and value, and event time as far as it has come.
@@ -34,10 +40,12 @@ def following(
             _due, _number, label_key, label = heapq.heappop(waiting)
             yield True, label_key, label, newest
         yield False, key, value, newest
+        if fraud is None:
+            continue
         due_ms = event_ms + after_ms
         label_key, label = _label(value, fraud, min(due_ms, now_ms))
         heapq.heappush(waiting, (due_ms, number, label_key, label))
-    for _due, _number, label_key, label in sorted(waiting):
+    for _due, _number, label_key, label in sorted(waiting) if rest else ():
         yield True, label_key, label, newest
 
 
