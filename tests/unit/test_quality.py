@@ -6,6 +6,8 @@ from sklearn.metrics import average_precision_score
 
 from app.cli import run as run_command
 from app.cli.quality import _lines
+from app.errors import UsageError
+from app.quality.measure import _counted
 from app.quality.tally import Group, Tally, average_precision, step_of
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from tests.conftest import SEED
@@ -80,6 +82,15 @@ def test_steps_keep_the_order_of_scores_to_both_ends() -> None:
     assert steps == sorted(steps)
     assert (steps[0], steps[-1]) == (0, 1_999)
     assert len(set(steps[1:8])) == 7
+
+
+def test_a_table_that_is_too_large_is_refused() -> None:
+    told: list[tuple[str, int]] = []
+    rows = _counted(iter(range(25_000)), "labels", 20_000, lambda *said: told.append(said))
+    with pytest.raises(UsageError, match="more than 20,000 labels: `fraudstream quality` reads"):
+        list(rows)
+    assert told == [("labels", 0), ("labels", 10_000)]
+    assert len(list(_counted(iter(range(20_000)), "labels", 20_000, lambda *_: None))) == 20_000
 
 
 def test_nothing_has_no_shares() -> None:
