@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from app.domain.card_stage import HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.features import Catalogue
 from app.tools.oracle import Became
 
@@ -159,7 +160,7 @@ class Ledger:
         stages = [feature.stage for feature in self.catalogue.features]
         self.card_features = stages.count("card")
         inexact = self.catalogue.flags
-        self.flag_names = (*inexact["card"], "late", "out_of_order", *inexact["terminal"])
+        self.flag_names = (*inexact["card"], LATE, OUT_OF_ORDER, HIGH_AMOUNT, *inexact["terminal"])
         self._bits = {name: 1 << index for index, name in enumerate(self.flag_names)}
         self._flags: dict[int, Flags] = {}
         self._model_index: dict[tuple[str, str, str], int] = {}
