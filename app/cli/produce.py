@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -31,7 +32,8 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "           fraudstream produce handbook.csv.gz --assume-zone UTC --round-amounts --map \\\n"
     "             transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID terminal_id=TERMINAL_ID \\\n"
     "             amount=TX_AMOUNT event_time=TX_DATETIME\n"
-    "           fraudstream produce transactions.csv.gz --with-labels is_fraud --label-after 1d"
+    "           fraudstream produce transactions.csv.gz --with-labels is_fraud --label-after 1d \\\n"
+    "             --ahead 20000"
 )
 @click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
 @click.option(
@@ -108,6 +110,13 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "--label-after",
     metavar="DURATION",
     help="How long after its event a transaction was labelled, such as 12h.  [default: 1d]",
+)
+@click.option(
+    "--ahead",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --with-labels: wait while workers are more than N records behind, so that labels and "
+    "transactions of a long file stay together in the stream.",
 )
 @click.option(
     "--until",
@@ -255,14 +264,28 @@ async def _sent(
     from app.tools import produce as tool
     from app.tools.producing.following import following
     from app.tools.producing.labels import LabelReading
+    from app.tools.producing.pace import Pace
+    from app.tools.verification.log import open_log
 
     rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
     if not isinstance(reading, LabelReading):
         if options["with_labels"]:
             items = following(reading.labelled(), after_ms=_label_after(options), now_ms=_now_ms())
-            return await tool.produce_with_labels(
-                items, settings=settings, rate=rate, speed=speed, stamp=stamp, on_progress=progress
-            )
+            async with AsyncExitStack() as opened:
+                pace = None
+                if options["ahead"]:
+                    pace = Pace(
+                        await opened.enter_async_context(open_log(settings)), options["ahead"]
+                    )
+                return await tool.produce_with_labels(
+                    items,
+                    settings=settings,
+                    rate=rate,
+                    speed=speed,
+                    stamp=stamp,
+                    keep_pace=pace,
+                    on_progress=progress,
+                )
         if speed:
             schedule = tool.spread(reading.timed(), speed)
             report = await tool.produce_on_schedule(
@@ -315,9 +338,10 @@ def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
     if run is not None and not _RUN.fullmatch(run):
         msg = f"--run {run!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
         raise UsageError(msg)
-    if options["label_after"] and not options["with_labels"]:
-        msg = "--label-after goes with --with-labels COLUMN"
-        raise UsageError(msg)
+    for name in ("label_after", "ahead"):
+        if options[name] and not options["with_labels"]:
+            msg = f"--{name.replace('_', '-')} goes with --with-labels COLUMN"
+            raise UsageError(msg)
     _label_after(options)
     if options["raw"]:
         changing = (

@@ -168,6 +168,7 @@ async def produce_with_labels(
     rate: float | None = None,
     speed: float | None = None,
     stamp: bool | None = None,
+    keep_pace: Callable[[], Awaitable[None]] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[ProduceReport, ProduceReport]:
     """Send transactions and, between them, labels; neither topic runs ahead of the other.
@@ -179,6 +180,7 @@ async def produce_with_labels(
         rate: transactions a second; labels go with the transaction behind them. None: as fast as it goes.
         speed: event seconds a second, in place of a rate.
         stamp: add the `due` header to transactions; None: with a rate or a speed.
+        keep_pace: awaited now and then, such as `app.tools.producing.pace.Pace`.
         on_progress: as in `produce`, for transactions.
 
     Returns:
@@ -209,6 +211,8 @@ async def produce_with_labels(
             if number % IN_STEP == 0:
                 for writer in writers:
                     await writer.send_open()
+                if keep_pace:
+                    await keep_pace()
             headers = _due(now_ms) if stamped and not is_label else []
             await (labels if is_label else transactions).append(key, value, now_ms, headers)
         return schedule.behind * 1000

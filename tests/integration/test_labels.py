@@ -102,7 +102,7 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
     with Fleet(environ_of(settings), tmp_path) as fleet:
         fleet.start("one")
         fleet.await_ready()
-        done = deployment.run("produce", str(file), "--with-labels", "is_fraud", "--rate", "1000")
+        done = deployment.run("produce", str(file), "--with-labels", "is_fraud", "--ahead", "1000")
         assert done.returncode == 0, done.stderr
         deployment.drain()
         report = deployment.verify()

@@ -16,18 +16,21 @@ from hypothesis import strategies as st
 
 from app.cli import run as run_command
 from app.cli.file_options import file_and_mapping
-from app.errors import UsageError
+from app.errors import UnavailableError, UsageError
 from app.label_records import parse_label
 from app.records import RecordRules, parse_transaction
+from app.settings import Settings
 from app.tools.produce import spread
 from app.tools.producing.amounts import Rounding
 from app.tools.producing.columns import make_plan
 from app.tools.producing.following import following
+from app.tools.producing.pace import Pace
 from app.tools.producing.reading import open_reading
 from app.tools.producing.records import Converter, raw_key
 from app.tools.producing.sources import open_source
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.files import SUFFIXES, write_deliveries
+from app.topics import Topics
 
 NOW_MS = 1_760_000_000_000
 UTC_ZONE = ZoneInfo("UTC")
@@ -622,3 +625,37 @@ def test_without_kafka_there_is_one_line_within_seconds(tmp_path, capfd, monkeyp
     error = capfd.readouterr().err
     assert error.startswith("fraudstream: no Kafka at 127.0.0.1:1: ")
     assert error.count("\n") == 1
+
+
+class _Log:
+    """What workers have before them, one look after the other."""
+
+    topics = Topics(Settings(_env_file=None))  # type: ignore[call-arg]
+
+    def __init__(self, *behind: tuple[int, int]) -> None:
+        self.behind = list(behind)
+        self.looks = 0
+
+    async def ends(self, _topic: object) -> list[int]:
+        return [100, 100]
+
+    async def done(self, topic: object) -> list[int]:
+        transactions, labels = self.behind[min(self.looks, len(self.behind) - 1)]
+        if topic is self.topics.labels:
+            self.looks += 1
+            return [100 - labels, 100]
+        return [100, 100 - transactions]
+
+
+async def test_a_pace_waits_for_the_topic_that_is_further_behind(monkeypatch):
+    monkeypatch.setattr("app.tools.producing.pace._LOOK_SECONDS", 0)
+    log = _Log((50, 9), (5, 11), (10, 10), (0, 0))
+    await Pace(log, 10)()  # type: ignore[arg-type]
+    assert log.looks == 3
+
+
+async def test_a_pace_ends_when_no_worker_does_anything(monkeypatch):
+    monkeypatch.setattr("app.tools.producing.pace._LOOK_SECONDS", 0)
+    clock = count(0, 50)
+    with pytest.raises(UnavailableError, match="11 records behind .* start `fraudstream worker`"):
+        await Pace(_Log((0, 12), (0, 11)), 10, lambda: next(clock))()  # type: ignore[arg-type]
