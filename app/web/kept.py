@@ -50,6 +50,11 @@ class Kept:
         assert answer is not None
         return {**answer, "age_seconds": round(self._clock() - self._at, 1)}
 
+    def close(self) -> None:
+        """Nobody waits any more for what is being worked out."""
+        if self._running is not None:
+            self._running.cancel()
+
     async def _renew(self) -> None:
         loop = asyncio.get_running_loop()
         try:

@@ -135,6 +135,7 @@ class FaustWorker:
 
     async def close(self) -> None:
         """Drop the connections to Cassandra that look-ups opened."""
+        self._quality.close()
         self._lookups.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(close_shared_sessions)
 
