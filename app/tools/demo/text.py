@@ -107,10 +107,11 @@ def _frauds(summary: Summary) -> list[str]:
 
 def _speed(summary: Summary) -> list[str]:
     lines = []
+    beside = f" with {summary.labels:,} labels" if summary.labels else ""
     if summary.events_per_second is not None:
         lines.append(
             f"  {summary.events_per_second:,.0f} transactions a second from Kafka to Cassandra: the "
-            f"first {summary.wave_records:,}, as fast as it goes, in {summary.wave_seconds:.1f} s"
+            f"first {summary.wave_records:,}{beside}, as fast as it goes, in {summary.wave_seconds:.1f} s"
         )
     gentle = summary.gentle
     if gentle.p50_ms is not None and gentle.p99_ms is not None:
