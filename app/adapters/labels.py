@@ -143,6 +143,20 @@ def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int
         )
 
 
+def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[str, str, bool]]:
+    """Card id, transaction id and verdict of every stored label; of one transaction the one that holds first.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        yield from session.execute(
+            f"SELECT card_id, transaction_id, is_fraud FROM {settings.keyspace}.labels",  # noqa: S608
+            execution_profile=SCAN,
+        )
+
+
 def _explained(work: Callable[..., Any], session: Session, settings: Settings, *args: Any) -> Any:
     with explained(settings):
         return work(session, settings, *args)

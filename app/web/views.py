@@ -65,6 +65,7 @@ def install(application: web.Application, worker: Worker) -> None:
                 )
                 for rest in ("", r"/{id:[\s\S]*}")  # an id may hold a newline
             ),
+            *(web.get(f"/quality{rest}", quality) for rest in ("", "/", ".json")),
             web.get("/metrics", prometheus),
             web.get("/health/live", live),
             web.get("/health/ready", ready),
@@ -160,6 +161,19 @@ async def transaction(request: web.Request) -> web.Response:
         features=explained(found["features"], worker.catalogue),
         others=further_fields(found),
     )
+
+
+async def quality(request: web.Request) -> web.Response:
+    """`/quality/`: how good decisions were, by the labels that have come."""
+    result = await request.app[WORKER].quality()
+    if wants_json(request):
+        return json_reply(result)
+    tables = {
+        "Day": dict(reversed(result["by_day"].items())),
+        "Model": result["by_model"],
+        "All": {"": result["total"]},
+    }
+    return page("quality.html", result=result, tables=tables)
 
 
 def explained(features: Mapping[str, float | None], catalogue: Catalogue) -> list[dict[str, Any]]:
