@@ -199,6 +199,7 @@ async def produce_with_labels(
         schedule = _Schedule(writers)
         first: int | None = None
         now_ms = 0
+        step = CHUNK if keep_pace else IN_STEP
         for number, (is_label, key, value, event_ms) in enumerate(items):
             if timed:
                 first = event_ms if first is None else first
@@ -208,7 +209,7 @@ async def produce_with_labels(
                 now_ms = time.time_ns() // 1_000_000
             if number % CHUNK == 0:
                 await _breathe(transactions, on_progress)
-            if number % IN_STEP == 0:
+            if number % step == 0:
                 for writer in writers:
                     await writer.send_open()
                 if keep_pace:

@@ -96,7 +96,8 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
     )
     deployment = Deployment(settings)
     deployment.prepare()
-    made = simulate(SimulationConfig(cards=100, terminals=20, days=12, count=4_000, end_ms=T0))
+    # some 40 labels a terminal: never more than may wait there for their transactions
+    made = simulate(SimulationConfig(cards=100, terminals=100, days=12, count=4_000, end_ms=T0))
     file = tmp_path / "history.csv"
     write_deliveries(file, deliver(made))
     with Fleet(environ_of(settings), tmp_path) as fleet:
