@@ -12,6 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
+from app.handlers.catalogue import catalogue_of
 from app.settings import load_settings
 from models.artifact import MANIFEST_FILE, MODEL_FILE, load_artifact, read_manifest, save_artifact
 from models.holder import SHIPPED, ModelHolder, ModelRegistry, registry_of
@@ -381,3 +382,16 @@ def test_the_shipped_model_fits_the_default_settings():
     assert usual < model.threshold < dear
     assert model.reasons(rows[1]) == ["amount 900.00 is high"]
     assert 0.0 < model.manifest.metrics["average_precision"] < 1.0
+
+
+def test_the_shipped_model_that_knows_labels_fits_its_feature_set():
+    settings = load_settings({"features": "engineered"})
+    catalogue = catalogue_of(settings)
+    model = ModelHolder(ModelRegistry(SHIPPED), catalogue, 2).named("engineered")
+    rows = np.tile(np.array(model.manifest.usual), (2, 1))
+    rows[1, catalogue.names.index("terminal_plain_streak")] = 4.0
+    rows[1, catalogue.names.index("terminal_plain_streak_max_3")] = 3.0
+    usual, suspicious = model.score(
+        rows[:, [model.manifest.features.index(n) for n in catalogue.names]]
+    )
+    assert usual < suspicious
