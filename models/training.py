@@ -127,6 +127,33 @@ KINDS: Mapping[str, Callable[[int], list[Candidate]]] = {
 }
 
 
+def candidates_of(
+    kind: str, seed: int, fixed: Mapping[str, float] | None = None
+) -> list[Candidate]:
+    """The candidates of a kind, or the one whose parameters are given.
+
+    Args:
+        kind: one of `KINDS`.
+        seed: for kinds that draw.
+        fixed: parameters by scikit-learn's names; the others are those of the last candidate.
+
+    Raises:
+        UsageError: the kind has no such parameter.
+    """
+    candidates = KINDS[kind](seed)
+    if not fixed:
+        return candidates
+    estimator = clone(candidates[-1].estimator)
+    model = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    known = model.get_params(deep=False)
+    for name in fixed:
+        if name not in known:
+            msg = f"--parameter {name}: {kind} has {', '.join(sorted(known))}"
+            raise UsageError(msg)
+    model.set_params(**fixed)
+    return [Candidate(dict(fixed), estimator)]
+
+
 @dataclass(frozen=True)
 class Periods:
     """When to learn and when to judge, epoch milliseconds; each beginning is in its period, each end is not.
@@ -143,9 +170,23 @@ class Periods:
     test_to: int
     delay_ms: int
 
+    def later(self, weeks: int) -> "Periods":
+        """The same so many weeks later, judged by a week."""
+        shift = weeks * VALIDATION_MS
+        return Periods(
+            self.train_from + shift,
+            self.train_to + shift,
+            self.test_from + shift,
+            self.test_from + shift + VALIDATION_MS,
+            self.delay_ms,
+        )
+
 
 def split_by_periods(event_time_ms: np.ndarray, fraud: Labels, periods: Periods) -> Split:
-    """Slices of given periods; the end of the training period chooses, and is learned from in the end.
+    """Slices of given periods; the end of the training period chooses.
+
+    The label delay lies between the train slice and it, if the period is long enough. What is learned from in
+    the end is all of the training period: `in_training`.
 
     Raises:
         UsageError: the periods are not in order, labels would not have come, or a slice has no frauds.
@@ -165,19 +206,28 @@ def split_by_periods(event_time_ms: np.ndarray, fraud: Labels, periods: Periods)
         raise UsageError(msg)
     length = min(VALIDATION_MS, (periods.train_to - periods.train_from) // 4)
     valid_from = periods.train_to - length
-
-    def between(begin: int, end: int) -> Labels:
-        inside: Labels = (event_time_ms >= begin) & (event_time_ms < end)
-        return inside
-
+    # as before the test: labels of the last days were not known when the slice that chooses began
+    known_to = valid_from - periods.delay_ms
+    if known_to - periods.train_from < length:
+        known_to = valid_from  # too short a period for that: better choose by more than by nothing
     split = Split(
-        between(periods.train_from, valid_from),
-        between(valid_from, periods.train_to),
-        between(periods.test_from, periods.test_to),
+        _between(event_time_ms, periods.train_from, known_to),
+        _between(event_time_ms, valid_from, periods.train_to),
+        _between(event_time_ms, periods.test_from, periods.test_to),
     )
     names = ("training period", "end of the training period", "test period")
     _check_frauds(split, fraud, names)
     return split
+
+
+def in_training(event_time_ms: np.ndarray, periods: Periods) -> Labels:
+    """(n,) which transactions are in the training period."""
+    return _between(event_time_ms, periods.train_from, periods.train_to)
+
+
+def _between(event_time_ms: np.ndarray, begin: int, end: int) -> Labels:
+    inside: Labels = (event_time_ms >= begin) & (event_time_ms < end)
+    return inside
 
 
 def _check_frauds(split: Split, fraud: Labels, names: tuple[str, ...]) -> None:
@@ -222,6 +272,7 @@ def fit_best(
     split: Split,
     *,
     seed: int = 1,
+    fixed: Mapping[str, float] | None = None,
     tell: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Fitted:
     """Fit every candidate of a kind on the train slice, keep the best on the validation slice.
@@ -236,9 +287,10 @@ def fit_best(
         fraud: (n,) labels.
         split: slices of the rows.
         seed: for kinds that draw.
+        fixed: parameters that are given; see `candidates_of`.
         tell: called with the number of candidates done and of all.
     """
-    candidates = KINDS[kind](seed)
+    candidates = candidates_of(kind, seed, fixed)
     tried: list[tuple[dict[str, Any], float]] = []
     best = candidates[0]
     train, valid = features[split.train], features[split.valid]

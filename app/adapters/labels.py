@@ -143,6 +143,26 @@ def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int
         )
 
 
+def scan_verdicts(
+    session: Session, settings: Settings
+) -> Iterator[tuple[str, str, bool, tuple[int, int]]]:
+    """Every stored label, in no useful order: transaction, card, fraud, and (labelled, received) in epoch ms.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    columns = "transaction_id, card_id, is_fraud, labelled_at, received_at"
+    with explained(settings):
+        rows = session.execute(
+            f"SELECT {columns} FROM {settings.keyspace}.labels",  # noqa: S608
+            execution_profile=SCAN,
+        )
+        for transaction, card, fraud, labelled_at, received_at in rows:
+            when = epoch_ms(labelled_at) or 0, epoch_ms(received_at) or 0
+            yield transaction, card, fraud, when
+
+
 def _explained(work: Callable[..., Any], session: Session, settings: Settings, *args: Any) -> Any:
     with explained(settings):
         return work(session, settings, *args)

@@ -1,6 +1,6 @@
 """Train a model: features by the stream's code, time-ordered slices, an artifact with its report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,9 @@ from app.tools.feature_choice import FeatureChoice, choose_features, label_free_
 from app.tools.features import Columns, compute_features
 from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
+from models.backtest import judge_weeks
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
+from models.examples import Examples
 from models.holder import registry_of
 from models.importance import permutation_importance
 from models.judging import on_known_cards
@@ -27,6 +29,7 @@ from models.training import (
     Periods,
     Split,
     fit_best,
+    in_training,
     refit,
     split_by_periods,
     split_by_time,
@@ -59,6 +62,9 @@ class TrainingOptions:
         periods: when to learn and to judge; None: by share, see `train`.
         anomaly: whether an isolation forest goes with it.
         source: where the transactions come from, for the manifest.
+        fixed: parameters that are given, by scikit-learn's names; the others are chosen.
+        weeks: judge by so many weeks from the test period's first day on, each by a model that is trained
+            anew, so much later; needs periods.
     """
 
     folder: Path
@@ -71,6 +77,8 @@ class TrainingOptions:
     periods: Periods | None = None
     anomaly: bool = False
     source: dict[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    weeks: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,13 +128,7 @@ def train(
     kinds_of_fraud: np.ndarray | None = None,
     stage: Stage = _silent,
 ) -> Trained:
-    """Train, choose, judge and save.
-
-    Without periods the oldest 60 % of the time-ordered transactions are learned from, the next 20 % choose
-    parameters and threshold, the newest 20 % give the figures of the report. With them the end of the
-    training period chooses; then all of it is learned from with what was chosen. Features know
-    everything before their transaction, periods or not. The first days, when windows are still filling,
-    are learned from as well: a new deployment starts like that.
+    """Compute features, then train; see `train_on`.
 
     Args:
         columns: labelled transactions in the order of their arrival.
@@ -137,17 +139,53 @@ def train(
         stage: shows progress.
 
     Raises:
+        UsageError: as `train_on`.
+    """
+    choose_features(settings, options.features)
+    with stage("computing features", len(columns.event_time_ms)) as tell:
+        computed = compute_features(columns, settings, tell)
+    scored = ~np.isnan(computed[:, 0])  # duplicates are not
+    examples = Examples(
+        computed[scored],
+        columns.is_fraud[scored].astype(bool),
+        columns.event_time_ms[scored],
+        columns.card_id[scored],
+        None if kinds_of_fraud is None else kinds_of_fraud[scored],
+    )
+    return train_on(examples, settings, options, now_ms=now_ms, stage=stage)
+
+
+def train_on(
+    examples: Examples,
+    settings: Settings,
+    options: TrainingOptions,
+    *,
+    now_ms: int,
+    stage: Stage = _silent,
+) -> Trained:
+    """Train, choose, judge and save.
+
+    Without periods the oldest 60 % of the time-ordered transactions are learned from, the next 20 % choose
+    parameters and threshold, the newest 20 % give the figures of the report. With them the end of the
+    training period chooses; then all of it is learned from with what was chosen. Features know
+    everything before their transaction, periods or not. The first days, when windows are still filling,
+    are learned from as well: a new deployment starts like that.
+
+    Args:
+        examples: features of the deployment's catalogue, and labels.
+        settings: windows and all else that features depend on.
+        options: what to train.
+        now_ms: the time, for the manifest.
+        stage: shows progress.
+
+    Raises:
         UsageError: too few transactions or frauds, periods out of order, a feature set that the deployment
             does not compute, or the artifact exists already.
     """
     choice = choose_features(settings, options.features)
-    with stage("computing features", len(columns.event_time_ms)) as tell:
-        computed = compute_features(columns, settings, tell)
-    scored = ~np.isnan(computed[:, 0])  # duplicates are not
-    computed = computed[scored]
+    computed, fraud = examples.features, examples.fraud
     features = computed if len(choice.columns) == computed.shape[1] else computed[:, choice.columns]
-    fraud: Labels = columns.is_fraud[scored].astype(bool)
-    times, card = columns.event_time_ms[scored], columns.card_id[scored]
+    times, card = examples.times, examples.card
     periods = options.periods
     split = (
         split_by_time(times, fraud) if periods is None else split_by_periods(times, fraud, periods)
@@ -159,13 +197,14 @@ def train(
             fraud,
             split,
             seed=options.seed,
+            fixed=options.fixed,
             tell=lambda done, every: tell(done * 100 // every),
         )
     # scored as the stream will: the threshold is one of its scores, to the bit
     scorer = _scorer(fitted, choice, settings)
     threshold = _threshold(scorer.score(features[split.valid]), fraud, times, split, options)
     if periods is not None:
-        fitted = refit(fitted, features, fraud, split.train | split.valid)
+        fitted = refit(fitted, features, fraud, in_training(times, periods))
         scorer = _scorer(fitted, choice, settings)
     delay_ms = settings.label_delay if periods is None else periods.delay_ms
     known = on_known_cards(card, times, fraud, split.test, delay_ms)
@@ -178,12 +217,17 @@ def train(
             card=card[split.test],
             event_time_ms=times[split.test],
             known=known,
-            kind=None if kinds_of_fraud is None else kinds_of_fraud[scored][split.test],
+            kind=None if examples.kind is None else examples.kind[split.test],
             seed=options.seed,
         )
         metrics["importance"] = permutation_importance(
             scorer.score, features[split.valid], fraud[split.valid], choice.names, options.seed
         )
+    if periods is not None and options.weeks > 1:
+        with stage("training week by week", options.weeks) as tell:
+            metrics["weeks"] = judge_weeks(
+                fitted, features, examples, periods, options.weeks, tell=tell
+            )
     isolation, part = None, None
     if options.anomaly:
         odd = label_free_choice(settings, choice)
@@ -230,7 +274,8 @@ def _described(
     delay_ms: int,
     now_ms: int,
 ) -> dict[str, Any]:
-    learned = split.train if options.periods is None else split.train | split.valid
+    periods = options.periods
+    learned = split.train if periods is None else in_training(times, periods)
     return {
         "at": _iso(now_ms),
         "from": _iso(int(times.min())),
