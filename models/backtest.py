@@ -42,7 +42,7 @@ def judge_weeks(
     Raises:
         UsageError: a week has no transactions, or nothing to tell apart.
     """
-    times, fraud, card = examples.times, examples.fraud, examples.card
+    times, fraud, card = examples.event_time_ms, examples.is_fraud, examples.card_id
     found = []
     for number in range(weeks):
         tell(number)

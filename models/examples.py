@@ -11,14 +11,14 @@ class Examples:
 
     Attributes:
         features: (n, k), the catalogue's features in order, finite.
-        fraud: (n,) labels, bool.
-        times: (n,) epoch milliseconds.
-        card: (n,) identifiers.
+        is_fraud: (n,) labels, bool.
+        event_time_ms: (n,) epoch milliseconds.
+        card_id: (n,) identifiers.
         kind: (n,) names of the kind of fraud, where they are known.
     """
 
     features: np.ndarray
-    fraud: np.ndarray
-    times: np.ndarray
-    card: np.ndarray
+    is_fraud: np.ndarray
+    event_time_ms: np.ndarray
+    card_id: np.ndarray
     kind: np.ndarray | None = None

@@ -82,3 +82,20 @@ def delay_ms(_context: Any, parameter: Any, text: str | None) -> int | None:
     except ValueError as error:
         msg = f"{parameter.opts[0]} {text}: {error}"
         raise UsageError(msg) from None
+
+
+def numbers_of(_context: Any, parameter: Any, pairs: tuple[str, ...]) -> dict[str, float]:
+    """Parameters of a model, NAME=NUMBER each; whole numbers stay whole: scikit-learn tells 1 from 1.0.
+
+    Raises:
+        UsageError: one is not written so.
+    """
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            msg = f"{parameter.opts[0]} {pair}: write NAME=NUMBER, such as C=1"
+            raise UsageError(msg) from None
+    return found

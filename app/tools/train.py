@@ -120,7 +120,7 @@ def place(settings: Settings, name: str, out: Path | None = None) -> tuple[int, 
 
 
 def train(
-    columns: Labelled,
+    columns: Labelled | Examples,
     settings: Settings,
     options: TrainingOptions,
     *,
@@ -131,7 +131,7 @@ def train(
     """Compute features, then train; see `train_on`.
 
     Args:
-        columns: labelled transactions in the order of their arrival.
+        columns: labelled transactions in the order of their arrival, or such with their features.
         settings: windows and all else that features depend on.
         options: what to train.
         now_ms: the time, for the manifest.
@@ -141,6 +141,8 @@ def train(
     Raises:
         UsageError: as `train_on`.
     """
+    if isinstance(columns, Examples):
+        return train_on(columns, settings, options, now_ms=now_ms, stage=stage)
     choose_features(settings, options.features)
     with stage("computing features", len(columns.event_time_ms)) as tell:
         computed = compute_features(columns, settings, tell)
@@ -183,9 +185,9 @@ def train_on(
             does not compute, or the artifact exists already.
     """
     choice = choose_features(settings, options.features)
-    computed, fraud = examples.features, examples.fraud
+    computed, fraud = examples.features, examples.is_fraud
     features = computed if len(choice.columns) == computed.shape[1] else computed[:, choice.columns]
-    times, card = examples.times, examples.card
+    times, card = examples.event_time_ms, examples.card_id
     periods = options.periods
     split = (
         split_by_time(times, fraud) if periods is None else split_by_periods(times, fraud, periods)

@@ -116,13 +116,13 @@ def test_each_week_has_a_model_of_its_own():
     later = replace(
         given, train_from=given.train_from + 14 * DAY_MS, train_to=given.train_to + 14 * DAY_MS
     )
-    rows = in_training(examples.times, later)
-    estimator = refit(fitted, examples.features, examples.fraud, rows).estimator
-    judged = (examples.times >= given.test_from + 14 * DAY_MS) & (
-        examples.times < given.test_from + 21 * DAY_MS
+    rows = in_training(examples.event_time_ms, later)
+    estimator = refit(fitted, examples.features, examples.is_fraud, rows).estimator
+    judged = (examples.event_time_ms >= given.test_from + 14 * DAY_MS) & (
+        examples.event_time_ms < given.test_from + 21 * DAY_MS
     )
     scores = estimator.predict_proba(examples.features[judged])[:, 1]
-    by_hand = average_precision_score(examples.fraud[judged], scores)
+    by_hand = average_precision_score(examples.is_fraud[judged], scores)
     assert found[2]["average_precision"] == pytest.approx(by_hand, abs=1e-12)
 
 

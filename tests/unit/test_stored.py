@@ -55,12 +55,12 @@ def test_labelled_transactions_are_learned_from_with_their_stored_features(
     world.label(said(13, fraud=True, hours=3))  # a correction
     world.label(said(13, fraud=False, hours=2))  # which came late
     got = gathered(world)
-    assert got.times.tolist() == [T0 + (number - 60) * HOUR for number in range(11, 21)]
-    assert got.fraud.tolist() == [number in (12, 13, 16, 20) for number in range(11, 21)]
-    assert got.card.tolist() == [f"c{number % 3}" for number in range(11, 21)]
+    assert got.event_time_ms.tolist() == [T0 + (number - 60) * HOUR for number in range(11, 21)]
+    assert got.is_fraud.tolist() == [number in (12, 13, 16, 20) for number in range(11, 21)]
+    assert got.card_id.tolist() == [f"c{number % 3}" for number in range(11, 21)]
     records = [orjson.loads(record.value or b"") for record in world.log(world.topics.predictions)]
     by_time = {fields["event_time_ms"]: list(fields["features"].values()) for fields in records}
-    np.testing.assert_array_equal(got.features, [by_time[t] for t in got.times.tolist()])
+    np.testing.assert_array_equal(got.features, [by_time[t] for t in got.event_time_ms.tolist()])
 
 
 def test_nothing_to_learn_from(world: VerifyWorld) -> None:
@@ -84,7 +84,7 @@ def labels(verdicts: Iterable[tuple[str, str, int, bool]], *rows: tuple[str, str
     for index, (name, card) in enumerate(rows):
         gathering.add(name, card, index, gathering._schema, dict.fromkeys(names, float(index)))
     got = gathering.examples("the test")
-    return list(zip(got.times.tolist(), got.fraud.tolist(), strict=True))
+    return list(zip(got.event_time_ms.tolist(), got.is_fraud.tolist(), strict=True))
 
 
 def test_a_label_without_a_card_counts_where_one_card_has_the_transaction() -> None:
