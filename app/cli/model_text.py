@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.holder import Entry
-    from models.manifest import Manifest
+    from models.manifest import AnomalyPart, Manifest
+
+#: Features whose importance is told.
+MOST_IMPORTANT = 5
 
 
 def described(folder: Path, manifest: "Manifest") -> dict[str, Any]:
@@ -61,8 +64,8 @@ def report(folder: Path, manifest: "Manifest", use: str) -> Iterator[str]:
     facts = manifest.trained
     chosen = ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items())
     yield (
-        f"{manifest.name} version {manifest.version} ({manifest.kind}, {chosen}), trained on "
-        f"{facts['rows']:,} transactions with {facts['frauds']:,} frauds"
+        f"{manifest.name} version {manifest.version} ({manifest.kind}, {chosen}), learned from "
+        f"{facts['learned_rows']:,} of {facts['rows']:,} transactions with {facts['frauds']:,} frauds"
     )
     yield f"  folder  {folder}"
     yield f"  hash    {manifest.model_hash}"
@@ -77,11 +80,16 @@ def details(folder: Path, manifest: "Manifest") -> Iterator[str]:
     facts, libraries = manifest.trained, manifest.libraries
     yield f"{manifest.name} version {manifest.version} ({manifest.kind})"
     yield f"  folder     {folder}"
+    yield f"  hash       {manifest.model_hash}"
     yield f"  sha256     {manifest.sha256}"
     yield f"  threshold  {manifest.threshold:.6f} ({facts.get('threshold_by', 'given')})"
     yield f"  features   {manifest.feature_schema}: {', '.join(manifest.features)}"
     yield f"  trained    {facts.get('at', '-')}, {_source(facts.get('source', {}))}"
-    yield f"  learned    {facts.get('from', '-')} to {facts.get('learned_to', '-')}"
+    learned_from = facts.get("learned_from", facts.get("from", "-"))
+    yield f"  learned    {learned_from} to {facts.get('learned_to', '-')}"
+    if manifest.anomaly is not None:
+        part = manifest.anomaly
+        yield f"  anomaly    {part.feature_schema}: {', '.join(part.features)}"
     yield f"  libraries  {', '.join(f'{name} {libraries[name]}' for name in libraries)}"
     yield ""
     yield from _figures(manifest)
@@ -107,25 +115,22 @@ def _figures(manifest: "Manifest") -> Iterator[str]:
         return
     confusion = figures["confusion"]
     called = confusion["true_positive"] + confusion["false_positive"]
+    facts = manifest.trained
+    span = ""
+    if "judged_to" in facts:
+        span = f" from {facts['judged_from'][:10]} to {facts['judged_to'][:10]}"
     yield (
-        f"on the newest {figures['rows']:,} transactions with {figures['frauds']:,} frauds, which it "
-        "never saw:"
+        f"on {figures['rows']:,} transactions{span} with {figures['frauds']:,} frauds, which it never saw:"
     )
-    yield (
-        f"  average precision   {figures['average_precision']:.4f}  "
-        f"(by chance {figures['average_precision_by_chance']:.4f})"
-    )
-    yield f"  AUC ROC             {figures['auc']:.4f}"
-    yield (
-        f"  card precision@100  {figures['card_precision_at_100']:.4f}  "
-        f"(at best {figures['card_precision_at_100_at_best']:.4f})"
-    )
+    yield from _ranking(figures)
     yield (
         f"  at threshold {manifest.threshold:.4f}: {called:,} called fraud, "
         f"{confusion['true_positive']:,} of them are; precision {figures['precision']:.3f}, "
         f"recall {figures['recall']:.3f}, F1 {figures['f1']:.3f}"
     )
     yield from _weeks(figures.get("weeks", []))
+    if manifest.anomaly is not None:
+        yield from _anomalies(manifest.anomaly)
     kinds = figures.get("recall_by_kind", {})
     if kinds:
         found = ", ".join(f"{name} {share:.0%}" for name, share in kinds.items())
@@ -137,6 +142,48 @@ def _figures(manifest: "Manifest") -> Iterator[str]:
             f"    {span:>16}  {row['rows']:>10,}  {row['mean_score']:>10.4f}  "
             f"{row['fraud_share']:>12.4f}"
         )
+    important = [(n, loss) for n, loss in figures.get("importance", {}).items() if loss > 0]
+    if important:
+        told = ", ".join(f"{name} {loss:.3f}" for name, loss in important[:MOST_IMPORTANT])
+        yield f"  average precision lost without: {told}"
+
+
+def _ranking(figures: dict[str, Any]) -> Iterator[str]:
+    """How well it ranks; older manifests judged by all transactions, and had no intervals."""
+    ranked = figures.get("ranked", figures)
+    if ranked["rows"] != figures["rows"]:
+        yield (
+            f"  ranked without cards whose fraud was known: {ranked['rows']:,} transactions with "
+            f"{ranked['frauds']:,} frauds"
+        )
+    if figures["auc"] is None:
+        yield "  nothing to rank: every fraud is on a card whose fraud was known; give more transactions"
+        return
+    between = {
+        name: f"  95 % in {low:.4f} to {high:.4f}"
+        for name, (low, high) in figures.get("intervals", {}).items()
+    }
+    yield (
+        f"  average precision   {figures['average_precision']:.4f}{between.get('average_precision', '')}"
+        f"  (by chance {figures['average_precision_by_chance']:.4f})"
+    )
+    yield f"  AUC ROC             {figures['auc']:.4f}{between.get('auc', '')}"
+    yield (
+        f"  card precision@100  {figures['card_precision_at_100']:.4f}"
+        f"{between.get('card_precision_at_100', '')}"
+        f"  (at best {figures['card_precision_at_100_at_best']:.4f})"
+    )
+
+
+def _anomalies(part: "AnomalyPart") -> Iterator[str]:
+    figures = part.metrics
+    if not figures:
+        return
+    yield (
+        f"  anomaly scores: average precision {figures['average_precision']:.4f}, AUC ROC "
+        f"{figures['auc']:.4f}; from {part.threshold:.4f}: {figures['flagged']:,} flagged, "
+        f"{figures['flagged_frauds']:,} of them are frauds"
+    )
 
 
 def _weeks(weeks: list[dict[str, Any]]) -> Iterator[str]:

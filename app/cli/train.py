@@ -13,7 +13,7 @@ import click
 from app.cli import model_text
 from app.cli.counter import counter
 from app.cli.file_options import rounding_of, zone_of
-from app.cli.train_periods import numbers_of
+from app.cli.train_periods import delay_ms, moment_ms, numbers_of, periods_of
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -33,7 +33,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     "           fraudstream train --from-cassandra --kind histgb --features engineered\n"
     "           fraudstream train --from-file handbook.csv.gz --assume-zone UTC --round-amounts --label TX_FRAUD \\\n"
     "             --map transaction_id=TRANSACTION_ID --map card_id=CUSTOMER_ID \\\n"
-    "             --map terminal_id=TERMINAL_ID --map amount=TX_AMOUNT --map event_time=TX_DATETIME"
+    "             --map terminal_id=TERMINAL_ID --map amount=TX_AMOUNT --map event_time=TX_DATETIME\n"
+    "           fraudstream train --from-file history.parquet --kind histgb --features handbook --anomaly \\\n"
+    "             --train-from 2018-05-01 --train-to 2018-08-01 --test-from 2018-08-08 --test-to 2018-08-15 \\\n"
+    "             --plots report"
 )
 @click.option(
     "--from-file",
@@ -85,7 +88,58 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.option(
     "--name", default="fraud", show_default=True, help="Name; each training is its next version."
 )
-@click.option("--kind", default="logistic", show_default=True, help="Kind of model.")
+@click.option(
+    "--kind",
+    default="logistic",
+    show_default=True,
+    help="Kind of model: logistic, histgb or forest.",
+)
+@click.option(
+    "--features",
+    metavar="SET",
+    help="Feature set to learn from; FRAUDSTREAM_FEATURES must name it.  [default: all of those]",
+)
+@click.option(
+    "--train-from",
+    metavar="DATE",
+    callback=moment_ms,
+    help="Learn from transactions from here on.  [default: the first]",
+)
+@click.option(
+    "--train-to",
+    metavar="DATE",
+    callback=moment_ms,
+    help="Learn from those before this; the last week of them chooses.  [default: test-from less delay]",
+)
+@click.option(
+    "--test-from",
+    metavar="DATE",
+    callback=moment_ms,
+    help="Judge by transactions from here on.  [default: train-to and delay]",
+)
+@click.option(
+    "--test-to",
+    metavar="DATE",
+    callback=moment_ms,
+    help="Judge by those before this.  [default: the last]",
+)
+@click.option(
+    "--delay",
+    metavar="DURATION",
+    callback=delay_ms,
+    help="How long labels take, left between training and test.  [default: FRAUDSTREAM_LABEL_DELAY]",
+)
+@click.option(
+    "--anomaly/--no-anomaly",
+    default=False,
+    show_default=True,
+    help="Add an isolation forest, which gives anomaly scores.",
+)
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Draw the report as SVG files into this folder; needs matplotlib.",
+)
 @click.option(
     "--alerts-per-day",
     type=click.FloatRange(min=0, min_open=True),
@@ -118,9 +172,12 @@ def train(context: click.Context, **options: Any) -> None:
     """Train a model, and report how it does on transactions that it has never seen.
 
     The features are those of the stream, by the same code. The oldest 60 % are learned from, the
-    next 20 % choose regularisation and threshold, the newest 20 % are what the report is about.
+    next 20 % choose parameters and threshold, the newest 20 % are what the report is about. Or give
+    periods: dates are UTC, and each end is the first moment that is not in its period.
     """
     from app.tools import train as tool
+    from app.tools.feature_choice import choose_features
+    from app.tools.training_plots import check_plots, draw_plots
     from models.training import KINDS
 
     if options["kind"] not in KINDS:
@@ -128,8 +185,15 @@ def train(context: click.Context, **options: Any) -> None:
         raise UsageError(msg)
     _check(context)
     settings = load_settings()
+    choose_features(settings, options["features"])
+    if options["plots"]:
+        check_plots()
     version, folder = tool.place(settings, options["name"], options["out"])
     columns, kinds, source = _transactions(settings, options)
+    periods = periods_of(options, columns.event_time_ms, settings.label_delay)
+    if options["weeks"] > 1 and periods is None:
+        msg = "--weeks needs --test-from"
+        raise UsageError(msg)
     trained = tool.train(
         columns,
         settings,
@@ -140,6 +204,9 @@ def train(context: click.Context, **options: Any) -> None:
             kind=options["kind"],
             seed=options["seed"],
             alerts_a_day=options["alerts_per_day"],
+            features=options["features"],
+            periods=periods,
+            anomaly=options["anomaly"],
             source=source,
             fixed=options["parameters"],
             weeks=options["weeks"],
@@ -148,12 +215,16 @@ def train(context: click.Context, **options: Any) -> None:
         kinds_of_fraud=kinds,
         stage=_stage,
     )
+    if options["plots"]:
+        draw_plots(options["plots"], trained)
     if options["as_json"]:
         click.echo(json.dumps(model_text.described(trained.folder, trained.manifest)))
         return
     by_name = trained.folder.parent == settings.home / "models"
     use = trained.manifest.name if by_name else str(trained.folder.resolve())
     click.echo("\n".join(model_text.report(trained.folder, trained.manifest, use)))
+    if options["plots"]:
+        click.echo(f"Plots: {options['plots']}")
 
 
 @click.command(

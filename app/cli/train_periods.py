@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.errors import UsageError
+from app.settings import parse_duration_ms
 
 if TYPE_CHECKING:
     from models.training import Periods
@@ -78,7 +79,7 @@ def delay_ms(_context: Any, parameter: Any, text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return parse_duration(text)
+        return parse_duration_ms(text)
     except ValueError as error:
         msg = f"{parameter.opts[0]} {text}: {error}"
         raise UsageError(msg) from None

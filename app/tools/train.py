@@ -144,6 +144,8 @@ def train(
     if isinstance(columns, Examples):
         return train_on(columns, settings, options, now_ms=now_ms, stage=stage)
     choose_features(settings, options.features)
+    # refused before the minutes that features of a long history take; duplicates do not matter yet
+    _split(columns.event_time_ms, columns.is_fraud.astype(bool), options.periods)
     with stage("computing features", len(columns.event_time_ms)) as tell:
         computed = compute_features(columns, settings, tell)
     scored = ~np.isnan(computed[:, 0])  # duplicates are not
@@ -189,9 +191,7 @@ def train_on(
     features = computed if len(choice.columns) == computed.shape[1] else computed[:, choice.columns]
     times, card = examples.event_time_ms, examples.card_id
     periods = options.periods
-    split = (
-        split_by_time(times, fraud) if periods is None else split_by_periods(times, fraud, periods)
-    )
+    split = _split(times, fraud, periods)
     with stage("fitting", 100) as tell:
         fitted = fit_best(
             options.kind,
@@ -257,6 +257,12 @@ def train_on(
 def _scorer(fitted: Fitted, choice: FeatureChoice, settings: Settings) -> Scorer:
     explainer = Explainer(choice.names, fitted.usual, settings.minor_unit_digits)
     return build_scorer(fitted.estimator, range(len(choice.names)), explainer)
+
+
+def _split(times: np.ndarray, fraud: Labels, periods: Periods | None) -> Split:
+    if periods is None:
+        return split_by_time(times, fraud)
+    return split_by_periods(times, fraud, periods)
 
 
 def _threshold(

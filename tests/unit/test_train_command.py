@@ -1,18 +1,21 @@
 """`fraudstream train` and `fraudstream models`, and the labelled files that are trained on."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from app.cli import run
 from app.errors import UsageError
+from app.handlers.catalogue import catalogue_of
 from app.settings import load_settings
 from app.tools.labelled import read_labelled
 from app.tools.producing.amounts import Rounding
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.simulation.arrivals import deliver
 from app.tools.simulation.files import write_deliveries
+from models.holder import ModelHolder, registry_of
 
 CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=1_735_689_600_000, seed=3)
 HANDBOOK = (
@@ -146,6 +149,93 @@ def test_train_on_a_simulation_reports_and_says_how_to_go_on(home, capsys):
         assert words in captured.out
     assert "FRAUDSTREAM_MODEL=fraud fraudstream worker" in captured.out
     assert "found of each kind of fraud" in captured.out
+
+
+PERIODS = ("--train-from", "2025-01-05", "--train-to", "2025-02-10", "--test-to", "2025-02-25")
+WORLD = ("--cards", "200", "--terminals", "100", "--days", "60", "--seed", "3")
+
+
+@pytest.mark.parametrize("kind", ["histgb", "forest"])
+def test_trees_learn_from_periods_with_anomaly_scores_and_are_drawn(
+    home, tmp_path, capsys, monkeypatch, kind
+):
+    monkeypatch.setattr("models.training.HISTGB", ((8, 20, 0.1),))
+    monkeypatch.setattr("models.training.FOREST_DEPTHS", (4,))
+    monkeypatch.setenv("FRAUDSTREAM_FEATURES", "basic,handbook,label_free")
+    plots = tmp_path / "plots"
+    args = ("--kind", kind, "--features", "handbook", "--anomaly", "--plots", str(plots))
+    made = json_of(capsys, "train", *WORLD, *PERIODS, *args)
+    assert made["feature_schema"] == "handbook@1-delay7d"
+    assert len(made["features"]) == 15
+    facts = made["trained"]
+    assert facts["learned_from"].startswith("2025-01-05T0")
+    assert facts["chosen_from"].startswith("2025-02-03T0")
+    assert facts["learned_to"].startswith("2025-02-09T2")
+    assert facts["judged_from"].startswith("2025-02-17T0")  # the delay behind it
+    assert facts["judged_to"].startswith("2025-02-24T2")
+    assert facts["label_delay"] == "7d"
+    low, high = made["metrics"]["intervals"]["auc"]
+    assert low <= made["metrics"]["auc"] <= high
+    assert set(made["metrics"]["importance"]) == set(made["features"])
+    assert made["anomaly"]["feature_schema"] == "label_free@1"
+    assert not any("risk" in name for name in made["anomaly"]["features"])
+    assert 0 < made["anomaly"]["threshold"] < 1
+    drawn = sorted(path.name for path in plots.iterdir())
+    assert drawn == [
+        "calibration.svg",
+        "importance.svg",
+        "precision_recall.svg",
+        "roc.svg",
+        "scores.svg",
+    ]
+    assert all(b"</svg>" in path.read_bytes()[-20:] for path in plots.iterdir())
+    assert run(["models", "show", "fraud"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("anomaly scores: average precision", "95 % in", "lost without", "label_free@1"):
+        assert words in shown
+
+
+def test_anomaly_scores_go_by_what_needs_no_labels(home, capsys, monkeypatch):
+    monkeypatch.setenv("FRAUDSTREAM_FEATURES", "handbook")
+    made = json_of(capsys, "train", *WORLD, "--anomaly")
+    assert made["anomaly"]["features"] == made["features"][:9]
+    assert made["features"][9] == "terminal_delayed_count_1d"
+    assert made["anomaly"]["feature_schema"] == made["feature_schema"]
+    model = ModelHolder(*_holder()).named("fraud")
+    assert model.anomalies(np.zeros((2, 15))).shape == (2,)
+
+
+def _holder():
+    settings = load_settings()
+    return registry_of(settings), catalogue_of(settings), 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--train-to", "soon"), "--train-to soon: write a date or a time, such as 2018-07-25"),
+        (("--delay", "week"), "--delay week: 'week' is not a duration"),
+        (("--delay", "7d"), "give --train-to, --test-from or both"),
+        (("--train-to", "2025-01-20", "--test-from", "2025-01-25"), "must lie --delay behind"),
+        (("--train-from", "2025-01-20", "--train-to", "2025-01-20"), "--train-to must lie behind"),
+        (("--test-from", "2025-01-25", "--test-to", "2025-01-25"), "--test-to must lie behind"),
+        (
+            ("--test-from", "2026-01-01", "--test-to", "2026-01-02"),
+            "period of the transactions hold 0 frauds",
+        ),
+        (("--features", "all"), "--features all: there are basic, handbook"),
+        (("--features", "handbook"), "add handbook to FRAUDSTREAM_FEATURES"),
+    ],
+)
+def test_periods_and_features_that_make_no_sense_get_one_line(home, capsys, args, words):
+    few = ("--cards", "20", "--terminals", "10", "--days", "30")
+    assert words in fault(capsys, "train", *few, *args)
+
+
+def test_without_matplotlib_plots_are_refused_before_the_work(home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    words = fault(capsys, "train", "--plots", str(tmp_path))
+    assert words == "--plots needs matplotlib: pip install 'fraudstream[report]'"
 
 
 def test_mistakes_get_one_line(home, tmp_path, capsys):
