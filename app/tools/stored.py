@@ -50,7 +50,8 @@ class Gathering:
         self._take = itemgetter(*catalogue.names)
         self._verdicts = verdicts
         self._seen: set[tuple[str, str]] = set()
-        self._without_card: dict[str, list[int]] = {}
+        # rows whose transaction a label names without a card, and what others say of them
+        self._shared: dict[str, list[tuple[int, Verdict | None]]] = {}
         self._features = array("d")
         self._fraud, self._times = array("b"), array("q")
         self._cards: list[str] = []
@@ -69,8 +70,8 @@ class Gathering:
             self._other_schemas.add(schema)
             return
         self._seen.add(key)
-        if found[0] is None:
-            self._without_card.setdefault(transaction, []).append(len(self._times))
+        if found[1] is not None:
+            self._shared.setdefault(transaction, []).append((len(self._times), found[0]))
         self._features.extend(self._take(features))
         self._fraud.append(max(said)[1])
         self._times.append(time_ms)
@@ -92,14 +93,19 @@ class Gathering:
             raise UsageError(msg)
         times = np.array(self._times, dtype=np.int64)
         cards = np.array(self._cards)
+        fraud = np.array(self._fraud, dtype=bool)
+        clear = np.ones(len(times), dtype=bool)
+        # a label without a card says nothing where several cards have this transaction: dead in the stream too
+        for shared in self._shared.values():
+            for row, own in shared if len(shared) > 1 else ():
+                clear[row] = own is not None
+                fraud[row] = own is not None and own[1]
         order = np.lexsort((cards, times))
-        # a label that names no card says nothing where several have this transaction
-        unclear = [row for rows in self._without_card.values() if len(rows) > 1 for row in rows]
-        order = order[~np.isin(order, unclear)]
+        order = order[clear[order]]
         features = np.array(self._features).reshape(len(times), len(self._names))
         return Examples(
             features[order],
-            np.array(self._fraud, dtype=bool)[order],
+            fraud[order],
             times[order],
             cards[order],
         )

@@ -90,6 +90,8 @@ def labels(verdicts: Iterable[tuple[str, str, int, bool]], *rows: tuple[str, str
 def test_a_label_without_a_card_counts_where_one_card_has_the_transaction() -> None:
     known = [("a", "", 5, True), ("b", "", 5, True)]
     assert labels(known, ("a", "c1"), ("b", "c1"), ("b", "c2")) == [(0, True)]
+    known.append(("b", "c2", 4, False))
+    assert labels(known, ("a", "c1"), ("b", "c1"), ("b", "c2")) == [(0, True), (2, False)]
 
 
 def test_the_later_of_a_label_with_and_one_without_a_card_holds() -> None:
