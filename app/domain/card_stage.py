@@ -13,6 +13,8 @@ from app.domain.window_row import NEVER, WindowRow
 
 LATE = "late"
 OUT_OF_ORDER = "out_of_order"
+#: The amount is high for its card: what is known of a terminal weighs it (see `terminal_plain_streak`).
+HIGH_AMOUNT = "high_amount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +84,7 @@ class CardStage:
             flags.append(LATE)
         elif t < row.newest_ms:
             flags.append(OUT_OF_ORDER)
+        if catalogue.is_high(features):
+            flags.append(HIGH_AMOUNT)
         row.insert(t, transaction.minor, counted=not late, id8=id8)
         return Enriched(transaction, features, flags)

@@ -79,7 +79,9 @@ def _family(name: str) -> str:
     """Features that tell the same news: one count in several windows, an amount and its ratio."""
     if name.startswith("amount"):
         return "amount"
-    if name.startswith(("terminal_risk", "terminal_fraud", "terminal_last", "terminal_genuine")):
+    if name.startswith(
+        ("terminal_risk", "terminal_fraud", "terminal_last", "terminal_genuine", "terminal_plain")
+    ):
         return "terminal frauds"
     match = _WINDOW.fullmatch(name)
     return match[1] if match else name
@@ -162,6 +164,14 @@ def _terminal_count(names: Sequence[str], index: int, digits: int, window: str) 
 
 
 def _over_median(names: Sequence[str], index: int, digits: int) -> Phrase:
+    # the features made of the ratio are told by it, where it is there
+    at = names.index("amount_over_card_median") if "amount_over_card_median" in names else None
+    if at is not None:
+        index = at
+    elif names[index].startswith("amount_is"):
+        return lambda values, above: (
+            f"the amount is {'' if values[index] else 'not '}high beside the card's recent median"
+        )
     return lambda values, above: f"amount is {values[index]:.1f} times the card's recent median"
 
 
@@ -209,6 +219,19 @@ def _streak(names: Sequence[str], index: int, digits: int) -> Phrase:
     return lambda values, above: f"{values[index]:.0f} known frauds in a row at this terminal"
 
 
+def _plain_streak(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: (
+        f"{values[index]:.0f} known frauds in a row at this terminal were of amounts usual for their cards"
+    )
+
+
+def _plain_streak_age(names: Sequence[str], index: int, digits: int) -> Phrase:
+    return lambda values, above: (
+        "known frauds of usual amounts at this terminal "
+        + (f"began {values[index]:.1f} days ago" if values[index] else "are none")
+    )
+
+
 def _streak_age(names: Sequence[str], index: int, digits: int) -> Phrase:
     return lambda values, above: (
         f"the known frauds in a row at this terminal began {values[index]:.1f} days ago"
@@ -227,11 +250,18 @@ _SIMPLE: dict[str, Callable[[Sequence[str], int, int], Phrase]] = {
     "is_night": _night,
     "seconds_since_last": _since_last,
     "amount_over_card_median": _over_median,
+    "amount_over_card_median_max_6": _over_median,
+    "amount_is_high": _over_median,
+    "amount_is_very_high": _over_median,
+    "amount_is_high_again": _over_median,
     "amount_deviation": _deviation,
     "terminal_last_label": _last_label,
     "terminal_fraud_share_last_5": _share,
     "terminal_fraud_streak": _streak,
     "terminal_fraud_streak_age": _streak_age,
+    "terminal_plain_streak": _plain_streak,
+    "terminal_plain_streak_max_3": _plain_streak,
+    "terminal_plain_streak_age": _plain_streak_age,
     "terminal_genuine_age": _genuine_age,
 }
 _WINDOWED: dict[str, Callable[[Sequence[str], int, int, str], Phrase]] = {

@@ -12,10 +12,12 @@ from operator import sub
 ID_BYTES = 8
 #: Low bits of a stored time are flags, the rest is the event time in ms.
 TIME_SHIFT = 8
-#: Flags: the entry counts for others; its label is known; the label says fraud.
-COUNTED, KNOWN, FRAUD = 1, 2, 4
+#: Flags: the entry counts for others; its label is known; the label says fraud; its amount was high for its card.
+COUNTED, KNOWN, FRAUD, HIGH = 1, 2, 4, 8
 #: What the flags of an entry say that counts and whose label is known.
 KNOWN_GENUINE, KNOWN_FRAUD = COUNTED | KNOWN, COUNTED | KNOWN | FRAUD
+#: Takes `HIGH` out of flags, a byte each.
+WITHOUT_HIGH = bytes(flags & ~HIGH for flags in range(256))
 _UNLABELLED = ~(KNOWN | FRAUD)
 #: Where the flags stand in the eight bytes of a stored time.
 _FLAGS_BYTE = 0 if sys.byteorder == "little" else 7
@@ -49,12 +51,21 @@ class Entries:
         return len(self.times)
 
     def insert(
-        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, start: int
+        self,
+        event_time_ms: int,
+        minor: int,
+        *,
+        counted: bool,
+        id8: bytes,
+        start: int,
+        high: bool = False,
     ) -> None:
         """Put one entry in its place, at index `start` or after."""
         times, totals = self.times, self.totals
         at = bisect_left(times, (event_time_ms + 1) << TIME_SHIFT, start)
         stored = event_time_ms << TIME_SHIFT
+        if high:
+            stored |= HIGH
         if counted:
             stored |= COUNTED
         else:
@@ -101,7 +112,7 @@ class Entries:
 
     def known_frauds(self, first: int, end: int) -> int:
         """Entries in [first, end) that count and are known to be fraud."""
-        return self.flags(first, end).count(KNOWN_FRAUD)
+        return self.flags(first, end).translate(WITHOUT_HIGH).count(KNOWN_FRAUD)
 
     def amounts(self, first: int, end: int) -> list[int]:
         """Minor units of the entries in [first, end) that count, oldest first."""

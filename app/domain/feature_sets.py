@@ -19,8 +19,10 @@ _WINDOWED = re.compile(r"(.+)_(\d+)(ms|s|m|h|d)")
 DAY_MS = 86_400_000
 #: A card's habits: its last entries, so many at most and no older than that.
 PROFILE_ENTRIES, PROFILE_MS = 20, 30 * DAY_MS
-#: An amount of more than so many medians is high; high ones are counted so far back.
-HIGH_RATIO, HIGH_MS = 3, 14 * DAY_MS
+#: An amount of more than so many medians is high, or very high; very high ones are counted so far back.
+HIGH_RATIO, VERY_HIGH_RATIO, HIGH_MS = 2, 3, 14 * DAY_MS
+#: Where a linear model is better served by a bounded number.
+MOST_MEDIANS, MOST_PLAIN = 6, 3
 #: What is known of a terminal: its last entries behind the label delay, so many at most, no older than that.
 LABEL_ENTRIES, LABEL_MS = 32, 30 * DAY_MS
 #: Labels in `terminal_fraud_share_last_5`.
@@ -132,7 +134,35 @@ _FAMILIES = (
     _Family(
         f"card_high_count_{window_name(HIGH_MS)}",
         "transactions",
-        f"of {_PROFILE}, those in (t - {window_name(HIGH_MS)}, t] of more than {HIGH_RATIO} medians",
+        f"of {_PROFILE}, those in (t - {window_name(HIGH_MS)}, t] of more than {VERY_HIGH_RATIO} medians",
+        "card",
+        OURS,
+    ),
+    _Family(
+        f"amount_over_card_median_max_{MOST_MEDIANS}",
+        "ratio",
+        f"amount_over_card_median, at most {MOST_MEDIANS}",
+        "card",
+        OURS,
+    ),
+    _Family(
+        "amount_is_high",
+        "0 or 1",
+        f"1 when amount_over_card_median is over {HIGH_RATIO}",
+        "card",
+        OURS,
+    ),
+    _Family(
+        "amount_is_very_high",
+        "0 or 1",
+        f"1 when amount_over_card_median is over {VERY_HIGH_RATIO}",
+        "card",
+        OURS,
+    ),
+    _Family(
+        "amount_is_high_again",
+        "transactions",
+        f"card_high_count_{window_name(HIGH_MS)} where amount_is_very_high, else 0",
         "card",
         OURS,
     ),
@@ -195,6 +225,30 @@ _FAMILIES = (
         labels=True,
     ),
     _Family(
+        "terminal_plain_streak",
+        "transactions",
+        "of terminal_fraud_streak, those whose own amount was not high for their card: the fraud is the terminal's",
+        "terminal",
+        OURS,
+        labels=True,
+    ),
+    _Family(
+        f"terminal_plain_streak_max_{MOST_PLAIN}",
+        "transactions",
+        f"terminal_plain_streak, at most {MOST_PLAIN}",
+        "terminal",
+        OURS,
+        labels=True,
+    ),
+    _Family(
+        "terminal_plain_streak_age",
+        "days",
+        "t minus the oldest of terminal_plain_streak; 0 when there are none",
+        "terminal",
+        OURS,
+        labels=True,
+    ),
+    _Family(
         "terminal_genuine_age",
         "days",
         f"t minus the newest genuine one of {_KNOWN}; delay + {window_name(LABEL_MS)} without one",
@@ -248,16 +302,22 @@ SETS = {
         (
             *_FIFTEEN,
             *_HABITS,
+            "amount_over_card_median_max_6",
+            "amount_is_high",
+            "amount_is_very_high",
+            "amount_is_high_again",
             "terminal_last_label",
             "terminal_fraud_share_last_5",
             "terminal_fraud_streak",
             "terminal_fraud_streak_age",
+            "terminal_plain_streak",
+            "terminal_plain_streak_max_3",
+            "terminal_plain_streak_age",
             "terminal_genuine_age",
         ),
     ),
-    "label_free": FeatureSet(
-        1, (*_CALENDAR, *_CARD, *_HABITS, *(f"terminal_count_{days}" for days in _DAYS))
-    ),
+    # few, and all about the amount: an isolation forest splits on any, and the others only blur it
+    "label_free": FeatureSet(1, ("amount", *_HABITS)),
 }
 
 

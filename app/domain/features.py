@@ -18,9 +18,12 @@ from app.domain.feature_sets import (
     HIGH_RATIO,
     LABEL_ENTRIES,
     LABEL_MS,
+    MOST_MEDIANS,
+    MOST_PLAIN,
     PROFILE_ENTRIES,
     PROFILE_MS,
     SHARE_LABELS,
+    VERY_HIGH_RATIO,
     Feature,
     in_order,
     set_names,
@@ -34,12 +37,24 @@ __all__ = ["Catalogue", "Feature", "window_name"]
 
 _EPOCH_UTC = ZoneInfo("UTC")
 _BASE = ("amount", "is_weekend", "is_night", "seconds_since_last")
-_HABITS = ("amount_over_card_median", "amount_deviation", f"card_high_count_{window_name(HIGH_MS)}")
+_RATIO = "amount_over_card_median"
+_HABITS = (
+    _RATIO,
+    "amount_deviation",
+    f"card_high_count_{window_name(HIGH_MS)}",
+    f"{_RATIO}_max_{MOST_MEDIANS}",
+    "amount_is_high",
+    "amount_is_very_high",
+    "amount_is_high_again",
+)
 _HISTORY = (
     "terminal_last_label",
     f"terminal_fraud_share_last_{SHARE_LABELS}",
     "terminal_fraud_streak",
     "terminal_fraud_streak_age",
+    "terminal_plain_streak",
+    f"terminal_plain_streak_max_{MOST_PLAIN}",
+    "terminal_plain_streak_age",
     "terminal_genuine_age",
 )
 
@@ -101,6 +116,7 @@ class Catalogue:
         computed += [f"amount_over_card_avg_{window_name(window)}" for window in ratios]
         computed += _HABITS if self._has_habits else ()
         self._pick_card = self._picker(computed, "card")
+        self._ratio_at = self.names.index(_RATIO) if _RATIO in self.names else None
         spans = [(f"inexact:card_{window_name(w)}", w) for w in self._card_windows]
         habits = [(f"inexact:card_last_{PROFILE_ENTRIES}", PROFILE_MS)] * self._has_habits
         self._spans = {"card": spans}
@@ -205,7 +221,9 @@ class Catalogue:
     def _history(self, row: WindowRow, t: int) -> list[float]:
         """What the newest known labels of the terminal say; see `_HISTORY`."""
         until = t - self._delay
-        known, streak, first, genuine = last_labels(row, until - LABEL_MS, until, LABEL_ENTRIES)
+        known, streak, first, genuine, plain, plain_first = last_labels(
+            row, until - LABEL_MS, until, LABEL_ENTRIES
+        )
         newest = known[-SHARE_LABELS:]
         frauds = newest.count(KNOWN_FRAUD)
         return [
@@ -213,8 +231,19 @@ class Catalogue:
             frauds / len(newest) if frauds else 0.0,
             float(streak),
             0.0 if first is None else (t - first) / DAY_MS,
+            float(plain),
+            float(min(plain, MOST_PLAIN)),
+            0.0 if plain_first is None else (t - plain_first) / DAY_MS,
             (t - (until - LABEL_MS if genuine is None else genuine)) / DAY_MS,
         ]
+
+    def is_high(self, card_features: list[float]) -> bool:
+        """Whether these features of a transaction say that its amount is high for its card.
+
+        Known only where a set has `amount_over_card_median`.
+        """
+        at = self._ratio_at
+        return at is not None and card_features[at] > HIGH_RATIO
 
     def inexact(self, stage: str, row: WindowRow, event_time_ms: int) -> list[str]:
         """A flag for each window of which a part has left the row already (in the order of `flags`)."""
@@ -244,7 +273,7 @@ def _habits(row: WindowRow, t: int, minor: int) -> list[float]:
     """An amount beside the card's last ones; see `_HABITS`."""
     amounts = last_amounts(row, t - PROFILE_MS, t, PROFILE_ENTRIES)
     if not amounts:
-        return [1.0, 0.0, 0.0]
+        return [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
     amounts.sort()
     number = len(amounts)
     # twice the median: an integer
@@ -254,7 +283,16 @@ def _habits(row: WindowRow, t: int, minor: int) -> list[float]:
     spread = number * sum(map(mul, amounts, amounts)) - total * total
     deviation = (number * minor - total) / math.sqrt(spread) if spread else 0.0
     high = 0
-    if 2 * amounts[-1] > HIGH_RATIO * twice:
+    if 2 * amounts[-1] > VERY_HIGH_RATIO * twice:
         recent = last_amounts(row, t - HIGH_MS, t, PROFILE_ENTRIES)
-        high = sum([2 * amount > HIGH_RATIO * twice for amount in recent])
-    return [ratio, deviation, float(high)]
+        high = sum([2 * amount > VERY_HIGH_RATIO * twice for amount in recent])
+    very = ratio > VERY_HIGH_RATIO
+    return [
+        ratio,
+        deviation,
+        float(high),
+        min(ratio, float(MOST_MEDIANS)),
+        float(ratio > HIGH_RATIO),
+        float(very),
+        float(high) if very else 0.0,
+    ]

@@ -7,7 +7,7 @@ looked at as well and left out. Every scan is one of bytes or arrays, not of Pyt
 from array import array
 from typing import NamedTuple
 
-from app.domain.entries import KNOWN_FRAUD, KNOWN_GENUINE, TIME_SHIFT
+from app.domain.entries import KNOWN_FRAUD, KNOWN_GENUINE, TIME_SHIFT, WITHOUT_HIGH
 from app.domain.window_row import WindowRow
 
 _OTHERS = bytes(set(range(256)) - {KNOWN_GENUINE, KNOWN_FRAUD})
@@ -21,12 +21,16 @@ class LabelHistory(NamedTuple):
         streak: known frauds newer than any known genuine one.
         first_ms: event time of the oldest of them, None without one.
         genuine_ms: event time of the newest known genuine one, None without one.
+        plain: those of the streak whose amount was not high for their card.
+        plain_ms: event time of the oldest of them, None without one.
     """
 
     known: bytes
     streak: int
     first_ms: int | None
     genuine_ms: int | None
+    plain: int = 0
+    plain_ms: int | None = None
 
 
 _NOTHING = LabelHistory(b"", 0, None, None)
@@ -48,16 +52,20 @@ def last_labels(row: WindowRow, after_ms: int, until_ms: int, number: int) -> La
     for entries, first, end in row.last_parts(after_ms, until_ms, number):
         flags = entries.flags(first, end) + flags
         times = entries.times[first:end] + times
-    known = flags.translate(None, _OTHERS)
+    verdicts = flags.translate(WITHOUT_HIGH)
+    known = verdicts.translate(None, _OTHERS)
     if not known:
         return _NOTHING
-    genuine = flags.rfind(KNOWN_GENUINE)
-    oldest = flags.find(KNOWN_FRAUD, genuine + 1)
+    genuine = verdicts.rfind(KNOWN_GENUINE)
+    oldest = verdicts.find(KNOWN_FRAUD, genuine + 1)
+    plain = flags.find(KNOWN_FRAUD, genuine + 1)
     return LabelHistory(
         known,
-        flags.count(KNOWN_FRAUD, genuine + 1),
+        verdicts.count(KNOWN_FRAUD, genuine + 1),
         None if oldest < 0 else times[oldest] >> TIME_SHIFT,
         None if genuine < 0 else times[genuine] >> TIME_SHIFT,
+        flags.count(KNOWN_FRAUD, genuine + 1),
+        None if plain < 0 else times[plain] >> TIME_SHIFT,
     )
 
 

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from app.domain.card_stage import LATE
+from app.domain.card_stage import HIGH_AMOUNT, LATE
 from app.domain.features import Catalogue
 from app.domain.labels import Label
 from app.domain.window_row import WindowRow
@@ -49,7 +49,9 @@ class TerminalStage:
         if row is None:
             return features, []
         inexact = self.catalogue.inexact("terminal", row, event_time_ms)
-        row.insert(event_time_ms, minor, counted=LATE not in flags, id8=id8)
+        row.insert(
+            event_time_ms, minor, counted=LATE not in flags, id8=id8, high=HIGH_AMOUNT in flags
+        )
         if row.waiting:
             self._meet(row, event_time_ms, id8)
         return features, inexact

@@ -233,13 +233,15 @@ class WindowRow:
 
     # ------------------------------------------------------------------ changes
 
-    def insert(self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes) -> None:
+    def insert(
+        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, high: bool = False
+    ) -> None:
         """Add one transaction, then let the entries go that the rules no longer keep."""
         above = (event_time_ms + 1) << TIME_SHIFT
         if self.refs and self.refs[-1].last >= above:
-            self._insert_into_segment(event_time_ms, minor, counted=counted, id8=id8)
+            self._insert_into_segment(event_time_ms, minor, counted=counted, id8=id8, high=high)
         else:
-            self.tail.insert(event_time_ms, minor, counted=counted, id8=id8, start=0)
+            self.tail.insert(event_time_ms, minor, counted=counted, id8=id8, start=0, high=high)
         self.newest_ms = max(self.newest_ms, event_time_ms)
         self._expire((self.newest_ms - self._rules.horizon_ms + 1) << TIME_SHIFT)
         if self.refs or len(self.tail) > self._rules.max_entries:
@@ -283,12 +285,12 @@ class WindowRow:
         self._labelled = True
 
     def _insert_into_segment(
-        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes
+        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, high: bool
     ) -> None:
         above = (event_time_ms + 1) << TIME_SHIFT
         at, ref = next((i, ref) for i, ref in enumerate(self.refs) if ref.last >= above)
         entries = self._segment(ref)
-        entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip)
+        entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip, high=high)
         self._dirty.add(ref.number)
         full = 2 * self._rules.segment_entries
         if len(entries) >= full and ref.skip:

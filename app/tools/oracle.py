@@ -63,6 +63,8 @@ class CardOracle:
         features = self._features(card, t_ms, minor)
         flags = self._inexact(card, t_ms)
         flags += ["late"] if late else ["out_of_order"] if out_of_order else []
+        if features.get("amount_over_card_median", 0.0) > 2:
+            flags.append("high_amount")
         card.add(t_ms, minor, 0 if late else 1, transaction_id)
         card.forget(rules.horizon_ms, rules.max_entries)
         return Verdict(Became.LATE if late else Became.SCORED, features, tuple(flags))
@@ -116,6 +118,10 @@ class CardOracle:
             "amount_over_card_median": ratio,
             "amount_deviation": deviation,
             "card_high_count_14d": float(high),
+            "amount_over_card_median_max_6": min(ratio, 6.0),
+            "amount_is_high": float(ratio > 2),
+            "amount_is_very_high": float(ratio > 3),
+            "amount_is_high_again": float(high if ratio > 3 else 0),
         }
 
     def _inexact(self, card: History, t_ms: int) -> list[str]:
@@ -214,6 +220,8 @@ class TerminalOracle:
         weight: int,
         transaction_id: str = "",
         received_at_ms: int = 0,
+        *,
+        high: bool = False,
     ) -> Verdict:
         """Terminal features of one item that is no replay, and keep what has to be kept.
 
@@ -223,6 +231,7 @@ class TerminalOracle:
             weight: 0 for an item that is late at its card, else 1.
             transaction_id: for its label.
             received_at_ms: when the broker appended the transaction, epoch milliseconds.
+            high: whether its card's stage found the amount high.
         """
         rules = self.rules
         if terminal_id is None:
@@ -232,7 +241,7 @@ class TerminalOracle:
         self._give_up(terminal_id, received_at_ms)
         features = self._features(terminal, t_ms)
         flags = self._inexact(terminal, t_ms)
-        terminal.add(t_ms, 0, weight, transaction_id)
+        terminal.add(t_ms, 0, weight, transaction_id, high=high)
         terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
         self._meet(terminal_id, transaction_id, t_ms)
         return Verdict(Became.SCORED, features, tuple(flags))
@@ -260,6 +269,7 @@ class TerminalOracle:
         known = [place for place in places if terminal.labels[place] is not None]
         genuine = [place for place in known if not terminal.verdict(place)]
         streak = [place for place in known if not genuine or place > genuine[-1]]
+        plain = [place for place in streak if not terminal.highs[place]]
         five = known[-5:]
         frauds = sum(1 for place in five if terminal.verdict(place))
         genuine_ms = terminal.times[genuine[-1]] if genuine else until_ms - HISTORY_MS
@@ -269,6 +279,11 @@ class TerminalOracle:
             "terminal_fraud_streak": float(len(streak)),
             "terminal_fraud_streak_age": (t_ms - terminal.times[streak[0]]) / DAY_MS
             if streak
+            else 0.0,
+            "terminal_plain_streak": float(len(plain)),
+            "terminal_plain_streak_max_3": float(min(len(plain), 3)),
+            "terminal_plain_streak_age": (t_ms - terminal.times[plain[0]]) / DAY_MS
+            if plain
             else 0.0,
             "terminal_genuine_age": (t_ms - genuine_ms) / DAY_MS,
         }

@@ -36,6 +36,7 @@ class History:
         minors: amounts in minor units; 0 where the entry weighs 0.
         weights: 1 for an entry that counts for others, 0 for a late one.
         ids: transaction ids.
+        highs: whether an amount was high for its card.
         labels: what is known of each afterwards: fraud, and when it was labelled (epoch ms); or None.
         newest_ms: newest event time ever seen, None before the first.
         floor_ms: newest event time that ever left, None while nothing has.
@@ -45,6 +46,7 @@ class History:
     minors: list[int] = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    highs: list[bool] = field(default_factory=list)
     labels: list[tuple[bool, int] | None] = field(default_factory=list)
     newest_ms: int | None = None
     floor_ms: int | None = None
@@ -85,13 +87,16 @@ class History:
                 return self.times[index]
         return None
 
-    def add(self, t_ms: int, minor: int, weight: int, transaction_id: str) -> None:
+    def add(
+        self, t_ms: int, minor: int, weight: int, transaction_id: str, *, high: bool = False
+    ) -> None:
         """Put an entry in its place, after those of equal time."""
         place = bisect_right(self.times, t_ms)
         self.times.insert(place, t_ms)
         self.minors.insert(place, minor * weight)
         self.weights.insert(place, weight)
         self.ids.insert(place, transaction_id)
+        self.highs.insert(place, high)
         self.labels.insert(place, None)
         self.newest_ms = t_ms if self.newest_ms is None else max(self.newest_ms, t_ms)
 
@@ -122,7 +127,14 @@ class History:
         if gone:
             left = self.times[gone - 1]
             self.floor_ms = left if self.floor_ms is None else max(self.floor_ms, left)
-            for column in (self.times, self.minors, self.weights, self.ids, self.labels):
+            for column in (
+                self.times,
+                self.minors,
+                self.weights,
+                self.ids,
+                self.highs,
+                self.labels,
+            ):
                 del column[:gone]
 
 
@@ -189,13 +201,24 @@ class Rules:
             "amount_over_card_median",
             "amount_deviation",
             "card_high_count_14d",
+            "amount_over_card_median_max_6",
+            "amount_is_high",
+            "amount_is_very_high",
+            "amount_is_high_again",
         }.isdisjoint(self.names)
 
     @cached_property
     def has_history(self) -> bool:
         """Whether a terminal's last labels are looked at."""
         return any(
-            name.startswith(("terminal_last_label", "terminal_fraud_s", "terminal_genuine_age"))
+            name.startswith(
+                (
+                    "terminal_last_label",
+                    "terminal_fraud_s",
+                    "terminal_plain",
+                    "terminal_genuine_age",
+                )
+            )
             for name in self.names
         )
 
@@ -224,7 +247,8 @@ class Verdict:
     Attributes:
         became: the record's fate.
         features: values by name; empty unless scored or late.
-        flags: `inexact:<stage>_<window>` in rising order of windows, then `late` or `out_of_order`.
+        flags: `inexact:<stage>_<window>` in rising order of windows, then `late` or `out_of_order`,
+            then `high_amount`.
     """
 
     became: Became

@@ -219,7 +219,14 @@ def play(
             row, event.t_ms, event.minor, outcome.flags, transaction.id8
         )
         weight = 0 if verdict.became is Became.LATE else 1
-        at_terminal = terminals.apply(event.terminal, event.t_ms, weight, event.name, number)
+        at_terminal = terminals.apply(
+            event.terminal,
+            event.t_ms,
+            weight,
+            event.name,
+            number,
+            high="high_amount" in verdict.flags,
+        )
         assert flags == list(at_terminal.flags)
         expected = verdict.features | at_terminal.features
         assert [*outcome.features, *counts] == [expected[name] for name in catalogue.names]

@@ -153,6 +153,9 @@ def test_spans(seconds, words):
         ("terminal_fraud_share_last_5", 0.8, "80% of this terminal's last known labels say fraud"),
         ("terminal_fraud_streak", 3.0, "3 known frauds in a row at this terminal"),
         ("terminal_fraud_streak_age", 9.5, "in a row at this terminal began 9.5 days ago"),
+        ("terminal_plain_streak", 3.0, "3 known frauds in a row at this terminal were of amounts"),
+        ("terminal_plain_streak_age", 9.5, "of usual amounts at this terminal began 9.5 days ago"),
+        ("amount_is_high", 1.0, "the amount is high beside the card's recent median"),
         ("terminal_genuine_age", 30.0, "known to be genuine since 30.0 days ago"),
     ],
 )

@@ -20,11 +20,11 @@ TERMINAL = [each.name for each in CATALOGUE.features if each.stage == "terminal"
 
 
 def row_of(*entries: tuple[float, int, str], cap: int = 1_000, segment: int = 2) -> WindowRow:
-    """A row; each entry is days after T0, minor units, and `F`, `G`, `?` or `late`."""
+    """A row; each entry is days after T0, minor units, and `F`, `G` or `?`, with `late` or `high`."""
     row = WindowRow(b"k", RowRules(60 * DAY, cap, segment_entries=segment), lambda _: None)
     for number, (days, minor, label) in enumerate(entries):
         at, id8 = T0 + round(days * DAY), hash_id(str(number))
-        row.insert(at, minor, counted="late" not in label, id8=id8)
+        row.insert(at, minor, counted="late" not in label, id8=id8, high="high" in label)
         if label[0] in "FG":
             row.label(Label(at, id8, label[0] == "F", at, 0, b""))
     return row
@@ -97,6 +97,36 @@ def test_a_streak_of_frauds_reaches_back_to_the_last_genuine_one():
     assert just_before["terminal_fraud_streak"] == 3
     assert (then["terminal_last_label"], then["terminal_fraud_streak"]) == (0, 0)
     assert (then["terminal_fraud_streak_age"], then["terminal_genuine_age"]) == (0, 7)
+
+
+def test_a_fraud_of_a_high_amount_says_little_of_its_terminal():
+    """
+    day   0   1   2       3   4           11
+          F   G   F high  F   F high      *       streak 2, 3, 4 = 3, of usual amounts 3 = 1, 8 days old
+    """
+    row = row_of((0, 1, "F"), (1, 1, "G"), (2, 1, "F high"), (3, 1, "F"), (4, 1, "F high"))
+    at = terminal(row, 11)
+    assert (at["terminal_fraud_streak"], at["terminal_plain_streak"]) == (3, 1)
+    assert (at["terminal_fraud_streak_age"], at["terminal_plain_streak_age"]) == (9, 8)
+    assert at["terminal_risk_30d"] == 4 / 5  # a fraud all the same
+    only_high = terminal(row_of((0, 1, "F high")), 8)
+    assert (only_high["terminal_last_label"], only_high["terminal_plain_streak"]) == (1, 0)
+    assert only_high["terminal_plain_streak_age"] == 0
+    many = terminal(row_of(*((day / 10, 1, "F") for day in range(5))), 8)
+    assert (many["terminal_plain_streak"], many["terminal_plain_streak_max_3"]) == (5, 3)
+
+
+def test_an_amount_is_high_from_two_medians_on():
+    """
+    amounts   10  10  10  90  *       median 10; 20 is not high, 21 is, 31 very, and for the second time
+    """
+    row = row_of(*((number, amount, "?") for number, amount in enumerate((10, 10, 10, 90))))
+    found = [card(row, 4, minor) for minor in (20, 21, 31, 70)]
+    assert [each["amount_is_high"] for each in found] == [0, 1, 1, 1]
+    assert [each["amount_is_very_high"] for each in found] == [0, 0, 1, 1]
+    assert [each["amount_is_high_again"] for each in found] == [0, 0, 1, 1]
+    assert [each["amount_over_card_median_max_6"] for each in found] == [2, 2.1, 3.1, 6]
+    assert [CATALOGUE.is_high(list(each.values())) for each in found] == [False, True, True, True]
 
 
 def test_only_the_last_32_are_asked_for_labels():

@@ -325,7 +325,8 @@ def test_features_are_the_streams_duplicates_and_late_ones_included(drawn, sets)
             assert np.isnan(got[index]).all()
             continue
         weight = 0 if verdict.became is Became.LATE else 1
-        at_terminal = terminals.apply(terminal or None, t_ms, weight, name)
+        high = "high_amount" in verdict.flags
+        at_terminal = terminals.apply(terminal or None, t_ms, weight, name, high=high)
         waits = Waits(name, t_ms, bool(columns.is_fraud[index]), t_ms, 0, ("labels", 0, index))
         terminals.label(terminal or None, waits)
         expected = verdict.features | at_terminal.features

@@ -13,7 +13,7 @@ from app.tools.bench.clock import CpuClock, server_pids
 from app.tools.bench.deployment import committed, environment, first_record
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce
+from app.tools.produce import produce, quiet_client
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.supervisor import Workers
 from app.tools.verify import verify
@@ -60,7 +60,8 @@ def fill(
     """Put a simulated history, up to now, on `transactions`."""
     config = SimulationConfig(cards=cards, terminals=terminals, count=events, seed=seed)
     transactions = simulate(config, now_ms=time.time_ns() // 1_000_000)
-    asyncio.run(produce(transactions.pairs(), settings=settings))
+    with quiet_client():  # new partitions may be without a leader for a moment
+        asyncio.run(produce(transactions.pairs(), settings=settings))
 
 
 def new_worker(settings: Settings) -> WorkerProcess:
@@ -93,6 +94,7 @@ def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
         # the first of several workers does not wait for the last to be ready
         before = sum(WorkerPage.of(worker).rows for worker in team)
         asyncio.run(await_rows(settings, events, running))
+        refuse_restarts(running)
         cpu, memory = clock.us_per_event(max(1, events - before)), clock.memory_mib()
         pages = [WorkerPage.of(worker) for worker in team]
     began = asyncio.run(first_record(settings, Topics(settings).enriched.name))
@@ -109,6 +111,24 @@ def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
         {name: memory[name] for name in order if name in memory},
         {"rows_by_worker": [page.rows for page in pages]} if workers > 1 else {},
     )
+
+
+def refuse_restarts(workers: Workers) -> None:
+    """A run in which a worker ended and was started again is not one to measure.
+
+    Raises:
+        UnavailableError: there was one; the text says why it ended.
+    """
+    if workers.restarts:
+        said = [
+            line
+            for worker in workers.all
+            for line in worker.log.read_text(errors="replace").splitlines()
+            if line.startswith("fraudstream: ")
+        ]
+        why = said[-1].removeprefix("fraudstream: ") if said else "it did not say why"
+        msg = f"a worker was restarted {workers.restarts} times while it was measured: {why}"
+        raise UnavailableError(msg)
 
 
 async def await_rows(settings: Settings, events: int, workers: Workers) -> None:

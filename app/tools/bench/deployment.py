@@ -17,9 +17,6 @@ from app.devstack.endpoints import resolve
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration, load_settings
 from app.topics import Topics
 
-#: Committed this often while measuring, so that the end of a run is seen at once.
-_COMMIT_INTERVAL = "200ms"
-
 
 @contextmanager
 def deployment(settings: Settings, name: str, **changed: Any) -> Iterator[Settings]:
@@ -40,7 +37,6 @@ def deployment(settings: Settings, name: str, **changed: Any) -> Iterator[Settin
             "cassandra": ",".join(f"{host}:{port}" for host, port in where.cassandra),
             "topic_prefix": f"{name}-",
             "keyspace": name,
-            "commit_interval": _COMMIT_INTERVAL,
             **changed,
         }
     )

@@ -13,10 +13,10 @@ from typing import Any
 
 from app.errors import UnavailableError
 from app.settings import Settings
-from app.tools.bench.backlog import CARDS, TERMINALS
+from app.tools.bench.backlog import CARDS, TERMINALS, refuse_restarts
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce_on_schedule
+from app.tools.produce import produce_on_schedule, quiet_client
 from app.tools.simulate import SimulatedTransactions, SimulationConfig, simulate
 from app.tools.supervisor import Workers
 
@@ -111,7 +111,8 @@ def live_load(rate: float, seconds: float, seed: int) -> LiveLoad:
 
 def offer(settings: Settings, load: LiveLoad) -> None:
     """Send a load at its times."""
-    asyncio.run(produce_on_schedule(load.items(), settings=settings, stamp=False))
+    with quiet_client():
+        asyncio.run(produce_on_schedule(load.items(), settings=settings, stamp=False))
 
 
 def measure(
@@ -142,5 +143,6 @@ def measure(
             )
             raise UnavailableError(msg)
         time.sleep(_POLL_SECONDS)
+    refuse_restarts(workers)
     drained = max(0.0, after.last_row - load.ended_at)
     return LatencyRun(rate, events, after.quantiles_ms(before), load.behind_ms(), drained)

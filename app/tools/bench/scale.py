@@ -15,7 +15,7 @@ from app.tools.bench.deployment import deployment
 from app.tools.bench.run import Tell
 from app.tools.bench.stage_store import open_store
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce
+from app.tools.produce import produce, quiet_client
 from app.tools.supervisor import Workers
 from app.topics import Topics
 
@@ -99,7 +99,8 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
         ((_, raw),) = growth.card_row(own, b"C", _ENTRIES, now_ms).encode()
         assert raw
         rows = ((b"C%07d" % card, raw) for card in range(number))
-        asyncio.run(produce(rows, settings=own, topic=Topics(own).cards_changelog.name))
+        with quiet_client():
+            asyncio.run(produce(rows, settings=own, topic=Topics(own).cards_changelog.name))
         worker = backlog.new_worker(own)
         full = _start_seconds(worker)
         held = _stored_rows(worker.datadir)

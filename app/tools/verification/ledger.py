@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from app.domain.card_stage import HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.decision import ANOMALY
 from app.domain.features import Catalogue
 from app.tools.oracle import Became
@@ -160,7 +161,7 @@ class Ledger:
         stages = [feature.stage for feature in self.catalogue.features]
         self.card_features = stages.count("card")
         inexact = self.catalogue.flags
-        stages_flags = (*inexact["card"], "late", "out_of_order", *inexact["terminal"])
+        stages_flags = (*inexact["card"], LATE, OUT_OF_ORDER, HIGH_AMOUNT, *inexact["terminal"])
         self.flag_names = (*stages_flags, ANOMALY)
         self._bits = {name: 1 << index for index, name in enumerate(self.flag_names)}
         self._flags: dict[int, Flags] = {}
