@@ -11,7 +11,8 @@ from app.errors import UsageError
 from models.examples import Examples
 from models.judging import card_precision, on_known_cards, rank
 from models.scoring import positive_column
-from models.training import Fitted, Floats, Periods, in_training, refit
+from models.splits import Periods, in_training
+from models.training import Fitted, Floats, refit
 
 
 def judge_weeks(

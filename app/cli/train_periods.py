@@ -9,7 +9,7 @@ from app.errors import UsageError
 from app.settings import parse_duration_ms
 
 if TYPE_CHECKING:
-    from models.training import Periods
+    from models.splits import Periods
 
 #: Of the command's parameters, those that ask for periods.
 PERIOD_OPTIONS = ("train_from", "train_to", "test_from", "test_to", "delay")
@@ -31,7 +31,7 @@ def periods_of(
     Raises:
         UsageError: neither the end of training nor the beginning of the test is given.
     """
-    from models.training import Periods
+    from models.splits import Periods
 
     begin, end, test, test_end, delay = (options[name] for name in PERIOD_OPTIONS)
     if all(each is None for each in (begin, end, test, test_end, delay)):

@@ -23,17 +23,8 @@ from models.importance import permutation_importance
 from models.judging import on_known_cards
 from models.manifest import Manifest
 from models.scoring import Scorer, build_scorer
-from models.training import (
-    Fitted,
-    Labels,
-    Periods,
-    Split,
-    fit_best,
-    in_training,
-    refit,
-    split_by_periods,
-    split_by_time,
-)
+from models.splits import Labels, Periods, Split, in_training, split_by_periods, split_by_time
+from models.training import Fitted, fit_best, refit
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

@@ -13,17 +13,8 @@ from app.tools.simulate import SimulationConfig, simulate
 from app.tools.train import TrainingOptions, train
 from models.backtest import judge_weeks
 from models.examples import Examples
-from models.training import (
-    KINDS,
-    VALIDATION_MS,
-    Periods,
-    Split,
-    candidates_of,
-    fit_best,
-    in_training,
-    refit,
-    split_by_periods,
-)
+from models.splits import VALIDATION_MS, Periods, Split, in_training, split_by_periods
+from models.training import KINDS, candidates_of, fit_best, refit
 
 START = 1_735_689_600_000  # 2025-01-01
 DAY_MS = 86_400_000
