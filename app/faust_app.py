@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 from aiokafka.partitioner import murmur2
+from faust.types import TP
 
 from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
@@ -167,6 +168,11 @@ def create_app(settings: Settings) -> FraudApp:
     app.settings = settings
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
+    sources = (app.fraud_topics.transactions, app.fraud_topics.labels)
+    app.keep_pace(
+        [TP(topic.name, number) for topic in sources for number in range(topic.partitions)],
+        settings.max_event_skew,
+    )
     return app
 
 

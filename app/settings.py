@@ -259,6 +259,11 @@ class Settings(BaseSettings):
         validate_default=True,
         description="how long a label waits for a transaction that is not known yet",
     )
+    max_event_skew: Duration = Field(
+        "1d",
+        validate_default=True,
+        description="how far ahead of the slowest one a partition may run in event time; less than the label delay",
+    )
     moved: Literal["forward", "dead"] = Field(
         "forward",
         description="a record in another partition than its key's: send it on, or to dead-letters",
@@ -356,6 +361,12 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.min_insync > self.replication:
             msg = f"min_insync {self.min_insync} is more than replication {self.replication}: nothing could be written"
+            raise ValueError(msg)
+        if not 0 < self.max_event_skew < self.label_delay:
+            msg = (
+                f"FRAUDSTREAM_MAX_EVENT_SKEW={format_duration(self.max_event_skew)} must be more than 0 and less than "
+                f"FRAUDSTREAM_LABEL_DELAY={format_duration(self.label_delay)}: a backfill would miss labels"
+            )
             raise ValueError(msg)
         return self
 

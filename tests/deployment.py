@@ -57,18 +57,18 @@ class Deployment:
             env=environ_of(self.settings), capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
 
-    def send(self, records: Iterable[Send]) -> list[Position]:
-        """Send records one after the other; returns where each one stands."""
-        return asyncio.run(self._send(list(records)))
+    def send(self, records: Iterable[Send], topic: TopicSpec | None = None) -> list[Position]:
+        """Send records one after the other, to `transactions` by default; returns where each one stands."""
+        return asyncio.run(self._send(list(records), topic or self.topics.transactions))
 
-    async def _send(self, records: list[Send]) -> list[Position]:
+    async def _send(self, records: list[Send], topic: TopicSpec) -> list[Position]:
         producer = AIOKafkaProducer(
             **client_kwargs(self.settings), acks="all",
             compression_type="gzip", max_request_size=1 << 24,  # records beyond the limit get through so
         )  # fmt: skip
         await producer.start()
         try:
-            name = self.topics.transactions.name
+            name = topic.name
             sent = [
                 await producer.send(name, record.value, key=record.key, partition=record.partition)
                 for record in records

@@ -114,7 +114,9 @@ def environ_of(settings: Settings) -> dict[str, str]:
 
 
 def _spell(value: Any) -> str:
-    return ",".join(f"{part}ms" for part in value) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return ",".join(f"{part}ms" if isinstance(part, int) else part for part in value)
 
 
 async def _delete_topics(settings: Settings) -> None:

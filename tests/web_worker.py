@@ -12,6 +12,7 @@ from app.domain.window_row import WindowRow
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import row_rules
 from app.metrics.reading import PartitionReading, Reading
+from app.quality.tally import Group
 from app.records import MAX_ID_BYTES
 from app.settings import Settings
 from app.web.ports import Here, Place
@@ -42,12 +43,15 @@ class DictWorker:
         self.place: Place | None = None
         self.not_ready: list[str] = []
         self.transactions: dict[str, Mapping[str, Any]] = {}
+        self.judged: Mapping[str, Any] = {
+            "labels": 0, "total": Group().as_dict(), "by_day": {}, "by_model": {}, "seconds": 0.1, "age_seconds": 0,
+        }  # fmt: skip
         self.answers: dict[str, tuple[int, str, bytes]] = {}
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
         self.now = Reading(
             outcomes={("cards", "enriched"): 5, ("cards", "dead"): 1},
             records={"cards": 6, "scoring": 2},
-            partitions=[PartitionReading("cards", 0, 6, 1, 2, 10, 17)],
+            partitions=[PartitionReading("cards", 0, 6, 1, 2, 10, 17, T0, T0 + 9_000, 7_000)],
             state_bytes={("cards", 0): 2048},
             kafka_answers=True,
             model=("default@1", "abcd"),
@@ -83,6 +87,10 @@ class DictWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         return self.transactions.get(transaction_id)
+
+    async def quality(self) -> Mapping[str, Any]:
+        """Nothing scored, unless a test says otherwise."""
+        return self.judged
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str]

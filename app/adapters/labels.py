@@ -143,24 +143,18 @@ def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int
         )
 
 
-def scan_verdicts(
-    session: Session, settings: Settings
-) -> Iterator[tuple[str, str, bool, tuple[int, int]]]:
-    """Every stored label, in no useful order: transaction, card, fraud, and (labelled, received) in epoch ms.
+def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[str, str, bool]]:
+    """Card id, transaction id and verdict of every stored label; of one transaction the one that holds first.
 
     Raises:
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
-    columns = "transaction_id, card_id, is_fraud, labelled_at, received_at"
     with explained(settings):
-        rows = session.execute(
-            f"SELECT {columns} FROM {settings.keyspace}.labels",  # noqa: S608
+        yield from session.execute(
+            f"SELECT card_id, transaction_id, is_fraud FROM {settings.keyspace}.labels",  # noqa: S608
             execution_profile=SCAN,
         )
-        for transaction, card, fraud, labelled_at, received_at in rows:
-            when = epoch_ms(labelled_at) or 0, epoch_ms(received_at) or 0
-            yield transaction, card, fraud, when
 
 
 def _explained(work: Callable[..., Any], session: Session, settings: Settings, *args: Any) -> Any:

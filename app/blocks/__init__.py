@@ -20,6 +20,10 @@ on with the *next* block.
 | module       | what                                                                |
 |--------------|---------------------------------------------------------------------|
 | partition.py | the order of effects for one partition; no Kafka, no Faust in it    |
+| ports.py     | what a partition is given and asks for                              |
+| skew.py      | how far apart in event time partitions may run: the rule            |
+| pace.py      | holds back those that run ahead, on however many workers            |
+| notes.py     | positions beside committed offsets                                  |
 | rows.py      | what is asked of a row: `last_offset` first; which of two rows wins |
 | transport.py | Faust transport driver: one message a fetched chunk                 |
 | topic.py     | a topic that is read in blocks                                      |

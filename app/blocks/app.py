@@ -1,10 +1,13 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import faust
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
+from app.blocks.notes import ConsumerPorts
+from app.blocks.pace import Pace
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
@@ -17,13 +20,24 @@ class BlockApp(faust.App):
         block_topics: topics that are read in blocks, changelogs of block tables included.
         block_sources: those of them that agents read and acknowledge.
         pipelines: the pipelines of this app, by source topic.
+        pace: keeps partitions in step in event time; None: nothing does.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.block_topics: set[str] = set()
         self.block_sources: set[str] = set()
         self.pipelines: dict[str, Pipeline] = {}
+        self.pace: Pace | None = None
         super().__init__(*args, **kwargs)
+
+    def keep_pace(self, tps: Iterable[Any], skew_ms: int) -> None:
+        """Let source partitions run no further apart in event time than this; before pipelines are made.
+
+        Args:
+            tps: all partitions of the topics concerned, whichever worker has them.
+            skew_ms: how far ahead of the slowest one a partition may run.
+        """
+        self.pace = Pace(tps, skew_ms, ConsumerPorts(self))
 
     def on_rebalance_end(self) -> None:
         """The last step of a rebalance: only now the sources may be fetched."""

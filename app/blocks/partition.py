@@ -2,102 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from app.blocks.rows import Row, RowGroup, chunk_groups
+from app.blocks.ports import Block, Computed, Gate, Handler, PacedHandler, Ports, RowReader
+from app.blocks.rows import Row, chunk_groups
 from app.errors import ForeignWriterError
+
+__all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
 #: The same gap met so often is a true hole in the log (compaction, transaction markers).
 _GAP_RETRIES = 5
-
-
-@dataclass(slots=True)
-class Block:
-    """Consecutive records of one partition.
-
-    Attributes:
-        records: anything with an `offset`, in offset order.
-        first, last: offsets of the first and last record.
-        token: whatever the ports need to acknowledge it.
-    """
-
-    records: Sequence[Any]
-    token: Any = None
-
-    @property
-    def first(self) -> int:
-        """Offset of the first record."""
-        return int(self.records[0].offset)
-
-    @property
-    def last(self) -> int:
-        """Offset of the last record."""
-        return int(self.records[-1].offset)
-
-
-@dataclass(slots=True)
-class Computed:
-    """What a block leads to.
-
-    Attributes:
-        outputs: handed to `Ports.send` as it is.
-        groups: changed rows; rows of one key in one group; what must be durable last comes last.
-    """
-
-    outputs: Any = None
-    groups: list[RowGroup] = field(default_factory=list)
-
-
-class Handler(Protocol):
-    """The work: pure but for reading rows through `state.get`."""
-
-    def compute(self, partition: int, records: Sequence[Any], state: "RowReader") -> Computed:
-        """Outputs and new rows of consecutive records."""
-
-
-class RowReader(Protocol):
-    """Where a handler reads rows.
-
-    Attributes:
-        memo: whatever the handler derives from rows and wants to keep between blocks; it is gone
-            when the partition is given up.
-    """
-
-    memo: dict[str, Any]
-
-    def get(self, key: bytes) -> bytes | None:
-        """The newest bytes of a row, durable or not; None when there is none."""
-
-
-class Ports(Protocol):
-    """The effects, as the partition needs them."""
-
-    async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
-        """Hand outputs over, in order; the result resolves once all are durable."""
-
-    async def append(self, partition: int, rows: list[Row]) -> int:
-        """Append rows to the changelog in one batch; returns the offset of the first once durable."""
-
-    def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
-        """Write rows and the changelog offset they end at into the store, all or nothing."""
-
-    def load(self, partition: int, key: bytes) -> bytes | None:
-        """The stored bytes of a row."""
-
-    def finish(self, block: Block) -> None:
-        """The block is done: its last offset may be committed."""
-
-    def abandon(self, block: Block) -> None:
-        """The block is void: it must never be committed."""
-
-    async def refetch(self, partition: int, offset: int) -> None:
-        """Fetch this partition again from `offset` on."""
-
-    def is_current(self, block: Block) -> bool:
-        """Whether the block still belongs to us: same generation, state ready, flow open."""
 
 
 @dataclass(slots=True)
@@ -119,27 +36,36 @@ class Partition:
         batch_bytes: largest changelog batch.
         start: offset at which the partition starts, from the committed offset.
         changelog_next: offset at which our next changelog record must land; None without a table.
+        gate: holds this partition back while it is ahead of others; None: never.
+
+    Attributes:
+        next_offset: offset of the next record to compute.
+        done_offset: offset after the last record whose effects are durable.
+        held_ms: event time of the next record, while that is too far ahead.
     """
 
     def __init__(
         self,
         number: int,
         ports: Ports,
-        handler: Handler,
+        handler: Handler | PacedHandler,
         *,
         depth: int,
         batch_bytes: int,
         start: int,
         changelog_next: int | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.number = number
-        self.next_offset = start
+        self.next_offset = self.done_offset = start
+        self.held_ms: int | None = None
         self.changelog_next = changelog_next
         self.closed = False
         self.records_done = 0
         self.memo: dict[str, Any] = {}
         self._ports = ports
-        self._handler = handler
+        self._handler: Any = handler
+        self._gate = gate
         self._depth = depth
         self._batch_bytes = batch_bytes
         self._inbox: deque[Block] = deque()
@@ -168,6 +94,36 @@ class Partition:
         """The newest bytes of a row: of a block in flight, else the stored ones."""
         newest = self._overlay.get(key)
         return self._ports.load(self.number, key) if newest is None else newest[1]
+
+    @property
+    def next_ms(self) -> int | None:
+        """Event time of the first record whose effects are not durable; None where it is not known."""
+        try:  # the consumer's thread asks, too: between two questions the steps may have changed
+            return self._steps[0].computed.first_ms
+        except IndexError:
+            return self.held_ms
+
+    @property
+    def held(self) -> bool:
+        """Whether its next record is beyond what the gate lets through."""
+        return (
+            self.held_ms is not None
+            and self._gate is not None
+            and self.held_ms > self._gate.until_ms
+        )
+
+    def wake(self) -> None:
+        """The gate may let more through."""
+        self._news.set()
+
+    def give_up_held(self) -> None:
+        """The partition will be revoked: blocks that are held back would only delay that."""
+        if self.held_ms is None:
+            return
+        for block in self._inbox:
+            self._ports.abandon(block)
+        self._inbox.clear()
+        self.held_ms = None
 
     def close(self) -> None:
         """The partition is revoked: what is in flight is void, its rows prove nothing."""
@@ -199,7 +155,7 @@ class Partition:
 
     async def _compute_and_send(self) -> None:
         while not self.closed:
-            if not self._inbox or len(self._steps) >= self._depth:
+            if not self._inbox or len(self._steps) >= self._depth or self.held:
                 await self._changed()
                 continue
             block = self._inbox.popleft()
@@ -232,16 +188,46 @@ class Partition:
         records = block.records
         if block.first < self.next_offset:
             records = [record for record in records if record.offset >= self.next_offset]
-        self.next_offset = block.last + 1
         self._gaps.clear()
-        computed = self._handler.compute(self.number, records, self)
+        cut = self._compute(block, records)
+        if cut is None:
+            return None
+        block, computed = cut
+        if block.whole:
+            self.next_offset = block.last + 1
         self._number += 1
         step = _Step(block, computed, self._number)
         for rows in computed.groups:
             for key, raw in rows:
                 self._overlay[key] = (self._number, raw)
         self._steps.append(step)
+        if self._gate is not None and len(self._steps) == 1:
+            self._gate.started()
+        if not block.whole:  # only now: what stands before the record that waits is not durable
+            self._hold(computed)
         return step
+
+    def _compute(self, block: Block, records: Sequence[Any]) -> tuple[Block, Computed] | None:
+        """Compute as much of a block as the gate lets through; the rest goes back, to come next."""
+        self.held_ms = None
+        if self._gate is None:
+            return block, self._handler.compute(self.number, records, self)
+        computed: Computed = self._handler.compute(self.number, records, self, self._gate.until_ms)
+        if computed.taken is None:
+            return block, computed
+        rest = records[computed.taken :]
+        self._inbox.appendleft(Block(rest, block.token))
+        # whatever stood before it is computed, or a hole that has been proven
+        self.next_offset = int(rest[0].offset)
+        if not computed.taken:
+            self._hold(computed)
+            return None
+        return Block(records[: computed.taken], block.token, whole=False), computed
+
+    def _hold(self, computed: Computed) -> None:
+        assert self._gate is not None
+        self.held_ms = computed.next_ms
+        self._gate.hold()
 
     async def _settle(self) -> None:
         while not self.closed:
@@ -282,7 +268,10 @@ class Partition:
                         del self._overlay[key]
             self._steps.popleft()
             self.records_done += len(step.block.records)
+            self.done_offset = step.block.last + 1
             self._ports.finish(step.block)  # (5)
+            if self._gate is not None:
+                self._gate.finished(step.computed.newest_ms)
         self._news.set()
 
     async def _append_and_store(self, chunk: list[Row]) -> None:

@@ -10,7 +10,9 @@ from faust.types import TP
 from app.blocks.app import BlockApp
 from app.blocks.batches import OutputSender
 from app.blocks.halt import halt
+from app.blocks.pace import PartitionGate
 from app.blocks.partition import Block, Handler, Partition
+from app.blocks.ports import PacedHandler
 from app.blocks.rows import Row
 from app.blocks.table import BlockTable
 from app.blocks.topic import BlockTopic
@@ -26,7 +28,7 @@ class Pipeline:
     Args:
         app: the block app.
         source: the topic that the agent reads.
-        handler: the work.
+        handler: the work; one that stops at an event time where the app paces the topic.
         table: where its rows live; None for a handler without rows.
         depth: blocks of one partition whose effects overlap.
         batch_bytes: largest record batch.
@@ -40,7 +42,7 @@ class Pipeline:
         self,
         app: BlockApp,
         source: BlockTopic,
-        handler: Handler,
+        handler: Handler | PacedHandler,
         *,
         table: BlockTable | None = None,
         depth: int,
@@ -82,7 +84,7 @@ class Pipeline:
         partition.offer(block)
 
     def congested(self) -> set[TP]:
-        """Partitions that have enough blocks waiting: they are not fetched for now.
+        """Partitions that have enough blocks waiting, or are held back: they are not fetched for now.
 
         Asked anew before each fetch: a remembered answer would have to be taken back wherever blocks are
         done or given up, and a partition for which that is forgotten once stands still for ever.
@@ -90,7 +92,7 @@ class Pipeline:
         return {
             TP(self.topic, number)
             for number, partition in self.partitions.items()
-            if partition.waiting > self._depth
+            if partition.waiting > self._depth or partition.held
         }
 
     def awaits(self, number: int, start: int) -> int | None:
@@ -117,6 +119,9 @@ class Pipeline:
                 logger.info("%s/%s was given up while it started: %r", self.topic, number, error)
             if before != (self._resets, self.app.consumer_generation_id):
                 return None  # what it read is not the state of whoever has the partition now
+        pace = self.app.pace
+        if pace is not None and not pace.paces(self.topic):
+            pace = None
         partition = self.partitions[number] = Partition(
             number,
             self,
@@ -125,7 +130,10 @@ class Pipeline:
             batch_bytes=self._batch_bytes,
             start=start,
             changelog_next=None if self.table is None else self.table.changelog_next[number],
+            gate=None if pace is None else PartitionGate(pace, tp),
         )
+        if pace is not None:
+            pace.open(tp, partition)
         self._tasks[number] = asyncio.create_task(self._run(partition))
         return partition
 
@@ -142,12 +150,19 @@ class Pipeline:
                 return
             halt(f"{self.topic}/{partition.number}", error)
 
+    def give_up_held(self) -> None:
+        """Partitions will be revoked: what is held back must not delay that."""
+        for partition in self.partitions.values():
+            partition.give_up_held()
+
     def reset(self) -> None:
         """Partitions are revoked or the worker stops: everything in flight is void."""
         self._resets += 1
         for number, partition in self.partitions.items():
             partition.close()
             self._tasks[number].cancel()
+            if self.app.pace is not None:
+                self.app.pace.close(TP(self.topic, number))
         self.partitions.clear()
         self._tasks.clear()
 
@@ -177,7 +192,10 @@ class Pipeline:
     def finish(self, block: Block) -> None:
         """Acknowledge a block."""
         self.records_done += len(block.records)
-        self.app.consumer.finish(block.token)
+        if block.whole:
+            self.app.consumer.finish(block.token)
+        else:
+            self.app.consumer.finish_part(block.token, block.last)
 
     def abandon(self, block: Block) -> None:
         """Give a block up; it is not committed."""

@@ -16,6 +16,8 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
 
+from app.blocks.notes import carry_notes
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that blocks in flight get to finish before partitions are given up. Less than
@@ -58,6 +60,9 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         # A fetch leaves out partitions whose last chunk nobody has taken yet, and only one is on its way
         # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        pace = self.consumer.app.pace
+        if pace is not None:
+            carry_notes(consumer, lambda tp: pace.note_of(TP(tp.topic, tp.partition)))
         return consumer
 
 
@@ -137,6 +142,8 @@ class BlockConsumer(driver.Consumer):
             if 1 < seen < _LOST_RETRIES:
                 logger.info("%s/%s: nothing came of %s: fetching again", *tp, offset)
                 await self.seek(tp, offset)
+            elif seen >= _LOST_RETRIES and self.app.pace is not None:
+                self.app.pace.ended(tp, position)
 
     async def _seek_while_stopped(self) -> None:
         try:
@@ -196,6 +203,8 @@ class BlockConsumer(driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Give blocks in flight a bounded time, then void them: their replay changes nothing."""
+        for pipeline in self.app.pipelines.values():
+            pipeline.give_up_held()
         waiting = asyncio.ensure_future(super().wait_empty())
         done, _ = await asyncio.wait({waiting}, timeout=DRAIN_SECONDS)
         if not done:
@@ -239,6 +248,12 @@ class BlockConsumer(driver.Consumer):
         self.app.sensors.on_message_out(message.tp, message.offset, message)
         with ack_lock:
             self._acked[message.tp].append(message.offset)
+            self._n_acked += 1
+
+    def finish_part(self, message: Any, offset: int) -> None:
+        """A part of a block is done, up to this offset, which may be committed."""
+        with ack_lock:
+            self._acked[message.tp].append(offset)
             self._n_acked += 1
 
     def _new_offset(self, tp: TP) -> int | None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "card": "app.cli.look:card",
     "terminal": "app.cli.look:terminal",
     "transaction": "app.cli.look:transaction",
+    "quality": "app.cli.quality:quality",
     "deadletters": "app.cli.deadletters:deadletters",
     "verify": "app.cli.verify:verify",
     "bench": "app.cli.bench:bench",

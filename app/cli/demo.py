@@ -85,7 +85,8 @@ def demo(**options: Any) -> None:
 
     Starts a local Kafka and Cassandra (unless FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA name
     others), makes topics and tables, starts workers, sends simulated transactions (some late,
-    repeated or broken on purpose), and sums up. Then it goes on at a gentle rate and shows what is
+    repeated or broken on purpose) and, a day of event time later, their labels, and sums up: also which
+    frauds were caught and missed. Then it goes on at a gentle rate and shows what is
     flagged, until Ctrl-C. Workers end with the demo, servers stay up.
     """
     _check(options)

@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -13,7 +15,7 @@ import click
 from app.cli.counter import counter
 from app.cli.file_options import file_and_mapping, rounding_of, zone_of
 from app.errors import UsageError
-from app.settings import Settings, load_settings
+from app.settings import Settings, load_settings, parse_duration_ms
 
 if TYPE_CHECKING:
     from app.tools.produce import ProduceReport
@@ -29,7 +31,9 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "           fraudstream produce transactions.jsonl --rate 500\n"
     "           fraudstream produce handbook.csv.gz --assume-zone UTC --round-amounts --map \\\n"
     "             transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID terminal_id=TERMINAL_ID \\\n"
-    "             amount=TX_AMOUNT event_time=TX_DATETIME"
+    "             amount=TX_AMOUNT event_time=TX_DATETIME\n"
+    "           fraudstream produce transactions.csv.gz --with-labels is_fraud --label-after 1d \\\n"
+    "             --ahead 20000"
 )
 @click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
 @click.option(
@@ -96,6 +100,30 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     help="FILE holds labels: transaction_id, is_fraud, and optionally labelled_at, card_id, terminal_id, "
     "event_time.",
 )
+@click.option(
+    "--with-labels",
+    metavar="COLUMN",
+    help="Send labels, too: the column says what was fraud. One pass, a label where event time has come as "
+    "far as --label-after.",
+)
+@click.option(
+    "--label-after",
+    metavar="DURATION",
+    help="How long after its event a transaction was labelled, such as 12h.  [default: 1d]",
+)
+@click.option(
+    "--ahead",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --with-labels: wait while workers are more than N records behind, so that labels and "
+    "transactions of a long file stay together in the stream.",
+)
+@click.option(
+    "--until",
+    metavar="TIME",
+    help="End before the first transaction of this event time or later, such as 2018-09-05; in UTC or "
+    "--assume-zone if it names no zone.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def produce(**options: Any) -> None:
     """Send a file of transactions to the topic `transactions`.
@@ -104,6 +132,10 @@ def produce(**options: Any) -> None:
     amount, event_time, and optionally terminal_id and currency; further columns are passed on.
     Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, TX_FRAUD_SCENARIO) never are.
     The Kafka key is the card_id.
+
+    With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
+    time, at the point of the file where event time has come so far; the rest at the end. None is dated
+    later than now.
 
     With --labels, FILE is sent to the topic `labels` instead. Labels without labelled_at say that it
     became known now; card_id, terminal_id and event_time spare a look-up in Cassandra.
@@ -131,8 +163,10 @@ def produce(**options: Any) -> None:
         limit=options["limit"],
         skip_bad=options["skip_bad"],
         largest=settings.max_message_bytes,
+        until_ms=_until(options["until"], zone),
+        label=options["with_labels"],
     ) as reading:
-        report = _send(reading, settings, options)
+        report, labels = _send(reading, settings, options)
         if reading.bad and not report.records:
             msg = f"nothing of {path} could be sent: all {reading.bad:,} are malformed; {reading.first_bad}"
             raise UsageError(msg)
@@ -144,6 +178,8 @@ def produce(**options: Any) -> None:
         "rounded": reading.rounded,
         "left_out": reading.left_out,
     }
+    if labels:
+        summary["labels"] = labels.as_dict()
     click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
 
 
@@ -157,7 +193,16 @@ def _produce_labels(
     from app.tools.producing.labels import open_labels
     from app.topics import Topics
 
-    unfit = ("drop", "only_known", "round_amounts", "speed", "raw", "skip_bad")
+    unfit = (
+        "drop",
+        "only_known",
+        "round_amounts",
+        "speed",
+        "raw",
+        "skip_bad",
+        "with_labels",
+        "until",
+    )
     names = [f"--{name.replace('_', '-')}" for name in unfit if options[name]]
     if names:
         msg = f"--labels does not go with {', '.join(names)}"
@@ -167,11 +212,11 @@ def _produce_labels(
         mapping=mapping,
         run=options["run"] or "",
         zone=zone,
-        now_ms=time.time_ns() // 1_000_000,
+        now_ms=_now_ms(),
         skip=options["skip"],
         limit=options["limit"],
     ) as reading:
-        report = _send(reading, settings, options, Topics(settings).labels.name)
+        report, _ = _send(reading, settings, options, Topics(settings).labels.name)
     summary = {
         "file": str(path),
         **report.as_dict(),
@@ -188,11 +233,10 @@ def _send(
     settings: Settings,
     options: dict[str, Any],
     topic: str | None = None,
-) -> "ProduceReport":
+) -> "tuple[ProduceReport, ProduceReport | None]":
+    """What was sent to the topic, and which labels beside it."""
     from app.tools import produce as tool
-    from app.tools.producing.labels import LabelReading
 
-    rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
     sent = 0
     with tool.quiet_client(), counter("sending", options["limit"] or reading.size) as show:
 
@@ -202,28 +246,88 @@ def _send(
             show(count, count if options["limit"] else reading.position())
 
         try:
-            if speed and not isinstance(reading, LabelReading):
-                items = tool.spread(reading.timed(), speed)
-                return asyncio.run(
-                    tool.produce_on_schedule(
-                        items, settings=settings, stamp=stamp is not False, on_progress=progress
-                    )
-                )
-            return asyncio.run(
-                tool.produce(
-                    reading.pairs(),
-                    settings=settings,
-                    topic=topic,
-                    rate=rate,
-                    stamp=stamp,
-                    on_progress=progress,
-                )
-            )
+            return asyncio.run(_sent(reading, settings, options, topic, progress))
         except UsageError as error:
             if not sent:
                 raise
             msg = f"{error} ({sent:,} records before it are sent)"
             raise UsageError(msg) from error
+
+
+async def _sent(
+    reading: "Reading | LabelReading",
+    settings: Settings,
+    options: dict[str, Any],
+    topic: str | None,
+    progress: Callable[[int], None],
+) -> "tuple[ProduceReport, ProduceReport | None]":
+    from app.tools import produce as tool
+    from app.tools.producing.following import following
+    from app.tools.producing.labels import LabelReading
+    from app.tools.producing.pace import Pace
+    from app.tools.verification.log import open_log
+
+    rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
+    if not isinstance(reading, LabelReading):
+        if options["with_labels"]:
+            items = following(reading.labelled(), after_ms=_label_after(options), now_ms=_now_ms())
+            async with AsyncExitStack() as opened:
+                pace = None
+                if options["ahead"]:
+                    pace = Pace(
+                        await opened.enter_async_context(open_log(settings)), options["ahead"]
+                    )
+                return await tool.produce_with_labels(
+                    items,
+                    settings=settings,
+                    rate=rate,
+                    speed=speed,
+                    stamp=stamp,
+                    keep_pace=pace,
+                    on_progress=progress,
+                )
+        if speed:
+            schedule = tool.spread(reading.timed(), speed)
+            report = await tool.produce_on_schedule(
+                schedule, settings=settings, stamp=stamp is not False, on_progress=progress
+            )
+            return report, None
+    report = await tool.produce(
+        reading.pairs(),
+        settings=settings,
+        topic=topic,
+        rate=rate,
+        stamp=stamp,
+        on_progress=progress,
+    )
+    return report, None
+
+
+def _label_after(options: dict[str, Any]) -> int:
+    try:
+        return parse_duration_ms(options["label_after"] or "1d")
+    except ValueError as error:
+        msg = f"--label-after: {error}"
+        raise UsageError(msg) from None
+
+
+def _until(text: str | None, zone: ZoneInfo | None) -> int | None:
+    """Epoch milliseconds of `--until`."""
+    if text is None:
+        return None
+    from app.domain.transaction import DeadRecordError
+    from app.records import parse_moment_ms
+    from app.tools.producing.times import with_zone
+
+    try:
+        return parse_moment_ms(with_zone(text, zone or ZoneInfo("UTC")))
+    except (ValueError, DeadRecordError) as error:
+        msg = f"--until: {error}; write a time such as 2018-09-05"
+        raise UsageError(msg) from None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
@@ -234,8 +338,22 @@ def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
     if run is not None and not _RUN.fullmatch(run):
         msg = f"--run {run!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
         raise UsageError(msg)
+    for name in ("label_after", "ahead"):
+        if options[name] and not options["with_labels"]:
+            msg = f"--{name.replace('_', '-')} goes with --with-labels COLUMN"
+            raise UsageError(msg)
+    _label_after(options)
     if options["raw"]:
-        changing = ("drop", "only_known", "assume_zone", "round_amounts", "run", "speed")
+        changing = (
+            "drop",
+            "only_known",
+            "assume_zone",
+            "round_amounts",
+            "run",
+            "speed",
+            "with_labels",
+            "until",
+        )
         names = [f"--{name.replace('_', '-')}" for name in changing if options[name]]
         if mapping:
             names.append("--map")
@@ -249,6 +367,8 @@ def _sentence(summary: dict[str, Any]) -> str:
         f"{summary['records']:,} records ({summary['bytes'] / 1e6:,.1f} MB) to {summary['topic']} in "
         f"{summary['seconds']:.1f} s, {summary['rate']:,.0f}/s"
     ]
+    if labels := summary.get("labels"):
+        parts.append(f"{labels['records']:,} labels to {labels['topic']}")
     if summary["behind_ms"] >= 1000:
         parts.append(f"up to {summary['behind_ms'] / 1000:.1f} s behind the schedule")
     if summary["malformed"]:

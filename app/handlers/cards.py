@@ -1,7 +1,8 @@
 """First stage: source records to `enriched`, dead letters, duplicates, moved records; card rows."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from app.blocks.batches import Outputs
@@ -10,6 +11,7 @@ from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved
 from app.domain.transaction import DeadRecordError, Transaction
 from app.domain.window_row import RowRules
 from app.handlers.rows import BlockRows, Position
+from app.handlers.stretch import LOOK_AHEAD, Stretch
 from app.records import (
     EnrichedItem,
     RecordRules,
@@ -30,7 +32,7 @@ _HEADER_BYTES = 16 * 1024
 
 
 class CardsHandler:
-    """See `app.blocks.partition.Handler`.
+    """See `app.blocks.ports.PacedHandler`.
 
     Args:
         stage: decides what a transaction is and computes the card's features.
@@ -63,12 +65,18 @@ class CardsHandler:
         self._settings = state_settings
 
     def compute(
-        self, partition: int, records: Sequence[SourceRecord], state: RowReader
+        self,
+        partition: int,
+        records: Sequence[SourceRecord],
+        state: RowReader,
+        until_ms: float = math.inf,
     ) -> Computed:
-        """Outputs and new rows of consecutive source records."""
+        """Outputs and new rows of consecutive source records, up to an event time."""
         rows = BlockRows(self._rules, state)
         block = _Block(partition, self._topics, self._record_rules.max_bytes)
-        for record in records:
+        stretch = Stretch(until_ms)
+        taken = next_ms = None
+        for index, record in enumerate(records):
             try:
                 transaction = parse_transaction(
                     record.value, record.key, record.timestamp, self._record_rules
@@ -78,6 +86,12 @@ class CardsHandler:
                 if not named or rows.advance(rows.read(record.key), record.offset):
                     block.dead(record, dead)
                 continue
+            event_time_ms = transaction.event_time_ms
+            if not stretch.reaches(event_time_ms, self._event_times(records, index + 1)):
+                if not index:
+                    return Computed(taken=0, next_ms=event_time_ms)
+                taken, next_ms = index, event_time_ms
+                break
             row = rows.read(record.key)
             if not rows.advance(row, record.offset):
                 block.counts["replayed"] += 1
@@ -92,10 +106,27 @@ class CardsHandler:
                 block.moved(record, outcome, forward=self._forward_moved)
         self.counts += block.counts
         position = Position.read(state, self._settings)
+        last = records[-1 if taken is None else taken - 1]
         # a replay starts below it; a position that fell would look like a zombie's to recovery
-        position.last_offset = max(position.last_offset, records[-1].offset)
+        position.last_offset = max(position.last_offset, last.offset)
         position.settings = self._settings
-        return Computed(block.outputs(), [*rows.groups(), [position.encode()]])
+        return Computed(
+            block.outputs(),
+            [*rows.groups(), [position.encode()]],
+            stretch.first_ms,
+            stretch.newest_ms,
+            taken,
+            next_ms,
+        )
+
+    def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
+        for record in records[start : start + LOOK_AHEAD]:
+            try:
+                yield parse_transaction(
+                    record.value, record.key, record.timestamp, self._record_rules
+                ).event_time_ms
+            except DeadRecordError:
+                yield None
 
 
 class _Block:

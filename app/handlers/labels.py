@@ -4,13 +4,15 @@ What needs no look-up is decided in `compute`; `outputs` goes on once the missin
 have been found (`app/adapters/labels.py` waits for them).
 """
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.blocks.batches import Outputs
 from app.blocks.partition import Computed, RowReader
 from app.domain.transaction import DeadRecordError
+from app.handlers.stretch import LOOK_AHEAD, Stretch
 from app.label_records import LabelItem, LabelRecord, labels_message, parse_label
 from app.records import SourceRecord, dead_letter
 from app.topics import Topics
@@ -37,7 +39,9 @@ class LabelBlock:
 
 
 class LabelsHandler:
-    """See `app.blocks.partition.Handler`. It keeps no state: what a replay repeats, the scoring stage drops.
+    """See `app.blocks.ports.PacedHandler`; a label's event time is its `labelled_at`.
+
+    It keeps no state: what a replay repeats, the scoring stage drops.
 
     Args:
         topics: where outputs go.
@@ -54,18 +58,37 @@ class LabelsHandler:
         self._skew = max_future_skew_ms
 
     def compute(
-        self, partition: int, records: Sequence[SourceRecord], state: RowReader
+        self,
+        partition: int,
+        records: Sequence[SourceRecord],
+        state: RowReader,
+        until_ms: float = math.inf,
     ) -> Computed:
-        """The valid labels of consecutive records, and why others are not."""
+        """The valid labels of consecutive records up to an event time, and why others are not."""
         block = LabelBlock(partition, {record.offset: record for record in records})
-        for record in records:
+        stretch = Stretch(until_ms)
+        for index, record in enumerate(records):
             try:
                 label = parse_label(record.value, record.offset, record.timestamp, self._skew)
             except DeadRecordError as dead:
                 block.dead[record.offset] = dead
+                continue
+            labelled_at_ms = label.labelled_at_ms
+            if not stretch.reaches(labelled_at_ms, self._event_times(records, index + 1)):
+                return Computed(
+                    block, [], stretch.first_ms, stretch.newest_ms, index, labelled_at_ms
+                )
+            block.labels.append(label)
+        return Computed(block, [], stretch.first_ms, stretch.newest_ms)
+
+    def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
+        for record in records[start : start + LOOK_AHEAD]:
+            try:
+                label = parse_label(record.value, record.offset, record.timestamp, self._skew)
+            except DeadRecordError:
+                yield None
             else:
-                block.labels.append(label)
-        return Computed(block)
+                yield label.labelled_at_ms
 
     def outputs(self, block: LabelBlock, lost: Mapping[int, DeadRecordError]) -> Outputs:
         """Messages and dead letters of a block whose labels are whole.

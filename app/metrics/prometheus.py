@@ -80,7 +80,7 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
         "Messages finished since the partition was assigned to this worker.",
         labels=labels,
     )
-    gauges: dict[str, tuple[str, Callable[[PartitionReading], int | None]]] = {
+    gauges: dict[str, tuple[str, Callable[[PartitionReading], float | None]]] = {
         "blocks_waiting": (
             "Blocks fetched and not computed yet.",
             lambda reading: reading.blocks_waiting,
@@ -93,6 +93,22 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             "Messages between the last finished one and the end of the partition.",
             lambda reading: reading.lag,
         ),
+        "event_time_seconds": (
+            "Newest event time done, epoch seconds; of labels, when they were made.",
+            lambda reading: _seconds(reading.event_time_ms),
+        ),
+        "held": (
+            "1 while the partition waits for others that are behind it in event time.",
+            lambda reading: (
+                None if reading.event_time_ms is None else int(reading.held_ms is not None)
+            ),
+        ),
+        "event_time_ahead_seconds": (
+            "How far ahead of the slowest partition it waits; 0 while it does not.",
+            lambda reading: (
+                None if reading.event_time_ms is None else _seconds(reading.ahead_ms or 0)
+            ),
+        ),
     }
     for reading in partitions:
         done.add_metric([reading.stage, str(reading.partition)], reading.records_done)
@@ -104,6 +120,10 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             if number is not None:
                 gauge.add_metric([reading.stage, str(reading.partition)], number)
         yield gauge
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000
 
 
 def _servers(reading: Reading) -> Iterator[Metric]:

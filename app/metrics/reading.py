@@ -28,6 +28,9 @@ class PartitionReading:
         blocks_in_flight: blocks that are computed and not durable.
         done: offset after the last record known to be done.
         end: offset after the newest record, None while Kafka does not say.
+        event_time_ms: newest event time done, of a source that keeps in step; None before any.
+        held_ms: event time that it is held back at, None while it is not.
+        ahead_ms: how far that is ahead of the slowest partition, None while it is not held.
     """
 
     stage: str
@@ -37,6 +40,9 @@ class PartitionReading:
     blocks_in_flight: int
     done: int | None
     end: int | None
+    event_time_ms: int | None = None
+    held_ms: int | None = None
+    ahead_ms: int | None = None
 
     @property
     def lag(self) -> int | None:
@@ -156,6 +162,7 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         return PartitionReading(stage, tp.partition, 0, 0, 0, done, end)
     if not partition.in_flight:
         done = partition.next_offset
+    mark = None if app.pace is None else app.pace.watermark(tp)
     return PartitionReading(
         stage,
         tp.partition,
@@ -164,6 +171,7 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         partition.in_flight,
         done,
         end,
+        *(() if mark is None else (mark.position_ms, mark.held_ms, mark.ahead_ms)),
     )
 
 

@@ -25,12 +25,12 @@ from app.tools.producing.sources import (
     Source,
     open_source,
 )
+from app.tools.producing.verdicts import verdict
 
 #: Looked for in this order when no label column is named.
 USUAL_LABELS = ("is_fraud", "TX_FRAUD")
 #: A file is of the past: nothing in it is too early for a broker's clock.
 _NO_CLOCK_MS = 1 << 62
-_LABELS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
 _STEP = 5_000
 
 Progress = Callable[[int], None]
@@ -103,7 +103,7 @@ def read_labelled(
                 names[2].append(transaction.terminal_id or "")
                 amounts.append(transaction.minor)
                 times.append(transaction.event_time_ms)
-                frauds.append(_label(orjson.loads(body).get(label), label))
+                frauds.append(verdict(orjson.loads(body).get(label), label))
                 if progress and len(times) % _STEP == 0:
                     progress(source.position())
         except DeadRecordError as dead:
@@ -146,10 +146,3 @@ def _label_column(path: Path, columns: tuple[str, ...], label: str | None) -> st
         )
         raise UsageError(msg)
     return found
-
-
-def _label(value: Any, column: str) -> bool:
-    try:
-        return _LABELS[str(value).lower()]
-    except KeyError:
-        raise MalformedRecordError(column, f"{value!r} is not 0, 1, true or false") from None

@@ -10,7 +10,8 @@ milliseconds. Latency measured from there includes what a slow system makes late
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,12 +20,22 @@ from app.tools.producing.batches import BatchWriter, Headers, Written
 from app.tools.producing.connection import open_writer, quiet_client
 from app.topics import Topics
 
-__all__ = ["ProduceReport", "produce", "produce_on_schedule", "quiet_client", "spread"]
+__all__ = [
+    "ProduceReport",
+    "produce",
+    "produce_on_schedule",
+    "produce_with_labels",
+    "quiet_client",
+    "spread",
+]
 
 #: Kafka header with the time at which a record was due: decimal text, epoch milliseconds.
 DUE_HEADER = "due"
 #: Records between two looks at the clock and at the network.
 CHUNK = 1_000
+#: Records of transactions and labels between two moments at which neither topic has any unsent: full batches
+#: alone would let one topic run some ten thousand records ahead of the other.
+IN_STEP = 4_000
 #: Shortest sleep of a schedule, seconds: below it the event loop's own precision ends.
 TICK_SECONDS = 0.001
 
@@ -97,7 +108,8 @@ async def produce(
             on_progress=on_progress,
         )
 
-    async def write(writer: BatchWriter) -> float:
+    async def write(writers: Sequence[BatchWriter]) -> float:
+        (writer,) = writers
         now_ms = 0
         headers: Headers = []
         for number, (key, value) in enumerate(records):
@@ -108,7 +120,8 @@ async def produce(
             await writer.append(key, value, now_ms, headers)
         return 0.0
 
-    return await _run(write, settings, topic, on_progress)
+    (report,) = await _run(write, settings, (_name(settings, topic),), on_progress)
+    return report
 
 
 async def produce_on_schedule(
@@ -134,25 +147,108 @@ async def produce_on_schedule(
         UsageError: a record is larger than the topic takes.
     """
 
-    async def write(writer: BatchWriter) -> float:
-        began, behind = time.perf_counter(), 0.0
-        began_ms = time.time() * 1000
+    async def write(writers: Sequence[BatchWriter]) -> float:
+        (writer,) = writers
+        schedule = _Schedule(writers)
         for due, key, value in items:
-            ahead = due - (time.perf_counter() - began)
-            while ahead > 0:
-                await writer.send_open()  # nothing waits for company
-                ahead = due - (time.perf_counter() - began)
-                if ahead > 0:
-                    await asyncio.sleep(max(ahead, TICK_SECONDS))
-                    ahead = due - (time.perf_counter() - began)
-            behind = max(behind, -ahead)
-            due_ms = int(began_ms + due * 1000)
+            due_ms = await schedule.until(due)
             await writer.append(key, value, due_ms, _due(due_ms) if stamp else [])
             if writer.appended % CHUNK == 0:
                 await _breathe(writer, on_progress)
-        return behind * 1000
+        return schedule.behind * 1000
 
-    return await _run(write, settings, topic, on_progress)
+    (report,) = await _run(write, settings, (_name(settings, topic),), on_progress)
+    return report
+
+
+async def produce_with_labels(
+    items: Iterable[tuple[bool, bytes | None, bytes, int]],
+    *,
+    settings: Settings,
+    rate: float | None = None,
+    speed: float | None = None,
+    stamp: bool | None = None,
+    keep_pace: Callable[[], Awaitable[None]] | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[ProduceReport, ProduceReport]:
+    """Send transactions and, between them, labels; neither topic runs ahead of the other.
+
+    Args:
+        items: whether it is a label, key, value, and event time as far as it has come (epoch
+            milliseconds), as of `app.tools.producing.following`.
+        settings: the deployment; its topics `transactions` and `labels`.
+        rate: transactions a second; labels go with the transaction behind them. None: as fast as it goes.
+        speed: event seconds a second, in place of a rate.
+        stamp: add the `due` header to transactions; None: with a rate or a speed.
+        keep_pace: awaited now and then, such as `app.tools.producing.pace.Pace`.
+        on_progress: as in `produce`, for transactions.
+
+    Returns:
+        What was sent to `transactions`, and to `labels`.
+
+    Raises:
+        UnavailableError: no Kafka, or it stopped acknowledging.
+        SchemaError: a topic does not exist.
+        UsageError: a record is larger than the topic takes.
+    """
+    timed = rate is not None or speed is not None
+    stamped = timed if stamp is None else stamp
+
+    async def write(writers: Sequence[BatchWriter]) -> float:
+        transactions, labels = writers
+        schedule = _Schedule(writers)
+        first: int | None = None
+        now_ms = 0
+        step = CHUNK if keep_pace else IN_STEP
+        for number, (is_label, key, value, event_ms) in enumerate(items):
+            if timed:
+                first = event_ms if first is None else first
+                due = transactions.appended / rate if rate else (event_ms - first) / 1000 / speed  # type: ignore[operator]
+                now_ms = await schedule.until(due)
+            elif number % CHUNK == 0:
+                now_ms = time.time_ns() // 1_000_000
+            if number % CHUNK == 0:
+                await _breathe(transactions, on_progress)
+            if number % step == 0:
+                for writer in writers:
+                    await writer.send_open()
+                if keep_pace:
+                    await keep_pace()
+            headers = _due(now_ms) if stamped and not is_label else []
+            await (labels if is_label else transactions).append(key, value, now_ms, headers)
+        return schedule.behind * 1000
+
+    topics = Topics(settings)
+    names = (topics.transactions.name, topics.labels.name)
+    sent, labelled = await _run(write, settings, names, on_progress)
+    return sent, labelled
+
+
+class _Schedule:
+    """Moments since now at which records are due.
+
+    Attributes:
+        behind: the most that a record was later than due, seconds.
+    """
+
+    def __init__(self, writers: Sequence[BatchWriter]) -> None:
+        self.behind = 0.0
+        self._writers = writers
+        self._began = time.perf_counter()
+        self._began_ms = time.time() * 1000
+
+    async def until(self, due: float) -> int:
+        """Wait until so many seconds after the beginning; returns that moment, epoch milliseconds."""
+        ahead = due - (time.perf_counter() - self._began)
+        while ahead > 0:
+            for writer in self._writers:
+                await writer.send_open()  # nothing waits for company
+            ahead = due - (time.perf_counter() - self._began)
+            if ahead > 0:
+                await asyncio.sleep(max(ahead, TICK_SECONDS))
+                ahead = due - (time.perf_counter() - self._began)
+        self.behind = max(self.behind, -ahead)
+        return int(self._began_ms + due * 1000)
 
 
 def spread(
@@ -171,35 +267,46 @@ def spread(
         yield max(0.0, (event_ms - first) / 1000 / speed), key, value
 
 
+def _name(settings: Settings, topic: str | None) -> str:
+    return topic or Topics(settings).transactions.name
+
+
 async def _run(
-    write: Callable[[BatchWriter], Awaitable[float]],
+    write: Callable[[Sequence[BatchWriter]], Awaitable[float]],
     settings: Settings,
-    topic: str | None,
+    topics: Sequence[str],
     tell: Progress | None,
-) -> ProduceReport:
-    name = topic or Topics(settings).transactions.name
-    async with open_writer(settings, name) as writer:
+) -> list[ProduceReport]:
+    """Write into the topics; a report for each. Progress is that of the first."""
+    async with AsyncExitStack() as opened:
+        writers = [await opened.enter_async_context(open_writer(settings, name)) for name in topics]
         began = time.perf_counter()
         try:
-            behind_ms = await write(writer)
+            behind_ms = await write(writers)
         except Exception:
-            if not writer.failed:  # the records themselves: those before the fault are good
-                await writer.finish()
-                if tell:
-                    tell(writer.acknowledged)
+            if not any(writer.failed for writer in writers):
+                await _finish(writers, tell)  # the records are at fault: those before it are good
             raise
-        await writer.finish()
+        await _finish(writers, tell)
         seconds = time.perf_counter() - began
-        if tell:
-            tell(writer.acknowledged)
-        return ProduceReport(
-            name,
-            writer.acknowledged,
-            writer.value_bytes,
-            seconds,
-            behind_ms,
-            dict(sorted(writer.written.items())),
-        )
+        return [
+            ProduceReport(
+                name,
+                writer.acknowledged,
+                writer.value_bytes,
+                seconds,
+                behind_ms,
+                dict(sorted(writer.written.items())),
+            )
+            for name, writer in zip(topics, writers, strict=True)
+        ]
+
+
+async def _finish(writers: Sequence[BatchWriter], tell: Progress | None) -> None:
+    for writer in writers:
+        await writer.finish()
+    if tell:
+        tell(writers[0].acknowledged)
 
 
 async def _breathe(writer: BatchWriter, tell: Progress | None) -> None:

@@ -124,7 +124,10 @@ def from_cassandra(settings: Settings, progress: Progress | None = None) -> Exam
         UsageError: no row has a label.
     """
     with connected(settings) as session:
-        gathering = Gathering(settings, _newest(scan_verdicts(session, settings)))
+        verdicts: Verdicts = {}
+        for card, transaction, fraud in scan_verdicts(session, settings):
+            verdicts.setdefault((transaction, card), ((0, 0), fraud))  # the first one holds
+        gathering = Gathering(settings, verdicts)
         rows = scan_predictions(session, settings, _COLUMNS)
         for number, (transaction, card, moment, flags, schema, features) in enumerate(rows):
             if "late" not in (flags or ()):

@@ -86,6 +86,15 @@ class Worker(Protocol):
             UnavailableError: Cassandra does not answer.
         """
 
+    async def quality(self) -> Mapping[str, Any]:
+        """How good decisions were, as `app.quality.measure` has it, and `age_seconds`.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+            SchemaError: a table is missing.
+            UsageError: there is too much for a worker to read.
+        """
+
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str]
     ) -> tuple[int, str, bytes]:

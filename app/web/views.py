@@ -12,7 +12,7 @@ from app.domain.features import Catalogue
 from app.domain.row_format import head_key
 from app.domain.window_row import LoadRow, WindowRow
 from app.errors import NotFoundError, UnavailableError
-from app.formats import age, in_order
+from app.formats import age, in_order, iso
 from app.handlers.rows import row_rules
 from app.metrics.prometheus import WorkerMetrics, release
 from app.settings import format_duration
@@ -65,6 +65,7 @@ def install(application: web.Application, worker: Worker) -> None:
                 )
                 for rest in ("", r"/{id:[\s\S]*}")  # an id may hold a newline
             ),
+            *(web.get(f"/quality{rest}", quality) for rest in ("", "/", ".json")),
             web.get("/metrics", prometheus),
             web.get("/health/live", live),
             web.get("/health/ready", ready),
@@ -162,6 +163,19 @@ async def transaction(request: web.Request) -> web.Response:
     )
 
 
+async def quality(request: web.Request) -> web.Response:
+    """`/quality/`: how good decisions were, by the labels that have come."""
+    result = await request.app[WORKER].quality()
+    if wants_json(request):
+        return json_reply(result)
+    tables = {
+        "Day": dict(reversed(result["by_day"].items())),
+        "Model": result["by_model"],
+        "All": {"": result["total"]},
+    }
+    return page("quality.html", result=result, tables=tables)
+
+
 def explained(features: Mapping[str, float | None], catalogue: Catalogue) -> list[dict[str, Any]]:
     """Stored features with what the catalogue says of them; of an older catalogue's, the name alone."""
     known = {feature.name: feature for feature in catalogue.features}
@@ -209,6 +223,10 @@ async def describe(worker: Worker) -> dict[str, Any]:
             "lag": one.lag,
             "blocks_waiting": one.blocks_waiting,
             "blocks_in_flight": one.blocks_in_flight,
+            "event_time_ms": one.event_time_ms,
+            "event_time": iso(one.event_time_ms),
+            "held_ms": one.held_ms,
+            "ahead_ms": one.ahead_ms,
         }
     for (table, partition), size in reading.state_bytes.items():
         if partition in held:

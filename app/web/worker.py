@@ -10,7 +10,7 @@ import aiohttp
 from faust.types import TP
 from yarl import URL
 
-from app.adapters.cassandra import close_shared_sessions
+from app.adapters.cassandra import close_shared_sessions, shared_session
 from app.adapters.predictions import find_transaction
 from app.blocks.table import BlockTable
 from app.domain.features import Catalogue
@@ -18,12 +18,17 @@ from app.errors import UnavailableError
 from app.faust_app import FraudApp, partition_of
 from app.metrics.reading import LogEnds, Reading, read_flow, read_state_bytes, source_partitions
 from app.metrics.recorders import append_to_row, event_to_row, sink_status
+from app.quality.measure import measure
 from app.settings import Settings
+from app.web.kept import Kept
 from app.web.ports import Elsewhere, Here, Nobody, Place, holder, why_not_ready
 
 #: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
 _FORWARD_SECONDS = 5.0
 _LOOKUP_THREADS = 4
+#: Judging decisions takes a thread of the worker some microseconds a row: never more often, nor of more rows.
+_QUALITY_SECONDS = 60.0
+_MOST_QUALITY_ROWS = 200_000
 
 
 class FaustWorker:
@@ -48,6 +53,7 @@ class FaustWorker:
         self._started_at = time.time()
         # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
+        self._quality = Kept(self._measure, self._lookups, _QUALITY_SECONDS, time.monotonic)
         self._ends = LogEnds(self._ask_ends)
         topics = app.fraud_topics
         self._stages = {
@@ -119,8 +125,17 @@ class FaustWorker:
             self._lookups, find_transaction, self.settings, transaction_id
         )
 
+    async def quality(self) -> Mapping[str, Any]:
+        """How good decisions were, and `age_seconds`; read anew once a minute at most."""
+        return await self._quality.get()
+
+    def _measure(self) -> Mapping[str, Any]:
+        session = shared_session(self.settings)
+        return measure(session, self.settings, most=_MOST_QUALITY_ROWS)
+
     async def close(self) -> None:
         """Drop the connections to Cassandra that look-ups opened."""
+        self._quality.close()
         self._lookups.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(close_shared_sessions)
 

@@ -108,6 +108,13 @@ def test_two_runs_one_after_the_other(settings):
         "seconds"
     ].keys()
     assert len(stored(settings)) == first["rows"]
+    assert 1_300 < first["labels"] < 1_500
+    told = [sum(kind.values()) for kind in first["frauds"].values()]
+    assert sum(told) > 0
+    assert (
+        sum(k["caught"] for k in first["frauds"].values()) + first["false_alarms"]
+        <= first["flagged"]
+    )
 
     with demo(settings, "--events", "1500", "--workers", "2", "--rate", "50") as process:
         text = "".join(lines_until(process, "Going on at 50 a second"))

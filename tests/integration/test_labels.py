@@ -4,10 +4,16 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
+from app.adapters.prediction_rows import epoch_ms
+from app.formats import iso
 from app.settings import Settings
+from app.tools.simulate import SimulationConfig, deliver, simulate
+from app.tools.simulation.files import write_deliveries
+from app.tools.simulation.transactions import SimulatedTransactions
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
@@ -16,6 +22,7 @@ from tests.stack import environ_of
 pytestmark = pytest.mark.integration
 
 COUNT = 60
+DAY_MS = 86_400_000
 
 
 @pytest.mark.timeout(240)
@@ -93,3 +100,53 @@ def test_labels_reach_their_transactions_and_are_learned_from(
         for record in deployment.records(deployment.topics.dead_letters)
     )
     assert reasons == [b"ambiguous_transaction", b"unknown_transaction", b"unknown_transaction"]
+
+
+@pytest.mark.timeout(240)
+def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(
+        update={"features": ("basic", "handbook"), "label_delay": 3 * DAY_MS}
+    )
+    deployment = Deployment(settings)
+    deployment.prepare()
+    # some 40 labels a terminal: never more than may wait there for their transactions
+    made = simulate(SimulationConfig(cards=100, terminals=100, days=12, count=4_000, end_ms=T0))
+    file = tmp_path / "history.csv"
+    write_deliveries(file, deliver(made))
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("one")
+        fleet.await_ready()
+        done = deployment.run("produce", str(file), "--with-labels", "is_fraud", "--ahead", "1000")
+        assert done.returncode == 0, done.stderr
+        deployment.drain()
+        report = deployment.verify()
+        told = deployment.run("quality", "--json", "--from", iso(T0 - 6 * DAY_MS))
+        assert told.returncode == 0, told.stderr
+        check_quality(json.loads(told.stdout), deployment, made, T0 - 6 * DAY_MS)
+        url = f"http://127.0.0.1:{fleet.workers['one'].port}/quality.json"
+        with build_opener(ProxyHandler({})).open(url, timeout=60) as reply:
+            assert json.load(reply)["total"]["transactions"] == 4_000
+    assert (report["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
+    assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
+    risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]
+    assert any(risks), "no transaction was scored with what a label said"
+
+
+def check_quality(
+    result: dict[str, Any], deployment: Deployment, made: SimulatedTransactions, begin_ms: int
+) -> None:
+    """The counts are those of a plain join of what was sent with the rows."""
+    fraud = dict(zip(made.transaction_id.tolist(), made.is_fraud.tolist(), strict=True))
+    rows = [
+        (row[0], epoch_ms(row[1]), row[2])
+        for row in deployment.rows("transaction_id", "event_time", "is_fraud")
+        if epoch_ms(row[1]) >= begin_ms
+    ]
+    total = result["total"]
+    assert total["transactions"] == total["judged"] == len(rows)
+    assert total["right"] == sum(fraud[name] and alert for name, _, alert in rows)
+    assert total["wrong"] == sum(alert and not fraud[name] for name, _, alert in rows)
+    assert total["missed"] == sum(fraud[name] and not alert for name, _, alert in rows)
+    assert sum(day["missed"] for day in result["by_day"].values()) == total["missed"]
+    days = {iso(when)[:10] for _, when, _ in rows}  # type: ignore[index]
+    assert result["by_day"].keys() == days

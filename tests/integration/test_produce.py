@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app.adapters.kafka import ensure_topics
 from app.errors import SchemaError, UnavailableError, UsageError
+from app.formats import iso
 from app.settings import Settings
 from app.tools.produce import ProduceReport, produce, produce_on_schedule, spread
 from app.tools.producing import batches
@@ -239,6 +240,47 @@ async def test_the_commands_fill_the_topic(settings, topic, tmp_path: Path):
     assert len(records) == 940
     assert sum(b'"r2-s4-' in value for value in records) == 500
     assert not any(b"is_fraud" in value for value in records)
+
+
+async def test_labels_of_a_file_go_to_their_own_topic(settings, topic, tmp_path: Path):
+    labels = Topics(settings).labels
+    await ensure_topics(settings, [labels])
+    day_ms = 86_400_000
+    config = SimulationConfig(cards=50, count=2_000, days=10, end_ms=1_760_000_000_000)
+    made = simulate(config)
+    path = tmp_path / "t.csv.gz"
+    write_deliveries(path, deliver(made))
+    until_ms = int(made.event_time_ms[0]) + 8 * day_ms
+    expected = made.take(made.event_time_ms < until_ms)
+    ran = await asyncio.to_thread(
+        command, settings, "produce", path, "--with-labels", "is_fraud", "--label-after", "2d",
+        "--until", iso(until_ms), "--json",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    summary = json.loads(ran.stdout)
+    assert summary["records"] == summary["labels"]["records"] == len(expected)
+    assert (summary["topic"], summary["labels"]["topic"]) == (topic, labels.name)
+    assert summary["left_out"] == ["fraud_kind"]
+
+    sent = [record for part in (await consume(settings, topic)).values() for record in part]
+    assert not any(b"fraud" in record.value for record in sent)
+    said = {}
+    for part in (await consume(settings, labels.name)).values():
+        known = [json.loads(record.value) for record in part]
+        assert [label["labelled_at"] for label in known] == sorted(
+            label["labelled_at"] for label in known
+        )
+        said |= {label["transaction_id"]: label for label in known}
+    assert {name: label["is_fraud"] for name, label in said.items()} == dict(
+        zip(expected.transaction_id.tolist(), expected.is_fraud.tolist(), strict=True)
+    )
+    assert {name: label["labelled_at"] for name, label in said.items()} == dict(
+        zip(
+            expected.transaction_id.tolist(),
+            (expected.event_time_ms + 2 * day_ms).tolist(),
+            strict=True,
+        )
+    )
 
 
 async def test_raw_lines_arrive_with_the_keys_that_they_name(settings, topic, tmp_path: Path):

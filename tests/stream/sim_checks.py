@@ -7,14 +7,16 @@ import orjson
 
 from app.blocks.rows import supersedes
 from app.blocks.table import _STALE_KEY as STALE_KEY
+from app.domain.transaction import DeadRecordError
 from app.domain.window_row import WindowRow
 from app.handlers.cards import CardsHandler
 from app.handlers.rows import PINS_KEY, POSITION_KEY, Position
 from app.handlers.scoring import ScoringHandler
+from app.handlers.stretch import LOOK_AHEAD
 from app.label_records import LabelBatch, decode_message
-from app.records import encode_item
+from app.records import encode_item, parse_transaction
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
-from tests.stream.sim_world import STATE_SETTINGS, World, topics
+from tests.stream.sim_world import STATE_SETTINGS, World, record_rules, topics
 
 Source = tuple[int, int]
 
@@ -56,6 +58,7 @@ def check(world: World) -> list[str]:
     expected = Expected(world)
     problems.outputs(expected)
     problems.places()
+    problems.apart()
     for stage, states in ((CARDS, expected.cards), (TERMINALS, expected.terminals)):
         for partition, state in states.items():
             problems.state(stage, partition, state)
@@ -186,6 +189,52 @@ class Problems:
                 places = [spec.name for spec in ends if source in self.real[spec.name]]
                 if len(places) != 1:
                     self.found.append(f"source {source} is in {places}")
+
+    def apart(self) -> None:
+        """On `enriched`, nothing came before what is older by more than the skew, of another source partition."""
+        skew_ms = self.world.plan.skew_ms
+        if skew_ms is None:
+            return
+        reached = self._reached()
+        for partition, records in self.world.broker.topic(topics.enriched.name).items():
+            newest: dict[int, int] = {}
+            met: set[Source] = set()
+            for batch in map(decode_message, (record.value or b"" for record in records)):
+                if isinstance(batch, LabelBatch):
+                    continue
+                for item in batch.items:
+                    source = (batch.partition, item.offset)
+                    if source in met:
+                        continue
+                    met.add(source)
+                    if source not in reached:
+                        continue
+                    newest[batch.partition] = reached[source]
+                    ahead = max(newest.values()) - reached[source]
+                    if ahead > skew_ms:
+                        self.found.append(
+                            f"enriched/{partition}: {source} came {ahead} ms too late"
+                        )
+
+    def _reached(self) -> dict[Source, int]:
+        """By source record, the newest event time of its partition up to it.
+
+        Records that moved here stand last, long after their time: the few before them look like wrong clocks.
+        """
+        reached: dict[Source, int] = {}
+        for partition, records in self.world.broker.topic(topics.transactions.name).items():
+            newest = 0
+            moved = [index for index, record in enumerate(records) if record.headers]
+            for record in records[: max(0, moved[0] - LOOK_AHEAD) if moved else None]:
+                try:
+                    at = parse_transaction(
+                        record.value, record.key, record.timestamp, record_rules
+                    ).event_time_ms
+                except DeadRecordError:
+                    continue
+                newest = max(newest, at)
+                reached[partition, record.offset] = newest
+        return reached
 
     def state(self, stage: str, partition: int, expected: State) -> None:
         """Rows are those of a single pass, wherever they are read from."""

@@ -52,12 +52,13 @@ class RefusedError(Exception):
 
 
 class Broker:
-    """Logs, committed offsets, and batches of dead producers that may still land."""
+    """Logs, committed offsets with their notes, and batches of dead producers that may still land."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
         self.logs: dict[TopicPartition, Log] = {}
         self.committed: dict[TopicPartition, int] = {}
+        self.notes: dict[TopicPartition, str] = {}
         self.late: list[deque[Batch]] = []
         self.now_ms = START_MS
 

@@ -18,7 +18,9 @@ from faust.types import TP
 
 from app.blocks import pipeline as pipeline_module
 from app.blocks import table as table_module
+from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Handler
+from app.blocks.skew import Note
 from app.errors import ForeignWriterError
 from app.handlers.start import check_state, pin_model
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
@@ -140,6 +142,10 @@ class Consumer:
         if not self._worker.dead:
             self.acked[message.tp] = max(message.offset, self.acked.get(message.tp, -1))
 
+    def finish_part(self, message: Message, offset: int) -> None:
+        if not self._worker.dead:
+            self.acked[message.tp] = max(offset, self.acked.get(message.tp, -1))
+
     def abandon(self, message: Message) -> None:
         self.unacked.discard(id(message))
 
@@ -154,6 +160,23 @@ class Consumer:
     async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
         await asyncio.sleep(0)
         return dict.fromkeys(tps, 0)
+
+    async def see(self, tps: Iterable[TP]) -> dict[TP, Seen]:
+        broker = self._worker.broker
+        self._worker.world.seen["held"] += 1
+        await asyncio.sleep(0)
+        done = {
+            tp: (broker.committed.get(tp, 0), Note.read(broker.notes.get(tp, ""))) for tp in tps
+        }
+        await asyncio.sleep(0)
+        return {
+            tp: Seen(offset, broker.log(tp.topic, tp.partition).end, note)
+            for tp, (offset, note) in done.items()
+        }
+
+    async def note(self, notes: dict[TP, tuple[int, Note]]) -> None:
+        await asyncio.sleep(0)
+        self._worker.commit_offsets({tp: offset for tp, (offset, _) in notes.items()})
 
     def is_congested(self, tp: TP) -> bool:
         return any(tp in p.congested() for p in self._worker.app.pipelines.values())
@@ -202,6 +225,10 @@ class Worker:
             producer=SimpleNamespace(_producer=self.producer),
             pipelines={},
         )
+        skew_ms = world.plan.skew_ms
+        sources = world.partitions_of(world.topics.transactions.name)
+        self.pace = Pace(sources, skew_ms, self.consumer) if skew_ms else None
+        self.app.pace = self.pace
         self.queues: dict[str, asyncio.Queue[Message]] = {}
         self.tables: dict[str, Any] = {}
         self._rebalance: asyncio.Task[None] | None = None
@@ -332,10 +359,17 @@ class Worker:
         """Commit what is acknowledged; the group refuses those who are no members."""
         if not self.consumer.acked or not self.world.group_accepts(self):
             return False
-        for tp, offset in self.consumer.acked.items():
-            self.broker.committed[tp] = offset + 1
+        self.commit_offsets({tp: offset + 1 for tp, offset in self.consumer.acked.items()})
         self.consumer.acked.clear()
         return True
+
+    def commit_offsets(self, offsets: dict[TP, int]) -> None:
+        """Commits carry notes; the group refuses those who are no members."""
+        if self.dead or not self.world.group_accepts(self):
+            return
+        self.broker.committed |= offsets
+        if self.pace is not None:
+            self.broker.notes |= {tp: self.pace.note_of(tp).write() for tp in offsets}
 
     def follow(self) -> bool:
         """A standby reads on."""
@@ -375,6 +409,8 @@ class Worker:
         for queue in self.queues.values():
             while not queue.empty():
                 consumer.abandon(queue.get_nowait())
+        for pipeline in self.app.pipelines.values():
+            pipeline.give_up_held()
         for _ in range(self.rng.randrange(12)):
             if not consumer.unacked:
                 break

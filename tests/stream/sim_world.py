@@ -12,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 import orjson
+from faust.types import TP
 
 from app.blocks import pipeline as pipeline_module
 from app.blocks import table as table_module
@@ -47,6 +48,9 @@ LATENESS = 10 * SECOND
 FUTURE_SKEW = 5 * SECOND
 LABEL_DELAY, LABEL_WAIT, MAX_WAITING = 15 * SECOND, 20 * SECOND, 2
 STATE_SETTINGS = "windows=5s,20s,60s allowed_lateness=10s"
+#: Between partitions of a backfill, and when it begins: before anything is in the future.
+SKEW = 20 * SECOND
+LONG_AGO = T0 - 10_000 * SECOND
 #: A schedule that is not over by then is stuck.
 MAX_STEPS = 120_000
 
@@ -105,6 +109,8 @@ class Plan:
     in_order: bool
     rates: dict[str, float]
     labels: float
+    #: How far partitions may run apart; None: they are not paced, and their records are live.
+    skew_ms: int | None = None
 
     @property
     def terminal_rules(self) -> RowRules:
@@ -176,7 +182,10 @@ class World:
         self.rng = Random(seed)
         drawn = Plan.drawn(self.rng)
         rates = {**drawn.rates, **(rates or {})}
-        self.plan = plan = replace(drawn, rates=rates, **changes)
+        # drawn apart, so that it leaves the other schedules of a seed as they are
+        apart = Random(f"skew {seed}")
+        skew_ms = apart.choice((None, None, SKEW, 4 * SKEW))
+        self.plan = plan = replace(drawn, rates=rates, **{"skew_ms": skew_ms, **changes})
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
         self.broker = Broker(self.rng)
@@ -197,6 +206,8 @@ class World:
             ),
         )  # fmt: skip
         self.to_produce = workload(self.rng, plan, self.partition_of)
+        if plan.skew_ms:
+            self.to_produce = run_apart(apart, self.to_produce)
         self._labels = LabelSource(seed, self)
         self.disks: dict[str, dict[Any, Any]] = {f"w{i}": {} for i in range(plan.workers)}
         self.workers: dict[str, Worker] = {}
@@ -209,6 +220,12 @@ class World:
             for stage in self.stages:
                 self.broker.log(stage.source, partition)
                 self.broker.log(stage.changelog, partition)
+        while plan.skew_ms and self._produce():  # a backfill: all of it is there
+            pass
+
+    def partitions_of(self, topic: str) -> list[TP]:
+        """The partitions of a topic."""
+        return [TP(topic, partition) for partition in range(self.plan.partitions)]
 
     # ---------------------------------------------------------------- parts
 
@@ -550,6 +567,25 @@ def workload(
             partition = rng.randrange(plan.partitions)
         hole = rng.choice((1, 3)) if plan.holes and rng.random() < 0.1 else 0
         value = b"{broken" if rng.random() < 0.02 else orjson.dumps(record)
+        out.append((partition, now, key, value, hole))
+    out.reverse()
+    return out
+
+
+def run_apart(
+    rng: Random, produced: list[tuple[int, int, bytes, bytes, int]]
+) -> list[tuple[int, int, bytes, bytes, int]]:
+    """The same records with event times that rise in each partition, each at its own speed."""
+    steps: dict[int, int] = {}
+    newest: dict[int, int] = {}
+    out = []
+    for partition, now, key, value, hole in reversed(produced):
+        record = _readable((partition, now, key, value, hole))
+        if record is not None and record["event_time"] <= now + FUTURE_SKEW:
+            step = steps.setdefault(partition, rng.choice((SECOND, 4 * SECOND, 40 * SECOND)))
+            at = newest.get(partition, LONG_AGO) + rng.randrange(2 * step)
+            newest[partition] = at
+            value = orjson.dumps({**record, "event_time": at})  # noqa: PLW2901
         out.append((partition, now, key, value, hole))
     out.reverse()
     return out

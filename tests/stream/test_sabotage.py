@@ -11,7 +11,7 @@ import pytest
 
 from app.domain.window_row import RowRules
 from tests.stream.sim_checks import play
-from tests.stream.sim_world import LATENESS, WINDOWS
+from tests.stream.sim_world import LATENESS, SKEW, WINDOWS
 
 #: No break may take longer to be found.
 MAX_SCHEDULES = 300
@@ -117,6 +117,25 @@ BREAKS = (
                 "commit": 20,
             },
         },
+    ),
+    Break(
+        "gate left out",
+        "app.handlers.cards",
+        (("        stretch = Stretch(until_ms)\n", "        stretch = Stretch(math.inf)\n"),),
+        CARDS,
+        {"skew_ms": SKEW, "partitions": 3},
+    ),
+    Break(
+        "a partition counts as far as it has computed",
+        "app.blocks.partition",
+        (
+            (
+                "return self._steps[0].computed.first_ms",
+                "return self._steps[-1].computed.newest_ms",
+            ),
+        ),
+        PARTITION,
+        {"skew_ms": SKEW, "partitions": 3, "records": 60, "depth": 4},
     ),
     Break(
         "replay counted as new in the second stage",

@@ -1,12 +1,13 @@
 """One partition: the order of effects, overlap, gaps, and the end."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from app.blocks.partition import Partition
+from app.blocks.partition import Computed, Partition
 from app.errors import ForeignWriterError, StateError
 from tests.fakes import Counter, Effects, block, count_of, until
 
@@ -208,6 +209,89 @@ class TestTheEnd:
         await asyncio.sleep(0)
         partition.close()
         await asyncio.wait_for(task, 1)
+
+
+class Timed(Counter):
+    """The event time of a record is its offset."""
+
+    def compute(self, *arguments: Any) -> Any:
+        partition, records, state, until_ms = arguments
+        within = [record for record in records if record.offset <= until_ms]
+        if not within:
+            return Computed(taken=0, next_ms=records[0].offset)
+        computed = super().compute(partition, within, state)
+        computed.first_ms, computed.newest_ms = within[0].offset, within[-1].offset
+        if len(within) < len(records):
+            computed.taken, computed.next_ms = len(within), records[len(within)].offset
+        return computed
+
+
+class FakeGate:
+    def __init__(self, until_ms: float) -> None:
+        self.until_ms = until_ms
+        self.holds = 0
+        self.newest: list[int | None] = []
+
+    def hold(self) -> None:
+        self.holds += 1
+
+    def started(self) -> None:
+        pass
+
+    def finished(self, newest_ms: int | None) -> None:
+        self.newest.append(newest_ms)
+
+
+class TestTheGate:
+    """Blocks are cut at an event time; the rest waits at its partition."""
+
+    async def test_a_block_is_cut_where_the_gate_closes(self, started: Any) -> None:
+        ports, handler, gate = Effects(), Timed(), FakeGate(2)
+        partition, _ = started(ports, handler, gate=gate)
+        partition.offer(block(0, 4))
+        partition.offer(block(5, 6))
+        await until(lambda: ports.of("finish"))
+        assert ports.of("finish") == [(0, 2)]
+        assert (partition.held, partition.held_ms, partition.waiting) == (True, 3, 2)
+        assert (partition.next_offset, partition.done_offset, gate.holds) == (3, 3, 1)
+        gate.until_ms = 5
+        partition.wake()
+        await until(lambda: len(ports.of("finish")) == 3)
+        assert ports.of("finish") == [(0, 2), (3, 4), (5, 5)]
+        assert gate.newest == [2, 4, 5]
+        gate.until_ms = math.inf
+        partition.wake()
+        await until(lambda: len(ports.of("finish")) == 4)
+        assert count_of(ports.stored[b"n"]) == 7
+        assert (partition.held, partition.waiting, partition.done_offset) == (False, 0, 7)
+
+    async def test_nothing_within_has_no_effect(self, started: Any) -> None:
+        ports, handler, gate = Effects(), Timed(), FakeGate(-math.inf)
+        partition, _ = started(ports, handler, gate=gate)
+        partition.offer(block(0, 4))
+        await until(lambda: partition.held)
+        assert (handler.computed, ports.log, partition.next_ms) == ([], [], 0)
+
+    async def test_the_first_record_in_flight_says_how_far_it_is(self, started: Any) -> None:
+        ports, gate = Effects(), FakeGate(2)
+        durable = ports.gates["durable"] = asyncio.Event()
+        partition, _ = started(ports, Timed(), gate=gate, start=1)
+        partition.offer(block(1, 4))
+        await until(lambda: partition.held)
+        assert partition.next_ms == 1
+        durable.set()
+        await until(lambda: ports.of("finish"))
+        assert partition.next_ms == 3
+
+    async def test_what_is_held_back_does_not_delay_a_revocation(self, started: Any) -> None:
+        ports, gate = Effects(), FakeGate(2)
+        partition, _ = started(ports, Timed(), gate=gate)
+        partition.offer(block(0, 4))
+        partition.offer(block(5, 6))
+        await until(lambda: ports.of("finish"))
+        partition.give_up_held()
+        assert ports.of("abandon") == [(3, 4), (5, 6)]
+        assert (partition.waiting, partition.held) == (0, False)
 
 
 async def test_rows_need_a_table(started: Any) -> None:

@@ -9,8 +9,10 @@ import pytest
 from faust.types import TP
 
 from app.blocks import pipeline as pipeline_module
+from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Computed
 from app.blocks.pipeline import Pipeline
+from app.blocks.skew import Note
 from app.blocks.transport import BlockConsumer, _ReadOffsets
 from app.errors import StateError
 from tests.fakes import block, until
@@ -28,6 +30,7 @@ class App:
     def __init__(self) -> None:
         self.consumer_generation_id = 1
         self.pipelines: dict[str, Pipeline] = {}
+        self.pace = None
         self.open = True
         self.flow_control = SimpleNamespace(is_active=lambda: self.open)
         self.consumer = SimpleNamespace(
@@ -53,6 +56,16 @@ class Stateless:
 
     def compute(self, partition: int, records: Any, state: Any) -> Computed:
         return Computed(len(records))
+
+
+class SlowNeighbour:
+    """Another worker's partition has something to do, and nobody knows how far it is."""
+
+    async def see(self, tps: Any) -> Any:
+        return {tp: Seen(0, 9, Note()) for tp in tps}
+
+    async def note(self, notes: Any) -> None:
+        pass
 
 
 def pipeline(app: Any, **options: Any) -> Pipeline:
@@ -113,6 +126,24 @@ async def test_a_revocation_leaves_no_congestion(app: Any) -> None:
     made.reset()
     assert made.congested() == set()
     assert made.partitions == {}
+
+
+async def test_a_partition_that_is_held_back_is_not_fetched(app: Any) -> None:
+    class Held(Stateless):
+        def compute(self, partition: int, records: Any, state: Any, until_ms: float = 0) -> Any:
+            return Computed(taken=0, next_ms=5) if until_ms < 5 else super().compute(0, records, 0)
+
+    app.pace = Pace([HERE, TP("s", 1)], 10, SlowNeighbour())
+    made = pipeline(app)
+    made.handler = Held()
+    await made.process(event(0, 3))
+    await until(lambda: made.partitions[0].held)
+    assert made.congested() == {HERE}
+    assert made.awaits(0, 0) is None  # not lost
+    made.give_up_held()
+    assert made.congested() == set()
+    made.reset()
+    assert app.finished == []
 
 
 async def test_a_partition_given_up_while_it_starts_is_not_opened(app: Any) -> None:

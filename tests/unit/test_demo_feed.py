@@ -21,13 +21,18 @@ def feed(events: int = 3_000, first: int = 0, now_ms: int = NOW) -> SimulatedFee
     return SimulatedFeed(SETTINGS, "demo-1", events, first, lambda: now_ms)
 
 
+def pairs_of(items) -> list[tuple]:
+    """The transactions of a history."""
+    return [(key, value) for is_label, key, value, _newest in items if not is_label]
+
+
 def parsed(pairs) -> list[dict]:
     return [json.loads(value) for _key, value in pairs]
 
 
 def valid(made: SimulatedFeed) -> list[dict]:
     found = []
-    for _key, value in made.history():
+    for _key, value in pairs_of(made.history()):
         try:
             record = json.loads(value)
         except ValueError:
@@ -60,6 +65,48 @@ def test_ids_carry_the_run_and_repeat_only_on_purpose():
     ids = Counter(record["transaction_id"] for record in valid(feed()))
     assert all(name.startswith("demo-1-") for name in ids)
     assert 3 <= sum(count - 1 for count in ids.values()) <= 20
+
+
+def test_labels_follow_a_day_behind_once_each_and_those_of_the_last_day_do_not():
+    made = feed()
+    sent: dict[str, dict] = {}
+    labelled: set[str] = set()
+    newest = 0
+    for is_label, key, value, newest in made.history():  # noqa: B007
+        if is_label:
+            label = json.loads(value)
+            name = label["transaction_id"]
+            assert key == name.encode()
+            assert name not in labelled
+            labelled.add(name)
+            assert label["labelled_at"] <= newest
+            assert label["labelled_at"] == milliseconds(sent[name]) + 86_400_000
+            assert label["is_fraud"] == (made.kind_of(name) != "none")
+            assert {"card_id", "terminal_id", "event_time"} <= label.keys()
+        elif b"broken" not in value and "transaction_id" in (record := loaded(value)):
+            sent[record["transaction_id"]] = record
+            assert newest >= int(milliseconds(record))
+    due = {name for name, record in sent.items() if milliseconds(record) + 86_400_000 <= newest}
+    assert labelled == due
+    assert 0 < len(labelled) < len(sent)
+
+
+def loaded(value: bytes) -> dict:
+    try:
+        record = json.loads(value)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def test_every_kind_of_fraud_is_known_of_the_history_and_nothing_of_other_transactions():
+    made = feed(20_000)
+    kinds = Counter(made.kind_of(record["transaction_id"]) for record in valid(made))
+    assert all(kinds[kind] > 0 for kind in ("none", "amount", "terminal", "card"))
+    assert not kinds[None]
+    (live,) = parsed(islice(made.payments(), 1))
+    for name in (live["transaction_id"], "other-0000001", "demo-1-x", ""):
+        assert made.kind_of(name) is None
 
 
 def test_a_second_run_uses_other_cards_and_terminals():
@@ -130,7 +177,7 @@ def ids(pairs) -> list[int]:
 def test_the_end_of_a_file_is_held_back_to_measure_latency(lines):
     with open_reading(lines) as reading:
         made = FileFeed(reading, "some.jsonl", None)
-        assert ids(made.history()) == list(range(2_000 - HELD_BACK))
+        assert ids(pairs_of(made.history())) == list(range(2_000 - HELD_BACK))
         assert ids(made.payments()) == list(range(2_000 - HELD_BACK, 2_000))
         assert made.progress(7) == (lines.stat().st_size,) * 2
 
@@ -138,7 +185,7 @@ def test_the_end_of_a_file_is_held_back_to_measure_latency(lines):
 def test_behind_a_limit_the_file_goes_on(lines):
     with open_reading(lines) as reading:
         made = FileFeed(reading, "some.jsonl", 1_000)
-        assert ids(made.history()) == list(range(900))
+        assert ids(pairs_of(made.history())) == list(range(900))
         assert ids(made.payments()) == list(range(900, 2_000))
         assert made.progress(7) == (7, 900)
         assert made.astray() == []
@@ -148,7 +195,7 @@ def test_a_small_file_is_sent_gently(lines):
     lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:50]))
     with open_reading(lines) as reading:
         made = FileFeed(reading, "some.jsonl", None)
-        assert ids(made.history()) == []
+        assert ids(pairs_of(made.history())) == []
         assert ids(made.payments()) == list(range(50))
 
 

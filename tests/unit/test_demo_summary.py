@@ -65,6 +65,34 @@ def test_a_prediction_that_comes_twice_counts_once():
     assert (len(made.scored), made.flagged, made.repeated) == (1, 1, 0)
 
 
+def test_frauds_are_caught_or_missed_by_kind():
+    kinds = {"tx-0": "card", "tx-1": "card", "tx-2": "terminal", "tx-3": "none", "tx-4": "none"}
+    made = account(*range(6))
+    made.kind_of = kinds.get
+    for offset, score in enumerate((0.9, 0.1, 0.2, 0.9, 0.1, 0.9)):
+        made.predicted(prediction(offset, score=score))
+        made.predicted(prediction(offset, score=score))  # twice on the topic
+    told = summary(made, labels=4)
+    assert told.frauds == {
+        "terminal": {"caught": 0, "missed": 1}, "card": {"caught": 1, "missed": 1},
+    }  # fmt: skip
+    said = told.as_dict(SETTINGS, {})
+    assert (said["frauds"], said["false_alarms"], said["labels"]) == (told.frauds, 1, 4)
+    assert said["flagged"] == 3, "of one nobody knows the truth"
+    lines = text(told)
+    assert re.search(r"card +1 +1 +a stolen card", lines)
+    assert "1 alerts were no fraud; 4 labels came" in lines
+    assert "fraudstream quality" in lines
+
+
+def test_where_nobody_knows_what_was_fraud_nothing_is_said_of_it():
+    made = account(0)
+    made.predicted(prediction(0))
+    said = text(summary(made))
+    assert "Frauds" not in said
+    assert "fraudstream quality" not in said
+
+
 def test_a_record_of_another_run_does_not_count():
     made = account(5)
     made.predicted(prediction(4))

@@ -31,6 +31,12 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",
         "aiokafka.producer.sender:SendProduceReqHandler.handle_response": "850323cc8f77abc3",
     },
+    "app/blocks/notes.py": {
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets": "f4b19078581881ba",
+        "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": "6c049c7379165952",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._commit": "932852ce7a23f658",
+    },
     "app/blocks/pipeline.py": {
         "faust.agents.agent:Agent._execute_actor": "c750b828d2bda93e",
         "faust.streams:Stream._py_aiter": "3a48ee257a65435b",

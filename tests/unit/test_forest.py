@@ -17,13 +17,13 @@ FEATURES = 6
 RNG = np.random.default_rng(11)
 ROWS = np.hstack(
     [
-        RNG.lognormal(2, 1.5, (1_500, 3)),
-        RNG.integers(0, 5, (1_500, 2)).astype(float),
-        RNG.normal(0, 1e9, (1_500, 1)) + 1 / 3,
+        RNG.lognormal(2, 1.5, (600, 3)),
+        RNG.integers(0, 5, (600, 2)).astype(float),
+        RNG.normal(0, 1e9, (600, 1)) + 1 / 3,
     ]
 )
-FRAUD = (ROWS[:, 0] + RNG.normal(0, 8, 1_500) > 18) | (ROWS[:, 3] > RNG.integers(1, 9, 1_500))
-SIZES = (1, 2, 3, 17, 100, 255, 1_500)
+FRAUD = (ROWS[:, 0] + RNG.normal(0, 8, 600) > 18) | (ROWS[:, 3] > RNG.integers(1, 9, 600))
+SIZES = (1, 2, 3, 17, 100, 255, 600)
 
 CLASSIFIERS = [
     DecisionTreeClassifier(random_state=1),
@@ -38,7 +38,7 @@ CLASSIFIERS = [
 
 @pytest.fixture(scope="module", params=CLASSIFIERS, ids=lambda each: repr(each)[:40])
 def fitted(request):
-    return request.param.fit(ROWS[:900], FRAUD[:900])
+    return request.param.fit(ROWS[:400], FRAUD[:400])
 
 
 def thresholds_of(estimator) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_a_rows_bits_do_not_depend_on_its_company(fitted):
     alone = np.concatenate([flat.score(row[np.newaxis]) for row in ROWS])
     assert len(ROWS) * 100 > 2 * CHUNK  # the hundred trees are walked in several parts
     for size in SIZES:
-        start = (size * 7) % (1_501 - size)
+        start = (size * 7) % (601 - size)
         rows = slice(start, start + size)
         for block in (
             ROWS[rows],
@@ -91,7 +91,7 @@ def test_contributions_add_up_to_the_sum_less_the_mean(fitted):
     ids=str,
 )
 def test_anomaly_scores_are_those_of_scikit_learn(options):
-    estimator = IsolationForest(random_state=5, **options).fit(ROWS[:900])
+    estimator = IsolationForest(random_state=5, **options).fit(ROWS[:400])
     flat = flatten_isolation(estimator)
     expected = -estimator.score_samples(ROWS)
     got = flat.score(ROWS)

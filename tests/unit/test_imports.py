@@ -30,6 +30,7 @@ HEIGHT = {
     "models": 3,
     "app.adapters": 4,
     "app.handlers": 5,
+    "app.quality": 5,
     "app.faust_app": 6,
     "tables": 7,
     "app.tools": 7,

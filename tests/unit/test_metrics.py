@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.blocks.pace import Watermark
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
     LogEnds,
@@ -138,6 +139,7 @@ def app_with(tps: list[Partition], partitions: dict[int, Any]) -> Any:
     return SimpleNamespace(
         pipelines={"tx": pipeline},
         assignor=SimpleNamespace(assigned_actives=lambda: set(tps)),
+        pace=SimpleNamespace(watermark=lambda tp: Watermark(7_000, 9_000, 2_000)),
         consumer=SimpleNamespace(_committed_offset={tps[0]: 40}, block_start=dict.fromkeys(tps, 3)),
     )
 
@@ -154,6 +156,7 @@ def test_reading_the_flow() -> None:
     first, second = reading.partitions
     # with blocks in flight only what is committed is known to be done
     assert (first.done, first.lag, first.blocks_waiting, first.blocks_in_flight) == (40, 60, 1, 2)
+    assert (first.event_time_ms, first.held_ms, first.ahead_ms) == (7_000, 9_000, 2_000)
     # a partition without a block yet starts where it starts
     assert (second.done, second.lag) == (3, 2)
     busy.in_flight = 0
@@ -217,7 +220,7 @@ def full_reading() -> Reading:
         outcomes={("cards", "dead"): 3},
         records={"cards": 6},
         partitions=[
-            PartitionReading("cards", 0, 6, 1, 2, 10, 17),
+            PartitionReading("cards", 0, 6, 1, 2, 10, 17, 7_500, 9_500, 2_000),
             PartitionReading("cards", 1, 6, 0, 0, 10, None),
         ],
         state_bytes={("cards", 0): 2048},
@@ -248,6 +251,10 @@ def test_the_exposition_parses_and_follows_the_conventions() -> None:
     assert values["fraudstream_outcomes_total", "dead", "cards"] == 3
     assert values["fraudstream_consumer_lag_messages", "0", "cards"] == 7
     assert ("fraudstream_consumer_lag_messages", "1", "cards") not in values  # unknown, not 0
+    assert values["fraudstream_event_time_seconds", "0", "cards"] == 7.5
+    assert values["fraudstream_held", "0", "cards"] == 1
+    assert values["fraudstream_event_time_ahead_seconds", "0", "cards"] == 2
+    assert ("fraudstream_held", "1", "cards") not in values
     assert values["fraudstream_sink_rows_total",] == 3
     assert values["fraudstream_ready",] == 0
     assert values["fraudstream_append_to_row_seconds_count",] == 3

@@ -16,16 +16,21 @@ from hypothesis import strategies as st
 
 from app.cli import run as run_command
 from app.cli.file_options import file_and_mapping
-from app.errors import UsageError
+from app.errors import UnavailableError, UsageError
+from app.label_records import parse_label
 from app.records import RecordRules, parse_transaction
+from app.settings import Settings
 from app.tools.produce import spread
 from app.tools.producing.amounts import Rounding
 from app.tools.producing.columns import make_plan
+from app.tools.producing.following import following
+from app.tools.producing.pace import Pace
 from app.tools.producing.reading import open_reading
 from app.tools.producing.records import Converter, raw_key
 from app.tools.producing.sources import open_source
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.files import SUFFIXES, write_deliveries
+from app.topics import Topics
 
 NOW_MS = 1_760_000_000_000
 UTC_ZONE = ZoneInfo("UTC")
@@ -417,6 +422,141 @@ def test_a_schedule_follows_event_time():
     assert [due for due, _, _ in spread(records, 60)] == [0, 1, 0.5, 0, 2]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("column", ["is_fraud", "verdict", "amount_was"])
+def test_verdicts_are_taken_out_of_the_records_that_they_label(tmp_path, suffix, column):
+    words = ["1", "0", "true", "genuine"]
+    rows = [
+        {**GOOD, "transaction_id": f"t{at}", column: word, "note": "n"}
+        for at, word in enumerate(words)
+    ]
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".csv":
+        path.write_text(
+            "\n".join(",".join(map(str, row)) for row in [rows[0], *map(dict.values, rows)])
+        )
+    else:
+        jsonl(tmp_path, *rows)
+    with open_reading(path, label=column, run="r", skip=1) as reading:
+        found = list(reading.labelled())
+        assert reading.left_out == []
+    assert [fraud for *_, fraud in found] == [False, True, False]
+    for at, (key, value, event_ms, _fraud) in enumerate(found, 1):
+        assert json.loads(value).keys() == {*GOOD, "note"}
+        assert (json.loads(value)["transaction_id"], key) == (f"r-t{at}", b"c1")
+        assert event_ms == 1_714_564_800_000
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_record_without_a_verdict_is_malformed(tmp_path, name):
+    rows = [{**GOOD, "is_fraud": "0"}, {**GOOD, "is_fraud": ""}]
+    if name == "t.csv":
+        path = file(
+            tmp_path,
+            "\n".join(",".join(map(str, row)) for row in [rows[0], *map(dict.values, rows)]),
+            name,
+        )
+    else:
+        path = jsonl(tmp_path, *rows)
+    with open_reading(path, label="is_fraud", skip_bad=True) as reading:
+        assert len(list(reading.labelled())) == reading.bad == 1
+        assert "column is_fraud: " in str(reading.first_bad)
+        assert "is not 0, 1, true" in str(reading.first_bad)
+
+
+def test_the_column_of_verdicts_must_be_there_and_be_no_field(tmp_path):
+    path = jsonl(tmp_path, GOOD)
+    assert fault(path, label="fraud").startswith(
+        "--with-labels fraud: t.jsonl has no column fraud; its"
+    )
+    assert fault(path, label="amount") == "--with-labels amount: that column is the record's amount"
+
+
+def test_reading_ends_before_the_first_record_of_a_time(tmp_path):
+    days = ["01", "02", "04", "03"]
+    path = jsonl(tmp_path, *({**GOOD, "event_time": f"2024-05-{day}T00:00:00Z"} for day in days))
+    end_ms = 1_714_780_800_000
+    assert len(read(path, until_ms=end_ms)) == 2
+    assert len(read(path, until_ms=end_ms + 1)) == 4
+
+
+def labelled(*transactions: tuple[int, bool], terminal: str | None = "s1") -> list[tuple]:
+    place = {"terminal_id": terminal} if terminal else {}
+    return [
+        (
+            b"c1",
+            json.dumps({**GOOD, **place, "transaction_id": f"t{at}", "event_time": at}).encode(),
+            at,
+            fraud,
+        )
+        for at, fraud in transactions
+    ]
+
+
+def stream(*transactions: tuple[int, bool], **options: int) -> list[str]:
+    items = following(labelled(*transactions), **{"after_ms": 10, "now_ms": NOW_MS, **options})
+    return [
+        ("label " if label else "") + json.loads(value)["transaction_id"]
+        for label, _key, value, _newest in items
+    ]
+
+
+def test_a_label_stands_where_event_time_has_come_as_far_as_its_moment():
+    assert stream((1, True), (5, False), (11, False), (14, True), (15, False), (40, False)) == [
+        "t1", "t5", "label t1", "t11", "t14", "label t5", "t15", "label t11", "label t14", "label t15", "t40",
+        "label t40",
+    ]  # fmt: skip
+
+
+def test_labels_of_a_file_out_of_order_go_by_their_own_times():
+    assert stream((20, True), (9, False), (21, True), (1, True), (30, True)) == [
+        "t20", "t9", "label t9", "t21", "t1", "label t1", "label t20", "t30", "label t21", "label t30",
+    ]  # fmt: skip
+
+
+def test_a_label_says_of_which_transaction_and_none_is_of_the_future():
+    items = following(labelled((5, True), (95, False)), after_ms=10, now_ms=100)
+    found = [(key, json.loads(value), newest) for label, key, value, newest in items if label]
+    both = {"card_id": "c1", "terminal_id": "s1"}
+    assert found == [
+        (b"t5", {"transaction_id": "t5", "is_fraud": True, "labelled_at": 15, "event_time": 5, **both}, 95),
+        (b"t95", {"transaction_id": "t95", "is_fraud": False, "labelled_at": 100, "event_time": 95, **both}, 95),
+    ]  # fmt: skip
+    (_, (_, _, value, _)) = following(labelled((5, True), terminal=None), after_ms=1, now_ms=NOW_MS)
+    assert "terminal_id" not in json.loads(value)
+
+
+def test_the_stream_accepts_labels_made_of_a_file(tmp_path):
+    path = file(tmp_path, HANDBOOK, "t.csv")
+    with open_reading(path, mapping=HANDBOOK_MAP, zone=UTC_ZONE, label="TX_FRAUD") as reading:
+        items = list(following(reading.labelled(), after_ms=86_400_000, now_ms=NOW_MS))
+    sent = {}
+    for is_label, key, value, _newest in items:
+        if is_label:
+            label = parse_label(value, 0, NOW_MS, 0)
+            assert label.whole
+            transaction = sent[label.transaction_id]
+            assert key == label.transaction_id.encode()
+            assert (
+                label.card_id,
+                label.terminal_id,
+                label.event_time_ms,
+                label.labelled_at_ms,
+            ) == (
+                transaction.card_id,
+                transaction.terminal_id,
+                transaction.event_time_ms,
+                transaction.event_time_ms + 86_400_000,
+            )
+            assert label.is_fraud == (label.transaction_id == "2")
+        else:
+            transaction = parse_transaction(value, key, NOW_MS, RULES)
+            sent[transaction.transaction_id] = transaction
+    assert len(items) == 6
+
+
 def test_files_that_cannot_be_read(tmp_path):
     assert fault(tmp_path / "no.csv") == "cannot read no.csv: No such file or directory"
     assert "must end in .csv" in fault(tmp_path / "t.txt")
@@ -457,6 +597,15 @@ def test_pairs_may_follow_each_other_on_the_command_line():
         (["a.jsonl", "--raw", "--round-amounts"], "does not go with --round-amounts"),
         (["a.csv", "--labels", "--round-amounts"], "does not go with --round-amounts"),
         (["a.jsonl", "--raw", "--run", "x", "card_id=A"], "does not go with --run, --map"),
+        (["a.csv", "--labels", "--with-labels", "x"], "does not go with --with-labels"),
+        (["a.jsonl", "--raw", "--until", "2018-09-05"], "does not go with --until"),
+        (["a.csv", "--label-after", "1d"], "--label-after goes with --with-labels COLUMN"),
+        (
+            ["a.csv", "--with-labels", "x", "--label-after", "soon"],
+            "--label-after: 'soon' is not a",
+        ),
+        (["a.csv", "--until", "later"], "--until: 'later' is not ISO 8601; write a time such as"),
+        (["a.csv", "--until", "1960-01-01"], "--until: "),
         (["a.csv"], "cannot read a.csv: No such file"),
     ],
 )
@@ -476,3 +625,37 @@ def test_without_kafka_there_is_one_line_within_seconds(tmp_path, capfd, monkeyp
     error = capfd.readouterr().err
     assert error.startswith("fraudstream: no Kafka at 127.0.0.1:1: ")
     assert error.count("\n") == 1
+
+
+class _Log:
+    """What workers have before them, one look after the other."""
+
+    topics = Topics(Settings(_env_file=None))  # type: ignore[call-arg]
+
+    def __init__(self, *behind: tuple[int, int]) -> None:
+        self.behind = list(behind)
+        self.looks = 0
+
+    async def ends(self, _topic: object) -> list[int]:
+        return [100, 100]
+
+    async def done(self, topic: object) -> list[int]:
+        transactions, labels = self.behind[min(self.looks, len(self.behind) - 1)]
+        if topic is self.topics.labels:
+            self.looks += 1
+            return [100 - labels, 100]
+        return [100, 100 - transactions]
+
+
+async def test_a_pace_waits_for_the_topic_that_is_further_behind(monkeypatch):
+    monkeypatch.setattr("app.tools.producing.pace._LOOK_SECONDS", 0)
+    log = _Log((50, 9), (5, 11), (10, 10), (0, 0))
+    await Pace(log, 10)()  # type: ignore[arg-type]
+    assert log.looks == 3
+
+
+async def test_a_pace_ends_when_no_worker_does_anything(monkeypatch):
+    monkeypatch.setattr("app.tools.producing.pace._LOOK_SECONDS", 0)
+    clock = count(0, 50)
+    with pytest.raises(UnavailableError, match="11 records behind .* start `fraudstream worker`"):
+        await Pace(_Log((0, 12), (0, 11)), 10, lambda: next(clock))()  # type: ignore[arg-type]

@@ -78,7 +78,9 @@ def prediction(world: VerifyWorld, number: int, change: Callable[[dict[str, Any]
 
 def labelled() -> VerifyWorld:
     """Every feature set; labels come hours after their transactions, to terminals with more to come."""
-    world = VerifyWorld(features="basic,handbook,engineered", label_delay=6 * HOUR)
+    world = VerifyWorld(
+        features="basic,handbook,engineered", label_delay=6 * HOUR, max_event_skew=HOUR
+    )
     numbers = random.Random(2)
     told: list[dict[str, Any]] = []
     for number in range(150):

@@ -1,5 +1,7 @@
 """The views through a real HTTP client: JSON or page, unknown keys, routing, health, errors."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import Any
 
@@ -9,7 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.errors import SchemaError, StateError, UnavailableError
+from app.quality.tally import Group
 from app.web.ids import json_path_of, path_of
+from app.web.kept import Kept
 from app.web.pages import render
 from app.web.ports import Elsewhere, Nobody, holder, why_not_ready
 from app.web.state import key_state
@@ -282,6 +286,9 @@ async def test_the_index_names_everything() -> None:
         "lag": 7,
     }
     assert overview["partitions"][0]["state_bytes"] == {"cards": 2048}
+    cards = overview["partitions"][0]["stages"]["cards"]
+    assert (cards["event_time"], cards["held_ms"]) == ("2023-11-14T22:13:20.000Z", T0 + 9_000)
+    assert "waits, 7.0 s ahead" in "".join(tags.texts)
     assert overview["workers"]["http://127.0.0.1:6067"] == [2, 3]
     assert overview["model"] == {"version": "default@1", "hash": "abcd"}
     assert {"/metrics", "/health/ready", "/health/live", "http://127.0.0.1:6067/"} <= set(
@@ -347,3 +354,56 @@ async def test_nothing_comes_from_elsewhere_and_nothing_runs() -> None:
         style = await client.get("/style.css")
         assert style.content_type == "text/css"
         assert "http" not in await style.text()
+
+
+async def test_quality_as_json_and_as_a_page() -> None:
+    worker = DictWorker()
+    async with client_of(worker) as client:
+        assert "No labels have come yet" in await (await client.get("/quality/")).text()
+        group = Group(transactions=1_234, judged=9, frauds=4, alerts=5, right=3, wrong=1).as_dict()
+        worker.judged = {
+            "labels": 9, "total": group, "by_day": {"2026-01-31": group}, "by_model": {"<m>@1": group},
+            "seconds": 0.1, "age_seconds": 7.4,
+        }  # fmt: skip
+        page = Tags(await (await client.get("/quality/")).text())
+        for text in ("2026-01-31", "<m>@1", "1,234", "0.750"):
+            assert text in page.texts
+        assert "7 s ago" in "".join(page.texts)
+        reply = await client.get("/quality.json")
+        assert (await reply.json())["total"]["not_judged_yet"] == 1
+        assert "/quality/" in Tags(await (await client.get("/")).text()).links
+
+
+async def threads_done(threads: ThreadPoolExecutor) -> None:
+    """What was given to the one thread before is done, and its task has seen it."""
+    await asyncio.sleep(0)
+    await asyncio.get_running_loop().run_in_executor(threads, int)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_dear_answer_is_worked_out_once_and_kept() -> None:
+    now, worked, fault = 0.0, 0, None
+
+    def work() -> dict[str, Any]:
+        nonlocal worked
+        worked += 1
+        if fault:
+            raise fault
+        return {"number": worked}
+
+    with ThreadPoolExecutor(1) as threads:
+        kept = Kept(work, threads, 60, lambda: now)
+        assert await asyncio.gather(kept.get(), kept.get()) == [{"number": 1, "age_seconds": 0}] * 2
+        now = 59.0
+        assert await kept.get() == {"number": 1, "age_seconds": 59}
+        now = 61.0
+        assert (await kept.get())["number"] == 1  # the one before, at once
+        await threads_done(threads)
+        assert (await kept.get())["number"] == worked == 2
+        now, fault = 200.0, UnavailableError("away")
+        await kept.get()
+        await threads_done(threads)
+        with pytest.raises(UnavailableError, match="away"):
+            await kept.get()
+        assert worked == 3, "a failure is kept, too"

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,18 @@ import orjson
 
 from app.domain.card_stage import LATE, OUT_OF_ORDER
 from app.records import origin_of
+from app.tools.simulation.frauds import KINDS, NONE
 from app.tools.verification.log import Log, Offsets
 from app.topics import TopicSpec
 
 #: Suspicious transactions that are remembered: several may be of one card.
 _REMEMBERED = 200
+
+KindOf = Callable[[str], str | None]
+
+
+def unknown(_transaction_id: str) -> None:
+    """Nothing is known of what was fraud."""
 
 
 @dataclass
@@ -31,6 +38,10 @@ class Account:
         out_of_order: how many of `scored` came behind a newer one of their card.
         flagged: how many of `scored` and `late` the model calls fraud.
         reasons: dead records by reason.
+        caught: frauds that the model called so, by their kind.
+        missed: frauds that it did not, by their kind.
+        false_alarms: what it called fraud and was none; without what nobody knows the truth of.
+        kind_of: the kind of fraud of a transaction id, `none` for none; None: unknown.
     """
 
     read: set[int] = field(default_factory=set)
@@ -42,6 +53,10 @@ class Account:
     out_of_order: int = 0
     flagged: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    caught: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    false_alarms: int = 0
+    kind_of: KindOf = unknown
     _top: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -75,6 +90,11 @@ class Account:
         (self.late if LATE in flags else self.scored).add(position)
         self.out_of_order += OUT_OF_ORDER in flags
         self.flagged += prediction["is_fraud"]
+        kind = self.kind_of(prediction["transaction_id"])
+        if kind == KINDS[NONE]:
+            self.false_alarms += prediction["is_fraud"]
+        elif kind is not None:
+            (self.caught if prediction["is_fraud"] else self.missed)[kind] += 1
         if prediction["reasons"]:
             entry = (prediction["score"], position, prediction)
             if len(self._top) < _REMEMBERED:
@@ -91,7 +111,10 @@ class Account:
 
 
 async def take_account(
-    log: Log, begins: Mapping[str, Offsets], ends: Mapping[str, Offsets]
+    log: Log,
+    begins: Mapping[str, Offsets],
+    ends: Mapping[str, Offsets],
+    kind_of: KindOf = unknown,
 ) -> Account:
     """Read what was written between two moments.
 
@@ -99,11 +122,12 @@ async def take_account(
         log: open.
         begins: first offset of the run in each partition, by topic.
         ends: the offset after its last one.
+        kind_of: see `Account`.
 
     Raises:
         UnavailableError: Kafka does not answer.
     """
-    topics, account = log.topics, Account()
+    topics, account = log.topics, Account(kind_of=kind_of)
 
     async def records(topic: TopicSpec) -> AsyncIterator[Any]:
         for number, span in enumerate(zip(begins[topic.name], ends[topic.name], strict=True)):

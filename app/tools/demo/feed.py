@@ -15,14 +15,22 @@ from app.adapters.kafka import client_kwargs, started
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.tools.demo.live import LivePayments
+from app.tools.producing.following import following
 from app.tools.producing.reading import Reading
 from app.tools.simulate import Deliveries, Disorder, SimulationConfig, deliver, simulate
+from app.tools.simulation.arrivals import BROKEN
+from app.tools.simulation.frauds import DAY_MS, KINDS
 from app.topics import Topics
 
 Pair = tuple[bytes | None, bytes]
+#: Whether it is a label, key, value, and event time as far as it has come: `app.tools.producing.following`.
+Outgoing = tuple[bool, bytes | None, bytes, int]
 
-#: So many of a card's transactions make its averages tell something; they span about two weeks.
-_EVENTS_A_CARD = 30
+#: So many of a card's transactions span about a month: labels count from an age of a week on, and what they
+#: say of a terminal helps for the rest of the four weeks for which it is compromised.
+_EVENTS_A_CARD = 60
+#: What was fraud is known a day later: within the label delay, as labels of a working deployment are.
+_LABEL_AFTER_MS = DAY_MS
 _FEWEST_CARDS = 10
 #: Shares of what goes wrong on the way: a sprinkling, so that every kind of outcome occurs.
 _OUT_OF_ORDER, _LATE, _DUPLICATES, _BROKEN = 0.01, 0.004, 0.004, 0.002
@@ -52,8 +60,11 @@ class Feed(Protocol):
     @property
     def rounded(self) -> int: ...  # noqa: D102
 
-    def history(self) -> Iterator[Pair]:
-        """The first wave, sent as fast as it goes."""
+    def history(self) -> Iterator[Outgoing]:
+        """The first wave, sent as fast as it goes: transactions, and labels where their time comes."""
+
+    def kind_of(self, transaction_id: str) -> str | None:
+        """The kind of fraud of a transaction of the history, `none` for none; None: unknown."""
 
     def payments(self) -> Iterator[Pair]:
         """What follows, sent at a gentle rate."""
@@ -83,6 +94,7 @@ class SimulatedFeed:
     def __init__(
         self, settings: Settings, run: str, events: int, first: int, now_ms: Callable[[], int]
     ) -> None:
+        self._now_ms = now_ms
         self._deliveries = simulated(settings, run, events, first, now_ms())
         transactions = self._deliveries.transactions
         recent = transactions.take(slice(-_REMEMBERED, None))
@@ -94,9 +106,36 @@ class SimulatedFeed:
         begin, end = (_day(transactions.event_time_ms[at]) for at in (0, -1))
         self.text = f"{events:,} simulated transactions of {cards:,} cards, {begin} to {end}"
 
-    def history(self) -> Iterator[Pair]:
-        """In the order of their arrival; some late, repeated or broken."""
-        return self._deliveries.pairs()
+    def history(self) -> Iterator[Outgoing]:
+        """In the order of their arrival; some late, repeated or broken.
+
+        Labels follow a day of event time later, each once; those of the last day are not known yet.
+        """
+        return following(
+            self._labelled(), after_ms=_LABEL_AFTER_MS, now_ms=self._now_ms(), rest=False
+        )
+
+    def _labelled(self) -> Iterator[tuple[bytes | None, bytes, int, bool | None]]:
+        deliveries = self._deliveries
+        times, seen = deliveries.transactions.event_time_ms, set[int]()
+        repeated = set(deliveries.duplicates.tolist())
+        newest = 0
+        for row, (key, value, kind) in zip(
+            deliveries.order.tolist(), deliveries.lines(), strict=True
+        ):
+            newest = newest if kind == BROKEN else int(times[row])
+            known = kind == BROKEN or row in seen
+            if row in repeated:
+                seen.add(row)
+            yield key, value, newest, None if known else kind > 0
+
+    def kind_of(self, transaction_id: str) -> str | None:
+        """By the number in its id, which is its row."""
+        transactions = self._deliveries.transactions
+        run, _, number = transaction_id.rpartition("-")
+        if run != transactions.names.run or not number.isdecimal():
+            return None
+        return KINDS[transactions.kind[int(number)]]
 
     def payments(self) -> Iterator[Pair]:
         """Payments of the same cards, each of the moment it is taken."""
@@ -136,12 +175,15 @@ class FileFeed:
         """Of what the file was read so far, what is held back included."""
         return self._reading.rounded
 
-    def history(self) -> Iterator[Pair]:
+    def kind_of(self, transaction_id: str) -> None:  # noqa: ARG002
+        """Unknown."""
+
+    def history(self) -> Iterator[Outgoing]:
         """The file up to the limit or its end, without what is held back."""
         for pair in islice(self._pairs, self._limit):
             self._held.append(pair)
             if len(self._held) > self._held_back:
-                yield self._held.popleft()
+                yield False, *self._held.popleft(), 0
 
     def payments(self) -> Iterator[Pair]:
         """What was held back; then, behind a limit, the rest of the file."""

@@ -15,7 +15,7 @@ from app.tools.demo.meters import Meters
 from app.tools.demo.positions import all_ends, drain
 from app.tools.demo.screen import Screen
 from app.tools.demo.summary import Gentle, Summary
-from app.tools.produce import produce, produce_on_schedule, quiet_client
+from app.tools.produce import produce_on_schedule, produce_with_labels, quiet_client
 from app.tools.supervisor import Workers
 from app.tools.verification.log import Log, Offsets, open_log
 
@@ -68,13 +68,13 @@ class Run:
                 with self._screen.phase("history"):
                     feed = make_feed(sum(begins[log.topics.transactions.name]))
                     meters = await asyncio.to_thread(Meters, self._workers.all)
-                    records, seconds = await self._wave(feed, log, meters)
+                    records, labels, seconds = await self._wave(feed, log, meters)
                 with self._screen.phase("latency"):
                     gentle, read_to = await self._gentle(feed, log, meters)
                 with self._screen.phase("summary"):
                     ends = await all_ends(log)
                     ends[log.topics.transactions.name] = read_to
-                    account = await take_account(log, begins, ends)
+                    account = await take_account(log, begins, ends, feed.kind_of)
                     query = rows_query(self._settings, account)
                     rows = await asyncio.to_thread(read_rows, self._settings, query)
         summary = Summary(
@@ -89,6 +89,7 @@ class Run:
             self._workers.all[0].url,
             self._workers.restarts,
             feed.rounded,
+            labels,
         )
         return summary, feed
 
@@ -104,8 +105,8 @@ class Run:
 
         await self._watched(drain(log, self._explain, self._screen.step), look)
 
-    async def _wave(self, feed: Feed, log: Log, meters: Meters) -> tuple[int, float]:
-        """Send the history as fast as it goes; returns records, and seconds up to the last row."""
+    async def _wave(self, feed: Feed, log: Log, meters: Meters) -> tuple[int, int, float]:
+        """Send the history as fast as it goes; returns records, labels, and seconds up to the last row."""
         self._screen.step(f"Sending {feed.text}")
         began = time.monotonic()
         sent, last_row_at, seen_rows, asked_at = 0, began, 0, 0.0
@@ -125,19 +126,20 @@ class Run:
                     seen_rows, last_row_at = meters.rows, time.monotonic()
                 show(*feed.progress(sent), meters.rows)
 
-            async def work() -> int:
-                report = await produce(
+            async def work() -> tuple[int, int]:
+                report, labels = await produce_with_labels(
                     feed.history(), settings=self._settings, stamp=False, on_progress=count
                 )
                 astray = await send_astray(self._settings, feed.astray())
+                beside = f" and {labels.records:,} labels" if labels.records else ""
                 self._screen.step(
-                    f"{report.records + astray:,} records are in Kafka ({report.rate:,.0f} a second)"
+                    f"{report.records + astray:,} records{beside} are in Kafka ({report.rate:,.0f} a second)"
                 )
                 await drain(log, self._explain, self._screen.step)
-                return report.records + astray
+                return report.records + astray, labels.records
 
             before = sum(await log.ends(log.topics.predictions))
-            records = await self._watched(work(), look)
+            records, labels = await self._watched(work(), look)
             asked_at = 0.0
             await look()
             rows = sum(await log.ends(log.topics.predictions)) - before
@@ -145,7 +147,7 @@ class Run:
             last_row_at = time.monotonic()
         seconds = last_row_at - began
         self._screen.step(f"{rows:,} rows are in Cassandra after {seconds:.1f} s")
-        return records, seconds
+        return records, labels, seconds
 
     async def _gentle(self, feed: Feed, log: Log, meters: Meters) -> tuple[Gentle, Offsets]:
         """Send at a gentle rate, each record at its time; returns latencies and where it ended."""

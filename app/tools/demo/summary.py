@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from app.settings import Settings
 from app.tools.demo.account import Account
+from app.tools.simulation.frauds import KINDS
 
 #: Suspicious transactions that are told.
 _SUSPICIOUS = 5
@@ -44,6 +45,7 @@ class Summary:
         base_url: of the first worker.
         restarts: how often a worker was started again.
         rounded: records of the input with an amount that was rounded.
+        labels: how many were sent with the first wave.
     """
 
     run: str | None
@@ -57,6 +59,17 @@ class Summary:
     base_url: str = ""
     restarts: int = 0
     rounded: int = 0
+    labels: int = 0
+
+    @property
+    def frauds(self) -> dict[str, dict[str, int]]:
+        """Caught and missed frauds by kind; empty where nobody knows what was fraud."""
+        account = self.account
+        return {
+            kind: {"caught": account.caught[kind], "missed": account.missed[kind]}
+            for kind in KINDS
+            if account.caught[kind] or account.missed[kind]
+        }
 
     @property
     def events_per_second(self) -> float | None:
@@ -104,6 +117,9 @@ class Summary:
             "repeated": account.repeated,
             "out_of_order": account.out_of_order,
             "flagged": account.flagged,
+            "frauds": self.frauds,
+            "false_alarms": account.false_alarms,
+            "labels": self.labels,
             "dead_reasons": dict(account.reasons.most_common()),
             "rows": self.stored,
             "table": f"{settings.keyspace}.predictions",

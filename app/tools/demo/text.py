@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from app import formats
 from app.settings import Settings
 from app.tools.demo.summary import Summary
+from app.tools.simulation.frauds import AMOUNT_LIMIT
 
 #: Marks a heading or a warning; `click.style` on a terminal.
 Style = Callable[[str], str]
@@ -24,6 +25,12 @@ _COLUMNS = (
     "flags",
 )
 _WIDEST = 44
+#: Kinds of fraud, for people.
+_DONE = {
+    "amount": f"an amount above {AMOUNT_LIMIT}",
+    "terminal": "any payment at a terminal that is compromised for 28 days",
+    "card": "a stolen card, at five times its usual amounts",
+}
 
 
 def summary_text(
@@ -40,6 +47,7 @@ def summary_text(
     """
     parts = [
         [bold(_verdict(summary)), *_account(summary)],
+        *([[bold("Frauds of the simulation"), *_frauds(summary)]] if summary.frauds else []),
         [bold("Speed"), *_speed(summary)],
         [bold("Most suspicious"), *_suspicious(summary, settings)],
         [bold(summary.query), *_rows(summary.rows)],
@@ -84,12 +92,26 @@ def _account(summary: Summary) -> list[str]:
     return lines
 
 
+def _frauds(summary: Summary) -> list[str]:
+    table = [["kind", "caught", "missed", "what was done"]]
+    table += [
+        [kind, f"{one['caught']:,}", f"{one['missed']:,}", _DONE[kind]]
+        for kind, one in summary.frauds.items()
+    ]
+    return [
+        *_aligned(table, right={1, 2}, widest=120),
+        f"  {summary.account.false_alarms:,} alerts were no fraud; {summary.labels:,} labels came a day of event "
+        "time behind their transactions",
+    ]
+
+
 def _speed(summary: Summary) -> list[str]:
     lines = []
+    beside = f" with {summary.labels:,} labels" if summary.labels else ""
     if summary.events_per_second is not None:
         lines.append(
             f"  {summary.events_per_second:,.0f} transactions a second from Kafka to Cassandra: the "
-            f"first {summary.wave_records:,}, as fast as it goes, in {summary.wave_seconds:.1f} s"
+            f"first {summary.wave_records:,}{beside}, as fast as it goes, in {summary.wave_seconds:.1f} s"
         )
     gentle = summary.gentle
     if gentle.p50_ms is not None and gentle.p99_ms is not None:
@@ -162,6 +184,7 @@ def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> lis
     commands = [
         (f"{call} transaction {name}", "why it was scored as it was"),
         (f"{call} verify", "compute every feature once more, slowly, and compare"),
+        *([(f"{call} quality", "alerts judged by the labels that came")] if summary.labels else []),
         (f"{call} produce FILE.csv", "your own transactions: --help shows how columns map"),
     ]
     if ends:

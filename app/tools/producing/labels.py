@@ -19,13 +19,10 @@ from app.tools.producing.sources import (
     open_source,
 )
 from app.tools.producing.times import with_zone
+from app.tools.producing.verdicts import verdict
 
 REQUIRED = ("transaction_id", "is_fraud")
 FIELDS = (*REQUIRED, "labelled_at", "card_id", "terminal_id", "event_time")
-_VERDICTS = {
-    "0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True,
-    "genuine": False, "fraud": True,
-}  # fmt: skip
 
 
 class LabelReading:
@@ -91,11 +88,7 @@ class LabelReading:
             if name in label:
                 label[name] = str(label[name])
         label["transaction_id"] = self._prefix + label["transaction_id"]
-        verdict = str(label["is_fraud"]).lower()
-        if verdict not in _VERDICTS:
-            fault = f"{label['is_fraud']!r} is not 0, 1, true, false, fraud or genuine"
-            raise MalformedRecordError(self._columns["is_fraud"], fault)
-        label["is_fraud"] = _VERDICTS[verdict]
+        label["is_fraud"] = verdict(label["is_fraud"], self._columns["is_fraud"])
         label.setdefault("labelled_at", self._now_ms)
         for name in ("labelled_at", "event_time"):
             if name in label:

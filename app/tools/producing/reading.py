@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from app.errors import UsageError
 from app.tools.producing.amounts import Rounding
-from app.tools.producing.columns import make_plan
+from app.tools.producing.columns import KNOWN, Plan, make_plan
 from app.tools.producing.records import Converter, raw_key
 from app.tools.producing.sources import JsonSource, MalformedRecordError, Source, open_source
+from app.tools.producing.verdicts import verdict
 
 #: Kafka key, value, event time in epoch milliseconds.
 Item = tuple[bytes | None, bytes, int]
 #: Bytes that Kafka's framing, the key and a header may add to a value.
 ROOM_BYTES = 1_024
+#: What the column of verdicts is called in rows of a table: no field can have this name.
+_VERDICT = "\0verdict"
 
 
 class Reading:
@@ -38,11 +44,15 @@ class Reading:
         limit: int | None,
         skip_bad: bool,
         largest: int,
+        until_ms: int | None = None,
+        verdicts: "_Verdicts | None" = None,
     ) -> None:
         """`take` reads and converts the next record; see `open_reading` for the others."""
         self.bad = 0
         self.first_bad: str | None = None
-        self.left_out = converter.dropped if converter else []
+        labels = verdicts.column if verdicts else None
+        dropped = converter.dropped if converter else []
+        self.left_out = [name for name in dropped if name != labels]
         self._converter = converter
         self._source = source
         self._take = take
@@ -50,6 +60,8 @@ class Reading:
         self._limit = limit
         self._skip_bad = skip_bad
         self._largest = largest
+        self._until_ms = until_ms
+        self._verdicts = verdicts
 
     @property
     def size(self) -> int:
@@ -78,6 +90,12 @@ class Reading:
         for key, value, _event_ms in self.timed():
             yield key, value
 
+    def labelled(self) -> Iterator[tuple[bytes | None, bytes, int, bool]]:
+        """As `timed`, and whether the record was fraud; for a file opened with a label column."""
+        assert self._verdicts is not None
+        for key, value, event_ms in self.timed():
+            yield key, value, event_ms, self._verdicts.last
+
     def _items(self) -> Iterator[Item]:
         for _ in range(self._skip):
             try:
@@ -87,6 +105,7 @@ class Reading:
             except StopIteration:
                 return
         take, largest = self._take, self._largest - ROOM_BYTES
+        until_ms = self._until_ms
         while True:
             try:
                 item = take()
@@ -103,6 +122,8 @@ class Reading:
                 self.bad += 1
                 self.first_bad = self.first_bad or text
                 continue
+            if until_ms is not None and item[2] >= until_ms:
+                return
             yield item
 
 
@@ -121,6 +142,8 @@ def open_reading(
     limit: int | None = None,
     skip_bad: bool = False,
     largest: int = 1_048_576,
+    until_ms: int | None = None,
+    label: str | None = None,
 ) -> Iterator[Reading]:
     """Open a file for one pass.
 
@@ -137,12 +160,14 @@ def open_reading(
         limit: records to read at most.
         skip_bad: count malformed records instead of raising.
         largest: bytes that Kafka takes for one record.
+        until_ms: end before the first record of this event time or later, epoch milliseconds.
+        label: column that says what was fraud, for `Reading.labelled`; every record must have a verdict.
 
     Raises:
         UsageError: the file or a column does not exist, or the options do not fit the file.
     """
     with open_source(path) as source:
-        converter = None
+        converter, verdicts = None, None
         if raw:
             if not isinstance(source, JsonSource):
                 msg = f"--raw is for JSON lines, and {path} is not"
@@ -159,10 +184,21 @@ def open_reading(
                 zone=zone,
                 rounding=rounding,
             )
+            if label is not None:
+                verdicts = _Verdicts(path, source, label)
+                plan = verdicts.taken_from(plan)
             converter = Converter(plan)
-            take = _converted(source, converter)
+            take = _converted(source, converter, verdicts)
         yield Reading(
-            source, take, converter, skip=skip, limit=limit, skip_bad=skip_bad, largest=largest
+            source,
+            take,
+            converter,
+            skip=skip,
+            limit=limit,
+            skip_bad=skip_bad,
+            largest=largest,
+            until_ms=until_ms,
+            verdicts=verdicts,
         )
 
 
@@ -174,7 +210,49 @@ def _raw(source: JsonSource) -> Callable[[], Item]:
     return take
 
 
-def _converted(source: Source, converter: Converter) -> Callable[[], Item]:
+class _Verdicts:
+    """Takes the verdict out of each row before a record is made of it: a record never carries its label.
+
+    Attributes:
+        column: what the file calls it.
+        last: the verdict of the row taken last.
+    """
+
+    def __init__(self, path: Path, source: Source, column: str) -> None:
+        if column not in source.columns and source.columns:
+            have = f"its columns are {', '.join(source.columns)}"
+            msg = f"--with-labels {column}: {path} has no column {column}; {have}"
+            raise UsageError(msg)
+        self.last = False
+        self.column = column
+        self._json = isinstance(source, JsonSource)
+
+    def taken_from(self, plan: Plan) -> Plan:
+        """The plan under which rows still have the verdict when they come here.
+
+        Raises:
+            UsageError: the column is a field of the record.
+        """
+        field = plan.targets.get(self.column)
+        if field in KNOWN:
+            msg = f"--with-labels {self.column}: that column is the record's {field}"
+            raise UsageError(msg)
+        kept = None if self._json else _VERDICT  # rows of JSON are renamed later
+        return replace(plan, targets={**plan.targets, self.column: kept})
+
+    def take(self, row: Any) -> None:
+        """Move the verdict from the row to `last`."""
+        if self._json:
+            raw = row[1].pop(self.column, None)
+            value = None if raw is None else msgspec.json.decode(raw)
+        else:
+            value = row.pop(_VERDICT, None)
+        self.last = verdict(value, self.column)
+
+
+def _converted(
+    source: Source, converter: Converter, verdicts: _Verdicts | None
+) -> Callable[[], Item]:
     convert: Callable[[Any], Item] = (
         converter.json_row if isinstance(source, JsonSource) else converter.table_row
     )
@@ -183,4 +261,10 @@ def _converted(source: Source, converter: Converter) -> Callable[[], Item]:
     def take() -> Item:
         return convert(next(source))
 
-    return take
+    def take_labelled() -> Item:
+        assert verdicts is not None
+        row = next(source)
+        verdicts.take(row)
+        return convert(row)
+
+    return take_labelled if verdicts else take

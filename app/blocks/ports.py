@@ -1,0 +1,137 @@
+"""What a partition is given and what it asks for: blocks, the handler, the effects."""
+
+import math
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.blocks.rows import Row, RowGroup
+
+
+@dataclass(slots=True)
+class Block:
+    """Consecutive records of one partition.
+
+    Attributes:
+        records: anything with an `offset`, in offset order.
+        first, last: offsets of the first and last record.
+        token: whatever the ports need to acknowledge it.
+        whole: False for the first part of a block that was cut: its token belongs to the rest.
+    """
+
+    records: Sequence[Any]
+    token: Any = None
+    whole: bool = True
+
+    @property
+    def first(self) -> int:
+        """Offset of the first record."""
+        return int(self.records[0].offset)
+
+    @property
+    def last(self) -> int:
+        """Offset of the last record."""
+        return int(self.records[-1].offset)
+
+
+@dataclass(slots=True)
+class Computed:
+    """What a block leads to.
+
+    Attributes:
+        outputs: handed to `Ports.send` as it is.
+        groups: changed rows; rows of one key in one group; what must be durable last comes last.
+        first_ms, newest_ms: event time of the first record, and the newest one; None when none has one, or
+            nobody asks.
+        taken: records that were computed; None: all of them.
+        next_ms: event time of the first one that was not.
+    """
+
+    outputs: Any = None
+    groups: list[RowGroup] = field(default_factory=list)
+    first_ms: int | None = None
+    newest_ms: int | None = None
+    taken: int | None = None
+    next_ms: int | None = None
+
+
+class Handler(Protocol):
+    """The work: pure but for reading rows through `state.get`."""
+
+    def compute(self, partition: int, records: Sequence[Any], state: "RowReader") -> Computed:
+        """Outputs and new rows of consecutive records."""
+
+
+class PacedHandler(Protocol):
+    """The work on a topic whose partitions keep in step in event time (`pace.py`)."""
+
+    def compute(
+        self,
+        partition: int,
+        records: Sequence[Any],
+        state: "RowReader",
+        until_ms: float = math.inf,
+    ) -> Computed:
+        """As `Handler.compute`, up to the first record whose event time is beyond `until_ms`."""
+
+
+class Gate(Protocol):
+    """What a partition is told of the others' event time.
+
+    Attributes:
+        until_ms: event time up to which records may be computed now.
+    """
+
+    @property
+    def until_ms(self) -> float: ...  # noqa: D102
+
+    def hold(self) -> None:
+        """The partition has come to a record beyond it; it is woken when the limit has passed that one."""
+
+    def started(self) -> None:
+        """A block is in flight, and none before it."""
+
+    def finished(self, newest_ms: int | None) -> None:
+        """Something is durable, of this newest event time."""
+
+
+class RowReader(Protocol):
+    """Where a handler reads rows.
+
+    Attributes:
+        memo: whatever the handler derives from rows and wants to keep between blocks; it is gone
+            when the partition is given up.
+    """
+
+    memo: dict[str, Any]
+
+    def get(self, key: bytes) -> bytes | None:
+        """The newest bytes of a row, durable or not; None when there is none."""
+
+
+class Ports(Protocol):
+    """The effects, as the partition needs them."""
+
+    async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
+        """Hand outputs over, in order; the result resolves once all are durable."""
+
+    async def append(self, partition: int, rows: list[Row]) -> int:
+        """Append rows to the changelog in one batch; returns the offset of the first once durable."""
+
+    def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
+        """Write rows and the changelog offset they end at into the store, all or nothing."""
+
+    def load(self, partition: int, key: bytes) -> bytes | None:
+        """The stored bytes of a row."""
+
+    def finish(self, block: Block) -> None:
+        """The block is done: its last offset may be committed."""
+
+    def abandon(self, block: Block) -> None:
+        """The block is void: it must never be committed."""
+
+    async def refetch(self, partition: int, offset: int) -> None:
+        """Fetch this partition again from `offset` on."""
+
+    def is_current(self, block: Block) -> bool:
+        """Whether the block still belongs to us: same generation, state ready, flow open."""

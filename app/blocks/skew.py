@@ -1,0 +1,74 @@
+"""How far apart in event time partitions may run: the rule alone, without clock, Kafka or tasks."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one source partition stands.
+
+    Attributes:
+        position_ms: newest event time that is done, or that of the first record that is not; None while
+            neither is known.
+        idle: whether everything in its log, as last seen, is done.
+    """
+
+    position_ms: int | None
+    idle: bool
+
+
+def slowest_ms(standings: Iterable[Standing]) -> float:
+    """Position of the slowest partition that has something to do.
+
+    Returns:
+        Epoch milliseconds; -inf while one of them is unknown, inf when none holds anybody back.
+    """
+    slowest = math.inf
+    for standing in standings:
+        if standing.idle:
+            continue
+        if standing.position_ms is None:
+            return -math.inf
+        slowest = min(slowest, standing.position_ms)
+    return slowest
+
+
+def newer(known: int | None, told: int | None) -> int | None:
+    """The better of two positions of one partition.
+
+    A position says what is done, which stays so whoever said it: the highest one holds.
+    """
+    if known is None or told is None:
+        return told if known is None else known
+    return max(known, told)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What travels beside a committed offset: facts that stay true, whoever tells them.
+
+    Attributes:
+        position_ms: see `Standing`.
+        through: offset below which nothing is left; 0 where the committed offset says so itself. It is
+            beyond that where a log ends with what is no record (transaction markers).
+    """
+
+    position_ms: int | None = None
+    through: int = 0
+
+    def write(self) -> str:
+        """As text; empty when there is nothing to tell."""
+        at = "" if self.position_ms is None else str(self.position_ms)
+        return f"{at}@{self.through}" if self.through else at
+
+    @classmethod
+    def read(cls, text: str) -> "Note":
+        """The note in such a text; one without facts when it is anything else."""
+        at, _, through = text.partition("@")
+        return cls(_number(at), _number(through) or 0)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None

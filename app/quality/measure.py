@@ -1,0 +1,104 @@
+"""Judges the predictions of a deployment: one scan of its labels, one of its predictions."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from cassandra.cluster import Session
+
+from app.adapters.labels import scan_verdicts
+from app.adapters.prediction_reads import scan_predictions
+from app.errors import UsageError
+from app.quality.tally import Tally
+from app.quality.verdicts import Verdicts
+from app.settings import Settings
+
+_COLUMNS = ("card_id", "transaction_id", "event_time", "score", "is_fraud", "model_version")
+#: Rows joined at a time.
+_CHUNK = 10_000
+
+Progress = Callable[[str, int], None]
+
+
+def measure(
+    session: Session,
+    settings: Settings,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    most: int | None = None,
+    progress: Progress = lambda _text, _count: None,
+) -> dict[str, Any]:
+    """How good decisions were.
+
+    Memory: nine bytes a label and 32 KB for each model version of each day, however many predictions.
+    Of several labels of a transaction the one that holds counts.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        from_ms: event times from here on, epoch milliseconds; None: from the first.
+        to_ms: event times below it; None: to the last.
+        most: rows of either table that are read at most; None: all.
+        progress: told now and then what is read, and how many rows of it.
+
+    Returns:
+        JSON-ready: `total`, and groups under `by_day` and `by_model` (see `tally.Group.as_dict`), the number
+        of labelled transactions and the seconds it took.
+
+    Raises:
+        UsageError: a table has more than `most` rows.
+        UnavailableError: Cassandra does not answer.
+        SchemaError: a table is missing.
+    """
+    began = time.perf_counter()
+    labels = _counted(scan_verdicts(session, settings), "labels", most, progress)
+    verdicts = Verdicts(labels)
+    rows = _counted(scan_predictions(session, settings, _COLUMNS), "predictions", most, progress)
+    tally = Tally()
+    first = None if from_ms is None else _moment(from_ms)
+    end = None if to_ms is None else _moment(to_ms)
+    while chunk := list(islice(rows, _CHUNK)):
+        wanted = [
+            row
+            for row in chunk
+            if (first is None or row[2] >= first) and (end is None or row[2] < end)
+        ]
+        if wanted:
+            _add(tally, verdicts, wanted)
+    return {
+        "labels": len(verdicts),
+        "total": tally.total().as_dict(),
+        "by_day": {name: group.as_dict() for name, group in tally.by("day").items()},
+        "by_model": {name: group.as_dict() for name, group in tally.by("model").items()},
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def _add(tally: Tally, verdicts: Verdicts, rows: list[tuple[Any, ...]]) -> None:
+    card, transaction, moment, score, alert, model = zip(*rows, strict=True)
+    tally.add(
+        [when.strftime("%Y-%m-%d") for when in moment],
+        model,
+        np.array(score, dtype=np.float64),
+        np.array(alert, dtype=bool),
+        verdicts.of(list(zip(card, transaction, strict=True))),
+    )
+
+
+def _counted(rows: Iterator[Any], text: str, most: int | None, progress: Progress) -> Iterator[Any]:
+    for number, row in enumerate(rows):
+        if number == most:
+            msg = f"there are more than {most:,} {text}: `fraudstream quality` reads them all"
+            raise UsageError(msg)
+        if number % _CHUNK == 0:
+            progress(text, number)
+        yield row
+
+
+def _moment(epoch_ms: int) -> datetime:
+    """As the driver reads moments: UTC without a zone."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).replace(tzinfo=None)

@@ -1,0 +1,50 @@
+"""Notes beside committed offsets: every commit carries them, and they are read with the ends of logs."""
+
+from typing import Any
+
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from app.blocks.notes import _see, carry_notes
+from app.blocks.pace import Seen
+from app.blocks.skew import Note
+
+ONE, TWO, THREE = (TopicPartition("s", number) for number in range(3))
+
+
+class Consumer:
+    """As aiokafka's consumer of a group that has committed offsets for some partitions."""
+
+    def __init__(self, committed: dict[Any, OffsetAndMetadata]) -> None:
+        self.committed = committed
+        self._coordinator = self
+
+    async def commit(self, offsets: dict[Any, OffsetAndMetadata]) -> None:
+        self.committed |= offsets
+
+    async def fetch_committed_offsets(self, tps: list[Any]) -> dict[Any, OffsetAndMetadata]:
+        return {tp: at for tp, at in self.committed.items() if tp in tps}
+
+    async def beginning_offsets(self, tps: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(tps, 2)
+
+    async def end_offsets(self, tps: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(tps, 9)
+
+
+async def test_every_commit_carries_the_note_of_its_partition() -> None:
+    consumer = Consumer({})
+    carry_notes(consumer, {ONE: Note(1_000), TWO: Note(None, 9)}.__getitem__)
+    await consumer.commit({ONE: OffsetAndMetadata(4, ""), TWO: OffsetAndMetadata(8, "")})
+    assert await _see(consumer, [ONE, TWO]) == {
+        ONE: Seen(4, 9, Note(1_000)),
+        TWO: Seen(8, 9, Note(None, 9)),
+    }
+
+
+async def test_a_partition_without_a_commit_starts_where_its_log_does() -> None:
+    consumer = Consumer({ONE: OffsetAndMetadata(4, "of a tool"), TWO: OffsetAndMetadata(-1, "")})
+    assert await _see(consumer, [ONE, TWO, THREE]) == {
+        ONE: Seen(4, 9, Note()),
+        TWO: Seen(2, 9, Note()),
+        THREE: Seen(2, 9, Note()),
+    }

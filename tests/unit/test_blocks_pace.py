@@ -1,0 +1,195 @@
+"""Partitions that keep in step: the rule, and who looks when."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.blocks.pace import Pace, PartitionGate, Seen, Watermark
+from app.blocks.skew import Note, Standing, newer, slowest_ms
+
+ONE, TWO, THREE = ("s", 0), ("s", 1), ("s", 2)
+
+
+class TestTheRule:
+    @pytest.mark.parametrize(
+        ("standings", "slowest"),
+        [
+            ([], math.inf),
+            ([(5, False), (3, False)], 3),
+            ([(5, False), (3, True)], 5),  # idle ones hold nobody
+            ([(5, True), (None, True)], math.inf),
+            ([(5, False), (None, False)], -math.inf),  # not looked at yet
+            ([(5, False), (None, True)], 5),
+        ],
+    )
+    def test_slowest(self, standings: list[tuple[int | None, bool]], slowest: float) -> None:
+        assert slowest_ms(Standing(*one) for one in standings) == slowest
+
+    def test_the_highest_of_two_facts_holds(self) -> None:
+        assert [newer(*two) for two in ((None, None), (None, 3), (3, None), (3, 5), (5, 3))] == [
+            None, 3, 3, 5, 5,
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("note", [Note(), Note(17), Note(17, 9), Note(None, 9), Note(0)])
+    def test_notes_travel(self, note: Note) -> None:
+        assert Note.read(note.write()) == note
+
+    @pytest.mark.parametrize("text", ["", "by another client", "1.5@x", "-3"])
+    def test_other_text_is_no_note(self, text: str) -> None:
+        assert Note.read(text) == Note()
+
+
+class Kafka:
+    """What workers of one group see."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Any, Seen] = {}
+        self.noted: list[dict[Any, tuple[int, Note]]] = []
+        self.looks = 0
+        self.away = False
+
+    async def see(self, tps: Iterable[Any]) -> Mapping[Any, Seen]:
+        self.looks += 1
+        if self.away:
+            raise OSError("away")
+        return {tp: self.seen[tp] for tp in tps}
+
+    async def note(self, notes: Mapping[Any, tuple[int, Note]]) -> None:
+        self.noted.append(dict(notes))
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let time pass until a condition holds."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+class Here(SimpleNamespace):
+    """A partition of this worker."""
+
+    def __init__(self, pace: Pace, tp: Any, **state: Any) -> None:
+        super().__init__(**{"done_offset": 0, "held_ms": None, "woken": 0, **state})
+        self.pace = pace
+        pace.open(tp, self)  # type: ignore[arg-type]
+
+    @property
+    def held(self) -> bool:
+        return self.held_ms is not None and self.held_ms > self.pace.until_ms
+
+    @property
+    def next_ms(self) -> int | None:
+        held_ms: int | None = self.held_ms
+        return held_ms
+
+    def wake(self) -> None:
+        self.woken += 1
+        self.held_ms = None
+
+
+@pytest.fixture
+def kafka() -> Kafka:
+    return Kafka()
+
+
+async def test_nobody_looks_while_nobody_is_held(kafka: Kafka) -> None:
+    pace = Pace([ONE], 100, kafka)
+    Here(pace, ONE)
+    gate = PartitionGate(pace, ONE)
+    for newest in range(0, 10_000, 10):
+        gate.started()
+        gate.finished(newest)
+    await asyncio.sleep(0.05)
+    assert (kafka.looks, kafka.noted) == (0, [])
+
+
+async def test_one_partition_alone_goes_on_after_one_look(kafka: Kafka) -> None:
+    pace = Pace([ONE], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    kafka.seen = {ONE: Seen(0, 5, Note())}
+    pace.hold()
+    await until(lambda: here.woken)
+    assert (pace.until_ms, kafka.looks) == (1_100, 1)
+
+
+async def test_the_one_ahead_waits_for_another_worker(kafka: Kafka) -> None:
+    pace = Pace([ONE, TWO], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(500))}
+    pace.hold()
+    await until(lambda: kafka.looks > 2)
+    assert (pace.until_ms, here.woken) == (600, 0)
+    assert pace.watermark(ONE) == Watermark(None, 1_000, 500)
+    assert kafka.noted == [{ONE: (0, Note(1_000))}]  # so that the other one is not held by us
+    kafka.seen[TWO] = Seen(7, 9, Note(950))
+    await until(lambda: here.woken)
+    looks = kafka.looks
+    await asyncio.sleep(0.06)
+    assert kafka.looks == looks
+
+
+async def test_an_unknown_one_is_waited_for_unless_it_has_nothing_to_do(kafka: Kafka) -> None:
+    pace = Pace([ONE, TWO], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note())}
+    pace.hold()
+    await until(lambda: kafka.looks > 1)
+    assert here.woken == 0
+    kafka.seen[TWO] = Seen(9, 9, Note())
+    await until(lambda: here.woken)
+
+
+async def test_a_log_that_ends_with_markers_is_idle(kafka: Kafka) -> None:
+    pace = Pace([ONE, TWO, THREE], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    Here(pace, THREE, done_offset=4)
+    kafka.seen = {
+        ONE: Seen(0, 5, Note()), TWO: Seen(8, 9, Note(5, 9)), THREE: Seen(4, 5, Note(5)),
+    }  # fmt: skip
+    pace.hold()
+    await until(lambda: kafka.looks > 1)
+    assert here.woken == 0
+    pace.ended(THREE, 5)
+    await until(lambda: here.woken)
+
+
+async def test_an_older_fact_does_not_take_back_a_newer_one(kafka: Kafka) -> None:
+    pace = Pace([ONE, TWO], 100, kafka)
+    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(950))}
+    here = Here(pace, ONE, held_ms=1_000)
+    pace.hold()
+    await until(lambda: here.woken)
+    kafka.seen[TWO] = Seen(3, 9, Note(10))  # a new owner that has not come as far yet
+    here.held_ms = 1_060
+    pace.hold()
+    await asyncio.sleep(0.03)
+    assert pace.until_ms == 1_050
+
+
+async def test_a_kafka_that_is_away_lets_nobody_through(kafka: Kafka) -> None:
+    pace = Pace([ONE], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    kafka.seen, kafka.away = {ONE: Seen(0, 5, Note())}, True
+    pace.hold()
+    await until(lambda: kafka.looks)
+    assert here.woken == 0
+    kafka.away = False
+    await asyncio.sleep(0.6)
+    assert here.woken == 1
+
+
+async def test_a_slow_worker_tells_how_far_it_is(kafka: Kafka) -> None:
+    """Once a part of the skew, not for each block: others may wait for it."""
+    pace = Pace([ONE, TWO], 100, kafka)
+    Here(pace, ONE, done_offset=7)
+    for newest in (1_000, 1_001, 1_002):
+        pace.finished(ONE, newest)
+        await asyncio.sleep(0.01)
+    assert kafka.noted == [{ONE: (7, Note(1_000))}]
+    pace.finished(ONE, 1_030)
+    await asyncio.sleep(0.15)
+    assert kafka.noted[1:] == [{ONE: (7, Note(1_030))}]

@@ -1,0 +1,137 @@
+"""Decisions judged by labels: counted as a plain loop counts, precision as scikit-learn has it."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from app.cli import run as run_command
+from app.cli.quality import _lines
+from app.errors import UsageError
+from app.quality.measure import _counted
+from app.quality.tally import Group, Tally, average_precision, step_of
+from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
+from tests.conftest import SEED
+
+
+def test_of_several_labels_the_first_holds_and_cards_are_told_apart() -> None:
+    verdicts = Verdicts(
+        [
+            ("a", "t1", True),
+            ("a", "t1", False),
+            ("b", "t1", False),
+            ("b", "t2", False),
+            ("a", "t9", True),
+        ]
+    )
+    assert len(verdicts) == 4
+    asked = [("a", "t1"), ("b", "t1"), ("b", "t2"), ("c", "t1"), ("a", "t9"), ("at", "1")]
+    expected = [FRAUD, GENUINE, GENUINE, UNKNOWN, FRAUD, UNKNOWN]
+    assert verdicts.of(asked).tolist() == expected
+    assert Verdicts([]).of(asked).tolist() == [UNKNOWN] * 6
+
+
+def test_counts_are_those_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(SEED)
+    size = 3_000
+    day = [f"2026-01-{number:02d}" for number in rng.integers(1, 5, size)]
+    model = [f"m@{number}" for number in rng.integers(1, 3, size)]
+    verdict = rng.integers(-1, 2, size).astype(np.int8)
+    score = np.clip(rng.beta(0.3, 1, size) + 0.3 * (verdict == FRAUD), 0, 1)
+    alert = score > 0.5
+    tally = Tally()
+    for part in np.array_split(np.arange(size), 7):
+        tally.add(
+            [day[at] for at in part],
+            [model[at] for at in part],
+            score[part],
+            alert[part],
+            verdict[part],
+        )
+    groups = {
+        **{(name, "day"): group for name, group in tally.by("day").items()},
+        **{(name, "model"): group for name, group in tally.by("model").items()},
+    }
+    assert len(groups) == 6
+    for (name, column), group in groups.items():
+        here = np.array([value == name for value in (day if column == "day" else model)])
+        check(group, score[here], alert[here], verdict[here])
+    check(tally.total(), score, alert, verdict)
+
+
+def check(group: Group, score: np.ndarray, alert: np.ndarray, verdict: np.ndarray) -> None:
+    told = group.as_dict()
+    pairs = list(zip(alert.tolist(), verdict.tolist(), strict=True))
+    assert told["transactions"] == len(pairs)
+    assert told["right"] == pairs.count((True, FRAUD))
+    assert told["wrong"] == pairs.count((True, GENUINE))
+    assert told["not_judged_yet"] == pairs.count((True, UNKNOWN))
+    assert told["missed"] == pairs.count((False, FRAUD))
+    assert told["judged_share"] == np.mean(verdict != UNKNOWN)
+    assert told["precision"] == told["right"] / (told["right"] + told["wrong"])
+    assert told["recall"] == told["right"] / (told["right"] + told["missed"])
+    known = verdict != UNKNOWN
+    exact = average_precision_score(verdict[known] == FRAUD, score[known])
+    stepped = average_precision_score(verdict[known] == FRAUD, step_of(score[known]))
+    assert told["average_precision"] == pytest.approx(stepped, abs=1e-12)
+    assert told["average_precision"] == pytest.approx(exact, abs=0.01)
+
+
+def test_steps_keep_the_order_of_scores_to_both_ends() -> None:
+    scores = np.array([0.0, 1e-300, 1e-6, 1.1e-6, 0.01, 0.5, 0.99, 0.99999, 1 - 1e-12, 1.0])
+    steps = step_of(scores).tolist()
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (0, 1_999)
+    assert len(set(steps[1:8])) == 7
+
+
+def test_a_table_that_is_too_large_is_refused() -> None:
+    told: list[tuple[str, int]] = []
+    rows = _counted(iter(range(25_000)), "labels", 20_000, lambda *said: told.append(said))
+    with pytest.raises(UsageError, match="more than 20,000 labels: `fraudstream quality` reads"):
+        list(rows)
+    assert told == [("labels", 0), ("labels", 10_000)]
+    assert len(list(_counted(iter(range(20_000)), "labels", 20_000, lambda *_: None))) == 20_000
+
+
+def test_nothing_has_no_shares() -> None:
+    told = Group().as_dict()
+    shares = ("judged_share", "precision", "recall", "average_precision")
+    assert [told[name] for name in shares] == [None] * 4
+    assert average_precision(np.zeros((2, 3))) is None
+
+
+def test_lines_for_people() -> None:
+    group = Group(transactions=1_234, judged=100, frauds=4, alerts=5, right=3, wrong=1).as_dict()
+    result = {"labels": 100, "total": group, "by_day": {"2026-01-31": group}, "by_model": {}}
+    head, day, total = _lines(result, "day")
+    assert head.split()[:4] == ["day", "scored", "judged", "frauds"]
+    assert day.split() == [
+        "2026-01-31",
+        "1,234",
+        "0.081",
+        "4",
+        "5",
+        "3",
+        "1",
+        "1",
+        "1",
+        "0.750",
+        "0.750",
+        "-",
+    ]
+    assert total.split()[0] == "all"
+    assert "no labels have come yet" in _lines({**result, "labels": 0}, "model")[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--from", "soon"], "--from: 'soon' is not ISO 8601; write a time such as 2026-01-31"),
+        (["--from", "2026-02-01", "--to", "2026-01-01"], "is not before --to 2026-01-01"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, text, capsys) -> None:
+    assert run_command(["quality", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
