@@ -144,6 +144,8 @@ async def take_account(
     async for record in records(topics.predictions):
         account.predicted(orjson.loads(record.value))
     async for record in records(topics.dead_letters):
+        if record.key.startswith(topics.labels.name.encode() + b"/"):
+            continue  # a label that was refused or waited in vain is no record of the run
         position = _position(record.key)
         if position in account.read and position not in account.dead:
             account.dead.add(position)
