@@ -19,9 +19,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.errors import UsageError
 from models.scoring import positive_column
+from models.splits import Labels, Split
 
-#: Shares of the rows that are learned from and that choose; the newest rest judges.
-TRAIN_SHARE, VALID_SHARE = 0.6, 0.2
 #: Strengths of regularisation that are tried: frauds are few and the windows of one count tell much
 #: the same, so that large opposite weights would chase noise.
 LOGISTIC_C = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
@@ -30,19 +29,8 @@ LOGISTIC_C = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 HISTGB = ((8, 100, 0.1), (15, 200, 0.05), (31, 200, 0.05))
 #: Depths of a random forest that are tried.
 FOREST_DEPTHS = (6, 10, 14)
-#: So much of the end of a training period chooses the parameters; a quarter of it if that is less.
-VALIDATION_MS = 7 * 86_400_000
 
 Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.bool_]
-
-
-class Split(NamedTuple):
-    """Three slices of time, oldest first, as masks over the rows."""
-
-    train: Labels
-    valid: Labels
-    test: Labels
 
 
 class Candidate(NamedTuple):
@@ -127,92 +115,31 @@ KINDS: Mapping[str, Callable[[int], list[Candidate]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Periods:
-    """When to learn and when to judge, epoch milliseconds; each beginning is in its period, each end is not.
+def candidates_of(
+    kind: str, seed: int, fixed: Mapping[str, float] | None = None
+) -> list[Candidate]:
+    """The candidates of a kind, or the one whose parameters are given.
 
-    Attributes:
-        train_from, train_to: transactions that are learned from.
-        test_from, test_to: transactions that judge.
-        delay_ms: how long a label takes to come: what is learned from was known when the test begins.
-    """
-
-    train_from: int
-    train_to: int
-    test_from: int
-    test_to: int
-    delay_ms: int
-
-
-def split_by_periods(event_time_ms: np.ndarray, fraud: Labels, periods: Periods) -> Split:
-    """Slices of given periods; the end of the training period chooses, and is learned from in the end.
+    Args:
+        kind: one of `KINDS`.
+        seed: for kinds that draw.
+        fixed: parameters by scikit-learn's names; the others are those of the last candidate.
 
     Raises:
-        UsageError: the periods are not in order, labels would not have come, or a slice has no frauds.
+        UsageError: the kind has no such parameter.
     """
-    known_to = periods.test_from - periods.delay_ms
-    if not periods.train_from < periods.train_to:
-        msg = "--train-to must lie behind --train-from"
-        raise UsageError(msg)
-    if not periods.test_from < periods.test_to:
-        msg = "--test-to must lie behind --test-from"
-        raise UsageError(msg)
-    if periods.train_to > known_to:
-        msg = (
-            "--test-from must lie --delay behind --train-to: labels of the last days of training would "
-            "not have come when the test begins"
-        )
-        raise UsageError(msg)
-    length = min(VALIDATION_MS, (periods.train_to - periods.train_from) // 4)
-    valid_from = periods.train_to - length
-
-    def between(begin: int, end: int) -> Labels:
-        inside: Labels = (event_time_ms >= begin) & (event_time_ms < end)
-        return inside
-
-    split = Split(
-        between(periods.train_from, valid_from),
-        between(valid_from, periods.train_to),
-        between(periods.test_from, periods.test_to),
-    )
-    names = ("training period", "end of the training period", "test period")
-    _check_frauds(split, fraud, names)
-    return split
-
-
-def _check_frauds(split: Split, fraud: Labels, names: tuple[str, ...]) -> None:
-    for name, rows in zip(names, split, strict=True):
-        labels = fraud[rows]
-        if not labels.any() or labels.all():
-            msg = (
-                f"the {name} of the transactions hold {np.count_nonzero(labels)} frauds in "
-                f"{len(labels)}: each part needs both frauds and others; give more transactions"
-            )
+    candidates = KINDS[kind](seed)
+    if not fixed:
+        return candidates
+    estimator = clone(candidates[-1].estimator)
+    model = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    known = model.get_params(deep=False)
+    for name in fixed:
+        if name not in known:
+            msg = f"--parameter {name}: {kind} has {', '.join(sorted(known))}"
             raise UsageError(msg)
-
-
-def split_by_time(event_time_ms: np.ndarray, fraud: Labels) -> Split:
-    """The oldest 60 % to learn from, the next 20 % to choose with, the newest 20 % to judge by.
-
-    Transactions of the same millisecond stay together.
-
-    Raises:
-        UsageError: a slice has no frauds, or nothing else.
-    """
-    count = len(event_time_ms)
-    if not count:
-        msg = "there are no transactions to train on"
-        raise UsageError(msg)
-    ordered = np.sort(event_time_ms)
-    first = ordered[int(count * TRAIN_SHARE)]
-    second = ordered[int(count * (TRAIN_SHARE + VALID_SHARE))]
-    split = Split(
-        event_time_ms < first,
-        (event_time_ms >= first) & (event_time_ms < second),
-        event_time_ms >= second,
-    )
-    _check_frauds(split, fraud, ("oldest 60 %", "next 20 %", "newest 20 %"))
-    return split
+    model.set_params(**fixed)
+    return [Candidate(dict(fixed), estimator)]
 
 
 def fit_best(
@@ -222,6 +149,7 @@ def fit_best(
     split: Split,
     *,
     seed: int = 1,
+    fixed: Mapping[str, float] | None = None,
     tell: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Fitted:
     """Fit every candidate of a kind on the train slice, keep the best on the validation slice.
@@ -236,9 +164,10 @@ def fit_best(
         fraud: (n,) labels.
         split: slices of the rows.
         seed: for kinds that draw.
+        fixed: parameters that are given; see `candidates_of`.
         tell: called with the number of candidates done and of all.
     """
-    candidates = KINDS[kind](seed)
+    candidates = candidates_of(kind, seed, fixed)
     tried: list[tuple[dict[str, Any], float]] = []
     best = candidates[0]
     train, valid = features[split.train], features[split.valid]

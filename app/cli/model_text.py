@@ -99,6 +99,8 @@ def _source(source: dict[str, Any]) -> str:
     if "simulated" in source:
         numbers = ", ".join(f"{name} {value}" for name, value in source["simulated"].items())
         return f"on simulated transactions ({numbers})"
+    if "stored_in" in source:
+        return f"on what was scored and stored in {source['stored_in']}"
     if "file" not in source:
         return "source unknown"
     rounded = source.get("rounded_amounts", 0)
@@ -126,6 +128,7 @@ def _figures(manifest: "Manifest") -> Iterator[str]:
         f"{confusion['true_positive']:,} of them are; precision {figures['precision']:.3f}, "
         f"recall {figures['recall']:.3f}, F1 {figures['f1']:.3f}"
     )
+    yield from _weeks(figures.get("weeks", []))
     if manifest.anomaly is not None:
         yield from _anomalies(manifest.anomaly)
     kinds = figures.get("recall_by_kind", {})
@@ -181,3 +184,16 @@ def _anomalies(part: "AnomalyPart") -> Iterator[str]:
         f"{figures['auc']:.4f}; from {part.threshold:.4f}: {figures['flagged']:,} flagged, "
         f"{figures['flagged_frauds']:,} of them are frauds"
     )
+
+
+def _weeks(weeks: list[dict[str, Any]]) -> Iterator[str]:
+    """Each week's figures, and their means."""
+    if not weeks:
+        return
+    names = ("auc", "average_precision", "card_precision_at_100")
+    yield "  week by week, each by a model trained anew:     AUC      AP  CP@100"
+    for week in weeks:
+        figures = "".join(f"{week[name]:8.4f}" for name in names)
+        yield f"    from {week['test_from']}, learned from {week['train_from']}  {figures}"
+    means = "".join(f"{sum(week[name] for week in weeks) / len(weeks):8.4f}" for name in names)
+    yield f"    {'mean':41}{means}"

@@ -1,5 +1,6 @@
 """`fraudstream train` makes a model, `fraudstream models` shows those that there are."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,13 @@ import click
 from app.cli import model_text
 from app.cli.counter import counter
 from app.cli.file_options import rounding_of, zone_of
-from app.cli.train_periods import delay_ms, moment_ms, periods_of
+from app.cli.train_periods import delay_ms, moment_ms, numbers_of, periods_of
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.tools.train import Labelled
+    from models.examples import Examples
 
 #: 2025-01-01: a fixed beginning, so that equal seeds give equal models on any day.
 _SIMULATED_FROM_MS = 1_735_689_600_000
@@ -28,6 +30,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.command(
     epilog="\b\nExamples:  fraudstream train\n"
     "           fraudstream train --name shop --from-file history.csv.gz --alerts-per-day 50\n"
+    "           fraudstream train --from-cassandra --kind histgb --features engineered\n"
     "           fraudstream train --from-file handbook.csv.gz --assume-zone UTC --round-amounts --label TX_FRAUD \\\n"
     "             --map transaction_id=TRANSACTION_ID --map card_id=CUSTOMER_ID \\\n"
     "             --map terminal_id=TERMINAL_ID --map amount=TX_AMOUNT --map event_time=TX_DATETIME\n"
@@ -40,6 +43,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     type=click.Path(dir_okay=False, path_type=Path),
     help="Labelled transactions: .csv, .jsonl (both also .gz) or .parquet.  [default: simulate]",
 )
+@click.option(
+    "--from-kafka",
+    is_flag=True,
+    help="Learn from what was scored and has a label: the topics predictions and labels.",
+)
+@click.option("--from-cassandra", is_flag=True, help="The same from the tables of Cassandra.")
 @click.option(
     "--label",
     metavar="COLUMN",
@@ -138,6 +147,21 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     help="Choose the threshold so that about N a day are called fraud.  [default: best F1]",
 )
 @click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=numbers_of,
+    help="Give a parameter by scikit-learn's name, such as C=1, instead of choosing; repeatable.",
+)
+@click.option(
+    "--weeks",
+    type=_POSITIVE,
+    default=1,
+    show_default=True,
+    help="Judge by so many weeks from --test-from on, each by a model trained anew that much later.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of the model.  [default: HOME/models/NAME-VERSION]",
@@ -167,6 +191,9 @@ def train(context: click.Context, **options: Any) -> None:
     version, folder = tool.place(settings, options["name"], options["out"])
     columns, kinds, source = _transactions(settings, options)
     periods = periods_of(options, columns.event_time_ms, settings.label_delay)
+    if options["weeks"] > 1 and periods is None:
+        msg = "--weeks needs --test-from"
+        raise UsageError(msg)
     trained = tool.train(
         columns,
         settings,
@@ -181,6 +208,8 @@ def train(context: click.Context, **options: Any) -> None:
             periods=periods,
             anomaly=options["anomaly"],
             source=source,
+            fixed=options["parameters"],
+            weeks=options["weeks"],
         ),
         now_ms=time.time_ns() // 1_000_000,
         kinds_of_fraud=kinds,
@@ -229,6 +258,7 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"damaged: {line}", err=True)
 
 
+_SOURCES = ("from_file", "from_kafka", "from_cassandra")
 _FILE_OPTIONS = ("label", "mapping", "assume_zone", "round_amounts")
 
 
@@ -238,20 +268,26 @@ def _check(context: click.Context) -> None:
     Raises:
         UsageError: such an option is given.
     """
+    given = [f"--{name.replace('_', '-')}" for name in _SOURCES if context.params[name]]
+    if len(given) > 1:
+        msg = f"{given[0]} does not go with {given[1]}"
+        raise UsageError(msg)
     from_file = context.params["from_file"] is not None
-    others = ("cards", "terminals", "days") if from_file else _FILE_OPTIONS
-    for name in others:
+    simulated = ("cards", "terminals", "days")
+    for name in (*(simulated if given else ()), *(() if from_file else _FILE_OPTIONS)):
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = "map" if name == "mapping" else name.replace("_", "-")
-            goes = "does not go with" if from_file else "needs"
-            msg = f"--{option} {goes} --from-file"
+            goes = f"does not go with {given[0]}" if name in simulated else "needs --from-file"
+            msg = f"--{option} {goes}"
             raise UsageError(msg)
 
 
 def _transactions(
     settings: Settings, options: dict[str, Any]
-) -> tuple["Labelled", Any, dict[str, Any]]:
+) -> tuple["Labelled | Examples", Any, dict[str, Any]]:
     """Labelled transactions, kinds of fraud where they are known, and where they came from."""
+    if options["from_kafka"] or options["from_cassandra"]:
+        return _stored(settings, from_kafka=options["from_kafka"])
     path = options["from_file"]
     if path is None:
         from app.tools.simulate import SimulationConfig, simulate
@@ -282,6 +318,18 @@ def _transactions(
     if columns.rounded:
         source["rounded_amounts"] = columns.rounded
     return columns, None, source
+
+
+def _stored(settings: Settings, *, from_kafka: bool) -> tuple["Examples", None, dict[str, Any]]:
+    from app.tools import stored
+
+    place = "Kafka" if from_kafka else "Cassandra"
+    with _stage(f"reading {place}", 0) as tell:
+        if from_kafka:
+            examples = asyncio.run(stored.from_kafka(settings, tell))
+        else:
+            examples = stored.from_cassandra(settings, tell)
+    return examples, None, {"stored_in": place}
 
 
 @contextmanager

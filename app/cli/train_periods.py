@@ -9,7 +9,7 @@ from app.errors import UsageError
 from app.settings import parse_duration_ms
 
 if TYPE_CHECKING:
-    from models.training import Periods
+    from models.splits import Periods
 
 #: Of the command's parameters, those that ask for periods.
 PERIOD_OPTIONS = ("train_from", "train_to", "test_from", "test_to", "delay")
@@ -31,7 +31,7 @@ def periods_of(
     Raises:
         UsageError: neither the end of training nor the beginning of the test is given.
     """
-    from models.training import Periods
+    from models.splits import Periods
 
     begin, end, test, test_end, delay = (options[name] for name in PERIOD_OPTIONS)
     if all(each is None for each in (begin, end, test, test_end, delay)):
@@ -83,3 +83,20 @@ def delay_ms(_context: Any, parameter: Any, text: str | None) -> int | None:
     except ValueError as error:
         msg = f"{parameter.opts[0]} {text}: {error}"
         raise UsageError(msg) from None
+
+
+def numbers_of(_context: Any, parameter: Any, pairs: tuple[str, ...]) -> dict[str, float]:
+    """Parameters of a model, NAME=NUMBER each; whole numbers stay whole: scikit-learn tells 1 from 1.0.
+
+    Raises:
+        UsageError: one is not written so.
+    """
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            msg = f"{parameter.opts[0]} {pair}: write NAME=NUMBER, such as C=1"
+            raise UsageError(msg) from None
+    return found

@@ -1,6 +1,6 @@
 """Train a model: features by the stream's code, time-ordered slices, an artifact with its report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,22 +15,16 @@ from app.tools.feature_choice import FeatureChoice, choose_features, label_free_
 from app.tools.features import Columns, compute_features
 from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
+from models.backtest import judge_weeks
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
+from models.examples import Examples
 from models.holder import registry_of
 from models.importance import permutation_importance
 from models.judging import on_known_cards
 from models.manifest import Manifest
 from models.scoring import Scorer, build_scorer
-from models.training import (
-    Fitted,
-    Labels,
-    Periods,
-    Split,
-    fit_best,
-    refit,
-    split_by_periods,
-    split_by_time,
-)
+from models.splits import Labels, Periods, Split, in_training, split_by_periods, split_by_time
+from models.training import Fitted, fit_best, refit
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -59,6 +53,9 @@ class TrainingOptions:
         periods: when to learn and to judge; None: by share, see `train`.
         anomaly: whether an isolation forest goes with it.
         source: where the transactions come from, for the manifest.
+        fixed: parameters that are given, by scikit-learn's names; the others are chosen.
+        weeks: judge by so many weeks from the test period's first day on, each by a model that is trained
+            anew, so much later; needs periods.
     """
 
     folder: Path
@@ -71,6 +68,8 @@ class TrainingOptions:
     periods: Periods | None = None
     anomaly: bool = False
     source: dict[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    weeks: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,51 @@ def place(settings: Settings, name: str, out: Path | None = None) -> tuple[int, 
 
 
 def train(
-    columns: Labelled,
+    columns: Labelled | Examples,
     settings: Settings,
     options: TrainingOptions,
     *,
     now_ms: int,
     kinds_of_fraud: np.ndarray | None = None,
+    stage: Stage = _silent,
+) -> Trained:
+    """Compute features, then train; see `train_on`.
+
+    Args:
+        columns: labelled transactions in the order of their arrival, or such with their features.
+        settings: windows and all else that features depend on.
+        options: what to train.
+        now_ms: the time, for the manifest.
+        kinds_of_fraud: names of the kinds, where they are known: recall is reported for each.
+        stage: shows progress.
+
+    Raises:
+        UsageError: as `train_on`.
+    """
+    if isinstance(columns, Examples):
+        return train_on(columns, settings, options, now_ms=now_ms, stage=stage)
+    choose_features(settings, options.features)
+    # refused before the minutes that features of a long history take; duplicates do not matter yet
+    _split(columns.event_time_ms, columns.is_fraud.astype(bool), options.periods)
+    with stage("computing features", len(columns.event_time_ms)) as tell:
+        computed = compute_features(columns, settings, tell)
+    scored = ~np.isnan(computed[:, 0])  # duplicates are not
+    examples = Examples(
+        computed[scored],
+        columns.is_fraud[scored].astype(bool),
+        columns.event_time_ms[scored],
+        columns.card_id[scored],
+        None if kinds_of_fraud is None else kinds_of_fraud[scored],
+    )
+    return train_on(examples, settings, options, now_ms=now_ms, stage=stage)
+
+
+def train_on(
+    examples: Examples,
+    settings: Settings,
+    options: TrainingOptions,
+    *,
+    now_ms: int,
     stage: Stage = _silent,
 ) -> Trained:
     """Train, choose, judge and save.
@@ -129,11 +167,10 @@ def train(
     are learned from as well: a new deployment starts like that.
 
     Args:
-        columns: labelled transactions in the order of their arrival.
+        examples: features of the deployment's catalogue, and labels.
         settings: windows and all else that features depend on.
         options: what to train.
         now_ms: the time, for the manifest.
-        kinds_of_fraud: names of the kinds, where they are known: recall is reported for each.
         stage: shows progress.
 
     Raises:
@@ -141,15 +178,9 @@ def train(
             does not compute, or the artifact exists already.
     """
     choice = choose_features(settings, options.features)
-    # refused before the minutes that features of a long history take; duplicates do not matter yet
-    _split(columns.event_time_ms, columns.is_fraud.astype(bool), options.periods)
-    with stage("computing features", len(columns.event_time_ms)) as tell:
-        computed = compute_features(columns, settings, tell)
-    scored = ~np.isnan(computed[:, 0])  # duplicates are not
-    computed = computed[scored]
+    computed, fraud = examples.features, examples.is_fraud
     features = computed if len(choice.columns) == computed.shape[1] else computed[:, choice.columns]
-    fraud: Labels = columns.is_fraud[scored].astype(bool)
-    times, card = columns.event_time_ms[scored], columns.card_id[scored]
+    times, card = examples.event_time_ms, examples.card_id
     periods = options.periods
     split = _split(times, fraud, periods)
     with stage("fitting", 100) as tell:
@@ -159,13 +190,14 @@ def train(
             fraud,
             split,
             seed=options.seed,
+            fixed=options.fixed,
             tell=lambda done, every: tell(done * 100 // every),
         )
     # scored as the stream will: the threshold is one of its scores, to the bit
     scorer = _scorer(fitted, choice, settings)
     threshold = _threshold(scorer.score(features[split.valid]), fraud, times, split, options)
     if periods is not None:
-        fitted = refit(fitted, features, fraud, split.train | split.valid)
+        fitted = refit(fitted, features, fraud, in_training(times, periods))
         scorer = _scorer(fitted, choice, settings)
     delay_ms = settings.label_delay if periods is None else periods.delay_ms
     known = on_known_cards(card, times, fraud, split.test, delay_ms)
@@ -178,12 +210,17 @@ def train(
             card=card[split.test],
             event_time_ms=times[split.test],
             known=known,
-            kind=None if kinds_of_fraud is None else kinds_of_fraud[scored][split.test],
+            kind=None if examples.kind is None else examples.kind[split.test],
             seed=options.seed,
         )
         metrics["importance"] = permutation_importance(
             scorer.score, features[split.valid], fraud[split.valid], choice.names, options.seed
         )
+    if periods is not None and options.weeks > 1:
+        with stage("training week by week", options.weeks) as tell:
+            metrics["weeks"] = judge_weeks(
+                fitted, features, examples, periods, options.weeks, tell=tell
+            )
     isolation, part = None, None
     if options.anomaly:
         odd = label_free_choice(settings, choice)
@@ -236,7 +273,8 @@ def _described(
     delay_ms: int,
     now_ms: int,
 ) -> dict[str, Any]:
-    learned = split.train if options.periods is None else split.train | split.valid
+    periods = options.periods
+    learned = split.train if periods is None else in_training(times, periods)
     return {
         "at": _iso(now_ms),
         "from": _iso(int(times.min())),

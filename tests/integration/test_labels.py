@@ -26,7 +26,9 @@ DAY_MS = 86_400_000
 
 
 @pytest.mark.timeout(240)
-def test_labels_reach_their_transactions(settings: Settings, tmp_path: Path) -> None:
+def test_labels_reach_their_transactions_and_are_learned_from(
+    settings: Settings, tmp_path: Path
+) -> None:
     settings = settings.model_copy(update={"label_wait": 3_000})
     deployment = Deployment(settings)
     deployment.prepare()
@@ -73,11 +75,22 @@ def test_labels_reach_their_transactions(settings: Settings, tmp_path: Path) -> 
         assert known("tx-5") is None
         assert verdict("tx-0") is False
         assert verdict("tx-10") is False
+        made_of: list[Any] = []
         # the label that fits nothing waits at t0, until something happens there after its time is over
         time.sleep(settings.label_wait / 1000 + 1)
         deployment.send([Send(tx_bytes("last", card="c1", terminal="t0", at=90_000), b"c1")])
         deployment.drain()
         report = deployment.verify()
+        for source in ("--from-kafka", "--from-cassandra"):
+            out = str(tmp_path / source.strip("-"))
+            done = deployment.run("train", source, "--parameter", "C=1", "--out", out, "--json")
+            assert done.returncode == 0, done.stderr
+            made = json.loads(done.stdout)
+            # those of the file, tx-0, tx-1 and one of the two that share an id
+            assert made["trained"]["rows"] == len(lines) - 1 + 3, source
+            assert made["trained"]["frauds"] == 25 + 2, source
+            made_of.append((made["sha256"], made["usual"]))
+        assert made_of[0] == made_of[1]
     assert report["labels"] == {
         "read": 6 + len(lines), "forwarded": 4 + len(lines), "dead": 3, "given_up": 1,
         "pending": 0, "missing": 0, "differing": 0,

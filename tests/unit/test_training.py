@@ -32,7 +32,8 @@ from models.judging import (
     on_known_cards,
     rank,
 )
-from models.training import LOGISTIC_C, fit_best, split_by_time
+from models.splits import split_by_time
+from models.training import LOGISTIC_C, fit_best
 
 START = 1_735_689_600_000
 CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=START, seed=3)

@@ -1,0 +1,24 @@
+"""What is learned from: features and labels as columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is learned from: features and labels, row i of every array being transaction i.
+
+    Attributes:
+        features: (n, k), the catalogue's features in order, finite.
+        is_fraud: (n,) labels, bool.
+        event_time_ms: (n,) epoch milliseconds.
+        card_id: (n,) identifiers.
+        kind: (n,) names of the kind of fraud, where they are known.
+    """
+
+    features: np.ndarray
+    is_fraud: np.ndarray
+    event_time_ms: np.ndarray
+    card_id: np.ndarray
+    kind: np.ndarray | None = None
