@@ -1,4 +1,7 @@
-"""The transactions of the Fraud Detection Handbook, where somebody has them: a CSV named by HANDBOOK_TRANSACTIONS."""
+"""The transactions of the Fraud Detection Handbook, where somebody has them.
+
+A CSV named by HANDBOOK_TRANSACTIONS, or `shared/handbook/transactions.csv.gz` beside this checkout.
+"""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-PATH = os.environ.get("HANDBOOK_TRANSACTIONS")
+_BESIDE = Path(__file__).parents[2] / "shared" / "handbook" / "transactions.csv.gz"
+PATH = os.environ.get("HANDBOOK_TRANSACTIONS") or (str(_BESIDE) if _BESIDE.is_file() else None)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ def expected(columns: handbook.Handbook) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.skipif(handbook.PATH is None, reason="HANDBOOK_TRANSACTIONS names no file")
+@pytest.mark.skipif(
+    handbook.PATH is None, reason="no handbook data: HANDBOOK_TRANSACTIONS names no file"
+)
 def test_the_fifteen_are_the_handbooks_to_the_bit():
     everything = handbook.read()
     # whole histories of some cards and of some terminals, over all the months
