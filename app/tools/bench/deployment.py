@@ -27,7 +27,8 @@ def deployment(settings: Settings, name: str, **changed: Any) -> Iterator[Settin
         name: lower case letters, digits and underscores; no other run may use it now.
         changed: further settings that differ, by field name.
     """
-    home = settings.home / "bench" / name
+    # absolute: peers run in a folder of their own
+    home = (settings.home / "bench" / name).resolve()
     where = resolve(settings)
     own = load_settings(
         {
