@@ -236,6 +236,8 @@ class Partition:
                 await self._changed()
                 continue
             await step.durable  # (2)
+            if self.closed:  # while it was waited for: there are no steps any more
+                return
             # Whatever became durable meanwhile goes along: with an append for each block, a partition could
             # finish one block a round trip, and waited for that at a thousand transactions a second.
             steps = self._durable_steps()
