@@ -136,11 +136,7 @@ def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
-    with explained(settings):
-        yield from session.execute(
-            f"SELECT source_topic, source_partition, source_offset FROM {settings.keyspace}.labels",  # noqa: S608
-            execution_profile=SCAN,
-        )
+    return _scan(session, settings, "source_topic, source_partition, source_offset")
 
 
 def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[str, str, bool]]:
@@ -150,9 +146,13 @@ def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[str, s
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
+    return _scan(session, settings, "card_id, transaction_id, is_fraud")
+
+
+def _scan(session: Session, settings: Settings, columns: str) -> Iterator[Any]:
     with explained(settings):
         yield from session.execute(
-            f"SELECT card_id, transaction_id, is_fraud FROM {settings.keyspace}.labels",  # noqa: S608
+            f"SELECT {columns} FROM {settings.keyspace}.labels",  # noqa: S608
             execution_profile=SCAN,
         )
 
