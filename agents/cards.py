@@ -40,6 +40,7 @@ pipeline = Pipeline(
     ),
     table=table,
     depth=settings.blocks_in_flight,
+    block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     on_start=check_position,
 )

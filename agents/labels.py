@@ -38,6 +38,7 @@ pipeline = Pipeline(
     labelled,
     handler,
     depth=settings.blocks_in_flight,
+    block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     deliver=deliver,
 )

@@ -19,6 +19,7 @@ pipeline = Pipeline(
     predictions,
     SinkHandler(RowPacker(settings.currency, settings.minor_unit_digits)),
     depth=settings.blocks_in_flight,
+    block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     deliver=Delivery(
         settings,

@@ -33,6 +33,7 @@ class Partition:
         ports: the effects.
         handler: the work.
         depth: blocks whose effects overlap.
+        block_records: blocks that wait are joined up to so many records.
         batch_bytes: largest changelog batch.
         start: offset at which the partition starts, from the committed offset.
         changelog_next: offset at which our next changelog record must land; None without a table.
@@ -51,6 +52,7 @@ class Partition:
         handler: Handler | PacedHandler,
         *,
         depth: int,
+        block_records: int,
         batch_bytes: int,
         start: int,
         changelog_next: int | None = None,
@@ -67,6 +69,7 @@ class Partition:
         self._handler: Any = handler
         self._gate = gate
         self._depth = depth
+        self._block_records = block_records
         self._batch_bytes = batch_bytes
         self._inbox: deque[Block] = deque()
         self._steps: deque[_Step] = deque()
@@ -77,8 +80,8 @@ class Partition:
 
     @property
     def waiting(self) -> int:
-        """Blocks that are here and not computed yet."""
-        return len(self._inbox)
+        """Records that are here and not computed yet."""
+        return sum(len(block.records) for block in self._inbox)
 
     @property
     def in_flight(self) -> int:
@@ -158,14 +161,34 @@ class Partition:
             if not self._inbox or len(self._steps) >= self._depth or self.held:
                 await self._changed()
                 continue
-            block = self._inbox.popleft()
-            step = await self._admit(block)
+            step = await self._admit(self._next_block())
             if step is None:
                 continue
             # outputs of later blocks go out while earlier ones wait to be durable
             sent = await self._ports.send(self.number, step.computed.outputs)
             step.durable = asyncio.ensure_future(sent)
             self._news.set()
+
+    def _next_block(self) -> Block:
+        """The next block, and what follows it without a gap, as one.
+
+        A block costs about a millisecond however few records it has: single ones, come while others were
+        computed, would cost a millisecond each.
+        """
+        block = self._inbox.popleft()
+        while self._inbox and self._joins(block, self._inbox[0]):
+            follower = self._inbox.popleft()
+            block = Block([*block.records, *follower.records], block.tokens + follower.tokens)
+        return block
+
+    def _joins(self, block: Block, follower: Block) -> bool:
+        return (
+            follower.first == block.last + 1
+            and len(block.records) + len(follower.records) <= self._block_records
+            # a stale block must not take one with it that is current
+            and self._ports.is_current(block)
+            and self._ports.is_current(follower)
+        )
 
     async def _admit(self, block: Block) -> _Step | None:
         """Check that the block continues where the last one ended, compute, put rows on the overlay."""
@@ -216,13 +239,13 @@ class Partition:
         if computed.taken is None:
             return block, computed
         rest = records[computed.taken :]
-        self._inbox.appendleft(Block(rest, block.token))
+        self._inbox.appendleft(Block(rest, block.tokens))
         # whatever stood before it is computed, or a hole that has been proven
         self.next_offset = int(rest[0].offset)
         if not computed.taken:
             self._hold(computed)
             return None
-        return Block(records[: computed.taken], block.token, whole=False), computed
+        return Block(records[: computed.taken], block.tokens, whole=False), computed
 
     def _hold(self, computed: Computed) -> None:
         assert self._gate is not None

@@ -20,6 +20,8 @@ from app.blocks.topic import BlockTopic
 logger = logging.getLogger(__name__)
 
 _START_POLL_SECONDS = 0.005
+#: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
+_BLOCKS_WAITING = 2
 
 
 class Pipeline:
@@ -31,6 +33,7 @@ class Pipeline:
         handler: the work; one that stops at an event time where the app paces the topic.
         table: where its rows live; None for a handler without rows.
         depth: blocks of one partition whose effects overlap.
+        block_records: most records of blocks that are joined.
         batch_bytes: largest record batch.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
@@ -46,6 +49,7 @@ class Pipeline:
         *,
         table: BlockTable | None = None,
         depth: int,
+        block_records: int,
         batch_bytes: int,
         deliver: Callable[[int, Any], Awaitable[Awaitable[Any]]] | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
@@ -57,6 +61,7 @@ class Pipeline:
         self.partitions: dict[int, Partition] = {}
         self.records_done = 0
         self._depth = depth
+        self._block_records = block_records
         self._batch_bytes = batch_bytes
         self._sender = OutputSender(batch_bytes)
         self._deliver = deliver
@@ -68,7 +73,7 @@ class Pipeline:
     async def process(self, event: Any) -> None:
         """Take one block from the agent's stream; waits only until its partition is known."""
         message = event.message
-        block = Block(message.value, message)
+        block = Block(message.value, (message,))
         partition = self.partitions.get(message.partition)
         if partition is None:
             # Faust resumes partitions before it seeks: a block may come before its start is known
@@ -92,7 +97,7 @@ class Pipeline:
         return {
             TP(self.topic, number)
             for number, partition in self.partitions.items()
-            if partition.waiting > self._depth or partition.held
+            if partition.waiting > _BLOCKS_WAITING * self._block_records or partition.held
         }
 
     def awaits(self, number: int, start: int) -> int | None:
@@ -127,6 +132,7 @@ class Pipeline:
             self,
             self.handler,
             depth=self._depth,
+            block_records=self._block_records,
             batch_bytes=self._batch_bytes,
             start=start,
             changelog_next=None if self.table is None else self.table.changelog_next[number],
@@ -192,14 +198,16 @@ class Pipeline:
     def finish(self, block: Block) -> None:
         """Acknowledge a block."""
         self.records_done += len(block.records)
-        if block.whole:
-            self.app.consumer.finish(block.token)
-        else:
-            self.app.consumer.finish_part(block.token, block.last)
+        if not block.whole:
+            self.app.consumer.finish_part(block.tokens[-1], block.last)
+            return
+        for token in block.tokens:
+            self.app.consumer.finish(token)
 
     def abandon(self, block: Block) -> None:
         """Give a block up; it is not committed."""
-        self.app.consumer.abandon(block.token)
+        for token in block.tokens:
+            self.app.consumer.abandon(token)
 
     async def refetch(self, partition: int, offset: int) -> None:
         """Seek the source partition back."""
@@ -209,9 +217,9 @@ class Pipeline:
 
     def is_current(self, block: Block) -> bool:
         """Whether the block is of this generation, the table is ready for it, and flow is open."""
-        generation = block.token.generation_id
+        generation = self.app.consumer_generation_id
         return (
-            generation == self.app.consumer_generation_id
+            all(token.generation_id == generation for token in block.tokens)
             and (self.table is None or self.table.ready_generation == generation)
             and bool(self.app.flow_control.is_active())
         )

@@ -15,12 +15,12 @@ class Block:
     Attributes:
         records: anything with an `offset`, in offset order.
         first, last: offsets of the first and last record.
-        token: whatever the ports need to acknowledge it.
-        whole: False for the first part of a block that was cut: its token belongs to the rest.
+        tokens: whatever the ports need to acknowledge it; several where blocks were joined.
+        whole: False for the first part of a block that was cut: its tokens belong to the rest.
     """
 
     records: Sequence[Any]
-    token: Any = None
+    tokens: tuple[Any, ...] = ()
     whole: bool = True
 
     @property

@@ -88,6 +88,7 @@ def run_worker(settings: Settings) -> int:
     import uvloop
     from faust.worker import Worker
 
+    from app.blocks.garbage import collect_seldom
     from app.logs import quiet_libraries
     from app.main import app  # builds the app from the environment
 
@@ -96,8 +97,11 @@ def run_worker(settings: Settings) -> int:
     where = state / "worker.json"
     url = f"http://{settings.advertised_host or settings.web_host}:{settings.web_port}"
     where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    loop = uvloop.new_event_loop()
+    # by the policy, so that the thread that fetches gets one, too
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    collect_seldom()
     faust_worker = Worker(
         app, loglevel=settings.log_level, loop=loop, redirect_stdouts=False, quiet=True
     )

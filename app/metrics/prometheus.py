@@ -81,9 +81,9 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
         labels=labels,
     )
     gauges: dict[str, tuple[str, Callable[[PartitionReading], float | None]]] = {
-        "blocks_waiting": (
-            "Blocks fetched and not computed yet.",
-            lambda reading: reading.blocks_waiting,
+        "records_waiting": (
+            "Records fetched and not computed yet.",
+            lambda reading: reading.records_waiting,
         ),
         "blocks_in_flight": (
             "Blocks computed and not durable yet.",

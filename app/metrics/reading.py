@@ -24,7 +24,7 @@ class PartitionReading:
         stage: which agent reads it.
         partition: its number.
         records_done: records finished since it was assigned.
-        blocks_waiting: blocks that are here and not computed.
+        records_waiting: records that are here and not computed.
         blocks_in_flight: blocks that are computed and not durable.
         done: offset after the last record known to be done.
         end: offset after the newest record, None while Kafka does not say.
@@ -36,7 +36,7 @@ class PartitionReading:
     stage: str
     partition: int
     records_done: int
-    blocks_waiting: int
+    records_waiting: int
     blocks_in_flight: int
     done: int | None
     end: int | None

@@ -221,7 +221,7 @@ async def describe(worker: Worker) -> dict[str, Any]:
         held[one.partition]["stages"][one.stage] = {
             "records_done": one.records_done,
             "lag": one.lag,
-            "blocks_waiting": one.blocks_waiting,
+            "records_waiting": one.records_waiting,
             "blocks_in_flight": one.blocks_in_flight,
             "event_time_ms": one.event_time_ms,
             "event_time": iso(one.event_time_ms),

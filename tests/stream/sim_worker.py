@@ -246,6 +246,7 @@ class Worker:
                 stage.handler(self),
                 table=table,
                 depth=self.world.depth,
+                block_records=self.world.block_records,
                 batch_bytes=self.world.plan.row_batch_bytes,
                 on_start=self._on_start(stage, table),
             )

@@ -18,7 +18,14 @@ async def started() -> AsyncIterator[Any]:
     tasks: list[asyncio.Task[None]] = []
 
     def start(ports: Effects, handler: Any = None, **options: Any) -> Any:
-        options = {"depth": 3, "batch_bytes": 10_000, "start": 0, "changelog_next": 0, **options}
+        options = {
+            "depth": 3,
+            "block_records": 1,
+            "batch_bytes": 10_000,
+            "start": 0,
+            "changelog_next": 0,
+            **options,
+        }
         partition = Partition(0, ports, handler or Counter(), **options)
         task = asyncio.create_task(partition.run())
         tasks.append(task)
@@ -58,6 +65,33 @@ async def test_the_next_block_computes_on_rows_that_are_not_durable(started: Any
     assert count_of(ports.stored[b"n"]) == 7
     assert count_of(partition.get(b"n")) == 7
     assert partition._overlay == {}
+
+
+async def test_blocks_that_wait_are_joined(started: Any) -> None:
+    ports = Effects()
+    gate = ports.gates["durable"] = asyncio.Event()
+    partition, _ = started(ports, depth=1, block_records=4)
+    partition.offer(block(0, 1))
+    await until(lambda: partition.in_flight)
+    for first, last in ((2, 3), (4, 4), (5, 5), (6, 6), (8, 8)):
+        partition.offer(block(first, last))
+    assert partition.waiting == 6
+    gate.set()
+    await until(lambda: len(ports.of("finish")) == 3)
+    assert ports.of("finish") == [(0, 1), (2, 5), (6, 6)]
+    await until(lambda: ports.of("abandon") == [(8, 8)])  # behind a gap: fetched again
+    assert count_of(ports.stored[b"n"]) == 7
+
+
+async def test_a_stale_block_does_not_take_a_current_one_with_it(started: Any) -> None:
+    ports = Effects()
+    ports.is_current = lambda block: block.first != 0  # type: ignore[method-assign]
+    partition, _ = started(ports, block_records=10)
+    partition.offer(block(0, 1))
+    partition.offer(block(2, 3))
+    await until(lambda: ports.of("refetch"))
+    assert ports.of("abandon")[0] == (0, 1)
+    assert ports.of("refetch") == [0]
 
 
 async def test_blocks_that_are_durable_share_an_append(started: Any) -> None:
@@ -252,7 +286,7 @@ class TestTheGate:
         partition.offer(block(5, 6))
         await until(lambda: ports.of("finish"))
         assert ports.of("finish") == [(0, 2)]
-        assert (partition.held, partition.held_ms, partition.waiting) == (True, 3, 2)
+        assert (partition.held, partition.held_ms, partition.waiting) == (True, 3, 4)
         assert (partition.next_offset, partition.done_offset, gate.holds) == (3, 3, 1)
         gate.until_ms = 5
         partition.wake()

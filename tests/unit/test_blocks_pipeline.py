@@ -79,7 +79,7 @@ def pipeline(app: Any, **options: Any) -> Pipeline:
 
         return asyncio.ensure_future(durable())
 
-    options = {"depth": 2, "batch_bytes": 10_000, "deliver": deliver, **options}
+    options = {"depth": 2, "block_records": 1, "batch_bytes": 10_000, "deliver": deliver, **options}
     return Pipeline(app, SimpleNamespace(topics=["s"]), Stateless(), **options)  # type: ignore[arg-type]
 
 
@@ -104,6 +104,20 @@ async def test_a_congested_partition_is_fetched_again_when_it_has_room(app: Any)
     gate.set()
     await until(lambda: len(app.finished) == 8)
     assert made.congested() == set()
+    made.reset()
+
+
+async def test_all_blocks_that_were_joined_are_acknowledged(app: Any) -> None:
+    gate = asyncio.Event()
+    made = pipeline(app, gate=gate, depth=1, block_records=10)
+    await made.process(event(0, 0))
+    await until(lambda: made.partitions[0].in_flight == 1)
+    for offset in (1, 2, 3):
+        await made.process(event(offset, offset))
+    assert (made.partitions[0].waiting, made.congested()) == (3, set())
+    gate.set()
+    await until(lambda: len(app.finished) == 4)
+    assert (app.finished, made.records_done) == ([0, 1, 2, 3], 4)
     made.reset()
 
 

@@ -155,7 +155,7 @@ def test_reading_the_flow() -> None:
     assert reading.records == {"cards": 30}
     first, second = reading.partitions
     # with blocks in flight only what is committed is known to be done
-    assert (first.done, first.lag, first.blocks_waiting, first.blocks_in_flight) == (40, 60, 1, 2)
+    assert (first.done, first.lag, first.records_waiting, first.blocks_in_flight) == (40, 60, 1, 2)
     assert (first.event_time_ms, first.held_ms, first.ahead_ms) == (7_000, 9_000, 2_000)
     # a partition without a block yet starts where it starts
     assert (second.done, second.lag) == (3, 2)
