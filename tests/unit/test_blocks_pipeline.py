@@ -1,6 +1,7 @@
 """What joins agent and partition: congestion, opening, revocation, lost blocks."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -294,3 +295,55 @@ def test_the_highest_acknowledged_block_is_committed() -> None:
     vars(consumer).update(app=SimpleNamespace(block_topics={"s"}), _acked={HERE: [4, 9, 7]})
     assert consumer._new_offset(HERE) == 10
     assert consumer._new_offset(HERE) is None
+
+
+class TestHandingOver:
+    """What a fetch brings goes to the agents at once, all of it."""
+
+    def consumer(self, app: Any, fetched: dict[TP, list[Any]]) -> Any:
+        """A BlockConsumer without Faust's constructor, which has fetched something."""
+        found: Any = object.__new__(BlockConsumer)
+        handed: list[tuple[str, int]] = []
+
+        async def callback(message: Any) -> None:
+            handed.append((message.topic, message.offset))
+
+        async def next_records(timeout: float) -> Any:
+            return fetched, set(fetched)
+
+        vars(found).update(
+            app=app, callback=callback, handed=handed, flow_active=True, _look_at=math.inf,
+            _wait_next_records=next_records, _stopped=asyncio.Event(), _shutdown=asyncio.Event(),
+            _crashed=asyncio.Event(), _buffered_partitions=set(), highwater=lambda tp: 0,
+        )  # fmt: skip
+        app.monitor = SimpleNamespace(track_tp_end_offset=lambda *given: None)
+        app.block_topics, app.block_sources = {"s", "changelog"}, {"s"}
+        return found
+
+    def fetched(self) -> dict[TP, list[Any]]:
+        return {
+            tp: [
+                SimpleNamespace(
+                    topic=tp.topic, partition=tp.partition, offset=offset, timestamp=0, timestamp_type=0
+                )
+                for offset in range(3)
+            ]
+            for tp in (HERE, TP("s", 1), TP("changelog", 0))
+        }  # fmt: skip
+
+    async def test_no_round_of_the_loop_passes_between_two_blocks(self, app: Any) -> None:
+        consumer = self.consumer(app, self.fetched())
+        rounds = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(rounds.set_result, None)
+        left = [(tp.topic, message.offset) async for tp, message in consumer.getmany(1.0)]
+        assert not rounds.done()
+        assert consumer.handed == [("s", 2), ("s", 2)]
+        assert left == [("changelog", 2)]  # recovery keeps count of what Faust's loop has read
+
+    async def test_while_flow_is_stopped_it_takes_the_way_that_can_be_given_up(
+        self, app: Any
+    ) -> None:
+        consumer = self.consumer(app, self.fetched())
+        app.open = False
+        left = [tp.topic async for tp, _ in consumer.getmany(1.0)]
+        assert (consumer.handed, left) == ([], ["s", "s", "changelog"])
