@@ -110,6 +110,11 @@ class Entries:
             number -= self.uncounted(first, end)
         return number, self.known_frauds(first, end) if self.frauds else 0
 
+    def known(self, low: int, high: int, start: int = 0) -> tuple[int, int]:
+        """`count` of the entries whose stored time is in [low, high), from `start`."""
+        first = bisect_left(self.times, low, start)
+        return self.count(first, bisect_left(self.times, high, first))
+
     def known_frauds(self, first: int, end: int) -> int:
         """Entries in [first, end) that count and are known to be fraud."""
         return self.flags(first, end).translate(WITHOUT_HIGH).count(KNOWN_FRAUD)
