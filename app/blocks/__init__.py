@@ -29,6 +29,8 @@ on with the *next* block.
 | topic.py     | a topic that is read in blocks                                      |
 | table.py     | block-wise changelog, store writes, recovery and healing            |
 | batches.py   | Kafka record batches by hand                                        |
+| queue.py     | where those wait for their turn, and others may join them           |
+| store.py     | RocksDB's options, shared by all partitions                         |
 | pipeline.py  | joins agent, partition, table and outputs                           |
 | app.py       | the Faust app that knows which topics are read in blocks            |
 | halt.py      | stop at once                                                        |
