@@ -12,6 +12,7 @@ from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
+from app.blocks.collector import calm_collector
 from app.devstack.endpoints import resolve
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
@@ -56,6 +57,7 @@ class FraudApp(BlockApp):
         except FraudstreamError as error:
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
             sys.exit(error.exit_code)
+        calm_collector()
 
     async def _discard_stores_ahead(self) -> None:
         for table in self.tables.values():

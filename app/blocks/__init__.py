@@ -33,6 +33,7 @@ on with the *next* block.
 | store.py     | RocksDB's options, shared by all partitions                         |
 | pipeline.py  | joins agent, partition, table and outputs                           |
 | app.py       | the Faust app that knows which topics are read in blocks            |
+| collector.py | Python's garbage collector, calmed                                  |
 | halt.py      | stop at once                                                        |
 
 It leans on internals of faust-streaming 0.15.3: a guard test fails when an overridden method changes.
