@@ -10,9 +10,9 @@ from faust.types import TP
 
 from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
+from app.blocks.collector import calm_collector
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
-from app.blocks.collector import calm_collector
 from app.devstack.endpoints import resolve
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
