@@ -5,12 +5,12 @@ import sys
 from typing import Any
 
 import faust
-from aiokafka.partitioner import murmur2
 from faust.types import TP
 
 from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
+from app.blocks.murmur import murmur2
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
