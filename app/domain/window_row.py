@@ -19,7 +19,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
-from app.domain.entries import ID_BYTES, TIME_SHIFT, Entries
+from app.domain.entries import COUNTED, ID_BYTES, TIME_SHIFT, Entries
 from app.domain.labels import Label, decode_labels, encode_labels, keep_waiting
 from app.domain.row_format import (
     FRAUDED_REF,
@@ -194,6 +194,9 @@ class WindowRow:
     def newest_counted(self, until_ms: int) -> int | None:
         """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""
         high = (until_ms + 1) << TIME_SHIFT
+        times = self.tail.times
+        if times and times[-1] < high and times[-1] & COUNTED:  # nearly always
+            return times[-1] >> TIME_SHIFT
         found = self.tail.newest_counted(high)
         if found is None:
             for ref in reversed(self.refs):
@@ -246,7 +249,7 @@ class WindowRow:
             excess = self.count - self._rules.max_entries
             if excess > 0:
                 self._evict(excess)
-        if len(self.tail) >= 2 * self._rules.segment_entries:
+        if len(self.tail.times) >= 2 * self._rules.segment_entries:
             self._seal()
 
     def label(self, label: Label) -> bool:
@@ -385,25 +388,26 @@ class WindowRow:
 
         They belong together: write them in one record batch and one store batch.
         """
-        rules, tail = self._rules, self.tail
+        tail, labelled = self.tail, self._labelled
+        head = HEAD.pack(
+            self.last_offset, LABELLED_VERSION if labelled else ROW_VERSION, self._rules.settings_hash,
+            self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail.times), len(self.refs),
+            self._next,
+        )  # fmt: skip
+        if not (labelled or self.refs or self._dropped):  # nearly every card
+            return [(head_key(self.key), tail.behind(head))]
         rows: list[tuple[bytes, bytes | None]] = []
         for number in sorted(self._dirty):
             entries = self._loaded[number]
             version = ROW_VERSION if entries.labelled is None else LABELLED_VERSION
             packed = SEGMENT.pack(
-                self.last_offset, version, rules.settings_hash,
+                self.last_offset, version, self._rules.settings_hash,
                 entries.zeros, len(entries), entries.base,
             )  # fmt: skip
-            rows.append((segment_key(self.key, number), packed + entries.columns()))
+            rows.append((segment_key(self.key, number), entries.behind(packed)))
         rows += [(segment_key(self.key, number), None) for number in self._dropped]
         self._dirty.clear()
         self._dropped.clear()
-        labelled = self._labelled
-        head = HEAD.pack(
-            self.last_offset, LABELLED_VERSION if labelled else ROW_VERSION, rules.settings_hash,
-            self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail), len(self.refs),
-            self._next,
-        )  # fmt: skip
         parts = [head]
         waiting = b""
         if labelled:
@@ -411,8 +415,7 @@ class WindowRow:
             parts.append(LABELS.pack(tail.labelled is not None, len(waiting)))
         refs = [ref.packed or ref.pack() for ref in self.refs]
         parts += refs if labelled else [packed[: REF.size] for packed in refs]
-        parts += (tail.columns(), waiting)
-        rows.append((head_key(self.key), b"".join(parts)))
+        rows.append((head_key(self.key), tail.behind(*parts) + waiting))
         return rows
 
     def _decode(self, raw: bytes) -> None:

@@ -86,7 +86,9 @@ class RowCache:
     def put(self, row: WindowRow) -> None:
         """Keep a row as the one used last."""
         before = self._rows.pop(row.key, None)
-        size = _ROW_BYTES + _ENTRY_BYTES * row.count + row.index_bytes
+        size = _ROW_BYTES + _ENTRY_BYTES * len(row.tail.times)
+        if row.refs:
+            size = _ROW_BYTES + _ENTRY_BYTES * row.count + row.index_bytes
         self._rows[row.key] = (row, size)
         self._room += (before[1] if before else 0) - size
         while self._room < 0:

@@ -337,7 +337,7 @@ class TestFormat:
         entries.base = 5
         for time in (3, 1, 2):
             entries.insert(time, time, counted=time != 2, id8=bytes([time]) * 8, start=0)
-        again = Entries.from_columns(b"head" + entries.columns(), 4, 3)
+        again = Entries.from_columns(entries.behind(b"he", b"ad"), 4, 3)
         again.base, again.zeros = entries.base, entries.zeros
         assert list(again.each()) == list(entries.each())
         assert list(again.each()) == [
