@@ -10,7 +10,7 @@ from app.blocks.pipeline import Pipeline
 from app.domain.card_stage import CardStage
 from app.faust_app import app, batch_bytes, partition_of, source
 from app.handlers.cards import CardsHandler
-from app.handlers.rows import row_rules, state_settings
+from app.handlers.rows import row_rules, rows_room_bytes, state_settings
 from app.handlers.start import check_state
 from app.records import RecordRules
 from tables.cards import cards as table
@@ -37,6 +37,7 @@ pipeline = Pipeline(
         partition_of=_partition_of,
         forward_moved=settings.moved == "forward",
         state_settings=state_settings(settings),
+        rows_room_bytes=rows_room_bytes(settings),
     ),
     table=table,
     depth=settings.blocks_in_flight,

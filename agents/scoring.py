@@ -9,7 +9,7 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.pipeline import Pipeline
 from app.domain.terminal_stage import TerminalStage
 from app.faust_app import app, batch_bytes, source
-from app.handlers.rows import MAX_WAITING_LABELS, terminal_rules, terminal_settings
+from app.handlers.rows import MAX_WAITING_LABELS, rows_room_bytes, terminal_rules, terminal_settings
 from app.handlers.scoring import ScoringHandler
 from app.handlers.start import check_state, pin_model
 from models.holder import ModelHolder, registry_of
@@ -40,6 +40,7 @@ pipeline = Pipeline(
         reasons_from=settings.reasons_from,
         threshold=settings.threshold,
         state_settings=terminal_settings(settings),
+        rows_room_bytes=rows_room_bytes(settings),
     ),
     table=table,
     depth=settings.blocks_in_flight,

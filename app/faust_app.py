@@ -5,11 +5,12 @@ import sys
 from typing import Any
 
 import faust
-from aiokafka.partitioner import murmur2
 from faust.types import TP
 
 from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
+from app.blocks.collector import calm_collector
+from app.blocks.murmur import murmur2
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
@@ -56,6 +57,7 @@ class FraudApp(BlockApp):
         except FraudstreamError as error:
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
             sys.exit(error.exit_code)
+        calm_collector()
 
     async def _discard_stores_ahead(self) -> None:
         for table in self.tables.values():

@@ -306,8 +306,11 @@ class Settings(BaseSettings):
     blocks_in_flight: int = Field(
         4, ge=1, le=64, description="blocks of one partition whose writes overlap"
     )
-    store_cache_mb: int = Field(
-        16, ge=1, description="RocksDB block cache for each table partition, MiB"
+    state_memory_mb: int = Field(
+        384,
+        ge=24,
+        description="memory for state, MiB: a third each for decoded rows, RocksDB's block cache and its "
+        "buffered writes, of all partitions together",
     )
     commit_interval: Duration = Field(
         "1s", validate_default=True, description="how often offsets are committed"

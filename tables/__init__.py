@@ -6,9 +6,17 @@
 | terminals | agents/scoring | terminal | the same, and `pins` (app/handlers/rows.py)         |
 """
 
-from app.blocks.store import store_options
+from functools import cache
+
+from app.blocks.store import StoreOptions
 from app.blocks.table import BlockTable
 from app.faust_app import FraudApp, batch_bytes
+
+
+@cache
+def _stores(app: FraudApp) -> StoreOptions:
+    """One for both tables: its cache is shared by all their partitions."""
+    return StoreOptions(app.settings.state_memory_mb // 3 * 2 << 20, 2 * app.settings.partitions)
 
 
 def block_table(app: FraudApp, name: str, changelog: str) -> BlockTable:
@@ -19,7 +27,8 @@ def block_table(app: FraudApp, name: str, changelog: str) -> BlockTable:
         changelog=changelog,
         partitions=app.settings.partitions,
         batch_bytes=batch_bytes(app.settings),
-        options=store_options(app.settings.store_cache_mb),
+        store=_stores(app),
+        options={"driver": "rocksdict"},
     )
     registered: BlockTable = app.tables.add(table)
     return registered

@@ -29,8 +29,12 @@ on with the *next* block.
 | topic.py     | a topic that is read in blocks                                      |
 | table.py     | block-wise changelog, store writes, recovery and healing            |
 | batches.py   | Kafka record batches by hand                                        |
+| queue.py     | where those wait for their turn, and others may join them           |
+| store.py     | RocksDB's options, shared by all partitions                         |
 | pipeline.py  | joins agent, partition, table and outputs                           |
 | app.py       | the Faust app that knows which topics are read in blocks            |
+| murmur.py    | the partition that Java clients choose                              |
+| collector.py | Python's garbage collector, calmed                                  |
 | halt.py      | stop at once                                                        |
 
 It leans on internals of faust-streaming 0.15.3: a guard test fails when an overridden method changes.

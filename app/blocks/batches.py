@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from typing import Any
 
+from app.blocks.queue import Destination, await_topic, enqueue, last_unsent
 from app.blocks.rows import RECORD_OVERHEAD_BYTES, Row
 from app.errors import StateError
 
@@ -14,29 +15,15 @@ _KNOWN_SECONDS = 3600.0
 #: key, value, headers
 OutRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 #: Outputs of a block: records by destination, in order.
-Outputs = dict[tuple[str, int], list[OutRecord]]
+Outputs = dict[Destination, list[OutRecord]]
 
 
-def _fill(producer: Any, records: Iterable[OutRecord], limit_bytes: int) -> Iterable[Any]:
-    builder, filled = producer.create_batch(), 0
-    for key, value, headers in records:
-        size = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
+def _size(record: OutRecord) -> int:
+    key, value, headers = record
+    size = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
+    if headers:  # seldom: the sum alone took as long as appending the record
         size += sum(4 * len(name) + len(raw or b"") + 8 for name, raw in headers)
-        # the builder takes an oversized first record and send_batch checks no size: count ourselves
-        if size > limit_bytes:
-            msg = f"a record of {size} bytes exceeds the producer's batch of {limit_bytes} bytes"
-            raise StateError(msg)
-        if filled and filled + size > limit_bytes:
-            builder.close()
-            yield builder
-            builder, filled = producer.create_batch(), 0
-        if builder.append(key=key, value=value, timestamp=None, headers=headers) is None:
-            msg = "a record batch was full before its counted size"
-            raise StateError(msg)
-        filled += size
-    if filled:
-        builder.close()
-        yield builder
+    return size
 
 
 class OutputSender:
@@ -53,7 +40,8 @@ class OutputSender:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._known_until: dict[tuple[str, int], float] = {}
+        self._known_until: dict[Destination, float] = {}
+        self._topics: set[str] = set()
 
     async def send(self, producer: Any, outputs: Outputs) -> Awaitable[Any]:
         """Hand the outputs of one block over.
@@ -65,17 +53,63 @@ class OutputSender:
         Returns:
             Resolves once every batch is acknowledged; fails if one cannot be.
         """
-        futures = []
+        for topic in {topic for topic, _ in outputs} - self._topics:
+            await await_topic(producer, topic)
+            self._topics.add(topic)
         time = asyncio.get_running_loop().time
+        futures: list[Any] = []
+        firsts: list[Any] = []
+        rests: list[tuple[Destination, list[OutRecord]]] = []
         for destination, records in outputs.items():
-            topic, partition = destination
-            for batch in _fill(producer, records, self._limit_bytes):
-                future = await producer.send_batch(batch, topic, partition=partition)
-                if self._known_until.get(destination, -math.inf) < time():
-                    await future
-                self._known_until[destination] = time() + _KNOWN_SECONDS
-                futures.append(future)
-        return asyncio.gather(*futures)
+            if self._known_until.get(destination, -math.inf) < time():
+                taken = self._append(producer, destination, records, firsts, only_one=True)
+                if taken < len(records):
+                    rests.append((destination, records[taken:]))
+            else:
+                self._append(producer, destination, records, futures)
+        if firsts:
+            await asyncio.gather(*firsts)
+        for destination, records in rests:
+            self._append(producer, destination, records, futures)
+        until = time() + _KNOWN_SECONDS
+        self._known_until.update(dict.fromkeys(outputs, until))
+        return asyncio.gather(*firsts, *futures)
+
+    def _append(
+        self,
+        producer: Any,
+        destination: Destination,
+        records: list[OutRecord],
+        futures: list[Any],
+        *,
+        only_one: bool = False,
+    ) -> int:
+        """Put records into batches that have not left yet; returns how many: all, or what one batch has room for.
+
+        It never waits: else a batch could leave between two records, and its sequence numbers would be wrong.
+        """
+        batch = last_unsent(producer, destination)
+        filled = 0 if batch is None else batch._builder.size()
+        joined = None
+        for number, record in enumerate(records):
+            size = _size(record)
+            # the builder takes an oversized first record and nobody else checks its size: count ourselves
+            if size > self._limit_bytes:
+                msg = f"a record of {size} bytes exceeds the producer's batch of {self._limit_bytes} bytes"
+                raise StateError(msg)
+            if batch is None or filled + size > self._limit_bytes:
+                if only_one and joined is not None:
+                    return number
+                batch, filled = enqueue(producer, producer.create_batch(), destination), 0
+            if batch is not joined:
+                joined = batch
+                futures.append(asyncio.shield(batch.future))
+            key, value, headers = record
+            if batch._builder.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                msg = "a record batch was full before its counted size"
+                raise StateError(msg)
+            filled += size
+        return len(records)
 
 
 async def append_rows(producer: Any, topic: str, partition: int, rows: list[Row]) -> int:

@@ -44,7 +44,9 @@ def chunk_groups(groups: list[RowGroup], limit_bytes: int) -> list[list[Row]]:
     chunk: list[Row] = []
     filled = 0
     for group in groups:
-        size = sum(len(key) + len(raw or b"") + RECORD_OVERHEAD_BYTES for key, raw in group)
+        size = 0
+        for key, raw in group:
+            size += len(key) + RECORD_OVERHEAD_BYTES + (0 if raw is None else len(raw))
         if size > limit_bytes:
             msg = f"the rows of {group[0][0]!r} need {size} bytes, a batch holds {limit_bytes}"
             raise StateError(msg)

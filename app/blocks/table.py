@@ -14,6 +14,7 @@ from faust.types import TP
 from app.blocks.batches import append_rows
 from app.blocks.halt import halt
 from app.blocks.rows import Row, chunk_groups, supersedes
+from app.blocks.store import UNLOGGED, StoreOptions
 from app.blocks.topic import BlockTopic
 from app.errors import ForeignWriterError
 
@@ -42,15 +43,20 @@ class BlockTable(Table):
 
     Args:
         batch_bytes: largest changelog batch.
+        store: how its RocksDB stores are set up.
 
     Attributes:
         ready_generation: the consumer generation for which recovery is complete, None before.
         changelog_next: by partition, the offset at which our next changelog record must land.
     """
 
-    def __init__(self, app: Any, *, changelog: str, batch_bytes: int, **kwargs: Any) -> None:
+    def __init__(
+        self, app: Any, *, changelog: str, batch_bytes: int, store: StoreOptions, **kwargs: Any
+    ) -> None:
         self._changelog_name = changelog
         self._batch_bytes = batch_bytes
+        self._store_options = store
+        self._unlogged: set[int] = set()
         self.ready_generation: int | None = None
         self.changelog_next: dict[int, int] = {}
         self._pending_generation: int | None = None
@@ -58,6 +64,11 @@ class BlockTable(Table):
         # counts blocks; with 1 Faust goes on reading active changelogs for ever
         kwargs.setdefault("recovery_buffer_size", 16)
         super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
+
+    def _new_store(self) -> Any:
+        store = super()._new_store()
+        store.rocksdb_options = self._store_options
+        return store
 
     def _changelog_topic_name(self) -> str:
         return self._changelog_name
@@ -98,6 +109,23 @@ class BlockTable(Table):
 
     def store(self, partition: int, rows: Iterable[Row], changelog_offset: int) -> None:
         """Write rows and the changelog offset they end at, all or nothing."""
+        self._flush_unlogged(partition)
+        self._database(partition).write(self._batch(rows, changelog_offset))
+
+    def _store_unlogged(self, partition: int, rows: Iterable[Row], changelog_offset: int) -> None:
+        """The same without RocksDB's log: a crash takes the newest of such writes, rows and offset alike.
+
+        What is logged behind them would outlive them, and its offset lie about them: they are flushed first.
+        """
+        self._unlogged.add(partition)
+        self._database(partition).write(self._batch(rows, changelog_offset), UNLOGGED)
+
+    def _flush_unlogged(self, partition: int) -> None:
+        if partition in self._unlogged:
+            self._database(partition).flush()
+            self._unlogged.discard(partition)
+
+    def _batch(self, rows: Iterable[Row], changelog_offset: int) -> Any:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, raw in rows:
             if raw is None:
@@ -105,7 +133,7 @@ class BlockTable(Table):
             else:
                 batch.put(key, raw)
         batch.put(self.data.offset_key, str(changelog_offset).encode())
-        self._database(partition).write(batch)
+        return batch
 
     def reader(self, partition: int) -> "StoreReader":
         """The stored rows of one partition."""
@@ -137,25 +165,29 @@ class BlockTable(Table):
     # ------------------------------------------------------------------ recovery
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Bring blocks of changelog records into the store: the highest row offset wins."""
+        """Bring blocks of changelog records into the store: the highest row offset wins.
+
+        Without RocksDB's log: what a crash takes is read from the changelog again.
+        """
         pending: dict[int, tuple[dict[bytes, bytes | None], int]] = {}
         for event in batch:
             partition = event.message.partition
             rows, last = pending.get(partition, ({}, -1))
-            database = self._database(partition)
+            stored = self._database(partition).get
             stale = self._stale_keys(partition)
             for record in event.value:
                 key, raw = record.key, record.value
-                current = rows[key] if key in rows else database.get(key)
-                if raw is None or supersedes(raw, current):
+                current = rows[key] if key in rows else stored(key)
+                if current is None or raw is None or supersedes(raw, current):
                     rows[key] = raw
-                    stale.discard(key)
+                    if stale:
+                        stale.discard(key)
                 else:
                     stale.add(key)
             pending[partition] = (rows, max(last, event.message.offset))
         for partition, (rows, last) in pending.items():
             persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
-            self.store(
+            self._store_unlogged(
                 partition,
                 [*rows.items(), self._stale_row(partition)],
                 max(last, -1 if persisted is None else persisted),
@@ -201,6 +233,8 @@ class BlockTable(Table):
                 self.changelog_next[tp.partition] = (
                     first[tp] if persisted is None else persisted + 1
                 )
+                # now: with the first block it would make that one late
+                self._flush_unlogged(tp.partition)
                 await self._heal(tp.partition)
             if generation == self._pending_generation:
                 self.ready_generation = generation

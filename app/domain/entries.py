@@ -110,6 +110,11 @@ class Entries:
             number -= self.uncounted(first, end)
         return number, self.known_frauds(first, end) if self.frauds else 0
 
+    def known(self, low: int, high: int, start: int = 0) -> tuple[int, int]:
+        """`count` of the entries whose stored time is in [low, high), from `start`."""
+        first = bisect_left(self.times, low, start)
+        return self.count(first, bisect_left(self.times, high, first))
+
     def known_frauds(self, first: int, end: int) -> int:
         """Entries in [first, end) that count and are known to be fraud."""
         return self.flags(first, end).translate(WITHOUT_HIGH).count(KNOWN_FRAUD)
@@ -186,16 +191,17 @@ class Entries:
             self.frauds -= rest.frauds
         return rest
 
-    def columns(self) -> bytes:
-        """The three columns, and the fourth if there is one, as they are stored."""
-        labelled = b"" if self.labelled is None else self.labelled.tobytes()
-        return b"".join((self.times.tobytes(), self.totals.tobytes(), self.ids, labelled))
+    def behind(self, *parts: bytes) -> bytes:
+        """The three columns, and the fourth if there is one, as they are stored, behind other bytes."""
+        if self.labelled is None:
+            return b"".join((*parts, self.times, self.totals, self.ids))
+        return b"".join((*parts, self.times, self.totals, self.ids, self.labelled))
 
     @classmethod
     def from_columns(
         cls, raw: bytes, offset: int, count: int, *, labelled: bool = False
     ) -> "Entries":
-        """The opposite of `columns`; `labelled` says whether the fourth was stored."""
+        """The opposite of `behind`; `labelled` says whether the fourth was stored."""
         entries = cls()
         width = count * ID_BYTES
         entries.times.frombytes(raw[offset : offset + width])

@@ -63,3 +63,13 @@ def decode_labels(raw: bytes) -> list[Label]:
 def largest_label(source_bytes: int) -> int:
     """Most bytes that one waiting label takes, its source having at most so many."""
     return _WAITING.size + source_bytes
+
+
+def keep_waiting(waiting: list[Label], label: Label) -> None:
+    """Put a label among those that wait for their transactions: of one transaction the latest is enough."""
+    for index, kept in enumerate(waiting):
+        if kept[:2] == label[:2]:
+            if label.labelled_at_ms >= kept.labelled_at_ms:
+                waiting[index] = label
+            return
+    waiting.append(label)

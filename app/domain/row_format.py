@@ -16,9 +16,9 @@ SEGMENT_ENTRIES = 256
 # last_offset | version, settings hash, newest, floor, base, zeros, tail entries, segments, next
 HEAD = struct.Struct(">qBIqqqIIII")
 REF = struct.Struct(">IIIIqqq")
-# behind the head of format 2: whether the tail has labels, bytes of waiting labels; behind each of its refs: frauds
+# behind the head of format 2: whether the tail has labels, bytes of waiting labels; its refs end with their frauds
 LABELS = struct.Struct(">?I")
-FRAUDS = struct.Struct(">I")
+FRAUDED_REF = struct.Struct(REF.format + "I")
 # last_offset | version, settings hash, zeros, entries, base
 SEGMENT = struct.Struct(">qBIIIq")
 
@@ -68,16 +68,27 @@ class SegmentRef:
         count: entries still kept; zeros: how many of them do not count.
         first, last: stored times of the first and last kept entry.
         total: minor units of the counted ones; frauds: how many of them are known to be fraud.
+        packed: as stored in the head, `frauds` included; None until it is asked for.
     """
 
-    __slots__ = ("count", "first", "frauds", "last", "number", "skip", "total", "zeros")
+    __slots__ = (
+        "count", "first", "frauds", "last", "number", "packed", "skip", "total", "zeros",
+    )  # fmt: skip
 
     def __init__(
-        self, number: int, skip: int, count: int, zeros: int, first: int, last: int, total: int
+        self,
+        number: int,
+        skip: int,
+        count: int,
+        zeros: int,
+        first: int,
+        last: int,
+        total: int,
+        frauds: int = 0,
     ) -> None:
         self.number, self.skip, self.count, self.zeros = number, skip, count, zeros
-        self.first, self.last, self.total = first, last, total
-        self.frauds = 0
+        self.first, self.last, self.total, self.frauds = first, last, total, frauds
+        self.packed: bytes | None = None
 
     def refresh(self, entries: Entries) -> None:
         """Bring the bounds and sums up to date with the entries."""
@@ -87,6 +98,15 @@ class SegmentRef:
         self.first, self.last = times[skip], times[-1]
         self.total = entries.totals[-1] - (entries.totals[skip - 1] if skip else entries.base)
         self.frauds = entries.known_frauds(skip, len(times)) if entries.frauds else 0
+        self.packed = None
+
+    def pack(self) -> bytes:
+        """Make and keep `packed`: a heavy key has dozens of these, and an event changes one or none."""
+        packed = self.packed = FRAUDED_REF.pack(
+            self.number, self.skip, self.count, self.zeros, self.first, self.last, self.total,
+            self.frauds,
+        )  # fmt: skip
+        return packed
 
 
 def decode_segment(raw: bytes, key: bytes) -> Entries:
@@ -112,7 +132,7 @@ def max_head_bytes(rules: RowRules) -> int:
     """Largest head row that the rules allow, bytes."""
     tail = min(2 * rules.segment_entries, rules.max_entries + 1)
     labels = LABELS.size + rules.max_waiting * largest_label(rules.label_bytes)
-    refs = _max_segments(rules) * (REF.size + FRAUDS.size)
+    refs = _max_segments(rules) * FRAUDED_REF.size
     return HEAD.size + labels + refs + tail * rules.entry_bytes
 
 

@@ -19,10 +19,10 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
-from app.domain.entries import ID_BYTES, TIME_SHIFT, Entries
-from app.domain.labels import Label, decode_labels, encode_labels
+from app.domain.entries import COUNTED, ID_BYTES, TIME_SHIFT, Entries
+from app.domain.labels import Label, decode_labels, encode_labels, keep_waiting
 from app.domain.row_format import (
-    FRAUDS,
+    FRAUDED_REF,
     HEAD,
     LABELLED_VERSION,
     LABELS,
@@ -36,10 +36,14 @@ from app.domain.row_format import (
     head_key,
     segment_key,
 )
+from app.domain.sealed_ids import SealedIds
+from app.domain.spans import AddSegments, OfPart, Spans
 from app.errors import RowFormatError
 
 __all__ = ["NEVER", "LoadRow", "RowRules", "WindowRow"]
 
+#: So many are searched for an id one by one, as are those of a row that is asked once.
+_FEW_SEGMENTS = 4
 LoadRow = Callable[[bytes], bytes | None]
 
 
@@ -55,8 +59,8 @@ class WindowRow:
     """
 
     __slots__ = (
-        "_dirty", "_dropped", "_labelled", "_load", "_loaded", "_next", "_rules", "floor_ms", "key",
-        "last_offset", "newest_ms", "refs", "tail", "waiting",
+        "_asked", "_dirty", "_dropped", "_labelled", "_load", "_loaded", "_next", "_rules", "_sealed",
+        "_spans", "floor_ms", "key", "last_offset", "newest_ms", "refs", "tail", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, rules: RowRules, load: LoadRow) -> None:
@@ -74,6 +78,9 @@ class WindowRow:
         self._loaded: dict[int, Entries] = {}
         self._dirty: set[int] = set()
         self._dropped: list[int] = []
+        self._asked = False
+        self._sealed: SealedIds | None = None
+        self._spans: Spans | None = None
 
     @classmethod
     def read(cls, key: bytes, rules: RowRules, load: LoadRow) -> "WindowRow":
@@ -96,37 +103,26 @@ class WindowRow:
     @property
     def count(self) -> int:
         """Entries kept, late ones included."""
-        count = len(self.tail.times)
-        if self.refs:  # asked for every row that a block touches
-            count += sum(ref.count for ref in self.refs)
-        return count
+        return len(self.tail.times) + (sum([ref.count for ref in self.refs]) if self.refs else 0)
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory that answering `has` takes beside the entries, bytes."""
+        return 0 if self._sealed is None else SealedIds.ID_BYTES * len(self._sealed)
 
     # ------------------------------------------------------------------ questions
 
     def window(self, after_ms: int, until_ms: int) -> tuple[int, int]:
         """Number and minor units of counted entries with event time in (after_ms, until_ms]."""
-        low, high = (after_ms + 1) << TIME_SHIFT, (until_ms + 1) << TIME_SHIFT
-        count, total = self.tail.window(low, high)
-        for ref in reversed(self.refs):
-            if ref.last < low:
-                break
-            if ref.first >= high:
-                continue
-            if low <= ref.first and ref.last < high:
-                count += ref.count - ref.zeros
-                total += ref.total
-            else:
-                more, sum_ = self._segment(ref).window(low, high, ref.skip)
-                count += more
-                total += sum_
-        return count, total
+        return self.windows(until_ms, (until_ms - after_ms,))[0]
 
     def windows(self, event_time_ms: int, lengths: Sequence[int]) -> list[tuple[int, int]]:
         """`window(t - length, t)` for each length: the hot path, for all windows of a transaction."""
         tail = self.tail
         times = tail.times
         if self.refs or tail.zeros or not times or times[-1] >> TIME_SHIFT > event_time_ms:
-            return [self.window(event_time_ms - length, event_time_ms) for length in lengths]
+            before = event_time_ms + 1
+            return self._with_segments(Spans.add_amounts, Entries.window, before, lengths)
         totals, end, after = tail.totals, len(times), event_time_ms + 1
         newest, base = totals[-1], tail.base
         found = []
@@ -142,9 +138,9 @@ class WindowRow:
         """Of counted entries in (until_ms - length, until_ms]: number, and those known to be fraud."""
         tail = self.tail
         times, after = tail.times, until_ms + 1
-        end = bisect_left(times, after << TIME_SHIFT)
         if self.refs:
-            return [self._known(after - length, after) for length in lengths]
+            return self._with_segments(Spans.add_verdicts, Entries.known, after, lengths)
+        end = bisect_left(times, after << TIME_SHIFT)
         if not end:
             return [(0, 0)] * len(lengths)
         lows = [bisect_left(times, (after - length) << TIME_SHIFT, 0, end) for length in lengths]
@@ -152,23 +148,17 @@ class WindowRow:
             return [tail.count(low, end) for low in lows]
         return [(end - low, 0) for low in lows]
 
-    def _known(self, after_ms: int, before_ms: int) -> tuple[int, int]:
-        low, high = after_ms << TIME_SHIFT, before_ms << TIME_SHIFT
-        times = self.tail.times
-        number, frauds = self.tail.count(bisect_left(times, low), bisect_left(times, high))
-        for ref in reversed(self.refs):
-            if ref.last < low:
-                break
-            if ref.first >= high:
-                continue
-            if low <= ref.first and ref.last < high:
-                more = ref.count - ref.zeros, ref.frauds
-            else:
-                entries, skip = self._segment(ref), ref.skip
-                first = bisect_left(entries.times, low, skip)
-                more = entries.count(first, bisect_left(entries.times, high, first))
-            number, frauds = number + more[0], frauds + more[1]
-        return number, frauds
+    def _with_segments(
+        self, add: AddSegments, of_part: OfPart, before_ms: int, lengths: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        high = before_ms << TIME_SHIFT
+        lows = [(before_ms - length) << TIME_SHIFT for length in lengths]
+        found = [of_part(self.tail, low, high, 0) for low in lows]
+        if self.refs and self.refs[-1].last >= min(lows, default=high):
+            if self._spans is None:
+                self._spans = Spans(self.refs)
+            add(self._spans, self.refs, self._segment, lows, high, found)
+        return found
 
     def last_parts(
         self, after_ms: int, until_ms: int, number: int
@@ -204,6 +194,9 @@ class WindowRow:
     def newest_counted(self, until_ms: int) -> int | None:
         """Event time of the newest counted entry at or before `until_ms`, None if none is kept."""
         high = (until_ms + 1) << TIME_SHIFT
+        times = self.tail.times
+        if times and times[-1] < high and times[-1] & COUNTED:  # nearly always
+            return times[-1] >> TIME_SHIFT
         found = self.tail.newest_counted(high)
         if found is None:
             for ref in reversed(self.refs):
@@ -215,9 +208,16 @@ class WindowRow:
 
     def has(self, id8: bytes) -> bool:
         """Whether a kept entry carries this transaction id hash."""
-        return self.tail.has(id8) or any(
-            self._segment(ref).has(id8, ref.skip) for ref in reversed(self.refs)
-        )
+        if self.tail.has(id8):
+            return True
+        if not self.refs:
+            return False
+        if self._sealed is None and self._asked and len(self.refs) > _FEW_SEGMENTS:
+            self._sealed = SealedIds(self._segment(ref).ids for ref in self.refs)
+        self._asked = True
+        if self._sealed is not None and id8 not in self._sealed:
+            return False
+        return any(self._segment(ref).has(id8, ref.skip) for ref in reversed(self.refs))
 
     def entries(self) -> Iterator[tuple[int, int, bool, bytes]]:
         """Every kept entry, oldest first: event time in ms, minor units, counted, id hash."""
@@ -244,11 +244,12 @@ class WindowRow:
             self.tail.insert(event_time_ms, minor, counted=counted, id8=id8, start=0, high=high)
         self.newest_ms = max(self.newest_ms, event_time_ms)
         self._expire((self.newest_ms - self._rules.horizon_ms + 1) << TIME_SHIFT)
-        if self.refs or len(self.tail) > self._rules.max_entries:
+        # no segment holds twice its entries: below this there is nothing to add up
+        if (2 * len(self.refs) + 2) * self._rules.segment_entries > self._rules.max_entries:
             excess = self.count - self._rules.max_entries
             if excess > 0:
                 self._evict(excess)
-        if len(self.tail) >= 2 * self._rules.segment_entries:
+        if len(self.tail.times) >= 2 * self._rules.segment_entries:
             self._seal()
 
     def label(self, label: Label) -> bool:
@@ -262,6 +263,7 @@ class WindowRow:
                     self._labelled = True
                     if entries.label(at, fraud=label.fraud, labelled_at_ms=label.labelled_at_ms):
                         ref.refresh(entries)
+                        self._spans = None
                         self._dirty.add(ref.number)
                     return True
         at = self.tail.find(low, high, label.id8)
@@ -276,12 +278,7 @@ class WindowRow:
 
         Beyond `RowRules.max_waiting` there is one too many: whoever calls takes one out.
         """
-        for index, kept in enumerate(self.waiting):
-            if kept[:2] == label[:2]:
-                if label.labelled_at_ms >= kept.labelled_at_ms:
-                    self.waiting[index] = label
-                return
-        self.waiting.append(label)
+        keep_waiting(self.waiting, label)
         self._labelled = True
 
     def _insert_into_segment(
@@ -291,7 +288,10 @@ class WindowRow:
         at, ref = next((i, ref) for i, ref in enumerate(self.refs) if ref.last >= above)
         entries = self._segment(ref)
         entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip, high=high)
+        if self._sealed is not None:
+            self._sealed.add(id8)
         self._dirty.add(ref.number)
+        self._spans = None
         full = 2 * self._rules.segment_entries
         if len(entries) >= full and ref.skip:
             # it is rewritten anyway: without what has left, so that a half never holds less than a
@@ -337,10 +337,13 @@ class WindowRow:
 
     def _drop_first(self) -> None:
         ref = self.refs.pop(0)
+        self._spans = None
         self._left(ref.last)
         self._dropped.append(ref.number)
         self._dirty.discard(ref.number)
         self._loaded.pop(ref.number, None)
+        if self._sealed is not None and len(self._sealed) > 2 * self.count:
+            self._sealed = None  # mostly ids that have left
 
     def _drop_tail(self, number: int) -> None:
         self._left(self.tail.times[number - 1])
@@ -351,6 +354,8 @@ class WindowRow:
 
     def _seal(self) -> None:
         rest = self.tail.split(self._rules.segment_entries)
+        if self._sealed is not None:
+            self._sealed.add(self.tail.ids)
         self.refs.append(self._new_segment(self.tail))
         self.tail = rest
 
@@ -360,6 +365,7 @@ class WindowRow:
         ref.refresh(entries)
         self._loaded[number] = entries
         self._dirty.add(number)
+        self._spans = None
         return ref
 
     # ------------------------------------------------------------------ rows
@@ -382,38 +388,34 @@ class WindowRow:
 
         They belong together: write them in one record batch and one store batch.
         """
-        rules, tail = self._rules, self.tail
+        tail, labelled = self.tail, self._labelled
+        head = HEAD.pack(
+            self.last_offset, LABELLED_VERSION if labelled else ROW_VERSION, self._rules.settings_hash,
+            self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail.times), len(self.refs),
+            self._next,
+        )  # fmt: skip
+        if not (labelled or self.refs or self._dropped):  # nearly every card
+            return [(head_key(self.key), tail.behind(head))]
         rows: list[tuple[bytes, bytes | None]] = []
         for number in sorted(self._dirty):
             entries = self._loaded[number]
             version = ROW_VERSION if entries.labelled is None else LABELLED_VERSION
             packed = SEGMENT.pack(
-                self.last_offset, version, rules.settings_hash,
+                self.last_offset, version, self._rules.settings_hash,
                 entries.zeros, len(entries), entries.base,
             )  # fmt: skip
-            rows.append((segment_key(self.key, number), packed + entries.columns()))
+            rows.append((segment_key(self.key, number), entries.behind(packed)))
         rows += [(segment_key(self.key, number), None) for number in self._dropped]
         self._dirty.clear()
         self._dropped.clear()
-        labelled = self._labelled
-        head = HEAD.pack(
-            self.last_offset, LABELLED_VERSION if labelled else ROW_VERSION, rules.settings_hash,
-            self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail), len(self.refs),
-            self._next,
-        )  # fmt: skip
         parts = [head]
         waiting = b""
         if labelled:
             waiting = encode_labels(self.waiting)
             parts.append(LABELS.pack(tail.labelled is not None, len(waiting)))
-        for ref in self.refs:
-            parts.append(
-                REF.pack(ref.number, ref.skip, ref.count, ref.zeros, ref.first, ref.last, ref.total)
-            )
-            if labelled:
-                parts.append(FRAUDS.pack(ref.frauds))
-        parts += (tail.columns(), waiting)
-        rows.append((head_key(self.key), b"".join(parts)))
+        refs = [ref.packed or ref.pack() for ref in self.refs]
+        parts += refs if labelled else [packed[: REF.size] for packed in refs]
+        rows.append((head_key(self.key), tail.behind(*parts) + waiting))
         return rows
 
     def _decode(self, raw: bytes) -> None:
@@ -429,7 +431,8 @@ class WindowRow:
         except struct.error:
             version, segments, count, has_labels, waiting = -1, 0, 0, False, 0
         first = HEAD.size + (LABELS.size if self._labelled else 0)
-        step = REF.size + (FRAUDS.size if self._labelled else 0)
+        stored = FRAUDED_REF if self._labelled else REF
+        step = stored.size
         columns = first + segments * step
         behind = columns + (4 if has_labels else 3) * ID_BYTES * count
         if version not in (ROW_VERSION, LABELLED_VERSION) or len(raw) != behind + waiting:
@@ -440,10 +443,7 @@ class WindowRow:
             )
             raise RowFormatError(msg)
         for at in range(first, columns, step):
-            ref = SegmentRef(*REF.unpack_from(raw, at))
-            if self._labelled:
-                (ref.frauds,) = FRAUDS.unpack_from(raw, at + REF.size)
-            self.refs.append(ref)
+            self.refs.append(SegmentRef(*stored.unpack_from(raw, at)))
         self.tail = Entries.from_columns(raw, columns, count, labelled=has_labels)
         self.tail.base, self.tail.zeros = base, zeros
         self.waiting = decode_labels(raw[behind:])

@@ -10,7 +10,7 @@ from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved
 from app.domain.transaction import DeadRecordError, Transaction
 from app.domain.window_row import RowRules
-from app.handlers.rows import BlockRows, Position
+from app.handlers.rows import ROWS_ROOM_BYTES, BlockRows, Position
 from app.handlers.stretch import LOOK_AHEAD, Stretch
 from app.records import (
     EnrichedItem,
@@ -42,6 +42,7 @@ class CardsHandler:
         partition_of: partition of a key, as the partitioner of producers has it.
         forward_moved: send moved records on; else they are dead.
         state_settings: the settings that shape rows.
+        rows_room_bytes: see `BlockRows`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class CardsHandler:
         partition_of: Callable[[bytes], int],
         forward_moved: bool,
         state_settings: str,
+        rows_room_bytes: int = ROWS_ROOM_BYTES,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
@@ -63,6 +65,7 @@ class CardsHandler:
         self._partition_of = partition_of
         self._forward_moved = forward_moved
         self._settings = state_settings
+        self._room = rows_room_bytes
 
     def compute(
         self,
@@ -72,7 +75,7 @@ class CardsHandler:
         until_ms: float = math.inf,
     ) -> Computed:
         """Outputs and new rows of consecutive source records, up to an event time."""
-        rows = BlockRows(self._rules, state)
+        rows = BlockRows(self._rules, state, self._room)
         block = _Block(partition, self._topics, self._record_rules.max_bytes)
         stretch = Stretch(until_ms)
         taken = next_ms = None

@@ -54,10 +54,16 @@ def row_rules(settings: Settings) -> RowRules:
     )
 
 
+def rows_room_bytes(settings: Settings) -> int:
+    """Room for decoded rows of one partition of a table, its part of `state_memory_mb`."""
+    return (settings.state_memory_mb << 20) // 3 // (2 * settings.partitions)
+
+
 #: Labels that wait at one terminal for their transactions.
 MAX_WAITING_LABELS = 64
-#: Decoded rows kept between blocks, for each partition of a table; what one costs besides its entries.
-_KEPT_BYTES = 16 << 20
+#: Room for rows that stay decoded, where nobody says otherwise.
+ROWS_ROOM_BYTES = 16 << 20
+#: What a decoded row takes besides its entries, and what an entry takes.
 _ROW_BYTES, _ENTRY_BYTES = 1000, 24
 
 
@@ -68,7 +74,7 @@ class RowCache:
     here: the cache lives and ends with the partition's assignment (`RowReader.memo`).
     """
 
-    def __init__(self, room_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, room_bytes: int) -> None:
         self._room = room_bytes
         self._rows: OrderedDict[bytes, tuple[WindowRow, int]] = OrderedDict()
 
@@ -80,7 +86,9 @@ class RowCache:
     def put(self, row: WindowRow) -> None:
         """Keep a row as the one used last."""
         before = self._rows.pop(row.key, None)
-        size = _ROW_BYTES + _ENTRY_BYTES * row.count
+        size = _ROW_BYTES + _ENTRY_BYTES * len(row.tail.times)
+        if row.refs:
+            size = _ROW_BYTES + _ENTRY_BYTES * row.count + row.index_bytes
         self._rows[row.key] = (row, size)
         self._room += (before[1] if before else 0) - size
         while self._room < 0:
@@ -93,12 +101,15 @@ class BlockRows:
     Args:
         rules: how long entries are kept.
         state: where rows are read.
+        room_bytes: for rows that stay decoded until the partition's next block.
     """
 
-    def __init__(self, rules: RowRules, state: RowReader) -> None:
+    def __init__(
+        self, rules: RowRules, state: RowReader, room_bytes: int = ROWS_ROOM_BYTES
+    ) -> None:
         self._rules = rules
         self._state = state
-        self._cache: RowCache = state.memo.setdefault("rows", RowCache())
+        self._cache: RowCache = state.memo.setdefault("rows", RowCache(room_bytes))
         self._rows: dict[bytes, WindowRow] = {}
         self._changed: dict[bytes, WindowRow] = {}
 

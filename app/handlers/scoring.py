@@ -14,7 +14,7 @@ from app.domain.decision import ANOMALY
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import RowRules, WindowRow
-from app.handlers.rows import PINS_KEY, BlockRows, Pins, Position
+from app.handlers.rows import PINS_KEY, ROWS_ROOM_BYTES, BlockRows, Pins, Position
 from app.label_records import LabelBatch, as_label, decode_message, given_back
 from app.records import EnrichedItem, SourceRecord, dead_letter, prediction_message
 from app.topics import Topics
@@ -64,6 +64,7 @@ class ScoringHandler:
         reasons_from: reasons are stored for scores from here on.
         threshold: replaces the model's own; None keeps it.
         state_settings: the settings that shape rows.
+        rows_room_bytes: see `BlockRows`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ScoringHandler:
         reasons_from: float,
         threshold: float | None,
         state_settings: str,
+        rows_room_bytes: int = ROWS_ROOM_BYTES,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
@@ -89,6 +91,7 @@ class ScoringHandler:
         self._reasons_from = reasons_from
         self._threshold = threshold
         self._settings = state_settings
+        self._room = rows_room_bytes
 
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
@@ -96,7 +99,7 @@ class ScoringHandler:
         """Predictions and new rows of consecutive `enriched` messages."""
         position = Position.read(state, self._settings)
         pins = Pins.read(state.get(PINS_KEY))
-        rows = BlockRows(self._rules, state)
+        rows = BlockRows(self._rules, state, self._room)
         outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]

@@ -97,7 +97,7 @@ def owner_rows(world: World, stage: str, partition: int) -> Rows:
         if not worker.dead and any(
             tp.topic == source and tp.partition == partition for tp in worker.assignment
         ):
-            rows: Rows = worker.disk.get((stage, partition), {})
+            rows: Rows = worker.memory.get((stage, partition), {})
             return rows
     return {}
 

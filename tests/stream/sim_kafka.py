@@ -1,6 +1,6 @@
 """A Kafka of plain lists: logs with offsets, and a producer whose batches land and are acknowledged later.
 
-A producer keeps, for each partition, at most one batch on its way and one behind it, as aiokafka does. A
+A producer keeps, for each partition, at most one batch on its way and a line behind it, as aiokafka does. A
 batch that is on its way when its worker dies may land at any later time, or never.
 """
 
@@ -98,15 +98,23 @@ class Builder:
 
     def __init__(self) -> None:
         self.records: list[tuple[bytes | None, bytes | None, Any]] = []
+        self._closed = False
+
+    def size(self) -> int:
+        return sum(len(key or b"") + len(value or b"") for key, value, _ in self.records)
+
+    def closed(self) -> bool:
+        return self._closed
 
     def append(
         self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Any = ()
     ) -> object:
+        assert not self._closed
         self.records.append((key, value, headers))
         return self
 
     def close(self) -> None:
-        pass
+        self._closed = True
 
 
 @dataclass(eq=False)
@@ -123,6 +131,11 @@ class Batch:
     drained: asyncio.Future[None]
     base: int = -1
     sent: bool = False
+    retry_count: int = 0
+
+    @property
+    def _builder(self) -> Builder:
+        return self.builder
 
 
 class Producer:
@@ -137,6 +150,29 @@ class Producer:
         self.stopped = False  # what is sent arrives, nothing more is sent
         self._known: set[TopicPartition] = set()
         self._broken: set[TopicPartition] = set()
+        # what app/blocks/queue.py leans on
+        self.client = self._message_accumulator = self
+        self._exception = None
+        self._closed = False
+
+    async def _wait_on_metadata(self, topic: str) -> None:
+        await asyncio.sleep(0)
+
+    @property
+    def _batches(self) -> dict[TopicPartition, list[Batch]]:
+        """What has not left, by partition."""
+        return {
+            tp: unsent
+            for tp, queue in self.queues.items()
+            if (unsent := [batch for batch in queue if not batch.sent])
+        }
+
+    def _append_batch(self, builder: Builder, tp: TopicPartition) -> Batch:
+        loop = asyncio.get_running_loop()
+        batch = Batch(*tp, builder, loop.create_future(), loop.create_future())
+        if not self.closed:
+            self.queues.setdefault(tp, deque()).append(batch)
+        return batch
 
     def create_batch(self) -> Builder:
         return Builder()
@@ -147,11 +183,7 @@ class Producer:
         queue = self.queues.setdefault((topic, partition), deque())
         while queue and not queue[-1].sent:
             await asyncio.shield(queue[-1].drained)
-        loop = asyncio.get_running_loop()
-        batch = Batch(topic, partition, builder, loop.create_future(), loop.create_future())
-        if not self.closed:
-            queue.append(batch)
-        return asyncio.shield(batch.future)
+        return asyncio.shield(self._append_batch(builder, (topic, partition)).future)
 
     # ---------------------------------------------------------------- what the network does
 
@@ -166,6 +198,7 @@ class Producer:
             if self.stopped:
                 return False
             batch.sent = True
+            batch.builder.close()
             batch.drained.set_result(None)
             return True
         queue.popleft()

@@ -21,6 +21,7 @@ from app.blocks import table as table_module
 from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Handler
 from app.blocks.skew import Note
+from app.blocks.store import StoreOptions
 from app.errors import ForeignWriterError
 from app.handlers.start import check_state, pin_model
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
@@ -58,25 +59,42 @@ Rows = dict[bytes, bytes]
 
 
 class Database:
-    """As an opened Rdict of one table partition; writes of a dead worker do not happen."""
+    """As an opened Rdict of one table partition; writes of a dead worker do not happen.
+
+    What is not logged is on disk once it is flushed, or once RocksDB pleases; a crash before that takes it, and
+    leaves what was logged behind it.
+    """
 
     def __init__(self, worker: "Worker", table: str, partition: int) -> None:
         self._worker = worker
         self._table, self._partition = table, partition
-        self._rows: Rows = worker.disk.setdefault((table, partition), {})
+        where = (table, partition)
+        self._disk: Rows = worker.disk.setdefault(where, {})
+        if where not in worker.memory:
+            worker.memory[where] = dict(self._disk)
+        self._rows: Rows = worker.memory[where]
         self.get = self._rows.get
         self.items = self._rows.items
 
-    def write(self, batch: FakeBatch) -> None:
+    def write(self, batch: FakeBatch, options: Any = None) -> None:
         if self._worker.dead:
             return
-        for key, value in batch.operations:
-            if value is None:
-                self._rows.pop(key, None)
-            else:
-                self._rows[key] = value
+        logged = options is None or not options.disable_wal
+        for rows in (self._rows, self._disk) if logged else (self._rows,):
+            for key, value in batch.operations:
+                if value is None:
+                    rows.pop(key, None)
+                else:
+                    rows[key] = value
+        if not logged and self._worker.world.flushes():
+            self.flush()
         self._worker.check_store(self._table, self._partition, self._rows)
         self._worker.world.maybe_crash(self._worker)
+
+    def flush(self) -> None:
+        if not self._worker.dead:
+            self._disk.clear()
+            self._disk.update(self._rows)
 
 
 class TableData:
@@ -112,7 +130,11 @@ def sim_table(worker: "Worker", name: str, changelog: str, batch_bytes: int) -> 
 
     with mock.patch.object(Table, "__init__", faust_init):
         return table_module.BlockTable(
-            worker.app, name=name, changelog=changelog, batch_bytes=batch_bytes
+            worker.app,
+            name=name,
+            changelog=changelog,
+            batch_bytes=batch_bytes,
+            store=StoreOptions(1 << 20, 1),
         )
 
 
@@ -204,6 +226,7 @@ class Worker:
         self, world: Any, name: str, disk: dict[tuple[str, int], Rows], model: str
     ) -> None:
         self.world, self.name, self.disk, self.model = world, name, disk, model
+        self.memory: dict[tuple[str, int], Rows] = {}
         self.rng: Random = world.rng
         self.loop: SimLoop = world.loop
         self.broker: Broker = world.broker

@@ -88,6 +88,9 @@ class FakeModel:
 
 models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}
 
+#: How often RocksDB makes a file by itself, of writes that it has not logged.
+FLUSHES = 0.2
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -279,6 +282,10 @@ class World:
         if self.chaos and self.rng.random() < self.plan.crash_after_store:
             self.seen["crash after store"] += 1
             worker.kill()
+
+    def flushes(self) -> bool:
+        """Whether RocksDB makes a file of what it holds in memory."""
+        return self.rng.random() < FLUSHES
 
     def group_accepts(self, worker: Worker) -> bool:
         """Whether the group takes a commit of this worker."""

@@ -230,6 +230,13 @@ BREAKS = (
         },
     ),
     Break(
+        "rows logged behind some that are not",
+        "app.blocks.table",
+        (("            self._database(partition).flush()\n", ""),),
+        (("app.blocks.table", "BlockTable"),),
+        {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
+    ),
+    Break(
         "replay scored by the present model",
         "app.handlers.rows",
         (

@@ -23,9 +23,10 @@ class Process:
 
     def __init__(self, disk: dict[Any, Any], log: list[tuple[bytes, bytes | None]]) -> None:
         self.disk, self.log = disk, log
+        self.memory: dict[Any, Any] = {}
         self.dead = False
         self.app = SimpleNamespace(consumer=self, consumer_generation_id=1)
-        self.world = SimpleNamespace(maybe_crash=lambda worker: None)
+        self.world = SimpleNamespace(maybe_crash=lambda worker: None, flushes=lambda: False)
         self.table = sim_table(self, "rows", "c", 500)  # type: ignore[arg-type]
         self.table.append = self.append
 
@@ -41,7 +42,7 @@ class Process:
 
     @property
     def store(self) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = self.disk[("rows", 0)]
+        found: dict[bytes, bytes] = self.memory[("rows", 0)]
         return found
 
     def read(self, offsets: Iterable[int]) -> None:
@@ -72,6 +73,20 @@ async def test_rows_and_offset_are_recovered() -> None:
     assert process.store == {b"a": raw(3), OFFSET_KEY: b"3"}
     assert process.table.ready_generation == 1
     assert process.table.changelog_next == {0: 4}
+
+
+async def test_a_crash_in_recovery_takes_rows_and_offset_alike() -> None:
+    disk: dict[Any, Any] = {}
+    Process(disk, [(b"a", raw(1))]).read([0])
+    assert disk == {("rows", 0): {}}
+
+
+async def test_what_recovery_wrote_is_on_disk_before_anything_is_logged_behind_it() -> None:
+    disk: dict[Any, Any] = {}
+    process = Process(disk, [(b"a", raw(1)), (b"b", raw(2))])
+    process.read([0, 1])  # as a standby
+    process.table.store(0, [(b"c", raw(3))], 2)
+    assert disk[("rows", 0)] == {b"a": raw(1), b"b": raw(2), b"c": raw(3), OFFSET_KEY: b"2"}
 
 
 async def test_reading_a_record_again_changes_nothing() -> None:
@@ -107,6 +122,7 @@ async def test_a_kill_between_recovery_and_healing_is_made_up_for() -> None:
     killed = Process(disk, log)
     await killed.table.on_rebalance({LOG}, set(), {LOG}, 1)
     killed.read([0, 1])
+    killed.table.data._db_for_partition(0).flush()
     process = Process(disk, log)  # the offset is persisted: nothing is read again
     await process.table.on_rebalance({LOG}, set(), {LOG}, 1)
     await process.complete()
@@ -137,7 +153,7 @@ async def test_rows_on_their_way_when_the_partition_is_given_up_are_not_stored()
     process.table.changelog_next.clear()
     await process.table.write(0, [(b"b", raw(1))])
     assert process.log == [(b"b", raw(1))]
-    assert ("rows", 0) not in process.disk or b"b" not in process.store
+    assert ("rows", 0) not in process.memory or b"b" not in process.store
 
 
 async def test_an_overtaken_recovery_is_not_ready() -> None:

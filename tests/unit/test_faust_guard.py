@@ -25,7 +25,6 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
     },
     "app/blocks/batches.py": {
-        "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch": "41cc98a298ef2628",
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",
         "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "bf42b0f0c5c0646d",
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",
@@ -43,6 +42,20 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.streams:Stream.events": "c62f4dd3a73fe7aa",
         "faust.streams:Stream.noack": "921a6f5c674d32d4",
     },
+    "app/blocks/queue.py": {
+        "aiokafka.client:AIOKafkaClient._wait_on_metadata": "52b0a5ee78ef3aa0",
+        "aiokafka.producer.message_accumulator:BatchBuilder.append": "657d76f55157d9ca",
+        "aiokafka.producer.message_accumulator:BatchBuilder.closed": "16b9c254eeecca09",
+        "aiokafka.producer.message_accumulator:MessageAccumulator._append_batch": "4762abfc42cbaa15",
+        "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch": "41cc98a298ef2628",
+        "aiokafka.producer.message_accumulator:MessageAccumulator.drain_by_nodes": "fc995afbfc5718e2",
+        "aiokafka.producer.message_accumulator:MessageAccumulator.reenqueue": "f75f518a1ae27ade",
+        "aiokafka.producer.sender:Sender._sender_routine": "2380dc5e333d9ebd",
+    },
+    "app/blocks/store.py": {
+        "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
+        "faust.stores.rocksdb:RocksDBOptions.open": "ff87e92d69e2f487",
+    },
     "app/blocks/table.py": {
         "faust.stores.rocksdb:Store._db_for_partition": "cb7e67d5f9efc4bc",
         "faust.stores.rocksdb:Store.on_rebalance": "38357aed5b7fc777",
@@ -51,6 +64,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.tables.base:Collection.__init__": "95568fc09c76d006",
         "faust.tables.base:Collection._changelog_topic_name": "f341fe97037b4ac8",
         "faust.tables.base:Collection._new_changelog_topic": "77bea64b59f79809",
+        "faust.tables.base:Collection._new_store": "914a2bda605d38f5",
         "faust.tables.base:Collection.apply_changelog_batch": "b980a78d3ae9b1e8",
         "faust.tables.base:Collection.on_rebalance": "0812ad692171a8fd",
         "faust.tables.base:Collection.on_recovery_completed": "b1526fb39ea0e77e",
@@ -148,12 +162,13 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
     from app.blocks import app as app_module
-    from app.blocks import table, topic, transport
+    from app.blocks import store, table, topic, transport
 
     ours = [
         transport.BlockConsumer,
         transport.BlockConsumerThread,
         transport.BlockProducer,
+        store.StoreOptions,
         table.BlockTable,
         topic.BlockTopic,
         app_module.BlockApp,

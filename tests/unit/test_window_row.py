@@ -97,15 +97,51 @@ class TestWindows:
         assert row.newest_counted(19) == 10
         assert row.newest_counted(9) is None
 
-    def test_all_windows_at_once_equal_one_at_a_time(self) -> None:
+    def test_all_windows_equal_a_look_at_every_entry(self) -> None:
         numbers = random.Random(1)
         row = row_of(segment=4)
         for _ in range(300):
             time = numbers.randrange(200)
             add(row, time, numbers.randrange(9), counted=numbers.random() < 0.8)
+            counted = [(at, minor) for at, minor, counts, _ in row.entries() if counts]
             for at in (time, time - 5, time + 5):
                 lengths = (1, 3, 10, 50)
-                assert row.windows(at, lengths) == [row.window(at - n, at) for n in lengths]
+                within = [[m for t, m in counted if at - n < t <= at] for n in lengths]
+                assert row.windows(at, lengths) == [(len(one), sum(one)) for one in within]
+                assert row.known(at, lengths) == [(len(one), 0) for one in within]
+                assert [row.window(at - n, at) for n in lengths] == row.windows(at, lengths)
+
+    def test_an_id_is_known_for_as_long_as_its_entry_is_kept(self) -> None:
+        """However often it was asked for, whatever was sealed, halved, read again or has left since."""
+        numbers = random.Random(2)
+        store = Store()
+        row, sent = row_of(segment=4, cap=40, store=store), 0
+        for round_ in range(400):
+            for _ in range(numbers.randrange(4)):
+                sent += 1
+                time = round_ + numbers.randrange(-20, 3)
+                row.insert(time, 1, counted=True, id8=sent.to_bytes(8, "big"))
+            kept = {id8 for *_, id8 in row.entries()}
+            for number in range(max(0, sent - 60), sent + 3):
+                id8 = number.to_bytes(8, "big")
+                assert row.has(id8) == (id8 in kept)
+            if numbers.random() < 0.1:
+                store.write(row)
+                row = WindowRow.read(b"k", rules(segment=4, cap=40), store.get)
+        assert len(row.refs) > 4
+
+    def test_the_index_of_ids_counts_as_memory_and_forgets_what_has_left(self) -> None:
+        row = row_of(*range(20), segment=2, horizon=1_000)
+        assert row.index_bytes == 0
+        row.has(b"never   ")
+        assert row.index_bytes == 0  # a row that is asked once is searched
+        row.has(b"never   ")
+        full = row.index_bytes
+        assert full > 0
+        for time in range(1_010, 1_060):
+            add(row, time)
+            row.has(b"never   ")
+        assert row.index_bytes < 2 * full * row.count / 20
 
     def test_a_whole_segment_is_not_loaded_for_a_window(self) -> None:
         store = Store()
@@ -301,7 +337,7 @@ class TestFormat:
         entries.base = 5
         for time in (3, 1, 2):
             entries.insert(time, time, counted=time != 2, id8=bytes([time]) * 8, start=0)
-        again = Entries.from_columns(b"head" + entries.columns(), 4, 3)
+        again = Entries.from_columns(entries.behind(b"he", b"ad"), 4, 3)
         again.base, again.zeros = entries.base, entries.zeros
         assert list(again.each()) == list(entries.each())
         assert list(again.each()) == [

@@ -120,7 +120,7 @@ def _stored_rows(datadir: Path) -> int:
     """Rows of cards in a worker's stores; it does not run."""
     count = 0
     for folder in datadir.rglob("*.db"):
-        with open_store(folder, cache_mib=8) as database:
+        with open_store(folder) as database:
             count += sum(1 for key in database.keys() if key.startswith(b"C"))  # noqa: SIM118
     return count
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import rocksdict
-from aiokafka.producer.message_accumulator import BatchBuilder
-from faust.stores.rocksdb import RocksDBOptions
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
+from aiokafka.structs import TopicPartition
 
 from app.blocks.batches import OutputSender, append_rows
 from app.blocks.rows import RowGroup, chunk_groups
-from app.blocks.store import store_options
+from app.blocks.store import StoreOptions
+
+_STORE_BYTES = 64 << 20
 
 
 class Record(NamedTuple):
@@ -44,6 +46,18 @@ class Producer:
 
     def __init__(self, batch_bytes: int) -> None:
         self._bytes = batch_bytes
+        # what app/blocks/queue.py leans on
+        self.client = self._message_accumulator = self
+        self._exception, self._closed = None, False
+        self._batches: dict[Any, Any] = {}
+
+    async def _wait_on_metadata(self, topic: str) -> None:
+        """It knows every topic."""
+
+    def _append_batch(self, builder: BatchBuilder, tp: TopicPartition) -> MessageBatch:
+        batch = MessageBatch(tp, builder, ttl=0, linger_time=0)
+        batch.future.set_result(_Acknowledged(0))
+        return batch
 
     def create_batch(self) -> BatchBuilder:
         """An empty batch."""
@@ -84,11 +98,9 @@ def build_outputs(blocks: Sequence[Any], batch_bytes: int) -> None:
 
 
 @contextmanager
-def open_store(folder: Path, cache_mib: int) -> Iterator[Any]:
+def open_store(folder: Path) -> Iterator[Any]:
     """A RocksDB with the options of our tables, made if it is not there."""
-    options = store_options(cache_mib)
-    del options["driver"]  # the choice of the store, not an option of RocksDB
-    database = RocksDBOptions(use_rocksdict=True, **options).open(folder)
+    database = StoreOptions(_STORE_BYTES, 1).open(folder)
     try:
         yield database
     finally:

@@ -173,7 +173,7 @@ class _Bench:
         took["changelog rows", None] = _timed(lambda: build_changelog(groups, self._batch_bytes))[1]
         with (
             tempfile.TemporaryDirectory() as folder,
-            open_store(Path(folder) / "rows", self._settings.store_cache_mb) as database,
+            open_store(Path(folder) / "rows") as database,
         ):
             took["store", None] = _timed(lambda: write_store(database, groups, self._batch_bytes))[
                 1
