@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import faust
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
-from app.blocks.garbage import collect_now
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
 
@@ -43,5 +42,4 @@ class BlockApp(faust.App):
     def on_rebalance_end(self) -> None:
         """The last step of a rebalance: only now the sources may be fetched."""
         super().on_rebalance_end()
-        collect_now()
         self.consumer.open_blocks()

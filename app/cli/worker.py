@@ -88,7 +88,6 @@ def run_worker(settings: Settings) -> int:
     import uvloop
     from faust.worker import Worker
 
-    from app.blocks.garbage import collect_seldom
     from app.logs import quiet_libraries
     from app.main import app  # builds the app from the environment
 
@@ -101,7 +100,6 @@ def run_worker(settings: Settings) -> int:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    collect_seldom()
     faust_worker = Worker(
         app, loglevel=settings.log_level, loop=loop, redirect_stdouts=False, quiet=True
     )
