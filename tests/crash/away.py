@@ -16,7 +16,7 @@ from pathlib import Path
 from app.devstack.stack import Stack
 from app.settings import Settings
 from tests.away import go_away
-from tests.crash.ordeal import remove
+from tests.crash.ordeal import end_when_told, remove
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--rate", type=float, default=3_000.0, help="transactions a second")
     arguments = parser.parse_args()
+    end_when_told()
     home = Path(tempfile.mkdtemp(prefix="fraudstream-away-"))
     stack = Stack(home, quick=True, durable=True)
     began = time.monotonic()

@@ -18,6 +18,7 @@ timing allows.
 """
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from tests.crash import worker
 from tests.crash.ending import Done, States, compare_states, figures
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
-from tests.crash.watch import Sample, Watch, grown, sample
+from tests.crash.watch import Sample, Watch, grown, sample_patiently
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
@@ -327,14 +328,14 @@ class Ordeal:
     def _leave_the_oldest(self) -> Sample:
         """Stop all workers but the one that lived through most; what it takes once it has everything."""
         fleet = self._fleet
-        lived = {name: sample(fleet[name]) for name in fleet.running}
+        lived = {name: sample_patiently(fleet[name]) for name in fleet.running}
         oldest = max(lived, key=lambda name: lived[name].rebalances)
         for name in fleet.running:
             if name != oldest:
                 self.say("stop", f"{name} in {fleet.terminate(name):.1f} s ({lived[name]})")
         self._owners()
         self._settle()
-        old = sample(fleet[oldest])
+        old = sample_patiently(fleet[oldest])
         self.say("stop", f"{oldest} in {fleet.terminate(oldest):.1f} s ({old})")
         return old
 
@@ -344,7 +345,7 @@ class Ordeal:
         with Fleet(environ_of(self._settings), self._settings.home / "fleet", self.say) as fleet:
             fleet.start("fresh")
             fleet.await_ready(timeout_seconds=PATIENCE_SECONDS)
-            fresh = sample(fleet["fresh"])
+            fresh = sample_patiently(fleet["fresh"])
             fleet.terminate("fresh")
             rebuilt = fleet["fresh"].datadir
         states = compare_states(self._settings, live, rebuilt)
@@ -365,6 +366,7 @@ def main() -> int:
         "--home", type=Path, help="folder to work in, kept; a temporary one if not given"
     )
     arguments = parser.parse_args()
+    end_when_told()
     home = arguments.home or Path(tempfile.mkdtemp(prefix="fraudstream-ordeal-"))
     print(f"seed {arguments.seed}, {arguments.kills} kills, {arguments.events:,} events, in {home}")
     stack = Stack(home, quick=True, durable=True)
@@ -403,9 +405,12 @@ def main() -> int:
 
 def remove(home: Path) -> None:
     """Delete the folder of a clean run."""
-    import shutil
-
     shutil.rmtree(home)
+
+
+def end_when_told() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: servers are stopped on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 #: Settings under which much happens: short sessions, small blocks, evictions.

@@ -4,8 +4,8 @@
     python -m tests.crash.sabotage "no fence against a zombie"
 
 For each name (`tests/breaks.py`; the simulation finds all of them) it plays a short ordeal on real servers, with
-a schedule that brings the case about, and expects it not to be clean. At first it plays one without any break,
-which must be clean. It exits with 0 only if all of that is so.
+a schedule that brings the case about, and expects it not to be clean. Unless names are given, it first plays one
+without any break, which must be clean. It exits with 0 only if all of that is so.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from app.devstack.stack import Stack
 from app.settings import Settings
 from tests.breaks import BREAKS
-from tests.crash.ordeal import Ordeal, OrdealError, ordeal_settings, remove
+from tests.crash.ordeal import Ordeal, OrdealError, end_when_told, ordeal_settings, remove
 from tests.crash.schedule import Act, Step
 
 #: Without any break.
@@ -28,19 +28,20 @@ NOTHING = ""
 _DRAIN_SECONDS = 60.0
 
 
-def _kill(name: str = "a", *, spell: float = 0.1, gap: float = 2.0) -> Step:
+def kill(name: str, *, spell: float = 0.1, gap: float = 2.0) -> Step:
+    """SIGKILL to a worker that has settled, under load."""
     return Step(Act.KILL, name, settle=True, gap=gap, spell=spell, load=1.0)
 
 
 #: Everything that workers send is delayed for as long as this.
-_SLOW = Step(Act.DELAY, "all", settle=True, gap=0.5, spell=600.0, load=1.0)
+SLOW = Step(Act.DELAY, "all", settle=True, gap=0.5, spell=600.0, load=1.0)
 _ZOMBIE = Step(Act.ZOMBIE, "a", settle=True, gap=1.5, spell=0.5, load=1.0)
 _COME = Step(Act.ADD, "c", settle=True, gap=1.5, spell=0.0, load=1.0)
 _GO = replace(_COME, act=Act.REMOVE)
 
-KILLED = (_SLOW, *[_kill(name) for name in "ababab"])
-MOVED = (_SLOW, *[_COME, _GO] * 4)
-UNDEAD = (_SLOW, _ZOMBIE, replace(_ZOMBIE, target="b"), _ZOMBIE, replace(_ZOMBIE, target="b"))
+KILLED = (SLOW, *[kill(name) for name in "ababab"])
+MOVED = (SLOW, *[_COME, _GO] * 4)
+UNDEAD = (SLOW, _ZOMBIE, replace(_ZOMBIE, target="b"), _ZOMBIE, replace(_ZOMBIE, target="b"))
 
 #: The breaks that real servers, a few kills and some minutes bring to light, and the steps that do.
 CAUGHT: dict[str, tuple[Step, ...]] = {
@@ -176,7 +177,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in known]:
         parser.error(f"there is no break {unknown[0]!r}; there are: {'; '.join(sorted(known))}")
-    names = [NOTHING, *(arguments.names or CAUGHT)]
+    end_when_told()
+    names = arguments.names or [NOTHING, *CAUGHT]
     home = Path(tempfile.mkdtemp(prefix="fraudstream-sabotage-"))
     right = run(
         home,

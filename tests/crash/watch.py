@@ -1,6 +1,7 @@
 """What workers take, sampled from their own metrics: memory, files, threads and tasks must not grow for ever."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from app.tools.processes import WorkerProcess
 
 MIB = 1 << 20
 #: A worker of an ordeal holds some 16 MiB of decoded rows and 16 of RocksDB's cache for each table partition.
-MOST_MEMORY_MIB = 900.0
+MOST_MEMORY_MIB = 700.0
 #: More than one that has just started, with the same partitions. Threads of pools start when they are first
 #: needed (sixteen for one's Cassandra sessions and look-ups), RocksDB opens a file for each of its own.
 MORE_TASKS, MORE_THREADS, MORE_FILES = 4, 16, 150
 _EVERY_SECONDS = 3.0
+#: For an answer at the end: the machine may have much to do.
+_ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,22 @@ def sample(worker: WorkerProcess) -> Sample:
         int(values["fraudstream_threads"]),
         int(values["fraudstream_rebalances_total"]),
     )
+
+
+def sample_patiently(worker: WorkerProcess) -> Sample:
+    """Ask a worker until it answers.
+
+    Raises:
+        OSError: it has not for a minute.
+    """
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            return sample(worker)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def grown(old: Sample, fresh: Sample) -> list[str]:
