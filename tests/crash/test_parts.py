@@ -1,10 +1,14 @@
 """Parts of the ordeal that need no server: the labels that it sends, and what it calls a leak."""
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 
+from app.blocks.partition import Partition
 from app.domain.transaction import DeadRecordError
 from app.label_records import parse_label
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
@@ -72,3 +76,21 @@ def test_a_leak_is_told() -> None:
         said
         == "62 asyncio tasks after 30 rebalances, one that has just started has 57 (at most 4 more)"
     )
+
+
+def test_a_worker_is_broken_as_it_was_asked_to_be() -> None:
+    code = (
+        "import sys; from tests.crash.worker import BREAK, prepare; prepare({BREAK: sys.argv[1]});"
+        "from app.blocks.pipeline import Partition; print(Partition._append_and_store.__code__.co_code.hex())"
+    )
+
+    def made(name: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, name], check=True, capture_output=True, text=True,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    right = Partition._append_and_store.__code__.co_code.hex()
+    assert made("") == right
+    assert made("persisted changelog offset off by one") != right
