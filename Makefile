@@ -5,12 +5,15 @@ ARGS ?=
 SEED ?= 1
 KILLS ?= 20
 EVENTS ?= 200000
+AWAY ?= 600
+RATE ?= 3000
+BREAKS ?=
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash bench bench-peers down clean lock
+.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers down clean lock
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## the environment in .venv, the command at .venv/bin/fraudstream
 
@@ -41,6 +44,12 @@ integration: install ## the tests on a real Kafka and Cassandra
 
 crash: install ## the long ordeal: make crash SEED=1 KILLS=20 EVENTS=200000
 	$(BIN)/python -m tests.crash.ordeal --seed $(SEED) --kills $(KILLS) --events $(EVENTS)
+
+crash-sabotage: install ## workers broken in one line must not get through the ordeal: BREAKS='"NAME" "NAME"'
+	$(BIN)/python -m tests.crash.sabotage $(BREAKS)
+
+crash-away: install ## Cassandra away at full load: make crash-away AWAY=600 RATE=3000
+	$(BIN)/python -m tests.crash.away --seconds $(AWAY) --rate $(RATE)
 
 bench: install ## figures of this machine; ARGS=--quick for a short one
 	$(BIN)/fraudstream bench $(ARGS)

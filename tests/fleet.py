@@ -15,6 +15,8 @@ from app.devstack import ports
 from app.errors import StateError, UnavailableError
 from app.tools.processes import WorkerProcess, stop_all
 
+#: What runs a worker for as long as its parent lives.
+LIFELINE = "app.tools.lifeline"
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
 _WATCH_SECONDS = 0.1
@@ -34,6 +36,7 @@ class Fleet:
         environ: environment of the workers.
         folder: where state folders and logs are.
         say: told of every start and end that nobody asked for.
+        module: what runs `fraudstream`; another one, to prepare the process.
 
     Attributes:
         restarts: last words of each worker that ended with exit code 70 and was started again.
@@ -46,6 +49,7 @@ class Fleet:
         environ: Mapping[str, str],
         folder: Path,
         say: Callable[[str, str], None] = lambda action, target: None,
+        module: str = LIFELINE,
     ) -> None:
         self.restarts: list[str] = []
         self.waits = 0
@@ -54,6 +58,7 @@ class Fleet:
         self._environ = environ
         self._folder = folder
         self._say = say
+        self._module = module
         self._wanted: set[str] = set()
         self._taken: set[int] = set()
         self._lock = threading.RLock()  # between a restart and whoever kills or stops
@@ -100,7 +105,10 @@ class Fleet:
                     port = ports.free_run(1, self._taken)
                     self._taken.add(port)
                     worker = _Worker(
-                        port, self._folder / name, {**self._environ, **(environ or {})}
+                        port,
+                        self._folder / name,
+                        {**self._environ, **(environ or {})},
+                        self._module,
                     )
                     self.workers[name] = worker
                 self.workers[name].start()
@@ -194,6 +202,11 @@ class Fleet:
 class _Worker(WorkerProcess):
     """Its log is beside its state folder, which may be deleted."""
 
-    def __init__(self, port: int, datadir: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, port: int, datadir: Path, environ: Mapping[str, str], module: str) -> None:
         super().__init__(port, datadir, environ=environ)
         self.log = datadir.with_suffix(".log")
+        self._module = module
+
+    def command(self) -> list[str]:
+        """As any worker's, run by the module that was asked for."""
+        return [self._module if part == LIFELINE else part for part in super().command()]

@@ -89,6 +89,12 @@ class BlockConsumer(driver.Consumer):
         self._held: set[TP] = set()
         self._read_offset = _ReadOffsets(self.app.block_sources)
 
+    @property
+    def thread_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the thread that fetches."""
+        loop: asyncio.AbstractEventLoop = self._thread.thread_loop
+        return loop
+
     def _new_consumer_thread(self) -> BlockConsumerThread:
         return BlockConsumerThread(self, loop=self.loop, beacon=self.beacon)
 

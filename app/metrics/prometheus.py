@@ -51,6 +51,7 @@ class WorkerMetrics(Collector):
             "fraudstream_event_to_row_seconds",
             "From a transaction's event time to its acknowledged row in Cassandra.",
         )
+        yield from _work(reading)
         yield from _identity(reading)
 
 
@@ -169,6 +170,22 @@ def _histogram(latency: Latency, name: str, text: str, step: int = 1) -> Metric:
     histogram = HistogramMetricFamily(name, text)
     histogram.add_metric([], buckets=buckets, sum_value=latency.total_ms / 1000)
     return histogram
+
+
+def _work(reading: Reading) -> Iterator[Metric]:
+    """What must not grow for ever, beside the memory and files that the process collector tells."""
+    tasks = GaugeMetricFamily(
+        "fraudstream_tasks", "Asyncio tasks that are not done.", labels=["loop"]
+    )
+    for loop, number in sorted(reading.tasks.items()):
+        tasks.add_metric([loop], number)
+    yield tasks
+    yield GaugeMetricFamily("fraudstream_threads", "Threads of Python.", reading.threads)
+    yield CounterMetricFamily(
+        "fraudstream_rebalances",
+        "Rebalances of the consumer group since this worker started.",
+        reading.rebalances,
+    )
 
 
 def _identity(reading: Reading) -> Iterator[Metric]:

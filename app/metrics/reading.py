@@ -68,6 +68,9 @@ class Reading:
         event_latency: event time to row.
         model: (version, hash) of the model that scores what is new.
         started_at: epoch seconds.
+        tasks: asyncio tasks by event loop: `worker`, and `consumer`, which fetches.
+        threads: threads of Python.
+        rebalances: rebalances of the group since start.
     """
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -81,6 +84,9 @@ class Reading:
     event_latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
     started_at: float = 0.0
+    tasks: dict[str, int] = field(default_factory=dict)
+    threads: int = 0
+    rebalances: int = 0
 
     def lag(self, stage: str) -> int | None:
         """Records that a stage still has to do in the partitions held here, None while unknown."""
@@ -147,6 +153,12 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         for tp in sorted(source_partitions(app))
     ]
     return Reading(outcomes=dict(outcomes), records=records, partitions=partitions)
+
+
+def read_tasks(app: Any) -> dict[str, int]:
+    """Tasks that are not done, by event loop; to be asked in the worker's own."""
+    loops = {"worker": asyncio.get_running_loop(), "consumer": app.consumer.thread_loop}
+    return {name: len(asyncio.all_tasks(loop)) for name, loop in loops.items()}
 
 
 def source_partitions(app: Any) -> set[Any]:

@@ -1,6 +1,7 @@
 """The views' questions answered from a running Faust app."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,14 @@ from app.blocks.table import BlockTable
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp, partition_of
-from app.metrics.reading import LogEnds, Reading, read_flow, read_state_bytes, source_partitions
+from app.metrics.reading import (
+    LogEnds,
+    Reading,
+    read_flow,
+    read_state_bytes,
+    read_tasks,
+    source_partitions,
+)
 from app.metrics.recorders import append_to_row, event_to_row, sink_status
 from app.quality.measure import measure
 from app.settings import Settings
@@ -116,6 +124,8 @@ class FaustWorker:
         reading.sink, reading.latency = sink_status, append_to_row
         reading.event_latency = event_to_row
         reading.model, reading.started_at = self._model, self._started_at
+        reading.tasks, reading.threads = read_tasks(app), threading.active_count()
+        reading.rebalances = app.rebalancing_count
         return reading
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:

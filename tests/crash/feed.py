@@ -1,7 +1,8 @@
-"""The producer of an ordeal: out of order, late, repeated, broken and misplaced records, at a rate."""
+"""The producer of an ordeal: out of order, late, repeated, broken and misplaced records, and labels, at a rate."""
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -15,14 +16,22 @@ from app.tools.oracle import murmur2_partition
 from app.tools.produce import produce_on_schedule, quiet_client
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.topics import Topics
+from tests.crash.labels import with_labels
 
-_CARDS, _TERMINALS, _DAYS = 1_500, 60, 60
+_CARDS, _DAYS = 1_500, 60
+#: At least so many terminals, and so many that what one keeps (`HARSH`) reaches behind the label delay.
+_TERMINALS, _TERMINAL_RECORDS = 60, 4_000
 #: 2025-01-01T00:00:00Z: the same records whenever the ordeal runs.
 _START_MS = 1_735_689_600_000
 _DISORDER = Disorder(out_of_order=0.08, late=0.02, duplicates=0.02, broken=0.01)
 #: One record in so many goes to another partition than its card's.
 _MISPLACED_EVERY = 97
 _TICK_SECONDS = 0.05
+#: Labels and misplaced records that are on their way at once.
+_ASIDE = 500
+
+#: Topic, partition (None: the key's), key and value.
+Aside = tuple[str, int | None, bytes | None, bytes | None]
 
 
 class Feed(threading.Thread):
@@ -37,8 +46,8 @@ class Feed(threading.Thread):
     Attributes:
         rate: records a second; may be changed at any time, as `limit`.
         limit: after so many records the rate falls to a tenth: something else takes its time.
-        total: records that there are.
-        sent: records handed over so far.
+        total: records that there are, labels not counted.
+        sent, labels: records and labels handed over so far.
     """
 
     def __init__(
@@ -46,20 +55,22 @@ class Feed(threading.Thread):
     ) -> None:
         super().__init__(name="feed", daemon=True)
         config = SimulationConfig(
-            cards=_CARDS, terminals=_TERMINALS, count=max(1, round(events / 1.03)),
-            days=_DAYS, start_ms=_START_MS, seed=seed, without_terminal=0.02,
+            cards=_CARDS, terminals=max(_TERMINALS, events // _TERMINAL_RECORDS),
+            count=max(1, round(events / 1.03)), days=_DAYS, start_ms=_START_MS, seed=seed,
+            without_terminal=0.02,
         )  # fmt: skip
         deliveries = deliver(simulate(config), _DISORDER, seed=seed)
         self.rate = 1_000.0
         self.total = len(deliveries)
         self.limit = self.total
-        self.sent = 0
+        self.sent = self.labels = 0
         self.error: BaseException | None = None
         self._settings = settings
+        self._topics = Topics(settings)
         self._say = say
-        self._records = iter(deliveries.pairs())
-        self._misplaced: deque[tuple[bytes, bytes]] = deque()
-        self._begun_anew = 0
+        self._records = with_labels(deliveries.lines(), seed)
+        self._aside: deque[Aside] = deque()
+        self._stall = 0.0
         self._over = False
 
     @property
@@ -79,10 +90,14 @@ class Feed(threading.Thread):
         """Send no more: the ordeal has failed."""
         self._over = True
 
+    def stall(self, seconds: float) -> None:
+        """Let the producer's thread hang, heartbeats and all; what was due meanwhile comes at once."""
+        self._stall = seconds
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._send_placed())
-            group.create_task(self._send_misplaced())
+            group.create_task(self._send_aside())
 
     async def _send_placed(self) -> None:
         while not self._over:
@@ -97,33 +112,48 @@ class Feed(threading.Thread):
 
     def _paced(self) -> Iterator[tuple[float, bytes | None, bytes]]:
         due = 0.0
-        for key, value in self._records:
+        transactions, partitions = self._topics.transactions.name, self._settings.partitions
+        for is_label, key, value in self._records:
+            if self._stall:
+                stall, self._stall = self._stall, 0.0
+                time.sleep(stall)
+            if is_label:
+                self.labels += 1
+                self._aside.append((self._topics.labels.name, None, key, value))
+                continue
             self.sent += 1
             due += (1 if self.sent <= self.limit else 10) / self.rate
+            assert value is not None
             if key is not None and self.sent % _MISPLACED_EVERY == 0:
-                self._misplaced.append((key, value))
+                away = (murmur2_partition(key, partitions) + 1) % partitions
+                self._aside.append((transactions, away, key, value))
             else:
                 yield due, key, value
             if self._over:
                 return
 
-    async def _send_misplaced(self) -> None:
-        topic, partitions = Topics(self._settings).transactions.name, self._settings.partitions
-        producer = AIOKafkaProducer(
-            **client_kwargs(self._settings), acks="all", enable_idempotence=True
-        )
-        await producer.start()
-        try:
-            while self._misplaced or not self._over:
-                if not self._misplaced:
-                    await asyncio.sleep(_TICK_SECONDS)
-                    continue
-                key, value = self._misplaced[0]
-                away = (murmur2_partition(key, partitions) + 1) % partitions
-                try:
-                    await producer.send_and_wait(topic, value, key=key, partition=away)
-                except KafkaError as error:
-                    self._say("feed", f"a misplaced record: {error!r}")
-                self._misplaced.popleft()
-        finally:
-            await producer.stop()
+    async def _send_aside(self) -> None:
+        """Labels and misplaced records, which `produce_on_schedule` would not send."""
+        while self._aside or not self._over:
+            producer = AIOKafkaProducer(
+                **client_kwargs(self._settings), acks="all", enable_idempotence=True
+            )
+            try:
+                await producer.start()
+                await self._send_aside_by(producer)
+            except KafkaError as error:
+                self._say("feed", f"labels and misplaced records begin anew: {error!r}")
+                await asyncio.sleep(1)
+            finally:
+                await producer.stop()
+
+    async def _send_aside_by(self, producer: AIOKafkaProducer) -> None:
+        while self._aside or not self._over:
+            if not self._aside:
+                await asyncio.sleep(_TICK_SECONDS)
+                continue
+            sent = []
+            while self._aside and len(sent) < _ASIDE:
+                topic, partition, key, value = self._aside.popleft()
+                sent.append(await producer.send(topic, value, key=key, partition=partition))
+            await asyncio.gather(*sent)

@@ -2,26 +2,29 @@
 
     python -m tests.crash.ordeal --seed 1 --kills 20 --events 200000
 
-It starts a Kafka and a Cassandra of its own and two to three workers. While transactions arrive (out of
-order, late, repeated, broken, in the wrong partition), it does what `schedule.py` draws from the seed.
-Then it lets the stream finish and checks that
+It starts a Kafka and a Cassandra of its own and two to three workers, which compute every feature set and score
+with the model that learns from labels. While transactions arrive (out of order, late, repeated, broken, in the
+wrong partition) and labels (early, late, corrected, repeated, of nothing, malformed), it does what `schedule.py`
+draws from the seed. Then it lets the stream finish and checks that
 
-- `verify` finds nothing missing, differing or pending: every source record is in exactly one place, and
-  outputs that were repeated are identical but for `scored_at`,
-- the tables of the workers equal a state that a new worker rebuilds from nothing.
+- `verify` finds nothing missing, differing or pending: every source record and every label is in exactly one
+  place, and outputs that were repeated are identical but for `scored_at`,
+- the tables of the workers equal a state that a new worker rebuilds from nothing, labels included,
+- no worker took more memory than is right, and the one that lived longest has no more tasks, threads and files
+  than the new one.
 
 It exits with 0 only if all of that holds. The same seed does the same things at the same points, as far as
 timing allows.
 """
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,11 +32,12 @@ from typing import Any
 import orjson
 
 from app.devstack.stack import Stack
-from app.handlers.rows import row_rules
 from app.settings import Settings
+from tests.crash import worker
+from tests.crash.ending import Done, States, compare_states, figures
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
-from tests.crash.state import TABLES, Rows, differences, heads, read_rows
+from tests.crash.watch import Sample, Watch, grown, sample_patiently
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
@@ -43,7 +47,8 @@ PATIENCE_SECONDS = 240.0
 #: For the stream to finish once the last thing was done.
 DRAIN_SECONDS = 600.0
 _POLL_SECONDS = 0.1
-_SHOWN = 10
+#: The longest that one request of a worker's producer waits during a delay.
+_DELAY_SECONDS = 0.4
 
 
 class OrdealError(Exception):
@@ -56,10 +61,12 @@ class Ordeal:
     Args:
         stack: its servers, running; both may be stopped and killed.
         settings: a deployment of its own.
-        seed: see `schedule`; also makes the records.
-        counts: how much is done.
+        seed: makes the records.
+        steps: what is done, see `schedule`.
         events: about how many records are sent.
         seconds_a_step: how long a step is thought to take at first: makes the rate of the records.
+        wrong: name of a break (`tests/breaks.py`) that workers have, to see that it is found.
+        drain_seconds: for the stream to finish once the last thing was done.
     """
 
     def __init__(
@@ -68,20 +75,31 @@ class Ordeal:
         settings: Settings,
         *,
         seed: int,
-        counts: Counts,
+        steps: Sequence[Step],
         events: int,
         seconds_a_step: float = 12.0,
+        wrong: str = "",
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self.seed = seed
-        self.done: Counter[Act | tuple[str, Act]] = Counter()
+        self.done: Done = Done()
         self._stack = stack
         self._settings = settings
         self._deployment = Deployment(settings)
-        self._steps = schedule(seed, counts)
+        self._steps = steps
         self._seconds_a_step = seconds_a_step
+        self._drain_seconds = drain_seconds
         self._began = time.monotonic()
-        self._fleet = Fleet(environ_of(settings), settings.home / "fleet", self.say)
+        self._delays = settings.home / "delays"
+        self._fleet = Fleet(
+            {**environ_of(settings), worker.DELAYS: str(self._delays), worker.BREAK: wrong},
+            settings.home / "fleet",
+            self.say,
+            worker.__name__,
+        )
+        self._watch = Watch(lambda: {name: self._fleet[name] for name in self._fleet.running})
         self._feed = Feed(settings, seed=seed, events=events, say=self.say)
+        self._undelay: threading.Timer | None = None
         self._outage: threading.Thread | None = None
         self._outage_error: BaseException | None = None
 
@@ -99,23 +117,31 @@ class Ordeal:
         with self._fleet as fleet:
             fleet.start(*NAMES[:2])
             try:
-                self._take_steps()
-                self._join_outage()
-                self._settle()
-                self._finish_feed()
-                self.say("drain", "until committed offsets reach the ends")
-                self._drain()
+                with self._watch:
+                    self._take_steps()
+                    self._join_outage()
+                    self._delay(0)
+                    self._settle()
+                    self._finish_feed()
+                    self.say("drain", "until committed offsets reach the ends")
+                    self._drain()
             finally:
                 self._feed.give_up()
+                self._delay(0)
                 with suppress(Exception):
                     self._join_outage()
-            owners = self._owners()
-            for name in fleet.running:
-                self.say("stop", f"{name} in {fleet.terminate(name):.1f} s")
-        report = self._deployment.verify(timeout=0)
-        self.say("verified", "nothing missing, differing or pending")
-        rows = self._compare_states(owners)
-        return self._figures(report, rows)
+            report = self._deployment.verify(timeout=0)
+            self.say("verified", "nothing missing, differing or pending")
+            live = {
+                partition: (name, fleet[name].datadir) for partition, name in self._owners().items()
+            }
+            old = self._leave_the_oldest()
+        states, fresh = self._compare_states(live)
+        if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh)]:
+            raise OrdealError("; ".join(problems))
+        parts = figures(self.seed, self.done, report, states, old, fresh, self._watch)
+        ends = f"{len(fleet.restarts)} halts, {fleet.waits} waits for servers"
+        return "; ".join([*parts, ends, f"{time.monotonic() - self._began:.0f} s"])
 
     # ------------------------------------------------------------------ steps
 
@@ -135,7 +161,8 @@ class Ordeal:
             time.sleep(step.gap)
             self._check()
             self._take(step)
-            self.done[step.act if step.target in (*NAMES, "all") else (step.target, step.act)] += 1
+            server = step.target in ("kafka", "cassandra")
+            self.done[(step.target, step.act) if server else step.act] += 1
 
     def _take(self, step: Step) -> None:
         fleet, name = self._fleet, step.target
@@ -148,8 +175,12 @@ class Ordeal:
             time.sleep(step.spell)
             self._stack.start(name, PATIENCE_SECONDS)
             self.say("back", name)
+        elif step.act is Act.DELAY:
+            self._delay(_DELAY_SECONDS, step.spell)
+        elif step.act is Act.STALL:
+            self._feed.stall(step.spell)
         elif step.act in KILLS:
-            names = fleet.running if name == "all" else [name]
+            names = list(fleet.running) if name == "all" else [name]
             for victim in names:
                 fleet.kill(victim)
             if step.act is Act.WIPE:
@@ -180,6 +211,17 @@ class Ordeal:
         finally:
             fleet.resume(name)
         self.say("continue", name)
+
+    def _delay(self, most_seconds: float, spell: float = 0.0) -> None:
+        """Delay everything that workers send to Kafka, by any time up to this; other things happen meanwhile."""
+        if self._undelay is not None:
+            self._undelay.cancel()
+            self._undelay = None
+        self._delays.write_text(str(most_seconds))
+        if most_seconds:
+            self._undelay = threading.Timer(spell, self._delays.write_text, ("0",))
+            self._undelay.daemon = True
+            self._undelay.start()
 
     def _begin_outage(self, step: Step) -> None:
         self._join_outage()
@@ -251,7 +293,7 @@ class Ordeal:
 
     def _drain(self) -> None:
         try:
-            self._deployment.drain(DRAIN_SECONDS)
+            self._deployment.drain(self._drain_seconds)
         except AssertionError as error:
             raise OrdealError(str(error)) from error
         self._check()
@@ -283,48 +325,34 @@ class Ordeal:
         self._wait(known, "every partition to have a worker")
         return dict(found)
 
-    def _compare_states(self, owners: dict[int, str]) -> int:
-        """Compare the workers' rows with those that a new worker rebuilds; returns how many keys there are."""
+    def _leave_the_oldest(self) -> Sample:
+        """Stop all workers but the one that lived through most; what it takes once it has everything."""
+        fleet = self._fleet
+        lived = {name: sample_patiently(fleet[name]) for name in fleet.running}
+        oldest = max(lived, key=lambda name: lived[name].rebalances)
+        for name in fleet.running:
+            if name != oldest:
+                self.say("stop", f"{name} in {fleet.terminate(name):.1f} s ({lived[name]})")
+        self._owners()
+        self._settle()
+        old = sample_patiently(fleet[oldest])
+        self.say("stop", f"{oldest} in {fleet.terminate(oldest):.1f} s ({old})")
+        return old
+
+    def _compare_states(self, live: Mapping[int, tuple[str, Path]]) -> tuple[States, Sample]:
+        """Compare the workers' rows with those that a new worker rebuilds; returns what that one takes, too."""
         self.say("rebuild", "a new worker, from nothing")
         with Fleet(environ_of(self._settings), self._settings.home / "fleet", self.say) as fleet:
             fleet.start("fresh")
             fleet.await_ready(timeout_seconds=PATIENCE_SECONDS)
+            fresh = sample_patiently(fleet["fresh"])
             fleet.terminate("fresh")
             rebuilt = fleet["fresh"].datadir
-        rules, found, keys = row_rules(self._settings), list[str](), 0
-        for table in TABLES:
-            for partition, name in sorted(owners.items()):
-                live = self._rows(self._fleet[name].datadir, table, partition)
-                fresh = self._rows(rebuilt, table, partition)
-                found += differences(f"{table}/{partition} of {name}", live, fresh, rules)
-                keys += heads(live)
-        if found:
-            shown = "\n  ".join(found[:_SHOWN])
-            msg = f"{len(found)} of {keys:,} states differ from the rebuilt ones:\n  {shown}"
-            raise OrdealError(msg)
-        self.say("compared", f"{keys:,} states equal the rebuilt ones")
-        return keys
-
-    def _rows(self, datadir: Path, table: str, partition: int) -> Rows:
-        return read_rows(datadir, table, partition)
-
-    def _figures(self, report: dict[str, Any], keys: int) -> str:
-        done, counts = self.done, report
-        kills = sum(done[act] for act in KILLS)
-        servers = ", ".join(
-            f"{sum(n for act, n in done.items() if isinstance(act, tuple) and act[0] == server)} {server}"
-            for server in ("kafka", "cassandra")
-        )
-        return (
-            f"seed {self.seed}: {counts['read']:,} records = {counts['scored']:,} scored"
-            f" + {counts['late']:,} late + {counts['duplicate']:,} duplicate + {counts['dead']:,} dead"
-            f" + {counts['moved']:,} moved; missing {counts['missing']}, differing {counts['differing']},"
-            f" pending {counts['pending']}; {kills} kills ({done[Act.WIPE]} wiped), "
-            f"{done[Act.ADD] + done[Act.REMOVE]} moves, {done[Act.ZOMBIE]} zombies, outages: {servers};"
-            f" {len(self._fleet.restarts)} halts, {self._fleet.waits} waits for servers;"
-            f" {counts['repeated_outputs']:,} repeated outputs, all identical;"
-            f" {keys:,} states equal the rebuilt ones; {time.monotonic() - self._began:.0f} s"
-        )
+        states = compare_states(self._settings, live, rebuilt)
+        if states.different:
+            raise OrdealError(states.said())
+        self.say("compared", f"{states.keys:,} states equal the rebuilt ones")
+        return states, fresh
 
 
 def main() -> int:
@@ -338,6 +366,7 @@ def main() -> int:
         "--home", type=Path, help="folder to work in, kept; a temporary one if not given"
     )
     arguments = parser.parse_args()
+    end_when_told()
     home = arguments.home or Path(tempfile.mkdtemp(prefix="fraudstream-ordeal-"))
     print(f"seed {arguments.seed}, {arguments.kills} kills, {arguments.events:,} events, in {home}")
     stack = Stack(home, quick=True, durable=True)
@@ -352,7 +381,7 @@ def main() -> int:
             stack,
             settings,
             seed=arguments.seed,
-            counts=Counts.of(arguments.kills),
+            steps=schedule(arguments.seed, Counts.of(arguments.kills)),
             events=arguments.events,
         )
         try:
@@ -376,13 +405,23 @@ def main() -> int:
 
 def remove(home: Path) -> None:
     """Delete the folder of a clean run."""
-    import shutil
-
     shutil.rmtree(home)
 
 
+def end_when_told() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: servers are stopped on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 #: Settings under which much happens: short sessions, small blocks, evictions.
-HARSH = {"session_timeout": 6_000, "block_records": 200, "max_entries_per_key": 1_500}
+HARSH: dict[str, Any] = {
+    "session_timeout": 6_000,
+    "block_records": 200,
+    "max_entries_per_key": 1_500,
+    "features": ("basic", "handbook", "engineered", "label_free"),
+    "model": "engineered",
+    "label_wait": 10_000,
+}
 
 
 def ordeal_settings(home: Path, broker: str, cassandra: str) -> Settings:

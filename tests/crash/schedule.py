@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NAMES = ("a", "b", "c")
+#: The last third of the steps leaves this worker alone: it lives through many rebalances, to be looked at.
+SPARED = NAMES[0]
 #: Workers that are meant to run at least and at most.
 FEWEST, MOST = 2, len(NAMES)
 #: A trickle, that finds a worker between two blocks, and a flood, that finds it with many of them.
@@ -23,8 +25,15 @@ class Act(StrEnum):
     RESTART = "restart"  # a server, in order
     CRASH = "crash"  # a server, with SIGKILL
     FREEZE = "freeze"  # a server, with SIGSTOP and SIGCONT
+    DELAY = "delay"  # each request of the workers' producers
+    STALL = "stall"  # the thread that sends records
 
 
+_TARGETS = {Act.RESTART: "kafka", Act.CRASH: "kafka", Act.DELAY: "all", Act.STALL: "feed"}
+#: Seconds that a spell takes at most.
+_LONGEST = {
+    Act.FREEZE: 15.0, Act.CRASH: 4.0, Act.RESTART: 2.0, Act.ZOMBIE: 3.0, Act.DELAY: 20.0, Act.STALL: 8.0,
+}  # fmt: skip
 KILLS = (Act.KILL, Act.WIPE, Act.KILL_ALL)
 
 
@@ -34,7 +43,7 @@ class Step:
 
     Attributes:
         act: what.
-        target: a worker's name, `kafka` or `cassandra`; `all` for all workers.
+        target: a worker's name, `kafka`, `cassandra` or `feed`; `all` for all workers.
         settle: first wait until the workers have settled; else it may hit them while they recover.
         gap: seconds before it.
         spell: seconds until what it did is undone.
@@ -60,6 +69,8 @@ class Counts:
         zombies: workers that are stopped and continued.
         kafka: restarts and crashes of Kafka, in turn.
         cassandra: outages of Cassandra, frozen and crashed in turn.
+        delays: spells during which everything that workers send to Kafka is delayed.
+        stalls: of the producer of records, which then sends what was due at once.
     """
 
     kills: int
@@ -69,6 +80,8 @@ class Counts:
     zombies: int
     kafka: int
     cassandra: int
+    delays: int
+    stalls: int
 
     @classmethod
     def of(cls, kills: int) -> "Counts":
@@ -81,6 +94,8 @@ class Counts:
             zombies=max(1, kills // 5),
             kafka=max(1, kills // 8),
             cassandra=max(2, kills // 5),
+            delays=max(1, kills // 4),
+            stalls=max(1, kills // 10),
         )
 
 
@@ -94,18 +109,28 @@ def schedule(seed: int, counts: Counts) -> list[Step]:
         + [Act.ADD] * counts.moves  # or a removal, where there are enough
         + [Act.ZOMBIE] * counts.zombies
         + [Act.RESTART if number % 2 == 0 else Act.CRASH for number in range(counts.kafka)]
+        + [Act.DELAY] * counts.delays
+        + [Act.STALL] * counts.stalls
     )
-    steps: list[tuple[Act, str | None]] = [
-        (act, "kafka" if act in (Act.RESTART, Act.CRASH) else None) for act in acts
-    ]
+    steps: list[tuple[Act, str | None]] = [(act, _TARGETS.get(act)) for act in acts]
     for number in range(counts.cassandra):
         steps.append((Act.FREEZE if number % 2 == 0 else Act.CRASH, "cassandra"))
     rng.shuffle(steps)
+    quiet_from = len(steps) - len(steps) // 3
+    everybody = [step for step in steps if step[0] is Act.KILL_ALL]
+    others = [step for step in steps if step[0] is not Act.KILL_ALL]
+    for step in everybody:  # none is spared: they come before
+        others.insert(rng.randrange(quiet_from - len(everybody) + 1), step)
     running = list(NAMES[:FEWEST])
-    return [_step(rng, act, target, running) for act, target in steps]
+    return [
+        _step(rng, act, target, running, spared=SPARED if number >= quiet_from else None)
+        for number, (act, target) in enumerate(others)
+    ]
 
 
-def _step(rng: random.Random, act: Act, target: str | None, running: list[str]) -> Step:
+def _step(
+    rng: random.Random, act: Act, target: str | None, running: list[str], *, spared: str | None
+) -> Step:
     if act is Act.ADD and len(running) > FEWEST and (len(running) == MOST or rng.random() < 0.5):
         act = Act.REMOVE
     if act is Act.ADD:
@@ -114,15 +139,14 @@ def _step(rng: random.Random, act: Act, target: str | None, running: list[str]) 
     elif act is Act.KILL_ALL:
         target = "all"
     elif target is None:
-        target = rng.choice(running)
+        target = rng.choice([name for name in running if name != spared])
         if act is Act.REMOVE:
             running.remove(target)
-    longest = {Act.FREEZE: 15.0, Act.CRASH: 4.0, Act.RESTART: 2.0, Act.ZOMBIE: 3.0}.get(act, 1.5)
     return Step(
         act,
         target,
         settle=rng.random() < 0.7,
         gap=rng.uniform(0.2, 3.0),
-        spell=rng.uniform(0.1, 1.0) * longest,
+        spell=rng.uniform(0.1, 1.0) * _LONGEST.get(act, 1.5),
         load=rng.choice(_LOADS),
     )

@@ -51,6 +51,17 @@ def heads(rows: Rows) -> int:
     return sum(key.startswith(b"h") for key in rows)
 
 
+def labels(rows: Rows, rules: RowRules) -> tuple[int, int]:
+    """How many transactions have a label, and how many labels wait for theirs."""
+    marked = waiting = 0
+    for key in rows:
+        if key.startswith(b"h"):
+            row = WindowRow.read(key[1:], rules, rows.get)
+            marked += sum(label is not None for label in row.labels())
+            waiting += len(row.waiting)
+    return marked, waiting
+
+
 def _reserved(key: bytes, raw: bytes | None) -> object:
     return Pins.read(raw).pins if key == PINS_KEY else raw
 

@@ -4,10 +4,12 @@ import pytest
 
 from app.settings import Settings
 from tests.crash.ordeal import HARSH, Ordeal
-from tests.crash.schedule import Act, Counts, schedule
+from tests.crash.schedule import SPARED, Act, Counts, schedule
 from tests.stack import Servers
 
-SHORT = Counts(kills=2, wipes=1, all=0, moves=1, zombies=1, kafka=0, cassandra=1)
+SHORT = Counts(
+    kills=2, wipes=1, all=0, moves=1, zombies=1, kafka=0, cassandra=1, delays=1, stalls=1
+)
 
 
 @pytest.mark.crash
@@ -15,14 +17,14 @@ SHORT = Counts(kills=2, wipes=1, all=0, moves=1, zombies=1, kafka=0, cassandra=1
 def test_a_short_ordeal(stack: Servers, settings: Settings, seed: int) -> None:
     ordeal = Ordeal(
         stack.require_local(),
-        settings.model_copy(update=HARSH),
+        settings.model_copy(update={**HARSH, "label_wait": 2_000}),
         seed=seed,
-        counts=SHORT,
+        steps=schedule(seed, SHORT),
         events=8_000,
         seconds_a_step=6.0,
     )
     print(ordeal.run())
-    assert sum(ordeal.done.values()) == 5
+    assert sum(ordeal.done.values()) == 7
 
 
 def test_a_seed_always_draws_the_same_steps() -> None:
@@ -38,8 +40,11 @@ def test_a_seed_always_draws_the_same_steps() -> None:
             elif step.act is Act.REMOVE:
                 running.remove(step.target)
                 assert len(running) >= 2
-            elif step.target not in ("all", "kafka", "cassandra"):
+            elif step.target not in ("all", "kafka", "cassandra", "feed"):
                 assert step.target in running
+        last = steps[len(steps) - len(steps) // 3 :]
+        assert not [step for step in last if step.target == SPARED and step.act is not Act.ADD]
+        assert Act.KILL_ALL not in {step.act for step in last}
         acts = [step.act for step in steps]
         assert acts.count(Act.WIPE) == 5
         assert sum(act in (Act.KILL, Act.WIPE, Act.KILL_ALL) for act in acts) == 20

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.metrics.reading import (
     Reading,
     read_flow,
     read_state_bytes,
+    read_tasks,
     source_partitions,
 )
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
@@ -230,6 +232,9 @@ def full_reading() -> Reading:
         latency=latency,
         event_latency=event_latency,
         model=('odd"\\name\n', "ab"),
+        tasks={"worker": 40, "consumer": 5},
+        threads=9,
+        rebalances=2,
     )
 
 
@@ -257,6 +262,10 @@ def test_the_exposition_parses_and_follows_the_conventions() -> None:
     assert ("fraudstream_held", "1", "cards") not in values
     assert values["fraudstream_sink_rows_total",] == 3
     assert values["fraudstream_ready",] == 0
+    assert values["fraudstream_tasks", "worker"] == 40
+    assert values["fraudstream_tasks", "consumer"] == 5
+    assert values["fraudstream_threads",] == 9
+    assert values["fraudstream_rebalances_total",] == 2
     assert values["fraudstream_append_to_row_seconds_count",] == 3
     assert values["fraudstream_append_to_row_seconds_sum",] == pytest.approx(0.321)
     assert values["fraudstream_event_to_row_seconds_count",] == 4
@@ -284,3 +293,16 @@ def test_the_buckets_rise_and_hold_everything(since: str, count: int) -> None:
 
 def test_a_worker_that_has_just_started_has_metrics() -> None:
     assert b"fraudstream_build_info" in WorkerMetrics().text(Reading())
+
+
+async def test_tasks_are_counted_by_event_loop() -> None:
+    other = asyncio.new_event_loop()
+    app = SimpleNamespace(consumer=SimpleNamespace(thread_loop=other))
+    before = read_tasks(app)
+    task = asyncio.create_task(asyncio.sleep(60))
+    assert read_tasks(app) == {"worker": before["worker"] + 1, "consumer": 0}
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert read_tasks(app) == before
+    other.close()

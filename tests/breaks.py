@@ -1,0 +1,261 @@
+"""Ways to get it wrong, a line or two each: the simulation finds all of them, the ordeal some.
+
+Nothing of the project is imported here: in a worker, breaks must be in place before anything is.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way to get it wrong.
+
+    Attributes:
+        name: what is broken.
+        module: where.
+        changes: text and what replaces it; each text stands exactly once in the module.
+        takes: names that other modules have imported from it: (module, name).
+    """
+
+    name: str
+    module: str
+    changes: tuple[tuple[str, str], ...]
+    takes: tuple[tuple[str, str], ...]
+
+    def source(self, path: Path) -> str:
+        """The module's text with the break.
+
+        Args:
+            path: its file.
+
+        Raises:
+            AssertionError: the module has changed, and the break does not fit any more.
+        """
+        text = path.read_text()
+        for old, new in self.changes:
+            assert text.count(old) == 1, (
+                f"{self.module} has changed: {old!r} stands there {text.count(old)} times"
+            )
+            text = text.replace(old, new)
+        return text
+
+    def mutant(self) -> ModuleType:
+        """A second module beside the right one, with the break."""
+        spec = importlib.util.find_spec(self.module)
+        assert spec is not None
+        assert spec.origin is not None
+        module = ModuleType(self.module)
+        module.__file__ = spec.origin
+        exec(compile(self.source(Path(spec.origin)), spec.origin, "exec"), vars(module))
+        return module
+
+    def install(self) -> None:
+        """Let this process import the broken module in the right one's place.
+
+        Raises:
+            AssertionError: it is imported already.
+        """
+        assert self.module not in sys.modules, f"{self.module} is imported already"
+        sys.meta_path.insert(0, _Finder(self))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, wrong: Break) -> None:
+        self._break = wrong
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> Any:
+        if fullname != self._break.module:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        assert spec is not None
+        assert spec.origin is not None
+        spec.loader = _Loader(self._break, fullname, spec.origin)
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, wrong: Break, fullname: str, path: str) -> None:
+        super().__init__(fullname, path)
+        self._break = wrong
+
+    def get_code(self, fullname: str) -> Any:  # no compiled file is read or written
+        return compile(self._break.source(Path(self.path)), self.path, "exec", dont_inherit=True)
+
+
+def named(name: str) -> Break:
+    """The break of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {wrong.name: wrong for wrong in BREAKS}[name]
+
+
+_PARTITION = (("app.blocks.pipeline", "Partition"),)
+_SCORING = (("app.handlers.scoring", "ScoringHandler"),)
+_CARDS = (("app.handlers.cards", "CardsHandler"),)
+
+BREAKS = (
+    Break(
+        "changelog before outputs",
+        "app.blocks.partition",
+        (
+            ("            await step.durable  # (2)\n", ""),
+            (
+                "            self._finish(steps)\n",
+                "            await step.durable\n            self._finish(steps)\n",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "acknowledged before stored",
+        "app.blocks.partition",
+        (
+            (
+                "            steps = self._durable_steps()\n",
+                "            steps = self._durable_steps()\n"
+                "            for step in steps:\n                self._ports.finish(step.block)\n",
+            ),
+            ("            self._ports.finish(step.block)  # (5)\n", ""),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "overlay kept on revocation",
+        "app.blocks.partition",
+        (
+            (
+                "        self._overlay.clear()\n",
+                "        ports = vars(self._ports)\n"
+                "        ports.setdefault('kept', {})[self.number] = dict(self._overlay)\n",
+            ),
+            (
+                "        self._overlay: dict[bytes, tuple[int, bytes | None]] = {}\n",
+                "        self._overlay = vars(ports).get('kept', {}).get(number, {})\n",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "persisted changelog offset off by one",
+        "app.blocks.partition",
+        (("base + len(chunk) - 1)  # (4)", "base + len(chunk))"),),
+        _PARTITION,
+    ),
+    Break(
+        "no contiguity check after a seek",
+        "app.blocks.partition",
+        (("if block.first > self.next_offset:", "if False:"),),
+        _PARTITION,
+    ),
+    Break(
+        "no fence against a zombie",
+        "app.blocks.partition",
+        (("if base != self.changelog_next:", "if False:"),),
+        _PARTITION,
+    ),
+    Break(
+        "gate left out",
+        "app.handlers.cards",
+        (("        stretch = Stretch(until_ms)\n", "        stretch = Stretch(math.inf)\n"),),
+        _CARDS,
+    ),
+    Break(
+        "a partition counts as far as it has computed",
+        "app.blocks.partition",
+        (
+            (
+                "return self._steps[0].computed.first_ms",
+                "return self._steps[-1].computed.newest_ms",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "replay counted as new in the second stage",
+        "app.handlers.scoring",
+        (("if item.offset <= seen:  # the first", "if False:  # the first"),),
+        _SCORING,
+    ),
+    Break(
+        "replayed label counted as new",
+        "app.handlers.scoring",
+        (("if item.offset <= seen:\n", "if False:\n"),),
+        _SCORING,
+    ),
+    Break(
+        "late record does not advance last_offset",
+        "app.handlers.cards",
+        (
+            (
+                "            outcome = self._stage.apply(transaction, row, partition)\n",
+                "            outcome = self._stage.apply(transaction, row, partition)\n"
+                "            if 'late' in getattr(outcome, 'flags', ()):\n"
+                "                row.last_offset = record.offset - 1\n",
+            ),
+        ),
+        _CARDS,
+    ),
+    Break(
+        "replayed record applied again",
+        "app.handlers.cards",
+        (
+            (
+                "            if not rows.advance(row, record.offset):\n",
+                "            rows.advance(row, record.offset)\n            if False:\n",
+            ),
+        ),
+        _CARDS,
+    ),
+    Break(
+        "lower offset wins in recovery",
+        "app.blocks.rows",
+        (("current is None or row_offset(candidate)", "True or row_offset(candidate)"),),
+        (("app.blocks.table", "supersedes"),),
+    ),
+    Break(
+        "position before the rows",
+        "app.handlers.scoring",
+        (
+            (
+                "[*rows.groups(), [position.encode()]]",
+                "[[position.encode()], *rows.groups()]",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "second batch handed over before the first is known",
+        "app.blocks.batches",
+        (("if self._known_until.get(destination, -math.inf) < time():", "if False:"),),
+        (("app.blocks.pipeline", "OutputSender"),),
+    ),
+    Break(
+        "rows logged behind some that are not",
+        "app.blocks.table",
+        (("            self._database(partition).flush()\n", ""),),
+        (("app.blocks.table", "BlockTable"),),
+    ),
+    Break(
+        "replay scored by the present model",
+        "app.handlers.rows",
+        (
+            (
+                "self.pins.append((log_end if self.pins else 0, model_hash))",
+                "self.pins = [(0, model_hash)]",
+            ),
+        ),
+        (("app.handlers.start", "Pins"),),
+    ),
+)

@@ -1,0 +1,96 @@
+"""Parts of the ordeal that need no server: the labels that it sends, and what it calls a leak."""
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from app.blocks.partition import Partition
+from app.domain.transaction import DeadRecordError
+from app.label_records import parse_label
+from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
+from app.tools.simulation.arrivals import BROKEN
+from tests.crash.labels import MALFORMED, with_labels
+from tests.crash.watch import MORE_TASKS, Sample, grown
+
+#: When a broker would receive them: after all of them.
+NOW_MS = 1_800_000_000_000
+
+
+def test_labels_of_every_kind_are_among_the_transactions() -> None:
+    made = simulate(
+        SimulationConfig(cards=300, terminals=30, count=8_000, days=60, start_ms=1_735_689_600_000)
+    )
+    lines = list(deliver(made, Disorder(duplicates=0.02, broken=0.01)).lines())
+    sent = list(with_labels(lines, seed=1))
+    assert sent == list(with_labels(lines, seed=1))
+    assert [(one.key, one.value) for one in sent if not one.is_label] == [
+        (key, value) for key, value, _ in lines
+    ]
+    known = {orjson.loads(value)["transaction_id"] for _, value, kind in lines if kind != BROKEN}
+    met: set[str] = set()
+    verdicts: dict[str, set[bool]] = {}
+    kinds = Counter[str]()
+    for one in sent:
+        if not one.is_label:
+            if one.value and b'"transaction_id":"s1-' in one.value:
+                met.add(one.value.split(b'"transaction_id":"')[1].split(b'"')[0].decode())
+            continue
+        try:
+            label = parse_label(one.value, 0, NOW_MS, 0)
+        except DeadRecordError:
+            kinds["malformed"] += 1
+            continue
+        name = label.transaction_id
+        kinds["unknown" if name not in known and not label.whole else "of something"] += 1
+        kinds["astray"] += name not in known and label.whole
+        kinds["early"] += name in known - met
+        kinds["looked up"] += name in known and label.card_id is None
+        kinds["repeated"] += label.is_fraud in verdicts.get(name, set())
+        kinds["corrected"] += (not label.is_fraud) in verdicts.get(name, set())
+        verdicts.setdefault(name, set()).add(label.is_fraud)
+    for kind in ("malformed", "unknown", "astray", "early", "looked up", "repeated", "corrected"):
+        assert kinds[kind] > 0, kinds
+    assert kinds["of something"] > len(known) / 10
+
+
+def test_malformed_labels_are_dead_for_different_reasons() -> None:
+    reasons = []
+    for value in MALFORMED:
+        try:
+            parse_label(value, 0, NOW_MS, 0)
+        except DeadRecordError as dead:
+            reasons.append(dead.reason)
+    assert len(reasons) == len(set(reasons)) == len(MALFORMED)
+
+
+def test_a_leak_is_told() -> None:
+    fresh = Sample(200, 70, 57, 5, 1)
+    old = replace(fresh, tasks=57 + MORE_TASKS, rebalances=30)
+    assert grown(old, fresh) == []
+    (said,) = grown(replace(old, tasks=old.tasks + 1), fresh)
+    assert (
+        said
+        == "62 asyncio tasks after 30 rebalances, one that has just started has 57 (at most 4 more)"
+    )
+
+
+def test_a_worker_is_broken_as_it_was_asked_to_be() -> None:
+    code = (
+        "import sys; from tests.crash.worker import BREAK, prepare; prepare({BREAK: sys.argv[1]});"
+        "from app.blocks.pipeline import Partition; print(Partition._append_and_store.__code__.co_code.hex())"
+    )
+
+    def made(name: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, name], check=True, capture_output=True, text=True,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    right = Partition._append_and_store.__code__.co_code.hex()
+    assert made("") == right
+    assert made("persisted changelog offset off by one") != right

@@ -1,0 +1,29 @@
+"""Cassandra away for a minute under load; `python -m tests.crash.away` does so for ten at full load."""
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tests.away import go_away
+from tests.deployment import Deployment
+from tests.fleet import Fleet
+from tests.stack import Servers, environ_of
+
+pytestmark = pytest.mark.integration
+
+AWAY_SECONDS, RATE = 60.0, 400.0
+
+
+@pytest.mark.timeout(280)
+def test_a_minute_without_cassandra(stack: Servers, settings: Settings, tmp_path: Path) -> None:
+    local = stack.require_local()
+    deployment = Deployment(settings)
+    deployment.prepare()
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a", "b")
+        fleet.await_ready()
+        away = go_away(local, deployment, fleet, seconds=AWAY_SECONDS, rate=RATE, say=print)
+    print(away)
+    assert away.seconds >= AWAY_SECONDS
+    assert away.waiting > AWAY_SECONDS * RATE / 2
