@@ -16,7 +16,13 @@ from app.domain.transaction import DeadRecordError
 from app.domain.window_row import RowRules, WindowRow
 from app.handlers.rows import PINS_KEY, BlockRows, Pins, Position
 from app.label_records import LabelBatch, as_label, decode_message, given_back
-from app.records import EnrichedItem, SourceRecord, dead_letter, prediction_message
+from app.records import (
+    EnrichedBatch,
+    EnrichedItem,
+    SourceRecord,
+    dead_letter,
+    prediction_message,
+)
 from app.topics import Topics
 
 
@@ -64,6 +70,9 @@ class ScoringHandler:
         reasons_from: reasons are stored for scores from here on.
         threshold: replaces the model's own; None keeps it.
         state_settings: the settings that shape rows.
+        read: gives what a message on `enriched` holds; a replay puts other features of the cards in.
+        asked: whether a transaction of this source partition is scored, or only counted for others; None: all
+            are scored.
     """
 
     def __init__(
@@ -77,6 +86,8 @@ class ScoringHandler:
         reasons_from: float,
         threshold: float | None,
         state_settings: str,
+        read: Callable[[bytes], EnrichedBatch | LabelBatch] = decode_message,
+        asked: Callable[[int, EnrichedItem], bool] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
@@ -89,6 +100,8 @@ class ScoringHandler:
         self._reasons_from = reasons_from
         self._threshold = threshold
         self._settings = state_settings
+        self._read = read
+        self._asked = asked
 
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
@@ -118,7 +131,7 @@ class ScoringHandler:
     def _items(
         self, message: SourceRecord, rows: BlockRows, position: Position, outputs: dict[Any, Any]
     ) -> Iterator[Scored]:
-        batch = decode_message(message.value)
+        batch = self._read(message.value)
         if isinstance(batch, LabelBatch):
             self._label(batch, message.offset, rows, position, outputs)
             return
@@ -138,6 +151,8 @@ class ScoringHandler:
             features, flags = self._stage.apply(
                 row, item.event_time_ms, item.minor, item.flags, item.id8
             )
+            if self._asked is not None and not self._asked(batch.partition, item):
+                continue
             item.features += features
             yield batch.topic, batch.partition, item, item.features, item.flags + flags
         position.seen[batch.partition] = seen

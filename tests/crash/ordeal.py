@@ -31,9 +31,9 @@ import orjson
 from app.devstack.stack import Stack
 from app.handlers.rows import row_rules
 from app.settings import Settings
+from app.tools.states import TABLES, Rows, differences, heads, read_rows
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
-from tests.crash.state import TABLES, Rows, differences, heads, read_rows
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
@@ -296,7 +296,7 @@ class Ordeal:
             for partition, name in sorted(owners.items()):
                 live = self._rows(self._fleet[name].datadir, table, partition)
                 fresh = self._rows(rebuilt, table, partition)
-                found += differences(f"{table}/{partition} of {name}", live, fresh, rules)
+                found += map(str, differences(f"{table}/{partition} of {name}", live, fresh, rules))
                 keys += heads(live)
         if found:
             shown = "\n  ".join(found[:_SHOWN])

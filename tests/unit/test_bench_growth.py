@@ -7,7 +7,8 @@ from app.handlers.rows import row_rules
 from app.settings import Settings
 from app.tools.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows, card_row
 from app.tools.bench.scale import PARTS, _stored_rows, scale_text
-from app.tools.bench.stage_store import open_store, write_store
+from app.tools.bench.stage_store import write_store
+from app.tools.stores import open_store
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
 

@@ -13,9 +13,9 @@ from app.settings import Settings
 from app.tools.bench import backlog, growth
 from app.tools.bench.deployment import deployment
 from app.tools.bench.run import Tell
-from app.tools.bench.stage_store import open_store
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce, quiet_client
+from app.tools.stores import open_store
 from app.tools.supervisor import Workers
 from app.topics import Topics
 

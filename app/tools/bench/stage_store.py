@@ -1,18 +1,14 @@
 """What the stages work on when they are timed without servers: rows, a store, a producer that sends nowhere."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import rocksdict
 from aiokafka.producer.message_accumulator import BatchBuilder
-from faust.stores.rocksdb import RocksDBOptions
 
 from app.blocks.batches import OutputSender, append_rows
 from app.blocks.rows import RowGroup, chunk_groups
-from app.blocks.store import store_options
 
 
 class Record(NamedTuple):
@@ -81,18 +77,6 @@ def build_outputs(blocks: Sequence[Any], batch_bytes: int) -> None:
             await sender.send(producer, outputs)
 
     asyncio.run(build())
-
-
-@contextmanager
-def open_store(folder: Path, cache_mib: int) -> Iterator[Any]:
-    """A RocksDB with the options of our tables, made if it is not there."""
-    options = store_options(cache_mib)
-    del options["driver"]  # the choice of the store, not an option of RocksDB
-    database = RocksDBOptions(use_rocksdict=True, **options).open(folder)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def write_store(database: Any, blocks: Sequence[list[RowGroup]], batch_bytes: int) -> None:
