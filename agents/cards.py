@@ -6,9 +6,10 @@ from typing import Any
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
+from app.adapters.kafka import partition_of
 from app.blocks.pipeline import Pipeline
 from app.domain.card_stage import CardStage
-from app.faust_app import app, batch_bytes, partition_of, source
+from app.faust_app import app, batch_bytes, source
 from app.handlers.cards import CardsHandler
 from app.handlers.rows import row_rules, rows_room_bytes, state_settings
 from app.handlers.start import check_state

@@ -7,10 +7,11 @@ from typing import Any
 
 from mode.supervisors import CrashingSupervisor
 
+from app.adapters.kafka import partition_of
 from app.adapters.labels import LabelStore
 from app.blocks.batches import OutputSender
 from app.blocks.pipeline import Pipeline
-from app.faust_app import app, batch_bytes, partition_of, source
+from app.faust_app import app, batch_bytes, source
 from app.handlers.labels import LabelBlock, LabelsHandler
 
 settings, topics = app.settings, app.fraud_topics

@@ -10,7 +10,6 @@ from faust.types import TP
 from app.adapters.kafka import check_topics, log_ends, ssl_context
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
-from app.blocks.murmur import murmur2
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
@@ -21,7 +20,7 @@ from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import terminal_rules
 from app.records import MAX_ID_BYTES
 from app.settings import Settings, load_settings
-from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
+from app.topics import Topics, batch_bytes
 
 #: Under a name of its own: the module's is silenced with Faust's services, which log under it.
 logger = logging.getLogger("fraudstream")
@@ -98,21 +97,6 @@ async def check_start(settings: Settings, topics: Topics) -> None:
             "rebuilt from the topics would miss entries", settings.retention,
         )  # fmt: skip
     check_schema_at_start(settings)
-
-
-def partition_of(partitions: int) -> Any:
-    """The partitioner of Java clients as a function of the key: murmur2, positive, modulo."""
-
-    def partition(key: bytes) -> int:
-        number: int = (murmur2(key) & 0x7FFFFFFF) % partitions
-        return number
-
-    return partition
-
-
-def batch_bytes(settings: Settings) -> int:
-    """Largest record batch that our producer sends, bytes."""
-    return settings.max_message_bytes + MESSAGE_OVERHEAD_BYTES // 2
 
 
 def create_app(settings: Settings) -> FraudApp:

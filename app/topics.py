@@ -21,6 +21,11 @@ from app.settings import Settings
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
 
+def batch_bytes(settings: Settings) -> int:
+    """Largest record batch that our producer sends, bytes."""
+    return settings.max_message_bytes + MESSAGE_OVERHEAD_BYTES // 2
+
+
 @dataclass(frozen=True)
 class TopicSpec:
     """One topic as it is created and checked.

@@ -2,7 +2,7 @@
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.partitioner import murmur2
 
 from app.devstack.endpoints import resolve_broker
 from app.errors import SchemaError, SettingsError, UnavailableError
@@ -18,6 +19,16 @@ from app.topics import TopicSpec
 
 #: Configuration that must be as declared for the promises to hold: checked at every start.
 _BINDING = ("message.timestamp.type", "cleanup.policy")
+
+
+def partition_of(partitions: int) -> Callable[[bytes], int]:
+    """The partitioner of Java clients as a function of the key: murmur2, positive, modulo."""
+
+    def partition(key: bytes) -> int:
+        number: int = (murmur2(key) & 0x7FFFFFFF) % partitions
+        return number
+
+    return partition
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:

@@ -29,6 +29,8 @@ COMMANDS = {
     "transaction": "app.cli.look:transaction",
     "quality": "app.cli.quality:quality",
     "deadletters": "app.cli.deadletters:deadletters",
+    "replay": "app.cli.replay:replay",
+    "rebuild": "app.cli.rebuild:rebuild",
     "verify": "app.cli.verify:verify",
     "bench": "app.cli.bench:bench",
 }
@@ -48,6 +50,7 @@ class LazyGroup(click.Group):
             return None
         module, attribute = target.split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        keep_lines(command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -63,6 +66,15 @@ class LazyGroup(click.Group):
             raise
 
 
+def keep_lines(command: click.Command) -> None:
+    """Let click see the mark before a paragraph whose lines it must not join: raw docstrings spell it out."""
+    if command.help:
+        command.help = command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+        for each in command.commands.values():
+            keep_lines(each)
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -74,6 +86,9 @@ def cli() -> None:
     \b
     Start here:  fraudstream demo --once
     """
+
+
+keep_lines(cli)
 
 
 def run(args: list[str] | None = None) -> int:

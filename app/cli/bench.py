@@ -58,7 +58,9 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 )
 @click.option(
     "--scale",
-    type=click.Choice(("history", "windows", "cards", "rebuild", "partitions", "workers")),
+    type=click.Choice(
+        ("history", "windows", "cards", "rebuild", "partitions", "workers", "takeover")
+    ),
     help="What more of that costs; the first two need no servers; with --events.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -62,12 +62,21 @@ def moment_ms(_context: Any, parameter: Any, text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        return moment(text)
     except ValueError:
         msg = f"{parameter.opts[0]} {text}: write a date or a time, such as 2018-07-25 or 2018-07-25T06:00Z"
         raise UsageError(msg) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+
+
+def moment(text: str) -> int:
+    """As `moment_ms`, of any text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = datetime.fromisoformat(text)
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return round(found.timestamp() * 1000)
 
 
 def delay_ms(_context: Any, parameter: Any, text: str | None) -> int | None:

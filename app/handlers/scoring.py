@@ -16,7 +16,13 @@ from app.domain.transaction import DeadRecordError
 from app.domain.window_row import RowRules, WindowRow
 from app.handlers.rows import PINS_KEY, ROWS_ROOM_BYTES, BlockRows, Pins, Position
 from app.label_records import LabelBatch, as_label, decode_message, given_back
-from app.records import EnrichedItem, SourceRecord, dead_letter, prediction_message
+from app.records import (
+    EnrichedBatch,
+    EnrichedItem,
+    SourceRecord,
+    dead_letter,
+    prediction_message,
+)
 from app.topics import Topics
 
 
@@ -65,6 +71,9 @@ class ScoringHandler:
         threshold: replaces the model's own; None keeps it.
         state_settings: the settings that shape rows.
         rows_room_bytes: see `BlockRows`.
+        read: gives what a message on `enriched` holds; a replay puts other features of the cards in.
+        asked: whether a transaction of this source partition is scored, or only counted for others; None: all
+            are scored.
     """
 
     def __init__(
@@ -79,6 +88,8 @@ class ScoringHandler:
         threshold: float | None,
         state_settings: str,
         rows_room_bytes: int = ROWS_ROOM_BYTES,
+        read: Callable[[bytes], EnrichedBatch | LabelBatch] = decode_message,
+        asked: Callable[[int, EnrichedItem], bool] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
@@ -92,6 +103,8 @@ class ScoringHandler:
         self._threshold = threshold
         self._settings = state_settings
         self._room = rows_room_bytes
+        self._read = read
+        self._asked = asked
 
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
@@ -121,7 +134,7 @@ class ScoringHandler:
     def _items(
         self, message: SourceRecord, rows: BlockRows, position: Position, outputs: dict[Any, Any]
     ) -> Iterator[Scored]:
-        batch = decode_message(message.value)
+        batch = self._read(message.value)
         if isinstance(batch, LabelBatch):
             self._label(batch, message.offset, rows, position, outputs)
             return
@@ -141,6 +154,8 @@ class ScoringHandler:
             features, flags = self._stage.apply(
                 row, item.event_time_ms, item.minor, item.flags, item.id8
             )
+            if self._asked is not None and not self._asked(batch.partition, item):
+                continue
             item.features += features
             yield batch.topic, batch.partition, item, item.features, item.flags + flags
         position.seen[batch.partition] = seen

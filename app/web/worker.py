@@ -12,11 +12,12 @@ from faust.types import TP
 from yarl import URL
 
 from app.adapters.cassandra import close_shared_sessions, shared_session
+from app.adapters.kafka import partition_of
 from app.adapters.predictions import find_transaction
 from app.blocks.table import BlockTable
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
-from app.faust_app import FraudApp, partition_of
+from app.faust_app import FraudApp
 from app.metrics.reading import (
     LogEnds,
     Reading,

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.handlers.rows import row_rules, terminal_rules
 from app.settings import Settings
+from app.tools.states import TABLES, differences, heads, labels, read_rows
 from tests.crash.schedule import KILLS, Act
-from tests.crash.state import TABLES, differences, heads, labels, read_rows
 from tests.crash.watch import Sample, Watch
 
 _SHOWN = 10
@@ -57,7 +57,7 @@ def compare_states(
             rows = read_rows(datadir, table, partition)
             fresh = read_rows(rebuilt, table, partition)
             where = f"{table}/{partition} of {name}"
-            states.different += differences(where, rows, fresh, rules[table])
+            states.different += map(str, differences(where, rows, fresh, rules[table]))
             states.keys += heads(rows)
             marked, waiting = labels(rows, rules[table])
             states.marked += marked

@@ -7,7 +7,8 @@ from app.handlers.rows import row_rules
 from app.settings import Settings
 from app.tools.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows, card_row
 from app.tools.bench.scale import PARTS, _stored_rows, scale_text
-from app.tools.bench.stage_store import open_store, write_store
+from app.tools.bench.stage_store import write_store
+from app.tools.stores import open_store
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
 
@@ -54,7 +55,7 @@ def test_rows_of_a_rebuild_are_counted_in_the_stores(tmp_path: Path) -> None:
     for partition in range(2):
         folder = tmp_path / "v1" / f"cards-{partition}.db"
         folder.parent.mkdir(exist_ok=True)
-        with open_store(folder, cache_mib=8) as database:
+        with open_store(folder) as database:
             groups = [[(b"C%d" % number, b"x" * 8)] for number in range(10 + partition)]
             write_store(database, [[*groups, [(b"\0position", b"x" * 8)]]], 1 << 20)
     assert _stored_rows(tmp_path) == 21

@@ -13,9 +13,10 @@ from app.settings import Settings
 from app.tools.bench import backlog, growth
 from app.tools.bench.deployment import deployment
 from app.tools.bench.run import Tell
-from app.tools.bench.stage_store import open_store
+from app.tools.bench.takeover import takeover
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce, quiet_client
+from app.tools.stores import open_store
 from app.tools.supervisor import Workers
 from app.topics import Topics
 
@@ -169,4 +170,5 @@ PARTS: dict[str, Callable[[Settings, int | None], Iterator[dict[str, Any]]]] = {
     "rebuild": _rebuild,
     "partitions": _partitions,
     "workers": _workers,
+    "takeover": takeover,
 }

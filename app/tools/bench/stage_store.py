@@ -1,9 +1,7 @@
 """What the stages work on when they are timed without servers: rows, a store, a producer that sends nowhere."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import rocksdict
@@ -12,9 +10,6 @@ from aiokafka.structs import TopicPartition
 
 from app.blocks.batches import OutputSender, append_rows
 from app.blocks.rows import RowGroup, chunk_groups
-from app.blocks.store import StoreOptions
-
-_STORE_BYTES = 64 << 20
 
 
 class Record(NamedTuple):
@@ -95,16 +90,6 @@ def build_outputs(blocks: Sequence[Any], batch_bytes: int) -> None:
             await sender.send(producer, outputs)
 
     asyncio.run(build())
-
-
-@contextmanager
-def open_store(folder: Path) -> Iterator[Any]:
-    """A RocksDB with the options of our tables, made if it is not there."""
-    database = StoreOptions(_STORE_BYTES, 1).open(folder)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def write_store(database: Any, blocks: Sequence[list[RowGroup]], batch_bytes: int) -> None:

@@ -45,10 +45,10 @@ from app.tools.bench.stage_store import (
     Record,
     build_changelog,
     build_outputs,
-    open_store,
     write_store,
 )
 from app.tools.simulate import SimulationConfig, simulate
+from app.tools.stores import open_store
 from app.topics import Topics
 from models.holder import ModelHolder, registry_of
 

@@ -60,6 +60,29 @@ class Log:
         """
         return _listed(await _answered(self._consumer.end_offsets(_partitions(topic))))
 
+    async def at_time(self, topic: TopicSpec, time_ms: int) -> Offsets:
+        """The first offset of each partition whose record was appended at `time_ms` or later, else the end.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        tps = _partitions(topic)
+        wanted = dict.fromkeys(tps, max(0, time_ms))
+        found = await _answered(self._consumer.offsets_for_times(wanted))
+        ends = await self.ends(topic)
+        return [
+            end if found[tp] is None else found[tp].offset
+            for tp, end in zip(tps, ends, strict=True)
+        ]
+
+    async def groups(self) -> set[str]:
+        """The consumer groups that there are.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        return {group[0] for group in await _answered(self._client.list_consumer_groups())}
+
     async def done(self, topic: TopicSpec) -> Offsets:
         """The offset after the last record whose effects are durable, 0 where none is.
 

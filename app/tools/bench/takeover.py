@@ -1,0 +1,309 @@
+"""`fraudstream bench --scale takeover`: how long partitions stand still when a worker dies, leaves or comes back.
+
+Two workers, a state that has to be rebuilt, and a steady load. What is measured is what customers see: the longest
+time for which no prediction of a partition came.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from app.adapters.kafka import admin, client_kwargs, log_ends, started
+from app.errors import UnavailableError
+from app.settings import Settings
+from app.tools.bench import backlog, growth
+from app.tools.bench.deployment import committed, deployment
+from app.tools.bench.latency import LiveLoad, live_load
+from app.tools.processes import WorkerProcess
+from app.tools.produce import produce, produce_on_schedule, quiet_client
+from app.tools.states import OFFSET_KEY, read_store, stores
+from app.topics import Topics
+
+#: Rows of cards before the load begins, by default.
+ROWS = 200_000
+_ENTRIES = 60
+#: Transactions a second: little enough that two cores carry it while a worker starts.
+_RATE = 200.0
+_POLL_SECONDS = 0.05
+#: Load before and after each blow, and how long everything is down for the catching up.
+_CALM_SECONDS, _OUTAGE_SECONDS = 5.0, 20.0
+_PATIENCE_SECONDS = 120.0
+
+
+class Timeline(threading.Thread):
+    """When each partition of `predictions` had how many records, looked at twenty times a second."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="timeline", daemon=True)
+        self.seen: list[tuple[float, dict[int, int]]] = []
+        self._settings = settings
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look until told to stop."""
+        with quiet_client():
+            asyncio.run(self._look())
+
+    async def _look(self) -> None:
+        kwargs = client_kwargs(self._settings)
+        topic = Topics(self._settings).predictions
+        tps = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        async with started(AIOKafkaConsumer(**kwargs), kwargs["bootstrap_servers"]) as consumer:
+            while not self._over.is_set():
+                ends = await consumer.end_offsets(tps)
+                self.seen.append(
+                    (time.monotonic(), {tp.partition: end for tp, end in ends.items()})
+                )
+                await asyncio.sleep(_POLL_SECONDS)
+
+    def await_all(self, since: float) -> None:
+        """Wait until every partition has had a record since a moment.
+
+        Raises:
+            UnavailableError: one has not, for long.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while min(self._grown(since).values(), default=0) < 1:
+            if time.monotonic() > deadline:
+                msg = f"a partition has stood still for {_PATIENCE_SECONDS:.0f} s"
+                raise UnavailableError(msg)
+            time.sleep(_POLL_SECONDS)
+
+    def _grown(self, since: float) -> dict[int, int]:
+        after = [ends for at, ends in list(self.seen) if at >= since]
+        if not after:
+            return {}
+        return {number: after[-1][number] - first for number, first in after[0].items()}
+
+    def standstill(self, since: float, until: float) -> dict[int, float]:
+        """By partition, the longest time without a record between two moments, seconds."""
+        longest: dict[int, float] = {}
+        grew: dict[int, tuple[float, int]] = {}
+        for at, ends in list(self.seen):
+            if at > until:
+                break
+            for number, end in ends.items():
+                last, before = grew.get(number, (at, end))
+                if end > before or number not in grew or at < since:
+                    if at >= since:
+                        longest[number] = max(longest.get(number, 0.0), at - max(last, since))
+                    grew[number] = (at, end)
+        return longest
+
+
+class Load(threading.Thread):
+    """A steady load until told to stop."""
+
+    def __init__(self, settings: Settings, load: LiveLoad) -> None:
+        super().__init__(name="load", daemon=True)
+        self._settings = settings
+        self._load = load
+        self._over = False
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Send."""
+        try:
+            with quiet_client():
+                asyncio.run(
+                    produce_on_schedule(self._items(), settings=self._settings, stamp=False)
+                )
+        except Exception as error:
+            self.error = error
+
+    def _items(self) -> Iterator[tuple[float, bytes | None, bytes]]:
+        for item in self._load.items():
+            if self._over:
+                return
+            yield item
+
+    def end(self) -> None:
+        """Send no more.
+
+        Raises:
+            Exception: what went wrong while sending.
+        """
+        self._over = True
+        self.join()
+        if self.error is not None:
+            raise self.error
+
+
+def takeover(settings: Settings, rows: int | None) -> Iterator[dict[str, Any]]:
+    """A line without standbys, and one with a warm copy of each partition.
+
+    Args:
+        settings: whose servers are used.
+        rows: of cards in the state; None: `ROWS`.
+    """
+    for standbys in (0, 1):
+        name = f"scale_{time.strftime('%H%M%S')}_s{standbys}"
+        with deployment(settings, name, standby_replicas=standbys) as own:
+            yield {"standbys": standbys, **_one(own, rows or ROWS, standbys)}
+
+
+def _one(settings: Settings, rows: int, standbys: int) -> dict[str, Any]:
+    _fill(settings, rows)
+    a, b = (backlog.new_worker(settings) for _ in range(2))
+    line: dict[str, Any] = {"rows": rows}
+    try:
+        a.start()
+        _await_ready(a)
+        b.start()
+        _await_ready(a, b)
+        if standbys:
+            _await_copies(settings, rows, (a, b))
+        load = Load(settings, live_load(_RATE, 600, seed=1))
+        with Timeline(settings) as timeline:
+            load.start()
+            timeline.await_all(time.monotonic())
+            time.sleep(_CALM_SECONDS)
+
+            killed = time.monotonic()
+            a.kill()
+            line["after SIGKILL s"] = _settled(timeline, killed, b)
+            back = time.monotonic()
+            a.start()
+            line["when it is back s"] = _settled(timeline, back, a, b)
+            if standbys:
+                _await_copies(settings, rows, (a, b))
+
+            line |= _rolling(timeline, a, b)
+            line |= _outage(settings, timeline, a, b)
+            load.end()
+    finally:
+        for worker in (a, b):
+            worker.kill()
+    return line
+
+
+def _rolling(timeline: Timeline, a: WorkerProcess, b: WorkerProcess) -> dict[str, Any]:
+    """Each worker in turn leaves by SIGTERM and comes back."""
+    began = time.monotonic()
+    left = []
+    for worker in (a, b):
+        asked = time.monotonic()
+        worker.stop()
+        left.append(time.monotonic() - asked)
+        worker.start()
+        _settled(timeline, time.monotonic(), a, b)
+    still = timeline.standstill(began, time.monotonic())
+    return {
+        "SIGTERM to exit s": round(max(left), 1),
+        "standstill in a rolling restart s": round(max(still.values()), 1),
+    }
+
+
+def _outage(
+    settings: Settings, timeline: Timeline, a: WorkerProcess, b: WorkerProcess
+) -> dict[str, Any]:
+    """Both are killed while the load goes on; from when the first prediction comes to the last of the backlog."""
+    for worker in (a, b):
+        worker.kill()
+    before = dict(timeline.seen[-1][1])
+    time.sleep(_OUTAGE_SECONDS)
+    began = time.monotonic()
+    for worker in (a, b):
+        worker.start()
+    timeline.await_all(began)
+    first = next(at for at, ends in timeline.seen if at > began and ends != before)
+    asyncio.run(_await_caught_up(settings))
+    caught = time.monotonic()
+    done = sum(timeline.seen[-1][1].values()) - sum(before.values())
+    return {
+        "outage s": _OUTAGE_SECONDS,
+        "start to first s": round(first - began, 1),
+        "start to caught up s": round(caught - began, 1),
+        "catching up, events/s": round(done / max(0.1, caught - first)),
+    }
+
+
+async def _await_caught_up(settings: Settings) -> None:
+    """Until less than a second of the load is left to be scored.
+
+    Raises:
+        UnavailableError: it is not, for long.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    topic = Topics(settings).transactions.name
+    async with admin(settings) as client:
+        while True:
+            left = sum((await log_ends(settings, topic)).values())
+            left -= await committed(client, settings, topic)
+            if left < 2 * _RATE:  # commits are a second apart
+                return
+            if time.monotonic() > deadline:
+                msg = f"{left:,} transactions are left after {_PATIENCE_SECONDS:.0f} s"
+                raise UnavailableError(msg)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _settled(timeline: Timeline, since: float, *workers: WorkerProcess) -> float:
+    """Wait until workers are ready and all partitions have gone on; the longest that one stood still, seconds."""
+    _await_ready(*workers)
+    timeline.await_all(time.monotonic())
+    time.sleep(_CALM_SECONDS)
+    return round(max(timeline.standstill(since, time.monotonic()).values()), 1)
+
+
+def _await_ready(*workers: WorkerProcess) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for worker in workers:
+        while worker.reasons() != []:
+            if time.monotonic() > deadline or not worker.alive():
+                msg = f"a worker is not ready: {worker.last_words()}"
+                raise UnavailableError(msg)
+            time.sleep(_POLL_SECONDS)
+
+
+def _await_copies(settings: Settings, rows: int, workers: tuple[WorkerProcess, ...]) -> None:
+    """Wait until both workers have the rows of every partition on their disks.
+
+    Raises:
+        UnavailableError: they have not, for long: standbys do not work.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    ends = asyncio.run(log_ends(settings, Topics(settings).cards_changelog.name))
+    for worker in workers:
+        for partition, end in ends.items():
+            while _copied(worker, partition) < end - 1:
+                if time.monotonic() > deadline:
+                    msg = (
+                        f"the worker at {worker.url} has {_copied(worker, partition) + 1:,} of {end:,} records of "
+                        f"cards/{partition} after {_PATIENCE_SECONDS:.0f} s: its warm copy does not follow"
+                    )
+                    raise UnavailableError(msg)
+                time.sleep(1)
+
+
+def _copied(worker: WorkerProcess, partition: int) -> int:
+    found = stores(worker.datadir, "cards", partition)
+    return int(read_store(found[0]).get(OFFSET_KEY, b"-1")) if found else -1
+
+
+def _fill(settings: Settings, rows: int) -> None:
+    """Put rows of cards on the changelog, as if they had been stored."""
+    now_ms = time.time_ns() // 1_000_000
+    ((_, raw),) = growth.card_row(settings, b"C", _ENTRIES, now_ms).encode()
+    assert raw
+    made = ((b"C%07d" % card, raw) for card in range(rows))
+    with quiet_client():
+        asyncio.run(produce(made, settings=settings, topic=Topics(settings).cards_changelog.name))

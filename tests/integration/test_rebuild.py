@@ -1,0 +1,93 @@
+"""Tables built anew equal those of workers that run, from the changelog and from the source; and a flaw is found."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rocksdict
+
+from app.blocks.rows import row_offset
+from app.domain.row_format import head_key
+from app.settings import Settings
+from app.tools.states import stores
+from tests.crash.feed import Feed
+from tests.deployment import Deployment, wait_until
+from tests.fleet import Fleet
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.timeout(240)
+def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(
+        update={"session_timeout": 6_000, "max_entries_per_key": 600, "block_records": 200}
+    )
+    deployment = Deployment(settings)
+    deployment.prepare()
+    feed = Feed(settings, seed=3, events=6_000, say=lambda *_: None)
+
+    def rebuilt(*arguments: str, code: int = 0) -> Any:
+        done = deployment.run("rebuild", "--datadir", str(tmp_path), "--json", *arguments)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    refused = deployment.run("rebuild", "--datadir", str(tmp_path))
+    assert refused.returncode == 4
+    assert "there is no state of a worker in" in refused.stderr
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a", "b")
+        fleet.await_ready()
+        feed.rate = 400
+        feed.start()
+        wait_until(lambda: feed.sent > 1_500, "some load")
+        # while they work: each store as of one moment
+        found = rebuilt()
+        assert found["rows"] > 100
+        assert found["differing"] == 0
+        assert threading.Thread.is_alive(feed), "the workers were idle"
+        # what a killed worker had stored is what its successor goes on with
+        fleet.kill("a")
+        fleet.start("a")
+        feed.rate = 1e6
+        feed.join()
+        assert feed.error is None
+        deployment.drain()
+        changelog, source = rebuilt(), rebuilt("--from-source")
+        assert changelog["rows"] == source["rows"] > 1_000
+        assert changelog["differing"] == source["differing"] == 0
+        assert not changelog["left_out"]
+        assert not source["left_out"]
+        assert len(source["offsets"]) == 2 * settings.partitions
+        for name in ("a", "b"):
+            fleet.terminate(name)
+    # one entry of one card is lost on disk: it is found, and named
+    key = damage(tmp_path)
+    found = rebuilt(code=6)
+    assert found["differing"] == 1
+    (example,) = found["examples"]
+    assert example["key"] == repr(key.decode())
+    assert example["field"] == "last_offset"
+
+
+def damage(folder: Path) -> bytes:
+    """Let a card's row be an older one, in whichever store has come furthest; returns the card."""
+    found = [(_persisted(path), path) for path in stores(folder, "cards", 1)]
+    _, path = max(found)
+    database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
+    try:
+        key = next(key for key in database.keys() if key.startswith(b"h"))  # noqa: SIM118
+        raw = database[key]
+        database[key] = (row_offset(raw) - 1).to_bytes(8, "big") + raw[8:]
+    finally:
+        database.close()
+    assert head_key(key[1:]) == key
+    return bytes(key[1:])
+
+
+def _persisted(path: Path) -> int:
+    from app.tools.states import OFFSET_KEY, read_store
+
+    return int(read_store(path)[OFFSET_KEY])

@@ -1,0 +1,143 @@
+"""A replay of any part of history gives what the stream gave, to the bit: in memory, over many histories.
+
+What a card or terminal knew at the beginning of the part is built from what lies a horizon before it; everything
+older is left out, so that a horizon that is too short shows.
+"""
+
+from pathlib import Path
+from random import Random
+
+import orjson
+import pytest
+
+from app.tools.replaying.bounds import Asked, Bound, Reach
+from app.tools.replaying.passes import CardPass, Stages, TerminalPass
+from app.tools.replaying.survey import Survey
+from app.tools.stores import scratch_rows
+from models.holder import ModelHolder, registry_of
+from tests.builders import T0, tx, tx_bytes
+from tests.seed import SEED
+from tests.verify_world import VerifyWorld
+
+pytestmark = pytest.mark.property
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+DAYS = 160
+COUNT = 450
+
+
+def lived(rng: Random, cap: int) -> VerifyWorld:
+    """Cards of very different habits over months: out of order, late, repeated, idle for long, labelled."""
+    world = VerifyWorld(features=("basic", "engineered"), max_entries_per_key=cap)
+    cards = [f"c{n}" for n in range(5)]
+    sent: list[tuple[int, dict[str, object]]] = []
+    due: list[tuple[int, dict[str, object]]] = []
+    for number in range(COUNT):
+        now = (number * DAYS * DAY) // COUNT - DAYS * DAY
+        at = now - rng.choice([0, 0, 0, 0, HOUR, 20 * HOUR, 3 * DAY, 40 * DAY])
+        card = cards[min(4, int(rng.expovariate(1)))]
+        if rng.random() < 0.02:
+            card = "idle"
+        fields = tx(number, card=card, terminal=rng.choice(["t1", "t2", "t3", None]), at=at,
+                    amount=rng.choice([1.5, 2, 3, 40, 900]))  # fmt: skip
+        if sent and rng.random() < 0.05:
+            fields = rng.choice(sent[-40:])[1]
+        wrong = None
+        key = str(fields["card_id"]).encode()
+        if rng.random() < 0.05:
+            wrong = 1 - world.home(key)
+        world.send(orjson.dumps(fields), key, partition=wrong)
+        sent.append((at, fields))
+        if fields.get("terminal_id") and rng.random() < 0.8:
+            label = {
+                name: fields[name]
+                for name in ("transaction_id", "card_id", "terminal_id", "event_time")
+            }
+            wait = rng.choice([HOUR, DAY, 12 * DAY])
+            due.append(
+                (now + wait, {**label, "is_fraud": rng.random() < 0.4, "labelled_at": T0 + at + 1})
+            )
+        if rng.random() < 0.02:
+            world.send(tx_bytes(f"future{number}", at=10 * DAY), b"c1")
+        if rng.random() < 0.1:  # blocks of both stages, and labels between them
+            world.run(block=rng.choice([3, 50]))
+            for label in [each for at_, each in due if at_ <= now]:
+                world.label(label)
+            due = [each for each in due if each[0] > now]
+    world.run()
+    return world
+
+
+def replayed(world: VerifyWorld, asked: Asked, folder: Path) -> dict[tuple[int, int], bytes]:
+    """As `app/tools/replay.py` does it, with topics in memory."""
+    settings, partitions = world.settings, range(world.settings.partitions)
+    stages, reach = Stages.of(settings), Reach.of(settings)
+    model = ModelHolder(registry_of(settings), stages.catalogue, 2).named(settings.model)
+    survey = Survey(asked, settings.partitions)
+    for number in partitions:
+        survey.take(number, world.logs[world.topics.enriched.name][number])
+    from_ms = survey.from_ms
+    cards = []
+    for number in partitions:
+        with scratch_rows(folder) as rows:
+            stage = CardPass(stages, survey.sources(number, from_ms - reach.cards_ms), rows, folder)
+            begin, end = stage.found.sources.begin, stage.found.sources.end
+            stage.take(number, world.logs[world.topics.transactions.name][number][begin:end])
+            cards.append(stage.found)
+            assert stage.found.lost == 0
+    found = {}
+    for number in partitions:
+        with scratch_rows(folder) as rows:
+            reach_ms = from_ms - reach.terminals_ms
+            last = TerminalPass(stages, model, cards, rows, reach_ms=reach_ms, clock_ms=lambda: 0)
+            begin, end = survey.messages(number, reach_ms)
+            log = world.logs[world.topics.enriched.name][number][begin:end]
+            for start in range(0, len(log), 7):
+                for (topic, _), records in last.take(number, log[start : start + 7]).items():
+                    if topic == stages.topics.predictions.name:
+                        for _, value, _ in records:
+                            found[place_of(value)] = value
+    return found
+
+
+def place_of(value: bytes) -> tuple[int, int]:
+    fields = orjson.loads(value)
+    return fields["source_partition"], fields["source_offset"]
+
+
+def told(value: bytes) -> dict[str, object]:
+    fields: dict[str, object] = orjson.loads(value)
+    del fields["scored_at"]
+    return fields
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", range(3))
+def test_any_part_of_history_is_replayed_to_the_bit(number: int, tmp_path: Path) -> None:
+    rng = Random(f"replay {SEED} {number}")
+    world = lived(rng, cap=rng.choice([16, 40, 20_000]))
+    live = {place_of(record.value): record.value for record in world.log(world.topics.predictions)}
+    skipped = 0
+    for _ in range(3):
+        first = T0 - rng.randrange(1, DAYS // 2) * DAY
+        end = first + rng.randrange(1, 40) * DAY
+        begin, until = Bound("from", time_ms=first), Bound("to", time_ms=end)
+        if rng.random() < 0.4:
+            ends = [len(log) for log in world.logs[world.topics.transactions.name]]
+            begin = Bound("from", offsets={n: ends[n] * 2 // 3 for n in range(2)})
+            until = Bound("to", offsets={n: ends[n] * 5 // 6 for n in range(2)})
+        asked = Asked(begin, until, 2)
+        expected = {
+            place: told(value)
+            for place, value in live.items()
+            if (*place, told(value)["event_time_ms"]) in asked
+        }
+        if not expected:
+            continue
+        found = {place: told(value) for place, value in replayed(world, asked, tmp_path).items()}
+        assert found.keys() == expected.keys()
+        for place, fields in expected.items():
+            assert found[place] == fields, place
+        skipped += len(live) - len(found)
+    assert skipped

@@ -1,0 +1,181 @@
+"""What a replay is asked for, refused for, and how its results stand beside the live ones."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.cli.replay import bound_of, summary
+from app.errors import UsageError
+from app.quality.verdicts import Verdicts
+from app.settings import Settings
+from app.tools.replay import shadow_of
+from app.tools.replaying.bounds import Asked, Bound, Reach, check_reach
+from app.tools.replaying.comparison import Comparison
+from app.tools.replaying.survey import Sources
+from app.topics import Topics
+from tests.builders import T0
+
+DAY = 86_400_000
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(_env_file=None, **values)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("2026-10-01", Bound("2026-10-01", time_ms=1_790_812_800_000)),
+        ("2026-10-01T02:00+02:00", Bound("2026-10-01T02:00+02:00", time_ms=1_790_812_800_000)),
+        ("1790812800000", Bound("1790812800000", time_ms=1_790_812_800_000)),
+        ("120000", Bound("120000", offsets={}, everywhere=120_000)),
+        ("0:12,3:7", Bound("0:12,3:7", offsets={0: 12, 3: 7})),
+    ],
+)
+def test_a_bound_is_a_time_or_offsets(text: str, bound: Bound) -> None:
+    assert bound_of("--from", text) == bound
+
+
+@pytest.mark.parametrize("text", ["yesterday", "0:12,3", "-5", "0:1,0:2", ""])
+def test_anything_else_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="--to") as refused:
+        bound_of("--to", text)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        (Bound("b", time_ms=5), Bound("e", time_ms=5)),
+        (Bound("b", time_ms=6), Bound("e", time_ms=5)),
+        (Bound("b", offsets={}, everywhere=7), Bound("e", offsets={}, everywhere=7)),
+        (Bound("b", offsets={0: 7}), Bound("e", offsets={1: 9})),  # no partition has both
+    ],
+)
+def test_an_end_before_the_beginning_is_refused(begin: Bound, end: Bound) -> None:
+    with pytest.raises(UsageError, match="--from b is not before --to e"):
+        Asked(begin, end, 2)
+
+
+def test_the_beginning_is_asked_for_and_the_end_is_not() -> None:
+    asked = Asked(Bound("b", time_ms=100), Bound("e", offsets={0: 8}, everywhere=9), 2)
+    records = [(0, 7, 100), (0, 7, 99), (0, 8, 100), (1, 8, 100), (1, 9, 100)]
+    assert [record in asked for record in records] == [True, False, False, True, False]
+    for partition in (0, 1):
+        mine = [record for record in records if record[0] == partition]
+        mask = asked.mask(partition, *(np.array([r[n] for r in mine]) for n in (1, 2)))
+        assert mask.tolist() == [record in asked for record in mine]
+
+
+def test_offsets_that_are_not_in_the_log_are_refused() -> None:
+    asked = Asked(Bound("3", offsets={}, everywhere=3), None, 2)
+    asked.check_kept("tx", [3, 0], [9, 9])
+    with pytest.raises(
+        UsageError, match=re.escape("offset 3 of tx/1 was deleted by retention; the earliest is 4")
+    ):
+        asked.check_kept("tx", [3, 4], [9, 9])
+    only = Asked(Bound("1:9", offsets={1: 9}), None, 2)
+    with pytest.raises(UsageError, match="tx/1 ends at offset 9"):
+        only.check_kept("tx", [0, 0], [5, 9])
+    only.check_kept("tx", [4, 0], [5, 10])  # the other partition is not asked for
+
+
+def test_short_windows_are_refused_with_what_is_missing() -> None:
+    needed, known = T0, T0 + 3 * DAY
+    assert check_reach("tx/0", known, known, 38 * DAY, allowed=False) == 0
+    assert check_reach("tx/0", known, needed, 38 * DAY, allowed=True) == 3 * DAY
+    with pytest.raises(UsageError) as refused:
+        check_reach("tx/0", known, needed, 38 * DAY, allowed=False)
+    said = str(refused.value)
+    assert "of the 38d that windows look back before --from, 3d are missing" in said
+    assert "The earliest --from with full windows is 2023-12-25T22:13:20.000Z" in said
+    assert "--allow-short-windows" in said
+
+
+def test_it_reaches_as_far_back_as_the_features_do() -> None:
+    assert Reach.of(settings()) == Reach(38 * DAY, 38 * DAY)
+    # a terminal remembers which amounts were high for their cards: those must be known, too
+    assert Reach.of(settings(features=("engineered",))) == Reach(38 * DAY, 69 * DAY)
+    assert (
+        Reach.of(settings(label_delay=14 * DAY, allowed_lateness=2 * DAY)).terminals_ms == 46 * DAY
+    )
+
+
+def test_a_shadow_has_names_of_its_own() -> None:
+    live = settings(topic_prefix="eu-")
+    shadow = shadow_of(live, "model_2")
+    names = [topic.name for topic in shadow.topics]
+    assert names == ["eu-model_2.predictions", "eu-model_2.late-transactions"]
+    assert shadow.keyspace == "fraud_detection_model_2"
+    assert {topic.name for topic in Topics(live).all}.isdisjoint(t.name for t in shadow.topics)
+
+
+@pytest.mark.parametrize("name", ["", "Model", "model-2", "2model", "über", "a" * 40, "_x", "a.b"])
+def test_a_name_that_fits_no_keyspace_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="--group"):
+        shadow_of(settings(), name)
+
+
+def compared() -> dict[str, Any]:
+    """Six transactions of two partitions, of which the replay decides two otherwise; four have labels."""
+    every = np.ones(3, np.bool_)
+    sources = [Sources(10, every, every), Sources(0, every, np.array([True, True, False]))]
+    labels = [("c", "t10", True), ("c", "t11", False), ("c", "t12", True), ("c", "t0", False)]
+    found = Comparison(sources, "tx", Verdicts(labels))
+    for partition, offset, score in ((0, 10, 0.9), (0, 11, 0.2), (0, 12, 0.7), (1, 0, 0.6), (1, 1, 0.1)):  # fmt: skip
+        found.replayed(
+            {"source_partition": partition, "source_offset": offset, "score": score, "is_fraud": score >= 0.5}
+        )  # fmt: skip
+    live = ((0, 10, 0.9), (0, 11, 0.8), (0, 12, 0.3), (1, 0, 0.2), (1, 2, 0.9), (0, 9, 0.9))
+    rows = [("tx", p, o, "c", f"t{o}", score, score >= 0.5, "m@1") for p, o, score in live]
+    assert found.live([*rows, ("elsewhere", 0, 10, "c", "t10", 0.0, False, "m@9")]) == 7
+    return found.result()
+
+
+def test_results_stand_beside_the_live_rows() -> None:
+    result = compared()
+    assert result["compared"] == 4
+    assert result["without_live_row"] == 1  # offset 1 of partition 1
+    assert result["same_score"] == 1
+    assert result["newly_flagged"] == {"all": 2, "fraud": 1, "genuine": 1}
+    assert result["no_longer_flagged"] == {"all": 1, "fraud": 0, "genuine": 1}
+    assert (result["labelled"], result["frauds"], result["live_models"]) == (4, 2, ["m@1"])
+    assert result["live"] == {
+        "alerts": 2, "right": 1, "wrong": 1, "missed": 1, "average_precision": pytest.approx((1 + 2 / 3) / 2),
+    }  # fmt: skip
+    assert result["replay"] == {
+        "alerts": 3, "right": 2, "wrong": 1, "missed": 0, "average_precision": 1.0,
+    }  # fmt: skip
+
+
+def test_without_labels_nothing_is_judged() -> None:
+    every = np.ones(1, np.bool_)
+    found = Comparison([Sources(0, every, every)], "tx", Verdicts([]))
+    found.replayed({"source_partition": 0, "source_offset": 0, "score": 0.5, "is_fraud": True})
+    found.live([("tx", 0, 0, "c", "t", 0.5, True, "m@1")])
+    result = found.result()
+    assert result["live"]["average_precision"] is None
+    assert result["replay"]["average_precision"] is None
+    assert result["labelled"] == 0
+
+
+def test_the_summary_says_what_matters() -> None:
+    result = {
+        "group": "x", "model": "m@2", "threshold": 0.5, "feature_schema": "v1", "read": 9, "warmed": 4, "scored": 5,
+        "topics": ["x.predictions"], "table": "k_x.predictions", "horizon_ms": 38 * DAY, "lost": 1,
+        "not_scored_live_yet": 3, "short_by_ms": DAY, "seconds": 1.0, "transactions_per_second": 9,
+        "comparison": compared(),
+    }  # fmt: skip
+    text = "\n".join(summary(result))
+    for said in (
+        "5  scored, into topic x.predictions and table k_x.predictions",
+        "1  asked for and not scored",
+        "3  records have not gone through the stream yet",
+        "windows at the beginning lack 1d",
+        "2  newly called fraud: 1 are fraud by their labels, 1 are not",
+    ):
+        assert said in text
+    assert re.search(r"live +2 +1 +1 +1 +0\.833", text)
+    assert re.search(r"replay +3 +2 +1 +0 +1\.000", text)
