@@ -31,6 +31,7 @@ COMMANDS = {
     "deadletters": "app.cli.deadletters:deadletters",
     "verify": "app.cli.verify:verify",
     "bench": "app.cli.bench:bench",
+    "handbook": "app.cli.handbook:handbook",
 }
 
 
