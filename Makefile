@@ -10,7 +10,7 @@ RATE ?= 3000
 BREAKS ?=
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers down clean lock
+.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers handbook down clean lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: install ## figures of this machine; ARGS=--quick for a short one
 
 bench-peers: install ## ours beside Quix Streams and PySpark, each in an environment of its own (.venv-peers)
 	$(BIN)/fraudstream bench --peers all $(ARGS)
+
+handbook: install ## the Fraud Detection Handbook's data live, against published figures; ARGS=--no-verify is quicker
+	$(BIN)/fraudstream handbook $(ARGS)
 
 down: install ## stop the local servers, keep their data
 	$(BIN)/fraudstream down

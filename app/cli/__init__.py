@@ -33,6 +33,7 @@ COMMANDS = {
     "rebuild": "app.cli.rebuild:rebuild",
     "verify": "app.cli.verify:verify",
     "bench": "app.cli.bench:bench",
+    "handbook": "app.cli.handbook:handbook",
 }
 
 

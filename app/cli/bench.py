@@ -20,6 +20,7 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
     epilog="\b\nExamples:  fraudstream bench --quick\n"
     "           fraudstream bench --events 300000 --rates 1000,5000 --json\n"
     "           fraudstream bench --runs 0 --plot latency.svg\n"
+    "           FRAUDSTREAM_FEATURES=engineered FRAUDSTREAM_MODEL=engineered fraudstream bench --with-labels\n"
     "           fraudstream bench --stages\n"
     "           fraudstream bench --scale workers"
 )
@@ -40,6 +41,11 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 @click.option(
     "--rates",
     help='Open-loop loads, events a second; "" leaves latency out.  [default: 200,1000,3000,6000]',
+)
+@click.option(
+    "--with-labels",
+    is_flag=True,
+    help="Labels beside each of our backlogs; with the settings' features and model. Peers take none.",
 )
 @click.option("--no-verify", is_flag=True, help="Do not recompute the rows of each run.")
 @click.option(
@@ -70,6 +76,7 @@ def bench(
     naive_events: int | None,
     runs: int | None,
     rates: str | None,
+    with_labels: bool,
     no_verify: bool,
     plot: Path | None,
     peers: str | None,
@@ -110,6 +117,7 @@ def bench(
         rate_seconds=5 if quick else 20,
         warm_up=0 if quick else 50_000,
         verified=not no_verify,
+        labels=with_labels,
         tell=tell,
     )
     report.skip(skipped)

@@ -118,16 +118,25 @@ def _print_key(state: dict[str, Any]) -> None:
     _print(table)
 
 
-def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
+def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, str]:
+    """What is told of a scored transaction besides reasons and features, in order.
+
+    Args:
+        row: as `app.adapters.predictions.find_transaction` gives it.
+        settings: currency and its digits.
+    """
     digits = settings.minor_unit_digits
     verdict = "called fraud" if row["is_fraud"] else "not called fraud"
-    label = row.get("label")
+    label, odd = row.get("label"), row.get("anomaly_score")
     known = "nothing yet"
     if label is not None:
         what = "fraud" if label["is_fraud"] else "genuine"
         known = f"{what}, since {formats.moment(label['labelled_at'])} UTC"
     facts = {
         "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
+        **(
+            {} if odd is None else {"anomaly": f"score {odd:.6g}; the decision does not look at it"}
+        ),
         "label": known,
         "amount": formats.amount(row["amount_minor"], digits, settings.currency),
         "event time": f"{formats.moment(row['event_time_ms'])} UTC",
@@ -143,7 +152,12 @@ def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
         formats.printable(name): formats.printable(json.dumps(value, ensure_ascii=False))
         for name, value in (row.get("extra") or {}).items()
     }
-    _facts(f"transaction {formats.printable(row['transaction_id'])}", facts)
+    return facts
+
+
+def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
+    title = f"transaction {formats.printable(row['transaction_id'])}"
+    _facts(title, transaction_facts(row, settings))
     for reason in row["reasons"]:
         click.echo(f"  because {formats.printable(reason)}")
     table = _table(["feature", "value"], ["unit"])

@@ -321,6 +321,22 @@ SETS = {
 }
 
 
+#: Of `engineered`, what was shaped by knowing how the published simulators commit fraud: amounts of a card that
+#: jump for two weeks, terminals at which any payment is fraud for four. Other frauds may leave other marks.
+SHAPED = frozenset(
+    {
+        "card_high_count_14d",
+        "amount_over_card_median_max_6",
+        "amount_is_high",
+        "amount_is_very_high",
+        "amount_is_high_again",
+        "terminal_plain_streak",
+        "terminal_plain_streak_max_3",
+        "terminal_plain_streak_age",
+    }
+)
+
+
 def set_names(name: str, windows_ms: tuple[int, ...]) -> tuple[str, ...]:
     """The features of a set, in the set's order.
 

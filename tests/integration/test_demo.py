@@ -109,6 +109,7 @@ def test_two_runs_one_after_the_other(settings):
     ].keys()
     assert len(stored(settings)) == first["rows"]
     assert 1_300 < first["labels"] < 1_500
+    assert (first["labels_dead"], first["labels_waiting"]) == ({}, 0)
     told = [sum(kind.values()) for kind in first["frauds"].values()]
     assert sum(told) > 0
     assert (

@@ -81,8 +81,27 @@ def test_frauds_are_caught_or_missed_by_kind():
     assert said["flagged"] == 3, "of one nobody knows the truth"
     lines = text(told)
     assert re.search(r"card +1 +1 +a stolen card", lines)
-    assert "1 alerts were no fraud; 4 labels came" in lines
+    assert "1 alerts were no fraud" in lines
+    assert re.search(r"4 labels came .*: 0 became dead letters, 0 wait", lines)
+    assert "0 of 1 at compromised terminals were caught: its model takes nothing" in lines
+    assert "its model takes what labels say" in text(summary(made, label_features=True))
     assert "fraudstream quality" in lines
+
+
+def test_labels_that_died_or_wait_are_told():
+    made = account(0)
+    made.kind_of = {"tx-0": "card"}.get
+    made.predicted(prediction(0))
+    made.labels_dead.update({"unknown_transaction": 3, "invalid_json": 1})
+    made.labels_waiting = 2
+    told = summary(made, labels=9)
+    said = "4 became dead letters (unknown_transaction 3, invalid_json 1), 2 wait"
+    assert said in text(told)
+    assert "compromised" not in text(told), "there was no fraud of that kind"
+    as_json = told.as_dict(SETTINGS, {})
+    assert as_json["labels_dead"] == {"unknown_transaction": 3, "invalid_json": 1}
+    assert as_json["labels_waiting"] == 2
+    assert as_json["dead_reasons"] == {}
 
 
 def test_where_nobody_knows_what_was_fraud_nothing_is_said_of_it():

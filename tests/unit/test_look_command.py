@@ -12,6 +12,7 @@ from aiohttp import web
 
 from app.cli import run
 from app.cli.ask import worker_urls
+from app.cli.look import transaction_facts
 from app.settings import ENV_PREFIX, Settings
 from app.web.ports import Nobody
 from app.web.views import install
@@ -69,6 +70,20 @@ def test_a_card_is_printed_for_people(
     assert [line.split() for line in out.splitlines() if line.strip().startswith("30d")] == [
         ["30d", "3", "3,703.68", "1,234.56", "yes"]
     ]
+
+
+@pytest.mark.parametrize("anomaly", [None, 0.0, 0.625])
+def test_a_transaction_tells_how_odd_it_is_where_its_model_knows(anomaly: float | None) -> None:
+    row = {
+        "score": 0.25, "threshold": 0.5, "is_fraud": False, "anomaly_score": anomaly, "amount_minor": 1250,
+        "event_time_ms": 0, "card_id": "c1", "terminal_id": None, "flags": (), "model_version": "default@1",
+        "model_hash": "abcd", "source_topic": "transactions", "source_partition": 0, "source_offset": 7,
+    }  # fmt: skip
+    facts = transaction_facts(row, Settings(_env_file=None))  # type: ignore[call-arg]
+    assert facts["decision"] == "not called fraud: score 0.25, threshold 0.5"
+    assert ("anomaly" in facts) == (anomaly is not None)
+    if anomaly is not None:
+        assert f"score {anomaly:.6g};" in facts["anomaly"]
 
 
 def test_the_json_is_what_the_worker_sent(

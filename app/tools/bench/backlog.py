@@ -13,7 +13,8 @@ from app.tools.bench.clock import CpuClock, server_pids
 from app.tools.bench.deployment import committed, environment, first_record
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce, quiet_client
+from app.tools.produce import produce, produce_with_labels, quiet_client
+from app.tools.producing.following import following
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.supervisor import Workers
 from app.tools.verify import verify
@@ -24,6 +25,7 @@ CARDS, TERMINALS = 5_000, 10_000
 #: Longest that a run may take; a stuck one says so.
 RUN_SECONDS = 900.0
 _POLL_SECONDS = 0.1
+_LABEL_AFTER_MS = 86_400_000
 
 
 @dataclass
@@ -55,13 +57,42 @@ class Throughput:
 
 
 def fill(
-    settings: Settings, events: int, seed: int, *, cards: int = CARDS, terminals: int = TERMINALS
-) -> None:
-    """Put a simulated history, up to now, on `transactions`."""
+    settings: Settings,
+    events: int,
+    seed: int,
+    *,
+    cards: int = CARDS,
+    terminals: int = TERMINALS,
+    labels: bool = False,
+) -> int:
+    """Put a simulated history, up to now, on `transactions`.
+
+    Args:
+        settings: the deployment.
+        events: how many transactions.
+        seed: every draw follows from it.
+        cards: how many.
+        terminals: how many.
+        labels: put what was fraud on `labels`, too, a day of event time behind; the last day is not known yet.
+
+    Returns:
+        How many labels there are.
+    """
     config = SimulationConfig(cards=cards, terminals=terminals, count=events, seed=seed)
-    transactions = simulate(config, now_ms=time.time_ns() // 1_000_000)
+    now_ms = time.time_ns() // 1_000_000
+    transactions = simulate(config, now_ms=now_ms)
     with quiet_client():  # new partitions may be without a leader for a moment
-        asyncio.run(produce(transactions.pairs(), settings=settings))
+        if not labels:
+            asyncio.run(produce(transactions.pairs(), settings=settings))
+            return 0
+        times = transactions.event_time_ms.tolist()
+        items = (
+            (key, line, time_ms, kind > 0)
+            for (key, line, kind), time_ms in zip(transactions.lines(), times, strict=True)
+        )
+        both = following(items, after_ms=_LABEL_AFTER_MS, now_ms=now_ms, rest=False)
+        _, labelled = asyncio.run(produce_with_labels(both, settings=settings))
+        return labelled.records
 
 
 def new_worker(settings: Settings) -> WorkerProcess:
@@ -75,17 +106,19 @@ def servers_of(settings: Settings) -> dict[str, int | None]:
     return server_pids(settings.home.parent.parent)
 
 
-def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
+def measure(settings: Settings, events: int, *, workers: int = 1, labels: int = 0) -> Throughput:
     """Run workers over the backlog that is there.
 
     Args:
         settings: a deployment whose `transactions` holds the backlog.
         events: how many transactions that are, all of them good.
         workers: how many share the work.
+        labels: how many labels there are beside it: the run ends when they are done, too.
 
     Raises:
         UnavailableError: a worker ended, or it takes too long.
     """
+    topics = Topics(settings)
     team = [new_worker(settings) for _ in range(workers)]
     with Workers(team) as running:
         running.await_ready()
@@ -94,11 +127,12 @@ def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
         # the first of several workers does not wait for the last to be ready
         before = sum(WorkerPage.of(worker).rows for worker in team)
         asyncio.run(await_rows(settings, events, running))
+        labelled = asyncio.run(await_committed(settings, topics.labels.name, labels, running))
         refuse_restarts(running)
         cpu, memory = clock.us_per_event(max(1, events - before)), clock.memory_mib()
         pages = [WorkerPage.of(worker) for worker in team]
-    began = asyncio.run(first_record(settings, Topics(settings).enriched.name))
-    seconds = max(page.last_row for page in pages) - began
+    began = asyncio.run(first_record(settings, topics.enriched.name))
+    seconds = max(labelled, *(page.last_row for page in pages)) - began
     names = [name for name in cpu if name.startswith("worker")]
     for figures in (cpu, memory):
         total = sum(figures.pop(name) for name in names)
@@ -109,7 +143,8 @@ def measure(settings: Settings, events: int, *, workers: int = 1) -> Throughput:
         seconds,
         {name: cpu[name] for name in order if name in cpu},
         {name: memory[name] for name in order if name in memory},
-        {"rows_by_worker": [page.rows for page in pages]} if workers > 1 else {},
+        ({"rows_by_worker": [page.rows for page in pages]} if workers > 1 else {})
+        | ({"labels": labels} if labels else {}),
     )
 
 
@@ -137,16 +172,31 @@ async def await_rows(settings: Settings, events: int, workers: Workers) -> None:
     Raises:
         UnavailableError: a worker ended, or it takes too long.
     """
-    topic = Topics(settings).predictions.name
-    deadline = time.monotonic() + RUN_SECONDS
+    await await_committed(settings, Topics(settings).predictions.name, events, workers)
+
+
+async def await_committed(settings: Settings, topic: str, records: int, workers: Workers) -> float:
+    """Wait until so many records of a topic are done.
+
+    Returns:
+        When that was so, epoch seconds, as commits tell; 0 where there was nothing to wait for.
+
+    Raises:
+        UnavailableError: a worker ended, or it takes too long.
+    """
+    deadline, done_at = time.monotonic() + RUN_SECONDS, 0.0
     async with admin(settings) as client:
-        while await committed(client, settings, topic) < events:
+        while await committed(client, settings, topic) < records:
             workers.check()
             if time.monotonic() > deadline:
                 held = sum((await log_ends(settings, topic)).values())
-                msg = f"after {RUN_SECONDS:.0f} s {held} of {events} transactions were scored: giving up"
+                msg = (
+                    f"after {RUN_SECONDS:.0f} s {topic} has {held} of {records} records: giving up"
+                )
                 raise UnavailableError(msg)
             await asyncio.sleep(_POLL_SECONDS)
+            done_at = time.time()
+    return done_at
 
 
 def check(settings: Settings) -> dict[str, int]:

@@ -69,7 +69,8 @@ windows = (
     .relative_to_stream()
 )
 
-pipeline = joblib.load(os.environ["BENCH_MODEL"])
+held = joblib.load(os.environ["BENCH_MODEL"])
+pipeline = held["model"] if isinstance(held, dict) else held  # older artifacts hold the model alone
 FEATURES = int(os.environ["BENCH_FEATURES"])
 THRESHOLD = float(os.environ["BENCH_THRESHOLD"])
 

@@ -100,7 +100,7 @@ class Report:
         """Tables for people."""
         lines = [_machine_line(self.machine), ""]
         if any(system.runs for system in self.systems):
-            lines += _aligned([_HEADS, *(self._throughput(one) for one in self.systems)])
+            lines += aligned([_HEADS, *(self._throughput(one) for one in self.systems)])
             lines += [
                 "",
                 "CPU: microseconds an event; memory: MiB; both: worker / kafka / cassandra",
@@ -108,7 +108,7 @@ class Report:
         loads = [(one, load) for one in self.systems for load in one.latency]
         if loads:
             lines += ["", "From due time to acknowledged row, milliseconds"]
-            lines += _aligned([_LOAD_HEADS, *(_latency(one, load) for one, load in loads)])
+            lines += aligned([_LOAD_HEADS, *(_latency(one, load) for one, load in loads)])
         notes = [f"{one.name}: {one.work}" for one in self.systems if one.work]
         if notes:
             lines += ["", *notes]
@@ -150,7 +150,8 @@ def _latency(system: System, load: LatencyRun) -> list[str]:
     ]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first and the last column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(widths) - 1
     return [

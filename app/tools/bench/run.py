@@ -16,6 +16,8 @@ from app.tools.bench.latency import LatencyRun
 from app.tools.bench.peer import Peer
 from app.tools.bench.report import NAIVE, OURS, Report, System, load_after, machine
 from app.tools.supervisor import Workers
+from models.holder import registry_of
+from models.manifest import Manifest
 
 #: The first load warms a fresh worker up and is not told; a peer's likewise.
 _WARM_UP_SECONDS = 5.0
@@ -66,6 +68,7 @@ def bench(
     rate_seconds: float,
     warm_up: int,
     verified: bool,
+    labels: bool = False,
     tell: Tell,
 ) -> Report:
     """Measure; each run has a deployment of its own.
@@ -80,6 +83,7 @@ def bench(
         warm_up: backlog of a run of ours before all others that is not told: servers that have just started
             take several times as long for a row. 0 leaves it out.
         verified: recompute every row of each of our runs.
+        labels: each of our backlogs has its labels beside it; other designs take none.
         tell: is told in one line what happens.
 
     Raises:
@@ -88,19 +92,20 @@ def bench(
     """
     found, elsewhere = machine(), Elsewhere(settings.home)
     stamp = time.strftime("%H%M%S")
-    ours = System(OURS)
+    entry = registry_of(settings).find(settings.model).manifest
+    ours = System(OURS, _work(settings, entry) if labels else "")
     others = [System(design.name, design.work) for design in designs]
     report = Report([ours, *others], found)
     if warm_up and runs:
         tell(f"warm-up: {warm_up:,} transactions")
         with deployment(settings, f"bench_{stamp}_0") as own:
-            backlog.fill(own, warm_up, 0)
-            backlog.measure(own, warm_up)
+            known = backlog.fill(own, warm_up, 0, labels=labels)
+            backlog.measure(own, warm_up, labels=known)
     for number in range(1, runs + 1):
         tell(f"run {number} of {runs}: {events:,} transactions through {OURS}")
         with deployment(settings, f"bench_{stamp}_{number}") as own:
-            backlog.fill(own, events, number)
-            ours.runs.append(backlog.measure(own, events))
+            known = backlog.fill(own, events, number, labels=labels)
+            ours.runs.append(backlog.measure(own, events, labels=known))
             tell(f"  {ours.runs[-1].rate:,.0f} events/s")
             report.verified += verified and _verified(own)
         for index, (design, system) in enumerate(zip(designs, others, strict=True)):
@@ -117,6 +122,15 @@ def bench(
                 _load_design(own, design, system, rate, rate_seconds, tell)
     load_after(found, elsewhere)
     return report
+
+
+def _work(settings: Settings, model: Manifest) -> str:
+    """What a run with labels does, for the table's notes."""
+    odd = "with" if model.anomaly else "without"
+    return (
+        f"a label for each transaction but those of the last day; feature sets {', '.join(settings.features)}; "
+        f"model {model.name} ({model.kind}) {odd} anomaly scores; reasons from {settings.reasons_from:g} on"
+    )
 
 
 def _verified(settings: Settings) -> bool:

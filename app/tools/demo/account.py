@@ -41,6 +41,8 @@ class Account:
         caught: frauds that the model called so, by their kind.
         missed: frauds that it did not, by their kind.
         false_alarms: what it called fraud and was none; without what nobody knows the truth of.
+        labels_dead: labels that were refused or waited in vain, by reason; none is a record of the run.
+        labels_waiting: labels that the workers have not finished: for one, that waits for its transaction.
         kind_of: the kind of fraud of a transaction id, `none` for none; None: unknown.
     """
 
@@ -56,6 +58,8 @@ class Account:
     caught: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     false_alarms: int = 0
+    labels_dead: Counter[str] = field(default_factory=Counter)
+    labels_waiting: int = 0
     kind_of: KindOf = unknown
     _top: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
 
@@ -144,17 +148,23 @@ async def take_account(
     async for record in records(topics.predictions):
         account.predicted(orjson.loads(record.value))
     async for record in records(topics.dead_letters):
+        reason = dict(record.headers)["reason"].decode()
         if record.key.startswith(topics.labels.name.encode() + b"/"):
-            continue  # a label that was refused or waited in vain is no record of the run
+            account.labels_dead[reason] += 1
+            continue
         position = _position(record.key)
         if position in account.read and position not in account.dead:
             account.dead.add(position)
-            account.reasons[dict(record.headers)["reason"].decode()] += 1
+            account.reasons[reason] += 1
     async for record in records(topics.duplicates):
         value = orjson.loads(record.value)
         position = _pack(value["source_partition"], value["source_offset"])
         if position in account.read:
             account.duplicate.add(position)
+    done = await log.done(topics.labels)
+    account.labels_waiting = sum(
+        max(0, end - at) for end, at in zip(ends[topics.labels.name], done, strict=True)
+    )
     return account
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from app.formats import moment
+from app.handlers.catalogue import catalogue_of
 from app.settings import Settings
 from app.tools.demo.account import Account, take_account
 from app.tools.demo.feed import Feed, Pair, send_astray
@@ -18,6 +19,7 @@ from app.tools.demo.summary import Gentle, Summary
 from app.tools.produce import produce_on_schedule, produce_with_labels, quiet_client
 from app.tools.supervisor import Workers
 from app.tools.verification.log import Log, Offsets, open_log
+from models.holder import registry_of
 
 #: Open loop: transactions a second, and for how long. Enough of them for a p99, far from any limit.
 GENTLE_RATE = 100.0
@@ -90,6 +92,7 @@ class Run:
             self._workers.restarts,
             feed.rounded,
             labels,
+            takes_labels(self._settings),
         )
         return summary, feed
 
@@ -233,6 +236,13 @@ def rows_query(settings: Settings, account: Account) -> str:
         month = moment(prediction["event_time_ms"])[:7]
         where = f" WHERE card_id = '{card}' AND month = '{month}'"
     return f"SELECT * FROM {settings.keyspace}.predictions{where} LIMIT {_ROWS}"  # noqa: S608
+
+
+def takes_labels(settings: Settings) -> bool:
+    """Whether the model takes any feature that labels make."""
+    features = registry_of(settings).find(settings.model).manifest.features
+    of_labels = {feature.name for feature in catalogue_of(settings).features if feature.labels}
+    return not of_labels.isdisjoint(features)
 
 
 def read_rows(settings: Settings, query: str) -> list[dict[str, Any]]:

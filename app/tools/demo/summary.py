@@ -46,6 +46,7 @@ class Summary:
         restarts: how often a worker was started again.
         rounded: records of the input with an amount that was rounded.
         labels: how many were sent with the first wave.
+        label_features: whether the model takes any feature that labels make.
     """
 
     run: str | None
@@ -60,6 +61,7 @@ class Summary:
     restarts: int = 0
     rounded: int = 0
     labels: int = 0
+    label_features: bool = False
 
     @property
     def frauds(self) -> dict[str, dict[str, int]]:
@@ -120,6 +122,8 @@ class Summary:
             "frauds": self.frauds,
             "false_alarms": account.false_alarms,
             "labels": self.labels,
+            "labels_dead": dict(account.labels_dead.most_common()),
+            "labels_waiting": account.labels_waiting,
             "dead_reasons": dict(account.reasons.most_common()),
             "rows": self.stored,
             "table": f"{settings.keyspace}.predictions",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from app import formats
 from app.settings import Settings
 from app.tools.demo.summary import Summary
-from app.tools.simulation.frauds import AMOUNT_LIMIT
+from app.tools.simulation.frauds import AMOUNT_LIMIT, KINDS, TERMINAL
 
 #: Marks a heading or a warning; `click.style` on a terminal.
 Style = Callable[[str], str]
@@ -100,8 +100,36 @@ def _frauds(summary: Summary) -> list[str]:
     ]
     return [
         *_aligned(table, right={1, 2}, widest=120),
-        f"  {summary.account.false_alarms:,} alerts were no fraud; {summary.labels:,} labels came a day of event "
-        "time behind their transactions",
+        *_terminals(summary),
+        f"  {summary.account.false_alarms:,} alerts were no fraud",
+        *_labels(summary),
+    ]
+
+
+def _terminals(summary: Summary) -> list[str]:
+    """What labels are for: nothing else tells a compromised terminal from another."""
+    found = summary.frauds.get(KINDS[TERMINAL])
+    if found is None:
+        return []
+    all_of_them = found["caught"] + found["missed"]
+    knows = (
+        "its model takes what labels say of terminals"
+        if summary.label_features
+        else "its model takes nothing that labels say; `FRAUDSTREAM_FEATURES=engineered "
+        "FRAUDSTREAM_MODEL=engineered` in a new home does"
+    )
+    return [
+        f"  {found['caught']:,} of {all_of_them:,} at compromised terminals were caught: {knows}"
+    ]
+
+
+def _labels(summary: Summary) -> list[str]:
+    account = summary.account
+    dead = sum(account.labels_dead.values())
+    told = ", ".join(f"{reason} {count:,}" for reason, count in account.labels_dead.most_common(4))
+    return [
+        f"  {summary.labels:,} labels came a day of event time behind their transactions: "
+        f"{dead:,} became dead letters{f' ({told})' if told else ''}, {account.labels_waiting:,} wait"
     ]
 
 

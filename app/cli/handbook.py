@@ -1,0 +1,132 @@
+"""`fraudstream handbook`: the proof on the Fraud Detection Handbook's transactions."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.counter import counter
+from app.cli.train_periods import moment_ms, numbers_of
+from app.errors import UsageError, VerificationError
+
+_POSITIVE = click.IntRange(min=1)
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream handbook\n"
+    "           fraudstream handbook --no-verify --json > handbook.json\n"
+    "           fraudstream handbook transactions.csv.gz --from 2018-06-20 --to 2018-08-01 --weeks 1\n"
+    "           fraudstream handbook --kind forest --parameter max_depth=14"
+)
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@click.option(
+    "--from", "begin", metavar="DATE", callback=moment_ms, help="First day.  [default: 2018-04-01]"
+)
+@click.option(
+    "--to",
+    "end",
+    metavar="DATE",
+    callback=moment_ms,
+    help="The first day that is not looked at any more.  [default: 2018-09-05]",
+)
+@click.option("--weeks", type=_POSITIVE, help="So many weeks at the end judge.  [default: 4]")
+@click.option(
+    "--rows", type=_POSITIVE, metavar="N", help="Only the newest N transactions of the period."
+)
+@click.option(
+    "--kind", help="Kind of the champion, as `fraudstream train` has it.  [default: histgb]"
+)
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=numbers_of,
+    help="Give a parameter of the champion by scikit-learn's name instead of choosing it; repeatable.",
+)
+@click.option(
+    "--train-days",
+    type=_POSITIVE,
+    metavar="N",
+    help="The champion learns from so many days.  [default: all before the label delay]",
+)
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="End with `fraudstream verify`."
+)
+@click.option(
+    "--naive/--no-naive",
+    "beside_naive",
+    default=True,
+    show_default=True,
+    help="Measure naive Faust on the same servers, too.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def handbook(**options: Any) -> None:
+    r"""Score the Fraud Detection Handbook's transactions live, and compare with what is published.
+
+    FILE is its simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
+    TX_FRAUD); without it HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
+    checkout. A champion learns from it up to the label delay before the first week that judges. Then
+    transactions and labels go through Kafka, both stages and the sink once; the figures are of what
+    Cassandra holds afterwards. Servers, topics and folder are its own and removed at the end.
+
+    \b
+    Exit codes:  0  every goal is met
+                 4  there is no such file
+                 6  a goal is missed, or something is missing or different
+    """
+    from app.tools.demo.interrupt import interruptible
+    from app.tools.handbook import data
+    from app.tools.handbook.run import Run
+
+    plan = _plan(data.require(options["file"]), options)
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        click.echo(f"{time.monotonic() - began:5.0f} s  {line}", err=True)
+
+    with interruptible():
+        run = Run(plan, say=say, stage=_stage, now_ms=time.time_ns() // 1_000_000)
+        report = run.measure(verified=options["verify"], beside_naive=options["beside_naive"])
+    click.echo(json.dumps(report.as_dict()) if options["as_json"] else report.text())
+    if report.missed:
+        msg = f"not reached: {'; '.join(report.missed)}"
+        raise VerificationError(msg)
+
+
+def _plan(path: Path, options: dict[str, Any]) -> Any:
+    from app.tools.handbook.plan import BEGIN_MS, END_MS, WEEKS, Plan, Recipe
+    from models.training import KINDS
+
+    recipe = Recipe()
+    kind = options["kind"] or recipe.kind
+    if kind not in KINDS:
+        msg = f"--kind {kind!r}: there are {', '.join(KINDS)}"
+        raise UsageError(msg)
+    plan = Plan(
+        path,
+        begin_ms=BEGIN_MS if options["begin"] is None else options["begin"],
+        end_ms=END_MS if options["end"] is None else options["end"],
+        weeks=options["weeks"] or WEEKS,
+        rows=options["rows"],
+        recipe=Recipe(
+            kind, options["parameters"] or recipe.fixed, options["train_days"] or recipe.train_days
+        ),
+    )
+    if plan.begin_ms >= plan.a_week().train_from:
+        msg = (
+            "the period must hold a week to learn from, the label delay of 7d and the weeks that judge: "
+            "give an earlier --from, a later --to or fewer --weeks"
+        )
+        raise UsageError(msg)
+    return plan
+
+
+@contextmanager
+def _stage(text: str, length: int) -> Iterator[Callable[[int], None]]:
+    with counter(text, length or None) as show:
+        yield lambda done: show(done, None)

@@ -1,0 +1,158 @@
+"""The lines of the table, from what Cassandra holds: scores of the live pass, and models learned from its features."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from app.domain.feature_sets import SHAPED
+from app.settings import Settings
+from app.tools.feature_choice import choose_features
+from app.tools.handbook.plan import ENGINEERED, Figures, Plan, Recipe
+from models.backtest import judge_weeks
+from models.examples import Examples
+from models.judging import card_precision, on_known_cards, rank
+from models.splits import Periods, split_by_periods
+from models.training import Fitted, fit_best
+
+#: The Handbook's regularisation; scikit-learn's default.
+_ITS_OWN: Mapping[str, float] = {"C": 1}
+
+#: Told what is learned now.
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What was measured, by line of the table.
+
+    Attributes:
+        first: figures of the first week that judges.
+        weeks: the champion's figures of each week.
+        general: the champion's of the first week and of each week without the features that the simulator's
+            frauds have shaped.
+    """
+
+    first: dict[str, Figures]
+    weeks: list[Figures]
+    general: list[Figures]
+
+    @property
+    def mean(self) -> Figures:
+        """The champion's mean over the weeks."""
+        return mean_of(self.weeks)
+
+
+def mean_of(figures: list[Figures]) -> Figures:
+    """The mean of each figure."""
+    return Figures(*(mean(each) for each in zip(*figures, strict=True)))
+
+
+def ranking_figures(scores: np.ndarray, examples: Examples, periods: Periods) -> Figures:
+    """Figures of scores in the test period, without the cards that are known to be compromised.
+
+    Args:
+        scores: (n,), one for each example.
+        examples: labels, times and cards; their features are not looked at.
+        periods: which of them judge.
+    """
+    times, fraud, card = examples.event_time_ms, examples.is_fraud, examples.card_id
+    inside = (times >= periods.test_from) & (times < periods.test_to)
+    rows = np.flatnonzero(inside)
+    rows = rows[~on_known_cards(card, times, fraud, inside, periods.delay_ms)]
+    found, labels = scores[rows], fraud[rows]
+    return Figures(
+        float(roc_auc_score(labels, found)),
+        float(average_precision_score(labels, found)),
+        card_precision(rank(found, labels, card[rows], times[rows])),
+    )
+
+
+def judge(
+    settings: Settings,
+    plan: Plan,
+    examples: Examples,
+    *,
+    scores: np.ndarray,
+    anomalies: np.ndarray,
+    champion: Any,
+    tell: Tell,
+) -> Lines:
+    """Every line.
+
+    Args:
+        settings: feature sets.
+        plan: periods and recipe.
+        examples: stored features of every transaction, oldest first, and labels.
+        scores: (n,) the champion's, as they were stored.
+        anomalies: (n,) its isolation forest's.
+        champion: the estimator that gave the scores; it is cloned, never changed.
+        tell: told what is learned now.
+
+    Raises:
+        UsageError: a period holds no frauds.
+    """
+    a_week = plan.a_week()
+    first = {
+        "champion": ranking_figures(scores, examples, a_week),
+        "isolation": ranking_figures(anomalies, examples, a_week),
+    }
+    for name, features, fixed in (
+        ("fifteen", "handbook", _ITS_OWN),
+        ("engineered", ENGINEERED, None),
+    ):
+        tell(f"logistic regression, {features} features")
+        first[f"logistic, {name}"] = _logistic(settings, examples, a_week, features, fixed)
+    chosen = choose_features(settings, ENGINEERED)
+    periods = plan.champions(int(examples.event_time_ms[0]))
+    general = [
+        column
+        for name, column in zip(chosen.names, chosen.columns, strict=True)
+        if name not in SHAPED
+    ]
+
+    def weeks(columns: list[int], text: str) -> list[Figures]:
+        said = f"champion, {text}, week "
+        found = judge_weeks(
+            Fitted(champion, {}, (), ()),
+            examples.features[:, columns],
+            examples,
+            periods,
+            plan.weeks,
+            tell=lambda done: (
+                tell(f"{said}{done + 1} of {plan.weeks}") if done < plan.weeks else None
+            ),
+        )
+        return [_figures(week) for week in found]
+
+    return Lines(
+        first,
+        weeks(chosen.columns, "all features"),
+        weeks(general, "general features"),
+    )
+
+
+def _logistic(
+    settings: Settings,
+    examples: Examples,
+    periods: Periods,
+    features: str,
+    fixed: Mapping[str, float] | None,
+) -> Figures:
+    columns = examples.features[:, choose_features(settings, features).columns]
+    split = split_by_periods(examples.event_time_ms, examples.is_fraud, periods)
+    fitted = fit_best("logistic", columns, examples.is_fraud, split, fixed=fixed)
+    return _figures(judge_weeks(fitted, columns, examples, periods, 1)[0])
+
+
+def _figures(week: dict[str, Any]) -> Figures:
+    return Figures(week["auc"], week["average_precision"], week["card_precision_at_100"])
+
+
+def parameters(recipe: Recipe, chosen: dict[str, Any]) -> str:
+    """The recipe in words, with what was chosen."""
+    told = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    return f"{recipe.kind} ({told})" if told else recipe.kind

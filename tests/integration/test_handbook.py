@@ -1,0 +1,57 @@
+"""`fraudstream handbook` on simulated transactions in the Handbook's columns: a live pass, compared and verified."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.settings import Settings
+from app.tools.simulate import SimulationConfig, simulate
+from tests.stack import environ_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+BEGIN_MS = int(np.datetime64("2018-06-01", "ms").astype(np.int64))
+
+
+def write(path: Path) -> int:
+    """Four weeks of a few cards; returns how many transactions."""
+    drawn = simulate(SimulationConfig(cards=150, terminals=60, days=28, start_ms=BEGIN_MS, seed=5))
+    fraud = drawn.is_fraud.astype(int).tolist()
+    lines = ["TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_FRAUD"]
+    for (name, card, terminal, minor, when), label in zip(drawn.rows(), fraud, strict=True):
+        moment = when.removesuffix("Z").replace("T", " ")
+        lines.append(f"{name},{moment},{card},{terminal},{minor / 100!r},{label}")
+    path.write_text("\n".join([*lines, ""]))
+    return len(drawn)
+
+
+def test_what_is_stored_is_what_training_computes(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "transactions.csv"
+    count = write(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "handbook", str(path), "--from", "2018-06-01", "--to", "2018-06-29",
+         "--weeks", "1", "--parameter", "max_iter=20", "--no-naive", "--json"],
+        # servers of its own: the command looks at no broker of the settings
+        env=environ_of(settings) | {"TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["period"] == ["2018-06-01", "2018-06-28"]
+    assert found["live"]["events"] == found["live"]["labels"] == count
+    assert found["live"]["events_per_second"] > 0
+    assert found["differing"] == 0
+    counts = found["verified"]
+    assert counts["read"] == counts["scored"] == count
+    assert [counts[name] for name in ("pending", "missing", "differing")] == [0, 0, 0]
+    assert 0.5 < found["lines"]["champion"]["auc"] <= 1
+    # the champion of the pass and the one that is trained on its stored features are the same
+    first, live = found["weeks"][0], found["lines"]["champion"]
+    for name, figure in first.items():
+        assert live[name] == pytest.approx(figure, abs=1e-12)
+    assert found["missed"] == []
+    assert list(tmp_path.glob("fraudstream-handbook-*")) == []
