@@ -37,7 +37,7 @@ from tests.crash import worker
 from tests.crash.ending import Done, States, compare_states, figures
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
-from tests.crash.watch import Sample, Watch, grown, sample_patiently
+from tests.crash.watch import Sample, Watch, grown, patiently, sample
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
@@ -328,14 +328,14 @@ class Ordeal:
     def _leave_the_oldest(self) -> Sample:
         """Stop all workers but the one that lived through most; what it takes once it has everything."""
         fleet = self._fleet
-        lived = {name: sample_patiently(fleet[name]) for name in fleet.running}
+        lived = {name: patiently(sample, fleet[name]) for name in fleet.running}
         oldest = max(lived, key=lambda name: lived[name].rebalances)
         for name in fleet.running:
             if name != oldest:
                 self.say("stop", f"{name} in {fleet.terminate(name):.1f} s ({lived[name]})")
         self._owners()
         self._settle()
-        old = sample_patiently(fleet[oldest])
+        old = patiently(sample, fleet[oldest])
         self.say("stop", f"{oldest} in {fleet.terminate(oldest):.1f} s ({old})")
         return old
 
@@ -345,7 +345,7 @@ class Ordeal:
         with Fleet(environ_of(self._settings), self._settings.home / "fleet", self.say) as fleet:
             fleet.start("fresh")
             fleet.await_ready(timeout_seconds=PATIENCE_SECONDS)
-            fresh = sample_patiently(fleet["fresh"])
+            fresh = patiently(sample, fleet["fresh"])
             fleet.terminate("fresh")
             rebuilt = fleet["fresh"].datadir
         states = compare_states(self._settings, live, rebuilt)
