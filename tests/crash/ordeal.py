@@ -42,8 +42,11 @@ from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
-#: For anything that must come about by itself: group, recovery, servers.
-PATIENCE_SECONDS = 240.0
+#: For anything that must come about by itself: the group, recovery.
+PATIENCE_SECONDS = 300.0
+#: For a server to be back. Cassandra replays its commit log: minutes for some hundred thousand rows, when the
+#: machine has other things to do.
+SERVER_SECONDS = 1_200.0
 #: For the stream to finish once the last thing was done.
 DRAIN_SECONDS = 600.0
 _POLL_SECONDS = 0.1
@@ -173,7 +176,7 @@ class Ordeal:
             self._join_outage()
             self._stack.stop(name, kill=step.act is Act.CRASH)
             time.sleep(step.spell)
-            self._stack.start(name, PATIENCE_SECONDS)
+            self._stack.start(name, SERVER_SECONDS)
             self.say("back", name)
         elif step.act is Act.DELAY:
             self._delay(_DELAY_SECONDS, step.spell)
@@ -234,7 +237,7 @@ class Ordeal:
             if step.act is Act.CRASH:
                 self._stack.stop("cassandra", kill=True)
                 time.sleep(step.spell)
-                self._stack.start("cassandra", PATIENCE_SECONDS)
+                self._stack.start("cassandra", SERVER_SECONDS)
             else:
                 running = self._stack.running("cassandra")
                 assert running is not None, "Cassandra does not run"
