@@ -13,7 +13,7 @@ from app.devstack.stack import Stack
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce_on_schedule, quiet_client
 from app.tools.simulate import SimulationConfig, simulate
-from tests.crash.watch import Sample, sample
+from tests.crash.watch import Sample, patiently, sample
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet
 
@@ -139,16 +139,24 @@ def _told(samples: dict[str, Sample]) -> str:
 def _all_wait(fleet: Fleet, names: list[str]) -> bool:
     fleet.check()
     return all(
-        any(reason.startswith("predictions wait for Cassandra: ") for reason in fleet[name].reasons() or [])
+        any(reason.startswith("predictions wait for Cassandra: ") for reason in _reasons(fleet[name]))
         for name in names
     )  # fmt: skip
+
+
+def _reasons(worker: WorkerProcess) -> list[str]:
+    """Why a worker is not ready; the machine may be busy, so it has some time to answer."""
+    deadline = time.monotonic() + NOTICE_SECONDS
+    while (reasons := worker.reasons()) is None:
+        assert time.monotonic() < deadline, f"{worker.url} does not answer"
+    return reasons
 
 
 def _sink(fleet: Fleet, names: list[str]) -> tuple[int, int]:
     """Rows that wait, and rows that were written, of all workers."""
     waiting = written = 0.0
     for name in names:
-        for family in text_string_to_metric_families(_metrics(fleet[name])):
+        for family in text_string_to_metric_families(patiently(_metrics, fleet[name])):
             for one in family.samples:
                 if one.name == "fraudstream_sink_rows_total":
                     written += one.value
@@ -168,12 +176,12 @@ class _Watch:
 
     def __init__(self, fleet: Fleet, names: list[str]) -> None:
         self._workers = {name: fleet[name] for name in names}
-        self._before = {name: sample(worker) for name, worker in self._workers.items()}
+        self._before = {name: patiently(sample, worker) for name, worker in self._workers.items()}
         self.highest = dict(self._before)
 
     def look(self) -> None:
         for name, worker in self._workers.items():
-            now, before = sample(worker), self._before[name]
+            now, before = patiently(sample, worker), self._before[name]
             assert now.rebalances == before.rebalances, f"{name}: {before}, then {now}"
             assert now.memory_mib <= before.memory_mib + MORE_MEMORY_MIB, (
                 f"{name}: {before}, then {now}"

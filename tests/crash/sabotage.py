@@ -51,6 +51,8 @@ CAUGHT: dict[str, tuple[Step, ...]] = {
     "late record does not advance last_offset": KILLED,
     "replayed record applied again": KILLED,
 }
+#: Settings under which a case comes about: what is acknowledged too early must be committed before the kill.
+UNDER: dict[str, dict[str, int]] = {"acknowledged before stored": {"commit_interval": 100}}
 #: Those that the ordeal did not find so far, and may be asked for by name.
 MISSED: dict[str, tuple[Step, ...]] = {
     "overlay kept on revocation": MOVED,
@@ -149,6 +151,7 @@ def run(
         every = CAUGHT | MISSED
         for number, name in enumerate(names):
             settings = separate(home, endpoints.broker, points, number)
+            settings = settings.model_copy(update=UNDER.get(name, {}))
             settings.home.mkdir(parents=True)
             steps = every.get(name, KILLED)
             outcomes.append(play(stack, settings, name, steps, seed=seed, events=events))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,8 +18,10 @@ MOST_MEMORY_MIB = 700.0
 #: needed (sixteen for one's Cassandra sessions and look-ups), RocksDB opens a file for each of its own.
 MORE_TASKS, MORE_THREADS, MORE_FILES = 4, 16, 150
 _EVERY_SECONDS = 3.0
-#: For an answer at the end: the machine may have much to do.
+#: For an answer: the machine may have much to do.
 _ANSWER_SECONDS = 60.0
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def sample(worker: WorkerProcess) -> Sample:
     )
 
 
-def sample_patiently(worker: WorkerProcess) -> Sample:
+def patiently(ask: Callable[[WorkerProcess], Answer], worker: WorkerProcess) -> Answer:
     """Ask a worker until it answers.
 
     Raises:
@@ -76,7 +79,7 @@ def sample_patiently(worker: WorkerProcess) -> Sample:
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
         try:
-            return sample(worker)
+            return ask(worker)
         except OSError:
             if time.monotonic() > deadline:
                 raise
