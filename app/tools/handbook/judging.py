@@ -117,6 +117,8 @@ def judge(
         if name not in SHAPED
     ]
 
+    for name, figures in first.items():
+        tell(f"{name}: {' / '.join(f'{each:.4f}' for each in figures if each is not None)}")
     tell("champion, trained anew for each week, with all features and with general ones")
     weeks, without = _weekly(
         champion, examples, periods, plan.weeks, (chosen.columns, general), cores

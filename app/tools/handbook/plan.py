@@ -78,8 +78,8 @@ class Recipe:
     Attributes:
         kind: one of `models.training.KINDS`.
         fixed: parameters that are given by scikit-learn's names; the others are chosen on the last week of training.
-        train_days: length of the training period; None: all that there is. On the week before August 30 and 60 days were equal:
-            average precision 0.795.
+        train_days: length of the training period; None: all that there is. On the last week of July 30 and 60
+            days came to the same average precision, 0.795.
         seed: for kinds that draw.
     """
 
