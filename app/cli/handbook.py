@@ -52,7 +52,7 @@ _POSITIVE = click.IntRange(min=1)
     "--train-days",
     type=_POSITIVE,
     metavar="N",
-    help="The champion learns from so many days.  [default: 30]",
+    help="The champion learns from so many days.  [default: 42]",
 )
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="End with `fraudstream verify`."

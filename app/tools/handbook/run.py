@@ -68,7 +68,7 @@ class Run:
             )
         count = len(columns)
         plan.champions(int(columns.event_time_ms[0]))  # refused now, not minutes later
-        with live.own_home(count, self._say) as home:
+        with live.own_home(count) as home:
             settings = live.own_settings(home, plan)
             with self._part("features", count) as tell:
                 computed = compute_features(columns, settings, tell)
