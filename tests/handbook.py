@@ -1,9 +1,5 @@
-"""The transactions of the Fraud Detection Handbook, where somebody has them.
+"""The transactions of the Fraud Detection Handbook, where somebody has them: see `app.tools.handbook.data`."""
 
-A CSV named by HANDBOOK_TRANSACTIONS, or `shared/handbook/transactions.csv.gz` beside this checkout.
-"""
-
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-_BESIDE = Path(__file__).parents[2] / "shared" / "handbook" / "transactions.csv.gz"
-PATH = os.environ.get("HANDBOOK_TRANSACTIONS") or (str(_BESIDE) if _BESIDE.is_file() else None)
+from app.tools.handbook.data import locate
+
+PATH = locate()
 
 
 @dataclass(frozen=True)

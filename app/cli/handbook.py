@@ -52,7 +52,7 @@ _POSITIVE = click.IntRange(min=1)
     "--train-days",
     type=_POSITIVE,
     metavar="N",
-    help="The champion learns from so many days.  [default: all before the label delay]",
+    help="The champion learns from so many days.  [default: 42]",
 )
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="End with `fraudstream verify`."
@@ -117,7 +117,7 @@ def _plan(path: Path, options: dict[str, Any]) -> Any:
             kind, options["parameters"] or recipe.fixed, options["train_days"] or recipe.train_days
         ),
     )
-    if plan.begin_ms >= plan.a_week().train_from:
+    if plan.begin_ms > plan.a_week().train_from:
         msg = (
             "the period must hold a week to learn from, the label delay of 7d and the weeks that judge: "
             "give an earlier --from, a later --to or fewer --weeks"

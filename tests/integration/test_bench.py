@@ -54,3 +54,22 @@ def test_a_quick_bench(settings: Settings, tmp_path: Path) -> None:
         names = [row["keyspace_name"] for row in found]
     assert not [name for name in names if name.startswith("bench_")]
     assert list((settings.home / "bench").iterdir()) == []
+
+
+def test_a_bench_with_labels(settings: Settings) -> None:
+    environ = environ_of(settings)
+    environ |= {"FRAUDSTREAM_FEATURES": "engineered", "FRAUDSTREAM_MODEL": "engineered"}
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "bench", "--quick", "--with-labels", "--events", "3000",
+         "--naive-events", "0", "--rates", "", "--json"],
+        env=environ, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["verified_runs"] == 1
+    (ours,) = found["systems"]
+    assert "feature sets engineered; model engineered (logistic) without anomaly" in ours["work"]
+    (run,) = ours["runs"]
+    assert run["events"] == 3000
+    assert 0 < run["work"]["labels"] < 3000, "those of the last day are not known yet"
+    assert asyncio.run(topics(settings)) == set()

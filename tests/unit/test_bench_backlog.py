@@ -1,11 +1,13 @@
-"""A run in which a worker was restarted is refused, with what the worker said."""
+"""A deployment of a measurement: what its workers are told, and what is refused of them."""
 
 from pathlib import Path
 
 import pytest
 
 from app.errors import UnavailableError
+from app.settings import Settings, load_settings
 from app.tools.bench.backlog import refuse_restarts
+from app.tools.bench.deployment import environment
 from app.tools.processes import WorkerProcess
 from app.tools.supervisor import Workers
 
@@ -21,3 +23,17 @@ def test_a_run_with_a_restart_is_refused(tmp_path: Path) -> None:
     worker.log.write_text("")
     with pytest.raises(UnavailableError, match="did not say why"):
         refuse_restarts(workers)
+
+
+def test_a_worker_has_the_settings_of_its_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "features": "handbook,engineered", "windows": "1h,30d", "label_delay": "2d", "keyspace": "k",
+        "threshold": None,
+    }  # fmt: skip
+    settings = load_settings(given)
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    again = load_settings()
+    for name in given:
+        assert getattr(again, name) == getattr(settings, name), name
+    assert again.features != Settings.model_fields["features"].default

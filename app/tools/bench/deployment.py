@@ -75,8 +75,8 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 
 def _spelled(name: str, value: Any) -> str:
-    if isinstance(value, tuple):  # windows
-        return ",".join(f"{part}ms" for part in value)
+    if isinstance(value, tuple):  # windows are numbers, feature sets are names
+        return ",".join(f"{part}ms" if isinstance(part, int) else part for part in value)
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return f"{value}ms" if is_duration(Settings.model_fields[name]) else str(value)

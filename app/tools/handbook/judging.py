@@ -1,11 +1,12 @@
 """The lines of the table, from what Cassandra holds: scores of the live pass, and models learned from its features."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from app.domain.feature_sets import SHAPED
@@ -16,7 +17,7 @@ from models.backtest import judge_weeks
 from models.examples import Examples
 from models.judging import card_precision, on_known_cards, rank
 from models.splits import Periods, split_by_periods
-from models.training import Fitted, fit_best
+from models.training import Fitted, Floats, fit_best
 
 #: The Handbook's regularisation; scikit-learn's default.
 _ITS_OWN: Mapping[str, float] = {"C": 1}
@@ -79,6 +80,7 @@ def judge(
     scores: np.ndarray,
     anomalies: np.ndarray,
     champion: Any,
+    cores: int,
     tell: Tell,
 ) -> Lines:
     """Every line.
@@ -90,6 +92,7 @@ def judge(
         scores: (n,) the champion's, as they were stored.
         anomalies: (n,) its isolation forest's.
         champion: the estimator that gave the scores; it is cloned, never changed.
+        cores: how many to train on.
         tell: told what is learned now.
 
     Raises:
@@ -114,25 +117,41 @@ def judge(
         if name not in SHAPED
     ]
 
-    def weeks(columns: list[int], text: str) -> list[Figures]:
-        said = f"champion, {text}, week "
-        found = judge_weeks(
-            Fitted(champion, {}, (), ()),
-            examples.features[:, columns],
-            examples,
-            periods,
-            plan.weeks,
-            tell=lambda done: (
-                tell(f"{said}{done + 1} of {plan.weeks}") if done < plan.weeks else None
-            ),
-        )
-        return [_figures(week) for week in found]
-
-    return Lines(
-        first,
-        weeks(chosen.columns, "all features"),
-        weeks(general, "general features"),
+    for name, figures in first.items():
+        tell(f"{name}: {' / '.join(f'{each:.4f}' for each in figures if each is not None)}")
+    tell("champion, trained anew for each week, with all features and with general ones")
+    weeks, without = _weekly(
+        champion, examples, periods, plan.weeks, (chosen.columns, general), cores
     )
+    return Lines(first, weeks, without)
+
+
+def _weekly(
+    champion: Any,
+    examples: Examples,
+    periods: Periods,
+    weeks: int,
+    choices: Sequence[list[int]],
+    cores: int,
+) -> list[list[Figures]]:
+    """The figures of each week for each choice of columns, side by side.
+
+    One fit takes one thread, because the number of threads changes the order of its sums.
+    """
+    bare = replace(examples, features=examples.features[:, :0])
+    found = Parallel(n_jobs=cores)(
+        delayed(_week)(champion, examples.features, columns, bare, periods.later(week))
+        for columns in choices
+        for week in range(weeks)
+    )
+    return [found[begin : begin + weeks] for begin in range(0, len(found), weeks)]
+
+
+def _week(
+    champion: Any, features: Floats, columns: list[int], examples: Examples, periods: Periods
+) -> Figures:
+    fitted = Fitted(champion, {}, (), ())
+    return _figures(judge_weeks(fitted, features[:, columns], examples, periods, 1)[0])
 
 
 def _logistic(

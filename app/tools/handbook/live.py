@@ -20,6 +20,7 @@ from app.tools.bench import backlog
 from app.tools.bench.clock import CpuClock, server_pids
 from app.tools.bench.deployment import first_record
 from app.tools.bench.histogram import WorkerPage
+from app.tools.demo.run import watched
 from app.tools.handbook import data
 from app.tools.handbook.plan import FEATURE_SETS, Plan
 from app.tools.produce import produce_with_labels, quiet_client
@@ -65,12 +66,11 @@ class Pass:
 
 
 @contextmanager
-def own_home(rows: int, say: Callable[[str], None]) -> Iterator[Path]:
+def own_home(rows: int) -> Iterator[Path]:
     """A folder that is gone afterwards.
 
     Args:
         rows: transactions that will be stored below it.
-        say: told what is refused.
 
     Raises:
         UnavailableError: the disk is too full for them.
@@ -151,7 +151,8 @@ def score(
     with Workers([worker]) as workers:
         workers.await_ready()
         clock = CpuClock({"worker": worker.pid, **server_pids(settings.home)})
-        labels = asyncio.run(_send(settings, path, skip, events, progress))
+        sending = _send(settings, path, skip, events, progress)
+        labels = asyncio.run(watched(sending, workers))
         asyncio.run(backlog.await_rows(settings, events, workers))
         asyncio.run(_await_labels(settings))
         backlog.refuse_restarts(workers)

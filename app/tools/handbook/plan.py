@@ -78,13 +78,14 @@ class Recipe:
     Attributes:
         kind: one of `models.training.KINDS`.
         fixed: parameters that are given by scikit-learn's names; the others are chosen on the last week of training.
-        train_days: length of the training period; None: all that there is.
+        train_days: length of the training period; None: all that there is. On the last week of July boosting of
+            30 and of 60 days came to the same average precision, 0.795.
         seed: for kinds that draw.
     """
 
     kind: str = "histgb"
     fixed: Mapping[str, float] = field(default_factory=dict)
-    train_days: int | None = None
+    train_days: int | None = 42
     seed: int = 1
 
 
@@ -137,7 +138,7 @@ class Plan:
             UsageError: the period is too short for a week of training, the delay and the weeks that judge.
         """
         week = self.a_week()
-        if first_ms > week.train_from:
+        if first_ms // DAY_MS * DAY_MS > week.train_from:  # its day has begun before it
             msg = (
                 f"{self.path} holds too little before the weeks that judge: "
                 "give a longer period, more rows or fewer weeks"

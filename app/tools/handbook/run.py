@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
+from joblib import cpu_count
 
 from app.errors import VerificationError
 from app.settings import Settings
@@ -67,7 +68,7 @@ class Run:
             )
         count = len(columns)
         plan.champions(int(columns.event_time_ms[0]))  # refused now, not minutes later
-        with live.own_home(count, self._say) as home:
+        with live.own_home(count) as home:
             settings = live.own_settings(home, plan)
             with self._part("features", count) as tell:
                 computed = compute_features(columns, settings, tell)
@@ -93,6 +94,7 @@ class Run:
                         scores=stored.scores,
                         anomalies=stored.anomalies,
                         champion=load_artifact(champion.folder, model).model,
+                        cores=cpu_count(),
                         tell=self._say,
                     )
                 naive_rate = self._naive(settings) if beside_naive else None
