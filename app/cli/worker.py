@@ -96,7 +96,9 @@ def run_worker(settings: Settings) -> int:
     where = state / "worker.json"
     url = f"http://{settings.advertised_host or settings.web_host}:{settings.web_port}"
     where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    loop = uvloop.new_event_loop()
+    # a policy, not just a loop: the thread that fetches makes a loop of its own
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     faust_worker = Worker(
         app, loglevel=settings.log_level, loop=loop, redirect_stdouts=False, quiet=True
