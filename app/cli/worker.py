@@ -96,7 +96,7 @@ def run_worker(settings: Settings) -> int:
     where = state / "worker.json"
     url = f"http://{settings.advertised_host or settings.web_host}:{settings.web_port}"
     where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    # by the policy, so that the thread that fetches gets one, too
+    # a policy, not just a loop: the thread that fetches makes a loop of its own
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
