@@ -92,7 +92,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     "--kind",
     default="logistic",
     show_default=True,
-    help="Kind of model: logistic, histgb or forest.",
+    help="Kind of model: logistic, histgb, forest or blend (of the last two).",
 )
 @click.option(
     "--features",
