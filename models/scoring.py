@@ -175,15 +175,15 @@ class ForestScorer(Scorer):
 
     def in_probability(self, values: Sequence[float]) -> list[float]:
         """The contributions, stretched alike so that they add up to what the probability moved."""
-        here = self._flat.forest.sums(np.array([values], dtype=np.float64))
-        moved = float(here[0] - self._usual_sum[0])
+        told = self.contributions(values)
+        moved = math.fsum(
+            told
+        )  # walking the trees once more for the exact sum would double the cost
+        finish, usual = self._flat.finish, self._usual_sum
         if abs(moved) < _STEP:  # then the slope: a quotient of roundings would be anything
-            ends = self._usual_sum + _STEP, self._usual_sum
-            stretch = float((self._flat.finish(ends[0]) - self._flat.finish(ends[1]))[0]) / _STEP
-        else:
-            risen = self._flat.finish(here) - self._flat.finish(self._usual_sum)
-            stretch = float(risen[0]) / moved
-        return [each * stretch for each in self.contributions(values)]
+            moved = _STEP
+        stretch = float((finish(usual + moved) - finish(usual))[0]) / moved
+        return [each * stretch for each in told]
 
 
 class BlendScorer(Scorer):
