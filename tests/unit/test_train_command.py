@@ -176,6 +176,7 @@ def test_trees_learn_from_periods_with_anomaly_scores_and_are_drawn(
     assert facts["judged_from"].startswith("2025-02-17T0")  # the delay behind it
     assert facts["judged_to"].startswith("2025-02-24T2")
     assert facts["label_delay"] == "7d"
+    assert facts["genuine_share"] == (0.1 if kind == "blend" else 1.0)
     low, high = made["metrics"]["intervals"]["auc"]
     assert low <= made["metrics"]["auc"] <= high
     assert set(made["metrics"]["importance"]) == set(made["features"])
