@@ -32,6 +32,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    VotingClassifier,
 )
 from sklearn.tree import DecisionTreeClassifier
 
@@ -188,6 +189,22 @@ def flatten(estimator: Any) -> Flat | None:
     if type(estimator) is HistGradientBoostingClassifier:
         return _boosting(estimator)
     return None
+
+
+def flatten_blend(estimator: Any) -> list[tuple[Flat, float]] | None:
+    """The members of a fitted soft vote with their weights; None when it, or a member, cannot be flattened.
+
+    Its probability is the members' weighted sum, added up in their order, divided by the weights' sum.
+    """
+    if type(estimator) is not VotingClassifier or estimator.voting != "soft":
+        return None
+    if estimator.classes_.tolist() != [0, 1]:
+        return None
+    flats = [flatten(member) for member in estimator.estimators_]
+    weights = estimator.weights or [1.0] * len(flats)
+    pairs = [(flat, float(weight)) for flat, weight in zip(flats, weights, strict=False) if flat]
+    # a dropped member would leave its weight behind
+    return pairs if len(pairs) == len(flats) == len(weights) else None
 
 
 def flatten_isolation(estimator: IsolationForest) -> Flat:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.counter import counter
+from app.cli.simulation_options import POSITIVE, simulation_options
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from app.tools.simulation.arrivals import Deliveries
 
 _SHARE = click.FloatRange(0, 1)
-_POSITIVE = click.IntRange(min=1)
 _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -47,16 +47,14 @@ def _instant(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help="File to write: .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; - is JSON lines to standard output.",
 )
 @click.option("--to-kafka", is_flag=True, help="Send to the topic `transactions`, without labels.")
-@click.option("--cards", type=_POSITIVE, default=5_000, show_default=True, help="Number of cards.")
-@click.option(
-    "--terminals", type=_POSITIVE, default=10_000, show_default=True, help="Number of terminals."
-)
-@click.option(
-    "--days", type=_POSITIVE, help="Days to simulate.  [default: 60, or as many as --count needs]"
+@simulation_options(
+    cards=5_000,
+    terminals=10_000,
+    seed="Equal seeds and times give equal files.",
 )
 @click.option(
     "--count",
-    type=_POSITIVE,
+    type=POSITIVE,
     help="Exact number of transactions.  [default: about 2 a card and day]",
 )
 @click.option(
@@ -67,13 +65,6 @@ def _instant(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--end", metavar="TIME", callback=_instant, help="Moment after the last one.  [default: now]"
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="Equal seeds and times give equal files.",
 )
 @click.option(
     "--run",

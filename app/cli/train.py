@@ -13,6 +13,7 @@ import click
 from app.cli import model_text
 from app.cli.counter import counter
 from app.cli.file_options import rounding_of, zone_of
+from app.cli.simulation_options import POSITIVE, simulation_options
 from app.cli.train_periods import delay_ms, moment_ms, numbers_of, periods_of
 from app.errors import UsageError
 from app.settings import Settings, load_settings
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 #: 2025-01-01: a fixed beginning, so that equal seeds give equal models on any day.
 _SIMULATED_FROM_MS = 1_735_689_600_000
-_POSITIVE = click.IntRange(min=1)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -71,19 +71,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     is_flag=True,
     help="Round amounts to the currency's minor units, half to even.  [default: refuse them]",
 )
-@click.option(
-    "--cards", type=_POSITIVE, default=2_000, show_default=True, help="Cards to simulate."
-)
-@click.option(
-    "--terminals", type=_POSITIVE, default=4_000, show_default=True, help="Terminals to simulate."
-)
-@click.option("--days", type=_POSITIVE, default=90, show_default=True, help="Days to simulate.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="Equal seeds and options give equal models.",
+@simulation_options(
+    cards=2_000, terminals=4_000, days=90, seed="Equal seeds and options give equal models."
 )
 @click.option(
     "--name", default="fraud", show_default=True, help="Name; each training is its next version."
@@ -92,7 +81,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     "--kind",
     default="logistic",
     show_default=True,
-    help="Kind of model: logistic, histgb or forest.",
+    help="Kind of model: logistic, histgb, forest or blend (of the last two).",
 )
 @click.option(
     "--features",
@@ -156,7 +145,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 )
 @click.option(
     "--weeks",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=1,
     show_default=True,
     help="Judge by so many weeks from --test-from on, each by a model trained anew that much later.",

@@ -290,6 +290,7 @@ def _described(
         "frauds": int(np.count_nonzero(fraud)),
         "seed": options.seed,
         "parameters": fitted.parameters,
+        "genuine_share": fitted.genuine,
         "tried": [{**parameters, "average_precision": ap} for parameters, ap in fitted.tried],
         "threshold_by": (
             "best F1" if options.alerts_a_day is None else f"{options.alerts_a_day:g} alerts a day"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
+from sklearn.tree import DecisionTreeClassifier
 
 from app.errors import UsageError
 from app.settings import load_settings
@@ -14,7 +15,7 @@ from app.tools.train import TrainingOptions, train
 from models.backtest import judge_weeks
 from models.examples import Examples
 from models.splits import VALIDATION_MS, Periods, Split, in_training, split_by_periods
-from models.training import KINDS, candidates_of, fit_best, refit
+from models.training import KINDS, Candidate, candidates_of, fit_best, refit
 
 START = 1_735_689_600_000  # 2025-01-01
 DAY_MS = 86_400_000
@@ -64,7 +65,12 @@ def learnable(count: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("kind", "given"),
-    [("logistic", {"C": 0.5}), ("histgb", {"max_iter": 7}), ("forest", {"n_estimators": 3})],
+    [
+        ("logistic", {"C": 0.5}),
+        ("histgb", {"max_iter": 7}),
+        ("forest", {"n_estimators": 3}),
+        ("blend", {"forest__n_estimators": 3}),
+    ],
 )
 def test_parameters_may_be_given(kind, given):
     features, fraud = learnable()
@@ -75,11 +81,55 @@ def test_parameters_may_be_given(kind, given):
     assert [parameters for parameters, _ in fitted.tried] == [given]
     model = fitted.estimator[-1] if kind == "logistic" else fitted.estimator
     ((name, value),) = given.items()
-    assert getattr(model, name) == value
+    assert model.get_params()[name] == value
     assert len(candidates_of(kind, 1)) == len(KINDS[kind](1)) > 1
 
 
+def test_a_blend_learns_from_all_frauds_and_some_of_the_rest_with_their_weight(monkeypatch):
+    given = []
+
+    class Recording(DecisionTreeClassifier):
+        def fit(self, features, labels, sample_weight=None):
+            given.append((features, labels, sample_weight))
+            return super().fit(features, labels, sample_weight)
+
+    def candidates(_seed):
+        return [Candidate({}, Recording(max_depth=2), genuine=0.25)]
+
+    monkeypatch.setattr("models.training.KINDS", {"recording": candidates})
+    features, fraud = learnable(8_000)
+    rows = np.arange(8_000)
+    split = Split(rows < 4_000, (rows >= 4_000) & (rows < 6_000), rows >= 6_000)
+    fitted = fit_best("recording", features, fraud, split, seed=3)
+    refit(fitted, features, fraud, rows < 6_000)
+    for (seen, labels, weights), until in zip(given, (4_000, 6_000), strict=True):
+        frauds = np.count_nonzero(fraud[:until])
+        assert np.count_nonzero(labels) == frauds
+        assert set(map(tuple, features[:until][fraud[:until]])) <= set(map(tuple, seen))
+        assert set(weights[labels == 1]) == {1.0}
+        assert set(weights[labels == 0]) == {4.0}
+        assert weights[labels == 0].sum() == pytest.approx(until - frauds, rel=0.1)
+    again = fit_best("recording", features, fraud, split, seed=3)
+    assert given[2][0].tobytes() == given[0][0].tobytes()
+    assert again.tried == fitted.tried
+
+
+def test_a_blends_probabilities_are_those_of_all_transactions():
+    features, fraud = learnable(8_000)
+    rows = np.arange(8_000)
+    split = Split(rows < 4_000, (rows >= 4_000) & (rows < 6_000), rows >= 6_000)
+    (candidate,) = candidates_of("blend", 1, {"forest__n_estimators": 10, "histgb__max_iter": 30})
+    assert candidate.genuine < 1
+    fitted = fit_best("blend", features, fraud, split, fixed=candidate.parameters)
+    told = fitted.estimator.predict_proba(features[split.test])[:, 1].mean()
+    # unweighted, it would tell several times as many
+    assert told == pytest.approx(fraud[split.test].mean(), rel=0.15)
+
+
 def test_a_parameter_that_there_is_not():
+    with pytest.raises(UsageError, match="--parameter D: blend has .*forest__max_depth, "):
+        candidates_of("blend", 1, {"D": 1})
+
     with pytest.raises(UsageError, match="--parameter D: logistic has C, "):
         candidates_of("logistic", 1, {"D": 1})
 

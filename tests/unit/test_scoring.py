@@ -10,6 +10,7 @@ from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
+    VotingClassifier,
 )
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -20,6 +21,7 @@ from sklearn.tree import DecisionTreeClassifier
 from app.domain.decision import Explainer
 from models.scoring import (
     SMALL_BLOCK,
+    BlendScorer,
     BlockScorer,
     ForestScorer,
     LinearScorer,
@@ -191,3 +193,71 @@ def test_reasons_name_what_moved_the_score(estimator):
     assert scorer.reasons(row) == []
     row[0] = 90.0
     assert scorer.reasons(row)[0] == "feature_0 90 is high"
+
+
+MEMBERS = [
+    ("forest", RandomForestClassifier(n_estimators=9, max_depth=6, random_state=1)),
+    ("histgb", HistGradientBoostingClassifier(max_iter=20, random_state=1)),
+    ("extra", ExtraTreesClassifier(n_estimators=5, max_depth=6, random_state=1)),
+]
+BLENDS = [
+    VotingClassifier(MEMBERS[:2], voting="soft"),
+    VotingClassifier(MEMBERS[:2], voting="soft", weights=[0.3, 0.7]),
+    VotingClassifier(MEMBERS, voting="soft", weights=[3, 1, 0.1]),
+]
+
+
+@pytest.mark.parametrize("estimator", BLENDS, ids=["even", "weighted", "three"])
+def test_a_blend_has_the_bits_of_scikit_learn_whatever_the_company(estimator):
+    fitted, scorer = scorer_of(clone(estimator))
+    assert type(scorer) is BlendScorer
+    whole = scorer.score(ROWS)
+    assert whole.tobytes() == fitted.predict_proba(ROWS)[:, 1].tobytes()
+    assert scorer.score(ROWS[:0]).shape == (0,)
+    for size in (1, 2, 3, 17, 255, 1_000):
+        block = np.asfortranarray(ROWS[7 : 7 + size])
+        assert scorer.score(block).tobytes() == whole[7 : 7 + size].tobytes()
+        assert fitted.predict_proba(block)[:, 1].tobytes() == whole[7 : 7 + size].tobytes()
+
+
+@pytest.mark.parametrize("estimator", BLENDS, ids=["even", "weighted", "three"])
+def test_a_blends_contributions_add_up_to_what_its_probability_moved(estimator):
+    _fitted, scorer = scorer_of(clone(estimator))
+    usual = np.full((1, FEATURES), 7.0)
+    assert scorer.contributions(usual[0].tolist()) == [0.0] * FEATURES
+    for row in ROWS[:50]:
+        moved = scorer.score(row[np.newaxis]) - scorer.score(usual)
+        assert math.isclose(sum(scorer.contributions(row.tolist())), moved[0], abs_tol=1e-9)
+
+
+def test_a_blends_reasons_name_what_moved_the_score():
+    _fitted, scorer = scorer_of(clone(BLENDS[0]))
+    row = np.full(FEATURES, 7.0)
+    assert scorer.reasons(row) == []
+    row[0] = 90.0
+    assert scorer.reasons(row)[0] == "feature_0 90 is high"
+
+
+def test_a_blend_takes_its_features_from_their_columns():
+    columns = [4, 0, 9]
+    fitted, scorer = scorer_of(clone(BLENDS[0]), columns)
+    expected = fitted.predict_proba(ROWS[:50][:, columns])[:, 1]
+    assert scorer.score(ROWS[:50]).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        VotingClassifier(
+            [MEMBERS[0], ("linear", LogisticRegression(max_iter=2_000))], voting="soft"
+        ),
+        VotingClassifier([MEMBERS[0], ("extra", "drop")], voting="soft", weights=[1, 2]),
+    ],
+    ids=["a member that is no forest", "a member that was dropped"],
+)
+def test_other_blends_are_scored_by_scikit_learn(estimator):
+    fitted, scorer = scorer_of(clone(estimator))
+    assert type(scorer) is RowScorer
+    np.testing.assert_allclose(
+        scorer.score(ROWS[:40]), fitted.predict_proba(ROWS[:40])[:, 1], rtol=1e-12
+    )

@@ -156,12 +156,13 @@ PERIODS = ("--train-from", "2025-01-05", "--train-to", "2025-02-10", "--test-to"
 WORLD = ("--cards", "200", "--terminals", "100", "--days", "60", "--seed", "3")
 
 
-@pytest.mark.parametrize("kind", ["histgb", "forest"])
+@pytest.mark.parametrize("kind", ["histgb", "forest", "blend"])
 def test_trees_learn_from_periods_with_anomaly_scores_and_are_drawn(
     home, tmp_path, capsys, monkeypatch, kind
 ):
     monkeypatch.setattr("models.training.HISTGB", ((8, 20, 0.1),))
     monkeypatch.setattr("models.training.FOREST_DEPTHS", (4,))
+    monkeypatch.setattr("models.training.BLEND", ((8, 4, 8, 10, 0.1),))
     monkeypatch.setenv("FRAUDSTREAM_FEATURES", "basic,handbook,label_free")
     plots = tmp_path / "plots"
     args = ("--kind", kind, "--features", "handbook", "--anomaly", "--plots", str(plots))
@@ -175,6 +176,7 @@ def test_trees_learn_from_periods_with_anomaly_scores_and_are_drawn(
     assert facts["judged_from"].startswith("2025-02-17T0")  # the delay behind it
     assert facts["judged_to"].startswith("2025-02-24T2")
     assert facts["label_delay"] == "7d"
+    assert facts["genuine_share"] == (0.1 if kind == "blend" else 1.0)
     low, high = made["metrics"]["intervals"]["auc"]
     assert low <= made["metrics"]["auc"] <= high
     assert set(made["metrics"]["importance"]) == set(made["features"])
