@@ -54,7 +54,7 @@ def test_rows_of_a_rebuild_are_counted_in_the_stores(tmp_path: Path) -> None:
     for partition in range(2):
         folder = tmp_path / "v1" / f"cards-{partition}.db"
         folder.parent.mkdir(exist_ok=True)
-        with open_store(folder, cache_mib=8) as database:
+        with open_store(folder) as database:
             groups = [[(b"C%d" % number, b"x" * 8)] for number in range(10 + partition)]
             write_store(database, [[*groups, [(b"\0position", b"x" * 8)]]], 1 << 20)
     assert _stored_rows(tmp_path) == 21
