@@ -74,7 +74,10 @@ class LabelsHandler:
                 block.dead[record.offset] = dead
                 continue
             labelled_at_ms = label.labelled_at_ms
-            if not stretch.reaches(labelled_at_ms, self._event_times(records, index + 1)):
+            # A label that must be completed waits for its transaction to be stored. Let through as one whose clock
+            # is wrong, it kept its partition back, thereby everybody, thereby that transaction: until it died.
+            following = self._event_times(records, index + 1) if label.whole else ()
+            if not stretch.reaches(labelled_at_ms, following):
                 return Computed(
                     block, [], stretch.first_ms, stretch.newest_ms, index, labelled_at_ms
                 )

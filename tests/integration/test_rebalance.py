@@ -40,7 +40,8 @@ def held(fleet: Fleet, worker: str) -> dict[str, list[int]]:
 
 @pytest.mark.timeout(280)
 def test_a_killed_worker_is_replaced_under_load(settings: Settings, tmp_path: Path) -> None:
-    settings = settings.model_copy(update={"session_timeout": 6_000})
+    # some labels of the feed fit nothing: each keeps its partition waiting for so long, and the others in step
+    settings = settings.model_copy(update={"session_timeout": 6_000, "label_wait": 2_000})
     deployment = Deployment(settings)
     deployment.prepare()
     feed = Feed(settings, seed=11, events=6_000, say=lambda *_: None)

@@ -23,7 +23,12 @@ pytestmark = pytest.mark.integration
 @pytest.mark.timeout(240)
 def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(
-        update={"session_timeout": 6_000, "max_entries_per_key": 600, "block_records": 200}
+        update={
+            "session_timeout": 6_000,
+            "max_entries_per_key": 600,
+            "block_records": 200,
+            "label_wait": 2_000,  # some labels of the feed fit nothing
+        }
     )
     deployment = Deployment(settings)
     deployment.prepare()

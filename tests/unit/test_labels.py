@@ -225,6 +225,25 @@ class TestHandler:
         assert [value for _, value, _ in letters] == [values[5], b"{"]
         assert [dict(h)["reason"] for *_, h in letters] == [b"unknown_transaction", b"invalid_json"]
 
+    @pytest.mark.parametrize(("whole", "taken"), [(True, None), (False, 1)])
+    def test_only_a_whole_label_is_let_through_with_a_wrong_clock(
+        self, whole: bool, taken: int | None
+    ) -> None:
+        """One that waits for its transaction would keep that back, with everybody."""
+        handler = LabelsHandler(Topics(load_settings()), partition_of=len, max_future_skew_ms=0)
+        label = {"transaction_id": "t", "is_fraud": 1, "labelled_at": T0, "card_id": "c",
+                 "event_time": T0 - 9}  # fmt: skip
+        if whole:
+            label["terminal_id"] = "u"
+        ahead = {**label, "labelled_at": T0 + 500}
+        records = [
+            SimpleNamespace(
+                offset=n, timestamp=T0 + 500, key=None, value=orjson.dumps(one), headers=()
+            )
+            for n, one in enumerate([label, ahead, label, label, label])
+        ]
+        assert handler.compute(3, records, Rows(), T0 + 100).taken == taken
+
 
 class TestPosition:
     def test_labels_have_sources_of_their_own(self) -> None:
