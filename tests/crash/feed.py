@@ -18,7 +18,10 @@ from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.topics import Topics
 from tests.crash.labels import with_labels
 
-_CARDS, _DAYS = 1_500, 60
+_CARDS = 1_500
+#: Days of event time: the fewer the shorter a run. Sixty days in a minute, and most of the time partitions would wait
+#: for each other, held back by a label or a worker that starts: a kill would find nobody at work.
+_FEWEST_DAYS, _MOST_DAYS, _DAY_RECORDS = 10, 60, 2_000
 #: At least so many terminals, and so many that what one keeps (`HARSH`) reaches behind the label delay.
 _TERMINALS, _TERMINAL_RECORDS = 60, 4_000
 #: 2025-01-01T00:00:00Z: the same records whenever the ordeal runs.
@@ -56,8 +59,8 @@ class Feed(threading.Thread):
         super().__init__(name="feed", daemon=True)
         config = SimulationConfig(
             cards=_CARDS, terminals=max(_TERMINALS, events // _TERMINAL_RECORDS),
-            count=max(1, round(events / 1.03)), days=_DAYS, start_ms=_START_MS, seed=seed,
-            without_terminal=0.02,
+            count=max(1, round(events / 1.03)), days=min(_MOST_DAYS, max(_FEWEST_DAYS, events // _DAY_RECORDS)),
+            start_ms=_START_MS, seed=seed, without_terminal=0.02,
         )  # fmt: skip
         deliveries = deliver(simulate(config), _DISORDER, seed=seed)
         self.rate = 1_000.0
