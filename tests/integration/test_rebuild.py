@@ -27,7 +27,7 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
     )
     deployment = Deployment(settings)
     deployment.prepare()
-    feed = Feed(settings, seed=3, events=6_000, say=lambda *_: None)
+    feed = Feed(settings, seed=3, events=3_000, say=lambda *_: None)
 
     def rebuilt(*arguments: str, code: int = 0) -> Any:
         done = deployment.run("rebuild", "--datadir", str(tmp_path), "--json", *arguments)
@@ -42,7 +42,7 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
         fleet.await_ready()
         feed.rate = 400
         feed.start()
-        wait_until(lambda: feed.sent > 1_500, "some load")
+        wait_until(lambda: feed.sent > 800, "some load")
         # while they work: each store as of one moment
         found = rebuilt()
         assert found["rows"] > 100
@@ -56,7 +56,7 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
         assert feed.error is None
         deployment.drain()
         changelog, source = rebuilt(), rebuilt("--from-source")
-        assert changelog["rows"] == source["rows"] > 1_000
+        assert changelog["rows"] == source["rows"] > 500
         assert changelog["differing"] == source["differing"] == 0
         assert not changelog["left_out"]
         assert not source["left_out"]
