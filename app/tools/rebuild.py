@@ -54,7 +54,7 @@ class Rebuilt:
     Attributes:
         rows: keys that were compared.
         records: changelog records, or source records, that the tables were made of.
-        seconds: that making them took.
+        seconds: that reading the records and making the tables took.
         differing: what differs.
         offsets: by table and partition, the changelog offset of the store, or the source offset up to which it
             was made anew.
@@ -163,14 +163,12 @@ class _One:
         rows: dict[bytes, bytes] = {}
         (begin,) = (await self._log.begins(topic))[number : number + 1]
         async for records in self._read(topic, begin, end):
-            began = time.perf_counter()
             for record in records:
                 key, raw = record.key, record.value
                 if raw is None:
                     rows.pop(key, None)
                 elif supersedes(raw, rows.get(key)):
                     rows[key] = raw
-            self._count(records, began)
         self._found(live, rows, end - 1, set(), (POSITION_KEY, PINS_KEY))
 
     async def _from_source(self, live: Rows) -> None:
@@ -190,11 +188,9 @@ class _One:
                 handler = stages.scoring(None, clock_ms=lambda: 0, asked=lambda *_: False)
                 state.put([[Pins([(0, "")]).encode()]])
             async for records in self._read(topic, 0, last + 1):
-                began = time.perf_counter()
                 for start in range(0, len(records), BLOCK):
                     computed = handler.compute(number, records[start : start + BLOCK], state)
                     state.put(computed.groups)
-                self._count(records, began)
             rows = dict(state.items())
         ahead = {key for key in keys(live) if row_offset(live[head_key(key)]) > last}
         self._done.in_flight += len(ahead)
@@ -224,13 +220,12 @@ class _One:
         return False
 
     async def _read(self, topic: TopicSpec, begin: int, end: int) -> AsyncIterator[list[Any]]:
+        done, began = self._done, time.perf_counter()
         async for records in self._log.read(topic, self._partition, begin, end):
             yield records
+            done.records += len(records)
             self._progress(f"rebuilding {self._where}", records[-1].offset + 1 - begin, end - begin)
-
-    def _count(self, records: list[Any], began: float) -> None:
-        self._done.records += len(records)
-        self._done.seconds += time.perf_counter() - began
+        done.seconds += time.perf_counter() - began
 
 
 class _Reader:

@@ -1,7 +1,6 @@
 """Tables built anew equal those of workers that run, from the changelog and from the source; and a flaw is found."""
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
     )
     deployment = Deployment(settings)
     deployment.prepare()
-    feed = Feed(settings, seed=3, events=6_000, say=lambda *_: None)
+    feed = Feed(settings, seed=3, events=3_000, say=lambda *_: None)
 
     def rebuilt(*arguments: str, code: int = 0) -> Any:
         done = deployment.run("rebuild", "--datadir", str(tmp_path), "--json", *arguments)
@@ -47,12 +46,13 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
         fleet.await_ready()
         feed.rate = 400
         feed.start()
-        wait_until(lambda: feed.sent > 1_500, "some load")
+        wait_until(lambda: feed.sent > 800, "some load")
+        feed.rate = 50  # enough for as long as the comparison takes
         # while they work: each store as of one moment
         found = rebuilt()
         assert found["rows"] > 100
         assert found["differing"] == 0
-        assert threading.Thread.is_alive(feed), "the workers were idle"
+        assert feed.is_alive(), "the workers were idle"
         # what a killed worker had stored is what its successor goes on with
         fleet.kill("a")
         fleet.start("a")
@@ -61,7 +61,7 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
         assert feed.error is None
         deployment.drain()
         changelog, source = rebuilt(), rebuilt("--from-source")
-        assert changelog["rows"] == source["rows"] > 1_000
+        assert changelog["rows"] == source["rows"] > 500
         assert changelog["differing"] == source["differing"] == 0
         assert not changelog["left_out"]
         assert not source["left_out"]
@@ -78,21 +78,25 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
 
 
 def damage(folder: Path) -> bytes:
-    """Let a card's row be an older one, in whichever store has come furthest; returns the card."""
+    """Let a card's row be an older one, in every store that has come furthest; returns the card."""
     found = [(_persisted(path), path) for path in stores(folder, "cards", 1)]
-    _, path = max(found)
-    database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
-    try:
-        key = next(key for key in database.keys() if key.startswith(b"h"))  # noqa: SIM118
-        raw = database[key]
-        database[key] = (row_offset(raw) - 1).to_bytes(8, "big") + raw[8:]
-    finally:
-        database.close()
-    assert head_key(key[1:]) == key
-    return bytes(key[1:])
+    newest = max(offset for offset, _ in found)
+    damaged = set()
+    for path in (path for offset, path in found if offset == newest):
+        database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
+        try:
+            key = next(key for key in database.keys() if key.startswith(b"h"))  # noqa: SIM118
+            raw = database[key]
+            database[key] = (row_offset(raw) - 1).to_bytes(8, "big") + raw[8:]
+        finally:
+            database.close()
+        assert head_key(key[1:]) == key
+        damaged.add(bytes(key[1:]))
+    (card,) = damaged
+    return card
 
 
 def _persisted(path: Path) -> int:
     from app.tools.states import OFFSET_KEY, read_store
 
-    return int(read_store(path)[OFFSET_KEY])
+    return int(read_store(path).get(OFFSET_KEY, b"-1"))

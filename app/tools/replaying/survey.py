@@ -1,7 +1,7 @@
 """What stands on `enriched`: which transactions the live stream scored, and in which order at their terminals.
 
 The order within `enriched` is the truth for terminals and labels, and what stands there has been decided: it is
-neither dead nor moved nor a duplicate. A replay takes both as they are:
+neither dead nor moved nor a duplicate. A replay takes both as they are; why so is told in
 docs/adr/0013-a-replay-follows-the-live-order.md.
 """
 
