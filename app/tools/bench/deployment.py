@@ -16,6 +16,7 @@ from app.adapters.schema import migrate
 from app.devstack.endpoints import resolve
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration, load_settings
 from app.topics import Topics
+from models.holder import registry_of
 
 
 @contextmanager
@@ -38,6 +39,8 @@ def deployment(settings: Settings, name: str, **changed: Any) -> Iterator[Settin
             "cassandra": ",".join(f"{host}:{port}" for host, port in where.cassandra),
             "topic_prefix": f"{name}-",
             "keyspace": name,
+            # by its folder: models below the home that was left have no name here
+            "model": str(registry_of(settings).find(settings.model).folder),
             **changed,
         }
     )
