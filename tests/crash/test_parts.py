@@ -13,7 +13,9 @@ from app.domain.transaction import DeadRecordError
 from app.label_records import parse_label
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.arrivals import BROKEN
+from tests.breaks import BREAKS
 from tests.crash.labels import MALFORMED, with_labels
+from tests.crash.sabotage import CAUGHT, MISSED, summary
 from tests.crash.watch import MORE_TASKS, Sample, grown
 
 #: When a broker would receive them: after all of them.
@@ -94,3 +96,16 @@ def test_a_worker_is_broken_as_it_was_asked_to_be() -> None:
     right = Partition._append_and_store.__code__.co_code.hex()
     assert made("") == right
     assert made("persisted changelog offset off by one") != right
+
+
+def test_breaks_that_are_played_exist() -> None:
+    assert not CAUGHT.keys() & MISSED.keys()
+    assert {*CAUGHT, *MISSED} <= {wrong.name for wrong in BREAKS}
+
+
+def test_a_report_is_told_in_a_line() -> None:
+    report = (
+        '{"missing": 2, "differing": 0, "pending": 0, "identity": false, "examples": [{"a": 1}]}'
+    )
+    assert summary(report) == "verify: missing 2 (and the places do not add up), such as {'a': 1}"
+    assert summary("it never ended\nand so on") == "it never ended"
