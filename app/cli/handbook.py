@@ -38,7 +38,7 @@ _POSITIVE = click.IntRange(min=1)
     "--rows", type=_POSITIVE, metavar="N", help="Only the newest N transactions of the period."
 )
 @click.option(
-    "--kind", help="Kind of the champion, as `fraudstream train` has it.  [default: histgb]"
+    "--kind", help="Kind of the champion, as `fraudstream train` has it.  [default: blend]"
 )
 @click.option(
     "--parameter",
@@ -52,7 +52,7 @@ _POSITIVE = click.IntRange(min=1)
     "--train-days",
     type=_POSITIVE,
     metavar="N",
-    help="The champion learns from so many days.  [default: 42]",
+    help="The champion learns from so many days.  [default: 70]",
 )
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="End with `fraudstream verify`."
@@ -114,7 +114,9 @@ def _plan(path: Path, options: dict[str, Any]) -> Any:
         weeks=options["weeks"] or WEEKS,
         rows=options["rows"],
         recipe=Recipe(
-            kind, options["parameters"] or recipe.fixed, options["train_days"] or recipe.train_days
+            kind,
+            options["parameters"] or (recipe.fixed if kind == recipe.kind else {}),
+            options["train_days"] or recipe.train_days,
         ),
     )
     if plan.begin_ms > plan.a_week().train_from:
