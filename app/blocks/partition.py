@@ -33,7 +33,7 @@ class Partition:
         ports: the effects.
         handler: the work.
         depth: blocks whose effects overlap.
-        block_records: blocks that wait are joined up to so many records.
+        joined_records: blocks that wait are joined up to so many records.
         batch_bytes: largest changelog batch.
         start: offset at which the partition starts, from the committed offset.
         changelog_next: offset at which our next changelog record must land; None without a table.
@@ -52,7 +52,7 @@ class Partition:
         handler: Handler | PacedHandler,
         *,
         depth: int,
-        block_records: int,
+        joined_records: int,
         batch_bytes: int,
         start: int,
         changelog_next: int | None = None,
@@ -69,7 +69,7 @@ class Partition:
         self._handler: Any = handler
         self._gate = gate
         self._depth = depth
-        self._block_records = block_records
+        self._joined_records = joined_records
         self._batch_bytes = batch_bytes
         self._inbox: deque[Block] = deque()
         self._steps: deque[_Step] = deque()
@@ -184,7 +184,7 @@ class Partition:
     def _joins(self, block: Block, follower: Block) -> bool:
         return (
             follower.first == block.last + 1
-            and len(block.records) + len(follower.records) <= self._block_records
+            and len(block.records) + len(follower.records) <= self._joined_records
             # a stale block must not take one with it that is current
             and self._ports.is_current(block)
             and self._ports.is_current(follower)

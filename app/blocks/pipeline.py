@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 _START_POLL_SECONDS = 0.005
 #: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
 _BLOCKS_WAITING = 2
+#: Blocks are joined up to so many records at most: a block is computed in one go, and while that lasts nothing is
+#: sent to Cassandra. With a thousand records of an expensive model a go took half a second.
+_JOINED_RECORDS = 200
 
 
 class Pipeline:
@@ -33,7 +36,7 @@ class Pipeline:
         handler: the work; one that stops at an event time where the app paces the topic.
         table: where its rows live; None for a handler without rows.
         depth: blocks of one partition whose effects overlap.
-        block_records: most records of blocks that are joined.
+        block_records: most records of a block.
         batch_bytes: largest record batch.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
@@ -132,7 +135,7 @@ class Pipeline:
             self,
             self.handler,
             depth=self._depth,
-            block_records=self._block_records,
+            joined_records=min(self._block_records, _JOINED_RECORDS),
             batch_bytes=self._batch_bytes,
             start=start,
             changelog_next=None if self.table is None else self.table.changelog_next[number],

@@ -20,7 +20,7 @@ async def started() -> AsyncIterator[Any]:
     def start(ports: Effects, handler: Any = None, **options: Any) -> Any:
         options = {
             "depth": 3,
-            "block_records": 1,
+            "joined_records": 1,
             "batch_bytes": 10_000,
             "start": 0,
             "changelog_next": 0,
@@ -70,7 +70,7 @@ async def test_the_next_block_computes_on_rows_that_are_not_durable(started: Any
 async def test_blocks_that_wait_are_joined(started: Any) -> None:
     ports = Effects()
     gate = ports.gates["durable"] = asyncio.Event()
-    partition, _ = started(ports, depth=1, block_records=4)
+    partition, _ = started(ports, depth=1, joined_records=4)
     partition.offer(block(0, 1))
     await until(lambda: partition.in_flight)
     for first, last in ((2, 3), (4, 4), (5, 5), (6, 6), (8, 8)):
@@ -86,7 +86,7 @@ async def test_blocks_that_wait_are_joined(started: Any) -> None:
 async def test_a_stale_block_does_not_take_a_current_one_with_it(started: Any) -> None:
     ports = Effects()
     ports.is_current = lambda block: block.first != 0  # type: ignore[method-assign]
-    partition, _ = started(ports, block_records=10)
+    partition, _ = started(ports, joined_records=10)
     partition.offer(block(0, 1))
     partition.offer(block(2, 3))
     await until(lambda: ports.of("refetch"))
