@@ -100,6 +100,9 @@ def own_settings(home: Path, plan: Plan, **more: object) -> Settings:
             "features": ",".join(FEATURE_SETS),
             "label_delay": f"{plan.delay_ms}ms",
             "threshold": None,
+            # a row of all feature sets has 2 KB, so a batch has twenty: with eight batches at a time the sink fell
+            # 370,000 rows behind while the same worker computed, and Cassandra idled
+            "sink_in_flight": 64,
             **more,
         }
     )
