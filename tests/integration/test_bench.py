@@ -60,7 +60,7 @@ def test_a_bench_with_labels(settings: Settings) -> None:
     environ = environ_of(settings)
     environ |= {"FRAUDSTREAM_FEATURES": "engineered", "FRAUDSTREAM_MODEL": "engineered"}
     done = subprocess.run(
-        [sys.executable, "-m", "app", "bench", "--quick", "--with-labels", "--events", "3000",
+        [sys.executable, "-m", "app", "bench", "--quick", "--with-labels", "--events", "30000",
          "--naive-events", "0", "--rates", "", "--json"],
         env=environ, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
@@ -70,6 +70,6 @@ def test_a_bench_with_labels(settings: Settings) -> None:
     (ours,) = found["systems"]
     assert "feature sets engineered; model engineered (logistic) without anomaly" in ours["work"]
     (run,) = ours["runs"]
-    assert run["events"] == 3000
-    assert 0 < run["work"]["labels"] < 3000, "those of the last day are not known yet"
+    assert run["events"] == 30_000
+    assert 0 < run["work"]["labels"] < 30_000, "those of the last day are not known yet"
     assert asyncio.run(topics(settings)) == set()
