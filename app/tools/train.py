@@ -179,7 +179,9 @@ def train_on(
     """
     choice = choose_features(settings, options.features)
     computed, fraud = examples.features, examples.is_fraud
-    features = computed if len(choice.columns) == computed.shape[1] else computed[:, choice.columns]
+    # a set may hold all features of the catalogue in another order
+    in_order = choice.columns == list(range(computed.shape[1]))
+    features = computed if in_order else computed[:, choice.columns]
     times, card = examples.event_time_ms, examples.card_id
     periods = options.periods
     split = _split(times, fraud, periods)

@@ -12,11 +12,13 @@ from app.domain.features import Catalogue
 from app.errors import UsageError
 from app.handlers.catalogue import catalogue_of
 from app.settings import load_settings
+from app.tools.feature_choice import choose_features
 from app.tools.features import compute_features
 from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle, Waits
 from app.tools.simulate import SimulationConfig, simulate
 from app.tools.simulation.arrivals import Disorder, deliver
-from app.tools.train import TrainingOptions, place, train
+from app.tools.train import TrainingOptions, place, train, train_on
+from models.artifact import load_artifact
 from models.evaluation import (
     DAY_MS,
     best_f1_threshold,
@@ -24,6 +26,7 @@ from models.evaluation import (
     calibration,
     evaluate,
 )
+from models.examples import Examples
 from models.holder import ModelHolder, registry_of
 from models.judging import (
     auc_and_precision,
@@ -448,3 +451,23 @@ def test_the_place_is_checked_before_the_work(tmp_path):
 def test_a_manifest_is_plain_json(trained):
     text = (trained.folder / "manifest.json").read_text()
     assert json.loads(text)["metrics"] == trained.manifest.metrics
+
+
+def test_a_set_of_all_features_in_another_order_is_learned_in_its_own(tmp_path):
+    """It was taken as it stood: models learned columns under the names of others."""
+    settings = load_settings({"features": "handbook,engineered,label_free"})
+    choice = choose_features(settings, "engineered")
+    assert len(choice.columns) == len(catalogue_of(settings).names)
+    assert choice.columns != sorted(choice.columns)
+    rng = np.random.default_rng(1)
+    features = rng.random((3_000, len(choice.columns)))
+    fraud = features[:, 17] + 0.1 * rng.random(3_000) > 0.9
+    times = np.arange(3_000) * 3_600_000
+    cards = np.array([f"c{number % 50}" for number in range(3_000)])
+    options = TrainingOptions(
+        folder=tmp_path / "model", name="model", kind="logistic", features="engineered", source={}
+    )
+    trained = train_on(Examples(features, fraud, times, cards), settings, options, now_ms=0)
+    model = load_artifact(trained.folder, trained.manifest).model
+    found = model.predict_proba(features[:, choice.columns])[:, 1]
+    assert average_precision_score(fraud, found) > 0.9
