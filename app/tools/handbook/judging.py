@@ -17,7 +17,7 @@ from models.backtest import judge_weeks
 from models.examples import Examples
 from models.judging import card_precision, on_known_cards, rank
 from models.splits import Periods, split_by_periods
-from models.training import Fitted, Floats, fit_best
+from models.training import Fitted, Floats, candidates_of, fit_best
 
 #: The Handbook's regularisation; scikit-learn's default.
 _ITS_OWN: Mapping[str, float] = {"C": 1}
@@ -120,14 +120,18 @@ def judge(
     for name, figures in first.items():
         tell(f"{name}: {' / '.join(f'{each:.4f}' for each in figures if each is not None)}")
     tell("champion, trained anew for each week, with all features and with general ones")
+    recipe = plan.recipe
+    # a kind that learns from a part of the genuine ones does so here, too
+    genuine = candidates_of(recipe.kind, recipe.seed, recipe.fixed)[0].genuine
+    fitted = Fitted(champion, {}, (), (), genuine, recipe.seed)
     weeks, without = _weekly(
-        champion, examples, periods, plan.weeks, (chosen.columns, general), cores
+        fitted, examples, periods, plan.weeks, (chosen.columns, general), cores
     )
     return Lines(first, weeks, without)
 
 
 def _weekly(
-    champion: Any,
+    champion: Fitted,
     examples: Examples,
     periods: Periods,
     weeks: int,
@@ -148,10 +152,9 @@ def _weekly(
 
 
 def _week(
-    champion: Any, features: Floats, columns: list[int], examples: Examples, periods: Periods
+    champion: Fitted, features: Floats, columns: list[int], examples: Examples, periods: Periods
 ) -> Figures:
-    fitted = Fitted(champion, {}, (), ())
-    return _figures(judge_weeks(fitted, features[:, columns], examples, periods, 1)[0])
+    return _figures(judge_weeks(champion, features[:, columns], examples, periods, 1)[0])
 
 
 def _logistic(
