@@ -27,7 +27,6 @@ DRAIN_SECONDS = 5.0
 _COMMIT_SECONDS = 2.0
 _IDLE_SLEEP_SECONDS = 0.02
 _FETCH_WAIT_MS = 50
-_TAKEN_WITHIN_SECONDS = 0.005
 #: How often to look for lost blocks, and how often to look again for the same one.
 _LOOK_SECONDS = 5.0
 _LOST_RETRIES = 4
@@ -54,14 +53,7 @@ class BlockProducer(driver.Producer):
 
 
 class BlockConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that fetches, with shorter waits."""
-
-    async def on_start(self) -> None:
-        """Start the consumer."""
-        await super().on_start()
-        # Nothing is asked of a broker while a chunk from it has not been taken, for up to 0.1 s: a partition
-        # that has no room for its chunk held all others up. Most are taken within a millisecond.
-        self._consumer._fetcher._prefetch_backoff = _TAKEN_WITHIN_SECONDS
+    """The thread that fetches, with a shorter wait at the broker."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

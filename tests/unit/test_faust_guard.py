@@ -83,8 +83,6 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.topics:Topic._compile_decode": "6474178f8c211c05",
     },
     "app/blocks/transport.py": {
-        "aiokafka.consumer.fetcher:FetchResult.calculate_backoff": "a4f1c8baa1ce14e2",
-        "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node": "1dab2cf937d165d0",
         "faust.app.base:App._consumer_wait_empty": "6bc313c48c064b16",
         "faust.app.base:App._on_partitions_assigned": "de932b7927db85b3",
         "faust.app.base:App._on_partitions_revoked": "d5c895bbe57dc73a",
@@ -113,7 +111,6 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.consumer:ThreadDelegateConsumer._new_consumer_thread": "79e9c029a91a2cb2",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "c2701bfc3e6f6cad",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.getmany": "26fc5fc9f3b667e1",
-        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": "38b4e8bd1e10723a",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.position": "20a2c434bb8ed180",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_to_committed": "775ab0adc4b052ab",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_wait": "12e8d34e554e9024",
