@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
-from aiokafka.partitioner import murmur2
 
+from app.adapters.murmur import murmur2
 from app.devstack.endpoints import resolve_broker
 from app.errors import SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
@@ -25,8 +25,7 @@ def partition_of(partitions: int) -> Callable[[bytes], int]:
     """The partitioner of Java clients as a function of the key: murmur2, positive, modulo."""
 
     def partition(key: bytes) -> int:
-        number: int = (murmur2(key) & 0x7FFFFFFF) % partitions
-        return number
+        return (murmur2(key) & 0x7FFFFFFF) % partitions
 
     return partition
 

@@ -33,7 +33,6 @@ on with the *next* block.
 | store.py     | RocksDB's options, shared by all partitions                         |
 | pipeline.py  | joins agent, partition, table and outputs                           |
 | app.py       | the Faust app that knows which topics are read in blocks            |
-| murmur.py    | the partition that Java clients choose                              |
 | collector.py | Python's garbage collector, calmed                                  |
 | halt.py      | stop at once                                                        |
 
