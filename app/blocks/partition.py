@@ -176,19 +176,21 @@ class Partition:
         computed, would cost a millisecond each.
         """
         block = self._inbox.popleft()
-        while self._inbox and self._joins(block, self._inbox[0]):
-            follower = self._inbox.popleft()
-            block = Block([*block.records, *follower.records], block.tokens + follower.tokens)
-        return block
-
-    def _joins(self, block: Block, follower: Block) -> bool:
-        return (
-            follower.first == block.last + 1
-            and len(block.records) + len(follower.records) <= self._joined_records
-            # a stale block must not take one with it that is current
-            and self._ports.is_current(block)
-            and self._ports.is_current(follower)
-        )
+        # a stale block must not take one with it that is current
+        if not self._inbox or not self._ports.is_current(block):
+            return block
+        records, tokens = list(block.records), list(block.tokens)
+        while self._inbox:
+            follower = self._inbox[0]
+            room = self._joined_records - len(records)
+            if follower.first != records[-1].offset + 1 or len(follower.records) > room:
+                break
+            if not self._ports.is_current(follower):
+                break
+            self._inbox.popleft()
+            records += follower.records
+            tokens += follower.tokens
+        return Block(records, tuple(tokens))
 
     async def _admit(self, block: Block) -> _Step | None:
         """Check that the block continues where the last one ended, compute, put rows on the overlay."""
