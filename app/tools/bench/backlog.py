@@ -11,6 +11,7 @@ from app.errors import UnavailableError, VerificationError
 from app.settings import Settings
 from app.tools.bench.clock import CpuClock, server_pids
 from app.tools.bench.deployment import committed, environment, first_record
+from app.tools.bench.growth import card_row
 from app.tools.bench.histogram import WorkerPage
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce, produce_with_labels, quiet_client
@@ -26,6 +27,7 @@ CARDS, TERMINALS = 5_000, 10_000
 RUN_SECONDS = 900.0
 _POLL_SECONDS = 0.1
 _LABEL_AFTER_MS = 86_400_000
+_ROW_ENTRIES = 60
 
 
 @dataclass
@@ -93,6 +95,24 @@ def fill(
         both = following(items, after_ms=_LABEL_AFTER_MS, now_ms=now_ms, rest=False)
         _, labelled = asyncio.run(produce_with_labels(both, settings=settings))
         return labelled.records
+
+
+def fill_state(settings: Settings, rows: int) -> int:
+    """Put rows of so many cards, of 60 entries each, on the changelog, as if a worker had stored them.
+
+    Args:
+        settings: the deployment.
+        rows: how many.
+
+    Returns:
+        Bytes of one.
+    """
+    ((_, raw),) = card_row(settings, b"C", _ROW_ENTRIES, time.time_ns() // 1_000_000).encode()
+    assert raw
+    made = ((b"C%07d" % card, raw) for card in range(rows))
+    with quiet_client():
+        asyncio.run(produce(made, settings=settings, topic=Topics(settings).cards_changelog.name))
+    return len(raw)
 
 
 def new_worker(settings: Settings) -> WorkerProcess:

@@ -15,13 +15,11 @@ from app.tools.bench.deployment import deployment
 from app.tools.bench.run import Tell
 from app.tools.bench.takeover import takeover
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce, quiet_client
 from app.tools.stores import open_store
 from app.tools.supervisor import Workers
 from app.topics import Topics
 
 _EVENTS = 60_000
-_ENTRIES = 60
 _POPULATIONS = ((5_000, 10_000), (1_000_000, 100_000))
 _PARTITIONS = (4, 32, 128)
 _WORKERS = (1, 2, 4)
@@ -96,12 +94,7 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
     with deployment(settings, f"scale_{_stamp()}_empty") as own:
         empty = _start_seconds(backlog.new_worker(own))
     with deployment(settings, f"scale_{_stamp()}_rebuild") as own:
-        now_ms = time.time_ns() // 1_000_000
-        ((_, raw),) = growth.card_row(own, b"C", _ENTRIES, now_ms).encode()
-        assert raw
-        rows = ((b"C%07d" % card, raw) for card in range(number))
-        with quiet_client():
-            asyncio.run(produce(rows, settings=own, topic=Topics(own).cards_changelog.name))
+        row_bytes = backlog.fill_state(own, number)
         worker = backlog.new_worker(own)
         full = _start_seconds(worker)
         held = _stored_rows(worker.datadir)
@@ -110,7 +103,7 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
             raise StateError(msg)
         yield {
             "rows": number,
-            "bytes a row": len(raw),
+            "bytes a row": row_bytes,
             "empty start s": round(empty, 1),
             "start s": round(full, 1),
             "rows/s": round(number / max(0.1, full - empty)),

@@ -16,17 +16,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from app.adapters.kafka import admin, client_kwargs, log_ends, started
 from app.errors import UnavailableError
 from app.settings import Settings
-from app.tools.bench import backlog, growth
+from app.tools.bench import backlog
 from app.tools.bench.deployment import committed, deployment
 from app.tools.bench.latency import LiveLoad, live_load
 from app.tools.processes import WorkerProcess
-from app.tools.produce import produce, produce_on_schedule, quiet_client
+from app.tools.produce import produce_on_schedule, quiet_client
 from app.tools.states import OFFSET_KEY, read_store, stores
 from app.topics import Topics
 
 #: Rows of cards before the load begins, by default.
 ROWS = 200_000
-_ENTRIES = 60
 #: Transactions a second: little enough that two cores carry it while a worker starts.
 _RATE = 200.0
 _POLL_SECONDS = 0.05
@@ -161,7 +160,7 @@ def takeover(settings: Settings, rows: int | None) -> Iterator[dict[str, Any]]:
 
 
 def _one(settings: Settings, rows: int, standbys: int) -> dict[str, Any]:
-    _fill(settings, rows)
+    backlog.fill_state(settings, rows)
     a, b = (backlog.new_worker(settings) for _ in range(2))
     line: dict[str, Any] = {"rows": rows}
     try:
@@ -300,13 +299,3 @@ def _await_copies(settings: Settings, workers: tuple[WorkerProcess, ...]) -> Non
 def _copied(worker: WorkerProcess, partition: int) -> int:
     found = stores(worker.datadir, "cards", partition)
     return int(read_store(found[0]).get(OFFSET_KEY, b"-1")) if found else -1
-
-
-def _fill(settings: Settings, rows: int) -> None:
-    """Put rows of cards on the changelog, as if they had been stored."""
-    now_ms = time.time_ns() // 1_000_000
-    ((_, raw),) = growth.card_row(settings, b"C", _ENTRIES, now_ms).encode()
-    assert raw
-    made = ((b"C%07d" % card, raw) for card in range(rows))
-    with quiet_client():
-        asyncio.run(produce(made, settings=settings, topic=Topics(settings).cards_changelog.name))
