@@ -112,27 +112,38 @@ class Forest:
             sums[begin : begin + step] = np.add.accumulate(leaves, axis=0)[-1]
         return sums
 
-    def contributions(self, row: Rows) -> Rows:
-        """How far each feature moved one row's sum from the mean over the training rows, on its way down.
+    def contributions(self, rows: Rows) -> Rows:
+        """How far each feature moved each row's sum from the mean over the training rows, on its way down.
 
         Each step moves the mean of the leaves below a node to that of the child's; the feature that was
         asked gets the difference. They add up to the sum less the mean.
 
         Args:
-            row: (k,) finite float64, the features in the model's order.
+            rows: (n, k) finite float64, the features in the model's order.
 
         Returns:
-            (k,) float64.
+            (n, k) float64, each row what it would get alone.
         """
-        features = self._compared(row[np.newaxis])
-        path = [np.ascontiguousarray(self._roots[:, np.newaxis])]
+        features = self._compared(rows)
+        told = np.empty(rows.shape)
+        step = max(1, CHUNK // (len(self._roots) * (self.depth + 1)))
+        for begin in range(0, len(rows), step):
+            chunk = features[begin : begin + step]
+            told[begin : begin + step] = self._told(chunk)
+        return told
+
+    def _told(self, features: Rows) -> Rows:
+        count, width = features.shape
+        path = [np.repeat(self._roots[:, np.newaxis], count, axis=1)]
         self._walk(features, path)
-        nodes = np.concatenate(path).ravel()
-        size = len(self._roots)
+        nodes = np.stack(path)
         means = self._mean.take(nodes)
-        steps = means[size:] - means[:-size]
-        feature = self._feature.take(nodes[:-size])
-        return np.bincount(feature, steps, minlength=len(row)).astype(np.float64)
+        steps = means[1:] - means[:-1]
+        cells = self._feature.take(nodes[:-1])
+        cells += np.arange(0, features.size, width, dtype=np.intp)
+        # it adds one after the other: a row's cells in the order of levels and trees, whatever stands beside it
+        told = np.bincount(cells.ravel(), steps.ravel(), minlength=features.size)
+        return told.astype(np.float64, copy=False).reshape(count, width)
 
     def _compared(self, rows: Rows) -> Rows:
         """The features as they are compared, rows behind one another."""

@@ -72,22 +72,26 @@ class Scorer(ABC):
         """
 
     @abstractmethod
-    def contributions(self, values: Sequence[float]) -> list[float]:
-        """How far each feature moved the score from where its usual value would have left it.
+    def contributions(self, features: Rows) -> Rows:
+        """How far each feature moved each score from where its usual value would have left it.
 
         Args:
-            values: the model's features, in the model's order.
+            features: (n, m) float64, the model's features in the model's order.
+
+        Returns:
+            (n, m) float64, each row bit for bit what it would get alone.
         """
 
-    def reasons(self, row: Rows) -> list[str]:
-        """What moved one row's score most towards suspicion: at most three sentences.
+    def reasons(self, rows: Rows) -> list[list[str]]:
+        """What moved each row's score most towards suspicion: at most three sentences a row.
 
         Args:
-            row: (k,) float64, in the order of the catalogue.
+            rows: (n, k) float64, in the order of the catalogue.
         """
-        everything = row.tolist()  # plain floats are quicker one by one than numpy's
-        values = [everything[column] for column in self.columns]
-        return self.explainer.reasons(values, self.contributions(values))
+        features = rows[:, self.columns]
+        told = self.contributions(features)
+        # plain floats are quicker one by one than numpy's
+        return list(map(self.explainer.reasons, features.tolist(), told.tolist()))
 
 
 class LinearScorer(Scorer):
@@ -130,12 +134,9 @@ class LinearScorer(Scorer):
             sums = total.tolist()
         return np.array([sigmoid(value) for value in sums])
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
+    def contributions(self, features: Rows) -> Rows:
         """See `Scorer.contributions`; in log-odds."""
-        return [
-            (value - usual) * weight
-            for value, usual, weight in zip(values, self.explainer.usual, self.weights, strict=True)
-        ]
+        return (features - np.array(self.explainer.usual)) * np.array(self.weights)
 
     def _sum(self, row: list[float]) -> float:
         """The same operations in the same order as on whole columns: the same bits."""
@@ -154,36 +155,32 @@ class ForestScorer(Scorer):
     def __init__(self, flat: Flat, columns: Sequence[int], explainer: Explainer) -> None:
         super().__init__(columns, explainer)
         self._flat = flat
-        usual = np.array(explainer.usual, dtype=np.float64)
+        usual = np.array([explainer.usual], dtype=np.float64)
         self._usual = flat.forest.contributions(usual)
-        self._usual_sum = flat.forest.sums(usual[np.newaxis])
+        self._usual_sum = flat.forest.sums(usual)
 
     def score(self, rows: Rows) -> Rows:
         """See `Scorer.score`."""
         return self._flat.score(rows[:, self.columns])
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
+    def contributions(self, features: Rows) -> Rows:
         """See `Scorer.contributions`: the way down the trees, less the way that the usual values take.
 
-        They add up to the row's sum less that of the usual values, and cost some 50 us with a hundred
-        trees; scoring the row once more for each feature would cost more, and would miss news that two
-        features tell alike.
+        They add up to the row's sum less that of the usual values. Scoring the row once more for each
+        feature would cost more, and would miss news that two features tell alike.
         """
-        ways = self._flat.forest.contributions(np.array(values, dtype=np.float64))
-        moved: list[float] = (ways - self._usual).tolist()
-        return moved
+        return self._flat.forest.contributions(features) - self._usual
 
-    def in_probability(self, values: Sequence[float]) -> list[float]:
-        """The contributions, stretched alike so that they add up to what the probability moved."""
-        told = self.contributions(values)
-        moved = math.fsum(
-            told
-        )  # walking the trees once more for the exact sum would double the cost
+    def in_probability(self, features: Rows) -> Rows:
+        """The contributions, a row's stretched alike so that they add up to what its probability moved."""
+        told = self.contributions(features)
+        # walking the trees once more for the exact sums would double the cost
+        moved = np.array([math.fsum(row) for row in told.tolist()])
+        # below that the slope: a quotient of roundings would be anything
+        moved = np.where(np.abs(moved) < _STEP, _STEP, moved)
         finish, usual = self._flat.finish, self._usual_sum
-        if abs(moved) < _STEP:  # then the slope: a quotient of roundings would be anything
-            moved = _STEP
-        stretch = float((finish(usual + moved) - finish(usual))[0]) / moved
-        return [each * stretch for each in told]
+        stretch: Rows = (finish(usual + moved) - finish(usual)) / moved
+        return told * stretch[:, np.newaxis]
 
 
 class BlendScorer(Scorer):
@@ -217,13 +214,12 @@ class BlendScorer(Scorer):
         total /= self._total
         return total
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
+    def contributions(self, features: Rows) -> Rows:
         """See `Scorer.contributions`; in probability."""
-        moved = np.zeros(len(values))
+        moved = np.zeros(features.shape)
         for member, weight in zip(self._members, self._weights, strict=True):
-            moved += np.array(member.in_probability(values)) * weight
-        told: list[float] = (moved / self._total).tolist()
-        return told
+            moved += member.in_probability(features) * weight
+        return moved / self._total
 
 
 class BlockScorer(Scorer):
@@ -246,13 +242,16 @@ class BlockScorer(Scorer):
             return np.empty(0)
         return self._probabilities(np.ascontiguousarray(rows[:, self.columns]))
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
+    def contributions(self, features: Rows) -> Rows:
         """See `Scorer.contributions`; in probability."""
-        variants = np.tile(np.array(values), (len(values) + 1, 1))
+        return np.array([self._contributions(row) for row in features]).reshape(features.shape)
+
+    def _contributions(self, row: Rows) -> Rows:
+        variants = np.tile(row, (len(row) + 1, 1))
         for index, usual in enumerate(self.explainer.usual):
             variants[index + 1, index] = usual
         scores = self._probabilities(variants)
-        return [float(scores[0] - score) for score in scores[1:]]
+        return scores[0] - scores[1:]
 
     def _probabilities(self, features: Rows) -> Rows:
         result: Rows = self.pipeline.predict_proba(features)[:, self._positive]

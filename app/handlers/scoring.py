@@ -44,8 +44,8 @@ class Model(Protocol):
     def score(self, rows: np.ndarray) -> np.ndarray:
         """Scores in [0, 1], shape (n,), of features of shape (n, k); no row depends on others."""
 
-    def reasons(self, row: np.ndarray) -> list[str]:
-        """What moved one score most, in words."""
+    def reasons(self, rows: np.ndarray) -> list[list[str]]:
+        """What moved each score most, in words; no row depends on others."""
 
     @property
     def anomaly_threshold(self) -> float | None:
@@ -210,7 +210,9 @@ class ScoringHandler:
         flagged_from = model.anomaly_threshold
         scored_at = self._clock_ms()
         predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
-        names, reasons_from = self._names, self._reasons_from
+        names = self._names
+        told = [index for index, score in enumerate(scores) if score >= self._reasons_from]
+        reasons = dict(zip(told, model.reasons(matrix[told]), strict=True)) if told else {}
         for index, (topic, partition, item, features, flags) in enumerate(scored):
             score, anomaly = scores[index], anomalies[index]
             if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
@@ -227,7 +229,7 @@ class ScoringHandler:
                     "model_version": model.version,
                     "model_hash": model.hash,
                     "feature_schema": self._schema,
-                    "reasons": model.reasons(matrix[index]) if score >= reasons_from else [],
+                    "reasons": reasons.get(index, []),
                     "anomaly_score": anomaly,
                     "flags": flags,
                     "source_topic": topic,

@@ -82,8 +82,8 @@ class FakeModel:
         seed = crc32(self.hash.encode())
         return np.array([crc32(row.tobytes(), seed) / (1 << 32) for row in rows])
 
-    def reasons(self, row: np.ndarray) -> list[str]:
-        return [f"{self.hash} says so of {row[0]}"]
+    def reasons(self, rows: np.ndarray) -> list[list[str]]:
+        return [[f"{self.hash} says so of {row[0]}"] for row in rows]
 
 
 models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}

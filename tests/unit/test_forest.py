@@ -79,10 +79,20 @@ def test_a_rows_bits_do_not_depend_on_its_company(fitted):
 def test_contributions_add_up_to_the_sum_less_the_mean(fitted):
     forest = flatten(fitted).forest
     mean = forest._mean[forest._roots].sum() + forest.start
-    for row in ROWS[:50]:
-        given = forest.contributions(row)
-        assert given.shape == (FEATURES,)
-        assert given.sum() + mean == pytest.approx(forest.sums(row[np.newaxis])[0], abs=1e-9)
+    given = forest.contributions(ROWS[:50])
+    assert given.shape == (50, FEATURES)
+    assert given.sum(axis=1) + mean == pytest.approx(forest.sums(ROWS[:50]), abs=1e-9)
+
+
+def test_a_rows_contributions_do_not_depend_on_its_company(fitted):
+    forest = flatten(fitted).forest
+    alone = np.concatenate([forest.contributions(row[np.newaxis]) for row in ROWS])
+    together = CHUNK // (len(forest._roots) * (forest.depth + 1))
+    times = together // len(ROWS) + 2  # so many that they are walked in several parts
+    block = np.tile(ROWS, (times, 1))
+    assert forest.contributions(block).tobytes() == np.tile(alone, (times, 1)).tobytes()
+    assert forest.contributions(np.asfortranarray(ROWS[5:8])).tobytes() == alone[5:8].tobytes()
+    assert forest.contributions(ROWS[:0]).shape == (0, FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -129,5 +139,4 @@ def test_a_forest_by_hand():
     assert forest.depth == 2
     assert forest.sums(rows).tolist() == [21.0, 41.0, 81.0]
     # means: root 18, right child 30
-    assert forest.contributions(rows[0]).tolist() == [-16.0, 0.0]
-    assert forest.contributions(rows[2]).tolist() == [24.0, 20.0]
+    assert forest.contributions(rows[[0, 2]]).tolist() == [[-16.0, 0.0], [24.0, 20.0]]

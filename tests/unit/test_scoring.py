@@ -162,10 +162,9 @@ def test_anything_else_is_scored_row_by_row(estimator):
 
 def test_linear_contributions_add_up_to_the_log_odds(linear):
     pipeline, scorer = linear
-    values = ROWS[3].tolist()
     usual = np.full((1, FEATURES), 7.0)
-    moved = pipeline.decision_function(ROWS[3:4])[0] - pipeline.decision_function(usual)[0]
-    assert math.isclose(sum(scorer.contributions(values)), moved, abs_tol=1e-9)
+    moved = pipeline.decision_function(ROWS[3:9]) - pipeline.decision_function(usual)
+    assert scorer.contributions(ROWS[3:9]).sum(axis=1) == pytest.approx(moved, abs=1e-9)
 
 
 @pytest.mark.parametrize("estimator", TREES, ids=lambda each: type(each).__name__)
@@ -179,9 +178,8 @@ def test_a_forest_inside_a_pipeline_is_scored_by_scikit_learn(estimator):
 def test_forest_contributions_add_up_to_what_moved_the_sum(estimator):
     _fitted, scorer = scorer_of(clone(estimator))
     usual = np.full((1, FEATURES), 7.0)
-    for row in ROWS[:20]:
-        moved = scorer._flat.forest.sums(row[np.newaxis]) - scorer._flat.forest.sums(usual)
-        assert math.isclose(sum(scorer.contributions(row.tolist())), moved[0], abs_tol=1e-9)
+    moved = scorer._flat.forest.sums(ROWS[:20]) - scorer._flat.forest.sums(usual)
+    assert scorer.contributions(ROWS[:20]).sum(axis=1) == pytest.approx(moved, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +187,12 @@ def test_forest_contributions_add_up_to_what_moved_the_sum(estimator):
 )
 def test_reasons_name_what_moved_the_score(estimator):
     _fitted, scorer = scorer_of(estimator)
-    row = np.full(FEATURES, 7.0)
-    assert scorer.reasons(row) == []
-    row[0] = 90.0
-    assert scorer.reasons(row)[0] == "feature_0 90 is high"
+    rows = np.full((2, FEATURES), 7.0)
+    rows[1, 0] = 90.0
+    usual, dear = scorer.reasons(rows)
+    assert usual == []
+    assert dear[0] == "feature_0 90 is high"
+    assert scorer.reasons(rows[:0]) == []
 
 
 MEMBERS = [
@@ -224,18 +224,22 @@ def test_a_blend_has_the_bits_of_scikit_learn_whatever_the_company(estimator):
 def test_a_blends_contributions_add_up_to_what_its_probability_moved(estimator):
     _fitted, scorer = scorer_of(clone(estimator))
     usual = np.full((1, FEATURES), 7.0)
-    assert scorer.contributions(usual[0].tolist()) == [0.0] * FEATURES
-    for row in ROWS[:50]:
-        moved = scorer.score(row[np.newaxis]) - scorer.score(usual)
-        assert math.isclose(sum(scorer.contributions(row.tolist())), moved[0], abs_tol=1e-9)
+    assert scorer.contributions(usual).tolist() == [[0.0] * FEATURES]
+    moved = scorer.score(ROWS[:50]) - scorer.score(usual)
+    told = scorer.contributions(ROWS[:50])
+    assert told.sum(axis=1) == pytest.approx(moved, abs=1e-9)
+    alone = np.concatenate([scorer.contributions(row[np.newaxis]) for row in ROWS[:50]])
+    assert alone.tobytes() == told.tobytes()
 
 
 def test_a_blends_reasons_name_what_moved_the_score():
     _fitted, scorer = scorer_of(clone(BLENDS[0]))
-    row = np.full(FEATURES, 7.0)
-    assert scorer.reasons(row) == []
-    row[0] = 90.0
-    assert scorer.reasons(row)[0] == "feature_0 90 is high"
+    rows = np.full((2, FEATURES), 7.0)
+    rows[1, 0] = 90.0
+    usual, dear = scorer.reasons(rows)
+    assert usual == []
+    assert dear[0] == "feature_0 90 is high"
+    assert scorer.reasons(rows[:0]) == []
 
 
 def test_a_blend_takes_its_features_from_their_columns():

@@ -261,10 +261,10 @@ class _TimedModel:
         self.score_seconds += time.perf_counter() - began
         return anomalies
 
-    def reasons(self, row: np.ndarray) -> list[str]:
+    def reasons(self, rows: np.ndarray) -> list[list[str]]:
         """As the model's."""
         began = time.thread_time()
-        reasons = self._model.reasons(row)
+        reasons = self._model.reasons(rows)
         self.reasons_seconds += time.thread_time() - began
         return reasons
 

@@ -83,8 +83,7 @@ def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model) -> int:
     """Stored reasons are the model's; none are stored below a setting that may have changed since."""
     told = rows[page.reasons[rows] != hash(())]
     told = told[:: len(told) // _REASONS_CHECKED + 1]
-    for row in told:
-        reasons = model.reasons(page.features[row])
+    for row, reasons in zip(told, model.reasons(page.features[told]), strict=True):
         if hash(tuple(reasons)) != page.reasons[row]:
             _differs(case, page, row, "reasons", "others", reasons)
     return len(told)
