@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from joblib import cpu_count
 
 from app.domain.decision import Explainer
 from app.settings import Settings
@@ -138,7 +139,7 @@ def train(
     # refused before the minutes that features of a long history take; duplicates do not matter yet
     _split(columns.event_time_ms, columns.is_fraud.astype(bool), options.periods)
     with stage("computing features", len(columns.event_time_ms)) as tell:
-        computed = compute_features(columns, settings, tell)
+        computed = compute_features(columns, settings, tell, cores=cpu_count())
     scored = ~np.isnan(computed[:, 0])  # duplicates are not
     examples = Examples(
         computed[scored],
