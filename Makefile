@@ -57,7 +57,7 @@ bench: install ## figures of this machine; ARGS=--quick for a short one
 bench-peers: install ## ours beside Quix Streams and PySpark, each in an environment of its own (.venv-peers)
 	$(BIN)/fraudstream bench --peers all $(ARGS)
 
-handbook: install ## the Fraud Detection Handbook's data live, against published figures; ARGS=--no-verify is quicker
+handbook: install ## the Fraud Detection Handbook's data live, against published figures; ARGS=--verify recomputes everything by the oracle, too
 	$(BIN)/fraudstream handbook $(ARGS)
 
 down: install ## stop the local servers, keep their data

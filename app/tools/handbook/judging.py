@@ -33,13 +33,12 @@ class Lines:
     Attributes:
         first: figures of the first week that judges.
         weeks: the champion's figures of each week.
-        general: the champion's of the first week and of each week without the features that the simulator's
-            frauds have shaped.
+        general: the champion's of the first week without the features that the simulator's frauds have shaped.
     """
 
     first: dict[str, Figures]
     weeks: list[Figures]
-    general: list[Figures]
+    general: Figures
 
     @property
     def mean(self) -> Figures:
@@ -119,14 +118,15 @@ def judge(
 
     for name, figures in first.items():
         tell(f"{name}: {' / '.join(f'{each:.4f}' for each in figures if each is not None)}")
-    tell("champion, trained anew for each week, with all features and with general ones")
+    tell(
+        "champion, trained anew for each week, and once without the features that frauds have shaped"
+    )
     recipe = plan.recipe
     # a kind that learns from a part of the genuine ones does so here, too
     genuine = candidates_of(recipe.kind, recipe.seed, recipe.fixed)[0].genuine
     fitted = Fitted(champion, {}, (), (), genuine, recipe.seed)
-    weeks, without = _weekly(
-        fitted, examples, periods, plan.weeks, (chosen.columns, general), cores
-    )
+    cases = [(general, 0), *((chosen.columns, week) for week in range(plan.weeks))]
+    without, *weeks = _weekly(fitted, examples, periods, cases, cores)
     return Lines(first, weeks, without)
 
 
@@ -134,21 +134,19 @@ def _weekly(
     champion: Fitted,
     examples: Examples,
     periods: Periods,
-    weeks: int,
-    choices: Sequence[list[int]],
+    cases: Sequence[tuple[list[int], int]],
     cores: int,
-) -> list[list[Figures]]:
-    """The figures of each week for each choice of columns, side by side.
+) -> list[Figures]:
+    """The figures of each case, columns and the number of a week, side by side.
 
     One fit takes one thread, because the number of threads changes the order of its sums.
     """
     bare = replace(examples, features=examples.features[:, :0])
-    found = Parallel(n_jobs=cores)(
+    found: list[Figures] = Parallel(n_jobs=cores)(
         delayed(_week)(champion, examples.features, columns, bare, periods.later(week))
-        for columns in choices
-        for week in range(weeks)
+        for columns, week in cases
     )
-    return [found[begin : begin + weeks] for begin in range(0, len(found), weeks)]
+    return found
 
 
 def _week(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.tools.bench.report import aligned
-from app.tools.handbook.judging import Lines, mean_of
+from app.tools.handbook.judging import Lines
 from app.tools.handbook.live import Pass
 from app.tools.handbook.plan import GOALS, WEEK_MS, Figures, Plan
 
@@ -94,7 +94,7 @@ class Report:
                 for name, figures in self.figures.items()
             },
             "weeks": [week._asdict() for week in self.lines.weeks],
-            "weeks_with_general_features": [week._asdict() for week in self.lines.general],
+            "first_week_with_general_features": self.lines.general._asdict(),
             "differing": self.differing,
             "verified": self.verified,
             "live": {
@@ -132,12 +132,11 @@ class Report:
             "",
             *aligned(
                 [
-                    ["Best model's features", judged, f"mean of {plan.weeks} weeks"],
-                    ["all", _told(self.lines.weeks[0]), _told(mean_of(self.lines.weeks))],
+                    ["Best model's features", judged],
+                    ["all", _told(self.lines.weeks[0])],
                     [
                         "but those that the simulator's frauds have shaped",
-                        _told(self.lines.general[0]),
-                        _told(mean_of(self.lines.general)),
+                        _told(self.lines.general),
                     ],
                 ]
             ),

@@ -71,7 +71,7 @@ class Run:
         with live.own_home(count) as home:
             settings = live.own_settings(home, plan)
             with self._part("features", count) as tell:
-                computed = compute_features(columns, settings, tell)
+                computed = compute_features(columns, settings, tell, cores=cpu_count())
             champion = self._train(home, settings, columns, computed)
             model = champion.manifest
             with live.own_servers(home, self._say) as servers:
