@@ -37,7 +37,7 @@ def test_what_is_stored_is_what_training_computes(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "handbook", str(path), "--from", "2018-06-01", "--to", "2018-07-06",
          "--weeks", "1", "--parameter", "forest__n_estimators=10", "--parameter", "histgb__max_iter=20",
-         "--no-naive", "--json"],
+         "--no-naive", "--verify", "--json"],
         env=environ | {"TMPDIR": str(tmp_path)},
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
