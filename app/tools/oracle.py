@@ -18,7 +18,6 @@ in time    everything else                                           kept, weigh
 
 import math
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -103,15 +102,15 @@ class CardOracle:
             lower, upper = middle[0], middle[-1]
             if lower + upper:
                 ratio = minor * 2 / (lower + upper)
-            mean = Fraction(sum(amounts), len(amounts))
-            variance = sum((amount - mean) ** 2 for amount in amounts) / len(amounts)
-            if variance:  # both times the number of amounts: integers
-                size = len(amounts)
-                deviation = int((minor - mean) * size) / math.sqrt(int(variance * size * size))
+            # everything times the number of amounts, and their variance by its square: integers
+            size, total = len(amounts), sum(amounts)
+            variance = sum((amount * size - total) ** 2 for amount in amounts) // size
+            if variance:
+                deviation = (minor * size - total) / math.sqrt(variance)
             high = sum(
                 1
                 for place in places
-                if card.minors[place] > Fraction(3 * (lower + upper), 2)
+                if 2 * card.minors[place] > 3 * (lower + upper)
                 and card.times[place] > t_ms - HIGH_MS
             )
         return {
