@@ -366,6 +366,17 @@ def test_a_label_counts_from_the_delay_on_whenever_within_it_it_came(drawn):
     assert not never[:, risk].any()
 
 
+def test_features_are_the_same_in_any_number_of_processes(drawn, monkeypatch):
+    settings = load_settings({"features": "handbook,engineered", "label_delay": "3d"})
+    columns = drawn.take(slice(0, 2_000))
+    told: list[int] = []
+    alone = compute_features(columns, settings, told.append)
+    assert told == sorted(told)
+    assert told[-1] == len(columns)
+    monkeypatch.setattr("app.tools.features._ALONE", 0)
+    assert compute_features(columns, settings, cores=2).tobytes() == alone.tobytes()
+
+
 def test_features_with_labels_need_labels(drawn):
     columns = plain(drawn.take(slice(0, 10)))
     del columns.is_fraud
