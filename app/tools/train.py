@@ -57,6 +57,8 @@ class TrainingOptions:
         fixed: parameters that are given, by scikit-learn's names; the others are chosen.
         weeks: judge by so many weeks from the test period's first day on, each by a model that is trained
             anew, so much later; needs periods.
+        importance: whether the report says what each feature is worth: it scores the validation slice once more
+            for each.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class TrainingOptions:
     source: dict[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     weeks: int = 1
+    importance: bool = True
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,11 @@ def train_on(
             kind=None if examples.kind is None else examples.kind[split.test],
             seed=options.seed,
         )
-        metrics["importance"] = permutation_importance(
-            scorer.score, features[split.valid], fraud[split.valid], choice.names, options.seed
-        )
+        metrics["importance"] = {}
+        if options.importance:
+            metrics["importance"] = permutation_importance(
+                scorer.score, features[split.valid], fraud[split.valid], choice.names, options.seed
+            )
     if periods is not None and options.weeks > 1:
         with stage("training week by week", options.weeks) as tell:
             metrics["weeks"] = judge_weeks(
