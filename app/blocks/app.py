@@ -8,6 +8,7 @@ import faust
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
+from app.blocks.recovery import BlockTables
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
@@ -28,7 +29,7 @@ class BlockApp(faust.App):
         self.block_sources: set[str] = set()
         self.pipelines: dict[str, Pipeline] = {}
         self.pace: Pace | None = None
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
 
     def keep_pace(self, tps: Iterable[Any], skew_ms: int) -> None:
         """Let source partitions run no further apart in event time than this; before pipelines are made.

@@ -52,6 +52,11 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.message_accumulator:MessageAccumulator.reenqueue": "f75f518a1ae27ade",
         "aiokafka.producer.sender:Sender._sender_routine": "2380dc5e333d9ebd",
     },
+    "app/blocks/recovery.py": {
+        "faust.tables.manager:TableManager.recovery": "f0bf5de78b4c3d23",
+        "faust.tables.recovery:Recovery._wait": "ec7429b70176f8c6",
+        "mode.services:Service.wait_first": "feade6a31f8a6789",
+    },
     "app/blocks/store.py": {
         "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
         "faust.stores.rocksdb:RocksDBOptions.open": "ff87e92d69e2f487",
@@ -132,6 +137,8 @@ def resolve(path: str) -> Any:
         found = getattr(found, part)
     if isinstance(found, ServiceTask):
         found = found.fun
+    if isinstance(found, property):
+        found = found.fget
     return inspect.unwrap(found)
 
 
@@ -159,12 +166,13 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
     from app.blocks import app as app_module
-    from app.blocks import store, table, topic, transport
+    from app.blocks import recovery, store, table, topic, transport
 
     ours = [
         transport.BlockConsumer,
         transport.BlockConsumerThread,
         transport.BlockProducer,
+        recovery.BlockRecovery,
         store.StoreOptions,
         table.BlockTable,
         topic.BlockTopic,
