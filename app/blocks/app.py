@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import faust
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
+from app.blocks.halt import halt
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
 from app.blocks.recovery import BlockTables
@@ -44,3 +45,9 @@ class BlockApp(faust.App):
         """The last step of a rebalance: only now the sources may be fetched."""
         super().on_rebalance_end()
         self.consumer.open_blocks()
+
+    def _crash(self, reason: BaseException) -> None:
+        """A service of Faust has failed: its way out takes long, says little, and ends with exit code 1."""
+        if not self.should_stop:
+            halt("a part of Faust", reason)
+        super()._crash(reason)

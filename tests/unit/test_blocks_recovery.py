@@ -56,6 +56,19 @@ def test_a_worker_ends_with_the_code_of_what_it_met(error: str, code: int, said:
     assert last.startswith(f"fraudstream: worker stopped in a topic/1: {said}")
 
 
+def test_a_service_that_crashes_ends_the_worker_with_a_line() -> None:
+    text = (
+        "import asyncio, faust\nfrom app.blocks.app import BlockApp\n"
+        "app = BlockApp('a', broker='block://127.0.0.1:1', store='memory://')\n"
+        "asyncio.run(app.tables.recovery.crash(ValueError('odd')))"
+    )
+    done = subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True)
+    assert done.returncode == 70, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "fraudstream: worker stopped in a part of Faust: ValueError: odd"
+    )
+
+
 @pytest.fixture
 def recovery(monkeypatch: pytest.MonkeyPatch) -> BlockRecovery:
     """A recovery service that has not been started."""

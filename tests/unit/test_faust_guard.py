@@ -23,6 +23,8 @@ PINNED = {"faust-streaming": "0.15.3"}
 WATCHED: dict[str, dict[str, str]] = {
     "app/blocks/app.py": {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
+        "mode.services:Service._crash": "7bc0c709a151d556",
+        "mode.services:Service.crash": "14980000465df0af",
     },
     "app/blocks/batches.py": {
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",
