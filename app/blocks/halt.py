@@ -34,6 +34,7 @@ def halt(where: str, error: BaseException) -> NoReturn:
         logger.error("unexpected error in %s", where, exc_info=error)
         text = f"{type(error).__name__}: {error}"
     code = error.exit_code if isinstance(error, FraudstreamError) else StateError.exit_code
+    text = " ".join(text.split())  # Faust's own may have several lines
     print(f"fraudstream: worker stopped in {where}: {text}", file=sys.stderr, flush=True)
     logging.shutdown()
     os._exit(code)

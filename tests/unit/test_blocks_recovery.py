@@ -41,7 +41,7 @@ def test_what_says_that_kafka_is_away(error: Exception, away: bool) -> None:
         ("KafkaTimeoutError('20 s')", 3, "Kafka does not answer (KafkaTimeoutError: 20 s)"),
         ("OutOfOrderSequenceNumber()", 70, "OutOfOrderSequenceNumber: "),
         ("SchemaError('run `x`')", 5, "run `x`"),
-        ("ValueError('odd')", 70, "ValueError: odd"),
+        ("ValueError('odd\\n  thing\\n')", 70, "ValueError: odd thing"),
     ],
 )
 def test_a_worker_ends_with_the_code_of_what_it_met(error: str, code: int, said: str) -> None:
