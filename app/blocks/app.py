@@ -1,9 +1,11 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import faust
+from mode.utils.queues import FlowControlEvent
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
 from app.blocks.halt import halt
@@ -13,6 +15,19 @@ from app.blocks.recovery import BlockTables
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
+
+
+class Flow(FlowControlEvent):
+    """Lets queues be filled; those of before a pause are emptied when it ends.
+
+    Faust resumes again and again while it recovers, and each time empties the queue of changelogs: what a warm copy
+    had fetched until then was lost to it, and to whoever it became the state of.
+    """
+
+    def resume(self) -> None:
+        """End a pause; nothing where there is none."""
+        if not self.is_active():
+            super().resume()
 
 
 class BlockApp(faust.App):
@@ -31,6 +46,11 @@ class BlockApp(faust.App):
         self.pipelines: dict[str, Pipeline] = {}
         self.pace: Pace | None = None
         super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
+
+    @cached_property
+    def flow_control(self) -> Flow:
+        """What stops and resumes the queues of streams and changelogs."""
+        return Flow(loop=self.loop)
 
     def keep_pace(self, tps: Iterable[Any], skew_ms: int) -> None:
         """Let source partitions run no further apart in event time than this; before pipelines are made.

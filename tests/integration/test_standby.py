@@ -7,8 +7,10 @@ import pytest
 
 from app.adapters.kafka import log_ends
 from app.settings import Settings
+from app.tools.bench.backlog import fill_state
 from app.tools.bench.histogram import WorkerPage
 from app.tools.states import OFFSET_KEY, TABLES, read_store, stores
+from tests import deaf_worker
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
@@ -58,3 +60,31 @@ def test_copies_follow_and_are_kept(settings: Settings, tmp_path: Path) -> None:
             assert int(read_store(store).get(OFFSET_KEY, -1)) == end - 1, (table, partition)
         fleet.await_ready()
         assert deployment.verify()["scored"] == 8
+
+
+def test_a_copy_of_much_lacks_nothing(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"session_timeout": 6_000, "standby_replicas": 1})
+    deployment = Deployment(settings)
+    deployment.prepare()
+    rows = 60_000  # takes longer to copy than recovery takes to end: committed offsets come late
+    fill_state(settings, rows)
+    ends = asyncio.run(log_ends(settings, deployment.topics.cards_changelog.name))
+    environ = environ_of(settings) | {deaf_worker.LATE: "0.5"}
+    with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        fleet.start("b")
+
+        def copied() -> bool:
+            lags = WorkerPage.of(fleet["b"]).copies
+            return bool(lags) and not any(lags.values())
+
+        fleet.await_ready()
+        wait_until(copied, "the copies to be complete")
+        kept = [number for table, number in WorkerPage.of(fleet["b"]).copies if table == "cards"]
+        fleet.terminate("b")
+    assert kept
+    for partition in kept:
+        (store,) = stores(fleet["b"].datadir, "cards", partition)
+        held = sum(key.startswith(b"C") for key in read_store(store))
+        assert held == ends[partition], f"cards/{partition}: {held} of {ends[partition]} rows"

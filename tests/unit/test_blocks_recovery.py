@@ -14,8 +14,10 @@ from aiokafka.errors import (
     RequestTimedOutError,
 )
 from faust.tables.recovery import RebalanceAgain, ServiceStopped
+from mode.utils.queues import FlowControlQueue
 
 from app.blocks import recovery as module
+from app.blocks.app import Flow
 from app.blocks.halt import is_away
 from app.blocks.recovery import BlockRecovery
 
@@ -67,6 +69,21 @@ def test_a_service_that_crashes_ends_the_worker_with_a_line() -> None:
     assert done.stderr.splitlines()[-1] == (
         "fraudstream: worker stopped in a part of Faust: ValueError: odd"
     )
+
+
+async def test_what_was_fetched_while_flow_is_open_stays() -> None:
+    flow = Flow()
+    queue: Any = FlowControlQueue(flow_control=flow, clear_on_resume=True)
+    queue.force_put_nowait("of before")
+    flow.resume()
+    assert queue.empty()
+    queue.force_put_nowait("a warm copy's")
+    flow.resume()
+    assert queue.get_nowait() == "a warm copy's"
+    queue.force_put_nowait("of before")
+    flow.suspend()
+    flow.clear()
+    assert queue.empty()
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ PINNED = {"faust-streaming": "0.15.3"}
 WATCHED: dict[str, dict[str, str]] = {
     "app/blocks/app.py": {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
+        "faust.app.base:App.flow_control": "f664abbe76e25985",
+        "mode.utils.queues:FlowControlEvent.resume": "4dcdc1253fd0dcb4",
         "mode.services:Service._crash": "7bc0c709a151d556",
         "mode.services:Service.crash": "14980000465df0af",
     },
@@ -141,6 +143,7 @@ def resolve(path: str) -> Any:
         found = found.fun
     if isinstance(found, property):
         found = found.fget
+    found = getattr(found, "_cached_property__get", found)  # mode's
     return inspect.unwrap(found)
 
 
@@ -179,6 +182,7 @@ def test_every_overridden_method_is_watched() -> None:
         table.BlockTable,
         topic.BlockTopic,
         app_module.BlockApp,
+        app_module.Flow,
     ]
     watched = {resolve(path) for path in KNOWN}
     missing = []
