@@ -28,6 +28,8 @@ logger = logging.getLogger("fraudstream")
 #: Longer than any outage: while everything is congested nothing is polled, and that is no reason to
 #: leave the group.
 _MAX_POLL_SECONDS = 7 * 86_400.0
+#: A member hears with its next heartbeat that another one has left, and until then nobody has its partitions.
+_HEARTBEAT_SECONDS = 1.0
 #: More transactions than a fetch of one partition (1 MiB) holds.
 _MAX_BLOCK_ENTRIES = 20_000
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
@@ -141,7 +143,7 @@ def create_app(settings: Settings) -> FraudApp:
         broker_max_poll_interval=_MAX_POLL_SECONDS,
         broker_commit_interval=settings.commit_interval / 1000,
         broker_session_timeout=settings.session_timeout / 1000,
-        broker_heartbeat_interval=settings.session_timeout / 4000,
+        broker_heartbeat_interval=min(_HEARTBEAT_SECONDS, settings.session_timeout / 4000),
         broker_rebalance_timeout=20.0,
         broker_request_timeout=20.0,
         producer_linger_ms=0,

@@ -1,16 +1,33 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import faust
+from mode.utils.queues import FlowControlEvent
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
+from app.blocks.halt import halt
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
+from app.blocks.recovery import BlockTables
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
+
+
+class Flow(FlowControlEvent):
+    """Lets queues be filled; those of before a pause are emptied when it ends.
+
+    Faust resumes again and again while it recovers, and each time empties the queue of changelogs: what a warm copy
+    had fetched until then was lost to it, and to whoever it became the state of.
+    """
+
+    def resume(self) -> None:
+        """End a pause; nothing where there is none."""
+        if not self.is_active():
+            super().resume()
 
 
 class BlockApp(faust.App):
@@ -28,7 +45,12 @@ class BlockApp(faust.App):
         self.block_sources: set[str] = set()
         self.pipelines: dict[str, Pipeline] = {}
         self.pace: Pace | None = None
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
+
+    @cached_property
+    def flow_control(self) -> Flow:
+        """What stops and resumes the queues of streams and changelogs."""
+        return Flow(loop=self.loop)
 
     def keep_pace(self, tps: Iterable[Any], skew_ms: int) -> None:
         """Let source partitions run no further apart in event time than this; before pipelines are made.
@@ -43,3 +65,9 @@ class BlockApp(faust.App):
         """The last step of a rebalance: only now the sources may be fetched."""
         super().on_rebalance_end()
         self.consumer.open_blocks()
+
+    def _crash(self, reason: BaseException) -> None:
+        """A service of Faust has failed: its way out takes long, says little, and ends with exit code 1."""
+        if not self.should_stop:
+            halt("a part of Faust", reason)
+        super()._crash(reason)

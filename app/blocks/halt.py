@@ -5,9 +5,18 @@ import os
 import sys
 from typing import NoReturn
 
-from app.errors import FraudstreamError, StateError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from app.errors import AwayError, FraudstreamError, StateError
 
 logger = logging.getLogger(__name__)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that Kafka cannot answer now, and nothing of what it would have answered."""
+    return isinstance(error, KafkaTimeoutError) or (
+        isinstance(error, KafkaError) and error.retriable
+    )
 
 
 def halt(where: str, error: BaseException) -> NoReturn:
@@ -17,12 +26,15 @@ def halt(where: str, error: BaseException) -> NoReturn:
         where: topic and partition, or the part of the worker.
         error: what was found.
     """
+    if is_away(error):
+        error = AwayError(f"Kafka does not answer ({error}): start again when it does")
     if isinstance(error, FraudstreamError):
         text = str(error)
     else:
         logger.error("unexpected error in %s", where, exc_info=error)
         text = f"{type(error).__name__}: {error}"
     code = error.exit_code if isinstance(error, FraudstreamError) else StateError.exit_code
+    text = " ".join(text.split())  # Faust's own may have several lines
     print(f"fraudstream: worker stopped in {where}: {text}", file=sys.stderr, flush=True)
     logging.shutdown()
     os._exit(code)

@@ -9,7 +9,7 @@ from faust.types import TP
 
 from app.blocks.app import BlockApp
 from app.blocks.batches import OutputSender
-from app.blocks.halt import halt
+from app.blocks.halt import halt, is_away
 from app.blocks.pace import PartitionGate
 from app.blocks.partition import Block, Handler, Partition
 from app.blocks.ports import PacedHandler
@@ -20,6 +20,8 @@ from app.blocks.topic import BlockTopic
 logger = logging.getLogger(__name__)
 
 _START_POLL_SECONDS = 0.005
+#: Until a partition's state is asked about again, when Kafka did not answer.
+_START_RETRY_SECONDS = 1.0
 #: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
 _BLOCKS_WAITING = 2
 #: Blocks are joined up to so many records at most: a block is computed in one go, and while that lasts nothing is
@@ -41,7 +43,7 @@ class Pipeline:
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
         on_start: called before the first block of a partition, with the partition and the offset it
-            starts at: may append reserved rows through the table.
+            starts at: may append reserved rows through the table. Called again where Kafka does not answer.
     """
 
     def __init__(
@@ -118,13 +120,9 @@ class Pipeline:
     async def _open(self, number: int, tp: TP) -> Partition | None:
         start = self.app.consumer.block_start[tp]
         before = (self._resets, self.app.consumer_generation_id)
-        if self._on_start is not None:
-            try:
-                await self._on_start(number, start)
-            except Exception as error:
-                if before == (self._resets, self.app.consumer_generation_id):
-                    halt(f"{self.topic}/{number}", error)
-                logger.info("%s/%s was given up while it started: %r", self.topic, number, error)
+        waits = self._on_start is not None
+        while waits:
+            waits = await self._start(number, start, before)
             if before != (self._resets, self.app.consumer_generation_id):
                 return None  # what it read is not the state of whoever has the partition now
         pace = self.app.pace
@@ -145,6 +143,24 @@ class Pipeline:
             pace.open(tp, partition)
         self._tasks[number] = asyncio.create_task(self._run(partition))
         return partition
+
+    async def _start(self, number: int, start: int, before: tuple[int, int]) -> bool:
+        """Call `on_start`; returns whether it is to be called again, because Kafka did not answer."""
+        assert self._on_start is not None
+        try:
+            await self._on_start(number, start)
+        except Exception as error:
+            where = f"{self.topic}/{number}"
+            if before != (self._resets, self.app.consumer_generation_id):
+                logger.info("%s was given up while it started: %r", where, error)
+            elif is_away(error):
+                # nothing of it is computed or acknowledged yet; rows that did land show at the next append
+                logger.warning("%s waits for Kafka, which does not answer: %s", where, error)
+                await asyncio.sleep(_START_RETRY_SECONDS)
+                return True
+            else:
+                halt(where, error)
+        return False
 
     async def _run(self, partition: Partition) -> None:
         try:

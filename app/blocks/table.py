@@ -10,6 +10,7 @@ import msgspec
 import rocksdict
 from faust.tables.table import Table
 from faust.types import TP
+from mode import Service
 
 from app.blocks.batches import append_rows
 from app.blocks.halt import halt
@@ -20,6 +21,9 @@ from app.errors import ForeignWriterError
 
 logger = logging.getLogger(__name__)
 
+#: How often a warm copy writes what it has read. Faust does every sixteen blocks, however long those take to come:
+#: the copy of a quiet partition would lack them for hours, and nobody could tell it from one that does not follow.
+_COPY_SECONDS = 1.0
 #: Which rows await healing: in the store only (see `BlockTable._stale_keys`).
 _STALE_KEY = b"\0stale"
 _READ_ONLY = "rows of a block table are written by its pipeline only"
@@ -161,6 +165,30 @@ class BlockTable(Table):
         """Append rows to the changelog in one batch; returns the offset of the first once durable."""
         producer = self.app.producer._producer
         return await append_rows(producer, self._changelog_name, partition, rows)
+
+    # ------------------------------------------------------------------ warm copies
+
+    @Service.task
+    async def _write_copies_now_and_then(self) -> None:
+        while not self.should_stop:
+            await self.sleep(_COPY_SECONDS)
+            self.write_copies()
+
+    def write_copies(self) -> None:
+        """Write what the copies of others' partitions have read; not while recovery does that."""
+        buffer = self.app.tables.recovery.buffers.get(self)
+        if self.ready_generation is None or not buffer:
+            return
+        try:
+            self.apply_changelog_batch(buffer)
+        except Exception as error:
+            halt(f"the warm copies of {self.name}", error)
+        buffer.clear()
+
+    def copied(self, partition: int) -> int:
+        """Offset after the last changelog record in the store; asks for the store, so only of partitions held here."""
+        persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
+        return 0 if persisted is None else int(persisted) + 1
 
     # ------------------------------------------------------------------ recovery
 

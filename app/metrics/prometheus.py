@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from app.metrics.reading import PartitionReading, Reading
+from app.metrics.reading import CopyReading, PartitionReading, Reading
 from app.metrics.recorders import Latency
 
 #: Prometheus gets every second bound of the histogram since the append.
@@ -39,6 +39,7 @@ class WorkerMetrics(Collector):
         reading = self._reading
         yield from _flow(reading)
         yield from _partitions(reading.partitions)
+        yield _copies(reading.copies)
         yield from _servers(reading)
         yield _histogram(
             reading.latency,
@@ -121,6 +122,18 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             if number is not None:
                 gauge.add_metric([reading.stage, str(reading.partition)], number)
         yield gauge
+
+
+def _copies(copies: list[CopyReading]) -> Metric:
+    lag = GaugeMetricFamily(
+        "fraudstream_standby_lag_messages",
+        "Changelog records that a warm copy lacks.",
+        labels=["table", "partition"],
+    )
+    for copy in copies:
+        if copy.lag is not None:
+            lag.add_metric([copy.table, str(copy.partition)], copy.lag)
+    return lag
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -52,6 +52,28 @@ class PartitionReading:
         return max(0, self.end - self.done)
 
 
+@dataclass(frozen=True)
+class CopyReading:
+    """One warm copy: a table's partition that this worker follows for another one.
+
+    Attributes:
+        table: its name.
+        partition: its number.
+        done: offset after the last changelog record that is in the copy.
+        end: offset after the changelog's newest record, None while Kafka does not say.
+    """
+
+    table: str
+    partition: int
+    done: int
+    end: int | None
+
+    @property
+    def lag(self) -> int | None:
+        """Changelog records that the copy lacks, None while that cannot be told."""
+        return None if self.end is None else max(0, self.end - self.done)
+
+
 @dataclass
 class Reading:
     """Everything that a worker tells about itself at one moment.
@@ -60,6 +82,7 @@ class Reading:
         outcomes: (stage, outcome) -> records, computed since start.
         records: stage -> records finished since start.
         partitions: the source partitions that it holds.
+        copies: the warm copies that it keeps.
         state_bytes: (table, partition) -> bytes on disk.
         kafka_answers: whether Kafka told the ends of the partitions just now.
         reasons: why it is not ready, empty when it is.
@@ -76,6 +99,7 @@ class Reading:
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
     partitions: list[PartitionReading] = field(default_factory=list)
+    copies: list[CopyReading] = field(default_factory=list)
     state_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
     kafka_answers: bool = False
     reasons: list[str] = field(default_factory=list)
@@ -164,6 +188,26 @@ def read_tasks(app: Any) -> dict[str, int]:
 def source_partitions(app: Any) -> set[Any]:
     """The partitions that this worker's pipelines read now."""
     return {tp for tp in app.assignor.assigned_actives() if tp.topic in app.pipelines}
+
+
+def copied_partitions(app: Any) -> dict[Any, Any]:
+    """The changelog partitions that this worker follows for others, and their tables."""
+    tables = {table.changelog_topic.get_topic_name(): table for table in app.tables.values()}
+    standbys = app.assignor.assigned_standbys()
+    return {tp: tables[tp.topic] for tp in sorted(standbys) if tp.topic in tables}
+
+
+def read_copies(copies: Mapping[Any, Any], ends: Mapping[Any, int]) -> list[CopyReading]:
+    """How far warm copies follow.
+
+    Args:
+        copies: from `copied_partitions`.
+        ends: end offset by changelog partition, as far as it is known.
+    """
+    return [
+        CopyReading(table.name, tp.partition, table.copied(tp.partition), ends.get(tp))
+        for tp, table in copies.items()
+    ]
 
 
 def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> PartitionReading:

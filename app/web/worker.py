@@ -21,6 +21,8 @@ from app.faust_app import FraudApp
 from app.metrics.reading import (
     LogEnds,
     Reading,
+    copied_partitions,
+    read_copies,
     read_flow,
     read_state_bytes,
     read_tasks,
@@ -117,8 +119,10 @@ class FaustWorker:
         app = self._app
         held = source_partitions(app)
         probe = TP(app.fraud_topics.transactions.name, 0)  # a spare worker asks Kafka too
-        ends, answered = await self._ends.read(held | {probe})
+        copies = copied_partitions(app)
+        ends, answered = await self._ends.read(held | copies.keys() | {probe})
         reading = read_flow(app, self._stages, ends)
+        reading.copies = read_copies(copies, ends)
         reading.kafka_answers = answered
         reading.reasons = self.reasons()
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())

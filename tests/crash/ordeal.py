@@ -50,6 +50,9 @@ SERVER_SECONDS = 1_200.0
 #: For the stream to finish once the last thing was done.
 DRAIN_SECONDS = 600.0
 _POLL_SECONDS = 0.1
+#: What a worker may stop with and be started again: it was a zombie, or met what one has left. Anything else that it
+#: cannot explain is amiss, also where the restart mends it.
+EXPLAINED = ("another worker wrote it", "start again")
 #: The longest that one request of a worker's producer waits during a delay.
 _DELAY_SECONDS = 0.4
 
@@ -263,6 +266,9 @@ class Ordeal:
     def _check(self) -> None:
         if self._fleet.failures:
             raise OrdealError("; ".join(self._fleet.failures))
+        if odd := unexplained(self._fleet.restarts):
+            msg = f"a worker stopped with what no zombie explains: {odd[0]}"
+            raise OrdealError(msg)
         if self._feed.error is not None:
             msg = f"the producer failed: {self._feed.error!r}"
             raise OrdealError(msg) from self._feed.error
@@ -356,6 +362,11 @@ class Ordeal:
             raise OrdealError(states.said())
         self.say("compared", f"{states.keys:,} states equal the rebuilt ones")
         return states, fresh
+
+
+def unexplained(halts: Sequence[str]) -> list[str]:
+    """Those last words of workers that speak of something else than what zombies do."""
+    return [words for words in halts if not any(known in words for known in EXPLAINED)]
 
 
 def main() -> int:

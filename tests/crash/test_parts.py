@@ -15,6 +15,7 @@ from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.arrivals import BROKEN
 from tests.breaks import BREAKS
 from tests.crash.labels import MALFORMED, with_labels
+from tests.crash.ordeal import unexplained
 from tests.crash.sabotage import CAUGHT, MISSED, summary
 from tests.crash.watch import MORE_TASKS, Sample, grown
 
@@ -96,6 +97,18 @@ def test_a_worker_is_broken_as_it_was_asked_to_be() -> None:
     right = Partition._append_and_store.__code__.co_code.hex()
     assert made("") == right
     assert made("persisted changelog offset off by one") != right
+
+
+def test_a_halt_that_no_zombie_explains_is_amiss() -> None:
+    explained = [
+        "b: worker stopped in transactions/0: changelog of partition 0 continued at 9, expected 8: another worker "
+        "wrote it (stopped and continued?) (log: x)",
+        "a: worker stopped in transactions/1: transactions/1 was read up to 7, its state only knows it up to 5: start "
+        "again; if that does not help, its changelog was deleted: start with another FRAUDSTREAM_APP_ID",
+    ]
+    odd = "c: worker stopped in a part of Faust: ConsistencyError: The persisted offset (log: x)"
+    assert unexplained(explained) == []
+    assert unexplained([*explained, odd]) == [odd]
 
 
 def test_breaks_that_are_played_exist() -> None:

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from app.adapters.cassandra import connected
-from app.adapters.kafka import admin
+from app.adapters.kafka import admin, log_ends
+from app.errors import UnavailableError
 from app.settings import Settings
+from app.tools.bench.latency import live_load
+from app.tools.bench.takeover import Load
+from tests.deployment import Deployment, wait_until
 from tests.stack import environ_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -73,3 +77,22 @@ def test_a_bench_with_labels(settings: Settings) -> None:
     assert run["events"] == 30_000
     assert 0 < run["work"]["labels"] < 30_000, "those of the last day are not known yet"
     assert asyncio.run(topics(settings)) == set()
+
+
+def test_a_load_ends_with_the_part_that_it_was_for(settings: Settings) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    events = 60_000
+
+    def sent() -> int:
+        return sum(asyncio.run(log_ends(settings, deployment.topics.transactions.name)).values())
+
+    still = "a partition has stood still"
+    with (
+        pytest.raises(UnavailableError, match=still),
+        Load(settings, live_load(100, events / 100, seed=1)) as load,
+    ):
+        wait_until(lambda: sent() > 20, "the load to begin")
+        raise UnavailableError(still)
+    assert not load.is_alive()
+    assert sent() < events

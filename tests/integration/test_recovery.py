@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
+from tests import deaf_worker
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet, prompt_seconds
@@ -133,3 +134,38 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
         fleet.await_ready()
         assert not fleet.restarts
     assert report["scored"] == report["rows"] == 200
+
+
+@pytest.mark.timeout(280)
+def test_kafka_does_not_answer_while_partitions_start_and_recover(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    deaf = tmp_path / "deaf"
+    environ = environ_of(settings) | {deaf_worker.WHILE: str(deaf)}
+    with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
+
+        def says(what: str) -> bool:
+            return what in fleet["a"].log.read_text()
+
+        fleet.start("a")
+        fleet.await_ready()
+        # no record has come: each partition is opened by the first
+        deaf.touch()
+        deployment.send(transactions(0, 50))
+        wait_until(lambda: says("waits for Kafka, which does not answer"), "a partition to wait")
+        deaf.unlink()
+        deployment.drain()
+
+        # another worker comes, and what is left to this one has to be recovered
+        deaf.touch()
+        fleet.start("b", environ={deaf_worker.WHILE: str(tmp_path / "never")})
+        wait_until(lambda: says("Kafka does not answer while tables recover"), "recovery to wait")
+        deaf.unlink()
+        deployment.send(transactions(50, 50))
+        deployment.drain()
+        fleet.await_ready()
+        assert not fleet.restarts
+        assert fleet.waits == 0
+        assert deployment.verify()["scored"] == 100

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from app.blocks import pipeline as pipeline_module
@@ -192,6 +193,31 @@ async def test_a_start_that_fails_halts_unless_the_partition_was_given_up(
     else:
         with pytest.raises(Halted, match="does not fit"):
             await made.process(event(0, 0))
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_start_that_kafka_does_not_answer_is_made_again(
+    app: Any, given_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "_START_RETRY_SECONDS", 0.0)
+    starts: list[int] = []
+
+    async def on_start(partition: int, start: int) -> None:
+        starts.append(start)
+        if len(starts) < 3:
+            raise KafkaTimeoutError("nothing within 20 s")
+        if given_up:
+            made.reset()
+            raise KafkaTimeoutError("nothing within 20 s")
+
+    made = pipeline(app, on_start=on_start)
+    await made.process(event(0, 3))
+    assert starts == [0, 0, 0]
+    if given_up:
+        assert made.partitions == {}
+        return
+    await until(lambda: app.finished == [3])
+    made.reset()
 
 
 async def test_a_block_waits_until_its_start_is_known(app: Any) -> None:

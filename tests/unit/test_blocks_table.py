@@ -1,5 +1,6 @@
 """Recovery and healing of a table on a store of plain dicts: only Faust's constructor is left out."""
 
+import struct
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,11 @@ class Process:
         self.disk, self.log = disk, log
         self.memory: dict[Any, Any] = {}
         self.dead = False
-        self.app = SimpleNamespace(consumer=self, consumer_generation_id=1)
+        self.buffers: dict[Any, list[Any]] = {}
+        recovery = SimpleNamespace(buffers=self.buffers)
+        self.app = SimpleNamespace(
+            consumer=self, consumer_generation_id=1, tables=SimpleNamespace(recovery=recovery)
+        )
         self.world = SimpleNamespace(maybe_crash=lambda worker: None, flushes=lambda: False)
         self.table = sim_table(self, "rows", "c", 500)  # type: ignore[arg-type]
         self.table.append = self.append
@@ -47,9 +52,13 @@ class Process:
 
     def read(self, offsets: Iterable[int]) -> None:
         """Recovery reads these changelog records, as one block."""
+        self.table.apply_changelog_batch([self.event(offsets)])
+
+    def event(self, offsets: Iterable[int]) -> Any:
+        """These changelog records, as one block."""
         chunk = [SimpleNamespace(key=self.log[o][0], value=self.log[o][1]) for o in offsets]
         message = SimpleNamespace(partition=0, offset=list(offsets)[-1])
-        self.table.apply_changelog_batch([SimpleNamespace(value=chunk, message=message)])
+        return SimpleNamespace(value=chunk, message=message)
 
     async def recover(self) -> None:
         await self.table.on_rebalance({LOG}, set(), {LOG}, 1)
@@ -136,6 +145,39 @@ async def test_what_a_standby_has_read_is_healed_when_it_takes_over() -> None:
     process.read([1])
     await process.recover()
     assert log[2:] == [(b"a", raw(5))]
+
+
+async def test_a_warm_copy_is_written_before_there_are_many_blocks() -> None:
+    process = Process({}, [(b"a", raw(1)), (b"b", raw(2)), (b"a", raw(3))])
+    process.table.ready_generation = 1
+    assert process.table.copied(0) == 0
+    buffer = process.buffers[process.table] = [process.event([0, 1]), process.event([2])]
+    process.table.write_copies()
+    assert (process.store[b"a"], process.table.copied(0)) == (raw(3), 3)
+    assert buffer == []
+    process.table.write_copies()  # nothing came
+    assert process.table.copied(0) == 3
+
+
+async def test_while_tables_recover_copies_are_left_to_recovery() -> None:
+    process = Process({}, [(b"a", raw(1))])
+    buffer = process.buffers[process.table] = [process.event([0])]
+    process.table.write_copies()
+    assert (len(buffer), process.table.copied(0)) == (1, 0)
+
+
+async def test_a_copy_that_cannot_be_written_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    halted: list[tuple[str, BaseException]] = []
+    monkeypatch.setattr(table_module, "halt", lambda *given: halted.append(given))
+    process = Process({}, [(b"a", raw(1)), (b"a", b"no row")])
+    process.read([0])
+    process.table.ready_generation = 1
+    process.buffers[process.table] = [process.event([1])]
+    process.table.write_copies()
+    ((where, error),) = halted
+    assert (where, type(error)) == ("the warm copies of rows", struct.error)
 
 
 async def test_an_empty_store_expects_its_record_where_the_changelog_begins() -> None:

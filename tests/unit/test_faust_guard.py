@@ -23,6 +23,10 @@ PINNED = {"faust-streaming": "0.15.3"}
 WATCHED: dict[str, dict[str, str]] = {
     "app/blocks/app.py": {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
+        "faust.app.base:App.flow_control": "f664abbe76e25985",
+        "mode.utils.queues:FlowControlEvent.resume": "4dcdc1253fd0dcb4",
+        "mode.services:Service._crash": "7bc0c709a151d556",
+        "mode.services:Service.crash": "14980000465df0af",
     },
     "app/blocks/batches.py": {
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",
@@ -51,6 +55,11 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.message_accumulator:MessageAccumulator.drain_by_nodes": "fc995afbfc5718e2",
         "aiokafka.producer.message_accumulator:MessageAccumulator.reenqueue": "f75f518a1ae27ade",
         "aiokafka.producer.sender:Sender._sender_routine": "2380dc5e333d9ebd",
+    },
+    "app/blocks/recovery.py": {
+        "faust.tables.manager:TableManager.recovery": "f0bf5de78b4c3d23",
+        "faust.tables.recovery:Recovery._wait": "ec7429b70176f8c6",
+        "mode.services:Service.wait_first": "feade6a31f8a6789",
     },
     "app/blocks/store.py": {
         "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
@@ -132,6 +141,9 @@ def resolve(path: str) -> Any:
         found = getattr(found, part)
     if isinstance(found, ServiceTask):
         found = found.fun
+    if isinstance(found, property):
+        found = found.fget
+    found = getattr(found, "_cached_property__get", found)  # mode's
     return inspect.unwrap(found)
 
 
@@ -159,16 +171,18 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
     from app.blocks import app as app_module
-    from app.blocks import store, table, topic, transport
+    from app.blocks import recovery, store, table, topic, transport
 
     ours = [
         transport.BlockConsumer,
         transport.BlockConsumerThread,
         transport.BlockProducer,
+        recovery.BlockRecovery,
         store.StoreOptions,
         table.BlockTable,
         topic.BlockTopic,
         app_module.BlockApp,
+        app_module.Flow,
     ]
     watched = {resolve(path) for path in KNOWN}
     missing = []

@@ -13,9 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.blocks.pace import Watermark
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
+    CopyReading,
     LogEnds,
     PartitionReading,
     Reading,
+    copied_partitions,
+    read_copies,
     read_flow,
     read_state_bytes,
     read_tasks,
@@ -165,6 +168,27 @@ def test_reading_the_flow() -> None:
     assert read_flow(app, {}, {tps[0]: 100}).partitions[0].lag == 40
 
 
+def test_how_far_warm_copies_follow() -> None:
+    copied = {0: 40, 1: 7}
+    table = SimpleNamespace(
+        name="cards",
+        changelog_topic=SimpleNamespace(get_topic_name=lambda: "changelog"),
+        copied=copied.__getitem__,
+    )
+    here, there = (Partition(topic="changelog", partition=number) for number in (0, 1))
+    followed = {here, there, Partition(topic="another app's", partition=0)}
+    app = SimpleNamespace(
+        tables={"cards": table}, assignor=SimpleNamespace(assigned_standbys=lambda: followed)
+    )
+    copies = copied_partitions(app)
+    assert copies == {here: table, there: table}
+    assert read_copies(copies, {here: 42}) == [
+        CopyReading("cards", 0, 40, 42),
+        CopyReading("cards", 1, 7, None),
+    ]
+    assert [copy.lag for copy in read_copies(copies, {here: 42, there: 6})] == [2, 0]
+
+
 def test_sizes_of_folders(tmp_path: Any) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.sst").write_bytes(b"12345")
@@ -225,6 +249,7 @@ def full_reading() -> Reading:
             PartitionReading("cards", 0, 6, 1, 2, 10, 17, 7_500, 9_500, 2_000),
             PartitionReading("cards", 1, 6, 0, 0, 10, None),
         ],
+        copies=[CopyReading("cards", 2, 40, 42), CopyReading("cards", 3, 40, None)],
         state_bytes={("cards", 0): 2048},
         kafka_answers=True,
         reasons=["not yet"],
@@ -260,6 +285,8 @@ def test_the_exposition_parses_and_follows_the_conventions() -> None:
     assert values["fraudstream_held", "0", "cards"] == 1
     assert values["fraudstream_event_time_ahead_seconds", "0", "cards"] == 2
     assert ("fraudstream_held", "1", "cards") not in values
+    assert values["fraudstream_standby_lag_messages", "2", "cards"] == 2
+    assert ("fraudstream_standby_lag_messages", "3", "cards") not in values
     assert values["fraudstream_sink_rows_total",] == 3
     assert values["fraudstream_ready",] == 0
     assert values["fraudstream_tasks", "worker"] == 40

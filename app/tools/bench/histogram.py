@@ -21,15 +21,20 @@ class WorkerPage:
     Attributes:
         counts: cumulative observations by upper bound, seconds.
         values: samples without labels, by name.
+        copies: changelog records that its warm copies lack, by table and partition.
     """
 
     def __init__(self, text: str, histogram: str = "fraudstream_event_to_row_seconds") -> None:
         self.counts: dict[float, float] = {}
         self.values: dict[str, float] = {}
+        self.copies: dict[tuple[str, int], float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == f"{histogram}_bucket":
                     self.counts[float(sample.labels["le"])] = sample.value
+                elif sample.name == "fraudstream_standby_lag_messages":
+                    which = (sample.labels["table"], int(sample.labels["partition"]))
+                    self.copies[which] = sample.value
                 elif not sample.labels:
                     self.values[sample.name] = sample.value
 

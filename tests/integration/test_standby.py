@@ -1,0 +1,90 @@
+"""Warm copies of other workers' tables follow, whoever looks, and are kept when their worker stops."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.adapters.kafka import log_ends
+from app.settings import Settings
+from app.tools.bench.backlog import fill_state
+from app.tools.bench.histogram import WorkerPage
+from app.tools.states import OFFSET_KEY, TABLES, read_store, stores
+from tests import deaf_worker
+from tests.builders import tx_bytes
+from tests.deployment import Deployment, Send, wait_until
+from tests.fleet import Fleet
+from tests.stack import environ_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+
+
+def test_copies_follow_and_are_kept(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"session_timeout": 6_000, "standby_replicas": 1})
+    deployment = Deployment(settings)
+    deployment.prepare()
+    changelogs = dict(
+        zip(
+            TABLES,
+            (deployment.topics.cards_changelog, deployment.topics.terminals_changelog),
+            strict=True,
+        )
+    )
+    every = {(table, number) for table in TABLES for number in range(settings.partitions)}
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a", "b")
+        fleet.await_ready()
+
+        def copies(name: str) -> dict[tuple[str, int], float]:
+            return WorkerPage.of(fleet[name]).copies
+
+        wait_until(lambda: (copies("a") | copies("b")).keys() == every, "a copy of each partition")
+        # few enough that Faust alone would leave all of them in memory: it writes every sixteen blocks
+        deployment.send(
+            Send(tx_bytes(number, card=f"c{number}", at=number * 60_000), f"c{number}".encode())
+            for number in range(8)
+        )
+        deployment.drain()
+        wait_until(lambda: not any((copies("a") | copies("b")).values()), "copies to be complete")
+        ends = {
+            table: asyncio.run(log_ends(settings, changelog.name))
+            for table, changelog in changelogs.items()
+        }
+        assert sum(ends["cards"].values()) >= 8
+        kept = copies("b")
+        assert kept
+        fleet.terminate("b")
+        for table, partition in kept:
+            (store,) = stores(fleet["b"].datadir, table, partition)
+            end = ends[table][partition]
+            assert int(read_store(store).get(OFFSET_KEY, -1)) == end - 1, (table, partition)
+        fleet.await_ready()
+        assert deployment.verify()["scored"] == 8
+
+
+def test_a_copy_of_much_lacks_nothing(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"session_timeout": 6_000, "standby_replicas": 1})
+    deployment = Deployment(settings)
+    deployment.prepare()
+    rows = 60_000  # takes longer to copy than recovery takes to end: committed offsets come late
+    fill_state(settings, rows)
+    ends = asyncio.run(log_ends(settings, deployment.topics.cards_changelog.name))
+    environ = environ_of(settings) | {deaf_worker.LATE: "0.5"}
+    with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        fleet.start("b")
+
+        def copied() -> bool:
+            lags = WorkerPage.of(fleet["b"]).copies
+            return bool(lags) and not any(lags.values())
+
+        fleet.await_ready()
+        wait_until(copied, "the copies to be complete")
+        kept = [number for table, number in WorkerPage.of(fleet["b"]).copies if table == "cards"]
+        fleet.terminate("b")
+    assert kept
+    for partition in kept:
+        (store,) = stores(fleet["b"].datadir, "cards", partition)
+        held = sum(key.startswith(b"C") for key in read_store(store))
+        assert held == ends[partition], f"cards/{partition}: {held} of {ends[partition]} rows"
