@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import formats
+from app.cli.options import json_option, moment
 from app.cli.stages import stages
 from app.errors import UsageError
 from app.settings import ENV_PREFIX, format_duration, load_settings
@@ -59,7 +60,7 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
 @click.option(
     "--remove", metavar="NAME", help="Delete the results of a replay, and do nothing else."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def replay(
     begin: str | None,
     end: str | None,
@@ -134,7 +135,6 @@ def bound_of(option: str, text: str) -> "Bound":
     Raises:
         UsageError: it is none of them.
     """
-    from app.cli.train_periods import moment
     from app.tools.replaying.bounds import Bound
 
     if _OFFSETS.fullmatch(text):
