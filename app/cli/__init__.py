@@ -23,7 +23,7 @@ COMMANDS = {
     "produce": "app.cli.produce:produce",
     "label": "app.cli.label:label",
     "train": "app.cli.train:train",
-    "models": "app.cli.train:models",
+    "models": "app.cli.models:models",
     "card": "app.cli.look:card",
     "terminal": "app.cli.look:terminal",
     "transaction": "app.cli.look:transaction",

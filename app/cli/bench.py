@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
+from app.cli.options import json_option
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -69,7 +70,7 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
     ),
     help="What more of that costs; the first two need no servers; with --events.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def bench(
     quick: bool,
     events: int | None,

@@ -8,11 +8,12 @@ import click
 import orjson
 from pydantic import SecretStr
 
+from app.cli.options import json_option
 from app.settings import ENV_PREFIX, Settings, format_duration, is_duration, load_settings
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.option("--changed", is_flag=True, help="Only settings that differ from their default.")
 def config(as_json: bool, changed: bool) -> None:
     r"""Show the settings; secrets are masked.

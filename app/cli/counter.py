@@ -1,7 +1,7 @@
 """A bar for work that is counted, on standard error; nothing when that is not a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -53,3 +53,10 @@ def counter(text: str, total: int | None = None) -> Iterator[Show]:
             bar.update(task, completed=done, note=f"{count:,} ({rate:,.0f}/s)")
 
         yield show
+
+
+@contextmanager
+def stage(text: str, length: int) -> Iterator[Callable[[int], None]]:
+    """As `counter`, for tools that tell the work done and nothing else; a length of 0 is unknown."""
+    with counter(text, length or None) as show:
+        yield lambda done: show(done, None)

@@ -8,12 +8,12 @@ import click
 
 from app import formats
 from app.cli.counter import counter
+from app.cli.options import json_option
 from app.errors import UsageError
 from app.settings import load_settings
 
 #: Bytes of a refused record that a list shows.
 _SHOWN_BYTES = 100
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 class _ListByDefault(click.Group):
@@ -45,7 +45,7 @@ def deadletters() -> None:
     help="Show the newest N; 0 shows the counts alone.",
 )
 @click.option("--reason", metavar="CODE", help="Only those with this reason, such as invalid_json.")
-@_json
+@json_option
 def list_(limit: int, reason: str | None, as_json: bool) -> None:
     """List the newest refused records, then count all of them by reason."""
     from app.tools.deadletters import list_dead_letters
@@ -88,7 +88,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
     "show", epilog="\b\nExample:  fraudstream deadletters show transactions/0/17 --json"
 )
 @click.argument("position")
-@_json
+@json_option
 def show(position: str, as_json: bool) -> None:
     """Print one refused record whole. POSITION: topic/partition/offset, as the list shows it."""
     from app.tools.deadletters import find_dead_letter
@@ -127,7 +127,7 @@ def show(position: str, as_json: bool) -> None:
 @click.option("--reason", metavar="CODE", help="Those with this reason, such as missing_key.")
 @click.option("--all", "everything", is_flag=True, help="Every dead letter.")
 @click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent.")
-@_json
+@json_option
 def redrive_(
     positions: tuple[str, ...], reason: str | None, everything: bool, dry_run: bool, as_json: bool
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.file_options import file_and_mapping, rounding_of, zone_of
+from app.cli.options import POSITIVE, POSITIVE_FLOAT, file_and_mapping, json_option, rounding_of
 from app.cli.produce import produce
 from app.errors import UsageError, VerificationError
 from app.settings import Settings, load_settings
@@ -56,14 +56,14 @@ _FILE_OPTIONS = (
 @click.option(
     "--workers",
     "worker_count",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=1,
     show_default=True,
     help="Worker processes that share the work.",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE_FLOAT,
     default=20.0,
     show_default=True,
     help="Transactions a second after the summary.",
@@ -79,7 +79,7 @@ _FILE_OPTIONS = (
     metavar="FILE",
     help="Score the transactions of a file: .csv, .jsonl (both also .gz) or .parquet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@json_option
 def demo(**options: Any) -> None:
     """Start everything, score simulated transactions, and tell what happened.
 
@@ -223,7 +223,7 @@ def _feed(
             drop=options["drop"],
             only_known=options["only_known"],
             run=options["run"] or "",
-            zone=zone_of(options["assume_zone"]),
+            zone=options["assume_zone"],
             rounding=rounding_of(settings, wanted=options["round_amounts"]),
             skip=options["skip"],
             skip_bad=options["skip_bad"],

@@ -2,18 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app.cli.counter import counter
-from app.cli.train_periods import moment_ms, numbers_of
+from app.cli.counter import stage
+from app.cli.options import POSITIVE, check_kind, json_option, moment_ms, parameters_option
 from app.errors import UsageError, VerificationError
-
-_POSITIVE = click.IntRange(min=1)
 
 
 @click.command(
@@ -33,24 +29,17 @@ _POSITIVE = click.IntRange(min=1)
     callback=moment_ms,
     help="The first day that is not looked at any more.  [default: 2018-09-05]",
 )
-@click.option("--weeks", type=_POSITIVE, help="So many weeks at the end judge.  [default: 4]")
+@click.option("--weeks", type=POSITIVE, help="So many weeks at the end judge.  [default: 4]")
 @click.option(
-    "--rows", type=_POSITIVE, metavar="N", help="Only the newest N transactions of the period."
+    "--rows", type=POSITIVE, metavar="N", help="Only the newest N transactions of the period."
 )
 @click.option(
     "--kind", help="Kind of the champion, as `fraudstream train` has it.  [default: blend]"
 )
-@click.option(
-    "--parameter",
-    "parameters",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=numbers_of,
-    help="Give a parameter of the champion by scikit-learn's name instead of choosing it; repeatable.",
-)
+@parameters_option
 @click.option(
     "--train-days",
-    type=_POSITIVE,
+    type=POSITIVE,
     metavar="N",
     help="The champion learns from so many days.  [default: 70]",
 )
@@ -67,7 +56,7 @@ _POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="Measure naive Faust on the same servers, too.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def handbook(**options: Any) -> None:
     r"""Score the Fraud Detection Handbook's transactions live, and compare with what is published.
 
@@ -93,7 +82,7 @@ def handbook(**options: Any) -> None:
         click.echo(f"{time.monotonic() - began:5.0f} s  {line}", err=True)
 
     with interruptible():
-        run = Run(plan, say=say, stage=_stage, now_ms=time.time_ns() // 1_000_000)
+        run = Run(plan, say=say, stage=stage, now_ms=time.time_ns() // 1_000_000)
         report = run.measure(verified=options["verify"], beside_naive=options["beside_naive"])
     click.echo(json.dumps(report.as_dict()) if options["as_json"] else report.text())
     if report.missed:
@@ -103,13 +92,10 @@ def handbook(**options: Any) -> None:
 
 def _plan(path: Path, options: dict[str, Any]) -> Any:
     from app.tools.handbook.plan import BEGIN_MS, END_MS, WEEKS, Plan, Recipe
-    from models.training import KINDS
 
     recipe = Recipe()
     kind = options["kind"] or recipe.kind
-    if kind not in KINDS:
-        msg = f"--kind {kind!r}: there are {', '.join(KINDS)}"
-        raise UsageError(msg)
+    check_kind(kind)
     plan = Plan(
         path,
         begin_ms=BEGIN_MS if options["begin"] is None else options["begin"],
@@ -129,9 +115,3 @@ def _plan(path: Path, options: dict[str, Any]) -> Any:
         )
         raise UsageError(msg)
     return plan
-
-
-@contextmanager
-def _stage(text: str, length: int) -> Iterator[Callable[[int], None]]:
-    with counter(text, length or None) as show:
-        yield lambda done: show(done, None)

@@ -8,11 +8,11 @@ import click
 
 from app import formats
 from app.cli.ask import ask
+from app.cli.options import json_option
 from app.errors import NotFoundError
 from app.handlers.catalogue import catalogue_of
 from app.settings import Settings, load_settings
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _url = click.option(
     "--url",
     metavar="URL",
@@ -26,7 +26,7 @@ _url = click.option(
 )
 @click.argument("card_id")
 @_url
-@_json
+@json_option
 def card(card_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a card: its windows and newest transactions.
 
@@ -39,7 +39,7 @@ def card(card_id: str, url: str | None, as_json: bool) -> None:
 @click.command(epilog="\b\nExample:  fraudstream terminal t42")
 @click.argument("terminal_id")
 @_url
-@_json
+@json_option
 def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a terminal: its windows and newest transactions.
 
@@ -50,7 +50,7 @@ def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
 
 @click.command(epilog="\b\nExample:  fraudstream transaction 7f3a-0001 --json")
 @click.argument("transaction_id")
-@_json
+@json_option
 def transaction(transaction_id: str, as_json: bool) -> None:
     """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker."""
     from app.adapters.predictions import find_transaction

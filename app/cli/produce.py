@@ -5,15 +5,25 @@ import json
 import re
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
 from app.cli.counter import counter
-from app.cli.file_options import file_and_mapping, rounding_of, zone_of
+from app.cli.options import (
+    POSITIVE,
+    POSITIVE_FLOAT,
+    file_and_mapping,
+    json_option,
+    map_option,
+    moment_of,
+    round_option,
+    rounding_of,
+    zone_option,
+)
 from app.errors import UsageError
 from app.settings import Settings, load_settings, parse_duration_ms
 
@@ -22,7 +32,6 @@ if TYPE_CHECKING:
     from app.tools.producing.labels import LabelReading
     from app.tools.producing.reading import Reading
 
-_POSITIVE_FLOAT = click.FloatRange(min=0, min_open=True)
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -36,29 +45,15 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "             --ahead 20000"
 )
 @click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
-@click.option(
-    "--map",
-    "mapping",
-    multiple=True,
-    metavar="FIELD=COLUMN",
-    help="Take a field from this column; repeat it, or let more pairs follow.",
-)
+@map_option
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
 @click.option(
     "--only-known",
     is_flag=True,
     help="Leave out every column that the input record does not define.",
 )
-@click.option(
-    "--assume-zone",
-    metavar="ZONE",
-    help="Time zone of event times that name none, such as UTC.  [default: refuse them]",
-)
-@click.option(
-    "--round-amounts",
-    is_flag=True,
-    help="Round amounts to the currency's minor units, half to even; the summary says how many.",
-)
+@zone_option
+@round_option
 @click.option(
     "--run",
     metavar="NAME",
@@ -66,12 +61,12 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 )
 @click.option(
     "--rate",
-    type=_POSITIVE_FLOAT,
+    type=POSITIVE_FLOAT,
     help="Records a second, whatever the stream does.  [default: as fast as it goes]",
 )
 @click.option(
     "--speed",
-    type=_POSITIVE_FLOAT,
+    type=POSITIVE_FLOAT,
     metavar="TIMES",
     help="Follow event time, so many times as fast: 60 sends an hour in a minute.",
 )
@@ -113,7 +108,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 )
 @click.option(
     "--ahead",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     metavar="N",
     help="With --with-labels: wait while workers are more than N records behind, so that labels and "
     "transactions of a long file stay together in the stream.",
@@ -124,13 +119,14 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     help="End before the first transaction of this event time or later, such as 2018-09-05; in UTC or "
     "--assume-zone if it names no zone.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@json_option
 def produce(**options: Any) -> None:
     """Send a file of transactions to the topic `transactions`.
 
     FILE is .csv, .jsonl (both also .gz) or .parquet. The fields are transaction_id, card_id,
     amount, event_time, and optionally terminal_id and currency; further columns are passed on.
     Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, TX_FRAUD_SCENARIO) never are.
+    Behind one --map more pairs may follow.
     The Kafka key is the card_id.
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
@@ -142,30 +138,9 @@ def produce(**options: Any) -> None:
     """
     path, mapping = file_and_mapping(options["words"], options["mapping"])
     _check(options, mapping)
-    zone = zone_of(options["assume_zone"])
     settings = load_settings()
-    if options["labels"]:
-        _produce_labels(path, mapping, zone, settings, options)
-        return
-
-    from app.tools.producing.reading import open_reading
-
-    with open_reading(
-        path,
-        raw=options["raw"],
-        mapping=mapping,
-        drop=options["drop"],
-        only_known=options["only_known"],
-        run=options["run"] or "",
-        zone=zone,
-        rounding=rounding_of(settings, wanted=options["round_amounts"]),
-        skip=options["skip"],
-        limit=options["limit"],
-        skip_bad=options["skip_bad"],
-        largest=settings.max_message_bytes,
-        until_ms=_until(options["until"], zone),
-        label=options["with_labels"],
-    ) as reading:
+    opened = _open_labels if options["labels"] else _open_transactions
+    with opened(path, mapping, settings, options) as reading:
         report, labels = _send(reading, settings, options)
         if reading.bad and not report.records:
             msg = f"nothing of {path} could be sent: all {reading.bad:,} are malformed; {reading.first_bad}"
@@ -183,58 +158,52 @@ def produce(**options: Any) -> None:
     click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
 
 
-def _produce_labels(
-    path: Path,
-    mapping: dict[str, str],
-    zone: ZoneInfo | None,
-    settings: Settings,
-    options: dict[str, Any],
-) -> None:
-    from app.tools.producing.labels import open_labels
-    from app.topics import Topics
+def _open_transactions(
+    path: Path, mapping: dict[str, str], settings: Settings, options: dict[str, Any]
+) -> "AbstractContextManager[Reading]":
+    from app.tools.producing.reading import open_reading
 
-    unfit = (
-        "drop",
-        "only_known",
-        "round_amounts",
-        "speed",
-        "raw",
-        "skip_bad",
-        "with_labels",
-        "until",
+    zone, until = options["assume_zone"], options["until"]
+    return open_reading(
+        path,
+        raw=options["raw"],
+        mapping=mapping,
+        drop=options["drop"],
+        only_known=options["only_known"],
+        run=options["run"] or "",
+        zone=zone,
+        rounding=rounding_of(settings, wanted=options["round_amounts"]),
+        skip=options["skip"],
+        limit=options["limit"],
+        skip_bad=options["skip_bad"],
+        largest=settings.max_message_bytes,
+        until_ms=None if until is None else moment_of("--until", until, zone or UTC),
+        label=options["with_labels"],
     )
-    names = [f"--{name.replace('_', '-')}" for name in unfit if options[name]]
-    if names:
-        msg = f"--labels does not go with {', '.join(names)}"
-        raise UsageError(msg)
-    with open_labels(
+
+
+def _open_labels(
+    path: Path, mapping: dict[str, str], _settings: Settings, options: dict[str, Any]
+) -> "AbstractContextManager[LabelReading]":
+    from app.tools.producing.labels import open_labels
+
+    return open_labels(
         path,
         mapping=mapping,
         run=options["run"] or "",
-        zone=zone,
+        zone=options["assume_zone"],
         now_ms=_now_ms(),
         skip=options["skip"],
         limit=options["limit"],
-    ) as reading:
-        report, _ = _send(reading, settings, options, Topics(settings).labels.name)
-    summary = {
-        "file": str(path),
-        **report.as_dict(),
-        "malformed": 0,
-        "first_malformed": None,
-        "rounded": 0,
-        "left_out": reading.left_out,
-    }
-    click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
+    )
 
 
 def _send(
     reading: "Reading | LabelReading",
     settings: Settings,
     options: dict[str, Any],
-    topic: str | None = None,
 ) -> "tuple[ProduceReport, ProduceReport | None]":
-    """What was sent to the topic, and which labels beside it."""
+    """What was sent, and which labels beside transactions."""
     from app.tools import produce as tool
 
     sent = 0
@@ -246,7 +215,7 @@ def _send(
             show(count, count if options["limit"] else reading.position())
 
         try:
-            return asyncio.run(_sent(reading, settings, options, topic, progress))
+            return asyncio.run(_sent(reading, settings, options, progress))
         except UsageError as error:
             if not sent:
                 raise
@@ -258,49 +227,51 @@ async def _sent(
     reading: "Reading | LabelReading",
     settings: Settings,
     options: dict[str, Any],
-    topic: str | None,
     progress: Callable[[int], None],
 ) -> "tuple[ProduceReport, ProduceReport | None]":
     from app.tools import produce as tool
-    from app.tools.producing.following import following
     from app.tools.producing.labels import LabelReading
+    from app.topics import Topics
+
+    rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
+    if isinstance(reading, LabelReading) or not (options["with_labels"] or speed):
+        topics = Topics(settings)
+        to = topics.labels if isinstance(reading, LabelReading) else topics.transactions
+        report = await tool.produce(
+            reading.pairs(),
+            settings=settings,
+            topic=to.name,
+            rate=rate,
+            stamp=stamp,
+            on_progress=progress,
+        )
+        return report, None
+    if not options["with_labels"]:
+        report = await tool.produce_on_schedule(
+            tool.spread(reading.timed(), speed),
+            settings=settings,
+            stamp=stamp is not False,
+            on_progress=progress,
+        )
+        return report, None
+
+    from app.tools.producing.following import following
     from app.tools.producing.pace import Pace
     from app.tools.verification.log import open_log
 
-    rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
-    if not isinstance(reading, LabelReading):
-        if options["with_labels"]:
-            items = following(reading.labelled(), after_ms=_label_after(options), now_ms=_now_ms())
-            async with AsyncExitStack() as opened:
-                pace = None
-                if options["ahead"]:
-                    pace = Pace(
-                        await opened.enter_async_context(open_log(settings)), options["ahead"]
-                    )
-                return await tool.produce_with_labels(
-                    items,
-                    settings=settings,
-                    rate=rate,
-                    speed=speed,
-                    stamp=stamp,
-                    keep_pace=pace,
-                    on_progress=progress,
-                )
-        if speed:
-            schedule = tool.spread(reading.timed(), speed)
-            report = await tool.produce_on_schedule(
-                schedule, settings=settings, stamp=stamp is not False, on_progress=progress
-            )
-            return report, None
-    report = await tool.produce(
-        reading.pairs(),
-        settings=settings,
-        topic=topic,
-        rate=rate,
-        stamp=stamp,
-        on_progress=progress,
-    )
-    return report, None
+    async with AsyncExitStack() as opened:
+        pace = None
+        if options["ahead"]:
+            pace = Pace(await opened.enter_async_context(open_log(settings)), options["ahead"])
+        return await tool.produce_with_labels(
+            following(reading.labelled(), after_ms=_label_after(options), now_ms=_now_ms()),
+            settings=settings,
+            rate=rate,
+            speed=speed,
+            stamp=stamp,
+            keep_pace=pace,
+            on_progress=progress,
+        )
 
 
 def _label_after(options: dict[str, Any]) -> int:
@@ -311,23 +282,12 @@ def _label_after(options: dict[str, Any]) -> int:
         raise UsageError(msg) from None
 
 
-def _until(text: str | None, zone: ZoneInfo | None) -> int | None:
-    """Epoch milliseconds of `--until`."""
-    if text is None:
-        return None
-    from app.domain.transaction import DeadRecordError
-    from app.records import parse_moment_ms
-    from app.tools.producing.times import with_zone
-
-    try:
-        return parse_moment_ms(with_zone(text, zone or ZoneInfo("UTC")))
-    except (ValueError, DeadRecordError) as error:
-        msg = f"--until: {error}; write a time such as 2018-09-05"
-        raise UsageError(msg) from None
-
-
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+#: What changes transactions, and so goes neither with --raw nor with --labels.
+_CHANGING = ("drop", "only_known", "round_amounts", "speed", "with_labels", "until")
 
 
 def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
@@ -340,26 +300,24 @@ def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
         raise UsageError(msg)
     for name in ("label_after", "ahead"):
         if options[name] and not options["with_labels"]:
-            msg = f"--{name.replace('_', '-')} goes with --with-labels COLUMN"
+            msg = f"{_named(name)} goes with --with-labels COLUMN"
             raise UsageError(msg)
     _label_after(options)
-    if options["raw"]:
-        changing = (
-            "drop",
-            "only_known",
-            "assume_zone",
-            "round_amounts",
-            "run",
-            "speed",
-            "with_labels",
-            "until",
-        )
-        names = [f"--{name.replace('_', '-')}" for name in changing if options[name]]
-        if mapping:
-            names.append("--map")
-        if names:
-            msg = f"--raw sends lines as they are; it does not go with {', '.join(names)}"
+    if options["labels"]:
+        unfit = [_named(name) for name in (*_CHANGING, "raw", "skip_bad") if options[name]]
+        if unfit:
+            msg = f"--labels does not go with {', '.join(unfit)}"
             raise UsageError(msg)
+    if options["raw"]:
+        unfit = [_named(name) for name in (*_CHANGING, "assume_zone", "run") if options[name]]
+        unfit += ["--map"] if mapping else []
+        if unfit:
+            msg = f"--raw sends lines as they are; it does not go with {', '.join(unfit)}"
+            raise UsageError(msg)
+
+
+def _named(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _sentence(summary: dict[str, Any]) -> str:

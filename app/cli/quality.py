@@ -7,6 +7,7 @@ import click
 
 from app import formats
 from app.cli.counter import counter
+from app.cli.options import json_option, moment_ms
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -32,9 +33,13 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
     "           fraudstream quality --json > quality.json"
 )
 @click.option(
-    "--from", "begin", metavar="TIME", help="Event times from here on; a date is its midnight, UTC."
+    "--from",
+    "from_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="Event times from here on; a date is its midnight, UTC.",
 )
-@click.option("--to", "end", metavar="TIME", help="Event times before this.")
+@click.option("--to", "to_ms", metavar="TIME", callback=moment_ms, help="Event times before this.")
 @click.option(
     "--by",
     type=click.Choice(["day", "model"]),
@@ -42,8 +47,8 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
     show_default=True,
     help="What the lines are.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def quality(begin: str | None, end: str | None, by: str, as_json: bool) -> None:
+@json_option
+def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> None:
     """Judge past decisions by the labels that have come since.
 
     Alerts are right, wrong or open (no label yet); missed frauds are labelled as fraud and were not called so.
@@ -53,9 +58,8 @@ def quality(begin: str | None, end: str | None, by: str, as_json: bool) -> None:
     from app.adapters.cassandra import connected
     from app.quality.measure import measure
 
-    from_ms, to_ms = _moment("--from", begin), _moment("--to", end)
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
-        msg = f"--from {begin} is not before --to {end}"
+        msg = f"--from {formats.iso(from_ms)} is not before --to {formats.iso(to_ms)}"
         raise UsageError(msg)
     settings = load_settings()
     with connected(settings) as session, counter("reading") as show:
@@ -70,22 +74,6 @@ def quality(begin: str | None, end: str | None, by: str, as_json: bool) -> None:
         click.echo(json.dumps(result))
         return
     click.echo("\n".join(_lines(result, by)))
-
-
-def _moment(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    from zoneinfo import ZoneInfo
-
-    from app.domain.transaction import DeadRecordError
-    from app.records import parse_moment_ms
-    from app.tools.producing.times import with_zone
-
-    try:
-        return parse_moment_ms(with_zone(text, ZoneInfo("UTC")))
-    except (ValueError, DeadRecordError) as error:
-        msg = f"{option}: {error}; write a time such as 2026-01-31"
-        raise UsageError(msg) from None
 
 
 def _lines(result: dict[str, Any], by: str) -> list[str]:

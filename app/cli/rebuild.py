@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from app import formats
+from app.cli.options import examples_option, json_option
 from app.cli.stages import stages
 from app.errors import VerificationError
 from app.settings import load_settings
@@ -30,14 +31,8 @@ from app.settings import load_settings
     is_flag=True,
     help="Make them from `transactions` and `enriched` instead of the changelogs.",
 )
-@click.option(
-    "--examples",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Differences to describe.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@examples_option
+@json_option
 def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json: bool) -> None:
     r"""Build the tables anew from nothing, and compare them with those of the workers of this machine.
 

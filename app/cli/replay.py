@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import formats
+from app.cli.options import json_option, moment
 from app.cli.stages import stages
 from app.errors import UsageError
 from app.settings import ENV_PREFIX, format_duration, load_settings
@@ -54,12 +55,12 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
 @click.option(
     "--allow-short-windows",
     is_flag=True,
-    help="Go on where retention has deleted a part of what windows look back to.",
+    help="Go on where retention has deleted a part of what windows look back to; rows are flagged `inexact:...`.",
 )
 @click.option(
     "--remove", metavar="NAME", help="Delete the results of a replay, and do nothing else."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def replay(
     begin: str | None,
     end: str | None,
@@ -90,9 +91,9 @@ def replay(
     if group is None or begin is None:
         msg = "give --from and --group, such as `fraudstream replay --from 2026-10-01 --group model_2`"
         raise UsageError(msg)
-    from app.tools.replay import Plan
     from app.tools.replay import replay as run
     from app.tools.replaying.bounds import Asked
+    from app.tools.replaying.plan import Plan
 
     live = load_settings()
     given = {"model": model, "features": features, "threshold": threshold}
@@ -134,7 +135,6 @@ def bound_of(option: str, text: str) -> "Bound":
     Raises:
         UsageError: it is none of them.
     """
-    from app.cli.train_periods import moment
     from app.tools.replaying.bounds import Bound
 
     if _OFFSETS.fullmatch(text):
@@ -159,7 +159,7 @@ def bound_of(option: str, text: str) -> "Bound":
 
 
 def _settings_of(changed: tuple[str, ...]) -> dict[str, str]:
-    from app.tools.replay import OWN_SETTINGS
+    from app.tools.replaying.plan import OWN_SETTINGS
 
     found: dict[str, str] = {}
     for pair in changed:
@@ -184,6 +184,12 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"{result['warmed']:>12,}  counted for others, not scored",
         f"{result['scored']:>12,}  scored, into topic {result['topics'][0]} and table {result['table']}",
     ]
+    if result["short_by_ms"]:
+        full_from = formats.iso(result["full_windows_from_ms"])
+        lines.append(
+            f"{found['short_windows']:>12,}  of these, before {full_from}, with windows that lack up to "
+            f"{format_duration(result['short_by_ms'])}, deleted by retention (flags `inexact:...`)"
+        )
     if result["lost"]:
         lines.append(
             f"{result['lost']:>12,}  asked for and not scored: not valid, or duplicates, by these settings"
@@ -191,10 +197,6 @@ def summary(result: dict[str, Any]) -> list[str]:
     if result["not_scored_live_yet"]:
         lines.append(
             f"{result['not_scored_live_yet']:>12,}  records have not gone through the stream yet: not replayed"
-        )
-    if result["short_by_ms"]:
-        lines.append(
-            f"windows at the beginning lack {format_duration(result['short_by_ms'])}: deleted by retention"
         )
     lines.append(
         f"{found['compared']:>12,}  compared with rows of {', '.join(found['live_models']) or 'no model'}; "

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.cli.options import json_option
 from app.errors import UnavailableError, UsageError
 from app.settings import Settings, load_settings
 
@@ -14,7 +15,6 @@ NAMES = ("kafka", "cassandra")
 _TITLES = {"kafka": "Kafka", "cassandra": "Cassandra"}
 
 _names = click.argument("servers", nargs=-1, type=click.Choice(NAMES))
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _port = click.IntRange(1024, 65_000)
 
 
@@ -38,7 +38,7 @@ _port = click.IntRange(1024, 65_000)
     type=click.FloatRange(min=1),
     help="Seconds to wait for an answer.",
 )
-@_json
+@json_option
 def up(
     servers: tuple[str, ...],
     free_ports: bool,
@@ -115,7 +115,7 @@ def down(servers: tuple[str, ...], timeout: float) -> None:
 
 
 @click.command(epilog="\b\nExample:  fraudstream status\n          fraudstream status --json")
-@_json
+@json_option
 def status(as_json: bool) -> None:
     """Show whether Kafka and Cassandra answer; exit code 3 if one does not.
 

@@ -3,11 +3,12 @@
 import click
 import orjson
 
+from app.cli.options import json_option
 from app.settings import load_settings
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.option(
     "--dry-run", is_flag=True, help="Print the statements for a new keyspace; asks no server."
 )

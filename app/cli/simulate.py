@@ -3,14 +3,13 @@
 import asyncio
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from app.cli.counter import counter
-from app.cli.simulation_options import POSITIVE, simulation_options
+from app.cli.options import POSITIVE, POSITIVE_FLOAT, json_option, moment_ms, simulation_options
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -20,20 +19,6 @@ if TYPE_CHECKING:
 
 _SHARE = click.FloatRange(0, 1)
 _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
-
-
-def _instant(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """Epoch milliseconds of ISO 8601 text; without a zone it is UTC."""
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        msg = f"--{param.name} {value!r} is no ISO 8601 time such as 2024-05-01 or 2024-05-01T12:00:00Z"
-        raise UsageError(msg) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
 
 
 @click.command(
@@ -60,11 +45,11 @@ def _instant(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option(
     "--start",
     metavar="TIME",
-    callback=_instant,
+    callback=moment_ms,
     help="First moment, ISO 8601 (UTC unless it names a zone).",
 )
 @click.option(
-    "--end", metavar="TIME", callback=_instant, help="Moment after the last one.  [default: now]"
+    "--end", metavar="TIME", callback=moment_ms, help="Moment after the last one.  [default: now]"
 )
 @click.option(
     "--run",
@@ -106,10 +91,10 @@ def _instant(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE_FLOAT,
     help="With --to-kafka: records a second.  [default: as fast as it goes]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@json_option
 def simulate(**options: Any) -> None:
     """Simulate card transactions, some of them fraud of three kinds, each labelled.
 

@@ -5,11 +5,12 @@ import asyncio
 import click
 import orjson
 
+from app.cli.options import json_option
 from app.settings import load_settings
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def topics(as_json: bool) -> None:
     r"""Create the Kafka topics that are missing; may be run again.
 

@@ -1,17 +1,49 @@
-"""The periods of `fraudstream train`: dates on the command line to milliseconds."""
+"""The periods of `fraudstream train`: its options, and what follows from those that are given."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 
+from app.cli.options import duration_ms, moment_ms, together
 from app.errors import UsageError
-from app.settings import parse_duration_ms
 
 if TYPE_CHECKING:
     from models.splits import Periods
 
-#: Of the command's parameters, those that ask for periods.
+period_options = together(
+    click.option(
+        "--train-from",
+        metavar="DATE",
+        callback=moment_ms,
+        help="Learn from transactions from here on.  [default: the first]",
+    ),
+    click.option(
+        "--train-to",
+        metavar="DATE",
+        callback=moment_ms,
+        help="Learn from those before this; the last week of them chooses.  [default: test-from less delay]",
+    ),
+    click.option(
+        "--test-from",
+        metavar="DATE",
+        callback=moment_ms,
+        help="Judge by transactions from here on.  [default: train-to and delay]",
+    ),
+    click.option(
+        "--test-to",
+        metavar="DATE",
+        callback=moment_ms,
+        help="Judge by those before this.  [default: the last]",
+    ),
+    click.option(
+        "--delay",
+        metavar="DURATION",
+        callback=duration_ms,
+        help="How long labels take, left between training and test.  [default: FRAUDSTREAM_LABEL_DELAY]",
+    ),
+)
+#: Their names as parameters.
 PERIOD_OPTIONS = ("train_from", "train_to", "test_from", "test_to", "delay")
 
 
@@ -51,61 +83,3 @@ def periods_of(
         test_to=int(event_time_ms.max()) + 1 if test_end is None else test_end,
         delay_ms=delay,
     )
-
-
-def moment_ms(_context: Any, parameter: Any, text: str | None) -> int | None:
-    """A date or time of ISO 8601 as epoch milliseconds; UTC where no zone is named.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if text is None:
-        return None
-    try:
-        return moment(text)
-    except ValueError:
-        msg = f"{parameter.opts[0]} {text}: write a date or a time, such as 2018-07-25 or 2018-07-25T06:00Z"
-        raise UsageError(msg) from None
-
-
-def moment(text: str) -> int:
-    """As `moment_ms`, of any text.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = datetime.fromisoformat(text)
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return round(found.timestamp() * 1000)
-
-
-def delay_ms(_context: Any, parameter: Any, text: str | None) -> int | None:
-    """A duration as settings write it, in milliseconds.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if text is None:
-        return None
-    try:
-        return parse_duration_ms(text)
-    except ValueError as error:
-        msg = f"{parameter.opts[0]} {text}: {error}"
-        raise UsageError(msg) from None
-
-
-def numbers_of(_context: Any, parameter: Any, pairs: tuple[str, ...]) -> dict[str, float]:
-    """Parameters of a model, NAME=NUMBER each; whole numbers stay whole: scikit-learn tells 1 from 1.0.
-
-    Raises:
-        UsageError: one is not written so.
-    """
-    found: dict[str, float] = {}
-    for pair in pairs:
-        name, _, text = pair.partition("=")
-        try:
-            found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
-        except ValueError:
-            msg = f"{parameter.opts[0]} {pair}: write NAME=NUMBER, such as C=1"
-            raise UsageError(msg) from None
-    return found

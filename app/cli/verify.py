@@ -6,6 +6,7 @@ import json
 import click
 
 from app import formats
+from app.cli.options import examples_option, json_option
 from app.cli.stages import stages
 from app.errors import VerificationError
 from app.settings import load_settings
@@ -36,14 +37,8 @@ _MEANINGS = {
     show_default=True,
     help="Seconds to wait for workers that are behind; the rest counts as pending.",
 )
-@click.option(
-    "--examples",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Differences to describe.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@examples_option
+@json_option
 def verify(timeout: float, examples: int, as_json: bool) -> None:
     r"""Recompute every feature and compare it with what was stored.
 

@@ -6,11 +6,13 @@ changelog, up to E ─► rows ────────────────�
 source topic, up to the store's position ─► the stage's handler ─► rows ─ likewise (--from-source)
 ```
 
-Workers may run: a store is read as of one moment, and everything else up to what it says of itself.
+Workers may run: a store is read as of one moment, and everything else up to what it says of itself. Of several
+stores of a partition those that have come furthest are compared, each: a worker that lost it may have left one.
 """
 
+import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,56 @@ from app.tools.verification.log import Log, Progress, open_log
 from app.topics import TopicSpec
 
 
+@dataclass(frozen=True)
+class Store:
+    """A worker's store of one partition of a table.
+
+    Attributes:
+        path: where it is.
+        rows: what is in it, as of one moment.
+    """
+
+    path: Path
+    rows: Rows
+
+    @property
+    def offset(self) -> int:
+        """The changelog offset that it has come to, -1 for a new one."""
+        return int(self.rows.get(OFFSET_KEY, b"-1"))
+
+
+def furthest_stores(folders: Iterable[Path], table: str, partition: int) -> list[Store]:
+    """The stores of a partition that have come furthest in its changelog; empty where there is none.
+
+    Which of several that are equally far belongs to the partition's worker cannot be told from disk.
+
+    Args:
+        folders: state folders of workers, or folders of such.
+        table: whose stores.
+        partition: whose stores.
+
+    Raises:
+        UnavailableError: a store cannot be read.
+    """
+    furthest: list[Store] = []
+    # a folder may be named beside one that it is in
+    for path in sorted(
+        {path for folder in folders for path in stores(folder.resolve(), table, partition)}
+    ):
+        store = Store(path, read_store(path))
+        if furthest and store.offset > furthest[0].offset:
+            furthest.clear()
+        if not furthest or store.offset == furthest[0].offset:
+            furthest.append(store)
+    return furthest
+
+
 @dataclass
 class Rebuilt:
     """What was compared.
 
     Attributes:
-        rows: keys that were compared.
+        rows: keys that were compared, in each store.
         records: changelog records, or source records, that the tables were made of.
         seconds: that reading the records and making the tables took.
         differing: what differs.
@@ -134,26 +180,16 @@ class _One:
         self._source = topics.transactions if cards else topics.enriched
 
     async def compare(self, folders: Sequence[Path], *, from_source: bool) -> None:
-        live = self._newest(folders)
-        if live is None:
+        furthest = furthest_stores(folders, self._table, self._partition)
+        if not furthest:
             self._done.left_out[self._where] = "no store of it is here"
-            return
-        if from_source:
-            await self._from_source(live)
+        elif from_source:
+            await self._from_source(furthest)
         else:
-            await self._from_changelog(live)
+            await self._from_changelog(furthest)
 
-    def _newest(self, folders: Sequence[Path]) -> dict[bytes, bytes] | None:
-        """The store that has come furthest: a worker that lost the partition may have left an older one."""
-        found = [
-            read_store(store)
-            for folder in folders
-            for store in stores(folder, self._table, self._partition)
-        ]
-        return max(found, key=_persisted, default=None)
-
-    async def _from_changelog(self, live: Rows) -> None:
-        topic, number, end = self._changelog, self._partition, _persisted(live) + 1
+    async def _from_changelog(self, furthest: Sequence[Store]) -> None:
+        topic, number, end = self._changelog, self._partition, furthest[0].offset + 1
         if await self._is_stale(end):
             self._done.left_out[self._where] = (
                 f"its store here ends at changelog offset {end - 1}, more than FRAUDSTREAM_COMPACTION_LAG ago: "
@@ -169,11 +205,12 @@ class _One:
                     rows.pop(key, None)
                 elif supersedes(raw, rows.get(key)):
                     rows[key] = raw
-        self._found(live, rows, end - 1, set(), (POSITION_KEY, PINS_KEY))
+        self._done.offsets[self._where] = end - 1
+        self._compare(furthest, rows, math.inf, (POSITION_KEY, PINS_KEY))
 
-    async def _from_source(self, live: Rows) -> None:
+    async def _from_source(self, furthest: Sequence[Store]) -> None:
         topic, number = self._source, self._partition
-        last = Position.read(_Reader(live), self._state_settings).last_offset
+        last = Position.read(_Reader(furthest[0].rows), self._state_settings).last_offset
         (begin,) = (await self._log.begins(topic))[number : number + 1]
         if begin:
             self._done.left_out[self._where] = (
@@ -192,20 +229,28 @@ class _One:
                     computed = handler.compute(number, records[start : start + BLOCK], state)
                     state.put(computed.groups)
             rows = dict(state.items())
-        ahead = {key for key in keys(live) if row_offset(live[head_key(key)]) > last}
-        self._done.in_flight += len(ahead)
+        self._done.offsets[self._where] = last
         # pins tell which model scored what: the source topic does not know
-        self._found(live, rows, last, ahead, (POSITION_KEY,))
+        self._compare(furthest, rows, last, (POSITION_KEY,))
 
-    def _found(
-        self, live: Rows, rows: Rows, offset: int, ahead: set[bytes], reserved: tuple[bytes, ...]
+    def _compare(
+        self, furthest: Sequence[Store], rows: Rows, last: float, reserved: tuple[bytes, ...]
+    ) -> None:
+        """Each store with the rows that were made; keys that were changed beyond `last` are left out."""
+        for store in furthest:
+            where = self._where if len(furthest) == 1 else f"{self._where} in {store.path}"
+            self._compare_one(where, store.rows, rows, last, reserved)
+
+    def _compare_one(
+        self, where: str, live: Rows, rows: Rows, last: float, reserved: tuple[bytes, ...]
     ) -> None:
         done = self._done
-        done.differing += differences(
-            self._where, live, rows, self._rules, reserved=reserved, among=lambda key: key not in ahead,
-        )  # fmt: skip
+        ahead = {key for key in keys(live) if row_offset(live[head_key(key)]) > last}
+        done.in_flight += len(ahead)
         done.rows += heads(live) - len(ahead)
-        done.offsets[self._where] = offset
+        done.differing += differences(
+            where, live, rows, self._rules, reserved=reserved, among=lambda key: key not in ahead
+        )
 
     async def _is_stale(self, end: int) -> bool:
         """Whether the changelog went on long enough after this offset for compaction to have removed rows."""
@@ -237,8 +282,3 @@ class _Reader:
 
     def get(self, key: bytes) -> bytes | None:
         return self._rows.get(key)
-
-
-def _persisted(rows: Rows) -> int:
-    """The changelog offset that a store has come to, -1 for a new one."""
-    return int(rows.get(OFFSET_KEY, b"-1"))

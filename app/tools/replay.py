@@ -13,95 +13,31 @@ Nothing of the live deployment is written: no group is joined, and topics and ke
 import asyncio
 import shutil
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
 from app.adapters import shadows
 from app.adapters.cassandra import connect, disconnect
-from app.adapters.kafka import client_kwargs, started
 from app.adapters.labels import scan_verdicts
 from app.adapters.prediction_reads import scan_predictions
-from app.adapters.prediction_rows import RowPacker
-from app.adapters.predictions import PredictionWriter
-from app.adapters.shadows import Shadow
-from app.blocks.batches import Outputs, OutputSender
-from app.errors import UsageError
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
-from app.tools.replaying.bounds import Asked, Reach, check_reach
+from app.tools.replaying.bounds import Kept, Reach
 from app.tools.replaying.comparison import COLUMNS, Comparison
 from app.tools.replaying.passes import CardFeatures, CardPass, Stages, TerminalPass
+from app.tools.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
+from app.tools.replaying.results import sending
 from app.tools.replaying.survey import Sources, Survey
 from app.tools.stores import scratch_rows
 from app.tools.verification.log import Log, Progress, open_log
-from app.topics import Topics, TopicSpec, batch_bytes
+from app.topics import Topics, TopicSpec
 from models.holder import Model, ModelHolder, registry_of
 
-#: Blocks of results on their way to Kafka and Cassandra at once.
-_IN_FLIGHT = 4
 #: A message on `enriched` has its worker's time, whose clock may be this far off.
 _CLOCK_MS = 86_400_000
-#: Settings that a replay may have of its own: what shapes features and decisions. Which records there are, and
-#: which of them are valid, was decided live.
-OWN_SETTINGS = frozenset({
-    "model", "features", "threshold", "windows", "reasons_from", "label_delay", "label_wait",
-    "allowed_lateness", "max_entries_per_key", "timezone", "max_event_skew",
-})  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be replayed, and how.
-
-    Attributes:
-        live: the deployment's settings.
-        own: the replay's: `live` but for `OWN_SETTINGS`.
-        name: of the group.
-        asked: which transactions.
-        short_windows: go on where retention has deleted a part of what windows look back to.
-    """
-
-    live: Settings
-    own: Settings
-    name: str
-    asked: Asked
-    short_windows: bool = False
-
-    @property
-    def shadow(self) -> Shadow:
-        """Where results go."""
-        return shadow_of(self.own, self.name)
-
-
-def shadow_of(settings: Settings, name: str) -> Shadow:
-    """The shadow of a name: topics `NAME.predictions`, keyspace `KEYSPACE_NAME`.
-
-    Raises:
-        UsageError: the name does not fit.
-    """
-    keyspace = f"{settings.keyspace}_{name}"
-    if not name.isascii() or not name.replace("_", "a").isalnum() or not name[:1].isalpha():
-        msg = f"--group {name!r}: write lower-case letters, digits and underscores, such as model_2"
-        raise UsageError(msg)
-    if name != name.lower():
-        msg = f"--group {name!r}: write it in lower case, as Cassandra keeps keyspaces: {name.lower()}"
-        raise UsageError(msg)
-    if len(keyspace) > 48:  # noqa: PLR2004 -- Cassandra's limit of a keyspace's name
-        msg = (
-            f"--group {name!r}: keyspace {keyspace} has {len(keyspace)} characters, 48 is the limit"
-        )
-        raise UsageError(msg)
-    prefix = f"{settings.topic_prefix}{name}."
-    own = settings.model_copy(update={"topic_prefix": prefix, "keyspace": keyspace})
-    return Shadow(name, own)
 
 
 async def replay(plan: Plan, *, progress: Progress) -> dict[str, Any]:
@@ -127,7 +63,7 @@ async def replay(plan: Plan, *, progress: Progress) -> dict[str, Any]:
     folder = plan.own.home / "replays" / plan.name
     try:
         async with open_log(plan.live) as log:
-            await _check_name(plan, log, session)
+            await check_name(plan, log, session)
             run = _Run(plan, log, session, stages, model, folder, progress)
             return await run.run()
     finally:
@@ -149,31 +85,6 @@ async def remove(settings: Settings, name: str) -> list[str]:
         return await shadows.remove(session, shadow)
     finally:
         await asyncio.to_thread(disconnect, session)
-
-
-async def _check_name(plan: Plan, log: Log, session: Session) -> None:
-    """Refuse a name that something else has, or that has been used.
-
-    Raises:
-        UsageError: it is taken.
-    """
-    live, name, shadow = plan.live, plan.name, plan.shadow
-    names = {live.app_id, live.topic_prefix + live.app_id, *await log.groups()}
-    if name in names or live.topic_prefix + name in names:
-        msg = f"--group {name} is a live consumer group: choose another name"
-        raise UsageError(msg)
-    told = shadows.told_of(session, shadow)
-    if told is not None:
-        state = "finished" if told.get("finished") else "did not finish"
-        msg = (
-            f"replay {name} is there (of {told.get('from')} to {told.get('to')} by {told.get('model')}; it "
-            f"{state}): `fraudstream replay --remove {name}` first, or choose another --group"
-        )
-        raise UsageError(msg)
-    topics = await shadows.existing_topics(shadow)
-    if topics:
-        msg = f"topic {topics[0]} is there and was not made by a replay: choose another --group"
-        raise UsageError(msg)
 
 
 class _Run:
@@ -199,8 +110,8 @@ class _Run:
         self._topics = Topics(plan.live)
         self._reach = Reach.of(plan.own)
         self._ends: list[int] = []
+        self._kept = Kept(self._reach)
         self.read = 0
-        self._short_ms = 0
 
     async def run(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -212,7 +123,10 @@ class _Run:
         self._ends = await log.ends(self._topics.enriched)
         survey = await self._survey()
         from_ms = survey.from_ms
-        await self._check_reach(from_ms)
+        kept = await self._find_kept()
+        short_ms = kept.missing_ms(from_ms, allowed=plan.short_windows)
+        if short_ms:
+            self._kept = kept
         cards_ms, terminals_ms = from_ms - self._reach.cards_ms, from_ms - self._reach.terminals_ms
         sources = [survey.sources(number, cards_ms) for number in partitions]
         messages = [survey.messages(number, terminals_ms) for number in partitions]
@@ -222,7 +136,9 @@ class _Run:
         verdicts = await asyncio.to_thread(
             lambda: Verdicts(scan_verdicts(self._session, plan.live))
         )
-        comparison = Comparison(sources, transactions.name, verdicts)
+        comparison = Comparison(
+            sources, transactions.name, verdicts, full_from_ms=self._kept.full_from_ms
+        )
         warmed, scored = await self._score(messages, cards, comparison, terminals_ms)
         await self._compare(comparison)
         seconds = time.monotonic() - began
@@ -239,7 +155,8 @@ class _Run:
             "topics": [topic.name for topic in plan.shadow.topics],
             "table": f"{plan.shadow.keyspace}.predictions",
             "horizon_ms": self._reach.cards_ms,
-            "short_by_ms": self._short_ms,
+            "short_by_ms": short_ms,
+            "full_windows_from_ms": kept.full_from_ms if short_ms else None,
             "read": self.read,
             "warmed": warmed,
             "scored": scored,
@@ -282,26 +199,16 @@ class _Run:
             survey.take(number, records)
         return survey
 
-    async def _check_reach(self, from_ms: int) -> None:
-        """Whether everything that windows look back to is still in the log.
-
-        Raises:
-            UsageError: it is not.
-        """
-        plan = self._plan
-        skew = plan.live.max_future_skew
-        for topic, reach_ms, margin in (
-            (self._topics.transactions, self._reach.cards_ms, skew),
-            (self._topics.enriched, self._reach.terminals_ms, skew),
-        ):
-            for number, kept_ms in enumerate(await self._log.first_kept(topic)):
-                if kept_ms < 0:
-                    continue
-                missing = check_reach(
-                    f"{topic.name}/{number}", kept_ms + margin, from_ms - reach_ms, reach_ms,
-                    allowed=plan.short_windows,
-                )  # fmt: skip
-                self._short_ms = max(self._short_ms, missing)
+    async def _find_kept(self) -> Kept:
+        """What retention has left of the topics."""
+        found = Kept(self._reach)
+        for topic in (self._topics.transactions, self._topics.enriched):
+            for number, first_ms in enumerate(await self._log.first_kept(topic)):
+                # no event time is later than its broker's time by more than this
+                from_ms = first_ms + self._plan.live.max_future_skew
+                if first_ms >= 0 and from_ms > found.from_ms:
+                    found = Kept(self._reach, f"{topic.name}/{number}", from_ms)
+        return found
 
     async def _each(
         self, text: str, topic: TopicSpec, ranges: Any
@@ -323,7 +230,7 @@ class _Run:
         total, before = sum(len(each.placed) for each in sources), 0
         for number, each in enumerate(sources):
             with scratch_rows(self._folder) as rows:
-                stage = CardPass(self._stages, each, rows, self._folder)
+                stage = CardPass(self._stages, each, rows, self._folder, self._kept.from_ms)
                 begin = max(each.begin, begins[number])
                 async for records in self._log.read(topic, number, begin, each.end):
                     stage.take(number, records)
@@ -343,7 +250,7 @@ class _Run:
         """Both counts: warmed and scored."""
         topic, warmed, scored = self._topics.enriched, 0, 0
         total, before = sum(end - begin for begin, end in messages), 0
-        async with _sending(self._plan.shadow, self._session, comparison) as results:
+        async with sending(self._plan.shadow, self._session, comparison) as results:
             for number, (begin, end) in enumerate(messages):
                 if begin == end:
                     continue
@@ -351,6 +258,7 @@ class _Run:
                     stage = TerminalPass(
                         self._stages, self._model, cards, rows,
                         reach_ms=reach_ms, clock_ms=lambda: time.time_ns() // 1_000_000,
+                        known_from_ms=self._kept.terminals_from_ms,
                     )  # fmt: skip
                     async for records in self._log.read(topic, number, begin, end):
                         await results.send(stage.take(number, records))
@@ -366,78 +274,3 @@ class _Run:
         await asyncio.to_thread(
             lambda: comparison.live(scan_predictions(self._session, self._plan.live, COLUMNS))
         )
-
-
-class _Results:
-    """Results on their way: Kafka and Cassandra, a few blocks at once.
-
-    Args:
-        hand_over: sends outputs; its result resolves once Kafka has them.
-        write: gives rows to Cassandra; its result resolves once it has them.
-        packer: makes rows of predictions.
-        predictions: the topic of which rows are made.
-        comparison: is told of each prediction.
-    """
-
-    def __init__(
-        self,
-        hand_over: Callable[[Outputs], Awaitable[Awaitable[Any]]],
-        write: Callable[[Sequence[bytes]], Awaitable[Any]],
-        packer: RowPacker,
-        predictions: str,
-        comparison: Comparison,
-    ) -> None:
-        self._hand_over = hand_over
-        self._write = write
-        self._packer = packer
-        self._predictions = predictions
-        self._comparison = comparison
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-
-    async def send(self, outputs: Outputs) -> None:
-        """Take the results of a block; waits while there are too many on their way."""
-        values = [
-            value
-            for (topic, _), records in outputs.items()
-            if topic == self._predictions
-            for _, value, _ in records
-            if value is not None
-        ]
-        for value in values:
-            self._comparison.replayed(orjson.loads(value))
-        sent = await self._hand_over(outputs)
-        self._waiting.append(asyncio.gather(sent, self._write(self._packer.pack_many(values).rows)))
-        await self.settle(_IN_FLIGHT)
-
-    async def settle(self, left: int) -> None:
-        """Wait until no more than so many blocks are on their way."""
-        while len(self._waiting) > left:
-            await self._waiting.popleft()
-
-
-@asynccontextmanager
-async def _sending(
-    shadow: Shadow, session: Session, comparison: Comparison
-) -> AsyncIterator[_Results]:
-    """Where results go; when the block ends, they are all there."""
-    settings = shadow.settings
-    largest = batch_bytes(settings)
-    kwargs = client_kwargs(settings)
-    producer = AIOKafkaProducer(
-        **kwargs, acks="all", enable_idempotence=True, linger_ms=0,
-        max_batch_size=largest, max_request_size=largest * 2,
-    )  # fmt: skip
-    sender, writer = OutputSender(largest), PredictionWriter(session, settings)
-    async with started(producer, kwargs["bootstrap_servers"]):
-        try:
-            results = _Results(
-                lambda outputs: sender.send(producer, outputs),
-                writer.submit,
-                RowPacker(settings.currency, settings.minor_unit_digits),
-                Topics(settings).predictions.name,
-                comparison,
-            )
-            yield results
-            await results.settle(0)
-        finally:
-            await writer.close()

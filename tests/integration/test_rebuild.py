@@ -1,6 +1,7 @@
 """Tables built anew equal those of workers that run, from the changelog and from the source; and a flaw is found."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import rocksdict
 from app.blocks.rows import row_offset
 from app.domain.row_format import head_key
 from app.settings import Settings
-from app.tools.states import stores
+from app.tools.rebuild import furthest_stores
 from tests.crash.feed import Feed
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet
@@ -68,35 +69,29 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
         assert len(source["offsets"]) == 2 * settings.partitions
         for name in ("a", "b"):
             fleet.terminate(name)
-    # one entry of one card is lost on disk: it is found, and named
-    key = damage(tmp_path)
+    # one entry of one card is lost on disk: it is found, and named, though a store beside it is as far and right
+    store, key = damage(tmp_path)
     found = rebuilt(code=6)
     assert found["differing"] == 1
     (example,) = found["examples"]
+    assert example["where"] == f"cards/1 in {store}"
     assert example["key"] == repr(key.decode())
     assert example["field"] == "last_offset"
 
 
-def damage(folder: Path) -> bytes:
-    """Let a card's row be an older one, in every store that has come furthest; returns the card."""
-    found = [(_persisted(path), path) for path in stores(folder, "cards", 1)]
-    newest = max(offset for offset, _ in found)
-    damaged = set()
-    for path in (path for offset, path in found if offset == newest):
-        database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
-        try:
-            key = next(key for key in database.keys() if key.startswith(b"h"))  # noqa: SIM118
-            raw = database[key]
-            database[key] = (row_offset(raw) - 1).to_bytes(8, "big") + raw[8:]
-        finally:
-            database.close()
-        assert head_key(key[1:]) == key
-        damaged.add(bytes(key[1:]))
-    (card,) = damaged
-    return card
+def damage(folder: Path) -> tuple[Path, bytes]:
+    """Let a card's row be an older one in the store that has come furthest, and leave a copy as it was.
 
-
-def _persisted(path: Path) -> int:
-    from app.tools.states import OFFSET_KEY, read_store
-
-    return int(read_store(path).get(OFFSET_KEY, b"-1"))
+    Returns the store and the card.
+    """
+    path = furthest_stores([folder], "cards", 1)[0].path
+    shutil.copytree(path, folder / "another" / path.name)
+    database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
+    try:
+        key = next(key for key in database.keys() if key.startswith(b"h"))  # noqa: SIM118
+        raw = database[key]
+        database[key] = (row_offset(raw) - 1).to_bytes(8, "big") + raw[8:]
+    finally:
+        database.close()
+    assert head_key(key[1:]) == key
+    return path, bytes(key[1:])

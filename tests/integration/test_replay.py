@@ -299,7 +299,16 @@ def check_refusals(deployment: Deployment, span: list[str], before: dict[str, An
     assert "was deleted by retention; the earliest is 5" in refused.stderr
     done = deployment.run("replay", "--group", "x", *span, "--allow-short-windows", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["short_by_ms"] > 0
+    result = json.loads(done.stdout)
+    assert result["short_by_ms"] > 0
+    # its broker appended all of it just now: for all that can be known, anything may be missing
+    assert result["full_windows_from_ms"] > T0
+    assert result["comparison"]["short_windows"] == result["scored"] > 0
+    live = deployment.settings.keyspace
+    with connected(deployment.settings) as session:
+        for keyspace, expected in ((f"{live}_x", True), (live, False)):
+            rows = session.execute(f"SELECT flags FROM {keyspace}.predictions")
+            assert all("inexact:card_30d" in (row["flags"] or ()) for row in rows) is expected
     assert deployment.run("replay", "--remove", "x").returncode == 0
 
 

@@ -6,18 +6,21 @@ older is left out, so that a horizon that is too short shows.
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import orjson
 import pytest
 
-from app.tools.replaying.bounds import Asked, Bound, Reach
+from app.domain.window_row import NEVER
+from app.label_records import decode_message
+from app.tools.replaying.bounds import Asked, Bound, Kept, Reach
 from app.tools.replaying.passes import CardPass, Stages, TerminalPass
 from app.tools.replaying.survey import Survey
 from app.tools.stores import scratch_rows
 from models.holder import ModelHolder, registry_of
 from tests.builders import T0, tx, tx_bytes
 from tests.seed import SEED
-from tests.verify_world import VerifyWorld
+from tests.verify_world import Record, VerifyWorld
 
 pytestmark = pytest.mark.property
 
@@ -69,30 +72,38 @@ def lived(rng: Random, cap: int) -> VerifyWorld:
     return world
 
 
-def replayed(world: VerifyWorld, asked: Asked, folder: Path) -> dict[tuple[int, int], bytes]:
-    """As `app/tools/replay.py` does it, with topics in memory."""
+def replayed(
+    world: VerifyWorld, asked: Asked, folder: Path, kept: Kept | None = None
+) -> dict[tuple[int, int], bytes]:
+    """As `app/tools/replay.py` does it, with topics in memory that begin at `world.begins`."""
     settings, partitions = world.settings, range(world.settings.partitions)
     stages, reach = Stages.of(settings), Reach.of(settings)
+    kept = kept or Kept(reach)
+    transactions, enriched = world.topics.transactions.name, world.topics.enriched.name
     model = ModelHolder(registry_of(settings), stages.catalogue, 2).named(settings.model)
     survey = Survey(asked, settings.partitions)
     for number in partitions:
-        survey.take(number, world.logs[world.topics.enriched.name][number])
+        survey.take(number, left(world, enriched, number))
     from_ms = survey.from_ms
     cards = []
     for number in partitions:
         with scratch_rows(folder) as rows:
-            stage = CardPass(stages, survey.sources(number, from_ms - reach.cards_ms), rows, folder)
-            begin, end = stage.found.sources.begin, stage.found.sources.end
-            stage.take(number, world.logs[world.topics.transactions.name][number][begin:end])
+            sources = survey.sources(number, from_ms - reach.cards_ms)
+            stage = CardPass(stages, sources, rows, folder, kept.from_ms)
+            records = left(world, transactions, number)
+            stage.take(number, [r for r in records if sources.begin <= r.offset < sources.end])
             cards.append(stage.found)
             assert stage.found.lost == 0
     found = {}
     for number in partitions:
         with scratch_rows(folder) as rows:
             reach_ms = from_ms - reach.terminals_ms
-            last = TerminalPass(stages, model, cards, rows, reach_ms=reach_ms, clock_ms=lambda: 0)
+            last = TerminalPass(
+                stages, model, cards, rows,
+                reach_ms=reach_ms, clock_ms=lambda: 0, known_from_ms=kept.terminals_from_ms,
+            )  # fmt: skip
             begin, end = survey.messages(number, reach_ms)
-            log = world.logs[world.topics.enriched.name][number][begin:end]
+            log = world.logs[enriched][number][begin:end]
             for start in range(0, len(log), 7):
                 for (topic, _), records in last.take(number, log[start : start + 7]).items():
                     if topic == stages.topics.predictions.name:
@@ -101,13 +112,32 @@ def replayed(world: VerifyWorld, asked: Asked, folder: Path) -> dict[tuple[int, 
     return found
 
 
+def left(world: VerifyWorld, topic: str, number: int) -> list[Record]:
+    """What retention has left of a partition."""
+    return world.logs[topic][number][world.begins.get((topic, number), 0) :]
+
+
+def delete(world: VerifyWorld, topic: str, number: int, count: int) -> int:
+    """Let retention delete the first records of a partition; returns the newest event time among them."""
+    world.begins[topic, number] = count
+    newest = NEVER
+    for record in world.logs[topic][number][:count]:
+        batch = decode_message(record.value) if topic == world.topics.enriched.name else None
+        if batch is None:
+            at = orjson.loads(record.value or b"{}")["event_time"]
+            newest = max(newest, at if at <= T0 else NEVER)  # beyond it is dead: it counts nowhere
+        else:
+            newest = max([newest, *(item.event_time_ms for item in batch.items)])
+    return newest
+
+
 def place_of(value: bytes) -> tuple[int, int]:
     fields = orjson.loads(value)
     return fields["source_partition"], fields["source_offset"]
 
 
-def told(value: bytes) -> dict[str, object]:
-    fields: dict[str, object] = orjson.loads(value)
+def told(value: bytes) -> dict[str, Any]:
+    fields: dict[str, Any] = orjson.loads(value)
     del fields["scored_at"]
     return fields
 
@@ -141,3 +171,38 @@ def test_any_part_of_history_is_replayed_to_the_bit(number: int, tmp_path: Path)
             assert found[place] == fields, place
         skipped += len(live) - len(found)
     assert skipped
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", range(3))
+def test_where_retention_has_deleted_history_what_differs_is_flagged(
+    number: int, tmp_path: Path
+) -> None:
+    rng = Random(f"short {SEED} {number}")
+    world = lived(rng, cap=rng.choice([16, 20_000]))
+    topics, reach = world.topics, Reach.of(world.settings)
+    live = {place_of(record.value): told(record.value) for record in world.log(topics.predictions)}
+    known = NEVER
+    for topic in (topics.transactions.name, topics.enriched.name):
+        for partition in range(2):
+            size = len(world.logs[topic][partition])
+            known = max(known, delete(world, topic, partition, rng.randrange(size // 4)))
+    kept = Kept(reach, "", known)
+    asked = Asked(Bound("from", time_ms=known + DAY), None, 2)
+    found = replayed(world, asked, tmp_path, kept)
+    assert found.keys() == {place for place, one in live.items() if one["event_time_ms"] >= known + DAY}  # fmt: skip
+    differing = 0
+    for place, value in found.items():
+        one, other = told(value), live[place]
+        said = [flag for flag in one["flags"] if flag.startswith("inexact:")]
+        if one["event_time_ms"] >= kept.full_from_ms:
+            assert one == other, place
+        if {**one, "flags": 0} != {**other, "flags": 0}:
+            differing += 1
+            assert said, place
+        for stage in ("card", "terminal"):
+            for window in ("1h", "1d", "7d", "30d"):
+                if f"inexact:{stage}_{window}" not in said:
+                    name = f"{stage}_count_{window}"
+                    assert one["features"][name] == other["features"][name], (place, name)
+    assert differing

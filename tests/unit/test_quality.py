@@ -126,7 +126,7 @@ def test_lines_for_people() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--from", "soon"], "--from: 'soon' is not ISO 8601; write a time such as 2026-01-31"),
+        (["--from", "soon"], "--from soon: write a date or a time, such as 2018-07-25"),
         (["--from", "2026-02-01", "--to", "2026-01-01"], "is not before --to 2026-01-01"),
     ],
 )

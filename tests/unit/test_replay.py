@@ -10,9 +10,9 @@ from app.cli.replay import bound_of, summary
 from app.errors import UsageError
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
-from app.tools.replay import shadow_of
-from app.tools.replaying.bounds import Asked, Bound, Reach, check_reach
+from app.tools.replaying.bounds import Asked, Bound, Kept, Reach
 from app.tools.replaying.comparison import Comparison
+from app.tools.replaying.plan import shadow_of
 from app.tools.replaying.survey import Sources
 from app.topics import Topics
 from tests.builders import T0
@@ -83,14 +83,21 @@ def test_offsets_that_are_not_in_the_log_are_refused() -> None:
 
 
 def test_short_windows_are_refused_with_what_is_missing() -> None:
-    needed, known = T0, T0 + 3 * DAY
-    assert check_reach("tx/0", known, known, 38 * DAY, allowed=False) == 0
-    assert check_reach("tx/0", known, needed, 38 * DAY, allowed=True) == 3 * DAY
+    kept = Kept(Reach(38 * DAY, 69 * DAY), "tx/0", T0 + 3 * DAY)
+    full = T0 + 72 * DAY
+    assert kept.full_from_ms == full
+    assert (
+        kept.terminals_from_ms == T0 + 34 * DAY
+    )  # what is older has a card whose habits are not known
+    assert kept.missing_ms(full, allowed=False) == 0
+    assert kept.missing_ms(full - 3 * DAY, allowed=True) == 3 * DAY
+    assert Kept(kept.reach).missing_ms(0, allowed=False) == 0
     with pytest.raises(UsageError) as refused:
-        check_reach("tx/0", known, needed, 38 * DAY, allowed=False)
+        kept.missing_ms(full - 3 * DAY, allowed=False)
     said = str(refused.value)
-    assert "of the 38d that windows look back before --from, 3d are missing" in said
-    assert "The earliest --from with full windows is 2023-12-25T22:13:20.000Z" in said
+    assert said.startswith("tx/0 begins at 2023-11-17T22:13:20.000Z: of the 69d that windows")
+    assert "look back before --from, 3d are missing" in said
+    assert "The earliest --from with full windows is 2024-01-25T22:13:20.000Z" in said
     assert "--allow-short-windows" in said
 
 
@@ -123,10 +130,13 @@ def compared() -> dict[str, Any]:
     every = np.ones(3, np.bool_)
     sources = [Sources(10, every, every), Sources(0, every, np.array([True, True, False]))]
     labels = [("c", "t10", True), ("c", "t11", False), ("c", "t12", True), ("c", "t0", False)]
-    found = Comparison(sources, "tx", Verdicts(labels))
+    found = Comparison(sources, "tx", Verdicts(labels), full_from_ms=T0 + 11)
     for partition, offset, score in ((0, 10, 0.9), (0, 11, 0.2), (0, 12, 0.7), (1, 0, 0.6), (1, 1, 0.1)):  # fmt: skip
         found.replayed(
-            {"source_partition": partition, "source_offset": offset, "score": score, "is_fraud": score >= 0.5}
+            {
+                "source_partition": partition, "source_offset": offset, "score": score, "is_fraud": score >= 0.5,
+                "event_time_ms": T0 + offset,
+            }
         )  # fmt: skip
     live = ((0, 10, 0.9), (0, 11, 0.8), (0, 12, 0.3), (1, 0, 0.2), (1, 2, 0.9), (0, 9, 0.9))
     rows = [("tx", p, o, "c", f"t{o}", score, score >= 0.5, "m@1") for p, o, score in live]
@@ -139,6 +149,7 @@ def test_results_stand_beside_the_live_rows() -> None:
     assert result["compared"] == 4
     assert result["without_live_row"] == 1  # offset 1 of partition 1
     assert result["same_score"] == 1
+    assert result["short_windows"] == 3  # offsets 10, 0 and 1
     assert result["newly_flagged"] == {"all": 2, "fraud": 1, "genuine": 1}
     assert result["no_longer_flagged"] == {"all": 1, "fraud": 0, "genuine": 1}
     assert (result["labelled"], result["frauds"], result["live_models"]) == (4, 2, ["m@1"])
@@ -153,7 +164,15 @@ def test_results_stand_beside_the_live_rows() -> None:
 def test_without_labels_nothing_is_judged() -> None:
     every = np.ones(1, np.bool_)
     found = Comparison([Sources(0, every, every)], "tx", Verdicts([]))
-    found.replayed({"source_partition": 0, "source_offset": 0, "score": 0.5, "is_fraud": True})
+    found.replayed(
+        {
+            "source_partition": 0,
+            "source_offset": 0,
+            "score": 0.5,
+            "is_fraud": True,
+            "event_time_ms": T0,
+        }
+    )
     found.live([("tx", 0, 0, "c", "t", 0.5, True, "m@1")])
     result = found.result()
     assert result["live"]["average_precision"] is None
@@ -165,15 +184,15 @@ def test_the_summary_says_what_matters() -> None:
     result = {
         "group": "x", "model": "m@2", "threshold": 0.5, "feature_schema": "v1", "read": 9, "warmed": 4, "scored": 5,
         "topics": ["x.predictions"], "table": "k_x.predictions", "horizon_ms": 38 * DAY, "lost": 1,
-        "not_scored_live_yet": 3, "short_by_ms": DAY, "seconds": 1.0, "transactions_per_second": 9,
-        "comparison": compared(),
+        "not_scored_live_yet": 3, "short_by_ms": DAY, "full_windows_from_ms": T0, "seconds": 1.0,
+        "transactions_per_second": 9, "comparison": compared(),
     }  # fmt: skip
     text = "\n".join(summary(result))
     for said in (
         "5  scored, into topic x.predictions and table k_x.predictions",
         "1  asked for and not scored",
         "3  records have not gone through the stream yet",
-        "windows at the beginning lack 1d",
+        "3  of these, before 2023-11-14T22:13:20.000Z, with windows that lack up to 1d, deleted by retention",
         "2  newly called fraud: 1 are fraud by their labels, 1 are not",
     ):
         assert said in text

@@ -359,7 +359,7 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(tmp_path, capsys):
         (["--out", "a.csv", "--rate", "5"], "--rate goes with --to-kafka"),
         (["--out", "-", "--json"], "--json would mix"),
         (["--out", "a.xls"], "must end in"),
-        (["--out", "a.csv", "--start", "soon"], "--start 'soon' is no ISO 8601 time"),
+        (["--out", "a.csv", "--start", "soon"], "--start soon: write a date or a time, such as"),
         (["--out", "a.csv", "--labels", "b.csv", "--no-labels"], "not both"),
         (["--out", "a.csv", "--end", "2999-01-01"], "in the future"),
     ],

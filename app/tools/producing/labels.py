@@ -28,7 +28,7 @@ FIELDS = (*REQUIRED, "labelled_at", "card_id", "terminal_id", "event_time")
 class LabelReading:
     """One pass over a file of labels; as `Reading`, for what has that many columns."""
 
-    bad = 0
+    bad = rounded = 0
     first_bad: str | None = None
 
     def __init__(

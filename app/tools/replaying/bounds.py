@@ -1,4 +1,4 @@
-"""Which transactions a replay is asked for, and how far back it has to read for them. Pure."""
+"""Which transactions a replay is asked for, how far back it has to read for them, and what is lacking there. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.domain.features import Catalogue
+from app.domain.window_row import NEVER
 from app.errors import UsageError
 from app.formats import iso
 from app.handlers.catalogue import card_horizon_ms, catalogue_of, terminal_horizon_ms
@@ -140,33 +141,49 @@ class Reach:
         return cls(terminals, terminals + flags)
 
 
-def check_reach(
-    where: str, known_from_ms: int, needed_from_ms: int, reach_ms: int, *, allowed: bool
-) -> int:
-    """Refuse a range whose windows are not full, because what they look back to has been deleted.
+@dataclass(frozen=True)
+class Kept:
+    """What retention has left of the two topics.
 
-    Args:
-        where: topic and partition.
-        known_from_ms: event time from which on everything is in the log.
-        needed_from_ms: event time from which on it has to be.
-        reach_ms: the horizon.
-        allowed: it was said that short windows will do.
-
-    Returns:
-        Milliseconds that are missing, 0 if none are.
-
-    Raises:
-        UsageError: some are missing, and that was not allowed.
+    Attributes:
+        reach: how far back records decide a feature.
+        where: topic and partition of which the most was deleted.
+        from_ms: every transaction of a later event time is there; `NEVER`: all there ever were.
     """
-    missing = max(0, known_from_ms - needed_from_ms)
-    if missing and not allowed:
-        msg = (
-            f"{where} begins at {iso(known_from_ms)}: of the {_days(reach_ms)} that windows look back before "
-            f"--from, {_days(missing)} are missing. The earliest --from with full windows is "
-            f"{iso(known_from_ms + reach_ms)}; --allow-short-windows goes without"
-        )
-        raise UsageError(msg)
-    return missing
+
+    reach: Reach
+    where: str = ""
+    from_ms: int = NEVER
+
+    @property
+    def full_from_ms(self) -> int:
+        """Event time from which on windows are full."""
+        return self.from_ms + self.reach.cards_ms
+
+    @property
+    def terminals_from_ms(self) -> int:
+        """As `from_ms`, of transactions of which also is known whether the amount was high for the card."""
+        return self.from_ms + self.reach.cards_ms - self.reach.terminals_ms
+
+    def missing_ms(self, from_ms: int, *, allowed: bool) -> int:
+        """How much the windows of a transaction lack, 0 where they are full.
+
+        Args:
+            from_ms: its event time.
+            allowed: it was said that short windows will do.
+
+        Raises:
+            UsageError: they are short, and that was not allowed.
+        """
+        missing = max(0, self.full_from_ms - from_ms)
+        if missing and not allowed:
+            msg = (
+                f"{self.where} begins at {iso(self.from_ms)}: of the {_days(self.reach.cards_ms)} that windows look "
+                f"back before --from, {_days(missing)} are missing. The earliest --from with full windows is "
+                f"{iso(self.full_from_ms)}; --allow-short-windows goes without"
+            )
+            raise UsageError(msg)
+        return missing
 
 
 def _tells_high(catalogue: Catalogue) -> bool:

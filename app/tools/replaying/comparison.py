@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from app.domain.window_row import NEVER
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from app.tools.replaying.survey import Sources
 
@@ -56,12 +57,21 @@ class Comparison:
         sources: what was replayed, by source partition.
         topic: name of `transactions`.
         verdicts: what labels say.
+        full_from_ms: event time from which on windows are full.
     """
 
-    def __init__(self, sources: Iterable[Sources], topic: str, verdicts: Verdicts) -> None:
+    def __init__(
+        self,
+        sources: Iterable[Sources],
+        topic: str,
+        verdicts: Verdicts,
+        full_from_ms: int = NEVER,
+    ) -> None:
         self._topic = topic
         self._verdicts = verdicts
         self._pages = [_Page(each) for each in sources]
+        self._full_from_ms = full_from_ms
+        self._short = 0
         self.live_models: set[str] = set()
 
     def replayed(self, prediction: dict[str, Any]) -> None:
@@ -70,6 +80,7 @@ class Comparison:
         row = prediction["source_offset"] - page.begin
         page.score[row] = prediction["score"]
         page.fraud[row] = prediction["is_fraud"]
+        self._short += prediction["event_time_ms"] < self._full_from_ms
 
     def live(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Live rows, those that were not asked for among them; returns how many there were."""
@@ -115,6 +126,7 @@ class Comparison:
         return {
             "compared": int(both.sum()),
             "without_live_row": int((np.isnan(live_score) & ~np.isnan(score)).sum()),
+            "short_windows": self._short,
             "same_score": int((both & (score == live_score)).sum()),
             "newly_flagged": _by_verdict(fraud & ~live_fraud, verdict),
             "no_longer_flagged": _by_verdict(live_fraud & ~fraud, verdict),

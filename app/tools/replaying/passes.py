@@ -1,7 +1,8 @@
 """The two stages once more: the handlers of the live stream, over rows of their own.
 
 Cards go through `transactions` partition by partition, terminals through `enriched`; what a card's features are in
-the replay is put into the items on the way. One partition's rows are on disk at a time.
+the replay is put into the items on the way. One partition's rows are on disk at a time. Where retention has deleted
+what windows look back to, rows begin with a floor, so that predictions are flagged `inexact:...` as live ones are.
 """
 
 import math
@@ -18,6 +19,7 @@ from app.blocks.batches import Outputs
 from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
+from app.domain.window_row import NEVER, RowRules, WindowRow
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import (
@@ -152,6 +154,27 @@ class Stages:
         )
 
 
+class _Since:
+    """A state that knows nothing up to an event time: rows begin as if all before it had left them.
+
+    Args:
+        rows: an empty state.
+        rules: of its rows.
+        floor_ms: the event time.
+    """
+
+    def __init__(self, rows: StoredRows, rules: RowRules, floor_ms: int) -> None:
+        new = WindowRow.read(b"", rules, lambda _: None)
+        new.floor_ms = floor_ms
+        ((self._head, self._new),) = new.encode()
+        self._rows = rows
+        self.memo, self.put = rows.memo, rows.put
+
+    def get(self, key: bytes) -> bytes | None:
+        raw = self._rows.get(key)
+        return self._new if raw is None and key.startswith(self._head) else raw
+
+
 class CardPass:
     """Works out the cards of one partition of `transactions`.
 
@@ -160,17 +183,25 @@ class CardPass:
         sources: which records count: the others were not scored live, and are none for the replay either.
         rows: an empty state.
         folder: for what is kept.
+        known_from_ms: see `app.tools.replaying.bounds.Kept.from_ms`.
 
     Attributes:
         found: what was computed.
     """
 
-    def __init__(self, stages: Stages, sources: Sources, rows: StoredRows, folder: Path) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        sources: Sources,
+        rows: StoredRows,
+        folder: Path,
+        known_from_ms: int = NEVER,
+    ) -> None:
         width = sum(feature.stage == "card" for feature in stages.catalogue.features)
         self.found = CardFeatures(sources, width, folder)
         self._handler = stages.cards()
         self._enriched = stages.topics.enriched.name
-        self._rows = rows
+        self._rows = _Since(rows, row_rules(stages.settings), known_from_ms)
 
     def take(self, partition: int, records: Sequence[Any]) -> None:
         """Records in offset order."""
@@ -198,6 +229,7 @@ class TerminalPass:
         rows: an empty state.
         reach_ms: event time before which nothing decides a feature.
         clock_ms: the time, for `scored_at`.
+        known_from_ms: see `app.tools.replaying.bounds.Kept.terminals_from_ms`.
 
     Attributes:
         warmed: transactions that were counted for others and not scored.
@@ -213,10 +245,11 @@ class TerminalPass:
         *,
         reach_ms: int,
         clock_ms: Any,
+        known_from_ms: int = NEVER,
     ) -> None:
         self.warmed = self.scored = 0
         self._cards = cards
-        self._rows = rows
+        self._rows = _Since(rows, terminal_rules(stages.settings), known_from_ms)
         self._reach_ms = reach_ms
         self._dead = stages.topics.dead_letters.name
         self._handler = stages.scoring(

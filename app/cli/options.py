@@ -1,0 +1,246 @@
+"""Options that more than one command has, and what becomes of their texts."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from app.errors import UsageError
+from app.settings import Settings, parse_duration_ms
+
+if TYPE_CHECKING:
+    from app.tools.producing.amounts import Rounding
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+POSITIVE = click.IntRange(min=1)
+POSITIVE_FLOAT = click.FloatRange(min=0, min_open=True)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+examples_option = click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Differences to describe.",
+)
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator of several options, in the order of the help page."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# ---------------------------------------------------------------------- moments and durations
+
+
+def moment(text: str, zone: tzinfo = UTC) -> int:
+    """A date (its midnight) or time of ISO 8601 as epoch milliseconds.
+
+    Args:
+        text: such as 2018-07-25 or 2018-07-25T06:00Z.
+        zone: of a text that names none.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = datetime.fromisoformat(text)
+    found = found if found.tzinfo else found.replace(tzinfo=zone)
+    return (found - _EPOCH) // _MILLISECOND
+
+
+def moment_of(option: str, text: str, zone: tzinfo = UTC) -> int:
+    """As `moment`, of the text behind an option.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return moment(text, zone)
+    except ValueError:
+        msg = f"{option} {text}: write a date or a time, such as 2018-07-25 or 2018-07-25T06:00Z"
+        raise UsageError(msg) from None
+
+
+def moment_ms(_context: Any, parameter: click.Parameter, text: str | None) -> int | None:
+    """Callback of an option that takes a date or a time; UTC where it names no zone."""
+    return None if text is None else moment_of(parameter.opts[0], text)
+
+
+def duration_ms(_context: Any, parameter: click.Parameter, text: str | None) -> int | None:
+    """Callback of an option that takes a duration as settings write it."""
+    if text is None:
+        return None
+    try:
+        return parse_duration_ms(text)
+    except ValueError as error:
+        msg = f"{parameter.opts[0]} {text}: {error}"
+        raise UsageError(msg) from None
+
+
+# ---------------------------------------------------------------------- simulated transactions
+
+
+def simulation_options(
+    *, cards: int, terminals: int, seed: str, days: int | None = None
+) -> Callable[[Any], Any]:
+    """Decorator: `--cards`, `--terminals`, `--days` and `--seed`.
+
+    Args:
+        cards: how many there are without the option.
+        terminals: how many there are without the option.
+        seed: help, what equal seeds give.
+        days: how many there are without the option; None where the number of transactions may decide.
+    """
+    until = "" if days else "  [default: 60, or as many as --count needs]"
+    return together(
+        click.option(
+            "--cards", type=POSITIVE, default=cards, show_default=True, help="Cards to simulate."
+        ),
+        click.option(
+            "--terminals",
+            type=POSITIVE,
+            default=terminals,
+            show_default=True,
+            help="Terminals to simulate.",
+        ),
+        click.option(
+            "--days",
+            type=POSITIVE,
+            default=days,
+            show_default=days is not None,
+            help=f"Days to simulate.{until}",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help=seed),
+    )
+
+
+# ---------------------------------------------------------------------- files of transactions
+
+
+def _zone(_context: Any, parameter: click.Parameter, name: str | None) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        msg = f"{parameter.opts[0]} {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
+        raise UsageError(msg) from None
+
+
+map_option = click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Take a field from this column; repeatable.",
+)
+zone_option = click.option(
+    "--assume-zone",
+    metavar="ZONE",
+    callback=_zone,
+    help="Time zone of event times that name none, such as UTC.  [default: refuse them]",
+)
+round_option = click.option(
+    "--round-amounts",
+    is_flag=True,
+    help="Round amounts to the currency's minor units, half to even.  [default: refuse them]",
+)
+
+
+def mapping_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Field -> column of the pairs behind `--map`.
+
+    Raises:
+        UsageError: a pair is wrong, or names a field a second time.
+    """
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, column = pair.partition("=")
+        if not (field and equals and column):
+            msg = f"--map {pair}: write FIELD=COLUMN, such as card_id=CUSTOMER_ID"
+            raise UsageError(msg)
+        if field in mapping:
+            msg = f"--map names {field} twice: {mapping[field]} and {column}"
+            raise UsageError(msg)
+        mapping[field] = column
+    return mapping
+
+
+def file_and_mapping(
+    words: tuple[str, ...], mapped: tuple[str, ...]
+) -> tuple[Path, dict[str, str]]:
+    """The file, and field -> column of all pairs, whether behind `--map` or behind each other.
+
+    Raises:
+        UsageError: there is not one file, or a pair is wrong.
+    """
+    pairs = list(mapped)
+    files: list[str] = []
+    for word in words:
+        field = word.partition("=")[0]
+        loose = "=" in word and field.isidentifier() and not Path(word).exists()
+        (pairs if loose else files).append(word)
+    if len(files) != 1:
+        given = ", ".join(files) if files else "none"
+        msg = f"one FILE at a time; given: {given}"
+        raise UsageError(msg)
+    return Path(files[0]), mapping_of(tuple(pairs))
+
+
+def rounding_of(settings: Settings, *, wanted: bool) -> "Rounding | None":
+    """What `--round-amounts` asks for; None without the option."""
+    from app.tools.producing.amounts import Rounding
+
+    return Rounding(settings.currency, settings.minor_unit_digits) if wanted else None
+
+
+# ---------------------------------------------------------------------- models
+
+
+def _numbers_of(
+    _context: Any, parameter: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, float]:
+    """Parameters of a model; whole numbers stay whole: scikit-learn tells 1 from 1.0."""
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            msg = f"{parameter.opts[0]} {pair}: write NAME=NUMBER, such as C=1"
+            raise UsageError(msg) from None
+    return found
+
+
+parameters_option = click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=_numbers_of,
+    help="Give a parameter by scikit-learn's name, such as C=1, instead of choosing; repeatable.",
+)
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a kind of model that there is not.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from models.training import KINDS
+
+    if kind not in KINDS:
+        msg = f"--kind {kind!r}: there are {', '.join(KINDS)}"
+        raise UsageError(msg)
