@@ -1,9 +1,10 @@
 """A `fraudstream worker` to which Kafka answers late, or not at all, where a test wants that.
 
-    DEAF_WHILE=FILE LATE_SECONDS=0.5 python -m tests.deaf_worker worker ...
+    DEAF_WHILE=FILE python -m tests.deaf_worker worker ...
 
 While the file exists it is not told where logs begin and end, as if the broker that leads those partitions did not
-answer; aiokafka's own patience applies. Committed offsets come so much later than they do.
+answer; aiokafka's own patience applies. With RESUMES=1 it resumes the flow of records, which is open, for some seconds
+again and again when tables are recovered: Faust does so once or twice, at a moment that depends on Kafka's answers.
 """
 
 import asyncio
@@ -11,8 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-WHILE, LATE = "DEAF_WHILE", "LATE_SECONDS"
+WHILE, RESUMES = "DEAF_WHILE", "RESUMES"
 _PAUSE_SECONDS = 0.2
+_RESUMES, _RESUME_SECONDS = 2_000, 0.002
 
 
 def deafen(file: Path) -> None:
@@ -31,24 +33,29 @@ def deafen(file: Path) -> None:
     Fetcher._proc_offset_requests = asked
 
 
-def hesitate(seconds: float) -> None:
-    """Let committed offsets come late."""
-    from aiokafka.consumer.group_coordinator import GroupCoordinator
+def resume_often() -> None:
+    """Let Faust's recovery resume an open flow many times."""
+    from faust.tables.recovery import Recovery
 
-    ask = GroupCoordinator.fetch_committed_offsets
+    complete = Recovery.on_recovery_completed
 
-    async def asked(self: Any, partitions: Any) -> Any:
-        await asyncio.sleep(seconds)
-        return await ask(self, partitions)
+    async def completed(self: Any, generation_id: int = 0) -> None:
+        async def resume() -> None:
+            for _ in range(_RESUMES):
+                self.app.flow_control.resume()
+                await asyncio.sleep(_RESUME_SECONDS)
 
-    GroupCoordinator.fetch_committed_offsets = asked
+        self.add_future(resume())
+        await complete(self, generation_id)
+
+    Recovery.on_recovery_completed = completed
 
 
 if __name__ == "__main__":
     if WHILE in os.environ:
         deafen(Path(os.environ[WHILE]))
-    if LATE in os.environ:
-        hesitate(float(os.environ[LATE]))
+    if RESUMES in os.environ:
+        resume_often()
     from app.tools import lifeline
 
     lifeline.main()

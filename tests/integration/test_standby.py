@@ -66,10 +66,10 @@ def test_a_copy_of_much_lacks_nothing(settings: Settings, tmp_path: Path) -> Non
     settings = settings.model_copy(update={"session_timeout": 6_000, "standby_replicas": 1})
     deployment = Deployment(settings)
     deployment.prepare()
-    rows = 60_000  # takes longer to copy than recovery takes to end: committed offsets come late
+    rows = 40_000  # takes longer to copy than recovery takes to end
     fill_state(settings, rows)
     ends = asyncio.run(log_ends(settings, deployment.topics.cards_changelog.name))
-    environ = environ_of(settings) | {deaf_worker.LATE: "0.5"}
+    environ = environ_of(settings) | {deaf_worker.RESUMES: "1"}
     with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
         fleet.start("a")
         fleet.await_ready()
