@@ -20,15 +20,13 @@ from app.handlers.rows import (
     state_settings,
 )
 from app.handlers.stretch import LOOK_AHEAD, Stretch
+from app.input_records import RecordRules, SourceRecord, parse_transaction
 from app.records import (
     EnrichedItem,
-    RecordRules,
-    SourceRecord,
     dead_letter,
     duplicate_message,
     encode_item,
     enriched_message,
-    parse_transaction,
     source_position,
 )
 from app.settings import Settings

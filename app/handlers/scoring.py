@@ -26,14 +26,9 @@ from app.handlers.rows import (
     terminal_rules,
     terminal_settings,
 )
+from app.input_records import SourceRecord
 from app.label_records import LabelBatch, as_label, decode_message, given_back
-from app.records import (
-    EnrichedBatch,
-    EnrichedItem,
-    SourceRecord,
-    dead_letter,
-    prediction_message,
-)
+from app.records import EnrichedBatch, EnrichedItem, dead_letter, prediction_message
 from app.settings import Settings
 from app.topics import Topics
 

@@ -35,8 +35,9 @@ from app.handlers.rows import (
     terminal_rules,
 )
 from app.handlers.scoring import Model, ScoringHandler
+from app.input_records import OUTPUT_FIELDS, RecordRules, parse_transaction
 from app.label_records import decode_message
-from app.records import OUTPUT_FIELDS, RecordRules, parse_transaction, prediction_message
+from app.records import prediction_message
 from app.settings import Settings
 from app.tools.bench.stage_store import (
     MemoryRows,
