@@ -8,12 +8,10 @@ from mode.supervisors import CrashingSupervisor
 
 from app.adapters.kafka import partition_of
 from app.blocks.pipeline import Pipeline
-from app.domain.card_stage import CardStage
 from app.faust_app import app, batch_bytes, source
 from app.handlers.cards import CardsHandler
-from app.handlers.rows import row_rules, rows_room_bytes, state_settings
+from app.handlers.rows import state_settings
 from app.handlers.start import check_state
-from app.records import RecordRules
 from tables.cards import cards as table
 
 settings, topics = app.settings, app.fraud_topics
@@ -30,16 +28,7 @@ async def check_position(partition: int, start: int) -> None:
 pipeline = Pipeline(
     app,
     transactions,
-    CardsHandler(
-        CardStage(app.catalogue, settings.allowed_lateness, _partition_of),
-        row_rules(settings),
-        RecordRules.of(settings),
-        topics,
-        partition_of=_partition_of,
-        forward_moved=settings.moved == "forward",
-        state_settings=state_settings(settings),
-        rows_room_bytes=rows_room_bytes(settings),
-    ),
+    CardsHandler.of(settings, topics, app.catalogue, _partition_of),
     table=table,
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,

@@ -7,9 +7,8 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.pipeline import Pipeline
-from app.domain.terminal_stage import TerminalStage
 from app.faust_app import app, batch_bytes, source
-from app.handlers.rows import MAX_WAITING_LABELS, rows_room_bytes, terminal_rules, terminal_settings
+from app.handlers.rows import terminal_settings
 from app.handlers.scoring import ScoringHandler
 from app.handlers.start import check_state, pin_model
 from models.holder import ModelHolder, registry_of
@@ -31,16 +30,12 @@ async def check_and_pin(partition: int, start: int) -> None:
 pipeline = Pipeline(
     app,
     enriched,
-    ScoringHandler(
-        TerminalStage(app.catalogue, settings.label_wait, MAX_WAITING_LABELS),
-        terminal_rules(settings),
+    ScoringHandler.of(
+        settings,
         topics,
+        app.catalogue,
         model=models.by_hash,
         clock_ms=lambda: time.time_ns() // 1_000_000,
-        reasons_from=settings.reasons_from,
-        threshold=settings.threshold,
-        state_settings=terminal_settings(settings),
-        rows_room_bytes=rows_room_bytes(settings),
     ),
     table=table,
     depth=settings.blocks_in_flight,

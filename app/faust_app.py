@@ -18,7 +18,7 @@ from app.domain.row_format import max_group_bytes
 from app.errors import FraudstreamError, SettingsError
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import terminal_rules
-from app.records import MAX_ID_BYTES
+from app.input_records import MAX_ID_BYTES
 from app.settings import Settings, load_settings
 from app.topics import Topics, batch_bytes
 

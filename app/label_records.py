@@ -13,14 +13,8 @@ import msgspec
 
 from app.domain.labels import Label
 from app.domain.transaction import DeadRecordError, hash_id
-from app.records import (
-    EnrichedBatch,
-    decode_enriched,
-    encode_item,
-    identifier,
-    load_object,
-    parse_moment_ms,
-)
+from app.input_records import identifier, load_object, parse_moment_ms
+from app.records import EnrichedBatch, decode_enriched, encode_item
 
 #: Version of a message of labels; those of transactions count from 1.
 LABELS_VERSION = 100

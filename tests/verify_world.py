@@ -10,22 +10,14 @@ import orjson
 from aiokafka.partitioner import murmur2
 
 from app.adapters.prediction_rows import COLUMNS, RowPacker
-from app.domain.card_stage import CardStage
-from app.domain.terminal_stage import TerminalStage
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
 from app.handlers.labels import LabelsHandler
 from app.handlers.rows import (
-    MAX_WAITING_LABELS,
     PINS_KEY,
     Pins,
-    row_rules,
-    state_settings,
-    terminal_rules,
-    terminal_settings,
 )
 from app.handlers.scoring import ScoringHandler
-from app.records import RecordRules
 from app.settings import Settings
 from app.tools.verification.report import Report
 from app.tools.verification.rows import Row
@@ -106,24 +98,15 @@ class VerifyWorld:
             self.topics, partition_of=self.home, max_future_skew_ms=settings_.max_future_skew
         )
         self._handlers = {
-            self.topics.transactions.name: CardsHandler(
-                CardStage(catalogue, settings_.allowed_lateness, self.home),
-                row_rules(settings_),
-                RecordRules.of(settings_),
-                self.topics,
-                partition_of=self.home,
-                forward_moved=settings_.moved == "forward",
-                state_settings=state_settings(settings_),
+            self.topics.transactions.name: CardsHandler.of(
+                settings_, self.topics, catalogue, self.home
             ),
-            self.topics.enriched.name: ScoringHandler(
-                TerminalStage(catalogue, settings_.label_wait, MAX_WAITING_LABELS),
-                terminal_rules(settings_),
+            self.topics.enriched.name: ScoringHandler.of(
+                settings_,
                 self.topics,
+                catalogue,
                 model=models.by_hash,
                 clock_ms=lambda: self.clock_ms,
-                reasons_from=settings_.reasons_from,
-                threshold=settings_.threshold,
-                state_settings=terminal_settings(settings_),
             ),
         }
 

@@ -11,9 +11,9 @@ from yarl import URL
 from app.domain.window_row import WindowRow
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import row_rules
+from app.input_records import MAX_ID_BYTES
 from app.metrics.reading import PartitionReading, Reading
 from app.quality.tally import Group
-from app.records import MAX_ID_BYTES
 from app.settings import Settings
 from app.web.ports import Here, Place
 from app.web.views import install

@@ -17,7 +17,7 @@ import orjson
 
 from app.errors import StateError
 from app.formats import iso
-from app.records import INPUT_FIELDS, OUTPUT_FIELDS
+from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
 
 #: Columns in the order of a packed row.
 COLUMNS = (

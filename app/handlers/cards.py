@@ -8,21 +8,28 @@ from typing import Any
 from app.blocks.batches import Outputs
 from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved
+from app.domain.features import Catalogue
 from app.domain.transaction import DeadRecordError, Transaction
 from app.domain.window_row import RowRules
-from app.handlers.rows import ROWS_ROOM_BYTES, BlockRows, Position
+from app.handlers.rows import (
+    ROWS_ROOM_BYTES,
+    BlockRows,
+    Position,
+    row_rules,
+    rows_room_bytes,
+    state_settings,
+)
 from app.handlers.stretch import LOOK_AHEAD, Stretch
+from app.input_records import RecordRules, SourceRecord, parse_transaction
 from app.records import (
     EnrichedItem,
-    RecordRules,
-    SourceRecord,
     dead_letter,
     duplicate_message,
     encode_item,
     enriched_message,
-    parse_transaction,
     source_position,
 )
+from app.settings import Settings
 from app.topics import Topics
 
 #: Items are packed into messages of about this size.
@@ -66,6 +73,26 @@ class CardsHandler:
         self._forward_moved = forward_moved
         self._settings = state_settings
         self._room = rows_room_bytes
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        topics: Topics,
+        catalogue: Catalogue,
+        partition_of: Callable[[bytes], int],
+    ) -> "CardsHandler":
+        """The first stage as a deployment has it; see the class for the arguments."""
+        return cls(
+            CardStage(catalogue, settings.allowed_lateness, partition_of),
+            row_rules(settings),
+            RecordRules.of(settings),
+            topics,
+            partition_of=partition_of,
+            forward_moved=settings.moved == "forward",
+            state_settings=state_settings(settings),
+            rows_room_bytes=rows_room_bytes(settings),
+        )
 
     def compute(
         self,

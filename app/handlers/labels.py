@@ -13,8 +13,9 @@ from app.blocks.batches import Outputs
 from app.blocks.partition import Computed, RowReader
 from app.domain.transaction import DeadRecordError
 from app.handlers.stretch import LOOK_AHEAD, Stretch
+from app.input_records import SourceRecord
 from app.label_records import LabelItem, LabelRecord, labels_message, parse_label
-from app.records import SourceRecord, dead_letter
+from app.records import dead_letter
 from app.topics import Topics
 
 #: Items of one message on `enriched`.

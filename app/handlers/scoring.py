@@ -11,18 +11,25 @@ from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import LATE
 from app.domain.decision import ANOMALY
+from app.domain.features import Catalogue
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import RowRules, WindowRow
-from app.handlers.rows import PINS_KEY, ROWS_ROOM_BYTES, BlockRows, Pins, Position
-from app.label_records import LabelBatch, as_label, decode_message, given_back
-from app.records import (
-    EnrichedBatch,
-    EnrichedItem,
-    SourceRecord,
-    dead_letter,
-    prediction_message,
+from app.handlers.rows import (
+    MAX_WAITING_LABELS,
+    PINS_KEY,
+    ROWS_ROOM_BYTES,
+    BlockRows,
+    Pins,
+    Position,
+    rows_room_bytes,
+    terminal_rules,
+    terminal_settings,
 )
+from app.input_records import SourceRecord
+from app.label_records import LabelBatch, as_label, decode_message, given_back
+from app.records import EnrichedBatch, EnrichedItem, dead_letter, prediction_message
+from app.settings import Settings
 from app.topics import Topics
 
 
@@ -105,6 +112,22 @@ class ScoringHandler:
         self._room = rows_room_bytes
         self._read = read
         self._asked = asked
+
+    @classmethod
+    def of(
+        cls, settings: Settings, topics: Topics, catalogue: Catalogue, **others: Any
+    ) -> "ScoringHandler":
+        """The second stage as a deployment has it; `others` are arguments of the class."""
+        return cls(
+            TerminalStage(catalogue, settings.label_wait, MAX_WAITING_LABELS),
+            terminal_rules(settings),
+            topics,
+            reasons_from=settings.reasons_from,
+            threshold=settings.threshold,
+            state_settings=terminal_settings(settings),
+            rows_room_bytes=rows_room_bytes(settings),
+            **others,
+        )
 
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.adapters.prediction_rows import RowPacker
 from app.blocks.partition import Computed, RowReader
-from app.records import SourceRecord
+from app.input_records import SourceRecord
 
 
 class SinkHandler:

@@ -12,7 +12,7 @@ import orjson
 
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.records import RecordRules, parse_transaction
+from app.input_records import RecordRules, parse_transaction
 from app.settings import Settings
 from app.tools.producing.amounts import Rounding
 from app.tools.producing.columns import make_plan

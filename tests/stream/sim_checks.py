@@ -13,8 +13,9 @@ from app.handlers.cards import CardsHandler
 from app.handlers.rows import PINS_KEY, POSITION_KEY, Position
 from app.handlers.scoring import ScoringHandler
 from app.handlers.stretch import LOOK_AHEAD
+from app.input_records import parse_transaction
 from app.label_records import LabelBatch, decode_message
-from app.records import encode_item, parse_transaction
+from app.records import encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import STATE_SETTINGS, World, record_rules, topics
 

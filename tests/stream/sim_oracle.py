@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 
 from app.domain.transaction import DeadRecordError, Transaction
+from app.input_records import parse_transaction
 from app.label_records import LabelBatch, decode_message
-from app.records import parse_transaction
 from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle, Waits
 from tests.stream.sim_kafka import Record
 from tests.stream.sim_world import (

@@ -23,8 +23,8 @@ from app.domain.window_row import RowRules
 from app.errors import StateError
 from app.handlers import cards as cards_module
 from app.handlers import scoring as scoring_module
+from app.input_records import RecordRules
 from app.label_records import LabelItem, labels_message
-from app.records import RecordRules
 from app.settings import load_settings
 from app.topics import Topics
 from tests.builders import T0, tx

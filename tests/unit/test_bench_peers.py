@@ -9,7 +9,7 @@ import pytest
 
 from app.devstack.jars import parse_lock
 from app.errors import UnavailableError
-from app.records import RecordRules, parse_transaction
+from app.input_records import RecordRules, parse_transaction
 from app.settings import Settings
 from app.tools.bench import peers
 from app.tools.bench.latency import live_load

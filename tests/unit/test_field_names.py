@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
-from app.records import INPUT_FIELDS, RecordRules, parse_transaction
+from app.input_records import INPUT_FIELDS, RecordRules, parse_transaction
 from app.settings import NAMED_FIELDS, load_settings, parse_field_names
 from tests.builders import T0, tx
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from app.cli import run as run_command
 from app.cli.options import file_and_mapping
 from app.errors import UnavailableError, UsageError
+from app.input_records import RecordRules, parse_transaction
 from app.label_records import parse_label
-from app.records import RecordRules, parse_transaction
 from app.settings import Settings
 from app.tools.produce import spread
 from app.tools.producing.amounts import Rounding

@@ -17,19 +17,21 @@ from hypothesis import strategies as st
 
 from app.domain.reasons import LABEL_REASONS, REASONS
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
-from app.records import (
+from app.input_records import (
     MAX_MINOR_UNITS,
     OUTPUT_FIELDS,
-    EnrichedItem,
     RecordRules,
+    parse_minor_units,
+    parse_transaction,
+)
+from app.records import (
+    EnrichedItem,
     dead_letter,
     decode_enriched,
     duplicate_message,
     encode_item,
     enriched_message,
     origin_of,
-    parse_minor_units,
-    parse_transaction,
     prediction_message,
     source_position,
 )

@@ -14,7 +14,7 @@ import pytest
 from app.cli import run as run_command
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.records import RecordRules, parse_transaction
+from app.input_records import RecordRules, parse_transaction
 from app.tools import parquet
 from app.tools.simulate import (
     Disorder,

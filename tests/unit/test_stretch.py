@@ -5,14 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.domain.card_stage import CardStage
 from app.errors import SettingsError
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
 from app.handlers.labels import LabelsHandler
-from app.handlers.rows import row_rules, state_settings
 from app.handlers.stretch import Stretch
-from app.records import RecordRules
 from app.settings import load_settings
 from app.topics import Topics
 from tests.builders import T0, tx_bytes
@@ -54,11 +51,7 @@ def test_an_unknown_limit_lets_nothing_through() -> None:
 
 def cards() -> CardsHandler:
     settings = load_settings({})
-    return CardsHandler(
-        CardStage(catalogue_of(settings), settings.allowed_lateness, lambda _: 0),
-        row_rules(settings), RecordRules.of(settings), Topics(settings),
-        partition_of=lambda _: 0, forward_moved=True, state_settings=state_settings(settings),
-    )  # fmt: skip
+    return CardsHandler.of(settings, Topics(settings), catalogue_of(settings), lambda _: 0)
 
 
 def records(*times: int | None) -> list[Any]:

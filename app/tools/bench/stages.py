@@ -32,13 +32,12 @@ from app.handlers.rows import (
     MAX_WAITING_LABELS,
     Pins,
     row_rules,
-    state_settings,
     terminal_rules,
-    terminal_settings,
 )
 from app.handlers.scoring import Model, ScoringHandler
+from app.input_records import OUTPUT_FIELDS, RecordRules, parse_transaction
 from app.label_records import decode_message
-from app.records import OUTPUT_FIELDS, RecordRules, parse_transaction, prediction_message
+from app.records import prediction_message
 from app.settings import Settings
 from app.tools.bench.stage_store import (
     MemoryRows,
@@ -141,7 +140,11 @@ class _Bench:
         rows, took["card features", "cards"] = _timed(lambda: self._card_features(decoded))
         took["card row encode", "cards"] = _timed(lambda: [row.encode() for row in rows])[1]
         cards, took["cards", None] = _timed(
-            lambda: _run(self._cards_handler(), MemoryRows(), self._records)
+            lambda: _run(
+                CardsHandler.of(self._settings, self._topics, self._catalogue, lambda _: 0),
+                MemoryRows(),
+                self._records,
+            )
         )
         messages = [
             Record(offset, _END_MS, None, value)
@@ -156,7 +159,18 @@ class _Bench:
         pins.pin(0, self._model.hash)
         state.put([[pins.encode()]])
         scoring, took["scoring", None] = _timed(
-            lambda: _run(self._scoring_handler(model), state, messages, per_block=1)
+            lambda: _run(
+                ScoringHandler.of(
+                    self._settings,
+                    self._topics,
+                    self._catalogue,
+                    model=lambda _: model,
+                    clock_ms=lambda: _END_MS,
+                ),
+                state,
+                messages,
+                per_block=1,
+            )
         )
         took["model", "scoring"] = model.score_seconds
         took["reasons", "scoring"] = model.reasons_seconds
@@ -211,31 +225,6 @@ class _Bench:
                 if row is None:
                     row = rows[item.terminal_id] = _new_row(item.terminal_id, rules)
                 stage.apply(row, item.event_time_ms, item.minor, item.flags, item.id8)
-
-    def _cards_handler(self) -> CardsHandler:
-        settings = self._settings
-        return CardsHandler(
-            CardStage(self._catalogue, settings.allowed_lateness, lambda _: 0),
-            row_rules(settings),
-            self._rules,
-            self._topics,
-            partition_of=lambda _: 0,
-            forward_moved=True,
-            state_settings=state_settings(settings),
-        )
-
-    def _scoring_handler(self, model: "_TimedModel") -> ScoringHandler:
-        settings = self._settings
-        return ScoringHandler(
-            TerminalStage(self._catalogue, settings.label_wait, MAX_WAITING_LABELS),
-            terminal_rules(settings),
-            self._topics,
-            model=lambda _: model,
-            clock_ms=lambda: _END_MS,
-            reasons_from=settings.reasons_from,
-            threshold=settings.threshold,
-            state_settings=terminal_settings(settings),
-        )
 
 
 class _TimedModel:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from zoneinfo import ZoneInfo
 
 from app.errors import UsageError
-from app.records import INPUT_FIELDS
+from app.input_records import INPUT_FIELDS
 from app.tools.producing.amounts import Rounding
 from app.tools.simulation.files import LABEL_FIELDS
 

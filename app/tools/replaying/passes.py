@@ -16,24 +16,19 @@ import numpy as np
 
 from app.adapters.kafka import partition_of
 from app.blocks.batches import Outputs
-from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
-from app.domain.terminal_stage import TerminalStage
 from app.domain.window_row import NEVER, RowRules, WindowRow
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import (
-    MAX_WAITING_LABELS,
     PINS_KEY,
     Pins,
     row_rules,
-    state_settings,
     terminal_rules,
-    terminal_settings,
 )
 from app.handlers.scoring import Model, ScoringHandler
 from app.label_records import LabelBatch, decode_message
-from app.records import EnrichedBatch, EnrichedItem, RecordRules, decode_enriched
+from app.records import EnrichedBatch, EnrichedItem, decode_enriched
 from app.settings import Settings
 from app.tools.replaying.survey import Sources
 from app.tools.stores import StoredRows
@@ -122,36 +117,17 @@ class Stages:
 
     def cards(self) -> CardsHandler:
         """The first stage."""
-        settings = self.settings
-        home = partition_of(settings.partitions)
-        return CardsHandler(
-            CardStage(self.catalogue, settings.allowed_lateness, home),
-            row_rules(settings),
-            RecordRules.of(settings),
-            self.topics,
-            partition_of=home,
-            forward_moved=settings.moved == "forward",
-            state_settings=state_settings(settings),
-        )
+        home = partition_of(self.settings.partitions)
+        return CardsHandler.of(self.settings, self.topics, self.catalogue, home)
 
-    def scoring(self, model: Model | None, **kwargs: Any) -> ScoringHandler:
+    def scoring(self, model: Model | None, **others: Any) -> ScoringHandler:
         """The second stage; with one model, or none where nothing is asked for."""
-        settings = self.settings
 
         def loaded(_hash: str) -> Model:
             assert model is not None
             return model
 
-        return ScoringHandler(
-            TerminalStage(self.catalogue, settings.label_wait, MAX_WAITING_LABELS),
-            terminal_rules(settings),
-            self.topics,
-            model=loaded,
-            reasons_from=settings.reasons_from,
-            threshold=settings.threshold,
-            state_settings=terminal_settings(settings),
-            **kwargs,
-        )
+        return ScoringHandler.of(self.settings, self.topics, self.catalogue, model=loaded, **others)
 
 
 class _Since:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from app.handlers.rows import MAX_WAITING_LABELS
-from app.records import RecordRules
+from app.input_records import RecordRules
 from app.settings import Settings
 from app.tools.oracle import Rules, murmur2_partition
 from app.tools.verification.findings import Findings

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 from app.domain.transaction import DeadRecordError, Transaction
-from app.records import parse_transaction
+from app.input_records import parse_transaction
 from app.tools.oracle import Became, CardOracle
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import FATE_OF, Fate, Page, Seen

@@ -23,8 +23,9 @@ from app.domain.card_stage import CardStage, Enriched
 from app.domain.features import Catalogue
 from app.faust_app import app, batch_bytes, source
 from app.handlers.rows import BlockRows, row_rules
+from app.input_records import RecordRules, parse_transaction
 from app.metrics.recorders import SinkStatus
-from app.records import RecordRules, parse_transaction, prediction_message
+from app.records import prediction_message
 from models.holder import ModelHolder, registry_of
 from tables import block_table
 
