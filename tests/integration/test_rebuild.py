@@ -62,7 +62,8 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
         assert feed.error is None
         deployment.drain()
         changelog, source = rebuilt(), rebuilt("--from-source")
-        assert changelog["rows"] == source["rows"] > 500
+        # not equal: a store that another worker has left may have come as far, and is compared, too
+        assert min(changelog["rows"], source["rows"]) > 500
         assert changelog["differing"] == source["differing"] == 0
         assert not changelog["left_out"]
         assert not source["left_out"]
