@@ -29,6 +29,7 @@ on with the *next* block.
 | topic.py     | a topic that is read in blocks                                      |
 | table.py     | block-wise changelog, store writes, recovery and healing            |
 | recovery.py  | recovery that waits for Kafka                                       |
+| connections.py | aiokafka's connections where uvloop runs them                     |
 | batches.py   | Kafka record batches by hand                                        |
 | queue.py     | where those wait for their turn, and others may join them           |
 | store.py     | RocksDB's options, shared by all partitions                         |

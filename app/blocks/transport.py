@@ -16,6 +16,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
 
+from app.blocks.connections import drop_broken
 from app.blocks.notes import carry_notes
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,11 @@ class BlockProducer(driver.Producer):
         # without idempotence a batch that is sent again looks like a foreign writer's
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        drop_broken(producer.client)
+        return producer
+
 
 class BlockConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches, with a shorter wait at the broker."""
@@ -60,6 +66,7 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         # A fetch leaves out partitions whose last chunk nobody has taken yet, and only one is on its way
         # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        drop_broken(consumer._client)
         pace = self.consumer.app.pace
         if pace is not None:
             carry_notes(consumer, lambda tp: pace.note_of(TP(tp.topic, tp.partition)))

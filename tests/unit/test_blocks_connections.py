@@ -1,0 +1,70 @@
+"""A connection whose transport is closed is not written to."""
+
+import asyncio
+from typing import Any
+
+import uvloop
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from app.blocks.connections import drop_broken
+
+
+async def connected(port: int, *, tended: bool) -> tuple[AIOKafkaClient, AIOKafkaConnection]:
+    """A client and its connection, whose transport is closed; its reader is still busy with what came before."""
+    client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{port}")
+    if tended:
+        drop_broken(client)
+    conn = AIOKafkaConnection(
+        "127.0.0.1", port, client_id="t", on_close=client._on_connection_closed
+    )
+    conn._versions = {request.API_KEY: (0, 0) for request in (ApiVersionRequest, MetadataRequest)}
+    conn._reader, conn._writer = await asyncio.open_connection("127.0.0.1", port)
+    conn._read_task = asyncio.ensure_future(asyncio.Event().wait())
+    client._conns[1, 0] = conn
+    assert conn.connected()
+    conn._reader.feed_data(b"an answer that its reader has not read yet")
+    conn._writer.transport.abort()
+    await asyncio.sleep(0.05)
+    assert conn._reader._eof
+    assert conn.connected()
+    return client, conn
+
+
+def play(*, tended: bool) -> tuple[Any, bool]:
+    """What a request raises, and whether the connection is closed then."""
+
+    async def run() -> tuple[Any, bool]:
+        server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        client, conn = await connected(port, tended=tended)
+        raised = None
+        try:
+            await client.send(1, MetadataRequest([]))
+        except Exception as error:
+            raised = error
+        closed = conn._writer is None
+        conn.close()
+        server.close()
+        return raised, closed
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def test_a_closed_transport_is_a_lost_connection():
+    raised, closed = play(tended=True)
+    # there is no such broker any more: what a client tries again
+    assert isinstance(raised, KafkaConnectionError | NodeNotReadyError)
+    assert raised.retriable
+    assert closed
+
+
+def test_uvloop_refuses_to_write_to_it_otherwise():
+    raised, closed = play(tended=False)
+    assert type(raised) is RuntimeError  # Kafka's own errors are such, too
+    assert "closed" in str(raised)
+    assert not closed
