@@ -34,6 +34,13 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",
         "aiokafka.producer.sender:SendProduceReqHandler.handle_response": "850323cc8f77abc3",
     },
+    "app/blocks/connections.py": {
+        "aiokafka.client:AIOKafkaClient._get_conn": "68ce5d8391719d33",
+        "aiokafka.client:AIOKafkaClient.send": "246b277687d7b687",
+        "aiokafka.conn:AIOKafkaConnection.close": "28f164aa1e4f0bbc",
+        "aiokafka.conn:AIOKafkaConnection.connected": "e392e7f6dadb2368",
+        "aiokafka.conn:AIOKafkaConnection.send": "5909ea32f4efca49",
+    },
     "app/blocks/notes.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",
         "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets": "f4b19078581881ba",
@@ -126,6 +133,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": "0870ec53dea75083",
         "faust.transport.drivers.aiokafka:ConsumerRebalanceListener.on_partitions_assigned": "1c1f8406ad3698a6",
         "faust.transport.drivers.aiokafka:ConsumerRebalanceListener.on_partitions_revoked": "348c3aec879faf80",
+        "faust.transport.drivers.aiokafka:Producer._new_producer": "e72355c3430ed02f",
         "faust.transport.drivers.aiokafka:Producer._settings_extra": "a4c7bc41b6382223",
     },
 }
