@@ -253,9 +253,8 @@ class TerminalOracle:
         }
         until_ms = t_ms - rules.label_delay_ms
         for label, window_ms in rules.risk_windows:
-            within = range(len(terminal.times))[terminal.within(until_ms, window_ms)]
-            number = sum(terminal.weights[place] for place in within)
-            frauds = sum(1 for place in within if terminal.verdict(place))
+            number = terminal.count(until_ms, window_ms)
+            frauds = terminal.frauds(until_ms, window_ms)
             features[f"terminal_delayed_count_{label}"] = float(number)
             features[f"terminal_risk_{label}"] = frauds / number if number else 0.0
         if rules.has_history:

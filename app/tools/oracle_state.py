@@ -59,6 +59,12 @@ class History:
         """How many entries count in `(t - window, t]`."""
         return sum(self.weights[self.within(t_ms, window_ms)])
 
+    def frauds(self, t_ms: int, window_ms: int) -> int:
+        """How many entries in `(t - window, t]` count and are known to be fraud."""
+        within = self.within(t_ms, window_ms)
+        pairs = zip(self.weights[within], self.labels[within], strict=True)
+        return sum(1 for weight, label in pairs if weight and label and label[0])
+
     def total(self, t_ms: int, window_ms: int) -> int:
         """Minor units of the entries that count in `(t - window, t]`."""
         return sum(self.minors[self.within(t_ms, window_ms)])
