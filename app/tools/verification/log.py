@@ -116,10 +116,10 @@ class Log:
             fetched = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
             records = fetched.get(tp, [])
             if records:
-                heard = time.monotonic()
                 yield (
                     records if records[-1].offset < end else [r for r in records if r.offset < end]
                 )
+                heard = time.monotonic()  # however long they were worked on
             # by position: the last offsets may hold no record
             if await consumer.position(tp) >= end:
                 return
