@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 AWAY_SECONDS, RATE = 60.0, 400.0
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_minute_without_cassandra(stack: Servers, settings: Settings, tmp_path: Path) -> None:
     local = stack.require_local()
     deployment = Deployment(settings)
