@@ -98,7 +98,7 @@ def send(deployment: Deployment, data: Backfill) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_backfill_computes_what_live_traffic_would_have(
     settings: Settings, tmp_path: Path
 ) -> None:

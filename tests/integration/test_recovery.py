@@ -85,7 +85,7 @@ def test_it_says_what_is_missing_and_what_does_not_fit(settings: Settings) -> No
     assert refused.stderr.count("\n") == 1
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_path: Path) -> None:
     servers = stack.require_local()
     settings = settings.model_copy(update={"session_timeout": 6_000})
@@ -136,7 +136,7 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
     assert report["scored"] == report["rows"] == 200
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_kafka_does_not_answer_while_partitions_start_and_recover(
     settings: Settings, tmp_path: Path
 ) -> None:
