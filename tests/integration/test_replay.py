@@ -74,7 +74,11 @@ def live_side(deployment: Deployment) -> dict[str, Any]:
             topics = sorted(
                 n for n in await client.list_topics() if n.startswith(settings.topic_prefix)
             )
-            groups = sorted(group[0] for group in await client.list_consumer_groups())
+            groups = sorted(
+                group[0]
+                for group in await client.list_consumer_groups()
+                if group[0].startswith(settings.topic_prefix)  # those of other tests come and go
+            )
             committed = await client.list_consumer_group_offsets(
                 settings.topic_prefix + settings.app_id
             )
