@@ -40,12 +40,11 @@ _TABLES = 2
 _DUE_RECORDS = 2 * _RATE * 2 * _TABLES
 
 
-class Timeline(threading.Thread):
-    """When each partition of `predictions` had how many records, looked at twenty times a second."""
+class _Beside(threading.Thread):
+    """A thread that works for as long as its context lasts."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(name="timeline", daemon=True)
-        self.seen: list[tuple[float, dict[int, int]]] = []
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name=name, daemon=True)
         self._settings = settings
         self._over = threading.Event()
 
@@ -61,6 +60,18 @@ class Timeline(threading.Thread):
     ) -> None:
         self._over.set()
         self.join()
+        self._ended(error)
+
+    def _ended(self, error: BaseException | None) -> None:
+        """It is over; `error` is what ended the context."""
+
+
+class Timeline(_Beside):
+    """When each partition of `predictions` had how many records, looked at twenty times a second."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("timeline", settings)
+        self.seen: list[tuple[float, dict[int, int]]] = []
 
     def run(self) -> None:
         """Look until told to stop."""
@@ -114,31 +125,18 @@ class Timeline(threading.Thread):
         return longest
 
 
-class Load(threading.Thread):
+class Load(_Beside):
     """A steady load for as long as the context lasts.
 
     Without an end of its own it would go on into topics that are deleted behind a part that failed.
     """
 
     def __init__(self, settings: Settings, load: LiveLoad) -> None:
-        super().__init__(name="load", daemon=True)
-        self._settings = settings
+        super().__init__("load", settings)
         self._load = load
-        self._over = False
         self._error: Exception | None = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over = True
-        self.join()
+    def _ended(self, error: BaseException | None) -> None:
         # what was in the way of sending may be why nothing came of it: it is said first
         if self._error is not None and (error is None or isinstance(error, Exception)):
             raise self._error
@@ -155,7 +153,7 @@ class Load(threading.Thread):
 
     def _items(self) -> Iterator[tuple[float, bytes | None, bytes]]:
         for item in self._load.items():
-            if self._over:
+            if self._over.is_set():
                 return
             yield item
 
