@@ -16,7 +16,7 @@ from app.domain.card_stage import CardStage, Enriched
 from app.domain.labels import Label
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
-from app.domain.window_row import NEVER, WindowRow
+from app.domain.window_row import NEVER, RowRules, WindowRow
 from app.errors import UsageError
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import row_rules, terminal_rules
@@ -79,7 +79,7 @@ def compute_features(
     features = np.full((count, len(catalogue.names)), np.nan)
     flags: dict[int, list[str]] = {}
     kept = np.zeros(count, dtype=bool)
-    told = _Told(progress, 2 * count)
+    done = _Done(progress)
     processes = cores if count > _ALONE else 1
     with Parallel(n_jobs=processes, return_as="generator_unordered") as parallel:
         for rows, values, flagged in parallel(
@@ -89,7 +89,7 @@ def compute_features(
             features[rows, : values.shape[1]] = values
             kept[rows] = True
             flags.update(flagged)
-            told.done(values.shape[0])
+            done.add(len(rows))
         times = np.asarray(columns.event_time_ms, np.int64)
         # of all transactions before: labels arrive by the clock of the stream, not of a terminal
         newest = np.maximum.accumulate(np.where(kept, times, NEVER))
@@ -106,27 +106,35 @@ def compute_features(
             if len(rows := part[kept[part]])
         ):
             features[rows, features.shape[1] - values.shape[1] :] = values
-            told.done(len(rows))
-    told.end()
+            done.add(len(rows))
+    if progress:
+        progress(count)
     return features
 
 
-class _Told:
-    """Tells of work that goes over every transaction twice."""
+class _Done:
+    """Tells of work that goes over every transaction twice, once in each stage."""
 
-    def __init__(self, progress: Progress | None, work: int) -> None:
+    def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._work = work
-        self._did = 0
+        self._rows = 0
 
-    def done(self, rows: int) -> None:
-        self._did += rows
+    def add(self, rows: int) -> None:
+        self._rows += rows
         if self._progress:
-            self._progress(self._did // 2)
+            self._progress(self._rows // 2)
 
-    def end(self) -> None:
-        if self._progress:
-            self._progress(self._work // 2)
+
+class _Rows(dict[str, WindowRow]):
+    """Rows of cards or terminals, each made when it is asked for first; all are in memory."""
+
+    def __init__(self, rules: RowRules) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def __missing__(self, key: str) -> WindowRow:
+        row = self[key] = WindowRow(key.encode(), self._rules, lambda _key: None)
+        return row
 
 
 def _parts(keys: np.ndarray) -> list[npt.NDArray[np.intp]]:
@@ -156,19 +164,15 @@ def _card_part(
     """The first stage over some cards: rows that are no duplicates, their features, flags of those that have any."""
     # a single partition: every card is at home in it
     stage = CardStage(catalogue_of(settings), settings.allowed_lateness, lambda _key: 0)
-    rules = row_rules(settings)
-    cards: dict[str, WindowRow] = {}
+    cards = _Rows(row_rules(settings))
     kept, values, flags = [], [], {}
     every = zip(
         rows.tolist(), transaction_ids.tolist(), card_ids.tolist(), minors.tolist(), times.tolist(),
         strict=True,
     )  # fmt: skip
     for row, transaction_id, card_id, minor, event_time_ms in every:
-        card = cards.get(card_id)
-        if card is None:
-            card = cards[card_id] = WindowRow(card_id.encode(), rules, _nothing)
         transaction = Transaction(transaction_id, card_id, None, minor, event_time_ms, b"{}")
-        outcome = stage.apply(transaction, card, 0)
+        outcome = stage.apply(transaction, cards[card_id], 0)
         if isinstance(outcome, Enriched):
             kept.append(row)
             values.append(outcome.features)
@@ -190,17 +194,14 @@ def _terminal_part(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """The second stage over some terminals, of transactions that are no duplicates."""
     stage = TerminalStage(catalogue_of(settings))
-    rules = terminal_rules(settings)
-    terminals: dict[str, WindowRow] = {}
+    terminals = _Rows(terminal_rules(settings))
     values = []
     every = zip(
         rows.tolist(), transaction_ids.tolist(), terminal_ids.tolist(), minors.tolist(), times.tolist(),
         newest.tolist(), strict=True,
     )  # fmt: skip
     for place, (row, transaction_id, terminal_id, minor, event_time_ms, now_ms) in enumerate(every):
-        terminal = terminals.get(terminal_id)
-        if terminal is None and terminal_id:
-            terminal = terminals[terminal_id] = WindowRow(terminal_id.encode(), rules, _nothing)
+        terminal = terminals[terminal_id] if terminal_id else None
         id8 = Transaction(transaction_id, "", None, minor, event_time_ms, b"").id8
         if labels is not None:
             labels.apply(now_ms)
@@ -209,10 +210,6 @@ def _terminal_part(
         if labels is not None and terminal is not None:
             labels.expect(place, terminal, event_time_ms, id8)
     return rows, np.array(values, dtype=np.float64)
-
-
-def _nothing(_key: bytes) -> None:
-    """Loads no row: all are in memory."""
 
 
 class Labels:
