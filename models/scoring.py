@@ -111,6 +111,7 @@ class LinearScorer(Scorer):
         self.weights: list[float] = weights.tolist()
         self.offset = offset
         self._terms = list(zip(self.columns, self.weights, strict=True))
+        self._usual, self._slopes = np.array(explainer.usual), weights
 
     @classmethod
     def fits(cls, steps: Sequence[Any]) -> bool:
@@ -136,7 +137,7 @@ class LinearScorer(Scorer):
 
     def contributions(self, features: Rows) -> Rows:
         """See `Scorer.contributions`; in log-odds."""
-        return (features - np.array(self.explainer.usual)) * np.array(self.weights)
+        return (features - self._usual) * self._slopes
 
     def _sum(self, row: list[float]) -> float:
         """The same operations in the same order as on whole columns: the same bits."""

@@ -182,19 +182,6 @@ def test_forest_contributions_add_up_to_what_moved_the_sum(estimator):
     assert scorer.contributions(ROWS[:20]).sum(axis=1) == pytest.approx(moved, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "estimator", [LogisticRegression(max_iter=2_000), *TREES], ids=lambda each: type(each).__name__
-)
-def test_reasons_name_what_moved_the_score(estimator):
-    _fitted, scorer = scorer_of(estimator)
-    rows = np.full((2, FEATURES), 7.0)
-    rows[1, 0] = 90.0
-    usual, dear = scorer.reasons(rows)
-    assert usual == []
-    assert dear[0] == "feature_0 90 is high"
-    assert scorer.reasons(rows[:0]) == []
-
-
 MEMBERS = [
     ("forest", RandomForestClassifier(n_estimators=9, max_depth=6, random_state=1)),
     ("histgb", HistGradientBoostingClassifier(max_iter=20, random_state=1)),
@@ -205,6 +192,21 @@ BLENDS = [
     VotingClassifier(MEMBERS[:2], voting="soft", weights=[0.3, 0.7]),
     VotingClassifier(MEMBERS, voting="soft", weights=[3, 1, 0.1]),
 ]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [LogisticRegression(max_iter=2_000), *TREES, BLENDS[0]],
+    ids=lambda each: type(each).__name__,
+)
+def test_reasons_name_what_moved_the_score(estimator):
+    _fitted, scorer = scorer_of(clone(estimator))
+    rows = np.full((2, FEATURES), 7.0)
+    rows[1, 0] = 90.0
+    usual, dear = scorer.reasons(rows)
+    assert usual == []
+    assert dear[0] == "feature_0 90 is high"
+    assert scorer.reasons(rows[:0]) == []
 
 
 @pytest.mark.parametrize("estimator", BLENDS, ids=["even", "weighted", "three"])
@@ -230,16 +232,6 @@ def test_a_blends_contributions_add_up_to_what_its_probability_moved(estimator):
     assert told.sum(axis=1) == pytest.approx(moved, abs=1e-9)
     alone = np.concatenate([scorer.contributions(row[np.newaxis]) for row in ROWS[:50]])
     assert alone.tobytes() == told.tobytes()
-
-
-def test_a_blends_reasons_name_what_moved_the_score():
-    _fitted, scorer = scorer_of(clone(BLENDS[0]))
-    rows = np.full((2, FEATURES), 7.0)
-    rows[1, 0] = 90.0
-    usual, dear = scorer.reasons(rows)
-    assert usual == []
-    assert dear[0] == "feature_0 90 is high"
-    assert scorer.reasons(rows[:0]) == []
 
 
 def test_a_blend_takes_its_features_from_their_columns():
