@@ -29,7 +29,7 @@ def test_a_quick_bench(settings: Settings, tmp_path: Path) -> None:
     plot = tmp_path / "latency.svg"
     done = subprocess.run(
         [sys.executable, "-m", "app", "bench", "--quick", "--events", "4000", "--naive-events", "300",
-         "--rates", "200", "--plot", str(plot), "--json"],
+         "--rates", "200", "--peers", "ours-reduced", "--plot", str(plot), "--json"],
         env=environ_of(settings), capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -37,8 +37,8 @@ def test_a_quick_bench(settings: Settings, tmp_path: Path) -> None:
     assert next(iter(found)) == "ratio_to_naive"
     assert found["ratio_to_naive"] > 0
     assert found["verified_runs"] == 2
-    ours, naive = found["systems"]
-    for system, events in ((ours, 4000), (naive, 300)):
+    ours, naive, reduced = found["systems"]
+    for system, events in ((ours, 4000), (naive, 300), (reduced, 6000)):
         (run,) = system["runs"]
         assert run["events"] == events
         assert run["seconds"] > 0

@@ -132,6 +132,7 @@ pipeline = Pipeline(
     handler,
     table=block_table(app, "cards", topics.cards_changelog.name),
     depth=settings.blocks_in_flight,
+    block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     deliver=Delivery(
         settings,
