@@ -28,7 +28,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from app.domain.decision import Explainer
-from models.forest import Flat, flatten, flatten_blend, flatten_isolation
+from models.flatten import flatten, flatten_blend, flatten_isolation
+from models.forest import Flat
 
 Rows = npt.NDArray[np.float64]
 

@@ -10,7 +10,8 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
-from models.forest import CHUNK, Forest, Tree, flatten, flatten_isolation
+from models.flatten import flatten, flatten_isolation
+from models.forest import CHUNK, Forest, Tree
 
 FEATURES = 6
 #: Whole numbers and halves: rows stand on thresholds, and thresholds between float32 and float64.
