@@ -100,6 +100,7 @@ class Report:
             "live": {
                 "events": self.live.events,
                 "labels": self.live.labels,
+                "workers": self.live.workers,
                 "seconds": self.live.seconds,
                 "events_per_second": self.live.rate,
                 "cpu_us_per_event": self.live.cpu_us,
@@ -117,7 +118,8 @@ class Report:
         cpu = ", ".join(f"{name} {used:,.0f}" for name, used in self.live.cpu_us.items())
         lines = [
             f"{self.live.events:,} transactions of {_day(plan.begin_ms)} to {_day(plan.end_ms - 1)} and "
-            f"{self.live.labels:,} labels in one pass: {self.live.seconds:,.0f} s, {self.live.rate:,.0f} a second",
+            f"{self.live.labels:,} labels in one pass by {self.live.workers} workers: {self.live.seconds:,.0f} s, "
+            f"{self.live.rate:,.0f} a second",
             f"CPU microseconds a transaction with its label: {cpu}",
             f"Champion: {self.champion}; it scored all of the pass, and is judged by what came the label delay "
             "after all that it learned from",
@@ -148,7 +150,7 @@ class Report:
             lines.append(f"Verified: {counts}")
         if self.times_naive is not None:
             lines.append(
-                f"Naive Faust, with the shipped logistic regression and no labels: {self.naive_rate:,.0f} a second; "
+                f"Naive Faust, one worker, shipped logistic regression, no labels: {self.naive_rate:,.0f} a second; "
                 f"the pass above was {self.times_naive:.1f} times that (goal: {TIMES_NAIVE:g})"
             )
         spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.seconds.items())
@@ -166,8 +168,9 @@ class Report:
 
 
 def _told(figures: Figures) -> str:
+    # five digits: rounded to four, 0.75995 would seem to reach 0.760
     return " / ".join(
-        "-" if each is None else f"{each:.4f}".rstrip("0").ljust(5, "0") for each in figures
+        "-" if each is None else f"{each:.5f}".rstrip("0").ljust(5, "0") for each in figures
     )
 
 
