@@ -39,6 +39,7 @@ def test_a_quick_bench(settings: Settings, tmp_path: Path) -> None:
     assert found["verified_runs"] == 2
     ours, naive, reduced = found["systems"]
     for system, events in ((ours, 4000), (naive, 300), (reduced, 6000)):
+        assert system["runs"], done.stderr
         (run,) = system["runs"]
         assert run["events"] == events
         assert run["seconds"] > 0

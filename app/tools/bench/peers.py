@@ -78,7 +78,11 @@ def peer_designs(names: Iterable[str], tell: Tell) -> tuple[list[Design], dict[s
 def _prepared(environment: str, tell: Tell) -> tuple[Path, tuple[tuple[str, str], ...]]:
     """The Python that runs a job, and variables that it needs."""
     if environment == "fraudstream":
-        return Path(sys.executable), (("FRAUDSTREAM_WINDOWS", "1h"),)
+        # the port is not opened (--without-web), but Faust refuses the 0 of a deployment whose workers find their own
+        return Path(sys.executable), (
+            ("FRAUDSTREAM_WINDOWS", "1h"),
+            ("FRAUDSTREAM_WEB_PORT", "6066"),
+        )
     more = _spark(tell) if environment == "spark" else ()
     return installed(environment, tell), more
 

@@ -8,6 +8,7 @@ Speaks as app/tools/bench/peer.py asks: `python job.py worker -l error --without
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -65,8 +66,8 @@ class Handler:
         self._rules, self._record_rules = row_rules(settings), RecordRules.of(settings)
         self._packer = RowPacker(settings.currency, settings.minor_unit_digits)
 
-    def compute(self, partition, records, state):
-        """Packed rows and card rows of consecutive transactions."""
+    def compute(self, partition, records, state, until_ms=math.inf):
+        """Packed rows and card rows of consecutive transactions; partitions need not keep in step here."""
         if not self.begun:
             self.begun = time.monotonic()
             say(mark="begin")
@@ -102,7 +103,7 @@ class Handler:
 
 def partition_of(key):
     """As the producers have it."""
-    from app.faust_app import partition_of as partitioner
+    from app.adapters.kafka import partition_of as partitioner
 
     return partitioner(settings.partitions)(key)
 
