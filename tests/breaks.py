@@ -242,6 +242,36 @@ BREAKS = (
         (("app.blocks.pipeline", "OutputSender"),),
     ),
     Break(
+        "passed on with the next one's offset",
+        "app.blocks.batches",
+        (
+            (
+                "                    self._records, stands.offset\n",
+                "                    self._records, stands.offset + 1\n",
+            ),
+        ),
+        (("app.blocks.pipeline", "OutputSender"),),
+    ),
+    Break(
+        "a fetched copy of a passed block computed again",
+        "app.blocks.partition",
+        (
+            ("            if block.last < end:  # fetched by now\n                continue\n", ""),
+            (
+                "        if block.last < self.next_offset:  # fetched again after a seek, taken already\n"
+                "            self._ports.abandon(block)\n"
+                "            return None\n",
+                "",
+            ),
+            (
+                "            records = [record for record in records if record.offset >= self.next_offset]\n"
+                "        self._gaps.clear()\n",
+                "            pass\n        self._gaps.clear()\n",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
         "rows logged behind some that are not",
         "app.blocks.table",
         (("            self._database(partition).flush()\n", ""),),

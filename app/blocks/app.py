@@ -8,9 +8,11 @@ import faust
 from mode.utils.queues import FlowControlEvent
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
+from app.blocks.batches import PassOn
 from app.blocks.halt import halt
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
+from app.blocks.queue import Destination
 from app.blocks.recovery import BlockTables
 
 if TYPE_CHECKING:
@@ -60,6 +62,12 @@ class BlockApp(faust.App):
             skew_ms: how far ahead of the slowest one a partition may run.
         """
         self.pace = Pace(tps, skew_ms, ConsumerPorts(self))
+
+    def pass_on(self, destination: Destination) -> PassOn | None:
+        """Who takes records for a topic's partition as soon as they are acknowledged: a pipeline of this worker."""
+        topic, partition = destination
+        pipeline = self.pipelines.get(topic)
+        return None if pipeline is None else pipeline.taker(partition)
 
     def on_rebalance_end(self) -> None:
         """The last step of a rebalance: only now the sources may be fetched."""

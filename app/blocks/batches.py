@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from app.blocks.ports import PassedRecord
 from app.blocks.queue import Destination, await_topic, enqueue, last_unsent
 from app.blocks.rows import RECORD_OVERHEAD_BYTES, Row
 from app.errors import StateError
@@ -12,10 +13,15 @@ from app.errors import StateError
 #: For so long a broker knows a producer at least (producer.id.expiration.ms is a day).
 _KNOWN_SECONDS = 3600.0
 
+#: Name of a batch's attribute.
+_PASSING = "passing"
+
 #: key, value, headers
 OutRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 #: Outputs of a block: records by destination, in order.
 Outputs = dict[Destination, list[OutRecord]]
+#: Takes what one batch has become in the log.
+PassOn = Callable[[list[PassedRecord]], None]
 
 
 def _size(record: OutRecord) -> int:
@@ -36,10 +42,14 @@ class OutputSender:
 
     Args:
         limit_bytes: largest batch.
+        pass_on: asked for each new batch who, if anybody, takes its records once they are acknowledged.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(
+        self, limit_bytes: int, pass_on: Callable[[Destination], PassOn | None] = lambda _: None
+    ) -> None:
         self._limit_bytes = limit_bytes
+        self._pass_on = pass_on
         self._known_until: dict[Destination, float] = {}
         self._topics: set[str] = set()
 
@@ -101,15 +111,64 @@ class OutputSender:
                 if only_one and joined is not None:
                     return number
                 batch, filled = enqueue(producer, producer.create_batch(), destination), 0
+                taker = self._pass_on(destination)
+                if taker is not None:
+                    Passing(batch, taker)
             if batch is not joined:
                 joined = batch
                 futures.append(asyncio.shield(batch.future))
             key, value, headers = record
-            if batch._builder.append(key=key, value=value, timestamp=None, headers=headers) is None:
+            made = batch._builder.append(key=key, value=value, timestamp=None, headers=headers)
+            if made is None:
                 msg = "a record batch was full before its counted size"
                 raise StateError(msg)
+            passing = getattr(batch, _PASSING, None)
+            if passing is not None:
+                passing.append(record, made.timestamp)
             filled += size
         return len(records)
+
+
+class Passing:
+    """The records of a batch, for somebody who need not fetch them.
+
+    It stands at the batch, because several senders may share that.
+
+    Args:
+        batch: new and empty.
+        take: given its records when it is acknowledged, with the offsets that the broker gave them.
+    """
+
+    def __init__(self, batch: Any, take: PassOn) -> None:
+        self._batch = batch
+        self._take = take
+        self._records: list[tuple[OutRecord, int]] = []
+        setattr(batch, _PASSING, self)
+        batch.future.add_done_callback(self._done)
+
+    def append(self, record: OutRecord, timestamp: int) -> None:
+        """The batch has one more record, of this time, epoch milliseconds."""
+        self._records.append((record, timestamp))
+
+    def _done(self, future: "asyncio.Future[Any]") -> None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        stands = future.result()
+        # Acknowledged without an offset: sent twice, and the broker does not know any more where it put the first.
+        # More records than ours: somebody has put one in past the senders, and which is where is not known.
+        if stands.offset < 0 or self._batch.record_count != len(self._records):
+            return
+        broker_ms = stands.timestamp if stands.timestamp_type else None
+        self._take(
+            [
+                PassedRecord(
+                    offset, made_ms if broker_ms is None else broker_ms, key, value, headers
+                )
+                for offset, ((key, value, headers), made_ms) in enumerate(
+                    self._records, stands.offset
+                )
+            ]
+        )
 
 
 async def append_rows(producer: Any, topic: str, partition: int, rows: list[Row]) -> int:

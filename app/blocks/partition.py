@@ -15,6 +15,9 @@ __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
 #: The same gap met so often is a true hole in the log (compaction, transaction markers).
 _GAP_RETRIES = 5
+#: Passed blocks that wait for a fetch of what comes before them, another worker's records; with more, those are
+#: fetched, too.
+_PASSED_BLOCKS = 32
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class Partition:
         self._joined_records = joined_records
         self._batch_bytes = batch_bytes
         self._inbox: deque[Block] = deque()
+        self._passed: dict[int, Block] = {}
         self._steps: deque[_Step] = deque()
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
         self._gaps: dict[int, int] = {}  # blocks met behind a gap: first offset, how often
@@ -89,9 +93,45 @@ class Partition:
         return len(self._steps)
 
     def offer(self, block: Block) -> None:
-        """Take a block; never waits."""
+        """Take a block that was fetched; never waits."""
         self._inbox.append(block)
+        self._join_passed()
         self._news.set()
+
+    def offer_passed(self, block: Block) -> None:
+        """Take a block of which an earlier stage of this worker knows where it stands in the log; never waits.
+
+        It may come before what precedes it, and again when it is fetched. Nothing depends on it: one that is
+        dropped is fetched.
+        """
+        if self.closed or block.last < self.next_offset:
+            return
+        if len(self._passed) >= _PASSED_BLOCKS:
+            self._passed.clear()
+        self._passed[block.first] = block
+        self._join_passed()
+        self._news.set()
+
+    @property
+    def lacks(self) -> bool:
+        """Whether passed blocks wait for what comes before them."""
+        return bool(self._passed)
+
+    def _join_passed(self) -> None:
+        """Put passed blocks behind the others, as far as they continue them."""
+        while self._passed:
+            first = min(self._passed)
+            end = max((block.last + 1 for block in self._inbox), default=self.next_offset)
+            if first > end:
+                return
+            block = self._passed.pop(first)
+            if block.last < end:  # fetched by now
+                continue
+            if first < end:
+                block = Block(
+                    [record for record in block.records if record.offset >= end], block.tokens
+                )
+            self._inbox.append(block)
 
     def get(self, key: bytes) -> bytes | None:
         """The newest bytes of a row: of a block in flight, else the stored ones."""
@@ -136,6 +176,7 @@ class Partition:
         for step in self._steps:
             self._ports.abandon(step.block)
         self._inbox.clear()
+        self._passed.clear()
         self._steps.clear()
         self._overlay.clear()
         self.memo.clear()

@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from faust.types import TP
 
 from app.blocks.app import BlockApp
-from app.blocks.batches import OutputSender
+from app.blocks.batches import OutputSender, PassOn
 from app.blocks.halt import halt, is_away
 from app.blocks.pace import PartitionGate
 from app.blocks.partition import Block, Handler, Partition
-from app.blocks.ports import PacedHandler
+from app.blocks.ports import PacedHandler, PassedRecord
 from app.blocks.rows import Row
 from app.blocks.table import BlockTable
 from app.blocks.topic import BlockTopic
@@ -27,6 +28,14 @@ _BLOCKS_WAITING = 2
 #: Blocks are joined up to so many records at most: a block is computed in one go, and while that lasts nothing is
 #: sent to Cassandra. With a thousand records of an expensive model a go took half a second.
 _JOINED_RECORDS = 200
+
+
+class PassedToken(NamedTuple):
+    """Acknowledges a passed block: nobody waits for that, but for the commit."""
+
+    tp: TP
+    generation_id: int
+    offset: int
 
 
 class Pipeline:
@@ -68,7 +77,7 @@ class Pipeline:
         self._depth = depth
         self._block_records = block_records
         self._batch_bytes = batch_bytes
-        self._sender = OutputSender(batch_bytes)
+        self._sender = OutputSender(batch_bytes, app.pass_on)
         self._deliver = deliver
         self._on_start = on_start
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -92,6 +101,43 @@ class Pipeline:
                 self.abandon(block)
                 return
         partition.offer(block)
+
+    def taker(self, number: int) -> PassOn | None:
+        """What takes passed records of a partition; None where they have to be fetched.
+
+        A record that an earlier stage of this worker has sent to a partition that this worker has, too, need not
+        be fetched: once it is acknowledged, it is known where it stands. At a thousand transactions a second a fetch
+        takes 16 ms until it brings one. Behind a backlog they are fetched, in large blocks; so are those of a
+        topic whose partitions keep in step.
+        """
+        partition = self.partitions.get(number)
+        if partition is None or partition.waiting > self._block_records:
+            return None
+        if self.app.pace is not None and self.app.pace.paces(self.topic):
+            return None
+        return partial(self._take, number, self.app.consumer_generation_id)
+
+    def _take(self, number: int, generation: int, records: list[PassedRecord]) -> None:
+        partition = self.partitions.get(number)
+        token = PassedToken(TP(self.topic, number), generation, records[-1].offset)
+        block = Block(records, (token,))
+        if partition is not None and self.is_current(block):
+            partition.offer_passed(block)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a block is in flight."""
+        return any(partition.in_flight for partition in self.partitions.values())
+
+    def has(self, number: int, offset: int) -> bool:
+        """Whether a partition has computed this record, and so needs no block that ends there."""
+        partition = self.partitions.get(number)
+        return partition is not None and offset < partition.next_offset
+
+    def lacks(self, number: int) -> bool:
+        """Whether a partition waits for a fetch: what was passed on does not continue what it has."""
+        partition = self.partitions.get(number)
+        return partition is None or partition.lacks
 
     def congested(self) -> set[TP]:
         """Partitions that have enough blocks waiting, or are held back: they are not fetched for now.
@@ -221,12 +267,16 @@ class Pipeline:
             self.app.consumer.finish_part(block.tokens[-1], block.last)
             return
         for token in block.tokens:
-            self.app.consumer.finish(token)
+            if isinstance(token, PassedToken):
+                self.app.consumer.finish_part(token, token.offset)
+            else:
+                self.app.consumer.finish(token)
 
     def abandon(self, block: Block) -> None:
         """Give a block up; it is not committed."""
         for token in block.tokens:
-            self.app.consumer.abandon(token)
+            if not isinstance(token, PassedToken):
+                self.app.consumer.abandon(token)
 
     async def refetch(self, partition: int, offset: int) -> None:
         """Seek the source partition back."""

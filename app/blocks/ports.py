@@ -3,7 +3,7 @@
 import math
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.blocks.rows import Row, RowGroup
 
@@ -32,6 +32,16 @@ class Block:
     def last(self) -> int:
         """Offset of the last record."""
         return int(self.records[-1].offset)
+
+
+class PassedRecord(NamedTuple):
+    """A record that a stage of this worker has sent, as the next one would fetch it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
 
 
 @dataclass(slots=True)

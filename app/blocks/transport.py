@@ -18,6 +18,7 @@ from mode.utils.futures import notify
 
 from app.blocks.connections import drop_broken
 from app.blocks.notes import carry_notes
+from app.blocks.resting import Resting, leave_out
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +73,26 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
             carry_notes(consumer, lambda tp: pace.note_of(TP(tp.topic, tp.partition)))
         return consumer
 
+    async def on_start(self) -> None:
+        """Connect, and fetch what does not rest."""
+        await super().on_start()
+        assert self._consumer is not None
+        leave_out(self._consumer._fetcher, self.consumer.resting)
+
 
 class BlockConsumer(driver.Consumer):
     """The aiokafka consumer, in blocks.
 
     Attributes:
         block_start: where each block source starts after a rebalance.
+        resting: sources that are not fetched for a moment.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.block_start: dict[TP, int] = {}
+        self.resting = Resting(time.monotonic, self._lacks)
+        self._alone = False
         self._look_at = 0.0
         self._overdue: dict[TP, tuple[tuple[int, int], int]] = {}
         self._held: set[TP] = set()
@@ -118,6 +128,11 @@ class BlockConsumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.app.block_topics:
+                pipeline = self.app.pipelines.get(tp.topic)
+                if pipeline is not None and pipeline.has(tp.partition, chunk[-1].offset):
+                    if self._alone:
+                        self.resting.begin(tp)
+                    continue  # an earlier stage of this worker has passed it on
                 message = _chunk_message(tp, chunk, generation)
                 if tp.topic in self.app.block_sources and self.app.flow_control.is_active():
                     # Not by way of Faust's loop: it makes two tasks a message and waits for them, which let
@@ -197,6 +212,12 @@ class BlockConsumer(driver.Consumer):
         """Let the held sources be fetched; called at the end of a rebalance."""
         held, self._held = self._held, set()
         super().resume_partitions(held & self.assignment())
+        # with others at work, what they send would wait for the end of a rest
+        ours = [tp for tp in self.assignment() if tp.topic in self.app.pipelines]
+        self._alone = len(ours) == len(self.app.pipelines) * self.app.conf.topic_partitions
+
+    def _lacks(self, tp: TP) -> bool:
+        return bool(self.app.pipelines[tp.topic].lacks(tp.partition))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what Faust forgets to forget."""
@@ -204,6 +225,8 @@ class BlockConsumer(driver.Consumer):
         self._buffered_partitions.clear()
         self.block_start.clear()
         self._held.clear()
+        self.resting.end()
+        self._alone = False
         await super().on_partitions_revoked(revoked)
 
     async def perform_seek(self) -> None:
@@ -224,7 +247,7 @@ class BlockConsumer(driver.Consumer):
         """Give blocks in flight a bounded time, then void them: their replay changes nothing."""
         for pipeline in self.app.pipelines.values():
             pipeline.give_up_held()
-        waiting = asyncio.ensure_future(super().wait_empty())
+        waiting = asyncio.ensure_future(self._emptied())
         done, _ = await asyncio.wait({waiting}, timeout=DRAIN_SECONDS)
         if not done:
             logger.warning("blocks still in flight after %s s are given up", DRAIN_SECONDS)
@@ -239,6 +262,12 @@ class BlockConsumer(driver.Consumer):
             waiting.result()
         else:  # Kafka is away: what is not committed is replayed
             waiting.cancel()
+
+    async def _emptied(self) -> None:
+        # Faust counts messages: it knows nothing of blocks that were passed on
+        while any(pipeline.busy for pipeline in self.app.pipelines.values()):  # noqa: ASYNC110
+            await asyncio.sleep(_IDLE_SLEEP_SECONDS)
+        await super().wait_empty()
 
     # ------------------------------------------------------------------ acknowledging
 

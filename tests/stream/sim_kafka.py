@@ -78,7 +78,7 @@ class Broker:
 
     def land(self, batch: "Batch") -> None:
         log = self.log(batch.topic, batch.partition)
-        batch.base = log.end
+        batch.base, batch.base_ms = log.end, self.now_ms
         for key, value, headers in batch.builder.records:
             log.append(self.now_ms, key, value, headers)
 
@@ -113,6 +113,11 @@ class Builder:
         self.records.append((key, value, headers))
         return self
 
+    @property
+    def timestamp(self) -> int:
+        """As of a record's metadata: here the broker's time counts."""
+        return -1
+
     def close(self) -> None:
         self._closed = True
 
@@ -120,6 +125,8 @@ class Builder:
 @dataclass(eq=False)
 class Metadata:
     offset: int
+    timestamp: int
+    timestamp_type: int = 1  # the broker's time
 
 
 @dataclass(eq=False)
@@ -130,12 +137,17 @@ class Batch:
     future: asyncio.Future[Metadata]
     drained: asyncio.Future[None]
     base: int = -1
+    base_ms: int = -1
     sent: bool = False
     retry_count: int = 0
 
     @property
     def _builder(self) -> Builder:
         return self.builder
+
+    @property
+    def record_count(self) -> int:
+        return len(self.builder.records)
 
 
 class Producer:
@@ -218,7 +230,7 @@ class Producer:
             return False
         batch = waiting.pop(int(self.rng.random() * len(waiting)))
         if not batch.future.done():
-            batch.future.set_result(Metadata(batch.base))
+            batch.future.set_result(Metadata(batch.base, batch.base_ms))
         return True
 
     def refuse(self) -> bool:

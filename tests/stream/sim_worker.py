@@ -247,6 +247,7 @@ class Worker:
             flow_control=SimpleNamespace(is_active=lambda: self.flow_active),
             producer=SimpleNamespace(_producer=self.producer),
             pipelines={},
+            pass_on=self._pass_on,
         )
         skew_ms = world.plan.skew_ms
         sources = world.partitions_of(world.topics.transactions.name)
@@ -274,7 +275,9 @@ class Worker:
                 on_start=self._on_start(stage, table),
             )
             # outputs need larger batches than rows, which shall need several
-            pipeline._sender = pipeline_module.OutputSender(self.world.plan.batch_bytes)
+            pipeline._sender = pipeline_module.OutputSender(
+                self.world.plan.batch_bytes, self._pass_on
+            )
             queue = self.queues[stage.source] = asyncio.Queue()
             self.loop.create_task(self._agent(pipeline, queue), context=self.context)
 
@@ -291,6 +294,24 @@ class Worker:
                 await pipeline.process(SimpleNamespace(message=message, value=message.value))
         except Exception as error:
             self.halt("agent", error)
+
+    def _pass_on(self, destination: tuple[str, int]) -> Callable[[list[Any]], None] | None:
+        """As BlockApp passes on; a zombie's records as little as it fetches them, see `World._io`."""
+        topic, partition = destination
+        pipeline = self.app.pipelines.get(topic)
+        take = None if pipeline is None else pipeline.taker(partition)
+        if take is None:
+            return None
+
+        def passed(records: list[Any]) -> None:
+            if self.dead or not self.world.may_read(self):
+                return
+            if self.rng.random() < self.world.plan.lose_passed:
+                return
+            self.world.seen["passed"] += 1
+            take(records)
+
+        return passed
 
     # ---------------------------------------------------------------- life and death
 
@@ -359,6 +380,9 @@ class Worker:
         if not fetched or not self.flow_active:
             return False
         message = fetched.popleft()
+        if self.app.pipelines[message.topic].has(message.partition, message.offset):
+            self.world.seen["fetched for nothing"] += 1
+            return True
         if self.rng.random() < lose:
             self.world.seen["lost"] += 1
             return True

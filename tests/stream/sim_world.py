@@ -114,6 +114,8 @@ class Plan:
     labels: float
     #: How far partitions may run apart; None: they are not paced, and their records are live.
     skew_ms: int | None = None
+    #: How often what a worker has sent itself has to be fetched after all; 1: nothing is passed on.
+    lose_passed: float = 0.0
 
     @property
     def terminal_rules(self) -> RowRules:
@@ -188,7 +190,10 @@ class World:
         # drawn apart, so that it leaves the other schedules of a seed as they are
         apart = Random(f"skew {seed}")
         skew_ms = apart.choice((None, None, SKEW, 4 * SKEW))
-        self.plan = plan = replace(drawn, rates=rates, **{"skew_ms": skew_ms, **changes})
+        lose_passed = Random(f"passed {seed}").choice((0, 0, 0.3, 1))
+        self.plan = plan = replace(
+            drawn, rates=rates, **{"skew_ms": skew_ms, "lose_passed": lose_passed, **changes}
+        )
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
         self.broker = Broker(self.rng)
@@ -429,11 +434,14 @@ class World:
         if worker.stopped:
             return False
         if dice < 0.75:
-            may_fetch = not worker.zombie or len(self.plan.model_names) == 1
-            return may_fetch and worker.fetch()
+            return self.may_read(worker) and worker.fetch()
         if dice < 0.97:
             return worker.deliver(self.plan.lose if self.chaos else 0)
         return worker.look() if dice < 0.971 else worker.follow()
+
+    def may_read(self, worker: Worker) -> bool:
+        """Whether new records get to a worker: a zombie's model is not that of who has its partitions now."""
+        return not worker.zombie or len(self.plan.model_names) == 1
 
     def _refuse(self) -> bool:
         worker = self._some_worker()

@@ -1,6 +1,7 @@
 """Record batches by hand: what fits, and in which order a destination gets it."""
 
 import asyncio
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -57,6 +58,16 @@ class Producer:
         for batch in self.unacknowledged:
             batch.done(offset)
         self.unacknowledged.clear()
+
+
+class Passed:
+    """Takes what is passed on for t/0."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+
+    def __call__(self, destination: Any) -> Any:
+        return self.taken.append if destination == ("t", 0) else None
 
 
 def records(*values: bytes) -> list[Any]:
@@ -212,3 +223,63 @@ class TestRows:
     async def test_rows_that_do_not_fit_are_refused(self) -> None:
         with pytest.raises(StateError, match="2 rows do not fit"):
             await append_rows(Producer(batch_bytes=70), "c", 0, [(b"a", b"1"), (b"b", b"2")])
+
+
+class TestPassingOn:
+    """Records that another stage of the worker waits for are given to it once they are acknowledged."""
+
+    async def test_they_have_the_offsets_that_the_broker_gave(self) -> None:
+        producer, passed = Producer(), Passed()
+        one, other = OutputSender(1 << 16, passed), OutputSender(1 << 16)
+        before = time.time_ns() // 1_000_000
+        head = [("h", b"1")]
+        sent = [
+            asyncio.create_task(sender.send(producer, {("t", 0): batch, ("t", 1): records(b"x")}))
+            for sender, batch in ((one, [(b"k", b"a", head)]), (other, records(b"b", b"c")))
+        ]
+        await until(producer.waiting)
+        await turns()
+        assert passed.taken == []
+        producer.leave()
+        producer.acknowledge(70)
+        await asyncio.gather(*[await each for each in sent])
+        await turns()
+        ((first, second, third),) = passed.taken
+        assert (first.offset, first.key, first.value, first.headers) == (70, b"k", b"a", head)
+        assert (second.offset, second.value) == (71, b"b")
+        assert (third.offset, third.value) == (72, b"c"), "another sender's, in the same batch"
+        assert before <= first.timestamp <= time.time_ns() // 1_000_000
+
+    async def test_the_brokers_time_is_taken_where_it_counts(self) -> None:
+        producer, passed = Producer(), Passed()
+        task = asyncio.create_task(
+            OutputSender(1 << 16, passed).send(producer, {("t", 0): records(b"a")})
+        )
+        await until(producer.waiting)
+        producer.leave()
+        for batch in producer.unacknowledged:
+            batch.done(5, timestamp=1_234)
+        await (await task)
+        await turns()
+        assert [(record.offset, record.timestamp) for record in passed.taken[0]] == [(5, 1_234)]
+
+    @pytest.mark.parametrize("what", ["no offset", "foreign record", "refused"])
+    async def test_where_they_stand_must_be_known(self, what: str) -> None:
+        producer, passed = Producer(), Passed()
+        task = asyncio.create_task(
+            OutputSender(1 << 16, passed).send(producer, {("t", 0): records(b"a")})
+        )
+        await until(producer.waiting)
+        (batch,) = producer._message_accumulator._batches[TopicPartition("t", 0)]
+        if what == "foreign record":
+            batch.append(None, b"another's", None)
+        producer.leave()
+        if what == "refused":
+            batch.failure(OSError("no"))
+            with pytest.raises(OSError, match="no"):
+                await (await task)
+        else:
+            producer.acknowledge(-1 if what == "no offset" else 7)
+            await (await task)
+        await turns()
+        assert passed.taken == []

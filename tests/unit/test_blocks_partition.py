@@ -186,6 +186,75 @@ class TestGaps:
         assert (handler.computed, partition.next_offset) == ([], 0)
 
 
+class TestPassedBlocks:
+    """What an earlier stage of the worker has sent: known before it is fetched."""
+
+    async def test_a_passed_block_is_done_and_its_fetched_copy_dropped(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports)
+        partition.offer_passed(block(0, 4))
+        await until(lambda: ports.of("finish"))
+        partition.offer(block(0, 4))
+        await until(lambda: ports.of("abandon"))
+        assert ports.of("finish") == ports.of("abandon") == [(0, 4)]
+        assert count_of(ports.stored[b"n"]) == 5
+
+    async def test_it_waits_for_what_comes_before_it(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports)
+        partition.offer_passed(block(5, 6))
+        partition.offer_passed(block(3, 4))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (ports.log, partition.waiting) == ([], 0)
+        partition.offer(block(0, 2))
+        await until(lambda: len(ports.of("finish")) == 3)
+        assert ports.of("finish") == [(0, 2), (3, 4), (5, 6)]
+        assert ports.of("refetch") == []
+        assert count_of(ports.stored[b"n"]) == 7
+
+    async def test_records_that_were_fetched_are_cut_off(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        partition.offer(block(0, 5))
+        partition.offer_passed(block(2, 4))
+        partition.offer_passed(block(4, 8))
+        await until(lambda: partition.next_offset == 9)
+        assert handler.computed == [(0, 5), (6, 8)]
+
+    async def test_fetched_copies_that_wait_are_not_computed_again(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        partition.offer_passed(block(0, 2))
+        partition.offer(block(0, 4))
+        partition.offer_passed(block(5, 6))
+        partition.offer(block(1, 6))
+        partition.offer(block(7, 7))
+        await until(lambda: partition.next_offset == 8)
+        assert handler.computed == [(0, 2), (3, 4), (5, 6), (7, 7)]
+        assert ports.of("refetch") == []
+
+    async def test_with_too_many_ahead_all_are_left_to_be_fetched(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        for first in range(1, 34):
+            partition.offer_passed(block(first, first))
+        partition.offer(block(0, 0))
+        await until(lambda: ports.of("finish"))
+        assert partition.next_offset == 1
+        partition.offer(block(1, 32))
+        await until(lambda: partition.next_offset == 34)
+        assert handler.computed == [(0, 0), (1, 32), (33, 33)]
+
+    async def test_closing_forgets_them(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports)
+        partition.offer_passed(block(3, 4))
+        partition.close()
+        partition.offer_passed(block(0, 2))
+        assert (partition.waiting, partition._passed, ports.log) == (0, {}, [])
+
+
 class TestTheEnd:
     async def test_another_writer_ends_it(self, started: Any) -> None:
         ports = Effects()

@@ -14,6 +14,8 @@ from app.blocks import pipeline as pipeline_module
 from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Computed
 from app.blocks.pipeline import Pipeline
+from app.blocks.ports import PassedRecord
+from app.blocks.resting import Resting
 from app.blocks.skew import Note
 from app.blocks.transport import BlockConsumer, _ReadOffsets
 from app.errors import StateError
@@ -36,9 +38,15 @@ class App:
         self.open = True
         self.flow_control = SimpleNamespace(is_active=lambda: self.open)
         self.consumer = SimpleNamespace(
-            block_start={HERE: 0}, finish=self.finished_append, abandon=lambda token: None
+            block_start={HERE: 0},
+            finish=self.finished_append,
+            finish_part=lambda _, offset: self.finished.append(offset),
+            abandon=lambda token: None,
         )
         self.finished: list[int] = []
+
+    def pass_on(self, destination: Any) -> None:
+        return None
 
     def finished_append(self, token: Any) -> None:
         self.finished.append(token.offset)
@@ -121,6 +129,50 @@ async def test_all_blocks_that_were_joined_are_acknowledged(app: Any) -> None:
     await until(lambda: len(app.finished) == 4)
     assert (app.finished, made.records_done) == ([0, 1, 2, 3], 4)
     made.reset()
+
+
+class TestPassedBlocks:
+    """What another stage of this worker has sent to a partition of ours."""
+
+    async def test_they_are_acknowledged_and_not_fetched(self, app: Any) -> None:
+        made = pipeline(app)
+        assert made.taker(0) is None, "where it starts is known with its first block"
+        await made.process(event(0, 0))
+        take = made.taker(0)
+        assert take is not None
+        take([PassedRecord(offset, 0, None, b"", []) for offset in (1, 2)])
+        assert (made.has(0, 2), made.has(1, 2)) == (False, False)
+        await until(lambda: made.has(0, 2))
+        assert made.busy or app.finished
+        await until(lambda: app.finished == [0, 2])
+        assert not made.busy
+        made.reset()
+
+    async def test_those_of_another_generation_are_not_taken(self, app: Any) -> None:
+        made = pipeline(app)
+        await made.process(event(0, 0))
+        take = made.taker(0)
+        assert take is not None
+        app.consumer_generation_id = 2
+        take([PassedRecord(1, 0, None, b"", [])])
+        assert made.partitions[0].waiting <= 1
+        await until(lambda: made.partitions[0].waiting == 0)
+        assert not made.has(0, 1)
+        made.reset()
+
+    async def test_behind_a_backlog_and_in_step_they_are_fetched(self, app: Any) -> None:
+        gate = asyncio.Event()
+        made = pipeline(app, gate=gate)
+        for offset in range(5):
+            await made.process(event(offset, offset))
+        await until(lambda: made.partitions[0].in_flight == 2)
+        assert made.taker(0) is None
+        gate.set()
+        await until(lambda: made.taker(0) is not None)
+        app.pace = Pace([HERE], 10, SlowNeighbour())
+        assert made.taker(0) is None
+        app.pace = None
+        made.reset()
 
 
 async def test_a_run_of_repeated_blocks_leaves_no_congestion(app: Any) -> None:
@@ -373,3 +425,39 @@ class TestHandingOver:
         app.open = False
         left = [tp.topic async for tp, _ in consumer.getmany(1.0)]
         assert (consumer.handed, left) == ([], ["s", "s", "changelog"])
+
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_what_was_passed_on_is_dropped_and_rests_where_nobody_else_writes(
+        self, app: Any, alone: bool
+    ) -> None:
+        made = pipeline(app)
+        await made.process(event(0, 2))
+        await until(lambda: made.has(0, 2))
+        consumer = self.consumer(app, self.fetched())
+        consumer._alone = alone
+        consumer.resting = Resting(lambda: 0.0, consumer._lacks)
+        assert [tp.topic async for tp, _ in consumer.getmany(1.0)] == ["changelog"]
+        assert consumer.handed == [("s", 2)], "of the partition that has computed nothing"
+        assert [tp in consumer.resting for tp in (HERE, TP("s", 1))] == [alone, False]
+        made.partitions[0].offer_passed(block(5, 6))
+        assert HERE not in consumer.resting, "it waits for what comes before"
+        made.reset()
+
+    async def test_a_revocation_waits_for_blocks_that_were_passed_on(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def no_message_waits(_: Any) -> None:
+            app.finished.append(-1)
+
+        monkeypatch.setattr(BlockConsumer.__mro__[1], "wait_empty", no_message_waits)
+        gate = asyncio.Event()
+        made = pipeline(app, gate=gate)
+        await made.process(event(0, 0))
+        await until(lambda: made.busy)
+        waiting = asyncio.create_task(self.consumer(app, {})._emptied())
+        await asyncio.sleep(0.05)
+        assert app.finished == []
+        gate.set()
+        await asyncio.wait_for(waiting, 5)
+        assert app.finished == [0, -1]
+        made.reset()
