@@ -1,4 +1,4 @@
-"""The live pass: servers, topics and tables of its own, workers, transactions and their labels in between."""
+"""The live pass: servers, topics and tables of its own, one worker, transactions and their labels in between."""
 
 import asyncio
 import tempfile
@@ -42,8 +42,6 @@ _AHEAD = 20_000
 #: Until the worker has finished the last labels, seconds.
 _LABELS_SECONDS = 120.0
 _HEAPS = {"cassandra": "2g"}
-#: A worker is one core: one of them alone used 0.85, and left a sixth of two cores idle with everything beside it.
-_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,12 @@ class Pass:
     Attributes:
         events: transactions.
         labels: how many labels were sent.
-        workers: how many shared the work.
         seconds: from the first output to the last row that Cassandra acknowledged.
         cpu_us: CPU microseconds a transaction and its label, by process.
     """
 
     events: int
     labels: int
-    workers: int
     seconds: float
     cpu_us: dict[str, float]
 
@@ -139,36 +135,36 @@ def score(
     events: int,
     progress: Callable[[int], None],
 ) -> Pass:
-    """Send transactions and labels through the workers, and wait until all of it is stored.
+    """Send transactions and labels through one worker, and wait until all of it is stored.
 
     Args:
         settings: the deployment, its model included.
         path: the file.
         skip: transactions of the file before the first.
         events: how many.
-        progress: told how many transactions were sent; the workers are not far behind.
+        progress: told how many transactions were sent; the worker is not far behind.
 
     Raises:
-        UnavailableError: a worker ended or does nothing.
+        UnavailableError: the worker ended or does nothing.
         VerificationError: labels were not finished.
     """
     asyncio.run(ensure_topics(settings, Topics(settings).all))
     with connected(settings) as session:
         migrate(session, settings, say=lambda _: None)
-    team = [backlog.new_worker(settings) for _ in range(_WORKERS)]
-    with Workers(team) as workers:
+    # two workers took as long (615 s a pass, 620 with one): what runs beside them has both cores busy
+    worker = backlog.new_worker(settings)
+    with Workers([worker]) as workers:
         workers.await_ready()
-        pids = {f"worker {number}": worker.pid for number, worker in enumerate(team, start=1)}
-        clock = CpuClock({**pids, **server_pids(settings.home)})
+        clock = CpuClock({"worker": worker.pid, **server_pids(settings.home)})
         sending = _send(settings, path, skip, events, progress)
         labels = asyncio.run(watched(sending, workers))
         asyncio.run(backlog.await_rows(settings, events, workers))
         asyncio.run(_await_labels(settings))
         backlog.refuse_restarts(workers)
         cpu = clock.us_per_event(events)
-        last_row = max(WorkerPage.of(worker).last_row for worker in team)
+        last_row = WorkerPage.of(worker).last_row
     began = asyncio.run(first_record(settings, Topics(settings).enriched.name))
-    return Pass(events, labels, len(team), last_row - began, cpu)
+    return Pass(events, labels, last_row - began, cpu)
 
 
 async def _send(
@@ -198,5 +194,5 @@ async def _await_labels(settings: Settings) -> None:
         for end, done in zip(ends, reached.done[role], strict=True)
     )
     if behind:
-        msg = f"the workers left {behind:,} records undone for {_LABELS_SECONDS:.0f} s"
+        msg = f"the worker left {behind:,} records undone for {_LABELS_SECONDS:.0f} s"
         raise VerificationError(msg)

@@ -100,7 +100,6 @@ class Report:
             "live": {
                 "events": self.live.events,
                 "labels": self.live.labels,
-                "workers": self.live.workers,
                 "seconds": self.live.seconds,
                 "events_per_second": self.live.rate,
                 "cpu_us_per_event": self.live.cpu_us,
@@ -118,7 +117,7 @@ class Report:
         cpu = ", ".join(f"{name} {used:,.0f}" for name, used in self.live.cpu_us.items())
         lines = [
             f"{self.live.events:,} transactions of {_day(plan.begin_ms)} to {_day(plan.end_ms - 1)} and "
-            f"{self.live.labels:,} labels in one pass by {self.live.workers} workers: {self.live.seconds:,.0f} s, "
+            f"{self.live.labels:,} labels in one pass: {self.live.seconds:,.0f} s, "
             f"{self.live.rate:,.0f} a second",
             f"CPU microseconds a transaction with its label: {cpu}",
             f"Champion: {self.champion}; it scored all of the pass, and is judged by what came the label delay "
