@@ -151,7 +151,7 @@ def score(
     asyncio.run(ensure_topics(settings, Topics(settings).all))
     with connected(settings) as session:
         migrate(session, settings, say=lambda _: None)
-    # two workers took as long (615 s a pass, 620 with one): what runs beside them has both cores busy
+    # two workers took as long (614 s a pass, 620 with one): what runs beside them has both cores busy
     worker = backlog.new_worker(settings)
     with Workers([worker]) as workers:
         workers.await_ready()
