@@ -8,6 +8,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 from random import Random
 from typing import Any
 
@@ -260,7 +261,10 @@ class Producer:
         for key, queue in self.queues.items():
             if key in self._broken:
                 continue
-            on_the_way = deque(batch for batch in queue if batch.sent or self.rng.random() < 0.3)
+            # one after the other on one connection: a batch never lands without those before it
+            on_the_way = deque(
+                takewhile(lambda batch: batch.sent or self.rng.random() < 0.3, queue)
+            )
             if on_the_way and self.rng.random() < 0.6:
                 self.broker.late.append(on_the_way)
         self.queues.clear()
