@@ -244,12 +244,7 @@ BREAKS = (
     Break(
         "passed on with the next one's offset",
         "app.blocks.batches",
-        (
-            (
-                "                    self._records, stands.offset\n",
-                "                    self._records, stands.offset + 1\n",
-            ),
-        ),
+        (("enumerate(records, stands.offset)", "enumerate(records, stands.offset + 1)"),),
         (("app.blocks.pipeline", "OutputSender"),),
     ),
     Break(

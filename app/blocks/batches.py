@@ -151,12 +151,17 @@ class Passing:
         self._records.append((record, timestamp))
 
     def _done(self, future: "asyncio.Future[Any]") -> None:
+        # Batch and records hold each other: left so, all of their bytes wait for the next search for cycles, and
+        # those are rare (app/blocks/collector.py).
+        batch, records = self._batch, self._records
+        delattr(batch, _PASSING)
+        self._batch, self._records = None, []
         if future.cancelled() or future.exception() is not None:
             return
         stands = future.result()
         # Acknowledged without an offset: sent twice, and the broker does not know any more where it put the first.
         # More records than ours: somebody has put one in past the senders, and which is where is not known.
-        if stands.offset < 0 or self._batch.record_count != len(self._records):
+        if stands.offset < 0 or batch.record_count != len(records):
             return
         broker_ms = stands.timestamp if stands.timestamp_type else None
         self._take(
@@ -164,9 +169,7 @@ class Passing:
                 PassedRecord(
                     offset, made_ms if broker_ms is None else broker_ms, key, value, headers
                 )
-                for offset, ((key, value, headers), made_ms) in enumerate(
-                    self._records, stands.offset
-                )
+                for offset, ((key, value, headers), made_ms) in enumerate(records, stands.offset)
             ]
         )
 

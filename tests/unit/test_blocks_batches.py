@@ -283,3 +283,18 @@ class TestPassingOn:
             await (await task)
         await turns()
         assert passed.taken == []
+
+    async def test_a_batch_is_freed_once_it_is_acknowledged(self) -> None:
+        producer, passed = Producer(), Passed()
+        task = asyncio.create_task(
+            OutputSender(1 << 16, passed).send(producer, {("t", 0): records(b"a")})
+        )
+        await until(producer.waiting)
+        (batch,) = producer._message_accumulator._batches[TopicPartition("t", 0)]
+        passing = batch.passing
+        producer.leave()
+        producer.acknowledge(7)
+        await (await task)
+        await turns()
+        assert not hasattr(batch, "passing")
+        assert (passing._batch, passing._records) == (None, [])
