@@ -100,7 +100,7 @@ class OutputSender:
         """
         batch = last_unsent(producer, destination)
         filled = 0 if batch is None else batch._builder.size()
-        joined = None
+        joined = passing = None
         for number, record in enumerate(records):
             size = _size(record)
             # the builder takes an oversized first record and nobody else checks its size: count ourselves
@@ -115,14 +115,13 @@ class OutputSender:
                 if taker is not None:
                     Passing(batch, taker)
             if batch is not joined:
-                joined = batch
+                joined, passing = batch, getattr(batch, _PASSING, None)
                 futures.append(asyncio.shield(batch.future))
             key, value, headers = record
             made = batch._builder.append(key=key, value=value, timestamp=None, headers=headers)
             if made is None:
                 msg = "a record batch was full before its counted size"
                 raise StateError(msg)
-            passing = getattr(batch, _PASSING, None)
             if passing is not None:
                 passing.append(record, made.timestamp)
             filled += size

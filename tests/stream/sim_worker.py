@@ -18,6 +18,7 @@ from faust.types import TP
 
 from app.blocks import pipeline as pipeline_module
 from app.blocks import table as table_module
+from app.blocks.app import BlockApp
 from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Handler
 from app.blocks.skew import Note
@@ -297,9 +298,7 @@ class Worker:
 
     def _pass_on(self, destination: tuple[str, int]) -> Callable[[list[Any]], None] | None:
         """As BlockApp passes on; a zombie's records as little as it fetches them, see `World._io`."""
-        topic, partition = destination
-        pipeline = self.app.pipelines.get(topic)
-        take = None if pipeline is None else pipeline.taker(partition)
+        take = BlockApp.pass_on(self.app, destination)
         if take is None:
             return None
 

@@ -17,6 +17,7 @@ import numpy as np
 from mode.supervisors import CrashingSupervisor
 
 from app.adapters.delivery import Delivery
+from app.adapters.kafka import partition_of
 from app.adapters.prediction_rows import RowPacker
 from app.blocks.partition import Computed
 from app.blocks.pipeline import Pipeline
@@ -62,7 +63,9 @@ class Handler:
 
     def __init__(self):
         self.begun = 0.0
-        self._stage = CardStage(catalogue, settings.allowed_lateness, lambda key: partition_of(key))
+        self._stage = CardStage(
+            catalogue, settings.allowed_lateness, partition_of(settings.partitions)
+        )
         self._rules, self._record_rules = row_rules(settings), RecordRules.of(settings)
         self._packer = RowPacker(settings.currency, settings.minor_unit_digits)
 
@@ -99,13 +102,6 @@ class Handler:
             for (record, outcome), score in zip(kept, model.score(matrix).tolist())
         ]  # fmt: skip
         return Computed(self._packer.pack_many(values), rows.groups())
-
-
-def partition_of(key):
-    """As the producers have it."""
-    from app.adapters.kafka import partition_of as partitioner
-
-    return partitioner(settings.partitions)(key)
 
 
 latencies = []
