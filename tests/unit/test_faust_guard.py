@@ -68,6 +68,10 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.tables.recovery:Recovery._wait": "ec7429b70176f8c6",
         "mode.services:Service.wait_first": "feade6a31f8a6789",
     },
+    "app/blocks/resting.py": {
+        "aiokafka.consumer.fetcher:Fetcher._fetch_requests_routine": "2a8ec5932644c9b0",
+        "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node": "1dab2cf937d165d0",
+    },
     "app/blocks/store.py": {
         "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
         "faust.stores.rocksdb:RocksDBOptions.open": "ff87e92d69e2f487",
@@ -127,6 +131,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.consumer:ThreadDelegateConsumer._new_consumer_thread": "79e9c029a91a2cb2",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "c2701bfc3e6f6cad",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.getmany": "26fc5fc9f3b667e1",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": "38b4e8bd1e10723a",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.position": "20a2c434bb8ed180",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_to_committed": "775ab0adc4b052ab",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_wait": "12e8d34e554e9024",
