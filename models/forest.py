@@ -143,14 +143,21 @@ class Forest:
         flat = features.ravel()
         base: Places = np.arange(0, flat.size, features.shape[1], dtype=np.intp)
         nodes: Places = np.repeat(self._roots[:, np.newaxis], len(features), axis=1)
+        asked = np.empty_like(nodes)
+        value, threshold = np.empty(nodes.shape), np.empty(nodes.shape)
+        left = np.empty(nodes.shape, dtype=bool)
+        # No place is ever outside; "clip" is how numpy is told not to look, and to write to `out` without a copy
+        # of its own. With arrays made anew at each level it took 1.8 times as long.
         for _ in range(self.depth):
-            asked = self._feature.take(nodes)
+            self._feature.take(nodes, out=asked, mode="clip")
             asked += base
-            left = flat.take(asked) <= self._threshold.take(nodes)
-            nodes = self._right.take(nodes)
-            nodes += left
+            flat.take(asked, out=value, mode="clip")
+            self._threshold.take(nodes, out=threshold, mode="clip")
+            np.less_equal(value, threshold, out=left)
+            self._right.take(nodes, out=asked, mode="clip")
+            np.add(asked, left, out=nodes)
             if path is not None:
-                path.append(nodes)
+                path.append(nodes.copy())
         return nodes
 
 
