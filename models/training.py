@@ -219,6 +219,7 @@ def fit_best(
     *,
     seed: int = 1,
     fixed: Mapping[str, float] | None = None,
+    cores: int = 1,
     tell: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Fitted:
     """Fit every candidate of a kind on the train slice, keep the best on the validation slice.
@@ -234,6 +235,7 @@ def fit_best(
         split: slices of the rows.
         seed: for kinds that draw.
         fixed: parameters that are given; see `candidates_of`.
+        cores: trees of a forest that grow at once; nothing depends on it.
         tell: called with the number of candidates done and of all.
     """
     candidates = candidates_of(kind, seed, fixed)
@@ -244,7 +246,7 @@ def fit_best(
         for done, candidate in enumerate(candidates):
             tell(done, len(candidates))
             estimator = _fit(
-                candidate.estimator, train, fraud[split.train], candidate.genuine, seed
+                candidate.estimator, train, fraud[split.train], candidate.genuine, seed, cores
             )
             scores = estimator.predict_proba(valid)[:, positive_column(estimator)]
             precision = float(average_precision_score(fraud[split.valid], scores))
@@ -256,17 +258,36 @@ def fit_best(
     return Fitted(best.estimator, best.parameters, usual, tuple(tried), best.genuine, seed)
 
 
-def _fit(estimator: Any, features: Floats, fraud: Labels, genuine: float, seed: int) -> Any:
+def _fit(
+    estimator: Any, features: Floats, fraud: Labels, genuine: float, seed: int, cores: int
+) -> Any:
     """Fit on all frauds and so much of the rest, drawn by the seed; the weights make it whole again."""
     labels = fraud.astype(np.int64)
+    _set_jobs(estimator, cores)
     if genuine >= 1:
-        return estimator.fit(features, labels)
-    rows = np.flatnonzero(fraud | (np.random.default_rng(seed).random(len(fraud)) < genuine))
-    weights = np.where(fraud[rows], 1.0, 1.0 / genuine)
-    return estimator.fit(features[rows], labels[rows], sample_weight=weights)
+        estimator.fit(features, labels)
+    else:
+        rows = np.flatnonzero(fraud | (np.random.default_rng(seed).random(len(fraud)) < genuine))
+        weights = np.where(fraud[rows], 1.0, 1.0 / genuine)
+        estimator.fit(features[rows], labels[rows], sample_weight=weights)
+    _set_jobs(estimator, None)
+    return estimator
 
 
-def refit(fitted: Fitted, features: Floats, fraud: Labels, rows: Labels) -> Fitted:
+def _set_jobs(estimator: Any, jobs: int | None) -> None:
+    """Let forests grow so many trees at once; each has its own seed, so that they are the same ones.
+
+    Only while they grow: `predict_proba` would add up the trees in the order in which they are done.
+    """
+    members = [estimator, *estimator.get_params().values(), *getattr(estimator, "estimators_", ())]
+    for member in members:
+        if isinstance(member, RandomForestClassifier):
+            member.n_jobs = jobs
+
+
+def refit(
+    fitted: Fitted, features: Floats, fraud: Labels, rows: Labels, *, cores: int = 1
+) -> Fitted:
     """The chosen parameters once more, learned from all of the training period.
 
     Args:
@@ -274,8 +295,11 @@ def refit(fitted: Fitted, features: Floats, fraud: Labels, rows: Labels) -> Fitt
         features: (n, k).
         fraud: (n,) labels.
         rows: (n,) the training period.
+        cores: as for `fit_best`.
     """
     train = features[rows]
     with threadpool_limits(1):
-        estimator = _fit(clone(fitted.estimator), train, fraud[rows], fitted.genuine, fitted.seed)
+        estimator = _fit(
+            clone(fitted.estimator), train, fraud[rows], fitted.genuine, fitted.seed, cores
+        )
     return replace(fitted, estimator=estimator, usual=tuple(np.median(train, axis=0).tolist()))

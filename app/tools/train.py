@@ -197,13 +197,14 @@ def train_on(
             split,
             seed=options.seed,
             fixed=options.fixed,
+            cores=cpu_count(),
             tell=lambda done, every: tell(done * 100 // every),
         )
     # scored as the stream will: the threshold is one of its scores, to the bit
     scorer = _scorer(fitted, choice, settings)
     threshold = _threshold(scorer.score(features[split.valid]), fraud, times, split, options)
     if periods is not None:
-        fitted = refit(fitted, features, fraud, in_training(times, periods))
+        fitted = refit(fitted, features, fraud, in_training(times, periods), cores=cpu_count())
         scorer = _scorer(fitted, choice, settings)
     delay_ms = settings.label_delay if periods is None else periods.delay_ms
     known = on_known_cards(card, times, fraud, split.test, delay_ms)

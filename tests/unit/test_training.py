@@ -36,7 +36,7 @@ from models.judging import (
     rank,
 )
 from models.splits import split_by_time
-from models.training import LOGISTIC_C, fit_best
+from models.training import LOGISTIC_C, fit_best, refit
 
 START = 1_735_689_600_000
 CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=START, seed=3)
@@ -124,6 +124,26 @@ def test_the_same_arguments_give_the_same_bits():
     first, second = (fit_best("logistic", features, fraud, split, seed=4) for _ in range(2))
     assert first.estimator[-1].coef_.tobytes() == second.estimator[-1].coef_.tobytes()
     assert first.estimator[-1].intercept_.tobytes() == second.estimator[-1].intercept_.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["forest", "blend"])
+def test_trees_that_grow_side_by_side_are_the_same(kind):
+    features, fraud, times = separable()
+    split = split_by_time(times, fraud)
+    fixed = {"forest": {"n_estimators": 5}, "blend": {"forest__n_estimators": 5}}[kind]
+    alone, beside = (
+        fit_best(kind, features, fraud, split, fixed=fixed, cores=cores) for cores in (1, 3)
+    )
+    every = np.arange(len(fraud)) >= 0
+    alone, beside = (
+        refit(each, features, fraud, every, cores=cores)
+        for each, cores in ((alone, 1), (beside, 3))
+    )
+    assert alone.tried == beside.tried
+    first, second = (each.estimator.predict_proba(features) for each in (alone, beside))
+    assert first.tobytes() == second.tobytes()
+    # left so, the trees would be added up in the order in which they are done
+    assert "n_jobs=3" not in repr(beside.estimator.__dict__)
 
 
 # ---------------------------------------------------------------- thresholds
