@@ -51,9 +51,5 @@ def test_what_is_stored_is_what_training_computes(tmp_path: Path) -> None:
     assert counts["read"] == counts["scored"] == count
     assert [counts[name] for name in ("pending", "missing", "differing")] == [0, 0, 0]
     assert 0.5 < found["lines"]["champion"]["auc"] <= 1
-    # the champion of the pass and the one that is trained on its stored features are the same
-    first, live = found["weeks"][0], found["lines"]["champion"]
-    for name, figure in first.items():
-        assert live[name] == pytest.approx(figure, abs=1e-12)
     assert found["missed"] == []
     assert list(tmp_path.glob("fraudstream-handbook-*")) == []

@@ -109,9 +109,13 @@ def test_the_file_is_read_like_produce_reads_it(tmp_path):
     assert [fraud for *_, fraud in sent] == columns.is_fraud.tolist()
     with pytest.raises(UsageError, match="no transactions of the period"):
         data.read_span(path, settings, day("2019-01-01"), day("2019-02-01"), None)
-    path = csv(tmp_path, lines[::-1])
+    with pytest.raises(UsageError, match="no transactions before the end of the period"):
+        data.read_span(path, settings, day("2017-01-01"), day("2017-02-01"), None)
+    path = csv(tmp_path, [*lines[2::-1], *lines[5:], "behind the period nothing is looked at"])
     with pytest.raises(UsageError, match="not in order of TX_DATETIME"):
         data.read_span(path, settings, *span, rows=None)
+    path = csv(tmp_path, [*lines, "behind the period nothing is looked at"])
+    assert len(data.read_span(path, settings, *span, rows=None)[1]) == 4
 
 
 def packed(values: dict[str, float]) -> bytes:
@@ -224,7 +228,9 @@ def test_every_line_is_judged_and_shaped_features_are_told_apart():
     assert min(week.average_precision for week in lines.weeks) > 0.9
     assert lines.general.average_precision < 0.2
     assert lines.first["logistic, engineered"].auc > 0.9 > lines.first["logistic, fifteen"].auc
-    assert any("for each week" in line for line in said)
+    # the first week's is what scored live; it is not trained again
+    assert lines.weeks[0] == lines.first["champion"] != lines.weeks[1]
+    assert any("for each later week" in line for line in said)
 
 
 GOOD = Figures(0.9, 0.8, 0.31)

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,21 +110,24 @@ def own_settings(home: Path, plan: Plan, **more: object) -> Settings:
 
 
 @contextmanager
-def own_servers(home: Path, say: Callable[[str], None]) -> Iterator[dict[str, str]]:
-    """Kafka and Cassandra on free ports; they and their data are gone afterwards.
+def own_servers(home: Path, say: Callable[[str], None]) -> Iterator[Callable[[], dict[str, str]]]:
+    """Kafka and Cassandra on free ports; they start beside what is done meanwhile, and are gone afterwards.
 
     Yields:
-        The settings `broker` and `cassandra`.
-
-    Raises:
-        UnavailableError: a server does not start; the text says why.
+        Waits until they answer and gives the settings `broker` and `cassandra`; raises UnavailableError when one
+        does not start, the text says why.
     """
     stack = Stack(home, heaps=_HEAPS, progress=Console(say))
-    try:
+
+    def start() -> dict[str, str]:
         where = stack.up(free_ports=True)
         assert where
         contact = ",".join(f"{host}:{port}" for host, port in where.cassandra)
-        yield {"broker": where.broker, "cassandra": contact}
+        return {"broker": where.broker, "cassandra": contact}
+
+    try:
+        with ThreadPoolExecutor(1) as beside:  # which is waited for, whatever ends the block
+            yield beside.submit(start).result
     finally:
         stack.wipe()
 

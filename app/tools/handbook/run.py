@@ -72,10 +72,11 @@ class Run:
             settings = live.own_settings(home, plan)
             with self._part("features", count) as tell:
                 computed = compute_features(columns, settings, tell, cores=cpu_count())
-            champion = self._train(home, settings, columns, computed)
-            model = champion.manifest
+            # training has one core for itself, and they the other
             with live.own_servers(home, self._say) as servers:
-                settings = live.own_settings(home, plan, **servers, model=str(champion.folder))
+                champion = self._train(home, settings, columns, computed)
+                model = champion.manifest
+                settings = live.own_settings(home, plan, **servers(), model=str(champion.folder))
                 with self._part("live", count) as tell:
                     passed = live.score(settings, plan.path, skip, count, tell)
                 self._say(f"{passed.rate:,.0f} transactions a second")
