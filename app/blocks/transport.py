@@ -132,6 +132,8 @@ class BlockConsumer(driver.Consumer):
                 if pipeline is not None and pipeline.has(tp.partition, chunk[-1].offset):
                     if self._alone:
                         self.resting.begin(tp)
+                    # no event of Faust's, which would say after five minutes that the agent has stopped
+                    self.app.monitor.stream_inbound_time[tp] = time.monotonic()
                     continue  # an earlier stage of this worker has passed it on
                 message = _chunk_message(tp, chunk, generation)
                 if tp.topic in self.app.block_sources and self.app.flow_control.is_active():

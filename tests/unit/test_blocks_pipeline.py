@@ -394,7 +394,9 @@ class TestHandingOver:
             _wait_next_records=next_records, _stopped=asyncio.Event(), _shutdown=asyncio.Event(),
             _crashed=asyncio.Event(), _buffered_partitions=set(), highwater=lambda tp: 0,
         )  # fmt: skip
-        app.monitor = SimpleNamespace(track_tp_end_offset=lambda *given: None)
+        app.monitor = SimpleNamespace(
+            track_tp_end_offset=lambda *given: None, stream_inbound_time={}
+        )
         app.block_topics, app.block_sources = {"s", "changelog"}, {"s"}
         return found
 
@@ -438,6 +440,7 @@ class TestHandingOver:
         consumer.resting = Resting(lambda: 0.0, consumer._lacks)
         assert [tp.topic async for tp, _ in consumer.getmany(1.0)] == ["changelog"]
         assert consumer.handed == [("s", 2)], "of the partition that has computed nothing"
+        assert list(app.monitor.stream_inbound_time) == [HERE], "Faust would call it idle"
         assert [tp in consumer.resting for tp in (HERE, TP("s", 1))] == [alone, False]
         made.partitions[0].offer_passed(block(5, 6))
         assert HERE not in consumer.resting, "it waits for what comes before"
