@@ -22,7 +22,7 @@ handler = LabelsHandler(
     max_future_skew_ms=settings.max_future_skew,
 )
 store = LabelStore(settings, topics.labels.name, lambda: time.time_ns() // 1_000_000)
-sender = OutputSender(batch_bytes(settings))
+sender = OutputSender(batch_bytes(settings), app.pass_on)
 
 
 async def deliver(_partition: int, block: LabelBlock) -> Awaitable[Any]:

@@ -12,7 +12,7 @@ from cassandra.policies import HostDistance
 from app.adapters.cassandra import READ, consistency, password, tls_context
 from app.adapters.cql_link import Access, Link, LinkError, OnAnswer, open_link
 from app.adapters.cql_wire import Failure
-from app.adapters.prediction_rows import COLUMNS, routing_key
+from app.adapters.packed import PackedTable
 from app.settings import Settings
 
 #: Between attempts to reach a node, seconds: the first, and the most.
@@ -22,6 +22,7 @@ UNAUTHORIZED = 0x2100
 REFUSED_FOR_EVER = frozenset({0x2000, UNAUTHORIZED, 0x2200, 0x2300})
 
 Address = tuple[str, int]
+RoutingKey = Callable[[bytes], bytes]
 
 
 class ReplicaMap:
@@ -29,14 +30,15 @@ class ReplicaMap:
 
     Attributes:
         nodes: the nodes of our datacenter.
-        groups: sets of replicas; `group_of` gives an index. One group where all rows share their replicas.
+        groups: sets of replicas; `split` gives an index. One group where all rows share their replicas.
     """
 
-    def __init__(self, session: Session, keyspace: str) -> None:
+    def __init__(self, session: Session, keyspace: str, routing_key: RoutingKey) -> None:
         self.nodes: list[Address] = []
         self.groups: list[tuple[Address, ...]] = [()]
         self._session = session
         self._keyspace = keyspace
+        self._routing_key = routing_key
         self._seen: Any = None
         self._ring: list[int] = []
         self._group_at: list[int] = []
@@ -83,6 +85,7 @@ class ReplicaMap:
             return [(0, rows)]
         by_group: dict[int, list[bytes]] = {}
         ring, group_at, token_of = self._ring, self._group_at, self._hash
+        routing_key = self._routing_key
         for row in rows:
             # a token belongs to the first position at or after it, past the last one to the first
             place = bisect_left(ring, token_of(routing_key(row))) % len(ring)
@@ -96,6 +99,8 @@ class Nodes:
     Args:
         session: knows the cluster.
         settings: how to speak to it.
+        table: where the rows go.
+        ttl_seconds: see `PackedTable.insert`.
         on_answer: see `Link`.
         on_up: a node takes batches (again).
         on_lost: a node is gone; gets the reason and the tags of batches that were not answered.
@@ -107,14 +112,16 @@ class Nodes:
         self,
         session: Session,
         settings: Settings,
+        table: PackedTable,
         *,
+        ttl_seconds: int | None,
         on_answer: OnAnswer,
         on_up: Callable[[], None],
         on_lost: Callable[[str, list[Any]], None],
         on_refused: Callable[[Failure], None],
         rng: random.Random,
     ) -> None:
-        self.map = ReplicaMap(session, settings.keyspace)
+        self.map = ReplicaMap(session, settings.keyspace, table.routing_key)
         self.links: dict[Address, Link] = {}
         self._on_answer = on_answer
         self._on_up = on_up
@@ -123,15 +130,12 @@ class Nodes:
         self._rng = rng
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._renewals: set[asyncio.Task[None]] = set()
-        marks = ", ".join("?" * len(COLUMNS))
         self._access = Access(
             user=settings.cassandra_username or "",
             password=password(settings),
             tls=tls_context(settings),
-            statement=(
-                f"INSERT INTO {settings.keyspace}.predictions ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
-            ),
-            columns=len(COLUMNS),
+            statement=table.insert(settings.keyspace, ttl_seconds),
+            columns=len(table.columns),
         )
         self.consistency = consistency(settings)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from app.adapters.cassandra import connect
 from app.adapters.outage import Status
-from app.adapters.prediction_rows import PackedRows
-from app.adapters.predictions import PredictionWriter
+from app.adapters.prediction_rows import PREDICTIONS, PackedRows
+from app.adapters.row_writer import RowWriter
 from app.errors import UnavailableError
 from app.settings import Settings
 
@@ -42,7 +42,7 @@ class Delivery:
         self._clock_ms = clock_ms
         self._since_append = since_append
         self._since_event = since_event
-        self._writer: PredictionWriter | None = None
+        self._writer: RowWriter | None = None
         self._connecting = asyncio.Lock()
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
@@ -60,7 +60,7 @@ class Delivery:
         durable.add_done_callback(observe)
         return durable
 
-    async def _connected(self) -> PredictionWriter:
+    async def _connected(self) -> RowWriter:
         async with self._connecting:
             while self._writer is None:
                 try:
@@ -70,5 +70,7 @@ class Delivery:
                     logger.warning("predictions wait: %s", error)
                     await asyncio.sleep(_RECONNECT_SECONDS)
                 else:
-                    self._writer = PredictionWriter(session, self._settings, status=self._status)
+                    self._writer = RowWriter(
+                        session, self._settings, PREDICTIONS, status=self._status
+                    )
             return self._writer

@@ -11,7 +11,8 @@ from cassandra import OperationTimedOut, ReadFailure, ReadTimeout
 from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
 
-from app.adapters.cassandra import SCAN, explained
+from app.adapters.cassandra import SCAN, explained, shared_session
+from app.adapters.labels import label_of
 from app.adapters.prediction_rows import COLUMNS, month_of, row_dict
 from app.settings import Settings
 
@@ -45,6 +46,25 @@ def find_transactions(
         rows = list(session.execute(query, (transaction_id,)))
     rows.sort(key=lambda row: row["event_time"], reverse=True)
     return [row_dict(row, settings.minor_unit_digits) for row in rows]
+
+
+def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] | None:
+    """The stored row of a transaction, the newest if several cards used the same id; None without any.
+
+    With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label.
+
+    Uses the session that this process keeps for reads; blocks.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    session = shared_session(settings)
+    found = find_transactions(session, settings, transaction_id)
+    if not found:
+        return None
+    label = label_of(session, settings, transaction_id, found[0]["card_id"])
+    return {**found[0], "label": label}
 
 
 def card_predictions(

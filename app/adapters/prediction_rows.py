@@ -1,9 +1,8 @@
 """Predictions as Cassandra rows, both ways: JSON record -> packed values, row -> dict. Pure, no I/O.
 
-A packed row is the values part of an INSERT of the native protocol: for each column of `COLUMNS`, in that
-order, a 4-byte length and the bytes. Packing is the worker's share of the dearest part of the pipeline, so
-the columns stand in an order that suits it: texts first, then what rarely changes as one cached piece, then
-everything of fixed width with the features, which one precompiled struct writes at once.
+Packing (`packed.py`) is the worker's share of the dearest part of the pipeline, so the columns stand in an order
+that suits it: texts first, then what rarely changes as one cached piece, then everything of fixed width with
+the features, which one precompiled struct writes at once.
 """
 
 import struct
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from app.adapters.packed import UNSET, PackedTable, cells, text_cell
 from app.errors import StateError
 from app.formats import iso
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
@@ -40,7 +40,6 @@ _KNOWN = OUTPUT_FIELDS | INPUT_FIELDS - {"converted_amount"}
 _FOREIGN = ("amount", "currency")
 #: struct codes of the columns from event_time to schema_version; the second is amount.
 _SCALARS, _AMOUNT = "qqqd?diqqqi", 1
-_UNSET = struct.pack(">i", -2)
 _NO_TEXTS = struct.pack(">ii", 4, 0)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -132,7 +131,7 @@ class RowPacker:
             constant = self._add_constant(seldom)
         optional = ("terminal_id" in record) + ("currency" in record) + ("schema_version" in record)
         foreign = currency is not None and currency != self._currency
-        extra = _UNSET
+        extra = UNSET
         if foreign or len(record) != _REQUIRED_COUNT + optional:
             extra = _extra_cell(record, foreign)
         card, transaction = card_id.encode(), transaction_id.encode()
@@ -144,10 +143,10 @@ class RowPacker:
             len(card).to_bytes(4, "big"), card,
             _month_cell(event_ms // _DAY_MS),
             len(transaction).to_bytes(4, "big"), transaction,
-            _UNSET if terminal_id is None else _text(terminal_id),
+            UNSET if terminal_id is None else text_cell(terminal_id),
             _texts(reasons) if reasons else _NO_TEXTS,
             _texts(sorted(set(flags))) if flags else _NO_TEXTS,
-            _UNSET if anomaly is None else _double(8, anomaly),
+            UNSET if anomaly is None else _double(8, anomaly),
             extra,
             constant,
             layout.pack(scalars, features),
@@ -163,7 +162,7 @@ class RowPacker:
     def _add_constant(self, texts: tuple[str, ...]) -> bytes:
         if len(self._constants) >= _CACHED:
             self._constants.clear()
-        cells = self._constants[texts] = b"".join(map(_text, (*texts, self._currency)))
+        cells = self._constants[texts] = b"".join(map(text_cell, (*texts, self._currency)))
         return cells
 
 
@@ -182,7 +181,7 @@ class _Layout:
         constants = [struct.pack(">i", struct.calcsize(f">{code}")) for code in _SCALARS]
         # A decimal is its scale and an integer; eight bytes are valid where fewer would do.
         constants[_AMOUNT] = struct.pack(">ii", 12, digits)
-        keys = [_text(name) for name in self._names]
+        keys = [text_cell(name) for name in self._names]
         before = struct.pack(">ii", 4 + sum(len(key) + 12 for key in keys), len(keys))
         for key in keys:
             constants.append(before + key + struct.pack(">i", 8))
@@ -253,53 +252,42 @@ def month_of(event_time_ms: int) -> str:
     return (_EPOCH + timedelta(days=event_time_ms // _DAY_MS)).strftime("%Y-%m")
 
 
-def source_of(row: bytes) -> str:
-    """Where a packed row came from, for messages: topic/partition/offset and the transaction."""
-    cells = dict(zip(COLUMNS, _cells(row), strict=True))
+def _place(row: bytes) -> str:
+    found = dict(zip(COLUMNS, cells(row), strict=True))
     position = "/".join((
-        cells["source_topic"].decode(),
-        str(int.from_bytes(cells["source_partition"], "big")),
-        str(int.from_bytes(cells["source_offset"], "big")),
+        found["source_topic"].decode(),
+        str(int.from_bytes(found["source_partition"], "big")),
+        str(int.from_bytes(found["source_offset"], "big")),
     ))  # fmt: skip
-    return f"{position} (transaction {cells['transaction_id'].decode()!r})"
+    return f"{position} (transaction {found['transaction_id'].decode()!r})"
 
 
-def routing_key(row: bytes) -> bytes:
-    """The partition key of a packed row as the partitioner hashes it."""
+def _routing_key(row: bytes) -> bytes:
     card_end = 4 + int.from_bytes(row[:4], "big")
     card, month = row[4:card_end], row[card_end + 4 : card_end + 11]
     return b"".join((len(card).to_bytes(2, "big"), card, b"\0\0\7", month, b"\0"))
 
 
-def _cells(row: bytes) -> Iterable[bytes]:
-    at = 0
-    while at < len(row):
-        size = max(0, int.from_bytes(row[at : at + 4], "big", signed=True))
-        yield row[at + 4 : at + 4 + size]
-        at += 4 + size
+#: cql/002_predictions.cql
+PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", _routing_key, _place)
 
 
 def _extra_cell(record: dict[str, Any], foreign: bool) -> bytes:
     extra = {name: value for name, value in record.items() if name not in _KNOWN}
     if foreign:
         extra |= {name: record[name] for name in _FOREIGN}
-    return _text(orjson.dumps(extra).decode()) if extra else _UNSET
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return len(encoded).to_bytes(4, "big") + encoded
+    return text_cell(orjson.dumps(extra).decode()) if extra else UNSET
 
 
 def _texts(texts: Iterable[str]) -> bytes:
-    encoded = [_text(text) for text in texts]
+    encoded = [text_cell(text) for text in texts]
     body = len(encoded).to_bytes(4, "big") + b"".join(encoded)
     return len(body).to_bytes(4, "big") + body
 
 
 @lru_cache(maxsize=_CACHED)
 def _month_cell(day: int) -> bytes:
-    return _text(month_of(day * _DAY_MS))
+    return text_cell(month_of(day * _DAY_MS))
 
 
 def _values_getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:

@@ -53,7 +53,7 @@ def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
 @json_option
 def transaction(transaction_id: str, as_json: bool) -> None:
     """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker."""
-    from app.adapters.predictions import find_transaction
+    from app.adapters.prediction_reads import find_transaction
 
     settings = load_settings()
     found = find_transaction(settings, transaction_id)
@@ -122,7 +122,7 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
     """What is told of a scored transaction besides reasons and features, in order.
 
     Args:
-        row: as `app.adapters.predictions.find_transaction` gives it.
+        row: as `app.adapters.prediction_reads.find_transaction` gives it.
         settings: currency and its digits.
     """
     digits = settings.minor_unit_digits

@@ -13,7 +13,7 @@ from yarl import URL
 
 from app.adapters.cassandra import close_shared_sessions, shared_session
 from app.adapters.kafka import partition_of
-from app.adapters.predictions import find_transaction
+from app.adapters.prediction_reads import find_transaction
 from app.blocks.table import BlockTable
 from app.domain.features import Catalogue
 from app.errors import UnavailableError

@@ -14,8 +14,8 @@ from app.adapters import schema
 from app.adapters.cassandra import connect, disconnect
 from app.adapters.cql_link import Access, LinkError, open_link
 from app.adapters.prediction_reads import count_predictions
-from app.adapters.prediction_rows import RowPacker
-from app.adapters.predictions import PredictionWriter
+from app.adapters.prediction_rows import PREDICTIONS, RowPacker
+from app.adapters.row_writer import RowWriter
 from app.errors import UnavailableError
 from app.settings import Settings
 from tests.prediction_builder import prediction
@@ -72,7 +72,7 @@ async def test_sessions_and_the_writer_speak_tls(
     safe = through(settings, tls_proxy, certificates / "ca.pem")
     session = await asyncio.to_thread(connect, safe)
     await asyncio.to_thread(schema.migrate, session, safe)
-    writer = PredictionWriter(session, safe, seed=1)
+    writer = RowWriter(session, safe, PREDICTIONS, seed=1)
     records = [prediction(number, note="x" * 1_000 * number) for number in range(150)]
     await asyncio.wait_for(
         writer.write(RowPacker("EUR", 2).pack_many(map(orjson.dumps, records)).rows), 20

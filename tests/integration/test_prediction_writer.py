@@ -11,16 +11,17 @@ import orjson
 import pytest
 from cassandra.cluster import Session
 
-from app.adapters import outage, predictions, schema
+from app.adapters import outage, row_writer, schema
 from app.adapters.cassandra import close_shared_sessions, connect, disconnect
 from app.adapters.prediction_reads import (
     card_predictions,
     count_predictions,
+    find_transaction,
     find_transactions,
     scan_predictions,
 )
-from app.adapters.prediction_rows import COLUMNS, RowPacker, row_dict
-from app.adapters.predictions import PredictionWriter, find_transaction
+from app.adapters.prediction_rows import COLUMNS, PREDICTIONS, RowPacker, row_dict
+from app.adapters.row_writer import RowWriter
 from app.errors import SchemaError, StateError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0
@@ -46,8 +47,8 @@ def session(settings: Settings) -> Iterator[Session]:
 
 
 @pytest.fixture
-async def writer(session: Session, settings: Settings) -> AsyncIterator[PredictionWriter]:
-    writer = PredictionWriter(session, settings, seed=1)
+async def writer(session: Session, settings: Settings) -> AsyncIterator[RowWriter]:
+    writer = RowWriter(session, settings, PREDICTIONS, seed=1)
     yield writer
     await writer.close()
 
@@ -61,11 +62,11 @@ async def proxy(stack: Servers) -> AsyncIterator[TcpProxy]:
 @pytest.fixture
 async def far_writer(
     session: Session, settings: Settings, proxy: TcpProxy
-) -> AsyncIterator[PredictionWriter]:
+) -> AsyncIterator[RowWriter]:
     """A writer that reaches Cassandra through the proxy alone."""
     through = settings.model_copy(update={"cassandra": f"127.0.0.1:{proxy.port}"})
     far = await asyncio.to_thread(connect, through)
-    writer = PredictionWriter(far, through, seed=1, status=Notes())
+    writer = RowWriter(far, through, PREDICTIONS, seed=1, status=Notes())
     yield writer
     await writer.close()
     await asyncio.to_thread(disconnect, far)
@@ -107,7 +108,7 @@ def expected(made: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_every_column_comes_back(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     rng = random.Random(7)
     records = [random_prediction(rng, number) for number in range(1_000)]
@@ -123,7 +124,7 @@ async def test_every_column_comes_back(
 
 
 async def test_what_a_record_lacks_is_not_written_at_all(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     bare = prediction(1)
     del bare["terminal_id"]
@@ -138,13 +139,11 @@ async def test_what_a_record_lacks_is_not_written_at_all(
     assert row["f"] == 10.0
 
 
-async def test_no_rows_are_done_at_once(writer: PredictionWriter) -> None:
+async def test_no_rows_are_done_at_once(writer: RowWriter) -> None:
     await writer.write([])
 
 
-async def test_reads_for_people(
-    session: Session, settings: Settings, writer: PredictionWriter
-) -> None:
+async def test_reads_for_people(session: Session, settings: Settings, writer: RowWriter) -> None:
     day = 86_400_000
     records = [prediction(n, card="c-one", at=n * 10 * day) for n in range(12)]
     records += [prediction("shared", card=card, at=n) for n, card in enumerate(("a", "b"))]
@@ -173,7 +172,7 @@ async def test_reads_for_people(
 
 
 async def test_without_its_index_a_look_up_says_what_to_do(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     await writer.write(packed(prediction(1)))
 
@@ -192,7 +191,7 @@ async def test_batches_of_any_size_are_taken_whole(
     session: Session, settings: Settings, size: int
 ) -> None:
     sized = settings.model_copy(update={"sink_batch_bytes": size})
-    writer = PredictionWriter(session, sized, seed=1)
+    writer = RowWriter(session, sized, PREDICTIONS, seed=1)
     rng = random.Random(size)
     rows = packed(*(random_prediction(rng, number) for number in range(400)))
     await writer.write(rows)
@@ -203,7 +202,7 @@ async def test_batches_of_any_size_are_taken_whole(
 
 
 async def test_a_batch_that_this_server_finds_too_large_is_halved(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     writer._batch_bytes = 400_000
     await writer.write(packed(*(prediction(number, card=f"c{number}") for number in range(500))))
@@ -212,7 +211,7 @@ async def test_a_batch_that_this_server_finds_too_large_is_halved(
 
 
 async def test_a_row_of_many_segments(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     records = [prediction(1, note="ü" * 300_000), prediction(2, card="c2")]
     await writer.write(packed(*records))
@@ -221,7 +220,7 @@ async def test_a_row_of_many_segments(
 
 
 async def test_a_row_that_is_never_taken_is_named(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     records = [prediction(number, card=f"c{number}") for number in range(40)]
     records[17] |= {"card_id": "x" * 70_000, "source_offset": 1017}
@@ -235,7 +234,7 @@ async def test_a_row_that_is_never_taken_is_named(
 
 
 async def test_a_missing_table_is_not_waited_for(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     await writer.write(packed(prediction(1)))
     session.execute(f"DROP TABLE {settings.keyspace}.predictions", timeout=20)
@@ -244,7 +243,7 @@ async def test_a_missing_table_is_not_waited_for(
 
 
 async def test_the_table_may_be_altered_meanwhile(
-    session: Session, settings: Settings, writer: PredictionWriter
+    session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     async def alter() -> None:
         for seconds in (100, 200, 300):
@@ -277,8 +276,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outages are spoken of, and silence is given up, within a test's patience."""
     monkeypatch.setattr(outage, "_WARN_SECONDS", 0.3)
     monkeypatch.setattr(outage, "_REMIND_SECONDS", 0.5)
-    monkeypatch.setattr(predictions, "_SILENCE_SECONDS", 1.0)
-    monkeypatch.setattr(predictions, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(row_writer, "_SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(row_writer, "_WATCH_SECONDS", 0.1)
 
 
 async def until(condition: Any, seconds: float = 15) -> None:
@@ -289,7 +288,7 @@ async def until(condition: Any, seconds: float = 15) -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_an_outage_is_waited_for_and_spoken_of_calmly(
-    session: Session, settings: Settings, far_writer: PredictionWriter, proxy: TcpProxy,
+    session: Session, settings: Settings, far_writer: RowWriter, proxy: TcpProxy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO, "app.adapters")
@@ -316,7 +315,7 @@ async def test_an_outage_is_waited_for_and_spoken_of_calmly(
 
 @pytest.mark.usefixtures("quick")
 async def test_a_silent_server_is_given_up_and_tried_again(
-    session: Session, settings: Settings, far_writer: PredictionWriter, proxy: TcpProxy
+    session: Session, settings: Settings, far_writer: RowWriter, proxy: TcpProxy
 ) -> None:
     await far_writer.write(packed(prediction("before")))
     proxy.silent = True
@@ -328,7 +327,7 @@ async def test_a_silent_server_is_given_up_and_tried_again(
 
 
 async def test_nothing_is_lost_when_connections_break_again_and_again(
-    session: Session, settings: Settings, far_writer: PredictionWriter, proxy: TcpProxy
+    session: Session, settings: Settings, far_writer: RowWriter, proxy: TcpProxy
 ) -> None:
     rng = random.Random(3)
     records: list[dict[str, Any]] = []
@@ -354,7 +353,7 @@ async def test_nothing_is_lost_when_connections_break_again_and_again(
 
 
 async def test_a_cancelled_write_is_given_up(
-    session: Session, settings: Settings, far_writer: PredictionWriter, proxy: TcpProxy
+    session: Session, settings: Settings, far_writer: RowWriter, proxy: TcpProxy
 ) -> None:
     await far_writer.write(packed(prediction("before")))
     proxy.cut(refuse=True)
@@ -373,7 +372,7 @@ async def test_a_cancelled_write_is_given_up(
 
 
 async def test_closing_cancels_what_is_not_acknowledged(
-    far_writer: PredictionWriter, proxy: TcpProxy
+    far_writer: RowWriter, proxy: TcpProxy
 ) -> None:
     await far_writer.write(packed(prediction("before")))
     proxy.cut(refuse=True)
@@ -385,7 +384,7 @@ async def test_closing_cancels_what_is_not_acknowledged(
 
 
 async def test_a_server_that_is_killed_and_started_again(
-    stack: Servers, session: Session, settings: Settings, writer: PredictionWriter
+    stack: Servers, session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     local = stack.require_local()
     done: list[asyncio.Task[None]] = []

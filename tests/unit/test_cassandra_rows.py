@@ -9,16 +9,17 @@ import orjson
 import pytest
 from cassandra.cqltypes import lookup_casstype
 
+from app.adapters.label_rows import LABELS, pack_labels
 from app.adapters.migrations import load_migrations
+from app.adapters.packed import PackedTable
 from app.adapters.prediction_rows import (
-    COLUMNS,
+    PREDICTIONS,
     RowPacker,
     month_of,
-    routing_key,
     row_dict,
-    source_of,
 )
 from app.errors import StateError
+from app.label_records import LabelRecord
 from tests.builders import T0
 from tests.prediction_builder import expected_row, prediction, prediction_bytes, random_prediction
 
@@ -37,20 +38,20 @@ _TYPES = {
 
 
 @cache
-def column_types() -> dict[str, Any]:
-    """The driver's types of the columns that the migration declares."""
-    table = next(m for m in load_migrations() if m.name == "predictions")
+def column_types(name: str) -> dict[str, Any]:
+    """The driver's types of the columns that the migration of a table declares."""
+    table = next(m for m in load_migrations() if m.name == name)
     lines = (line.strip() for line in table.text.splitlines())
     pairs = (line.rstrip(",").split(" ", 1) for line in lines if line.endswith(","))
     marshal = "org.apache.cassandra.db.marshal."
     return {name: lookup_casstype(marshal + _TYPES[kind]) for name, kind in pairs if kind in _TYPES}
 
 
-def unpack(row: bytes) -> dict[str, Any]:
+def unpack(row: bytes, table: PackedTable = PREDICTIONS) -> dict[str, Any]:
     """Columns of a packed row; UNSET reads as None, as from the server."""
-    types, at, columns = column_types(), 0, {}
-    assert set(types) == set(COLUMNS)
-    for name in COLUMNS:
+    types, at, columns = column_types(table.name), 0, {}
+    assert set(types) == set(table.columns)
+    for name in table.columns:
         size = int.from_bytes(row[at : at + 4], "big", signed=True)
         assert size != -1, "null would write a tombstone"
         cell = row[at + 4 : at + 4 + max(0, size)]
@@ -165,8 +166,8 @@ def test_pack_many_gives_when_the_broker_had_them() -> None:
 
 def test_a_packed_row_knows_its_source_and_its_partition_key() -> None:
     row, *_ = RowPacker("EUR", 2).pack(prediction_bytes(5, card="ç"))
-    assert source_of(row) == "transactions/3/42 (transaction 'tx-5')"
-    assert routing_key(row) == b"\x00\x02\xc3\xa7\x00" + b"\x00\x072023-11\x00"
+    assert PREDICTIONS.place(row) == "transactions/3/42 (transaction 'tx-5')"
+    assert PREDICTIONS.routing_key(row) == b"\x00\x02\xc3\xa7\x00" + b"\x00\x072023-11\x00"
 
 
 def test_the_sink_learns_when_each_transaction_happened_and_came() -> None:
@@ -175,3 +176,37 @@ def test_the_sink_learns_when_each_transaction_happened_and_came() -> None:
     records = [orjson.loads(value) for value in made]
     assert packed_rows.received_at == [record["received_at"] for record in records]
     assert packed_rows.event_time_ms == [record["event_time_ms"] for record in records]
+
+
+def test_labels_in_any_alphabet_with_and_without_a_terminal() -> None:
+    labels = [
+        LabelRecord(7, T0 + 5, "tx-ü", True, T0 + 1, "card-ç", "t1", T0, b""),
+        LabelRecord(1 << 40, T0 + 6, "", False, T0 - 1, "c", None, -1, b""),
+    ]
+    rows = list(pack_labels("labels", 3, labels))
+    found = [unpack(row, LABELS) for row in rows]
+    for label, columns in zip(labels, found, strict=True):
+        moments = {name: columns.pop(name) for name in ("labelled_at", "event_time", "received_at")}
+        milliseconds = {
+            name: round(moment.replace(tzinfo=UTC).timestamp() * 1000)
+            for name, moment in moments.items()
+        }
+        assert milliseconds == {
+            "labelled_at": label.labelled_at_ms,
+            "event_time": label.event_time_ms,
+            "received_at": label.received_at,
+        }
+        assert columns == {
+            "transaction_id": label.transaction_id, "card_id": label.card_id, "source_topic": "labels",
+            "terminal_id": label.terminal_id, "source_partition": 3, "source_offset": label.offset,
+            "is_fraud": label.is_fraud,
+        }  # fmt: skip
+    assert LABELS.place(rows[0]) == "labels/3/7 (transaction 'tx-ü')"
+    # a key of one column is hashed as it is
+    assert LABELS.routing_key(rows[0]) == "tx-ü".encode()
+
+
+def test_a_statement_names_its_columns_and_how_long_rows_live() -> None:
+    assert LABELS.insert("ks", 60).startswith("INSERT INTO ks.labels (transaction_id, card_id, ")
+    assert LABELS.insert("ks", 60).endswith("VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL 60")
+    assert "TTL" not in PREDICTIONS.insert("ks")

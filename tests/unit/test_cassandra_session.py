@@ -22,7 +22,7 @@ from cassandra.pool import Host
 
 from app.adapters.cassandra import connect, explained, shared_session
 from app.adapters.cql_nodes import ReplicaMap
-from app.adapters.prediction_rows import RowPacker, routing_key
+from app.adapters.prediction_rows import PREDICTIONS, RowPacker
 from app.errors import (
     AwayError,
     FraudstreamError,
@@ -143,14 +143,14 @@ def cluster_of(nodes: int, replicas: int, vnodes: int = 8) -> Any:
 @pytest.mark.parametrize(("nodes", "replicas"), [(2, 1), (3, 1), (5, 3), (6, 2)])
 def test_rows_are_grouped_by_the_replicas_that_the_driver_names(nodes: int, replicas: int) -> None:
     session = cluster_of(nodes, replicas)
-    replica_map = ReplicaMap(session, "ks")
+    replica_map = ReplicaMap(session, "ks", PREDICTIONS.routing_key)
     packer = RowPacker("EUR", 2)
     rows = [packer.pack(prediction_bytes(n, card=f"card-{n}"))[0] for n in range(500)]
     seen = 0
     for number, members in replica_map.split(rows):
         for row in members:
             seen += 1
-            hosts = session.cluster.metadata.get_replicas("ks", routing_key(row))
+            hosts = session.cluster.metadata.get_replicas("ks", PREDICTIONS.routing_key(row))
             named = tuple(sorted((h.endpoint.address, h.endpoint.port) for h in hosts))
             assert replica_map.groups[number] == named
     assert seen == len(rows)
@@ -158,7 +158,7 @@ def test_rows_are_grouped_by_the_replicas_that_the_driver_names(nodes: int, repl
 
 @pytest.mark.parametrize(("nodes", "replicas"), [(1, 1), (3, 3)])
 def test_where_all_nodes_hold_all_rows_there_is_one_group(nodes: int, replicas: int) -> None:
-    replica_map = ReplicaMap(cluster_of(nodes, replicas), "ks")
+    replica_map = ReplicaMap(cluster_of(nodes, replicas), "ks", PREDICTIONS.routing_key)
     assert len(replica_map.groups) == 1
     assert len(replica_map.groups[0]) == nodes
     assert replica_map.split([b"a", b"b"]) == [(0, [b"a", b"b"])]
@@ -166,7 +166,7 @@ def test_where_all_nodes_hold_all_rows_there_is_one_group(nodes: int, replicas: 
 
 def test_the_map_notices_a_changed_cluster() -> None:
     session = cluster_of(1, 1)
-    replica_map = ReplicaMap(session, "ks")
+    replica_map = ReplicaMap(session, "ks", PREDICTIONS.routing_key)
     assert not replica_map.refresh()
     session.cluster.metadata = cluster_of(3, 1).cluster.metadata
     assert replica_map.refresh()

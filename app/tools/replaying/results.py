@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
 from app.adapters.kafka import client_kwargs, started
-from app.adapters.prediction_rows import RowPacker
-from app.adapters.predictions import PredictionWriter
+from app.adapters.prediction_rows import PREDICTIONS, RowPacker
+from app.adapters.row_writer import RowWriter
 from app.adapters.shadows import Shadow
 from app.blocks.batches import Outputs, OutputSender
 from app.tools.replaying.comparison import Comparison
@@ -81,7 +81,7 @@ async def sending(
         **kwargs, acks="all", enable_idempotence=True, linger_ms=0,
         max_batch_size=largest, max_request_size=largest * 2,
     )  # fmt: skip
-    sender, writer = OutputSender(largest), PredictionWriter(session, settings)
+    sender, writer = OutputSender(largest), RowWriter(session, settings, PREDICTIONS)
     async with started(producer, kwargs["bootstrap_servers"]):
         try:
             results = Results(

@@ -1,7 +1,6 @@
-"""Predictions in Cassandra: the writer of the sink, and the look-up of one transaction.
+"""Packed rows to one table of Cassandra: unlogged batches, several at once, done when every row is acknowledged.
 
-The writer sends unlogged batches, several at once, and is done only when Cassandra has acknowledged every
-row. It tries again for as long as it takes; a row that Cassandra will never take is an error that names it.
+It tries again for as long as it takes; a row that Cassandra will never take is an error that names it.
 """
 
 import asyncio
@@ -14,16 +13,11 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.adapters import cql_wire as wire
-from app.adapters.cassandra import shared_session
 from app.adapters.cql_nodes import REFUSED_FOR_EVER, UNAUTHORIZED, Nodes
-from app.adapters.labels import label_of
 from app.adapters.outage import Outage, Status
-from app.adapters.prediction_reads import find_transactions
-from app.adapters.prediction_rows import RowPacker, source_of
+from app.adapters.packed import PackedTable
 from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError
 from app.settings import Settings
-
-__all__ = ["PredictionWriter", "RowPacker", "find_transaction"]
 
 #: Between attempts to write a batch that a node would not take now, seconds: the first, and the most.
 _BACKOFF_SECONDS = (0.05, 5.0)
@@ -61,12 +55,14 @@ class _Batch:
         self.body = b""
 
 
-class PredictionWriter:
-    """Writes packed rows (see `RowPacker`); belongs to one event loop, serves all partitions.
+class RowWriter:
+    """Writes packed rows; belongs to one event loop, serves all partitions.
 
     Args:
         session: knows the cluster; the writer's own connections are made at its first use.
         settings: batch size, batches in flight, consistency, how to connect.
+        table: where they go.
+        ttl_seconds: how long they live; None: as the table says.
         status: is told of progress and failures.
         seed: makes the jitter of retries repeatable.
 
@@ -80,7 +76,9 @@ class PredictionWriter:
         self,
         session: Session,
         settings: Settings,
+        table: PackedTable,
         *,
+        ttl_seconds: int | None = None,
         status: Status | None = None,
         seed: int | None = None,
     ) -> None:
@@ -90,6 +88,8 @@ class PredictionWriter:
         self.in_flight = 0
         self._session = session
         self._settings = settings
+        self._table = table
+        self._ttl_seconds = ttl_seconds
         self._outage = Outage(status)
         self._rng = random.Random(seed)  # noqa: S311
         self._batch_bytes = settings.sink_batch_bytes
@@ -168,6 +168,8 @@ class PredictionWriter:
             self._nodes = Nodes(
                 self._session,
                 self._settings,
+                self._table,
+                ttl_seconds=self._ttl_seconds,
                 on_answer=self._answered,
                 on_up=self._pump,
                 on_lost=self._lost,
@@ -250,7 +252,7 @@ class PredictionWriter:
                 self._batch_bytes = min(self._batch_bytes, self._batch_bytes * 3 // 4)
             self._split(batch)
         else:
-            self._give_up(batch.write, _refusal(failure, batch.rows[0]))
+            self._give_up(batch.write, self._refusal(failure, batch.rows[0]))
 
     def _split(self, batch: _Batch) -> None:
         middle = len(batch.rows) // 2
@@ -286,7 +288,7 @@ class PredictionWriter:
 
     def _refused(self, failure: wire.Failure) -> None:
         """The statement cannot be prepared: nothing can be written, ever."""
-        error = _refusal(failure, None)
+        error = self._refusal(failure, None)
         for write in {batch.write for batch in [*self._queue, *self._delayed]}:
             self._give_up(write, error)
 
@@ -324,32 +326,15 @@ class PredictionWriter:
         if self.in_flight:
             self._watch = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
 
-
-def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] | None:
-    """The stored row of a transaction, the newest if several cards used the same id; None without any.
-
-    With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label.
-
-    Uses the session that this process keeps for reads; blocks.
-
-    Raises:
-        UnavailableError: Cassandra does not answer.
-        SchemaError: the table is missing.
-    """
-    session = shared_session(settings)
-    found = find_transactions(session, settings, transaction_id)
-    if not found:
-        return None
-    label = label_of(session, settings, transaction_id, found[0]["card_id"])
-    return {**found[0], "label": label}
-
-
-def _refusal(failure: wire.Failure, row: bytes | None) -> FraudstreamError:
-    if failure.code == UNAUTHORIZED:
-        return UnavailableError(
-            f"Cassandra forbids writing: {failure.message}; grant MODIFY to "
-            "FRAUDSTREAM_CASSANDRA_USERNAME"
+    def _refusal(self, failure: wire.Failure, row: bytes | None) -> FraudstreamError:
+        if failure.code == UNAUTHORIZED:
+            return UnavailableError(
+                f"Cassandra forbids writing: {failure.message}; grant MODIFY to "
+                "FRAUDSTREAM_CASSANDRA_USERNAME"
+            )
+        if row is None:
+            return SchemaError(f"{failure.message}: run `fraudstream migrate`")
+        table = self._table
+        return StateError(
+            f"Cassandra refuses the {table.holds} of {table.place(row)}: {failure.message}"
         )
-    if row is None:
-        return SchemaError(f"{failure.message}: run `fraudstream migrate`")
-    return StateError(f"Cassandra refuses the prediction of {source_of(row)}: {failure.message}")
