@@ -1,7 +1,7 @@
 """Labels and Cassandra: the transaction that a label speaks of is found, the label is stored and read again.
 
-They are stored as predictions are (docs/adr/0008): by the driver's session, in threads, a transaction with its label took
-a fifth more of the worker and of Cassandra.
+They are stored as predictions are (docs/adr/0008): by the driver's session, in threads, a transaction with its label
+took a fifth more of the worker and of Cassandra.
 """
 
 import asyncio

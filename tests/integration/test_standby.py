@@ -7,8 +7,8 @@ import pytest
 
 from app.adapters.kafka import log_ends
 from app.settings import Settings
-from app.tools.bench.backlog import fill_state
 from app.tools.bench.histogram import WorkerPage
+from app.tools.bench.histories import fill_cards
 from app.tools.states import OFFSET_KEY, TABLES, read_store, stores
 from tests import deaf_worker
 from tests.builders import tx_bytes
@@ -67,7 +67,7 @@ def test_a_copy_of_much_lacks_nothing(settings: Settings, tmp_path: Path) -> Non
     deployment = Deployment(settings)
     deployment.prepare()
     rows = 40_000  # takes longer to copy than recovery takes to end
-    fill_state(settings, rows)
+    fill_cards(settings, rows)
     ends = asyncio.run(log_ends(settings, deployment.topics.cards_changelog.name))
     environ = environ_of(settings) | {deaf_worker.RESUMES: "1"}
     with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
@@ -86,5 +86,5 @@ def test_a_copy_of_much_lacks_nothing(settings: Settings, tmp_path: Path) -> Non
     assert kept
     for partition in kept:
         (store,) = stores(fleet["b"].datadir, "cards", partition)
-        held = sum(key.startswith(b"C") for key in read_store(store))
+        held = sum(key.startswith(b"hC") for key in read_store(store))
         assert held == ends[partition], f"cards/{partition}: {held} of {ends[partition]} rows"

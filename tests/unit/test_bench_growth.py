@@ -5,19 +5,31 @@ from pathlib import Path
 from app.domain.window_row import WindowRow
 from app.handlers.rows import row_rules
 from app.settings import Settings
-from app.tools.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows, card_row
+from app.tools.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows
+from app.tools.bench.histories import row_with_past
 from app.tools.bench.scale import PARTS, _stored_rows, scale_text
 from app.tools.bench.stage_store import write_store
+from app.tools.simulate import SimulationConfig, simulate
 from app.tools.stores import open_store
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
 
 
 def test_a_row_of_so_many_entries_is_one_that_is_read_back() -> None:
-    stored = dict(card_row(SETTINGS, b"C1", 1_000).encode())
-    again = WindowRow.read(b"C1", row_rules(SETTINGS), stored.get)
+    rules = row_rules(SETTINGS)
+    stored = dict(row_with_past(rules, b"C1", 1_000, 1_790_000_000_000).encode())
+    again = WindowRow.read(b"C1", rules, stored.get)
     assert again.count == 1_000
-    assert again.last_offset == 0
+    assert again.newest_ms < 1_790_000_000_000
+    assert again.last_offset == -1, (
+        "or the first transaction of a partition would be taken for a replay"
+    )
+
+
+def test_a_past_is_of_the_cards_and_terminals_that_pay() -> None:
+    drawn = simulate(SimulationConfig(cards=50, terminals=20, count=1_000, seed=3), now_ms=1)
+    assert set(drawn.card_id.tolist()) <= set(drawn.names.cards(50))
+    assert set(drawn.terminal_id.tolist()) <= {"", *drawn.names.terminals(20)}
 
 
 def test_longer_histories_write_no_more_than_their_last_part() -> None:
@@ -56,6 +68,6 @@ def test_rows_of_a_rebuild_are_counted_in_the_stores(tmp_path: Path) -> None:
         folder = tmp_path / "v1" / f"cards-{partition}.db"
         folder.parent.mkdir(exist_ok=True)
         with open_store(folder) as database:
-            groups = [[(b"C%d" % number, b"x" * 8)] for number in range(10 + partition)]
+            groups = [[(b"hC%d" % number, b"x" * 8)] for number in range(10 + partition)]
             write_store(database, [[*groups, [(b"\0position", b"x" * 8)]]], 1 << 20)
     assert _stored_rows(tmp_path) == 21

@@ -11,8 +11,8 @@ from app.errors import UnavailableError, VerificationError
 from app.settings import Settings
 from app.tools.bench.clock import CpuClock, server_pids
 from app.tools.bench.deployment import committed, environment, first_record
-from app.tools.bench.growth import card_row
 from app.tools.bench.histogram import WorkerPage
+from app.tools.bench.histories import fill_state
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce, produce_with_labels, quiet_client
 from app.tools.producing.following import following
@@ -27,7 +27,6 @@ CARDS, TERMINALS = 5_000, 10_000
 RUN_SECONDS = 900.0
 _POLL_SECONDS = 0.1
 _LABEL_AFTER_MS = 86_400_000
-_ROW_ENTRIES = 60
 
 
 @dataclass
@@ -66,6 +65,7 @@ def fill(
     cards: int = CARDS,
     terminals: int = TERMINALS,
     labels: bool = False,
+    past: bool = False,
 ) -> int:
     """Put a simulated history, up to now, on `transactions`.
 
@@ -76,6 +76,7 @@ def fill(
         cards: how many.
         terminals: how many.
         labels: put what was fraud on `labels`, too, a day of event time behind; the last day is not known yet.
+        past: give every card and terminal a state of before, see `fill_state`.
 
     Returns:
         How many labels there are.
@@ -83,6 +84,9 @@ def fill(
     config = SimulationConfig(cards=cards, terminals=terminals, count=events, seed=seed)
     now_ms = time.time_ns() // 1_000_000
     transactions = simulate(config, now_ms=now_ms)
+    if past:
+        names, first_ms = transactions.names, int(transactions.event_time_ms[0])
+        fill_state(settings, names.cards(cards), names.terminals(terminals), first_ms)
     with quiet_client():  # new partitions may be without a leader for a moment
         if not labels:
             asyncio.run(produce(transactions.pairs(), settings=settings))
@@ -95,24 +99,6 @@ def fill(
         both = following(items, after_ms=_LABEL_AFTER_MS, now_ms=now_ms, rest=False)
         _, labelled = asyncio.run(produce_with_labels(both, settings=settings))
         return labelled.records
-
-
-def fill_state(settings: Settings, rows: int) -> int:
-    """Put rows of so many cards, of 60 entries each, on the changelog, as if a worker had stored them.
-
-    Args:
-        settings: the deployment.
-        rows: how many.
-
-    Returns:
-        Bytes of one.
-    """
-    ((_, raw),) = card_row(settings, b"C", _ROW_ENTRIES, time.time_ns() // 1_000_000).encode()
-    assert raw
-    made = ((b"C%07d" % card, raw) for card in range(rows))
-    with quiet_client():
-        asyncio.run(produce(made, settings=settings, topic=Topics(settings).cards_changelog.name))
-    return len(raw)
 
 
 def new_worker(settings: Settings) -> WorkerProcess:

@@ -10,10 +10,10 @@ from typing import Any
 from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.transaction import Transaction
-from app.domain.window_row import WindowRow
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import row_rules
 from app.settings import Settings
+from app.tools.bench.histories import row_with_past
 
 HISTORIES = (10, 100, 1_000, 10_000)
 WINDOW_COUNTS = (3, 6, 12)
@@ -41,20 +41,11 @@ def by_windows(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {"windows": count, **_cost(settings, catalogue, 60)}
 
 
-def card_row(settings: Settings, key: bytes, entries: int, now_ms: int = _NOW_MS) -> WindowRow:
-    """A card with so many entries, evenly spread over the 30 days before `now_ms`."""
-    row = WindowRow(key, row_rules(settings), lambda _: None)
-    for number in range(entries):
-        at = now_ms - 30 * _DAY_MS + (number + 1) * (30 * _DAY_MS // (entries + 1))
-        row.insert(at, 1_000 + number % 97, counted=True, id8=number.to_bytes(8, "big"))
-    row.last_offset = 0
-    return row
-
-
 def _cost(settings: Settings, catalogue: Catalogue, entries: int) -> dict[str, Any]:
     stage = CardStage(catalogue, settings.allowed_lateness, lambda _: 0)
     cards = min(_MOST_CARDS, _MOST_ENTRIES // entries)
-    rows = [card_row(settings, b"C%05d" % number, entries) for number in range(cards)]
+    rules = row_rules(settings)
+    rows = [row_with_past(rules, b"C%05d" % number, entries, _NOW_MS) for number in range(cards)]
     for row in rows:
         row.encode()  # what is new of the history is written once, and not counted below
     written = 0

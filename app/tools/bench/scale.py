@@ -12,6 +12,7 @@ from app.errors import StateError
 from app.settings import Settings
 from app.tools.bench import backlog, growth
 from app.tools.bench.deployment import deployment
+from app.tools.bench.histories import fill_cards
 from app.tools.bench.run import Tell
 from app.tools.bench.takeover import takeover
 from app.tools.processes import WorkerProcess
@@ -55,11 +56,11 @@ def scale_text(lines: list[dict[str, Any]]) -> str:
 
 
 def _cards(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]:
-    """Throughput, memory, state on disk, and the time of a start with and without the disk."""
+    """Throughput, memory, state on disk, and the time of a start with and without the disk; all have a past."""
     number = events or 2 * _EVENTS
     for cards, terminals in _POPULATIONS:
         with deployment(settings, f"scale_{_stamp()}_{cards}") as own:
-            backlog.fill(own, number, 1, cards=cards, terminals=terminals)
+            backlog.fill(own, number, 1, cards=cards, terminals=terminals, past=True)
             ran = backlog.measure(own, number)
             topics = Topics(own)
             rows = sum(
@@ -77,6 +78,7 @@ def _cards(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]:
             cold = _start_seconds(worker)
             yield {
                 "cards": cards,
+                "terminals": terminals,
                 "events": number,
                 "events/s": round(ran.rate),
                 "worker CPU us": round(ran.cpu_us["worker"]),
@@ -94,7 +96,7 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
     with deployment(settings, f"scale_{_stamp()}_empty") as own:
         empty = _start_seconds(backlog.new_worker(own))
     with deployment(settings, f"scale_{_stamp()}_rebuild") as own:
-        row_bytes = backlog.fill_state(own, number)
+        row_bytes = fill_cards(own, number)
         worker = backlog.new_worker(own)
         full = _start_seconds(worker)
         held = _stored_rows(worker.datadir)
@@ -115,7 +117,7 @@ def _stored_rows(datadir: Path) -> int:
     count = 0
     for folder in datadir.rglob("*.db"):
         with open_store(folder) as database:
-            count += sum(1 for key in database.keys() if key.startswith(b"C"))  # noqa: SIM118
+            count += sum(1 for key in database.keys() if key.startswith(b"hC"))  # noqa: SIM118
     return count
 
 

@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.tools.bench import backlog
 from app.tools.bench.deployment import committed, deployment
 from app.tools.bench.histogram import WorkerPage
+from app.tools.bench.histories import fill_cards
 from app.tools.bench.latency import LiveLoad, live_load
 from app.tools.processes import WorkerProcess
 from app.tools.produce import produce_on_schedule, quiet_client
@@ -172,7 +173,7 @@ def takeover(settings: Settings, rows: int | None) -> Iterator[dict[str, Any]]:
 
 
 def _one(settings: Settings, rows: int, standbys: int) -> dict[str, Any]:
-    backlog.fill_state(settings, rows)
+    fill_cards(settings, rows)
     a, b = (backlog.new_worker(settings) for _ in range(2))
     try:
         a.start()

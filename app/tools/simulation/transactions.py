@@ -28,6 +28,14 @@ class Names:
     minor_digits: int
     widths: tuple[int, int, int]
 
+    def cards(self, count: int) -> list[str]:
+        """Identifiers of the first so many cards."""
+        return [f"C{number:0{self.widths[1]}d}" for number in range(count)]
+
+    def terminals(self, count: int) -> list[str]:
+        """Identifiers of the first so many terminals."""
+        return [f"T{number:0{self.widths[2]}d}" for number in range(count)]
+
     def amount(self, minor: int) -> str:
         """The amount as a decimal literal in major units, with all its digits."""
         if not self.minor_digits:
