@@ -32,6 +32,7 @@ class Outage:
 
     Args:
         status: is told of every success and failure.
+        rows: what the rows are, for the lines: `predictions`.
 
     Attributes:
         since: epoch second of the first failure since the last success, None while rows are taken.
@@ -39,11 +40,12 @@ class Outage:
         rows_waiting: kept by the writer, for the lines.
     """
 
-    def __init__(self, status: Status | None) -> None:
+    def __init__(self, status: Status | None, rows: str) -> None:
         self.since: float | None = None
         self.last_error: str | None = None
         self.rows_waiting = 0
         self._status = status
+        self._rows = rows
         self._timer: asyncio.TimerHandle | None = None
         self._said = False
         self._said_at = -_REMIND_SECONDS
@@ -64,8 +66,8 @@ class Outage:
         elif attempts >= _WORTH_A_LINE and time.monotonic() - self._said_at >= _REMIND_SECONDS:
             self._said_at = time.monotonic()
             logger.warning(
-                "Cassandra did not take some rows in %d attempts (%s); they are tried again",
-                attempts, reason,
+                "Cassandra did not take some %s in %d attempts (%s); they are tried again",
+                self._rows, attempts, reason,
             )  # fmt: skip
 
     def succeeded(self, rows: int) -> None:
@@ -77,7 +79,7 @@ class Outage:
             self.close()
             if self._said:
                 self._said = False
-                logger.warning("Cassandra takes rows again after %.0f s", seconds)
+                logger.warning("Cassandra takes %s again after %.0f s", self._rows, seconds)
 
     def close(self) -> None:
         """Say no more."""
@@ -89,7 +91,7 @@ class Outage:
         assert self.since is not None
         self._said, self._said_at = True, time.monotonic()
         logger.warning(
-            "Cassandra takes no rows for %.0f s (%s); %d wait and are tried again",
-            time.time() - self.since, self.last_error, self.rows_waiting,
+            "Cassandra takes no %s for %.0f s (%s); %d wait and are tried again",
+            self._rows, time.time() - self.since, self.last_error, self.rows_waiting,
         )  # fmt: skip
         self._timer = asyncio.get_running_loop().call_later(_REMIND_SECONDS, self._say)

@@ -90,7 +90,7 @@ class RowWriter:
         self._settings = settings
         self._table = table
         self._ttl_seconds = ttl_seconds
-        self._outage = Outage(status)
+        self._outage = Outage(status, table.name)
         self._rng = random.Random(seed)  # noqa: S311
         self._batch_bytes = settings.sink_batch_bytes
         self._nodes: Nodes | None = None
