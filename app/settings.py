@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         description="largest Cassandra batch, bytes (servers refuse over 50 KB)",
     )
     sink_in_flight: int = Field(
-        8, ge=1, le=256, description="Cassandra batches on their way at once, a worker"
+        8, ge=1, le=256, description="Cassandra batches on their way at once, a worker and table"
     )
 
     # What a transaction is
@@ -387,7 +387,7 @@ class Settings(BaseSettings):
 
     @property
     def ttl_seconds(self) -> int:
-        """Time to live of prediction rows in seconds, 0 for ever."""
+        """Time to live of predictions and labels in seconds, 0 for ever."""
         return (
             0
             if self.prediction_ttl == "forever"

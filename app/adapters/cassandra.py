@@ -1,6 +1,6 @@
 """The Cassandra session: one place that knows how to connect, and what a failure means to a person.
 
-The driver's session serves migrations, reads and the cluster's map (hosts, tokens). Predictions are
+The driver's session serves migrations, reads and the cluster's map (hosts, tokens). Predictions and labels are
 written over connections of our own (app/adapters/cql_link.py): the driver costs three times as much a
 batch, see docs/adr/0008-own-connections-for-writes.md.
 """

@@ -100,7 +100,6 @@ class Nodes:
         session: knows the cluster.
         settings: how to speak to it.
         table: where the rows go.
-        ttl_seconds: see `PackedTable.insert`.
         on_answer: see `Link`.
         on_up: a node takes batches (again).
         on_lost: a node is gone; gets the reason and the tags of batches that were not answered.
@@ -114,7 +113,6 @@ class Nodes:
         settings: Settings,
         table: PackedTable,
         *,
-        ttl_seconds: int | None,
         on_answer: OnAnswer,
         on_up: Callable[[], None],
         on_lost: Callable[[str, list[Any]], None],
@@ -134,7 +132,7 @@ class Nodes:
             user=settings.cassandra_username or "",
             password=password(settings),
             tls=tls_context(settings),
-            statement=table.insert(settings.keyspace, ttl_seconds),
+            statement=table.insert(settings.keyspace, settings.ttl_seconds),
             columns=len(table.columns),
         )
         self.consistency = consistency(settings)

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator, Sequence
 
-from app.adapters.packed import UNSET, PackedTable, cells, text_cell
+from app.adapters.packed import UNSET, PackedTable, text_cell
 from app.label_records import LabelRecord
 
 _COLUMNS = (
@@ -40,14 +40,5 @@ def _routing_key(row: bytes) -> bytes:
     return row[4 : 4 + int.from_bytes(row[:4], "big")]
 
 
-def _place(row: bytes) -> str:
-    found = dict(zip(_COLUMNS, cells(row), strict=True))
-    partition, offset = (
-        int.from_bytes(found[name], "big") for name in ("source_partition", "source_offset")
-    )
-    topic, transaction = found["source_topic"].decode(), found["transaction_id"].decode()
-    return f"{topic}/{partition}/{offset} (transaction {transaction!r})"
-
-
 #: cql/004_labels.cql
-LABELS = PackedTable("labels", _COLUMNS, "label", _routing_key, _place)
+LABELS = PackedTable("labels", _COLUMNS, "label", _routing_key, expires=True)

@@ -17,25 +17,35 @@ class PackedTable:
         columns: in the order of a packed row.
         holds: what a row is, for messages.
         routing_key: the partition key of a packed row, as the partitioner hashes it.
-        place: where a packed row came from, for messages.
+        expires: whether the table leaves it to its rows how long they live.
     """
 
     name: str
     columns: tuple[str, ...]
     holds: str
     routing_key: Callable[[bytes], bytes]
-    place: Callable[[bytes], str]
+    expires: bool = False
 
-    def insert(self, keyspace: str, ttl_seconds: int | None = None) -> str:
+    def insert(self, keyspace: str, ttl_seconds: int) -> str:
         """The statement that takes its rows.
 
         Args:
             keyspace: the deployment's.
-            ttl_seconds: how long a row lives; None: as the table says.
+            ttl_seconds: how long rows live, 0 for ever.
         """
         marks = ", ".join("?" * len(self.columns))
-        using = "" if ttl_seconds is None else f" USING TTL {ttl_seconds}"
+        using = f" USING TTL {ttl_seconds}" if self.expires else ""
         return f"INSERT INTO {keyspace}.{self.name} ({', '.join(self.columns)}) VALUES ({marks}){using}"  # noqa: S608
+
+    def place(self, row: bytes) -> str:
+        """Where a packed row came from, for messages: topic/partition/offset and the transaction."""
+        found = dict(zip(self.columns, _cells(row), strict=True))
+        position = "/".join((
+            found["source_topic"].decode(),
+            str(int.from_bytes(found["source_partition"], "big")),
+            str(int.from_bytes(found["source_offset"], "big")),
+        ))  # fmt: skip
+        return f"{position} (transaction {found['transaction_id'].decode()!r})"
 
 
 def text_cell(text: str) -> bytes:
@@ -44,7 +54,7 @@ def text_cell(text: str) -> bytes:
     return len(encoded).to_bytes(4, "big") + encoded
 
 
-def cells(row: bytes) -> Iterator[bytes]:
+def _cells(row: bytes) -> Iterator[bytes]:
     """The values of a packed row; empty where there is none."""
     at = 0
     while at < len(row):

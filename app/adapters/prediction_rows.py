@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.adapters.packed import UNSET, PackedTable, cells, text_cell
+from app.adapters.packed import UNSET, PackedTable, text_cell
 from app.errors import StateError
 from app.formats import iso
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
@@ -252,16 +252,6 @@ def month_of(event_time_ms: int) -> str:
     return (_EPOCH + timedelta(days=event_time_ms // _DAY_MS)).strftime("%Y-%m")
 
 
-def _place(row: bytes) -> str:
-    found = dict(zip(COLUMNS, cells(row), strict=True))
-    position = "/".join((
-        found["source_topic"].decode(),
-        str(int.from_bytes(found["source_partition"], "big")),
-        str(int.from_bytes(found["source_offset"], "big")),
-    ))  # fmt: skip
-    return f"{position} (transaction {found['transaction_id'].decode()!r})"
-
-
 def _routing_key(row: bytes) -> bytes:
     card_end = 4 + int.from_bytes(row[:4], "big")
     card, month = row[4:card_end], row[card_end + 4 : card_end + 11]
@@ -269,7 +259,7 @@ def _routing_key(row: bytes) -> bytes:
 
 
 #: cql/002_predictions.cql
-PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", _routing_key, _place)
+PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", _routing_key)
 
 
 def _extra_cell(record: dict[str, Any], foreign: bool) -> bytes:

@@ -60,9 +60,8 @@ class RowWriter:
 
     Args:
         session: knows the cluster; the writer's own connections are made at its first use.
-        settings: batch size, batches in flight, consistency, how to connect.
+        settings: batch size, batches in flight, consistency, how long rows live, how to connect.
         table: where they go.
-        ttl_seconds: how long they live; None: as the table says.
         status: is told of progress and failures.
         seed: makes the jitter of retries repeatable.
 
@@ -78,7 +77,6 @@ class RowWriter:
         settings: Settings,
         table: PackedTable,
         *,
-        ttl_seconds: int | None = None,
         status: Status | None = None,
         seed: int | None = None,
     ) -> None:
@@ -89,7 +87,6 @@ class RowWriter:
         self._session = session
         self._settings = settings
         self._table = table
-        self._ttl_seconds = ttl_seconds
         self._outage = Outage(status, table.name)
         self._rng = random.Random(seed)  # noqa: S311
         self._batch_bytes = settings.sink_batch_bytes
@@ -169,7 +166,6 @@ class RowWriter:
                 self._session,
                 self._settings,
                 self._table,
-                ttl_seconds=self._ttl_seconds,
                 on_answer=self._answered,
                 on_up=self._pump,
                 on_lost=self._lost,
@@ -239,9 +235,10 @@ class RowWriter:
         self._outage.succeeded(count)
 
     def _failed(self, batch: _Batch, failure: wire.Failure) -> None:
-        if failure.code == _UNPREPARED and batch.attempts == 0:
+        if failure.code == _UNPREPARED:
             assert self._nodes is not None
             self._nodes.prepare_again()
+        if failure.code == _UNPREPARED and batch.attempts == 0:
             batch.attempts += 1
             self._queue.appendleft(batch)
         elif failure.code not in REFUSED_FOR_EVER:

@@ -268,6 +268,22 @@ async def test_the_table_may_be_altered_meanwhile(
     assert await asyncio.to_thread(count_predictions, session, settings) == number
 
 
+async def test_a_lone_batch_that_failed_before_is_prepared_again(
+    session: Session, settings: Settings, writer: RowWriter
+) -> None:
+    await asyncio.wait_for(writer.write(packed(prediction(0))), 20)
+    statement = f"ALTER TABLE {settings.keyspace}.predictions ADD more text"
+    await asyncio.to_thread(session.execute, statement, timeout=20)
+    done = writer.submit(packed(prediction(1)))
+    assert writer._nodes is not None
+    (link,) = writer._nodes.links.values()
+    ((batch, _),) = link.pending.values()
+    batch.attempts = 1  # as after a timeout; nobody else writes, whose first attempt would help
+    await asyncio.wait_for(done, 20)
+    assert writer.retries > 0, "the server has not forgotten the statement"
+    assert await asyncio.to_thread(count_predictions, session, settings) == 2
+
+
 # ----------------------------------------------------------------------- outages
 
 

@@ -209,4 +209,4 @@ def test_labels_in_any_alphabet_with_and_without_a_terminal() -> None:
 def test_a_statement_names_its_columns_and_how_long_rows_live() -> None:
     assert LABELS.insert("ks", 60).startswith("INSERT INTO ks.labels (transaction_id, card_id, ")
     assert LABELS.insert("ks", 60).endswith("VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL 60")
-    assert "TTL" not in PREDICTIONS.insert("ks")
+    assert "TTL" not in PREDICTIONS.insert("ks", 60)
