@@ -68,7 +68,6 @@ def read_labelled(
     mapping: Mapping[str, str] | None = None,
     zone: ZoneInfo | None = None,
     rounding: Rounding | None = None,
-    until_ms: int | None = None,
     progress: Progress | None = None,
 ) -> LabelledTransactions:
     """Read a whole file; every row must be a valid transaction with a label.
@@ -80,7 +79,6 @@ def read_labelled(
         mapping: field of the input record -> column of the file.
         zone: time zone of event times that name none.
         rounding: rounds amounts; None refuses those with more decimals than the currency has.
-        until_ms: end before the first record of this event time or later, epoch milliseconds.
         progress: told now and then how far the file is read: bytes, or rows of Parquet.
 
     Raises:
@@ -100,8 +98,6 @@ def read_labelled(
             for key, body in _records(source, converter):
                 # only columns are kept: a million transactions are a hundred megabytes, not a thousand
                 transaction = parse_transaction(body, key, _NO_CLOCK_MS, rules)
-                if until_ms is not None and transaction.event_time_ms >= until_ms:
-                    break
                 names[0].append(transaction.transaction_id)
                 names[1].append(transaction.card_id)
                 names[2].append(transaction.terminal_id or "")
@@ -115,8 +111,7 @@ def read_labelled(
         except MalformedRecordError as error:
             raise UsageError(source.place(error)) from None
     if not times:
-        early = "" if until_ms is None else " before the end of the period"
-        msg = f"{path} holds no transactions{early}"
+        msg = f"{path} holds no transactions"
         raise UsageError(msg)
     return LabelledTransactions(
         np.array(names[0]),

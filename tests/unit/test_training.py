@@ -143,7 +143,11 @@ def test_trees_that_grow_side_by_side_are_the_same(kind):
     first, second = (each.estimator.predict_proba(features) for each in (alone, beside))
     assert first.tobytes() == second.tobytes()
     # left so, the trees would be added up in the order in which they are done
-    assert "n_jobs=3" not in repr(beside.estimator.__dict__)
+    whole = beside.estimator
+    for each in (whole, *getattr(whole, "estimators_", ())):
+        assert all(
+            value is None for name, value in each.get_params().items() if name.endswith("n_jobs")
+        )
 
 
 # ---------------------------------------------------------------- thresholds

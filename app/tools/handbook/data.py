@@ -93,14 +93,13 @@ def read_span(
         mapping=MAPPING,
         zone=_UTC,
         rounding=_rounding(settings),
-        until_ms=end_ms,
         progress=progress,
     )
     times = everything.event_time_ms
     if np.any(np.diff(times) < 0):
         msg = f"{path} is not in order of {MAPPING['event_time']}"
         raise UsageError(msg)
-    begin, end = int(np.searchsorted(times, begin_ms)), len(times)
+    begin, end = np.searchsorted(times, (begin_ms, end_ms)).tolist()
     if rows is not None:
         begin = max(begin, end - rows)
     if begin == end:

@@ -121,14 +121,16 @@ def judge(
     tell(
         "champion, trained anew for each later week, and once without the features that frauds have shaped"
     )
-    recipe = plan.recipe
-    # a kind that learns from a part of the genuine ones does so here, too
-    genuine = candidates_of(recipe.kind, recipe.seed, recipe.fixed)[0].genuine
-    fitted = Fitted(champion, {}, (), (), genuine, recipe.seed)
     cases = [(general, 0), *((chosen.columns, week) for week in range(1, plan.weeks))]
-    without, *later = _weekly(fitted, examples, periods, cases, cores)
+    without, *later = _weekly(_learned(champion, plan.recipe), examples, periods, cases, cores)
     # the one of the first week is the one that scored live: of the same features, to the bit
     return Lines(first, [first["champion"], *later], without)
+
+
+def _learned(champion: Any, recipe: Recipe) -> Fitted:
+    """An estimator as what a recipe gave: a kind that learns from a part of the genuine ones does so again."""
+    genuine = candidates_of(recipe.kind, recipe.seed, recipe.fixed)[0].genuine
+    return Fitted(champion, {}, (), (), genuine, recipe.seed)
 
 
 def _weekly(

@@ -72,7 +72,7 @@ class Run:
             settings = live.own_settings(home, plan)
             with self._part("features", count) as tell:
                 computed = compute_features(columns, settings, tell, cores=cpu_count())
-            # training has one core for itself, and they the other
+            # all of training but its forests leaves a core to their start
             with live.own_servers(home, self._say) as servers:
                 champion = self._train(home, settings, columns, computed)
                 model = champion.manifest
