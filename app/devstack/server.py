@@ -1,6 +1,7 @@
 """What any local server is: ports, memory, configuration, JVM options, and a way to ask it."""
 
 import os
+import re
 import ssl
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import ClassVar
 
 from app.devstack import processes
 from app.devstack.guards import write_whole
+from app.errors import UsageError
+
+_HEAP = re.compile(r"([1-9]\d*)([mMgG])")
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,19 @@ class Server(ABC):
 def environment() -> dict[str, str]:
     """Environment of a server: this process's, with file names in UTF-8 whatever the locale."""
     return {**os.environ, "LC_ALL": "C.UTF-8"}
+
+
+def heap_mib(name: str, heap: str) -> int:
+    """The size of a server's Java heap, MiB.
+
+    Raises:
+        UsageError: it is written in another way than `512m` or `1g`.
+    """
+    match = _HEAP.fullmatch(heap)
+    if not match:
+        msg = f"--{name}-heap {heap}: write a number and m or g, such as 512m"
+        raise UsageError(msg)
+    return int(match[1]) * (1024 if match[2] in "gG" else 1)
 
 
 def render(name: str, folder: Path, **values: object) -> Path:

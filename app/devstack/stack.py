@@ -1,6 +1,5 @@
 """Starting, stopping and watching the local servers of one home."""
 
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from app.devstack.java import find_java
 from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.processes import Running
 from app.devstack.progress import Progress, Quiet
-from app.devstack.server import Launch
+from app.devstack.server import Launch, heap_mib
 from app.devstack.servers import SERVERS
 from app.devstack.status import ServerStatus, status_of
 from app.errors import UnavailableError, UsageError
@@ -27,7 +26,6 @@ START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 #: Room for commit logs, segments and the first data.
 _START_DISK = 512 * guards.MIB
-_HEAP = re.compile(r"([1-9]\d*)([mMgG])")
 
 
 class Stack:
@@ -64,7 +62,7 @@ class Stack:
         self._cache = (cache or cache_dir()).absolute()
         self._launcher = Launcher(self.home, self._progress)
         for name, heap in self._heaps.items():
-            _heap_mib(name, heap)
+            heap_mib(name, heap)
         for folder in (self.home, self._cache):
             if set(",:") & set(str(folder)):
                 msg = f"{folder}: the path of local servers may hold no comma and no colon"
@@ -241,7 +239,7 @@ class Stack:
         for name in names:
             ports.require_free(SERVERS[name].ports(at[name]), SERVERS[name].title, name)
         needed = sum(
-            _heap_mib(name, self._heaps[name]) + SERVERS[name].overhead_mib for name in names
+            heap_mib(name, self._heaps[name]) + SERVERS[name].overhead_mib for name in names
         )
         guards.require_memory(needed * guards.MIB, guards.available_memory())
         guards.require_disk(self.home, _START_DISK, "a start")
@@ -287,11 +285,3 @@ class Stack:
                     f"{SERVERS[name].title} did not stop within {timeout_seconds:g} s: killed"
                 )
         return list(found)
-
-
-def _heap_mib(name: str, heap: str) -> int:
-    match = _HEAP.fullmatch(heap)
-    if not match:
-        msg = f"--{name}-heap {heap}: write a number and m or g, such as 512m"
-        raise UsageError(msg)
-    return int(match[1]) * (1024 if match[2] in "gG" else 1)

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from itertools import islice
 
 from aiokafka import AIOKafkaProducer
 
 from app.adapters.kafka import client_kwargs, partition_of, started
 from app.blocks.batches import append_rows
+from app.blocks.rows import chunk_groups
 from app.domain.row_format import head_key
 from app.domain.window_row import RowRules, WindowRow
 from app.handlers.rows import row_rules, terminal_rules
@@ -19,7 +19,6 @@ from app.topics import Topics, batch_bytes
 ENTRIES = 60
 _DAY_MS = 86_400_000
 _PAST_MS = 30 * _DAY_MS
-_BATCH_ROWS = 400
 
 
 def row_with_past(rules: RowRules, key: bytes, entries: int, until_ms: int) -> WindowRow:
@@ -78,9 +77,8 @@ async def _append(
     async with started(producer, kwargs["bootstrap_servers"]):
 
         async def fill(number: int) -> None:
-            waiting = iter(keys[number])
-            while chunk := list(islice(waiting, _BATCH_ROWS)):
-                await append_rows(producer, topic, number, [(key, raw) for key in chunk])
+            for chunk in chunk_groups([[(key, raw)] for key in keys[number]], largest):
+                await append_rows(producer, topic, number, chunk)
 
         await asyncio.gather(*(fill(number) for number in range(settings.partitions)))
     return len(raw)

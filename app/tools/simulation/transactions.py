@@ -30,11 +30,11 @@ class Names:
 
     def cards(self, count: int) -> list[str]:
         """Identifiers of the first so many cards."""
-        return [f"C{number:0{self.widths[1]}d}" for number in range(count)]
+        return _identifiers("C", np.arange(count), self.widths[1]).tolist()
 
     def terminals(self, count: int) -> list[str]:
         """Identifiers of the first so many terminals."""
-        return [f"T{number:0{self.widths[2]}d}" for number in range(count)]
+        return _identifiers("T", np.arange(count), self.widths[2]).tolist()
 
     def amount(self, minor: int) -> str:
         """The amount as a decimal literal in major units, with all its digits."""
