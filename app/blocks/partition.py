@@ -175,6 +175,9 @@ class Partition:
             self._ports.abandon(block)
         for step in self._steps:
             self._ports.abandon(step.block)
+            # rows that the sink holds would wait out an outage, to be written beside the next owner's
+            if step.durable is not None:
+                step.durable.cancel()
         self._inbox.clear()
         self._passed.clear()
         self._steps.clear()

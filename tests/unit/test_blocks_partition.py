@@ -307,6 +307,20 @@ class TestTheEnd:
         assert ports.of("store") == []
         assert ports.of("finish") == []
 
+    async def test_closing_gives_up_outputs_that_wait_to_be_durable(self, started: Any) -> None:
+        ports = Effects()
+        gate = ports.gates["durable"] = asyncio.Event()
+        partition, task = started(ports)
+        for first in range(3):
+            partition.offer(block(first, first))
+        await until(lambda: len(ports.of("sent")) == 3)
+        partition.close()
+        await asyncio.wait_for(task, 1)
+        gate.set()
+        await asyncio.sleep(0.01)
+        assert ports.of("durable") == []
+        assert ports.of("finish") == []
+
     async def test_a_closed_partition_that_waits_for_work_ends(self, started: Any) -> None:
         partition, task = started(Effects())
         await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from cassandra.pool import Host
 
 from app.adapters.cassandra import connect, explained, shared_session
 from app.adapters.cql_nodes import ReplicaMap
+from app.adapters.label_rows import LABELS, pack_labels
+from app.adapters.packed import PackedTable
 from app.adapters.prediction_rows import PREDICTIONS, RowPacker
 from app.errors import (
     AwayError,
@@ -30,7 +33,9 @@ from app.errors import (
     SettingsError,
     UnavailableError,
 )
+from app.label_records import LabelRecord
 from app.settings import Settings
+from tests.builders import T0
 from tests.prediction_builder import prediction_bytes
 
 
@@ -140,17 +145,31 @@ def cluster_of(nodes: int, replicas: int, vnodes: int = 8) -> Any:
     )
 
 
-@pytest.mark.parametrize(("nodes", "replicas"), [(2, 1), (3, 1), (5, 3), (6, 2)])
-def test_rows_are_grouped_by_the_replicas_that_the_driver_names(nodes: int, replicas: int) -> None:
-    session = cluster_of(nodes, replicas)
-    replica_map = ReplicaMap(session, "ks", PREDICTIONS.routing_key)
+def packed_predictions() -> list[bytes]:
     packer = RowPacker("EUR", 2)
-    rows = [packer.pack(prediction_bytes(n, card=f"card-{n}"))[0] for n in range(500)]
+    return [packer.pack(prediction_bytes(n, card=f"card-{n}"))[0] for n in range(500)]
+
+
+def packed_labels() -> list[bytes]:
+    labels = [LabelRecord(n, T0, f"tx-{n}", True, T0, "c", "t", T0, b"") for n in range(500)]
+    return list(pack_labels("labels", 0, labels))
+
+
+@pytest.mark.parametrize(("nodes", "replicas"), [(2, 1), (3, 1), (5, 3), (6, 2)])
+@pytest.mark.parametrize(
+    ("table", "packed"), [(PREDICTIONS, packed_predictions), (LABELS, packed_labels)]
+)
+def test_rows_are_grouped_by_the_replicas_that_the_driver_names(
+    nodes: int, replicas: int, table: PackedTable, packed: Callable[[], list[bytes]]
+) -> None:
+    session = cluster_of(nodes, replicas)
+    replica_map = ReplicaMap(session, "ks", table.routing_key)
+    rows = packed()
     seen = 0
     for number, members in replica_map.split(rows):
         for row in members:
             seen += 1
-            hosts = session.cluster.metadata.get_replicas("ks", PREDICTIONS.routing_key(row))
+            hosts = session.cluster.metadata.get_replicas("ks", table.routing_key(row))
             named = tuple(sorted((h.endpoint.address, h.endpoint.port) for h in hosts))
             assert replica_map.groups[number] == named
     assert seen == len(rows)
