@@ -54,7 +54,7 @@ def display(settings: Settings, name: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return ",".join(format_duration(window) for window in value)
+        return ",".join(part if isinstance(part, str) else format_duration(part) for part in value)
     if is_duration(metadata) and isinstance(value, int):
         return format_duration(value)
     return value

@@ -1,0 +1,73 @@
+"""`fraudstream config`: every setting, as it would be written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from app.cli import run
+from app.settings import ENV_PREFIX, Settings, load_settings
+
+#: None of them the default.
+CHANGED = {
+    "FRAUDSTREAM_FEATURES": "handbook,engineered",
+    "FRAUDSTREAM_WINDOWS": "90m,1d",
+    "FRAUDSTREAM_LABEL_DELAY": "10d",
+    "FRAUDSTREAM_KAFKA_SECURITY": "SSL",
+    "FRAUDSTREAM_THRESHOLD": "0.25",
+    "FRAUDSTREAM_PARTITIONS": "8",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def test_every_setting_is_told_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.partition("=")[0] for line in lines[::2]]
+    assert names == [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+    assert all(line.startswith("    ") and line.strip() for line in lines[1::2])
+    assert "FRAUDSTREAM_FEATURES=basic" in lines
+    assert not any(line.endswith("(set)") for line in lines)
+
+
+def test_what_differs_from_its_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["config", "--changed"]) == 0
+    assert capsys.readouterr().out == ""
+    for name, value in CHANGED.items():
+        monkeypatch.setenv(name, value)
+    assert run(["config", "--changed"]) == 0
+    told = {line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")}
+    assert told == {f"{name}={value}  (set)" for name, value in CHANGED.items()}
+
+
+def test_settings_that_are_told_are_read_as_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {**CHANGED, "FRAUDSTREAM_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert run(["config", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for name, value in told.items():
+        if value is not None:
+            monkeypatch.setenv(name, str(value))
+    assert load_settings() == settings
+
+
+def test_secrets_are_masked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_KAFKA_PASSWORD", "hunter2")
+    for arguments in ([], ["--json"], ["--changed"]):
+        assert run(["config", *arguments]) == 0
+        told = capsys.readouterr().out
+        assert "hunter2" not in told
+        assert "FRAUDSTREAM_KAFKA_PASSWORD" in told
