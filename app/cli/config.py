@@ -15,7 +15,10 @@ from app.settings import ENV_PREFIX, Settings, format_duration, is_duration, loa
 @click.command()
 @json_option
 @click.option("--changed", is_flag=True, help="Only settings that differ from their default.")
-def config(as_json: bool, changed: bool) -> None:
+@click.option(
+    "--markdown", is_flag=True, help="All settings with their defaults: docs/settings.md."
+)
+def config(as_json: bool, changed: bool, markdown: bool) -> None:
     r"""Show the settings; secrets are masked.
 
     Each is read from the environment, else from the file that FRAUDSTREAM_ENV_FILE names.
@@ -23,6 +26,9 @@ def config(as_json: bool, changed: bool) -> None:
     \b
     Example:  FRAUDSTREAM_WINDOWS=1h,1d fraudstream config --changed
     """
+    if markdown:
+        click.echo(_table(), nl=False)
+        return
     settings = load_settings()
     shown = {name: display(settings, name) for name in Settings.model_fields}
     defaults = {name: display(Settings.model_construct(), name) for name in Settings.model_fields}
@@ -36,13 +42,28 @@ def config(as_json: bool, changed: bool) -> None:
         variable = ENV_PREFIX + name.upper()
         source = "" if shown[name] == defaults[name] else "  (set)"
         click.echo(f"{variable}={'' if shown[name] is None else shown[name]}{source}")
-        text = Settings.model_fields[name].description or ""
-        choices = [str(choice) for choice in get_args(Settings.model_fields[name].annotation)]
-        if choices and all(isinstance(choice, str) and choice.isupper() for choice in choices):
-            text += f" ({', '.join(choices)})"
-        click.echo(click.style(f"    {text}", dim=True))
+        click.echo(click.style(f"    {_meaning(name)}", dim=True))
     if os.environ.get(f"{ENV_PREFIX}ENV_FILE"):
         click.echo(f"# file: {os.environ[f'{ENV_PREFIX}ENV_FILE']}")
+
+
+def _meaning(name: str) -> str:
+    text = Settings.model_fields[name].description or ""
+    choices = [str(choice) for choice in get_args(Settings.model_fields[name].annotation)]
+    if choices and all(choice.isupper() for choice in choices):
+        text += f" ({', '.join(choices)})"
+    return text
+
+
+def _table() -> str:
+    """Every setting with its default and meaning, as a table of Markdown."""
+    defaults = Settings.model_construct()
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for name in Settings.model_fields:
+        value = display(defaults, name)
+        shown = "" if value in (None, "") else f"`{value}`"
+        lines.append(f"| `{ENV_PREFIX}{name.upper()}` | {shown} | {_meaning(name)} |")
+    return "\n".join(lines) + "\n"
 
 
 def display(settings: Settings, name: str) -> Any:

@@ -71,3 +71,11 @@ def test_secrets_are_masked(
         told = capsys.readouterr().out
         assert "hunter2" not in told
         assert "FRAUDSTREAM_KAFKA_PASSWORD" in told
+
+
+def test_the_list_in_the_docs_is_the_code_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "--markdown"]) == 0
+    table = capsys.readouterr().out
+    assert len(table.splitlines()) == len(Settings.model_fields) + 2
+    page = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+    assert table in page.read_text(), "write it anew: fraudstream config --markdown"
