@@ -1,13 +1,14 @@
 """The Faust app: made from settings, once a process."""
 
 import logging
+import os
 import sys
 from typing import Any
 
 import faust
 from faust.types import TP
 
-from app.adapters.kafka import check_topics, log_ends, ssl_context
+from app.adapters.kafka import check_topics, cluster_id, log_ends, ssl_context
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
@@ -32,6 +33,8 @@ _MAX_POLL_SECONDS = 7 * 86_400.0
 _HEARTBEAT_SECONDS = 1.0
 #: More transactions than a fetch of one partition (1 MiB) holds.
 _MAX_BLOCK_ENTRIES = 20_000
+#: Says in a state folder whose it is.
+_OWNER = "owner"
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
 _STREAM_BUFFER_BLOCKS = 64
 
@@ -51,24 +54,34 @@ class FraudApp(BlockApp):
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""
+        self.settings.state_dir.mkdir(
+            parents=True, exist_ok=True
+        )  # Faust makes the last folder only
         await super().on_first_start()
         try:
             await check_start(self.settings, self.fraud_topics)
-            await self._discard_stores_ahead()
+            await self._discard_stale_stores()
         except FraudstreamError as error:
+            # nothing is in flight, and the way out by Faust's own command ends with exit code 1
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
-            sys.exit(error.exit_code)
+            logging.shutdown()
+            os._exit(error.exit_code)
         calm_collector()
 
-    async def _discard_stores_ahead(self) -> None:
+    async def _discard_stale_stores(self) -> None:
+        """A folder is gone on with where it was left, by the same app on the same cluster only."""
+        owner = f"{self.conf.id} on cluster {await cluster_id(self.settings)}"
+        file = self.settings.state_dir / _OWNER
+        before = file.read_text() if file.exists() else owner
         for table in self.tables.values():
             name = table.changelog_topic.get_topic_name()
             ends = await log_ends(self.settings, name)
-            for partition in table.discard_ahead(ends):
+            for partition in table.discard_stale(ends, foreign=before != owner):
                 logger.warning(
-                    "the store of %s/%s was ahead of its changelog %s: deleted, it is rebuilt",
-                    table.name, partition, name,
+                    "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
+                    f"ahead of its changelog {name}" if before == owner else f"that of {before}",
                 )  # fmt: skip
+        file.write_text(owner)
 
     def on_rebalance_end(self) -> None:
         """Say what this worker does from here on."""
@@ -121,6 +134,9 @@ def create_app(settings: Settings) -> FraudApp:
             f"bytes of one key, a changelog batch holds {largest}: lower it, or raise "
             "FRAUDSTREAM_MAX_MESSAGE_BYTES"
         )
+        raise SettingsError(msg)
+    if settings.web_port == 0:
+        msg = "FRAUDSTREAM_WEB_PORT=0 takes a free port for `fraudstream worker` only: name one"
         raise SettingsError(msg)
     brokers = resolve(settings).broker.split(",")
     app = FraudApp(

@@ -8,10 +8,15 @@ def __getattr__(name: str) -> Any:
     """`app`, made on first use: commands that need no worker never build one."""
     if name != "app":
         raise AttributeError(name)
-    from agents import cards, labels, scoring, sink  # noqa: F401
-    from app.faust_app import app
-    from app.web import register  # noqa: F401
+    from app.errors import FraudstreamError
 
+    try:
+        from agents import cards, labels, scoring, sink  # noqa: F401
+        from app.faust_app import app
+        from app.web import register  # noqa: F401
+    except FraudstreamError as error:  # Faust's command would print a traceback
+        print(f"fraudstream: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
     globals()["app"] = app
     return app
 

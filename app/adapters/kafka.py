@@ -158,11 +158,14 @@ async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[
         return await _compare(client, specs)
 
 
-async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
-    """Kafka's own id of each topic: another id means deleted and made anew."""
+async def cluster_id(settings: Settings) -> str:
+    """Kafka's own name of the cluster: another one has other logs, whatever they are called.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
     async with admin(settings) as client:
-        described = await client.describe_topics(list(names))
-    return {item["topic"]: str(item.get("topic_id", "")) for item in described}
+        return str((await client.describe_cluster())["cluster_id"])
 
 
 async def log_ends(settings: Settings, topic: str) -> dict[int, int]:

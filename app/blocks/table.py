@@ -283,14 +283,17 @@ class BlockTable(Table):
             persisted = self.changelog_next[partition] - 1
             self.store(partition, [self._stale_row(partition)], persisted)
 
-    def discard_ahead(self, ends: Mapping[int, int]) -> list[int]:
-        """Delete stores that are ahead of their changelog: they cannot be trusted, and are rebuilt.
+    def discard_stale(self, ends: Mapping[int, int], *, foreign: bool) -> list[int]:
+        """Delete stores that are no state of their changelog: they are rebuilt.
 
-        That is so when the changelog was deleted and made anew, or when a broker lost its last records.
-        Only before the worker joins the group: stores are opened and closed here.
+        One is ahead of it when it was deleted and made anew, or when a broker lost its last records. One of
+        another changelog may be ahead of this one or behind it.
+        Only before the worker joins the group: stores are opened and closed here, which another worker that has
+        them forbids.
 
         Args:
             ends: by partition, the offset after the changelog's last record.
+            foreign: they are of another changelog.
 
         Returns:
             The partitions whose stores were deleted.
@@ -302,7 +305,7 @@ class BlockTable(Table):
                 continue
             persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
             self.data._dbs.clear()  # the last reference closes a store
-            if persisted is not None and persisted >= end:
+            if persisted is not None and (foreign or persisted >= end):
                 shutil.rmtree(path)
                 deleted.append(partition)
         return deleted

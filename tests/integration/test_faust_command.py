@@ -1,6 +1,7 @@
 """The `faust` command starts a worker as the Procfile says, from a checkout."""
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,3 +58,27 @@ def test_faust_runs_the_worker(settings: Settings, tmp_path: Path) -> None:
         killed = worker.stop()
     assert not killed
     assert worker.exit_code() == 0, worker.last_words()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "says"),
+    [
+        ({"FRAUDSTREAM_WINDOWS": "1 day"}, 2, "FRAUDSTREAM_WINDOWS: '1 day' is not a duration"),
+        ({"FRAUDSTREAM_WEB_PORT": "0"}, 2, "FRAUDSTREAM_WEB_PORT=0"),
+        ({"FRAUDSTREAM_BROKER": "127.0.0.1:1"}, 3, "no Kafka at 127.0.0.1:1"),
+    ],
+)
+def test_it_ends_as_our_own_command_does(
+    settings: Settings, wrong: dict[str, str], code: int, says: str
+) -> None:
+    from app.devstack import ports
+
+    wrong = {"FRAUDSTREAM_WEB_PORT": str(ports.free_run(1))} | wrong
+    done = subprocess.run(
+        procfile()["worker"], cwd=ROOT, env=environ_of(settings) | wrong, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    told = [line for line in done.stderr.splitlines() if f"fraudstream: {says}" in line]
+    assert len(told) == 1
+    assert "Traceback" not in done.stderr

@@ -70,6 +70,19 @@ def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
         fleet.await_ready()
         assert deployment.verify()["scored"] == 160
 
+    # another app builds a state of its own, also in that folder
+    anew = Deployment(settings.model_copy(update={"app_id": f"{settings.app_id}-anew"}))
+    anew.prepare()
+    with Fleet(environ_of(anew.settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        assert (
+            f"was that of {settings.topic_prefix}{settings.app_id} on cluster "
+            in fleet["a"].log.read_text()
+        )
+        anew.drain()
+        assert len(anew.records(anew.topics.predictions)) == 320
+
 
 def test_it_says_what_is_missing_and_what_does_not_fit(settings: Settings) -> None:
     deployment = Deployment(settings)

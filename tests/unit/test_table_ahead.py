@@ -1,4 +1,4 @@
-"""A store that is ahead of its changelog is deleted; one that is not stays."""
+"""A store that is ahead of its changelog, or another's, is deleted; one that is not stays."""
 
 from types import SimpleNamespace
 
@@ -43,10 +43,22 @@ def test_only_stores_ahead_of_their_changelog_are_deleted(tmp_path):
     stores.write(2, None)
     table = SimpleNamespace(data=stores, _changelog_name="changelog")
 
-    deleted = BlockTable.discard_ahead(table, {0: 10, 1: 10, 2: 10, 3: 10})
+    deleted = BlockTable.discard_stale(table, {0: 10, 1: 10, 2: 10, 3: 10}, foreign=False)
 
     assert deleted == [1]
     assert stores.partition_path(0).is_dir()
     assert not stores.partition_path(1).exists()
     assert stores.partition_path(2).is_dir()
     assert not stores.partition_path(3).exists()  # never opened: a look must not make a store
+
+
+def test_stores_of_another_changelog_are_deleted_wherever_they_end(tmp_path):
+    stores = Stores(tmp_path)
+    stores.write(0, 3)
+    stores.write(1, 30)
+    table = SimpleNamespace(data=stores, _changelog_name="changelog")
+
+    deleted = BlockTable.discard_stale(table, {0: 10, 1: 10, 2: 10}, foreign=True)
+
+    assert deleted == [0, 1]
+    assert not any(tmp_path.iterdir())
