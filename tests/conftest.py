@@ -3,11 +3,19 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from tests.seed import SEED
 from tests.stack import settings, stack
 
 __all__ = ["seed", "settings", "stack"]
+
+# how long an example takes is the machine's affair: no test fails by a clock
+hypothesis_settings.register_profile(
+    "no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")

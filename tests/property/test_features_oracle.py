@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.domain.card_stage import LATE, CardStage, Duplicate, Enriched, Moved
@@ -48,9 +48,7 @@ ENDINGS: tuple[Ending, ...] = ("", "keep", "drop")
 thorough = settings(
     max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "150")),
     derandomize="CI" in os.environ,
-    deadline=None,
     print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 
 

@@ -25,7 +25,6 @@ CATALOGUE = Catalogue(
 thorough = settings(
     max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "150")),
     derandomize="CI" in os.environ,
-    deadline=None,
     print_blob=True,
 )
 

@@ -386,14 +386,14 @@ def test_raw_lines_keep_their_bytes_whatever_they_are(tmp_path):
     assert "--raw is for JSON lines" in fault(file(tmp_path, "a\n1\n", "t.csv"), raw=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_bytes_have_a_raw_key_or_none(line):
     key = raw_key(line)
     assert key is None or key
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     amount=st.decimals(min_value=0, max_value=10**9, places=2),
     moment=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001

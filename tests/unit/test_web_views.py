@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -134,7 +134,7 @@ def test_no_id_changes_the_elements_of_a_page(identifier: str) -> None:
 
 
 @given(line=st.text(max_size=80))
-@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=40)
 def test_no_error_line_changes_the_elements_of_a_page(line: str) -> None:
     plain = Tags(render("error.html", code=404, line="plain"))
     assert Tags(render("error.html", code=404, line=line)).elements == plain.elements
