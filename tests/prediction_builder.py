@@ -4,7 +4,9 @@ import random
 from typing import Any
 
 import orjson
+from cassandra.cluster import Session
 
+from app.settings import Settings
 from tests.builders import T0, tx
 
 NAMES = ("amount", "is_night", "seconds_since_last", "card_count_1h", "card_avg_amount_1h")
@@ -107,3 +109,10 @@ def expected_row(made: dict[str, Any], month: str, event_time: str) -> dict[str,
         "features": {name: v for name, v in made["features"].items() if v is not None},
         "extra": extra,
     }
+
+
+def count_predictions(session: Session, settings: Settings) -> int:
+    """Rows of the table."""
+    query = f"SELECT COUNT(*) AS number FROM {settings.keyspace}.predictions"
+    count: int = session.execute(query, timeout=20).one()["number"]
+    return count

@@ -7,7 +7,6 @@ from queue import SimpleQueue
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from cassandra import OperationTimedOut, ReadFailure, ReadTimeout
 from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
 
@@ -152,33 +151,6 @@ def scan_predictions(
             else:
                 open_ranges -= 1
             yield from rows
-
-
-def count_predictions(session: Session, settings: Settings) -> int:
-    """Rows of the table, counted by the servers range by range; a range that takes too long is halved.
-
-    Raises:
-        UnavailableError: Cassandra does not answer.
-        SchemaError: the table is missing.
-    """
-    with explained(settings):
-        query = _select(session, settings, ("count(*)",), _IN_RANGE)
-        waiting = list(_ranges(_RANGES))
-        total = 0
-        while waiting:
-            asked, waiting = waiting[:_RANGES_AT_ONCE], waiting[_RANGES_AT_ONCE:]
-            answers = [
-                (one, session.execute_async(query, one, execution_profile=SCAN)) for one in asked
-            ]
-            for (low, high), answer in answers:
-                try:
-                    total += answer.result().one()[0]
-                except (ReadTimeout, ReadFailure, OperationTimedOut):
-                    if high - low < 2:
-                        raise
-                    middle = (low + high) // 2
-                    waiting += [(low, middle), (middle + 1, high)]
-        return total
 
 
 _IN_RANGE = "token(card_id, month) >= ? AND token(card_id, month) <= ?"

@@ -13,12 +13,11 @@ import pytest
 from app.adapters import schema
 from app.adapters.cassandra import connect, disconnect
 from app.adapters.cql_link import Access, LinkError, open_link
-from app.adapters.prediction_reads import count_predictions
 from app.adapters.prediction_rows import PREDICTIONS, RowPacker
 from app.adapters.row_writer import RowWriter
 from app.errors import UnavailableError
 from app.settings import Settings
-from tests.prediction_builder import prediction
+from tests.prediction_builder import count_predictions, prediction
 from tests.stack import Servers
 from tests.tcp_proxy import TcpProxy
 

@@ -40,7 +40,7 @@ async def stored(settings: Settings, session: Session, ttl: str) -> list[dict[st
     rows = session.execute(
         "SELECT transaction_id, card_id, labelled_at, source_partition, source_offset, source_topic, "  # noqa: S608
         "is_fraud, event_time, terminal_id, received_at, TTL(is_fraud) AS ttl, TTL(terminal_id) AS also, "
-        f"token(transaction_id) AS token FROM {settings.keyspace}.labels"
+        f"token(transaction_id) AS place FROM {settings.keyspace}.labels"
     )
     by_id = {row["transaction_id"]: dict(row) for row in rows}
     return [by_id[label.transaction_id] for label in labels]
@@ -69,7 +69,7 @@ async def test_every_column_comes_back_and_rows_are_where_they_were_sent(
             "received_at": moment(label.received_at),
             "ttl": None,
             "also": None,
-            "token": Murmur3Token.hash_fn(LABELS.routing_key(sent)),
+            "place": Murmur3Token.hash_fn(LABELS.routing_key(sent)),
         }
 
 

@@ -15,7 +15,6 @@ from app.adapters import outage, row_writer, schema
 from app.adapters.cassandra import close_shared_sessions, connect, disconnect
 from app.adapters.prediction_reads import (
     card_predictions,
-    count_predictions,
     find_transaction,
     find_transactions,
     scan_predictions,
@@ -26,6 +25,7 @@ from app.errors import SchemaError, StateError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0
 from tests.prediction_builder import (
+    count_predictions,
     expected_row,
     prediction,
     prediction_bytes,
