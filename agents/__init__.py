@@ -3,7 +3,7 @@
 | agent   | reads        | writes                                              | table     | handler              |
 |---------|--------------|-----------------------------------------------------|-----------|----------------------|
 | cards   | transactions | enriched, dead-letters, duplicates, transactions    | cards     | app/handlers/cards   |
-| scoring | enriched     | predictions, late-transactions                      | terminals | app/handlers/scoring |
+| scoring | enriched     | predictions, late-transactions, dead-letters        | terminals | app/handlers/scoring |
 | labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/handlers/labels  |
 | sink    | predictions  | Cassandra `predictions`                             |           | app/handlers/sink    |
 """

@@ -19,11 +19,12 @@ from app.settings import load_settings
 @click.command(
     epilog="\b\nExamples:  fraudstream train\n"
     "           fraudstream train --name shop --from-file history.csv.gz --alerts-per-day 50\n"
-    "           fraudstream train --from-cassandra --kind histgb --features engineered\n"
+    "           FRAUDSTREAM_FEATURES=engineered fraudstream train --from-cassandra --kind histgb\n"
     "           fraudstream train --from-file handbook.csv.gz --assume-zone UTC --round-amounts --label TX_FRAUD \\\n"
     "             --map transaction_id=TRANSACTION_ID --map card_id=CUSTOMER_ID \\\n"
     "             --map terminal_id=TERMINAL_ID --map amount=TX_AMOUNT --map event_time=TX_DATETIME\n"
-    "           fraudstream train --from-file history.parquet --kind histgb --features handbook --anomaly \\\n"
+    "           FRAUDSTREAM_FEATURES=handbook,label_free \\\n"
+    "             fraudstream train --from-file history.parquet --kind histgb --features handbook --anomaly \\\n"
     "             --train-from 2018-05-01 --train-to 2018-08-01 --test-from 2018-08-08 --test-to 2018-08-15 \\\n"
     "             --plots report"
 )

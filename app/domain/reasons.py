@@ -14,7 +14,8 @@ REASONS = {
     "repeated_key": "a key stands twice in one object: which value was meant cannot be told",
     "missing_key": "the Kafka key is empty",
     "key_mismatch": "the Kafka key is not the `card_id` as UTF-8",
-    "moved": "it is in another partition than its key's and was not to be sent on, or has headers over 16 KiB",
+    "moved": "it is in another partition than its key's and was not to be sent on (`FRAUDSTREAM_MOVED=dead`), "
+    "or has headers over 16 KiB",
     "unknown_schema_version": "`schema_version` is none that this release reads",
     "missing_card_id": "`card_id` is missing or null",
     "invalid_card_id": "`card_id` is no string of 1 to 256 bytes without null characters",
@@ -62,5 +63,6 @@ LABEL_REASONS = {
     "labelled_at_too_old": "`labelled_at` is before 1973",
     "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
     "at its terminal",
-    "ambiguous_transaction": "several cards use this `transaction_id`: the label must say `card_id`",
+    "ambiguous_transaction": "several transactions have this `transaction_id`: the label must say `card_id`, "
+    "and `event_time` too if they are one card's",
 }

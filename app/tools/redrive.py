@@ -123,8 +123,9 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
     headers = dict(letter.headers)
     if not letter.is_known:
         return "it is no dead letter of this stream: its source is not known"
-    if letter.source.rsplit("/", 2)[0] != topic:
-        return f"it does not come from {topic}"
+    origin = letter.source.rsplit("/", 2)[0]
+    if origin != topic:
+        return f"it comes from {origin}, and only {topic} is sent back to; give a label again with `fraudstream label`"
     if "size" in headers:
         size = int(headers["size"])
         return f"only the beginning of its {size:,} bytes was kept; take it from its producer"
