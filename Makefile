@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ARGS ?=
+JOBS ?= 2
 SEED ?= 1
 KILLS ?= 20
 EVENTS ?= 200000
@@ -33,8 +34,9 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## lint, unit, stream, property, integration and a short crash run, on real servers
-	$(PYTEST) -m "not bench" -p no:cacheprovider $(ARGS)
+# whole files, in their order: the servers' tests, which are long, come first
+test: lint ## lint, unit, stream, property, integration and a short crash run, on real servers; JOBS=0 in one process
+	$(PYTEST) -m "not bench" -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 unit: install ## the tests that need no server
 	$(PYTEST) $(ARGS)
