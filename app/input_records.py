@@ -14,7 +14,8 @@ import orjson
 from app.domain.field_names import under_our_names, without
 from app.domain.json_shape import MAX_DEPTH, refuse_deep, refuse_repeated_keys
 from app.domain.transaction import DeadRecordError, Transaction
-from app.settings import Settings, parse_field_names
+from app.named_fields import parse_field_names
+from app.settings import Settings
 
 #: Versions of the input record that this release reads.
 SCHEMA_VERSIONS = (1,)

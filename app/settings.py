@@ -5,8 +5,7 @@ Settings come from the environment (`FRAUDSTREAM_*`) and, below it, from an opti
 """
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,40 +16,25 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.addresses import CASSANDRA_PORT, parse_address
+from app.durations import DAY_MS, format_duration, parse_duration_ms
+from app.env_file import names_in
 from app.errors import SettingsError
+from app.named_fields import parse_field_names
 
 ENV_PREFIX = "FRAUDSTREAM_"
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
-
-
-def parse_duration_ms(value: Any) -> int:
-    """Milliseconds of a duration written like `90s`, `1h` or `30d`.
-
-    Raises:
-        ValueError: the text is not a whole number followed by ms, s, m, h or d.
-    """
-    if isinstance(value, int):
-        return value
-    match = _DURATION.fullmatch(str(value).strip())
-    if not match:
-        msg = f"{value!r} is not a duration; write a number and ms, s, m, h or d, such as 30d"
-        raise ValueError(msg)
-    return int(match[1]) * _UNIT_MS[match[2]]
-
-
-def format_duration(ms: int) -> str:
-    """The shortest spelling of a duration: 86400000 -> 1d."""
-    for unit in ("d", "h", "m", "s"):
-        if ms and ms % _UNIT_MS[unit] == 0:
-            return f"{ms // _UNIT_MS[unit]}{unit}"
-    return f"{ms}ms"
+#: Cassandra keeps no row for more than 20 years.
+_MOST_TTL_DAYS = 7_300
+_LEAST_INTERVAL_MS = 10
+#: Errors of the library whose own words are a programmer's.
+_WORDS = {"int_parsing": "write a whole number", "float_parsing": "write a number"}
 
 
 def _parse_windows(value: Any) -> tuple[int, ...]:
@@ -69,47 +53,6 @@ def _parse_sets(value: Any) -> tuple[str, ...]:
         msg = "name different feature sets, such as basic or basic,handbook"
         raise ValueError(msg)
     return sets
-
-
-#: Fields of the input record that producers may know by other names.
-NAMED_FIELDS = (
-    "transaction_id", "card_id", "terminal_id", "amount", "currency", "converted_amount", "event_time",
-)  # fmt: skip
-_FIELD_NAME = re.compile(r"(?:([1-9]\d{0,8}):)?(?:(\w+)=([^=,:]+))?")
-
-
-def parse_field_names(text: str) -> dict[int, dict[str, str]]:
-    """Our name of a field by the producers', for each schema version; 0 is any version that is not named.
-
-    Raises:
-        ValueError: the text is not `ours=theirs`, `2:ours=theirs` or `2:`, separated by commas.
-    """
-    named: dict[int, dict[str, str]] = {0: {}}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        match = _FIELD_NAME.fullmatch(part)
-        ours, theirs = (match[2], (match[3] or "").strip()) if match else (None, "")
-        if not match or (ours is not None and (ours not in NAMED_FIELDS or not theirs)):
-            msg = (
-                f"{part!r} is no field name; write ours=theirs, such as card_id=cardNumber, or "
-                f"2:amount=value for schema_version 2 alone; ours is one of {', '.join(NAMED_FIELDS)}"
-            )
-            raise ValueError(msg)
-        names = named.setdefault(int(match[1] or 0), {})
-        if ours is None:
-            continue
-        if theirs in (*NAMED_FIELDS, "schema_version") or theirs in names or ours in names.values():
-            msg = (
-                f"{part!r}: {ours} and {theirs} can each be named once, and not like another field"
-            )
-            raise ValueError(msg)
-        names[theirs] = ours
-    # what is said of one version goes before what is said of all
-    for version, names in named.items():
-        if version:
-            for theirs, ours in named[0].items():
-                if ours not in names.values():
-                    names.setdefault(theirs, ours)
-    return named
 
 
 _DURATION_VALIDATOR = BeforeValidator(parse_duration_ms)
@@ -353,14 +296,46 @@ class Settings(BaseSettings):
     @field_validator("retention", "prediction_ttl")
     @classmethod
     def _forever_or_duration(cls, value: str) -> str:
-        if value != "forever":
-            parse_duration_ms(value)
+        if value != "forever" and parse_duration_ms(value) < 1_000:
+            msg = f"{value} is less than a second; write forever, or a duration such as 60d"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("prediction_ttl")
+    @classmethod
+    def _cassandra_takes_it(cls, value: str) -> str:
+        if value != "forever" and parse_duration_ms(value) > _MOST_TTL_DAYS * DAY_MS:
+            msg = f"{value} is more than Cassandra's {_MOST_TTL_DAYS}d; write forever"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("commit_interval", "session_timeout")
+    @classmethod
+    def _takes_a_while(cls, value: int) -> int:
+        if value < _LEAST_INTERVAL_MS:
+            msg = f"{format_duration(value)} is less than {_LEAST_INTERVAL_MS}ms"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("broker", "cassandra")
+    @classmethod
+    def _addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
+        port = CASSANDRA_PORT if info.field_name == "cassandra" else None
+        if value:
+            parts = [part for part in value.split(",") if part.strip()]
+            for part in parts or [value]:
+                parse_address(part, port)
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        if self.compaction_lag < _UNIT_MS["d"]:
+        if self.compaction_lag < DAY_MS:
             msg = "compaction_lag must be at least 1d: a zombie's rows are healed only while they are in the log"
+            raise ValueError(msg)
+        if self.kafka_security.startswith("SASL") and not (
+            self.kafka_username and self.kafka_password
+        ):
+            msg = f"FRAUDSTREAM_KAFKA_SECURITY={self.kafka_security} needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD"
             raise ValueError(msg)
         if self.min_insync > self.replication:
             msg = f"min_insync {self.min_insync} is more than replication {self.replication}: nothing could be written"
@@ -388,11 +363,8 @@ class Settings(BaseSettings):
     @property
     def ttl_seconds(self) -> int:
         """Time to live of predictions and labels in seconds, 0 for ever."""
-        return (
-            0
-            if self.prediction_ttl == "forever"
-            else parse_duration_ms(self.prediction_ttl) // 1000
-        )
+        ttl = self.prediction_ttl
+        return 0 if ttl == "forever" else parse_duration_ms(ttl) // 1000
 
     @property
     def state_dir(self) -> Path:
@@ -407,33 +379,44 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         overrides: values that win over the environment, by field name.
 
     Raises:
-        SettingsError: a value is wrong, or the environment has a `FRAUDSTREAM_` name that is no setting.
+        SettingsError: a value is wrong, or the environment or the file has a `FRAUDSTREAM_` name that is no setting.
     """
     env_file = os.environ.get(ENV_PREFIX + "ENV_FILE")
-    if env_file and not Path(env_file).is_file():
-        msg = f"{ENV_PREFIX}ENV_FILE names {env_file}, which is not a file"
-        raise SettingsError(msg)
+    _refuse_unknown(os.environ)
+    try:
+        if env_file:
+            _refuse_unknown(names_in(env_file), f" (in {env_file})")
+        return Settings(_env_file=env_file, **(overrides or {}))  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        text = _WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        text = text.replace("Input should be", "it must be")
+        msg = f"{ENV_PREFIX}{name.upper()}: {text}" if name else text
+        raise SettingsError(msg) from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _refuse_unknown(names: Iterable[str], where: str = "") -> None:
     known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
     unknown = sorted(
         name
-        for name in os.environ
+        for name in names
         if name.startswith(ENV_PREFIX) and name not in known and name not in NOT_SETTINGS
     )
     if unknown:
         from difflib import get_close_matches
 
-        close = get_close_matches(unknown[0], known, 1)
-        hint = f"; did you mean {close[0]}?" if close else "; `fraudstream config` lists them"
-        msg = f"{unknown[0]} is not a setting{hint}"
+        ours = [name.removeprefix(ENV_PREFIX) for name in known]
+        close = get_close_matches(unknown[0].removeprefix(ENV_PREFIX), ours, 1)
+        hint = (
+            f"; did you mean {ENV_PREFIX}{close[0]}?"
+            if close
+            else "; `fraudstream config` lists them"
+        )
+        msg = f"{unknown[0]} is not a setting{where}{hint}"
         raise SettingsError(msg)
-    try:
-        return Settings(_env_file=env_file, **(overrides or {}))  # type: ignore[call-arg]
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        text = first["msg"].removeprefix("Value error, ")
-        msg = f"{ENV_PREFIX}{name.upper()}: {text}" if name else text
-        raise SettingsError(msg) from None
 
 
 #: Names under the prefix that are not settings of a deployment: read where they are used.

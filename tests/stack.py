@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from app.devstack.endpoints import Endpoints, parse_contact_point
+from app.addresses import CASSANDRA_PORT, parse_address
+from app.devstack.endpoints import Endpoints
 from app.devstack.stack import Stack
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration
 
@@ -63,7 +64,7 @@ def stack() -> Iterator[Servers]:
     if bool(_BROKER) != bool(_CASSANDRA):
         pytest.fail("set both FRAUDSTREAM_TEST_BROKER and FRAUDSTREAM_TEST_CASSANDRA, or neither")
     if _BROKER and _CASSANDRA:
-        points = [parse_contact_point(part) for part in _CASSANDRA.split(",")]
+        points = [parse_address(part, CASSANDRA_PORT) for part in _CASSANDRA.split(",")]
         yield Servers(Endpoints(_BROKER, points), None)
         return
     with tempfile.TemporaryDirectory(prefix="fraudstream-test-") as home:

@@ -22,8 +22,9 @@ from cassandra.protocol import ConfigurationException, ServerError, SyntaxExcept
 
 from app.adapters.cassandra import SCHEMA, connected, explained
 from app.adapters.migrations import Migration, load_migrations, table_options
+from app.durations import format_duration
 from app.errors import AwayError, SchemaError, UnavailableError
-from app.settings import Settings, format_duration
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from app.durations import parse_duration_ms
 from app.errors import UsageError
-from app.settings import Settings, parse_duration_ms
+from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.tools.producing.amounts import Rounding

@@ -24,8 +24,9 @@ from app.cli.options import (
     rounding_of,
     zone_option,
 )
+from app.durations import parse_duration_ms
 from app.errors import UsageError
-from app.settings import Settings, load_settings, parse_duration_ms
+from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.tools.produce import ProduceReport

@@ -10,8 +10,9 @@ import click
 from app import formats
 from app.cli.options import json_option, moment
 from app.cli.stages import stages
+from app.durations import format_duration
 from app.errors import UsageError
-from app.settings import ENV_PREFIX, format_duration, load_settings
+from app.settings import ENV_PREFIX, load_settings
 
 if TYPE_CHECKING:
     from app.tools.replaying.bounds import Bound

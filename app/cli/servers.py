@@ -176,11 +176,11 @@ def _elsewhere(settings: Settings) -> dict[str, str]:
 
 def _ask_elsewhere(name: str, address: str, settings: Settings) -> dict[str, Any]:
     """State of a server that the settings name: running when any of its addresses answers."""
-    from app.devstack.endpoints import parse_contact_point
+    from app.addresses import CASSANDRA_PORT, parse_address
     from app.devstack.servers import SERVERS
 
     tls = _tls(name, settings)
-    points = [parse_contact_point(part) for part in address.split(",") if part.strip()]
+    points = [parse_address(part, CASSANDRA_PORT) for part in address.split(",") if part.strip()]
     answers = any(SERVERS[name].answers(host, port, tls) for host, port in points)
     return {"server": name, "state": "running" if answers else "silent", "address": address}
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.errors import SettingsError, UnavailableError
+from app.addresses import CASSANDRA_PORT, parse_address
+from app.errors import UnavailableError
 from app.settings import Settings
-
-#: Port of a Cassandra contact point that names none.
-CASSANDRA_PORT = 9042
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ def resolve(settings: Settings) -> Endpoints:
 
     Raises:
         UnavailableError: one is neither set nor recorded as a local server.
-        SettingsError: a contact point is not `host:port`.
     """
     return Endpoints(resolve_broker(settings), resolve_cassandra(settings))
 
@@ -55,32 +52,15 @@ def resolve_cassandra(settings: Settings) -> list[tuple[str, int]]:
 
     Raises:
         UnavailableError: Cassandra is neither set nor recorded as a local server.
-        SettingsError: a contact point is not `host:port`.
     """
     if settings.cassandra:
-        return [parse_contact_point(part) for part in settings.cassandra.split(",") if part.strip()]
+        parts = settings.cassandra.split(",")
+        return [parse_address(part, CASSANDRA_PORT) for part in parts if part.strip()]
     record = read_state(settings.home).get("cassandra")
     if not record:
         msg = "no Cassandra: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA"
         raise UnavailableError(msg)
     return [(record["host"], record["port"])]
-
-
-def parse_contact_point(text: str) -> tuple[str, int]:
-    """(host, port) of `host`, `host:port` or `[ipv6]:port`; the port defaults to 9042.
-
-    Raises:
-        SettingsError: there is no host, or the port is not a number from 1 to 65535.
-    """
-    text = text.strip()
-    host, separator, port = text.rpartition(":")
-    if not separator or text.endswith("]") or (":" in host and not host.startswith("[")):
-        host, port = text, str(CASSANDRA_PORT)  # a name, or an IPv6 address without a port
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        msg = f"FRAUDSTREAM_CASSANDRA: {text!r} is not host:port, such as 127.0.0.1:9042"
-        raise SettingsError(msg)
-    return host, int(port)
 
 
 def state_file(home: Path) -> Path:

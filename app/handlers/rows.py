@@ -9,10 +9,11 @@ import msgspec
 from app.blocks.partition import RowReader
 from app.blocks.rows import Row, RowGroup
 from app.domain.window_row import RowRules, WindowRow
+from app.durations import format_duration
 from app.errors import StateError
 from app.handlers.catalogue import card_horizon_ms, terminal_horizon_ms
 from app.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
-from app.settings import Settings, format_duration
+from app.settings import Settings
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 POSITION_KEY = b"\0position"

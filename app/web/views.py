@@ -11,11 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app.domain.features import Catalogue
 from app.domain.row_format import head_key
 from app.domain.window_row import LoadRow, WindowRow
+from app.durations import format_duration
 from app.errors import NotFoundError, UnavailableError
 from app.formats import age, in_order, iso
 from app.handlers.rows import row_rules
 from app.metrics.prometheus import WorkerMetrics, release
-from app.settings import format_duration
 from app.web import pages
 from app.web.ids import requested_id
 from app.web.ports import Elsewhere, Here, Worker

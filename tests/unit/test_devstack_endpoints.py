@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack.endpoints import Endpoints, parse_contact_point, resolve, resolve_broker
-from app.errors import SettingsError, UnavailableError
+from app.addresses import CASSANDRA_PORT, parse_address
+from app.devstack.endpoints import Endpoints, resolve, resolve_broker
+from app.errors import UnavailableError
 from app.settings import Settings
 
 RECORD = {
@@ -59,10 +60,10 @@ def test_a_damaged_record_reads_as_none(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_contact_points(text: str, point: tuple[str, int]) -> None:
-    assert parse_contact_point(text) == point
+    assert parse_address(text, CASSANDRA_PORT) == point
 
 
 @pytest.mark.parametrize("text", [":1", "db:", "db:x", "db:0", "db:65536", ""])
 def test_wrong_contact_points_are_named(text: str) -> None:
-    with pytest.raises(SettingsError, match="is not host:port"):
-        parse_contact_point(text)
+    with pytest.raises(ValueError, match="is not host:port"):
+        parse_address(text, CASSANDRA_PORT)

@@ -8,7 +8,8 @@ import pytest
 from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
 from app.input_records import INPUT_FIELDS, RecordRules, parse_transaction
-from app.settings import NAMED_FIELDS, load_settings, parse_field_names
+from app.named_fields import NAMED_FIELDS, parse_field_names
+from app.settings import load_settings
 from tests.builders import T0, tx
 
 NAMES = "card_id=cardNumber, 2:amount=value,2:transaction_id=id,3:"

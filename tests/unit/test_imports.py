@@ -16,8 +16,12 @@ PACKAGES = ("app", "agents", "tables", "models", "cql")
 #: Every room and its height. A room imports rooms that are lower; itself as it likes.
 HEIGHT = {
     "app.errors": 0,
+    "app.addresses": 0,
+    "app.durations": 0,
+    "app.env_file": 0,
     "app.formats": 0,
     "app.logs": 0,
+    "app.named_fields": 0,
     "app.settings": 1,
     "app.domain": 1,
     "app.input_records": 2,

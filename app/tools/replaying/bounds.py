@@ -7,10 +7,11 @@ import numpy as np
 
 from app.domain.features import Catalogue
 from app.domain.window_row import NEVER
+from app.durations import format_duration
 from app.errors import UsageError
 from app.formats import iso
 from app.handlers.catalogue import card_horizon_ms, catalogue_of, terminal_horizon_ms
-from app.settings import Settings, format_duration
+from app.settings import Settings
 
 _ALWAYS = 1 << 62
 

@@ -1,0 +1,31 @@
+"""Durations as settings and options write them: milliseconds inside, text such as `30d` outside."""
+
+import re
+from typing import Any
+
+DAY_MS = 86_400_000
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
+_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+
+
+def parse_duration_ms(value: Any) -> int:
+    """Milliseconds of a duration written like `90s`, `1h` or `30d`.
+
+    Raises:
+        ValueError: the text is not a whole number followed by ms, s, m, h or d.
+    """
+    if isinstance(value, int):
+        return value
+    match = _DURATION.fullmatch(str(value).strip())
+    if not match:
+        msg = f"{value!r} is not a duration; write a number and ms, s, m, h or d, such as 30d"
+        raise ValueError(msg)
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def format_duration(ms: int) -> str:
+    """The shortest spelling of a duration: 86400000 -> 1d."""
+    for unit in ("d", "h", "m", "s"):
+        if ms and ms % _UNIT_MS[unit] == 0:
+            return f"{ms // _UNIT_MS[unit]}{unit}"
+    return f"{ms}ms"

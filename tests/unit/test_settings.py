@@ -1,0 +1,109 @@
+"""What settings refuse, in one line that names the setting."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.errors import SettingsError
+from app.settings import ENV_PREFIX, load_settings
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def refusal() -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("WINDOWS", "1 day", "'1 day' is not a duration"),
+        ("PREDICTION_TTL", "500ms", "500ms is less than a second; write forever"),  # not: for ever
+        ("PREDICTION_TTL", "0s", "0s is less than a second"),
+        ("PREDICTION_TTL", "7301d", "7301d is more than Cassandra's 7300d"),
+        ("RETENTION", "0s", "0s is less than a second"),
+        ("SESSION_TIMEOUT", "0s", "0ms is less than 10ms"),
+        ("COMMIT_INTERVAL", "1ms", "1ms is less than 10ms"),
+        ("BROKER", "localhost:abc", "'localhost:abc' is not host:port"),
+        ("BROKER", "localhost", "'localhost' is not host:port"),
+        ("BROKER", "a:1,localhost:99999", "'localhost:99999' is not host:port"),
+        ("BROKER", "a b:9092", "'a b:9092' is not host:port"),
+        ("BROKER", ",", "',' is not host:port"),
+        ("CASSANDRA", ",", "',' is not host:port"),
+        ("CASSANDRA", "db:0", "'db:0' is not host:port, such as 127.0.0.1:9042"),
+        ("KAFKA_SECURITY", "SASL_SSL", "needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD"),
+        ("MIN_INSYNC", "2", "min_insync 2 is more than replication 1"),
+        ("THRESHOLD", "nan", "it must be less than or equal to 1"),
+        ("PARTITIONS", "", "write a whole number"),
+        ("PARTITIONS", "0", "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(ENV_PREFIX + name, value)
+    line = refusal()
+    assert says in line
+    assert (
+        line.startswith((f"{ENV_PREFIX}{name}: ", f"{ENV_PREFIX}{name}=")) or name == "MIN_INSYNC"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("KEYSPAC", "did you mean FRAUDSTREAM_KEYSPACE?"), ("X", "`fraudstream config` lists them")],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_name_that_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, hint: str, in_file: bool
+) -> None:
+    if in_file:
+        (tmp_path / "env").write_text(f"{ENV_PREFIX}{name}=abc\n")
+        monkeypatch.setenv("FRAUDSTREAM_ENV_FILE", str(tmp_path / "env"))
+    else:
+        monkeypatch.setenv(ENV_PREFIX + name, "abc")
+    line = refusal()
+    assert line.startswith(f"{ENV_PREFIX}{name} is not a setting")
+    assert line.endswith(hint)
+    assert (str(tmp_path) in line) == in_file
+
+
+def test_a_file_of_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text(
+        "# ours\n\nexport FRAUDSTREAM_KEYSPACE=ours\nFRAUDSTREAM_PARTITIONS=8\nOTHER=1\n"
+    )
+    monkeypatch.setenv("FRAUDSTREAM_ENV_FILE", str(file))
+    monkeypatch.setenv("FRAUDSTREAM_PARTITIONS", "2")  # the environment wins
+    settings = load_settings()
+    assert (settings.keyspace, settings.partitions) == ("ours", 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"FRAUDSTREAM_KEYSPACE=a\n- what is this\n", "line 2: write NAME=value"),
+        (b"FRAUDSTREAM_KEYSPACE\n", "'FRAUDSTREAM_KEYSPACE' without a value"),
+        (b"FRAUDSTREAM_KEYSPACE=\xff\n", "is not UTF-8 text"),
+        (None, "which is not a file"),
+    ],
+)
+def test_a_file_that_is_none_of_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    file = tmp_path / "env"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("FRAUDSTREAM_ENV_FILE", str(file))
+    line = refusal()
+    assert str(file) in line
+    assert says in line
