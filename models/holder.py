@@ -30,16 +30,18 @@ class ModelRegistry:
     """
 
     def __init__(self, *folders: Path) -> None:
-        self.folders = tuple(folder.resolve() for folder in folders)
+        self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
 
     def scan(self) -> tuple[list[Entry], list[str]]:
         """Every artifact, sorted by name and version, and a line for each that is damaged."""
         entries: list[Entry] = []
         damaged: list[str] = []
+        seen: set[Path] = set()
         for folder in self.folders:
             for manifest in sorted(
-                {*folder.glob(MANIFEST_FILE), *folder.glob(f"*/{MANIFEST_FILE}")}
+                {*folder.glob(MANIFEST_FILE), *folder.glob(f"*/{MANIFEST_FILE}")} - seen
             ):
+                seen.add(manifest)  # one folder may stand in another
                 if manifest.parent.name.startswith("."):
                     continue  # a draft of `save_artifact`
                 if not self._is_ours(manifest.parent.resolve()):
@@ -108,6 +110,9 @@ class ModelRegistry:
         return any(folder.is_relative_to(ours) for ours in self.folders)
 
     def _at(self, folder: Path) -> Entry:
+        if not folder.exists():
+            msg = f"there is no model at {folder}: it does not exist"
+            raise NotFoundError(msg)
         if not self._is_ours(folder):
             msg = (
                 f"{folder} is not a folder of models: models are loaded from "

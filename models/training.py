@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError  # it has no public name
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.errors import UsageError
@@ -245,9 +246,13 @@ def fit_best(
     with threadpool_limits(1):
         for done, candidate in enumerate(candidates):
             tell(done, len(candidates))
-            estimator = _fit(
-                candidate.estimator, train, fraud[split.train], candidate.genuine, seed, cores
-            )
+            try:
+                estimator = _fit(
+                    candidate.estimator, train, fraud[split.train], candidate.genuine, seed, cores
+                )
+            except InvalidParameterError as error:  # only given ones can be
+                msg = f"--parameter: {' '.join(str(error).split())}"
+                raise UsageError(msg) from None
             scores = estimator.predict_proba(valid)[:, positive_column(estimator)]
             precision = float(average_precision_score(fraud[split.valid], scores))
             if not tried or precision > max(figure for _, figure in tried):

@@ -1,13 +1,18 @@
 """The `fraudstream` command: one module a command group, imported only when it runs."""
 
+import errno
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
-from app.errors import FraudstreamError
+from app.cli.interrupt import interruptible
+from app.errors import FraudstreamError, UnavailableError, UsageError
 
+#: What becomes of writing to a reader that has gone, a full disk or a broken one.
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 #: Command name -> "module:attribute", in the order of the help page.
 COMMANDS = {
     "demo": "app.cli.demo:demo",
@@ -92,10 +97,37 @@ def cli() -> None:
 keep_lines(cli)
 
 
+def _refuse_bytes(args: list[str]) -> None:
+    """Names of cards and topics are UTF-8: what is not would fail wherever it is first sent."""
+    for text in args:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            msg = f"the argument {os.fsencode(text)!r} is not UTF-8 text"
+            raise UsageError(msg) from None
+
+
 def run(args: list[str] | None = None) -> int:
     """Run the command line; errors become one line on standard error and an exit code."""
     try:
-        result = cli.main(args=args, prog_name="fraudstream", standalone_mode=False)
+        code = _run(args)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
+            raise
+        # else Python would try once more at its end, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # the reader went away (| head): not worth a word
+            click.echo(f"fraudstream: cannot write the output: {error.strerror}", err=True)
+        return UnavailableError.exit_code
+    return code
+
+
+def _run(args: list[str] | None) -> int:
+    try:
+        _refuse_bytes(sys.argv[1:] if args is None else args)
+        with interruptible():
+            result = cli.main(args=args, prog_name="fraudstream", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
@@ -107,7 +139,4 @@ def run(args: list[str] | None = None) -> int:
     except FraudstreamError as error:
         click.echo(f"fraudstream: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader went away (| head): not worth a word
-        return 141
     return result if isinstance(result, int) else 0  # click returns the code of `ctx.exit`

@@ -9,6 +9,7 @@ import click
 import orjson
 
 from app.cli.options import json_option
+from app.devstack.guards import require_writable
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -109,6 +110,8 @@ def bench(
     loads = parse_rates(rates if rates is not None else ("500" if quick else "200,1000,3000,6000"))
     if plot and not loads:
         raise UsageError(_NOTHING_TO_DRAW)
+    if plot:
+        require_writable(plot.parent, "--plot")
     found, skipped = _peers(peers, tell)
     if quick:
         found = [replace(design, events=design.events // 10, rates=()) for design in found]

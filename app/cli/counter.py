@@ -1,6 +1,7 @@
-"""A bar for work that is counted, on standard error; nothing when that is not a terminal."""
+"""A bar for work that is counted, on standard error; a line now and then when that is not a terminal."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -13,8 +14,28 @@ class Show(Protocol):
         """`count` records are done; the bar stands at `position`, or at `count` without one."""
 
 
-def _nothing(count: int, position: int | None = None) -> None:
-    """Show nothing."""
+#: Seconds between two lines where there is no terminal: a log shows that work goes on.
+_LINE_SECONDS = 30.0
+
+
+def _lines(text: str, total: int | None) -> Show:
+    told = began = time.monotonic()
+
+    def show(count: int, position: int | None = None) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told < _LINE_SECONDS:
+            return
+        told = now
+        done = count if position is None else position
+        share = f", {done / total:.0%}" if total else ""
+        print(
+            f"{text}: {count:,} ({count / (now - began):,.0f}/s){share}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return show
 
 
 @contextmanager
@@ -29,10 +50,8 @@ def counter(text: str, total: int | None = None) -> Iterator[Show]:
         What to call.
     """
     if not sys.stderr.isatty():
-        yield _nothing
+        yield _lines(text, total)
         return
-    import time
-
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -90,9 +90,7 @@ def demo(**options: Any) -> None:
     flagged, until Ctrl-C. Workers end with the demo, servers stay up.
     """
     _check(options)
-    from app.tools.demo.interrupt import interruptible
-
-    with interruptible(), ExitStack() as opened:
+    with ExitStack() as opened:
         _demo(options, load_settings(), opened)
 
 

@@ -71,7 +71,6 @@ def handbook(**options: Any) -> None:
                  4  there is no such file
                  6  a goal is missed, or something is missing or different
     """
-    from app.tools.demo.interrupt import interruptible
     from app.tools.handbook import data
     from app.tools.handbook.run import Run
 
@@ -81,9 +80,8 @@ def handbook(**options: Any) -> None:
     def say(line: str) -> None:
         click.echo(f"{time.monotonic() - began:5.0f} s  {line}", err=True)
 
-    with interruptible():
-        run = Run(plan, say=say, stage=stage, now_ms=time.time_ns() // 1_000_000)
-        report = run.measure(verified=options["verify"], beside_naive=options["beside_naive"])
+    run = Run(plan, say=say, stage=stage, now_ms=time.time_ns() // 1_000_000)
+    report = run.measure(verified=options["verify"], beside_naive=options["beside_naive"])
     click.echo(json.dumps(report.as_dict()) if options["as_json"] else report.text())
     if report.missed:
         msg = f"not reached: {'; '.join(report.missed)}"

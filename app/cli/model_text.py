@@ -49,7 +49,7 @@ def table(entries: list["Entry"]) -> Iterator[str]:
                 each["hash"],
                 each["kind"],
                 (each["trained"] or "-")[:10],
-                "-" if precision is None else f"{precision:.3f}",
+                f"{precision:.3f}" if isinstance(precision, float | int) else "-",
                 f"{each['threshold']:.4f}",
                 each["folder"],
             )
@@ -107,8 +107,15 @@ def _source(source: dict[str, Any]) -> str:
     return f"on {source['file']}" + (f", {rounded:,} amounts rounded" if rounded else "")
 
 
-def _figures(manifest: "Manifest") -> Iterator[str]:
-    """The report on what training never saw."""
+def _figures(manifest: "Manifest") -> list[str]:
+    """The report on what training never saw; a manifest may have been made elsewhere."""
+    try:
+        return list(_report(manifest))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return [f"the figures in the manifest cannot be read: {error!r}"]
+
+
+def _report(manifest: "Manifest") -> Iterator[str]:
     figures = manifest.metrics
     if "confusion" not in figures:
         yield "no figures in the manifest"

@@ -16,7 +16,7 @@ from app.settings import load_settings
 @click.argument("words", nargs=-1, metavar="[show MODEL]")
 @json_option
 def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the models, or show one: a name (its newest version), name@version, hash or folder."""
+    """List the models; `models show MODEL` shows one: a name (its newest version), name@version, hash or folder."""
     from models.holder import registry_of
 
     settings = load_settings()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from app.cli.options import json_option
+from app.cli.options import FiniteRange, json_option
 from app.errors import UnavailableError, UsageError
 from app.settings import Settings, load_settings
 
@@ -35,7 +35,7 @@ _port = click.IntRange(1024, 65_000)
     "--timeout",
     default=180.0,
     show_default=True,
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     help="Seconds to wait for an answer.",
 )
 @json_option
@@ -96,7 +96,7 @@ def up(
     "--timeout",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Seconds after which a server that has not stopped is killed.",
 )
 def down(servers: tuple[str, ...], timeout: float) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.counter import counter
-from app.cli.options import POSITIVE, POSITIVE_FLOAT, json_option, moment_ms, simulation_options
+from app.cli.options import (
+    POSITIVE,
+    POSITIVE_FLOAT,
+    FiniteRange,
+    json_option,
+    moment_ms,
+    simulation_options,
+)
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
     from app.tools.produce import ProduceReport
     from app.tools.simulation.arrivals import Deliveries
 
-_SHARE = click.FloatRange(0, 1)
+_SHARE = FiniteRange(0, 1)
 _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -112,6 +119,9 @@ def simulate(**options: Any) -> None:
         raise UsageError(msg)
     if labels and options["no_labels"]:
         msg = "give --labels FILE or --no-labels, not both"
+        raise UsageError(msg)
+    if labels and out and labels.resolve() == out.resolve():
+        msg = f"--out and --labels name the same file, {out}"
         raise UsageError(msg)
     to_stdout = str(out) == "-"
     if to_stdout and options["as_json"]:

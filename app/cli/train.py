@@ -92,7 +92,7 @@ def train(context: click.Context, **options: Any) -> None:
     settings = load_settings()
     choose_features(settings, options["features"])
     if options["plots"]:
-        check_plots()
+        check_plots(options["plots"])
     version, folder = tool.place(settings, options["name"], options["out"])
     columns, kinds, source = transactions_of(settings, options)
     periods = periods_of(options, columns.event_time_ms, settings.label_delay)

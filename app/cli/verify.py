@@ -6,7 +6,7 @@ import json
 import click
 
 from app import formats
-from app.cli.options import examples_option, json_option
+from app.cli.options import FiniteRange, examples_option, json_option
 from app.cli.stages import stages
 from app.errors import VerificationError
 from app.settings import load_settings
@@ -32,7 +32,7 @@ _MEANINGS = {
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=120,
     show_default=True,
     help="Seconds to wait for workers that are behind; the rest counts as pending.",

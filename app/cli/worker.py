@@ -1,5 +1,6 @@
 """`fraudstream worker`: one stream-processing process, in the foreground."""
 
+import errno
 import json
 import logging
 import os
@@ -55,8 +56,12 @@ def leave(code: int) -> NoReturn:
 
 
 def free_port(host: str) -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.create_server((host, 0)) as server:
+    """A TCP port that nobody listens on now.
+
+    Raises:
+        UnavailableError: the address is not this machine's.
+    """
+    with _listening(host, 0) as server:
         port: int = server.getsockname()[1]
         return port
 
@@ -67,12 +72,17 @@ def check_port(settings: Settings) -> None:
     Raises:
         UnavailableError: the port is taken, or the address is not this machine's.
     """
-    host, port = settings.web_host, settings.web_port
+    _listening(settings.web_host, settings.web_port).close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
     try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        msg = f"the web views cannot listen at {host}:{port} ({why}): choose another --web-port"
+        return socket.create_server((host, port))
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        taken = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        hint = "--web-port" if taken else "FRAUDSTREAM_WEB_HOST"
+        msg = f"the web views cannot listen at {host}:{port} ({why}): choose another {hint}"
         raise UnavailableError(msg) from error
 
 
@@ -88,14 +98,16 @@ def run_worker(settings: Settings) -> int:
     import uvloop
     from faust.worker import Worker
 
+    from app.devstack.guards import explained
     from app.logs import quiet_libraries
     from app.main import app  # builds the app from the environment
 
     state = settings.state_dir
-    state.mkdir(parents=True, exist_ok=True)
     where = state / "worker.json"
     url = f"http://{settings.advertised_host or settings.web_host}:{settings.web_port}"
-    where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    with explained(state, "FRAUDSTREAM_DATADIR or --datadir"):
+        state.mkdir(parents=True, exist_ok=True)
+        where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
     # a policy, not just a loop: the thread that fetches makes a loop of its own
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     loop = asyncio.new_event_loop()

@@ -45,6 +45,17 @@ def explained(folder: Path, setting: str) -> Iterator[None]:
         raise UnavailableError(msg) from error
 
 
+def require_writable(folder: Path, setting: str) -> None:
+    """Make a folder, and make sure that files can be written into it: before hours of work, not after them.
+
+    Raises:
+        UnavailableError: it cannot be made or written.
+    """
+    with explained(folder, setting):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def require_disk(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Check the free space of the file system that holds (or will hold) a folder.
 

@@ -36,6 +36,8 @@ __all__ = [
 DEFAULT_DAYS = 60
 #: Largest number of transactions in one simulation: about 100 bytes of memory each.
 MOST_TRANSACTIONS = 100_000_000
+#: March 1973, before which the stream takes no event time.
+_EARLIEST_MS = 100_000_000_000
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -79,8 +81,8 @@ class SimulationConfig:
         """
         numbers = {"cards": self.cards, "terminals": self.terminals, "days": self.days}
         for name, value in numbers.items():
-            if value is not None and value < 1:
-                msg = f"{name} must be at least 1, not {value}"
+            if value is not None and not 1 <= value <= MOST_TRANSACTIONS:
+                msg = f"{name} must be from 1 to {MOST_TRANSACTIONS:,}, not {value:,}"
                 raise UsageError(msg)
         if self.count is not None and not 1 <= self.count <= MOST_TRANSACTIONS:
             msg = f"count must be from 1 to {MOST_TRANSACTIONS:,}, not {self.count:,}"
@@ -105,7 +107,7 @@ def simulate(config: SimulationConfig, *, now_ms: int | None = None) -> Simulate
     Args:
         config: what to simulate.
         now_ms: the present, epoch milliseconds: the end of a simulation that says neither start
-            nor end, and what no event time may reach. None: nothing is checked.
+            nor end, and what no event time may reach. None: no event time is checked.
 
     Raises:
         UsageError: the simulation would reach into the future, be too large, or has no time.
@@ -163,6 +165,9 @@ def _start(config: SimulationConfig, days: int, now_ms: int | None) -> int:
         start_ms = end_ms - days * DAY_MS
     else:
         msg = "a simulation needs a start, an end or the present time"
+        raise UsageError(msg)
+    if now_ms is not None and start_ms < _EARLIEST_MS:
+        msg = "the stream takes no transactions from before March 1973: give a later start or end, or fewer days"
         raise UsageError(msg)
     if now_ms is not None and start_ms + days * DAY_MS > now_ms:
         over = -(-(start_ms + days * DAY_MS - now_ms) // DAY_MS)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from joblib import cpu_count
 
+from app.devstack.guards import require_writable
 from app.domain.decision import Explainer
 from app.settings import Settings
 from app.tools.feature_choice import FeatureChoice, choose_features, label_free_choice
@@ -106,11 +107,13 @@ def place(settings: Settings, name: str, out: Path | None = None) -> tuple[int, 
 
     Raises:
         UsageError: the name cannot be one, or the folder exists already.
+        UnavailableError: its parent cannot be written.
     """
     check_name(name)
     version = registry_of(settings).next_version(name)
     folder = out or settings.home / "models" / f"{name}-{version}"
     check_free(folder)
+    require_writable(folder.parent, "--out" if out else "FRAUDSTREAM_HOME")
     return version, folder
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from app.devstack.guards import require_writable
 from app.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,17 +17,22 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-def check_plots() -> None:
+def check_plots(folder: Path) -> None:
     """Refuse before the work begins.
+
+    Args:
+        folder: where to draw; made if it is not there.
 
     Raises:
         UsageError: matplotlib is not installed.
+        UnavailableError: the folder cannot be written.
     """
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         msg = "--plots needs matplotlib: pip install 'fraudstream[report]'"
         raise UsageError(msg) from None
+    require_writable(folder, "--plots")
 
 
 def draw_plots(folder: Path, trained: "Trained") -> list[Path]:

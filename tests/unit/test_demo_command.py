@@ -9,10 +9,10 @@ import pytest
 
 from app.cli import run
 from app.cli.demo import called, demo
+from app.cli.interrupt import interruptible
 from app.cli.produce import produce
 from app.errors import UnavailableError
 from app.settings import Settings
-from app.tools.demo.interrupt import interruptible
 from app.tools.demo.screen import Screen
 from app.tools.demo.servers import make_workers
 

@@ -386,6 +386,42 @@ def test_raw_lines_keep_their_bytes_whatever_they_are(tmp_path):
     assert "--raw is for JSON lines" in fault(file(tmp_path, "a\n1\n", "t.csv"), raw=True)
 
 
+def test_a_quote_that_is_never_closed_takes_no_other_row_with_it(tmp_path):
+    rows = ["transaction_id,card_id,amount,event_time,note"]
+    rows += [
+        f"{n},c{n},1.00,2024-05-01T12:00:0{n}Z,{note}"
+        for n, note in enumerate(("a", '"b', "c", "d"))
+    ]
+    path = file(tmp_path, "\n".join(rows), "t.csv")
+    assert "t.csv, line 3, not CSV: unexpected end of data" in fault(path)
+
+
+@pytest.mark.parametrize("header", [b"card_id,\xe4mount\n", "card_id,amount\n".encode("utf-16")])
+def test_a_header_in_another_encoding(tmp_path, header):
+    assert fault(file(tmp_path, header, "t.csv")) == "t.csv, line 1, not UTF-8 text"
+
+
+def test_a_header_with_a_line_feed_in_a_name(tmp_path):
+    told = fault(file(tmp_path, '"card\nid",amount\n', "t.csv"))
+    assert told.startswith("t.csv, line 1, not the names of columns: ")
+
+
+@pytest.mark.parametrize("amount", ["1e9999999999999", "1e999999999", "1e-999999999"])
+def test_an_amount_that_would_fill_the_memory(tmp_path, amount):
+    rows = f"transaction_id,card_id,amount,event_time\n1,c,{amount},2024-05-01T12:00:00Z\n"
+    assert "is not an amount such as 57.10" in fault(file(tmp_path, rows, "t.csv"))
+
+
+def test_json_that_is_nested_too_deep(tmp_path):
+    deep = '{"x":' + "[" * 100_000 + "]" * 100_000 + "}\n"
+    path = file(
+        tmp_path,
+        deep + '{"card_id":"c","transaction_id":"1","amount":1,"event_time":1700000000000}\n',
+    )
+    assert "nested too deep" in fault(path)
+    assert len(read(path, skip_bad=True)) == 1
+
+
 @settings(max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_bytes_have_a_raw_key_or_none(line):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from app.tools.simulation.files import write_deliveries
 from models.holder import ModelHolder, registry_of
 
 CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=1_735_689_600_000, seed=3)
+ROOT = Path(__file__).resolve().parents[2]
 HANDBOOK = (
     "TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_FRAUD,TX_FRAUD_SCENARIO\n"
     "0,2018-04-01 00:00:31,596,3156,57.16,0,0\n"
@@ -253,3 +255,32 @@ def test_mistakes_get_one_line(home, tmp_path, capsys):
     assert "models show MODEL" in fault(capsys, "models", "show")
     few = ("train", "--cards", "2", "--terminals", "2", "--days", "1")
     assert "each part needs both frauds and others" in fault(capsys, *few)
+
+
+@pytest.mark.parametrize("parameter", ["C=nan", "C=-1"])
+def test_a_parameter_that_scikit_learn_refuses(home, capsys, parameter):
+    args = (
+        "train",
+        "--cards",
+        "200",
+        "--terminals",
+        "200",
+        "--days",
+        "60",
+        "--parameter",
+        parameter,
+    )
+    assert "--parameter: The 'C' parameter" in fault(capsys, *args)
+    assert not (home / "models" / "fraud-1").exists()
+
+
+def test_an_odd_manifest_hides_no_other_model(home, capsys):
+    odd = home / "models" / "odd-1"
+    odd.mkdir(parents=True)
+    manifest = json.loads((ROOT / "models/artifacts/default/manifest.json").read_text())
+    manifest |= {"name": "odd", "metrics": {"average_precision": "high", "confusion": []}}
+    (odd / "manifest.json").write_text(json.dumps(manifest))
+    assert run(["models"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} >= {"default", "odd"}
+    assert run(["models", "show", "odd"]) == 0
+    assert "figures in the manifest cannot be read" in capsys.readouterr().out

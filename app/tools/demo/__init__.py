@@ -13,5 +13,4 @@
 | summary.py   | what was measured, as plain values                                |
 | text.py      | the same as text for people                                       |
 | screen.py    | lines, bars and the status line                                   |
-| interrupt.py | SIGTERM and SIGHUP end it, too                                    |
 """

@@ -18,6 +18,8 @@ from app.tools.producing.columns import KNOWN, LABEL_COLUMNS, REQUIRED, Plan
 from app.tools.producing.sources import MalformedRecordError
 from app.tools.simulation.files import LABEL_FIELDS
 
+#: A decimal point further away from a number's first digit than this is a mistake.
+_MOST_DIGITS = 30
 _MONEY = ("amount", "converted_amount")
 _AMOUNT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 #: A number below this is a time in seconds, not in milliseconds (it would be before March 1973).
@@ -165,7 +167,12 @@ class Converter:
             number = Decimal(str(value).strip())
         except InvalidOperation:
             number = Decimal("NaN")
-        if isinstance(value, bool) or not number.is_finite():
+        # "1e999999999" would be written with all its digits
+        if (
+            isinstance(value, bool)
+            or not number.is_finite()
+            or abs(number.adjusted()) > _MOST_DIGITS
+        ):
             raise self._malformed(name, f"{_short(value)} is not an amount such as 57.10")
         return f"{number:f}"
 

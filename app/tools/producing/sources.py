@@ -118,7 +118,6 @@ class CsvSource(Source):
         text = io.TextIOWrapper(
             self._content(), encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
-        self._lines = csv.reader(text, delimiter=",")
         try:
             header = text.readline()
         except (EOFError, zlib.error, OSError) as error:
@@ -127,14 +126,21 @@ class CsvSource(Source):
         if not header.strip():
             msg = f"{path} is empty: the first line must name the columns"
             raise UsageError(msg)
+        if not header.isascii() and any("\udc80" <= letter <= "\udcff" for letter in header):
+            msg = f"{path}, line 1, not UTF-8 text"
+            raise UsageError(msg)
         delimiter = max(",;\t|", key=header.count)
-        self.columns = tuple(
-            name.strip() for name in next(csv.reader([header], delimiter=delimiter))
-        )
+        try:
+            names = next(csv.reader([header], delimiter=delimiter, strict=True))
+        except csv.Error as error:
+            msg = f"{path}, line 1, not the names of columns: {error}"
+            raise UsageError(msg) from error
+        self.columns = tuple(name.strip() for name in names)
         if len(set(self.columns)) < len(self.columns):
             msg = f"{path} names a column twice: {', '.join(self.columns)}"
             raise UsageError(msg)
-        self._lines = csv.reader(text, delimiter=delimiter)
+        # strict: else a quote that is never closed would take all rows behind it into its own
+        self._lines = csv.reader(text, delimiter=delimiter, strict=True)
         self._names: tuple[str | None, ...] = self.columns
 
     def rename(self, targets: Mapping[str, str | None]) -> None:  # noqa: D102
@@ -146,7 +152,7 @@ class CsvSource(Source):
             while not row:  # a blank line
                 row = next(self._lines)
         except csv.Error as error:
-            self.line = self._lines.line_num + 1
+            self.line += 1  # where it begins: a quote that is not closed ends with the file
             raise MalformedRecordError(None, f"not CSV: {error}") from error
         self.line = self._lines.line_num + 1  # and the header
         if len(row) != len(self._names):
@@ -175,7 +181,7 @@ class JsonSource(Source):
         for line in self._ahead:
             try:
                 names |= dict.fromkeys(self._decoder.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue  # told when its turn comes
         self.columns = tuple(names)
 
@@ -192,6 +198,8 @@ class JsonSource(Source):
             raise MalformedRecordError(None, "a JSON value, but not an object") from error
         except msgspec.DecodeError as error:
             raise MalformedRecordError(None, f"not JSON: {error}") from error
+        except RecursionError as error:
+            raise MalformedRecordError(None, "objects and arrays are nested too deep") from error
 
     def rename(self, targets: Mapping[str, str | None]) -> None:  # noqa: D102
         del targets
@@ -276,6 +284,9 @@ def open_source(path: Path) -> Source:
     """
     suffix = file_format(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, without a word
+            msg = f"cannot read {path}: it is not a file"
+            raise UsageError(msg)
         file = path.open("rb")
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"

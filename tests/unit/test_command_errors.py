@@ -1,0 +1,122 @@
+"""Whatever a command is given: one line that says what is wrong, an exit code, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app.cli import run
+from app.cli.counter import counter
+from app.settings import ENV_PREFIX
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FRAUDSTREAM_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["card", os.fsdecode(b"x\xff")], 2, "the argument b'x\\xff' is not UTF-8 text"),
+        (["simulate", "--out", "a.csv", "--labels", "./a.csv"], 2, "name the same file"),
+        (["simulate", "--out", "a.csv", "--cards", "99999999999999"], 2, "cards must be from 1 to"),
+        (["simulate", "--out", "a.csv", "--end", "0001-01-02"], 2, "from before March 1973"),
+        (["simulate", "--to-kafka", "--rate", "nan"], 2, "nan is not a number that can be used"),
+        (["train", "--alerts-per-day", "inf"], 2, "inf is not a number that can be used"),
+        (["train", "--out", "/proc/none/x"], 3, "cannot write /proc/none"),
+        (["train", "--plots", "/proc/none"], 3, "cannot write /proc/none"),
+        (["bench", "--plot", "/proc/none/x.svg"], 3, "cannot write /proc/none"),
+        (["worker", "--datadir", "file"], 3, "cannot write file"),
+        (["models", "show", "./nope"], 4, "does not exist"),
+        (["produce", "pipe.csv"], 2, "it is not a file"),
+    ],
+)
+def test_one_line_and_a_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], code: int, says: str,
+) -> None:  # fmt: skip
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.csv")
+    monkeypatch.setenv("FRAUDSTREAM_BROKER", "127.0.0.1:1")
+    monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "127.0.0.1:1")
+    before = set(tmp_path.rglob("*"))
+    assert run(arguments) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in said.err
+    assert said.err.splitlines()[-1].startswith(("fraudstream: ", "Error: "))
+    assert {path for path in set(tmp_path.rglob("*")) - before if path.is_file()} == set()
+
+
+def test_a_host_that_is_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_WEB_HOST", "not a host")
+    assert run(["worker", "--web-port", "0"]) == 3
+    assert "choose another FRAUDSTREAM_WEB_HOST" in capsys.readouterr().err
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "app", *arguments]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("config",), ("simulate", "--count", "9", "--out", "-")]
+)
+def test_a_full_disk_below_the_output(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(*arguments), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "fraudstream: cannot write the output: No space left on device" in done.stderr
+
+
+def test_a_reader_that_goes_away() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command("config"), cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode != 0, done.stderr) == (True, "")
+
+
+def test_a_signal_leaves_no_half_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "big.csv.gz"
+    process = subprocess.Popen(command("simulate", "--out", str(out)), cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 120
+        while not any(tmp_path.glob("big*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert not any(tmp_path.glob("big*"))
+
+
+def test_work_without_a_terminal_is_told_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("app.cli.counter.time.monotonic", lambda: now[0])
+    with counter("sending", 200) as show:
+        for second in range(0, 70, 10):
+            now[0] = 100.0 + second
+            show(second)
+    assert capsys.readouterr().err == "sending: 30 (1/s), 15%\nsending: 60 (1/s), 30%\n"
