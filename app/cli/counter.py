@@ -28,12 +28,9 @@ def _lines(text: str, total: int | None) -> Show:
             return
         told = now
         done = count if position is None else position
-        share = f", {done / total:.0%}" if total else ""
-        print(
-            f"{text}: {count:,} ({count / (now - began):,.0f}/s){share}",
-            file=sys.stderr,
-            flush=True,
-        )
+        rate = f"{count:,} ({count / (now - began):,.0f}/s)"
+        share = f"{done / total:.0%}" if total else rate  # of a file, the count is bytes
+        print(f"{text}: {share}", file=sys.stderr, flush=True)
 
     return show
 

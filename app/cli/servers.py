@@ -69,6 +69,12 @@ def up(
                 f"{_TITLES[name]} is not started here: FRAUDSTREAM_{_variable(name)} names "
                 f"{elsewhere[name]}"
             )
+            if _ask_elsewhere(name, elsewhere[name], settings)["state"] != "running":
+                msg = (
+                    f"{_TITLES[name]} at {elsewhere[name]} does not answer: start it, or unset "
+                    f"FRAUDSTREAM_{_variable(name)}"
+                )
+                raise UnavailableError(msg)
     local = [name for name in asked if name not in elsewhere]
     stack = Stack(
         settings.home,

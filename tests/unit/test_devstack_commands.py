@@ -8,6 +8,7 @@ import pytest
 
 from app.cli import run
 from app.devstack import stack as stack_module
+from app.devstack.servers import SERVERS
 
 HOME = "FRAUDSTREAM_HOME"
 
@@ -48,15 +49,21 @@ def test_nothing_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not home.exists()
 
 
-def test_servers_elsewhere_are_not_started(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("answers", [True, False])
+def test_servers_elsewhere_are_not_started_but_asked(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: bool
 ) -> None:
+    for server in SERVERS.values():
+        monkeypatch.setattr(server, "answers", lambda *_: answers)
     monkeypatch.setenv("FRAUDSTREAM_BROKER", "k:1")
     monkeypatch.setenv("FRAUDSTREAM_CASSANDRA", "c:2")
-    assert code("up", "--json") == 0
+    assert code("up", "--json") == (0 if answers else 3)
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"kafka": "k:1", "cassandra": "c:2"}
     assert "Kafka is not started here: FRAUDSTREAM_BROKER names k:1" in captured.err
+    if answers:
+        assert json.loads(captured.out) == {"kafka": "k:1", "cassandra": "c:2"}
+    else:
+        assert "Kafka at k:1 does not answer: start it, or unset FRAUDSTREAM_BROKER" in captured.err
     assert not home.exists()
 
 
