@@ -94,6 +94,8 @@ def transactions_of(
         drawn = simulate(config)
         return drawn, drawn.fraud_kind, {"simulated": source}
 
+    from joblib import cpu_count
+
     from app.tools.labelled import read_labelled
 
     with stage(f"reading {path.name}", path.stat().st_size if path.exists() else 0) as tell:
@@ -105,6 +107,7 @@ def transactions_of(
             zone=options["assume_zone"],
             rounding=rounding_of(settings, wanted=options["round_amounts"]),
             progress=tell,
+            cores=cpu_count(),
         )
     source = {"file": path.name}
     if columns.rounded:

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -25,6 +26,14 @@ HANDBOOK = (
     "0,2018-04-01 00:00:31,596,3156,57.16,0,0\n"
     "1,2018-04-01 00:02:10,4961,,81.5,1,2\n"
 )
+
+MAPPING = {
+    "transaction_id": "TRANSACTION_ID",
+    "card_id": "CUSTOMER_ID",
+    "terminal_id": "TERMINAL_ID",
+    "amount": "TX_AMOUNT",
+    "event_time": "TX_DATETIME",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +71,51 @@ def test_a_simulated_file_is_read_back(drawn, tmp_path, suffix):
     np.testing.assert_array_equal(got.is_fraud, part.is_fraud)
 
 
-def test_columns_may_have_other_names(tmp_path):
-    from zoneinfo import ZoneInfo
+@pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl", ".parquet"])
+def test_several_processes_read_the_same(drawn, tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"history{suffix}"
+    write_deliveries(path, deliver(drawn.take(slice(0, 3_000))))
+    alone = read_labelled(path, load_settings())
+    monkeypatch.setattr("app.tools.labelled._ALONE_BYTES", 0)
+    monkeypatch.setattr("app.tools.labelled._CHUNK_ROWS", 700)
+    told: list[int] = []
+    together = read_labelled(path, load_settings(), cores=2, progress=told.append)
+    for column in ("transaction_id", "card_id", "terminal_id", "amount_minor", "event_time_ms"):
+        ours, theirs = getattr(together, column), getattr(alone, column)
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(together.is_fraud, alone.is_fraud)
+    assert told == sorted(told)
+    assert len(told) == 5
 
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_the_first_fault_is_told_whoever_finds_it(tmp_path, monkeypatch, cores):
+    monkeypatch.setattr("app.tools.labelled._ALONE_BYTES", 0)
+    monkeypatch.setattr("app.tools.labelled._CHUNK_ROWS", 3)
+    rows = [f"{number},2018-04-01 00:00:{number:02d},596,3156,57.16,0" for number in range(12)]
+    header = "TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_FRAUD"
+
+    def told(*, wrong: dict[int, str]) -> str:
+        path = tmp_path / "handbook.csv"
+        lines = [wrong.get(number, row) for number, row in enumerate(rows)]
+        path.write_text("\n".join([header, *lines]) + "\n")
+        with pytest.raises(UsageError) as caught:
+            read_labelled(path, load_settings(), mapping=MAPPING, zone=ZoneInfo("UTC"), cores=cores)
+        return str(caught.value).replace(str(path), path.name)
+
+    amount = rows[4].replace("57.16", "57.161")
+    assert told(wrong={4: amount}).startswith("handbook.csv, line 6, amount")
+    short, unlabelled = "10,2018-04-01 00:00:10", rows[1].removesuffix("0") + "perhaps"
+    assert "handbook.csv, line 6, amount" in told(wrong={4: amount, 5: short, 10: short})
+    assert "handbook.csv, line 7, 2 columns" in told(wrong={5: short, 9: amount})
+    assert "handbook.csv, line 3, column TX_FRAUD" in told(wrong={1: unlabelled, 2: short})
+
+
+def test_columns_may_have_other_names(tmp_path):
     path = tmp_path / "handbook.csv"
     path.write_text(HANDBOOK)
-    mapping = {
-        "transaction_id": "TRANSACTION_ID",
-        "card_id": "CUSTOMER_ID",
-        "terminal_id": "TERMINAL_ID",
-        "amount": "TX_AMOUNT",
-        "event_time": "TX_DATETIME",
-    }
-    got = read_labelled(path, load_settings(), mapping=mapping, zone=ZoneInfo("UTC"))
+    got = read_labelled(path, load_settings(), mapping=MAPPING, zone=ZoneInfo("UTC"))
     assert got.card_id.tolist() == ["596", "4961"]
     assert got.terminal_id.tolist() == ["3156", ""]
     assert got.amount_minor.tolist() == [5716, 8150]

@@ -7,11 +7,11 @@ They are not part of this project: a CSV named by HANDBOOK_TRANSACTIONS, or
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from joblib import cpu_count
 
 import app as package
 from app.errors import NotFoundError, UsageError
@@ -94,6 +94,7 @@ def read_span(
         zone=_UTC,
         rounding=_rounding(settings),
         progress=progress,
+        cores=cpu_count(),
     )
     times = everything.event_time_ms
     if np.any(np.diff(times) < 0):
@@ -105,13 +106,7 @@ def read_span(
     if begin == end:
         msg = f"{path} holds no transactions of the period"
         raise UsageError(msg)
-    part = slice(begin, end)
-    columns = {
-        field.name: getattr(everything, field.name)[part]
-        for field in fields(everything)
-        if field.name != "rounded"
-    }
-    return begin, replace(everything, **columns)
+    return begin, everything.take(slice(begin, end))
 
 
 @contextmanager

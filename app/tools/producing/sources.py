@@ -98,9 +98,9 @@ class Source(ABC):
         """How much of `size` has been read: bytes of the file, as it lies on the disk."""
         return 0 if self._file.closed else self._file.tell()
 
-    def place(self, error: Exception) -> str:
-        """The error with the file and line that it is about."""
-        return f"{self.path}, {self.unit} {self.line}, {error}"
+    def place(self, error: Exception, line: int | None = None) -> str:
+        """The error with the file and line that it is about; None: the one read last."""
+        return f"{self.path}, {self.unit} {self.line if line is None else line}, {error}"
 
     def _content(self) -> io.BufferedReader:
         """The file's bytes, unpacked."""
