@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dotenv
 
+_OURS = "FRAUDSTREAM_"
 _COMPLAINT = "python-dotenv could not parse statement starting at "
 
 
@@ -41,7 +42,7 @@ def names_in(path: str) -> list[str]:
         raise ValueError(msg) from None
     finally:
         logger.removeHandler(refusing)
-    empty = [name for name, value in values.items() if value is None]
+    empty = [name for name, value in values.items() if value is None and name.startswith(_OURS)]
     if empty:
         msg = f"{path} has a line {empty[0]!r} without a value: write NAME=value"
         raise ValueError(msg)

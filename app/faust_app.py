@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -14,6 +15,7 @@ from app.blocks.collector import calm_collector
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
+from app.devstack.guards import explained, write_whole
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
 from app.errors import FraudstreamError, SettingsError
@@ -54,13 +56,13 @@ class FraudApp(BlockApp):
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""
-        self.settings.state_dir.mkdir(
-            parents=True, exist_ok=True
-        )  # Faust makes the last folder only
-        await super().on_first_start()
+        state = self.settings.state_dir
         try:
+            with explained(state, "FRAUDSTREAM_DATADIR"):
+                state.mkdir(parents=True, exist_ok=True)  # Faust makes the last folder only
+            await super().on_first_start()
             await check_start(self.settings, self.fraud_topics)
-            await self._discard_stale_stores()
+            await self._discard_stale_stores(state / _OWNER)
         except FraudstreamError as error:
             # nothing is in flight, and the way out by Faust's own command ends with exit code 1
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
@@ -68,11 +70,10 @@ class FraudApp(BlockApp):
             os._exit(error.exit_code)
         calm_collector()
 
-    async def _discard_stale_stores(self) -> None:
+    async def _discard_stale_stores(self, file: Path) -> None:
         """A folder is gone on with where it was left, by the same app on the same cluster only."""
         owner = f"{self.conf.id} on cluster {await cluster_id(self.settings)}"
-        file = self.settings.state_dir / _OWNER
-        before = file.read_text() if file.exists() else owner
+        before = _read(file) or owner
         for table in self.tables.values():
             name = table.changelog_topic.get_topic_name()
             ends = await log_ends(self.settings, name)
@@ -81,7 +82,8 @@ class FraudApp(BlockApp):
                     "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
                     f"ahead of its changelog {name}" if before == owner else f"that of {before}",
                 )  # fmt: skip
-        file.write_text(owner)
+        with explained(file.parent, "FRAUDSTREAM_DATADIR"):
+            write_whole(file, owner)
 
     def on_rebalance_end(self) -> None:
         """Say what this worker does from here on."""
@@ -93,6 +95,10 @@ class FraudApp(BlockApp):
             ", ".join(map(str, held)) or "none", source,
             self.settings.advertised_host or self.settings.web_host, self.settings.web_port,
         )  # fmt: skip
+
+
+def _read(file: Path) -> str | None:
+    return file.read_text() if file.exists() else None
 
 
 async def check_start(settings: Settings, topics: Topics) -> None:

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.addresses import CASSANDRA_PORT, parse_address
+from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_address
 from app.durations import DAY_MS, format_duration, parse_duration_ms
 from app.env_file import names_in
 from app.errors import SettingsError
@@ -320,7 +320,7 @@ class Settings(BaseSettings):
     @field_validator("broker", "cassandra")
     @classmethod
     def _addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
-        port = CASSANDRA_PORT if info.field_name == "cassandra" else None
+        port = CASSANDRA_PORT if info.field_name == "cassandra" else KAFKA_PORT
         if value:
             parts = [part for part in value.split(",") if part.strip()]
             for part in parts or [value]:

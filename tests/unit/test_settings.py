@@ -34,7 +34,7 @@ def refusal() -> str:
         ("SESSION_TIMEOUT", "0s", "0ms is less than 10ms"),
         ("COMMIT_INTERVAL", "1ms", "1ms is less than 10ms"),
         ("BROKER", "localhost:abc", "'localhost:abc' is not host:port"),
-        ("BROKER", "localhost", "'localhost' is not host:port"),
+        ("BROKER", "localhost:", "'localhost:' is not host:port"),
         ("BROKER", "a:1,localhost:99999", "'localhost:99999' is not host:port"),
         ("BROKER", "a b:9092", "'a b:9092' is not host:port"),
         ("BROKER", ",", "',' is not host:port"),
