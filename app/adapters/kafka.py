@@ -17,8 +17,8 @@ from app.errors import SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
 from app.topics import TopicSpec
 
-#: Configuration that must be as declared for the promises to hold: checked at every start.
-_BINDING = ("message.timestamp.type", "cleanup.policy")
+#: Configuration that must be as declared, for the promises to hold and rebuilds to find all: compared at every start.
+_BINDING = ("message.timestamp.type", "cleanup.policy", "retention.ms")
 
 
 def partition_of(partitions: int) -> Callable[[bytes], int]:
@@ -192,15 +192,16 @@ async def _compare(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[
                 f"FRAUDSTREAM_PARTITIONS={count}; state cannot follow a changed count"
             )
             raise SchemaError(msg)
-    warnings = {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
     actual: dict[str, dict[str, str]] = {}
     for response in await client.describe_configs(resources):
         for _code, _text, _kind, name, entries in response.resources:
             actual[name] = {entry[0]: entry[1] for entry in entries}
+    warnings: dict[str, list[str]] = {}
     for spec in specs:
         for key in _BINDING:
             want, have = spec.config.get(key), actual.get(spec.name, {}).get(key)
             if want is not None and have is not None and have != want:
-                warnings[spec.name] = f"{key} is {have}, should be {want}"
-    return warnings
+                text = f"{key} is {have}, the settings say {want}"
+                warnings.setdefault(spec.name, []).append(text)
+    return {name: "; ".join(texts) for name, texts in warnings.items()}

@@ -4,8 +4,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import NewTopic
 
+from app.adapters.kafka import admin, check_topics, ensure_topics
 from app.settings import Settings
+from app.topics import Topics
 from tests import deaf_worker
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
@@ -96,6 +99,25 @@ def test_it_says_what_is_missing_and_what_does_not_fit(settings: Settings) -> No
     assert refused.returncode not in (0, 70)
     assert refused.stderr.startswith("fraudstream: ")
     assert refused.stderr.count("\n") == 1
+
+
+async def test_topics_that_were_there_before_are_compared(settings: Settings) -> None:
+    topics = Topics(settings)
+    theirs = NewTopic(
+        topics.transactions.name,
+        settings.partitions,
+        1,
+        topic_configs={"retention.ms": "604800000"},
+    )
+    async with admin(settings) as client:
+        await client.create_topics([theirs])
+    made = await ensure_topics(settings, topics.all)
+    assert topics.transactions.name not in made
+    assert len(made) == len(topics.all) - 1
+    assert await check_topics(settings, topics.all) == {
+        topics.transactions.name: "message.timestamp.type is CreateTime, the settings say LogAppendTime; "
+        "retention.ms is 604800000, the settings say -1"
+    }
 
 
 @pytest.mark.timeout(600)
