@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from cassandra.cluster import Session
 
+from app.adapters.cassandra import explained
 from app.settings import Settings
 from tests.builders import T0, tx
 
@@ -114,5 +115,6 @@ def expected_row(made: dict[str, Any], month: str, event_time: str) -> dict[str,
 def count_predictions(session: Session, settings: Settings) -> int:
     """Rows of the table."""
     query = f"SELECT COUNT(*) AS number FROM {settings.keyspace}.predictions"
-    count: int = session.execute(query, timeout=20).one()["number"]
+    with explained(settings):
+        count: int = session.execute(query, timeout=20).one()["number"]
     return count

@@ -28,11 +28,12 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
-    before: dict[int, Any] = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    # a shell starts background jobs with SIGINT ignored: then nothing would be raised
+    before: dict[int, Any] = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)
+    }
     for number in _NUMBERS:  # not what is ignored: under nohup a closed terminal ends nothing
         if signal.getsignal(number) is signal.SIG_DFL:
             before[number] = signal.signal(number, interrupt)

@@ -134,13 +134,27 @@ def test_state_that_another_worker_uses_is_refused(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_as_an_interruption_would(number):
     cleaned = False
-    with pytest.raises(SystemExit) as stop, interruptible():
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(5)
-        finally:
-            cleaned = True
+    before = signal.signal(number, signal.SIG_DFL)  # whatever this run was started under
+    try:
+        with pytest.raises(SystemExit) as stop, interruptible():
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+            finally:
+                cleaned = True
+    finally:
+        signal.signal(number, before)
     assert (stop.value.code, cleaned) == (128 + number, True)
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_stays_what_it_is():
