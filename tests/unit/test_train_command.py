@@ -12,6 +12,7 @@ from app.cli import run
 from app.errors import UsageError
 from app.handlers.catalogue import catalogue_of
 from app.settings import load_settings
+from app.tools.handbook.data import MAPPING
 from app.tools.labelled import read_labelled
 from app.tools.producing.amounts import Rounding
 from app.tools.simulate import SimulationConfig, simulate
@@ -26,14 +27,6 @@ HANDBOOK = (
     "0,2018-04-01 00:00:31,596,3156,57.16,0,0\n"
     "1,2018-04-01 00:02:10,4961,,81.5,1,2\n"
 )
-
-MAPPING = {
-    "transaction_id": "TRANSACTION_ID",
-    "card_id": "CUSTOMER_ID",
-    "terminal_id": "TERMINAL_ID",
-    "amount": "TX_AMOUNT",
-    "event_time": "TX_DATETIME",
-}
 
 
 @pytest.fixture(scope="module")
