@@ -20,3 +20,13 @@ def parse_address(text: str, default_port: int) -> tuple[str, int]:
         msg = f"{text!r} is not host:port, such as 127.0.0.1:{default_port}"
         raise ValueError(msg)
     return host, int(port)
+
+
+def parse_addresses(text: str, default_port: int) -> list[tuple[str, int]]:
+    """As `parse_address`, of one or more with commas between.
+
+    Raises:
+        ValueError: one is none, or there are none.
+    """
+    parts = [part for part in text.split(",") if part.strip()]
+    return [parse_address(part, default_port) for part in parts or [text]]

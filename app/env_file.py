@@ -5,7 +5,8 @@ from pathlib import Path
 
 import dotenv
 
-_OURS = "FRAUDSTREAM_"
+#: Of every setting's name in the environment.
+ENV_PREFIX = "FRAUDSTREAM_"
 _COMPLAINT = "python-dotenv could not parse statement starting at "
 
 
@@ -28,21 +29,23 @@ def names_in(path: str) -> list[str]:
         ValueError: it cannot be read, or has a line that is no `NAME=value`.
     """
     if not Path(path).is_file():
-        msg = f"FRAUDSTREAM_ENV_FILE names {path}, which is not a file"
+        msg = f"{ENV_PREFIX}ENV_FILE names {path}, which is not a file"
         raise ValueError(msg)
     logger, refusing = logging.getLogger("dotenv.main"), _Refusing(path)
     logger.addHandler(refusing)
     try:
         values = dotenv.dotenv_values(path)
     except UnicodeDecodeError:  # a ValueError, of other words
-        msg = f"FRAUDSTREAM_ENV_FILE names {path}, which is not UTF-8 text"
+        msg = f"{ENV_PREFIX}ENV_FILE names {path}, which is not UTF-8 text"
         raise ValueError(msg) from None
     except OSError as error:
-        msg = f"FRAUDSTREAM_ENV_FILE names {path}, which cannot be read: {error.strerror}"
+        msg = f"{ENV_PREFIX}ENV_FILE names {path}, which cannot be read: {error.strerror}"
         raise ValueError(msg) from None
     finally:
         logger.removeHandler(refusing)
-    empty = [name for name, value in values.items() if value is None and name.startswith(_OURS)]
+    empty = [
+        name for name, value in values.items() if value is None and name.startswith(ENV_PREFIX)
+    ]
     if empty:
         msg = f"{path} has a line {empty[0]!r} without a value: write NAME=value"
         raise ValueError(msg)

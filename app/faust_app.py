@@ -1,7 +1,6 @@
 """The Faust app: made from settings, once a process."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from faust.types import TP
 from app.adapters.kafka import check_topics, cluster_id, log_ends, ssl_context
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
+from app.blocks.halt import leave
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
@@ -66,8 +66,7 @@ class FraudApp(BlockApp):
         except FraudstreamError as error:
             # nothing is in flight, and the way out by Faust's own command ends with exit code 1
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
-            logging.shutdown()
-            os._exit(error.exit_code)
+            leave(error.exit_code)
         calm_collector()
 
     async def _discard_stale_stores(self, file: Path) -> None:

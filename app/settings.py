@@ -23,13 +23,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_address
+from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
 from app.durations import DAY_MS, format_duration, parse_duration_ms
-from app.env_file import names_in
+from app.env_file import ENV_PREFIX, names_in
 from app.errors import SettingsError
 from app.named_fields import parse_field_names
 
-ENV_PREFIX = "FRAUDSTREAM_"
 #: Cassandra keeps no row for more than 20 years.
 _MOST_TTL_DAYS = 7_300
 _LEAST_INTERVAL_MS = 10
@@ -322,9 +321,7 @@ class Settings(BaseSettings):
     def _addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
         port = CASSANDRA_PORT if info.field_name == "cassandra" else KAFKA_PORT
         if value:
-            parts = [part for part in value.split(",") if part.strip()]
-            for part in parts or [value]:
-                parse_address(part, port)
+            parse_addresses(value, port)
         return value
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from app.addresses import CASSANDRA_PORT, parse_address
+from app.addresses import CASSANDRA_PORT, parse_addresses
 from app.devstack.endpoints import Endpoints
 from app.devstack.stack import Stack
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration
@@ -64,8 +64,7 @@ def stack() -> Iterator[Servers]:
     if bool(_BROKER) != bool(_CASSANDRA):
         pytest.fail("set both FRAUDSTREAM_TEST_BROKER and FRAUDSTREAM_TEST_CASSANDRA, or neither")
     if _BROKER and _CASSANDRA:
-        points = [parse_address(part, CASSANDRA_PORT) for part in _CASSANDRA.split(",")]
-        yield Servers(Endpoints(_BROKER, points), None)
+        yield Servers(Endpoints(_BROKER, parse_addresses(_CASSANDRA, CASSANDRA_PORT)), None)
         return
     with tempfile.TemporaryDirectory(prefix="fraudstream-test-") as home:
         local = Stack(Path(home), quick=True, durable=True)
@@ -101,6 +100,26 @@ def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pool.submit(asyncio.run, _delete_topics(made)).result()
     with suppress(Exception):
         _drop_keyspace(made, stack.endpoints)
+
+
+@pytest.fixture
+def session(settings: Settings) -> Iterator[Any]:
+    """A session of the driver, with the test's tables."""
+    from app.adapters.cassandra import close_shared_sessions, connect, disconnect
+    from app.adapters.schema import migrate
+
+    session = connect(settings)
+    migrate(session, settings)
+    yield session
+    close_shared_sessions()
+    disconnect(session)
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment under the settings' prefix, for commands that run in this process."""
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
 
 
 def environ_of(settings: Settings) -> dict[str, str]:

@@ -19,6 +19,16 @@ def is_away(error: BaseException) -> bool:
     )
 
 
+def leave(code: int) -> NoReturn:
+    """End this process now: everything is acknowledged or given up.
+
+    Python would wait for the threads of the Cassandra driver first, and one that tries to reach a server that does
+    not answer holds it for seconds (measured: 14 s instead of 8 to the end of a stop).
+    """
+    logging.shutdown()
+    os._exit(code)
+
+
 def halt(where: str, error: BaseException) -> NoReturn:
     """Say why in one line and end this process without running any further code.
 
@@ -36,5 +46,4 @@ def halt(where: str, error: BaseException) -> NoReturn:
     code = error.exit_code if isinstance(error, FraudstreamError) else StateError.exit_code
     text = " ".join(text.split())  # Faust's own may have several lines
     print(f"fraudstream: worker stopped in {where}: {text}", file=sys.stderr, flush=True)
-    logging.shutdown()
-    os._exit(code)
+    leave(code)

@@ -182,11 +182,11 @@ def _elsewhere(settings: Settings) -> dict[str, str]:
 
 def _ask_elsewhere(name: str, address: str, settings: Settings) -> dict[str, Any]:
     """State of a server that the settings name: running when any of its addresses answers."""
-    from app.addresses import CASSANDRA_PORT, parse_address
+    from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
     from app.devstack.servers import SERVERS
 
     tls = _tls(name, settings)
-    points = [parse_address(part, CASSANDRA_PORT) for part in address.split(",") if part.strip()]
+    points = parse_addresses(address, {"kafka": KAFKA_PORT, "cassandra": CASSANDRA_PORT}[name])
     answers = any(SERVERS[name].answers(host, port, tls) for host, port in points)
     return {"server": name, "state": "running" if answers else "silent", "address": address}
 

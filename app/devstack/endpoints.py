@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.addresses import CASSANDRA_PORT, parse_address
+from app.addresses import CASSANDRA_PORT, parse_addresses
 from app.errors import UnavailableError
 from app.settings import Settings
 
@@ -54,8 +54,7 @@ def resolve_cassandra(settings: Settings) -> list[tuple[str, int]]:
         UnavailableError: Cassandra is neither set nor recorded as a local server.
     """
     if settings.cassandra:
-        parts = settings.cassandra.split(",")
-        return [parse_address(part, CASSANDRA_PORT) for part in parts if part.strip()]
+        return parse_addresses(settings.cassandra, CASSANDRA_PORT)
     record = read_state(settings.home).get("cassandra")
     if not record:
         msg = "no Cassandra: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA"

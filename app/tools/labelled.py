@@ -111,7 +111,7 @@ def read_labelled(
                     progress(source.position())
         if chunks.fault:
             raise chunks.fault
-    if not any(map(len, parts)):
+    if not parts:
         msg = f"{path} holds no transactions"
         raise UsageError(msg)
     columns: dict[str, Any] = {
@@ -146,7 +146,8 @@ class _Chunks:
             self.fault = UsageError(source.place(error))
         except UsageError as error:
             self.fault = error
-        yield lines, rows
+        if rows:
+            yield lines, rows
 
 
 @dataclass(frozen=True)

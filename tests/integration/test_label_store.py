@@ -1,6 +1,5 @@
 """Labels to a real Cassandra: every column, how long rows live, and where the server puts them."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,8 +7,6 @@ import pytest
 from cassandra.cluster import Session
 from cassandra.metadata import Murmur3Token
 
-from app.adapters import schema
-from app.adapters.cassandra import close_shared_sessions, connect, disconnect
 from app.adapters.label_rows import LABELS, pack_labels
 from app.adapters.labels import LabelStore
 from app.label_records import LabelRecord
@@ -21,15 +18,6 @@ pytestmark = pytest.mark.integration
 WITH_TERMINAL = LabelRecord(7, T0 + 5, "tx-ü", True, T0 + 1, "card-ç", "t1", T0, b"")
 #: A transaction at no terminal, labelled before 1970.
 WITHOUT = LabelRecord(1 << 40, T0 + 6, "tx-2", False, -1, "c", None, -5, b"")
-
-
-@pytest.fixture
-def session(settings: Settings) -> Iterator[Session]:
-    session = connect(settings)
-    schema.migrate(session, settings)
-    yield session
-    close_shared_sessions()
-    disconnect(session)
 
 
 async def stored(settings: Settings, session: Session, ttl: str) -> list[dict[str, Any]]:

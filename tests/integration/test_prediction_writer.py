@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +11,8 @@ import orjson
 import pytest
 from cassandra.cluster import Session
 
-from app.adapters import outage, row_writer, schema
-from app.adapters.cassandra import close_shared_sessions, connect, disconnect
+from app.adapters import outage, row_writer
+from app.adapters.cassandra import connect, disconnect
 from app.adapters.prediction_reads import (
     card_predictions,
     find_transaction,
@@ -35,15 +35,6 @@ from tests.stack import Servers
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def session(settings: Settings) -> Iterator[Session]:
-    session = connect(settings)
-    schema.migrate(session, settings)
-    yield session
-    close_shared_sessions()
-    disconnect(session)
 
 
 @pytest.fixture

@@ -11,15 +11,12 @@ import pytest
 
 from app.cli import run
 from app.cli.counter import counter
-from app.settings import ENV_PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
+def environment(no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FRAUDSTREAM_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 

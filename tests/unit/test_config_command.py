@@ -1,7 +1,6 @@
 """`fraudstream config`: every setting, as it would be written."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,7 @@ CHANGED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def test_every_setting_is_told_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:

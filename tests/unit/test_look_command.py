@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +12,14 @@ from aiohttp import web
 from app.cli import run
 from app.cli.ask import worker_urls
 from app.cli.look import transaction_facts
-from app.settings import ENV_PREFIX, Settings
+from app.settings import Settings
 from app.web.ports import Nobody
 from app.web.views import install
 from tests.web_worker import HOUR, DictWorker
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
+def environment(no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FRAUDSTREAM_HOME", str(tmp_path))
     monkeypatch.setenv("FRAUDSTREAM_WEB_PORT", "1")  # nobody listens there
 

@@ -1,6 +1,5 @@
 """What settings refuse, in one line that names the setting."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,7 @@ import pytest
 from app.errors import SettingsError
 from app.settings import ENV_PREFIX, load_settings
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def refusal() -> str:
