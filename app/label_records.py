@@ -13,6 +13,7 @@ import msgspec
 
 from app.domain.labels import Label
 from app.domain.transaction import DeadRecordError, hash_id
+from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.input_records import identifier, load_object, parse_moment_ms
 from app.records import EnrichedBatch, decode_enriched, encode_item
 
@@ -73,11 +74,12 @@ def parse_label(
         raise DeadRecordError("too_large", msg)
     fields, body = load_object(value)
     transaction_id = identifier(fields, "transaction_id")
-    verdict = fields.get("is_fraud")
-    if verdict is None:
+    said = fields.get("is_fraud")
+    if said is None:
         raise DeadRecordError("missing_is_fraud", "is_fraud is missing")
-    if type(verdict) not in (bool, int) or verdict not in (0, 1):
-        msg = f"is_fraud {str(verdict)[:40]!r} is not true, false, 1 or 0"
+    is_fraud = verdict_of(said)
+    if is_fraud is None:
+        msg = f"is_fraud {str(said)[:40]!r} is not {ACCEPTED_VERDICTS}"
         raise DeadRecordError("invalid_is_fraud", msg)
     labelled_at_ms = parse_moment_ms(fields.get("labelled_at"), "labelled_at")
     if labelled_at_ms > broker_time_ms + max_future_skew_ms:
@@ -89,7 +91,7 @@ def parse_label(
         offset,
         broker_time_ms,
         transaction_id,
-        bool(verdict),
+        is_fraud,
         labelled_at_ms,
         _optional(fields, "card_id"),
         _optional(fields, "terminal_id"),

@@ -57,7 +57,7 @@ BY_RULES = frozenset(
 #: The same of labels, where they have codes of their own.
 LABEL_REASONS = {
     "missing_is_fraud": "`is_fraud` is missing or null",
-    "invalid_is_fraud": "`is_fraud` is not true, false, 1 or 0",
+    "invalid_is_fraud": "`is_fraud` is none of the accepted words (docs/inputs.md)",
     "missing_labelled_at": "`labelled_at` is missing or null",
     "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a whole number",
     "labelled_at_too_old": "`labelled_at` is before 1973",

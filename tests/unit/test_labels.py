@@ -172,8 +172,10 @@ class TestRecord:
             ("invalid_transaction_id", {"transaction_id": 7}),
             ("missing_is_fraud", {"is_fraud": None}),
             ("invalid_is_fraud", {"is_fraud": 2}),
-            ("invalid_is_fraud", {"is_fraud": "yes"}),
-            ("invalid_is_fraud", {"is_fraud": 1.0}),
+            ("invalid_is_fraud", {"is_fraud": "maybe"}),
+            ("invalid_is_fraud", {"is_fraud": ""}),
+            ("invalid_is_fraud", {"is_fraud": 0.5}),
+            ("invalid_is_fraud", {"is_fraud": [1]}),
             ("missing_labelled_at", {"labelled_at": None}),
             ("invalid_labelled_at", {"labelled_at": "soon"}),
             ("no_time_zone", {"labelled_at": "2023-11-14T22:13:20"}),
@@ -296,7 +298,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("text", "what"),
         [
-            ("transaction_id,is_fraud\nx,maybe\n", "line 2.*maybe.*is not 0, 1"),
+            ("transaction_id,is_fraud\nx,maybe\n", "line 2.*maybe.*is not fraud or genuine"),
             ("transaction_id,is_fraud\n,1\n", "transaction_id.*is empty"),
             ("transaction_id\nx\n", "no column for is_fraud"),
             ("transaction_id,is_fraud,labelled_at\nx,1,2020-01-01\n", "assume-zone"),

@@ -1,13 +1,9 @@
-"""The words with which files say whether a transaction was fraud."""
+"""The verdict column of a file."""
 
 from typing import Any
 
+from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.tools.producing.sources import MalformedRecordError
-
-_VERDICTS = {
-    "0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True,
-    "genuine": False, "fraud": True,
-}  # fmt: skip
 
 
 def verdict(value: Any, column: str) -> bool:
@@ -20,8 +16,7 @@ def verdict(value: Any, column: str) -> bool:
     Raises:
         MalformedRecordError: it says neither.
     """
-    try:
-        return _VERDICTS[str(value).lower()]
-    except KeyError:
-        fault = f"{value!r} is not 0, 1, true, false, fraud or genuine"
-        raise MalformedRecordError(column, fault) from None
+    fraud = verdict_of(value)
+    if fraud is None:
+        raise MalformedRecordError(column, f"{value!r} is not {ACCEPTED_VERDICTS}")
+    return fraud
