@@ -84,9 +84,9 @@ class FraudApp(BlockApp):
         with explained(file.parent, "FRAUDSTREAM_DATADIR"):
             write_whole(file, owner)
 
-    def on_rebalance_end(self) -> None:
-        """Say what this worker does from here on."""
-        super().on_rebalance_end()
+    def on_partitions_open(self) -> None:
+        """Log what this worker does from here on."""
+        super().on_partitions_open()
         source = self.fraud_topics.transactions.name
         held = sorted(tp.partition for tp in self.consumer.assignment() if tp.topic == source)
         logger.info(

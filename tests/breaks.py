@@ -283,4 +283,25 @@ BREAKS = (
         ),
         (("app.handlers.start", "Pins"),),
     ),
+    Break(
+        "model bound with the first block",
+        "app.blocks.pipeline",
+        (
+            (
+                "        waits = self._on_start is not None\n",
+                "        waits = False\n",
+            ),
+            (
+                "            await partition.run()\n",
+                "            while not partition.waiting and not partition.closed:\n"
+                "                await asyncio.sleep(0.001)\n"
+                "            if self._on_start is not None and not partition.closed:\n"
+                "                await self._start(partition.number, partition.next_offset, self._epoch())\n"
+                "                if not partition.closed:\n"
+                "                    partition.changelog_next = self.table.changelog_next[partition.number]\n"
+                "            await partition.run()\n",
+            ),
+        ),
+        (("app.blocks.pipeline", "Pipeline"),),
+    ),
 )

@@ -1,5 +1,6 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,17 @@ class BlockApp(faust.App):
         return None if pipeline is None else pipeline.taker(partition)
 
     def on_rebalance_end(self) -> None:
-        """The last step of a rebalance: only now the sources may be fetched."""
+        """The last step of Faust's recovery: partitions are opened, and only then is the rebalance over."""
+        opening = [self.pipelines[tp.topic].open(tp.partition) for tp in self.consumer.block_start]
+        self.add_future(self._opened(opening, self.rebalancing_count))
+
+    async def _opened(self, opening: list[asyncio.Task[None]], rebalance: int) -> None:
+        await asyncio.gather(*opening)
+        if rebalance == self.rebalancing_count and not self.should_stop:
+            self.on_partitions_open()
+
+    def on_partitions_open(self) -> None:
+        """All assigned partitions are checked and bound: only now the worker is ready, and sources are fetched."""
         super().on_rebalance_end()
         self.consumer.open_blocks()
 

@@ -20,7 +20,6 @@ from app.blocks.topic import BlockTopic
 
 logger = logging.getLogger(__name__)
 
-_START_POLL_SECONDS = 0.005
 #: Until a partition's state is asked about again, when Kafka did not answer.
 _START_RETRY_SECONDS = 1.0
 #: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
@@ -51,8 +50,9 @@ class Pipeline:
         batch_bytes: largest record batch.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
-        on_start: called before the first block of a partition, with the partition and the offset it
-            starts at: may append reserved rows through the table. Called again where Kafka does not answer.
+        on_start: called when a partition is assigned, before anything of it is fetched, with the partition and
+            the offset it starts at: may append reserved rows through the table. Called again where Kafka does
+            not answer.
     """
 
     def __init__(
@@ -85,21 +85,13 @@ class Pipeline:
         app.pipelines[self.topic] = self
 
     async def process(self, event: Any) -> None:
-        """Take one block from the agent's stream; waits only until its partition is known."""
+        """Take one block from the agent's stream; never waits."""
         message = event.message
         block = Block(message.value, (message,))
         partition = self.partitions.get(message.partition)
-        if partition is None:
-            # Faust resumes partitions before it seeks: a block may come before its start is known
-            while self.is_current(block) and message.tp not in self.app.consumer.block_start:  # noqa: ASYNC110
-                await asyncio.sleep(_START_POLL_SECONDS)
-            if not self.is_current(block):
-                self.abandon(block)
-                return
-            partition = await self._open(message.partition, message.tp)
-            if partition is None:
-                self.abandon(block)
-                return
+        if partition is None or not self.is_current(block):  # of before a rebalance
+            self.abandon(block)
+            return
         partition.offer(block)
 
     def taker(self, number: int) -> PassOn | None:
@@ -163,14 +155,25 @@ class Pipeline:
             return start
         return None if partition.waiting or partition.in_flight else partition.next_offset
 
-    async def _open(self, number: int, tp: TP) -> Partition | None:
-        start = self.app.consumer.block_start[tp]
-        before = (self._resets, self.app.consumer_generation_id)
+    def open(self, number: int) -> asyncio.Task[None]:
+        """Start an assigned partition: `on_start`, then its work; before anything of it is fetched.
+
+        Not with its first block: what `on_start` binds to an offset must hold from the moment at which the worker
+        calls itself ready, however long the partition is idle then, and what it refuses must be refused before.
+        """
+        start = self.app.consumer.block_start[TP(self.topic, number)]
+        return asyncio.create_task(self._open(number, start, self._epoch()))
+
+    def _epoch(self) -> tuple[int, int]:
+        return self._resets, self.app.consumer_generation_id
+
+    async def _open(self, number: int, start: int, epoch: tuple[int, int]) -> None:
+        tp = TP(self.topic, number)
         waits = self._on_start is not None
-        while waits:
-            waits = await self._start(number, start, before)
-            if before != (self._resets, self.app.consumer_generation_id):
-                return None  # what it read is not the state of whoever has the partition now
+        while waits and epoch == self._epoch():
+            waits = await self._start(number, start, epoch)
+        if epoch != self._epoch():
+            return  # what it read is not the state of whoever has the partition now
         pace = self.app.pace
         if pace is not None and not pace.paces(self.topic):
             pace = None
@@ -188,16 +191,15 @@ class Pipeline:
         if pace is not None:
             pace.open(tp, partition)
         self._tasks[number] = asyncio.create_task(self._run(partition))
-        return partition
 
-    async def _start(self, number: int, start: int, before: tuple[int, int]) -> bool:
+    async def _start(self, number: int, start: int, epoch: tuple[int, int]) -> bool:
         """Call `on_start`; returns whether it is to be called again, because Kafka did not answer."""
         assert self._on_start is not None
         try:
             await self._on_start(number, start)
         except Exception as error:
             where = f"{self.topic}/{number}"
-            if before != (self._resets, self.app.consumer_generation_id):
+            if epoch != self._epoch():
                 logger.info("%s was given up while it started: %r", where, error)
             elif is_away(error):
                 # nothing of it is computed or acknowledged yet; rows that did land show at the next append

@@ -208,7 +208,7 @@ def _identity(reading: Reading) -> Iterator[Metric]:
     if reading.model is not None:
         model = GaugeMetricFamily(
             "fraudstream_model_info",
-            "The model that scores new transactions.",
+            "The model that scores new transactions; absent while this worker has no partition.",
             labels=["version", "hash"],
         )
         model.add_metric(list(reading.model), 1)

@@ -89,7 +89,8 @@ class Reading:
         sink: rows written, and whether it waits.
         latency: append to row.
         event_latency: event time to row.
-        model: (version, hash) of the model that scores what is new.
+        model: (version, hash) of the model that scores what is new in the partitions held here; None while it is
+            bound to none.
         started_at: epoch seconds.
         tasks: asyncio tasks by event loop: `worker`, and `consumer`, which fetches.
         threads: threads of Python.

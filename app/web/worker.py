@@ -48,7 +48,7 @@ class FaustWorker:
     Args:
         app: the running app.
         tables: the table of each kind of key: `card`, `terminal`.
-        model: (version, hash) of the model that scores what is new.
+        model: (version, hash) of the model that scores what is new in the partitions that this worker is assigned.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class FaustWorker:
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
         reading.event_latency = event_to_row
-        reading.model, reading.started_at = self._model, self._started_at
+        reading.model, reading.started_at = self._bound_model(), self._started_at
         reading.tasks, reading.threads = read_tasks(app), threading.active_count()
         reading.rebalances = app.rebalancing_count
         return reading
@@ -185,6 +185,11 @@ class FaustWorker:
     def _is_ready(self, table: BlockTable) -> bool:
         generation = self._app.consumer_generation_id
         return bool(generation) and table.ready_generation == generation
+
+    def _bound_model(self) -> tuple[str, str] | None:
+        # partitions are opened once the model is bound to where they end
+        opened = self._app.pipelines[self._app.fraud_topics.enriched.name].partitions
+        return self._model if opened else None
 
     def _stores(self) -> list[tuple[str, int, Any]]:
         actives = self._actives()

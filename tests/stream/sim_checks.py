@@ -10,7 +10,7 @@ from app.blocks.table import _STALE_KEY as STALE_KEY
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import WindowRow
 from app.handlers.cards import CardsHandler
-from app.handlers.rows import PINS_KEY, POSITION_KEY, Position
+from app.handlers.rows import PINS_KEY, POSITION_KEY, Pins, Position
 from app.handlers.scoring import ScoringHandler
 from app.handlers.stretch import LOOK_AHEAD
 from app.input_records import parse_transaction
@@ -60,6 +60,7 @@ def check(world: World) -> list[str]:
     problems.outputs(expected)
     problems.places()
     problems.apart()
+    problems.models()
     for stage, states in ((CARDS, expected.cards), (TERMINALS, expected.terminals)):
         for partition, state in states.items():
             problems.state(stage, partition, state)
@@ -216,6 +217,22 @@ class Problems:
                         self.found.append(
                             f"enriched/{partition}: {source} came {ahead} ms too late"
                         )
+
+    def models(self) -> None:
+        """What came after a worker was ready is scored by its model."""
+        for claim in self.world.claims:
+            raw = owner_rows(self.world, TERMINALS, claim.partition).get(PINS_KEY)
+            log = self.world.broker.log(topics.enriched.name, claim.partition)
+            for record in log.records:
+                end = log.end if claim.end is None else claim.end
+                if not claim.first <= record.offset < end:
+                    continue
+                bound = Pins.read(raw).model_at(record.offset)
+                if bound != claim.model:
+                    self.found.append(
+                        f"enriched/{claim.partition}: {record.offset} is bound to {bound}, but came "
+                        f"when a worker with {claim.model} was ready"
+                    )
 
     def _reached(self) -> dict[Source, int]:
         """By source record, the newest event time of its partition up to it.

@@ -12,6 +12,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest import mock
+from unittest.mock import Mock
 
 from faust.tables.table import Table
 from faust.types import TP
@@ -249,6 +250,8 @@ class Worker:
             producer=SimpleNamespace(_producer=self.producer),
             pipelines={},
             pass_on=self._pass_on,
+            rebalancing_count=0,
+            should_stop=False,
         )
         skew_ms = world.plan.skew_ms
         sources = world.partitions_of(world.topics.transactions.name)
@@ -444,6 +447,7 @@ class Worker:
     def revoke(self) -> None:
         """The group starts anew: give up what we have, then join."""
         self.joined = False
+        self.app.rebalancing_count += 1
         if self._rebalance is not None:
             self._rebalance.cancel()
         self._rebalance = self.loop.create_task(self._revoke(), context=self.context)
@@ -510,13 +514,21 @@ class Worker:
         start = {tp: self.broker.committed.get(tp, 0) for tp in sources}
         await asyncio.sleep(0)
         self.consumer.position = dict(start)
-        self.assignment = sources
-        if self.rng.random() < 0.5:  # Faust resumes partitions before it knows where they start
-            self.flow_active = True
-            await asyncio.sleep(0.01)
         self.consumer.block_start.update(start)
         self.flow_active = True
-        self.recovering = False
+        opening = [self.app.pipelines[tp.topic].open(tp.partition) for tp in sources]
+        self.loop.create_task(
+            self._open(opening, self.app.rebalancing_count, sources), context=self.context
+        )
+
+    async def _open(self, opening: list[Any], rebalance: int, sources: list[TP]) -> None:
+        """As BlockApp does, once recovery is over; nothing is fetched before."""
+        opened = self.app.on_partitions_open = Mock()
+        await BlockApp._opened(self.app, opening, rebalance)
+        if opened.called:
+            self.assignment = sources
+            self.recovering = False
+            self.world.ready(self, sources)
 
     def _persisted(self, tp: TP) -> int | None:
         table = next(t for t in self.tables.values() if t._changelog_name == tp.topic)

@@ -174,12 +174,23 @@ class Plan:
         )
 
 
+@dataclass
+class Claim:
+    """Offsets of an `enriched` partition whose worker was ready: its model scores them."""
+
+    partition: int
+    first: int
+    model: str
+    end: int | None = None
+
+
 class World:
     """A deployment: group, workers, disks, and what is still to be produced.
 
     Attributes:
         failures: what must not happen; the first one ends the schedule.
         seen: how often what happened.
+        claims: what ready workers have to score, by their own model.
     """
 
     def __init__(self, seed: int, rates: dict[str, float] | None = None, **changes: Any) -> None:
@@ -203,6 +214,7 @@ class World:
         self.block_records = plan.block_records
         self.failures: list[str] = []
         self.seen: Counter[str] = Counter()
+        self.claims: list[Claim] = []
         self.partition_of = partition_of(plan.partitions)
         self.stages = (
             Stage(
@@ -282,6 +294,13 @@ class World:
             trace = "".join(traceback.format_exception(error)[-6:])
             self.fail(f"{worker.name} stopped in {where}: {error!r}\n{trace}")
 
+    def ready(self, worker: Worker, sources: list[TP]) -> None:
+        """A worker calls itself ready: whatever comes from now on is for its model to score."""
+        for tp in sources:
+            if tp.topic == topics.enriched.name and self.group_accepts(worker):
+                claim = Claim(tp.partition, self.broker.log(*tp).end, worker.model)
+                self.claims.append(claim)
+
     def maybe_crash(self, worker: Worker) -> None:
         """Right after a write of the store, which is a bad moment to be killed."""
         if self.chaos and self.rng.random() < self.plan.crash_after_store:
@@ -306,6 +325,9 @@ class World:
         """The group starts anew with whoever is alive."""
         self.members = [w for w in self.workers.values() if not w.dead and not w.zombie]
         self.joining = bool(self.members)
+        for claim in self.claims:
+            if claim.end is None:
+                claim.end = self.broker.log(topics.enriched.name, claim.partition).end
         for worker in self.members:
             worker.revoke()
 
@@ -437,7 +459,7 @@ class World:
             return self.may_read(worker) and worker.fetch()
         if dice < 0.97:
             return worker.deliver(self.plan.lose if self.chaos else 0)
-        return worker.look() if dice < 0.971 else worker.follow()
+        return worker.look() if dice < 0.973 else worker.follow()
 
     def may_read(self, worker: Worker) -> bool:
         """Whether new records get to a worker: a zombie's model is not that of who has its partitions now."""

@@ -8,6 +8,7 @@ import pytest
 from app.domain.window_row import RowRules
 from tests.breaks import BREAKS, Break
 from tests.stream.sim_checks import play
+from tests.stream.sim_worker import sim_halt
 from tests.stream.sim_world import LATENESS, SKEW, WINDOWS
 
 #: No break may take longer to be found.
@@ -76,6 +77,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "rates": {"refuse": 20, "crash": 0, "produce": 100, "rebalance": 0, "freeze": 0},
     },
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
+    "model bound with the first block": {"model_names": ("ada", "bea")},
     "replay scored by the present model": {"model_names": ("ada", "bea"), "rates": {"crash": 6}},
 }
 
@@ -88,6 +90,8 @@ def test_break_is_found(wrong: Break, monkeypatch: pytest.MonkeyPatch) -> None:
         # dataclasses look their module up by name while a class is made
         patch.setitem(sys.modules, wrong.module, original)
         mutant = wrong.mutant()
+    if "halt" in vars(mutant):
+        vars(mutant)["halt"] = sim_halt  # the simulation replaces the right module's only
     with monkeypatch.context() as patch:
         for module, name in wrong.takes:
             patch.setattr(sys.modules[module], name, getattr(mutant, name))

@@ -93,6 +93,13 @@ def pipeline(app: Any, **options: Any) -> Pipeline:
     return Pipeline(app, SimpleNamespace(topics=["s"]), Stateless(), **options)  # type: ignore[arg-type]
 
 
+async def opened(app: Any, **options: Any) -> Pipeline:
+    """The same with its partition assigned."""
+    made = pipeline(app, **options)
+    await made.open(0)
+    return made
+
+
 def event(first: int, last: int, generation: int = 1) -> Any:
     message = SimpleNamespace(
         tp=HERE,
@@ -106,7 +113,7 @@ def event(first: int, last: int, generation: int = 1) -> Any:
 
 async def test_a_congested_partition_is_fetched_again_when_it_has_room(app: Any) -> None:
     gate = asyncio.Event()
-    made = pipeline(app, gate=gate)
+    made = await opened(app, gate=gate)
     for offset in range(8):
         await made.process(event(offset, offset))
     await until(lambda: made.partitions[0].in_flight == 2)
@@ -119,7 +126,7 @@ async def test_a_congested_partition_is_fetched_again_when_it_has_room(app: Any)
 
 async def test_all_blocks_that_were_joined_are_acknowledged(app: Any) -> None:
     gate = asyncio.Event()
-    made = pipeline(app, gate=gate, depth=1, block_records=10)
+    made = await opened(app, gate=gate, depth=1, block_records=10)
     await made.process(event(0, 0))
     await until(lambda: made.partitions[0].in_flight == 1)
     for offset in (1, 2, 3):
@@ -136,20 +143,20 @@ class TestPassedBlocks:
 
     async def test_they_are_acknowledged_and_not_fetched(self, app: Any) -> None:
         made = pipeline(app)
-        assert made.taker(0) is None, "where it starts is known with its first block"
-        await made.process(event(0, 0))
+        assert made.taker(0) is None, "where it starts is known when it is assigned"
+        await made.open(0)
         take = made.taker(0)
         assert take is not None
-        take([PassedRecord(offset, 0, None, b"", []) for offset in (1, 2)])
+        take([PassedRecord(offset, 0, None, b"", []) for offset in (0, 1, 2)])
         assert (made.has(0, 2), made.has(1, 2)) == (False, False)
         await until(lambda: made.has(0, 2))
         assert made.busy or app.finished
-        await until(lambda: app.finished == [0, 2])
+        await until(lambda: app.finished == [2])
         assert not made.busy
         made.reset()
 
     async def test_those_of_another_generation_are_not_taken(self, app: Any) -> None:
-        made = pipeline(app)
+        made = await opened(app)
         await made.process(event(0, 0))
         take = made.taker(0)
         assert take is not None
@@ -162,7 +169,7 @@ class TestPassedBlocks:
 
     async def test_behind_a_backlog_and_in_step_they_are_fetched(self, app: Any) -> None:
         gate = asyncio.Event()
-        made = pipeline(app, gate=gate)
+        made = await opened(app, gate=gate)
         for offset in range(5):
             await made.process(event(offset, offset))
         await until(lambda: made.partitions[0].in_flight == 2)
@@ -176,7 +183,7 @@ class TestPassedBlocks:
 
 
 async def test_a_run_of_repeated_blocks_leaves_no_congestion(app: Any) -> None:
-    made = pipeline(app)
+    made = await opened(app)
     await made.process(event(0, 9))
     await until(lambda: app.finished)
     for _ in range(9):
@@ -187,7 +194,7 @@ async def test_a_run_of_repeated_blocks_leaves_no_congestion(app: Any) -> None:
 
 
 async def test_a_revocation_leaves_no_congestion(app: Any) -> None:
-    made = pipeline(app, gate=asyncio.Event())
+    made = await opened(app, gate=asyncio.Event())
     for offset in range(8):
         await made.process(event(offset, offset))
     assert made.congested() == {HERE}
@@ -204,6 +211,7 @@ async def test_a_partition_that_is_held_back_is_not_fetched(app: Any) -> None:
     app.pace = Pace([HERE, TP("s", 1)], 10, SlowNeighbour())
     made = pipeline(app)
     made.handler = Held()
+    await made.open(0)
     await made.process(event(0, 3))
     await until(lambda: made.partitions[0].held)
     assert made.congested() == {HERE}
@@ -221,12 +229,40 @@ async def test_a_partition_given_up_while_it_starts_is_not_opened(app: Any) -> N
         await gate.wait()
 
     made = pipeline(app, on_start=on_start)
-    opening = asyncio.create_task(made.process(event(0, 0)))
+    opening = made.open(0)
     await asyncio.sleep(0)
     made.reset()
     gate.set()
     await opening
     assert made.partitions == {}
+
+
+async def test_a_partition_given_up_before_it_starts_is_not_started(app: Any) -> None:
+    started: list[int] = []
+
+    async def on_start(partition: int, start: int) -> None:
+        started.append(partition)
+
+    made = pipeline(app, on_start=on_start)
+    opening = made.open(0)
+    app.consumer_generation_id += 1
+    await opening
+    assert (started, made.partitions) == ([], {})
+
+
+async def test_what_a_start_writes_is_there_before_anything_comes(app: Any) -> None:
+    started: list[tuple[int, int]] = []
+
+    async def on_start(partition: int, start: int) -> None:
+        started.append((partition, start))
+
+    app.consumer.block_start[HERE] = 7
+    made = await opened(app, on_start=on_start)
+    assert (started, made.partitions[0].next_offset) == ([(0, 7)], 7)
+    await made.process(event(7, 9))
+    await until(lambda: app.finished == [9])
+    assert started == [(0, 7)]
+    made.reset()
 
 
 @pytest.mark.parametrize("given_up", [False, True])
@@ -240,11 +276,11 @@ async def test_a_start_that_fails_halts_unless_the_partition_was_given_up(
 
     made = pipeline(app, on_start=on_start)
     if given_up:
-        await made.process(event(0, 0))
+        await made.open(0)
         assert made.partitions == {}
     else:
         with pytest.raises(Halted, match="does not fit"):
-            await made.process(event(0, 0))
+            await made.open(0)
 
 
 @pytest.mark.parametrize("given_up", [False, True])
@@ -263,37 +299,33 @@ async def test_a_start_that_kafka_does_not_answer_is_made_again(
             raise KafkaTimeoutError("nothing within 20 s")
 
     made = pipeline(app, on_start=on_start)
-    await made.process(event(0, 3))
+    await made.open(0)
     assert starts == [0, 0, 0]
-    if given_up:
-        assert made.partitions == {}
-        return
-    await until(lambda: app.finished == [3])
+    assert given_up == (made.partitions == {})
     made.reset()
 
 
-async def test_a_block_waits_until_its_start_is_known(app: Any) -> None:
+async def test_a_block_of_a_partition_that_is_not_open_is_given_up(app: Any) -> None:
+    abandoned: list[int] = []
+    app.consumer.abandon = lambda token: abandoned.append(token.offset)
     made = pipeline(app)
-    del app.consumer.block_start[HERE]
-    processing = asyncio.create_task(made.process(event(0, 3)))
-    await asyncio.sleep(0.02)
-    assert not processing.done()
-    app.consumer.block_start[HERE] = 0
-    await processing
-    await until(lambda: app.finished == [3])
-    made.reset()
+    await made.process(event(0, 3))
+    assert (abandoned, made.partitions) == ([3], {})
 
 
 @pytest.mark.parametrize("stale", ["generation", "flow"])
-async def test_a_stale_block_opens_nothing(app: Any, stale: str) -> None:
-    made = pipeline(app)
+async def test_a_stale_block_is_given_up(app: Any, stale: str) -> None:
+    abandoned: list[int] = []
+    app.consumer.abandon = lambda token: abandoned.append(token.offset)
+    made = await opened(app)
     app.open = stale != "flow"
     await made.process(event(0, 3, generation=0 if stale == "generation" else 1))
-    assert made.partitions == {}
+    assert (abandoned, made.partitions[0].waiting) == ([3], 0)
+    made.reset()
 
 
 async def test_an_error_halts(app: Any) -> None:
-    made = pipeline(app)
+    made = await opened(app)
 
     async def deliver(partition: int, outputs: Any) -> Any:
         raise OSError("away")
@@ -309,6 +341,8 @@ class TestLostBlocks:
         gate = asyncio.Event()
         made = pipeline(app, gate=gate)
         assert made.awaits(0, start=7) == 7
+        await made.open(0)
+        assert made.awaits(0, start=7) == 0
         await made.process(event(0, 3))
         assert made.awaits(0, start=0) is None
         await until(lambda: made.partitions[0].in_flight)
@@ -432,7 +466,7 @@ class TestHandingOver:
     async def test_what_was_passed_on_is_dropped_and_rests_where_nobody_else_writes(
         self, app: Any, alone: bool
     ) -> None:
-        made = pipeline(app)
+        made = await opened(app)
         await made.process(event(0, 2))
         await until(lambda: made.has(0, 2))
         consumer = self.consumer(app, self.fetched())
@@ -454,7 +488,7 @@ class TestHandingOver:
 
         monkeypatch.setattr(BlockConsumer.__mro__[1], "wait_empty", no_message_waits)
         gate = asyncio.Event()
-        made = pipeline(app, gate=gate)
+        made = await opened(app, gate=gate)
         await made.process(event(0, 0))
         await until(lambda: made.busy)
         waiting = asyncio.create_task(self.consumer(app, {})._emptied())

@@ -23,6 +23,7 @@ PINNED = {"faust-streaming": "0.15.3"}
 WATCHED: dict[str, dict[str, str]] = {
     "app/blocks/app.py": {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
+        "faust.app.base:App.on_rebalance_start": "5c1e23de30674082",
         "faust.app.base:App.flow_control": "f664abbe76e25985",
         "mode.utils.queues:FlowControlEvent.resume": "4dcdc1253fd0dcb4",
         "mode.services:Service._crash": "7bc0c709a151d556",
