@@ -11,7 +11,8 @@ FraudstreamError                 one clear line for a person; the command line e
 ├── VerificationError        6   `fraudstream verify` found something missing or different
 └── StateError               70  a worker found what it cannot explain and must stop
     ├── ForeignWriterError   70  somebody else wrote this partition's changelog
-    └── RowFormatError       70  a stored row was written by other settings or another release
+    ├── RowFormatError       70  a stored row was written by other settings or another release
+    └── DamagedLogError      70  Kafka holds something that cannot be read
 ```
 """
 
@@ -75,3 +76,23 @@ class ForeignWriterError(StateError):
 
 class RowFormatError(StateError):
     """A stored row has another version or was written under other window settings."""
+
+
+class DamagedLogError(StateError):
+    """What Kafka gives of a partition cannot be read from some offset on.
+
+    Attributes:
+        topic, partition, offset: where that is.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def at(cls, tp: tuple[str, int], offset: int, what: str) -> "DamagedLogError":
+        """The error at a place, with what is wrong there."""
+        topic, partition = tp
+        error = cls(f"{topic}/{partition} cannot be read from offset {offset} on: {what}")
+        error.topic, error.partition, error.offset = topic, partition, offset
+        return error

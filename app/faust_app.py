@@ -8,7 +8,7 @@ from typing import Any
 import faust
 from faust.types import TP
 
-from app.adapters.kafka import check_topics, cluster_id, log_ends, ssl_context
+from app.adapters.kafka import check_topics, cluster_id, log_ends, ssl_context, watch_of
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
 from app.blocks.halt import leave
@@ -177,12 +177,17 @@ def create_app(settings: Settings) -> FraudApp:
     app.settings = settings
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
+    app.watch = watch_of(settings, report=_tell_unreadable)
     sources = (app.fraud_topics.transactions, app.fraud_topics.labels)
     app.keep_pace(
         [TP(topic.name, number) for topic in sources for number in range(topic.partitions)],
         settings.max_event_skew,
     )
     return app
+
+
+def _tell_unreadable(tp: Any, offset: int, message: str) -> None:
+    logger.warning("%s/%s, offset %s: %s", *tp, offset, message)
 
 
 def _credentials(settings: Settings) -> Any:

@@ -12,10 +12,17 @@ from typing import Any, Protocol
 import orjson
 
 from app.domain.field_names import under_our_names, without
-from app.domain.json_shape import MAX_DEPTH, refuse_deep, refuse_repeated_keys
+from app.domain.json_shape import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    refuse_deep,
+    refuse_many,
+    refuse_repeated_keys,
+)
 from app.domain.transaction import DeadRecordError, Transaction
 from app.named_fields import parse_field_names
 from app.settings import Settings
+from app.unreadable import Unreadable
 
 #: Versions of the input record that this release reads.
 SCHEMA_VERSIONS = (1,)
@@ -108,8 +115,7 @@ def parse_transaction(
         DeadRecordError: it cannot become a valid transaction; `reason` is a stable code.
     """
     if value is not None and len(value) > rules.max_bytes:
-        msg = f"the record has {len(value)} bytes, the limit is {rules.max_bytes}"
-        raise DeadRecordError("too_large", msg)
+        raise too_large("record", value, rules.max_bytes)
     fields, body = load_object(value)
     if rules.names:
         renamed = under_our_names(fields, rules.names)
@@ -148,8 +154,17 @@ def parse_transaction(
     return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
 
 
+def too_large(what: str, value: bytes, limit: int) -> DeadRecordError:
+    """Why a value of so many bytes is refused."""
+    if isinstance(value, Unreadable):
+        return DeadRecordError(value.reason, value.message)
+    return DeadRecordError("too_large", f"the {what} has {len(value)} bytes, the limit is {limit}")
+
+
 def load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
     """The fields of a JSON object, and its bytes; `DeadRecordError` where it is none."""
+    if isinstance(value, Unreadable):
+        raise DeadRecordError(value.reason, value.message)
     if not value:
         raise DeadRecordError("empty_value", "the record has no value")
     try:
@@ -165,7 +180,10 @@ def load_object(value: bytes | None) -> tuple[dict[str, Any], bytes]:
         msg = f"a JSON object was expected, not {type(fields).__name__}"
         raise DeadRecordError("not_an_object", msg)
     body = value.strip()
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    nested = body.count(b"[") + body.count(b"{")
+    if nested + body.count(b",") > MAX_VALUES:
+        refuse_many(fields)
+    if nested > MAX_DEPTH:
         refuse_deep(fields)
     # In the plain case every key shows as `":` once; any other count may hide a repeated key, and so may
     # a key with white space before its colon.

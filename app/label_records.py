@@ -14,7 +14,7 @@ import msgspec
 from app.domain.labels import Label
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
-from app.input_records import identifier, load_object, parse_moment_ms
+from app.input_records import identifier, load_object, parse_moment_ms, too_large
 from app.records import EnrichedBatch, decode_enriched, encode_item
 
 #: Version of a message of labels; those of transactions count from 1.
@@ -70,8 +70,7 @@ def parse_label(
         DeadRecordError: it cannot be used; `reason` is a stable code.
     """
     if value is not None and len(value) > MAX_LABEL_BYTES:
-        msg = f"the label has {len(value)} bytes, the limit is {MAX_LABEL_BYTES}"
-        raise DeadRecordError("too_large", msg)
+        raise too_large("label", value, MAX_LABEL_BYTES)
     fields, body = load_object(value)
     transaction_id = identifier(fields, "transaction_id")
     said = fields.get("is_fraud")

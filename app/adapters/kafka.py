@@ -12,11 +12,15 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from app.adapters.murmur import murmur2
+from app.blocks.fetching import watch
+from app.blocks.watch import Watch
 from app.devstack.endpoints import resolve_broker
 from app.errors import SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
-from app.topics import TopicSpec
+from app.topics import Topics, TopicSpec
 
+#: What the records of one compressed batch may take, as a multiple of the largest record.
+_EXPANSION = 64
 #: Configuration that must be as declared, for the promises to hold and rebuilds to find all: compared at every start.
 _BINDING = ("message.timestamp.type", "cleanup.policy", "retention.ms")
 
@@ -92,6 +96,35 @@ async def started(client: Any, broker: str) -> AsyncIterator[Any]:
         yield client
     finally:
         await _close(client)
+
+
+def watch_of(settings: Settings, **options: Any) -> Watch:
+    """What a consumer of this deployment makes of batches that cannot be read; see `Watch` for the options."""
+    topics = Topics(settings)
+    refused = (topics.transactions, topics.labels, topics.dead_letters)
+    return Watch(
+        [topic.name for topic in refused],
+        expansion_bytes=_EXPANSION * settings.max_message_bytes,
+        **options,
+    )
+
+
+@asynccontextmanager
+async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """A started consumer of no group, which reads what the workers read.
+
+    Args:
+        settings: the deployment.
+        options: further arguments of aiokafka.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    kwargs = client_kwargs(settings)
+    client = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None, **options)
+    async with started(client, kwargs["bootstrap_servers"]):
+        watch(client, watch_of(settings))
+        yield client
 
 
 async def _close(client: Any) -> None:
@@ -174,10 +207,9 @@ async def log_ends(settings: Settings, topic: str) -> dict[int, int]:
     Raises:
         UnavailableError: no broker answers.
     """
-    kwargs = client_kwargs(settings)
-    async with started(AIOKafkaConsumer(**kwargs), kwargs["bootstrap_servers"]) as consumer:
-        tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
-        return {tp.partition: end for tp, end in (await consumer.end_offsets(tps)).items()}
+    tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
+    async with consumer(settings) as client:
+        return {tp.partition: end for tp, end in (await client.end_offsets(tps)).items()}
 
 
 async def _compare(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
 from app.blocks.queue import Destination
 from app.blocks.recovery import BlockTables
+from app.blocks.watch import Watch
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
@@ -40,6 +41,7 @@ class BlockApp(faust.App):
         block_topics: topics that are read in blocks, changelogs of block tables included.
         block_sources: those of them that agents read and acknowledge.
         pipelines: the pipelines of this app, by source topic.
+        watch: what becomes of batches that cannot be read.
         pace: keeps partitions in step in event time; None: nothing does.
     """
 
@@ -47,6 +49,7 @@ class BlockApp(faust.App):
         self.block_topics: set[str] = set()
         self.block_sources: set[str] = set()
         self.pipelines: dict[str, Pipeline] = {}
+        self.watch = Watch()
         self.pace: Pace | None = None
         super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
 

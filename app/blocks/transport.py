@@ -17,6 +17,7 @@ from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
 
 from app.blocks.connections import drop_broken
+from app.blocks.fetching import watch
 from app.blocks.notes import carry_notes
 from app.blocks.resting import Resting, leave_out
 
@@ -78,6 +79,7 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         assert self._consumer is not None
         leave_out(self._consumer._fetcher, self.consumer.resting)
+        watch(self._consumer, self.consumer.app.watch)
 
 
 class BlockConsumer(driver.Consumer):

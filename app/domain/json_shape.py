@@ -1,4 +1,4 @@
-"""JSON objects that parsers take, and that cannot be passed on: too deep, or with a key that stands twice."""
+"""JSON objects that parsers take, and that cannot be passed on: too deep, too many values, or a repeated key."""
 
 import json
 from typing import Any
@@ -8,6 +8,9 @@ from app.domain.transaction import DeadRecordError
 #: Deeper objects are refused: what writes and reads them further on recurses, and whether that fails must
 #: not depend on how deep its caller's stack is (orjson writes 254 levels, json reads some 900).
 MAX_DEPTH = 100
+#: More values (of fields, and in arrays) are refused: what looks for repeated keys takes 1.5 us for each, and
+#: meanwhile no other record is scored. A record of 1 MB with 120,000 small objects took 189 ms.
+MAX_VALUES = 10_000
 
 
 def refuse_deep(fields: dict[str, Any]) -> None:
@@ -27,14 +30,41 @@ def refuse_deep(fields: dict[str, Any]) -> None:
     raise DeadRecordError("too_deep", f"the object is nested more than {MAX_DEPTH} deep")
 
 
+def refuse_many(fields: dict[str, Any]) -> None:
+    """Check that an object has no more than `MAX_VALUES` values, those inside of others included.
+
+    Raises:
+        DeadRecordError: it has.
+    """
+    count = 0
+    waiting: list[Any] = [fields]
+    while waiting:
+        item = waiting.pop()
+        count += len(item)
+        if count > MAX_VALUES:
+            raise _too_many()
+        inner = item.values() if isinstance(item, dict) else item
+        waiting += [each for each in inner if isinstance(each, (dict, list))]
+
+
+def _too_many() -> DeadRecordError:
+    msg = f"the object has more than {MAX_VALUES:,} values, those inside of others included"
+    return DeadRecordError("too_many_values", msg)
+
+
 def refuse_repeated_keys(body: bytes) -> None:
     """Check that no key stands twice in one object of a JSON text.
 
     Raises:
-        DeadRecordError: one does.
+        DeadRecordError: one does, or there are too many: of repeated ones, parsers keep the last.
     """
+    count = 0
 
     def check(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal count
+        count += len(pairs)
+        if count > MAX_VALUES:
+            raise _too_many()
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)

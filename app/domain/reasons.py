@@ -11,6 +11,7 @@ REASONS = {
     "invalid_json": "the value is not JSON: cut off, `NaN`, a byte-order mark, two objects, a number out of range",
     "not_an_object": "the value is JSON, but a number, a string, an array or null",
     "too_deep": "objects and arrays are nested more than 100 deep",
+    "too_many_values": "fields and items of arrays are more than 10,000 in all",
     "repeated_key": "a key stands twice in one object: which value was meant cannot be told",
     "missing_key": "the Kafka key is empty",
     "key_mismatch": "the Kafka key is not the `card_id` as UTF-8",
@@ -37,10 +38,25 @@ REASONS = {
     "in_the_future": "`event_time` is later than the broker's timestamp by more than `FRAUDSTREAM_MAX_FUTURE_SKEW`",
 }
 
+#: Of what cannot even be taken for a record (app/blocks/fetching.py). The first three and the last are of whole
+#: batches: one dead letter, at the batch's last offset, with the batch as Kafka gave it as its value.
+UNREADABLE_REASONS = {
+    "unreadable_batch": "the records of a batch cannot be read: their compression is damaged or cut off, or their "
+    "lengths contradict each other",
+    "batch_too_large": "the records of a compressed batch take more than 64 times `FRAUDSTREAM_MAX_MESSAGE_BYTES`",
+    "unknown_codec": "the batch is compressed in a way that this release does not know",
+    "unreadable_record": "one record of a batch cannot be read; the value is its own bytes",
+    "damaged_batch": "the batch does not fit its checksum, each time it is fetched",
+    "skipped": "an operator gave these offsets up with `fraudstream deadletters skip`; the value is empty",
+}
+
 #: Codes that settings or the release decide: what was refused under them may be valid now.
 BY_RULES = frozenset(
     {
         "too_large",
+        "too_many_values",
+        "batch_too_large",
+        "unknown_codec",
         "moved",
         "unknown_schema_version",
         "amount_precision",

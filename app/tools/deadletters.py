@@ -8,9 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from app.adapters.kafka import admin, client_kwargs, started
+from app.adapters.kafka import admin, consumer
 from app.errors import NotFoundError, SchemaError, UsageError
 from app.records import REDRIVEN
 from app.settings import Settings
@@ -188,19 +188,17 @@ async def read_dead_letters(
     known = await _partitions(settings, topic)
     # a dead letter lies in the partition of the same number as its source record
     wanted = known if partition not in known else {partition}
-    kwargs = client_kwargs(settings)
-    consumer = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None)
-    async with started(consumer, kwargs["bootstrap_servers"]):
+    async with consumer(settings) as reader:
         tps = [TopicPartition(topic, number) for number in sorted(wanted)]
-        consumer.assign(tps)
-        begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        reader.assign(tps)
+        begins, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
         total = sum(ends[tp] - begins[tp] for tp in tps)
         open_tps = {tp for tp in tps if begins[tp] < ends[tp]}
         for tp in tps:
-            consumer.seek(tp, begins[tp])
+            reader.seek(tp, begins[tp])
         done = 0
         while open_tps:
-            fetched = await consumer.getmany(
+            fetched = await reader.getmany(
                 *open_tps, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
             )
             for tp, records in fetched.items():
@@ -210,7 +208,7 @@ async def read_dead_letters(
                 done += len(records)
             progress(done, total)
             for tp in list(open_tps):  # by position: the last offsets may hold no record
-                if await consumer.position(tp) >= ends[tp]:
+                if await reader.position(tp) >= ends[tp]:
                     open_tps.discard(tp)
 
 

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from app.adapters.kafka import check_topics, client_kwargs, started
+from app.domain.reasons import UNREADABLE_REASONS
 from app.errors import UnavailableError
 from app.records import LETTER_KEY_BYTES, REDRIVEN
 from app.settings import Settings
@@ -126,6 +127,8 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
     origin = letter.source.rsplit("/", 2)[0]
     if origin != topic:
         return f"it comes from {origin}, and only {topic} is sent back to; give a label again with `fraudstream label`"
+    if letter.reason in UNREADABLE_REASONS:
+        return "it holds bytes of a batch, no record: send it again from its producer"
     if "size" in headers:
         size = int(headers["size"])
         return f"only the beginning of its {size:,} bytes was kept; take it from its producer"

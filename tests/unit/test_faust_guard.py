@@ -48,6 +48,15 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": "6c049c7379165952",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._commit": "932852ce7a23f658",
     },
+    "app/blocks/fetching.py": {
+        "aiokafka.consumer.fetcher:FetchResult.__init__": "126a3e45763bd404",
+        "aiokafka.consumer.fetcher:FetchResult.getall": "3e717e30de5068d5",
+        "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "59bf948fff47eed5",
+        "aiokafka.consumer.fetcher:Fetcher.fetched_records": "be4348896b9b66af",
+        "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": "b803e6d46480732c",
+        "aiokafka.record.memory_records:_MemoryRecordsPy._cache_next": "7bb73a2eabca4ee3",
+        "aiokafka.record.memory_records:_MemoryRecordsPy.next_batch": "f1779ecb6d0d344c",
+    },
     "app/blocks/pipeline.py": {
         "faust.agents.agent:Agent._execute_actor": "c750b828d2bda93e",
         "faust.streams:Stream._py_aiter": "3a48ee257a65435b",

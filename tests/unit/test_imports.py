@@ -20,6 +20,7 @@ HEIGHT = {
     "app.durations": 0,
     "app.env_file": 0,
     "app.formats": 0,
+    "app.unreadable": 0,
     "app.logs": 0,
     "app.named_fields": 0,
     "app.settings": 1,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.reasons import LABEL_REASONS, REASONS
+from app.domain.reasons import LABEL_REASONS, REASONS, UNREADABLE_REASONS
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.input_records import (
     MAX_MINOR_UNITS,
@@ -24,6 +24,7 @@ from app.input_records import (
     parse_minor_units,
     parse_transaction,
 )
+from app.label_records import parse_label
 from app.records import (
     EnrichedItem,
     dead_letter,
@@ -35,6 +36,7 @@ from app.records import (
     prediction_message,
     source_position,
 )
+from app.unreadable import Unreadable
 from tests.builders import T0, tx
 from tests.malformed import CORPUS, MAX_BYTES, Malformed, spoilt
 
@@ -70,13 +72,52 @@ def test_the_corpus_has_every_reason_and_the_docs_tell_each() -> None:
     for path in (ROOT / "app").rglob("*.py"):
         given |= set(re.findall(r'DeadRecordError\(\s*"(\w+)"', path.read_text()))
     assert given <= REASONS.keys() | LABEL_REASONS.keys()
-    assert {bad.reason for bad in CORPUS} == REASONS.keys() - {"moved"}
+    assert {bad.reason for bad in CORPUS} == REASONS.keys() - {"moved", "too_many_values"}
     assert len(CORPUS) >= 100
     page = (ROOT / "docs" / "dead-letters.md").read_text()
     table, _, labels = page.partition("## Reason codes")[2].partition("### Of labels")
+    labels, _, unreadable = labels.partition("### Of what is no record")
     assert re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE) == list(REASONS.items())
     told = re.findall(r"^\| `(\w+)` \| (.*) \|$", labels, re.MULTILINE)
     assert told == list(LABEL_REASONS.items())
+    told = re.findall(r"^\| `(\w+)` \| (.*) \|$", unreadable, re.MULTILINE)
+    assert told == list(UNREADABLE_REASONS.items())
+
+
+SMALL = b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"[" + b",".join([SMALL] * 5_000) + b"]",  # each is a value and has one
+        b"[" + b",".join([b"[]"] * 10_000) + b"]",
+        b"[" + b",".join([b"1"] * 10_000) + b"]",
+        b"{" + b",".join(b'"k%d" :0' % number for number in range(10_000)) + b"}",
+        b'1,"x":{' + b",".join([b'"a":' + SMALL] * 5_001) + b"}",  # parsers keep the last one
+    ],
+    ids=["objects", "arrays", "numbers", "fields", "repeated"],
+)
+def test_more_values_than_can_be_looked_at_are_refused(inner: bytes) -> None:
+    rules = RecordRules("EUR", 2, 300_000)
+    with pytest.raises(DeadRecordError) as caught:
+        parse_transaction(spoilt()[:-1] + b',"x":' + inner + b"}", b"c1", T0, rules)
+    assert caught.value.reason == "too_many_values"
+
+
+def test_many_values_are_fine_and_so_is_text_that_looks_like_them() -> None:
+    rules = RecordRules("EUR", 2, 300_000)
+    fields = {f"field-{number}": number for number in range(5_000)}
+    many = orjson.dumps({**tx(), **fields, "text": '{"a":[1,2]},' * 20_000})
+    assert parse_transaction(many, b"c1", T0, rules).body == many
+
+
+@pytest.mark.parametrize("size", [0, 40, 6_000])
+def test_what_stands_in_for_a_batch_has_the_reason_of_its_finder(size: int) -> None:
+    error = dead(Unreadable.of(bytes(size), "unreadable_batch", "it is cut off"))
+    assert (error.reason, error.message) == ("unreadable_batch", "it is cut off")
+    with pytest.raises(DeadRecordError, match="it is cut off"):
+        parse_label(Unreadable.of(bytes(size), "unreadable_batch", "it is cut off"), 0, T0, 0)
 
 
 def test_a_body_that_grows_beyond_the_limit_is_dead() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from pydantic import SecretStr
 
 from app.adapters.cassandra import connected
-from app.adapters.kafka import admin, client_kwargs, ensure_topics, started
+from app.adapters.kafka import admin, consumer, ensure_topics
 from app.adapters.schema import migrate
 from app.devstack.endpoints import resolve
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration, load_settings
@@ -102,9 +102,7 @@ async def committed(client: Any, settings: Settings, topic: str) -> int:
 
 async def first_record(settings: Settings, topic: str) -> float:
     """Epoch seconds of the oldest record of a topic."""
-    kwargs = client_kwargs(settings)
-    consumer = AIOKafkaConsumer(**kwargs, enable_auto_commit=False)
-    async with started(consumer, kwargs["bootstrap_servers"]) as ready:
+    async with consumer(settings) as ready:
         wanted = {TopicPartition(topic, number): 0 for number in range(settings.partitions)}
         found = await ready.offsets_for_times(wanted)
         return min(at.timestamp for at in found.values() if at is not None) / 1000

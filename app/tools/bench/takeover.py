@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from app.adapters.kafka import admin, client_kwargs, log_ends, started
+from app.adapters.kafka import admin, consumer, log_ends
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.tools.bench import backlog
@@ -80,12 +80,11 @@ class Timeline(_Beside):
             asyncio.run(self._look())
 
     async def _look(self) -> None:
-        kwargs = client_kwargs(self._settings)
         topic = Topics(self._settings).predictions
         tps = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-        async with started(AIOKafkaConsumer(**kwargs), kwargs["bootstrap_servers"]) as consumer:
+        async with consumer(self._settings) as reader:
             while not self._over.is_set():
-                ends = await consumer.end_offsets(tps)
+                ends = await reader.end_offsets(tps)
                 self.seen.append(
                     (time.monotonic(), {tp.partition: end for tp, end in ends.items()})
                 )

@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from app import formats
-from app.adapters.kafka import client_kwargs, started
+from app.adapters.kafka import consumer
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.tools.demo.feed import Feed, Pair
@@ -101,13 +101,11 @@ class Stream:
     async def _follow(self) -> None:
         """Read predictions from now on."""
         topic = Topics(self._settings).predictions
-        kwargs = client_kwargs(self._settings)
-        consumer = AIOKafkaConsumer(**kwargs, auto_offset_reset="latest")
-        async with started(consumer, kwargs["bootstrap_servers"]):
-            consumer.assign([TopicPartition(topic.name, n) for n in range(topic.partitions)])
+        async with consumer(self._settings, auto_offset_reset="latest") as reader:
+            reader.assign([TopicPartition(topic.name, n) for n in range(topic.partitions)])
             try:
-                await consumer.seek_to_end()
-                async for record in consumer:
+                await reader.seek_to_end()
+                async for record in reader:
                     self._tell(orjson.loads(record.value))
             except KafkaError as error:
                 msg = f"Kafka does not answer: {type(error).__name__} {error}"

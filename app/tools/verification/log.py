@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from app.adapters.kafka import admin, check_topics, client_kwargs, started
+from app.adapters.kafka import admin, check_topics, consumer
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
@@ -197,17 +197,13 @@ async def open_log(settings: Settings) -> AsyncIterator[Log]:
         SchemaError: topics are missing, or have other partitions than the settings say.
     """
     await check_topics(settings, Topics(settings).all)
-    kwargs = client_kwargs(settings)
-    consumer = AIOKafkaConsumer(
-        **kwargs,
-        enable_auto_commit=False,
-        group_id=None,
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
-        fetch_max_bytes=_FETCH_BYTES,
-    )
-    async with started(consumer, kwargs["bootstrap_servers"]), admin(settings) as client:
-        yield Log(settings, consumer, client)
+    options = {
+        "max_partition_fetch_bytes": _FETCH_BYTES,
+        "fetch_max_wait_ms": _FETCH_WAIT_MS,
+        "fetch_max_bytes": _FETCH_BYTES,
+    }
+    async with consumer(settings, **options) as reader, admin(settings) as client:
+        yield Log(settings, reader, client)
 
 
 async def _answered(question: Any) -> Any:
