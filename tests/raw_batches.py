@@ -16,11 +16,17 @@ CRC, ATTRIBUTES, DELTA, COUNT = 17, 21, 23, 57
 Made = namedtuple("Made", "value headers", defaults=([],))
 
 
-def batch(values: Iterable[Any], base: int = 0, codec: int = 0, producer: int = -1) -> bytearray:
+def batch(
+    values: Iterable[Any],
+    base: int = 0,
+    codec: int = 0,
+    producer: int = -1,
+    key: bytes = b"c",
+) -> bytearray:
     builder = DefaultRecordBatchBuilder(2, codec, producer >= 0, producer, 0, 0, 1 << 24)
     for number, value in enumerate(values):
         made = value if isinstance(value, Made) else Made(value)
-        builder.append(number, 1_700_000_000_000 + number, b"c", made.value, made.headers)
+        builder.append(number, 1_700_000_000_000 + number, key, made.value, made.headers)
     raw = bytearray(builder.build())
     raw[:8] = struct.pack(">q", base)
     return raw

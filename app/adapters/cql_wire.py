@@ -16,6 +16,8 @@ STARTUP, PREPARE, BATCH, AUTH_RESPONSE = 0x01, 0x09, 0x0D, 0x0F
 ERROR, READY, AUTHENTICATE, RESULT, AUTH_CHALLENGE, AUTH_SUCCESS = 0, 2, 3, 8, 0x0E, 0x10
 
 HEADER_BYTES = 9
+#: The largest answer that is read: ours are of a few hundred bytes, errors name a table or a node.
+ANSWER_BYTES = 16 << 20
 _RESPONSE = 0x80
 _FLAG_TRACING, _FLAG_PAYLOAD, _FLAG_WARNING = 0x02, 0x04, 0x08
 _UNLOGGED = b"\x01"
@@ -104,6 +106,11 @@ def read_header(data: bytes | bytearray | memoryview) -> tuple[int, int, int, in
     # The handshake's answer may come in an older version when the server does not know ours.
     if version & 0x7F != VERSION and opcode != ERROR or not version & _RESPONSE or length < 0:
         msg = f"no response of protocol v{VERSION}: {bytes(data[:HEADER_BYTES])!r}"
+        raise ProtocolError(msg)
+    if length > ANSWER_BYTES:
+        msg = (
+            f"an answer of {length} bytes is announced, the largest that is read has {ANSWER_BYTES}"
+        )
         raise ProtocolError(msg)
     return flags, stream, opcode, length
 

@@ -12,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from app.adapters.murmur import murmur2
+from app.blocks import connections  # noqa: F401  bounds what every client reads
 from app.blocks.fetching import watch
 from app.blocks.watch import Watch
 from app.devstack.endpoints import resolve_broker

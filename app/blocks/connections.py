@@ -1,8 +1,15 @@
-"""aiokafka's connections on uvloop."""
+"""aiokafka's connections: on uvloop, and with answers of a bounded size."""
 
+import logging
+import struct
 from typing import Any
 
-from aiokafka.conn import CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+
+logger = logging.getLogger(__name__)
+
+#: The largest answer that is read. aiokafka fetches at most 50 MB at once, and one batch more.
+ANSWER_BYTES = 256 << 20
 
 
 def drop_broken(client: Any) -> None:
@@ -25,3 +32,41 @@ def drop_broken(client: Any) -> None:
         return await get(node, **options)
 
     client._get_conn = get_tended
+
+
+async def read_answers(of: Any) -> None:
+    """Read answers from a connection until it ends, in place of aiokafka's `_read`, which believes any length.
+
+    What is no Kafka at all shows here first: HTTP's first four bytes announce 1.2 GB, and the request timed out
+    without a word.
+
+    Args:
+        of: weak reference to the connection.
+    """
+    connection = of()
+    if connection is None:
+        return
+    reader = connection._reader
+    where = f"{connection.host}:{connection.port}"
+    del connection
+    while True:
+        (size,) = struct.unpack(">i", await reader.readexactly(4))
+        if not 0 <= size <= ANSWER_BYTES:
+            msg = f"{where} announces an answer of {size} bytes, which Kafka does not send: is it Kafka's port?"
+            logger.error(msg)
+            raise ConnectionError(msg)
+        answer = await reader.readexactly(size)
+        connection = of()
+        if connection is None:
+            return
+        connection._handle_frame(answer)
+        del connection
+
+
+def install() -> None:
+    """Let every client of this process read so: consumers, producers and admin clients."""
+    read_answers.__wrapped__ = AIOKafkaConnection._read  # type: ignore[attr-defined]  # tests watch it
+    AIOKafkaConnection._read = staticmethod(read_answers)
+
+
+install()

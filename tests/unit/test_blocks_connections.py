@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
@@ -10,7 +11,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from app.blocks.connections import drop_broken
+from app.blocks.connections import ANSWER_BYTES, drop_broken
 
 
 async def connected(port: int, *, tended: bool) -> tuple[AIOKafkaClient, AIOKafkaConnection]:
@@ -68,3 +69,32 @@ def test_uvloop_refuses_to_write_to_it_otherwise():
     assert type(raised) is RuntimeError  # Kafka's own errors are such, too
     assert "closed" in str(raised)
     assert not closed
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff"]
+)
+def test_an_answer_of_any_length_is_not_believed(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever answers there keeps the connection open, as if more were to come."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    async def run() -> str:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{port}", request_timeout_ms=600_000)
+        async with server:
+            with pytest.raises(KafkaConnectionError):
+                await client.bootstrap()
+            await client.close()
+        return f"127.0.0.1:{port} announces an answer of"
+
+    said = asyncio.run(run())
+    assert said in caplog.text
+    assert int.from_bytes(answer[:4], "big") > ANSWER_BYTES

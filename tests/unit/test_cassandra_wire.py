@@ -100,3 +100,9 @@ def test_only_a_prepared_result_has_a_statement() -> None:
 
 def test_credentials_are_sasl_plain() -> None:
     assert wire.plain_credentials("ann", "sécret") == b"\0\0\0\x0c\0ann\0s\xc3\xa9cret"
+
+
+def test_an_answer_of_any_length_is_not_believed() -> None:
+    announced = struct.pack(">BBhBi", 0x85, 0, 1, wire.RESULT, wire.ANSWER_BYTES + 1)
+    with pytest.raises(wire.ProtocolError, match="an answer of 16777217 bytes is announced"):
+        list(wire.take_frames(bytearray(announced)))
