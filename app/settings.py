@@ -175,7 +175,8 @@ class Settings(BaseSettings):
     features: Sets = Field(
         "basic",
         validate_default=True,
-        description="feature sets that are computed: basic, handbook, engineered, label_free; comma separated",
+        description="what is computed: feature sets (basic, handbook, engineered, label_free) and single features, "
+        "such as card_max_amount_1h; comma separated; `fraudstream features` lists them",
     )
     allowed_lateness: Duration = Field(
         "1d",

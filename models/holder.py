@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from app.domain.decision import Explainer
+from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings

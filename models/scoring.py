@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from app.domain.decision import Explainer
+from app.domain.explanation import Explainer
 from models.flatten import flatten, flatten_blend, flatten_isolation
 from models.forest import Flat
 

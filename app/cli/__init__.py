@@ -23,6 +23,7 @@ COMMANDS = {
     "topics": "app.cli.topics:topics",
     "migrate": "app.cli.setup:migrate",
     "config": "app.cli.config:config",
+    "features": "app.cli.features:features",
     "worker": "app.cli.worker:worker",
     "simulate": "app.cli.simulate:simulate",
     "produce": "app.cli.produce:produce",

@@ -162,7 +162,7 @@ def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
         click.echo(f"  because {formats.printable(reason)}")
     table = _table(["feature", "value"], ["unit"])
     catalogue = catalogue_of(settings)
-    units = {feature.name: feature.unit for feature in catalogue.features}
+    units = {feature.name: feature.unit for feature in catalogue.columns}
     for name, value in formats.in_order(row["features"], catalogue.names):
         table.add_row(name, formats.value(value), units.get(name, ""))
     _print(table)

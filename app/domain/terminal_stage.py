@@ -45,7 +45,7 @@ class TerminalStage:
         Returns:
             The features of stage `terminal` in catalogue order, and further flags.
         """
-        features = self.catalogue.terminal(row, event_time_ms)
+        features = self.catalogue.terminal(row, event_time_ms, minor)
         if row is None:
             return features, []
         inexact = self.catalogue.inexact("terminal", row, event_time_ms)

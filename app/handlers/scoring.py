@@ -10,8 +10,8 @@ import numpy as np
 from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
 from app.domain.card_stage import LATE
-from app.domain.decision import ANOMALY
 from app.domain.features import Catalogue
+from app.domain.flags import ANOMALY
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import RowRules, WindowRow

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from app.domain.feature_sets import SETS, resolve, set_names, set_schema, window_name
+from app.domain.features.feature import window_name
+from app.domain.features.sets import SETS, column_of, set_names, set_schema
 from app.errors import UsageError
 from app.handlers.catalogue import catalogue_of
 from app.settings import Settings
@@ -44,7 +45,7 @@ def label_free_choice(settings: Settings, choice: FeatureChoice) -> FeatureChoic
     free = [
         (name, column)
         for name, column in zip(choice.names, choice.columns, strict=True)
-        if not resolve(name, longest).labels
+        if not column_of(name, longest).labels
     ]
     return FeatureChoice(
         tuple(name for name, _ in free), choice.schema, [column for _, column in free]

@@ -74,7 +74,7 @@ def compute_features(
         not score it either.
     """
     catalogue = catalogue_of(settings)
-    labels = labels_of(columns) if any(each.labels for each in catalogue.features) else None
+    labels = labels_of(columns) if any(each.labels for each in catalogue.columns) else None
     count = len(columns.event_time_ms)
     features = np.full((count, len(catalogue.names)), np.nan)
     flags: dict[int, list[str]] = {}

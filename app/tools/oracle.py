@@ -87,7 +87,15 @@ class CardOracle:
             total = card.total(t_ms, window_ms) + minor
             features[f"card_count_{label}"] = float(count)
             features[f"card_avg_amount_{label}"] = total / (count * unit)
+            features[f"card_total_amount_{label}"] = total / unit
             features[f"amount_over_card_avg_{label}"] = minor * count / total if total else 1.0
+            if not rules.looks_at_amounts:
+                continue
+            amounts = [*card.amounts(t_ms, window_ms), minor]
+            features[f"card_min_amount_{label}"] = min(amounts) / unit
+            features[f"card_max_amount_{label}"] = max(amounts) / unit
+            small = [amount for amount in amounts if amount <= 5 * unit]
+            features[f"card_small_count_{label}"] = float(len(small))
         if rules.has_habits:
             features |= self._habits(card, t_ms, minor)
         return {name: features[name] for name in rules.names if name in features}
@@ -220,6 +228,7 @@ class TerminalOracle:
         transaction_id: str = "",
         received_at_ms: int = 0,
         *,
+        minor: int = 0,
         high: bool = False,
     ) -> Verdict:
         """Terminal features of one item that is no replay, and keep what has to be kept.
@@ -230,6 +239,7 @@ class TerminalOracle:
             weight: 0 for an item that is late at its card, else 1.
             transaction_id: for its label.
             received_at_ms: when the broker appended the transaction, epoch milliseconds.
+            minor: its amount in minor units.
             high: whether its card's stage found the amount high.
         """
         rules = self.rules
@@ -238,19 +248,28 @@ class TerminalOracle:
             return Verdict(Became.SCORED, dict.fromkeys(names, 0.0))
         terminal = self.terminals.setdefault(terminal_id, History())
         self._give_up(terminal_id, received_at_ms)
-        features = self._features(terminal, t_ms)
+        features = self._features(terminal, t_ms, minor)
         flags = self._inexact(terminal, t_ms)
-        terminal.add(t_ms, 0, weight, transaction_id, high=high)
+        terminal.add(t_ms, minor, weight, transaction_id, high=high)
         terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
         self._meet(terminal_id, transaction_id, t_ms)
         return Verdict(Became.SCORED, features, tuple(flags))
 
-    def _features(self, terminal: History, t_ms: int) -> dict[str, float]:
+    def _features(self, terminal: History, t_ms: int, minor: int) -> dict[str, float]:
         rules = self.rules
-        features = {
-            f"terminal_count_{label}": float(terminal.count(t_ms, window_ms) + 1)
-            for label, window_ms in rules.terminal_windows
-        }
+        unit = 10**rules.digits
+        features = {}
+        for label, window_ms in rules.terminal_windows:
+            count = terminal.count(t_ms, window_ms) + 1
+            total = terminal.total(t_ms, window_ms) + minor
+            features[f"terminal_count_{label}"] = float(count)
+            features[f"terminal_avg_amount_{label}"] = total / (count * unit)
+            features[f"terminal_total_amount_{label}"] = total / unit
+            if not rules.looks_at_amounts:
+                continue
+            amounts = [*terminal.amounts(t_ms, window_ms), minor]
+            features[f"terminal_min_amount_{label}"] = min(amounts) / unit
+            features[f"terminal_max_amount_{label}"] = max(amounts) / unit
         until_ms = t_ms - rules.label_delay_ms
         for label, window_ms in rules.risk_windows:
             number = terminal.count(until_ms, window_ms)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from app.domain.feature_sets import set_names
+from app.domain.features.sets import set_names
 
 DAY_MS = 24 * 60 * 60 * 1000
 #: A card's habits are those of its last 20 transactions, no older than 30 days; high ones are counted in 14.
@@ -68,6 +68,12 @@ class History:
     def total(self, t_ms: int, window_ms: int) -> int:
         """Minor units of the entries that count in `(t - window, t]`."""
         return sum(self.minors[self.within(t_ms, window_ms)])
+
+    def amounts(self, t_ms: int, window_ms: int) -> list[int]:
+        """Minor units of each entry that counts in `(t - window, t]`."""
+        within = self.within(t_ms, window_ms)
+        pairs = zip(self.minors[within], self.weights[within], strict=True)
+        return [minor for minor, weight in pairs if weight]
 
     def exact(self, t_ms: int, window_ms: int) -> bool:
         """Whether nothing that ever left can have been in `(t - window, t]`."""
@@ -188,17 +194,37 @@ class Rules:
     @cached_property
     def card_windows(self) -> list[tuple[str, int]]:
         """Windows over a card's transactions."""
-        return self.windows_of("card_count", "card_avg_amount", "amount_over_card_avg")
+        return self.windows_of(
+            "card_count",
+            "card_avg_amount",
+            "card_total_amount",
+            "card_min_amount",
+            "card_max_amount",
+            "card_small_count",
+            "amount_over_card_avg",
+        )
 
     @cached_property
     def terminal_windows(self) -> list[tuple[str, int]]:
         """Windows over a terminal's transactions."""
-        return self.windows_of("terminal_count")
+        return self.windows_of(
+            "terminal_count",
+            "terminal_avg_amount",
+            "terminal_total_amount",
+            "terminal_min_amount",
+            "terminal_max_amount",
+        )
 
     @cached_property
     def risk_windows(self) -> list[tuple[str, int]]:
         """Windows behind the label delay."""
         return self.windows_of("terminal_delayed_count", "terminal_risk")
+
+    @cached_property
+    def looks_at_amounts(self) -> bool:
+        """Whether single amounts within a window are looked at."""
+        words = ("_min_amount_", "_max_amount_", "_small_count_")
+        return any(word in name for name in self.names for word in words)
 
     @cached_property
     def has_habits(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import cpu_count
 
 from app.devstack.guards import require_writable
-from app.domain.decision import Explainer
+from app.domain.explanation import Explainer
 from app.settings import Settings
 from app.tools.feature_choice import FeatureChoice, choose_features, label_free_choice
 from app.tools.features import Columns, compute_features

@@ -178,7 +178,7 @@ async def quality(request: web.Request) -> web.Response:
 
 def explained(features: Mapping[str, float | None], catalogue: Catalogue) -> list[dict[str, Any]]:
     """Stored features with what the catalogue says of them; of an older catalogue's, the name alone."""
-    known = {feature.name: feature for feature in catalogue.features}
+    known = {feature.name: feature for feature in catalogue.columns}
     return [
         {
             "name": name,

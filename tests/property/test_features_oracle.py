@@ -223,6 +223,7 @@ def play(
             weight,
             event.name,
             number,
+            minor=event.minor,
             high="high_amount" in verdict.flags,
         )
         assert flags == list(at_terminal.flags)
@@ -234,7 +235,6 @@ def play(
     for name, history in cards.cards.items():
         same_state(card_rows.of(name), history)
     for name, history in terminals.terminals.items():
-        history.minors = [e[1] for e in terminal_rows.of(name).entries()]  # kept, never asked for
         same_state(terminal_rows.of(name), history)
 
 
@@ -249,6 +249,18 @@ def test_the_domain_equals_the_oracle(events: list[Event], cap: int, segment: in
 
 
 DAYS = 86_400_000
+#: Features of no set, one window each; a day and half a day are windows of no set either.
+SINGLE = (
+    "card_count_12h",
+    "card_total_amount_1d",
+    "card_min_amount_1d",
+    "card_max_amount_7d",
+    "card_small_count_12h",
+    "terminal_avg_amount_7d",
+    "terminal_total_amount_1d",
+    "terminal_min_amount_12h",
+    "terminal_max_amount_7d",
+)
 
 
 @st.composite
@@ -274,7 +286,14 @@ def months(draw: st.DrawFn) -> list[Event]:
     st.sampled_from([1, 2, 5, 9, 25, 1_000]),
     st.sampled_from([1, 2, 3, 16]),
     st.sampled_from(
-        [("handbook",), ("engineered",), ("label_free",), ("basic", "handbook", "engineered")]
+        [
+            ("handbook",),
+            ("engineered",),
+            ("label_free",),
+            ("basic", "handbook", "engineered"),
+            SINGLE,
+            ("basic", *SINGLE),
+        ]
     ),
 )
 @thorough

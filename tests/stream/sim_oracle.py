@@ -66,6 +66,7 @@ def compare(world: World) -> list[str]:
                     weight,
                     item.transaction_id,
                     item.received_at,
+                    minor=item.minor,
                     high="high_amount" in flags,
                 )
                 features.update(verdict.features)

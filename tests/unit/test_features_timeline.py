@@ -5,6 +5,8 @@ import math
 import pytest
 
 from app.domain.features import Catalogue
+from app.domain.features.catalogue import StagePlan
+from app.domain.features.sets import in_order
 from app.domain.labels import Label
 from app.domain.transaction import hash_id
 from app.domain.window_row import RowRules, WindowRow
@@ -15,8 +17,8 @@ T0 = 1_700_000_000_000
 DELAY = 7 * DAY
 SETS = ("basic", "handbook", "engineered", "label_free")
 CATALOGUE = Catalogue((DAY, 7 * DAY, 30 * DAY), 2, "UTC", SETS, DELAY)
-CARD = [each.name for each in CATALOGUE.features if each.stage == "card"]
-TERMINAL = [each.name for each in CATALOGUE.features if each.stage == "terminal"]
+CARD = [each.name for each in CATALOGUE.columns if each.stage == "card"]
+TERMINAL = [each.name for each in CATALOGUE.columns if each.stage == "terminal"]
 
 
 def row_of(*entries: tuple[float, int, str], cap: int = 1_000, segment: int = 2) -> WindowRow:
@@ -36,7 +38,7 @@ def card(row: WindowRow, days: float, minor: int) -> dict[str, float]:
 
 def terminal(row: WindowRow, days: float, later_ms: int = 0) -> dict[str, float]:
     at = T0 + round(days * DAY) + later_ms
-    return dict(zip(TERMINAL, CATALOGUE.terminal(row, at), strict=True))
+    return dict(zip(TERMINAL, CATALOGUE.terminal(row, at, 100), strict=True))
 
 
 def flags(stage: str, row: WindowRow, days: float) -> list[str]:
@@ -71,7 +73,7 @@ def test_unknown_labels_are_no_fraud_and_late_entries_no_transactions():
 
 
 def test_no_terminal_and_a_new_one():
-    assert set(CATALOGUE.terminal(None, T0)) == {0.0}
+    assert set(CATALOGUE.terminal(None, T0, 100)) == {0.0}
     new = terminal(row_of(), 0)
     assert new["terminal_count_1d"] == 1
     assert new["terminal_risk_30d"] == new["terminal_last_label"] == 0
@@ -202,8 +204,8 @@ def test_sets_are_named_and_their_schema_tells_what_they_mean():
         schema("hand")
     union = Catalogue((3_600_000, DAY), 2, "UTC", SETS, DELAY)
     assert len(set(union.names)) == len(union.names)
-    assert [each.stage for each in union.features] == sorted(each.stage for each in union.features)
-    for each in union.features:
+    assert [each.stage for each in union.columns] == sorted(each.stage for each in union.columns)
+    for each in union.columns:
         assert each.unit
         assert each.formula
         assert each.source
@@ -211,4 +213,26 @@ def test_sets_are_named_and_their_schema_tells_what_they_mean():
 
 def test_one_feature_of_a_stage_is_enough():
     only = Catalogue((DAY,), 2, "UTC", ("basic",))
-    assert only.terminal(row_of((0, 1, "?")), T0 + 1) == [2.0]
+    assert only.terminal(row_of((0, 1, "?")), T0 + 1, 100) == [2.0]
+
+
+def test_a_deployment_may_name_single_features_with_any_window():
+    catalogue = Catalogue((DAY,), 2, "UTC", ("card_max_amount_1h", "terminal_risk_3d"), DELAY)
+    assert catalogue.names == ("card_max_amount_1h", "terminal_risk_3d")
+    assert catalogue.schema == "card_max_amount_1h@1+terminal_risk_3d@1-delay7d"
+    assert catalogue.card_reach_ms == DAY // 24
+    assert catalogue.terminal_reach_ms == 10 * DAY
+    row = row_of((0, 900, "?"), (0.99, 4_000, "?"), (0.995, 300, "?"))
+    assert catalogue.card(row, T0 + DAY, 100) == [40.0]
+    with pytest.raises(SettingsError, match="'card_max_amount' and no feature of that name"):
+        Catalogue((DAY,), 2, "UTC", ("card_max_amount",))
+
+
+def test_a_plan_reads_only_what_its_features_need():
+    plan = StagePlan("card", in_order(["amount", "card_count_7d"], "7d"), {"DELAY": 0, "unit": 100})
+    assert plan.code == (
+        "def compute(row, t, minor):\n"
+        "    ((count_7d, total_7d),) = row.windows(t, WINDOWS_2)\n"
+        "    count_7d += 1; total_7d += minor\n"
+        "    return [minor / unit, float(count_7d)]\n"
+    )

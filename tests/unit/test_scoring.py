@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from app.domain.decision import Explainer
+from app.domain.explanation import Explainer
 from models.scoring import (
     SMALL_BLOCK,
     BlendScorer,

@@ -241,7 +241,7 @@ def rows_query(settings: Settings, account: Account) -> str:
 def takes_labels(settings: Settings) -> bool:
     """Whether the model takes any feature that labels make."""
     features = registry_of(settings).find(settings.model).manifest.features
-    of_labels = {feature.name for feature in catalogue_of(settings).features if feature.labels}
+    of_labels = {feature.name for feature in catalogue_of(settings).columns if feature.labels}
     return not of_labels.isdisjoint(features)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from app.domain.feature_sets import SHAPED
+from app.domain.features.sets import SHAPED
 from app.settings import Settings
 from app.tools.feature_choice import choose_features
 from app.tools.handbook.plan import ENGINEERED, Figures, Plan, Recipe

@@ -173,7 +173,7 @@ class CardPass:
         folder: Path,
         known_from_ms: int = NEVER,
     ) -> None:
-        width = sum(feature.stage == "card" for feature in stages.catalogue.features)
+        width = sum(feature.stage == "card" for feature in stages.catalogue.columns)
         self.found = CardFeatures(sources, width, folder)
         self._handler = stages.cards()
         self._enriched = stages.topics.enriched.name

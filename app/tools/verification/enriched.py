@@ -69,6 +69,7 @@ class EnrichedReader:
                     0 if "late" in item.flags else 1,
                     item.transaction_id,
                     item.received_at,
+                    minor=item.minor,
                     high="high_amount" in item.flags,
                 )
                 if found is not None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from app.domain.card_stage import HIGH_AMOUNT, LATE, OUT_OF_ORDER
-from app.domain.decision import ANOMALY
 from app.domain.features import Catalogue
+from app.domain.flags import ANOMALY
 from app.tools.oracle import Became
 
 Flags = tuple[str, ...]
@@ -158,7 +158,7 @@ class Ledger:
     expired_rows: int = 0
 
     def __post_init__(self) -> None:
-        stages = [feature.stage for feature in self.catalogue.features]
+        stages = [feature.stage for feature in self.catalogue.columns]
         self.card_features = stages.count("card")
         inexact = self.catalogue.flags
         stages_flags = (*inexact["card"], LATE, OUT_OF_ORDER, HIGH_AMOUNT, *inexact["terminal"])

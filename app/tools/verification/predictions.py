@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from app.domain.decision import ANOMALY
+from app.domain.flags import ANOMALY
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.domain.decision import ANOMALY
+from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen

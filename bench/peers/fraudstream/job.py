@@ -40,12 +40,12 @@ EVERYTHING = Catalogue(
 )
 PLACES = [
     EVERYTHING.names.index(feature.name)
-    for feature in catalogue.features
+    for feature in catalogue.columns
     if feature.stage == "card" and feature.name in EVERYTHING.names
 ]
 HAVE = [
     index
-    for index, feature in enumerate(catalogue.features)
+    for index, feature in enumerate(catalogue.columns)
     if feature.stage == "card" and feature.name in EVERYTHING.names
 ]
 model = ModelHolder(registry_of(settings), EVERYTHING, settings.minor_unit_digits).named(

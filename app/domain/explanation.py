@@ -1,0 +1,90 @@
+"""Explanations: which features raised a score most, in sentences that a reviewer understands. Pure.
+
+How far each feature moved the score is the scorer's to say (`models/scoring.py`); here the strongest are chosen.
+How a feature is put into words is part of the feature (`app/domain/features`).
+"""
+
+from collections.abc import Callable, Sequence
+
+from app.domain.features.feature import WINDOW, Facts, Phrase
+from app.domain.features.sets import find_feature
+
+MAX_REASONS = 3
+#: A contribution weaker than this share of the strongest is noise beside it, and left out.
+WORTH_TELLING = 0.1
+
+
+class Explainer:
+    """Turns contributions into at most three sentences.
+
+    Args:
+        names: the model's features, in the order of the values that `reasons` gets.
+        usual: each feature's baseline (the training median), in the same order.
+        digits: digits after the decimal point in the deployment's currency.
+    """
+
+    def __init__(self, names: Sequence[str], usual: Sequence[float], digits: int = 2) -> None:
+        self.usual = tuple(usual)
+        self._names = list(names)
+        self._digits = digits
+        self._worded = [_Worded(name) for name in names]
+
+    def reasons(self, values: Sequence[float], contributions: Sequence[float]) -> list[str]:
+        """What moved one transaction's score most towards fraud, strongest first.
+
+        Args:
+            values: the transaction's features.
+            contributions: how far each moved the score from where its baseline would leave it; positive
+                means towards fraud. The unit is the scorer's.
+
+        Returns:
+            At most three sentences, one per fact: a card that is used ten times in an hour would otherwise
+            fill all three with its counts in several windows.
+        """
+        ranked = sorted((-push, index) for index, push in enumerate(contributions) if push > 0)
+        others = dict(zip(self._names, values, strict=True))
+        reasons: list[str] = []
+        facts_told = set()
+        for push, index in ranked:
+            if (
+                push > WORTH_TELLING * ranked[0][0]
+            ):  # both negative: weaker than a tenth of the first
+                break
+            worded, facts = self._worded[index], self._facts(index, values, others)
+            plainer = worded.plainer(facts)
+            if plainer in others:
+                index = self._names.index(plainer)  # noqa: PLW2901 -- the same fact under another name
+                worded, facts = self._worded[index], self._facts(index, values, others)
+            if worded.fact in facts_told:
+                continue
+            facts_told.add(worded.fact)
+            reasons.append(worded.phrase(facts))
+            if len(reasons) == MAX_REASONS:
+                break
+        return reasons
+
+    def _facts(self, index: int, values: Sequence[float], others: dict[str, float]) -> Facts:
+        value = values[index]
+        high = value > self.usual[index]
+        return Facts(value, high, self._worded[index].window, self._digits, others)
+
+
+class _Worded:
+    """How one of a model's features is put into words; one that this release does not know, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.window = ""
+        self.phrase: Phrase = lambda facts: f"{name} {facts.value:g} is {facts.level}"
+        match = WINDOW.fullmatch(name)
+        self.fact = match[1] if match else name
+        self.plainer: Callable[[Facts], str | None] = _nothing
+        try:
+            feature, self.window = find_feature(name)
+        except KeyError:
+            return
+        self.phrase, self.plainer = feature.phrase, feature.plainer
+        self.fact = feature.fact or self.fact
+
+
+def _nothing(_facts: Facts) -> str | None:
+    return None

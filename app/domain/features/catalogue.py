@@ -1,0 +1,200 @@
+"""The features of a deployment, compiled into one plan per stage."""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from app.domain.features.feature import Column, Stage, window_name
+from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, Reading
+from app.domain.features.sets import in_order, set_names, set_schema
+from app.domain.last_entries import has_last
+from app.domain.window_row import WindowRow
+
+_UTC = ZoneInfo("UTC")
+_RATIO = "amount_over_card_median"
+#: Computes the columns of a stage: the row before the transaction, its event time (ms), its minor units.
+Plan = Callable[[WindowRow, int, int], list[float]]
+
+
+class Catalogue:
+    """The features of one deployment: the union of some sets, in the order in which they are computed.
+
+    Args:
+        windows_ms: the deployment's windows, milliseconds, rising.
+        minor_unit_digits: digits after the decimal point in its currency.
+        timezone: where weekend and night are.
+        sets: names of feature sets, or of single features.
+        label_delay_ms: age from which a transaction's label counts.
+
+    Raises:
+        SettingsError: there is no such set or feature.
+
+    Attributes:
+        windows: the deployment's windows.
+        columns: every feature, in order: the card's, then the terminal's.
+        names: their names.
+        schema: names the sets and what decides their meaning, joined by `+`; a model's manifest repeats it,
+            or the part that it needs.
+        flags: by stage, the flags that say which features may lack what was evicted.
+        card_reach_ms, terminal_reach_ms: how far back they look.
+        card: the card's columns of a transaction that is not in its row yet: called with the card's row,
+            event time (ms) and amount (minor units), gives a list of floats.
+    """
+
+    def __init__(
+        self,
+        windows_ms: tuple[int, ...],
+        minor_unit_digits: int,
+        timezone: str,
+        sets: Sequence[str] = ("basic",),
+        label_delay_ms: int = 0,
+    ) -> None:
+        self.windows = windows_ms
+        names = {name for each in sets for name in set_names(each, windows_ms)}
+        self.columns = in_order(names, window_name(windows_ms[-1]))
+        self.names = tuple(column.name for column in self.columns)
+        self.schema = "+".join(set_schema(each, windows_ms, label_delay_ms) for each in sets)
+        constants: dict[str, Any] = {
+            **HELPERS,
+            "unit": 10**minor_unit_digits,
+            "LONGEST": windows_ms[-1],
+            "DELAY": label_delay_ms,
+            "calendar": lru_cache(maxsize=1 << 16)(partial(_calendar, ZoneInfo(timezone))),
+        }
+        card = StagePlan("card", self.columns, constants)
+        terminal = StagePlan("terminal", self.columns, constants)
+        self._plans: dict[str, StagePlan] = {"card": card, "terminal": terminal}
+        self.card: Plan = card.compute
+        self._terminal: Plan = terminal.compute
+        self._no_terminal = [0.0] * len(terminal.columns)
+        self._ratio_at = self.names.index(_RATIO) if _RATIO in self.names else None
+        self.flags = {stage: plan.flags for stage, plan in self._plans.items()}
+        self.card_reach_ms, self.terminal_reach_ms = card.reach_ms, terminal.reach_ms
+
+    def terminal(self, row: WindowRow | None, event_time_ms: int, minor: int) -> list[float]:
+        """The terminal's columns of a transaction that is not in its row yet.
+
+        Args:
+            row: the terminal's state before it; None for a transaction without a terminal.
+            event_time_ms: its event time `t`.
+            minor: its amount in minor units.
+
+        Returns:
+            The columns of stage `terminal`, in catalogue order: zeros without a terminal.
+        """
+        if row is None:
+            return self._no_terminal[:]
+        return self._terminal(row, event_time_ms, minor)
+
+    def is_high(self, card_columns: list[float]) -> bool:
+        """Whether these columns of a transaction say that its amount is high for its card.
+
+        Known only where a set has `amount_over_card_median`.
+        """
+        at = self._ratio_at
+        return at is not None and card_columns[at] > HIGH_RATIO
+
+    def inexact(self, stage: str, row: WindowRow, event_time_ms: int) -> list[str]:
+        """A flag for each reading of which a part was evicted already (in the order of `flags`)."""
+        return self._plans[stage].inexact(row, event_time_ms)
+
+
+class StagePlan:
+    """What one stage asks its rows, and how its columns are computed from the answers: one function.
+
+    The function is generated, as `dataclasses` does: a call per feature would cost more than most features.
+
+    Args:
+        stage: `card` or `terminal`.
+        columns: the deployment's columns; those of other stages are left out.
+        constants: what the code may use beside `row`, `t` and `minor`.
+
+    Attributes:
+        columns: the stage's.
+        code: source of the function, to look at.
+        compute: the function.
+        flags, reach_ms: see `Catalogue`.
+    """
+
+    def __init__(self, stage: Stage, columns: Sequence[Column], constants: dict[str, Any]) -> None:
+        self.columns = tuple(column for column in columns if column.stage == stage)
+        values = [_value(column) for column in self.columns]
+        known = {**constants}
+        lines: list[str] = []
+        spans: dict[str, set[tuple[int, str, int, int]]] = {}
+        wanted = set(re.findall(r"[A-Za-z_]\w*", " ".join(values)))
+        lengths = {window_name(c.window_ms): c.window_ms for c in self.columns if c.window_ms}
+        for place, reading in enumerate(READINGS):
+            if reading.stage != stage:
+                continue
+            windows = _windows(reading, wanted, lengths)
+            if reading.windowed:
+                known[f"WINDOWS_{place}"] = tuple(windows.values())
+                needed = bool(windows)
+            else:
+                needed = not wanted.isdisjoint(reading.names)
+            if not needed:
+                continue
+            lines += _ask(reading, place, windows)
+            delay = constants["DELAY"] if reading.delayed else 0
+            for window, length in windows.items() or [("", 0)]:
+                if reading.flag:
+                    flag, reach = reading.flag.format(w=window), reading.reach_ms + length
+                    spans.setdefault(reading.flag, set()).add((reach, flag, reading.entries, delay))
+        #: how far back it reaches, flag, entries, how far before t it ends; two readings may share a flag
+        self._spans = [span for each in spans.values() for span in sorted(each)]
+        self.flags = tuple(flag for _, flag, _, _ in self._spans)
+        self.reach_ms = max((reach + delay for reach, _, _, delay in self._spans), default=0)
+        body = "".join(f"    {line}\n" for line in lines)
+        self.code = f"def compute(row, t, minor):\n{body}    return [{', '.join(values)}]\n"
+        exec(compile(self.code, f"<the {stage}'s features>", "exec"), known)  # noqa: S102 -- our own text
+        self.compute: Plan = known["compute"]
+
+    def inexact(self, row: WindowRow, event_time_ms: int) -> list[str]:
+        """The flags of what was evicted already."""
+        floor = row.floor_ms
+        if event_time_ms - self.reach_ms >= floor:
+            return []
+        flags = []
+        for reach, flag, entries, delay in self._spans:
+            until = event_time_ms - delay
+            if until - reach < floor and not (
+                entries and has_last(row, until - reach, until, entries)
+            ):
+                flags.append(flag)
+        return flags
+
+
+def _value(column: Column) -> str:
+    window = "" if column.window_ms is None else window_name(column.window_ms)
+    return column.feature.value.format(w=window)
+
+
+def _windows(reading: Reading, wanted: set[str], lengths: dict[str, int]) -> dict[str, int]:
+    """The windows of a reading that some column asks for, rising: lengths by name."""
+    if not reading.windowed:
+        return {}
+    asked = {
+        window: length
+        for window, length in lengths.items()
+        if not wanted.isdisjoint([name.format(w=window) for name in reading.names])
+    }
+    return dict(sorted(asked.items(), key=lambda item: item[1]))
+
+
+def _ask(reading: Reading, place: int, windows: dict[str, int]) -> list[str]:
+    asks = reading.asks.replace("WINDOWS", f"WINDOWS_{place}")
+    if not reading.windowed:
+        return [f"{reading.gives} = {asks}"]
+    targets = ", ".join(reading.gives.format(w=window) for window in windows)
+    adds = [reading.adds.format(w=window) for window in windows if reading.adds]
+    return [f"({targets},) = {asks}", *adds]
+
+
+def _calendar(zone: ZoneInfo, minute: int) -> tuple[float, float]:
+    """Whether a minute since the epoch is on a weekend, and at night, in a time zone."""
+    local = (datetime(1970, 1, 1, tzinfo=_UTC) + timedelta(minutes=minute)).astimezone(zone)
+    return float(local.weekday() >= 5), float(local.hour <= 6)

@@ -1,0 +1,196 @@
+"""The features that need a terminal's recent transactions and what their labels say."""
+
+from app.domain.features.card import transactions
+from app.domain.features.feature import HANDBOOK, WHITROW, Facts, Feature, window_name
+from app.domain.features.readings import LABEL_ENTRIES, LABEL_MS
+
+#: Labels in `terminal_fraud_share_last_5`.
+SHARE_LABELS = 5
+#: Bounded for the sake of linear models.
+MOST_PLAIN = 3
+
+_KNOWN = (
+    f"the labels known of the terminal's last {LABEL_ENTRIES} in "
+    f"(t - delay - {window_name(LABEL_MS)}, t - delay]"
+)
+_FRAUDS = "terminal frauds"
+
+
+def _count(facts: Facts) -> str:
+    if facts.value == 0:  # the transaction itself counts: zero means that it names no terminal
+        return "no terminal is named"
+    return f"{transactions(facts)} at this terminal within {facts.window}"
+
+
+def _plain_streak(facts: Facts) -> str:
+    if not facts.value:
+        return "no confirmed fraud at normal amounts at this terminal"
+    return f"{facts.value:.0f} consecutive confirmed frauds at this terminal had normal amounts for their cards"
+
+
+def _plain_streak_age(facts: Facts) -> str:
+    if not facts.value:
+        return "no confirmed fraud at normal amounts at this terminal"
+    return f"confirmed frauds at normal amounts at this terminal began {facts.value:.1f} days ago"
+
+
+def _streak_age(facts: Facts) -> str:
+    if not facts.value:
+        return "the latest label at this terminal is not fraud"
+    return f"consecutive confirmed frauds at this terminal began {facts.value:.1f} days ago"
+
+
+TERMINAL_FEATURES = (
+    Feature(
+        "terminal_count_{w}",
+        "transactions",
+        "transactions at the terminal in (t - w, t], this one included",
+        "terminal",
+        "float(count_{w})",
+        _count,
+        WHITROW,
+    ),
+    Feature(
+        "terminal_avg_amount_{w}",
+        "major units",
+        "mean amount at the terminal in (t - w, t], this one included",
+        "terminal",
+        "total_{w} / (count_{w} * unit)",
+        lambda facts: (
+            f"the terminal's {facts.window} average amount {facts.money(facts.value)} is {facts.level}"
+        ),
+        WHITROW,
+    ),
+    Feature(
+        "terminal_total_amount_{w}",
+        "major units",
+        "sum of amounts at the terminal in (t - w, t], this one included",
+        "terminal",
+        "total_{w} / unit",
+        lambda facts: (
+            f"{facts.money(facts.value)} taken at this terminal within {facts.window} is {facts.level}"
+        ),
+    ),
+    Feature(
+        "terminal_min_amount_{w}",
+        "major units",
+        "smallest amount at the terminal in (t - w, t], this one included",
+        "terminal",
+        "min(amounts_{w}) / unit",
+        lambda facts: (
+            f"the terminal's smallest amount within {facts.window}, {facts.money(facts.value)}, "
+            f"is {facts.level}"
+        ),
+    ),
+    Feature(
+        "terminal_max_amount_{w}",
+        "major units",
+        "largest amount at the terminal in (t - w, t], this one included",
+        "terminal",
+        "max(amounts_{w}) / unit",
+        lambda facts: (
+            f"the terminal's largest amount within {facts.window}, {facts.money(facts.value)}, "
+            f"is {facts.level}"
+        ),
+    ),
+    Feature(
+        "terminal_delayed_count_{w}",
+        "transactions",
+        "transactions at the terminal in (t - delay - w, t - delay]",
+        "terminal",
+        "float(known_{w})",
+        lambda facts: (
+            f"{transactions(facts)} at this terminal in the {facts.window} before the label delay"
+        ),
+        HANDBOOK,
+    ),
+    Feature(
+        "terminal_risk_{w}",
+        "share",
+        "of those in (t - delay - w, t - delay], known frauds / number; 0 when there are none",
+        "terminal",
+        "frauds_{w} / known_{w} if frauds_{w} else 0.0",
+        lambda facts: (
+            f"{facts.value:.0%} of this terminal's transactions in the {facts.window} before the label delay "
+            "were fraud"
+        ),
+        HANDBOOK,
+        fact=_FRAUDS,
+    ),
+    Feature(
+        "terminal_last_label",
+        "0 or 1",
+        f"1 when the newest of {_KNOWN} says fraud",
+        "terminal",
+        "1.0 if labels.streak else 0.0",
+        lambda facts: f"the latest label at this terminal is {'' if facts.value else 'not '}fraud",
+        fact=_FRAUDS,
+    ),
+    Feature(
+        f"terminal_fraud_share_last_{SHARE_LABELS}",
+        "share",
+        f"frauds among the newest {SHARE_LABELS} of {_KNOWN}; 0 when there are none",
+        "terminal",
+        f"fraud_share(labels, {SHARE_LABELS})",
+        lambda facts: (
+            f"{facts.value:.0%} of the last {SHARE_LABELS} labels at this terminal are fraud"
+        ),
+        fact=_FRAUDS,
+    ),
+    Feature(
+        "terminal_fraud_streak",
+        "transactions",
+        f"of {_KNOWN}, the frauds that are newer than any genuine one",
+        "terminal",
+        "float(labels.streak)",
+        lambda facts: f"{facts.value:.0f} consecutive confirmed frauds at this terminal",
+        fact=_FRAUDS,
+    ),
+    Feature(
+        "terminal_fraud_streak_age",
+        "days",
+        "t minus the oldest of terminal_fraud_streak; 0 when there are none",
+        "terminal",
+        "days_since(t, labels.first_ms)",
+        _streak_age,
+        fact=_FRAUDS,
+    ),
+    Feature(
+        "terminal_plain_streak",
+        "transactions",
+        "of terminal_fraud_streak, those whose own amount was not high for their card: the fraud is the terminal's",
+        "terminal",
+        "float(labels.plain)",
+        _plain_streak,
+        fact=_FRAUDS,
+    ),
+    Feature(
+        f"terminal_plain_streak_max_{MOST_PLAIN}",
+        "transactions",
+        f"terminal_plain_streak, at most {MOST_PLAIN}",
+        "terminal",
+        f"float(min(labels.plain, {MOST_PLAIN}))",
+        _plain_streak,
+        fact=_FRAUDS,
+    ),
+    Feature(
+        "terminal_plain_streak_age",
+        "days",
+        "t minus the oldest of terminal_plain_streak; 0 when there are none",
+        "terminal",
+        "days_since(t, labels.plain_ms)",
+        _plain_streak_age,
+        fact=_FRAUDS,
+    ),
+    Feature(
+        "terminal_genuine_age",
+        "days",
+        f"t minus the newest genuine one of {_KNOWN}; delay + {window_name(LABEL_MS)} without one",
+        "terminal",
+        "days_since(t, t - DELAY - LABEL_MS if labels.genuine_ms is None else labels.genuine_ms)",
+        lambda facts: (
+            f"last confirmed-genuine transaction at this terminal: {facts.value:.1f} days ago"
+        ),
+        fact=_FRAUDS,
+    ),
+)
