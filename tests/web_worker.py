@@ -78,7 +78,7 @@ class DictWorker:
     def owners(self) -> Mapping[str, Sequence[int]]:
         return {self.url: [0, 1], "http://127.0.0.1:6067": [2, 3]}
 
-    def reasons(self) -> list[str]:
+    async def reasons(self) -> list[str]:
         return self.not_ready
 
     async def reading(self) -> Reading:

@@ -41,7 +41,7 @@ class Access:
         tls: None without TLS.
         statement: the one that is prepared.
         columns: the number of its values.
-        timeout_seconds: for connection and handshake together.
+        timeout_seconds: for connection and handshake together, and for each later answer to PREPARE.
     """
 
     user: str
@@ -104,14 +104,15 @@ class Link(asyncio.Protocol):
         Raises:
             LinkError: the node refuses.
         """
-        _, opcode, _ = await self._request(wire.STARTUP, wire.startup())
+        within = access.timeout_seconds
+        _, opcode, _ = await self._request(wire.STARTUP, wire.startup(), within)
         self._segmented = True  # both answers switch to segments
         if opcode == wire.AUTHENTICATE:
             if not access.user:
                 msg = "it asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME and _PASSWORD"
                 raise LinkError(msg)
             credentials = wire.plain_credentials(access.user, access.password)
-            _, opcode, _ = await self._request(wire.AUTH_RESPONSE, credentials)
+            _, opcode, _ = await self._request(wire.AUTH_RESPONSE, credentials, within)
         if opcode not in {wire.READY, wire.AUTH_SUCCESS}:
             msg = f"unexpected answer {opcode:#x} to the handshake"
             raise LinkError(msg)
@@ -121,10 +122,12 @@ class Link(asyncio.Protocol):
         """Prepare the statement (again); the link is ready afterwards.
 
         Raises:
-            LinkError: the node refuses it, or the connection is lost.
+            LinkError: the node refuses it or does not answer, or the connection is lost.
         """
         self.ready = False
-        flags, opcode, body = await self._request(wire.PREPARE, wire.prepare(access.statement))
+        flags, opcode, body = await self._request(
+            wire.PREPARE, wire.prepare(access.statement), access.timeout_seconds
+        )
         if opcode != wire.RESULT:
             msg = f"unexpected answer {opcode:#x} to PREPARE"
             raise LinkError(msg)
@@ -135,7 +138,8 @@ class Link(asyncio.Protocol):
         self.head = wire.statement_head(statement_id, access.columns)
         self.ready = not self.closed.done()
 
-    async def _request(self, opcode: int, body: bytes) -> tuple[int, int, bytes]:
+    async def _request(self, opcode: int, body: bytes, within: float) -> tuple[int, int, bytes]:
+        """Send a request; a node that does not answer it within so many seconds loses the connection."""
         stream = self._streams.popleft()
         answer = asyncio.get_running_loop().create_future()
         self._requests[stream] = answer
@@ -143,7 +147,13 @@ class Link(asyncio.Protocol):
             raise LinkError(self.closed.result())
         encode = wire.segments if self._segmented else wire.frame
         self._transport.write(encode(opcode, stream, body))
-        flags, got, content = await answer
+        try:
+            async with asyncio.timeout(within):
+                flags, got, content = await answer
+        except TimeoutError:
+            reason = f"no answer for {within:g} s"
+            self.abort(reason)
+            raise LinkError(reason) from None
         if got == wire.ERROR:
             failure = wire.read_failure(flags, content)
             raise LinkError(failure.message, failure)

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from cassandra.cluster import Session
+
 from app.adapters.cassandra import connect
 from app.adapters.outage import Status
 from app.adapters.prediction_rows import PREDICTIONS, PackedRows
@@ -44,6 +46,8 @@ class Delivery:
         self._since_event = since_event
         self._writer: RowWriter | None = None
         self._connecting = asyncio.Lock()
+        self._attempt: asyncio.Task[Session] | None = None
+        self._asking = 0
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""
@@ -61,16 +65,28 @@ class Delivery:
         return durable
 
     async def _connected(self) -> RowWriter:
-        async with self._connecting:
-            while self._writer is None:
-                try:
-                    session = await asyncio.to_thread(connect, self._settings)
-                except UnavailableError as error:
-                    self._status.waiting(str(error))
-                    logger.warning("predictions wait: %s", error)
-                    await asyncio.sleep(_RECONNECT_SECONDS)
-                else:
-                    self._writer = RowWriter(
-                        session, self._settings, PREDICTIONS, status=self._status
-                    )
-            return self._writer
+        self._asking += 1
+        try:
+            async with self._connecting:
+                while self._writer is None:
+                    await self._connect()
+                return self._writer
+        finally:
+            self._asking -= 1
+            if not self._asking and self._writer is None:
+                self._status.idle()  # a rebalance took the partitions that waited
+
+    async def _connect(self) -> None:
+        # a thread cannot be cancelled: whoever asks next takes over the attempt of one that was
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(asyncio.to_thread(connect, self._settings))
+        attempt = self._attempt
+        try:
+            session = await asyncio.shield(attempt)
+        except UnavailableError as error:
+            self._attempt = None
+            self._status.waiting(str(error))
+            logger.warning("predictions wait: %s", error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+        else:
+            self._writer = RowWriter(session, self._settings, PREDICTIONS, status=self._status)

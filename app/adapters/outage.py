@@ -26,6 +26,9 @@ class Status(Protocol):
             reason: one line for people.
         """
 
+    def idle(self) -> None:
+        """Nothing waits any more: what waited was given up, because its partitions were."""
+
 
 class Outage:
     """What a writer knows of Cassandra's absence.
@@ -80,6 +83,15 @@ class Outage:
             if self._said:
                 self._said = False
                 logger.warning("Cassandra takes %s again after %.0f s", self._rows, seconds)
+
+    def idle(self) -> None:
+        """Nothing waits any more, although nothing was taken: whether Cassandra answers shows at the next write."""
+        if self._status is not None:
+            self._status.idle()
+        self.close()
+        if self._said:
+            self._said = False
+            logger.warning("no %s wait for Cassandra any more: their partitions were given up", self._rows)
 
     def close(self) -> None:
         """Say no more."""

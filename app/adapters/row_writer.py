@@ -301,6 +301,8 @@ class RowWriter:
             self._delayed.pop(batch).cancel()
         self._queue = deque(b for b in self._queue if b.write.future is not future)
         self._outage.rows_waiting = sum(len(b.rows) for b in self._unfinished())
+        if not self._outage.rows_waiting:
+            self._outage.idle()
 
     def _unfinished(self) -> Iterator[_Batch]:
         yield from self._queue

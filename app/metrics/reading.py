@@ -14,6 +14,8 @@ from app.metrics.recorders import Latency, SinkStatus
 #: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
 _ENDS_TIMEOUT_SECONDS = 2.0
 _ENDS_MAX_AGE_SECONDS = 0.5
+#: What Kafka said longer ago than this is not known any more: a lag worked out from it would stand still, seconds.
+_ENDS_STALE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class LogEnds:
     def __init__(self, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> None:
         self._ask = ask
         self._known: dict[Any, int] = {}
-        self._asked_at = float("-inf")
+        self._asked_at = self._told_at = float("-inf")
         self._task: asyncio.Task[Mapping[Any, int]] | None = None
         self._answered = False
 
@@ -149,8 +151,11 @@ class LogEnds:
             self._answered = task.done() and not task.cancelled() and task.exception() is None
             if self._answered:
                 self._known.update(task.result())
+                self._told_at = self._asked_at
             if task.done() and self._task is task:
                 self._task = None
+        if not self._answered and time.monotonic() - self._told_at > _ENDS_STALE_SECONDS:
+            self._known.clear()
         return {tp: self._known[tp] for tp in wanted if tp in self._known}, self._answered
 
 

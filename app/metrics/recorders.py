@@ -123,6 +123,10 @@ class SinkStatus:
         self.failures += 1
         self.reason = reason
 
+    def idle(self) -> None:
+        """Nothing waits any more: what waited was given up together with its partitions."""
+        self.reason = None
+
 
 #: From the broker's append of a transaction to its acknowledged row; filled by the sink.
 append_to_row = Latency()

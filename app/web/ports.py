@@ -73,7 +73,7 @@ class Worker(Protocol):
     def owners(self) -> Mapping[str, Sequence[int]]:
         """Partitions by the URL of the worker that holds them."""
 
-    def reasons(self) -> list[str]:
+    async def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is."""
 
     async def reading(self) -> Reading:
@@ -135,6 +135,7 @@ def why_not_ready(
     stopping: bool,
     joined: bool,
     rebalancing: bool,
+    kafka_answers: bool,
     tables: Mapping[str, bool],
     sink: str | None,
 ) -> list[str]:
@@ -146,6 +147,7 @@ def why_not_ready(
         stopping: it was told to stop.
         joined: it is a member of the consumer group.
         rebalancing: the group is handing out partitions.
+        kafka_answers: Kafka answered a question just now.
         tables: by name, whether a table is recovered.
         sink: why predictions wait, None while they are written.
     """
@@ -153,7 +155,8 @@ def why_not_ready(
         return ["this worker is stopping"]
     if not joined:
         return ["this worker has not joined the group yet"]
-    reasons = ["partitions are being handed out"] if rebalancing else []
+    reasons = [] if kafka_answers else ["Kafka does not answer"]
+    reasons += ["partitions are being handed out"] if rebalancing else []
     reasons += [f"table {name} is being recovered" for name, ready in tables.items() if not ready]
     if sink is not None:
         reasons.append(f"predictions wait for Cassandra: {sink}")

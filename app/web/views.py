@@ -270,7 +270,7 @@ async def live(_request: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """`/health/ready`: 200 when this worker does its work, else 503 with the reasons."""
-    return readiness(request.app[WORKER].reasons())
+    return readiness(await request.app[WORKER].reasons())
 
 
 def readiness(reasons: list[str]) -> web.Response:

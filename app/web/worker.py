@@ -37,6 +37,8 @@ from app.web.ports import Elsewhere, Here, Nobody, Place, holder, why_not_ready
 #: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
 _FORWARD_SECONDS = 5.0
 _LOOKUP_THREADS = 4
+#: A page that waits longer for Cassandra says so instead.
+_LOOKUP_SECONDS = 15.0
 #: Judging decisions takes a thread of the worker some microseconds a row: never more often, nor of more rows.
 _QUALITY_SECONDS = 60.0
 _MOST_QUALITY_ROWS = 200_000
@@ -103,13 +105,18 @@ class FaustWorker:
             for url, topics in self._app.router.table_metadata(table.name).items()
         }
 
-    def reasons(self) -> list[str]:
+    async def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is."""
+        _, answered = await self._ends.read(self._wanted_ends())
+        return self._reasons(kafka_answers=answered)
+
+    def _reasons(self, *, kafka_answers: bool) -> list[str]:
         app = self._app
         return why_not_ready(
             stopping=app.should_stop,
             joined=bool(app.consumer_generation_id),
             rebalancing=app.rebalancing,
+            kafka_answers=kafka_answers,
             tables={table.name: self._is_ready(table) for table in self._tables.values()},
             sink=sink_status.reason,
         )
@@ -117,14 +124,12 @@ class FaustWorker:
     async def reading(self) -> Reading:
         """What this worker tells about itself."""
         app = self._app
-        held = source_partitions(app)
-        probe = TP(app.fraud_topics.transactions.name, 0)  # a spare worker asks Kafka too
         copies = copied_partitions(app)
-        ends, answered = await self._ends.read(held | copies.keys() | {probe})
+        ends, answered = await self._ends.read(self._wanted_ends())
         reading = read_flow(app, self._stages, ends)
         reading.copies = read_copies(copies, ends)
         reading.kafka_answers = answered
-        reading.reasons = self.reasons()
+        reading.reasons = self._reasons(kafka_answers=answered)
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
         reading.event_latency = event_to_row
@@ -136,9 +141,16 @@ class FaustWorker:
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
+        looking = loop.run_in_executor(
             self._lookups, find_transaction, self.settings, transaction_id
         )
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                return await looking
+        except TimeoutError:
+            # the driver gives up by itself, but others may have been waiting for a thread before us
+            msg = f"Cassandra did not answer within {_LOOKUP_SECONDS:g} s; try again"
+            raise UnavailableError(msg) from None
 
     async def quality(self) -> Mapping[str, Any]:
         """How good decisions were, and `age_seconds`; read anew once a minute at most."""
@@ -173,6 +185,12 @@ class FaustWorker:
             origin = URL(url, encoded=True).origin()
             msg = f"the worker at {origin} holds it and does not answer; try again"
             raise UnavailableError(msg) from error
+
+    def _wanted_ends(self) -> set[TP]:
+        """The partitions whose ends are asked for: always the same ones, since an answer serves all who ask."""
+        app = self._app
+        probe = TP(app.fraud_topics.transactions.name, 0)  # a spare worker asks Kafka too
+        return {*source_partitions(app), *copied_partitions(app), probe}
 
     async def _ask_ends(self, *tps: TP) -> Mapping[TP, int]:
         ends: Mapping[TP, int] = await self._app.consumer.highwaters(*tps)

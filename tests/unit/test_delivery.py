@@ -1,12 +1,14 @@
 """The sink's delivery tells how long each row took, once Cassandra has it, and nothing of rows it has not."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from app.adapters.delivery import Delivery
 from app.adapters.prediction_rows import PackedRows
+from app.errors import UnavailableError
 from app.metrics.recorders import SinkStatus
 from app.settings import Settings
 
@@ -42,6 +44,43 @@ async def delivered(outcome: BaseException | None) -> tuple[list[float], list[fl
             await durable
     await asyncio.sleep(0)  # the callback's turn
     return appended, happened
+
+
+async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = threading.Event()
+
+    def connect(_settings: Settings) -> Any:
+        if not answer.wait(0.05):
+            msg = "no Cassandra at here"
+            raise UnavailableError(msg)
+        return None
+
+    monkeypatch.setattr("app.adapters.delivery.connect", connect)
+    monkeypatch.setattr("app.adapters.delivery._RECONNECT_SECONDS", 0.01)
+    status = SinkStatus()
+    delivery = Delivery(
+        Settings(_env_file=None),  # type: ignore[call-arg]
+        status=status,
+        clock_ms=lambda: 0.0,
+        since_append=lambda _: None,
+        since_event=lambda _: None,
+    )
+    rows = PackedRows([b"a"], [0], [0])
+    waiting = [asyncio.create_task(delivery.deliver(number, rows)) for number in range(2)]
+    async with asyncio.timeout(60):
+        while status.reason is None:
+            await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        await asyncio.wait(waiting[:1])
+        assert status.reason == "no Cassandra at here"
+        waiting[1].cancel()
+        await asyncio.wait(waiting)
+        assert status.reason is None
+        monkeypatch.setattr("app.adapters.delivery.RowWriter", lambda *_, **__: Writer())
+        answer.set()
+        await delivery.deliver(0, rows)  # the next one takes up where they were
 
 
 async def test_latencies_count_from_the_append_and_from_the_event() -> None:

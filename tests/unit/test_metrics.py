@@ -236,6 +236,22 @@ async def test_ends_that_kafka_does_not_tell(monkeypatch: pytest.MonkeyPatch) ->
     assert await LogEnds(fail).read(["a"]) == ({}, False)
 
 
+async def test_ends_of_long_ago_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.metrics.reading._ENDS_MAX_AGE_SECONDS", 0.0)
+    answers = [True, False, False]
+
+    async def ask(*tps: str) -> dict[str, int]:
+        if not answers.pop(0):
+            raise OSError
+        return dict.fromkeys(tps, 7)
+
+    ends = LogEnds(ask)
+    assert await ends.read(["a"]) == ({"a": 7}, True)
+    assert await ends.read(["a"]) == ({"a": 7}, False)  # one missing answer says little
+    monkeypatch.setattr("app.metrics.reading._ENDS_STALE_SECONDS", 0.0)
+    assert await ends.read(["a"]) == ({}, False)  # a lag worked out from it would stand still
+
+
 def full_reading() -> Reading:
     sink, latency = SinkStatus(), Latency()
     sink.written(3)

@@ -248,6 +248,7 @@ async def test_transactions_that_lack_something(fields: dict[str, Any]) -> None:
         ({}, []),
         ({"stopping": True, "joined": False}, ["this worker is stopping"]),
         ({"joined": False, "sink": "x"}, ["this worker has not joined the group yet"]),
+        ({"kafka_answers": False}, ["Kafka does not answer"]),
         ({"rebalancing": True}, ["partitions are being handed out"]),
         ({"tables": {"cards": False, "terminals": True}}, ["table cards is being recovered"]),
         (
@@ -257,8 +258,8 @@ async def test_transactions_that_lack_something(fields: dict[str, Any]) -> None:
     ],
 )
 def test_why_not_ready(state: dict[str, Any], reasons: list[str]) -> None:
-    well = {"stopping": False, "joined": True, "rebalancing": False, "sink": None}
-    assert why_not_ready(**{**well, "tables": {"cards": True}, **state}) == reasons
+    well = {"stopping": False, "joined": True, "rebalancing": False, "kafka_answers": True}
+    assert why_not_ready(**{**well, "tables": {"cards": True}, "sink": None, **state}) == reasons
 
 
 async def test_readiness() -> None:

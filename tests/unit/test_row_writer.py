@@ -1,0 +1,215 @@
+"""The writer against a node that stops to answer, and against partitions that are taken away during an outage."""
+
+import asyncio
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.adapters import cql_nodes, row_writer
+from app.adapters import cql_wire as wire
+from app.adapters.prediction_rows import PREDICTIONS
+from app.adapters.row_writer import RowWriter
+from app.metrics.recorders import SinkStatus
+from app.settings import Settings
+
+UNPREPARED = struct.pack(">IH", 0x2500, 4) + b"gone" + b"\0\2id"
+TIMED_OUT = wire.Failure(0x1100, "Operation timed out")
+#: Guards against hanging only.
+PATIENCE_SECONDS = 60
+
+
+class Node(asyncio.Protocol):
+    """Speaks as much of the protocol as the writer needs.
+
+    Args:
+        healthy: whether it takes rows; else it answers the first batch with UNPREPARED, and then nothing.
+    """
+
+    def __init__(self, healthy: bool) -> None:
+        self.healthy = healthy
+        self.prepared = 0
+        self.segments = bytearray()
+        self.frames = bytearray()
+        self.segmented = False
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def answer(self, opcode: int, stream: int, body: bytes) -> None:
+        frame = struct.pack(">BBhBi", 0x85, 0, stream, opcode, len(body)) + body
+        if self.segmented:
+            head = wire._segment_header(len(frame) | wire._SELF_CONTAINED)
+            frame = head + frame + zlib.crc32(frame, wire._CRC32_START).to_bytes(4, "little")
+        self.transport.write(frame)
+
+    def data_received(self, data: bytes) -> None:
+        if self.segmented:
+            self.segments += data
+            for payload in wire.take_segments(self.segments):
+                self.frames += payload
+        else:
+            self.frames += data
+        while len(self.frames) >= 9:
+            _, _, stream, opcode, size = struct.unpack_from(">BBhBi", self.frames)
+            if len(self.frames) < 9 + size:
+                return
+            del self.frames[: 9 + size]
+            self.asked(opcode, stream)
+
+    def asked(self, opcode: int, stream: int) -> None:
+        if opcode == wire.STARTUP:
+            self.answer(wire.READY, stream, b"")
+            self.segmented = True
+        elif opcode == wire.PREPARE:
+            self.prepared += 1
+            if self.healthy or self.prepared == 1:
+                self.answer(wire.RESULT, stream, struct.pack(">IH", 4, 2) + b"id")
+        elif opcode == wire.BATCH and self.healthy:
+            self.answer(wire.RESULT, stream, struct.pack(">I", 1))
+        elif opcode == wire.BATCH:
+            self.answer(wire.ERROR, stream, UNPREPARED)
+
+
+class OneNode:
+    """See `ReplicaMap`."""
+
+    def __init__(self, port: int) -> None:
+        self.nodes = [("127.0.0.1", port)]
+        self.groups = [tuple(self.nodes)]
+        self.new = True
+
+    def refresh(self) -> bool:
+        new, self.new = self.new, False
+        return new
+
+    def split(self, rows: list[bytes]) -> list[tuple[int, list[bytes]]]:
+        return [(0, rows)]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+async def test_a_node_that_forgets_the_statement_and_falls_silent_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Node] = []
+
+    def node() -> Node:
+        made.append(Node(healthy=bool(made)))  # only the first connection is half dead
+        return made[-1]
+
+    server = await asyncio.get_running_loop().create_server(node, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(cql_nodes, "ReplicaMap", lambda *_: OneNode(port))
+    status = SinkStatus()
+    writer = RowWriter(None, settings, PREDICTIONS, status=status, seed=1)  # type: ignore[arg-type]
+    row = writer.submit([b"\0\0\0\1cx"])
+    nodes = writer._nodes
+    assert nodes is not None
+    nodes._access = replace(nodes._access, timeout_seconds=0.1)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await row
+    finally:
+        await writer.close()
+        server.close()
+    assert [one.prepared for one in made] == [2, 1]
+    assert (status.rows, status.reason) == (1, None)
+    assert writer.rows_waiting == 0
+
+
+class Link:
+    """A connection that keeps what is sent."""
+
+    head, ready = b"h", True
+
+    def __init__(self) -> None:
+        self.pending: dict[int, tuple[Any, float]] = {}
+
+    def send(self, _body: bytes, tag: Any) -> None:
+        self.pending[len(self.pending)] = (tag, asyncio.get_running_loop().time())
+
+
+class OneLink:
+    """See `Nodes`."""
+
+    consistency = 6
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.link = Link()
+        self.links = {"a": self.link}
+        self.map = SimpleNamespace(split=lambda rows: [(0, rows)])
+
+    def tend(self) -> None: ...
+
+    def pick(self, _group: int) -> Link:
+        return self.link
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def failing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> tuple[RowWriter, SinkStatus, Callable[[], None]]:
+    """A writer, its status, and what fails everything that is on its way."""
+    monkeypatch.setattr(row_writer, "Nodes", OneLink)
+    status = SinkStatus()
+    writer = RowWriter(None, settings, PREDICTIONS, status=status, seed=1)  # type: ignore[arg-type]
+    writer._rng = random.Random(1)
+
+    def fail() -> None:
+        link: Any = writer._nodes.links["a"]  # type: ignore[union-attr, index]
+        for stream, (tag, _) in list(link.pending.items()):
+            del link.pending[stream]
+            writer._answered(tag, TIMED_OUT)
+
+    return writer, status, fail
+
+
+async def test_a_worker_whose_waiting_rows_are_given_up_waits_for_nothing(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.adapters.outage._WARN_SECONDS", 0.01)
+    writer, status, fail = failing
+    first, second = writer.submit([b"x" * 100]), writer.submit([b"y" * 100])
+    fail()
+    assert status.reason == "Operation timed out"
+    await asyncio.sleep(0.05)
+    first.cancel()  # as a partition does that is revoked
+    await asyncio.sleep(0)
+    assert status.reason == "Operation timed out"  # the other partition's row still waits
+    second.cancel()
+    await asyncio.sleep(0)
+    assert status.reason is None
+    assert writer.unavailable_since is None
+    said = [record.getMessage() for record in caplog.records]
+    assert "takes no predictions" in said[0]
+    assert said[1:] == [
+        "no predictions wait for Cassandra any more: their partitions were given up"
+    ]
+    await writer.close()
+
+
+async def test_an_outage_that_goes_on_is_noticed_again(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
+) -> None:
+    writer, status, fail = failing
+    writer.submit([b"x" * 100]).cancel()
+    await asyncio.sleep(0)
+    again = writer.submit([b"y" * 100])
+    fail()
+    assert status.reason == "Operation timed out"
+    again.cancel()
+    await writer.close()
