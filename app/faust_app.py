@@ -11,11 +11,11 @@ from faust.types import TP
 from app.adapters.kafka import check_topics, cluster_id, log_ends, ssl_context, watch_of
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
-from app.blocks.halt import leave
+from app.blocks.halt import halt, leave
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.topic import BlockTopic
 from app.devstack.endpoints import resolve
-from app.devstack.guards import explained, write_whole
+from app.devstack.guards import claim_folder, explained, require_open_files, write_whole
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
 from app.errors import FraudstreamError, SettingsError
@@ -35,6 +35,10 @@ _MAX_POLL_SECONDS = 7 * 86_400.0
 _HEARTBEAT_SECONDS = 1.0
 #: More transactions than a fetch of one partition (1 MiB) holds.
 _MAX_BLOCK_ENTRIES = 20_000
+#: Open files of a worker without partitions (measured: 60), and of one partition's stores.
+_FILES, _PARTITION_FILES = 128, 16
+#: A worker of a large deployment shares its partitions with others.
+_MOST_PARTITIONS_EACH = 16
 #: Says in a state folder whose it is.
 _OWNER = "owner"
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
@@ -58,8 +62,7 @@ class FraudApp(BlockApp):
         """Check servers, topics and schema before anything joins the group."""
         state = self.settings.state_dir
         try:
-            with explained(state, "FRAUDSTREAM_DATADIR"):
-                state.mkdir(parents=True, exist_ok=True)  # Faust makes the last folder only
+            claim_state(self.settings)
             await super().on_first_start()
             await check_start(self.settings, self.fraud_topics)
             await self._discard_stale_stores(state / _OWNER)
@@ -67,6 +70,8 @@ class FraudApp(BlockApp):
             # nothing is in flight, and the way out by Faust's own command ends with exit code 1
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
             leave(error.exit_code)
+        except Exception as error:
+            halt("its start", error)
         calm_collector()
 
     async def _discard_stale_stores(self, file: Path) -> None:
@@ -94,6 +99,25 @@ class FraudApp(BlockApp):
             ", ".join(map(str, held)) or "none", source,
             self.settings.advertised_host or self.settings.web_host, self.settings.web_port,
         )  # fmt: skip
+
+
+def claim_state(settings: Settings) -> None:
+    """Make the state folder this worker's own: two workers on one folder would break both.
+
+    Raises:
+        UnavailableError: a running worker has it, it cannot be written, or too few files may be open.
+    """
+    require_open_files(needed_files(settings))
+    claim_folder(
+        settings.state_dir,
+        "FRAUDSTREAM_DATADIR or --datadir",
+        "give each worker its own FRAUDSTREAM_DATADIR or --datadir",
+    )
+
+
+def needed_files(settings: Settings) -> int:
+    """How many files a worker must be able to open."""
+    return _FILES + _PARTITION_FILES * min(settings.partitions, _MOST_PARTITIONS_EACH)
 
 
 def _read(file: Path) -> str | None:

@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+
 #: Their INFO lines are about themselves; a person who runs a worker needs their warnings only.
 # our subclasses of Faust services log under their own modules.
 _LIBRARIES = (
@@ -47,6 +49,30 @@ class Seldom(logging.Filter):
         return True
 
 
+class Beginning(logging.Filter):
+    """Leaves out that the group has no coordinator yet: on a new Kafka the first worker makes it be created.
+
+    When that takes longer than half a minute, it is a fault, and shown.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._first: float | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if not any(isinstance(one, GroupCoordinatorNotAvailableError) for one in arguments):
+            return True
+        if self._first is None:
+            self._first = self._clock()
+        return self._clock() - self._first > _AGAIN_SECONDS
+
+
 def quiet_libraries(level: str) -> None:
     """Show our own lines at `level`, those of libraries from warnings on; `debug` shows everything.
 
@@ -62,4 +88,5 @@ def quiet_libraries(level: str) -> None:
         if name.startswith(
             _CHATTY
         ):  # a filter is not asked about the records of loggers below its own
+            logging.getLogger(name).addFilter(Beginning())
             logging.getLogger(name).addFilter(Seldom())

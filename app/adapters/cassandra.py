@@ -225,6 +225,9 @@ def explained(settings: Settings) -> Iterator[None]:
         if "does not exist" in text or "unconfigured table" in text:
             msg = f"keyspace {settings.keyspace} lacks its tables: run `fraudstream migrate`"
             raise SchemaError(msg) from error
+        if "Undefined column name" in text:
+            msg = f"a table of keyspace {settings.keyspace} lacks a column ({text}): run `fraudstream migrate`"
+            raise SchemaError(msg) from error
         if "ALLOW FILTERING" in text or "cannot be restricted" in text:
             msg = (
                 f"{settings.keyspace}.predictions has no index on transaction_id, so none is found by its "

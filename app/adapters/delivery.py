@@ -8,6 +8,7 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.adapters.cassandra import connect
+from app.adapters.kept_for import KeptFor
 from app.adapters.outage import Status
 from app.adapters.prediction_rows import PREDICTIONS, PackedRows
 from app.adapters.row_writer import RowWriter
@@ -45,6 +46,7 @@ class Delivery:
         self._since_append = since_append
         self._since_event = since_event
         self._writer: RowWriter | None = None
+        self._kept_for: KeptFor | None = None
         self._connecting = asyncio.Lock()
         self._attempt: asyncio.Task[Session] | None = None
         self._asking = 0
@@ -52,6 +54,8 @@ class Delivery:
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""
         writer = self._writer or await self._connected()
+        if self._kept_for is not None:
+            self._kept_for.look()
         durable = writer.submit(rows.rows)
         received, event_times = rows.received_at, rows.event_time_ms
 
@@ -89,4 +93,5 @@ class Delivery:
             logger.warning("predictions wait: %s", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
         else:
+            self._kept_for = KeptFor(session, self._settings, PREDICTIONS.name)
             self._writer = RowWriter(session, self._settings, PREDICTIONS, status=self._status)

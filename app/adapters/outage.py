@@ -91,7 +91,9 @@ class Outage:
         self.close()
         if self._said:
             self._said = False
-            logger.warning("no %s wait for Cassandra any more: their partitions were given up", self._rows)
+            logger.warning(
+                "no %s wait for Cassandra any more: their partitions were given up", self._rows
+            )
 
     def close(self) -> None:
         """Say no more."""

@@ -22,6 +22,7 @@ from cassandra.protocol import ConfigurationException, ServerError, SyntaxExcept
 
 from app.adapters.cassandra import SCHEMA, connected, explained
 from app.adapters.migrations import Migration, load_migrations, table_options
+from app.adapters.schema_shape import Differences, Shape, compare, present_shape, shape_of
 from app.durations import format_duration
 from app.errors import AwayError, SchemaError, UnavailableError
 from app.settings import Settings
@@ -48,6 +49,8 @@ class Report:
         keyspace: where.
         applied: titles of the migrations that this run applied.
         present: titles of those that were there.
+        repaired: tables and columns that had been dropped since and were made again, empty.
+        missing_indexes: statements that make indexes which have been dropped since: that may be on purpose.
         options: the statement that altered the predictions table, None if it was as the settings say.
         unknown: numbers recorded by a newer release than this one.
     """
@@ -55,6 +58,8 @@ class Report:
     keyspace: str
     applied: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+    missing_indexes: list[str] = field(default_factory=list)
     options: str | None = None
     unknown: list[int] = field(default_factory=list)
 
@@ -71,7 +76,7 @@ def migrate(
     say: Callable[[str], None] = lambda line: None,
     lock_seconds: int = LOCK_SECONDS,
 ) -> Report:
-    """Apply what the keyspace lacks.
+    """Apply what the keyspace lacks, and repair what was dropped since.
 
     Args:
         session: to a server of release 5.0 or later.
@@ -81,7 +86,8 @@ def migrate(
         lock_seconds: TTL of the lock.
 
     Raises:
-        SchemaError: an applied migration has changed since, a statement fails, or the server is too old.
+        SchemaError: an applied migration has changed since, a statement fails, a table cannot be repaired, or the
+            server is too old.
         UnavailableError: Cassandra does not answer, or its nodes do not agree on the schema.
     """
     wanted = load_migrations() if migrations is None else migrations
@@ -104,6 +110,11 @@ def migrate(
                 _record(session, settings.keyspace, migration)
                 report.applied.append(migration.title)
                 say(f"applied {migration.title}")
+            _repair(session, settings, wanted, report, renew)
+            for name in report.repaired:
+                say(
+                    f"repaired {name}, which had been dropped; rows of before: see `fraudstream rewrite --help`"
+                )
             report.options = _align_options(session, settings, renew)
             if report.options:
                 say("table predictions now follows the settings (TTL, compaction)")
@@ -118,7 +129,8 @@ def check_schema(session: Session, settings: Settings) -> None:
     Migrations of a newer release are accepted: they only add.
 
     Raises:
-        SchemaError: a migration is missing or another text was applied, or the table's TTL is not the setting's.
+        SchemaError: a migration is missing or another text was applied, a table or column was dropped or altered,
+            or the table's TTL is not the setting's.
         UnavailableError: Cassandra does not answer.
     """
     keyspace = settings.keyspace
@@ -135,6 +147,11 @@ def check_schema(session: Session, settings: Settings) -> None:
                 )
                 raise SchemaError(msg)
         _check_unchanged(migrations, recorded, keyspace)
+        found = _differences(session, settings, migrations)
+        _refuse_broken(found, keyspace)
+        if str(found):
+            msg = f"keyspace {keyspace} lacks {found}: run `fraudstream migrate`"
+            raise SchemaError(msg)
         ttl = _options(session, keyspace)["default_time_to_live"]
     if ttl != settings.ttl_seconds:
         kept = format_duration(ttl * 1000) if ttl else "for ever"
@@ -172,6 +189,52 @@ def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -
             for statement in _BOOKKEEPING:
                 yield f"{statement.format(keyspace=settings.keyspace)};"
     yield f"{table_options(settings).statement(settings.keyspace)};"
+
+
+def _differences(
+    session: Session, settings: Settings, migrations: Sequence[Migration]
+) -> Differences:
+    statements = [one for migration in migrations for one in migration.statements(settings)]
+    wanted = shape_of(statements)
+    return compare(wanted, present_shape(session, settings.keyspace))
+
+
+def _refuse_broken(found: Differences, keyspace: str) -> None:
+    if found.broken:
+        msg = (
+            f"keyspace {keyspace} cannot be repaired: {'; '.join(found.broken)}. Choose another FRAUDSTREAM_KEYSPACE "
+            "or drop the table, then run `fraudstream migrate` and `fraudstream rewrite`"
+        )
+        raise SchemaError(msg)
+
+
+def _repair(
+    session: Session,
+    settings: Settings,
+    migrations: Sequence[Migration],
+    report: Report,
+    renew: Callable[[], None],
+) -> None:
+    """Make again what recorded migrations made and somebody dropped."""
+    keyspace = settings.keyspace
+    found = _differences(session, settings, migrations)
+    _refuse_broken(found, keyspace)
+    made = [one for migration in migrations for one in migration.statements(settings)]
+    for statement in made:
+        shape = shape_of([statement]) if not statement.upper().startswith("ALTER") else Shape()
+        table = next(iter([*shape.tables, *shape.indexes.values()]), None)
+        if table in found.tables:  # with its indexes
+            renew()
+            _execute_ddl(session, statement, f"repair of {table}")
+        elif found.indexes and shape.indexes.keys() & set(found.indexes):
+            report.missing_indexes.append(statement)
+    missing = _differences(session, settings, migrations).columns if found.tables else found.columns
+    for table, column, kind in missing:
+        renew()
+        statement = f"ALTER TABLE {keyspace}.{table} ADD IF NOT EXISTS {column} {kind}"
+        _execute_ddl(session, statement, f"repair of {table}.{column}")
+    report.repaired = [f"table {name}" for name in found.tables]
+    report.repaired += [f"column {table}.{column}" for table, column, _ in found.columns]
 
 
 def _check_release(session: Session) -> None:
@@ -219,8 +282,14 @@ def _lock(
     )
     release = f"DELETE FROM {table} WHERE name = 'migrate' IF owner = %s"  # noqa: S608
     told: str | None = None
+    known = time.monotonic()
     while (holder := _claim(session, acquire, owner)) != owner:
-        if holder != told:
+        if holder is not None:
+            known = time.monotonic()
+        elif time.monotonic() - known > seconds:
+            msg = f"Cassandra did not say for {seconds} s who holds the migration lock of {keyspace}: repeat it"
+            raise AwayError(msg)
+        if holder is not None and holder != told:
             say(
                 f"waiting for {holder}, who migrates {keyspace}; a crashed one is gone in {seconds} s"
             )

@@ -1,6 +1,7 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from mode.utils.queues import FlowControlEvent
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
 from app.blocks.batches import PassOn
-from app.blocks.halt import halt
+from app.blocks.halt import halt, leave
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
 from app.blocks.queue import Destination
@@ -19,6 +20,11 @@ from app.blocks.watch import Watch
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
+
+
+#: What a stop may take: blocks in flight get `transport.DRAIN_SECONDS` of it, a last commit and leaving the group the
+#: rest. Orchestrators kill after 30 s, often after 10.
+STOP_SECONDS = 9.0
 
 
 class Flow(FlowControlEvent):
@@ -87,6 +93,20 @@ class BlockApp(faust.App):
         """All assigned partitions are checked and bound: only now the worker is ready, and sources are fetched."""
         super().on_rebalance_end()
         self.consumer.open_blocks()
+
+    async def stop(self) -> None:
+        """Stop within a bounded time: while Kafka does not answer, each of Faust's steps waits for it."""
+        self.loop.call_later(STOP_SECONDS, self._leave)
+        await super().stop()
+
+    def _leave(self) -> None:
+        print(
+            f"fraudstream: stopped after {STOP_SECONDS:g} s without an answer from Kafka; what is unfinished "
+            "is done again at the next start",
+            file=sys.stderr,
+            flush=True,
+        )
+        leave(0)
 
     def _crash(self, reason: BaseException) -> None:
         """A service of Faust has failed: its way out takes long, says little, and ends with exit code 1."""

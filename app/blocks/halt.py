@@ -1,13 +1,16 @@
 """Stop at once: nothing unfinished may ever be acknowledged. A supervisor outside restarts the worker."""
 
+import errno
 import logging
 import os
+import resource
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
-from app.errors import AwayError, FraudstreamError, StateError
+from app.errors import AwayError, FraudstreamError, StateError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +20,28 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, KafkaTimeoutError) or (
         isinstance(error, KafkaError) and error.retriable
     )
+
+
+def exhausted(error: BaseException) -> UnavailableError | None:
+    """What to do about an error of a full disk or of too many open files; None for any other error.
+
+    RocksDB reports either only as text.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    for code, advice in (
+        (errno.ENOSPC, "the disk is full: free some space"),
+        (errno.EDQUOT, "the disk quota is used up: free some space"),
+        (errno.EMFILE, f"{_too_many_files()}: raise it with `ulimit -n`"),
+    ):
+        if number == code or os.strerror(code) in text:
+            where = f" ({text})" if text else ""
+            return UnavailableError(f"{advice}, then start again; nothing is lost{where}")
+    return None
+
+
+def _too_many_files() -> str:
+    return f"more than {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} open files, this process's limit"
 
 
 def leave(code: int) -> NoReturn:
@@ -36,6 +61,7 @@ def halt(where: str, error: BaseException) -> NoReturn:
         where: topic and partition, or the part of the worker.
         error: what was found.
     """
+    error = exhausted(error) or error
     if is_away(error):
         error = AwayError(f"Kafka does not answer ({error}): start again when it does")
     if isinstance(error, FraudstreamError):
@@ -45,5 +71,6 @@ def halt(where: str, error: BaseException) -> NoReturn:
         text = f"{type(error).__name__}: {error}"
     code = error.exit_code if isinstance(error, FraudstreamError) else StateError.exit_code
     text = " ".join(text.split())  # Faust's own may have several lines
-    print(f"fraudstream: worker stopped in {where}: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the disk that is full may be the log's
+        print(f"fraudstream: worker stopped in {where}: {text}", file=sys.stderr, flush=True)
     leave(code)

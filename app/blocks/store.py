@@ -1,5 +1,6 @@
 """How RocksDB is set up for the partitions of tables: what all of them together take is bounded."""
 
+import resource
 from typing import Any
 
 import rocksdict
@@ -13,6 +14,9 @@ _MOST_BUFFER, _LEAST_BUFFER = 16 << 20, 1 << 20
 _PIECE = 64 << 10
 #: Bits for each key, of a filter that tells which files lack it: one in a hundred is asked in vain.
 _FILTER_BITS = 10
+#: Of the files that this process may have open, all stores together take at most this share; and one at least so many.
+_FILES_SHARE, _LEAST_FILES = 0.6, 16
+_MOST_FILES = 65_536
 #: One buffer is filled while the other is written.
 _BUFFERS = 2
 
@@ -30,8 +34,11 @@ class StoreOptions(RocksDBOptions):
 
     def __init__(self, memory_bytes: int, stores: int) -> None:
         buffer = memory_bytes // 2 // (_BUFFERS * stores)
+        limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MOST_FILES)
         super().__init__(
             use_rocksdict=True,
+            # Faust's own lets each store take nine tenths of the limit
+            max_open_files=max(_LEAST_FILES, int(limit * _FILES_SHARE) // stores),
             write_buffer_size=min(max(buffer, _LEAST_BUFFER), _MOST_BUFFER),
             max_write_buffer_number=_BUFFERS,
         )

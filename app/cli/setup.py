@@ -15,7 +15,8 @@ from app.settings import load_settings
 def migrate(as_json: bool, dry_run: bool) -> None:
     r"""Create or update the keyspace and its tables in Cassandra; may be run again.
 
-    What is there already stays; the table's TTL and compaction follow the settings.
+    What is there already stays, and so do columns that you added. A table or column that was dropped is made
+    again, empty. The table's TTL and compaction follow the settings.
 
     \b
     Example:  fraudstream migrate
@@ -38,6 +39,8 @@ def migrate(as_json: bool, dry_run: bool) -> None:
         return
     count = len(report.applied) + len(report.present)
     click.echo(f"keyspace {report.keyspace}: {count} migrations, {len(report.applied)} applied now")
+    for statement in report.missing_indexes:
+        click.echo(f"note: an index was dropped; to have it again: {statement};", err=True)
     if report.unknown:
         numbers = ", ".join(f"{number:03d}" for number in report.unknown)
         click.echo(f"warning: migrations {numbers} are of a newer release", err=True)

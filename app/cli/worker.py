@@ -81,7 +81,7 @@ def run_worker(settings: Settings) -> int:
     """Run the Faust worker in this process until a signal ends it; returns its exit code.
 
     Raises:
-        UnavailableError: the port of the web views is taken.
+        UnavailableError: the port of the web views is taken, or the state folder.
     """
     check_port(settings)
     import asyncio
@@ -93,11 +93,13 @@ def run_worker(settings: Settings) -> int:
     from app.logs import quiet_libraries
     from app.main import app  # builds the app from the environment
 
+    from app.faust_app import claim_state  # isort: skip
+
     state = settings.state_dir
+    claim_state(settings)
     where = state / "worker.json"
     url = f"http://{settings.advertised_host or settings.web_host}:{settings.web_port}"
     with explained(state, "FRAUDSTREAM_DATADIR or --datadir"):
-        state.mkdir(parents=True, exist_ok=True)
         where.write_text(json.dumps({"url": url, "pid": os.getpid()}))
     # a policy, not just a loop: the thread that fetches makes a loop of its own
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

@@ -3,11 +3,13 @@
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
@@ -15,6 +17,8 @@ from app.errors import UnavailableError
 
 MIB = 1 << 20
 
+#: More open files than a worker ever needs; some systems have no limit at all.
+_MOST_FILES = 65_536
 _CGROUP = Path("/sys/fs/cgroup")
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -89,6 +93,26 @@ def require_memory(needed_bytes: int, available_bytes: int) -> None:
         raise UnavailableError(msg)
 
 
+def require_open_files(needed: int) -> None:
+    """Raise this process's limit of open files as far as it may, and make sure that it suffices.
+
+    Raises:
+        UnavailableError: even the hard limit is too low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if wanted > soft != resource.RLIM_INFINITY:
+        with suppress(OSError, ValueError):  # some systems refuse; then the soft limit counts
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        msg = (
+            f"this process may have {soft} files open and needs {needed}: raise the limit, such as with "
+            f"`ulimit -n {needed}` or LimitNOFILE="
+        )
+        raise UnavailableError(msg)
+
+
 def available_memory() -> int:
     """Bytes that new processes can take: the machine's, or what is left of a container's limit."""
     available = int(psutil.virtual_memory().available)
@@ -119,6 +143,41 @@ def one_at_a_time(lock: Path, when_busy: Callable[[], None]) -> Iterator[None]:
             when_busy()
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield  # closing the file releases the lock
+
+
+#: Locks that this process holds until it ends, by folder.
+_claimed: dict[Path, TextIO] = {}
+
+
+def claim_folder(folder: Path, setting: str, advice: str) -> None:
+    """Make a folder this process's own until it ends; it may claim it again.
+
+    Args:
+        folder: made if it is missing; nothing in it is touched while another process has it.
+        setting: the environment variable that moves it.
+        advice: what to do while another process has it.
+
+    Raises:
+        UnavailableError: another process has it, or it cannot be written.
+    """
+    folder = folder.absolute()
+    if folder in _claimed:
+        return
+    with explained(folder, setting):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "claim").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip()
+            handle.close()
+            msg = f"{folder} belongs to a running process (pid {holder or 'unknown'}): {advice}"
+            raise UnavailableError(msg) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+    _claimed[folder] = handle
 
 
 def require_unlocked(workers: Path) -> None:

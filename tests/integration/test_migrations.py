@@ -15,6 +15,7 @@ from cassandra.cluster import Session
 from app.adapters import schema
 from app.adapters.cassandra import connect, disconnect
 from app.adapters.migrations import Migration, load_migrations
+from app.adapters.prediction_reads import find_transactions
 from app.errors import SchemaError
 from app.settings import Settings
 from tests.stack import environ_of
@@ -144,6 +145,53 @@ def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Sett
     session.execute(insert.format(settings.keyspace) + "('c', '2026-11', 0, 't', 0.5)")
     row = session.execute(f"SELECT ttl(score) AS ttl FROM {settings.keyspace}.predictions").one()
     assert 0 < row["ttl"] <= 30 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("drop", "lacks", "repaired"),
+    [
+        ("ALTER TABLE {}.predictions DROP score", "column predictions.score", None),
+        ("ALTER TABLE {}.predictions DROP features", "column predictions.features", None),
+        ("DROP TABLE {}.predictions", "table predictions", None),
+        ("DROP TABLE {}.labels", "table labels", None),
+        ("DROP TABLE {}.schema_lock", None, []),
+    ],
+)
+def test_what_was_dropped_is_refused_and_repaired(
+    session: Session, settings: Settings, drop: str, lacks: str | None, repaired: list[str] | None
+) -> None:
+    schema.migrate(session, settings)
+    session.execute(f"ALTER TABLE {settings.keyspace}.predictions ADD ours text")
+    schema.check_schema(session, settings)  # a column of somebody else's
+    session.execute(drop.format(settings.keyspace))
+    if lacks is not None:
+        with pytest.raises(SchemaError, match=f"lacks {lacks}: run `fraudstream migrate`"):
+            schema.check_schema_at_start(settings)
+    report = schema.migrate(session, settings)
+    assert report.repaired == ([lacks] if repaired is None else repaired)
+    assert (report.applied, report.missing_indexes) == ([], [])
+    schema.check_schema(session, settings)
+    assert schema.migrate(session, settings).repaired == []
+    assert find_transactions(session, settings, "x1") == []  # the index is back as well
+
+
+def test_an_index_may_be_dropped(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    session.execute(f"DROP INDEX {settings.keyspace}.predictions_by_transaction")
+    schema.check_schema(session, settings)
+    report = schema.migrate(session, settings)
+    assert report.repaired == []
+    assert "CREATE INDEX IF NOT EXISTS predictions_by_transaction" in report.missing_indexes[0]
+
+
+def test_what_cannot_be_repaired_says_what_to_do(session: Session, settings: Settings) -> None:
+    schema.migrate(session, settings)
+    session.execute(f"DROP TABLE {settings.keyspace}.labels")
+    session.execute(f"CREATE TABLE {settings.keyspace}.labels (transaction_id text PRIMARY KEY)")
+    with pytest.raises(SchemaError, match="table labels has another primary key"):
+        schema.check_schema(session, settings)
+    with pytest.raises(SchemaError, match="drop the table, then run `fraudstream migrate`"):
+        schema.migrate(session, settings)
 
 
 def test_replication_by_datacenter(session: Session, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from cassandra.cluster import Session
 
 from app.adapters import outage, row_writer
 from app.adapters.cassandra import connect, disconnect
+from app.adapters.kept_for import KeptFor
 from app.adapters.prediction_reads import (
     card_predictions,
     find_transaction,
@@ -257,6 +258,20 @@ async def test_the_table_may_be_altered_meanwhile(
         number += 50
     await altering
     assert await asyncio.to_thread(count_predictions, session, settings) == number
+
+
+async def test_a_ttl_that_is_changed_meanwhile_is_noticed(
+    session: Session, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept_for = KeptFor(session, settings, "predictions")
+    kept_for.look()
+    assert not caplog.records
+    session.execute(f"ALTER TABLE {settings.keyspace}.predictions WITH default_time_to_live = 60")
+    async with asyncio.timeout(60):
+        while not caplog.records:
+            await asyncio.sleep(0.05)
+            kept_for.look()
+    assert "keeps new rows 1m, FRAUDSTREAM_PREDICTION_TTL says forever" in caplog.text
 
 
 async def test_a_lone_batch_that_failed_before_is_prepared_again(

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.adapters.delivery import Delivery
+from app.adapters.kept_for import KeptFor
 from app.adapters.prediction_rows import PackedRows
 from app.errors import UnavailableError
 from app.metrics.recorders import SinkStatus
@@ -70,7 +72,7 @@ async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiti
     rows = PackedRows([b"a"], [0], [0])
     waiting = [asyncio.create_task(delivery.deliver(number, rows)) for number in range(2)]
     async with asyncio.timeout(60):
-        while status.reason is None:
+        while status.reason is None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         waiting[0].cancel()
         await asyncio.wait(waiting[:1])
@@ -78,9 +80,30 @@ async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiti
         waiting[1].cancel()
         await asyncio.wait(waiting)
         assert status.reason is None
+        monkeypatch.setattr(
+            "app.adapters.delivery.KeptFor", lambda *_: SimpleNamespace(look=lambda: None)
+        )
         monkeypatch.setattr("app.adapters.delivery.RowWriter", lambda *_, **__: Writer())
         answer.set()
         await delivery.deliver(0, rows)  # the next one takes up where they were
+
+
+def test_a_changed_ttl_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None:
+    tables: dict[str, Any] = {}
+    keyspaces = {"fraud_detection": SimpleNamespace(tables=tables)}
+    session = SimpleNamespace(
+        cluster=SimpleNamespace(metadata=SimpleNamespace(keyspaces=keyspaces))
+    )
+    kept_for = KeptFor(session, Settings(_env_file=None), "predictions")  # type: ignore[call-arg, arg-type]
+    kept_for.look()
+    tables["predictions"] = SimpleNamespace(options={"default_time_to_live": 0})
+    kept_for.look()
+    assert not caplog.records
+    tables["predictions"] = SimpleNamespace(options={"default_time_to_live": 86_400})
+    kept_for.look()
+    kept_for.look()
+    (record,) = caplog.records
+    assert "keeps new rows 1d, FRAUDSTREAM_PREDICTION_TTL says forever" in record.getMessage()
 
 
 async def test_latencies_count_from_the_append_and_from_the_event() -> None:

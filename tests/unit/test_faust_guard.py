@@ -28,6 +28,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "mode.utils.queues:FlowControlEvent.resume": "4dcdc1253fd0dcb4",
         "mode.services:Service._crash": "7bc0c709a151d556",
         "mode.services:Service.crash": "14980000465df0af",
+        "mode.services:Service.stop": "e17cd2b6bd01e861",
     },
     "app/blocks/batches.py": {
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",

@@ -12,7 +12,9 @@ from app.adapters.migrations import (
     split_statements,
     table_options,
 )
+from app.adapters.prediction_rows import COLUMNS
 from app.adapters.schema import dry_run
+from app.adapters.schema_shape import Differences, Shape, Table, compare, shape_of
 from app.cli import run
 from app.settings import Settings
 
@@ -91,6 +93,60 @@ def test_the_checksum_is_of_the_statements() -> None:
 )
 def test_replication(fields: dict[str, Any], expected: str) -> None:
     assert replication(made(**fields)) == expected
+
+
+def shape() -> Shape:
+    return shape_of(s for migration in load_migrations() for s in migration.statements(made()))
+
+
+def test_the_shape_of_the_tables() -> None:
+    found = shape()
+    predictions = found.tables["predictions"]
+    assert set(COLUMNS) <= predictions.columns.keys()
+    assert predictions.columns["features"] == "frozen<map<text,double>>"
+    assert predictions.partition_key == ("card_id", "month")
+    assert predictions.clustering == ("event_time", "transaction_id")
+    assert found.tables["labels"].partition_key == ("transaction_id",)
+    assert len(found.tables["labels"].clustering) == 4
+    assert found.indexes == {"predictions_by_transaction": "predictions"}
+
+
+def test_later_migrations_count_too() -> None:
+    found = shape_of(
+        [
+            "CREATE TABLE IF NOT EXISTS k.a (b int PRIMARY KEY, c text)",
+            "ALTER TABLE k.a ADD IF NOT EXISTS d map<text, int>",
+            "ALTER TABLE k.a ADD (e int, f frozen<list<text>>)",
+        ]
+    )
+    assert found.tables["a"].columns == {
+        "b": "int", "c": "text", "d": "map<text,int>", "e": "int", "f": "frozen<list<text>>",
+    }  # fmt: skip
+    assert found.tables["a"].partition_key == ("b",)
+
+
+def test_what_people_add_is_theirs_and_what_they_drop_is_found() -> None:
+    have = shape()
+    have.tables["predictions"].columns["ours"] = "text"
+    have.tables["theirs"] = Table({"a": "int"})
+    assert compare(shape(), have) == Differences()
+    del have.tables["predictions"].columns["score"]
+    have.indexes.clear()
+    del have.tables["labels"]
+    found = compare(shape(), have)
+    assert (found.tables, found.columns) == (["labels"], [("predictions", "score", "double")])
+    assert found.indexes == ["predictions_by_transaction"]
+    assert str(found) == "table labels, column predictions.score"
+
+
+def test_what_cannot_be_repaired_is_named() -> None:
+    have = shape()
+    have.tables["predictions"].columns["amount"] = "text"
+    have.tables["labels"].clustering = ("card_id",)
+    assert compare(shape(), have).broken == [
+        "column predictions.amount is text instead of decimal",
+        "table labels has another primary key",
+    ]
 
 
 @pytest.mark.parametrize(
