@@ -17,7 +17,9 @@ predictions = source(app, app.fraud_topics.predictions.name)
 pipeline = Pipeline(
     app,
     predictions,
-    SinkHandler(RowPacker(settings.currency, settings.minor_unit_digits)),
+    SinkHandler(
+        RowPacker(settings.currency, settings.minor_unit_digits, settings.deployment),
+    ),
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),

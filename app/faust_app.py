@@ -169,7 +169,7 @@ def create_app(settings: Settings) -> FraudApp:
         raise SettingsError(msg)
     brokers = resolve(settings).broker.split(",")
     app = FraudApp(
-        settings.topic_prefix + settings.app_id,
+        settings.deployment,
         broker=";".join(f"block://{broker.strip()}" for broker in brokers),
         broker_credentials=_credentials(settings),
         autodiscover=False,  # it drops modules that fail to import and exits 0: main.py imports them

@@ -35,7 +35,7 @@ INPUT_FIELDS = frozenset({
 OUTPUT_FIELDS = frozenset({
     "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
     "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
-    "source_partition", "source_offset", "received_at", "scored_at",
+    "source_partition", "source_offset", "received_at", "scored_at", "scored_by",
 })  # fmt: skip
 MAX_ID_BYTES = 256
 #: Largest value of a source record, where no other limit is given.

@@ -354,6 +354,11 @@ class Settings(BaseSettings):
         return Currency(self.currency).exponent or 0
 
     @property
+    def deployment(self) -> str:
+        """Names this deployment: its consumer group, and who scored a prediction."""
+        return self.topic_prefix + self.app_id
+
+    @property
     def retention_ms(self) -> int:
         """Retention of topics in milliseconds, -1 for ever."""
         return -1 if self.retention == "forever" else parse_duration_ms(self.retention)

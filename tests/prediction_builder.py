@@ -35,6 +35,7 @@ def prediction(number: int | str = 1, **fields: Any) -> dict[str, Any]:
         "source_offset": 42,
         "received_at": T0 + at + 5,
         "scored_at": T0 + at + 9,
+        "scored_by": "fraudstream",
     }
     return {**made, **fields}
 
@@ -96,7 +97,7 @@ def expected_row(made: dict[str, Any], month: str, event_time: str) -> dict[str,
         "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
         "source_partition", "source_offset", "received_at", "scored_at",
     }  # fmt: skip
-    extra = {name: value for name, value in made.items() if name not in known}
+    extra = {name: value for name, value in made.items() if name not in known | {"scored_by"}}
     if made.get("currency") not in {None, "EUR"}:
         extra |= {"amount": made["amount"], "currency": made["currency"]}
     row = {name: value for name, value in made.items() if name in known}

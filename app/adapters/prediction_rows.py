@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.adapters.packed import UNSET, PackedTable, text_cell
+from app.deployments import SCORED_BY, is_anothers
 from app.errors import StateError
 from app.formats import iso
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
@@ -70,16 +71,20 @@ class RowPacker:
     Args:
         currency: the deployment's, in which `amount_minor` is.
         minor_unit_digits: digits after its decimal point.
+        deployment: whose predictions are packed; None: everybody's.
     """
 
-    def __init__(self, currency: str, minor_unit_digits: int) -> None:
+    def __init__(
+        self, currency: str, minor_unit_digits: int, deployment: str | None = None
+    ) -> None:
+        self._deployment = deployment
         self._currency = currency
         self._digits = minor_unit_digits
         self._layouts: dict[str, _Layout] = {}
         self._constants: dict[tuple[str, ...], bytes] = {}
 
     def pack_many(self, predictions: Iterable[bytes]) -> PackedRows:
-        """Rows of prediction records.
+        """Rows of prediction records, but for those of another deployment.
 
         Raises:
             StateError: one is no prediction; the text says which.
@@ -88,20 +93,29 @@ class RowPacker:
         received: list[int] = []
         event_times: list[int] = []
         for value in predictions:
-            row, received_at, event_time_ms = self.pack(value)
+            packed = self._packed(value)
+            if packed is None:
+                continue
+            row, received_at, event_time_ms = packed
             rows.append(row)
             received.append(received_at)
             event_times.append(event_time_ms)
         return PackedRows(rows, received, event_times)
 
     def pack(self, value: bytes) -> tuple[bytes, int, int]:
-        """The packed row of one prediction record, its `received_at` and its event time.
+        """The packed row of one prediction record of ours, its `received_at` and its event time.
 
         Raises:
             StateError: it is no prediction; the text says which.
         """
+        packed = self._packed(value)
+        assert packed is not None
+        return packed
+
+    def _packed(self, value: bytes) -> tuple[bytes, int, int] | None:
         try:
-            return self._pack(orjson.loads(value))
+            record = orjson.loads(value)
+            return None if is_anothers(record, self._deployment) else self._pack(record)
         except (
             ValueError,
             KeyError,
@@ -130,6 +144,7 @@ class RowPacker:
         if constant is None:
             constant = self._add_constant(seldom)
         optional = ("terminal_id" in record) + ("currency" in record) + ("schema_version" in record)
+        optional += SCORED_BY in record
         foreign = currency is not None and currency != self._currency
         extra = UNSET
         if foreign or len(record) != _REQUIRED_COUNT + optional:

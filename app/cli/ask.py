@@ -38,7 +38,7 @@ def ask(settings: Settings, kind: str, identifier: str, url: str | None) -> byte
         UsageError: the id can be none.
     """
     candidates = [url.rstrip("/")] if url else worker_urls(settings)
-    deployment = settings.topic_prefix + settings.app_id
+    deployment = settings.deployment
     query = urlencode({"id": identifier})
     for candidate in candidates:
         answer = _get(f"{candidate}/{kind}s/?{query}")

@@ -66,6 +66,8 @@ def verify(timeout: float, examples: int, as_json: bool) -> None:
                 f"{earlier:,} of the dead were refused by an earlier release or other settings: "
                 "`fraudstream deadletters redrive` sends them back"
             )
+        if others := report.details["of_other_deployments"]:
+            click.echo(f"{others:,} outputs of other deployments on the same topics were left out")
         for model_hash, reason in report.details["models_missing"].items():
             click.echo(f"scores of model {model_hash} were not recomputed: {reason}")
         for example in report.examples:

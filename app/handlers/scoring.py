@@ -9,6 +9,7 @@ import numpy as np
 
 from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
+from app.deployments import SCORED_BY
 from app.domain.card_stage import LATE
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
@@ -79,6 +80,7 @@ class ScoringHandler:
         state_settings: the settings that shape rows.
         rows_room_bytes: see `BlockRows`.
         read: gives what a message on `enriched` holds; a replay puts other features of the cards in.
+        scored_by: names this deployment in predictions.
         asked: whether a transaction of this source partition is scored, or only counted for others; None: all
             are scored.
     """
@@ -96,6 +98,7 @@ class ScoringHandler:
         state_settings: str,
         rows_room_bytes: int = ROWS_ROOM_BYTES,
         read: Callable[[bytes], EnrichedBatch | LabelBatch] = decode_message,
+        scored_by: str = "fraudstream",
         asked: Callable[[int, EnrichedItem], bool] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -111,6 +114,7 @@ class ScoringHandler:
         self._settings = state_settings
         self._room = rows_room_bytes
         self._read = read
+        self._scored_by = scored_by
         self._asked = asked
 
     @classmethod
@@ -126,6 +130,7 @@ class ScoringHandler:
             threshold=settings.threshold,
             state_settings=terminal_settings(settings),
             rows_room_bytes=rows_room_bytes(settings),
+            scored_by=settings.deployment,
             **others,
         )
 
@@ -260,6 +265,7 @@ class ScoringHandler:
                     "source_offset": item.offset,
                     "received_at": item.received_at,
                     "scored_at": scored_at,
+                    SCORED_BY: self._scored_by,
                 },
             )
             record: OutRecord = (item.card_id.encode(), value, [])

@@ -17,6 +17,7 @@ from app.adapters.cassandra import connected
 from app.adapters.labels import scan_verdicts
 from app.adapters.prediction_reads import scan_predictions
 from app.adapters.prediction_rows import epoch_ms
+from app.deployments import is_anothers
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.handlers.catalogue import catalogue_of
@@ -169,7 +170,7 @@ async def gather(log: Log, settings: Settings, progress: Progress | None = None)
     number = 0
     async for record in _records(log, log.topics.predictions):
         fields = orjson.loads(record.value)
-        if "late" not in fields["flags"]:
+        if "late" not in fields["flags"] and not is_anothers(fields, settings.deployment):
             gathering.add(
                 fields["transaction_id"],
                 fields["card_id"],

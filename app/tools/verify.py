@@ -29,7 +29,12 @@ from app.tools.verification.enriched import EnrichedReader
 from app.tools.verification.findings import Findings
 from app.tools.verification.ledger import Ledger, Page
 from app.tools.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
-from app.tools.verification.predictions import LateReader, PredictionReader
+from app.tools.verification.predictions import (
+    LateReader,
+    NameReader,
+    PredictionReader,
+    names_nobody,
+)
 from app.tools.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.tools.verification.report import Report, clock_ms, conclude
 from app.tools.verification.rows import Row, RowReader
@@ -124,6 +129,7 @@ async def compare(
         "labels": labels,
         "rows": rows.rows,
         "dead_by_earlier_rules": case.by_earlier_rules,
+        "of_other_deployments": case.of_others,
         "repeated_outputs": case.findings.repeated,
         "strays": case.findings.strays,
         "scores_recomputed": rescored.scores,
@@ -210,6 +216,8 @@ class _Run:
         await self._read("earlier refusals", topics.dead_letters, lambda _: EarlierRefusals(case))
         await self._read("recomputing cards", topics.transactions, source)
         await self._read("recomputing terminals", topics.enriched, enriched)
+        if await self._some_name_nobody():
+            await self._read("who scored", topics.predictions, lambda _: NameReader(case))
         await self._read(
             "predictions",
             topics.predictions,
@@ -218,6 +226,17 @@ class _Run:
         await self._read("late", topics.late_transactions, lambda _: LateReader(case))
         await self._read("dead letters", topics.dead_letters, lambda _: DeadLetterReader(case))
         await self._read("duplicates", topics.duplicates, lambda _: DuplicateReader(case))
+
+    async def _some_name_nobody(self) -> bool:
+        """Whether predictions are left of a release before 0.2.0: in each partition they come first."""
+        topic = self._log.topics.predictions
+        begins, ends = await self._log.begins(topic), await self._log.ends(topic)
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            async for records in self._log.read(topic, number, begin, end):
+                if names_nobody(records[0]):
+                    return True
+                break
+        return False
 
     async def _read(self, text: str, topic: TopicSpec, reader_of: Callable[[int], Reader]) -> None:
         log = self._log

@@ -58,7 +58,7 @@ class FaustWorker:
     ) -> None:
         self.settings: Settings = app.settings
         self.catalogue: Catalogue = app.catalogue
-        self.deployment = app.settings.topic_prefix + app.settings.app_id
+        self.deployment = app.settings.deployment
         self._app = app
         self._tables = tables
         self._model = model

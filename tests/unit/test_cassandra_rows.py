@@ -164,6 +164,15 @@ def test_pack_many_gives_when_the_broker_had_them() -> None:
     assert len(packed_rows.rows) == 3
 
 
+def test_predictions_of_another_deployment_are_not_packed() -> None:
+    made = [prediction_bytes(n, at=n, scored_by=f"d{n % 2}") for n in range(4)]
+    nobodys = prediction(9, at=9)
+    del nobodys["scored_by"]
+    made.append(orjson.dumps(nobodys))
+    assert RowPacker("EUR", 2, "d1").pack_many(made).event_time_ms == [T0 + 1, T0 + 3, T0 + 9]
+    assert len(RowPacker("EUR", 2).pack_many(made).rows) == 5
+
+
 def test_a_packed_row_knows_its_source_and_its_partition_key() -> None:
     row, *_ = RowPacker("EUR", 2).pack(prediction_bytes(5, card="ç"))
     assert PREDICTIONS.place(row) == "transactions/3/42 (transaction 'tx-5')"

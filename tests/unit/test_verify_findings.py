@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,57 @@ def world() -> VerifyWorld:
 
 def whats(report: Report) -> set[str]:
     return {example["what"] for example in report.examples}
+
+
+def scored_again(*, names: bool, again: bool = True) -> VerifyWorld:
+    """A deployment that goes on where another one, with other features, has scored everything.
+
+    Args:
+        names: whether the other one's predictions say who made them; those of old releases do not.
+        again: whether this one has scored anything by now.
+    """
+    before = busy(app_id="before")
+    world = VerifyWorld(app_id="after", features="basic,handbook" if again else "basic")
+    for topic in (
+        before.topics.transactions,
+        before.topics.predictions,
+        before.topics.late_transactions,
+    ):
+        world.logs[topic.name] = [list(records) for records in before.logs[topic.name]]
+    if not names:
+        for topic in (before.topics.predictions, before.topics.late_transactions):
+            for records in world.logs[topic.name]:
+                records[:] = [
+                    replace(one, value=re.sub(rb',"scored_by":"[^"]*"', b"", one.value or b""))
+                    for one in records
+                ]
+    world.clock_ms = before.clock_ms
+    if again:
+        world.run()
+    return world
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_predictions_of_another_deployment_are_left_out(names: bool) -> None:
+    world = scored_again(names=names)
+    report = world.verify()
+    assert report.passed, report.as_json()
+    others = report.details["of_other_deployments"]
+    assert others >= report.counts["scored"] + report.counts["late"] > 100
+    assert report.details["repeated_outputs"] == 0
+    # what is ours is looked at as ever
+    own = len(world.log(world.topics.predictions)) - 1
+    prediction(world, own, lambda fields: fields.update(score=nudged(fields["score"])))
+    assert not world.verify().passed
+
+
+def test_predictions_that_name_nobody_are_ours() -> None:
+    world = scored_again(names=False, again=False)
+    world.rows = rows_of(world.settings, world.log(world.topics.predictions))
+    report = world.verify()
+    assert report.details["of_other_deployments"] == 0
+    assert report.counts["scored"] + report.counts["late"] > 100
+    assert "score" not in whats(report)
 
 
 def nudged(value: float) -> float:

@@ -95,7 +95,7 @@ async def _delete_topics(settings: Settings) -> None:
 
 async def committed(client: Any, settings: Settings, topic: str) -> int:
     """Records of a topic that the deployment's group has finished; `client` is a started admin client."""
-    group = settings.topic_prefix + settings.app_id
+    group = settings.deployment
     offsets = await client.list_consumer_group_offsets(group)
     return sum(at.offset for tp, at in offsets.items() if tp.topic == topic and at.offset > 0)
 

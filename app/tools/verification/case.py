@@ -28,6 +28,7 @@ class Case:
         record_rules: what decides whether an input is valid.
         labels: what is expected and seen of labels.
         refused: reason by partition and offset of what was refused for a reason that rules decide.
+        of_others: predictions of other deployments on the same topic, which are left out.
         by_earlier_rules: how many of them the present rules would take.
     """
 
@@ -40,6 +41,7 @@ class Case:
     labels: LabelLedger = field(init=False)
     refused: dict[tuple[int, int], str] = field(default_factory=dict)
     by_earlier_rules: int = 0
+    of_others: int = 0
 
     def __post_init__(self) -> None:
         settings = self.settings

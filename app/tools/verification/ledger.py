@@ -83,6 +83,7 @@ _COLUMNS: dict[str, type] = {
     "reasons": np.int64,  # hash of the reasons
     "extra": np.int64,  # hash of schema version and unknown fields
     "scored_at": np.int64,
+    "named": np.bool_,  # a prediction names this deployment: those that name none are another's
 }
 
 
@@ -116,6 +117,7 @@ class Page:
     reasons: np.ndarray
     extra: np.ndarray
     scored_at: np.ndarray
+    named: np.ndarray
 
     def __init__(self, number: int, begin: int, end: int, features: int) -> None:
         self.number = number

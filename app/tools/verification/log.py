@@ -40,7 +40,7 @@ class Log:
         self, settings: Settings, consumer: AIOKafkaConsumer, client: AIOKafkaAdminClient
     ) -> None:
         self.topics = Topics(settings)
-        self._group = settings.topic_prefix + settings.app_id
+        self._group = settings.deployment
         self._consumer = consumer
         self._client = client
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.deployments import SCORED_BY, is_anothers
 from app.domain.flags import ANOMALY
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
 from app.tools.verification.case import Case
@@ -14,6 +15,9 @@ from app.tools.verification.ledger import Fate, Page, Seen
 
 _TIME = re.compile(rb'"scored_at":\d+')
 _SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
+#: Records of before 0.2.0 do not say who scored them.
+_NEEDED = OUTPUT_FIELDS - {SCORED_BY}
+_POSITION = re.compile(rb'"source_partition":(\d+),"source_offset":(\d+)')
 _OURS = OUTPUT_FIELDS | INPUT_FIELDS
 #: Which source record an output belongs to.
 SOURCE_FIELDS = frozenset({"source_topic", "source_partition", "source_offset"})
@@ -65,6 +69,50 @@ def hash_extra(schema_version: int, fields: dict[str, Any]) -> int:
     return hash((schema_version, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)))
 
 
+def ours(case: Case, found: tuple[Page, int], fields: dict[str, Any]) -> bool:
+    """Whether this deployment made an output; others are counted.
+
+    One that names nobody is of a release before 0.2.0. It is ours unless there is one of the same source record that
+    names us: then a changed `FRAUDSTREAM_APP_ID` has scored that record again.
+    """
+    if SCORED_BY in fields:
+        mine = not is_anothers(fields, case.settings.deployment)
+    else:
+        page, row = found
+        mine = not page.named[row]
+    case.of_others += not mine
+    return mine
+
+
+class NameReader:
+    """Reads one partition of `predictions` before all else: which source records have a prediction that names us.
+
+    Args:
+        case: the run.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._ledger = case.ledger
+        self._name = b'"%s":"%s"' % (SCORED_BY.encode(), case.settings.deployment.encode())
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        for record in records:
+            value = record.value or b""
+            tail = value[max(0, value.rfind(b'"source_partition":')) :]
+            position = _POSITION.match(tail) if self._name in tail else None
+            if position:
+                found = self._ledger.find(self._ledger.topic, int(position[1]), int(position[2]))
+                if found is not None:
+                    found[0].named[found[1]] = True
+
+
+def names_nobody(record: Any) -> bool:
+    """Whether a prediction record does not say who scored it."""
+    value = record.value or b""
+    return b'"%s":' % SCORED_BY.encode() not in value[max(0, value.rfind(b'"source_partition":')) :]
+
+
 class PredictionReader:
     """Reads one partition of `predictions`; fills the ledger's columns that rows are compared with.
 
@@ -83,9 +131,9 @@ class PredictionReader:
         """Records in offset order."""
         by_page = defaultdict[int, list[tuple[int, Any, dict[str, Any]]]](list)
         for record in records:
-            fields = fields_of(record, OUTPUT_FIELDS)
+            fields = fields_of(record, _NEEDED)
             found = source_in(self._case, self._where, record, fields)
-            if found is not None:
+            if found is not None and ours(self._case, found, fields):
                 by_page[found[0].number].append((found[1], record, fields))
         for partition, members in by_page.items():
             self._check(self._ledger.pages[partition], members)
@@ -217,8 +265,9 @@ class LateReader:
         """Records in offset order, once all predictions are known."""
         findings = self._case.findings
         for record in records:
-            found = source_in(self._case, self._where, record, fields_of(record, SOURCE_FIELDS))
-            if found is None:
+            fields = fields_of(record, SOURCE_FIELDS)
+            found = source_in(self._case, self._where, record, fields)
+            if found is None or not ours(self._case, found, fields):
                 continue
             page, row = found
             if page.seen[row] & Seen.LATE_COPY:
