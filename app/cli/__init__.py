@@ -37,6 +37,7 @@ COMMANDS = {
     "deadletters": "app.cli.deadletters:deadletters",
     "replay": "app.cli.replay:replay",
     "rebuild": "app.cli.rebuild:rebuild",
+    "rewrite": "app.cli.rewrite:rewrite",
     "verify": "app.cli.verify:verify",
     "bench": "app.cli.bench:bench",
     "handbook": "app.cli.handbook:handbook",

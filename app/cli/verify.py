@@ -72,6 +72,12 @@ def verify(timeout: float, examples: int, as_json: bool) -> None:
             click.echo(f"scores of model {model_hash} were not recomputed: {reason}")
         for example in report.examples:
             click.echo(formats.printable(_described(example)))
+        if lost := report.details["rows_lost"]:
+            since = formats.iso(report.details["rows_lost_from_ms"] // 1000 * 1000)
+            click.echo(
+                f"{lost:,} rows are not in Cassandra, which had acknowledged them: "
+                f"`fraudstream rewrite --from {since}` writes them again"
+            )
     counts = report.counts
     if not report.passed:
         msg = (

@@ -160,8 +160,7 @@ def claim_folder(folder: Path, setting: str, advice: str) -> None:
     Raises:
         UnavailableError: another process has it, or it cannot be written.
     """
-    folder = folder.absolute()
-    if folder in _claimed:
+    if folder.absolute() in _claimed:
         return
     with explained(folder, setting):
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +176,7 @@ def claim_folder(folder: Path, setting: str, advice: str) -> None:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-    _claimed[folder] = handle
+    _claimed[folder.absolute()] = handle
 
 
 def require_unlocked(workers: Path) -> None:

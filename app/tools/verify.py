@@ -130,6 +130,8 @@ async def compare(
         "rows": rows.rows,
         "dead_by_earlier_rules": case.by_earlier_rules,
         "of_other_deployments": case.of_others,
+        "rows_lost": case.findings.lost_rows,
+        "rows_lost_from_ms": case.findings.lost_from_ms,
         "repeated_outputs": case.findings.repeated,
         "strays": case.findings.strays,
         "scores_recomputed": rescored.scores,
@@ -217,7 +219,8 @@ class _Run:
         await self._read("recomputing cards", topics.transactions, source)
         await self._read("recomputing terminals", topics.enriched, enriched)
         if await self._some_name_nobody():
-            await self._read("who scored", topics.predictions, lambda _: NameReader(case))
+            names = NameReader(case.settings.deployment, case.ledger.mark_named)
+            await self._read("who scored", topics.predictions, lambda _: names)
         await self._read(
             "predictions",
             topics.predictions,

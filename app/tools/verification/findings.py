@@ -39,6 +39,8 @@ class Findings:
     Attributes:
         examples: the first ones.
         strays: outputs and rows that belong to no source record.
+        lost_rows: predictions without a row in Cassandra, though the sink has passed them.
+        lost_from_ms: when the first of them was scored, epoch milliseconds.
         repeated: outputs that stood on a topic before, and were identical.
     """
 
@@ -47,6 +49,8 @@ class Findings:
     examples: list[Difference] = field(default_factory=list)
     strays: int = 0
     repeated: int = 0
+    lost_rows: int = 0
+    lost_from_ms: int | None = None
 
     def differs(
         self, page: Page, row: int, where: str, what: str, stored: Any, recomputed: Any
@@ -65,6 +69,17 @@ class Findings:
         self.strays += 1
         if len(self.examples) < self.limit:
             self.examples.append(Difference("none", None, where, what, stored, None))
+
+    def rows_lost(self, number: int, from_ms: int) -> None:
+        """Rows are not there that Cassandra has acknowledged.
+
+        Args:
+            number: how many.
+            from_ms: when the first of them was scored.
+        """
+        self.lost_rows += number
+        known = self.lost_from_ms
+        self.lost_from_ms = from_ms if known is None else min(known, from_ms)
 
     def compare_features(
         self,

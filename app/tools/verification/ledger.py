@@ -179,6 +179,12 @@ class Ledger:
             return None
         return page, offset - page.begin
 
+    def mark_named(self, partition: int, offset: int) -> None:
+        """A prediction of this source record names this deployment."""
+        found = self.find(self.topic, partition, offset)
+        if found is not None:
+            found[0].named[found[1]] = True
+
     def is_foreign(self, topic: Any, partition: Any, offset: Any) -> bool:
         """Whether a position cannot be one of the source topic at all."""
         if topic != self.topic or type(partition) is not int or type(offset) is not int:

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,12 +89,13 @@ class NameReader:
     """Reads one partition of `predictions` before all else: which source records have a prediction that names us.
 
     Args:
-        case: the run.
+        deployment: its name.
+        mark: given partition and offset of each of these source records.
     """
 
-    def __init__(self, case: Case) -> None:
-        self._ledger = case.ledger
-        self._name = b'"%s":"%s"' % (SCORED_BY.encode(), case.settings.deployment.encode())
+    def __init__(self, deployment: str, mark: Callable[[int, int], None]) -> None:
+        self._mark = mark
+        self._name = b'"%s":"%s"' % (SCORED_BY.encode(), deployment.encode())
 
     def take(self, records: list[Any]) -> None:
         """Records in offset order."""
@@ -102,9 +104,7 @@ class NameReader:
             tail = value[max(0, value.rfind(b'"source_partition":')) :]
             position = _POSITION.match(tail) if self._name in tail else None
             if position:
-                found = self._ledger.find(self._ledger.topic, int(position[1]), int(position[2]))
-                if found is not None:
-                    found[0].named[found[1]] = True
+                self._mark(int(position[1]), int(position[2]))
 
 
 def names_nobody(record: Any) -> bool:

@@ -162,6 +162,9 @@ class _Judge:
             self._mark(lacking & over, Fault.UNVERIFIABLE)
             lacking &= ~over
         self._lacking(lacking, None, "cassandra", "row")
+        lost = lacking & ~self._late_to_come
+        if lost.any():
+            self._findings.rows_lost(int(lost.sum()), int(page.scored_at[lost].min()))
 
     def count(self, counts: dict[str, int]) -> None:
         """Add this page to the totals."""

@@ -1,0 +1,77 @@
+"""`fraudstream rewrite`: rows that Cassandra has lost are written again from the topic `predictions`."""
+
+import asyncio
+import json
+
+import click
+
+from app.cli.options import json_option
+from app.cli.stages import stages
+from app.errors import UnavailableError
+from app.settings import load_settings
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream rewrite\n"
+    "           fraudstream rewrite --from 2026-11-29T12:00Z --to 2026-11-29T12:10Z\n"
+    "           fraudstream rewrite --from 0:120000,1:118000 --json"
+)
+@click.option(
+    "--from",
+    "begin",
+    metavar="TIME|OFFSET",
+    help="When the first prediction was appended to `predictions` (a date is its midnight, UTC), or its offset there: "
+    "of every partition, or PARTITION:OFFSET[,...] of some.  [the beginning of the log]",
+)
+@click.option(
+    "--to",
+    "end",
+    metavar="TIME|OFFSET",
+    help="The same; itself not included.  [the end of the log]",
+)
+@json_option
+def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
+    r"""Write rows of the table `predictions` again, from the topic `predictions`.
+
+    Use it when Cassandra has lost rows: after `verify` reported rows missing, or after `migrate` made a dropped
+    table or column again. Workers may run. It is safe to run again: a row that is there is replaced by the same
+    one, but with its time to live starting now. An interrupted run prints where to go on.
+
+    \b
+    Exit codes:  0  every row of the range is written
+                 2  the range is empty
+                 3  Kafka or Cassandra does not answer
+                 5  topics or tables are missing
+    """
+    from app.cli.replay import bound_of
+    from app.tools.rewrite import Rewritten
+    from app.tools.rewrite import rewrite as run
+
+    settings = load_settings()
+    low = None if begin is None else bound_of("--from", begin)
+    high = None if end is None else bound_of("--to", end)
+    report = Rewritten()
+    try:
+        with stages() as progress:
+            asyncio.run(run(settings, low, high, progress=progress, report=report))
+    except BaseException as error:
+        if not report.rest or not report.rows:
+            raise
+        onwards = f"{report.rows:,} rows are written; go on with `fraudstream rewrite --from {report.rest}"
+        onwards += (
+            "`"
+            if end is None
+            else f" --to {','.join(f'{n}:{e}' for n, e in enumerate(report.ends))}`"
+        )
+        if isinstance(error, UnavailableError):
+            raise type(error)(f"{error}; {onwards}") from error
+        click.echo(f"fraudstream: {onwards}", err=True)
+        raise
+    if as_json:
+        click.echo(json.dumps(report.as_dict()))
+        return
+    click.echo(
+        f"{report.rows:,} rows written from {report.records:,} predictions ({report.seconds:.1f} s)"
+    )
+    if others := report.records - report.rows:
+        click.echo(f"{others:,} predictions of other deployments were left out")

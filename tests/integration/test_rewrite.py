@@ -1,0 +1,60 @@
+"""Rows that Cassandra has lost: verify says so and names the command that writes them again."""
+
+import json
+
+import pytest
+
+from app.adapters.cassandra import connected
+from app.settings import Settings
+from tests.builders import tx_bytes
+from tests.deployment import Deployment, Send
+from tests.fleet import Fleet
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+COUNT = 300
+
+
+@pytest.mark.timeout(400)
+def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    deployment = Deployment(settings)
+    deployment.prepare()
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(
+            Send(tx_bytes(n, card=f"c{n % 50}", at=n), b"c%d" % (n % 50)) for n in range(COUNT)
+        )
+        deployment.drain()
+        fleet.terminate("a")
+    assert deployment.verify()["rows"] == COUNT
+    table = f"{settings.keyspace}.predictions"
+    for loss, ends_with in (
+        (f"TRUNCATE {table}", None),
+        (f"DROP TABLE {table}", "table predictions"),
+        (f"ALTER TABLE {table} DROP score", "column predictions.score"),
+    ):
+        with connected(settings) as session:
+            session.execute(loss)
+        if ends_with is None:
+            done = deployment.run("verify")
+            assert done.returncode == 6
+            assert f"{COUNT} rows are not in Cassandra, which had acknowledged them" in done.stdout
+            assert "`fraudstream rewrite --from 20" in done.stdout
+        else:
+            for command in ("verify", "rewrite", "worker"):
+                options = ["--web-port", "0"] if command == "worker" else []
+                done = deployment.run(command, *options)
+                assert done.returncode == 5, done.stderr
+                assert done.stderr.count("fraudstream: ") == 1
+                assert "fraudstream migrate" in done.stderr
+                assert "Traceback" not in done.stderr
+            done = deployment.run("migrate")
+            assert done.returncode == 0
+            assert f"repaired {ends_with}" in done.stderr
+        done = deployment.run("rewrite", "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["records"], report["rows"]) == (COUNT, COUNT)
+        assert deployment.verify()["rows"] == COUNT

@@ -1,0 +1,129 @@
+"""Rows are written again from `predictions`: which ones, and from where an interrupted run goes on."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from app.cli.replay import bound_of
+from app.errors import AwayError, UsageError
+from app.tools import rewrite as module
+from app.tools.replaying.bounds import Bound
+from app.tools.rewrite import Rewritten, write_range
+from tests.unit.test_verify_findings import busy, scored_again
+from tests.verify_world import MemoryLog, VerifyWorld, rows_of, unpacked
+
+
+class Writer:
+    """Takes rows until it has had enough.
+
+    Args:
+        most: rows that it takes; afterwards it is as Cassandra is when it is away.
+    """
+
+    last_error = "no node"
+
+    def __init__(self, most: int = 10**9) -> None:
+        self.rows: dict[tuple[Any, ...], Any] = {}
+        self.left = most
+        self.unavailable_since: float | None = None
+
+    def submit(self, rows: Sequence[bytes]) -> "asyncio.Future[None]":
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.left -= len(rows)
+        if self.left < 0:
+            self.unavailable_since = 0.0
+            return future
+        for raw in rows:
+            row = unpacked(raw)
+            self.rows[row.card_id, row.event_time, row.transaction_id] = row
+        future.set_result(None)
+        return future
+
+
+class TimedLog(MemoryLog):
+    async def at_time(self, topic: Any, time_ms: int) -> list[int]:
+        records = self._world.logs[topic.name]
+        return [sum(one.timestamp < time_ms for one in each) for each in records]
+
+
+def written(
+    world: VerifyWorld,
+    begin: str | None = None,
+    end: str | None = None,
+    writer: Writer | None = None,
+) -> tuple[Writer, Rewritten]:
+    writer, report = writer or Writer(), Rewritten()
+
+    def bound(option: str, text: str | None) -> Bound | None:
+        return None if text is None else bound_of(option, text)
+
+    def nothing(*_: Any) -> None: ...
+
+    try:
+        asyncio.run(
+            write_range(
+                world.settings, TimedLog(world), writer,  # type: ignore[arg-type]
+                bound("--from", begin), bound("--to", end), nothing, report,
+            )
+        )  # fmt: skip
+    except AwayError:
+        assert report.rest
+    return writer, report
+
+
+def test_all_rows() -> None:
+    world = busy()
+    writer, report = written(world)
+    assert sorted(writer.rows.values()) == sorted(world.rows)
+    assert report.finished
+    assert report.rest == ""
+    assert report.rows == report.records == len(world.log(world.topics.predictions))
+
+
+def test_a_range_by_offset_and_by_time() -> None:
+    world = busy()
+    first, second = world.logs[world.topics.predictions.name]
+    writer, report = written(world, "0:3,1:5", "0:10,1:6")
+    assert report.records == 8
+    expected = rows_of(world.settings, [*first[3:10], *second[5:6]])
+    assert sorted(writer.rows.values()) == sorted(expected)
+    _, report = written(world, "1:5")
+    assert report.records == len(second) - 5
+    middle = first[len(first) // 2].timestamp
+    _, report = written(world, str(middle))
+    assert report.records == sum(one.timestamp >= middle for one in [*first, *second])
+    with pytest.raises(UsageError, match="there is no record of predictions in this range"):
+        written(world, "100000")
+    with pytest.raises(UsageError, match="there is no partition 7"):
+        written(world, "7:1")
+
+
+def test_one_that_cassandra_leaves_alone_says_where_to_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    world = busy()
+    first, report = written(world, writer=Writer(60))
+    assert 0 < report.rows <= 60
+    assert not report.finished
+    second, _ = written(world, report.rest)
+    assert sorted({**first.rows, **second.rows}.values()) == sorted(world.rows)
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_rows_of_another_deployment_stay_away(names: bool) -> None:
+    world = scored_again(names=names)
+    writer, report = written(world)
+    assert sorted(writer.rows.values()) == sorted(world.rows)
+    assert report.rows < report.records
+    own = len(world.logs[world.topics.predictions.name][0]) // 2
+    writer, report = written(world, "0:0", f"0:{own // 2}")
+    assert not report.rows, "these are the other one's, and have been scored again"
+
+
+def test_predictions_of_an_old_release_are_written() -> None:
+    world = scored_again(names=False, again=False)
+    _, report = written(world)
+    assert report.rows == report.records > 100
