@@ -10,11 +10,12 @@ from app.adapters.prediction_rows import RowPacker
 from app.blocks.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source
 from app.handlers.sink import SinkHandler
+from app.metrics.reading import records_behind
 from app.metrics.recorders import append_to_row, event_to_row, sink_status
 
 settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)
-pipeline = Pipeline(
+pipeline: Pipeline = Pipeline(
     app,
     predictions,
     SinkHandler(
@@ -26,6 +27,7 @@ pipeline = Pipeline(
     deliver=Delivery(
         settings,
         status=sink_status,
+        behind=lambda: records_behind(app, pipeline),
         clock_ms=lambda: time.time() * 1000,
         since_append=append_to_row.observe_many,
         since_event=event_to_row.observe_many,

@@ -9,7 +9,7 @@ from cassandra.cluster import Session
 
 from app.adapters.cassandra import connect
 from app.adapters.kept_for import KeptFor
-from app.adapters.outage import Status
+from app.adapters.outage import Behind, Status
 from app.adapters.prediction_rows import PREDICTIONS, PackedRows
 from app.adapters.row_writer import RowWriter
 from app.errors import UnavailableError
@@ -26,6 +26,7 @@ class Delivery:
     Args:
         settings: where Cassandra is.
         status: is told how writing goes.
+        behind: tells how many predictions wait in all.
         clock_ms: the time, for latencies.
         since_append: is given the milliseconds from each source record's append to its acknowledged row.
         since_event: is given those from each transaction's event time.
@@ -36,12 +37,14 @@ class Delivery:
         settings: Settings,
         *,
         status: Status,
+        behind: Behind | None = None,
         clock_ms: Callable[[], float],
         since_append: Callable[[Sequence[float]], None],
         since_event: Callable[[Sequence[float]], None],
     ) -> None:
         self._settings = settings
         self._status = status
+        self._behind = behind
         self._clock_ms = clock_ms
         self._since_append = since_append
         self._since_event = since_event
@@ -94,4 +97,6 @@ class Delivery:
             await asyncio.sleep(_RECONNECT_SECONDS)
         else:
             self._kept_for = KeptFor(session, self._settings, PREDICTIONS.name)
-            self._writer = RowWriter(session, self._settings, PREDICTIONS, status=self._status)
+            self._writer = RowWriter(
+                session, self._settings, PREDICTIONS, status=self._status, behind=self._behind
+            )

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -11,6 +13,8 @@ logger = logging.getLogger(__name__)
 _WARN_SECONDS, _REMIND_SECONDS = 2.0, 30.0
 #: A batch that failed so often (some 15 s) is worth a line although others are taken.
 _WORTH_A_LINE = 8
+#: Kafka is asked how many wait; a line about Cassandra does not wait for it longer than this.
+_ASK_SECONDS = 2.0
 
 
 class Status(Protocol):
@@ -30,12 +34,17 @@ class Status(Protocol):
         """Nothing waits any more: what waited was given up, because its partitions were."""
 
 
+#: How many records wait in Kafka; None where that cannot be told.
+Behind = Callable[[], Awaitable[int | None]]
+
+
 class Outage:
     """What a writer knows of Cassandra's absence.
 
     Args:
         status: is told of every success and failure.
         rows: what the rows are, for the lines: `predictions`.
+        behind: tells how many wait in all; None: those that were handed to the writer.
 
     Attributes:
         since: epoch second of the first failure since the last success, None while rows are taken.
@@ -43,13 +52,15 @@ class Outage:
         rows_waiting: kept by the writer, for the lines.
     """
 
-    def __init__(self, status: Status | None, rows: str) -> None:
+    def __init__(self, status: Status | None, rows: str, behind: Behind | None = None) -> None:
         self.since: float | None = None
         self.last_error: str | None = None
         self.rows_waiting = 0
         self._status = status
         self._rows = rows
+        self._behind = behind
         self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._said = False
         self._said_at = -_REMIND_SECONDS
 
@@ -100,12 +111,22 @@ class Outage:
         self.since = None
         if self._timer is not None:
             self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _say(self) -> None:
         assert self.since is not None
         self._said, self._said_at = True, time.monotonic()
-        logger.warning(
-            "Cassandra takes no %s for %.0f s (%s); %d wait and are tried again",
-            self._rows, time.time() - self.since, self.last_error, self.rows_waiting,
-        )  # fmt: skip
+        self._asking = asyncio.create_task(self._warn(time.time() - self.since))
         self._timer = asyncio.get_running_loop().call_later(_REMIND_SECONDS, self._say)
+
+    async def _warn(self, seconds: float) -> None:
+        waiting: int | None = None
+        if self._behind is not None:
+            with suppress(Exception):  # Kafka may be away as well
+                async with asyncio.timeout(_ASK_SECONDS):
+                    waiting = await self._behind()
+        logger.warning(
+            "Cassandra takes no %s for %.0f s (%s); %s wait and are tried again",
+            self._rows, seconds, self.last_error, f"{max(waiting or 0, self.rows_waiting):,}",
+        )  # fmt: skip

@@ -14,7 +14,7 @@ from cassandra.cluster import Session
 
 from app.adapters import cql_wire as wire
 from app.adapters.cql_nodes import REFUSED_FOR_EVER, UNAUTHORIZED, Nodes
-from app.adapters.outage import Outage, Status
+from app.adapters.outage import Behind, Outage, Status
 from app.adapters.packed import PackedTable
 from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError
 from app.settings import Settings
@@ -63,6 +63,7 @@ class RowWriter:
         settings: batch size, batches in flight, consistency, how long rows live, how to connect.
         table: where they go.
         status: is told of progress and failures.
+        behind: tells how many rows wait in all, those that were not submitted yet included.
         seed: makes the jitter of retries repeatable.
 
     Attributes:
@@ -78,6 +79,7 @@ class RowWriter:
         table: PackedTable,
         *,
         status: Status | None = None,
+        behind: Behind | None = None,
         seed: int | None = None,
     ) -> None:
         self.rows_written = 0
@@ -87,7 +89,7 @@ class RowWriter:
         self._session = session
         self._settings = settings
         self._table = table
-        self._outage = Outage(status, table.name)
+        self._outage = Outage(status, table.name, behind)
         self._rng = random.Random(seed)  # noqa: S311
         self._batch_bytes = settings.sink_batch_bytes
         self._nodes: Nodes | None = None

@@ -20,7 +20,11 @@ _port = click.IntRange(1024, 65_000)
 
 @click.command(epilog="\b\nExample:  fraudstream up\n          fraudstream up --free-ports --json")
 @_names
-@click.option("--free-ports", is_flag=True, help="Take free ports in place of 19092 and 19042.")
+@click.option(
+    "--free-ports",
+    is_flag=True,
+    help="Take free ports in place of 19092 and 19042; later starts keep them.",
+)
 @click.option("--kafka-port", type=_port, help="Port of Kafka.  [default: 19092]")
 @click.option("--cassandra-port", type=_port, help="Port of Cassandra.  [default: 19042]")
 @click.option("--kafka-heap", default="512m", show_default=True, help="Java heap of Kafka.")

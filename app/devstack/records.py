@@ -1,4 +1,7 @@
-"""stack.json: the addresses of local servers, for everybody else (`endpoints` reads it)."""
+"""stack.json: the addresses of local servers, for everybody else (`endpoints` reads it).
+
+ports.json beside it outlives them: servers that are started again on the same data come back to their ports.
+"""
 
 import json
 from collections.abc import Iterable
@@ -11,8 +14,24 @@ from app.devstack.ports import HOST
 
 def record(home: Path, server: str, port: int, pid: int, log: Path) -> None:
     """Remember where a server is."""
+    write_whole(_ports_file(home), json.dumps({**known_ports(home), server: port}) + "\n")
     entry = {"host": HOST, "port": port, "pid": pid, "log": str(log)}
     _write(home, {**read_state(home), server: entry})
+
+
+def known_ports(home: Path) -> dict[str, int]:
+    """The ports that servers of this home last had, by name."""
+    try:
+        found = json.loads(_ports_file(home).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    ports = found if isinstance(found, dict) else {}
+    return {name: port for name, port in ports.items() if isinstance(port, int)}
+
+
+def forget_ports(home: Path) -> None:
+    """Data is gone: nothing ties servers to their ports any more."""
+    _ports_file(home).unlink(missing_ok=True)
 
 
 def mark_stopped(home: Path, server: str) -> None:
@@ -31,6 +50,10 @@ def forget(home: Path, servers: Iterable[str]) -> None:
         _write(home, state)
     else:
         state_file(home).unlink(missing_ok=True)
+
+
+def _ports_file(home: Path) -> Path:
+    return home / "ports.json"
 
 
 def _write(home: Path, state: dict[str, dict[str, object]]) -> None:

@@ -80,8 +80,8 @@ class Stack:
 
         Args:
             servers: names, both by default.
-            free_ports: take free ports: the recorded ones, if they still are free.
-            at: clients' port by server, in place of the default.
+            free_ports: take free ports where this home's data has none yet, or they are taken.
+            at: clients' port by server, in place of those that this home last had, or the default.
             timeout_seconds: for an answer.
 
         Returns:
@@ -178,6 +178,7 @@ class Stack:
             guards.require_unlocked(workers)
             self._kill_all()
             records.forget(self.home, ALL)
+            records.forget_ports(self.home)
             folders = [path for path in (self.home / "servers", workers) if path.exists()]
             for folder in folders:
                 shutil.rmtree(folder)
@@ -218,15 +219,15 @@ class Stack:
     def _choose_ports(self, names: list[str], free: bool, at: Mapping[str, int]) -> dict[str, int]:
         chosen: dict[str, int] = {}
         avoid: set[int] = set()
+        known = records.known_ports(self.home)
         for name in names:
             server = SERVERS[name]
-            recorded = read_state(self.home).get(name, {}).get("port")
             if name in at:
                 chosen[name] = at[name]
             elif not free:
-                chosen[name] = server.port
-            elif isinstance(recorded, int) and all(map(ports.is_free, server.ports(recorded))):
-                chosen[name] = recorded
+                chosen[name] = known.get(name, server.port)
+            elif name in known and all(map(ports.is_free, server.ports(known[name]))):
+                chosen[name] = known[name]
             else:
                 chosen[name] = ports.free_run(server.port_count, avoid)
             avoid |= set(server.ports(chosen[name]))

@@ -191,6 +191,21 @@ def read_tasks(app: Any) -> dict[str, int]:
     return {name: len(asyncio.all_tasks(loop)) for name, loop in loops.items()}
 
 
+async def records_behind(app: Any, pipeline: Any) -> int:
+    """Records that a stage of this worker has not finished, those that are not fetched yet included."""
+    done = {tp: pipeline.partitions.get(tp.partition) for tp in source_partitions(app)
+            if tp.topic == pipeline.topic}  # fmt: skip
+    ends = await app.consumer.highwaters(*done)
+    return sum(
+        max(
+            0,
+            ends[tp]
+            - (app.consumer.block_start.get(tp, ends[tp]) if one is None else one.done_offset),
+        )
+        for tp, one in done.items()
+    )
+
+
 def source_partitions(app: Any) -> set[Any]:
     """The partitions that this worker's pipelines read now."""
     return {tp for tp in app.assignor.assigned_actives() if tp.topic in app.pipelines}

@@ -5,11 +5,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from app.devstack import records
 from app.devstack.ports import free_run, holder, is_free, require_free
 from app.devstack.probe import cassandra_answers, kafka_answers
+from app.devstack.stack import Stack
 from app.errors import UnavailableError
 
 API_VERSIONS = b"\0\0\0\x0a\0\0\0\7\0\0\0\0\0\0"
@@ -79,3 +82,25 @@ def test_strangers_on_the_port_are_no_servers(answer: bytes) -> None:
     with answering(answer) as port:
         assert not cassandra_answers("127.0.0.1", port)
     assert not kafka_answers("127.0.0.1", free_run(1))
+
+
+def test_ports_stay_with_the_data_of_a_home(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    names = ["kafka", "cassandra"]
+    assert stack._choose_ports(names, False, {}) == {"kafka": 19092, "cassandra": 19042}
+    chosen = stack._choose_ports(names, True, {})
+    for name, port in chosen.items():
+        records.record(tmp_path, name, port, 1, tmp_path / "log")
+    records.forget(tmp_path, names)  # `down`
+    assert stack._choose_ports(names, False, {}) == chosen
+    assert stack._choose_ports(names, True, {}) == chosen
+    assert stack._choose_ports(names, False, {"kafka": 1234})["kafka"] == 1234
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", chosen["kafka"]))
+        taken.listen()
+        assert stack._choose_ports(names, False, {}) == chosen  # refused, with who has it
+        other = stack._choose_ports(names, True, {})
+        assert other["kafka"] != chosen["kafka"]
+        assert other["cassandra"] == chosen["cassandra"]
+    stack.wipe()
+    assert stack._choose_ports(names, False, {}) == {"kafka": 19092, "cassandra": 19042}

@@ -22,6 +22,7 @@ from app.metrics.reading import (
     read_flow,
     read_state_bytes,
     read_tasks,
+    records_behind,
     source_partitions,
 )
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
@@ -250,6 +251,29 @@ async def test_ends_of_long_ago_are_not_told(monkeypatch: pytest.MonkeyPatch) ->
     assert await ends.read(["a"]) == ({"a": 7}, False)  # one missing answer says little
     monkeypatch.setattr("app.metrics.reading._ENDS_STALE_SECONDS", 0.0)
     assert await ends.read(["a"]) == ({}, False)  # a lag worked out from it would stand still
+
+
+async def test_what_a_stage_has_still_to_do() -> None:
+    class Key(tuple):
+        topic = property(lambda self: self[0])
+        partition = property(lambda self: self[1])
+
+    held = [Key(("p", n)) for n in range(3)]
+    ends = {held[0]: 100, held[1]: 50, held[2]: 7}
+
+    async def highwaters(*asked: Any) -> dict[Any, int]:
+        return {tp: ends[tp] for tp in asked}
+
+    pipeline = SimpleNamespace(
+        topic="p",
+        partitions={0: SimpleNamespace(done_offset=40), 1: SimpleNamespace(done_offset=50)},
+    )
+    app = SimpleNamespace(
+        assignor=SimpleNamespace(assigned_actives=lambda: {*held, Key(("other", 0))}),
+        pipelines={"p": pipeline, "other": None},
+        consumer=SimpleNamespace(highwaters=highwaters, block_start={held[2]: 5}),
+    )
+    assert await records_behind(app, pipeline) == 60 + 0 + 2
 
 
 def full_reading() -> Reading:

@@ -202,6 +202,35 @@ async def test_a_worker_whose_waiting_rows_are_given_up_waits_for_nothing(
     await writer.close()
 
 
+async def test_all_that_wait_are_counted(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.adapters.outage._WARN_SECONDS", 0.01)
+    monkeypatch.setattr("app.adapters.outage._REMIND_SECONDS", 0.01)
+    answers = [20_343, OSError("Kafka is away")]
+
+    async def behind() -> int:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    writer, _, fail = failing
+    writer._outage._behind = behind
+    row = writer.submit([b"x" * 100])
+    fail()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(caplog.records) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    first, second = (record.getMessage() for record in caplog.records[:2])
+    assert "; 20,343 wait and are tried again" in first
+    assert "; 1 wait and are tried again" in second
+    row.cancel()
+    await writer.close()
+
+
 async def test_an_outage_that_goes_on_is_noticed_again(
     failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
 ) -> None:
