@@ -8,7 +8,13 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAuthorizationFailedError,
+)
 
 from app.errors import AwayError, FraudstreamError, StateError, UnavailableError
 
@@ -40,6 +46,26 @@ def exhausted(error: BaseException) -> UnavailableError | None:
     return None
 
 
+def forbidden(error: BaseException) -> UnavailableError | None:
+    """What to do about an error of Kafka's that forbids something to our user; None for any other error."""
+    for kind, what, grants in (
+        (TopicAuthorizationFailedError, "topic", "READ, WRITE and DESCRIBE"),
+        (GroupAuthorizationFailedError, "consumer group", "READ and DESCRIBE"),
+        (ClusterAuthorizationFailedError, "the cluster", "IDEMPOTENT_WRITE and DESCRIBE"),
+    ):
+        if isinstance(error, kind):
+            named = [
+                str(one)
+                for arg in error.args
+                for one in (arg if isinstance(arg, set | list | tuple) else [arg])
+            ]
+            return UnavailableError(
+                f"Kafka forbids {' '.join([what, *sorted(named)])} to this user ({kind.__name__}): grant {grants} on it "
+                "to FRAUDSTREAM_KAFKA_USERNAME"
+            )
+    return None
+
+
 def _too_many_files() -> str:
     return f"more than {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} open files, this process's limit"
 
@@ -61,7 +87,7 @@ def halt(where: str, error: BaseException) -> NoReturn:
         where: topic and partition, or the part of the worker.
         error: what was found.
     """
-    error = exhausted(error) or error
+    error = exhausted(error) or forbidden(error) or error
     if is_away(error):
         error = AwayError(f"Kafka does not answer ({error}): start again when it does")
     if isinstance(error, FraudstreamError):

@@ -8,8 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaTimeoutError,
+    TopicAuthorizationFailedError,
+)
 
-from app.blocks.halt import exhausted
+from app.blocks.halt import exhausted, forbidden
 from app.devstack.guards import claim_folder, require_open_files
 from app.errors import UnavailableError
 
@@ -36,6 +42,21 @@ def test_what_is_exhausted_is_named(error: Exception, says: str | None) -> None:
         assert found is None
     else:
         assert says in str(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (TopicAuthorizationFailedError("a"), "Kafka forbids topic a to this user"),
+        (TopicAuthorizationFailedError({"b", "a"}), "Kafka forbids topic a b to this user"),
+        (GroupAuthorizationFailedError("g"), "consumer group g to this user"),
+        (ClusterAuthorizationFailedError(), "IDEMPOTENT_WRITE and DESCRIBE on it"),
+        (KafkaTimeoutError(), None),
+    ],
+)
+def test_what_kafka_forbids_is_named(error: Exception, says: str | None) -> None:
+    found = forbidden(error)
+    assert (found is None) if says is None else (says in str(found))
 
 
 CLAIM = (

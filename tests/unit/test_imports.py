@@ -17,6 +17,7 @@ PACKAGES = ("app", "agents", "tables", "models", "cql")
 HEIGHT = {
     "app.errors": 0,
     "app.addresses": 0,
+    "app.deployments": 0,
     "app.durations": 0,
     "app.env_file": 0,
     "app.formats": 0,

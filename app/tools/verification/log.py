@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from app.adapters.kafka import admin, check_topics, consumer
+from app.blocks.halt import forbidden
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
@@ -214,7 +215,9 @@ async def _answered(question: Any) -> Any:
 
 
 def _silent(error: KafkaError) -> UnavailableError:
-    return UnavailableError(f"Kafka does not answer: {type(error).__name__} {error}")
+    return forbidden(error) or UnavailableError(
+        f"Kafka does not answer: {type(error).__name__} {error}"
+    )
 
 
 def _partitions(topic: TopicSpec) -> list[TopicPartition]:
