@@ -60,8 +60,8 @@ def forbidden(error: BaseException) -> UnavailableError | None:
                 for one in (arg if isinstance(arg, set | list | tuple) else [arg])
             ]
             return UnavailableError(
-                f"Kafka forbids {' '.join([what, *sorted(named)])} to this user ({kind.__name__}): grant {grants} on it "
-                "to FRAUDSTREAM_KAFKA_USERNAME"
+                f"Kafka forbids {' '.join([what, *sorted(named)])} to this user ({kind.__name__}): grant {grants} on "
+                "it to FRAUDSTREAM_KAFKA_USERNAME"
             )
     return None
 
