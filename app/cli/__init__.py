@@ -10,6 +10,7 @@ import click
 
 from app.cli.interrupt import interruptible
 from app.errors import FraudstreamError, UnavailableError, UsageError
+from app.formats import printable
 
 #: What becomes of writing to a reader that has gone, a full disk or a broken one.
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -139,6 +140,7 @@ def _run(args: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except FraudstreamError as error:
-        click.echo(f"fraudstream: {error}", err=True)
+        # one line, whatever names of columns and files are in it
+        click.echo(f"fraudstream: {printable(str(error))}", err=True)
         return error.exit_code
     return result if isinstance(result, int) else 0  # click returns the code of `ctx.exit`

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.options import POSITIVE, POSITIVE_FLOAT, file_and_mapping, json_option, rounding_of
+from app.cli.file_options import FILE_PARAMETERS, file_and_mapping, given, read_as
+from app.cli.options import POSITIVE, POSITIVE_FLOAT, json_option
 from app.cli.produce import produce
 from app.errors import UsageError, VerificationError
 from app.settings import Settings, load_settings
@@ -27,25 +28,13 @@ if TYPE_CHECKING:
 #: Simulated transactions: on two cores a matter of seconds.
 EVENTS = 50_000
 #: Options of `produce` that say how a file is read; they mean the same here.
-_FILE_OPTIONS = (
-    "mapping",
-    "drop",
-    "only_known",
-    "assume_zone",
-    "round_amounts",
-    "run",
-    "skip",
-    "limit",
-    "skip_bad",
-)
+_FILE_OPTIONS = (*FILE_PARAMETERS, "drop", "keep", "only_known", "run", "skip", "limit", "skip_bad")
 
 
 @click.command(
     epilog="\b\nExamples:  fraudstream demo\n"
     "           fraudstream demo --once --json\n"
-    "           fraudstream demo --input handbook.csv.gz --limit 100000 --assume-zone UTC --round-amounts \\\n"
-    "             --map transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID \\\n"
-    "             terminal_id=TERMINAL_ID amount=TX_AMOUNT event_time=TX_DATETIME"
+    "           fraudstream demo --input handbook.csv.gz --recipe handbook --limit 100000"
 )
 @click.argument("words", nargs=-1, metavar="[FIELD=COLUMN]...")
 @click.option(
@@ -80,7 +69,8 @@ _FILE_OPTIONS = (
     help="Score the transactions of a file: .csv, .jsonl (both also .gz) or .parquet.",
 )
 @json_option
-def demo(**options: Any) -> None:
+@click.pass_context
+def demo(context: click.Context, **options: Any) -> None:
     """Start everything, score simulated transactions, and tell what happened.
 
     Starts a local Kafka and Cassandra (unless FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA name
@@ -89,7 +79,7 @@ def demo(**options: Any) -> None:
     frauds were caught and missed. Then it goes on at a gentle rate and shows what is
     flagged, until Ctrl-C. Workers end with the demo, servers stay up.
     """
-    _check(options)
+    _check(context, options)
     with ExitStack() as opened:
         _demo(options, load_settings(), opened)
 
@@ -211,36 +201,31 @@ def _feed(
         events = options["events"] or EVENTS
         return run, lambda first: feed.SimulatedFeed(settings, run, events, first, _now_ms)
 
-    from app.tools.producing.reading import open_reading
+    from app.input_records import RecordRules
+    from app.tools.files.transactions import open_reading
 
     path, mapping = file_and_mapping((str(options["file"]), *options["words"]), options["mapping"])
     reading = opened.enter_context(
         open_reading(
             path,
-            mapping=mapping,
-            drop=options["drop"],
-            only_known=options["only_known"],
-            run=options["run"] or "",
-            zone=options["assume_zone"],
-            rounding=rounding_of(settings, wanted=options["round_amounts"]),
+            read_as(options, mapping, settings, "fraudstream demo --input {file}"),
+            rules=RecordRules.of(settings),
             skip=options["skip"],
             skip_bad=options["skip_bad"],
-            largest=settings.max_message_bytes,
         )
     )
     return options["run"], lambda _first: feed.FileFeed(reading, path.name, options["limit"])
 
 
-def _check(options: dict[str, Any]) -> None:
+def _check(context: click.Context, options: dict[str, Any]) -> None:
     if options["file"] is not None:
         if options["events"] is not None:
             msg = "--events is for simulated transactions; with --input say --limit"
             raise UsageError(msg)
         return
-    given = ["--" + name.replace("_", "-") for name in _FILE_OPTIONS if options[name]]
-    if given or options["words"]:
-        named = ", ".join(given).replace("--mapping", "--map") or options["words"][0]
-        msg = f"{named}: these go with --input FILE"
+    wanted = given(context, _FILE_OPTIONS)
+    if wanted or options["words"]:
+        msg = f"{', '.join(wanted) or options['words'][0]}: these go with --input FILE"
         raise UsageError(msg)
 
 

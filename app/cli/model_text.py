@@ -103,8 +103,9 @@ def _source(source: dict[str, Any]) -> str:
         return f"on what was scored and stored in {source['stored_in']}"
     if "file" not in source:
         return "source unknown"
-    rounded = source.get("rounded_amounts", 0)
-    return f"on {source['file']}" + (f", {rounded:,} amounts rounded" if rounded else "")
+    rounded, malformed = source.get("rounded_amounts", 0), source.get("malformed", 0)
+    text = f"on {source['file']}" + (f", {rounded:,} amounts rounded" if rounded else "")
+    return text + (f", {malformed:,} malformed rows left out" if malformed else "")
 
 
 def _figures(manifest: "Manifest") -> list[str]:

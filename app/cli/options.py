@@ -3,18 +3,12 @@
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import click
 
 from app.durations import parse_duration_ms
 from app.errors import UsageError
-from app.settings import Settings
-
-if TYPE_CHECKING:
-    from app.tools.producing.amounts import Rounding
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -138,86 +132,6 @@ def simulation_options(
         ),
         click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help=seed),
     )
-
-
-# ---------------------------------------------------------------------- files of transactions
-
-
-def _zone(_context: Any, parameter: click.Parameter, name: str | None) -> ZoneInfo | None:
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        msg = f"{parameter.opts[0]} {name!r} is not a time zone; use a name such as UTC or Europe/Paris"
-        raise UsageError(msg) from None
-
-
-map_option = click.option(
-    "--map",
-    "mapping",
-    multiple=True,
-    metavar="FIELD=COLUMN",
-    help="Take a field from this column; repeatable.",
-)
-zone_option = click.option(
-    "--assume-zone",
-    metavar="ZONE",
-    callback=_zone,
-    help="Time zone of event times that name none, such as UTC.  [default: refuse them]",
-)
-round_option = click.option(
-    "--round-amounts",
-    is_flag=True,
-    help="Round amounts to the currency's minor units, half to even.  [default: refuse them]",
-)
-
-
-def mapping_of(pairs: tuple[str, ...]) -> dict[str, str]:
-    """Field -> column of the pairs behind `--map`.
-
-    Raises:
-        UsageError: a pair is wrong, or names a field a second time.
-    """
-    mapping: dict[str, str] = {}
-    for pair in pairs:
-        field, equals, column = pair.partition("=")
-        if not (field and equals and column):
-            msg = f"--map {pair}: write FIELD=COLUMN, such as card_id=CUSTOMER_ID"
-            raise UsageError(msg)
-        if field in mapping:
-            msg = f"--map names {field} twice: {mapping[field]} and {column}"
-            raise UsageError(msg)
-        mapping[field] = column
-    return mapping
-
-
-def file_and_mapping(
-    words: tuple[str, ...], mapped: tuple[str, ...]
-) -> tuple[Path, dict[str, str]]:
-    """The file, and field -> column of all pairs, whether behind `--map` or behind each other.
-
-    Raises:
-        UsageError: there is not one file, or a pair is wrong.
-    """
-    pairs = list(mapped)
-    files: list[str] = []
-    for word in words:
-        field = word.partition("=")[0]
-        loose = "=" in word and field.isidentifier() and not Path(word).exists()
-        (pairs if loose else files).append(word)
-    if len(files) != 1:
-        given = ", ".join(files) if files else "none"
-        msg = f"one FILE at a time; given: {given}"
-        raise UsageError(msg)
-    return Path(files[0]), mapping_of(tuple(pairs))
-
-
-def rounding_of(settings: Settings, *, wanted: bool) -> "Rounding | None":
-    """What `--round-amounts` asks for; None without the option."""
-    from app.tools.producing.amounts import Rounding
-
-    return Rounding(settings.currency, settings.minor_unit_digits) if wanted else None
 
 
 # ---------------------------------------------------------------------- models

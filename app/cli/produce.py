@@ -1,60 +1,59 @@
 """`fraudstream produce`: a file of transactions into Kafka."""
 
-import asyncio
 import json
 import re
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.counter import counter
-from app.cli.options import (
-    POSITIVE,
-    POSITIVE_FLOAT,
+from app.cli.file_options import (
+    FILE_PARAMETERS,
     file_and_mapping,
-    json_option,
-    map_option,
-    moment_of,
-    round_option,
-    rounding_of,
-    zone_option,
+    file_options,
+    given,
+    named,
+    read_as,
 )
-from app.durations import parse_duration_ms
+from app.cli.options import POSITIVE, POSITIVE_FLOAT, json_option, moment_of
+from app.cli.produce_report import lines_of, summary_of
+from app.cli.produce_sending import label_after, now_ms, send
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.tools.produce import ProduceReport
-    from app.tools.producing.labels import LabelReading
-    from app.tools.producing.reading import Reading
+    from app.tools.files.labels import LabelReading
+    from app.tools.files.transactions import Reading
 
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @click.command(
     epilog="\b\nExamples:  fraudstream produce transactions.csv.gz\n"
+    "           fraudstream produce payments.csv --map card_id=PAN_HASH,amount=VALUE --assume-zone Europe/Paris\n"
+    "           fraudstream produce till.csv --time-format '%d/%m/%Y %H:%M' --assume-zone UTC --skip-bad\n"
     "           fraudstream produce transactions.jsonl --rate 500\n"
-    "           fraudstream produce handbook.csv.gz --assume-zone UTC --round-amounts --map \\\n"
-    "             transaction_id=TRANSACTION_ID card_id=CUSTOMER_ID terminal_id=TERMINAL_ID \\\n"
-    "             amount=TX_AMOUNT event_time=TX_DATETIME\n"
-    "           fraudstream produce transactions.csv.gz --with-labels is_fraud --label-after 1d \\\n"
-    "             --ahead 20000"
+    "           fraudstream produce handbook.csv.gz --recipe handbook\n"
+    "           fraudstream produce paysim.csv --recipe paysim --time-origin 2024-01-01 --with-labels --ahead 20000\n"
+    "           fraudstream produce chargebacks.csv --labels --map transaction_id=REF,is_fraud=CHARGED_BACK\n"
+    "           fraudstream produce transactions.csv.gz --with-labels is_fraud --label-after 1d"
 )
 @click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
-@map_option
+@file_options
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="COLUMN",
+    help="Send a column that is left out because it says what is fraud; repeatable.",
+)
 @click.option(
     "--only-known",
     is_flag=True,
     help="Leave out every column that the input record does not define.",
 )
-@zone_option
-@round_option
 @click.option(
     "--run",
     metavar="NAME",
@@ -63,7 +62,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.option(
     "--rate",
     type=POSITIVE_FLOAT,
-    help="Records a second, whatever the stream does.  [default: as fast as it goes]",
+    help="Records per second, whatever the stream does.  [default: unthrottled]",
 )
 @click.option(
     "--speed",
@@ -85,7 +84,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Send at most N records.")
 @click.option(
-    "--skip-bad", is_flag=True, help="Count malformed lines instead of ending at the first."
+    "--skip-bad", is_flag=True, help="Count malformed rows instead of ending at the first."
 )
 @click.option(
     "--raw", is_flag=True, help="Send JSON lines byte for byte, also what is no transaction."
@@ -98,9 +97,11 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 )
 @click.option(
     "--with-labels",
-    metavar="COLUMN",
-    help="Send labels, too: the column says what was fraud. One pass, a label where event time has come as "
-    "far as --label-after.",
+    metavar="[COLUMN]",
+    is_flag=False,
+    flag_value="",
+    help="Send labels, too, from this column, or the recipe's (write it behind FILE). One pass: each label is sent "
+    "when event time has reached its transaction's plus --label-after.",
 )
 @click.option(
     "--label-after",
@@ -121,177 +122,79 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "--assume-zone if it names no zone.",
 )
 @json_option
-def produce(**options: Any) -> None:
+@click.pass_context
+def produce(context: click.Context, **options: Any) -> None:
     """Send a file of transactions to the topic `transactions`.
 
-    FILE is .csv, .jsonl (both also .gz) or .parquet. The fields are transaction_id, card_id,
-    amount, event_time, and optionally terminal_id and currency; further columns are passed on.
-    Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, TX_FRAUD_SCENARIO) never are.
-    Behind one --map more pairs may follow.
-    The Kafka key is the card_id.
+    FILE is .csv, .jsonl (both also .gz) or .parquet; CSV may be separated by commas, semicolons, tabs or pipes, and
+    encoded as UTF-8, or as UTF-16 with a byte order mark. The fields are transaction_id, card_id, amount, event_time,
+    and optionally terminal_id, currency, converted_amount and schema_version; further columns are passed on. The
+    Kafka key is the card_id.
+
+    Each record is checked as the stream will check it: what would be dead-lettered is malformed. The command ends at
+    the first malformed row, after sending what precedes it; --skip-bad counts such rows and reports the first. Ids
+    that are probably none (NULL, blanks, 4.53E+15) are sent, and counted in a warning.
+
+    Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, isFraud, isFlaggedFraud, Class, 'Is Fraud?' and
+    similar) are never passed on without --keep, because a model could learn from them.
+
+    Times are ISO 8601 with a zone or epoch milliseconds, unless --assume-zone, --time-format or --time-unit says
+    otherwise. Amounts are plain decimals such as 57.10; more decimals than the currency has are refused without
+    --round-amounts.
+
+    With --recipe, FILE is a well-known public data set: its columns are known, and ids and times that it lacks are
+    made so that sending it again gives the same records (docs/inputs.md lists the recipes).
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
-    time, at the point of the file where event time has come so far; the rest at the end. None is dated
-    later than now.
+    time; labels whose time does not come are sent at the end. None is dated later than now.
 
-    With --labels, FILE is sent to the topic `labels` instead. Labels without labelled_at say that it
-    became known now; card_id, terminal_id and event_time spare a look-up in Cassandra.
+    With --labels, FILE is sent to the topic `labels` instead: transaction_id, is_fraud (true or false, yes or no, 1
+    or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Labels without
+    labelled_at become known now; card_id, terminal_id and event_time spare a look-up in Cassandra.
     """
     path, mapping = file_and_mapping(options["words"], options["mapping"])
-    _check(options, mapping)
+    _check(context, options, mapping)
     settings = load_settings()
-    opened = _open_labels if options["labels"] else _open_transactions
-    with opened(path, mapping, settings, options) as reading:
-        report, labels = _send(reading, settings, options)
+    with _open(path, mapping, settings, options) as reading:
+        report, labels = send(reading, settings, options)
         if reading.bad and not report.records:
             msg = f"nothing of {path} could be sent: all {reading.bad:,} are malformed; {reading.first_bad}"
             raise UsageError(msg)
-    summary = {
-        "file": str(path),
-        **report.as_dict(),
-        "malformed": reading.bad,
-        "first_malformed": reading.first_bad,
-        "rounded": reading.rounded,
-        "left_out": reading.left_out,
-    }
-    if labels:
-        summary["labels"] = labels.as_dict()
-    click.echo(json.dumps(summary) if options["as_json"] else _sentence(summary))
+        summary = summary_of(path, reading, report, labels, options["recipe"])
+    click.echo(json.dumps(summary) if options["as_json"] else "\n".join(lines_of(summary)))
 
 
-def _open_transactions(
+def _open(
     path: Path, mapping: dict[str, str], settings: Settings, options: dict[str, Any]
-) -> "AbstractContextManager[Reading]":
-    from app.tools.producing.reading import open_reading
+) -> "AbstractContextManager[Reading | LabelReading]":
+    from app.input_records import RecordRules
+    from app.tools.files.labels import open_labels
+    from app.tools.files.transactions import open_raw, open_reading
 
+    span = {name: options[name] for name in ("skip", "limit", "skip_bad")}
+    if options["raw"]:
+        return open_raw(path, keep=options["keep"], largest=settings.max_message_bytes, **span)
+    read = read_as(options, mapping, settings, "fraudstream produce {file}")
+    if options["labels"]:
+        skew_ms = settings.max_future_skew
+        return open_labels(path, read, now_ms=now_ms(), max_future_skew_ms=skew_ms, **span)
     zone, until = options["assume_zone"], options["until"]
     return open_reading(
         path,
-        raw=options["raw"],
-        mapping=mapping,
-        drop=options["drop"],
-        only_known=options["only_known"],
-        run=options["run"] or "",
-        zone=zone,
-        rounding=rounding_of(settings, wanted=options["round_amounts"]),
-        skip=options["skip"],
-        limit=options["limit"],
-        skip_bad=options["skip_bad"],
-        largest=settings.max_message_bytes,
+        read,
+        rules=RecordRules.of(settings),
         until_ms=None if until is None else moment_of("--until", until, zone or UTC),
         label=options["with_labels"],
+        **span,
     )
 
 
-def _open_labels(
-    path: Path, mapping: dict[str, str], _settings: Settings, options: dict[str, Any]
-) -> "AbstractContextManager[LabelReading]":
-    from app.tools.producing.labels import open_labels
-
-    return open_labels(
-        path,
-        mapping=mapping,
-        run=options["run"] or "",
-        zone=options["assume_zone"],
-        now_ms=_now_ms(),
-        skip=options["skip"],
-        limit=options["limit"],
-    )
-
-
-def _send(
-    reading: "Reading | LabelReading",
-    settings: Settings,
-    options: dict[str, Any],
-) -> "tuple[ProduceReport, ProduceReport | None]":
-    """What was sent, and which labels beside transactions."""
-    from app.tools import produce as tool
-
-    sent = 0
-    with tool.quiet_client(), counter("sending", options["limit"] or reading.size) as show:
-
-        def progress(count: int) -> None:
-            nonlocal sent
-            sent = count
-            show(count, count if options["limit"] else reading.position())
-
-        try:
-            return asyncio.run(_sent(reading, settings, options, progress))
-        except UsageError as error:
-            if not sent:
-                raise
-            msg = f"{error} ({sent:,} records before it are sent)"
-            raise UsageError(msg) from error
-
-
-async def _sent(
-    reading: "Reading | LabelReading",
-    settings: Settings,
-    options: dict[str, Any],
-    progress: Callable[[int], None],
-) -> "tuple[ProduceReport, ProduceReport | None]":
-    from app.tools import produce as tool
-    from app.tools.producing.labels import LabelReading
-    from app.topics import Topics
-
-    rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
-    if isinstance(reading, LabelReading) or not (options["with_labels"] or speed):
-        topics = Topics(settings)
-        to = topics.labels if isinstance(reading, LabelReading) else topics.transactions
-        report = await tool.produce(
-            reading.pairs(),
-            settings=settings,
-            topic=to.name,
-            rate=rate,
-            stamp=stamp,
-            on_progress=progress,
-        )
-        return report, None
-    if not options["with_labels"]:
-        report = await tool.produce_on_schedule(
-            tool.spread(reading.timed(), speed),
-            settings=settings,
-            stamp=stamp is not False,
-            on_progress=progress,
-        )
-        return report, None
-
-    from app.tools.producing.following import following
-    from app.tools.producing.pace import Pace
-    from app.tools.verification.log import open_log
-
-    async with AsyncExitStack() as opened:
-        pace = None
-        if options["ahead"]:
-            pace = Pace(await opened.enter_async_context(open_log(settings)), options["ahead"])
-        return await tool.produce_with_labels(
-            following(reading.labelled(), after_ms=_label_after(options), now_ms=_now_ms()),
-            settings=settings,
-            rate=rate,
-            speed=speed,
-            stamp=stamp,
-            keep_pace=pace,
-            on_progress=progress,
-        )
-
-
-def _label_after(options: dict[str, Any]) -> int:
-    try:
-        return parse_duration_ms(options["label_after"] or "1d")
-    except ValueError as error:
-        msg = f"--label-after: {error}"
-        raise UsageError(msg) from None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-#: What changes transactions, and so goes neither with --raw nor with --labels.
+#: What is about transactions, and so goes neither with --raw nor with --labels.
 _CHANGING = ("drop", "only_known", "round_amounts", "speed", "with_labels", "until")
+_READING = (*FILE_PARAMETERS, "run")
 
 
-def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
+def _check(context: click.Context, options: dict[str, Any], mapping: dict[str, str]) -> None:
     if options["rate"] and options["speed"]:
         msg = "give --rate or --speed, not both"
         raise UsageError(msg)
@@ -300,42 +203,16 @@ def _check(options: dict[str, Any], mapping: dict[str, str]) -> None:
         msg = f"--run {run!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
         raise UsageError(msg)
     for name in ("label_after", "ahead"):
-        if options[name] and not options["with_labels"]:
-            msg = f"{_named(name)} goes with --with-labels COLUMN"
+        if options[name] and options["with_labels"] is None:
+            msg = f"{named(name)} goes with --with-labels COLUMN"
             raise UsageError(msg)
-    _label_after(options)
-    if options["labels"]:
-        unfit = [_named(name) for name in (*_CHANGING, "raw", "skip_bad") if options[name]]
-        if unfit:
-            msg = f"--labels does not go with {', '.join(unfit)}"
-            raise UsageError(msg)
+    label_after(options)
+    if options["labels"] and (unfit := given(context, (*_CHANGING, "raw", "keep"))):
+        msg = f"--labels does not go with {', '.join(unfit)}"
+        raise UsageError(msg)
     if options["raw"]:
-        unfit = [_named(name) for name in (*_CHANGING, "assume_zone", "run") if options[name]]
-        unfit += ["--map"] if mapping else []
+        unfit = given(context, tuple(dict.fromkeys((*_CHANGING, *_READING))))
+        unfit += ["--map"] if mapping and "--map" not in unfit else []
         if unfit:
             msg = f"--raw sends lines as they are; it does not go with {', '.join(unfit)}"
             raise UsageError(msg)
-
-
-def _named(parameter: str) -> str:
-    return f"--{parameter.replace('_', '-')}"
-
-
-def _sentence(summary: dict[str, Any]) -> str:
-    parts = [
-        f"{summary['records']:,} records ({summary['bytes'] / 1e6:,.1f} MB) to {summary['topic']} in "
-        f"{summary['seconds']:.1f} s, {summary['rate']:,.0f}/s"
-    ]
-    if labels := summary.get("labels"):
-        parts.append(f"{labels['records']:,} labels to {labels['topic']}")
-    if summary["behind_ms"] >= 1000:
-        parts.append(f"up to {summary['behind_ms'] / 1000:.1f} s behind the schedule")
-    if summary["malformed"]:
-        parts.append(
-            f"{summary['malformed']:,} malformed left out, the first: {summary['first_malformed']}"
-        )
-    if summary["rounded"]:
-        parts.append(f"amounts of {summary['rounded']:,} rounded")
-    if summary["left_out"]:
-        parts.append(f"columns left out: {', '.join(summary['left_out'])}")
-    return "; ".join(parts)

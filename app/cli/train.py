@@ -20,9 +20,8 @@ from app.settings import load_settings
     epilog="\b\nExamples:  fraudstream train\n"
     "           fraudstream train --name shop --from-file history.csv.gz --alerts-per-day 50\n"
     "           FRAUDSTREAM_FEATURES=engineered fraudstream train --from-cassandra --kind histgb\n"
-    "           fraudstream train --from-file handbook.csv.gz --assume-zone UTC --round-amounts --label TX_FRAUD \\\n"
-    "             --map transaction_id=TRANSACTION_ID --map card_id=CUSTOMER_ID \\\n"
-    "             --map terminal_id=TERMINAL_ID --map amount=TX_AMOUNT --map event_time=TX_DATETIME\n"
+    "           fraudstream train --from-file fraudTrain.csv --recipe sparkov --name sparkov\n"
+    "           fraudstream train --from-file payments.parquet --map card_id=PAN,amount=VALUE --label CHARGED_BACK\n"
     "           FRAUDSTREAM_FEATURES=handbook,label_free \\\n"
     "             fraudstream train --from-file history.parquet --kind histgb --features handbook --anomaly \\\n"
     "             --train-from 2018-05-01 --train-to 2018-08-01 --test-from 2018-08-08 --test-to 2018-08-15 \\\n"
@@ -82,6 +81,9 @@ def train(context: click.Context, **options: Any) -> None:
     The features are those of the stream, by the same code. The oldest 60 % are learned from, the
     next 20 % choose parameters and threshold, the newest 20 % are what the report is about. Or give
     periods: dates are UTC, and each end is the first moment that is not in its period.
+
+    Files are read as `fraudstream produce` reads them, with the same options; with --recipe, a well-known public data
+    set is read as published. Every row must be a valid transaction with a label; --skip-bad counts the others.
     """
     from app.tools import train as tool
     from app.tools.feature_choice import choose_features

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.counter import stage
-from app.cli.options import (
-    map_option,
-    mapping_of,
-    round_option,
-    rounding_of,
-    simulation_options,
-    together,
-    zone_option,
+from app.cli.file_options import (
+    FILE_PARAMETERS,
+    file_options,
+    given,
+    named,
+    read_as,
+    words_and_pairs,
 )
+from app.cli.options import simulation_options, together
 from app.errors import UsageError
 from app.settings import Settings
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SIMULATED_FROM_MS = 1_735_689_600_000
 
 source_options = together(
+    click.argument("words", nargs=-1, metavar="[FIELD=COLUMN]..."),
     click.option(
         "--from-file",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -41,17 +42,21 @@ source_options = together(
     click.option(
         "--label",
         metavar="COLUMN",
-        help="Column that says what is fraud, 0 or 1.  [default: is_fraud or TX_FRAUD]",
+        help="Column that says what is fraud.  [default: the recipe's, or is_fraud, TX_FRAUD, isFraud, 'Is Fraud?' "
+        "or Class]",
     ),
-    map_option,
-    zone_option,
-    round_option,
+    click.option(
+        "--skip-bad",
+        is_flag=True,
+        help="Count malformed rows of the file instead of ending at the first.",
+    ),
+    file_options,
     simulation_options(
         cards=2_000, terminals=4_000, days=90, seed="Equal seeds and options give equal models."
     ),
 )
 _SOURCES = ("from_file", "from_kafka", "from_cassandra")
-_FILE_OPTIONS = ("label", "mapping", "assume_zone", "round_amounts")
+_FILE_OPTIONS = ("label", "skip_bad", "words", *FILE_PARAMETERS)
 
 
 def check_source(context: click.Context) -> None:
@@ -60,18 +65,18 @@ def check_source(context: click.Context) -> None:
     Raises:
         UsageError: such an option is given.
     """
-    given = [f"--{name.replace('_', '-')}" for name in _SOURCES if context.params[name]]
-    if len(given) > 1:
-        msg = f"{given[0]} does not go with {given[1]}"
+    sources = [named(name) for name in _SOURCES if context.params[name]]
+    if len(sources) > 1:
+        msg = f"{sources[0]} does not go with {sources[1]}"
         raise UsageError(msg)
-    from_file = context.params["from_file"] is not None
-    simulated = ("cards", "terminals", "days")
-    for name in (*(simulated if given else ()), *(() if from_file else _FILE_OPTIONS)):
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            option = "map" if name == "mapping" else name.replace("_", "-")
-            goes = f"does not go with {given[0]}" if name in simulated else "needs --from-file"
-            msg = f"--{option} {goes}"
-            raise UsageError(msg)
+    if sources and (unfit := given(context, ("cards", "terminals", "days"))):
+        msg = f"{unfit[0]} does not go with {sources[0]}"
+        raise UsageError(msg)
+    words = context.params["words"]
+    if context.params["from_file"] is None and (words or given(context, _FILE_OPTIONS)):
+        wanted = words[0] if words else given(context, _FILE_OPTIONS)[0]
+        msg = f"{wanted} needs --from-file"
+        raise UsageError(msg)
 
 
 def transactions_of(
@@ -98,21 +103,32 @@ def transactions_of(
 
     from app.tools.labelled import read_labelled
 
+    others, mapping = words_and_pairs(options["words"], options["mapping"])
+    if others:
+        msg = f"{others[0]}: write FIELD=COLUMN, or --from-file FILE"
+        raise UsageError(msg)
+    read = read_as(options, mapping, settings, "fraudstream train --from-file {file}")
     with stage(f"reading {path.name}", path.stat().st_size if path.exists() else 0) as tell:
         columns = read_labelled(
             path,
             settings,
+            read,
             label=options["label"],
-            mapping=mapping_of(options["mapping"]),
-            zone=options["assume_zone"],
-            rounding=rounding_of(settings, wanted=options["round_amounts"]),
+            skip_bad=options["skip_bad"],
             progress=tell,
             cores=cpu_count(),
         )
-    source = {"file": path.name}
+    found: dict[str, Any] = {"file": path.name}
+    if read.recipe:
+        found["recipe"] = read.recipe.name
     if columns.rounded:
-        source["rounded_amounts"] = columns.rounded
-    return columns, None, source
+        found["rounded_amounts"] = columns.rounded
+    if columns.bad:
+        found["malformed"] = columns.bad
+        click.echo(f"{columns.bad:,} rows left out, the first: {columns.first_bad}", err=True)
+    if read.recipe and read.recipe.note:
+        click.echo(f"{read.recipe.name}: {read.recipe.note}", err=True)
+    return columns, None, found
 
 
 def _stored(settings: Settings, *, from_kafka: bool) -> tuple["Examples", None, dict[str, Any]]:

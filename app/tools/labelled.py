@@ -1,11 +1,10 @@
 """Labelled transactions of a file, for training: the files that `fraudstream produce` reads, with a label."""
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import orjson
@@ -15,14 +14,13 @@ from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.input_records import RecordRules, parse_transaction
 from app.settings import Settings
-from app.tools.producing.amounts import Rounding
-from app.tools.producing.columns import Plan, make_plan
-from app.tools.producing.records import Converter
-from app.tools.producing.sources import JsonSource, MalformedRecordError, Source, open_source
-from app.tools.producing.verdicts import verdict
+from app.tools.files.answers import USUAL_LABELS, usual_label
+from app.tools.files.columns import FileOptions, Plan
+from app.tools.files.opening import open_rows
+from app.tools.files.records import Converter
+from app.tools.files.source import MalformedRecordError, Source
+from app.tools.files.verdicts import verdict
 
-#: Looked for in this order when no label column is named.
-USUAL_LABELS = ("is_fraud", "TX_FRAUD")
 #: A file is of the past: nothing in it is too early for a broker's clock.
 _NO_CLOCK_MS = 1 << 62
 #: Rows that one process gets at a time.
@@ -43,6 +41,8 @@ class LabelledTransactions:
         event_time_ms: epoch milliseconds, int64.
         is_fraud: the label, bool.
         rounded: how many had an amount that was rounded.
+        bad: malformed rows that were left out.
+        first_bad: what was wrong with the first of them.
     """
 
     transaction_id: np.ndarray
@@ -52,26 +52,28 @@ class LabelledTransactions:
     event_time_ms: np.ndarray
     is_fraud: np.ndarray
     rounded: int = 0
+    bad: int = 0
+    first_bad: str | None = None
 
     def __len__(self) -> int:
         return len(self.event_time_ms)
 
     def take(self, rows: slice) -> "LabelledTransactions":
-        """These rows alone; `rounded` stays that of all."""
+        """These rows alone; counts stay those of all."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
 
-_COLUMNS = tuple(each.name for each in fields(LabelledTransactions) if each.name != "rounded")
+_COUNTS = ("rounded", "bad", "first_bad")
+_COLUMNS = tuple(each.name for each in fields(LabelledTransactions) if each.name not in _COUNTS)
 
 
 def read_labelled(
     path: Path,
     settings: Settings,
+    options: FileOptions | None = None,
     *,
     label: str | None = None,
-    mapping: Mapping[str, str] | None = None,
-    zone: ZoneInfo | None = None,
-    rounding: Rounding | None = None,
+    skip_bad: bool = False,
     progress: Progress | None = None,
     cores: int = 1,
 ) -> LabelledTransactions:
@@ -80,44 +82,53 @@ def read_labelled(
     Args:
         path: CSV, JSON lines (both also gzipped) or Parquet.
         settings: currency and its digits.
-        label: column that says what is fraud (0 and 1, true and false); None: one of `USUAL_LABELS`.
-        mapping: field of the input record -> column of the file.
-        zone: time zone of event times that name none.
-        rounding: rounds amounts; None refuses those with more decimals than the currency has.
+        options: how it is read.
+        label: column that says what is fraud; None: the recipe's, or one of the usual names.
+        skip_bad: count malformed rows instead of raising.
         progress: told now and then how far the file is read: bytes, or rows of Parquet.
         cores: how many processes make columns of the rows, which takes nine tenths of the time.
 
     Raises:
         UsageError: a column is missing, or a row is malformed; the text names file and line.
     """
-    with open_source(path) as source:
-        label = _label_column(path, source.columns, label)
-        # only what features and labels need
-        plan = make_plan(
-            path, source.columns, mapping=mapping, only_known=True, zone=zone, rounding=rounding
-        )
-        plan = replace(plan, targets={**plan.targets, label: label})
+    # only what features and labels need
+    options = replace(options or FileOptions(), only_known=True)
+    with open_rows(path, options) as (source, planned):
+        label = _label_column(source, label or (options.recipe.label if options.recipe else None))
+        plan = replace(planned, targets={**planned.targets, label: label})
         rules = RecordRules(settings.currency, settings.minor_unit_digits, 0)
-        make = delayed(_Maker(plan, rules, label, json=isinstance(source, JsonSource)))
+        make = delayed(_Maker(plan, rules, label, json=source.gives_json, skip_bad=skip_bad))
         source.rename(plan.targets)
-        chunks, parts = _Chunks(source), []
+        chunks, parts, faults = _Chunks(source, skip_bad=skip_bad), [], []
         processes = cores if path.stat().st_size > _ALONE_BYTES else 1
         with Parallel(n_jobs=processes, return_as="generator") as parallel:
-            for part, fault in parallel(make(lines, rows) for lines, rows in chunks):
-                if fault:
-                    raise UsageError(source.place(*fault))
+            for part, bad in parallel(make(lines, rows) for lines, rows in chunks):
+                faults += bad
                 parts.append(part)
+                if faults and not skip_bad:
+                    chunks.ended = True  # joblib warns of tasks that nobody waits for
                 if progress:
                     progress(source.position())
+        if faults and not skip_bad:
+            raise UsageError(source.place(*faults[0]))
         if chunks.fault:
             raise chunks.fault
-    if not parts:
+        faults = sorted(faults + chunks.bad, key=lambda fault: fault[1])
+        first_bad = source.place(*faults[0]) if faults else None
+    if not sum(map(len, parts)):
         msg = f"{path} holds no transactions"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{msg}: all {len(faults):,} rows are malformed; {first_bad}" if faults else msg
+        )
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
     }
-    return LabelledTransactions(**columns, rounded=sum(part.rounded for part in parts))
+    rounded = sum(part.rounded for part in parts)
+    return LabelledTransactions(**columns, rounded=rounded, bad=len(faults), first_bad=first_bad)
+
+
+#: What is wrong with a row, and its line.
+_Fault = tuple[Exception, int]
 
 
 class _Chunks:
@@ -125,23 +136,35 @@ class _Chunks:
 
     Attributes:
         fault: why it ends where it does, if that is not the file's end.
+        bad: rows that were left out because they cannot be read.
+        ended: set it to have no more.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, skip_bad: bool) -> None:
         self.fault: UsageError | None = None
+        self.bad: list[_Fault] = []
+        self.ended = False
         self._source = source
+        self._skip_bad = skip_bad
 
     def __iter__(self) -> Iterator[tuple[list[int], list[Any]]]:
         source = self._source
         lines: list[int] = []
         rows: list[Any] = []
         try:
-            for row in source:
-                lines.append(source.line)
-                rows.append(row)
+            while not self.ended:
+                try:
+                    rows.append(next(source))
+                    lines.append(source.line)
+                except MalformedRecordError as error:
+                    if not self._skip_bad:
+                        raise
+                    self.bad.append((error, source.line))
                 if len(rows) == _CHUNK_ROWS:
                     yield lines, rows
                     lines, rows = [], []
+        except StopIteration:
+            pass
         except MalformedRecordError as error:
             self.fault = UsageError(source.place(error))
         except UsageError as error:
@@ -158,24 +181,28 @@ class _Maker:
     rules: RecordRules
     label: str
     json: bool
+    skip_bad: bool
 
     def __call__(
         self, lines: list[int], rows: list[Any]
-    ) -> tuple[LabelledTransactions, tuple[Exception, int] | None]:
-        """The columns, and where the rows end before their time, what is wrong there and its line."""
+    ) -> tuple[LabelledTransactions, list[_Fault]]:
+        """The columns, and what is wrong with rows: with the first one, at which they end, or with all."""
         converter = Converter(self.plan)
         convert: Any = converter.json_row if self.json else converter.table_row
         names: tuple[list[str], list[str], list[str]] = ([], [], [])
         amounts, times, frauds = array("q"), array("q"), array("b")
-        fault: tuple[Exception, int] | None = None
+        faults: list[_Fault] = []
         for line, row in zip(lines, rows, strict=True):
             try:
                 key, body, _event_ms = convert(row)
                 transaction = parse_transaction(body, key, _NO_CLOCK_MS, self.rules)
-                frauds.append(verdict(orjson.loads(body).get(self.label), self.label))
+                fraud = verdict(orjson.loads(body).get(self.label), self.label)
             except (DeadRecordError, MalformedRecordError) as error:
-                fault = UsageError(str(error)), line
+                faults.append((UsageError(str(error)), line))
+                if self.skip_bad:
+                    continue
                 break
+            frauds.append(fraud)
             # only columns are kept: a million transactions are a hundred megabytes, not a thousand
             names[0].append(transaction.transaction_id)
             names[1].append(transaction.card_id)
@@ -192,16 +219,19 @@ class _Maker:
             np.array(frauds, dtype=bool),
             converter.rounded,
         )
-        return made, fault
+        return made, faults
 
 
-def _label_column(path: Path, columns: tuple[str, ...], label: str | None) -> str:
-    wanted = (label,) if label else USUAL_LABELS
-    found = next((name for name in wanted if name in columns), None)
-    if found is None:
+def _label_column(source: Source, label: str | None) -> str:
+    found = label or usual_label(source.columns)
+    if not source.columns:
+        return found or "is_fraud"
+    if found not in source.columns:
+        wanted = label or " or ".join(USUAL_LABELS)
         msg = (
-            f"{path} has no column {' or '.join(wanted)} that says what is fraud: "
-            f"give --label COLUMN; its columns are {', '.join(columns)}"
+            f"{source.path} has no column {wanted} that says what is fraud: give --label COLUMN; "
+            f"its columns are {', '.join(filter(None, source.columns))}"
         )
         raise UsageError(msg)
+    assert found
     return found

@@ -10,7 +10,7 @@ milliseconds. Latency measured from there includes what a slow system makes late
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from app.settings import Settings
 from app.tools.producing.batches import BatchWriter, Headers, Written
 from app.tools.producing.connection import open_writer, quiet_client
+from app.tools.producing.schedule import Schedule
 from app.topics import Topics
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "produce_on_schedule",
     "produce_with_labels",
     "quiet_client",
-    "spread",
 ]
 
 #: Kafka header with the time at which a record was due: decimal text, epoch milliseconds.
@@ -36,9 +36,6 @@ CHUNK = 1_000
 #: Records of transactions and labels between two moments at which neither topic has any unsent: full batches
 #: alone would let one topic run some ten thousand records ahead of the other.
 IN_STEP = 4_000
-#: Shortest sleep of a schedule, seconds: what is due meanwhile leaves in one request. As Java's clients have it since
-#: Kafka 4.0 (linger.ms); with a request for each record, at a thousand a second, rows came a quarter later.
-TICK_SECONDS = 0.005
 
 Progress = Callable[[int], None]
 
@@ -150,7 +147,7 @@ async def produce_on_schedule(
 
     async def write(writers: Sequence[BatchWriter]) -> float:
         (writer,) = writers
-        schedule = _Schedule(writers)
+        schedule = Schedule(writers)
         for due, key, value in items:
             due_ms = await schedule.until(due)
             await writer.append(key, value, due_ms, _due(due_ms) if stamp else [])
@@ -197,7 +194,7 @@ async def produce_with_labels(
 
     async def write(writers: Sequence[BatchWriter]) -> float:
         transactions, labels = writers
-        schedule = _Schedule(writers)
+        schedule = Schedule(writers)
         first: int | None = None
         now_ms = 0
         step = CHUNK if keep_pace else IN_STEP
@@ -223,49 +220,6 @@ async def produce_with_labels(
     names = (topics.transactions.name, topics.labels.name)
     sent, labelled = await _run(write, settings, names, on_progress)
     return sent, labelled
-
-
-class _Schedule:
-    """Moments since now at which records are due.
-
-    Attributes:
-        behind: the most that a record was later than due, seconds.
-    """
-
-    def __init__(self, writers: Sequence[BatchWriter]) -> None:
-        self.behind = 0.0
-        self._writers = writers
-        self._began = time.perf_counter()
-        self._began_ms = time.time() * 1000
-
-    async def until(self, due: float) -> int:
-        """Wait until so many seconds after the beginning; returns that moment, epoch milliseconds."""
-        ahead = due - (time.perf_counter() - self._began)
-        while ahead > 0:
-            for writer in self._writers:
-                await writer.send_open()  # nothing waits for company
-            ahead = due - (time.perf_counter() - self._began)
-            if ahead > 0:
-                await asyncio.sleep(max(ahead, TICK_SECONDS))
-                ahead = due - (time.perf_counter() - self._began)
-        self.behind = max(self.behind, -ahead)
-        return int(self._began_ms + due * 1000)
-
-
-def spread(
-    records: Iterable[tuple[bytes | None, bytes, int]], speed: float
-) -> Iterator[tuple[float, bytes | None, bytes]]:
-    """A schedule that follows event time, `speed` times as fast.
-
-    Args:
-        records: key, value and event time (epoch milliseconds). One that is older than the first
-            one, or out of order, is due at once, after those before it.
-        speed: event seconds a second.
-    """
-    first: int | None = None
-    for key, value, event_ms in records:
-        first = event_ms if first is None else first
-        yield max(0.0, (event_ms - first) / 1000 / speed), key, value
 
 
 def _name(settings: Settings, topic: str | None) -> str:

@@ -20,8 +20,9 @@ from app.adapters.kafka import ensure_topics
 from app.errors import SchemaError, UnavailableError, UsageError
 from app.formats import iso
 from app.settings import Settings
-from app.tools.produce import ProduceReport, produce, produce_on_schedule, spread
+from app.tools.produce import ProduceReport, produce, produce_on_schedule
 from app.tools.producing import batches
+from app.tools.producing.schedule import spread
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.files import write_deliveries
 from app.topics import Topics

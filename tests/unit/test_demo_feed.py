@@ -11,7 +11,7 @@ import pytest
 from app.settings import Settings
 from app.tools.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
 from app.tools.demo.live import LivePayments
-from app.tools.producing.reading import open_reading
+from app.tools.files.transactions import open_reading
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
 NOW = 1_700_000_000_000

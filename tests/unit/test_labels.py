@@ -33,7 +33,9 @@ from app.label_records import (
     parse_label,
 )
 from app.settings import load_settings
-from app.tools.producing.labels import open_labels
+from app.tools.files.columns import FileOptions
+from app.tools.files.labels import open_labels
+from app.tools.files.moments import TimeRules
 from app.topics import Topics
 from tests.builders import T0
 from tests.fakes import Rows
@@ -272,7 +274,8 @@ class TestPosition:
 class TestFiles:
     def read(self, path: Path, text: str, **options: Any) -> list[Any]:
         path.write_text(text)
-        with open_labels(path, now_ms=T0, **{"mapping": {}, **options}) as reading:
+        how = {name: options.pop(name) for name in ("mapping", "run", "times") if name in options}
+        with open_labels(path, FileOptions(**how), now_ms=T0, **options) as reading:
             return [(key, orjson.loads(value)) for key, value in reading.pairs()]
 
     def test_a_file_of_the_simulator(self, tmp_path: Path) -> None:
@@ -291,8 +294,9 @@ class TestFiles:
             "event_time": "WHEN",
             "terminal_id": "T",
         }
-        ((_, label),) = self.read(tmp_path / "l.csv", text, mapping=mapping, zone=ZoneInfo("UTC"))
-        assert label["event_time"] == "2018-04-01T00:00:31.000Z"
+        times = TimeRules(ZoneInfo("UTC"))
+        ((_, label),) = self.read(tmp_path / "l.csv", text, mapping=mapping, times=times)
+        assert label["event_time"] == "2018-04-01T00:00:31Z"
         assert label["terminal_id"] == "99"
 
     @pytest.mark.parametrize(

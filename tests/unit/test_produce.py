@@ -2,10 +2,13 @@
 
 import gzip
 import json
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -15,19 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cli import run as run_command
-from app.cli.options import file_and_mapping
+from app.cli.file_options import file_and_mapping
 from app.errors import UnavailableError, UsageError
 from app.input_records import RecordRules, parse_transaction
 from app.label_records import parse_label
 from app.settings import Settings
-from app.tools.produce import spread
-from app.tools.producing.amounts import Rounding
-from app.tools.producing.columns import make_plan
+from app.tools.files.amounts import Rounding
+from app.tools.files.columns import FileOptions, make_plan
+from app.tools.files.moments import TimeRules
+from app.tools.files.opening import open_source
+from app.tools.files.records import Converter
+from app.tools.files.transactions import Reading, open_raw, raw_key
+from app.tools.files.transactions import open_reading as open_with
 from app.tools.producing.following import following
 from app.tools.producing.pace import Pace
-from app.tools.producing.reading import open_reading
-from app.tools.producing.records import Converter, raw_key
-from app.tools.producing.sources import open_source
+from app.tools.producing.schedule import spread
 from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.files import SUFFIXES, write_deliveries
 from app.topics import Topics
@@ -65,6 +70,23 @@ def file(tmp_path: Path, content: str | bytes, name: str = "t.jsonl") -> Path:
 
 def jsonl(tmp_path: Path, *records: dict) -> Path:
     return file(tmp_path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def open_reading(
+    path: Path, *, raw: bool = False, **options: Any
+) -> AbstractContextManager[Reading]:
+    """As the commands open it, every option by its name."""
+    if raw:
+        return open_raw(path, **options)
+    times = {
+        name: options.pop(name)
+        for name in ("zone", "ambiguous", "pattern", "unit")
+        if name in options
+    }
+    how = {
+        each.name: options.pop(each.name) for each in fields(FileOptions) if each.name in options
+    }
+    return open_with(path, FileOptions(**how, times=TimeRules(**times)), **options)
 
 
 def read(path: Path, **options: object) -> list[tuple[bytes | None, bytes]]:
@@ -196,8 +218,7 @@ def test_columns_that_do_not_exist_are_named_with_those_that_do(tmp_path):
     path = file(tmp_path, "a,b,c\n1,2,3\n", "t.csv")
     assert fault(path) == (
         "t.csv has no column for transaction_id, card_id, amount, event_time: give "
-        "--map transaction_id=COLUMN --map card_id=COLUMN --map amount=COLUMN "
-        "--map event_time=COLUMN; its columns are a, b, c"
+        "--map transaction_id=COLUMN,card_id=COLUMN,amount=COLUMN,event_time=COLUMN; its columns are a, b, c"
     )
     assert fault(path, mapping={"card_id": "CARD"}) == (
         "--map card_id=CARD: t.csv has no column CARD; its columns are a, b, c"
@@ -238,7 +259,7 @@ def test_further_columns_are_passed_on_unless_dropped(tmp_path, suffix):
 
 
 def test_labels_are_left_out_of_records_that_come_late_in_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.tools.producing.sources.PEEKED_RECORDS", 1)
+    monkeypatch.setattr("app.tools.files.json_lines.PEEKED_RECORDS", 1)
     path = jsonl(tmp_path, GOOD, {**GOOD, "is_fraud": 1, "new": 2})
     assert values(path)[1] == {**GOOD, "new": 2}
     assert values(path, only_known=True)[1] == GOOD
@@ -296,12 +317,17 @@ def test_parquet_values_of_every_kind(tmp_path):
         ({"amount": "12,50"}, "column amount: '12,50' is not an amount such as 57.10"),
         ({"amount": "NaN"}, "column amount: 'NaN' is not an amount such as 57.10"),
         ({"amount": True}, "column amount: True is neither text nor number"),
-        ({"amount": None}, "column amount: is empty"),
+        ({"amount": None}, "column amount: is null"),
         ({"card_id": ""}, "column card_id: is empty"),
-        ({"card_id": ["x"]}, "column card_id: ['x'] is neither text nor number"),
+        ({"card_id": ["x"]}, "column card_id: an object or array is neither text nor number"),
         ({"event_time": "noon"}, "'noon' is no ISO 8601 time such as 2024-05-01T12:00:00Z"),
-        ({"event_time": 1_700_000_000}, "is too small for epoch milliseconds: is it in seconds?"),
-        ({"event_time": 1.7e12}, "column event_time: '1700000000000.0' is no ISO 8601 time"),
+        ({"amount": "1_000"}, "column amount: '1_000' is not an amount such as 57.10"),
+        (
+            {"amount": "\u0661\u0662"},
+            "column amount: '\u0661\u0662' is not an amount such as 57.10",
+        ),
+        ({"card_id": 1001.5}, "column card_id: 1001.5 is not a whole number: store ids as text"),
+        ({"card_id": 1e16}, "column card_id: 1e+16 is beyond 2^53"),
     ],
 )
 def test_a_malformed_field_is_named_with_its_line(tmp_path, change, text):
@@ -371,8 +397,8 @@ def test_skip_and_limit_count_records_of_the_file(tmp_path):
 
 def test_records_too_large_for_kafka_are_named(tmp_path):
     path = jsonl(tmp_path, GOOD, {**GOOD, "note": "x" * 70_000})
-    assert "line 2, 70,107 bytes, more than" in fault(path, largest=65_536)
-    assert len(read(path, largest=65_536, skip_bad=True)) == 1
+    assert "line 2, 70,107 bytes, more than" in fault(path, rules=replace(RULES, max_bytes=65_536))
+    assert len(read(path, rules=replace(RULES, max_bytes=65_536), skip_bad=True)) == 1
 
 
 def test_raw_lines_keep_their_bytes_whatever_they_are(tmp_path):
@@ -382,7 +408,7 @@ def test_raw_lines_keep_their_bytes_whatever_they_are(tmp_path):
     write_deliveries(path, deliveries, labels=False)
     assert read(path, raw=True) == list(deliveries.pairs())
     write_deliveries(path, deliveries, labels=True)
-    assert "a label, which --raw would send" in fault(path, raw=True)
+    assert "says what is fraud, and --raw would send it" in fault(path, raw=True)
     assert "--raw is for JSON lines" in fault(file(tmp_path, "a\n1\n", "t.csv"), raw=True)
 
 
@@ -393,17 +419,15 @@ def test_a_quote_that_is_never_closed_takes_no_other_row_with_it(tmp_path):
         for n, note in enumerate(("a", '"b', "c", "d"))
     ]
     path = file(tmp_path, "\n".join(rows), "t.csv")
-    assert "t.csv, line 3, not CSV: unexpected end of data" in fault(path)
+    assert "t.csv, line 3, not CSV: a quote is not closed" in fault(path)
+    with open_reading(path, skip_bad=True) as reading:
+        assert [key for key, _value in reading.pairs()] == [b"c0", b"c2", b"c3"]
+        assert reading.bad == 1
 
 
-@pytest.mark.parametrize("header", [b"card_id,\xe4mount\n", "card_id,amount\n".encode("utf-16")])
-def test_a_header_in_another_encoding(tmp_path, header):
-    assert fault(file(tmp_path, header, "t.csv")) == "t.csv, line 1, not UTF-8 text"
-
-
-def test_a_header_with_a_line_feed_in_a_name(tmp_path):
-    told = fault(file(tmp_path, '"card\nid",amount\n', "t.csv"))
-    assert told.startswith("t.csv, line 1, not the names of columns: ")
+def test_a_header_in_another_encoding(tmp_path):
+    path = file(tmp_path, b"card_id,\xe4mount\n", "t.csv")
+    assert fault(path) == "t.csv, line 1, not UTF-8 text"
 
 
 @pytest.mark.parametrize("amount", ["1e9999999999999", "1e999999999", "1e-999999999"])
@@ -442,7 +466,7 @@ def test_a_row_of_text_becomes_the_transaction_that_it_says(amount, moment, name
         "amount": str(amount),
         "event_time": str(moment),
     }
-    converter = Converter(make_plan("f", row, zone=UTC_ZONE))
+    converter = Converter(make_plan("f", row, FileOptions(times=TimeRules(UTC_ZONE))))
     key, value, event_ms = converter.table_row(row)
     record = json.loads(value)
     assert (record["transaction_id"], key) == (names[0], names[1].encode())
@@ -499,7 +523,7 @@ def test_a_record_without_a_verdict_is_malformed(tmp_path, name):
     with open_reading(path, label="is_fraud", skip_bad=True) as reading:
         assert len(list(reading.labelled())) == reading.bad == 1
         assert "column is_fraud: " in str(reading.first_bad)
-        assert "is not fraud or genuine" in str(reading.first_bad)
+        assert "is empty" in str(reading.first_bad)
 
 
 def test_the_column_of_verdicts_must_be_there_and_be_no_field(tmp_path):
@@ -596,9 +620,9 @@ def test_the_stream_accepts_labels_made_of_a_file(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     assert fault(tmp_path / "no.csv") == "cannot read no.csv: No such file or directory"
     assert "must end in .csv" in fault(tmp_path / "t.txt")
-    assert "is empty: the first line must name" in fault(file(tmp_path, "", "t.csv"))
+    assert "line 1 is blank: it must name the columns" in fault(file(tmp_path, "\na,b\n", "t.csv"))
     assert "names a column twice: a, a" in fault(file(tmp_path, "a,a\n", "t.csv"))
-    assert "is not a Parquet file" in fault(file(tmp_path, "x", "t.parquet"))
+    assert "is not a Parquet file that can be read" in fault(file(tmp_path, "x", "t.parquet"))
     assert "cannot be read: Not a gzipped file" in fault(file(tmp_path, HANDBOOK, "t.csv.gz"))
     assert read(file(tmp_path, "", "t.jsonl")) == []
 

@@ -9,8 +9,8 @@ import pytest
 from app.domain.transaction import DeadRecordError
 from app.domain.verdict_words import verdict_of
 from app.label_records import parse_label
-from app.tools.producing.sources import MalformedRecordError
-from app.tools.producing.verdicts import verdict
+from app.tools.files.source import MalformedRecordError
+from app.tools.files.verdicts import verdict
 from tests.builders import T0
 
 FRAUD = (True, 1, 1.0, "1", "1.0", "true", "TRUE", " True ", "t", "T", "yes", "Y", "Fraud\n")

@@ -15,8 +15,8 @@ from app.adapters.kafka import client_kwargs, started
 from app.errors import UnavailableError
 from app.settings import Settings
 from app.tools.demo.live import LivePayments
+from app.tools.files.transactions import Reading
 from app.tools.producing.following import following
-from app.tools.producing.reading import Reading
 from app.tools.simulate import Deliveries, Disorder, SimulationConfig, deliver, simulate
 from app.tools.simulation.arrivals import BROKEN
 from app.tools.simulation.frauds import DAY_MS, KINDS

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from joblib import cpu_count
@@ -16,21 +15,14 @@ from joblib import cpu_count
 import app as package
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
+from app.tools.files.amounts import Rounding
+from app.tools.files.columns import FileOptions
+from app.tools.files.recipes import RECIPES
+from app.tools.files.transactions import Reading, open_reading
 from app.tools.labelled import LabelledTransactions, read_labelled
-from app.tools.producing.amounts import Rounding
-from app.tools.producing.reading import Reading, open_reading
 
 VARIABLE = "HANDBOOK_TRANSACTIONS"
-#: Field of the input record -> column of the file; its times are UTC.
-MAPPING = {
-    "transaction_id": "TRANSACTION_ID",
-    "card_id": "CUSTOMER_ID",
-    "terminal_id": "TERMINAL_ID",
-    "amount": "TX_AMOUNT",
-    "event_time": "TX_DATETIME",
-}
-LABEL = "TX_FRAUD"
-_UTC = ZoneInfo("UTC")
+_RECIPE = RECIPES["handbook"]
 _BESIDE = Path("shared") / "handbook" / "transactions.csv.gz"
 
 
@@ -89,16 +81,13 @@ def read_span(
     everything = read_labelled(
         path,
         settings,
-        label=LABEL,
-        mapping=MAPPING,
-        zone=_UTC,
-        rounding=_rounding(settings),
+        _options(settings),
         progress=progress,
         cores=cpu_count(),
     )
     times = everything.event_time_ms
     if np.any(np.diff(times) < 0):
-        msg = f"{path} is not in order of {MAPPING['event_time']}"
+        msg = f"{path} is not in order of {_RECIPE.mapping['event_time']}"
         raise UsageError(msg)
     begin, end = np.searchsorted(times, (begin_ms, end_ms)).tolist()
     if rows is not None:
@@ -120,19 +109,11 @@ def open_span(path: Path, settings: Settings, skip: int, rows: int) -> Iterator[
         rows: how many they are.
     """
     with open_reading(
-        path,
-        mapping=MAPPING,
-        only_known=True,
-        zone=_UTC,
-        rounding=_rounding(settings),
-        skip=skip,
-        limit=rows,
-        largest=settings.max_message_bytes,
-        label=LABEL,
+        path, _options(settings, only_known=True), skip=skip, limit=rows, label=_RECIPE.label
     ) as reading:
         yield reading
 
 
-def _rounding(settings: Settings) -> Rounding:
-    # some amounts are written like 85.64999999999999
-    return Rounding(settings.currency, settings.minor_unit_digits)
+def _options(settings: Settings, *, only_known: bool = False) -> FileOptions:
+    rounding = Rounding(settings.currency, settings.minor_unit_digits)
+    return FileOptions(only_known=only_known, recipe=_RECIPE).with_recipe(rounding)

@@ -1,4 +1,4 @@
-"""Parts of the producer: reading files, making input records of their rows, writing batches.
+"""Parts of the producer: connecting, writing batches, keeping to a schedule, labels behind their transactions.
 
-`app.tools.produce` is the door.
+`app.tools.produce` is the entry point; `app.tools.files` reads files.
 """

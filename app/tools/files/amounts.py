@@ -1,12 +1,21 @@
-"""Amounts with more decimals than their currency has, rounded where a person asks for it.
+"""Amounts as plain decimal text, and rounded where a person asks for it.
 
 Files that went through binary floating point hold amounts such as 85.64999999999999. The stream refuses
 them (`amount_precision`) and never rounds; whoever sends a file may.
 """
 
+import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
 
+#: Fields with amounts of money.
+MONEY = ("amount", "converted_amount")
+#: An amount that a JSON number can be, digit for digit.
+PLAIN_AMOUNT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
+_AMOUNT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+#: A decimal point further away from a number's first digit than this is a mistake.
+_MOST_DIGITS = 30
 #: Digits that quantising may need beyond those of the text: the decimals of the currency.
 _SPARE_DIGITS = 8
 
@@ -40,3 +49,20 @@ class Rounding:
     def concerns(self, name: str, currency: str | None) -> bool:
         """Whether the field `name` of a record in this currency (None: it names none) is rounded."""
         return name == "converted_amount" or currency in {None, "", self.currency}
+
+
+def amount_text(value: Any) -> str:
+    """An amount as plain decimal text.
+
+    Raises:
+        ValueError: it is none; the text is for people.
+    """
+    text = str(value).strip()
+    if _AMOUNT.fullmatch(text) and not isinstance(value, bool):
+        number = Decimal(text)
+        # "1e999" would be written with all its digits
+        if abs(number.adjusted()) <= _MOST_DIGITS:
+            return f"{number:f}"
+    shown = str(value) if isinstance(value, int | float | Decimal) else repr(str(value))
+    msg = f"{shown[:60]} is not an amount such as 57.10"
+    raise ValueError(msg)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
-from app.tools.producing.sources import MalformedRecordError
+from app.tools.files.source import MalformedRecordError
 
 
 def verdict(value: Any, column: str) -> bool:
@@ -16,6 +16,8 @@ def verdict(value: Any, column: str) -> bool:
     Raises:
         MalformedRecordError: it says neither.
     """
+    if value is None or value == "":
+        raise MalformedRecordError(column, "is empty")
     fraud = verdict_of(value)
     if fraud is None:
         raise MalformedRecordError(column, f"{value!r} is not {ACCEPTED_VERDICTS}")
