@@ -20,6 +20,7 @@ handler = LabelsHandler(
     topics,
     partition_of=partition_of(settings.partitions),
     max_future_skew_ms=settings.max_future_skew,
+    time_unit=settings.event_time_unit,
 )
 store = LabelStore(settings, topics.labels.name, lambda: time.time_ns() // 1_000_000)
 sender = OutputSender(batch_bytes(settings), app.pass_on)

@@ -7,14 +7,15 @@ version in front tells them apart.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
+from app.domain.ids import identifier, optional_identifier
+from app.domain.json_text import Fields, exact_number, load_object, too_large
 from app.domain.labels import Label
+from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
-from app.input_records import identifier, load_object, parse_moment_ms, too_large
 from app.records import EnrichedBatch, decode_enriched, encode_item
 
 #: Version of a message of labels; those of transactions count from 1.
@@ -56,7 +57,11 @@ class LabelRecord:
 
 
 def parse_label(
-    value: bytes | None, offset: int, broker_time_ms: int, max_future_skew_ms: int
+    value: bytes | None,
+    offset: int,
+    broker_time_ms: int,
+    max_future_skew_ms: int,
+    time_unit: TimeUnit = "auto",
 ) -> LabelRecord:
     """Check one record of `labels`.
 
@@ -65,6 +70,7 @@ def parse_label(
         offset: where it stands.
         broker_time_ms: when the broker appended it, epoch milliseconds.
         max_future_skew_ms: how far past that it may claim to have been made.
+        time_unit: what times that are numbers count.
 
     Raises:
         DeadRecordError: it cannot be used; `reason` is a stable code.
@@ -72,7 +78,7 @@ def parse_label(
     if value is not None and len(value) > MAX_LABEL_BYTES:
         raise too_large("label", value, MAX_LABEL_BYTES)
     fields, body = load_object(value)
-    transaction_id = identifier(fields, "transaction_id")
+    transaction_id = identifier(fields, "transaction_id", body)
     said = fields.get("is_fraud")
     if said is None:
         raise DeadRecordError("missing_is_fraud", "is_fraud is missing")
@@ -80,7 +86,7 @@ def parse_label(
     if is_fraud is None:
         msg = f"is_fraud {str(said)[:40]!r} is not {ACCEPTED_VERDICTS}"
         raise DeadRecordError("invalid_is_fraud", msg)
-    labelled_at_ms = parse_moment_ms(fields.get("labelled_at"), "labelled_at")
+    labelled_at_ms = _moment_ms(fields, "labelled_at", body, time_unit)
     if labelled_at_ms > broker_time_ms + max_future_skew_ms:
         late_by = (labelled_at_ms - broker_time_ms) / 1000
         msg = f"labelled_at is {late_by:.0f} s after the broker received the label"
@@ -92,15 +98,18 @@ def parse_label(
         transaction_id,
         is_fraud,
         labelled_at_ms,
-        _optional(fields, "card_id"),
-        _optional(fields, "terminal_id"),
-        None if event_time is None else parse_moment_ms(event_time),
+        optional_identifier(fields, "card_id", body),
+        optional_identifier(fields, "terminal_id", body),
+        None if event_time is None else _moment_ms(fields, "event_time", body, time_unit),
         body,
     )
 
 
-def _optional(fields: dict[str, Any], name: str) -> str | None:
-    return None if fields.get(name) is None else identifier(fields, name)
+def _moment_ms(fields: Fields, name: str, body: bytes, unit: TimeUnit) -> int:
+    when = fields.get(name)
+    if type(when) is float:
+        when = exact_number(body, name, when)
+    return parse_moment_ms(when, name, unit)
 
 
 class LabelItem(msgspec.Struct, array_like=True):

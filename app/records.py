@@ -161,6 +161,11 @@ def dead_letter(
     return source_position(topic, partition, record.offset), value, headers
 
 
+def headers_of(record: SourceRecord) -> dict[str, bytes]:
+    """The headers of a record by name, the last of equal names; Kafka allows null for a value, which is none."""
+    return {name: value for name, value in record.headers if value is not None}
+
+
 def origin_of(headers: Iterable[tuple[str, bytes]]) -> bytes | None:
     """The source position that a forwarded record came from, None for any other record."""
-    return next((value for name, value in headers if name == "origin"), None)
+    return next((value for name, value in headers if name == "origin" and value), None)

@@ -188,6 +188,11 @@ class Settings(BaseSettings):
         validate_default=True,
         description="an event time this far past the broker's timestamp is refused",
     )
+    event_time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
+        "auto",
+        description="what times that are numbers count: s, ms, us or ns; auto: by their size, but whole seconds "
+        "are refused",
+    )
     field_names: str = Field(
         "",
         description="producers' names of fields: ours=theirs[,...]; 2:ours=theirs for schema_version 2, now known",

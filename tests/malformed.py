@@ -60,10 +60,11 @@ UNNAMED: dict[str, list[bytes | None]] = {
     "not_an_object": [b"1", b'"x"', b"[]", b"null", b"true"],
     "missing_card_id": [b"{}", spoilt(card_id=...), spoilt(card_id=None)],
     "invalid_card_id": [
-        spoilt(card_id=""), spoilt(card_id=7), spoilt(card_id=["c1"]), spoilt(card_id="a\0b"),
-        spoilt(card_id="x" * 257), spoilt(card_id="é" * 129),
+        spoilt(card_id=""), spoilt(card_id=7.0), spoilt(card_id=True), spoilt(card_id=["c1"]), spoilt(card_id="a\0b"),
+        spoilt(card_id="x" * 257), spoilt(card_id="é" * 129), spoilt(card_id="\0"),
+        b'{"card_id":1e3,' + spoilt(card_id=...)[1:], b'{"card_id":' + b"1" * 257 + b"," + spoilt(card_id=...)[1:],
     ],
-    "key_mismatch": [spoilt(card_id="c2"), spoilt(card_id="C1"), spoilt(card_id="c1 ")],
+    "key_mismatch": [spoilt(card_id="c2"), spoilt(card_id="C1"), spoilt(card_id="c1 "), spoilt(card_id=7)],
     "repeated_key": [
         b'{"card_id":"c1","card_id":"c1"}', b'{"card_id":"c1","x":{"a":1,"a":1}}',
         b'{"card_id":"c1","amount" :1,"amount":2}', b'{"card_id":"c1","amount":1,"\\u0061mount":2}',
@@ -80,9 +81,12 @@ NAMED: dict[str, list[bytes]] = {
     ],
     "missing_transaction_id": [spoilt(transaction_id=...), spoilt(transaction_id=None)],
     "invalid_transaction_id": [
-        spoilt(transaction_id=""), spoilt(transaction_id=1), spoilt(transaction_id="x" * 257),
+        spoilt(transaction_id=""), spoilt(transaction_id=1.5), spoilt(transaction_id=False),
+        spoilt(transaction_id="x" * 257),
     ],
-    "invalid_terminal_id": [spoilt(terminal_id=""), spoilt(terminal_id=1), spoilt(terminal_id="\0")],
+    "invalid_terminal_id": [
+        spoilt(terminal_id=""), spoilt(terminal_id=42.0), spoilt(terminal_id="\0"), spoilt(terminal_id={}),
+    ],
     "missing_amount": [spoilt(amount=...), spoilt(amount=None)],
     "invalid_amount": [
         spoilt(amount=text)
@@ -90,6 +94,7 @@ NAMED: dict[str, list[bytes]] = {
     ] + [spoilt(amount="1" * 19), spoilt(amount="\u0661")],
     "amount_precision": [
         spoilt(amount=0.001), spoilt(amount=1e-3), spoilt(amount=0.1 + 0.2), spoilt(amount="0.001"),
+        b'{"amount":12.50000000000000000001,' + spoilt(amount=...)[1:],
         spoilt(amount=19.999), spoilt(amount=1.005), spoilt(amount="1.0001"), spoilt(amount=5e-324),
     ],
     "negative_amount": [spoilt(amount=-1), spoilt(amount=-0.01), spoilt(amount="-5.00")],
@@ -102,12 +107,15 @@ NAMED: dict[str, list[bytes]] = {
     "missing_event_time": [spoilt(event_time=...), spoilt(event_time=None)],
     "invalid_event_time": [
         spoilt(event_time=text)
-        for text in ("", "yesterday", "2023-02-30T00:00:00Z", "1700000000000", 1.7e12, True, [])
+        for text in ("", "yesterday", "2023-02-30T00:00:00Z", "20/11/2026 10:00", "1,700", "9" * 30, True, [])
     ],
-    "no_time_zone": [spoilt(event_time="2023-11-14T22:13:20"), spoilt(event_time="2023-11-14")],
-    "epoch_in_seconds": [spoilt(event_time=1_700_000_000), spoilt(event_time=1)],
+    "no_time_zone": [spoilt(event_time="2023-11-14T22:13:20"), spoilt(event_time="2023-11-14"),
+        spoilt(event_time="2023-11-14T22:13:20[Europe/Berlin]"),
+    ],
+    "epoch_in_seconds": [spoilt(event_time=1_700_000_000), spoilt(event_time=1), spoilt(event_time="1700000000")],
     "event_time_too_old": [
-        spoilt(event_time=0), spoilt(event_time=-1), spoilt(event_time="1970-01-01T00:00:00Z"),
+        spoilt(event_time=0), spoilt(event_time=-1), spoilt(event_time=1.5), spoilt(event_time=-1.5e300),
+        spoilt(event_time="1970-01-01T00:00:00Z"),
         spoilt(event_time="0001-01-01T00:00:00+23:59"),
     ],
     "in_the_future": [

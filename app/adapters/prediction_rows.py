@@ -16,6 +16,7 @@ import orjson
 
 from app.adapters.packed import UNSET, PackedTable, text_cell
 from app.deployments import SCORED_BY, is_anothers
+from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
 from app.formats import iso
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
@@ -41,6 +42,8 @@ _KNOWN = OUTPUT_FIELDS | INPUT_FIELDS - {"converted_amount"}
 _FOREIGN = ("amount", "currency")
 #: struct codes of the columns from event_time to schema_version; the second is amount.
 _SCALARS, _AMOUNT = "qqqd?diqqqi", 1
+#: What orjson makes of a number that is no integer of 64 bits, and of what may have one inside.
+_MAY_LACK_DIGITS = frozenset((float, dict, list))
 _NO_TEXTS = struct.pack(">ii", 4, 0)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -115,7 +118,9 @@ class RowPacker:
     def _packed(self, value: bytes) -> tuple[bytes, int, int] | None:
         try:
             record = orjson.loads(value)
-            return None if is_anothers(record, self._deployment) else self._pack(record)
+            if is_anothers(record, self._deployment):
+                return None
+            return self._pack(record, value)
         except (
             ValueError,
             KeyError,
@@ -128,7 +133,7 @@ class RowPacker:
             msg = f"no prediction that can be stored ({reason}): {value[:200]!r}"
             raise StateError(msg) from error
 
-    def _pack(self, record: dict[str, Any]) -> tuple[bytes, int, int]:
+    def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int]:
         (transaction_id, card_id, features, reasons, flags, anomaly, version, model_hash, schema, topic,
          event_ms, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
         ) = _required(record)  # fmt: skip
@@ -148,7 +153,7 @@ class RowPacker:
         foreign = currency is not None and currency != self._currency
         extra = UNSET
         if foreign or len(record) != _REQUIRED_COUNT + optional:
-            extra = _extra_cell(record, foreign)
+            extra = _extra_cell(record, value, foreign)
         card, transaction = card_id.encode(), transaction_id.encode()
         scalars = (
             event_ms, minor, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
@@ -236,7 +241,8 @@ def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
 
     Returns:
         Columns by name. Moments become epoch milliseconds (`event_time_ms`, `scored_at`, `received_at`) with
-        `event_time` as ISO 8601 beside, `extra` the object it stands for, empty collections `[]` and `{}`.
+        `event_time` as ISO 8601 beside, `extra` the object it stands for (see
+        `json_text.values`), empty collections `[]` and `{}`.
     """
     shown = dict(row)
     for name in ("received_at", "scored_at"):
@@ -253,7 +259,7 @@ def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
         if name in row:
             shown[name] = list(row[name] or ())
     if "extra" in row:
-        shown["extra"] = orjson.loads(row["extra"]) if row["extra"] else {}
+        shown["extra"] = values((row["extra"] or "{}").encode())
     return shown
 
 
@@ -277,11 +283,17 @@ def _routing_key(row: bytes) -> bytes:
 PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", _routing_key)
 
 
-def _extra_cell(record: dict[str, Any], foreign: bool) -> bytes:
+def _extra_cell(record: dict[str, Any], value: bytes, foreign: bool) -> bytes:
+    """What has no column. Where a number may have lost digits, values are the text that they came as."""
     extra = {name: value for name, value in record.items() if name not in _KNOWN}
     if foreign:
         extra |= {name: record[name] for name in _FOREIGN}
-    return text_cell(orjson.dumps(extra).decode()) if extra else UNSET
+    if not extra:
+        return UNSET
+    if _MAY_LACK_DIGITS.isdisjoint(map(type, extra.values())):
+        return text_cell(orjson.dumps(extra).decode())
+    raw = raw_fields(value)
+    return text_cell(write_object({name: raw[name] for name in extra}).decode())
 
 
 def _texts(texts: Iterable[str]) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+import orjson
 
 from app import formats
 from app.cli.ask import ask
@@ -149,7 +150,7 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
         ),
     }
     facts |= {
-        formats.printable(name): formats.printable(json.dumps(value, ensure_ascii=False))
+        formats.printable(name): formats.printable(orjson.dumps(value).decode())
         for name, value in (row.get("extra") or {}).items()
     }
     return facts

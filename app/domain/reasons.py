@@ -19,10 +19,12 @@ REASONS = {
     "or has headers over 16 KiB",
     "unknown_schema_version": "`schema_version` is none that this release reads",
     "missing_card_id": "`card_id` is missing or null",
-    "invalid_card_id": "`card_id` is no string of 1 to 256 bytes without null characters",
+    "invalid_card_id": "`card_id` is neither text of 1 to 256 bytes without null characters nor a whole number",
     "missing_transaction_id": "`transaction_id` is missing or null",
-    "invalid_transaction_id": "`transaction_id` is no string of 1 to 256 bytes without null characters",
-    "invalid_terminal_id": "`terminal_id` is there and no string of 1 to 256 bytes without null characters",
+    "invalid_transaction_id": "`transaction_id` is neither text of 1 to 256 bytes without null characters "
+    "nor a whole number",
+    "invalid_terminal_id": "`terminal_id` is there, and neither text of 1 to 256 bytes without null characters "
+    "nor a whole number",
     "missing_amount": "`amount` is missing or null",
     "invalid_amount": "`amount` is neither a number nor a plain decimal string",
     "amount_precision": "`amount` has more decimals than the currency: it is never rounded",
@@ -31,9 +33,11 @@ REASONS = {
     "unknown_currency": "`currency` is no ISO 4217 code",
     "foreign_currency": "`currency` is not the deployment's, and `converted_amount` is missing",
     "missing_event_time": "`event_time` is missing or null",
-    "invalid_event_time": "`event_time` is neither ISO 8601 nor a whole number",
-    "no_time_zone": "`event_time` is ISO 8601 without a zone",
-    "epoch_in_seconds": "`event_time` is a number so small that seconds must have been meant, not milliseconds",
+    "invalid_event_time": "`event_time` is neither ISO 8601 nor a number, or is after the year 9999",
+    "no_time_zone": "`event_time` is ISO 8601 without an offset "
+    "(a zone's name alone is ambiguous when clocks change)",
+    "epoch_in_seconds": "`event_time` is a whole number so small that seconds must have been meant, not milliseconds: "
+    "see `FRAUDSTREAM_EVENT_TIME_UNIT`",
     "event_time_too_old": "`event_time` is before 1973",
     "in_the_future": "`event_time` is later than the broker's timestamp by more than `FRAUDSTREAM_MAX_FUTURE_SKEW`",
 }
@@ -63,9 +67,14 @@ BY_RULES = frozenset(
         "unknown_currency",
         "foreign_currency",
         "missing_card_id",
+        "invalid_card_id",
         "missing_transaction_id",
+        "invalid_transaction_id",
+        "invalid_terminal_id",
         "missing_amount",
         "missing_event_time",
+        "invalid_event_time",
+        "epoch_in_seconds",
         "in_the_future",
     }
 )
@@ -75,7 +84,7 @@ LABEL_REASONS = {
     "missing_is_fraud": "`is_fraud` is missing or null",
     "invalid_is_fraud": "`is_fraud` is none of the accepted words (docs/inputs.md)",
     "missing_labelled_at": "`labelled_at` is missing or null",
-    "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a whole number",
+    "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a number, or is after the year 9999",
     "labelled_at_too_old": "`labelled_at` is before 1973",
     "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
     "at its terminal",

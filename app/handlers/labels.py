@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from app.blocks.batches import Outputs
 from app.blocks.partition import Computed, RowReader
+from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.handlers.stretch import LOOK_AHEAD, Stretch
 from app.input_records import SourceRecord
@@ -47,16 +48,21 @@ class LabelsHandler:
     Args:
         topics: where outputs go.
         partition_of: partition of a key, as the partitioner of producers has it.
-        max_future_skew_ms: see `parse_label`.
+        max_future_skew_ms, time_unit: see `parse_label`.
     """
 
     def __init__(
-        self, topics: Topics, *, partition_of: Callable[[bytes], int], max_future_skew_ms: int
+        self,
+        topics: Topics,
+        *,
+        partition_of: Callable[[bytes], int],
+        max_future_skew_ms: int,
+        time_unit: TimeUnit = "auto",
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._topics = topics
         self._partition_of = partition_of
-        self._skew = max_future_skew_ms
+        self._rules = max_future_skew_ms, time_unit
 
     def compute(
         self,
@@ -70,7 +76,7 @@ class LabelsHandler:
         stretch = Stretch(until_ms)
         for index, record in enumerate(records):
             try:
-                label = parse_label(record.value, record.offset, record.timestamp, self._skew)
+                label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
             except DeadRecordError as dead:
                 block.dead[record.offset] = dead
                 continue
@@ -88,7 +94,7 @@ class LabelsHandler:
     def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
         for record in records[start : start + LOOK_AHEAD]:
             try:
-                label = parse_label(record.value, record.offset, record.timestamp, self._skew)
+                label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
             except DeadRecordError:
                 yield None
             else:

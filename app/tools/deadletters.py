@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 
 from app.adapters.kafka import admin, consumer
 from app.errors import NotFoundError, SchemaError, UsageError
-from app.records import REDRIVEN
+from app.records import REDRIVEN, headers_of
 from app.settings import Settings
 from app.topics import Topics
 
@@ -49,7 +49,7 @@ class DeadLetter:
     @classmethod
     def of(cls, record: Any) -> "DeadLetter":
         """From a Kafka record; a foreign one, without our headers, reads as `unknown`."""
-        headers = dict(record.headers)
+        headers = headers_of(record)
         return cls(
             source=(record.key or b"").decode(errors="backslashreplace") or _UNKNOWN,
             reason=headers.get("reason", b"").decode(errors="backslashreplace") or _UNKNOWN,
@@ -58,7 +58,7 @@ class DeadLetter:
             value=record.value,
             timestamp_ms=record.timestamp,
             position=(record.partition, record.offset),
-            headers=tuple(record.headers),
+            headers=tuple(headers.items()),
         )
 
     @property

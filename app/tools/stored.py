@@ -160,7 +160,11 @@ async def gather(log: Log, settings: Settings, progress: Progress | None = None)
     async for record in _records(log, log.topics.labels):
         try:
             label = parse_label(
-                record.value, record.offset, record.timestamp, settings.max_future_skew
+                record.value,
+                record.offset,
+                record.timestamp,
+                settings.max_future_skew,
+                settings.event_time_unit,
             )
         except DeadRecordError:
             continue  # dead in the stream too

@@ -164,14 +164,28 @@ class TestRecord:
         label = parse_label(orjson.dumps(record), 3, T0, 0)
         assert label.whole
         assert (label.labelled_at_ms, label.event_time_ms, label.is_fraud) == (T0, T0 - 5, True)
+        record |= {
+            "transaction_id": 7,
+            "card_id": 8,
+            "labelled_at": T0 / 1000,
+            "event_time": T0 * 1000,
+        }
+        label = parse_label(orjson.dumps(record), 3, T0, 0)
+        assert (label.transaction_id, label.card_id) == ("7", "8")
+        assert (label.labelled_at_ms, label.event_time_ms) == (T0, T0)
+        record["labelled_at"] = T0 // 1000
+        record["event_time"] = T0 // 1000
+        label = parse_label(orjson.dumps(record), 3, T0, 0, "s")
+        assert (label.labelled_at_ms, label.event_time_ms) == (T0, T0)
+        record["event_time"] = T0
         del record["terminal_id"]
-        assert not parse_label(orjson.dumps(record), 3, T0, 0).whole
+        assert not parse_label(orjson.dumps(record | {"labelled_at": T0}), 3, T0, 0).whole
 
     @pytest.mark.parametrize(
         ("reason", "fields"),
         [
             ("missing_transaction_id", {"transaction_id": None}),
-            ("invalid_transaction_id", {"transaction_id": 7}),
+            ("invalid_transaction_id", {"transaction_id": 7.0}),
             ("missing_is_fraud", {"is_fraud": None}),
             ("invalid_is_fraud", {"is_fraud": 2}),
             ("invalid_is_fraud", {"is_fraud": "maybe"}),
@@ -185,7 +199,8 @@ class TestRecord:
             ("labelled_at_too_old", {"labelled_at": -1}),
             ("in_the_future", {"labelled_at": T0 + 11}),
             ("invalid_card_id", {"card_id": ""}),
-            ("invalid_event_time", {"event_time": 1.5}),
+            ("invalid_event_time", {"event_time": [1]}),
+            ("event_time_too_old", {"event_time": 1.5}),
             ("too_large", {"note": "n" * MAX_LABEL_BYTES}),
         ],
     )

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.domain.card_stage import LATE, OUT_OF_ORDER
-from app.records import origin_of
+from app.records import headers_of, origin_of
 from app.tools.simulation.frauds import KINDS, NONE
 from app.tools.verification.log import Log, Offsets
 from app.topics import TopicSpec
@@ -148,7 +148,7 @@ async def take_account(
     async for record in records(topics.predictions):
         account.predicted(orjson.loads(record.value))
     async for record in records(topics.dead_letters):
-        reason = dict(record.headers)["reason"].decode()
+        reason = headers_of(record)["reason"].decode()
         if record.key.startswith(topics.labels.name.encode() + b"/"):
             account.labels_dead[reason] += 1
             continue

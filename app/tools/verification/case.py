@@ -58,7 +58,9 @@ class Case:
             self.ledger.catalogue.names,
         )
         self.record_rules = RecordRules.of(settings)
-        self.labels = LabelLedger(self.topics.labels.name, settings.max_future_skew)
+        self.labels = LabelLedger(
+            self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
+        )
         self._homes: dict[str, int] = {}
 
     def home(self, key: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.label_records import LabelItem, LabelRecord, parse_label
 
@@ -49,16 +50,16 @@ class LabelLedger:
 
     Args:
         topic: where they come from.
-        max_future_skew_ms: see `parse_label`.
+        max_future_skew_ms, time_unit: see `parse_label`.
 
     Attributes:
         given_up: sources that the terminals' oracle gave up, in their dead letters.
     """
 
-    def __init__(self, topic: str, max_future_skew_ms: int) -> None:
+    def __init__(self, topic: str, max_future_skew_ms: int, time_unit: TimeUnit = "auto") -> None:
         self.given_up: set[tuple[str, int, int]] = set()
         self._topic = topic
-        self._skew = max_future_skew_ms
+        self._rules = max_future_skew_ms, time_unit
         self._pages: dict[int, LabelPage] = {}
 
     def owns(self, position: tuple[str, int, int] | None) -> bool:
@@ -70,7 +71,7 @@ class LabelLedger:
         page = self._pages.setdefault(partition, LabelPage(begin))
         for record in records:
             try:
-                label = parse_label(record.value, record.offset, record.timestamp, self._skew)
+                label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
             except DeadRecordError as dead:
                 page.reasons[record.offset] = dead.reason
                 page.put(record.offset, _DEAD, hash(record.value))

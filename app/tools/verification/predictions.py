@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import orjson
 
 from app.deployments import SCORED_BY, is_anothers
 from app.domain.flags import ANOMALY
+from app.domain.json_text import canonical, raw_fields
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
@@ -52,22 +53,24 @@ def without_time(value: bytes) -> bytes:
     return _TIME.sub(b"", value)
 
 
-def extra_of(record: dict[str, Any], currency: str) -> int:
+def extra_of(value: bytes, record: dict[str, Any], currency: str) -> int:
     """Hash of what a row's `schema_version` and `extra` must say of a prediction record."""
-    fields = {name: value for name, value in record.items() if name not in _OURS}
+    names = record.keys() - _OURS
     if "converted_amount" in record:
-        fields["converted_amount"] = record["converted_amount"]
+        names.add("converted_amount")
     own = record.get("currency")
     if own is not None and own != currency:
-        fields |= {"currency": own, "amount": record["amount"]}
-    return hash_extra(record.get("schema_version", 1), fields)
+        names |= {"currency", "amount"}
+    raw = raw_fields(value) if names else {}
+    return hash_extra(record.get("schema_version", 1), {name: raw[name] for name in names})
 
 
-def hash_extra(schema_version: int, fields: dict[str, Any]) -> int:
-    """Hash of a schema version and the fields that have no column of their own."""
-    if not fields:
+def hash_extra(schema_version: int, raw: Mapping[str, Any]) -> int:
+    """Hash of a schema version and the fields (as JSON text) that have no column of their own."""
+    if not raw:
         return schema_version
-    return hash((schema_version, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)))
+    fields = sorted((name, canonical(bytes(text))) for name, text in raw.items())
+    return hash((schema_version, *fields))
 
 
 def ours(case: Case, found: tuple[Page, int], fields: dict[str, Any]) -> bool:
@@ -170,7 +173,7 @@ class PredictionReader:
             is_fraud=[fields["is_fraud"] for fields in every],
             late=["late" in fields["flags"] for fields in every],
             reasons=[hash(tuple(fields["reasons"])) for fields in every],
-            extra=[extra_of(fields, currency) for fields in every],
+            extra=[extra_of(record.value, fields, currency) for _, record, fields in fresh],
             scored_at=[fields["scored_at"] for fields in every],
             model=[
                 model_index((f["model_version"], f["model_hash"], f["feature_schema"]))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.domain.reasons import BY_RULES
+from app.records import headers_of
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
 from app.tools.verification.predictions import SOURCE_FIELDS, fields_of, source_in
@@ -23,7 +24,7 @@ class EarlierRefusals:
     def take(self, records: list[Any]) -> None:
         """Records in offset order."""
         for record in records:
-            reason = dict(record.headers).get("reason", b"").decode(errors="replace")
+            reason = headers_of(record).get("reason", b"").decode(errors="replace")
             position = _position(record.key)
             if reason in BY_RULES and position and position[0] == self._case.ledger.topic:
                 self._case.refused[position[1], position[2]] = reason
@@ -41,7 +42,7 @@ class DeadLetterReader:
         for record in records:
             position = _position(record.key)
             if position and self._case.labels.owns(position):
-                reason = dict(record.headers).get("reason", b"").decode(errors="replace")
+                reason = headers_of(record).get("reason", b"").decode(errors="replace")
                 self._case.labels.letter(position, reason, record.value)
                 continue
             found = position and self._case.ledger.find(*position)
@@ -51,7 +52,7 @@ class DeadLetterReader:
                 self._case.findings.stray(self._where, "key", repr(record.key))
 
     def _check(self, page: Page, row: int, record: Any) -> None:
-        headers = dict(record.headers)
+        headers = headers_of(record)
         reason = headers.get("reason", b"").decode(errors="replace")
         fate = Fate(page.fate[row])
         if _first(self._case, page, row, Seen.DEAD, self._where, _digest(record)):

@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 
 from app.adapters.prediction_rows import month_of
 from app.adapters.raw_rows import DoubleMaps, decimal, doubles, texts
+from app.domain.json_text import raw_fields
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
 from app.tools.verification.predictions import hash_extra
@@ -257,4 +257,4 @@ def _equal(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _extra(row: Row) -> int:
-    return hash_extra(row.schema_version, orjson.loads(row.extra) if row.extra else {})
+    return hash_extra(row.schema_version, raw_fields(row.extra.encode()) if row.extra else {})

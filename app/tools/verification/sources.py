@@ -122,7 +122,7 @@ class SourceReader:
     def _note_copy(self, record: Any) -> None:
         """Whether the record says that it was sent on from elsewhere; if so, mark that place."""
         for name, value in reversed(record.headers):
-            if name != "origin":
+            if name != "origin" or value is None:
                 continue
             partition, _, offset = value.removeprefix(self._origin).partition(b"/")
             if value.startswith(self._origin) and partition.isdigit() and offset.isdigit():
