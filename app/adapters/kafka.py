@@ -1,10 +1,11 @@
 """Kafka as this project meets it: connection arguments, topic creation and checks."""
 
+import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,12 +17,16 @@ from app.blocks import connections  # noqa: F401  bounds what every client reads
 from app.blocks.fetching import watch
 from app.blocks.watch import Watch
 from app.devstack.endpoints import resolve_broker
-from app.errors import SchemaError, SettingsError, UnavailableError
+from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
 #: What the records of one compressed batch may take, as a multiple of the largest record.
 _EXPANSION = 64
+T = TypeVar("T")
+
+#: What commands wait for an answer of Kafka's that has no deadline of its own, and for the end of a client.
+ANSWER_SECONDS, _CLOSE_SECONDS = 60.0, 10.0
 #: Configuration that must be as declared, for the promises to hold and rebuilds to find all: compared at every start.
 _BINDING = ("message.timestamp.type", "cleanup.policy", "retention.ms")
 
@@ -128,9 +133,35 @@ async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
         yield client
 
 
+async def answered(waiting: Awaitable[T], what: str, seconds: float = ANSWER_SECONDS) -> T:
+    """Wait for Kafka, but not for ever: several of aiokafka's waits have no deadline of their own.
+
+    Args:
+        waiting: what is waited for; it is cancelled when the time is over.
+        what: what has not happened then: `Kafka did not take the records`.
+        seconds: how long.
+
+    Raises:
+        AwayError: the time is over.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        msg = f"{what} within {seconds:g} s"
+        raise AwayError(msg) from None
+
+
 async def _close(client: Any) -> None:
+    """Close; an idempotent aiokafka producer would retry for ever what it still holds."""
     close = getattr(client, "close", None) or client.stop
-    await close()
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await close()
+    except TimeoutError:
+        inner = getattr(client, "client", None)
+        if inner is not None:
+            await inner.close()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import base64
 import heapq
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -10,8 +11,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from app.adapters.kafka import admin, consumer
-from app.errors import NotFoundError, SchemaError, UsageError
+from app.adapters.kafka import ANSWER_SECONDS, admin, answered, consumer
+from app.errors import NotFoundError, SchemaError, UnavailableError, UsageError
 from app.records import REDRIVEN, headers_of
 from app.settings import Settings
 from app.topics import Topics
@@ -196,7 +197,7 @@ async def read_dead_letters(
         open_tps = {tp for tp in tps if begins[tp] < ends[tp]}
         for tp in tps:
             reader.seek(tp, begins[tp])
-        done = 0
+        done, heard = 0, time.monotonic()
         while open_tps:
             fetched = await reader.getmany(
                 *open_tps, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
@@ -207,8 +208,14 @@ async def read_dead_letters(
                         yield DeadLetter.of(record)
                 done += len(records)
             progress(done, total)
+            if fetched:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > ANSWER_SECONDS:
+                msg = f"Kafka gave no record of {topic} for {ANSWER_SECONDS:.0f} s"
+                raise UnavailableError(msg)
             for tp in list(open_tps):  # by position: the last offsets may hold no record
-                if await reader.position(tp) >= ends[tp]:
+                silent = f"Kafka did not say how far {topic} is read"
+                if await answered(reader.position(tp), silent) >= ends[tp]:
                     open_tps.discard(tp)
 
 

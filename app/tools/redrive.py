@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from app.adapters.kafka import check_topics, client_kwargs, started
+from app.adapters.kafka import answered, check_topics, client_kwargs, started
 from app.domain.reasons import UNREADABLE_REASONS
-from app.errors import UnavailableError
+from app.errors import AwayError, UnavailableError
 from app.records import LETTER_KEY_BYTES, REDRIVEN
 from app.settings import Settings
 from app.tools.deadletters import DeadLetter, Progress, find_dead_letter, read_dead_letters
@@ -89,7 +89,7 @@ async def redrive(
                 else:
                     await sender.send(target.name, letter)
             await sender.settle(0)
-        except KafkaError as error:
+        except (KafkaError, AwayError) as error:
             broker = kwargs["bootstrap_servers"]
             msg = (
                 f"Kafka at {broker} refuses: {error!r}; {done.sent.total():,} records are sent "
@@ -163,7 +163,7 @@ class _Sender:
         while len(self._waiting) > most:
             letter, sent = self._waiting.popleft()
             try:
-                await sent
+                await answered(sent, "Kafka did not take the records")
             except MessageSizeTooLargeError:
                 self._done.refused.append((letter.source, "the topic takes no record as large"))
             else:

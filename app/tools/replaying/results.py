@@ -10,7 +10,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
-from app.adapters.kafka import client_kwargs, started
+from app.adapters.kafka import answered, client_kwargs, started
 from app.adapters.prediction_rows import PREDICTIONS, RowPacker
 from app.adapters.row_writer import RowWriter
 from app.adapters.shadows import Shadow
@@ -20,6 +20,8 @@ from app.topics import Topics, batch_bytes
 
 #: Blocks of results on their way to Kafka and Cassandra at once.
 _IN_FLIGHT = 4
+#: A block of results takes well below a second where both servers answer.
+_TAKE_SECONDS = 300.0
 
 
 class Results:
@@ -66,7 +68,8 @@ class Results:
     async def settle(self, left: int) -> None:
         """Wait until no more than so many blocks are on their way."""
         while len(self._waiting) > left:
-            await self._waiting.popleft()
+            what = "Kafka and Cassandra did not take the results of a block"
+            await answered(self._waiting.popleft(), what, _TAKE_SECONDS)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from app.adapters.kafka import admin, check_topics, consumer
+from app.adapters.kafka import admin, answered, check_topics, consumer
 from app.blocks.halt import forbidden
 from app.errors import UnavailableError
 from app.settings import Settings
@@ -122,7 +122,8 @@ class Log:
                 )
                 heard = time.monotonic()  # however long they were worked on
             # by position: the last offsets may hold no record
-            if await consumer.position(tp) >= end:
+            place = f"Kafka did not say how far {topic.name}/{partition} is read"
+            if await answered(consumer.position(tp), place) >= end:
                 return
             if time.monotonic() - heard > _SILENCE_SECONDS:
                 msg = (
