@@ -6,22 +6,19 @@ migration with its checksum. Everything may be repeated.
 """
 
 import logging
-import os
 import socket
-import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cassandra import InvalidRequest, OperationTimedOut, WriteTimeout
+from cassandra import InvalidRequest
 from cassandra.cluster import Session
 from cassandra.protocol import ConfigurationException, ServerError, SyntaxException
 
 from app.adapters.cassandra import SCHEMA, connected, explained
 from app.adapters.migrations import Migration, load_migrations, table_options
+from app.adapters.schema_lock import LOCK_SECONDS, schema_lock
 from app.adapters.schema_shape import Differences, Shape, compare, present_shape, shape_of
 from app.durations import format_duration
 from app.errors import AwayError, SchemaError, UnavailableError
@@ -29,10 +26,6 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A crashed owner's lock is gone after this. The lock is renewed before each statement, and a statement with
-#: schema agreement takes at most `SCHEMA`'s timeout.
-LOCK_SECONDS = 120
-_LOCK_POLL_SECONDS = 0.5
 _OLDEST_RELEASE = (5, 0)  # SAI indexes
 _BOOKKEEPING = (
     "CREATE TABLE IF NOT EXISTS {keyspace}.schema_migrations (number int PRIMARY KEY, name text, "
@@ -98,7 +91,7 @@ def migrate(
         _apply(session, wanted[0], settings, lambda: None)
         for statement in _BOOKKEEPING:
             _execute_ddl(session, statement.format(keyspace=settings.keyspace), "bookkeeping")
-        with _lock(session, settings.keyspace, lock_seconds, say) as renew:
+        with schema_lock(session, settings.keyspace, lock_seconds, say) as renew:
             recorded = _recorded(session, settings.keyspace)
             _check_unchanged(wanted, recorded, settings.keyspace)
             for migration in wanted:
@@ -263,58 +256,6 @@ def _execute_ddl(session: Session, statement: str, title: str) -> None:
     if not future.is_schema_agreed:
         msg = f"the nodes do not agree on the schema after {title}; bring all up, then repeat"
         raise UnavailableError(msg)
-
-
-@contextmanager
-def _lock(
-    session: Session, keyspace: str, seconds: int, say: Callable[[str], None]
-) -> Iterator[Callable[[], None]]:
-    """Hold the lock; gives what renews it, which raises if it has been lost."""
-    owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-    table = f"{keyspace}.schema_lock"
-    acquire = (
-        f"INSERT INTO {table} (name, owner) VALUES ('migrate', %s) "  # noqa: S608
-        f"IF NOT EXISTS USING TTL {seconds}"
-    )
-    extend = (
-        f"UPDATE {table} USING TTL {seconds} SET owner = %s "  # noqa: S608
-        "WHERE name = 'migrate' IF owner = %s"
-    )
-    release = f"DELETE FROM {table} WHERE name = 'migrate' IF owner = %s"  # noqa: S608
-    told: str | None = None
-    known = time.monotonic()
-    while (holder := _claim(session, acquire, owner)) != owner:
-        if holder is not None:
-            known = time.monotonic()
-        elif time.monotonic() - known > seconds:
-            msg = f"Cassandra did not say for {seconds} s who holds the migration lock of {keyspace}: repeat it"
-            raise AwayError(msg)
-        if holder is not None and holder != told:
-            say(
-                f"waiting for {holder}, who migrates {keyspace}; a crashed one is gone in {seconds} s"
-            )
-            told = holder
-        time.sleep(_LOCK_POLL_SECONDS)
-
-    def renew() -> None:
-        if not session.execute(extend, (owner, owner)).was_applied:
-            msg = f"the migration lock of {keyspace} was lost (this run took too long): repeat it"
-            raise SchemaError(msg)
-
-    try:
-        yield renew
-    finally:
-        session.execute(release, (owner,))
-
-
-def _claim(session: Session, statement: str, owner: str) -> str | None:
-    """Who holds the lock after an attempt to take it; None when nobody can tell."""
-    try:
-        row = session.execute(statement, (owner,)).one()
-    except (WriteTimeout, OperationTimedOut):  # contention: it may or may not have been applied
-        return None
-    holder: str | None = owner if row["[applied]"] else row.get("owner")
-    return holder
 
 
 def _recorded(session: Session, keyspace: str) -> dict[int, dict[str, Any]]:

@@ -131,6 +131,7 @@ def test_two_runs_one_after_the_other(settings):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+    assert "Traceback" not in out + err
     assert re.search(r"[1-9]\d* sent, \d+ scored", out)
     assert_gone(workers)
 
@@ -165,6 +166,21 @@ def test_local_servers_that_run_are_used_and_stay_up(settings, stack: Servers):
     assert process.returncode == 143, err
     assert_gone(workers)
     assert all(status.state == "running" for status in local.status())
+
+
+@pytest.mark.parametrize("line", ["Sending", "Measuring latency"])
+def test_ctrl_c_before_the_summary_leaves_no_worker(settings, line):
+    with demo(settings, "--events", "3000") as process:
+        text = "".join(lines_until(process, line))
+        workers = workers_of(process, 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in text + out + err
+    assert [one for one in err.splitlines() if one.startswith("fraudstream: ")] == [
+        "fraudstream: interrupted"
+    ]
+    assert_gone(workers)
 
 
 def test_a_worker_that_cannot_start_is_told(settings):

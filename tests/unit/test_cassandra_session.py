@@ -59,6 +59,13 @@ def test_nobody_listens(tmp_path: Path, closed_port: int) -> None:
             use(settings)
 
 
+def test_a_server_that_accepts_and_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(AwayError, match=f"no Cassandra at 127.0.0.1:{port}"):
+            connect(made(tmp_path, cassandra=f"127.0.0.1:{port}"), timeout_seconds=0.2)
+
+
 def test_no_server_is_known(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no Cassandra: run `fraudstream up`"):
         connect(made(tmp_path))

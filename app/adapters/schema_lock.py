@@ -1,0 +1,74 @@
+"""The lock of migrations: a row that is written by lightweight transaction, with a TTL: a crashed owner's expires."""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cassandra import OperationTimedOut, WriteTimeout
+from cassandra.cluster import Session
+
+from app.errors import AwayError, SchemaError
+
+#: A crashed owner's lock is gone after this. The lock is renewed before each statement, and a statement with
+#: schema agreement takes at most a minute.
+LOCK_SECONDS = 120
+_LOCK_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def schema_lock(
+    session: Session, keyspace: str, seconds: int, say: Callable[[str], None]
+) -> Iterator[Callable[[], None]]:
+    """Hold the lock; gives what renews it, which raises if it has been lost.
+
+    Raises:
+        AwayError: Cassandra does not say who holds it.
+    """
+    owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+    table = f"{keyspace}.schema_lock"
+    acquire = (
+        f"INSERT INTO {table} (name, owner) VALUES ('migrate', %s) "  # noqa: S608
+        f"IF NOT EXISTS USING TTL {seconds}"
+    )
+    extend = (
+        f"UPDATE {table} USING TTL {seconds} SET owner = %s "  # noqa: S608
+        "WHERE name = 'migrate' IF owner = %s"
+    )
+    release = f"DELETE FROM {table} WHERE name = 'migrate' IF owner = %s"  # noqa: S608
+    told: str | None = None
+    known = time.monotonic()
+    while (holder := _claim(session, acquire, owner)) != owner:
+        if holder is not None:
+            known = time.monotonic()
+        elif time.monotonic() - known > seconds:
+            msg = f"Cassandra did not say for {seconds} s who holds the migration lock of {keyspace}: repeat it"
+            raise AwayError(msg)
+        if holder is not None and holder != told:
+            say(
+                f"waiting for {holder}, who migrates {keyspace}; a crashed one is gone in {seconds} s"
+            )
+            told = holder
+        time.sleep(_LOCK_POLL_SECONDS)
+
+    def renew() -> None:
+        if not session.execute(extend, (owner, owner)).was_applied:
+            msg = f"the migration lock of {keyspace} was lost (this run took too long): repeat it"
+            raise SchemaError(msg)
+
+    try:
+        yield renew
+    finally:
+        session.execute(release, (owner,))
+
+
+def _claim(session: Session, statement: str, owner: str) -> str | None:
+    """Who holds the lock after an attempt to take it; None when nobody can tell."""
+    try:
+        row = session.execute(statement, (owner,)).one()
+    except (WriteTimeout, OperationTimedOut):  # contention: it may or may not have been applied
+        return None
+    holder: str | None = owner if row["[applied]"] else row.get("owner")
+    return holder
