@@ -40,7 +40,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "           fraudstream produce chargebacks.csv --labels --map transaction_id=REF,is_fraud=CHARGED_BACK\n"
     "           fraudstream produce transactions.csv.gz --with-labels is_fraud --label-after 1d"
 )
-@click.argument("words", nargs=-1, required=True, metavar="FILE [FIELD=COLUMN]...")
+@click.argument("words", nargs=-1, metavar="FILE [FIELD=COLUMN]...")
 @file_options
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
 @click.option(
@@ -152,6 +152,10 @@ def produce(context: click.Context, **options: Any) -> None:
     or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Labels without
     labelled_at become known now; card_id, terminal_id and event_time spare a look-up in Cassandra.
     """
+    if not options["words"]:
+        taken = f"; --with-labels took {options['with_labels']}" if options["with_labels"] else ""
+        msg = f"which FILE? Write it in front of the options{taken}"
+        raise UsageError(msg)
     path, mapping = file_and_mapping(options["words"], options["mapping"])
     _check(context, options, mapping)
     settings = load_settings()

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.cli import run
+from app.errors import UsageError
+from app.tools.files.transactions import open_reading
 from app.tools.produce import ProduceReport
 
 HEAD = "transaction_id,card_id,amount,event_time"
@@ -525,3 +527,43 @@ def test_names_of_columns_make_no_second_line_and_steer_no_terminal(sent, letter
     assert letter not in error
     sent([{**ROW, f"is_{letter}fraud": 1}], name="f.jsonl")
     assert len(sent.out.splitlines()) == 2  # the sentence, and what is not sent
+
+
+def test_a_file_that_an_option_took_is_missed(capsys):
+    for given, words in (
+        (["--with-labels", "f.csv"], "--with-labels took f.csv"),
+        ([], "which FILE?"),
+    ):
+        assert run(["produce", *given]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_labels_beside_transactions_need_no_name_where_it_is_clear(tmp_path):
+    def labels(head: str, label: str = "") -> list[bool]:
+        path = tmp_path / "f.csv"
+        path.write_text(lines(f"1,c,5.00,{T},Yes", head=f"{HEAD},{head}"))
+        with open_reading(path, label=label) as reading:
+            assert reading.answers == []
+            return [fraud for *_, fraud in reading.labelled()]
+
+    assert labels("Is Fraud?") == labels("TX_FRAUD") == labels("mine", "mine") == [True]
+    with pytest.raises(UsageError, match=r"--with-labels: which column of .* says what is fraud"):
+        labels("mine")
+
+
+def test_names_of_files_in_upper_case(sent):
+    text = lines(f"1,c,5.00,{T}")
+    assert (
+        len(sent(text, name="F.CSV"))
+        == len(sent(gzip.compress(text.encode()), name="F.CSV.GZ"))
+        == 1
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--run", "r"), ("--map", "terminal_id=shop")])
+@pytest.mark.parametrize("key", ['"amount"', '"amount" ', '"amount"\t', '"\\u0061mount"'])
+def test_keys_that_stand_twice_are_refused_also_where_a_record_is_written_anew(sent, options, key):
+    line = json.dumps({**ROW, "shop": "s"})[:-1] + f", {key}: 7}}\n"
+    assert "stands twice" in sent.refused(line, *options, name="f.jsonl")

@@ -169,6 +169,8 @@ class FileFeed:
         self._held_back = HELD_BACK if limit is None else min(HELD_BACK, limit // 10)
         size = "all" if limit is None else f"the first {limit:,}"
         self.text = f"{size} transactions of {name}"
+        if reading.answers:
+            self.text += f", without what says what is fraud: {', '.join(reading.answers)}"
 
     @property
     def rounded(self) -> int:

@@ -109,7 +109,7 @@ def _digest(path: Path) -> str:
     """What tells a file from others: made of its content, so that its name and place may change."""
     try:
         with path.open("rb") as file:
-            packed = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            packed = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             content = packed.read(_DIGESTED)
             if (
                 path.suffix == ".parquet"

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 import msgspec
 import orjson
 
+from app.domain.json_shape import refuse_repeated_keys
+from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.tools.files.source import UNREADABLE, MalformedRecordError, Row, Source
 from app.tools.files.text import MAX_LINE, open_text
@@ -60,7 +62,13 @@ class JsonSource(Source):
             line = self.raw().strip()
         try:
             line.decode()
-            return line, self._decoder.decode(line)
+            fields = self._decoder.decode(line)
+            # as the stream's parser: any other count may hide a key that stands twice, and so may a space
+            if line.count(b'":') != len(fields) or b'" ' in line or b'"\t' in line:
+                refuse_repeated_keys(line)
+            return line, fields
+        except DeadRecordError as error:
+            raise MalformedRecordError(None, str(error)) from error
         except UnicodeDecodeError as error:
             raise MalformedRecordError(None, f"not UTF-8 at byte {error.start + 1}") from error
         except msgspec.ValidationError as error:

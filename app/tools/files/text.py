@@ -52,7 +52,7 @@ def open_text(path: Path, file: BinaryIO) -> io.BufferedReader:
     Raises:
         UsageError: it is no text; the message says what it is.
     """
-    raw: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+    raw: Any = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
     content = io.BufferedReader(raw, BUFFER)
     try:
         start = content.peek(4)[:4]

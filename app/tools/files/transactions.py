@@ -22,6 +22,7 @@ from app.tools.files.records import Converter
 from app.tools.files.source import MalformedRecordError, Source
 from app.tools.files.suspects import Suspects
 from app.tools.files.verdicts import verdict
+from app.tools.simulation.files import file_format
 
 #: Kafka key, value, event time in epoch milliseconds.
 Item = tuple[bytes | None, bytes, int]
@@ -159,7 +160,7 @@ def open_raw(
         UsageError: the file does not exist or holds no JSON lines.
     """
     with open_source(path) as source:
-        if path.suffixes[-1:] != [".jsonl"] and path.suffixes[-2:] != [".jsonl", ".gz"]:
+        if not file_format(path).startswith(".jsonl"):
             msg = f"--raw is for JSON lines, and {path} is not"
             raise UsageError(msg)
 

@@ -39,7 +39,7 @@ def file_format(path: Path) -> str:
     if path == STDOUT:
         return ".jsonl"
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if path.name.endswith(suffix):
+        if path.name.lower().endswith(suffix):
             return suffix
     msg = f"{path} must end in {', '.join(SUFFIXES)}: the suffix says the format"
     raise UsageError(msg)
@@ -117,7 +117,7 @@ def _complete(path: Path) -> Iterator[BinaryIO]:
     partial = path.with_name(path.name + ".part")
     try:
         with partial.open("wb") as raw:
-            if path.suffix == ".gz":
+            if path.suffix.lower() == ".gz":
                 # no name and no time in the header: equal content, equal bytes
                 with (
                     gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
