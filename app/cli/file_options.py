@@ -76,7 +76,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--time-unit",
         type=click.Choice(["s", "ms", "us", "ns"]),
-        help="Unit of times that are epoch numbers.  [default: ms; what looks like another unit is refused]",
+        help="Unit of times that are numbers.  [default: FRAUDSTREAM_EVENT_TIME_UNIT, that is, by their size; "
+        "whole seconds are refused]",
     ),
     click.option(
         "--time-origin",
@@ -203,7 +204,13 @@ def read_as(
         keep=tuple(options.get("keep", ())),
         only_known=bool(options.get("only_known")),
         run=options.get("run") or "",
-        times=TimeRules(zone, options["ambiguous"], pattern, options["time_unit"]),
+        times=TimeRules(
+            zone,
+            options["ambiguous"],
+            pattern,
+            options["time_unit"] or settings.event_time_unit,
+            iso=settings.event_time_unit not in {"auto", "ms"},
+        ),
         rounding=currency if options["round_amounts"] else None,
         recipe=recipe,
         origin_ms=None if origin is None else moment_of("--time-origin", origin, zone or UTC),

@@ -138,7 +138,7 @@ def produce(context: click.Context, **options: Any) -> None:
     Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, isFraud, isFlaggedFraud, Class, 'Is Fraud?' and
     similar) are never passed on without --keep, because a model could learn from them.
 
-    Times are ISO 8601 with a zone or epoch milliseconds, unless --assume-zone, --time-format or --time-unit says
+    Times are ISO 8601 with a zone or epoch numbers, unless --assume-zone, --time-format or --time-unit says
     otherwise. Amounts are plain decimals such as 57.10; more decimals than the currency has are refused without
     --round-amounts.
 

@@ -128,9 +128,9 @@ def test_times_of_labels_in_parquet(sent):  # 2, 3
         (
             f"transaction_id,is_fraud,labelled_at\na,1,{'9' * 23}\n",
             ["--labels"],
-            "column labelled_at: 9",
+            "column labelled_at: time 999",
         ),
-        (lines(f"1,c,5,{'9' * 23}"), [], "column event_time: 999"),
+        (lines(f"1,c,5,{'9' * 23}"), [], "column event_time: time 999"),
         (
             lines(f"1,c,5,{T},{'9' * 23}", head=HEAD + ",schema_version"),
             [],
@@ -254,22 +254,37 @@ def test_ids_that_are_probably_none_are_counted_in_a_warning(sent):  # 22
 
 
 @pytest.mark.parametrize(
-    ("text", "unit", "word"),
+    ("text", "unit"),
     [
-        ("1705744800", "s", "seconds"),
-        ("1705744800000123", "us", "microseconds"),
-        ("1705744800000123456", "ns", "nanoseconds"),
-        ("1705744800.123456789", "s", "seconds"),
+        ("1705744800000", "ms"),
+        ("1705744800000123", "us"),
+        ("1705744800000123456", "ns"),
+        ("1705744800.123456789", "s"),
     ],
 )
-def test_epoch_numbers_of_other_units_need_an_option(sent, text, unit, word):  # 8, 14
+def test_epoch_numbers_of_other_units(sent, text, unit):  # 8, 14
     file = lines(f"1,c,5.00,{text}")
-    assert f"looks like {word}: give --time-unit {unit}" in sent.refused(file)
-    assert "--skip-bad" not in sent.err
-    found = sent(file, "--time-unit", unit)[0]["event_time"]
+    found = sent(file)[0]["event_time"]
     assert found // 1000 == T_MS // 1000
-    number = [{**ROW, "event_time": json.loads(text)}]
-    assert sent(number, "--time-unit", unit, name="f.jsonl")[0]["event_time"] == found
+    assert sent(file, "--time-unit", unit)[0]["event_time"] == found
+    line = json.dumps({**ROW, "event_time": "?"}).replace('"?"', text) + "\n"
+    assert sent(line, name="f.jsonl")[0]["event_time"] == found
+    assert sent(line.replace(text, f'"{text}"'), name="f.jsonl")[0]["event_time"] == found
+
+
+def test_whole_seconds_need_an_option(sent):
+    file = lines("1,c,5.00,1705744800")
+    assert "looks like seconds: give --time-unit s" in sent.refused(file)
+    assert "--skip-bad" not in sent.err
+    assert sent(file, "--time-unit", "s")[0]["event_time"] == T_MS
+
+
+def test_times_of_numbers_do_not_depend_on_the_unit_of_the_topic(sent, monkeypatch):
+    monkeypatch.setenv("FRAUDSTREAM_EVENT_TIME_UNIT", "s")
+    assert sent(lines("1,c,5.00,1705744800"))[0]["event_time"] == "2024-01-20T10:00:00.000Z"
+    assert len(sent(lines(f"1,c,5.00,{T_MS}"), "--time-unit", "ms")) == 1
+    (label,) = sent("transaction_id,is_fraud,labelled_at\na,1,1705744800\n", "--labels")
+    assert label["labelled_at"] == "2024-01-20T10:00:00.000Z"
 
 
 def test_whole_numbers_written_as_floats_are_epoch_milliseconds(sent):  # 14
@@ -334,13 +349,13 @@ def test_times_as_others_write_them(sent, text, options, name):  # 15
     [
         (
             "20/01/2024 10:00",
-            "is no ISO 8601 time such as 2024-05-01T12:00:00Z; --time-format gives",
+            "is not ISO 8601 such as 2026-11-20T10:00:00Z; --time-format gives",
         ),
         ("20240120", "looks like a date: give --time-format %Y%m%d"),
         ("20240120100000", "looks like a date: give --time-format %Y%m%d%H%M%S"),
         ("2999-01-01T00:00:00Z", "s after the broker received"),
         ("1960-01-01T00:00:00Z", "before 1973"),
-        ("-5", "is before 1970"),
+        ("-5", "is before 1973"),
     ],
 )
 def test_times_that_are_refused(sent, text, words):

@@ -86,8 +86,8 @@ class Reading(Pass[Item]):
         for key, value, _event_ms in self.timed():
             yield key, value
 
-    def labelled(self) -> Iterator[tuple[bytes | None, bytes, int, bool]]:
-        """As `timed`, and whether the record was fraud; for a file opened with a label column."""
+    def labelled(self) -> Iterator[tuple[bytes | None, bytes, int, bool | None]]:
+        """As `timed`, and whether the record was fraud (None: no label); for a file opened with a label column."""
         assert self._maker is not None
         for key, value, event_ms in self.timed():
             yield key, value, event_ms, self._maker.verdict
@@ -180,7 +180,7 @@ class _Maker:
         converter: makes records of rows.
         suspects: ids that are probably none.
         label: column of verdicts, None without one.
-        verdict: of the record made last.
+        verdict: of the record made last; None for a refund.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class _Maker:
         self.plan = plan
         self.converter = Converter(plan)
         self.suspects = Suspects()
-        self.verdict = False
+        self.verdict: bool | None = False
         self._source = source
         self._rules = rules
         self._clock = clock
@@ -239,6 +239,8 @@ class _Maker:
             transaction = parse_transaction(value, key, self._clock(), self._rules)
         except DeadRecordError as dead:
             raise MalformedRecordError(None, f"{dead}{_HINTS.get(dead.reason, '')}") from dead
+        if transaction.minor < 0:  # a refund is not scored, so it has no label either
+            self.verdict = None
         self.suspects.look(transaction, (self._source.unit, self._source.line))
 
 
