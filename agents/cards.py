@@ -7,6 +7,7 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.adapters.kafka import partition_of
+from app.adapters.registry import waited_schemas
 from app.blocks.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source
 from app.handlers.cards import CardsHandler
@@ -16,6 +17,7 @@ from tables.cards import cards as table
 
 settings, topics = app.settings, app.fraud_topics
 _partition_of = lru_cache(maxsize=1 << 16)(partition_of(settings.partitions))
+schemas = waited_schemas(settings)
 transactions = source(app, topics.transactions.name)
 
 
@@ -28,12 +30,13 @@ async def check_position(partition: int, start: int) -> None:
 pipeline = Pipeline(
     app,
     transactions,
-    CardsHandler.of(settings, topics, app.catalogue, _partition_of),
+    CardsHandler.of(settings, topics, app.catalogue, _partition_of, schemas),
     table=table,
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     on_start=check_position,
+    obtain=None if schemas is None else schemas.obtain,
 )
 
 

@@ -1,7 +1,11 @@
 """Durations as settings and options write them: milliseconds inside, text such as `30d` outside."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+from pydantic_settings import NoDecode
 
 DAY_MS = 86_400_000
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
@@ -29,3 +33,22 @@ def format_duration(ms: int) -> str:
         if ms and ms % _UNIT_MS[unit] == 0:
             return f"{ms // _UNIT_MS[unit]}{unit}"
     return f"{ms}ms"
+
+
+def _parse_windows(value: Any) -> tuple[int, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    windows = tuple(parse_duration_ms(part) for part in parts)
+    if not windows or min(windows) <= 0 or list(windows) != sorted(set(windows)):
+        msg = "windows must be different, longer than zero and in rising order, such as 1h,1d,7d"
+        raise ValueError(msg)
+    return windows
+
+
+_DURATION_VALIDATOR = BeforeValidator(parse_duration_ms)
+Duration = Annotated[int, _DURATION_VALIDATOR]
+Windows = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_windows)]
+
+
+def is_duration(field: FieldInfo) -> bool:
+    """Whether a setting is written as a duration."""
+    return _DURATION_VALIDATOR in field.metadata

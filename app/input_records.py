@@ -4,11 +4,12 @@ What is wrong with it first decides: `DeadRecordError` has the reason. See app/r
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.domain.amounts import is_currency, parse_minor_units
+from app.domain.envelopes import is_envelope
 from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
 from app.domain.json_text import (
@@ -21,7 +22,7 @@ from app.domain.json_text import (
 )
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
-from app.named_fields import parse_field_names
+from app.named_fields import parse_dropped, parse_field_names
 from app.settings import Settings
 
 __all__ = ["MAX_ID_BYTES", "RecordRules", "SourceRecord", "parse_transaction"]
@@ -76,6 +77,9 @@ class RecordRules:
         names: our name of a field by the producers', for each schema version; 0 for any other version.
         versions: schema versions that are known.
         time_unit: what event times that are numbers count.
+        decode: makes fields and a JSON object of a value and its headers.
+        dropped: names of fields that are left out.
+        reserved: these, and the names of our own fields.
     """
 
     currency: str
@@ -85,10 +89,19 @@ class RecordRules:
     names: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     versions: tuple[int, ...] = SCHEMA_VERSIONS
     time_unit: TimeUnit = "auto"
+    decode: Callable[..., tuple[Fields, bytes]] = load_object
+    dropped: frozenset[str] = frozenset()
+    reserved: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Join both kinds of names that an input's field cannot keep: one look for all of them."""
+        object.__setattr__(self, "reserved", OUTPUT_FIELDS | self.dropped)
 
     @classmethod
-    def of(cls, settings: Settings) -> "RecordRules":
-        """The rules of a deployment."""
+    def of(
+        cls, settings: Settings, decode: Callable[..., tuple[Fields, bytes]] = load_object
+    ) -> "RecordRules":
+        """The rules of a deployment; see `app.decoding.rules` for what decodes."""
         names = parse_field_names(settings.field_names)
         return cls(
             settings.currency,
@@ -98,11 +111,17 @@ class RecordRules:
             names if any(names.values()) else {},
             tuple(sorted({*SCHEMA_VERSIONS, *names} - {0})),
             settings.event_time_unit,
+            decode,
+            parse_dropped(settings.drop_fields),
         )
 
 
 def parse_transaction(
-    value: bytes | None, key: bytes | None, broker_time_ms: int, rules: RecordRules
+    value: bytes | None,
+    key: bytes | None,
+    broker_time_ms: int,
+    rules: RecordRules,
+    headers: Sequence[tuple[str, bytes]] = (),
 ) -> Transaction:
     """Check one input record.
 
@@ -111,13 +130,15 @@ def parse_transaction(
         key: its Kafka key: the card as UTF-8.
         broker_time_ms: when the broker appended it, epoch milliseconds.
         rules: the deployment's rules.
+        headers: its headers, which may name the value's schema.
 
     Raises:
+        NotReadableYetError: its schema has to be fetched first.
         DeadRecordError: it cannot become a valid transaction; `reason` is a stable code.
     """
     if value is not None and len(value) > rules.max_bytes:
         raise too_large("record", value, rules.max_bytes)
-    fields, body = load_object(value)
+    fields, body = rules.decode(value, headers)
     if rules.names:
         renamed = under_our_names(fields, rules.names)
         if renamed is not None:
@@ -125,11 +146,11 @@ def parse_transaction(
     version = fields.get("schema_version", 1)
     if version not in rules.versions or isinstance(version, (bool, float)):
         raise _unknown_version(version, rules, _card_of(fields, body, key))
+    if "card_id" not in fields:
+        raise _without_card(fields)
     card_id = identifier(fields, "card_id", body)
-    if not key:
-        raise DeadRecordError("missing_key", "the Kafka key is empty; it must be the card_id")
     if key != card_id.encode():
-        raise DeadRecordError("key_mismatch", f"the Kafka key is not the card_id {card_id!r}")
+        raise _wrong_key(key, card_id)
     try:
         transaction_id = identifier(fields, "transaction_id", body)
         terminal_id = optional_identifier(fields, "terminal_id", body)
@@ -145,8 +166,8 @@ def parse_transaction(
     except DeadRecordError as dead:
         dead.card_id = card_id
         raise
-    if not OUTPUT_FIELDS.isdisjoint(fields):
-        body = write_object(without(raw_fields(body), OUTPUT_FIELDS))
+    if not rules.reserved.isdisjoint(fields):
+        body = _without_reserved(body, rules)
     if (
         card_id is not fields["card_id"]
         or transaction_id is not fields["transaction_id"]
@@ -166,6 +187,22 @@ def _unknown_version(version: Any, rules: RecordRules, card_id: str | None) -> D
     return DeadRecordError("unknown_schema_version", msg, card_id)
 
 
+def _without_card(fields: Fields) -> DeadRecordError:
+    if is_envelope(fields):
+        msg = "the record is a Debezium change event: set FRAUDSTREAM_INPUT_ENVELOPE=debezium"
+        return DeadRecordError("debezium_envelope", msg)
+    return DeadRecordError("missing_card_id", "card_id is missing")
+
+
+def _wrong_key(key: bytes | None, card_id: str) -> DeadRecordError:
+    if not key:
+        return DeadRecordError("missing_key", "the Kafka key is empty; it must be the card_id")
+    more = ""
+    if key[0] in b"\0{":
+        more = "; it must be plain text: configure the producer's key serializer for strings"
+    return DeadRecordError("key_mismatch", f"the Kafka key is not the card_id {card_id!r}{more}")
+
+
 def _renamed(body: bytes, fields: Fields, rules: RecordRules) -> bytes:
     """The object under our names, its values as they came."""
     raw: Fields = dict(raw_fields(body))
@@ -174,6 +211,12 @@ def _renamed(body: bytes, fields: Fields, rules: RecordRules) -> bytes:
     renamed = under_our_names(raw, rules.names)
     assert renamed is not None
     return write_object(renamed)
+
+
+def _without_reserved(body: bytes, rules: RecordRules) -> bytes:
+    """The object without fields that are left out, and with those of our names under others."""
+    raw = {name: value for name, value in raw_fields(body).items() if name not in rules.dropped}
+    return write_object(without(raw, OUTPUT_FIELDS))
 
 
 def _with_ids(body: bytes, ids: tuple[str | None, ...]) -> bytes:

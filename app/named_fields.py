@@ -41,3 +41,17 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
                 if ours not in names.values():
                     names.setdefault(theirs, ours)
     return named
+
+
+def parse_dropped(text: str) -> frozenset[str]:
+    """Names of fields that are left out.
+
+    Raises:
+        ValueError: one is needed.
+    """
+    names = frozenset(filter(None, map(str.strip, text.split(","))))
+    needed = names & {*NAMED_FIELDS, "schema_version"}
+    if needed:
+        msg = f"{', '.join(sorted(needed))}: fraudstream needs that field itself"
+        raise ValueError(msg)
+    return names

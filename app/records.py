@@ -121,9 +121,11 @@ Headers = list[tuple[str, bytes]]
 
 #: Header of a dead letter's record that was sent back: where it first died. Its next letter keeps it.
 REDRIVEN = "redriven"
+#: Headers that a dead letter's record needs when it is sent back: the second one names the value's schema.
+KEPT_HEADERS = (REDRIVEN, "__value_schema_id")
 #: Bytes of a key that a dead letter keeps.
 LETTER_KEY_BYTES = 4096
-_REDRIVEN_BYTES = 512
+_KEPT_HEADER_BYTES = 512
 
 
 def dead_letter(
@@ -148,11 +150,10 @@ def dead_letter(
     if record.key is not None:
         headers.append(("key", record.key[:LETTER_KEY_BYTES]))
     if record.headers:
+        came = headers_of(record)
         headers += [
-            (name, came[:_REDRIVEN_BYTES])
-            for name, came in record.headers
-            if name == REDRIVEN and came
-        ][:1]
+            (name, came[name][:_KEPT_HEADER_BYTES]) for name in KEPT_HEADERS if name in came
+        ]
     value = record.value
     if value is not None and len(value) > max_bytes:
         headers.append(("size", str(len(value)).encode()))

@@ -20,29 +20,19 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
-from app.durations import DAY_MS, format_duration, parse_duration_ms
+from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, names_in
 from app.errors import SettingsError
-from app.named_fields import parse_field_names
+from app.named_fields import parse_dropped, parse_field_names
 
 #: Cassandra keeps no row for more than 20 years.
 _MOST_TTL_DAYS = 7_300
 _LEAST_INTERVAL_MS = 10
 #: Errors of the library whose own words are a programmer's.
 _WORDS = {"int_parsing": "write a whole number", "float_parsing": "write a number"}
-
-
-def _parse_windows(value: Any) -> tuple[int, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    windows = tuple(parse_duration_ms(part) for part in parts)
-    if not windows or min(windows) <= 0 or list(windows) != sorted(set(windows)):
-        msg = "windows must be different, longer than zero and in rising order, such as 1h,1d,7d"
-        raise ValueError(msg)
-    return windows
 
 
 def _parse_sets(value: Any) -> tuple[str, ...]:
@@ -54,15 +44,7 @@ def _parse_sets(value: Any) -> tuple[str, ...]:
     return sets
 
 
-_DURATION_VALIDATOR = BeforeValidator(parse_duration_ms)
-Duration = Annotated[int, _DURATION_VALIDATOR]
-Windows = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_windows)]
 Sets = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_sets)]
-
-
-def is_duration(field: FieldInfo) -> bool:
-    """Whether a setting is written as a duration."""
-    return _DURATION_VALIDATOR in field.metadata
 
 
 class Settings(BaseSettings):
@@ -188,6 +170,22 @@ class Settings(BaseSettings):
         validate_default=True,
         description="an event time this far past the broker's timestamp is refused",
     )
+    input_format: Literal["json", "avro", "protobuf", "json-schema"] = Field(
+        "json",
+        description="encoding of `transactions`: json, or with Confluent's wire format avro, protobuf, json-schema",
+    )
+    input_envelope: Literal["none", "debezium"] = Field(
+        "none", description="debezium: a record is the row in a change event; inserts and snapshots"
+    )
+    schema_registry: str | None = Field(
+        None,
+        description="address of the schema registry's Confluent API, for avro and protobuf: http://host:8081",
+    )
+    schema_registry_username: str | None = Field(None, description="user at the schema registry")
+    schema_registry_password: SecretStr | None = Field(None, description="its password there")
+    schema_registry_ca_file: Path | None = Field(
+        None, description="PEM file of the authority that signed the registry's certificate"
+    )
     event_time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
         description="what times that are numbers count: s, ms, us or ns; auto: by their size, but whole seconds "
@@ -196,6 +194,10 @@ class Settings(BaseSettings):
     field_names: str = Field(
         "",
         description="producers' names of fields: ours=theirs[,...]; 2:ours=theirs for schema_version 2, now known",
+    )
+    drop_fields: str = Field(
+        "is_fraud,isFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class",
+        description="fields of transactions that are left out, comma separated: the answers in public data sets",
     )
     label_delay: Duration = Field(
         "7d",
@@ -292,10 +294,10 @@ class Settings(BaseSettings):
             raise ValueError(msg) from error
         return value
 
-    @field_validator("field_names")
+    @field_validator("field_names", "drop_fields")
     @classmethod
-    def _fields_are_named(cls, value: str) -> str:
-        parse_field_names(value)
+    def _fields_are_named(cls, value: str, info: ValidationInfo) -> str:
+        (parse_field_names if info.field_name == "field_names" else parse_dropped)(value)
         return value
 
     @field_validator("retention", "prediction_ttl")
@@ -340,6 +342,9 @@ class Settings(BaseSettings):
         ):
             msg = f"FRAUDSTREAM_KAFKA_SECURITY={self.kafka_security} needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD"
             raise ValueError(msg)
+        if self.needs_registry and not self.schema_registry:
+            msg = f"FRAUDSTREAM_INPUT_FORMAT={self.input_format} needs FRAUDSTREAM_SCHEMA_REGISTRY, its address"
+            raise ValueError(msg)
         if self.min_insync > self.replication:
             msg = f"min_insync {self.min_insync} is more than replication {self.replication}: nothing could be written"
             raise ValueError(msg)
@@ -362,6 +367,11 @@ class Settings(BaseSettings):
     def deployment(self) -> str:
         """Names this deployment: its consumer group, and who scored a prediction."""
         return self.topic_prefix + self.app_id
+
+    @property
+    def needs_registry(self) -> bool:
+        """Whether records can only be read with schemas from a registry."""
+        return self.input_format in {"avro", "protobuf"}
 
     @property
     def retention_ms(self) -> int:

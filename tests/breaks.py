@@ -166,6 +166,17 @@ BREAKS = (
         _PARTITION,
     ),
     Break(
+        "a record whose schema is not here is stepped over",
+        "app.handlers.cards",
+        (
+            (
+                "                taken, needs = index, unread.schema\n                break\n",
+                "                del unread\n                continue\n",
+            ),
+        ),
+        _CARDS,
+    ),
+    Break(
         "gate left out",
         "app.handlers.cards",
         (("        stretch = Stretch(until_ms)\n", "        stretch = Stretch(math.inf)\n"),),

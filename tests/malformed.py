@@ -53,9 +53,14 @@ UNNAMED: dict[str, list[bytes | None]] = {
     ],
     "invalid_json": [
         b"{", b"nul", b"{'a':1}", b'{"a":NaN}', b'{"a":1e999}', b"{}{}", b'{"a":"\\ud800"}',
-        b"\xef\xbb\xbf{}", b"[" * 2_000, b"\0", b"\0" * 64, spoilt()[:-1], spoilt()[: len(spoilt()) // 2],
+        b"\xef\xbb\xbf{}", b"[" * 2_000, b"\0", spoilt()[:-1], spoilt()[: len(spoilt()) // 2],
         spoilt() + b",", spoilt() + b"\0", b'{"card_id":"c1",}', b"card_id=c1&amount=1", b"<tx/>", b" ",
         b'{"amount":Infinity}', b'{"amount":01}', b'{"a":"\t"}', b"{\"card_id\":\"c1\"} // x",
+    ],
+    "framed_record": [b"\0" * 64, b"\0\0\0\0\1\4c1", b"\0\0\0\0\1{}"],
+    "debezium_envelope": [
+        orjson.dumps({"before": None, "after": tx(), "op": "c", "source": {}}),
+        orjson.dumps({"schema": {}, "payload": {"before": tx(), "after": None, "op": "d"}}),
     ],
     "not_an_object": [b"1", b'"x"', b"[]", b"null", b"true"],
     "missing_card_id": [b"{}", spoilt(card_id=...), spoilt(card_id=None)],

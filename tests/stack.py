@@ -22,7 +22,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app.addresses import CASSANDRA_PORT, parse_addresses
 from app.devstack.endpoints import Endpoints
 from app.devstack.stack import Stack
-from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration
+from app.durations import is_duration
+from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings
 
 # Taken out of the environment: commands under test refuse FRAUDSTREAM_ names that are no settings.
 _BROKER = os.environ.pop("FRAUDSTREAM_TEST_BROKER", None)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -46,6 +46,7 @@ class Partition:
         next_offset: offset of the next record to compute.
         done_offset: offset after the last record whose effects are durable.
         held_ms: event time of the next record, while that is too far ahead.
+        needs: what has to be obtained before the next record can be computed; None: nothing.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Partition:
         self.number = number
         self.next_offset = self.done_offset = start
         self.held_ms: int | None = None
+        self.needs: Hashable | None = None
         self.changelog_next = changelog_next
         self.closed = False
         self.records_done = 0
@@ -161,7 +163,7 @@ class Partition:
 
     def give_up_held(self) -> None:
         """The partition will be revoked: blocks that are held back would only delay that."""
-        if self.held_ms is None:
+        if self.held_ms is None and self.needs is None:
             return
         for block in self._inbox:
             self._ports.abandon(block)
@@ -202,6 +204,10 @@ class Partition:
 
     async def _compute_and_send(self) -> None:
         while not self.closed:
+            if self.needs is not None:  # blocks in flight become durable meanwhile
+                await self._ports.obtain(self.number, self.needs)
+                self.needs = None
+                continue
             if not self._inbox or len(self._steps) >= self._depth or self.held:
                 await self._changed()
                 continue
@@ -273,15 +279,14 @@ class Partition:
         if self._gate is not None and len(self._steps) == 1:
             self._gate.started()
         if not block.whole:  # only now: what stands before the record that waits is not durable
-            self._hold(computed)
+            self._wait(computed)
         return step
 
     def _compute(self, block: Block, records: Sequence[Any]) -> tuple[Block, Computed] | None:
-        """Compute as much of a block as the gate lets through; the rest goes back, to come next."""
+        """Compute as much of a block as can be now; the rest goes back, to come next."""
         self.held_ms = None
-        if self._gate is None:
-            return block, self._handler.compute(self.number, records, self)
-        computed: Computed = self._handler.compute(self.number, records, self, self._gate.until_ms)
+        until = () if self._gate is None else (self._gate.until_ms,)
+        computed: Computed = self._handler.compute(self.number, records, self, *until)
         if computed.taken is None:
             return block, computed
         rest = records[computed.taken :]
@@ -289,14 +294,17 @@ class Partition:
         # whatever stood before it is computed, or a hole that has been proven
         self.next_offset = int(rest[0].offset)
         if not computed.taken:
-            self._hold(computed)
+            self._wait(computed)
             return None
         return Block(records[: computed.taken], block.tokens, whole=False), computed
 
-    def _hold(self, computed: Computed) -> None:
-        assert self._gate is not None
-        self.held_ms = computed.next_ms
-        self._gate.hold()
+    def _wait(self, computed: Computed) -> None:
+        """The next record is too far ahead in event time, or cannot be read before something is here."""
+        self.needs = computed.needs
+        if computed.next_ms is not None:
+            assert self._gate is not None
+            self.held_ms = computed.next_ms
+            self._gate.hold()
 
     async def _settle(self) -> None:
         while not self.closed:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ class Pipeline:
         on_start: called when a partition is assigned, before anything of it is fetched, with the partition and
             the offset it starts at: may append reserved rows through the table. Called again where Kafka does
             not answer.
+        obtain: gets what the handler needs before it can go on (see `Computed.needs`), however long that takes.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pipeline:
         batch_bytes: int,
         deliver: Callable[[int, Any], Awaitable[Awaitable[Any]]] | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
+        obtain: Callable[[Hashable], Awaitable[None]] | None = None,
     ) -> None:
         (self.topic,) = source.topics
         self.app = app
@@ -80,6 +82,7 @@ class Pipeline:
         self._sender = OutputSender(batch_bytes, app.pass_on)
         self._deliver = deliver
         self._on_start = on_start
+        self._obtain = obtain
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._resets = 0
         app.pipelines[self.topic] = self
@@ -140,7 +143,9 @@ class Pipeline:
         return {
             TP(self.topic, number)
             for number, partition in self.partitions.items()
-            if partition.waiting > _BLOCKS_WAITING * self._block_records or partition.held
+            if partition.waiting > _BLOCKS_WAITING * self._block_records
+            or partition.held
+            or partition.needs is not None
         }
 
     def awaits(self, number: int, start: int) -> int | None:
@@ -285,6 +290,11 @@ class Pipeline:
         tp = TP(self.topic, partition)
         logger.info("%s/%s: fetching again from offset %s", self.topic, partition, offset)
         await self.app.consumer.seek(tp, offset)
+
+    async def obtain(self, partition: int, needed: Hashable) -> None:
+        """Return once something that the handler needs is here."""
+        assert self._obtain is not None
+        await self._obtain(needed)
 
     def is_current(self, block: Block) -> bool:
         """Whether the block is of this generation, the table is ready for it, and flow is open."""

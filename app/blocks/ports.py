@@ -1,7 +1,7 @@
 """What a partition is given and what it asks for: blocks, the handler, the effects."""
 
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -54,7 +54,8 @@ class Computed:
         first_ms, newest_ms: event time of the first record, and the newest one; None when none has one, or
             nobody asks.
         taken: records that were computed; None: all of them.
-        next_ms: event time of the first one that was not.
+        next_ms: event time of the first one that was not, where that is why it was not.
+        needs: what `Ports.obtain` must get before the first one that was not can be computed.
     """
 
     outputs: Any = None
@@ -63,6 +64,7 @@ class Computed:
     newest_ms: int | None = None
     taken: int | None = None
     next_ms: int | None = None
+    needs: Hashable | None = None
 
 
 class Handler(Protocol):
@@ -142,6 +144,9 @@ class Ports(Protocol):
 
     async def refetch(self, partition: int, offset: int) -> None:
         """Fetch this partition again from `offset` on."""
+
+    async def obtain(self, partition: int, needed: Hashable) -> None:
+        """Return once something that a handler needs is here, however long that takes."""
 
     def is_current(self, block: Block) -> bool:
         """Whether the block still belongs to us: same generation, state ready, flow open."""

@@ -9,8 +9,8 @@ import orjson
 from pydantic import SecretStr
 
 from app.cli.options import json_option
-from app.durations import format_duration
-from app.settings import ENV_PREFIX, Settings, is_duration, load_settings
+from app.durations import format_duration, is_duration
+from app.settings import ENV_PREFIX, Settings, load_settings
 
 
 @click.command()

@@ -149,7 +149,7 @@ class _Source:
         jgo only warns of a wrong checksum and takes whatever file is there, also half of one:
         hence the look at size and sha256, and the removal before each try.
         """
-        group, artifact, version, classifier = jar.parts
+        group, artifact, version, classifier, extension = jar.parts
         path = self._incoming / jar.path
         fault = ""
         for attempt in range(_TRIES):
@@ -158,7 +158,7 @@ class _Source:
             path.unlink(missing_ok=True)
             component = self._context.project(group, artifact).at_version(version)
             try:
-                component.artifact(classifier, "jar").resolve()
+                component.artifact(classifier, extension).resolve()
             except Exception as error:
                 if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
                     raise

@@ -15,7 +15,7 @@ class Jar:
     """One line of the lock.
 
     Attributes:
-        coordinate: `group:artifact:version[:classifier]`.
+        coordinate: `group:artifact:version[:classifier[:extension]]`; the extension of most is jar.
         size: bytes.
         sha256: hexadecimal digest.
     """
@@ -25,16 +25,17 @@ class Jar:
     sha256: str
 
     @cached_property
-    def parts(self) -> tuple[str, str, str, str]:
-        """Group, artifact, version, classifier (empty for most)."""
-        group, artifact, version, *classifier = self.coordinate.split(":")
-        return group, artifact, version, classifier[0] if classifier else ""
+    def parts(self) -> tuple[str, str, str, str, str]:
+        """Group, artifact, version, classifier (empty for most), extension."""
+        group, artifact, version, *others = self.coordinate.split(":")
+        classifier, extension = (*others, "", "jar")[:2] if len(others) != 1 else (*others, "jar")
+        return group, artifact, version, classifier, extension
 
     @cached_property
     def path(self) -> Path:
         """Where it lies in a folder of Maven's layout."""
-        group, artifact, version, classifier = self.parts
-        name = f"{artifact}-{version}{'-' + classifier if classifier else ''}.jar"
+        group, artifact, version, classifier, extension = self.parts
+        name = f"{artifact}-{version}{'-' + classifier if classifier else ''}.{extension}"
         return Path(*group.split("."), artifact, version, name)
 
     def intact(self, path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from app.domain.json_text import number_text
 from app.domain.transaction import DeadRecordError
@@ -43,6 +45,10 @@ def _digits(value: Any, name: str, body: bytes) -> str:
         raise DeadRecordError(f"missing_{name}", f"{name} is missing")
     if type(value) is int:
         return str(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return f"{value:f}"
     if type(value) is float:  # a whole number beyond 64 bits is read as one, too
         text = number_text(body, name)
         if _WHOLE.fullmatch(text):

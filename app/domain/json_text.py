@@ -6,7 +6,7 @@ it was, so values are carried as the text that they came as.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Any
 
@@ -25,7 +25,7 @@ from app.unreadable import Unreadable
 
 Fields = dict[str, Any]
 
-_SPACED_QUOTE = re.compile(rb'"[ \t\n\r]')
+_spaced_quote = re.compile(rb'"[ \t\n\r]').search
 #: A number that a double may not hold: 16 digits, or a large exponent.
 _LONG_NUMBER = re.compile(rb"\d[\d.]{15}|[eE][+-]?\d{3}")
 _SENSIBLE = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
@@ -43,8 +43,18 @@ def too_large(what: str, value: bytes, limit: int) -> DeadRecordError:
     return DeadRecordError("too_large", f"the {what} has {len(value)} bytes, the limit is {limit}")
 
 
-def load_object(value: bytes | None) -> tuple[Fields, bytes]:
-    """The fields of a JSON object, and its bytes; `DeadRecordError` where it is none."""
+def load_object(
+    value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+) -> tuple[Fields, bytes]:
+    """The fields of a JSON object, and its bytes.
+
+    Args:
+        value: the text.
+        headers: of its record; they may tell why it is no JSON.
+
+    Raises:
+        DeadRecordError: it is none.
+    """
     if isinstance(value, Unreadable):
         raise DeadRecordError(value.reason, value.message)
     if not value:
@@ -52,6 +62,7 @@ def load_object(value: bytes | None) -> tuple[Fields, bytes]:
     try:
         fields = orjson.loads(value)
     except orjson.JSONDecodeError as error:
+        refuse_framed(value, headers)
         try:
             value.decode()
         except UnicodeDecodeError as bad:
@@ -69,9 +80,25 @@ def load_object(value: bytes | None) -> tuple[Fields, bytes]:
         refuse_deep(fields)
     # In the plain case every key shows as `":` once; any other count may hide a repeated key, and so may
     # a key with white space before its colon.
-    if body.count(b'":') != len(fields) or _SPACED_QUOTE.search(body):
+    if body.count(b'":') != len(fields) or _spaced_quote(body):
         refuse_repeated_keys(body)
     return fields, body
+
+
+def refuse_framed(value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+    """Name what is no JSON because it was written for a schema registry.
+
+    Raises:
+        DeadRecordError: it was.
+    """
+    by_header = any(name == "__value_schema_id" and given for name, given in headers)
+    if by_header or (value[0] == 0 and len(value) > 5):
+        which = "its header" if by_header else f"schema id {int.from_bytes(value[1:5], 'big')}"
+        msg = (
+            f"the value is in Confluent's wire format ({which}), not JSON: set FRAUDSTREAM_INPUT_FORMAT to avro, "
+            "protobuf or json-schema, and FRAUDSTREAM_SCHEMA_REGISTRY"
+        )
+        raise DeadRecordError("framed_record", msg)
 
 
 def raw_fields(body: bytes) -> dict[str, msgspec.Raw]:
@@ -82,11 +109,6 @@ def raw_fields(body: bytes) -> dict[str, msgspec.Raw]:
 def write_object(fields: Mapping[str, Any]) -> bytes:
     """A JSON object of fields; values from `raw_fields` are written as they came."""
     return _encode(fields)
-
-
-def rewritten(body: bytes, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> bytes:
-    """A JSON object with its fields changed, all other values as they came."""
-    return write_object(change(dict(raw_fields(body))))
 
 
 def exact_number(body: bytes, name: str, number: float) -> Decimal:

@@ -1,5 +1,6 @@
 """A valid transaction, and what an input becomes when it is not one."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -31,6 +32,18 @@ class Transaction:
     def id8(self) -> bytes:
         """64-bit hash of the transaction id."""
         return hash_id(self.transaction_id)
+
+
+class NotReadableYetError(Exception):
+    """An input whose schema is not here: whether it is valid is decided once that was fetched.
+
+    Attributes:
+        schema: what identifies the schema.
+    """
+
+    def __init__(self, schema: Hashable) -> None:
+        super().__init__(f"the schema {schema} has not been fetched")
+        self.schema = schema
 
 
 class DeadRecordError(Exception):

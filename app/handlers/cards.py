@@ -7,9 +7,11 @@ from typing import Any
 
 from app.blocks.batches import Outputs
 from app.blocks.partition import Computed, RowReader
+from app.decoding.rules import record_rules
+from app.decoding.schemas import Schemas
 from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved
 from app.domain.features import Catalogue
-from app.domain.transaction import DeadRecordError, Transaction
+from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
 from app.domain.window_row import RowRules
 from app.handlers.rows import (
     ROWS_ROOM_BYTES,
@@ -81,12 +83,13 @@ class CardsHandler:
         topics: Topics,
         catalogue: Catalogue,
         partition_of: Callable[[bytes], int],
+        schemas: Schemas | None = None,
     ) -> "CardsHandler":
         """The first stage as a deployment has it; see the class for the arguments."""
         return cls(
             CardStage(catalogue, settings.allowed_lateness, partition_of),
             row_rules(settings),
-            RecordRules.of(settings),
+            record_rules(settings, schemas),
             topics,
             partition_of=partition_of,
             forward_moved=settings.moved == "forward",
@@ -105,21 +108,21 @@ class CardsHandler:
         rows = BlockRows(self._rules, state, self._room)
         block = _Block(partition, self._topics, self._record_rules.max_bytes)
         stretch = Stretch(until_ms)
-        taken = next_ms = None
+        taken = next_ms = needs = None
         for index, record in enumerate(records):
             try:
-                transaction = parse_transaction(
-                    record.value, record.key, record.timestamp, self._record_rules
-                )
+                transaction = self._parse(record)
+                event_time_ms = transaction.event_time_ms
+                within = stretch.reaches(event_time_ms, self._event_times(records, index + 1))
             except DeadRecordError as dead:
                 named = dead.card_id is not None
                 if not named or rows.advance(rows.read(record.key), record.offset):
                     block.dead(record, dead)
                 continue
-            event_time_ms = transaction.event_time_ms
-            if not stretch.reaches(event_time_ms, self._event_times(records, index + 1)):
-                if not index:
-                    return Computed(taken=0, next_ms=event_time_ms)
+            except NotReadableYetError as unread:
+                taken, needs = index, unread.schema
+                break
+            if not within:
                 taken, next_ms = index, event_time_ms
                 break
             row = rows.read(record.key)
@@ -134,6 +137,8 @@ class CardsHandler:
                 block.duplicate(record, transaction)
             else:
                 block.moved(record, outcome, forward=self._forward_moved)
+        if taken == 0:
+            return Computed(taken=0, next_ms=next_ms, needs=needs)
         self.counts += block.counts
         position = Position.read(state, self._settings)
         last = records[-1 if taken is None else taken - 1]
@@ -147,16 +152,20 @@ class CardsHandler:
             stretch.newest_ms,
             taken,
             next_ms,
+            needs,
         )
 
     def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
         for record in records[start : start + LOOK_AHEAD]:
             try:
-                yield parse_transaction(
-                    record.value, record.key, record.timestamp, self._record_rules
-                ).event_time_ms
+                yield self._parse(record).event_time_ms
             except DeadRecordError:
                 yield None
+
+    def _parse(self, record: SourceRecord) -> Transaction:
+        return parse_transaction(
+            record.value, record.key, record.timestamp, self._record_rules, record.headers
+        )
 
 
 class _Block:

@@ -105,6 +105,10 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
                 None if reading.event_time_ms is None else int(reading.held_ms is not None)
             ),
         ),
+        "schema_waiting": (
+            "1 while the partition's next record waits for its schema: the registry does not answer.",
+            lambda reading: None if reading.stage != "cards" else int(reading.needs is not None),
+        ),
         "event_time_ahead_seconds": (
             "How far ahead of the slowest partition it waits; 0 while it does not.",
             lambda reading: (

@@ -33,6 +33,7 @@ class PartitionReading:
         event_time_ms: newest event time done, of a source that keeps in step; None before any.
         held_ms: event time that it is held back at, None while it is not.
         ahead_ms: how far that is ahead of the slowest partition, None while it is not held.
+        needs: the schema that its next record waits for, None while it does not.
     """
 
     stage: str
@@ -45,6 +46,7 @@ class PartitionReading:
     event_time_ms: int | None = None
     held_ms: int | None = None
     ahead_ms: int | None = None
+    needs: str | None = None
 
     @property
     def lag(self) -> int | None:
@@ -240,6 +242,9 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
     if not partition.in_flight:
         done = partition.next_offset
     mark = None if app.pace is None else app.pace.watermark(tp)
+    event_time: tuple[int | None, int | None, int | None] = (None, None, None)
+    if mark is not None:
+        event_time = mark.position_ms, mark.held_ms, mark.ahead_ms
     return PartitionReading(
         stage,
         tp.partition,
@@ -248,7 +253,8 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         partition.in_flight,
         done,
         end,
-        *(() if mark is None else (mark.position_ms, mark.held_ms, mark.ahead_ms)),
+        *event_time,
+        None if partition.needs is None else str(partition.needs),
     )
 
 

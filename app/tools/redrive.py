@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from app.adapters.kafka import answered, check_topics, client_kwargs, started
 from app.domain.reasons import UNREADABLE_REASONS
 from app.errors import AwayError, UnavailableError
-from app.records import LETTER_KEY_BYTES, REDRIVEN
+from app.records import KEPT_HEADERS, LETTER_KEY_BYTES, REDRIVEN
 from app.settings import Settings
 from app.tools.deadletters import DeadLetter, Progress, find_dead_letter, read_dead_letters
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
@@ -153,7 +153,10 @@ class _Sender:
             key=letter.key,
             # by its key, as producers do; without one, where it was
             partition=letter.position[0] if letter.key is None else None,
-            headers=[(REDRIVEN, origin.encode())],
+            headers=[
+                (REDRIVEN, origin.encode()),
+                *((name, raw) for name, raw in letter.headers if name in KEPT_HEADERS[1:]),
+            ],
         )
         self._waiting.append((letter, sent))
         await self.settle(_IN_FLIGHT)

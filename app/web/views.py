@@ -227,6 +227,7 @@ async def describe(worker: Worker) -> dict[str, Any]:
             "event_time": iso(one.event_time_ms),
             "held_ms": one.held_ms,
             "ahead_ms": one.ahead_ms,
+            "waits_for_schema": one.needs,
         }
     for (table, partition), size in reading.state_bytes.items():
         if partition in held:

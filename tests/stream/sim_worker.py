@@ -241,6 +241,7 @@ class Worker:
         self.assignment: list[TP] = []
         self.standbys: dict[TP, int] = {}
         self.producer = Producer(self.broker)
+        self.schemas: set[int] = set()
         self.consumer = Consumer(self)
         self.flow_active = False
         self.app: Any = SimpleNamespace(
@@ -277,6 +278,7 @@ class Worker:
                 block_records=self.world.block_records,
                 batch_bytes=self.world.plan.row_batch_bytes,
                 on_start=self._on_start(stage, table),
+                obtain=self._obtain,
             )
             # outputs need larger batches than rows, which shall need several
             pipeline._sender = pipeline_module.OutputSender(
@@ -290,6 +292,15 @@ class Worker:
             await stage.on_start(self, table, partition, start)
 
         return on_start
+
+    async def _obtain(self, schema: Any) -> None:
+        """A registry that answers at some time; what is here may be let go again, as from a full cache."""
+        for _ in range(self.rng.randrange(6)):
+            await asyncio.sleep(0.5)
+        if self.schemas and self.rng.random() < 0.1:
+            self.schemas.pop()
+        self.schemas.add(schema)
+        self.world.seen["schema"] += 1
 
     async def _agent(self, pipeline: Any, queue: asyncio.Queue[Message]) -> None:
         try:

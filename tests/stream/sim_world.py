@@ -18,7 +18,9 @@ from app.blocks import pipeline as pipeline_module
 from app.blocks import table as table_module
 from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
+from app.domain.json_text import load_object
 from app.domain.terminal_stage import TerminalStage
+from app.domain.transaction import NotReadableYetError
 from app.domain.window_row import RowRules
 from app.errors import StateError
 from app.handlers import cards as cards_module
@@ -114,6 +116,8 @@ class Plan:
     labels: float
     #: How far partitions may run apart; None: they are not paced, and their records are live.
     skew_ms: int | None = None
+    #: Schemas of the records, which a worker knows once it has obtained them; 0: records need none.
+    schemas: int = 0
     #: How often what a worker has sent itself has to be fetched after all; 1: nothing is passed on.
     lose_passed: float = 0.0
 
@@ -202,9 +206,9 @@ class World:
         apart = Random(f"skew {seed}")
         skew_ms = apart.choice((None, None, SKEW, 4 * SKEW))
         lose_passed = Random(f"passed {seed}").choice((0, 0, 0.3, 1))
-        self.plan = plan = replace(
-            drawn, rates=rates, **{"skew_ms": skew_ms, "lose_passed": lose_passed, **changes}
-        )
+        schemas = Random(f"schemas {seed}").choice((0, 0, 2, 5))
+        apart_drawn = {"skew_ms": skew_ms, "lose_passed": lose_passed, "schemas": schemas}
+        self.plan = plan = replace(drawn, rates=rates, **{**apart_drawn, **changes})
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
         self.broker = Broker(self.rng)
@@ -249,15 +253,27 @@ class World:
 
     # ---------------------------------------------------------------- parts
 
-    def _cards(self, _worker: Worker) -> Any:
-        return self.cards_handler(cards_module.CardsHandler)
+    def _cards(self, worker: Worker) -> Any:
+        return self.cards_handler(cards_module.CardsHandler, worker.schemas)
 
-    def cards_handler(self, kind: Any) -> Any:
-        """The first stage, as agents/cards.py puts it together."""
+    def cards_handler(self, kind: Any, schemas: set[int] | None = None) -> Any:
+        """The first stage, as agents/cards.py puts it together.
+
+        Args:
+            kind: its class.
+            schemas: those that are here; None: all are.
+        """
+
+        def decode(value: bytes | None, headers: Any = ()) -> Any:
+            schema = crc32(value or b"") % (self.plan.schemas or 1)
+            if self.plan.schemas and schemas is not None and schema not in schemas:
+                raise NotReadableYetError(schema)
+            return load_object(value, headers)
+
         return kind(
             CardStage(catalogue, LATENESS, self.partition_of),
             self.plan.rules,
-            record_rules,
+            replace(record_rules, decode=decode),
             topics,
             partition_of=self.partition_of,
             forward_moved=self.seed % 4 != 0,

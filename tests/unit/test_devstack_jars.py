@@ -35,7 +35,11 @@ def test_a_classifier_is_part_of_the_name() -> None:
         0
     ]
     assert jar.path == Path("io/netty/epoll/4.1/epoll-4.1-linux-x86_64.jar")
-    assert jar.parts == ("io.netty", "epoll", "4.1", "linux-x86_64")
+    assert jar.parts == ("io.netty", "epoll", "4.1", "linux-x86_64", "jar")
+    (packed,) = parse_lock("x\tio.netty:epoll:4.1:all:tar.gz\t1\tab\n")["x"]
+    assert packed.path == Path("io/netty/epoll/4.1/epoll-4.1-all.tar.gz")
+    (plain,) = parse_lock("x\tio.netty:epoll:4.1\t1\tab\n")["x"]
+    assert plain.parts == ("io.netty", "epoll", "4.1", "", "jar")
 
 
 def test_intact_means_size_and_digest(tmp_path: Path) -> None:

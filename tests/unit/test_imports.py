@@ -27,6 +27,7 @@ HEIGHT = {
     "app.settings": 1,
     "app.domain": 1,
     "app.input_records": 2,
+    "app.decoding": 3,
     "app.records": 3,
     "app.label_records": 4,
     "app.topics": 2,

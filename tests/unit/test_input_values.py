@@ -14,6 +14,7 @@ from app.adapters.prediction_rows import RowPacker, row_dict
 from app.domain.json_text import canonical
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
+from app.errors import SettingsError
 from app.input_records import RecordRules, parse_transaction
 from app.records import headers_of, origin_of, prediction_message
 from app.settings import load_settings
@@ -123,6 +124,28 @@ class TestNumbers:
         with pytest.raises(DeadRecordError, match="null characters") as caught:
             parse(record(**{name: b'"a\\u0000b"'}))
         assert caught.value.reason == f"invalid_{name}"
+
+
+class TestAnswers:
+    """Label columns of public data sets are no part of a transaction: what learns from rows must not see them."""
+
+    @pytest.mark.parametrize(
+        "name", ["isFraud", "Class", "Is Fraud?", "TX_FRAUD", "TX_FRAUD_SCENARIO", "is_fraud"]
+    )
+    def test_they_are_left_out(self, name: str) -> None:
+        value = record(**{name: b"1", "kept": b"1.50"})
+        body = parse(value, log_level="info").body
+        fields = orjson.loads(body)
+        assert {name, f"input_{name}"}.isdisjoint(fields)
+        assert b'"kept":1.50' in body
+
+    def test_unless_they_are_asked_for(self) -> None:
+        body = parse(record(Class=b"1", is_fraud=b"true"), drop_fields="").body
+        assert (orjson.loads(body)["Class"], orjson.loads(body)["input_is_fraud"]) == (1, True)
+
+    def test_a_field_that_is_needed_cannot_be_left_out(self) -> None:
+        with pytest.raises(SettingsError, match="card_id"):
+            load_settings({"drop_fields": "note,card_id"})
 
 
 class TestIds:

@@ -14,7 +14,8 @@ from app.adapters.cassandra import connected
 from app.adapters.kafka import admin, consumer, ensure_topics
 from app.adapters.schema import migrate
 from app.devstack.endpoints import resolve
-from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, is_duration, load_settings
+from app.durations import is_duration
+from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, load_settings
 from app.topics import Topics
 from models.holder import registry_of
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from app.adapters.kafka import partition_of
+from app.adapters.registry import fetched_schemas
 from app.blocks.batches import Outputs
 from app.domain.features import Catalogue
 from app.domain.window_row import NEVER, RowRules, WindowRow
@@ -118,7 +119,8 @@ class Stages:
     def cards(self) -> CardsHandler:
         """The first stage."""
         home = partition_of(self.settings.partitions)
-        return CardsHandler.of(self.settings, self.topics, self.catalogue, home)
+        schemas = fetched_schemas(self.settings)
+        return CardsHandler.of(self.settings, self.topics, self.catalogue, home, schemas)
 
     def scoring(self, model: Model | None, **others: Any) -> ScoringHandler:
         """The second stage; with one model, or none where nothing is asked for."""

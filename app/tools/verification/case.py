@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from app.adapters.registry import fetched_schemas
+from app.decoding.rules import record_rules
 from app.handlers.rows import MAX_WAITING_LABELS
 from app.input_records import RecordRules
 from app.settings import Settings
@@ -57,7 +59,7 @@ class Case:
             MAX_WAITING_LABELS,
             self.ledger.catalogue.names,
         )
-        self.record_rules = RecordRules.of(settings)
+        self.record_rules = record_rules(settings, fetched_schemas(settings))
         self.labels = LabelLedger(
             self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
         )

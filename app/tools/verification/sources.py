@@ -65,7 +65,7 @@ class SourceReader:
         case = self._case
         try:
             transaction = parse_transaction(
-                record.value, record.key, record.timestamp, case.record_rules
+                record.value, record.key, record.timestamp, case.record_rules, record.headers
             )
         except DeadRecordError as dead:
             card = -1 if dead.card_id is None else self._card(dead.card_id)

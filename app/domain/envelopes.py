@@ -1,0 +1,40 @@
+"""Records of a database's change log: Debezium wraps a row in an envelope that says what happened to it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.transaction import DeadRecordError
+
+#: Inserts, and rows that a snapshot read.
+_INSERTS = ("c", "r")
+_WORDS = {"u": "an update", "d": "a delete", "t": "a truncate", "m": "a message"}
+
+
+def is_envelope(fields: Mapping[str, Any]) -> bool:
+    """Whether fields are those of an envelope, with or without the schema that Kafka Connect adds."""
+    inner = _payload(fields)
+    return isinstance(inner, dict) and "op" in inner and ("after" in inner or "before" in inner)
+
+
+def path_to_record(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names under which the row is in an envelope; empty where the record is none.
+
+    Raises:
+        DeadRecordError: the envelope tells of something else than a new row.
+    """
+    path = () if _payload(fields) is fields else ("payload",)
+    if not is_envelope(fields):
+        return path
+    inner = _payload(fields)
+    if inner["op"] not in _INSERTS:
+        op = str(inner["op"])[:20]
+        word = _WORDS.get(op, f"op {op!r}")
+        msg = f"{word} of a row is no new transaction; only c (insert) and r (snapshot) are"
+        raise DeadRecordError("not_an_insert", msg)
+    if not isinstance(inner.get("after"), dict):
+        raise DeadRecordError("not_an_object", "the envelope has no row under `after`")
+    return (*path, "after")
+
+
+def _payload(fields: Mapping[str, Any]) -> Any:
+    return fields["payload"] if fields.keys() == {"schema", "payload"} else fields
