@@ -12,7 +12,7 @@ from app.blocks.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source
 from app.handlers.cards import CardsHandler
 from app.handlers.rows import state_settings
-from app.handlers.start import check_state
+from app.handlers.start import check_state, check_topics_known
 from tables.cards import cards as table
 
 settings, topics = app.settings, app.fraud_topics
@@ -22,9 +22,10 @@ transactions = source(app, topics.transactions.name)
 
 
 async def check_position(partition: int, start: int) -> None:
-    """Refuse a state that does not fit the topic or the settings."""
+    """Refuse a state that does not fit the topics or the settings."""
     tp = TP(topics.transactions.name, partition)
-    await check_state(app.consumer, table, tp, start, state_settings(settings))
+    await check_topics_known(table, partition, app.topic_ids, app.recreated)
+    await check_state(app.consumer, table, tp, start, state_settings(settings), settings.model)
 
 
 pipeline = Pipeline(

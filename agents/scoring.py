@@ -10,7 +10,7 @@ from app.blocks.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source
 from app.handlers.rows import terminal_settings
 from app.handlers.scoring import ScoringHandler
-from app.handlers.start import check_state, pin_model
+from app.handlers.start import check_state, check_topics_known, pin_model
 from models.holder import ModelHolder, registry_of
 from tables.terminals import terminals as table
 
@@ -21,10 +21,17 @@ enriched = source(app, topics.enriched.name)
 
 
 async def check_and_pin(partition: int, start: int) -> None:
-    """Check the state, then write down from where on the present model scores, before it does."""
+    """Check the state, then write down from where on the present model scores, before it does.
+
+    What is left from before is scored by the models of its time: they are loaded now, or this start is refused.
+    """
     tp = TP(topics.enriched.name, partition)
-    end = await check_state(app.consumer, table, tp, start, terminal_settings(settings))
-    await pin_model(table, partition, end, champion.hash)
+    await check_topics_known(table, partition, app.topic_ids, app.recreated)
+    shape = terminal_settings(settings)
+    end = await check_state(app.consumer, table, tp, start, shape, settings.model)
+    pins = await pin_model(table, partition, end, champion.hash)
+    for model_hash in pins.models_of(start, end):
+        models.by_hash(model_hash)
 
 
 pipeline = Pipeline(

@@ -2,13 +2,24 @@
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
 from faust.types import TP
+from mode import Service
 
-from app.adapters.kafka import check_topics, cluster_id, log_ends, ssl_context, watch_of
+from app.adapters.kafka import (
+    check_topics,
+    cluster_id,
+    log_ends,
+    ssl_context,
+    topic_ids,
+    watch_of,
+)
+from app.adapters.topic_checks import changed, recreated
+from app.adapters.topic_metadata import see_topics
 from app.blocks.app import BlockApp
 from app.blocks.collector import calm_collector
 from app.blocks.halt import halt, leave
@@ -18,7 +29,7 @@ from app.devstack.endpoints import resolve
 from app.devstack.guards import claim_folder, explained, require_open_files, write_whole
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
-from app.errors import FraudstreamError, SettingsError
+from app.errors import FraudstreamError, SchemaError, SettingsError
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import terminal_rules
 from app.input_records import MAX_ID_BYTES
@@ -41,6 +52,8 @@ _FILES, _PARTITION_FILES = 128, 16
 _MOST_PARTITIONS_EACH = 16
 #: Says in a state folder whose it is.
 _OWNER = "owner"
+#: How often to look whether topics are still those that they were. Two looks find what changed.
+_WATCH_SECONDS = 20.0
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
 _STREAM_BUFFER_BLOCKS = 64
 
@@ -52,11 +65,13 @@ class FraudApp(BlockApp):
         settings: the deployment's settings.
         fraud_topics: its topics.
         catalogue: its features.
+        topic_ids: Kafka's ids of its topics, as they were when this worker started.
     """
 
     settings: Settings
     fraud_topics: Topics
     catalogue: Catalogue
+    topic_ids: Mapping[str, str]
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""
@@ -65,6 +80,8 @@ class FraudApp(BlockApp):
             claim_state(self.settings)
             await super().on_first_start()
             await check_start(self.settings, self.fraud_topics)
+            names = [spec.name for spec in self.fraud_topics.known]
+            self.topic_ids = await topic_ids(self.settings, names)
             await self._discard_stale_stores(state / _OWNER)
         except FraudstreamError as error:
             # nothing is in flight, and the way out by Faust's own command ends with exit code 1
@@ -75,19 +92,52 @@ class FraudApp(BlockApp):
         calm_collector()
 
     async def _discard_stale_stores(self, file: Path) -> None:
-        """A folder is gone on with where it was left, by the same app on the same cluster only."""
+        """A folder is gone on with where it was left, by the same app on the same cluster's changelogs only."""
         owner = f"{self.conf.id} on cluster {await cluster_id(self.settings)}"
-        before = _read(file) or owner
+        before, *changelogs = (_read(file) or owner).splitlines()
+        was = dict(line.split(" ", 1) for line in changelogs)
+        now = {}
         for table in self.tables.values():
             name = table.changelog_topic.get_topic_name()
+            now[name] = self.topic_ids.get(name, "")
             ends = await log_ends(self.settings, name)
-            for partition in table.discard_stale(ends, foreign=before != owner):
+            recreated = name in was and was[name] != now[name]
+            for partition in table.discard_stale(ends, foreign=before != owner or recreated):
                 logger.warning(
                     "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
-                    f"ahead of its changelog {name}" if before == owner else f"that of {before}",
+                    f"that of {before}" if before != owner
+                    else f"of a changelog {name} that is there no more" if recreated
+                    else f"ahead of its changelog {name}",
                 )  # fmt: skip
         with explained(file.parent, "FRAUDSTREAM_DATADIR"):
-            write_whole(file, owner)
+            write_whole(file, "\n".join([owner, *(f"{name} {now[name]}" for name in now)]))
+
+    def recreated(self, names: Sequence[str]) -> SchemaError:
+        """The refusal of a state whose topics are others now."""
+        return recreated(names, self.settings)
+
+    @Service.task
+    async def _watch_topics(self) -> None:
+        """Stop when topics are deleted and created again, or given partitions, while this worker reads them."""
+        found: SchemaError | None = None
+        while not self.should_stop:
+            await self.sleep(_WATCH_SECONDS)
+            before, found = found, await self._topics_changed()
+            # twice: a broker that has just started may answer with what was
+            if before is not None and found is not None:
+                halt("its topics", found)
+
+    async def _topics_changed(self) -> SchemaError | None:
+        topics = self.fraud_topics
+        producer = self.producer._producer  # noqa: SLF001 -- its connection serves
+        if producer is None or not self.assignor.assigned_actives():
+            return None
+        try:
+            seen = await see_topics(producer.client, [spec.name for spec in topics.all])
+        except Exception as error:  # Kafka is away: nothing is known
+            logger.debug("what topics there are is not known: %r", error)
+            return None
+        return None if seen is None else changed(seen, self.topic_ids, topics, self.settings)
 
     def on_partitions_open(self) -> None:
         """Log what this worker does from here on."""

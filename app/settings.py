@@ -44,7 +44,15 @@ def _parse_sets(value: Any) -> tuple[str, ...]:
     return sets
 
 
+def _parse_words(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 Sets = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_sets)]
+Allowed = Annotated[
+    tuple[Literal["compact", "create-time"], ...], NoDecode, BeforeValidator(_parse_words)
+]
 
 
 class Settings(BaseSettings):
@@ -91,6 +99,10 @@ class Settings(BaseSettings):
     )
     retention: str = Field(
         "forever", description="how long topics keep records: forever or a duration such as 60d"
+    )
+    allow_topic_config: Allowed = Field(
+        (),
+        description="what is accepted of transactions and labels, which is refused else: compact, create-time",
     )
     compaction_lag: Duration = Field(
         "1d",

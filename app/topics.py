@@ -13,7 +13,8 @@
 | terminals-changelog | row key         | a row of tables/terminals               | recovery         |
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from app.settings import Settings
 
@@ -34,11 +35,13 @@ class TopicSpec:
         name: full name in Kafka.
         partitions: number of partitions.
         config: topic configuration, as Kafka spells it.
+        use: `source`: others write it; `internal`: of one app id; `output`: others read it.
     """
 
     name: str
     partitions: int
     config: dict[str, str] = field(default_factory=dict)
+    use: Literal["source", "internal", "output"] = "output"
 
 
 class Topics:
@@ -46,9 +49,13 @@ class Topics:
 
     Attributes:
         all: every topic, in the order in which they are created.
+        known: those that a state is built from, or proves to be written: it fits no others of their names.
     """
 
     def __init__(self, settings: Settings) -> None:
+        def source(role: str, **config: str) -> TopicSpec:
+            return replace(public(role, **config), use="source")
+
         def public(role: str, **config: str) -> TopicSpec:
             return TopicSpec(
                 settings.topic_prefix + role, settings.partitions, {**streaming, **config}
@@ -56,7 +63,7 @@ class Topics:
 
         def changelog(table: str) -> TopicSpec:
             name = f"{settings.topic_prefix}{settings.app_id}-{table}-changelog"
-            return TopicSpec(name, settings.partitions, compacted)
+            return TopicSpec(name, settings.partitions, compacted, "internal")
 
         largest = settings.max_message_bytes
         common = {
@@ -73,7 +80,7 @@ class Topics:
             "cleanup.policy": "compact",
             "min.compaction.lag.ms": str(settings.compaction_lag),
         }
-        self.transactions = public(
+        self.transactions = source(
             "transactions",
             **{
                 "max.message.bytes": str(largest),
@@ -83,9 +90,12 @@ class Topics:
             },
         )
         # when a label came decides how long it waits: that must not change from replay to replay
-        self.labels = public("labels", **{"message.timestamp.type": "LogAppendTime"})
+        self.labels = source("labels", **{"message.timestamp.type": "LogAppendTime"})
         self.enriched = TopicSpec(
-            f"{settings.topic_prefix}{settings.app_id}-enriched", settings.partitions, streaming
+            f"{settings.topic_prefix}{settings.app_id}-enriched",
+            settings.partitions,
+            streaming,
+            "internal",
         )
         self.predictions = public("predictions")
         self.dead_letters = public("dead-letters")
@@ -101,6 +111,14 @@ class Topics:
             self.dead_letters,
             self.duplicates,
             self.late_transactions,
+            self.cards_changelog,
+            self.terminals_changelog,
+        )
+        self.known = (
+            self.transactions,
+            self.labels,
+            self.enriched,
+            self.predictions,
             self.cards_changelog,
             self.terminals_changelog,
         )

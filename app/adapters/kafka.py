@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from app.adapters.murmur import murmur2
+from app.adapters.topic_checks import check_config, check_counts
+from app.adapters.topic_metadata import see_topics
 from app.blocks import connections  # noqa: F401  bounds what every client reads
 from app.blocks.fetching import watch
 from app.blocks.watch import Watch
@@ -27,8 +29,8 @@ T = TypeVar("T")
 
 #: What commands wait for an answer of Kafka's that has no deadline of its own, and for the end of a client.
 ANSWER_SECONDS, _CLOSE_SECONDS = 60.0, 10.0
-#: Configuration that must be as declared, for the promises to hold and rebuilds to find all: compared at every start.
-_BINDING = ("message.timestamp.type", "cleanup.policy", "retention.ms")
+#: Until what was changed shows in the metadata of the broker that is asked.
+_SHOWN_SECONDS = 30.0
 
 
 def partition_of(partitions: int) -> Callable[[bytes], int]:
@@ -177,8 +179,15 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         yield ready
 
 
-async def ensure_topics(settings: Settings, topics: Iterable[TopicSpec]) -> list[str]:
+async def ensure_topics(
+    settings: Settings, topics: Iterable[TopicSpec], *, add_partitions: bool = False
+) -> list[str]:
     """Create the topics that are missing; returns their names.
+
+    Args:
+        settings: the deployment's settings.
+        topics: its topics.
+        add_partitions: give existing ones that others share the partitions that they lack.
 
     Raises:
         SchemaError: the broker refuses one, or an existing one differs.
@@ -187,6 +196,13 @@ async def ensure_topics(settings: Settings, topics: Iterable[TopicSpec]) -> list
     specs = list(topics)
     async with admin(settings) as client:
         existing = set(await client.list_topics())
+        there = [spec for spec in specs if spec.name in existing]
+        counts = await _counts(client, there)
+        short = [s for s in there if s.use != "internal" and counts[s.name] < s.partitions]
+        if add_partitions:
+            counts |= {spec.name: spec.partitions for spec in short}
+        # first: what is refused must leave nothing behind
+        check_counts(counts, specs, settings)
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
             new = [
@@ -202,8 +218,26 @@ async def ensure_topics(settings: Settings, topics: Iterable[TopicSpec]) -> list
                     detail = text[0] if text and text[0] else error.__name__
                     msg = f"Kafka refuses topic {name}: {detail}"
                     raise SchemaError(msg)
-        await _compare(client, [spec for spec in specs if spec.name in existing])
+        if add_partitions and short:
+            await _grow(client, short)
+        await _configured(client, there, settings)
     return [spec.name for spec in missing]
+
+
+async def _grow(client: AIOKafkaAdminClient, short: list[TopicSpec]) -> None:
+    """Give topics the partitions that they lack; returns when metadata shows them."""
+    names = ", ".join(spec.name for spec in short)
+    try:
+        await client.create_partitions({s.name: NewPartitions(s.partitions) for s in short})
+        async with asyncio.timeout(_SHOWN_SECONDS):
+            while await _counts(client, short) != {s.name: s.partitions for s in short}:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    except KafkaError as error:
+        msg = f"Kafka refuses to add partitions to {names}: {error}"
+        raise SchemaError(msg) from error
+    except TimeoutError:
+        msg = f"Kafka does not show the partitions that {names} were given: try again"
+        raise UnavailableError(msg) from None
 
 
 async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[str, str]:
@@ -220,7 +254,8 @@ async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[
         if missing:
             msg = f"Kafka lacks the topics {', '.join(missing)}: run `fraudstream topics`"
             raise SchemaError(msg)
-        return await _compare(client, specs)
+        check_counts(await _counts(client, specs), specs, settings)
+        return await _configured(client, specs, settings)
 
 
 async def cluster_id(settings: Settings) -> str:
@@ -244,28 +279,36 @@ async def log_ends(settings: Settings, topic: str) -> dict[int, int]:
         return {tp.partition: end for tp, end in (await client.end_offsets(tps)).items()}
 
 
-async def _compare(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, str]:
+async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Kafka's ids of topics, as far as the brokers give ids (Kafka 3.1 and later).
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    async with admin(settings) as client:
+        try:
+            seen = await see_topics(client._client, names)  # noqa: SLF001 -- the admin client has no such question
+        except KafkaError as error:
+            msg = f"Kafka does not say which topics it has ({error}): try again"
+            raise UnavailableError(msg) from error
+    return {name: one.id for name, one in (seen or {}).items() if one.id}
+
+
+async def _counts(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int]:
     if not specs:
         return {}
-    for item in await client.describe_topics([spec.name for spec in specs]):
-        spec = next(spec for spec in specs if spec.name == item["topic"])
-        count = len(item["partitions"])
-        if count != spec.partitions:
-            msg = (
-                f"topic {spec.name} has {count} partitions, the settings say {spec.partitions}: set "
-                f"FRAUDSTREAM_PARTITIONS={count}; state cannot follow a changed count"
-            )
-            raise SchemaError(msg)
+    described = await client.describe_topics([spec.name for spec in specs])
+    return {item["topic"]: len(item["partitions"]) for item in described}
+
+
+async def _configured(
+    client: AIOKafkaAdminClient, specs: list[TopicSpec], settings: Settings
+) -> dict[str, str]:
+    if not specs:
+        return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
     actual: dict[str, dict[str, str]] = {}
     for response in await client.describe_configs(resources):
         for _code, _text, _kind, name, entries in response.resources:
             actual[name] = {entry[0]: entry[1] for entry in entries}
-    warnings: dict[str, list[str]] = {}
-    for spec in specs:
-        for key in _BINDING:
-            want, have = spec.config.get(key), actual.get(spec.name, {}).get(key)
-            if want is not None and have is not None and have != want:
-                text = f"{key} is {have}, the settings say {want}"
-                warnings.setdefault(spec.name, []).append(text)
-    return {name: "; ".join(texts) for name, texts in warnings.items()}
+    return check_config(actual, specs, settings)

@@ -10,20 +10,29 @@ from app.settings import load_settings
 
 
 @click.command()
+@click.option(
+    "--add-partitions",
+    is_flag=True,
+    help="Give topics the partitions that they lack; never those that hold a deployment's state.",
+)
 @json_option
-def topics(as_json: bool) -> None:
-    r"""Create the Kafka topics that are missing; may be run again.
+def topics(add_partitions: bool, as_json: bool) -> None:
+    r"""Create the Kafka topics that are missing, and check the others; safe to re-run.
+
+    What is refused is named with the command that helps, exit code 5: topics with different numbers
+    of partitions, and `transactions` or `labels` that are compacted or have the time of producers.
 
     \b
-    Example:  fraudstream topics
-              FRAUDSTREAM_PARTITIONS=12 FRAUDSTREAM_REPLICATION=3 fraudstream topics
+    Examples:  fraudstream topics
+               FRAUDSTREAM_PARTITIONS=12 FRAUDSTREAM_REPLICATION=3 fraudstream topics
+               FRAUDSTREAM_APP_ID=fraudstream-2 FRAUDSTREAM_PARTITIONS=12 fraudstream topics --add-partitions
     """
     from app.adapters.kafka import check_topics, ensure_topics
     from app.topics import Topics
 
     settings = load_settings()
     wanted = Topics(settings).all
-    created = asyncio.run(ensure_topics(settings, wanted))
+    created = asyncio.run(ensure_topics(settings, wanted, add_partitions=add_partitions))
     warnings = asyncio.run(check_topics(settings, wanted))
     if as_json:
         report = {

@@ -10,10 +10,10 @@ from app.blocks.partition import RowReader
 from app.blocks.rows import Row, RowGroup
 from app.domain.window_row import RowRules, WindowRow
 from app.durations import format_duration
-from app.errors import StateError
+from app.errors import SchemaError, SettingsError, StateError
 from app.handlers.catalogue import card_horizon_ms, terminal_horizon_ms
 from app.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
-from app.settings import Settings
+from app.settings import ENV_PREFIX, Settings
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 POSITION_KEY = b"\0position"
@@ -172,7 +172,16 @@ class Position:
         body = msgspec.msgpack.encode(stored)
         return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
 
-    def check(self, where: str, settings: str, *, log_end: int, log_start: int, start: int) -> None:
+    def check(
+        self,
+        where: str,
+        settings: str,
+        *,
+        log_end: int,
+        log_start: int,
+        start: int,
+        model: str = "default",
+    ) -> None:
         """Refuse to go on with a state that does not fit the source topic or the settings.
 
         Args:
@@ -181,16 +190,19 @@ class Position:
             log_end: offset after the last record of the source partition.
             log_start: offset of its first record.
             start: offset at which it will be read: the committed one, or the first.
+            model: the setting, for the error.
 
         Raises:
-            StateError: it does not fit; the text says what differs and what to do.
+            SchemaError, StateError: it does not fit the topic; the text says what differs and what to do.
+            SettingsError: it was built with other settings.
         """
         if self.last_offset >= log_end:
             msg = (
                 f"the state has seen offset {self.last_offset} of {where}, which ends at {log_end}: the "
-                "topic was deleted and made anew; start with another FRAUDSTREAM_APP_ID, or wipe"
+                "topic was deleted and created again; start with another FRAUDSTREAM_APP_ID, after `fraudstream "
+                "topics` with the same, to build the state from the topic as it is now"
             )
-            raise StateError(msg)
+            raise SchemaError(msg)
         # The state is always ahead of the commit. It is behind when the changelog was deleted, and in a
         # worker that was stopped between recovery and here while others took over: its features, and
         # the outputs that it would send before its first changelog record is refused, would be wrong.
@@ -210,11 +222,18 @@ class Position:
             now.discard("features=basic")
         if self.last_offset >= 0 and was != now:
             msg = (
-                f"the state of {where} was built with {' '.join(sorted(was - now))}, now it is "
-                f"{' '.join(sorted(now - was))}: restore that, or start with another "
-                "FRAUDSTREAM_APP_ID to build the state anew from the log"
+                f"the state of {where} was built with {_as_settings(was - now)}, the settings say "
+                f"{_as_settings(now - was)} (and FRAUDSTREAM_MODEL={model}): restore what it was built with, or "
+                "start with another FRAUDSTREAM_APP_ID, after `fraudstream topics` with the same, to build the "
+                "state anew from the log"
             )
-            raise StateError(msg)
+            raise SettingsError(msg)
+
+
+def _as_settings(words: set[str]) -> str:
+    """`windows=1h` as the variable that sets it."""
+    pairs = (word.split("=", 1) for word in sorted(words))
+    return " ".join(f"{ENV_PREFIX}{name.upper()}={value}" for name, value in pairs)
 
 
 class _StoredPosition(msgspec.Struct, array_like=True):
@@ -263,6 +282,13 @@ class Pins:
             self.pins.pop()  # nothing has been scored under it
         if not self.pins or self.pins[-1][1] != model_hash:
             self.pins.append((log_end if self.pins else 0, model_hash))
+
+    def models_of(self, start: int, log_end: int) -> list[str]:
+        """Hashes of the models that score what stands from one offset on up to the end."""
+        ends = [first for first, _ in self.pins[1:]] + [log_end]
+        return [
+            model for (_, model), end in zip(self.pins, ends, strict=True) if start < end <= log_end
+        ]
 
     def model_at(self, offset: int) -> str:
         """Hash of the model that scores this offset."""

@@ -1,10 +1,11 @@
-"""What is checked and written down before the first block of a partition."""
+"""What is checked and written down when a partition is assigned, before anything of it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from faust.types import TP
 
+from app.handlers.known_topics import TOPICS_KEY, KnownTopics
 from app.handlers.rows import PINS_KEY, Pins, Position
 
 
@@ -18,7 +19,9 @@ class Offsets(Protocol):
         """Offset of the first record."""
 
 
-async def check_state(offsets: Offsets, table: Any, tp: TP, start: int, settings: str) -> int:
+async def check_state(
+    offsets: Offsets, table: Any, tp: TP, start: int, settings: str, model: str = "default"
+) -> int:
     """Refuse a state that does not fit the source topic, the committed offset or the settings.
 
     Args:
@@ -27,22 +30,50 @@ async def check_state(offsets: Offsets, table: Any, tp: TP, start: int, settings
         tp: the source partition.
         start: offset at which it will be read.
         settings: `state_settings` of this start.
+        model: the setting, for the error.
 
     Returns:
         The end of the source partition.
 
     Raises:
-        StateError: it does not fit.
+        SchemaError, SettingsError, StateError: it does not fit.
     """
     ends = await offsets.highwaters(tp)
     first = await offsets.earliest_offsets(tp)
     where = f"{tp.topic}/{tp.partition}"
     position = Position.read(table.reader(tp.partition), settings)
-    position.check(where, settings, log_end=ends[tp], log_start=first[tp], start=start)
+    position.check(where, settings, log_end=ends[tp], log_start=first[tp], start=start, model=model)
     return ends[tp]
 
 
-async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -> None:
+async def check_topics_known(
+    table: Any,
+    partition: int,
+    present: Mapping[str, str],
+    refusal: Callable[[list[str]], Exception],
+) -> None:
+    """Refuse a state that was built from other topics than those of the same names now.
+
+    A state that knows no topics, or not all, adopts the present ones.
+
+    Args:
+        table: the stage's table.
+        partition: its partition.
+        present: Kafka's ids by name, of the topics that it gives ids for.
+        refusal: makes the error from the names of topics that are others.
+
+    Raises:
+        Exception: `refusal`.
+        ForeignWriterError: another worker wrote the changelog.
+    """
+    known = KnownTopics.read(table.reader(partition).get(TOPICS_KEY))
+    if names := known.differing(present):
+        raise refusal(names)
+    if known.adopt(present):
+        await table.write(partition, [known.encode()])
+
+
+async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -> Pins:
     """Write down from where on the present model scores, before it does.
 
     Args:
@@ -51,9 +82,13 @@ async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -
         log_end: end of the source partition.
         model_hash: the present model.
 
+    Returns:
+        What is bound now.
+
     Raises:
         ForeignWriterError: another worker wrote the changelog.
     """
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
     pins.pin(log_end, model_hash)
     await table.write(partition, [pins.encode()])
+    return pins

@@ -7,6 +7,7 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from app.adapters.kafka import admin, check_topics, ensure_topics
+from app.errors import SchemaError
 from app.settings import Settings
 from app.topics import Topics
 from tests import deaf_worker
@@ -58,16 +59,20 @@ def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
         assert shown() == before
         assert fleet.terminate("a") < prompt_seconds()
 
-    # a state that was built with other settings is not gone on with, and not harmed
-    deployment.send(transactions(150, 10))
+    # a state that was built with other settings is not gone on with, and not harmed: also an idle one
     other = environ_of(settings) | {"FRAUDSTREAM_ALLOWED_LATENESS": "2d"}
     with Fleet(other, tmp_path / "other") as fleet:
         fleet.start("a")
-        wait_until(lambda: bool(fleet.restarts), "the worker to refuse")
-        fleet.kill("a")
-        (said, *_) = fleet.restarts
-    assert "was built with allowed_lateness=1d, now it is allowed_lateness=2d" in said
+        wait_until(lambda: bool(fleet.failures), "the worker to refuse")
+        (said,) = fleet.failures
+        assert "ready: partitions" not in fleet["a"].log.read_text()
+    assert "ended with exit code 2" in said
+    assert (
+        "was built with FRAUDSTREAM_ALLOWED_LATENESS=1d, the settings say "
+        "FRAUDSTREAM_ALLOWED_LATENESS=2d (and FRAUDSTREAM_MODEL=default)" in said
+    )
     assert "FRAUDSTREAM_APP_ID" in said
+    deployment.send(transactions(150, 10))
     with Fleet(environ_of(settings), tmp_path) as fleet:
         fleet.start("a")
         fleet.await_ready()
@@ -111,10 +116,13 @@ async def test_topics_that_were_there_before_are_compared(settings: Settings) ->
     )
     async with admin(settings) as client:
         await client.create_topics([theirs])
-    made = await ensure_topics(settings, topics.all)
-    assert topics.transactions.name not in made
-    assert len(made) == len(topics.all) - 1
-    assert await check_topics(settings, topics.all) == {
+    with pytest.raises(SchemaError, match="has message.timestamp.type=CreateTime: producers then"):
+        await ensure_topics(settings, topics.all)
+    allowed = settings.model_copy(update={"allow_topic_config": ("create-time",)})
+    assert await ensure_topics(allowed, topics.all) == []
+    with pytest.raises(SchemaError, match="FRAUDSTREAM_ALLOW_TOPIC_CONFIG=create-time"):
+        await check_topics(settings, topics.all)
+    assert await check_topics(allowed, topics.all) == {
         topics.transactions.name: "message.timestamp.type is CreateTime, the settings say LogAppendTime; "
         "retention.ms is 604800000, the settings say -1"
     }

@@ -10,6 +10,7 @@ from app.blocks.table import _STALE_KEY as STALE_KEY
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import WindowRow
 from app.handlers.cards import CardsHandler
+from app.handlers.known_topics import TOPICS_KEY
 from app.handlers.rows import PINS_KEY, POSITION_KEY, Pins, Position
 from app.handlers.scoring import ScoringHandler
 from app.handlers.stretch import LOOK_AHEAD
@@ -286,7 +287,7 @@ class Problems:
                 there_at = Position.read(want, STATE_SETTINGS)
                 if here_at != there_at:
                     self.found.append(f"{where}: position {here_at}, expected {there_at}")
-            elif key.startswith(b"s") or key in (PINS_KEY, OFFSET_KEY, STALE_KEY):
+            elif key.startswith(b"s") or key in (PINS_KEY, TOPICS_KEY, OFFSET_KEY, STALE_KEY):
                 continue  # segments are read with their heads
             else:
                 self.found.append(f"{where}: unknown row {key!r}")

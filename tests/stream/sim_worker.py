@@ -24,8 +24,8 @@ from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Handler
 from app.blocks.skew import Note
 from app.blocks.store import StoreOptions
-from app.errors import ForeignWriterError
-from app.handlers.start import check_state, pin_model
+from app.errors import ForeignWriterError, StateError
+from app.handlers.start import check_state, check_topics_known, pin_model
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop
 
@@ -575,16 +575,24 @@ class Worker:
 
 
 EXPECTED_HALTS = (ForeignWriterError, RefusedError)
+TOPIC_IDS = {"transactions": "one", "sim-enriched": "two"}
+
+
+def refused(names: list[str]) -> StateError:
+    """No topic of a schedule is ever another."""
+    return StateError(f"other topics: {names}")
 
 
 async def start_cards(worker: Worker, table: Any, partition: int, start: int) -> None:
     """As agents/cards.py."""
     tp = TP(worker.world.topics.transactions.name, partition)
+    await check_topics_known(table, partition, TOPIC_IDS, refused)
     await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
 
 
 async def start_scoring(worker: Worker, table: Any, partition: int, start: int) -> None:
     """As agents/scoring.py."""
     tp = TP(worker.world.topics.enriched.name, partition)
+    await check_topics_known(table, partition, TOPIC_IDS, refused)
     end = await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
     await pin_model(table, partition, end, worker.model)

@@ -15,7 +15,7 @@ from app.domain.row_format import ROW_VERSION, RowRules, head_key, max_head_byte
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.window_row import WindowRow
-from app.errors import RowFormatError, StateError, UsageError
+from app.errors import RowFormatError, SettingsError, UsageError
 from app.handlers.labels import LabelBlock, LabelsHandler
 from app.handlers.rows import (
     POSITION_KEY,
@@ -282,7 +282,7 @@ class TestPosition:
 
     def test_another_label_delay_is_refused(self) -> None:
         was, now = (terminal_settings(load_settings({"label_delay": d})) for d in ("7d", "8d"))
-        with pytest.raises(StateError, match="label_delay=7d"):
+        with pytest.raises(SettingsError, match="FRAUDSTREAM_LABEL_DELAY=7d"):
             Position(5, was).check("e/0", now, log_end=6, log_start=0, start=6)
 
 

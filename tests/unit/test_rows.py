@@ -7,7 +7,8 @@ import pytest
 from faust.types import TP
 
 from app.domain.row_format import RowRules, head_key
-from app.errors import StateError
+from app.errors import SchemaError, SettingsError, StateError
+from app.handlers.known_topics import TOPICS_KEY, KnownTopics
 from app.handlers.rows import (
     PINS_KEY,
     POSITION_KEY,
@@ -18,7 +19,7 @@ from app.handlers.rows import (
     row_rules,
     state_settings,
 )
-from app.handlers.start import check_state, pin_model
+from app.handlers.start import check_state, check_topics_known, pin_model
 from app.settings import load_settings
 from tests.fakes import Rows
 
@@ -116,7 +117,7 @@ class TestPosition:
     @pytest.mark.parametrize(
         ("position", "log", "start", "text"),
         [
-            (Position(10, "s"), (0, 10), 5, "deleted and made anew"),
+            (Position(10, "s"), (0, 10), 5, "deleted and created again"),
             (Position(9, "s"), (0, 20), 11, "was read up to 11, its state only knows it up to 9"),
             (Position(), (0, 20), 1, "was read up to 1"),
             (Position(), (5, 20), 6, "was read up to 6"),
@@ -125,13 +126,18 @@ class TestPosition:
     def test_what_does_not(
         self, position: Position, log: tuple[int, int], start: int, text: str
     ) -> None:
-        with pytest.raises(StateError, match=text):
+        with pytest.raises((SchemaError, StateError), match=text):
             position.check("t/0", "s", log_start=log[0], log_end=log[1], start=start)
 
     def test_other_settings_are_named(self) -> None:
         position = Position(3, "windows=1h,1d currency=EUR")
-        with pytest.raises(StateError, match=r"built with windows=1h,1d, now it is windows=1h:"):
-            position.check("t/0", "windows=1h currency=EUR", log_start=0, log_end=9, start=4)
+        told = (
+            r"built with FRAUDSTREAM_WINDOWS=1h,1d, the settings say FRAUDSTREAM_WINDOWS=1h "
+            r"\(and FRAUDSTREAM_MODEL=engineered\): restore"
+        )
+        now = "windows=1h currency=EUR"
+        with pytest.raises(SettingsError, match=told):
+            position.check("t/0", now, log_start=0, log_end=9, start=4, model="engineered")
         Position(-1, "a").check("t/0", "b", log_start=0, log_end=0, start=0)
 
     def test_every_setting_that_shapes_rows_counts(self) -> None:
@@ -219,6 +225,27 @@ class TestStart:
         table = self.table(Position(3, "s").encode())
         with pytest.raises(StateError, match="t/1 was read up to 5"):
             await check_state(Source(0, 9), table, TP("t", 1), 5, "s")
+
+    async def test_topics_are_adopted_once_and_others_are_refused(self) -> None:
+        table = self.table()
+        for present in ({"t": "one"}, {"t": "one"}, {"t": "one", "u": "two"}):
+            await check_topics_known(table, 1, present, lambda names: SchemaError(str(names)))
+        assert len(table.written) == 2
+        known = KnownTopics.read(table.reader(1).get(TOPICS_KEY))
+        assert (known.ids, known.changes) == ({"t": "one", "u": "two"}, 2)
+        with pytest.raises(SchemaError, match=r"\['u'\]"):
+            await check_topics_known(
+                table, 1, {"t": "one", "u": "three"}, lambda names: SchemaError(str(names))
+            )
+        # brokers without ids, and topics that are not there, say nothing
+        await check_topics_known(table, 1, {}, lambda names: SchemaError(str(names)))
+        assert len(table.written) == 2
+
+    def test_models_of_what_is_left(self) -> None:
+        pins = Pins([(0, "a"), (5, "b"), (9, "c")])
+        for start, expected in ((0, "abc"), (4, "abc"), (5, "bc"), (8, "bc"), (9, "c"), (12, "")):
+            assert "".join(pins.models_of(start, 12)) == expected
+        assert pins.models_of(9, 9) == []
 
     async def test_pins_are_written_at_every_start(self) -> None:
         table = self.table()

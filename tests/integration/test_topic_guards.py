@@ -1,0 +1,142 @@
+"""Topics that are deleted, created again, or given partitions: the worker stops, and the way out works."""
+
+import asyncio
+import re
+import shlex
+from pathlib import Path
+
+import orjson
+import pytest
+from aiokafka.admin import NewPartitions
+
+from app.adapters.kafka import admin, ensure_topics, partition_of
+from app.settings import Settings
+from app.topics import TopicSpec
+from tests.builders import tx_bytes
+from tests.deployment import Deployment, Send, wait_until
+from tests.fleet import Fleet
+from tests.stack import environ_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+MINUTE = 60_000
+
+
+def transactions(first: int, count: int, partitions: int = 4) -> list[Send]:
+    place = partition_of(partitions)
+    cards = [f"c{number % 40}".encode() for number in range(first, first + count)]
+    return [
+        Send(tx_bytes(number, card=card.decode(), at=number * MINUTE), card, place(card))
+        for number, card in enumerate(cards, first)
+    ]
+
+
+async def recreate(settings: Settings, spec: TopicSpec) -> None:
+    async with admin(settings) as client:
+        await client.delete_topics([spec.name])
+        while spec.name in await client.list_topics():  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        while await ensure_topics(settings, [spec]) != [spec.name]:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+async def grow(settings: Settings, name: str, partitions: int) -> None:
+    async with admin(settings) as client:
+        await client.create_partitions({name: NewPartitions(partitions)})
+
+
+def refused(fleet: Fleet, code: int) -> str:
+    """The line with which a worker ended."""
+    wait_until(lambda: bool(fleet.failures), "the worker to refuse")
+    (said,) = fleet.failures
+    fleet.failures.clear()
+    assert f"ended with exit code {code}:" in said
+    return said
+
+
+def way_out(said: str, settings: Settings) -> Deployment:
+    """Run the command that the line names; returns the deployment to which it leads."""
+    found = re.search(r"run `((?:FRAUDSTREAM_\w+=\S+ )+)fraudstream (topics[^`]*)`", said)
+    assert found is not None, said
+    given = dict(word.split("=", 1) for word in shlex.split(found[1]))
+    changes = {name.removeprefix("FRAUDSTREAM_").lower(): value for name, value in given.items()}
+    for name, value in given.items():
+        assert f"{name}={value}" in said[found.end() :], "the workers need the same"
+    if "partitions" in changes:
+        changes["partitions"] = int(changes["partitions"])  # type: ignore[assignment]
+    follower = Deployment(settings.model_copy(update=changes))
+    done = follower.run(*shlex.split(found[2]))
+    assert done.returncode == 0, done.stderr
+    return follower
+
+
+def scored(deployment: Deployment) -> set[str]:
+    """Ids of transactions with a prediction."""
+    records = deployment.records(deployment.topics.predictions)
+    return {orjson.loads(record.value)["transaction_id"] for record in records}
+
+
+def test_a_topic_that_was_created_again_is_refused_shorter_or_longer(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(transactions(0, 200))
+        deployment.drain()
+        fleet.terminate("a")
+        asyncio.run(recreate(settings, deployment.topics.transactions))
+        sent: set[str] = set()
+        for turn, count in enumerate((20, 400)):  # shorter than the state, then longer
+            deployment.send(transactions(1000 + len(sent), count))
+            sent |= {f"tx-{1000 + len(sent) + number}" for number in range(count)}
+            if turn:
+                fleet.wipe("a")  # what is known of topics is in the changelog, too
+            fleet.start("a")
+            said = refused(fleet, 5)
+            assert f"{deployment.topics.transactions.name} was deleted and created again" in said
+        assert "ready: partitions" not in fleet["a"].log.read_text().split("worker stopped")[1]
+    assert not sent & scored(deployment)
+
+    follower = way_out(said, settings)
+    with Fleet(environ_of(follower.settings), tmp_path / "2") as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        follower.drain()
+        assert fleet.restarts == []
+        assert sent <= scored(follower)
+        fleet.terminate("a")
+
+
+def test_partitions_that_are_added_stop_the_worker_with_a_command_that_helps(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(transactions(0, 100))
+        deployment.drain()
+        asyncio.run(grow(settings, deployment.topics.transactions.name, 6))
+        said = refused(fleet, 5)
+        assert f"{deployment.topics.transactions.name} has 6 partitions" in said
+        fleet.start("a")  # at start the same is said
+        assert way_out_of(refused(fleet, 5)) == way_out_of(said)
+
+    follower = way_out(said, settings)
+    follower.send(transactions(100, 200, partitions=6))
+    with Fleet(environ_of(follower.settings), tmp_path / "2") as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        follower.drain()
+        assert fleet.restarts == []
+        assert scored(follower) == {f"tx-{number}" for number in range(300)}
+        fleet.terminate("a")
+
+
+def way_out_of(said: str) -> str:
+    """The part of a line that says what to do."""
+    return said[said.index("run `") :].partition(" (log: ")[0]
