@@ -44,9 +44,8 @@ def _parse_sets(value: Any) -> tuple[str, ...]:
     return sets
 
 
-def _parse_words(value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(part.strip() for part in parts if part.strip())
+def _parse_words(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
 Sets = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_sets)]

@@ -149,10 +149,13 @@ class BlockTable(Table):
         Raises:
             ForeignWriterError: another worker wrote this partition's changelog.
         """
+        generation = self._pending_generation
         base = await self.append(partition, rows)
         expected = self.changelog_next.get(partition)
-        if expected is None:
-            return  # given up while the rows were on their way: whoever has it now recovers them
+        # Given up while the rows were on their way: whoever has the partition now recovers them. If that is this
+        # worker again, they may be where it expects its own, and older than what it has recovered.
+        if expected is None or generation != self._pending_generation:
+            return
         if base != expected:
             msg = (
                 f"changelog of {self.name}/{partition} continued at {base}: another worker wrote it"

@@ -77,6 +77,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "rates": {"refuse": 20, "crash": 0, "produce": 100, "rebalance": 0, "freeze": 0},
     },
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
+    "rows of an earlier start stored over recovered ones": {"labels": 1},
     "model bound with the first block": {"model_names": ("ada", "bea")},
     "replay scored by the present model": {"model_names": ("ada", "bea"), "rates": {"crash": 6}},
 }
