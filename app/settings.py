@@ -8,11 +8,10 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -20,38 +19,20 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, names_in
 from app.errors import SettingsError
 from app.named_fields import parse_dropped, parse_field_names
+from app.words import AllowedConfig, Sets
 
 #: Cassandra keeps no row for more than 20 years.
 _MOST_TTL_DAYS = 7_300
 _LEAST_INTERVAL_MS = 10
 #: Errors of the library whose own words are a programmer's.
 _WORDS = {"int_parsing": "write a whole number", "float_parsing": "write a number"}
-
-
-def _parse_sets(value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    sets = tuple(part.strip() for part in parts)
-    if not all(sets) or len(set(sets)) != len(sets):
-        msg = "name different feature sets, such as basic or basic,handbook"
-        raise ValueError(msg)
-    return sets
-
-
-def _parse_words(value: Any) -> Any:
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-Sets = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_sets)]
-Allowed = Annotated[
-    tuple[Literal["compact", "create-time"], ...], NoDecode, BeforeValidator(_parse_words)
-]
 
 
 class Settings(BaseSettings):
@@ -99,7 +80,7 @@ class Settings(BaseSettings):
     retention: str = Field(
         "forever", description="how long topics keep records: forever or a duration such as 60d"
     )
-    allow_topic_config: Allowed = Field(
+    allow_topic_config: AllowedConfig = Field(
         (),
         description="what is accepted of transactions and labels, which is refused else: compact, create-time",
     )

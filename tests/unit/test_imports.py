@@ -24,6 +24,7 @@ HEIGHT = {
     "app.unreadable": 0,
     "app.logs": 0,
     "app.named_fields": 0,
+    "app.words": 0,
     "app.settings": 1,
     "app.domain": 1,
     "app.input_records": 2,
