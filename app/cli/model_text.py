@@ -103,9 +103,13 @@ def _source(source: dict[str, Any]) -> str:
         return f"on what was scored and stored in {source['stored_in']}"
     if "file" not in source:
         return "source unknown"
-    rounded, malformed = source.get("rounded_amounts", 0), source.get("malformed", 0)
-    text = f"on {source['file']}" + (f", {rounded:,} amounts rounded" if rounded else "")
-    return text + (f", {malformed:,} malformed rows left out" if malformed else "")
+    counted = {
+        "rounded_amounts": "amounts rounded",
+        "refunds": "refunds left out",
+        "malformed": "malformed rows left out",
+    }
+    told = [f"{source[name]:,} {text}" for name, text in counted.items() if source.get(name)]
+    return ", ".join((f"on {source['file']}", *told))
 
 
 def _figures(manifest: "Manifest") -> list[str]:

@@ -123,6 +123,8 @@ def transactions_of(
         found["recipe"] = read.recipe.name
     if columns.rounded:
         found["rounded_amounts"] = columns.rounded
+    if columns.refunds:
+        found["refunds"] = columns.refunds
     if columns.bad:
         found["malformed"] = columns.bad
         click.echo(f"{columns.bad:,} rows left out, the first: {columns.first_bad}", err=True)

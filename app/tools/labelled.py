@@ -41,6 +41,7 @@ class LabelledTransactions:
         event_time_ms: epoch milliseconds, int64.
         is_fraud: the label, bool.
         rounded: how many had an amount that was rounded.
+        refunds: rows with a negative amount, which the stream does not score: they were left out.
         bad: malformed rows that were left out.
         first_bad: what was wrong with the first of them.
     """
@@ -52,6 +53,7 @@ class LabelledTransactions:
     event_time_ms: np.ndarray
     is_fraud: np.ndarray
     rounded: int = 0
+    refunds: int = 0
     bad: int = 0
     first_bad: str | None = None
 
@@ -63,7 +65,7 @@ class LabelledTransactions:
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
 
-_COUNTS = ("rounded", "bad", "first_bad")
+_COUNTS = ("rounded", "refunds", "bad", "first_bad")
 _COLUMNS = tuple(each.name for each in fields(LabelledTransactions) if each.name not in _COUNTS)
 
 
@@ -96,7 +98,7 @@ def read_labelled(
     with open_rows(path, options) as (source, planned):
         label = _label_column(source, label or (options.recipe.label if options.recipe else None))
         plan = replace(planned, targets={**planned.targets, label: label})
-        rules = RecordRules(settings.currency, settings.minor_unit_digits, 0)
+        rules = RecordRules.of(settings)
         make = delayed(_Maker(plan, rules, label, json=source.gives_json, skip_bad=skip_bad))
         source.rename(plan.targets)
         chunks, parts, faults = _Chunks(source, skip_bad=skip_bad), [], []
@@ -110,7 +112,9 @@ def read_labelled(
                 if progress:
                     progress(source.position())
         if faults and not skip_bad:
-            raise UsageError(source.place(*faults[0]))
+            error, line = faults[0]
+            hint = " (--skip-bad leaves such rows out)" if any(map(len, parts)) else ""
+            raise UsageError(source.place(error, line) + hint)
         if chunks.fault:
             raise chunks.fault
         faults = sorted(faults + chunks.bad, key=lambda fault: fault[1])
@@ -123,8 +127,12 @@ def read_labelled(
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
     }
-    rounded = sum(part.rounded for part in parts)
-    return LabelledTransactions(**columns, rounded=rounded, bad=len(faults), first_bad=first_bad)
+    rounded, refunds = (
+        sum(getattr(part, name) for part in parts) for name in ("rounded", "refunds")
+    )
+    return LabelledTransactions(
+        **columns, rounded=rounded, refunds=refunds, bad=len(faults), first_bad=first_bad
+    )
 
 
 #: What is wrong with a row, and its line.
@@ -192,16 +200,20 @@ class _Maker:
         names: tuple[list[str], list[str], list[str]] = ([], [], [])
         amounts, times, frauds = array("q"), array("q"), array("b")
         faults: list[_Fault] = []
+        refunds = 0
         for line, row in zip(lines, rows, strict=True):
             try:
                 key, body, _event_ms = convert(row)
                 transaction = parse_transaction(body, key, _NO_CLOCK_MS, self.rules)
                 fraud = verdict(orjson.loads(body).get(self.label), self.label)
             except (DeadRecordError, MalformedRecordError) as error:
-                faults.append((UsageError(str(error)), line))
+                faults.append((UsageError(str(error)), line))  # those have no way between processes
                 if self.skip_bad:
                     continue
                 break
+            if transaction.minor < 0:
+                refunds += 1
+                continue
             frauds.append(fraud)
             # only columns are kept: a million transactions are a hundred megabytes, not a thousand
             names[0].append(transaction.transaction_id)
@@ -218,6 +230,7 @@ class _Maker:
             np.array(times, dtype=np.int64),
             np.array(frauds, dtype=bool),
             converter.rounded,
+            refunds,
         )
         return made, faults
 

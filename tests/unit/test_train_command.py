@@ -109,6 +109,24 @@ def test_the_first_fault_is_told_whoever_finds_it(tmp_path, monkeypatch, cores):
     assert "handbook.csv, line 3, column TX_FRAUD" in told(wrong={1: unlabelled, 2: short})
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_malformed_rows_can_be_left_out_and_are_counted(tmp_path, monkeypatch, cores):
+    monkeypatch.setattr("app.tools.labelled._ALONE_BYTES", 0)
+    monkeypatch.setattr("app.tools.labelled._CHUNK_ROWS", 3)
+    rows = [GOOD.replace("t1", f"t{number}") for number in range(12)]
+    rows[4] = rows[4].replace("5.00", "5.001")
+    rows[7] = "t7,c1\n"
+    rows[9] = rows[9].replace("Z,0", "Z,maybe")
+    path = tmp_path / "history.csv"
+    path.write_text(HEAD + "".join(rows))
+    with pytest.raises(UsageError, match=r"line 6, amount .*\(--skip-bad leaves such rows out\)"):
+        read_labelled(path, load_settings(), cores=cores)
+    got = read_labelled(path, load_settings(), skip_bad=True, cores=cores)
+    assert got.transaction_id.tolist() == [f"t{n}" for n in range(12) if n not in {4, 7, 9}]
+    assert got.bad == 3
+    assert got.first_bad.startswith(f"{path}, line 6, amount")
+
+
 def test_columns_may_have_other_names(tmp_path):
     path = tmp_path / "handbook.csv"
     path.write_text(HANDBOOK)
