@@ -95,6 +95,10 @@ class Effects:
     def load(self, partition: int, key: bytes) -> bytes | None:
         return self.stored.get(key)
 
+    async def obtain(self, partition: int, needed: Any) -> None:
+        self.log.append(("obtain", needed))
+        await self._pass("obtain")
+
     def finish(self, block: Block) -> None:
         self.log.append(("finish", (block.first, block.last)))
 

@@ -417,3 +417,53 @@ async def test_rows_need_a_table(started: Any) -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         await task
     assert caught.group_contains(AssertionError)
+
+
+class Needing(Counter):
+    """Cannot go on at one offset before something is here."""
+
+    needed: str | None = "schema 7"
+    at = 3
+
+    def compute(self, partition: int, records: Any, state: Any, until_ms: float = 0) -> Computed:
+        offsets = [record.offset for record in records]
+        if self.needed is None or self.at not in offsets:
+            return super().compute(partition, records, state)
+        taken = offsets.index(self.at)
+        if not taken:
+            return Computed(taken=0, needs=self.needed)
+        computed = super().compute(partition, records[:taken], state)
+        computed.taken, computed.needs = taken, self.needed
+        return computed
+
+
+@pytest.mark.parametrize("first", [0, 3])
+async def test_a_record_that_needs_something_waits_for_it(started: Any, first: int) -> None:
+    """What is before it becomes durable meanwhile; then the rest is computed, once."""
+    ports, handler = Effects(), Needing()
+    ports.gates["obtain"] = asyncio.Event()
+    partition, _ = started(ports, handler, start=first, joined_records=10)
+    partition.offer(block(first, 5))
+    partition.offer(block(6, 7))
+    await until(lambda: ports.of("obtain"))
+    await until(lambda: partition.done_offset == 3)
+    assert partition.needs == "schema 7"
+    assert partition.next_offset == 3
+    assert ports.of("finish") == ([(0, 2)] if not first else [])
+    handler.needed = None
+    ports.gates["obtain"].set()
+    await until(lambda: partition.done_offset == 8)
+    assert ports.of("obtain") == ["schema 7"]
+    assert partition.needs is None
+    assert count_of(ports.stored[b"n"]) == 8 - first
+
+
+async def test_a_partition_that_waits_for_something_is_given_up(started: Any) -> None:
+    ports = Effects()
+    ports.gates["obtain"] = asyncio.Event()
+    partition, _ = started(ports, Needing())
+    partition.offer(block(0, 5))
+    await until(lambda: ports.of("obtain"))
+    partition.give_up_held()
+    assert (partition.waiting, ports.of("abandon")) == (0, [(3, 5)])
+    partition.close()

@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+import sys
 import uuid
 from collections.abc import Hashable
 from datetime import UTC, date, datetime, timedelta
@@ -22,12 +23,14 @@ from google.protobuf import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.adapters.registry import Registry
 from app.decoding.avro import AvroReader
 from app.decoding.framing import SCHEMA_HEADER, frame_of
 from app.decoding.protobuf import ProtobufReader
 from app.decoding.rules import record_rules
 from app.decoding.schemas import Reader, Refused, Source
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
+from app.errors import SettingsError, UsageError
 from app.input_records import RecordRules, parse_transaction
 from app.records import dead_letter
 from app.settings import load_settings
@@ -387,6 +390,17 @@ def test_a_dead_letter_keeps_the_header_that_names_its_schema() -> None:
     record: Any = type("R", (), {"offset": 1, "key": b"k", "value": b"v", "headers": [named]})
     *_, headers = dead_letter("t", 0, record, DeadRecordError("undecodable", "m"))
     assert named in headers
+
+
+def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry", None)
+    with pytest.raises(UsageError, match=r"pip install 'fraudstream\[registry\]'"):
+        Registry(load_settings({"input_format": "avro", "schema_registry": "http://r"}))
+
+
+def test_a_format_without_a_registry_is_refused() -> None:
+    with pytest.raises(SettingsError, match="needs FRAUDSTREAM_SCHEMA_REGISTRY"):
+        load_settings({"input_format": "protobuf"})
 
 
 @given(st.binary(min_size=1, max_size=40), st.binary(max_size=40))

@@ -153,7 +153,7 @@ def app_with(tps: list[Partition], partitions: dict[int, Any]) -> Any:
 def test_reading_the_flow() -> None:
     tps = [Partition(topic="tx", partition=0), Partition(topic="tx", partition=1)]
     changelog = Partition(topic="changelog", partition=0)
-    busy = SimpleNamespace(records_done=9, waiting=1, in_flight=2, next_offset=60)
+    busy = SimpleNamespace(records_done=9, waiting=1, in_flight=2, needs=None, next_offset=60)
     app = app_with([*tps, changelog], {0: busy})
     assert source_partitions(app) == set(tps)
     reading = read_flow(app, {"tx": "cards"}, {tps[0]: 100, tps[1]: 5})

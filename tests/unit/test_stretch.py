@@ -1,10 +1,13 @@
 """How far a block is computed, and what a wrong clock does."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.domain.json_text import load_object
+from app.domain.transaction import NotReadableYetError
 from app.errors import SettingsError
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
@@ -76,6 +79,38 @@ def test_transactions_stop_at_an_event_time() -> None:
     held = handler.compute(0, every[3:], parts, T0 + 3 * HOUR)
     assert (held.taken, held.next_ms, held.groups, held.outputs) == (0, T0 + 5 * HOUR, [], None)
     rest = handler.compute(0, every[3:], parts, T0 + 6 * HOUR)
+    parts.write([row for group in rest.groups for row in group])
+    assert parts.rows == whole.rows
+
+
+def test_a_record_whose_schema_is_not_here_ends_a_block() -> None:
+    """Wherever that is, also behind one that is too far ahead: the parts do what the whole does."""
+    whole, parts = Rows(), Rows()
+    every = records(1, None, 2, 30, 3)
+    here: set[bytes] = set()
+
+    def decode(value: bytes | None, headers: Any = ()) -> Any:
+        if value == every[3].value and value not in here:
+            raise NotReadableYetError(7)
+        return load_object(value)
+
+    done = cards().compute(0, every, whole)
+    handler = cards()
+    handler._record_rules = replace(handler._record_rules, decode=decode)
+    first = handler.compute(0, every, parts)
+    assert (first.taken, first.next_ms, first.needs) == (3, None, 7)
+    assert handler.counts == {"enriched": 2, "dead": 1}
+    for computed, rows in ((done, whole), (first, parts)):
+        rows.write([row for group in computed.groups for row in group])
+    again = handler.compute(0, every[3:], parts)
+    assert (again.taken, again.needs, again.groups, again.outputs) == (0, 7, [], None)
+    looked = handler.compute(
+        0, every[2:], Rows(), T0 + HOUR
+    )  # whether it is alone ahead is not known
+    assert (looked.taken, looked.needs) == (0, 7)
+    here.add(every[3].value)
+    rest = handler.compute(0, every[3:], parts)
+    assert (rest.taken, rest.needs) == (None, None)
     parts.write([row for group in rest.groups for row in group])
     assert parts.rows == whole.rows
 

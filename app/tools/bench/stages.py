@@ -95,6 +95,7 @@ def measure_stages(settings: Settings, *, events: int, repeats: int, seed: int) 
         repeats: how often everything is done; the median counts.
         seed: of the backlog.
     """
+    settings = settings.model_copy(update={"input_format": "json", "input_envelope": "none"})
     catalogue = catalogue_of(settings)
     bench = _Bench(settings, catalogue, _backlog(settings, events, seed))
     found: dict[Key, list[float]] = {}
