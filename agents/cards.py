@@ -9,7 +9,7 @@ from mode.supervisors import CrashingSupervisor
 from app.adapters.kafka import partition_of
 from app.adapters.registry import waited_schemas
 from app.blocks.pipeline import Pipeline
-from app.faust_app import app, batch_bytes, source
+from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.handlers.cards import CardsHandler
 from app.handlers.rows import state_settings
 from app.handlers.start import check_state, check_topics_known
@@ -36,6 +36,7 @@ pipeline = Pipeline(
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
+    waiting_bytes=waiting_bytes(settings),
     on_start=check_position,
     obtain=None if schemas is None else schemas.obtain,
 )

@@ -11,7 +11,7 @@ from app.adapters.kafka import partition_of
 from app.adapters.labels import LabelStore
 from app.blocks.batches import OutputSender
 from app.blocks.pipeline import Pipeline
-from app.faust_app import app, batch_bytes, source
+from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.handlers.labels import LabelBlock, LabelsHandler
 
 settings, topics = app.settings, app.fraud_topics
@@ -42,6 +42,7 @@ pipeline = Pipeline(
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
+    waiting_bytes=waiting_bytes(settings),
     deliver=deliver,
 )
 

@@ -7,7 +7,7 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.pipeline import Pipeline
-from app.faust_app import app, batch_bytes, source
+from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.handlers.rows import terminal_settings
 from app.handlers.scoring import ScoringHandler
 from app.handlers.start import check_state, check_topics_known, pin_model
@@ -48,6 +48,7 @@ pipeline = Pipeline(
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
+    waiting_bytes=waiting_bytes(settings),
     on_start=check_and_pin,
 )
 

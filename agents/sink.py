@@ -8,7 +8,7 @@ from mode.supervisors import CrashingSupervisor
 from app.adapters.delivery import Delivery
 from app.adapters.prediction_rows import RowPacker
 from app.blocks.pipeline import Pipeline
-from app.faust_app import app, batch_bytes, source
+from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.handlers.sink import SinkHandler
 from app.metrics.reading import records_behind
 from app.metrics.recorders import append_to_row, event_to_row, sink_status
@@ -24,6 +24,7 @@ pipeline: Pipeline = Pipeline(
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
+    waiting_bytes=waiting_bytes(settings),
     deliver=Delivery(
         settings,
         status=sink_status,

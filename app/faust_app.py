@@ -21,6 +21,7 @@ from app.adapters.kafka import (
 from app.adapters.topic_checks import changed, recreated
 from app.adapters.topic_metadata import see_topics
 from app.blocks.app import BlockApp
+from app.blocks.batches import Outputs
 from app.blocks.collector import calm_collector
 from app.blocks.halt import halt, leave
 from app.blocks.rows import RECORD_OVERHEAD_BYTES
@@ -33,6 +34,7 @@ from app.errors import FraudstreamError, SchemaError, SettingsError
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import terminal_rules
 from app.input_records import MAX_ID_BYTES
+from app.records import loss_letter
 from app.settings import Settings, load_settings
 from app.topics import Topics, batch_bytes
 
@@ -50,6 +52,8 @@ _MAX_BLOCK_ENTRIES = 20_000
 _FILES, _PARTITION_FILES = 128, 16
 #: A worker of a large deployment shares its partitions with others.
 _MOST_PARTITIONS_EACH = 16
+#: Agents that share `max_waiting_bytes`.
+_STAGES = 4
 #: Says in a state folder whose it is.
 _OWNER = "owner"
 #: How often to look whether topics are still those that they were. Two looks find what changed.
@@ -138,6 +142,11 @@ class FraudApp(BlockApp):
             logger.debug("what topics there are is not known: %r", error)
             return None
         return None if seen is None else changed(seen, self.topic_ids, topics, self.settings)
+
+    def loss_record(self, tp: TP, begin: int, end: int) -> Outputs:
+        """Offsets that were deleted before they were read are accounted for on `dead-letters`."""
+        destination = self.fraud_topics.dead_letters.name, tp.partition
+        return {destination: [loss_letter(tp.topic, tp.partition, begin, end)]}
 
     def on_partitions_open(self) -> None:
         """Log what this worker does from here on."""
@@ -249,6 +258,7 @@ def create_app(settings: Settings) -> FraudApp:
         web_port=settings.web_port,
     )
     app.settings = settings
+    app.isolation_level = settings.isolation_level
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
     app.watch = watch_of(settings, report=_tell_unreadable)
@@ -275,6 +285,11 @@ def _credentials(settings: Settings) -> Any:
             ssl_context=context,
         )
     return faust.SSLCredentials(context) if context is not None else None
+
+
+def waiting_bytes(settings: Settings) -> int:
+    """Memory for the blocks of one stage: one that waits for a server must not stop the others."""
+    return settings.max_waiting_bytes // _STAGES
 
 
 def source(app: FraudApp, name: str) -> BlockTopic:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from app.domain.reasons import LOST
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.input_records import MAX_RECORD_BYTES, SourceRecord
 
@@ -123,6 +124,8 @@ Headers = list[tuple[str, bytes]]
 REDRIVEN = "redriven"
 #: Headers that a dead letter's record needs when it is sent back: the second one names the value's schema.
 KEPT_HEADERS = (REDRIVEN, "__value_schema_id")
+#: Header of a letter that accounts for lost offsets: the one after the last.
+UNTIL = "until"
 #: Bytes of a key that a dead letter keeps.
 LETTER_KEY_BYTES = 4096
 _KEPT_HEADER_BYTES = 512
@@ -165,6 +168,30 @@ def dead_letter(
 def headers_of(record: SourceRecord) -> dict[str, bytes]:
     """The headers of a record by name, the last of equal names; Kafka allows null for a value, which is none."""
     return {name: value for name, value in record.headers if value is not None}
+
+
+def loss_letter(topic: str, partition: int, begin: int, end: int) -> tuple[bytes, None, Headers]:
+    """Key, value and headers of what accounts for offsets that were deleted before they were read.
+
+    Args:
+        topic: the topic that lacks them.
+        partition: its partition.
+        begin: the first of them.
+        end: the offset after the last one.
+    """
+    message = f"offsets {begin} to {end - 1} were deleted before they were read"
+    return (
+        source_position(topic, partition, begin),
+        None,
+        [
+            ("topic", topic.encode()),
+            ("partition", str(partition).encode()),
+            ("offset", str(begin).encode()),
+            (UNTIL, str(end).encode()),
+            ("reason", LOST.encode()),
+            ("message", message.encode()),
+        ],
+    )
 
 
 def origin_of(headers: Iterable[tuple[str, bytes]]) -> bytes | None:

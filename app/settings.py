@@ -248,6 +248,13 @@ class Settings(BaseSettings):
     blocks_in_flight: int = Field(
         4, ge=1, le=64, description="blocks of one partition whose writes overlap"
     )
+    max_waiting_bytes: int = Field(
+        128 << 20, ge=8 << 20, description="memory for records that wait in a worker, bytes"
+    )
+    isolation_level: Literal["read_committed", "read_uncommitted"] = Field(
+        "read_committed",
+        description="read_uncommitted also reads records of open and aborted Kafka transactions",
+    )
     state_memory_mb: int = Field(
         384,
         ge=24,

@@ -156,7 +156,7 @@ BREAKS = (
     Break(
         "no contiguity check after a seek",
         "app.blocks.partition",
-        (("if block.first > self.next_offset:", "if False:"),),
+        (("if block.begin > self.next_offset:", "if False:"),),
         _PARTITION,
     ),
     Break(
@@ -262,19 +262,96 @@ BREAKS = (
         "a fetched copy of a passed block computed again",
         "app.blocks.partition",
         (
-            ("            if block.last < end:  # fetched by now\n                continue\n", ""),
+            ("            if block.end <= end:  # fetched by now\n                continue\n", ""),
             (
-                "        if block.last < self.next_offset:  # fetched again after a seek, taken already\n"
+                "        if block.end <= self.next_offset:  # fetched again after a seek, taken already\n"
                 "            self._ports.abandon(block)\n"
                 "            return None\n",
                 "",
             ),
+            ("            block = block.part(records, self.next_offset, block.end)\n", ""),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "records of overlapping blocks counted twice",
+        "app.blocks.partition",
+        (
             (
-                "            records = [record for record in records if record.offset >= self.next_offset]\n"
-                "        self._gaps.clear()\n",
-                "            pass\n        self._gaps.clear()\n",
+                "            block = block.part(records, self.next_offset, block.end)\n",
+                "            self.records_done += len(block.records) - len(records)\n"
+                "            block = block.part(records, self.next_offset, block.end)\n",
             ),
         ),
+        _PARTITION,
+    ),
+    Break(
+        "offsets without a record are never done",
+        "app.blocks.partition",
+        (
+            (
+                "            return block, Computed()\n",
+                "            self.next_offset = block.end\n            return None\n",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "markers acknowledged before what precedes them",
+        "app.blocks.partition",
+        (
+            (
+                "            return block, Computed()\n",
+                "            self.next_offset = block.end\n"
+                "            self._ports.finish(block)\n            return None\n",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "a committed offset taken for that of a record",
+        "app.blocks.skew",
+        (("return committed if end is None else min(end, committed)", "return committed"),),
+        (("tests.stream.sim_worker", "Note"),),
+    ),
+    Break(
+        "lost offsets passed over in silence",
+        "app.blocks.partition",
+        (
+            (
+                "        if block.lost:\n            # whoever",
+                "        if False:\n            # whoever",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "lost offsets acknowledged before they are accounted for",
+        "app.blocks.partition",
+        (
+            (
+                "            return await self._ports.account_for_loss(self.number, begin, block.end)\n",
+                "            await self._ports.account_for_loss(self.number, begin, block.end)\n"
+                "            return _nothing()\n",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "a partition waits for memory that others have",
+        "app.blocks.partition",
+        (
+            (
+                "return in_flight >= self._depth or (in_flight > 0 and self._budget.exceeded)",
+                "return in_flight >= self._depth or self._budget.exceeded",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
+        "a partition of which nothing is here is not fetched",
+        "app.blocks.partition",
+        (("(here and self._budget.exceeded)", "self._budget.exceeded"),),
         _PARTITION,
     ),
     Break(

@@ -29,14 +29,21 @@ class Rows:
 
 @dataclass(frozen=True)
 class Numbered:
-    """The least that a partition asks of a record."""
+    """The least that is asked of a record."""
 
     offset: int
+    serialized_key_size: int = 0
+    serialized_value_size: int = 0
 
 
 def block(first: int, last: int) -> Block:
     """A block of consecutive records."""
     return Block([Numbered(offset) for offset in range(first, last + 1)])
+
+
+def covering(begin: int, end: int, *offsets: int, **options: Any) -> Block:
+    """A block of these records, which are all from `begin` to before `end`."""
+    return Block([Numbered(offset) for offset in offsets], (), True, begin, end, **options)
 
 
 class Effects:
@@ -54,6 +61,7 @@ class Effects:
         self.gates: dict[str, asyncio.Event] = {}
         self.stored: dict[bytes, bytes] = {}
         self.changelog_end = 0
+        self.committed_offset = 0
         self.current = True
         self.failing: dict[str, BaseException] = {}
 
@@ -99,11 +107,18 @@ class Effects:
         self.log.append(("obtain", needed))
         await self._pass("obtain")
 
+    async def committed(self, partition: int) -> int:
+        return self.committed_offset
+
+    async def account_for_loss(self, partition: int, begin: int, end: int) -> Awaitable[Any]:
+        self.log.append(("lost", (begin, end - 1)))
+        return await self.send(partition, None)
+
     def finish(self, block: Block) -> None:
-        self.log.append(("finish", (block.first, block.last)))
+        self.log.append(("finish", (block.begin, block.end - 1)))
 
     def abandon(self, block: Block) -> None:
-        self.log.append(("abandon", (block.first, block.last)))
+        self.log.append(("abandon", (block.begin, block.end - 1)))
 
     async def refetch(self, partition: int, offset: int) -> None:
         self.log.append(("refetch", offset))

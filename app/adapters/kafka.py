@@ -128,7 +128,7 @@ async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
     Raises:
         UnavailableError: no broker answers.
     """
-    kwargs = client_kwargs(settings)
+    kwargs = client_kwargs(settings) | {"isolation_level": settings.isolation_level}
     client = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None, **options)
     async with started(client, kwargs["bootstrap_servers"]):
         watch(client, watch_of(settings))
@@ -269,7 +269,7 @@ async def cluster_id(settings: Settings) -> str:
 
 
 async def log_ends(settings: Settings, topic: str) -> dict[int, int]:
-    """The offset after the last record, by partition.
+    """The offset up to which a topic can be read, by partition.
 
     Raises:
         UnavailableError: no broker answers.

@@ -10,12 +10,13 @@ import faust
 from mode.utils.queues import FlowControlEvent
 
 from app.blocks import transport  # noqa: F401  registers the driver under the name `block`
-from app.blocks.batches import PassOn
+from app.blocks.batches import Outputs, PassOn
 from app.blocks.halt import halt, leave
 from app.blocks.notes import ConsumerPorts
 from app.blocks.pace import Pace
 from app.blocks.queue import Destination
 from app.blocks.recovery import BlockTables
+from app.blocks.skew import Note
 from app.blocks.watch import Watch
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class BlockApp(faust.App):
         pipelines: the pipelines of this app, by source topic.
         watch: what becomes of batches that cannot be read.
         pace: keeps partitions in step in event time; None: nothing does.
+        isolation_level: of every fetch; see aiokafka's consumer.
     """
+
+    isolation_level = "read_committed"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.block_topics: set[str] = set()
@@ -78,6 +82,15 @@ class BlockApp(faust.App):
         topic, partition = destination
         pipeline = self.pipelines.get(topic)
         return None if pipeline is None else pipeline.taker(partition)
+
+    def loss_record(self, tp: Any, begin: int, end: int) -> Outputs:
+        """What is sent, before anything else is done, for offsets that were deleted before they were read."""
+        return {}
+
+    def note_of(self, tp: Any) -> Note:
+        """What stands beside a committed offset; called in the consumer's thread."""
+        position = self.pace.note_of(tp).position_ms if self.pace is not None else None
+        return Note(position, self.consumer.records_end.get(tp))
 
     def on_rebalance_end(self) -> None:
         """The last step of Faust's recovery: partitions are opened, and only then is the rebalance over."""

@@ -1,7 +1,7 @@
 """Notes beside committed offsets, on Faust's consumer: aiokafka's runs in a thread of its own."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
@@ -21,7 +21,10 @@ def carry_notes(consumer: Any, note_of: Callable[[Any], Note]) -> None:
 
     async def commit_with_notes(offsets: Mapping[Any, OffsetAndMetadata]) -> None:
         await commit(
-            {tp: OffsetAndMetadata(at.offset, note_of(tp).write()) for tp, at in offsets.items()}
+            {
+                tp: OffsetAndMetadata(at.offset, note_of(tp).write(at.offset))
+                for tp, at in offsets.items()
+            }
         )
 
     consumer.commit = commit_with_notes
@@ -57,6 +60,29 @@ class ConsumerPorts:
         await thread.call_thread(_commit, thread._ensure_consumer(), offsets)
         for tp, offset in offsets.items():
             consumer._committed_offset[tp] = max(offset, consumer._committed_offset.get(tp) or 0)
+
+
+class Committed(NamedTuple):
+    """A committed offset, and the offset after the last record below it."""
+
+    offset: int
+    records_end: int
+
+
+async def committed(consumer: Any, tps: Iterable[TP]) -> dict[TP, Committed]:
+    """The committed offsets of partitions that have one, whoever has the partitions.
+
+    Args:
+        consumer: the aiokafka consumer.
+        tps: the partitions.
+    """
+    wanted = [TopicPartition(*tp) for tp in tps]
+    found = await consumer._coordinator.fetch_committed_offsets(wanted)
+    return {
+        TP(*tp): Committed(at.offset, Note.read(at.metadata or "").records_end_at(at.offset))
+        for tp, at in found.items()
+        if at.offset >= 0
+    }
 
 
 async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, Seen]:

@@ -94,7 +94,6 @@ class Pace:
         self._ports = ports
         self._open: dict[Any, Partition] = {}
         self._positions: dict[Any, int | None] = {}
-        self._through: dict[Any, int] = {}
         self._noted: dict[Any, Note] = {}
         self._slowest = -math.inf
         self._watching: asyncio.Task[None] | None = None
@@ -128,16 +127,9 @@ class Pace:
         if self._sharing is None and self._far(tp) and self._others():
             self._sharing = asyncio.create_task(self._share())
 
-    def ended(self, tp: Any, offset: int) -> None:
-        """The log of a partition ends with what is no record: nothing is left below this offset."""
-        if self.paces(tp[0]) and self._through.get(tp) != offset:
-            self._through[tp] = offset
-            if self._sharing is None and self._others():
-                self._sharing = asyncio.create_task(self._share())
-
     def note_of(self, tp: Any) -> Note:
         """What to write beside a committed offset of one of our partitions."""
-        return Note(self._position(tp), self._through.get(tp, 0))
+        return Note(self._position(tp))
 
     def watermark(self, tp: Any) -> Watermark:
         """How far a partition that is here has come."""
@@ -187,7 +179,7 @@ class Pace:
 
     def _standing(self, tp: Any, seen: Seen) -> Standing:
         partition = self._open.get(tp)
-        done = max(seen.done, seen.note.through, self._through.get(tp, 0))
+        done = seen.done
         if partition is not None:
             done = max(done, partition.done_offset)
         return Standing(self._position(tp), idle=done >= seen.end)

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Hashable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from app.blocks.budget import Budget, Pile
 from app.blocks.ports import Block, Computed, Gate, Handler, PacedHandler, Ports, RowReader
 from app.blocks.rows import Row, chunk_groups
 from app.errors import ForeignWriterError
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
-#: The same gap met so often is a true hole in the log (compaction, transaction markers).
-_GAP_RETRIES = 5
+#: Blocks are joined up to so many bytes, except where one block has more.
+_JOINED_BYTES = 1 << 20
+#: Records in flight count so many times: they are there, and their outputs are about as large.
+_IN_FLIGHT_WEIGHT = 2
 #: Passed blocks that wait for a fetch of what comes before them, another worker's records; with more, those are
 #: fetched, too.
 _PASSED_BLOCKS = 32
@@ -26,6 +29,13 @@ class _Step:
     computed: Computed
     number: int
     durable: asyncio.Future[Any] | None = None
+
+
+def _nothing() -> Awaitable[None]:
+    """Durable at once: there was nothing to send."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 class Partition:
@@ -41,10 +51,12 @@ class Partition:
         start: offset at which the partition starts, from the committed offset.
         changelog_next: offset at which our next changelog record must land; None without a table.
         gate: holds this partition back while it is ahead of others; None: never.
+        budget: what blocks may take in memory, shared with other partitions; None: as much as they like.
 
     Attributes:
         next_offset: offset of the next record to compute.
         done_offset: offset after the last record whose effects are durable.
+        records_done: records that were computed and whose effects are durable.
         held_ms: event time of the next record, while that is too far ahead.
         needs: what has to be obtained before the next record can be computed; None: nothing.
     """
@@ -61,6 +73,7 @@ class Partition:
         start: int,
         changelog_next: int | None = None,
         gate: Gate | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.number = number
         self.next_offset = self.done_offset = start
@@ -76,18 +89,30 @@ class Partition:
         self._depth = depth
         self._joined_records = joined_records
         self._batch_bytes = batch_bytes
-        self._inbox: deque[Block] = deque()
+        self._budget = budget or Budget(None)
+        self._inbox = Pile(self._budget)
         self._passed: dict[int, Block] = {}
         self._steps: deque[_Step] = deque()
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
-        self._gaps: dict[int, int] = {}  # blocks met behind a gap: first offset, how often
         self._number = 0
         self._news = asyncio.Event()
 
     @property
     def waiting(self) -> int:
         """Records that are here and not computed yet."""
-        return sum(len(block.records) for block in self._inbox)
+        return self._inbox.records
+
+    def congested(self, most: int) -> bool:
+        """Whether it should not be fetched for now: it has enough, or waits for others, or memory is used up.
+
+        What others have used up does not count where nothing of this one is here.
+
+        Args:
+            most: records that may wait.
+        """
+        here = bool(self._inbox or self._steps)
+        waits = self.held or self.needs is not None
+        return waits or self.waiting > most or (here and self._budget.exceeded)
 
     @property
     def in_flight(self) -> int:
@@ -106,11 +131,13 @@ class Partition:
         It may come before what precedes it, and again when it is fetched. Nothing depends on it: one that is
         dropped is fetched.
         """
-        if self.closed or block.last < self.next_offset:
+        if self.closed or block.end <= self.next_offset:
             return
         if len(self._passed) >= _PASSED_BLOCKS:
-            self._passed.clear()
-        self._passed[block.first] = block
+            self._drop_passed()
+        self._drop_passed(block.begin)
+        self._budget.add(block.size)
+        self._passed[block.begin] = block
         self._join_passed()
         self._news.set()
 
@@ -122,18 +149,26 @@ class Partition:
     def _join_passed(self) -> None:
         """Put passed blocks behind the others, as far as they continue them."""
         while self._passed:
-            first = min(self._passed)
-            end = max((block.last + 1 for block in self._inbox), default=self.next_offset)
-            if first > end:
+            begin = min(self._passed)
+            end = max((block.end for block in self._inbox), default=self.next_offset)
+            if begin > end:
                 return
-            block = self._passed.pop(first)
-            if block.last < end:  # fetched by now
+            block = self._passed[begin]
+            self._drop_passed(begin)
+            if block.end <= end:  # fetched by now
                 continue
-            if first < end:
-                block = Block(
-                    [record for record in block.records if record.offset >= end], block.tokens
+            if begin < end:
+                block = block.part(
+                    [record for record in block.records if record.offset >= end], end, block.end
                 )
             self._inbox.append(block)
+
+    def _drop_passed(self, begin: int | None = None) -> None:
+        """Forget the passed block that begins there, or all."""
+        for key in list(self._passed) if begin is None else (begin,):
+            block = self._passed.pop(key, None)
+            if block is not None:
+                self._budget.add(-block.size)
 
     def get(self, key: bytes) -> bytes | None:
         """The newest bytes of a row: of a block in flight, else the stored ones."""
@@ -177,11 +212,12 @@ class Partition:
             self._ports.abandon(block)
         for step in self._steps:
             self._ports.abandon(step.block)
+            self._budget.add(-_IN_FLIGHT_WEIGHT * step.block.size)
             # rows that the sink holds would wait out an outage, to be written beside the next owner's
             if step.durable is not None:
                 step.durable.cancel()
         self._inbox.clear()
-        self._passed.clear()
+        self._drop_passed()
         self._steps.clear()
         self._overlay.clear()
         self.memo.clear()
@@ -208,16 +244,32 @@ class Partition:
                 await self._ports.obtain(self.number, self.needs)
                 self.needs = None
                 continue
-            if not self._inbox or len(self._steps) >= self._depth or self.held:
+            if not self._inbox or self._has_enough_in_flight() or self.held:
                 await self._changed()
                 continue
             step = await self._admit(self._next_block())
             if step is None:
                 continue
             # outputs of later blocks go out while earlier ones wait to be durable
-            sent = await self._ports.send(self.number, step.computed.outputs)
-            step.durable = asyncio.ensure_future(sent)
+            step.durable = asyncio.ensure_future(await self._send(step))
             self._news.set()
+
+    def _has_enough_in_flight(self) -> bool:
+        """One block may always be in flight, more of them as long as the budget has room for what they add."""
+        in_flight = len(self._steps)
+        return in_flight >= self._depth or (in_flight > 0 and self._budget.exceeded)
+
+    async def _send(self, step: _Step) -> Awaitable[Any]:
+        block = step.block
+        if block.lost:
+            # whoever was stopped while others took its partitions over must not call lost what they have done
+            begin = max(block.begin, await self._ports.committed(self.number))
+            if begin >= block.end:
+                return _nothing()
+            return await self._ports.account_for_loss(self.number, begin, block.end)
+        if block.records:
+            return await self._ports.send(self.number, step.computed.outputs)
+        return _nothing()
 
     def _next_block(self) -> Block:
         """The next block, and what follows it without a gap, as one.
@@ -227,76 +279,77 @@ class Partition:
         """
         block = self._inbox.popleft()
         # a stale block must not take one with it that is current
-        if not self._inbox or not self._ports.is_current(block):
+        if not self._inbox or block.lost or not self._ports.is_current(block):
             return block
         records, tokens = list(block.records), list(block.tokens)
+        end, size = block.end, block.size
         while self._inbox:
             follower = self._inbox[0]
-            room = self._joined_records - len(records)
-            if follower.first != records[-1].offset + 1 or len(follower.records) > room:
+            if follower.begin != end or follower.lost:
                 break
-            if not self._ports.is_current(follower):
+            if len(follower.records) > self._joined_records - len(records):
+                break
+            if size + follower.size > _JOINED_BYTES or not self._ports.is_current(follower):
                 break
             self._inbox.popleft()
             records += follower.records
             tokens += follower.tokens
-        return Block(records, tuple(tokens))
+            end, size = follower.end, size + follower.size
+        return Block(records, tuple(tokens), True, block.begin, end, size)
 
     async def _admit(self, block: Block) -> _Step | None:
         """Check that the block continues where the last one ended, compute, put rows on the overlay."""
         if not self._ports.is_current(block):
             self._ports.abandon(block)
             return None
-        if block.first > self.next_offset:  # lost or stale: never step over it
-            gaps = self._gaps
-            gaps[block.first] = gaps.get(block.first, 0) + 1
-            # only the nearest block can prove a hole: those behind it are met as often
-            if gaps[block.first] < _GAP_RETRIES or block.first > min(gaps):
-                self._ports.abandon(block)
-                while self._inbox:  # they follow the gap: they come again
-                    self._ports.abandon(self._inbox.popleft())
-                await self._ports.refetch(self.number, self.next_offset)
-                return None
-        if block.last < self.next_offset:  # fetched again after a seek, taken already
+        if block.begin > self.next_offset:  # something between them got lost on its way here
+            self._ports.abandon(block)
+            while self._inbox:  # they follow the gap: they come again
+                self._ports.abandon(self._inbox.popleft())
+            await self._ports.refetch(self.number, self.next_offset)
+            return None
+        if block.end <= self.next_offset:  # fetched again after a seek, taken already
             self._ports.abandon(block)
             return None
-        records = block.records
-        if block.first < self.next_offset:
-            records = [record for record in records if record.offset >= self.next_offset]
-        self._gaps.clear()
-        cut = self._compute(block, records)
+        if block.begin < self.next_offset:
+            records = [record for record in block.records if record.offset >= self.next_offset]
+            block = block.part(records, self.next_offset, block.end)
+        cut = self._compute(block)
         if cut is None:
             return None
         block, computed = cut
-        if block.whole:
-            self.next_offset = block.last + 1
+        self.next_offset = block.end
         self._number += 1
         step = _Step(block, computed, self._number)
         for rows in computed.groups:
             for key, raw in rows:
                 self._overlay[key] = (self._number, raw)
         self._steps.append(step)
+        self._budget.add(_IN_FLIGHT_WEIGHT * block.size)
         if self._gate is not None and len(self._steps) == 1:
             self._gate.started()
         if not block.whole:  # only now: what stands before the record that waits is not durable
             self._wait(computed)
         return step
 
-    def _compute(self, block: Block, records: Sequence[Any]) -> tuple[Block, Computed] | None:
+    def _compute(self, block: Block) -> tuple[Block, Computed] | None:
         """Compute as much of a block as can be now; the rest goes back, to come next."""
         self.held_ms = None
+        records = block.records
+        if not records:  # transaction markers and the like
+            return block, Computed()
         until = () if self._gate is None else (self._gate.until_ms,)
         computed: Computed = self._handler.compute(self.number, records, self, *until)
         if computed.taken is None:
             return block, computed
         rest = records[computed.taken :]
-        self._inbox.appendleft(Block(rest, block.tokens))
-        # whatever stood before it is computed, or a hole that has been proven
-        self.next_offset = int(rest[0].offset)
+        cut = rest[0].offset
+        self._inbox.appendleft(block.part(rest, cut, block.end))
         if not computed.taken:
+            self.next_offset = cut  # there is no record before it
             self._wait(computed)
             return None
-        return Block(records[: computed.taken], block.tokens, whole=False), computed
+        return block.part(records[: computed.taken], block.begin, cut, whole=False), computed
 
     def _wait(self, computed: Computed) -> None:
         """The next record is too far ahead in event time, or cannot be read before something is here."""
@@ -346,8 +399,9 @@ class Partition:
                     if kept is not None and kept[0] <= newest:
                         del self._overlay[key]
             self._steps.popleft()
+            self._budget.add(-_IN_FLIGHT_WEIGHT * step.block.size)
             self.records_done += len(step.block.records)
-            self.done_offset = step.block.last + 1
+            self.done_offset = step.block.end
             self._ports.finish(step.block)  # (5)
             if self._gate is not None:
                 self._gate.finished(step.computed.newest_ms)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from faust.types import TP
 
 from app.blocks.app import BlockApp
 from app.blocks.batches import OutputSender, PassOn
+from app.blocks.budget import Budget
+from app.blocks.chunks import RECORD_BYTES
 from app.blocks.halt import halt, is_away
 from app.blocks.pace import PartitionGate
 from app.blocks.partition import Block, Handler, Partition
@@ -48,12 +51,17 @@ class Pipeline:
         depth: blocks of one partition whose effects overlap.
         block_records: most records of a block.
         batch_bytes: largest record batch.
+        waiting_bytes: memory for blocks that are not acknowledged, over all partitions; see `Budget`.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
         on_start: called when a partition is assigned, before anything of it is fetched, with the partition and
-            the offset it starts at: may append reserved rows through the table. Called again where Kafka does
-            not answer.
+            the offset up to which all its records are done: may append reserved rows through the table. Called
+            again where Kafka does not answer.
         obtain: gets what the handler needs before it can go on (see `Computed.needs`), however long that takes.
+
+    Attributes:
+        records_done: records of the source topic that were computed and whose effects are durable.
+        lost: by partition, offsets that were deleted from the source topic before they were read.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class Pipeline:
         depth: int,
         block_records: int,
         batch_bytes: int,
+        waiting_bytes: int | None = None,
         deliver: Callable[[int, Any], Awaitable[Awaitable[Any]]] | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
         obtain: Callable[[Hashable], Awaitable[None]] | None = None,
@@ -76,6 +85,8 @@ class Pipeline:
         self.table = table
         self.partitions: dict[int, Partition] = {}
         self.records_done = 0
+        self.lost: Counter[int] = Counter()
+        self.budget = Budget(waiting_bytes)
         self._depth = depth
         self._block_records = block_records
         self._batch_bytes = batch_bytes
@@ -90,7 +101,10 @@ class Pipeline:
     async def process(self, event: Any) -> None:
         """Take one block from the agent's stream; never waits."""
         message = event.message
-        block = Block(message.value, (message,))
+        chunk = message.value
+        block = Block(
+            chunk, (message,), True, chunk.begin, chunk.end, size=chunk.size, lost=chunk.lost
+        )
         partition = self.partitions.get(message.partition)
         if partition is None or not self.is_current(block):  # of before a rebalance
             self.abandon(block)
@@ -106,7 +120,7 @@ class Pipeline:
         topic whose partitions keep in step.
         """
         partition = self.partitions.get(number)
-        if partition is None or partition.waiting > self._block_records:
+        if partition is None or partition.waiting > self._block_records or self.budget.exceeded:
             return None
         if self.app.pace is not None and self.app.pace.paces(self.topic):
             return None
@@ -115,8 +129,11 @@ class Pipeline:
     def _take(self, number: int, generation: int, records: list[PassedRecord]) -> None:
         partition = self.partitions.get(number)
         token = PassedToken(TP(self.topic, number), generation, records[-1].offset)
-        block = Block(records, (token,))
-        if partition is not None and self.is_current(block):
+        if partition is None or self.budget.exceeded:
+            return
+        size = sum([RECORD_BYTES + len(one.key or b"") + len(one.value or b"") for one in records])
+        block = Block(records, (token,), size=size)
+        if self.is_current(block):
             partition.offer_passed(block)
 
     @property
@@ -124,10 +141,10 @@ class Pipeline:
         """Whether a block is in flight."""
         return any(partition.in_flight for partition in self.partitions.values())
 
-    def has(self, number: int, offset: int) -> bool:
-        """Whether a partition has computed this record, and so needs no block that ends there."""
+    def has(self, number: int, end: int) -> bool:
+        """Whether a partition has computed everything below an offset."""
         partition = self.partitions.get(number)
-        return partition is not None and offset < partition.next_offset
+        return partition is not None and end <= partition.next_offset
 
     def lacks(self, number: int) -> bool:
         """Whether a partition waits for a fetch: what was passed on does not continue what it has."""
@@ -135,17 +152,16 @@ class Pipeline:
         return partition is None or partition.lacks
 
     def congested(self) -> set[TP]:
-        """Partitions that have enough blocks waiting, or are held back: they are not fetched for now.
+        """Partitions that are not fetched for now.
 
         Asked anew before each fetch: a remembered answer would have to be taken back wherever blocks are
         done or given up, and a partition for which that is forgotten once stands still for ever.
         """
+        most = _BLOCKS_WAITING * self._block_records
         return {
             TP(self.topic, number)
             for number, partition in self.partitions.items()
-            if partition.waiting > _BLOCKS_WAITING * self._block_records
-            or partition.held
-            or partition.needs is not None
+            if partition.congested(most)
         }
 
     def awaits(self, number: int, start: int) -> int | None:
@@ -174,9 +190,10 @@ class Pipeline:
 
     async def _open(self, number: int, start: int, epoch: tuple[int, int]) -> None:
         tp = TP(self.topic, number)
+        known = self.app.consumer.records_end.get(tp, start)
         waits = self._on_start is not None
         while waits and epoch == self._epoch():
-            waits = await self._start(number, start, epoch)
+            waits = await self._start(number, known, epoch)
         if epoch != self._epoch():
             return  # what it read is not the state of whoever has the partition now
         pace = self.app.pace
@@ -192,6 +209,7 @@ class Pipeline:
             start=start,
             changelog_next=None if self.table is None else self.table.changelog_next[number],
             gate=None if pace is None else PartitionGate(pace, tp),
+            budget=self.budget,
         )
         if pace is not None:
             pace.open(tp, partition)
@@ -252,6 +270,20 @@ class Pipeline:
             return await self._deliver(partition, outputs)
         return await self._sender.send(self.app.producer._producer, outputs)
 
+    async def account_for_loss(self, partition: int, begin: int, end: int) -> Awaitable[Any]:
+        """Log and count offsets that were deleted before they were read, and send the record that accounts for them."""
+        logger.error(
+            "%s/%s: offsets %s to %s were deleted before they were read (retention, or DeleteRecords): up to %s "
+            "records are lost", self.topic, partition, begin, end - 1, end - begin,
+        )  # fmt: skip
+        self.lost[partition] += end - begin
+        outputs = self.app.loss_record(TP(self.topic, partition), begin, end)
+        return await self._sender.send(self.app.producer._producer, outputs)
+
+    async def committed(self, partition: int) -> int:
+        """The committed offset, 0 without one."""
+        return await self.app.consumer.committed_offset(TP(self.topic, partition)) or 0
+
     async def append(self, partition: int, rows: list[Row]) -> int:
         """Append rows to the table's changelog."""
         assert self.table is not None
@@ -270,14 +302,17 @@ class Pipeline:
     def finish(self, block: Block) -> None:
         """Acknowledge a block."""
         self.records_done += len(block.records)
+        consumer = self.app.consumer
+        if block.records:
+            consumer.records_end[block.tokens[-1].tp] = block.records[-1].offset + 1
         if not block.whole:
-            self.app.consumer.finish_part(block.tokens[-1], block.last)
+            consumer.finish_part(block.tokens[-1], block.end - 1)
             return
         for token in block.tokens:
             if isinstance(token, PassedToken):
-                self.app.consumer.finish_part(token, token.offset)
+                consumer.finish_part(token, token.offset)
             else:
-                self.app.consumer.finish(token)
+                consumer.finish(token)
 
     def abandon(self, block: Block) -> None:
         """Give a block up; it is not committed."""

@@ -10,28 +10,33 @@ from app.blocks.rows import Row, RowGroup
 
 @dataclass(slots=True)
 class Block:
-    """Consecutive records of one partition.
+    """All records of one partition between two offsets: there may be none.
 
     Attributes:
         records: anything with an `offset`, in offset order.
-        first, last: offsets of the first and last record.
         tokens: whatever the ports need to acknowledge it; several where blocks were joined.
         whole: False for the first part of a block that was cut: its tokens belong to the rest.
+        begin, end: the offsets that it covers, `end` excluded; without them, from its first record to its last.
+        size: about what it takes in memory, bytes.
+        lost: its offsets were deleted before they were fetched.
     """
 
     records: Sequence[Any]
     tokens: tuple[Any, ...] = ()
     whole: bool = True
+    begin: int = -1
+    end: int = -1
+    size: int = 0
+    lost: bool = False
 
-    @property
-    def first(self) -> int:
-        """Offset of the first record."""
-        return int(self.records[0].offset)
+    def __post_init__(self) -> None:
+        if self.end < 0:
+            self.begin, self.end = self.records[0].offset, self.records[-1].offset + 1
 
-    @property
-    def last(self) -> int:
-        """Offset of the last record."""
-        return int(self.records[-1].offset)
+    def part(self, records: Sequence[Any], begin: int, end: int, *, whole: bool = True) -> "Block":
+        """A part of it: these records, which are all of these offsets."""
+        size = self.size * len(records) // len(self.records) if self.records else 0
+        return Block(records, self.tokens, whole, begin, end, size, self.lost)
 
 
 class PassedRecord(NamedTuple):
@@ -126,6 +131,12 @@ class Ports(Protocol):
 
     async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
         """Hand outputs over, in order; the result resolves once all are durable."""
+
+    async def account_for_loss(self, partition: int, begin: int, end: int) -> Awaitable[Any]:
+        """Write down that these offsets were deleted before they were read; resolves once that is durable."""
+
+    async def committed(self, partition: int) -> int:
+        """The committed offset, whoever has committed it."""
 
     async def append(self, partition: int, rows: list[Row]) -> int:
         """Append rows to the changelog in one batch; returns the offset of the first once durable."""

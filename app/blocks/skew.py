@@ -47,27 +47,37 @@ def newer(known: int | None, told: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What travels beside a committed offset: facts that stay true, whoever tells them.
+    """What travels beside a committed offset: facts that stay true, whoever reports them.
 
     Attributes:
         position_ms: see `Standing`.
-        through: offset below which nothing is left; 0 where the committed offset says so itself. It is
-            beyond that where a log ends with what is no record (transaction markers).
+        records_end: offset after the last record that is done, where that is below the committed offset: between
+            the two are transaction markers and other offsets without a record, which no row can prove. None
+            where it is the committed offset.
     """
 
     position_ms: int | None = None
-    through: int = 0
+    records_end: int | None = None
 
-    def write(self) -> str:
-        """As text; empty when there is nothing to tell."""
+    def write(self, committed: int) -> str:
+        """As text, for this committed offset; empty when there is nothing to report."""
         at = "" if self.position_ms is None else str(self.position_ms)
-        return f"{at}@{self.through}" if self.through else at
+        end = self.records_end
+        return at if end is None or end >= committed else f"{at}@{end}"
 
     @classmethod
     def read(cls, text: str) -> "Note":
         """The note in such a text; one without facts when it is anything else."""
-        at, _, through = text.partition("@")
-        return cls(_number(at), _number(through) or 0)
+        at, _, end = text.partition("@")
+        return cls(_number(at), _number(end))
+
+    def records_end_at(self, committed: int) -> int:
+        """Offset after the last record below the committed offset, as far as it is known.
+
+        Earlier releases wrote a higher number in its place.
+        """
+        end = self.records_end
+        return committed if end is None else min(end, committed)
 
 
 def _number(text: str) -> int | None:

@@ -10,15 +10,17 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
 
+from app.blocks.chunks import Chunk, fetched_chunks, reset_by_hand
 from app.blocks.connections import drop_broken
 from app.blocks.fetching import watch
-from app.blocks.notes import carry_notes
+from app.blocks.notes import Committed, carry_notes, committed
 from app.blocks.resting import Resting, leave_out
 
 logger = logging.getLogger(__name__)
@@ -30,9 +32,8 @@ DRAIN_SECONDS = 5.0
 _COMMIT_SECONDS = 2.0
 _IDLE_SLEEP_SECONDS = 0.02
 _FETCH_WAIT_MS = 50
-#: How often to look for lost blocks, and how often to look again for the same one.
+#: How often to look for lost blocks.
 _LOOK_SECONDS = 5.0
-_LOST_RETRIES = 4
 _POSITION_SECONDS = 1.0
 
 
@@ -61,17 +62,19 @@ class BlockProducer(driver.Producer):
 
 
 class BlockConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that fetches, with a shorter wait at the broker."""
+    """The thread that fetches: in chunks, and with a shorter wait at the broker."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # A fetch leaves out partitions whose last chunk nobody has taken yet, and only one is on its way
         # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        app = self.consumer.app
+        consumer._isolation_level = (
+            app.isolation_level
+        )  # Faust's depends on transactions of its own
         drop_broken(consumer._client)
-        pace = self.consumer.app.pace
-        if pace is not None:
-            carry_notes(consumer, lambda tp: pace.note_of(TP(tp.topic, tp.partition)))
+        carry_notes(consumer, lambda tp: app.note_of(TP(tp.topic, tp.partition)))
         return consumer
 
     async def on_start(self) -> None:
@@ -80,6 +83,24 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         assert self._consumer is not None
         leave_out(self._consumer._fetcher, self.consumer.resting)
         watch(self._consumer, self.consumer.app.watch)
+        reset_by_hand(self._consumer._fetcher)
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
+    ) -> Any:
+        """As Faust's, in chunks."""
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            return await fetched_chunks(fetcher, active_partitions, timeout, max_records)
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, Committed]:
+        """See `app.blocks.notes.committed`."""
+        found: dict[TP, Committed] = await self.call_thread(committed, self._ensure_consumer(), tps)
+        return found
 
 
 class BlockConsumer(driver.Consumer):
@@ -87,16 +108,18 @@ class BlockConsumer(driver.Consumer):
 
     Attributes:
         block_start: where each block source starts after a rebalance.
+        records_end: offset after the last record that is done, of each block source; see `Note.records_end`.
         resting: sources that are not fetched for a moment.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.block_start: dict[TP, int] = {}
+        self.records_end: dict[TP, int] = {}
         self.resting = Resting(time.monotonic, self._lacks)
         self._alone = False
         self._look_at = 0.0
-        self._overdue: dict[TP, tuple[tuple[int, int], int]] = {}
+        self._overdue: dict[TP, tuple[int, int]] = {}
         self._held: set[TP] = set()
         self._read_offset = _ReadOffsets(self.app.block_sources)
 
@@ -126,17 +149,12 @@ class BlockConsumer(driver.Consumer):
         for tp, chunk in records.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            if not chunk or not (active is None or tp in active or tp in self._buffered_partitions):
+            if not (active is None or tp in active or tp in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.app.block_topics:
-                pipeline = self.app.pipelines.get(tp.topic)
-                if pipeline is not None and pipeline.has(tp.partition, chunk[-1].offset):
-                    if self._alone:
-                        self.resting.begin(tp)
-                    # no event of Faust's, which would say after five minutes that the agent has stopped
-                    self.app.monitor.stream_inbound_time[tp] = time.monotonic()
-                    continue  # an earlier stage of this worker has passed it on
+                if self._is_over(tp, chunk):
+                    continue
                 message = _chunk_message(tp, chunk, generation)
                 if tp.topic in self.app.block_sources and self.app.flow_control.is_active():
                     # Not by way of Faust's loop: it makes two tasks a message and waits for them, which let
@@ -150,12 +168,28 @@ class BlockConsumer(driver.Consumer):
                     return
                 yield tp, self._to_message(tp, record)
 
+    def _is_over(self, tp: TP, chunk: Chunk) -> bool:
+        """Whether nobody needs a chunk."""
+        pipeline = self.app.pipelines.get(tp.topic)
+        if pipeline is None:
+            if chunk.lost:
+                logger.warning("%s/%s begins at %s, not at %s", *tp, chunk.end, chunk.begin)
+            return chunk.lost
+        if not pipeline.has(tp.partition, chunk.end):
+            return False
+        # an earlier stage of this worker has passed it on
+        if self._alone:
+            self.resting.begin(tp)
+        # no event of Faust's, which would say after five minutes that the agent has stopped
+        self.app.monitor.stream_inbound_time[tp] = time.monotonic()
+        return True
+
     async def _look_for_lost_blocks(self) -> None:
         """Seek back where a partition waits for a record that was fetched already.
 
         A block that gets lost around a seek or a rebalance shows as a gap when the next one comes. Where
         nothing follows, it would be missing until something does. Looking twice tells it from a block
-        that is still on its way to its agent.
+        that is still on its way to its agent. A log's end without records is fetched, too, so it is no such case.
         """
         now = time.monotonic()
         if now < self._look_at or not self.flow_active:
@@ -173,15 +207,10 @@ class BlockConsumer(driver.Consumer):
                 continue
             if position is None or position <= offset:
                 continue
-            again = (offset, position)
-            seen = before[tp][1] + 1 if tp in before and before[tp][0] == again else 1
-            self._overdue[tp] = (again, seen)
-            # a hole at the end of the log (transaction markers) looks the same: give up after a while
-            if 1 < seen < _LOST_RETRIES:
+            self._overdue[tp] = (offset, position)
+            if before.get(tp) == (offset, position):
                 logger.info("%s/%s: nothing came of %s: fetching again", *tp, offset)
                 await self.seek(tp, offset)
-            elif seen >= _LOST_RETRIES and self.app.pace is not None:
-                self.app.pace.ended(tp, position)
 
     async def _seek_while_stopped(self) -> None:
         try:
@@ -239,13 +268,24 @@ class BlockConsumer(driver.Consumer):
         tps = [tp for tp in self.assignment() if tp.topic in self.app.block_sources]
         if not tps:
             return
-        first = await self.earliest_offsets(*tps)
-        start = {tp: max(self._committed_offset[tp] or 0, first.get(tp) or 0) for tp in tps}
+        known = await self._thread.committed(tps)
+        unknown = [tp for tp in tps if tp not in known]
+        first = await self.earliest_offsets(*unknown) if unknown else {}
+        # a committed offset that is below the log's start stays: the fetch from there tells what is lost
+        start = {tp: self._committed_offset[tp] or first.get(tp) or 0 for tp in tps}
         # aiokafka's seek_to_committed leaves partitions without a commit where they are
         fresh = {tp: offset for tp, offset in start.items() if not self._committed_offset[tp]}
         if fresh:
             await self.seek_wait(fresh)
+        self.records_end.update(
+            {tp: min(known[tp].records_end, at) if tp in known else at for tp, at in start.items()}
+        )
         self.block_start.update(start)
+
+    async def committed_offset(self, tp: TP) -> int | None:
+        """The committed offset of any partition, whoever has it; None without one."""
+        found: Committed | None = (await self._thread.committed([tp])).get(tp)
+        return None if found is None else found.offset
 
     async def wait_empty(self) -> None:
         """Give blocks in flight a bounded time, then void them: their replay changes nothing."""
@@ -322,10 +362,10 @@ class BlockConsumer(driver.Consumer):
         return highest + 1
 
 
-def _chunk_message(tp: TP, chunk: list[Any], generation: int) -> ConsumerMessage:
-    last = chunk[-1]
+def _chunk_message(tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
+    timestamp, kind = (chunk[-1].timestamp / 1000, chunk[-1].timestamp_type) if chunk else (0.0, 0)
     return ConsumerMessage(
-        last.topic, last.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
+        tp.topic, tp.partition, chunk.end - 1, timestamp, kind,
         (), b"", chunk, None, 0, 0, tp, generation_id=generation,
     )  # fmt: skip
 

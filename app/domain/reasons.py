@@ -105,3 +105,10 @@ LABEL_REASONS = {
     "ambiguous_transaction": "several transactions have this `transaction_id`: the label must say `card_id`, "
     "and `event_time` too if they are one card's",
 }
+
+#: Of a range of offsets, where there was no record to look at.
+LOST = "lost_to_retention"
+LOG_REASONS = {
+    LOST: "these offsets were deleted from the topic before they were read; the header `until` is the offset after "
+    "the last one",
+}

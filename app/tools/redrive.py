@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from app.adapters.kafka import answered, check_topics, client_kwargs, started
-from app.domain.reasons import UNREADABLE_REASONS
+from app.domain.reasons import LOST, UNREADABLE_REASONS
 from app.errors import AwayError, UnavailableError
 from app.records import KEPT_HEADERS, LETTER_KEY_BYTES, REDRIVEN
 from app.settings import Settings
@@ -124,6 +124,8 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
     headers = dict(letter.headers)
     if not letter.is_known:
         return "it is no dead letter of this stream: its source is not known"
+    if letter.reason == LOST:
+        return "its records were deleted before they were read; take them from their producer"
     origin = letter.source.rsplit("/", 2)[0]
     if origin != topic:
         return f"it comes from {origin}, and only {topic} is sent back to; give a label again with `fraudstream label`"

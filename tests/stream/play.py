@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("seed", type=int, help="the first seed")
     parser.add_argument("--count", type=int, default=1, help="how many schedules")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING if arguments.count > 1 else logging.NOTSET)
+    logging.disable(logging.ERROR if arguments.count > 1 else logging.NOTSET)
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
     seen: Counter[str] = Counter()

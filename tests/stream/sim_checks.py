@@ -7,6 +7,7 @@ import orjson
 
 from app.blocks.rows import supersedes
 from app.blocks.table import _STALE_KEY as STALE_KEY
+from app.domain.reasons import LOST
 from app.domain.transaction import DeadRecordError
 from app.domain.window_row import WindowRow
 from app.handlers.cards import CardsHandler
@@ -16,7 +17,7 @@ from app.handlers.scoring import ScoringHandler
 from app.handlers.stretch import LOOK_AHEAD
 from app.input_records import parse_transaction
 from app.label_records import LabelBatch, decode_message
-from app.records import encode_item
+from app.records import UNTIL, encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import STATE_SETTINGS, World, record_rules, topics
 
@@ -60,6 +61,7 @@ def check(world: World) -> list[str]:
     expected = Expected(world)
     problems.outputs(expected)
     problems.places()
+    problems.lost()
     problems.apart()
     problems.models()
     for stage, states in ((CARDS, expected.cards), (TERMINALS, expected.terminals)):
@@ -75,7 +77,7 @@ class Expected:
         self.outputs: dict[str, dict[Any, Any]] = defaultdict(dict)
         self.cards: dict[int, State] = {}
         self.terminals: dict[int, State] = {}
-        for partition, records in world.broker.topic(topics.transactions.name).items():
+        for partition, records in world.source_records().items():
             state = self.cards[partition] = State()
             if records:
                 computed = world.cards_handler(CardsHandler).compute(partition, records, state)
@@ -132,6 +134,8 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
         return [((fields["source_partition"], fields["source_offset"]), (partition, key, value))]
     if topic == topics.dead_letters.name:
         parts = dict(headers)
+        if parts["reason"].decode() == LOST:
+            return []  # of the log, not of a record: see `Problems.lost`
         source = (int(parts["partition"]), int(parts["offset"]))
         if parts["topic"].decode() != topics.transactions.name:
             source = (parts["topic"].decode(), *source)
@@ -186,12 +190,29 @@ class Problems:
     def places(self) -> None:
         """Every source record is in exactly one place."""
         ends = (topics.predictions, topics.dead_letters, topics.duplicates, topics.transactions)
-        for partition, records in self.world.broker.topic(topics.transactions.name).items():
+        for partition, records in self.world.source_records().items():
             for record in records:
                 source = (partition, record.offset)
                 places = [spec.name for spec in ends if source in self.real[spec.name]]
                 if len(places) != 1:
                     self.found.append(f"source {source} is in {places}")
+
+    def lost(self) -> None:
+        """What was deleted unread is accounted for, and nothing else is."""
+        told: set[Source] = set()
+        for records in self.world.broker.topic(topics.dead_letters.name).values():
+            for record in records:
+                parts = {name: raw.decode() for name, raw in record.headers}
+                if parts["reason"] == LOST:
+                    offsets = range(int(parts["offset"]), int(parts[UNTIL]))
+                    told |= {(int(parts["partition"]), offset) for offset in offsets}
+        deleted = {
+            (partition, offset)
+            for partition, begin, end in self.world.deleted
+            for offset in range(begin, end)
+        }
+        if told != deleted:
+            self.found.append(f"lost: told of {sorted(told)}, deleted were {sorted(deleted)}")
 
     def apart(self) -> None:
         """On `enriched`, nothing came before what is older by more than the skew, of another source partition."""
@@ -241,7 +262,7 @@ class Problems:
         Records that moved here stand last, long after their time: the few before them look like wrong clocks.
         """
         reached: dict[Source, int] = {}
-        for partition, records in self.world.broker.topic(topics.transactions.name).items():
+        for partition, records in self.world.source_records().items():
             newest = 0
             moved = [index for index, record in enumerate(records) if record.headers]
             for record in records[: max(0, moved[0] - LOOK_AHEAD) if moved else None]:

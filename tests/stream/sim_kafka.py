@@ -26,13 +26,30 @@ class Record:
     value: bytes | None
     headers: list[tuple[str, bytes]] = field(default_factory=list)
 
+    @property
+    def serialized_key_size(self) -> int:
+        """As aiokafka's records."""
+        return len(self.key or b"")
+
+    @property
+    def serialized_value_size(self) -> int:
+        """As aiokafka's records."""
+        return len(self.value or b"")
+
 
 class Log:
-    """One partition of a topic."""
+    """One partition of a topic.
+
+    Attributes:
+        records: that were committed, those that retention has deleted since included.
+        start: what is below it was deleted.
+        end: what a consumer that reads committed records gets to.
+        fetched: up to here somebody has read it.
+    """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.end = 0
+        self.start = self.end = self.fetched = 0
 
     def append(self, now_ms: int, key: bytes | None, value: bytes | None, headers: Any = ()) -> int:
         self.records.append(Record(self.end, now_ms, key, value, list(headers)))
@@ -40,12 +57,28 @@ class Log:
         return self.end - 1
 
     def skip(self, number: int) -> None:
-        """Leave a hole, as compaction and transaction markers do."""
+        """Offsets without a record: transaction markers, an aborted batch, what compaction has removed."""
         self.end += number
 
-    def read(self, offset: int, limit: int) -> list[Record]:
+    def delete(self, before: int) -> None:
+        """As retention, or DeleteRecords."""
+        self.start = max(self.start, before)
+
+    def fetch(self, offset: int, limit: int) -> tuple[list[Record], int]:
+        """Records from an offset on, and the offset up to which they are all there are.
+
+        A fetch ends behind its last record, or behind the offsets without one that follow it.
+        """
+        assert self.start <= offset <= self.end, "out of range"
         first = bisect_left(self.records, offset, key=lambda record: record.offset)
-        return self.records[first : first + limit]
+        records = self.records[first : first + limit]
+        following = self.records[first + limit : first + limit + 1]
+        end = following[0].offset if following else self.end
+        self.fetched = max(self.fetched, end)
+        return records, end
+
+    def read(self, offset: int, limit: int) -> list[Record]:
+        return self.fetch(offset, limit)[0]
 
 
 class RefusedError(Exception):

@@ -36,7 +36,7 @@ def compare(world: World) -> list[str]:
     cards = CardOracle(rules)
     terminals = TerminalOracle(rules)
     wanted: dict[tuple[int, int], tuple[dict[str, float], list[str]]] = {}
-    for partition, records in world.broker.topic(topics.transactions.name).items():
+    for partition, records in world.source_records().items():
         for record in records:
             transaction = parsed(record)
             if transaction is None or world.partition_of(record.key) != partition:

@@ -20,12 +20,14 @@ from faust.types import TP
 from app.blocks import pipeline as pipeline_module
 from app.blocks import table as table_module
 from app.blocks.app import BlockApp
+from app.blocks.chunks import Chunk
 from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Handler
 from app.blocks.skew import Note
 from app.blocks.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
 from app.handlers.start import check_state, check_topics_known, pin_model
+from app.records import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop
 
@@ -146,7 +148,7 @@ class Message(SimpleNamespace):
     tp: TP
     partition: int
     offset: int
-    value: list[Any]
+    value: Chunk
     generation_id: int
 
 
@@ -156,6 +158,7 @@ class Consumer:
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
         self.block_start: dict[TP, int] = {}
+        self.records_end: dict[TP, int] = {}
         self.position: dict[TP, int] = {}
         self.acked: dict[TP, int] = {}
         self.unacked: set[int] = set()
@@ -183,7 +186,11 @@ class Consumer:
 
     async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
         await asyncio.sleep(0)
-        return dict.fromkeys(tps, 0)
+        return {tp: self._worker.broker.log(tp.topic, tp.partition).start for tp in tps}
+
+    async def committed_offset(self, tp: TP) -> int | None:
+        await asyncio.sleep(0)
+        return self._worker.broker.committed.get(tp)
 
     async def see(self, tps: Iterable[TP]) -> dict[TP, Seen]:
         broker = self._worker.broker
@@ -253,6 +260,11 @@ class Worker:
             pass_on=self._pass_on,
             rebalancing_count=0,
             should_stop=False,
+            loss_record=lambda tp, begin, end: {
+                (world.topics.dead_letters.name, tp.partition): [
+                    loss_letter(tp.topic, tp.partition, begin, end)
+                ]
+            },
         )
         skew_ms = world.plan.skew_ms
         sources = world.partitions_of(world.topics.transactions.name)
@@ -277,6 +289,7 @@ class Worker:
                 depth=self.world.depth,
                 block_records=self.world.block_records,
                 batch_bytes=self.world.plan.row_batch_bytes,
+                waiting_bytes=self.world.plan.waiting_bytes,
                 on_start=self._on_start(stage, table),
                 obtain=self._obtain,
             )
@@ -322,6 +335,8 @@ class Worker:
             if self.rng.random() < self.world.plan.lose_passed:
                 return
             self.world.seen["passed"] += 1
+            log = self.broker.log(*destination)
+            log.fetched = max(log.fetched, records[-1].offset + 1)
             take(records)
 
         return passed
@@ -369,21 +384,34 @@ class Worker:
         tp = self.assignment[int(self.rng.random() * len(self.assignment))]
         if consumer.is_congested(tp):
             return False
-        limit = 1 + int(self.rng.random() * self.world.block_records)
-        records = self.broker.log(tp.topic, tp.partition).read(consumer.position[tp], limit)
-        if not records:
+        chunk = self._chunk(tp, consumer.position[tp])
+        if chunk.begin == chunk.end:
             return False
-        consumer.position[tp] = records[-1].offset + 1
-        consumer.fetched.append(self._message(tp, records))
+        consumer.position[tp] = chunk.end
+        consumer.fetched.append(self._message(tp, chunk))
         return True
 
-    def _message(self, tp: TP, records: list[Any]) -> Message:
+    def _chunk(self, tp: TP, position: int) -> Chunk:
+        """As app/blocks/chunks.py brings it: with what follows its last record, or without."""
+        log = self.broker.log(tp.topic, tp.partition)
+        if position < log.start:
+            self.world.seen["out of range"] += 1
+            return Chunk((), position, log.start, lost=True)
+        limit = 1 + int(self.rng.random() * self.world.block_records)
+        records, end = log.fetch(position, limit)
+        if end - position > len(records):
+            self.world.seen["holes"] += 1
+            if records and self.rng.random() < 0.3:
+                end = records[-1].offset + 1
+        return Chunk(records, position, end)
+
+    def _message(self, tp: TP, chunk: Chunk) -> Message:
         return Message(
             topic=tp.topic,
             partition=tp.partition,
             tp=tp,
-            offset=records[-1].offset,
-            value=records,
+            offset=chunk.end - 1,
+            value=chunk,
             generation_id=self.app.consumer_generation_id,
         )
 
@@ -393,7 +421,7 @@ class Worker:
         if not fetched or not self.flow_active:
             return False
         message = fetched.popleft()
-        if self.app.pipelines[message.topic].has(message.partition, message.offset):
+        if self.app.pipelines[message.topic].has(message.partition, message.value.end):
             self.world.seen["fetched for nothing"] += 1
             return True
         if self.rng.random() < lose:
@@ -429,24 +457,24 @@ class Worker:
         if self.dead or not self.world.group_accepts(self):
             return
         self.broker.committed |= offsets
-        if self.pace is not None:
-            self.broker.notes |= {tp: self.pace.note_of(tp).write() for tp in offsets}
+        self.broker.notes |= {
+            tp: BlockApp.note_of(self.app, tp).write(offset) for tp, offset in offsets.items()
+        }
 
     def follow(self) -> bool:
         """A standby reads on."""
         if not self.standbys or not self.flow_active:
             return False
         tp = self.rng.choice(sorted(self.standbys))
-        records = self.broker.log(tp.topic, tp.partition).read(
-            self.standbys[tp], self.rng.randint(1, 6)
-        )
+        begin = self.standbys[tp]
+        records, end = self.broker.log(tp.topic, tp.partition).fetch(begin, self.rng.randint(1, 6))
         if not records:
             return False
-        self.standbys[tp] = records[-1].offset + 1
-        self._apply(tp, [records])
+        self.standbys[tp] = end
+        self._apply(tp, [Chunk(records, begin, end)])
         return True
 
-    def _apply(self, tp: TP, chunks: Iterable[list[Any]]) -> None:
+    def _apply(self, tp: TP, chunks: Iterable[Chunk]) -> None:
         table = next(t for t in self.tables.values() if t._changelog_name == tp.topic)
         events = [
             SimpleNamespace(value=chunk, message=self._message(tp, chunk)) for chunk in chunks
@@ -522,7 +550,12 @@ class Worker:
         sources = [TP(stages[name].source, partition) for name, partition in active]
         if self.rng.random() < 0.3:
             await asyncio.sleep(0.01)  # the group is asked for the committed offsets
-        start = {tp: self.broker.committed.get(tp, 0) for tp in sources}
+        committed = self.broker.committed
+        start = {tp: committed.get(tp, self.broker.log(*tp).start) for tp in sources}
+        notes = {tp: Note.read(self.broker.notes.get(tp, "")) for tp in sources}
+        self.consumer.records_end.update(
+            {tp: notes[tp].records_end_at(offset) for tp, offset in start.items()}
+        )
         await asyncio.sleep(0)
         self.consumer.position = dict(start)
         self.consumer.block_start.update(start)
@@ -556,7 +589,7 @@ class Worker:
                 records = log.read(position, min(self.rng.randint(1, 9), end - position))
                 if not records:
                     break
-                chunks.append(records)
+                chunks.append(Chunk(records, position, records[-1].offset + 1))
                 position = records[-1].offset + 1
             if not chunks:
                 break

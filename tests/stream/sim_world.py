@@ -22,7 +22,7 @@ from app.domain.json_text import load_object
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
 from app.domain.window_row import RowRules
-from app.errors import StateError
+from app.errors import ForeignWriterError, StateError
 from app.handlers import cards as cards_module
 from app.handlers import scoring as scoring_module
 from app.input_records import RecordRules
@@ -30,7 +30,7 @@ from app.label_records import LabelItem, labels_message
 from app.settings import load_settings
 from app.topics import Topics
 from tests.builders import T0, tx
-from tests.stream.sim_kafka import Broker
+from tests.stream.sim_kafka import Broker, Log, Record
 from tests.stream.sim_loop import SimLoop
 from tests.stream.sim_worker import (
     CARDS,
@@ -120,6 +120,12 @@ class Plan:
     schemas: int = 0
     #: How often what a worker has sent itself has to be fetched after all; 1: nothing is passed on.
     lose_passed: float = 0.0
+    #: How often a transaction marker follows a record, now and then with an aborted batch.
+    markers: float = 0.0
+    #: How often retention deletes what nobody has read, beside all else that happens.
+    retention: float = 0.0
+    #: Memory for the blocks of one pipeline; None: as much as they take.
+    waiting_bytes: int | None = None
 
     @property
     def terminal_rules(self) -> RowRules:
@@ -193,6 +199,7 @@ class World:
 
     Attributes:
         failures: what must not happen; the first one ends the schedule.
+        deleted: what retention took before anybody read it: partition, first offset, the one after the last.
         seen: how often what happened.
         claims: what ready workers have to score, by their own model.
     """
@@ -205,10 +212,16 @@ class World:
         # drawn apart, so that it leaves the other schedules of a seed as they are
         apart = Random(f"skew {seed}")
         skew_ms = apart.choice((None, None, SKEW, 4 * SKEW))
-        lose_passed = Random(f"passed {seed}").choice((0, 0, 0.3, 1))
-        schemas = Random(f"schemas {seed}").choice((0, 0, 2, 5))
-        apart_drawn = {"skew_ms": skew_ms, "lose_passed": lose_passed, "schemas": schemas}
-        self.plan = plan = replace(drawn, rates=rates, **{**apart_drawn, **changes})
+        self._apart = log_rng = Random(f"log {seed}")
+        more = {
+            "skew_ms": skew_ms,
+            "lose_passed": Random(f"passed {seed}").choice((0, 0, 0.3, 1)),
+            "markers": log_rng.choice((0, 0, 0.3, 1)),
+            "retention": log_rng.choice((0, 0, 5, 20)),
+            "schemas": Random(f"schemas {seed}").choice((0, 0, 2, 5)),
+            "waiting_bytes": log_rng.choice((None, None, 2_000, 20_000)),
+        }
+        self.plan = plan = replace(drawn, rates=rates, **{**more, **changes})
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
         self.broker = Broker(self.rng)
@@ -237,6 +250,7 @@ class World:
         self.workers: dict[str, Worker] = {}
         self.members: list[Worker] = []
         self.alive: list[Worker] = []
+        self.deleted: list[tuple[int, int, int]] = []
         self.generation = 0
         self.joining = False
         self.chaos = True
@@ -244,6 +258,8 @@ class World:
             for stage in self.stages:
                 self.broker.log(stage.source, partition)
                 self.broker.log(stage.changelog, partition)
+            if plan.retention:  # of a group that was here before
+                self.broker.committed[TP(topics.transactions.name, partition)] = 0
         while plan.skew_ms and self._produce():  # a backfill: all of it is there
             pass
 
@@ -305,6 +321,12 @@ class World:
     def halted(self, worker: Worker, where: str, error: BaseException) -> None:
         """A worker stopped itself."""
         self.seen[f"halt {type(error).__name__}"] += 1
+        if isinstance(
+            error, ForeignWriterError
+        ):  # what a zombie has bound stands; nothing of this one's does
+            for claim in self.claims:
+                if claim.end is None and claim.model == worker.model:
+                    claim.end = claim.first
         behind = isinstance(error, StateError) and "its state only knows it" in str(error)
         if not behind and not isinstance(error, EXPECTED_HALTS):
             trace = "".join(traceback.format_exception(error)[-6:])
@@ -378,8 +400,49 @@ class World:
         if hole:
             log.skip(hole)
         log.append(self.broker.now_ms, key, value)
+        self.mark(log)
         self._labels.send()
         return True
+
+    def mark(self, log: Log) -> None:
+        """The end of a transaction, and perhaps one that is aborted, with its own marker."""
+        rng = self._apart
+        if rng.random() < self.plan.markers:
+            log.skip(1)
+            if rng.random() < 0.1:
+                log.skip(1 + rng.randint(1, 4))
+
+    def _retain(self) -> bool:
+        """Retention deletes records that nobody has read.
+
+        Where something was read and is not committed, which of it is done depends on who was killed: left alone.
+        """
+        topic = topics.transactions.name
+        partition = self._apart.randrange(self.plan.partitions)
+        log = self.broker.log(topic, partition)
+        committed = self.broker.committed.get(TP(topic, partition))
+        if log.end <= log.fetched or committed != log.fetched:
+            return False
+        before = self._apart.randint(log.fetched + 1, log.end)
+        self.deleted.append((partition, log.fetched, before))
+        log.delete(before)
+        log.fetched = before
+        self.seen["deleted"] += 1
+        return True
+
+    def source_records(self) -> dict[int, list[Record]]:
+        """The records of `transactions` that somebody could read."""
+        return {
+            partition: [
+                record
+                for record in records
+                if not any(
+                    number == partition and begin <= record.offset < end
+                    for number, begin, end in self.deleted
+                )
+            ]
+            for partition, records in self.broker.topic(topics.transactions.name).items()
+        }
 
     def _some_worker(self) -> Worker | None:
         alive = self.alive
@@ -489,7 +552,11 @@ class World:
 
     def _commit(self) -> bool:
         worker = self._some_worker()
-        return worker is not None and not worker.stopped and worker.commit()
+        committed = worker is not None and not worker.stopped and worker.commit()
+        if committed and self.chaos and self._apart.random() < self.plan.retention / 40:
+            for _ in range(4):  # now or hardly ever all that was read is committed
+                self._retain()
+        return committed
 
     def _spurious(self) -> bool:
         self.rebalance()
@@ -504,7 +571,7 @@ class World:
             return False
         committed = self.broker.committed
         return all(
-            not log.records or committed.get((topic, p), 0) == log.records[-1].offset + 1
+            committed.get((topic, p), 0) == log.end
             for (topic, p), log in self.broker.logs.items()
             if topic in (topics.transactions.name, topics.enriched.name)
         )
@@ -544,6 +611,7 @@ class World:
             (self._freeze, rates["freeze"]),
             (self._spurious, rates["rebalance"]),
             (self._refuse, rates["refuse"]),
+            (self._retain, self.plan.retention),
         ]
         self._steps(actions + trouble, self.rng.choice((200, 600, 1800)))
         self.chaos = False
@@ -551,9 +619,24 @@ class World:
             if worker.stopped or worker.zombie:
                 worker.kill()
         self._steps(actions, MAX_STEPS, until_done=True)
+        self._count()
         if not self.failures:  # what a zombie left last is healed by the next recovery
             self.rebalance()
             self._steps(actions, MAX_STEPS, until_done=True)
+
+    def _count(self) -> None:
+        """Each partition has counted the records that it has done since it was assigned, each of them once."""
+        sources = self.source_records()
+        for worker in self.alive:
+            for topic, pipeline in worker.app.pipelines.items():
+                for number, partition in pipeline.partitions.items():
+                    tp = TP(topic, number)
+                    log = self.broker.log(topic, number).records
+                    records = sources[number] if topic == topics.transactions.name else log
+                    start = worker.consumer.block_start[tp]
+                    there = sum(start <= one.offset < partition.done_offset for one in records)
+                    if partition.records_done != there:
+                        self.fail(f"{tp} counts {partition.records_done} records of {there}")
 
     def _steps(self, actions: list[Any], limit: int, *, until_done: bool = False) -> None:
         random, run_one, ready = self.rng.random, self.loop.run_one, self.loop.ready
@@ -694,7 +777,9 @@ class LabelSource:
             by_target.setdefault(target, []).append(item)
         for target, items in by_target.items():
             value = labels_message(topics.labels.name, source, items)
-            world.broker.log(topics.enriched.name, target).append(world.broker.now_ms, None, value)
+            log = world.broker.log(topics.enriched.name, target)
+            log.append(world.broker.now_ms, None, value)
+            world.mark(log)
             world.seen["labels"] += len(items)
 
 

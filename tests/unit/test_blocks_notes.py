@@ -3,8 +3,9 @@
 from typing import Any
 
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.types import TP
 
-from app.blocks.notes import _see, carry_notes
+from app.blocks.notes import _see, carry_notes, committed
 from app.blocks.pace import Seen
 from app.blocks.skew import Note
 
@@ -33,12 +34,24 @@ class Consumer:
 
 async def test_every_commit_carries_the_note_of_its_partition() -> None:
     consumer = Consumer({})
-    carry_notes(consumer, {ONE: Note(1_000), TWO: Note(None, 9)}.__getitem__)
+    carry_notes(consumer, {ONE: Note(1_000, 4), TWO: Note(None, 6)}.__getitem__)
     await consumer.commit({ONE: OffsetAndMetadata(4, ""), TWO: OffsetAndMetadata(8, "")})
     assert await _see(consumer, [ONE, TWO]) == {
         ONE: Seen(4, 9, Note(1_000)),
-        TWO: Seen(8, 9, Note(None, 9)),
+        TWO: Seen(8, 9, Note(None, 6)),
     }
+
+
+async def test_what_stands_between_the_last_record_and_the_committed_offset_is_known() -> None:
+    consumer = Consumer(
+        {
+            ONE: OffsetAndMetadata(8, "1000@6"),
+            # of an earlier release, which meant something else
+            TWO: OffsetAndMetadata(8, "1000@12"),
+        }
+    )
+    found = await committed(consumer, [TP(*ONE), TP(*TWO), TP(*THREE)])
+    assert found == {TP(*ONE): (8, 6), TP(*TWO): (8, 8)}
 
 
 async def test_a_partition_without_a_commit_starts_where_its_log_does() -> None:

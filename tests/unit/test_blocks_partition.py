@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from app.blocks.budget import Budget
 from app.blocks.partition import Computed, Partition
 from app.errors import ForeignWriterError, StateError
-from tests.fakes import Counter, Effects, block, count_of, until
+from tests.fakes import Counter, Effects, block, count_of, covering, until
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_blocks_that_wait_are_joined(started: Any) -> None:
 
 async def test_a_stale_block_does_not_take_a_current_one_with_it(started: Any) -> None:
     ports = Effects()
-    ports.is_current = lambda block: block.first != 0  # type: ignore[method-assign]
+    ports.is_current = lambda block: block.begin != 0  # type: ignore[method-assign]
     partition, _ = started(ports, joined_records=10)
     partition.offer(block(0, 1))
     partition.offer(block(2, 3))
@@ -154,28 +155,22 @@ class TestGaps:
             partition.offer(block(first, last))
         await until(lambda: len(ports.of("finish")) == 2 and len(ports.of("abandon")) == 3)
         assert handler.computed == [(0, 4), (5, 8)]
-        assert ports.of("finish") == [(0, 4), (3, 8)]
+        assert ports.of("finish") == [(0, 4), (5, 8)]
         assert count_of(ports.stored[b"n"]) == 9
 
-    async def test_a_hole_of_the_log_is_believed_in_after_a_while(self, started: Any) -> None:
-        ports = Effects()
-        partition, _ = started(ports)
-        for _ in range(5):
-            partition.offer(block(3, 4))
-            await until(lambda: not partition.waiting)
-        await until(lambda: ports.of("finish"))
-        assert len(ports.of("refetch")) == 4
-        assert partition._gaps == {}
-
-    async def test_only_the_nearest_block_proves_a_hole(self, started: Any) -> None:
-        """Blocks behind it are met as often: with the nearest one lost for once, they come first."""
+    async def test_a_block_that_is_lost_again_and_again_is_fetched_each_time(
+        self, started: Any
+    ) -> None:
+        """A gap says nothing about the log, however often it is met: what the fetch covers does."""
         ports, handler = Effects(), Counter()
         partition, _ = started(ports, handler)
-        for first in (3, 5) * 4 + (5, 5, 5, 3):
-            partition.offer(block(first, first + 1))
+        for _ in range(20):
+            partition.offer(block(3, 4))
             await until(lambda: not partition.waiting)
+        assert ports.of("refetch") == [0] * 20
+        partition.offer(block(0, 4))
         await until(lambda: ports.of("finish"))
-        assert handler.computed == [(3, 4)]
+        assert handler.computed == [(0, 4)]
 
     async def test_a_stale_block_is_dropped(self, started: Any) -> None:
         ports, handler = Effects(), Counter()
@@ -184,6 +179,164 @@ class TestGaps:
         partition.offer(block(0, 4))
         await until(lambda: ports.of("abandon"))
         assert (handler.computed, partition.next_offset) == ([], 0)
+
+
+class TestOffsetsWithoutRecords:
+    """Transaction markers, aborted batches, what compaction removed: the fetch covers them."""
+
+    async def test_markers_between_records_cost_nothing(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        for number in range(100):
+            partition.offer(covering(2 * number, 2 * number + 2, 2 * number))
+        await until(lambda: partition.done_offset == 200, 2_000)
+        assert ports.of("refetch") == ports.of("abandon") == []
+        assert partition.records_done == len(handler.computed) == 100
+
+    async def test_a_log_that_ends_in_markers_is_done(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        gate = ports.gates["durable"] = asyncio.Event()
+        partition, _ = started(ports, handler)
+        partition.offer(covering(0, 3, 0, 1))
+        partition.offer(covering(3, 7))
+        await until(lambda: partition.next_offset == 7)
+        # what comes before it is not durable yet
+        assert (partition.done_offset, ports.of("finish")) == (0, [])
+        gate.set()
+        await until(lambda: len(ports.of("finish")) == 2)
+        assert ports.of("finish") == [(0, 2), (3, 6)]
+        assert len(ports.of("append")) == 1
+        assert (partition.done_offset, partition.records_done) == (7, 2)
+
+    async def test_they_are_joined_with_what_waits(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        gate = ports.gates["durable"] = asyncio.Event()
+        partition, _ = started(ports, handler, depth=1, joined_records=10)
+        partition.offer(block(0, 0))
+        await until(lambda: partition.in_flight)
+        for one in (covering(1, 4, 1), covering(4, 5), covering(5, 9, 5, 7)):
+            partition.offer(one)
+        gate.set()
+        await until(lambda: len(ports.of("finish")) == 2)
+        assert ports.of("finish") == [(0, 0), (1, 8)]
+        assert handler.computed == [(0, 0), (1, 7)]
+
+    async def test_passed_blocks_follow_markers(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        partition, _ = started(ports, handler)
+        partition.offer_passed(block(3, 4))
+        partition.offer(covering(0, 3, 0, 1))
+        await until(lambda: partition.done_offset == 5)
+        assert handler.computed == [(0, 1), (3, 4)]
+
+    async def test_records_of_overlapping_blocks_count_once(self, started: Any) -> None:
+        partition, _ = started(Effects())
+        partition.offer_passed(block(0, 4))
+        await until(lambda: partition.next_offset == 5)
+        partition.offer(block(0, 9))
+        await until(lambda: partition.done_offset == 10)
+        assert partition.records_done == 10
+
+
+class TestLostOffsets:
+    """Deleted before they were read: accounted for in the order of all else."""
+
+    async def test_they_are_accounted_for_before_they_are_acknowledged(self, started: Any) -> None:
+        ports, handler = Effects(), Counter()
+        gate = ports.gates["durable"] = asyncio.Event()
+        partition, _ = started(ports, handler)
+        partition.offer(block(0, 2))
+        partition.offer(covering(3, 1_000, lost=True))
+        partition.offer(block(1_000, 1_001))
+        await until(lambda: partition.next_offset == 1_002)
+        assert ports.of("finish") == []
+        gate.set()
+        await until(lambda: len(ports.of("finish")) == 3)
+        assert ports.of("lost") == [(3, 999)]
+        assert ports.of("finish") == [(0, 2), (3, 999), (1_000, 1_001)]
+        assert partition.records_done == 5
+
+    async def test_what_was_passed_on_is_not_lost(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports)
+        partition.offer_passed(block(0, 4))
+        await until(lambda: partition.next_offset == 5)
+        partition.offer(covering(2, 9, lost=True))
+        await until(lambda: partition.done_offset == 9)
+        assert ports.of("lost") == [(5, 8)]
+
+    @pytest.mark.parametrize(("committed", "lost"), [(6, [(6, 8)]), (20, [])])
+    async def test_what_another_worker_has_done_is_not_lost(
+        self, started: Any, committed: int, lost: list[tuple[int, int]]
+    ) -> None:
+        ports = Effects()
+        ports.committed_offset = committed
+        partition, _ = started(ports)
+        partition.offer(covering(0, 9, lost=True))
+        await until(lambda: partition.done_offset == 9)
+        assert ports.of("lost") == lost
+
+    async def test_they_are_joined_with_nothing(self, started: Any) -> None:
+        ports = Effects()
+        partition, _ = started(ports, depth=1, joined_records=10)
+        for one in (block(0, 1), covering(2, 5, lost=True), block(5, 6), block(7, 8)):
+            partition.offer(one)
+        await until(lambda: partition.done_offset == 9)
+        assert ports.of("lost") == [(2, 4)]
+        assert ports.of("finish") == [(0, 1), (2, 4), (5, 8)]
+
+
+class TestBudget:
+    """Blocks are bounded by what they take in memory, over all partitions."""
+
+    async def test_where_it_is_used_up_each_partition_has_one_block_in_flight(
+        self, started: Any
+    ) -> None:
+        budget = Budget(1_000)
+        all_ports = [Effects() for _ in range(3)]
+        gate = asyncio.Event()
+        partitions = []
+        for ports in all_ports:
+            ports.gates["durable"] = gate
+            partition, _ = started(ports, budget=budget)
+            partitions.append(partition)
+            for offset in range(3):
+                partition.offer(covering(offset, offset + 1, offset, size=400))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert [partition.in_flight for partition in partitions] == [1, 1, 1]
+        assert budget.used == 3 * 2 * 400 + 6 * 400
+        gate.set()
+        await until(lambda: all(partition.done_offset == 3 for partition in partitions))
+        assert budget.used == 0
+
+    async def test_blocks_are_not_joined_to_more_than_a_megabyte(self, started: Any) -> None:
+        ports = Effects()
+        gate = ports.gates["durable"] = asyncio.Event()
+        partition, _ = started(ports, depth=1, joined_records=100)
+        for offset in range(6):
+            partition.offer(covering(offset, offset + 1, offset, size=400_000))
+        gate.set()
+        await until(lambda: partition.done_offset == 6)
+        assert ports.of("finish") == [(0, 1), (2, 3), (4, 5)]
+
+    async def test_it_is_even_after_every_way_out(self, started: Any) -> None:
+        budget = Budget(1_000_000)
+        ports = Effects()
+        ports.gates["durable"] = asyncio.Event()
+        partition, _ = started(ports, budget=budget, depth=1)
+        partition.offer(covering(4, 6, 4, 5, size=100))  # behind a gap
+        partition.offer(covering(6, 8, 6, 7, size=100))
+        await until(lambda: ports.of("refetch"))
+        assert budget.used == 0
+        partition.offer_passed(covering(2, 4, 2, 3, size=100))
+        partition.offer_passed(covering(2, 4, 2, 3, size=100))
+        assert budget.used == 100
+        partition.offer(covering(0, 3, 0, 1, 2, size=300))
+        await until(lambda: partition.in_flight)
+        assert budget.used == 2 * 300 + 50
+        partition.close()
+        assert budget.used == 0
 
 
 class TestPassedBlocks:

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from app.blocks import pipeline as pipeline_module
+from app.blocks.chunks import Chunk
 from app.blocks.pace import Pace, Seen
 from app.blocks.partition import Computed
 from app.blocks.pipeline import Pipeline
@@ -39,6 +40,7 @@ class App:
         self.flow_control = SimpleNamespace(is_active=lambda: self.open)
         self.consumer = SimpleNamespace(
             block_start={HERE: 0},
+            records_end={},
             finish=self.finished_append,
             finish_part=lambda _, offset: self.finished.append(offset),
             abandon=lambda token: None,
@@ -106,7 +108,7 @@ def event(first: int, last: int, generation: int = 1) -> Any:
         partition=0,
         offset=last,
         generation_id=generation,
-        value=block(first, last).records,
+        value=Chunk(block(first, last).records, first, last + 1),
     )
     return SimpleNamespace(message=message)
 
@@ -148,8 +150,8 @@ class TestPassedBlocks:
         take = made.taker(0)
         assert take is not None
         take([PassedRecord(offset, 0, None, b"", []) for offset in (0, 1, 2)])
-        assert (made.has(0, 2), made.has(1, 2)) == (False, False)
-        await until(lambda: made.has(0, 2))
+        assert (made.has(0, 3), made.has(1, 3)) == (False, False)
+        await until(lambda: made.has(0, 3))
         assert made.busy or app.finished
         await until(lambda: app.finished == [2])
         assert not made.busy
@@ -164,7 +166,7 @@ class TestPassedBlocks:
         take([PassedRecord(1, 0, None, b"", [])])
         assert made.partitions[0].waiting <= 1
         await until(lambda: made.partitions[0].waiting == 0)
-        assert not made.has(0, 1)
+        assert not made.has(0, 2)
         made.reset()
 
     async def test_behind_a_backlog_and_in_step_they_are_fetched(self, app: Any) -> None:
@@ -369,15 +371,13 @@ class TestLostBlocks:
         found._get_active_partitions = lambda: {HERE}
         return found
 
-    async def test_a_block_of_which_nothing_came_is_fetched_again_a_few_times(
-        self, app: Any
-    ) -> None:
+    async def test_a_block_of_which_nothing_came_is_fetched_again(self, app: Any) -> None:
         pipeline(app)
         consumer = self.consumer(app, position=5)
-        for _ in range(10):
+        for _ in range(5):
             consumer._look_at = 0.0
             await consumer._look_for_lost_blocks()
-        assert consumer.sought == [0, 0]
+        assert consumer.sought == [0] * 4  # the first time, it may still be on its way
 
     async def test_looking_is_not_done_with_every_fetch(self, app: Any) -> None:
         pipeline(app)
@@ -412,7 +412,7 @@ def test_the_highest_acknowledged_block_is_committed() -> None:
 class TestHandingOver:
     """What a fetch brings goes to the agents at once, all of it."""
 
-    def consumer(self, app: Any, fetched: dict[TP, list[Any]]) -> Any:
+    def consumer(self, app: Any, fetched: dict[TP, Chunk]) -> Any:
         """A BlockConsumer without Faust's constructor, which has fetched something."""
         found: Any = object.__new__(BlockConsumer)
         handed: list[tuple[str, int]] = []
@@ -434,14 +434,15 @@ class TestHandingOver:
         app.block_topics, app.block_sources = {"s", "changelog"}, {"s"}
         return found
 
-    def fetched(self) -> dict[TP, list[Any]]:
+    def fetched(self) -> dict[TP, Chunk]:
         return {
-            tp: [
+            tp: Chunk([
                 SimpleNamespace(
-                    topic=tp.topic, partition=tp.partition, offset=offset, timestamp=0, timestamp_type=0
+                    topic=tp.topic, partition=tp.partition, offset=offset, timestamp=0, timestamp_type=0,
+                    serialized_key_size=0, serialized_value_size=0,
                 )
                 for offset in range(3)
-            ]
+            ], 0, 3)
             for tp in (HERE, TP("s", 1), TP("changelog", 0))
         }  # fmt: skip
 
@@ -468,7 +469,7 @@ class TestHandingOver:
     ) -> None:
         made = await opened(app)
         await made.process(event(0, 2))
-        await until(lambda: made.has(0, 2))
+        await until(lambda: made.has(0, 3))
         consumer = self.consumer(app, self.fetched())
         consumer._alone = alone
         consumer.resting = Resting(lambda: 0.0, consumer._lacks)

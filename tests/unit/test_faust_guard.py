@@ -36,6 +36,13 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",
         "aiokafka.producer.sender:SendProduceReqHandler.handle_response": "850323cc8f77abc3",
     },
+    "app/blocks/chunks.py": {
+        "aiokafka.consumer.fetcher:FetchResult.getall": "3e717e30de5068d5",
+        "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "59bf948fff47eed5",
+        "aiokafka.consumer.fetcher:Fetcher._update_fetch_positions": "d7774d8241dc6a7e",
+        "aiokafka.consumer.fetcher:Fetcher.fetched_records": "be4348896b9b66af",
+        "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": "b803e6d46480732c",
+    },
     "app/blocks/connections.py": {
         "aiokafka.client:AIOKafkaClient._get_conn": "68ce5d8391719d33",
         "aiokafka.client:AIOKafkaClient.send": "246b277687d7b687",
@@ -143,6 +150,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.consumer:Consumer.wait_empty": "e4662fe24f094819",
         "faust.transport.consumer:ThreadDelegateConsumer._new_consumer_thread": "79e9c029a91a2cb2",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "c2701bfc3e6f6cad",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": "39a2c6c79fc1455a",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.getmany": "26fc5fc9f3b667e1",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": "38b4e8bd1e10723a",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.position": "20a2c434bb8ed180",

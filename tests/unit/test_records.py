@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.reasons import LABEL_REASONS, REASONS, UNREADABLE_REASONS
+from app.domain.reasons import LABEL_REASONS, LOG_REASONS, REASONS, UNREADABLE_REASONS
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.input_records import (
     MAX_MINOR_UNITS,
@@ -84,7 +84,7 @@ def test_the_corpus_has_every_reason_and_the_docs_tell_each() -> None:
     told = re.findall(r"^\| `(\w+)` \| (.*) \|$", labels, re.MULTILINE)
     assert told == list(LABEL_REASONS.items())
     told = re.findall(r"^\| `(\w+)` \| (.*) \|$", unreadable, re.MULTILINE)
-    assert told == list(UNREADABLE_REASONS.items())
+    assert told == [*UNREADABLE_REASONS.items(), *LOG_REASONS.items()]
 
 
 SMALL = b'{"a":1}'
