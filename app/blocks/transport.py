@@ -22,6 +22,7 @@ from app.blocks.connections import drop_broken
 from app.blocks.fetching import watch
 from app.blocks.notes import Committed, carry_notes, committed
 from app.blocks.resting import Resting, leave_out
+from app.blocks.unstable import OpenTransactions, Unstable
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class BlockConsumer(driver.Consumer):
         self.block_start: dict[TP, int] = {}
         self.records_end: dict[TP, int] = {}
         self.resting = Resting(time.monotonic, self._lacks)
+        self._open_transactions = OpenTransactions()
         self._alone = False
         self._look_at = 0.0
         self._overdue: dict[TP, tuple[int, int]] = {}
@@ -195,6 +197,8 @@ class BlockConsumer(driver.Consumer):
         if now < self._look_at or not self.flow_active:
             return
         self._look_at = now + _LOOK_SECONDS
+        for tp in self.block_start:  # so that it is known since when, whoever asks then
+            self.unstable(tp)
         before, self._overdue = self._overdue, {}
         for tp, start in list(self.block_start.items()):
             offset = self.app.pipelines[tp.topic].awaits(tp.partition, start)
@@ -281,6 +285,14 @@ class BlockConsumer(driver.Consumer):
             {tp: min(known[tp].records_end, at) if tp in known else at for tp, at in start.items()}
         )
         self.block_start.update(start)
+
+    def unstable(self, tp: TP) -> Unstable | None:
+        """The open transaction that a partition waits for, as the last fetch has it."""
+        consumer = self._thread._consumer
+        if consumer is None or tp not in consumer.assignment():
+            return None
+        stable, end = consumer.last_stable_offset(tp), consumer.highwater(tp)
+        return self._open_transactions.look(tp, stable, end, time.monotonic())
 
     async def committed_offset(self, tp: TP) -> int | None:
         """The committed offset of any partition, whoever has it; None without one."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from app.cli.options import FiniteRange, examples_option, json_option
 from app.cli.stages import stages
 from app.errors import VerificationError
 from app.settings import load_settings
+
+if TYPE_CHECKING:
+    from app.tools.verification.report import Report
 
 #: What the counts mean, for people.
 _MEANINGS = {
@@ -23,6 +27,7 @@ _MEANINGS = {
     "unverifiable": "deleted by retention or time to live",
     "missing": "in none of these places, or without a row",
     "differing": "not what was recomputed",
+    "lost": "offsets deleted before they were read",
 }
 
 
@@ -37,9 +42,14 @@ _MEANINGS = {
     show_default=True,
     help="Seconds to wait for workers that are behind; the rest counts as pending.",
 )
+@click.option(
+    "--accept-lost",
+    is_flag=True,
+    help="Do not fail because of offsets that were deleted before they were read.",
+)
 @examples_option
 @json_option
-def verify(timeout: float, examples: int, as_json: bool) -> None:
+def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> None:
     r"""Recompute every feature and compare it with what was stored.
 
     Waits until the workers have finished what is in `transactions` now, recomputes all of it in one
@@ -47,7 +57,7 @@ def verify(timeout: float, examples: int, as_json: bool) -> None:
 
     \b
     Exit codes:  0  everything is where it belongs, and equal to the bit
-                 6  something is pending, missing or different
+                 6  something is pending, missing, different or lost, or there was nothing to compare
     """
     from app.tools.verify import verify as run
 
@@ -68,6 +78,11 @@ def verify(timeout: float, examples: int, as_json: bool) -> None:
             )
         if others := report.details["of_other_deployments"]:
             click.echo(f"{others:,} outputs of other deployments on the same topics were left out")
+        for lost in report.details["lost_ranges"]:
+            click.echo(
+                f"{lost['topic']}/{lost['partition']}: offsets {lost['offset']} to {lost['until'] - 1} were deleted "
+                "before they were read"
+            )
         for model_hash, reason in report.details["models_missing"].items():
             click.echo(f"scores of model {model_hash} were not recomputed: {reason}")
         for example in report.examples:
@@ -78,22 +93,35 @@ def verify(timeout: float, examples: int, as_json: bool) -> None:
                 f"{lost:,} rows are not in Cassandra, which had acknowledged them: "
                 f"`fraudstream rewrite --from {since}` writes them again"
             )
-    counts = report.counts
-    if not report.passed:
-        msg = (
-            f"{counts['pending']:,} pending, {counts['missing']:,} missing, "
-            f"{counts['differing']:,} differing of {counts['read']:,}"
-        )
-        if counts["pending"] and not counts["missing"] and not counts["differing"]:
-            msg += ": is a worker running? start `fraudstream worker`, or wait with --timeout"
-        elif not (counts["pending"] or counts["missing"] or counts["differing"]):
-            msg = (
-                "the counts do not add up: read is not scored + late + duplicate + dead + moved, "
-                "because retention has deleted outputs"
-            )
-        raise VerificationError(msg)
+    if not (report.passed or (accept_lost and report.consistent)):
+        raise VerificationError(_verdict(report))
     if not as_json:
-        click.echo(f"everything is where it belongs ({report.details['seconds']:.1f} s)")
+        what = "what is left" if report.counts["lost"] else "everything"
+        click.echo(f"{what} is where it belongs ({report.details['seconds']:.1f} s)")
+
+
+def _verdict(report: "Report") -> str:
+    """Why it failed, in a line."""
+    counts = report.counts
+    bad = (
+        f"{counts['pending']:,} pending, {counts['missing']:,} missing, "
+        f"{counts['differing']:,} differing of {counts['read']:,}"
+    )
+    if counts["missing"] or counts["differing"]:
+        return bad
+    if counts["pending"]:
+        return bad + ": is a worker running? start `fraudstream worker`, or wait with --timeout"
+    if not counts["read"]:
+        return "nothing was compared: `transactions` holds no record"
+    if report.consistent:
+        return (
+            f"what is left is where it belongs, but {counts['lost']:,} offsets were deleted before they were read; "
+            "once you have dealt with that, --accept-lost lets the command succeed"
+        )
+    return (
+        "the counts do not add up: read is not scored + late + duplicate + dead + moved, "
+        "because retention has deleted outputs"
+    )
 
 
 def _described(example: dict[str, object]) -> str:

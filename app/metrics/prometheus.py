@@ -73,6 +73,14 @@ def _flow(reading: Reading) -> Iterator[Metric]:
     for stage, number in sorted(reading.records.items()):
         records.add_metric([stage], number)
     yield records
+    waiting = GaugeMetricFamily(
+        "fraudstream_waiting_bytes",
+        "Memory of records between fetch and acknowledgement, by stage; see FRAUDSTREAM_MAX_WAITING_BYTES.",
+        labels=["stage"],
+    )
+    for stage, size in sorted(reading.waiting_bytes.items()):
+        waiting.add_metric([stage], size)
+    yield waiting
 
 
 def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
@@ -92,8 +100,16 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             lambda reading: reading.blocks_in_flight,
         ),
         "consumer_lag_messages": (
-            "Messages between the last finished one and the end of the partition.",
+            "Offsets between the last finished one and the end of what can be read: the log's, or an open transaction.",
             lambda reading: reading.lag,
+        ),
+        "open_transaction_seconds": (
+            "For how long the partition has waited for an open Kafka transaction of a producer; 0 while there is none.",
+            lambda reading: reading.open_seconds,
+        ),
+        "open_transaction_messages": (
+            "Offsets behind the beginning of an open Kafka transaction, which cannot be read yet.",
+            lambda reading: reading.open_offsets,
         ),
         "event_time_seconds": (
             "Newest event time done, epoch seconds; of labels, when they were made.",
@@ -116,9 +132,16 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             ),
         ),
     }
+    lost = CounterMetricFamily(
+        "fraudstream_lost_records",
+        "Offsets that were deleted from the stage's topic before they were read, since this worker started.",
+        labels=labels,
+    )
     for reading in partitions:
         done.add_metric([reading.stage, str(reading.partition)], reading.records_done)
+        lost.add_metric([reading.stage, str(reading.partition)], reading.lost)
     yield done
+    yield lost
     for name, (text, value) in gauges.items():
         gauge = GaugeMetricFamily(f"fraudstream_{name}", text, labels=labels)
         for reading in partitions:

@@ -34,6 +34,10 @@ class PartitionReading:
         held_ms: event time that it is held back at, None while it is not.
         ahead_ms: how far that is ahead of the slowest partition, None while it is not held.
         needs: the schema that its next record waits for, None while it does not.
+        lost: offsets that were deleted before they were read, since this worker started.
+        open_since: first offset of the open Kafka transaction that it waits for, None without one.
+        open_offsets: offsets from there to the log's end.
+        open_seconds: for how long it has been seen open.
     """
 
     stage: str
@@ -47,6 +51,10 @@ class PartitionReading:
     held_ms: int | None = None
     ahead_ms: int | None = None
     needs: str | None = None
+    lost: int = 0
+    open_since: int | None = None
+    open_offsets: int = 0
+    open_seconds: float = 0.0
 
     @property
     def lag(self) -> int | None:
@@ -90,6 +98,7 @@ class Reading:
         state_bytes: (table, partition) -> bytes on disk.
         kafka_answers: whether Kafka told the ends of the partitions just now.
         reasons: why it is not ready, empty when it is.
+        waiting_bytes: stage -> memory of the records that it has fetched and not acknowledged.
         sink: rows written, and whether it waits.
         latency: append to row.
         event_latency: event time to row.
@@ -103,6 +112,7 @@ class Reading:
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
+    waiting_bytes: dict[str, int] = field(default_factory=dict)
     partitions: list[PartitionReading] = field(default_factory=list)
     copies: list[CopyReading] = field(default_factory=list)
     state_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -175,16 +185,23 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
     """
     outcomes: Counter[tuple[str, str]] = Counter()
     records: dict[str, int] = {}
+    waiting_bytes: dict[str, int] = {}
     for topic, pipeline in app.pipelines.items():
         stage = stages.get(topic, topic)
         records[stage] = pipeline.records_done
+        waiting_bytes[stage] = pipeline.budget.used
         for outcome, number in getattr(pipeline.handler, "counts", {}).items():
             outcomes[stage, outcome] += number
     partitions = [
         _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
         for tp in sorted(source_partitions(app))
     ]
-    return Reading(outcomes=dict(outcomes), records=records, partitions=partitions)
+    return Reading(
+        outcomes=dict(outcomes),
+        records=records,
+        waiting_bytes=waiting_bytes,
+        partitions=partitions,
+    )
 
 
 def read_tasks(app: Any) -> dict[str, int]:
@@ -237,8 +254,11 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
     partition = app.pipelines[tp.topic].partitions.get(tp.partition)
     # offsets are committed every second; nothing else remembers what is done while blocks are in flight
     done = app.consumer._committed_offset.get(tp) or app.consumer.block_start.get(tp)  # noqa: SLF001
+    lost = app.pipelines[tp.topic].lost[tp.partition]
+    since, offsets, seconds = app.consumer.unstable(tp) or (None, 0, 0.0)
+    log = {"lost": lost, "open_since": since, "open_offsets": offsets, "open_seconds": seconds}
     if partition is None:
-        return PartitionReading(stage, tp.partition, 0, 0, 0, done, end)
+        return PartitionReading(stage, tp.partition, 0, 0, 0, done, end, **log)
     if not partition.in_flight:
         done = partition.next_offset
     mark = None if app.pace is None else app.pace.watermark(tp)
@@ -255,6 +275,7 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         end,
         *event_time,
         None if partition.needs is None else str(partition.needs),
+        **log,
     )
 
 

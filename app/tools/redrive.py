@@ -19,6 +19,11 @@ from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
 
 #: Records on their way at once.
 _IN_FLIGHT = 500
+#: Letters that hold no record, by reason.
+_NO_RECORD = {
+    **dict.fromkeys(UNREADABLE_REASONS, "it holds bytes of a batch, no record"),
+    LOST: "it accounts for records that were deleted before they were read",
+}
 
 
 @dataclass
@@ -124,13 +129,11 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
     headers = dict(letter.headers)
     if not letter.is_known:
         return "it is no dead letter of this stream: its source is not known"
-    if letter.reason == LOST:
-        return "its records were deleted before they were read; take them from their producer"
     origin = letter.source.rsplit("/", 2)[0]
     if origin != topic:
         return f"it comes from {origin}, and only {topic} is sent back to; give a label again with `fraudstream label`"
-    if letter.reason in UNREADABLE_REASONS:
-        return "it holds bytes of a batch, no record: send it again from its producer"
+    if what := _NO_RECORD.get(letter.reason):
+        return f"{what}: send it again from its producer"
     if "size" in headers:
         size = int(headers["size"])
         return f"only the beginning of its {size:,} bytes was kept; take it from its producer"

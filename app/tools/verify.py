@@ -127,6 +127,7 @@ async def compare(
         report.counts[name] += labels[name]
     report.details = {
         "labels": labels,
+        "lost_ranges": case.lost.ranges(),
         "rows": rows.rows,
         "dead_by_earlier_rules": case.by_earlier_rules,
         "of_other_deployments": case.of_others,
@@ -210,6 +211,13 @@ class _Run:
             first_kept_ms = kept["enriched"][number]
             return EnrichedReader(case, number, done["enriched"][number], first_kept_ms)
 
+        for role, topic in (
+            ("transactions", topics.transactions),
+            ("enriched", topics.enriched),
+            ("predictions", topics.predictions),
+            ("labels", topics.labels),
+        ):
+            case.lost.unread(topic.name, await self._log.begins(topic), done[role])
         begins = await self._log.begins(topics.labels)
         await self._read(
             "labels", topics.labels, lambda number: LabelReader(case, number, begins[number])

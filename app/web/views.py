@@ -228,6 +228,10 @@ async def describe(worker: Worker) -> dict[str, Any]:
             "held_ms": one.held_ms,
             "ahead_ms": one.ahead_ms,
             "waits_for_schema": one.needs,
+            "lost": one.lost,
+            "open_since": one.open_since,
+            "open_offsets": one.open_offsets,
+            "open_seconds": round(one.open_seconds, 1),
         }
     for (table, partition), size in reading.state_bytes.items():
         if partition in held:

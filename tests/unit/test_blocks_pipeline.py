@@ -358,7 +358,13 @@ class TestLostBlocks:
         """A BlockConsumer without Faust's constructor."""
         found: Any = object.__new__(BlockConsumer)
         vars(found).update(
-            app=app, block_start={HERE: 0}, _look_at=0.0, _overdue={}, sought=[], flow_active=True
+            app=app,
+            block_start={HERE: 0},
+            _look_at=0.0,
+            _overdue={},
+            sought=[],
+            flow_active=True,
+            unstable=lambda tp: None,
         )
 
         async def at(tp: TP) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from collections import Counter
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -140,13 +141,18 @@ class Partition(SimpleNamespace):
 def app_with(tps: list[Partition], partitions: dict[int, Any]) -> Any:
     """What `read_flow` reads of an app."""
     pipeline = SimpleNamespace(
-        records_done=30, handler=SimpleNamespace(counts={"dead": 2}), partitions=partitions
-    )
+        records_done=30, handler=SimpleNamespace(counts={"dead": 2}), partitions=partitions,
+        lost=Counter({0: 5}), budget=SimpleNamespace(used=4_000),
+    )  # fmt: skip
     return SimpleNamespace(
         pipelines={"tx": pipeline},
         assignor=SimpleNamespace(assigned_actives=lambda: set(tps)),
         pace=SimpleNamespace(watermark=lambda tp: Watermark(7_000, 9_000, 2_000)),
-        consumer=SimpleNamespace(_committed_offset={tps[0]: 40}, block_start=dict.fromkeys(tps, 3)),
+        consumer=SimpleNamespace(
+            _committed_offset={tps[0]: 40},
+            block_start=dict.fromkeys(tps, 3),
+            unstable=lambda tp: (90, 12, 1.5) if tp == tps[0] else None,
+        ),
     )
 
 
@@ -163,6 +169,9 @@ def test_reading_the_flow() -> None:
     # with blocks in flight only what is committed is known to be done
     assert (first.done, first.lag, first.records_waiting, first.blocks_in_flight) == (40, 60, 1, 2)
     assert (first.event_time_ms, first.held_ms, first.ahead_ms) == (7_000, 9_000, 2_000)
+    assert (first.lost, second.lost, reading.waiting_bytes) == (5, 0, {"cards": 4_000})
+    assert (first.open_since, first.open_offsets, first.open_seconds) == (90, 12, 1.5)
+    assert (second.open_since, second.open_offsets) == (None, 0)
     # a partition without a block yet starts where it starts
     assert (second.done, second.lag) == (3, 2)
     busy.in_flight = 0

@@ -11,6 +11,7 @@ from app.tools.oracle import Rules, murmur2_partition
 from app.tools.verification.findings import Findings
 from app.tools.verification.labels import LabelLedger
 from app.tools.verification.ledger import Ledger
+from app.tools.verification.lost import Lost
 from app.topics import Topics
 
 #: Before every moment: nothing has been deleted.
@@ -60,6 +61,7 @@ class Case:
             self.ledger.catalogue.names,
         )
         self.record_rules = record_rules(settings, fetched_schemas(settings))
+        self.lost = Lost()
         self.labels = LabelLedger(
             self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from app.adapters.kafka import admin, answered, check_topics, consumer
 from app.blocks.halt import forbidden
@@ -22,7 +22,8 @@ Offsets = list[int]
 #: Told what is done now, how much of it, and of how much.
 Progress = Callable[[str, int, int], None]
 
-_POLL_MS = 1_000
+#: Little, because a log's end may hold no record: only the position tells then that it is reached.
+_POLL_MS = 100
 _POLL_SECONDS = 0.25
 _POLL_RECORDS = 4_000
 #: Raw bytes that wait in the consumer: a broker is asked again while these are worked on.
@@ -114,7 +115,11 @@ class Log:
         consumer.seek(tp, begin)
         heard = time.monotonic()
         while True:
-            fetched = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+            try:
+                fetched = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+            except OffsetOutOfRangeError as error:
+                msg = f"records of {topic.name}/{partition} were deleted while they were read: run it again"
+                raise UnavailableError(msg) from error
             records = fetched.get(tp, [])
             if records:
                 yield (
@@ -200,6 +205,7 @@ async def open_log(settings: Settings) -> AsyncIterator[Log]:
     """
     await check_topics(settings, Topics(settings).all)
     options = {
+        "auto_offset_reset": "none",  # else it would go on elsewhere, in silence
         "max_partition_fetch_bytes": _FETCH_BYTES,
         "fetch_max_wait_ms": _FETCH_WAIT_MS,
         "fetch_max_bytes": _FETCH_BYTES,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.domain.reasons import BY_RULES
+from app.domain.reasons import BY_RULES, LOST
 from app.records import headers_of
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import Fate, Page, Seen
@@ -41,8 +41,12 @@ class DeadLetterReader:
         """Records in offset order."""
         for record in records:
             position = _position(record.key)
+            headers = headers_of(record)
+            reason = headers.get("reason", b"").decode(errors="replace")
+            if position and reason == LOST:
+                self._case.lost.letter(position, headers)
+                continue
             if position and self._case.labels.owns(position):
-                reason = headers_of(record).get("reason", b"").decode(errors="replace")
                 self._case.labels.letter(position, reason, record.value)
                 continue
             found = position and self._case.ledger.find(*position)

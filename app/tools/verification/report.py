@@ -14,7 +14,7 @@ from app.tools.verification.rows import RowReader
 #: The keys of `--json` that scripts rely on, in order.
 COUNTS = (
     "read", "scored", "late", "duplicate", "dead", "moved",
-    "pending", "unverifiable", "missing", "differing",
+    "pending", "unverifiable", "missing", "differing", "lost",
 )  # fmt: skip
 _SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
 _PLACES = {
@@ -29,7 +29,7 @@ class Report:
     """What `fraudstream verify` found.
 
     Attributes:
-        counts: the numbers of `COUNTS`, each of source records.
+        counts: the numbers of `COUNTS`, each of source records; `lost` of offsets, of all topics that are read.
         details: everything else that is worth knowing, JSON-ready.
         examples: the first differences, JSON-ready.
     """
@@ -45,10 +45,16 @@ class Report:
         return self.counts["read"] == sum(self.counts[name] for name in places)
 
     @property
-    def passed(self) -> bool:
-        """Whether nothing is pending, missing or differing, and the identity holds."""
+    def consistent(self) -> bool:
+        """Whether something was compared, nothing is pending, missing or differing, and the identity holds."""
         bad = ("pending", "missing", "differing")
-        return self.identity and not any(self.counts[name] for name in bad)
+        compared = self.counts["read"] > 0
+        return compared and self.identity and not any(self.counts[name] for name in bad)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is consistent, and nothing was deleted before it was read."""
+        return self.consistent and not self.counts["lost"]
 
     def as_json(self) -> dict[str, Any]:
         """One object: the counts first."""
@@ -83,6 +89,7 @@ def conclude(
         judge.count(counts)
     counts["unverifiable"] += case.ledger.expired_rows
     counts["differing"] += case.findings.strays
+    counts["lost"] = case.lost.count()
     return Report(counts, examples=case.findings.as_json())
 
 
