@@ -25,6 +25,9 @@ on with the *next* block.
 | pace.py      | holds back those that run ahead, on however many workers            |
 | notes.py     | positions beside committed offsets                                  |
 | rows.py      | what is asked of a row: `last_offset` first; which of two rows wins |
+| chunks.py    | what a fetch covers; positions that are not in the log              |
+| budget.py    | how much memory blocks may take                                     |
+| unstable.py  | open Kafka transactions, and what waits behind them                 |
 | transport.py | Faust transport driver: one message a fetched chunk                 |
 | topic.py     | a topic that is read in blocks                                      |
 | table.py     | block-wise changelog, store writes, recovery and healing            |
