@@ -259,6 +259,7 @@ def create_app(settings: Settings) -> FraudApp:
     )
     app.settings = settings
     app.isolation_level = settings.isolation_level
+    app.fetch_bytes = waiting_bytes(settings)
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
     app.watch = watch_of(settings, report=_tell_unreadable)

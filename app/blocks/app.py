@@ -51,9 +51,11 @@ class BlockApp(faust.App):
         watch: what becomes of batches that cannot be read.
         pace: keeps partitions in step in event time; None: nothing does.
         isolation_level: of every fetch; see aiokafka's consumer.
+        fetch_bytes: of one fetch, all partitions together; see aiokafka's `fetch_max_bytes`.
     """
 
     isolation_level = "read_committed"
+    fetch_bytes = 50 << 20
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.block_topics: set[str] = set()

@@ -71,9 +71,9 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         app = self.consumer.app
-        consumer._isolation_level = (
-            app.isolation_level
-        )  # Faust's depends on transactions of its own
+        # Faust's depends on transactions of its own
+        consumer._isolation_level = app.isolation_level
+        consumer._fetch_max_bytes = app.fetch_bytes
         drop_broken(consumer._client)
         carry_notes(consumer, lambda tp: app.note_of(TP(tp.topic, tp.partition)))
         return consumer

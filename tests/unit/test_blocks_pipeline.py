@@ -20,7 +20,7 @@ from app.blocks.resting import Resting
 from app.blocks.skew import Note
 from app.blocks.transport import BlockConsumer, _ReadOffsets
 from app.errors import StateError
-from tests.fakes import block, until
+from tests.fakes import Numbered, block, until
 
 HERE = TP("s", 0)
 
@@ -111,6 +111,36 @@ def event(first: int, last: int, generation: int = 1) -> Any:
         value=Chunk(block(first, last).records, first, last + 1),
     )
     return SimpleNamespace(message=message)
+
+
+def large(offset: int) -> Any:
+    """A fetched record of a megabyte."""
+    made = event(offset, offset)
+    made.message.value = Chunk([Numbered(offset, 0, 1_000_000)], offset, offset + 1)
+    return made
+
+
+async def test_large_records_are_bounded_in_bytes_while_the_sink_is_closed(app: Any) -> None:
+    gate = asyncio.Event()
+    made = await opened(app, gate=gate, block_records=1_000, waiting_bytes=5_000_000)
+    take = made.taker(0)
+    assert take is not None
+    offset = 0
+    while HERE not in made.congested():
+        assert offset < 10, "records are counted, not bytes"
+        await made.process(large(offset))
+        offset += 1
+    assert 5_000_000 <= made.budget.used < 7_000_000
+    used = made.budget.used
+    take([PassedRecord(offset, 0, None, b"x" * 1_000_000, [])])  # it will be fetched
+    assert (made.taker(0), made.budget.used) == (None, used)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert made.partitions[0].in_flight < 4
+    gate.set()
+    await until(lambda: made.has(0, offset) and not made.busy, 2_000)
+    assert (made.congested(), made.budget.used, made.records_done) == (set(), 0, offset)
+    made.reset()
 
 
 async def test_a_congested_partition_is_fetched_again_when_it_has_room(app: Any) -> None:
