@@ -326,18 +326,6 @@ BREAKS = (
         _PARTITION,
     ),
     Break(
-        "lost offsets acknowledged before they are accounted for",
-        "app.blocks.partition",
-        (
-            (
-                "            return await self._ports.account_for_loss(self.number, begin, block.end)\n",
-                "            await self._ports.account_for_loss(self.number, begin, block.end)\n"
-                "            return _nothing()\n",
-            ),
-        ),
-        _PARTITION,
-    ),
-    Break(
         "a partition waits for memory that others have",
         "app.blocks.partition",
         (

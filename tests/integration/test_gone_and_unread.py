@@ -77,7 +77,7 @@ def card_stage(fleet: Fleet, name: str, partition: int) -> Any:
 
 def said(folder: Path) -> str:
     """What the workers have printed."""
-    return "".join(file.read_text() for file in folder.rglob("*.log"))
+    return "".join(file.read_text() for file in folder.glob("*.log"))
 
 
 def test_transactions_of_producers(settings: Settings, tmp_path: Path) -> None:

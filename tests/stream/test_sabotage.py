@@ -85,10 +85,6 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     },
     "a committed offset taken for that of a record": {"markers": 1},
     "lost offsets passed over in silence": {"retention": 20},
-    "lost offsets acknowledged before they are accounted for": {
-        "retention": 20,
-        "rates": {"crash": 10, "restart": 50, "commit": 150, "rebalance": 0, "refuse": 0},
-    },
     "a partition waits for memory that others have": {"waiting_bytes": 500},
     "a partition of which nothing is here is not fetched": {"waiting_bytes": 500},
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
