@@ -88,7 +88,7 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
         for example in report.examples:
             click.echo(formats.printable(_described(example)))
         if lost := report.details["rows_lost"]:
-            since = formats.iso(report.details["rows_lost_from_ms"] // 1000 * 1000)
+            since = formats.iso(report.details["rows_lost_from_ms"] // 60_000 * 60_000 - 60_000)
             click.echo(
                 f"{lost:,} rows are not in Cassandra, which had acknowledged them: "
                 f"`fraudstream rewrite --from {since}` writes them again"
