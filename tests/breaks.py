@@ -380,10 +380,4 @@ BREAKS = (
         ),
         (("app.blocks.pipeline", "Pipeline"),),
     ),
-    Break(
-        "rows of an earlier start stored over recovered ones",
-        "app.blocks.table",
-        (("expected is None or generation != self._pending_generation", "expected is None"),),
-        (("app.blocks.table", "BlockTable"),),
-    ),
 )

@@ -106,7 +106,7 @@ class Pipeline:
             chunk, (message,), True, chunk.begin, chunk.end, size=chunk.size, lost=chunk.lost
         )
         partition = self.partitions.get(message.partition)
-        if partition is None or not self.is_current(block):  # of before a rebalance
+        if partition is None:  # of before a rebalance
             self.abandon(block)
             return
         partition.offer(block)

@@ -107,6 +107,7 @@ def test_a_topic_that_was_created_again_is_refused_shorter_or_longer(
         follower.drain()
         assert fleet.restarts == []
         assert sent <= scored(follower)
+        assert follower.verify()["scored"] == len(sent)
         fleet.terminate("a")
 
 
@@ -134,6 +135,7 @@ def test_partitions_that_are_added_stop_the_worker_with_a_command_that_helps(
         follower.drain()
         assert fleet.restarts == []
         assert scored(follower) == {f"tx-{number}" for number in range(300)}
+        follower.verify()
         fleet.terminate("a")
 
 

@@ -560,6 +560,8 @@ class Worker:
         self.consumer.position = dict(start)
         self.consumer.block_start.update(start)
         self.flow_active = True
+        if not self.world.may_read(self):  # nor does a zombie bind its model: see ADR 7, price
+            return
         opening = [self.app.pipelines[tp.topic].open(tp.partition) for tp in sources]
         self.loop.create_task(
             self._open(opening, self.app.rebalancing_count, sources), context=self.context

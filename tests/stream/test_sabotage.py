@@ -88,7 +88,6 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a partition waits for memory that others have": {"waiting_bytes": 500},
     "a partition of which nothing is here is not fetched": {"waiting_bytes": 500},
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
-    "rows of an earlier start stored over recovered ones": {"labels": 1},
     "model bound with the first block": {"model_names": ("ada", "bea")},
     "replay scored by the present model": {"model_names": ("ada", "bea"), "rates": {"crash": 6}},
 }

@@ -1,5 +1,6 @@
 """Recovery and healing of a table on a store of plain dicts: only Faust's constructor is left out."""
 
+import asyncio
 import struct
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -209,6 +210,28 @@ async def test_an_overtaken_recovery_is_not_ready() -> None:
     data.on_recovery_completed = next_rebalance  # type: ignore[method-assign]
     await process.complete()
     assert process.table.ready_generation is None
+
+
+async def test_rows_of_a_start_that_a_rebalance_has_overtaken_are_not_stored() -> None:
+    log: list[tuple[bytes, bytes | None]] = [(b"k", raw(1))]
+    process = Process({}, log)
+    await process.recover()
+    gate, land = asyncio.Event(), process.table.append
+
+    async def late(partition: int, rows: list[tuple[bytes, bytes | None]]) -> int:
+        await gate.wait()
+        return await land(partition, rows)
+
+    process.table.append = late
+    writing = asyncio.create_task(process.table.write(0, [(b"k", raw(2, b"ours"))]))
+    await asyncio.sleep(0)
+    log.append((b"k", raw(3, b"another worker's")))
+    await process.table.on_rebalance({LOG}, set(), {LOG}, 2)
+    process.read([1])
+    await process.complete()
+    gate.set()  # it lands where this worker expects its next record
+    await writing
+    assert process.store[b"k"] == raw(3, b"another worker's")
 
 
 def test_nobody_writes_around_the_pipeline() -> None:
