@@ -27,7 +27,8 @@ from tests.fleet import Fleet
 from tests.registry import url
 from tests.stack import environ_of
 from tests.tcp_proxy import TcpProxy
-from tests.unit.test_decoding import TestProtobuf, avro_schema
+from tests.unit import test_decoding
+from tests.unit.test_decoding import avro_schema
 
 pytestmark = pytest.mark.integration
 
@@ -191,7 +192,7 @@ def test_other_formats(name: str, registry: int, settings: Settings, tmp_path: P
     deployment = Deployment(settings)
     deployment.prepare()
     if name == "protobuf":
-        message = TestProtobuf().message()
+        message = test_decoding.TestProtobuf().message()
         serializer: Any = ProtobufSerializer(
             type(message), client(registry), {"use.deprecated.format": False}
         )

@@ -20,7 +20,8 @@ from app.errors import UnavailableError, UsageError
 from app.settings import Settings, load_settings
 from tests.registry import url
 from tests.tcp_proxy import TcpProxy
-from tests.unit.test_decoding import VALUES, TestProtobuf, avro_schema
+from tests.unit import test_decoding
+from tests.unit.test_decoding import VALUES, avro_schema
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 CONTEXT = SerializationContext("schemas", MessageField.VALUE)
@@ -45,7 +46,7 @@ def test_avro_and_protobuf_of_confluents_serializers(registry: int) -> None:
     frame = framed(AvroSerializer(client(registry), schema), {**VALUES, "note": "n"})
     schemas = FetchedSchemas(Registry(settings_of(url(registry))))
     assert schemas.get(frame.schema).read(frame.data) == {**VALUES, "note": "n"}
-    message = TestProtobuf().message()
+    message = test_decoding.TestProtobuf().message()
     conf = {"use.deprecated.format": False}
     frame = framed(ProtobufSerializer(type(message), client(registry), conf), message)
     others = FetchedSchemas(Registry(settings_of(url(registry), "protobuf")))
