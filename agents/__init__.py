@@ -2,8 +2,9 @@
 
 | agent   | reads        | writes                                              | table     | handler              |
 |---------|--------------|-----------------------------------------------------|-----------|----------------------|
-| cards   | transactions | enriched, dead-letters, duplicates, transactions    | cards     | app/handlers/cards   |
+| cards   | transactions | enriched, dead-letters, duplicates, refunds, transactions | cards | app/handlers/cards |
 | scoring | enriched     | predictions, late-transactions, dead-letters        | terminals | app/handlers/scoring |
 | labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/handlers/labels  |
-| sink    | predictions  | Cassandra `predictions`                             |           | app/handlers/sink    |
+| sink    | predictions  | Cassandra `predictions`, `conflicting_predictions`  |           | app/handlers/sink    |
+| refunds | refunds      | Cassandra `refunds`                                 |           | app/handlers/sink    |
 """

@@ -1,4 +1,4 @@
-"""transactions -> enriched: the card's features; dead, moved, duplicate and late records."""
+"""transactions -> enriched: the card's features; dead, moved, refunded, duplicate, conflicting and late records."""
 
 from functools import lru_cache
 from typing import Any

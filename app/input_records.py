@@ -80,6 +80,7 @@ class RecordRules:
         decode: makes fields and a JSON object of a value and its headers.
         dropped: names of fields that are left out.
         reserved: these, and the names of our own fields.
+        refunds: whether negative amounts are valid.
     """
 
     currency: str
@@ -91,6 +92,7 @@ class RecordRules:
     time_unit: TimeUnit = "auto"
     decode: Callable[..., tuple[Fields, bytes]] = load_object
     dropped: frozenset[str] = frozenset()
+    refunds: bool = False
     reserved: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +115,7 @@ class RecordRules:
             settings.event_time_unit,
             decode,
             parse_dropped(settings.drop_fields),
+            refunds=settings.refunds == "store",
         )
 
 
@@ -251,8 +254,8 @@ def _minor_units(fields: Fields, body: bytes, rules: RecordRules) -> int:
     if type(amount) is float and _long_amount(body):
         amount = exact_number(body, name, amount)  # the double may have lost what is too precise
     minor = parse_minor_units(amount, rules.minor_unit_digits)
-    if minor < 0:
+    if minor < 0 and not rules.refunds:
         raise DeadRecordError("negative_amount", f"{name} is negative")
-    if minor > MAX_MINOR_UNITS:
+    if abs(minor) > MAX_MINOR_UNITS:
         raise DeadRecordError("amount_too_large", f"{name} is over {MAX_MINOR_UNITS} minor units")
     return minor

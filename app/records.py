@@ -99,17 +99,46 @@ def prediction_message(body: bytes, added: dict[str, Any]) -> bytes:
     return body[:-1] + b"," + orjson.dumps(added)[1:]
 
 
-def duplicate_message(topic: str, partition: int, offset: int, transaction: Transaction) -> bytes:
-    """The record on `duplicates`: where the repeated transaction stands."""
+def duplicate_message(
+    topic: str, partition: int, record: SourceRecord, transaction: Transaction, currency: str
+) -> bytes:
+    """The record on `duplicates`: what was repeated, and where the repetition is.
+
+    Args:
+        topic: source topic.
+        partition: source partition.
+        record: the source record.
+        transaction: what it says.
+        currency: the deployment's: that of `amount_minor`.
+    """
     return orjson.dumps(
         {
             "transaction_id": transaction.transaction_id,
             "card_id": transaction.card_id,
+            "terminal_id": transaction.terminal_id,
+            "amount_minor": transaction.minor,
+            "currency": currency,
             "event_time_ms": transaction.event_time_ms,
             "source_topic": topic,
             "source_partition": partition,
-            "source_offset": offset,
+            "source_offset": record.offset,
+            "received_at": record.timestamp,
         }
+    )
+
+
+def refund_message(topic: str, partition: int, record: SourceRecord, refund: Transaction) -> bytes:
+    """The record on `refunds`: the input object with what is needed to store it spliced on."""
+    return prediction_message(
+        refund.body,
+        {
+            "amount_minor": refund.minor,
+            "event_time_ms": refund.event_time_ms,
+            "source_topic": topic,
+            "source_partition": partition,
+            "source_offset": record.offset,
+            "received_at": record.timestamp,
+        },
     )
 
 

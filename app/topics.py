@@ -8,6 +8,7 @@
 | predictions         | card_id         | one prediction, JSON                    | agents/sink      |
 | dead-letters        | source position | the original bytes, reasons in headers  | people           |
 | duplicates          | card_id         | where the repeated record stands, JSON  | people, verify   |
+| refunds             | card_id         | one refund, JSON                        | agents/refunds   |
 | late-transactions   | card_id         | a copy of the prediction, JSON          | people           |
 | cards-changelog     | row key         | a row of tables/cards                   | recovery         |
 | terminals-changelog | row key         | a row of tables/terminals               | recovery         |
@@ -100,6 +101,7 @@ class Topics:
         self.predictions = public("predictions")
         self.dead_letters = public("dead-letters")
         self.duplicates = public("duplicates")
+        self.refunds = public("refunds")
         self.late_transactions = public("late-transactions")
         self.cards_changelog = changelog("cards")
         self.terminals_changelog = changelog("terminals")
@@ -110,6 +112,7 @@ class Topics:
             self.predictions,
             self.dead_letters,
             self.duplicates,
+            self.refunds,
             self.late_transactions,
             self.cards_changelog,
             self.terminals_changelog,

@@ -104,6 +104,13 @@ def named(name: str) -> Break:
 _PARTITION = (("app.blocks.pipeline", "Partition"),)
 _SCORING = (("app.handlers.scoring", "ScoringHandler"),)
 _CARDS = (("app.handlers.cards", "CardsHandler"),)
+_CARD_STAGE = (
+    ("tests.stream.sim_world", "CardStage"),
+    ("app.handlers.cards", "Enriched"),
+    ("app.handlers.cards", "Duplicate"),
+    ("app.handlers.cards", "Moved"),
+    ("app.handlers.cards", "Refund"),
+)
 
 BREAKS = (
     Break(
@@ -210,8 +217,8 @@ BREAKS = (
         "app.handlers.cards",
         (
             (
-                "            outcome = self._stage.apply(transaction, row, partition)\n",
-                "            outcome = self._stage.apply(transaction, row, partition)\n"
+                "            outcome = self._stage.apply(transaction, row, partition, conflicts=decided)\n",
+                "            outcome = self._stage.apply(transaction, row, partition, conflicts=decided)\n"
                 "            if 'late' in getattr(outcome, 'flags', ()):\n"
                 "                row.last_offset = record.offset - 1\n",
             ),
@@ -379,5 +386,40 @@ BREAKS = (
             ),
         ),
         (("app.blocks.pipeline", "Pipeline"),),
+    ),
+    Break(
+        "a reused id taken for a repetition",
+        "app.domain.card_stage",
+        (
+            (
+                "                if at == t and minor in (transaction.minor, UNKNOWN):",
+                "                if True:",
+            ),
+        ),
+        _CARD_STAGE,
+    ),
+    Break(
+        "a repetition recognised without its amount",
+        "app.domain.card_stage",
+        (("minor in (transaction.minor, UNKNOWN)", "True"),),
+        _CARD_STAGE,
+    ),
+    Break(
+        "a refund counted for its card",
+        "app.domain.card_stage",
+        (("        if transaction.minor < 0:\n", "        if False:\n"),),
+        _CARD_STAGE,
+    ),
+    Break(
+        "a conflicting transaction counted for its card",
+        "app.domain.card_stage",
+        (("        counted = not (late or conflicting)\n", "        counted = not late\n"),),
+        _CARD_STAGE,
+    ),
+    Break(
+        "a conflicting transaction counted at its terminal",
+        "app.domain.terminal_stage",
+        (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
+        (("tests.stream.sim_world", "TerminalStage"), ("app.handlers.scoring", "Labelling")),
     ),
 )

@@ -10,6 +10,7 @@ import orjson
 from aiokafka.partitioner import murmur2
 
 from app.adapters.prediction_rows import COLUMNS, RowPacker
+from app.adapters.refund_rows import REFUNDS, RefundPacker, RefundRow
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
 from app.handlers.labels import LabelsHandler
@@ -84,6 +85,7 @@ class VerifyWorld:
         self.done: dict[tuple[str, int], int] = {}
         self.rows: list[Row] = []
         self.label_rows: list[tuple[str, int, int]] = []
+        self.refund_rows: list[RefundRow] = []
         self.clock_ms = T0
         self._build()
         self._states: dict[tuple[str, int], State] = {}
@@ -156,6 +158,7 @@ class VerifyWorld:
             self._stage(self.topics.enriched, number, block)
         if sink:
             self.rows = rows_of(self.settings, self.log(self.topics.predictions))
+            self.refund_rows = refunds_of(self.settings, self.log(self.topics.refunds))
 
     def replay(self, topic: TopicSpec, partition: int, offset: int = 0) -> None:
         """As after a crash in which no row became durable: state is lost, outputs are not."""
@@ -182,6 +185,7 @@ class VerifyWorld:
                 MemoryLog(self),  # type: ignore[arg-type]
                 lambda: iter(self.rows),
                 lambda: iter(self.label_rows),
+                lambda: iter(self.refund_rows),
                 timeout_seconds=0,
                 examples=examples,
                 progress=lambda *_: None,
@@ -258,15 +262,34 @@ def rows_of(settings: Settings, predictions: Sequence[Record]) -> list[Row]:
     rows = {}
     for record in predictions:
         row = unpacked(packer.pack(record.value or b"")[0])
-        rows[row.card_id, row.event_time, row.transaction_id] = row
+        conflicts = b"conflicting" in (row.flags or b"")
+        place = (row.source_partition, row.source_offset) if conflicts else ()
+        rows[row.card_id, row.event_time, row.transaction_id, place] = row
+    return list(rows.values())
+
+
+def refunds_of(settings: Settings, refunds: Sequence[Record]) -> list[RefundRow]:
+    """The same of refunds."""
+    rows = {}
+    packer = RefundPacker(settings.currency, settings.minor_unit_digits)
+    for packed in packer.pack_many(record.value or b"" for record in refunds):
+        cells = cells_of(packed, REFUNDS.columns)
+        row = RefundRow(**{name: cells[name] for name in RefundRow._fields})
+        rows[row[:4]] = row
     return list(rows.values())
 
 
 def unpacked(packed: bytes) -> Row:
     """A packed row as a raw scan gives it."""
+    cells = cells_of(packed, COLUMNS)
+    return Row(**{name: cells[name] for name in Row._fields})
+
+
+def cells_of(packed: bytes, columns: Sequence[str]) -> dict[str, Any]:
+    """The values of a packed row by column."""
     cells: dict[str, Any] = {}
     at = 0
-    for name in COLUMNS:
+    for name in columns:
         size = int.from_bytes(packed[at : at + 4], "big", signed=True)
         raw = packed[at + 4 : at + 4 + max(0, size)]
         at += 4 + max(0, size)
@@ -280,4 +303,5 @@ def unpacked(packed: bytes) -> Row:
             (cells[name],) = struct.unpack(_STRUCTS[name], raw)
         else:
             cells[name] = int.from_bytes(raw, "big", signed=True)
-    return Row(**{name: cells[name] for name in Row._fields})
+    assert at == len(packed)
+    return cells

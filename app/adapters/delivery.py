@@ -10,7 +10,8 @@ from cassandra.cluster import Session
 from app.adapters.cassandra import connect
 from app.adapters.kept_for import KeptFor
 from app.adapters.outage import Behind, Status
-from app.adapters.prediction_rows import PREDICTIONS, PackedRows
+from app.adapters.packed import PackedTable
+from app.adapters.prediction_rows import CONFLICTS, PREDICTIONS, PackedRows
 from app.adapters.row_writer import RowWriter
 from app.errors import UnavailableError
 from app.settings import Settings
@@ -18,6 +19,64 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 2.0
+
+
+class TableWriters:
+    """A writer for each table, made when the first row for it comes; all share a session. Belongs to one event loop.
+
+    Args:
+        settings: where Cassandra is.
+        status: is told how writing goes.
+        behind: tells how many rows wait in all.
+    """
+
+    def __init__(self, settings: Settings, status: Status, behind: Behind | None = None) -> None:
+        self.session: Any = None
+        self._settings = settings
+        self._status = status
+        self._behind = behind
+        self._writers: dict[str, RowWriter] = {}
+        self._connecting = asyncio.Lock()
+        self._attempt: asyncio.Task[Session] | None = None
+        self._connected = False
+        self._asking = 0
+
+    async def submit(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
+        """Hand rows over, once Cassandra has been reached; the result resolves once it has them all."""
+        if not self._connected:
+            await self._reach(table)
+        writer = self._writers.get(table.name)
+        if writer is None:
+            writer = self._writers[table.name] = RowWriter(
+                self.session, self._settings, table, status=self._status, behind=self._behind
+            )
+        return writer.submit(rows)
+
+    async def _reach(self, table: PackedTable) -> None:
+        self._asking += 1
+        try:
+            async with self._connecting:
+                while not self._connected:
+                    await self._connect(table)
+        finally:
+            self._asking -= 1
+            if not self._asking and not self._connected:
+                self._status.idle()  # a rebalance took the partitions that waited
+
+    async def _connect(self, table: PackedTable) -> None:
+        # a thread cannot be cancelled: whoever asks next takes over the attempt of one that was
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(asyncio.to_thread(connect, self._settings))
+        attempt = self._attempt
+        try:
+            self.session = await asyncio.shield(attempt)
+        except UnavailableError as error:
+            self._attempt = None
+            self._status.waiting(str(error))
+            logger.warning("%s wait: %s", table.name, error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+        else:
+            self._connected = True
 
 
 class Delivery:
@@ -43,26 +102,25 @@ class Delivery:
         since_event: Callable[[Sequence[float]], None],
     ) -> None:
         self._settings = settings
-        self._status = status
-        self._behind = behind
         self._clock_ms = clock_ms
         self._since_append = since_append
         self._since_event = since_event
-        self._writer: RowWriter | None = None
+        self._writers = TableWriters(settings, status, behind)
         self._kept_for: KeptFor | None = None
-        self._connecting = asyncio.Lock()
-        self._attempt: asyncio.Task[Session] | None = None
-        self._asking = 0
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""
-        writer = self._writer or await self._connected()
+        durable = await self._writers.submit(PREDICTIONS, rows.rows)
+        if rows.conflicting:  # rare: its writer's connections are made when the first one comes
+            others = await self._writers.submit(CONFLICTS, rows.conflicting)
+            durable = asyncio.gather(durable, others)
+        if self._kept_for is None and self._writers.session is not None:
+            self._kept_for = KeptFor(self._writers.session, self._settings, PREDICTIONS.name)
         if self._kept_for is not None:
             self._kept_for.look()
-        durable = writer.submit(rows.rows)
         received, event_times = rows.received_at, rows.event_time_ms
 
-        def observe(future: "asyncio.Future[None]") -> None:
+        def observe(future: "asyncio.Future[Any]") -> None:
             if not future.cancelled() and future.exception() is None:
                 now = self._clock_ms()
                 self._since_append([now - at for at in received])
@@ -70,33 +128,3 @@ class Delivery:
 
         durable.add_done_callback(observe)
         return durable
-
-    async def _connected(self) -> RowWriter:
-        self._asking += 1
-        try:
-            async with self._connecting:
-                while self._writer is None:
-                    await self._connect()
-                return self._writer
-        finally:
-            self._asking -= 1
-            if not self._asking and self._writer is None:
-                self._status.idle()  # a rebalance took the partitions that waited
-
-    async def _connect(self) -> None:
-        # a thread cannot be cancelled: whoever asks next takes over the attempt of one that was
-        if self._attempt is None:
-            self._attempt = asyncio.create_task(asyncio.to_thread(connect, self._settings))
-        attempt = self._attempt
-        try:
-            session = await asyncio.shield(attempt)
-        except UnavailableError as error:
-            self._attempt = None
-            self._status.waiting(str(error))
-            logger.warning("predictions wait: %s", error)
-            await asyncio.sleep(_RECONNECT_SECONDS)
-        else:
-            self._kept_for = KeptFor(session, self._settings, PREDICTIONS.name)
-            self._writer = RowWriter(
-                session, self._settings, PREDICTIONS, status=self._status, behind=self._behind
-            )

@@ -12,7 +12,9 @@ from cassandra.query import PreparedStatement
 
 from app.adapters.cassandra import SCAN, explained, shared_session
 from app.adapters.labels import label_of
-from app.adapters.prediction_rows import COLUMNS, month_of, row_dict
+from app.adapters.packed import PackedTable
+from app.adapters.prediction_rows import COLUMNS, CONFLICTS, PREDICTIONS, month_of, row_dict
+from app.domain.card_stage import CONFLICTING
 from app.settings import Settings
 
 #: Rows a page of a scan; with features some 800 bytes each.
@@ -32,25 +34,31 @@ _prepared: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDic
 def find_transactions(
     session: Session, settings: Settings, transaction_id: str
 ) -> list[dict[str, Any]]:
-    """Rows of a transaction id, newest event first: several if cards share it. See `row_dict`.
+    """Every scored transaction with an id: of each card the first, then those that conflict with it. See `row_dict`.
 
-    Asks every node (an SAI index): for people and rare look-ups.
+    Cards may share an id; the one with the newest event comes first. Asks every node (an SAI index): for people and
+    rare look-ups.
 
     Raises:
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
     with explained(settings):
-        query = _select(session, settings, COLUMNS, "transaction_id = ?")
-        rows = list(session.execute(query, (transaction_id,)))
-    rows.sort(key=lambda row: row["event_time"], reverse=True)
+        rows: list[dict[str, Any]] = []
+        for table in (PREDICTIONS, CONFLICTS):
+            query = _select(session, settings, COLUMNS, "transaction_id = ?", table)
+            found = list(session.execute(query, (transaction_id,)))
+            found.sort(key=lambda row: row["event_time"], reverse=True)
+            rows += found
     return [row_dict(row, settings.minor_unit_digits) for row in rows]
 
 
 def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] | None:
     """The stored row of a transaction, the newest if several cards used the same id; None without any.
 
-    With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label.
+    With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label. A label is
+    of the first transaction of its card with that id: conflicting ones have none. With `others`: the other rows with
+    this id, each with its label, in the order of `find_transactions`.
 
     Uses the session that this process keeps for reads; blocks.
 
@@ -62,8 +70,12 @@ def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] 
     found = find_transactions(session, settings, transaction_id)
     if not found:
         return None
-    label = label_of(session, settings, transaction_id, found[0]["card_id"])
-    return {**found[0], "label": label}
+    for row in found:
+        conflicts = CONFLICTING in row["flags"]
+        row["label"] = (
+            None if conflicts else label_of(session, settings, transaction_id, row["card_id"])
+        )
+    return {**found[0], "others": found[1:]}
 
 
 def card_predictions(
@@ -113,14 +125,16 @@ def scan_predictions(
     settings: Settings,
     columns: Sequence[str] = COLUMNS,
     *,
+    table: PackedTable = PREDICTIONS,
     page_rows: int = _PAGE_ROWS,
 ) -> Iterator[tuple[Any, ...]]:
-    """Every row of the table, in no useful order; pages of several token ranges are fetched ahead.
+    """Every row of a table, in no useful order; pages of several token ranges are fetched ahead.
 
     Args:
         session: to read with.
         settings: keyspace.
         columns: what each tuple holds; fewer columns are faster (`features` is half of the work).
+        table: `predictions`, or that of conflicting ones.
         page_rows: rows fetched at a time.
 
     Yields:
@@ -131,7 +145,7 @@ def scan_predictions(
         SchemaError: the table is missing.
     """
     with explained(settings):
-        query = _select(session, settings, columns, _IN_RANGE)
+        query = _select(session, settings, columns, _IN_RANGE, table)
         waiting = deque(_ranges(_RANGES))
         pages: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
         open_ranges = 0
@@ -153,6 +167,14 @@ def scan_predictions(
             yield from rows
 
 
+def scan_scored(
+    session: Session, settings: Settings, columns: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """As `scan_predictions`, and those that conflict behind them: every transaction that was scored."""
+    for table in (PREDICTIONS, CONFLICTS):
+        yield from scan_predictions(session, settings, columns, table=table)
+
+
 _IN_RANGE = "token(card_id, month) >= ? AND token(card_id, month) <= ?"
 
 
@@ -165,9 +187,13 @@ def _failure(error: BaseException, pages: "SimpleQueue[tuple[Any, Any]]") -> Non
 
 
 def _select(
-    session: Session, settings: Settings, columns: Sequence[str], where: str
+    session: Session,
+    settings: Settings,
+    columns: Sequence[str],
+    where: str,
+    table: PackedTable = PREDICTIONS,
 ) -> PreparedStatement:
-    text = f"SELECT {', '.join(columns)} FROM {settings.keyspace}.predictions WHERE {where}"  # noqa: S608
+    text = f"SELECT {', '.join(columns)} FROM {settings.keyspace}.{table.name} WHERE {where}"  # noqa: S608
     statements = _prepared.setdefault(session, {})
     statement = statements.get(text)
     if statement is None:

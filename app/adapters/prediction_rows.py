@@ -6,7 +6,7 @@ the features, which one precompiled struct writes at once.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import itemgetter
@@ -16,6 +16,7 @@ import orjson
 
 from app.adapters.packed import UNSET, PackedTable, text_cell
 from app.deployments import SCORED_BY, is_anothers
+from app.domain.card_stage import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
 from app.formats import iso
@@ -58,14 +59,16 @@ class PackedRows(NamedTuple):
     """Rows ready for the writer.
 
     Attributes:
-        rows: packed values, one a prediction.
+        rows: packed values, one per prediction, for the table `predictions`.
         received_at: when the broker appended each source record, epoch milliseconds.
         event_time_ms: event time of each transaction, epoch milliseconds.
+        conflicting: packed values for the table `conflicting_predictions`.
     """
 
     rows: list[bytes]
     received_at: list[int]
     event_time_ms: list[int]
+    conflicting: Sequence[bytes] = ()
 
 
 class RowPacker:
@@ -93,20 +96,21 @@ class RowPacker:
             StateError: one is no prediction; the text says which.
         """
         rows: list[bytes] = []
+        conflicting: list[bytes] = []
         received: list[int] = []
         event_times: list[int] = []
         for value in predictions:
             packed = self._packed(value)
             if packed is None:
                 continue
-            row, received_at, event_time_ms = packed
-            rows.append(row)
+            row, received_at, event_time_ms, conflicts = packed
+            (conflicting if conflicts else rows).append(row)
             received.append(received_at)
             event_times.append(event_time_ms)
-        return PackedRows(rows, received, event_times)
+        return PackedRows(rows, received, event_times, conflicting)
 
-    def pack(self, value: bytes) -> tuple[bytes, int, int]:
-        """The packed row of one prediction record of ours, its `received_at` and its event time.
+    def pack(self, value: bytes) -> tuple[bytes, int, int, bool]:
+        """The packed row of one record of ours, its `received_at`, its event time, and whether it conflicts.
 
         Raises:
             StateError: it is no prediction; the text says which.
@@ -115,7 +119,7 @@ class RowPacker:
         assert packed is not None
         return packed
 
-    def _packed(self, value: bytes) -> tuple[bytes, int, int] | None:
+    def _packed(self, value: bytes) -> tuple[bytes, int, int, bool] | None:
         try:
             record = orjson.loads(value)
             if is_anothers(record, self._deployment):
@@ -133,7 +137,7 @@ class RowPacker:
             msg = f"no prediction that can be stored ({reason}): {value[:200]!r}"
             raise StateError(msg) from error
 
-    def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int]:
+    def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int, bool]:
         (transaction_id, card_id, features, reasons, flags, anomaly, version, model_hash, schema, topic,
          event_ms, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
         ) = _required(record)  # fmt: skip
@@ -153,7 +157,7 @@ class RowPacker:
         foreign = currency is not None and currency != self._currency
         extra = UNSET
         if foreign or len(record) != _REQUIRED_COUNT + optional:
-            extra = _extra_cell(record, value, foreign)
+            extra = extra_cell(record, value, foreign=foreign)
         card, transaction = card_id.encode(), transaction_id.encode()
         scalars = (
             event_ms, minor, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
@@ -171,7 +175,7 @@ class RowPacker:
             constant,
             layout.pack(scalars, features),
         ))  # fmt: skip
-        return row, received_at, event_ms
+        return row, received_at, event_ms, CONFLICTING in flags
 
     def _add_layout(self, schema: str, features: Mapping[str, Any]) -> "_Layout":
         if len(self._layouts) >= _CACHED:
@@ -273,18 +277,31 @@ def month_of(event_time_ms: int) -> str:
     return (_EPOCH + timedelta(days=event_time_ms // _DAY_MS)).strftime("%Y-%m")
 
 
-def _routing_key(row: bytes) -> bytes:
+def routing_key(row: bytes) -> bytes:
+    """The partition key of a packed row that begins with card and month."""
     card_end = 4 + int.from_bytes(row[:4], "big")
     card, month = row[4:card_end], row[card_end + 4 : card_end + 11]
     return b"".join((len(card).to_bytes(2, "big"), card, b"\0\0\7", month, b"\0"))
 
 
 #: cql/002_predictions.cql
-PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", _routing_key)
+PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", routing_key)
+#: cql/005_conflicting_predictions.cql
+CONFLICTS = PackedTable(
+    "conflicting_predictions", COLUMNS, "conflicting prediction", routing_key, expires=True
+)
 
 
-def _extra_cell(record: dict[str, Any], value: bytes, foreign: bool) -> bytes:
-    """What has no column. Where a number may have lost digits, values are the text that they came as."""
+def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
+    """What an output record says beyond the columns, as JSON text.
+
+    Where a number may have lost digits, values are the text that they came as.
+
+    Args:
+        record: the record.
+        value: it as it stands on the topic.
+        foreign: its currency is not the deployment's: its amount, as it came, is kept here.
+    """
     extra = {name: value for name, value in record.items() if name not in _KNOWN}
     if foreign:
         extra |= {name: record[name] for name in _FOREIGN}

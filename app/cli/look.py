@@ -53,7 +53,11 @@ def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
 @click.argument("transaction_id")
 @json_option
 def transaction(transaction_id: str, as_json: bool) -> None:
-    """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker."""
+    """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker.
+
+    Several may have the id: those of other cards, and those that used it again with another time or amount. All are
+    shown. In the JSON, one is the object itself, and the rest are in its `others`.
+    """
     from app.adapters.prediction_reads import find_transaction
 
     settings = load_settings()
@@ -66,7 +70,11 @@ def transaction(transaction_id: str, as_json: bool) -> None:
 
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
-    _print_transaction(found, settings)
+    rows = [found, *found["others"]]
+    if len(rows) > 1:
+        click.echo(f"{len(rows)} transactions have the id {formats.printable(transaction_id)}")
+    for row in rows:
+        _print_transaction(row, settings)
 
 
 def _show_key(kind: str, identifier: str, url: str | None, as_json: bool) -> None:

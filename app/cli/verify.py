@@ -20,7 +20,9 @@ _MEANINGS = {
     "read": "source records",
     "scored": "in time, on predictions",
     "late": "scored, flagged late, not counted for others",
-    "duplicate": "seen before, not scored again",
+    "conflicting": "scored, id used before with another time or amount, not counted for others",
+    "duplicate": "repeated: same id, time and amount; not scored again",
+    "refund": "negative amount: stored, not scored",
     "dead": "on dead-letters",
     "moved": "sent on to their card's partition",
     "pending": "not through the stream yet",
@@ -102,6 +104,8 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
 
 def _verdict(report: "Report") -> str:
     """Why it failed, in a line."""
+    from app.tools.verification.report import PLACES
+
     counts = report.counts
     bad = (
         f"{counts['pending']:,} pending, {counts['missing']:,} missing, "
@@ -119,8 +123,7 @@ def _verdict(report: "Report") -> str:
             "once you have dealt with that, --accept-lost lets the command succeed"
         )
     return (
-        "the counts do not add up: read is not scored + late + duplicate + dead + moved, "
-        "because retention has deleted outputs"
+        f"the counts do not add up: read is not {' + '.join(PLACES)}, because retention has deleted outputs"
     )
 
 

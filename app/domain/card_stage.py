@@ -1,18 +1,21 @@
 """What becomes of a source record, and the card's features: the first stage, pure.
 
-Decided in this order: dead, moved, duplicate, late, in time (see docs/architecture.md). Every record that
-names a card advances that card's `last_offset`, whatever becomes of it.
+Decided in this order: dead, moved, refund, duplicate, conflicting, late, in time (see docs/architecture.md). Every
+record that names a card advances that card's `last_offset`, whatever becomes of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from app.domain.entries import UNKNOWN
 from app.domain.features import Catalogue
 from app.domain.transaction import Transaction
 from app.domain.window_row import NEVER, WindowRow
 
 LATE = "late"
 OUT_OF_ORDER = "out_of_order"
+#: Its id is that of an earlier transaction of its card with another event time or amount: it never counts for others.
+CONFLICTING = "conflicting"
 #: The amount is high for its card: what is known of a terminal weighs it (see `terminal_plain_streak`).
 HIGH_AMOUNT = "high_amount"
 
@@ -35,10 +38,15 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A transaction that its card has seen already."""
+    """A transaction that its card has seen already: same id, event time and amount."""
 
 
-Outcome = Enriched | Moved | Duplicate
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """A transaction with a negative amount: it is stored, and counts for nobody."""
+
+
+Outcome = Enriched | Moved | Refund | Duplicate
 
 
 class CardStage:
@@ -60,31 +68,59 @@ class CardStage:
         self._lateness = allowed_lateness_ms
         self._home_partition = home_partition
 
-    def apply(self, transaction: Transaction, row: WindowRow, partition: int) -> Outcome:
+    def apply(
+        self,
+        transaction: Transaction,
+        row: WindowRow,
+        partition: int,
+        *,
+        conflicts: bool | None = None,
+    ) -> Outcome:
         """Decide what a transaction is, compute its features, add it to the row.
 
         Args:
             transaction: a valid transaction.
             row: its card's state; changed in place.
             partition: the partition that it came in.
+            conflicts: whether it conflicts, where that was decided before; None: the row decides.
         """
         t = transaction.event_time_ms
         if row.newest_ms == NEVER:  # a card that has been counted here is at home here
             home = self._home_partition(row.key)
             if home != partition:
                 return Moved(home)
+        if transaction.minor < 0:
+            return Refund()
         id8 = transaction.id8
+        conflicting = False
         if row.has(id8):
-            return Duplicate()
+            # what would leave for this one is out of sight, whether or not the row has changed since
+            for at, minor in _same_id(row, id8, t - row.rules.horizon_ms):
+                if at == t and minor in (transaction.minor, UNKNOWN):
+                    return Duplicate()
+                conflicting = True
+        if conflicts is not None:
+            conflicting = conflicts
         catalogue = self.catalogue
         features = catalogue.card(row, t, transaction.minor)
         flags = catalogue.inexact("card", row, t)
         late = t < row.newest_ms - self._lateness
-        if late:
+        if conflicting:  # whatever its event time: it is the odd one out already
+            flags.append(CONFLICTING)
+        elif late:
             flags.append(LATE)
         elif t < row.newest_ms:
             flags.append(OUT_OF_ORDER)
         if catalogue.is_high(features):
             flags.append(HIGH_AMOUNT)
-        row.insert(t, transaction.minor, counted=not late, id8=id8)
+        counted = not (late or conflicting)
+        row.insert(t, transaction.minor, counted=counted, id8=id8, conflicting=conflicting)
         return Enriched(transaction, features, flags)
+
+
+def _same_id(row: WindowRow, id8: bytes, after_ms: int) -> Iterator[tuple[int, int]]:
+    """Event time in ms and minor units (or `UNKNOWN`) of the entries after a moment that have this id."""
+    for entries, start in row.parts():
+        for found in entries.same_id(id8, start):
+            if found[0] > after_ms:
+                yield found

@@ -1,6 +1,7 @@
 """Transactions of one key as columns: 24 bytes each, and a window is a difference of running totals.
 
-Where labels are known there is a fourth column: when each entry was labelled.
+Where labels are known there is a fourth column: when each entry was labelled. A card's fourth column has the amounts
+of its entries that do not count; they are no part of the running totals.
 """
 
 import sys
@@ -12,13 +13,18 @@ from operator import sub
 ID_BYTES = 8
 #: Low bits of a stored time are flags, the rest is the event time in ms.
 TIME_SHIFT = 8
-#: Flags: the entry counts for others; its label is known; the label says fraud; its amount was high for its card.
-COUNTED, KNOWN, FRAUD, HIGH = 1, 2, 4, 8
+#: Flags: the entry counts for others; its label is known; the label says fraud; its amount was high for its card;
+#: its id was that of an earlier transaction with another time or amount.
+COUNTED, KNOWN, FRAUD, HIGH, CONFLICTING = 1, 2, 4, 8, 16
+#: Minor units of an entry that does not count, where a release before this one stored it: it kept no amount.
+UNKNOWN = -1
 #: What the flags of an entry say that counts and whose label is known.
 KNOWN_GENUINE, KNOWN_FRAUD = COUNTED | KNOWN, COUNTED | KNOWN | FRAUD
 #: Takes `HIGH` out of flags, a byte each.
 WITHOUT_HIGH = bytes(flags & ~HIGH for flags in range(256))
 _UNLABELLED = ~(KNOWN | FRAUD)
+#: Leaves only `CONFLICTING` of flags, a byte each.
+_ONLY_CONFLICTING = bytes(flags & CONFLICTING for flags in range(256))
 #: Where the flags stand in the eight bytes of a stored time.
 _FLAGS_BYTE = 0 if sys.byteorder == "little" else 7
 
@@ -31,12 +37,13 @@ class Entries:
         totals: running total of counted minor units, this entry included, starting from `base`.
         ids: eight bytes an entry.
         base: the running total before the first entry.
-        zeros: entries that do not count (late ones).
+        zeros: entries that do not count: late and conflicting ones.
+        aside: minor units of the entries that do not count, in their order; None where nobody asks for them.
         labelled: when each entry was labelled, epoch ms, 0 where it was not; None while none was.
         frauds: entries that count and are known to be fraud.
     """
 
-    __slots__ = ("base", "frauds", "ids", "labelled", "times", "totals", "zeros")
+    __slots__ = ("aside", "base", "frauds", "ids", "labelled", "times", "totals", "zeros")
 
     def __init__(self) -> None:
         self.times = array("q")
@@ -44,6 +51,7 @@ class Entries:
         self.ids = bytearray()
         self.base = 0
         self.zeros = 0
+        self.aside: array[int] | None = None
         self.labelled: array[int] | None = None
         self.frauds = 0
 
@@ -59,8 +67,9 @@ class Entries:
         id8: bytes,
         start: int,
         high: bool = False,
+        conflicting: bool = False,
     ) -> None:
-        """Put one entry in its place, at index `start` or after."""
+        """Put one entry in its place, at index `start` or after. One that conflicts does not count."""
         times, totals = self.times, self.totals
         at = bisect_left(times, (event_time_ms + 1) << TIME_SHIFT, start)
         stored = event_time_ms << TIME_SHIFT
@@ -69,6 +78,10 @@ class Entries:
         if counted:
             stored |= COUNTED
         else:
+            if conflicting:
+                stored |= CONFLICTING
+            if self.aside is not None:
+                self.aside.insert(self.uncounted(0, at), minor)
             self.zeros += 1
             minor = 0
         if self.labelled is not None:
@@ -102,6 +115,27 @@ class Entries:
         """Entries in [first, end) that do not count."""
         times = self.times
         return sum(1 for index in range(first, end) if not times[index] & COUNTED)
+
+    def keep_aside(self) -> None:
+        """From now on, keep the amounts of entries that do not count: see `same_id`."""
+        if self.aside is None:
+            self.aside = array("q", [UNKNOWN]) * self.zeros
+
+    def conflicts(self, first: int, end: int) -> int:
+        """Entries in [first, end) whose id was that of another one."""
+        if not self.zeros:
+            return 0
+        return self.flags(first, end).translate(_ONLY_CONFLICTING).count(CONFLICTING)
+
+    def first_of(self, number: int, low: int, end: int) -> int:
+        """Where the last `number` entries before `end` begin, from `low` on; conflicting ones take no place."""
+        first = max(end - number, low)
+        while first > low:
+            found = end - first - self.conflicts(first, end)
+            if found == number:
+                break
+            first = max(first - (number - found), low)
+        return first
 
     def count(self, first: int, end: int) -> tuple[int, int]:
         """How many entries in [first, end) count, and how many of those are known to be fraud."""
@@ -176,6 +210,20 @@ class Entries:
             at = self.ids.find(id8, at + 1)
         return False
 
+    def same_id(self, id8: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Event time in ms and minor units (or `UNKNOWN`) of the entries from index `start` on with this id."""
+        at = self.ids.find(id8, start * ID_BYTES)
+        while at >= 0:
+            index, within = divmod(at, ID_BYTES)
+            if not within:
+                yield self.times[index] >> TIME_SHIFT, self._minor(index)
+            at = self.ids.find(id8, at + 1)
+
+    def _minor(self, index: int) -> int:
+        if self.times[index] & COUNTED:
+            return self.totals[index] - (self.totals[index - 1] if index else self.base)
+        return UNKNOWN if self.aside is None else self.aside[self.uncounted(0, index)]
+
     def split(self, at: int) -> "Entries":
         """Cut off and return the entries from index `at` on."""
         rest = Entries()
@@ -185,6 +233,11 @@ class Entries:
         rest.base = self.totals[-1] if at else self.base
         rest.zeros = rest.uncounted(0, len(rest.times)) if self.zeros else 0
         self.zeros -= rest.zeros
+        if self.aside is not None:
+            rest.aside, self.aside = (
+                self.aside[self.zeros :] or None,
+                self.aside[: self.zeros] or None,
+            )
         if self.labelled is not None:
             rest.labelled, self.labelled = self.labelled[at:], self.labelled[:at]
             rest.frauds = rest.known_frauds(0, len(rest.times)) if self.frauds else 0
@@ -192,16 +245,21 @@ class Entries:
         return rest
 
     def behind(self, *parts: bytes) -> bytes:
-        """The three columns, and the fourth if there is one, as they are stored, behind other bytes."""
-        if self.labelled is None:
-            return b"".join((*parts, self.times, self.totals, self.ids))
-        return b"".join((*parts, self.times, self.totals, self.ids, self.labelled))
+        """The three columns, and the fourth if there is one, as they are stored, behind other bytes.
+
+        The fourth is `labelled` or `aside`: cards have no labels, and terminals keep nothing aside.
+        """
+        if self.labelled is not None:
+            return b"".join((*parts, self.times, self.totals, self.ids, self.labelled))
+        if self.aside is not None:
+            return b"".join((*parts, self.times, self.totals, self.ids, self.aside))
+        return b"".join((*parts, self.times, self.totals, self.ids))
 
     @classmethod
     def from_columns(
-        cls, raw: bytes, offset: int, count: int, *, labelled: bool = False
+        cls, raw: bytes, offset: int, count: int, *, labelled: bool = False, aside: int = 0
     ) -> "Entries":
-        """The opposite of `behind`; `labelled` says whether the fourth was stored."""
+        """The opposite of `behind`; `labelled` says whether that was stored, `aside` how many of those were."""
         entries = cls()
         width = count * ID_BYTES
         entries.times.frombytes(raw[offset : offset + width])
@@ -211,10 +269,14 @@ class Entries:
             entries.labelled = array("q")
             entries.labelled.frombytes(raw[offset + 3 * width : offset + 4 * width])
             entries.frauds = entries.known_frauds(0, count)
+        elif aside:
+            entries.aside = array("q")
+            start = offset + 3 * width
+            entries.aside.frombytes(raw[start : start + aside * ID_BYTES])
         return entries
 
     def each(self, start: int = 0) -> Iterator[tuple[int, int, bool, bytes]]:
-        """Every entry from index `start` on: event time in ms, minor units, counted, id hash."""
+        """Every entry from index `start` on: event time in ms, minor units that count, counted, id hash."""
         before = self.totals[start - 1] if start else self.base
         for index in range(start, len(self)):
             stored, total = self.times[index], self.totals[index]

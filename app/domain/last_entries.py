@@ -1,7 +1,8 @@
 """Questions about the last few entries of a card or terminal: bounded, however many it has.
 
-So many entries are looked at, and none at or before `after_ms`; those that do not count, or have no label, are
-looked at as well and left out. Every scan is one of bytes or arrays, not of Python's: both stages ask for each event.
+So many entries are looked at, and none at or before `after_ms`; late ones, and those without a label, are looked at as
+well and left out. Conflicting ones (their id was another transaction's) are not among them. Every scan is one of bytes
+or arrays, not of Python's: both stages ask for each event.
 """
 
 from array import array
@@ -78,4 +79,4 @@ def has_last(row: WindowRow, after_ms: int, until_ms: int, number: int) -> bool:
     if after_ms >= floor:
         return True
     parts = row.last_parts(floor, until_ms, number)
-    return sum(end - first for _, first, end in parts) >= number
+    return sum(end - first - part.conflicts(first, end) for part, first, end in parts) >= number

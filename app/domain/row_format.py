@@ -4,11 +4,12 @@ import struct
 from dataclasses import dataclass
 
 from app.domain.entries import ID_BYTES, Entries
-from app.domain.labels import largest_label
+from app.domain.labels import Label, decode_labels, largest_label
 from app.errors import RowFormatError
 
-#: Row formats: without labels, and with them.
-ROW_VERSION, LABELLED_VERSION = 1, 2
+#: Row formats: plain, with labels, and with the amounts of entries that do not count.
+ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION = 1, 2, 3
+VERSIONS = (ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION)
 #: Before every event time: newest and floor of a key that has seen nothing.
 NEVER = -(1 << 62)
 SEGMENT_ENTRIES = 256
@@ -54,9 +55,14 @@ class RowRules:
     label_bytes: int = 0
 
     @property
+    def keeps_aside(self) -> bool:
+        """Whether amounts of entries that do not count are kept: cards compare them, terminals have labels there."""
+        return not self.max_waiting
+
+    @property
     def entry_bytes(self) -> int:
-        """What an entry takes, bytes."""
-        return (4 if self.max_waiting else 3) * ID_BYTES
+        """What an entry takes at most, bytes: of the four columns, one is there only where it is needed."""
+        return 4 * ID_BYTES
 
 
 class SegmentRef:
@@ -109,6 +115,62 @@ class SegmentRef:
         return packed
 
 
+#: Last offset, newest and floor, next segment, whether labels came, segments, tail, waiting labels.
+Head = tuple[int, int, int, int, bool, list[SegmentRef], Entries, list[Label]]
+
+
+def decode_head(raw: bytes, key: bytes) -> Head:
+    """The head row of a key.
+
+    Raises:
+        RowFormatError: it is damaged, or of a format that this release does not know.
+    """
+    try:
+        (
+            last_offset,
+            version,
+            _hash,
+            newest_ms,
+            floor_ms,
+            base,
+            zeros,
+            count,
+            segments,
+            next_number,
+        ) = HEAD.unpack_from(raw)
+        labelled = version == LABELLED_VERSION
+        has_labels, waiting = LABELS.unpack_from(raw, HEAD.size) if labelled else (False, 0)
+    except struct.error:
+        last_offset = newest_ms = floor_ms = base = zeros = count = segments = next_number = (
+            waiting
+        ) = 0
+        version, labelled, has_labels = -1, False, False
+    first = HEAD.size + (LABELS.size if labelled else 0)
+    stored = FRAUDED_REF if labelled else REF
+    columns = first + segments * stored.size
+    aside = zeros if version == ASIDE_VERSION else 0
+    behind = columns + ID_BYTES * ((4 if has_labels else 3) * count + aside)
+    if version not in VERSIONS or len(raw) != behind + waiting:
+        msg = (
+            f"the state row of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}: "
+            "start the release that wrote it, or delete the state and replay"
+        )
+        raise RowFormatError(msg)
+    refs = [SegmentRef(*stored.unpack_from(raw, at)) for at in range(first, columns, stored.size)]
+    tail = Entries.from_columns(raw, columns, count, labelled=has_labels, aside=aside)
+    tail.base, tail.zeros = base, zeros
+    told = decode_labels(raw[behind:])
+    return last_offset, newest_ms, floor_ms, next_number, labelled, refs, tail, told
+
+
+def encode_segment(entries: Entries, last_offset: int, settings_hash: int) -> bytes:
+    """A segment row."""
+    packed = SEGMENT.pack(
+        last_offset, version_of(entries), settings_hash, entries.zeros, len(entries), entries.base
+    )
+    return entries.behind(packed)
+
+
 def decode_segment(raw: bytes, key: bytes) -> Entries:
     """The entries of a segment row.
 
@@ -116,16 +178,21 @@ def decode_segment(raw: bytes, key: bytes) -> Entries:
         RowFormatError: it is of a format that this release does not know.
     """
     _offset, version, _hash, zeros, count, base = SEGMENT.unpack_from(raw)
-    if version not in (ROW_VERSION, LABELLED_VERSION):
-        msg = (
-            f"a segment of {key!r} has format {version}, this release reads {ROW_VERSION} and "
-            f"{LABELLED_VERSION}"
-        )
+    if version not in VERSIONS:
+        msg = f"a segment of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}"
         raise RowFormatError(msg)
     labelled = version == LABELLED_VERSION
-    entries = Entries.from_columns(raw, SEGMENT.size, count, labelled=labelled)
+    aside = zeros if version == ASIDE_VERSION else 0
+    entries = Entries.from_columns(raw, SEGMENT.size, count, labelled=labelled, aside=aside)
     entries.base, entries.zeros = base, zeros
     return entries
+
+
+def version_of(entries: Entries) -> int:
+    """The format in which these entries are stored."""
+    if entries.labelled is not None:
+        return LABELLED_VERSION
+    return ROW_VERSION if entries.aside is None else ASIDE_VERSION
 
 
 def max_head_bytes(rules: RowRules) -> int:

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from app.domain.card_stage import HIGH_AMOUNT, LATE
+from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE
 from app.domain.features import Catalogue
 from app.domain.labels import Label
 from app.domain.window_row import WindowRow
@@ -39,7 +39,7 @@ class TerminalStage:
             row: the terminal's state, changed in place; None for a transaction without a terminal.
             event_time_ms: event time.
             minor: amount in minor units.
-            flags: what the first stage found; a late transaction is not counted here either.
+            flags: what the first stage found; late and conflicting transactions are not counted here either.
             id8: hash of the transaction id.
 
         Returns:
@@ -49,8 +49,14 @@ class TerminalStage:
         if row is None:
             return features, []
         inexact = self.catalogue.inexact("terminal", row, event_time_ms)
+        conflicting = CONFLICTING in flags
         row.insert(
-            event_time_ms, minor, counted=LATE not in flags, id8=id8, high=HIGH_AMOUNT in flags
+            event_time_ms,
+            minor,
+            counted=not conflicting and LATE not in flags,
+            id8=id8,
+            high=HIGH_AMOUNT in flags,
+            conflicting=conflicting,
         )
         if row.waiting:
             self._meet(row, event_time_ms, id8)

@@ -16,7 +16,7 @@ class Transaction:
 
     Attributes:
         transaction_id, card_id, terminal_id: as they came; terminal_id may be None.
-        minor: amount in minor units of the deployment's currency.
+        minor: amount in minor units of the deployment's currency; below zero for a refund.
         event_time_ms: epoch milliseconds.
         body: the input object as JSON bytes without surrounding white space: `{...}`.
     """

@@ -10,31 +10,32 @@ keeps each segment's bounds, count and total, so that only segments at a window'
 When an entry is sealed depends on the transactions alone, never on where a block began or ended.
 
 A terminal also keeps the labels of its transactions, when they were labelled, and labels whose transaction
-has not come yet. Rows in which that happened have format 2; all others, every card's among them, format 1.
+has not come yet. Rows in which that happened have format 2. A card with entries that do not count keeps their
+amounts, by which a repeated transaction is told from a conflicting one: format 3. All others have format 1.
 
 Every row starts with `last_offset` (see app/blocks/rows.py for what that proves).
 """
 
-import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
-from app.domain.entries import COUNTED, ID_BYTES, TIME_SHIFT, Entries
-from app.domain.labels import Label, decode_labels, encode_labels, keep_waiting
+from app.domain.entries import COUNTED, TIME_SHIFT, Entries
+from app.domain.labels import Label, encode_labels, keep_waiting
 from app.domain.row_format import (
-    FRAUDED_REF,
     HEAD,
     LABELLED_VERSION,
     LABELS,
     NEVER,
     REF,
-    ROW_VERSION,
-    SEGMENT,
     RowRules,
     SegmentRef,
+    decode_head,
     decode_segment,
+    encode_segment,
     head_key,
     segment_key,
+    version_of,
 )
 from app.domain.sealed_ids import SealedIds
 from app.domain.spans import AddSegments, OfPart, Spans
@@ -51,6 +52,7 @@ class WindowRow:
     """The decoded, mutable state of one key.
 
     Attributes:
+        rules: how long entries are kept.
         last_offset: highest input offset whose effect is in here; -1 for a new key.
         newest_ms: newest event time seen, `NEVER` for a new key.
         floor_ms: newest event time of an entry that ever left: a feature over `(t - w, t]` is
@@ -59,13 +61,13 @@ class WindowRow:
     """
 
     __slots__ = (
-        "_asked", "_dirty", "_dropped", "_labelled", "_load", "_loaded", "_next", "_rules", "_sealed",
-        "_spans", "floor_ms", "key", "last_offset", "newest_ms", "refs", "tail", "waiting",
+        "_asked", "_dirty", "_dropped", "_labelled", "_load", "_loaded", "_next", "_sealed",
+        "_spans", "floor_ms", "key", "last_offset", "newest_ms", "refs", "rules", "tail", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, rules: RowRules, load: LoadRow) -> None:
         self.key = key
-        self._rules = rules
+        self.rules = rules
         self._load = load
         self.last_offset = -1
         self.newest_ms = NEVER
@@ -163,28 +165,32 @@ class WindowRow:
     def last_parts(
         self, after_ms: int, until_ms: int, number: int
     ) -> Iterator[tuple[Entries, int, int]]:
-        """Where the last entries in (after_ms, until_ms] stand: newest part first, `number` in all at most."""
+        """Where the last entries in (after_ms, until_ms] stand: newest part first, `number` in all at most.
+
+        Conflicting ones take no place among them: whoever counts leaves them out (`Entries.conflicts`).
+        """
         low, high = (after_ms + 1) << TIME_SHIFT, (until_ms + 1) << TIME_SHIFT
         times = self.tail.times
         end = len(times)
         if end and times[-1] >= high:
             end = bisect_left(times, high)
-        first = max(end - number, 0)
+        first = self.tail.first_of(number, 0, end)
         if first < end and times[first] < low:
             first = bisect_left(times, low, first, end)
         if first < end:
             yield self.tail, first, end
-            number -= end - first
+            number -= end - first - self.tail.conflicts(first, end)
         for ref in reversed(self.refs):
             if ref.last < low or number <= 0:
                 return
             if ref.first < high:
                 entries = self._segment(ref)
                 end = bisect_left(entries.times, high, ref.skip)
-                first = bisect_left(entries.times, low, max(end - number, ref.skip), end)
+                first = entries.first_of(number, ref.skip, end)
+                first = bisect_left(entries.times, low, first, end)
                 if first < end:
                     yield entries, first, end
-                    number -= end - first
+                    number -= end - first - entries.conflicts(first, end)
 
     @property
     def knows_labels(self) -> bool:
@@ -219,37 +225,56 @@ class WindowRow:
             return False
         return any(self._segment(ref).has(id8, ref.skip) for ref in reversed(self.refs))
 
+    def parts(self) -> Iterator[tuple[Entries, int]]:
+        """Where the kept entries are, oldest part first: columns, and the index from which on they are kept."""
+        yield from ((self._segment(ref), ref.skip) for ref in self.refs)
+        yield self.tail, 0
+
     def entries(self) -> Iterator[tuple[int, int, bool, bytes]]:
-        """Every kept entry, oldest first: event time in ms, minor units, counted, id hash."""
-        for ref in self.refs:
-            yield from self._segment(ref).each(ref.skip)
-        yield from self.tail.each()
+        """Every kept entry, oldest first: event time in ms, minor units that count, counted, id hash."""
+        return chain.from_iterable(part.each(start) for part, start in self.parts())
 
     def labels(self) -> Iterator[tuple[bool, int] | None]:
         """The label of every kept entry, oldest first: fraud, and when it was labelled; or None."""
-        for ref in self.refs:
-            yield from self._segment(ref).labels(ref.skip)
-        yield from self.tail.labels()
+        return chain.from_iterable(part.labels(start) for part, start in self.parts())
 
     # ------------------------------------------------------------------ changes
 
     def insert(
-        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, high: bool = False
+        self,
+        event_time_ms: int,
+        minor: int,
+        *,
+        counted: bool,
+        id8: bytes,
+        high: bool = False,
+        conflicting: bool = False,
     ) -> None:
-        """Add one transaction, then let the entries go that the rules no longer keep."""
+        """Add one transaction, then let the entries go that the rules no longer keep.
+
+        One that conflicts does not count, and makes nobody late: `newest_ms` stays as it is.
+        """
         above = (event_time_ms + 1) << TIME_SHIFT
+        entries, start, at = self.tail, 0, None
         if self.refs and self.refs[-1].last >= above:
-            self._insert_into_segment(event_time_ms, minor, counted=counted, id8=id8, high=high)
-        else:
-            self.tail.insert(event_time_ms, minor, counted=counted, id8=id8, start=0, high=high)
-        self.newest_ms = max(self.newest_ms, event_time_ms)
-        self._expire((self.newest_ms - self._rules.horizon_ms + 1) << TIME_SHIFT)
+            at = next(i for i, ref in enumerate(self.refs) if ref.last >= above)
+            entries, start = self._segment(self.refs[at]), self.refs[at].skip
+        if not counted and self.rules.keeps_aside:
+            entries.keep_aside()
+        entries.insert(
+            event_time_ms, minor, counted=counted, id8=id8, start=start, high=high, conflicting=conflicting
+        )  # fmt: skip
+        if at is not None:
+            self._segment_grew(at, entries, id8)
+        if event_time_ms > self.newest_ms and not conflicting:
+            self.newest_ms = event_time_ms
+        self._expire((self.newest_ms - self.rules.horizon_ms + 1) << TIME_SHIFT)
         # no segment holds twice its entries: below this there is nothing to add up
-        if (2 * len(self.refs) + 2) * self._rules.segment_entries > self._rules.max_entries:
-            excess = self.count - self._rules.max_entries
+        if (2 * len(self.refs) + 2) * self.rules.segment_entries > self.rules.max_entries:
+            excess = self.count - self.rules.max_entries
             if excess > 0:
                 self._evict(excess)
-        if len(self.tail.times) >= 2 * self._rules.segment_entries:
+        if len(self.tail.times) >= 2 * self.rules.segment_entries:
             self._seal()
 
     def label(self, label: Label) -> bool:
@@ -281,18 +306,13 @@ class WindowRow:
         keep_waiting(self.waiting, label)
         self._labelled = True
 
-    def _insert_into_segment(
-        self, event_time_ms: int, minor: int, *, counted: bool, id8: bytes, high: bool
-    ) -> None:
-        above = (event_time_ms + 1) << TIME_SHIFT
-        at, ref = next((i, ref) for i, ref in enumerate(self.refs) if ref.last >= above)
-        entries = self._segment(ref)
-        entries.insert(event_time_ms, minor, counted=counted, id8=id8, start=ref.skip, high=high)
+    def _segment_grew(self, at: int, entries: Entries, id8: bytes) -> None:
+        ref = self.refs[at]
         if self._sealed is not None:
             self._sealed.add(id8)
         self._dirty.add(ref.number)
         self._spans = None
-        full = 2 * self._rules.segment_entries
+        full = 2 * self.rules.segment_entries
         if len(entries) >= full and ref.skip:
             # it is rewritten anyway: without what has left, so that a half never holds less than a
             # segment's entries, and a head never more segments than `max_head_bytes` allows for
@@ -300,7 +320,7 @@ class WindowRow:
             ref.skip = 0
         if len(entries) >= full:
             # unordered arrivals may fill one old segment: halve it, so that rows stay bounded
-            rest = entries.split(self._rules.segment_entries)
+            rest = entries.split(self.rules.segment_entries)
             self.refs.insert(at + 1, self._new_segment(rest))
         ref.refresh(entries)
 
@@ -353,7 +373,7 @@ class WindowRow:
         self.floor_ms = max(self.floor_ms, stored >> TIME_SHIFT)
 
     def _seal(self) -> None:
-        rest = self.tail.split(self._rules.segment_entries)
+        rest = self.tail.split(self.rules.segment_entries)
         if self._sealed is not None:
             self._sealed.add(self.tail.ids)
         self.refs.append(self._new_segment(self.tail))
@@ -390,7 +410,7 @@ class WindowRow:
         """
         tail, labelled = self.tail, self._labelled
         head = HEAD.pack(
-            self.last_offset, LABELLED_VERSION if labelled else ROW_VERSION, self._rules.settings_hash,
+            self.last_offset, LABELLED_VERSION if labelled else version_of(tail), self.rules.settings_hash,
             self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail.times), len(self.refs),
             self._next,
         )  # fmt: skip
@@ -398,13 +418,8 @@ class WindowRow:
             return [(head_key(self.key), tail.behind(head))]
         rows: list[tuple[bytes, bytes | None]] = []
         for number in sorted(self._dirty):
-            entries = self._loaded[number]
-            version = ROW_VERSION if entries.labelled is None else LABELLED_VERSION
-            packed = SEGMENT.pack(
-                self.last_offset, version, self._rules.settings_hash,
-                entries.zeros, len(entries), entries.base,
-            )  # fmt: skip
-            rows.append((segment_key(self.key, number), entries.behind(packed)))
+            raw = encode_segment(self._loaded[number], self.last_offset, self.rules.settings_hash)
+            rows.append((segment_key(self.key, number), raw))
         rows += [(segment_key(self.key, number), None) for number in self._dropped]
         self._dirty.clear()
         self._dropped.clear()
@@ -419,31 +434,7 @@ class WindowRow:
         return rows
 
     def _decode(self, raw: bytes) -> None:
-        try:
-            (
-                self.last_offset, version, _hash, self.newest_ms, self.floor_ms,
-                base, zeros, count, segments, self._next,
-            ) = HEAD.unpack_from(raw)  # fmt: skip
-            self._labelled = version == LABELLED_VERSION
-            has_labels, waiting = (
-                LABELS.unpack_from(raw, HEAD.size) if self._labelled else (False, 0)
-            )
-        except struct.error:
-            version, segments, count, has_labels, waiting = -1, 0, 0, False, 0
-        first = HEAD.size + (LABELS.size if self._labelled else 0)
-        stored = FRAUDED_REF if self._labelled else REF
-        step = stored.size
-        columns = first + segments * step
-        behind = columns + (4 if has_labels else 3) * ID_BYTES * count
-        if version not in (ROW_VERSION, LABELLED_VERSION) or len(raw) != behind + waiting:
-            msg = (
-                f"the state row of {self.key!r} has format {version}, this release reads "
-                f"{ROW_VERSION} and {LABELLED_VERSION}: start the release that wrote it, or delete the "
-                "state and replay"
-            )
-            raise RowFormatError(msg)
-        for at in range(first, columns, step):
-            self.refs.append(SegmentRef(*stored.unpack_from(raw, at)))
-        self.tail = Entries.from_columns(raw, columns, count, labelled=has_labels)
-        self.tail.base, self.tail.zeros = base, zeros
-        self.waiting = decode_labels(raw[behind:])
+        (
+            self.last_offset, self.newest_ms, self.floor_ms, self._next, self._labelled,
+            self.refs, self.tail, self.waiting,
+        ) = decode_head(raw, self.key)  # fmt: skip

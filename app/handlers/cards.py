@@ -1,4 +1,4 @@
-"""First stage: source records to `enriched`, dead letters, duplicates, moved records; card rows."""
+"""First stage: source records to `enriched`, dead letters, duplicates, refunds, moved records; card rows."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,7 +9,7 @@ from app.blocks.batches import Outputs
 from app.blocks.partition import Computed, RowReader
 from app.decoding.rules import record_rules
 from app.decoding.schemas import Schemas
-from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved
+from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved, Refund
 from app.domain.features import Catalogue
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
 from app.domain.window_row import RowRules
@@ -29,6 +29,7 @@ from app.records import (
     duplicate_message,
     encode_item,
     enriched_message,
+    refund_message,
     source_position,
 )
 from app.settings import Settings
@@ -52,6 +53,8 @@ class CardsHandler:
         forward_moved: send moved records on; else they are dead.
         state_settings: the settings that shape rows.
         rows_room_bytes: see `BlockRows`.
+        conflicts: whether the record at an offset of a partition conflicts, where that was decided before: a
+            replay takes it from `enriched`, since it does not read what decided it. None: the rows decide.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class CardsHandler:
         forward_moved: bool,
         state_settings: str,
         rows_room_bytes: int = ROWS_ROOM_BYTES,
+        conflicts: Callable[[int, int], bool] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
@@ -75,6 +79,7 @@ class CardsHandler:
         self._forward_moved = forward_moved
         self._settings = state_settings
         self._room = rows_room_bytes
+        self._conflicts = conflicts
 
     @classmethod
     def of(
@@ -84,8 +89,9 @@ class CardsHandler:
         catalogue: Catalogue,
         partition_of: Callable[[bytes], int],
         schemas: Schemas | None = None,
+        **others: Any,
     ) -> "CardsHandler":
-        """The first stage as a deployment has it; see the class for the arguments."""
+        """The first stage as a deployment has it; `others` are arguments of the class."""
         return cls(
             CardStage(catalogue, settings.allowed_lateness, partition_of),
             row_rules(settings),
@@ -95,6 +101,7 @@ class CardsHandler:
             forward_moved=settings.moved == "forward",
             state_settings=state_settings(settings),
             rows_room_bytes=rows_room_bytes(settings),
+            **others,
         )
 
     def compute(
@@ -106,7 +113,7 @@ class CardsHandler:
     ) -> Computed:
         """Outputs and new rows of consecutive source records, up to an event time."""
         rows = BlockRows(self._rules, state, self._room)
-        block = _Block(partition, self._topics, self._record_rules.max_bytes)
+        block = _Block(partition, self._topics, self._record_rules)
         stretch = Stretch(until_ms)
         taken = next_ms = needs = None
         for index, record in enumerate(records):
@@ -129,12 +136,15 @@ class CardsHandler:
             if not rows.advance(row, record.offset):
                 block.counts["replayed"] += 1
                 continue
-            outcome = self._stage.apply(transaction, row, partition)
+            decided = None if self._conflicts is None else self._conflicts(partition, record.offset)
+            outcome = self._stage.apply(transaction, row, partition, conflicts=decided)
             if isinstance(outcome, Enriched):
                 terminal = transaction.terminal_id or transaction.card_id
                 block.enriched(record, outcome, self._partition_of(terminal.encode()))
             elif isinstance(outcome, Duplicate):
                 block.duplicate(record, transaction)
+            elif isinstance(outcome, Refund):
+                block.refund(record, transaction)
             else:
                 block.moved(record, outcome, forward=self._forward_moved)
         if taken == 0:
@@ -171,10 +181,10 @@ class CardsHandler:
 class _Block:
     """Outputs of one block, by destination, in source order."""
 
-    def __init__(self, partition: int, topics: Topics, max_bytes: int) -> None:
+    def __init__(self, partition: int, topics: Topics, rules: RecordRules) -> None:
         self.counts: Counter[str] = Counter()
         self._partition = partition
-        self._max_bytes = max_bytes
+        self._rules = rules
         self._topics = topics
         self._source = topics.transactions.name
         self._outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
@@ -182,16 +192,24 @@ class _Block:
 
     def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
         """The original bytes, with the reason."""
-        letter = dead_letter(self._source, self._partition, record, dead, self._max_bytes)
+        letter = dead_letter(self._source, self._partition, record, dead, self._rules.max_bytes)
         self._outputs[self._topics.dead_letters.name, self._partition].append(letter)
         self.counts["dead"] += 1
 
     def duplicate(self, record: SourceRecord, transaction: Transaction) -> None:
-        """Where the repeated transaction stands."""
-        value = duplicate_message(self._source, self._partition, record.offset, transaction)
+        """What was repeated."""
+        value = duplicate_message(
+            self._source, self._partition, record, transaction, self._rules.currency
+        )
         destination = (self._topics.duplicates.name, self._partition)
         self._outputs[destination].append((record.key, value, []))
         self.counts["duplicate"] += 1
+
+    def refund(self, record: SourceRecord, transaction: Transaction) -> None:
+        """On to where it is stored."""
+        value = refund_message(self._source, self._partition, record, transaction)
+        self._outputs[self._topics.refunds.name, self._partition].append((record.key, value, []))
+        self.counts["refund"] += 1
 
     def moved(self, record: SourceRecord, moved: Moved, *, forward: bool) -> None:
         """On to the card's own partition, with where it came from."""

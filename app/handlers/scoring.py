@@ -10,7 +10,7 @@ import numpy as np
 from app.blocks.batches import OutRecord
 from app.blocks.partition import Computed, RowReader
 from app.deployments import SCORED_BY
-from app.domain.card_stage import LATE
+from app.domain.card_stage import CONFLICTING, LATE
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.terminal_stage import Labelling, TerminalStage
@@ -274,5 +274,7 @@ class ScoringHandler:
             if LATE in flags:
                 outputs[late, partition].append(record)
                 self.counts["late"] += 1
+            elif CONFLICTING in flags:
+                self.counts["conflicting"] += 1
             else:
                 self.counts["scored"] += 1

@@ -1,24 +1,31 @@
-"""Last stage: predictions to packed Cassandra rows."""
+"""Last stage: predictions, or refunds, to packed Cassandra rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
-from app.adapters.prediction_rows import RowPacker
 from app.blocks.partition import Computed, RowReader
 from app.input_records import SourceRecord
 
 
+class Packer(Protocol):
+    """Makes the rows of records (`RowPacker`, `RefundPacker`)."""
+
+    def pack_many(self, values: Iterable[bytes], /) -> Any:
+        """What the pipeline's `deliver` takes."""
+
+
 class SinkHandler:
-    """See `app.blocks.partition.Handler`. Its outputs are `PackedRows`; it keeps no state.
+    """See `app.blocks.partition.Handler`. Its outputs are packed rows; it keeps no state.
 
     Args:
-        packer: makes rows of prediction records.
+        packer: makes them.
     """
 
-    def __init__(self, packer: RowPacker) -> None:
+    def __init__(self, packer: Packer) -> None:
         self._packer = packer
 
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        """The rows of consecutive predictions."""
+        """The rows of consecutive records."""
         return Computed(self._packer.pack_many(record.value for record in records))

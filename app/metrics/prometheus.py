@@ -59,7 +59,8 @@ class WorkerMetrics(Collector):
 def _flow(reading: Reading) -> Iterator[Metric]:
     outcomes = CounterMetricFamily(
         "fraudstream_outcomes",
-        "What records became, computed since this worker started, repeated work included.",
+        "What became of transactions (stages cards, scoring) and labels (stage labels; of scoring: labelled, given "
+        "up), computed since this worker started, repeated work included. Unit: transactions or labels.",
         labels=["stage", "outcome"],
     )
     for labels, number in sorted(reading.outcomes.items()):
@@ -67,7 +68,8 @@ def _flow(reading: Reading) -> Iterator[Metric]:
     yield outcomes
     records = CounterMetricFamily(
         "fraudstream_messages",
-        "Messages finished since this worker started, by stage.",
+        "Records of the topic that a stage reads, finished since this worker started. One record of enriched holds "
+        "many transactions. Unit: Kafka records.",
         labels=["stage"],
     )
     for stage, number in sorted(reading.records.items()):
@@ -87,12 +89,13 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
     labels = ["stage", "partition"]
     done = CounterMetricFamily(
         "fraudstream_partition_messages",
-        "Messages finished since the partition was assigned to this worker.",
+        "Records of the topic that a stage reads, finished since the partition was assigned to this worker. Unit: "
+        "Kafka records.",
         labels=labels,
     )
     gauges: dict[str, tuple[str, Callable[[PartitionReading], float | None]]] = {
         "records_waiting": (
-            "Records fetched and not computed yet.",
+            "Records fetched and not computed yet. Unit: Kafka records.",
             lambda reading: reading.records_waiting,
         ),
         "blocks_in_flight": (
@@ -100,7 +103,8 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             lambda reading: reading.blocks_in_flight,
         ),
         "consumer_lag_messages": (
-            "Offsets between the last finished one and the end of what can be read: the log's, or an open transaction.",
+            "Offsets between the last finished one and the end of what can be read: the log's, or an open transaction. "
+            "Unit: Kafka records, and markers of transactions.",
             lambda reading: reading.lag,
         ),
         "open_transaction_seconds": (
@@ -154,7 +158,7 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
 def _copies(copies: list[CopyReading]) -> Metric:
     lag = GaugeMetricFamily(
         "fraudstream_standby_lag_messages",
-        "Changelog records that a warm copy lacks.",
+        "Changelog records that a warm copy lacks. Unit: Kafka records.",
         labels=["table", "partition"],
     )
     for copy in copies:
@@ -173,16 +177,24 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "fraudstream_sink_up",
-        "0 while predictions wait for Cassandra.",
-        int(reading.sink.reason is None),
+        "0 while predictions or refunds wait for Cassandra.",
+        int(reading.sink.reason is None and reading.refunds.reason is None),
     )
     yield CounterMetricFamily(
-        "fraudstream_sink_rows", "Rows acknowledged by Cassandra.", reading.sink.rows
+        "fraudstream_sink_rows",
+        "Rows of predictions and conflicting_predictions acknowledged by Cassandra. Unit: rows, one per scored "
+        "transaction.",
+        reading.sink.rows,
+    )
+    yield CounterMetricFamily(
+        "fraudstream_refund_rows",
+        "Rows of refunds acknowledged by Cassandra. Unit: rows written, one per refund.",
+        reading.refunds.rows,
     )
     yield CounterMetricFamily(
         "fraudstream_sink_failures",
-        "Attempts to write to Cassandra that failed and are repeated.",
-        reading.sink.failures,
+        "Attempts to write to Cassandra that failed and are repeated. Unit: batches and attempts to connect.",
+        reading.sink.failures + reading.refunds.failures,
     )
     yield GaugeMetricFamily(
         "fraudstream_sink_last_row_timestamp_seconds",

@@ -91,15 +91,17 @@ class Reading:
     """Everything that a worker tells about itself at one moment.
 
     Attributes:
-        outcomes: (stage, outcome) -> records, computed since start.
-        records: stage -> records finished since start.
+        outcomes: (stage, outcome) -> transactions or labels (see `is_of_labels`), computed since start.
+        records: stage -> records of the topic that it reads, finished since start. A record of `enriched` holds
+            many transactions.
         partitions: the source partitions that it holds.
         copies: the warm copies that it keeps.
         state_bytes: (table, partition) -> bytes on disk.
         kafka_answers: whether Kafka told the ends of the partitions just now.
         reasons: why it is not ready, empty when it is.
         waiting_bytes: stage -> memory of the records that it has fetched and not acknowledged.
-        sink: rows written, and whether it waits.
+        sink: rows of scored transactions written, and whether they wait.
+        refunds: the same of refunds.
         latency: append to row.
         event_latency: event time to row.
         model: (version, hash) of the model that scores what is new in the partitions held here; None while it is
@@ -119,6 +121,7 @@ class Reading:
     kafka_answers: bool = False
     reasons: list[str] = field(default_factory=list)
     sink: SinkStatus = field(default_factory=SinkStatus)
+    refunds: SinkStatus = field(default_factory=SinkStatus)
     latency: Latency = field(default_factory=Latency)
     event_latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
@@ -131,6 +134,11 @@ class Reading:
         """Records that a stage still has to do in the partitions held here, None while unknown."""
         lags = [one.lag for one in self.partitions if one.stage == stage]
         return None if None in lags else sum(lag for lag in lags if lag is not None)
+
+
+def is_of_labels(stage: str, outcome: str) -> bool:
+    """Whether an outcome counts labels; all others count transactions."""
+    return stage == "labels" or outcome in {"labelled", "given up"}
 
 
 class LogEnds:

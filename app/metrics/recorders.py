@@ -134,3 +134,5 @@ append_to_row = Latency()
 event_to_row = Latency(bounds_ms=FINE_BOUNDS_MS)
 #: Filled by the sink.
 sink_status = SinkStatus()
+#: The same of refunds, which have a writer of their own.
+refund_status = SinkStatus()

@@ -10,7 +10,9 @@ The rules, in the order in which a record meets them (see `docs/architecture.md`
 ```text
 dead       it cannot become a transaction                            nothing is kept
 moved      its card belongs to another partition                     nothing is kept
-duplicate  an entry with its transaction_id is kept for the card     nothing is kept
+duplicate  an entry with its transaction_id, t and amount is kept    nothing is kept
+           for the card
+conflicting an entry with its transaction_id is kept for the card    kept, weighs 0
 late       t < newest - allowed_lateness                             kept, weighs 0
 in time    everything else                                           kept, weighs 1
 ```
@@ -55,18 +57,22 @@ class CardOracle:
         """Decide about one valid transaction in its right partition, and keep what has to be kept."""
         rules = self.rules
         card = self.cards.setdefault(card_id, History())
-        if transaction_id in card.ids:
+        same_id = card.same_id(transaction_id, t_ms - rules.horizon_ms)
+        if (t_ms, minor) in same_id:
             return Verdict(Became.DUPLICATE)
+        conflicting = bool(same_id)
         late = card.newest_ms is not None and t_ms < card.newest_ms - rules.allowed_lateness_ms
         out_of_order = card.newest_ms is not None and t_ms < card.newest_ms
         features = self._features(card, t_ms, minor)
         flags = self._inexact(card, t_ms)
-        flags += ["late"] if late else ["out_of_order"] if out_of_order else []
+        became = Became.CONFLICTING if conflicting else Became.LATE if late else Became.SCORED
+        flags += [became.value] if became is not Became.SCORED else ["out_of_order"] * out_of_order
         if features.get("amount_over_card_median", 0.0) > 2:
             flags.append("high_amount")
-        card.add(t_ms, minor, 0 if late else 1, transaction_id)
+        weight = 1 if became is Became.SCORED else 0
+        card.add(t_ms, minor, weight, transaction_id, conflicting=conflicting)
         card.forget(rules.horizon_ms, rules.max_entries)
-        return Verdict(Became.LATE if late else Became.SCORED, features, tuple(flags))
+        return Verdict(became, features, tuple(flags))
 
     def _features(self, card: History, t_ms: int, minor: int) -> dict[str, float]:
         rules = self.rules
@@ -230,17 +236,19 @@ class TerminalOracle:
         *,
         minor: int = 0,
         high: bool = False,
+        conflicting: bool = False,
     ) -> Verdict:
         """Terminal features of one item that is no replay, and keep what has to be kept.
 
         Args:
             terminal_id: None when the transaction has no terminal: its counts are 0.
             t_ms: event time, epoch milliseconds.
-            weight: 0 for an item that is late at its card, else 1.
+            weight: 0 for an item that is late at its card, or conflicting, else 1.
             transaction_id: for its label.
             received_at_ms: when the broker appended the transaction, epoch milliseconds.
             minor: its amount in minor units.
             high: whether its card's stage found the amount high.
+            conflicting: whether its id was that of another transaction of its card.
         """
         rules = self.rules
         if terminal_id is None:
@@ -250,7 +258,7 @@ class TerminalOracle:
         self._give_up(terminal_id, received_at_ms)
         features = self._features(terminal, t_ms, minor)
         flags = self._inexact(terminal, t_ms)
-        terminal.add(t_ms, minor, weight, transaction_id, high=high)
+        terminal.add(t_ms, minor, weight, transaction_id, high=high, conflicting=conflicting)
         terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
         self._meet(terminal_id, transaction_id, t_ms)
         return Verdict(Became.SCORED, features, tuple(flags))

@@ -21,6 +21,7 @@ class Became(StrEnum):
     DEAD = "dead"
     MOVED = "moved"
     DUPLICATE = "duplicate"
+    CONFLICTING = "conflicting"
     LATE = "late"
     SCORED = "scored"
 
@@ -33,18 +34,20 @@ class History:
 
     Attributes:
         times: event times, epoch milliseconds.
-        minors: amounts in minor units; 0 where the entry weighs 0.
-        weights: 1 for an entry that counts for others, 0 for a late one.
+        minors: amounts in minor units.
+        weights: 1 for an entry that counts for others, 0 for a late or conflicting one.
+        conflicting: whether the id was that of another transaction.
         ids: transaction ids.
         highs: whether an amount was high for its card.
         labels: what is known of each afterwards: fraud, and when it was labelled (epoch ms); or None.
-        newest_ms: newest event time ever seen, None before the first.
+        newest_ms: newest event time ever seen, of conflicting ones apart; None before the first.
         floor_ms: newest event time that ever left, None while nothing has.
     """
 
     times: list[int] = field(default_factory=list)
     minors: list[int] = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
+    conflicting: list[bool] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     highs: list[bool] = field(default_factory=list)
     labels: list[tuple[bool, int] | None] = field(default_factory=list)
@@ -67,7 +70,11 @@ class History:
 
     def total(self, t_ms: int, window_ms: int) -> int:
         """Minor units of the entries that count in `(t - window, t]`."""
-        return sum(self.minors[self.within(t_ms, window_ms)])
+        within = self.within(t_ms, window_ms)
+        return sum(
+            minor * weight
+            for minor, weight in zip(self.minors[within], self.weights[within], strict=True)
+        )
 
     def amounts(self, t_ms: int, window_ms: int) -> list[int]:
         """Minor units of each entry that counts in `(t - window, t]`."""
@@ -80,17 +87,22 @@ class History:
         return self.floor_ms is None or t_ms - window_ms >= self.floor_ms
 
     def last(self, t_ms: int, window_ms: int, number: int) -> list[int]:
-        """Where the last entries in `(t - window, t]` stand, oldest first: of `number`, those that count."""
+        """Where the last entries in `(t - window, t]` stand, oldest first: of `number`, those that count.
+
+        Late ones are among the `number`, conflicting ones are not.
+        """
         within = self.within(t_ms, window_ms)
-        places = list(range(within.start, within.stop))[-number:]
-        return [place for place in places if self.weights[place]]
+        places = range(within.start, within.stop)
+        last = [place for place in places if not self.conflicting[place]][-number:]
+        return [place for place in last if self.weights[place]]
 
     def exact_last(self, t_ms: int, window_ms: int, number: int) -> bool:
         """Whether nothing that ever left can have been among them: `number` are newer, or all are older."""
         floor_ms = self.floor_ms
         if floor_ms is None or t_ms - window_ms >= floor_ms:
             return True
-        return sum(1 for each in self.times if floor_ms < each <= t_ms) >= number
+        newer = [place for place, at in enumerate(self.times) if floor_ms < at <= t_ms]
+        return sum(1 for place in newer if not self.conflicting[place]) >= number
 
     def last_before(self, t_ms: int) -> int | None:
         """Event time of the newest entry at or before t that counts, None without one."""
@@ -99,18 +111,34 @@ class History:
                 return self.times[index]
         return None
 
+    def same_id(self, transaction_id: str, after_ms: int) -> list[tuple[int, int]]:
+        """Event time and minor units of the entries newer than a moment that have this id."""
+        every = zip(self.ids, self.times, self.minors, strict=True)
+        return [
+            (at, minor) for name, at, minor in every if name == transaction_id and at > after_ms
+        ]
+
     def add(
-        self, t_ms: int, minor: int, weight: int, transaction_id: str, *, high: bool = False
+        self,
+        t_ms: int,
+        minor: int,
+        weight: int,
+        transaction_id: str,
+        *,
+        high: bool = False,
+        conflicting: bool = False,
     ) -> None:
         """Put an entry in its place, after those of equal time."""
         place = bisect_right(self.times, t_ms)
         self.times.insert(place, t_ms)
-        self.minors.insert(place, minor * weight)
+        self.minors.insert(place, minor)
         self.weights.insert(place, weight)
+        self.conflicting.insert(place, conflicting)
         self.ids.insert(place, transaction_id)
         self.highs.insert(place, high)
         self.labels.insert(place, None)
-        self.newest_ms = t_ms if self.newest_ms is None else max(self.newest_ms, t_ms)
+        if not conflicting:
+            self.newest_ms = t_ms if self.newest_ms is None else max(self.newest_ms, t_ms)
 
     def verdict(self, place: int) -> bool:
         """Whether an entry counts and is known to be fraud."""
@@ -132,17 +160,17 @@ class History:
 
     def forget(self, horizon_ms: int, max_entries: int) -> None:
         """Let go what is older than the horizon, then the oldest beyond the cap."""
-        if self.newest_ms is None:
-            return
-        gone = bisect_right(self.times, self.newest_ms - horizon_ms)
-        gone = max(gone, len(self.times) - max_entries)
-        if gone:
+        gone = len(self.times) - max_entries
+        if self.newest_ms is not None:
+            gone = max(gone, bisect_right(self.times, self.newest_ms - horizon_ms))
+        if gone > 0:
             left = self.times[gone - 1]
             self.floor_ms = left if self.floor_ms is None else max(self.floor_ms, left)
             for column in (
                 self.times,
                 self.minors,
                 self.weights,
+                self.conflicting,
                 self.ids,
                 self.highs,
                 self.labels,

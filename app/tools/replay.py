@@ -22,7 +22,7 @@ from cassandra.cluster import Session
 from app.adapters import shadows
 from app.adapters.cassandra import connect, disconnect
 from app.adapters.labels import scan_verdicts
-from app.adapters.prediction_reads import scan_predictions
+from app.adapters.prediction_reads import scan_scored
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.tools.replaying.bounds import Kept, Reach
@@ -272,5 +272,5 @@ class _Run:
         total = sum(self._ends)
         self._progress("comparing with live rows", 0, max(1, total))
         await asyncio.to_thread(
-            lambda: comparison.live(scan_predictions(self._session, self._plan.live, COLUMNS))
+            lambda: comparison.live(scan_scored(self._session, self._plan.live, COLUMNS))
         )

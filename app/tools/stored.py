@@ -131,7 +131,7 @@ def from_cassandra(settings: Settings, progress: Progress | None = None) -> Exam
         gathering = Gathering(settings, verdicts)
         rows = scan_predictions(session, settings, _COLUMNS)
         for number, (transaction, card, moment, flags, schema, features) in enumerate(rows):
-            if "late" not in (flags or ()):
+            if "late" not in (flags or ()):  # conflicting ones are in a table of their own
                 gathering.add(transaction, card, epoch_ms(moment) or 0, schema, features)
             if progress and number % _STEP == 0:
                 progress(number)
@@ -174,7 +174,8 @@ async def gather(log: Log, settings: Settings, progress: Progress | None = None)
     number = 0
     async for record in _records(log, log.topics.predictions):
         fields = orjson.loads(record.value)
-        if "late" not in fields["flags"] and not is_anothers(fields, settings.deployment):
+        taken = not {"late", "conflicting"} & set(fields["flags"])
+        if taken and not is_anothers(fields, settings.deployment):
             gathering.add(
                 fields["transaction_id"],
                 fields["card_id"],

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from app.adapters.cassandra import connect, disconnect
 from app.adapters.labels import scan_labels
-from app.adapters.prediction_reads import scan_predictions
+from app.adapters.prediction_reads import scan_scored
 from app.adapters.raw_rows import read_raw
+from app.adapters.refund_rows import RefundRow, scan_refunds
 from app.handlers.catalogue import catalogue_of
 from app.settings import Settings
 from app.tools.verification.case import Case
@@ -35,6 +36,7 @@ from app.tools.verification.predictions import (
     PredictionReader,
     names_nobody,
 )
+from app.tools.verification.refunds import EarlierRefunds, RefundReader, RefundRows
 from app.tools.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.tools.verification.report import Report, clock_ms, conclude
 from app.tools.verification.rows import Row, RowReader
@@ -73,8 +75,9 @@ async def verify(
             return await compare(
                 settings,
                 log,
-                lambda: scan_predictions(session, settings, Row._fields),
+                lambda: scan_scored(session, settings, Row._fields),
                 lambda: scan_labels(session, settings),
+                lambda: scan_refunds(session, settings),
                 timeout_seconds=timeout_seconds,
                 examples=examples,
                 progress=progress,
@@ -89,6 +92,7 @@ async def compare(
     log: Log,
     scan: Callable[[], Iterable[tuple[Any, ...]]],
     scan_labels: Callable[[], Iterable[tuple[str, int, int]]],
+    scan_refunds: Callable[[], Iterable[RefundRow]],
     *,
     timeout_seconds: float,
     examples: int,
@@ -104,6 +108,7 @@ async def compare(
         examples: see `verify`.
         progress: see `verify`.
         scan_labels: gives the source of every stored label: topic, partition, offset.
+        scan_refunds: gives every stored refund.
 
     Raises:
         UnavailableError, SchemaError: see `verify`.
@@ -119,9 +124,11 @@ async def compare(
         progress("rows in Cassandra", count, sum(map(len, case.ledger.pages)))
     for source in scan_labels():
         case.labels.row(*source)
+    refunds = RefundRows(case)
+    refunds.read(scan_refunds())
     progress("scores", 0, 1)
     rescored = rescore(case)
-    report = conclude(case, rows, reached, run.kept, clock_ms())
+    report = conclude(case, rows, refunds, reached, run.kept, clock_ms())
     labels = case.labels.conclude(reached.done["labels"])
     for name in ("pending", "missing", "differing"):
         report.counts[name] += labels[name]
@@ -129,6 +136,7 @@ async def compare(
         "labels": labels,
         "lost_ranges": case.lost.ranges(),
         "rows": rows.rows,
+        "refund_rows": refunds.rows,
         "dead_by_earlier_rules": case.by_earlier_rules,
         "of_other_deployments": case.of_others,
         "rows_lost": case.findings.lost_rows,
@@ -194,6 +202,7 @@ class _Run:
             "late-transactions": topics.late_transactions,
             "dead-letters": topics.dead_letters,
             "duplicates": topics.duplicates,
+            "refunds": topics.refunds,
         }
         kept = {role: await log.first_kept(topic) for role, topic in roles.items()}
         case = Case(settings, ledger, Findings(ledger, examples))
@@ -224,6 +233,7 @@ class _Run:
         )
         # beyond the ends that are looked at, there may be copies of records that were moved
         await self._read("earlier refusals", topics.dead_letters, lambda _: EarlierRefusals(case))
+        await self._read("earlier refunds", topics.refunds, lambda _: EarlierRefunds(case))
         await self._read("recomputing cards", topics.transactions, source)
         await self._read("recomputing terminals", topics.enriched, enriched)
         if await self._some_name_nobody():
@@ -237,6 +247,9 @@ class _Run:
         await self._read("late", topics.late_transactions, lambda _: LateReader(case))
         await self._read("dead letters", topics.dead_letters, lambda _: DeadLetterReader(case))
         await self._read("duplicates", topics.duplicates, lambda _: DuplicateReader(case))
+        await self._read(
+            "refunds", topics.refunds, lambda number: RefundReader(case, done["refunds"][number])
+        )
 
     async def _some_name_nobody(self) -> bool:
         """Whether predictions are left of a release before 0.2.0: in each partition they come first."""

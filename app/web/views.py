@@ -16,6 +16,7 @@ from app.errors import NotFoundError, UnavailableError
 from app.formats import age, in_order, iso
 from app.handlers.rows import row_rules
 from app.metrics.prometheus import WorkerMetrics, release
+from app.metrics.reading import is_of_labels
 from app.web import pages
 from app.web.ids import requested_id
 from app.web.ports import Elsewhere, Here, Worker
@@ -32,7 +33,9 @@ DEPLOYMENT_HEADER = "X-Fraudstream-Deployment"
 _FORWARDED_HEADERS = ("Accept", "Accept-Language", "User-Agent")
 _STYLE_SECONDS = 86_400
 #: The order in which people think of outcomes; any other comes behind.
-_OUTCOMES = ("enriched", "scored", "late", "duplicate", "dead", "moved", "replayed")
+_OUTCOMES = (
+    "enriched", "scored", "late", "conflicting", "duplicate", "refund", "dead", "moved", "replayed",
+)  # fmt: skip
 
 
 def install(application: web.Application, worker: Worker) -> None:
@@ -155,11 +158,16 @@ async def transaction(request: web.Request) -> web.Response:
     return page(
         "transaction.html",
         id=identifier,
-        row=found,
+        rows=[
+            {
+                **row,
+                "explained": explained(row["features"], worker.catalogue),
+                "further": further_fields(row),
+            }
+            for row in (found, *found["others"])
+        ],
         digits=settings.minor_unit_digits,
         currency=settings.currency,
-        features=explained(found["features"], worker.catalogue),
-        others=further_fields(found),
     )
 
 
@@ -237,11 +245,13 @@ async def describe(worker: Worker) -> dict[str, Any]:
         if partition in held:
             held[partition].setdefault("state_bytes", {})[table] = size
     stages: dict[str, dict[str, Any]] = {
-        stage: {"records": records, "outcomes": {}, "lag": reading.lag(stage)}
+        stage: {"records": records, "outcomes": {}, "units": {}, "lag": reading.lag(stage)}
         for stage, records in reading.records.items()
     }
     for (stage, outcome), count in sorted(reading.outcomes.items(), key=_by_outcome):
         stages[stage]["outcomes"][outcome] = count
+        unit = "labels" if is_of_labels(stage, outcome) else "transactions"
+        stages[stage]["units"].setdefault(unit, {})[outcome] = count
     return {
         "worker": worker.url,
         "deployment": worker.deployment,
@@ -250,7 +260,11 @@ async def describe(worker: Worker) -> dict[str, Any]:
         "ready": not reading.reasons,
         "reasons": reading.reasons,
         "kafka_answers": reading.kafka_answers,
-        "sink": {"rows": reading.sink.rows, "waiting": reading.sink.reason},
+        "sink": {
+            "rows": reading.sink.rows,
+            "refund_rows": reading.refunds.rows,
+            "waiting": reading.sink.reason or reading.refunds.reason,
+        },
         "model": None if reading.model is None else dict(zip(("version", "hash"), reading.model)),  # noqa: B905
         "features": worker.catalogue.schema,
         "windows": [format_duration(window) for window in settings.windows],

@@ -28,7 +28,7 @@ from app.metrics.reading import (
     read_tasks,
     source_partitions,
 )
-from app.metrics.recorders import append_to_row, event_to_row, sink_status
+from app.metrics.recorders import append_to_row, event_to_row, refund_status, sink_status
 from app.quality.measure import measure
 from app.settings import Settings
 from app.web.kept import Kept
@@ -74,6 +74,7 @@ class FaustWorker:
             topics.enriched.name: "scoring",
             topics.predictions.name: "sink",
             topics.labels.name: "labels",
+            topics.refunds.name: "refunds",
         }
 
     @property
@@ -118,7 +119,7 @@ class FaustWorker:
             rebalancing=app.rebalancing,
             kafka_answers=kafka_answers,
             tables={table.name: self._is_ready(table) for table in self._tables.values()},
-            sink=sink_status.reason,
+            sink=sink_status.reason or refund_status.reason,
         )
 
     async def reading(self) -> Reading:
@@ -132,6 +133,7 @@ class FaustWorker:
         reading.reasons = self._reasons(kafka_answers=answered)
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
+        reading.refunds = refund_status
         reading.event_latency = event_to_row
         reading.model, reading.started_at = self._bound_model(), self._started_at
         reading.tasks, reading.threads = read_tasks(app), threading.active_count()

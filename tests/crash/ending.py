@@ -81,8 +81,8 @@ def figures(
     """
     yield (
         f"seed {seed}: {report['read']:,} records = {report['scored']:,} scored"
-        f" + {report['late']:,} late + {report['duplicate']:,} duplicate + {report['dead']:,} dead"
-        f" + {report['moved']:,} moved"
+        f" + {report['late']:,} late + {report['conflicting']:,} conflicting"
+        f" + {report['duplicate']:,} duplicate + {report['dead']:,} dead + {report['moved']:,} moved"
     )
     told = report["labels"]
     applied = told["forwarded"] - told["given_up"] - states.waiting

@@ -22,7 +22,10 @@ from tests.stack import environ_of
 
 pytestmark = pytest.mark.integration
 
-TITLES = ["001_keyspace", "002_predictions", "003_transaction_index", "004_labels"]
+TITLES = [
+    "001_keyspace", "002_predictions", "003_transaction_index", "004_labels", "005_conflicting_predictions",
+    "006_refunds",
+]  # fmt: skip
 
 
 @pytest.fixture

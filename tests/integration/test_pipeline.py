@@ -54,7 +54,7 @@ def broken() -> Iterator[tuple[str, Send]]:
         yield "missing_key", Send(tx_bytes("nokey"), None)
         yield "key_mismatch", Send(tx_bytes("otherkey", card="c2"), b"c1")
         yield "in_the_future", Send(tx_bytes("f", event_time=YEAR_2999), b"c1")
-        yield "negative_amount", Send(tx_bytes("n", card="c3", amount=-1), b"c3")
+        yield "amount_precision", Send(tx_bytes("n", card="c3", amount=0.001), b"c3")
         yield "foreign_currency", Send(tx_bytes("u", currency="USD"), b"c1")
         yield "not_an_object", Send(b"[1]", b"c1")
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.domain.card_stage import LATE, CardStage, Duplicate, Enriched, Moved
+from app.domain.card_stage import CONFLICTING, LATE, CardStage, Duplicate, Enriched, Moved
 from app.domain.features import Catalogue
 from app.domain.labels import Label
 from app.domain.terminal_stage import TerminalStage
@@ -91,8 +91,16 @@ def histories(draw: st.DrawFn) -> list[Event]:
             )
         )
         name = f"#{number}"
-        if events and draw(st.integers(0, 9)) == 0:
+        again = draw(st.integers(0, 9)) if events else 9
+        if again <= 1:  # a used id, with another time and amount as a rule
             name = draw(st.sampled_from(events)).name
+        if again == 2:  # an earlier one once more: as it was, or with one thing changed
+            of = draw(st.sampled_from(events))
+            change = draw(
+                st.sampled_from([{}, {}, {"t_ms": t_ms}, {"minor": 8}, {"terminal": "U"}])
+            )
+            events.append(replace(of, label=None, ends=draw(st.sampled_from(ENDINGS)), **change))
+            continue
         if events and draw(st.integers(0, 3)) == 0:  # of any of them, or of one that is to come
             of = draw(st.sampled_from(events))
             verdict = draw(st.booleans()), START + draw(st.integers(0, 3))
@@ -162,9 +170,17 @@ def same_state(row: WindowRow, history: History) -> None:
     entries = list(row.entries())
     assert [e[0] for e in entries] == history.times
     assert list(row.labels()) == history.labels
-    assert [e[1] for e in entries] == history.minors
+    assert [e[1] for e in entries] == [
+        minor * weight for minor, weight in zip(history.minors, history.weights, strict=True)
+    ]
     assert [int(e[2]) for e in entries] == history.weights
     assert [e[3] if i else None for e, i in zip(entries, ids, strict=True)] == ids
+    if row.rules.keeps_aside:
+        for name in set(history.ids):
+            found = [
+                pair for part, start in row.parts() for pair in part.same_id(hash_id(name), start)
+            ]
+            assert found == history.same_id(name, START - 1000 * DAYS)
     assert row.count == len(history.times)
     assert row.newest_ms == (NEVER if history.newest_ms is None else history.newest_ms)
     assert row.floor_ms == (NEVER if history.floor_ms is None else history.floor_ms)
@@ -210,13 +226,14 @@ def play(
         assert isinstance(outcome, Enriched)
         assert outcome.flags == list(verdict.flags)
         assert (LATE in outcome.flags) == (verdict.became is Became.LATE)
+        assert (CONFLICTING in outcome.flags) == (verdict.became is Became.CONFLICTING)
         row = None if event.terminal is None else terminal_rows.of(event.terminal)
         if row is not None:
             given_up |= {int(one.source) for one in terminal_stage.given_up(row, number)}
         counts, flags = terminal_stage.apply(
             row, event.t_ms, event.minor, outcome.flags, transaction.id8
         )
-        weight = 0 if verdict.became is Became.LATE else 1
+        weight = 1 if verdict.became is Became.SCORED else 0
         at_terminal = terminals.apply(
             event.terminal,
             event.t_ms,
@@ -225,6 +242,7 @@ def play(
             number,
             minor=event.minor,
             high="high_amount" in verdict.flags,
+            conflicting=verdict.became is Became.CONFLICTING,
         )
         assert flags == list(at_terminal.flags)
         expected = verdict.features | at_terminal.features

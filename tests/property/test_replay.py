@@ -46,6 +46,8 @@ def lived(rng: Random, cap: int) -> VerifyWorld:
                     amount=rng.choice([1.5, 2, 3, 40, 900]))  # fmt: skip
         if sent and rng.random() < 0.05:
             fields = rng.choice(sent[-40:])[1]
+        if sent and rng.random() < 0.05:  # a used id, which may be days old
+            fields = rng.choice(sent[-200:])[1] | {"event_time": T0 + at, "amount": 55}
         wrong = None
         key = str(fields["card_id"]).encode()
         if rng.random() < 0.05:

@@ -129,7 +129,7 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
         return [
             ((batch.partition, item.offset), (partition, encode_item(item))) for item in batch.items
         ]
-    if topic == topics.duplicates.name:
+    if topic in (topics.duplicates.name, topics.refunds.name):
         fields = orjson.loads(value)
         return [((fields["source_partition"], fields["source_offset"]), (partition, key, value))]
     if topic == topics.dead_letters.name:
@@ -189,7 +189,9 @@ class Problems:
 
     def places(self) -> None:
         """Every source record is in exactly one place."""
-        ends = (topics.predictions, topics.dead_letters, topics.duplicates, topics.transactions)
+        ends = (
+            topics.predictions, topics.dead_letters, topics.duplicates, topics.refunds, topics.transactions,
+        )  # fmt: skip
         for partition, records in self.world.source_records().items():
             for record in records:
                 source = (partition, record.offset)
@@ -323,6 +325,16 @@ def content(world: World, key: bytes, state: State) -> Any:
             (r.number, r.skip, r.count, r.zeros, r.first, r.last, r.total, r.frauds)
             for r in row.refs
         ]
-        return row.last_offset, row.newest_ms, row.floor_ms, refs, list(row.entries()), labels
+        parts = [row._segment(ref) for ref in row.refs] + [row.tail]
+        aside = [part.aside and part.aside.tolist() for part in parts]
+        return (
+            row.last_offset,
+            row.newest_ms,
+            row.floor_ms,
+            refs,
+            list(row.entries()),
+            labels,
+            aside,
+        )
     except Exception as error:
         return repr(error)

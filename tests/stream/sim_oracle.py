@@ -41,13 +41,15 @@ def compare(world: World) -> list[str]:
             transaction = parsed(record)
             if transaction is None or world.partition_of(record.key) != partition:
                 continue
+            if transaction.minor < 0:  # a refund is not scored, and nobody sees it
+                continue
             verdict = cards.apply(
                 transaction.card_id,
                 transaction.transaction_id,
                 transaction.event_time_ms,
                 transaction.minor,
             )
-            if verdict.became in (Became.SCORED, Became.LATE):
+            if verdict.became is not Became.DUPLICATE:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
     for partition, records in world.broker.topic(topics.enriched.name).items():
         for record in records:
@@ -58,8 +60,10 @@ def compare(world: World) -> list[str]:
             for item in batch.items:
                 if terminals.is_replay(partition, (batch.topic, batch.partition, item.offset)):
                     continue
+                if (batch.partition, item.offset) not in wanted:
+                    return [f"oracle: {batch.partition}/{item.offset} must not be on enriched"]
                 features, flags = wanted[batch.partition, item.offset]
-                weight = 0 if "late" in flags else 1
+                weight = 0 if "late" in flags or "conflicting" in flags else 1
                 verdict = terminals.apply(
                     item.terminal_id,
                     item.event_time_ms,
@@ -68,6 +72,7 @@ def compare(world: World) -> list[str]:
                     item.received_at,
                     minor=item.minor,
                     high="high_amount" in flags,
+                    conflicting="conflicting" in flags,
                 )
                 features.update(verdict.features)
                 flags.extend(verdict.flags)

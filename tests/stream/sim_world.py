@@ -58,7 +58,7 @@ MAX_STEPS = 120_000
 
 topics = Topics(load_settings({"topic_prefix": "", "app_id": "sim"}))
 catalogue = Catalogue(WINDOWS, 2, "UTC")
-record_rules = RecordRules("EUR", 2, FUTURE_SKEW)
+record_rules = RecordRules("EUR", 2, FUTURE_SKEW, refunds=True)
 
 
 @cache
@@ -698,6 +698,10 @@ def workload(
             record["event_time"] = now + FUTURE_SKEW + rng.choice((0, 1, 5_000))
         elif dice < 0.16:
             key = b"someone-else"
+        elif dice < 0.22 and sent:
+            record = reused(rng, rng.choice(sent), record)
+            key = record["card_id"].encode()
+            sent.append(record)
         else:
             sent.append(record)
         partition = partition_of(key)
@@ -708,6 +712,14 @@ def workload(
         out.append((partition, now, key, value, hole))
     out.reverse()
     return out
+
+
+def reused(rng: Random, first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A record with the id of an earlier one of its card, and something else that is another's."""
+    changed = rng.choice(
+        (("amount",), ("event_time",), ("terminal_id",), ("amount", "event_time", "terminal_id"))
+    )
+    return first | {name: other[name] for name in changed if name in other}
 
 
 def run_apart(
@@ -730,7 +742,8 @@ def run_apart(
 
 
 DEAD: tuple[dict[str, Any], ...] = (
-    {"amount": -1},
+    {"amount": -1},  # a refund
+    {"amount": -1, "currency": "USD"},
     {"amount": 0.001},
     {"event_time": "yesterday"},
     {"currency": "USD"},

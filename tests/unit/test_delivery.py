@@ -34,8 +34,9 @@ async def delivered(outcome: BaseException | None) -> tuple[list[float], list[fl
         since_event=happened.extend,
     )
     writer = Writer()
-    delivery._writer = writer  # type: ignore[assignment]
-    durable = await delivery.deliver(0, PackedRows([b"a", b"b"], [990, 995], [900, 950]))
+    delivery._writers._writers["predictions"] = writer  # type: ignore[assignment]
+    delivery._writers._connected = True
+    durable = await delivery.deliver(0, PackedRows([b"a", b"b"], [990, 995], [900, 950], []))
     assert not appended
     if outcome is None:
         writer.future.set_result(None)

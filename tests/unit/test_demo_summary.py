@@ -54,7 +54,7 @@ def test_every_record_is_in_one_set():
     made.predicted(prediction(1, flags=["late"], score=0.1))
     made.predicted(prediction(2, flags=["out_of_order"]))
     made.dead.add(3 << 10)
-    assert [len(found) for found in made.outcomes.values()] == [2, 1, 0, 1, 0]
+    assert [len(found) for found in made.outcomes.values()] == [2, 1, 0, 0, 0, 1, 0]
     assert (made.missing, made.repeated, made.out_of_order, made.flagged) == (0, 0, 1, 2)
 
 

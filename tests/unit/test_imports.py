@@ -149,9 +149,11 @@ def test_registered_agents_are_the_expected_ones() -> None:
     agents, tables, pipelines = json.loads(
         run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
-    assert agents == ["cards", "labels", "scoring", "sink"]
+    assert agents == ["cards", "labels", "refunds", "scoring", "sink"]
     assert tables == ["cards", "terminals"]
-    assert pipelines == ["fraudstream-enriched", "labels", "predictions", "transactions"]
+    assert pipelines == [
+        "fraudstream-enriched", "labels", "predictions", "refunds", "transactions",
+    ]  # fmt: skip
 
 
 def run(code: str, **environment: str) -> str:

@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.metrics.reading import (
     PartitionReading,
     Reading,
     copied_partitions,
+    is_of_labels,
     read_copies,
     read_flow,
     read_state_bytes,
@@ -382,3 +384,30 @@ async def test_tasks_are_counted_by_event_loop() -> None:
         await task
     assert read_tasks(app) == before
     other.close()
+
+
+def test_every_metric_is_documented_with_its_unit() -> None:
+    families = text_string_to_metric_families(WorkerMetrics().text(full_reading()).decode())
+    ours = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in families
+        if family.name.startswith("fraudstream_")
+    }
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    told = re.findall(r"^\| `(fraudstream_\w+)` \| [^|]*\| ([^|]+) \|", page, re.MULTILINE)
+    assert {name for name, _ in told} == ours
+    assert all(unit.strip() for _, unit in told)
+
+
+@pytest.mark.parametrize(
+    ("stage", "outcome", "of_labels"),
+    [
+        ("cards", "dead", False),
+        ("labels", "dead", True),
+        ("scoring", "scored", False),
+        ("scoring", "labelled", True),
+        ("scoring", "given up", True),
+    ],
+)
+def test_what_an_outcome_counts(stage: str, outcome: str, of_labels: bool) -> None:
+    assert is_of_labels(stage, outcome) == of_labels

@@ -30,6 +30,8 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "002_predictions",
         "003_transaction_index",
         "004_labels",
+        "005_conflicting_predictions",
+        "006_refunds",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -47,6 +49,8 @@ RELEASED = {
     "002_predictions": "ae983ae786d0f41a",
     "003_transaction_index": "6f1663ad6d52383d",
     "004_labels": "4cec596c9d925426",
+    "005_conflicting_predictions": "6cd3762c6b8ae235",
+    "006_refunds": "ed372f8a956a98fd",
 }
 
 
@@ -108,7 +112,10 @@ def test_the_shape_of_the_tables() -> None:
     assert predictions.clustering == ("event_time", "transaction_id")
     assert found.tables["labels"].partition_key == ("transaction_id",)
     assert len(found.tables["labels"].clustering) == 4
-    assert found.indexes == {"predictions_by_transaction": "predictions"}
+    assert found.indexes == {
+        "predictions_by_transaction": "predictions",
+        "conflicting_by_transaction": "conflicting_predictions",
+    }
 
 
 def test_later_migrations_count_too() -> None:
@@ -135,7 +142,7 @@ def test_what_people_add_is_theirs_and_what_they_drop_is_found() -> None:
     del have.tables["labels"]
     found = compare(shape(), have)
     assert (found.tables, found.columns) == (["labels"], [("predictions", "score", "double")])
-    assert found.indexes == ["predictions_by_transaction"]
+    assert sorted(found.indexes) == ["conflicting_by_transaction", "predictions_by_transaction"]
     assert str(found) == "table labels, column predictions.score"
 
 
@@ -186,7 +193,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 7
+    assert len(list(dry_run(made()))) == 10
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,9 +201,27 @@ class TestDuplicates:
     def test_the_same_id_on_the_same_card_changes_nothing(self) -> None:
         cards = oracle()
         buy(cards, 0, name="a")
-        assert buy(cards, 1, name="a") == Verdict(Became.DUPLICATE)
+        assert buy(cards, 0, name="a") == Verdict(Became.DUPLICATE)
         assert count(buy(cards, 1)) == 2
         assert cards.cards["c"].newest_ms == START + HOUR
+
+    def test_another_time_or_amount_conflicts_and_is_recognised_again(self) -> None:
+        cards = oracle()
+        buy(cards, 0, name="a", units=10)
+        for again in ({"hour": 2, "units": 10}, {"hour": 0, "units": 9_000}):
+            verdict = buy(cards, name="a", **again)
+            assert verdict.became is Became.CONFLICTING
+            assert verdict.flags == ("conflicting",)
+            assert buy(cards, name="a", **again).became is Became.DUPLICATE
+        assert cards.cards["c"].newest_ms == START
+        assert count(buy(cards, 2)) == 2  # the first of them, and itself
+
+    def test_an_id_that_is_used_again_a_horizon_later_is_new(self) -> None:
+        # nothing came in between: the entry is there still, but only because nothing has pushed it out
+        for hour, became in ((6.999, Became.CONFLICTING), (7, Became.SCORED)):
+            cards = oracle()
+            buy(cards, 0, name="a")
+            assert buy(cards, hour, name="a").became is became
 
     def test_the_same_id_on_another_card_is_no_duplicate(self) -> None:
         cards = oracle()

@@ -374,10 +374,12 @@ class TestOutputs:
         assert value == b'{"a":1,"score":0.25,"flags":[]}'
 
     def test_a_duplicate_says_where_it_stands(self) -> None:
-        fields = orjson.loads(duplicate_message("t", 1, 2, parse()))
+        record = SimpleNamespace(offset=2, timestamp=T0 + 5)
+        fields = orjson.loads(duplicate_message("t", 1, record, parse(), "EUR"))
         assert fields == {
-            "transaction_id": "tx-1", "card_id": "c1", "event_time_ms": T0,
-            "source_topic": "t", "source_partition": 1, "source_offset": 2,
+            "transaction_id": "tx-1", "card_id": "c1", "terminal_id": "t1", "amount_minor": 1000,
+            "currency": "EUR", "event_time_ms": T0,
+            "source_topic": "t", "source_partition": 1, "source_offset": 2, "received_at": T0 + 5,
         }  # fmt: skip
 
     def test_the_origin_of_a_forwarded_record(self) -> None:

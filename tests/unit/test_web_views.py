@@ -51,6 +51,7 @@ def prediction(**fields: Any) -> dict[str, Any]:
         "received_at": T0 + 1,
         "scored_at": T0 + 2,
         "extra": {"merchant": {"name": "<Acme>"}, "note": "plain"},
+        "others": [],
         **fields,
     }
 
@@ -222,6 +223,22 @@ async def test_a_transaction_as_json_and_as_a_page() -> None:
         assert wanted in text
 
 
+async def test_every_transaction_with_the_id_is_shown() -> None:
+    worker = DictWorker()
+    conflicting = prediction(amount_minor=900_000, flags=["conflicting"])
+    worker.transactions["x1"] = prediction(others=[conflicting, prediction(card_id="c2")])
+    async with client_of(worker) as client:
+        text = "".join(Tags(await (await client.get("/transactions/x1/")).text()).texts)
+    for wanted in (
+        "3 transactions have this id",
+        "1,234.56 EUR",
+        "9,000.00 EUR",
+        "conflicting",
+        "c2",
+    ):
+        assert wanted in text
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -284,6 +301,7 @@ async def test_the_index_names_everything() -> None:
     assert overview["stages"]["cards"] == {
         "records": 6,
         "outcomes": {"enriched": 5, "dead": 1},
+        "units": {"transactions": {"enriched": 5, "dead": 1}},
         "lag": 7,
     }
     assert overview["partitions"][0]["state_bytes"] == {"cards": 2048}

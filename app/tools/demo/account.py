@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app.domain.card_stage import LATE, OUT_OF_ORDER
+from app.domain.card_stage import CONFLICTING, LATE, OUT_OF_ORDER
 from app.records import headers_of, origin_of
 from app.tools.simulation.frauds import KINDS, NONE
 from app.tools.verification.log import Log, Offsets
@@ -32,11 +32,13 @@ class Account:
         read: every record of the run.
         scored: in time, with a prediction.
         late: with a prediction, not counted for others.
+        conflicting: likewise; their id was used before with another time or amount.
         duplicate: repeated.
+        refund: with a negative amount.
         dead: no transactions.
         moved: sent on to another partition, where they are read once more.
         out_of_order: how many of `scored` came behind a newer one of their card.
-        flagged: how many of `scored` and `late` the model calls fraud.
+        flagged: how many of `scored`, `late` and `conflicting` the model calls fraud.
         reasons: dead records by reason.
         caught: frauds that the model called so, by their kind.
         missed: frauds that it did not, by their kind.
@@ -49,7 +51,9 @@ class Account:
     read: set[int] = field(default_factory=set)
     scored: set[int] = field(default_factory=set)
     late: set[int] = field(default_factory=set)
+    conflicting: set[int] = field(default_factory=set)
     duplicate: set[int] = field(default_factory=set)
+    refund: set[int] = field(default_factory=set)
     dead: set[int] = field(default_factory=set)
     moved: set[int] = field(default_factory=set)
     out_of_order: int = 0
@@ -69,7 +73,9 @@ class Account:
         return {
             "scored": self.scored,
             "late": self.late,
+            "conflicting": self.conflicting,
             "duplicate": self.duplicate,
+            "refund": self.refund,
             "dead": self.dead,
             "moved": self.moved,
         }
@@ -88,10 +94,17 @@ class Account:
     def predicted(self, prediction: dict[str, Any]) -> None:
         """Take one prediction record."""
         position = _pack(prediction["source_partition"], prediction["source_offset"])
-        if position not in self.read or position in self.scored or position in self.late:
-            return
         flags = prediction["flags"]
-        (self.late if LATE in flags else self.scored).add(position)
+        became = (
+            self.conflicting
+            if CONFLICTING in flags
+            else self.late
+            if LATE in flags
+            else self.scored
+        )
+        if position not in self.read or position in became:
+            return
+        became.add(position)
         self.out_of_order += OUT_OF_ORDER in flags
         self.flagged += prediction["is_fraud"]
         kind = self.kind_of(prediction["transaction_id"])
@@ -156,11 +169,12 @@ async def take_account(
         if position in account.read and position not in account.dead:
             account.dead.add(position)
             account.reasons[reason] += 1
-    async for record in records(topics.duplicates):
-        value = orjson.loads(record.value)
-        position = _pack(value["source_partition"], value["source_offset"])
-        if position in account.read:
-            account.duplicate.add(position)
+    for topic, found in ((topics.duplicates, account.duplicate), (topics.refunds, account.refund)):
+        async for record in records(topic):
+            value = orjson.loads(record.value)
+            position = _pack(value["source_partition"], value["source_offset"])
+            if position in account.read:
+                found.add(position)
     done = await log.done(topics.labels)
     account.labels_waiting = sum(
         max(0, end - at) for end, at in zip(ends[topics.labels.name], done, strict=True)

@@ -83,7 +83,8 @@ class Summary:
     @property
     def stored(self) -> int:
         """Rows that Cassandra has acknowledged for this run."""
-        return len(self.account.scored) + len(self.account.late)
+        account = self.account
+        return len(account.scored) + len(account.late) + len(account.conflicting)
 
     @property
     def suspicious(self) -> list[dict[str, Any]]:

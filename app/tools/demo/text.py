@@ -25,6 +25,8 @@ _COLUMNS = (
     "flags",
 )
 _WIDEST = 44
+#: Outcomes that a demo's stream does not have: told where there are any.
+_RARE = frozenset({"conflicting", "refund"})
 #: Kinds of fraud, for people.
 _DONE = {
     "amount": f"an amount above {AMOUNT_LIMIT}",
@@ -77,7 +79,11 @@ def _verdict(summary: Summary) -> str:
 
 def _account(summary: Summary) -> list[str]:
     account = summary.account
-    kinds = " + ".join(f"{len(found):,} {name}" for name, found in account.outcomes.items())
+    kinds = " + ".join(
+        f"{len(found):,} {name}"
+        for name, found in account.outcomes.items()
+        if found or name not in _RARE
+    )
     lines = [f"  {len(account.read):,} read = {kinds}"]
     if account.reasons:
         told = ", ".join(f"{reason} {count:,}" for reason, count in account.reasons.most_common(4))

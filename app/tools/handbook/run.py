@@ -21,6 +21,7 @@ from app.tools.handbook.plan import ENGINEERED, Plan
 from app.tools.handbook.report import Report
 from app.tools.labelled import LabelledTransactions
 from app.tools.train import Trained, TrainingOptions, train_on
+from app.tools.verification.report import PLACES
 from app.tools.verify import verify
 from models.artifact import load_artifact
 from models.examples import Examples
@@ -140,7 +141,7 @@ class Run:
                 verify(settings, timeout_seconds=30, examples=3, progress=lambda *_: None)
             )
         if not report.identity:
-            msg = "read is not scored + late + duplicate + dead + moved"
+            msg = f"read is not {' + '.join(PLACES)}"
             raise VerificationError(msg)
         return dict(report.counts)
 

@@ -116,11 +116,11 @@ class Stages:
         """The stages of a deployment."""
         return cls(settings, Topics(settings), catalogue_of(settings))
 
-    def cards(self) -> CardsHandler:
+    def cards(self, **others: Any) -> CardsHandler:
         """The first stage."""
         home = partition_of(self.settings.partitions)
         schemas = fetched_schemas(self.settings)
-        return CardsHandler.of(self.settings, self.topics, self.catalogue, home, schemas)
+        return CardsHandler.of(self.settings, self.topics, self.catalogue, home, schemas, **others)
 
     def scoring(self, model: Model | None, **others: Any) -> ScoringHandler:
         """The second stage; with one model, or none where nothing is asked for."""
@@ -177,7 +177,7 @@ class CardPass:
     ) -> None:
         width = sum(feature.stage == "card" for feature in stages.catalogue.columns)
         self.found = CardFeatures(sources, width, folder)
-        self._handler = stages.cards()
+        self._handler = stages.cards(conflicts=lambda _, offset: offset in sources.conflicting)
         self._enriched = stages.topics.enriched.name
         self._rows = _Since(rows, row_rules(stages.settings), known_from_ms)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
 from app.adapters.kafka import answered, client_kwargs, started
-from app.adapters.prediction_rows import PREDICTIONS, RowPacker
+from app.adapters.prediction_rows import CONFLICTS, PREDICTIONS, PackedRows, RowPacker
 from app.adapters.row_writer import RowWriter
 from app.adapters.shadows import Shadow
 from app.blocks.batches import Outputs, OutputSender
@@ -38,7 +38,7 @@ class Results:
     def __init__(
         self,
         hand_over: Callable[[Outputs], Awaitable[Awaitable[Any]]],
-        write: Callable[[Sequence[bytes]], Awaitable[Any]],
+        write: Callable[[PackedRows], Awaitable[Any]],
         packer: RowPacker,
         predictions: str,
         comparison: Comparison,
@@ -62,7 +62,7 @@ class Results:
         for value in values:
             self._comparison.replayed(orjson.loads(value))
         sent = await self._hand_over(outputs)
-        self._waiting.append(asyncio.gather(sent, self._write(self._packer.pack_many(values).rows)))
+        self._waiting.append(asyncio.gather(sent, self._write(self._packer.pack_many(values))))
         await self.settle(_IN_FLIGHT)
 
     async def settle(self, left: int) -> None:
@@ -85,11 +85,16 @@ async def sending(
         max_batch_size=largest, max_request_size=largest * 2,
     )  # fmt: skip
     sender, writer = OutputSender(largest), RowWriter(session, settings, PREDICTIONS)
+    conflicts = RowWriter(session, settings, CONFLICTS)
+
+    def write(packed: PackedRows) -> Awaitable[Any]:
+        return asyncio.gather(writer.submit(packed.rows), conflicts.submit(packed.conflicting))
+
     async with started(producer, kwargs["bootstrap_servers"]):
         try:
             results = Results(
                 lambda outputs: sender.send(producer, outputs),
-                writer.submit,
+                write,
                 RowPacker(settings.currency, settings.minor_unit_digits),
                 Topics(settings).predictions.name,
                 comparison,
@@ -98,3 +103,4 @@ async def sending(
             await results.settle(0)
         finally:
             await writer.close()
+            await conflicts.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from app.domain.card_stage import CONFLICTING
 from app.errors import UsageError
 from app.label_records import decode_message
 from app.records import EnrichedBatch
@@ -59,6 +60,7 @@ class _Items:
 
     offsets: "array[int]" = field(default_factory=lambda: array("q"))
     times_ms: "array[int]" = field(default_factory=lambda: array("q"))
+    conflicting: list[int] = field(default_factory=list)
 
 
 class Survey:
@@ -89,6 +91,8 @@ class Survey:
                     time_ms = item.event_time_ms
                     items.offsets.append(item.offset)
                     items.times_ms.append(time_ms)
+                    if CONFLICTING in item.flags:
+                        items.conflicting.append(item.offset)
                     newest = max(newest, time_ms)
                     if (source, item.offset, time_ms) in asked:
                         wanted = True
@@ -158,7 +162,7 @@ class Survey:
         placed[offsets[inside] - begin] = True
         mask = self._asked.mask(partition, offsets, times_ms)
         asked[offsets[mask] - begin] = True
-        return Sources(begin, placed, asked)
+        return Sources(begin, placed, asked, frozenset(items.conflicting))
 
 
 @dataclass(frozen=True)
@@ -169,11 +173,13 @@ class Sources:
         begin: offset of the first one.
         placed: whether the record stands on `enriched`.
         asked: whether it is asked for.
+        conflicting: offsets of those that were found to conflict with an earlier one, which may not be read.
     """
 
     begin: int
     placed: np.ndarray
     asked: np.ndarray
+    conflicting: frozenset[int] = frozenset()
 
     @property
     def end(self) -> int:

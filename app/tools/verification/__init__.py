@@ -8,6 +8,7 @@
 | outputs  | predictions, copies of late ones, dead letters, duplicates: what was seen         |
 | labels   | labels: forwarded, dead, given up by their terminals, stored                       |
 | rows     | Cassandra: what was stored                                                        |
+| refunds  | refunds: on their topic and in Cassandra                                          |
 | scores   | scores and reasons once more, by the model that each record names                 |
 | findings | differences, the first of them with both values                                   |
 | report   | sums it up                                                                        |

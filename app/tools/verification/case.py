@@ -1,6 +1,6 @@
 """What one run of `verify` works on: the deployment's rules, the ledger, the findings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.adapters.registry import fetched_schemas
 from app.decoding.rules import record_rules
@@ -33,6 +33,7 @@ class Case:
         refused: reason by partition and offset of what was refused for a reason that rules decide.
         of_others: predictions of other deployments on the same topic, which are left out.
         by_earlier_rules: how many of them the present rules would take.
+        refunded: partition and offset of what was stored as a refund.
     """
 
     settings: Settings
@@ -45,6 +46,7 @@ class Case:
     refused: dict[tuple[int, int], str] = field(default_factory=dict)
     by_earlier_rules: int = 0
     of_others: int = 0
+    refunded: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -60,7 +62,8 @@ class Case:
             MAX_WAITING_LABELS,
             self.ledger.catalogue.names,
         )
-        self.record_rules = record_rules(settings, fetched_schemas(settings))
+        # what becomes of refunds is decided behind these rules: the setting may have been another one
+        self.record_rules = replace(record_rules(settings, fetched_schemas(settings)), refunds=True)
         self.lost = Lost()
         self.labels = LabelLedger(
             self.topics.labels.name, settings.max_future_skew, settings.event_time_unit

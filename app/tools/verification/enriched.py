@@ -10,9 +10,7 @@ from app.label_records import LabelBatch, decode_message
 from app.records import EnrichedItem
 from app.tools.oracle import TerminalOracle, Waits
 from app.tools.verification.case import Case
-from app.tools.verification.ledger import Fate, Fault, Page, Seen
-
-_FATES = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
+from app.tools.verification.ledger import PREDICTED, Fate, Fault, Page, Seen
 
 
 class EnrichedReader:
@@ -63,14 +61,16 @@ class EnrichedReader:
                     self._case.findings.stray(self._where, "source", "/".join(map(str, source)))
                 if self._oracle.is_replay(self._partition, source):
                     continue
+                conflicting = "conflicting" in item.flags
                 verdict = self._oracle.apply(
                     item.terminal_id,
                     item.event_time_ms,
-                    0 if "late" in item.flags else 1,
+                    0 if conflicting or "late" in item.flags else 1,
                     item.transaction_id,
                     item.received_at,
                     minor=item.minor,
                     high="high_amount" in item.flags,
+                    conflicting=conflicting,
                 )
                 if found is not None:
                     known = item.event_time_ms >= self._known_from
@@ -111,7 +111,7 @@ class EnrichedReader:
         rows = [row for row, _ in compared]
         width = self._ledger.card_features
         expected = page.features[rows, :width]
-        right = np.isin(page.fate[rows], _FATES)
+        right = np.isin(page.fate[rows], PREDICTED)
         right &= page.identity[rows] == [
             hash((item.card_id, item.event_time_ms, item.transaction_id)) for _, item in compared
         ]
@@ -129,7 +129,7 @@ class EnrichedReader:
 
     def _explain(self, page: Page, row: int, item: EnrichedItem, home: int) -> None:
         fate = Fate(page.fate[row])
-        if fate not in _FATES:
+        if fate not in PREDICTED:
             self._differs(page, row, "fate", "enriched", fate.name.lower())
             return
         if home != self._partition:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.card_stage import HIGH_AMOUNT, LATE, OUT_OF_ORDER
+from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.tools.oracle import Became
@@ -28,14 +28,22 @@ class Fate(IntEnum):
     DUPLICATE = 3
     LATE = 4
     SCORED = 5
-    UNKNOWN = 6  # scored, late or duplicate: what decides has been deleted by retention
+    UNKNOWN = (
+        6  # scored, late, conflicting or duplicate: what decides has been deleted by retention
+    )
+    CONFLICTING = 7
+    REFUND = 8
 
 
 FATE_OF = {
     Became.DUPLICATE: Fate.DUPLICATE,
+    Became.CONFLICTING: Fate.CONFLICTING,
     Became.LATE: Fate.LATE,
     Became.SCORED: Fate.SCORED,
 }
+#: Fates of records that are scored and whose features are known; and these with what cannot be told any more.
+CERTAIN = (Fate.SCORED, Fate.LATE, Fate.CONFLICTING)
+PREDICTED = (*CERTAIN, Fate.UNKNOWN)
 
 
 class Seen:
@@ -49,6 +57,7 @@ class Seen:
     FORWARDED = 32
     ROW = 64  # in Cassandra
     WAITING = 128  # on a topic, but whoever reads it has not come there yet
+    REFUND = 256
 
 
 class Fault:
@@ -62,11 +71,11 @@ class Fault:
 
 _COLUMNS: dict[str, type] = {
     "fate": np.uint8,
-    "seen": np.uint8,
+    "seen": np.uint16,
     "faults": np.uint8,
     "terminal_known": np.bool_,  # whether the terminal's features could be computed
     "received_at": np.int64,  # when the broker appended it, epoch ms
-    "identity": np.int64,  # hash of card, event time, transaction
+    "identity": np.int64,  # hash of card, event time, transaction; of a refund, and the amount
     "detail": np.int64,  # hash of terminal, minor units
     "content": np.int64,  # hash of what outputs repeat of the input, `length` bytes
     "length": np.int32,
@@ -79,6 +88,7 @@ _COLUMNS: dict[str, type] = {
     "anomaly": np.float64,  # NaN: none
     "is_fraud": np.bool_,
     "late": np.bool_,  # as stored
+    "conflicting": np.bool_,  # as stored
     "model": np.int32,  # index into `Ledger.models`
     "reasons": np.int64,  # hash of the reasons
     "extra": np.int64,  # hash of schema version and unknown fields
@@ -113,6 +123,7 @@ class Page:
     anomaly: np.ndarray
     is_fraud: np.ndarray
     late: np.ndarray
+    conflicting: np.ndarray
     model: np.ndarray
     reasons: np.ndarray
     extra: np.ndarray
@@ -163,8 +174,9 @@ class Ledger:
         stages = [feature.stage for feature in self.catalogue.columns]
         self.card_features = stages.count("card")
         inexact = self.catalogue.flags
-        stages_flags = (*inexact["card"], LATE, OUT_OF_ORDER, HIGH_AMOUNT, *inexact["terminal"])
-        self.flag_names = (*stages_flags, ANOMALY)
+        self.flag_names = (
+            *inexact["card"], CONFLICTING, LATE, OUT_OF_ORDER, HIGH_AMOUNT, *inexact["terminal"], ANOMALY,
+        )  # fmt: skip
         self._bits = {name: 1 << index for index, name in enumerate(self.flag_names)}
         self._flags: dict[int, Flags] = {}
         self._model_index: dict[tuple[str, str, str], int] = {}

@@ -181,6 +181,7 @@ async def wait_for_workers(log: Log, timeout_seconds: float, progress: Progress)
         "moved records": topics.transactions,  # again: they were sent on to where they belong in it
         "enriched": topics.enriched,
         "predictions": topics.predictions,
+        "refunds": topics.refunds,
     }
     for text, topic in roles.items():
         role = "transactions" if topic is topics.transactions else text

@@ -13,10 +13,9 @@ from app.domain.flags import ANOMALY
 from app.domain.json_text import canonical, raw_fields
 from app.input_records import INPUT_FIELDS, OUTPUT_FIELDS
 from app.tools.verification.case import Case
-from app.tools.verification.ledger import Fate, Page, Seen
+from app.tools.verification.ledger import CERTAIN, PREDICTED, Fate, Page, Seen
 
 _TIME = re.compile(rb'"scored_at":\d+')
-_SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
 #: Records of before 0.2.0 do not say who scored them.
 _NEEDED = OUTPUT_FIELDS - {SCORED_BY}
 _POSITION = re.compile(rb'"source_partition":(\d+),"source_offset":(\d+)')
@@ -172,6 +171,7 @@ class PredictionReader:
             anomaly=[np.nan if anomaly is None else anomaly for anomaly in anomalies],
             is_fraud=[fields["is_fraud"] for fields in every],
             late=["late" in fields["flags"] for fields in every],
+            conflicting=["conflicting" in fields["flags"] for fields in every],
             reasons=[hash(tuple(fields["reasons"])) for fields in every],
             extra=[extra_of(record.value, fields, currency) for _, record, fields in fresh],
             scored_at=[fields["scored_at"] for fields in every],
@@ -182,14 +182,14 @@ class PredictionReader:
         )
         # the model's flag is not the oracle's to tell: it is kept, and checked with the scores
         odd = [row for row, _, fields in fresh if ANOMALY in fields["flags"]]
-        odd = [row for row in odd if page.fate[row] in _SCORED]  # others keep no flags there
+        odd = [row for row in odd if page.fate[row] in PREDICTED]  # others keep no flags there
         page.flags[odd] |= np.uint64(self._ledger.mask((ANOMALY,)))
 
     def _compare(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """Against the oracle: first all at once, then those that are not right one by one."""
         rows = [row for row, _, _ in fresh]
         names = list(self._ledger.catalogue.names)
-        right = np.isin(page.fate[rows], _SCORED[:2]) & page.terminal_known[rows]
+        right = np.isin(page.fate[rows], CERTAIN) & page.terminal_known[rows]
         try:
             stored = [list(fields["features"].values()) for _, _, fields in fresh]
             right &= (page.features[rows] == np.array(stored, np.float64)).all(axis=1)
@@ -214,7 +214,7 @@ class PredictionReader:
 
     def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
         fate = Fate(page.fate[row])
-        if fate not in _SCORED:
+        if fate not in PREDICTED:
             self._differs(page, row, "fate", "scored", fate.name.lower())
             return
         if record.key != fields["card_id"].encode():

@@ -59,7 +59,7 @@ class DeadLetterReader:
         headers = headers_of(record)
         reason = headers.get("reason", b"").decode(errors="replace")
         fate = Fate(page.fate[row])
-        if _first(self._case, page, row, Seen.DEAD, self._where, _digest(record)):
+        if first_of_its_kind(self._case, page, row, Seen.DEAD, self._where, digest(record)):
             if fate != Fate.DEAD:
                 self._differs(page, row, "fate", f"dead ({reason})", fate.name.lower())
                 return
@@ -106,7 +106,7 @@ class DuplicateReader:
             if found is None:
                 continue
             page, row = found
-            if not _first(case, page, row, Seen.DUPLICATE, self._where, _digest(record)):
+            if not first_of_its_kind(case, page, row, Seen.DUPLICATE, self._where, digest(record)):
                 continue
             fate = Fate(page.fate[row])
             identity = fields["card_id"], fields["event_time_ms"], fields["transaction_id"]
@@ -114,6 +114,11 @@ class DuplicateReader:
                 self._differs(page, row, "fate", "duplicate", fate.name.lower())
             elif page.identity[row] != hash(identity):
                 self._differs(page, row, "transaction", list(identity), "another one")
+            elif "amount_minor" in fields and page.detail[row] != hash(
+                (fields["terminal_id"], fields["amount_minor"])
+            ):  # earlier releases wrote neither
+                stored = [fields["terminal_id"], fields["amount_minor"]]
+                self._differs(page, row, "terminal_id and amount_minor", stored, "others")
             elif record.key != fields["card_id"].encode():
                 self._differs(page, row, "key", repr(record.key), fields["card_id"])
 
@@ -121,7 +126,7 @@ class DuplicateReader:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
 
 
-def _first(case: Case, page: Page, row: int, bit: int, where: str, digest: int) -> bool:
+def first_of_its_kind(case: Case, page: Page, row: int, bit: int, where: str, digest: int) -> bool:
     """Mark an output; False when it only repeats one, which must then be the same."""
     if page.seen[row] & bit:
         if page.digest[row] == digest:
@@ -134,7 +139,8 @@ def _first(case: Case, page: Page, row: int, bit: int, where: str, digest: int) 
     return True
 
 
-def _digest(record: Any) -> int:
+def digest(record: Any) -> int:
+    """Hash of all that an output says."""
     return hash((record.key, record.value, tuple(record.headers)))
 
 

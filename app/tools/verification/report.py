@@ -7,20 +7,33 @@ from typing import Any
 import numpy as np
 
 from app.tools.verification.case import Case
-from app.tools.verification.ledger import Fate, Fault, Page, Seen
+from app.tools.verification.ledger import PREDICTED, Fate, Fault, Page, Seen
 from app.tools.verification.log import Reached
+from app.tools.verification.refunds import RefundRows
 from app.tools.verification.rows import RowReader
 
 #: The keys of `--json` that scripts rely on, in order.
 COUNTS = (
-    "read", "scored", "late", "duplicate", "dead", "moved",
+    "read", "scored", "late", "conflicting", "duplicate", "refund", "dead", "moved",
     "pending", "unverifiable", "missing", "differing", "lost",
 )  # fmt: skip
-_SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
+#: The counts that add up to `read`.
+PLACES = COUNTS[1 : COUNTS.index("pending")]
 _PLACES = {
     Fate.DEAD: Seen.DEAD,
     Fate.MOVED: Seen.FORWARDED,
     Fate.DUPLICATE: Seen.DUPLICATE,
+    Fate.REFUND: Seen.REFUND,
+}
+
+
+#: Role of the topic on which a place is.
+_ROLES = {
+    Seen.PREDICTED: "predictions",
+    Seen.DEAD: "dead-letters",
+    Seen.FORWARDED: "transactions",
+    Seen.DUPLICATE: "duplicates",
+    Seen.REFUND: "refunds",
 }
 
 
@@ -41,8 +54,7 @@ class Report:
     @property
     def identity(self) -> bool:
         """Whether every record that was read, and was not deleted since, is in exactly one place."""
-        places = ("scored", "late", "duplicate", "dead", "moved")
-        return self.counts["read"] == sum(self.counts[name] for name in places)
+        return self.counts["read"] == sum(self.counts[name] for name in PLACES)
 
     @property
     def consistent(self) -> bool:
@@ -67,13 +79,19 @@ class Report:
 
 
 def conclude(
-    case: Case, rows: RowReader, reached: Reached, kept: dict[str, int], now_ms: int
+    case: Case,
+    rows: RowReader,
+    refunds: RefundRows,
+    reached: Reached,
+    kept: dict[str, int],
+    now_ms: int,
 ) -> Report:
     """Judge every source record, once everything has been read.
 
     Args:
         case: the run.
         rows: what was read from Cassandra.
+        refunds: the same of refunds.
         reached: how far the workers were.
         kept: by role of a topic, the broker time after which retention has deleted nothing; -1 if it
             never deleted anything.
@@ -86,6 +104,7 @@ def conclude(
         judge.places()
         judge.late_copies()
         judge.rows(rows.lacking(page), now_ms)
+        judge.refunds(refunds.lacking(page), now_ms)
         judge.count(counts)
     counts["unverifiable"] += case.ledger.expired_rows
     counts["differing"] += case.findings.strays
@@ -115,7 +134,7 @@ class _Judge:
         """Forwarded copies are what was moved, unchanged."""
         page = self._page
         # a copy of a record that is at home is none: its header came with it
-        page.seen[page.fate != Fate.MOVED] &= 0xFF ^ Seen.FORWARDED
+        page.seen[page.fate != Fate.MOVED] &= 0xFFFF ^ Seen.FORWARDED
         for row in _each(self._seen(Seen.FORWARDED) & (page.copy != page.content)):
             self._findings.differs(
                 page, row, self._topics.transactions.name, "forwarded copy", "changed", "as it came"
@@ -131,6 +150,7 @@ class _Judge:
             Seen.PREDICTED: self._topics.predictions.name,
             Seen.DEAD: self._topics.dead_letters.name,
             Seen.DUPLICATE: self._topics.duplicates.name,
+            Seen.REFUND: self._topics.refunds.name,
             Seen.FORWARDED: f"{self._topics.transactions.name} (moved)",
         }
         places = np.zeros(len(page), np.uint8)
@@ -142,12 +162,10 @@ class _Judge:
         nowhere = (page.fate != Fate.HOLE) & (places == 0)
         for fate in Fate:
             bit = _PLACES.get(fate, Seen.PREDICTED)
-            role = {Seen.DEAD: "dead-letters", Seen.DUPLICATE: "duplicates"}.get(
-                bit, "transactions" if bit == Seen.FORWARDED else "predictions"
-            )
+            role = _ROLES[bit]
             lacking = nowhere & (page.fate == fate)
             self._lacking(lacking, role, bits[bit], "output", fate.name.lower())
-        predicted = self._seen(Seen.PREDICTED) & np.isin(page.fate, _SCORED)
+        predicted = self._seen(Seen.PREDICTED) & np.isin(page.fate, PREDICTED)
         self._mark(predicted & (page.fate == Fate.UNKNOWN), Fault.UNVERIFIABLE)
         on_enriched = self._seen(Seen.ITEM)
         self._mark(predicted & on_enriched & ~page.terminal_known, Fault.UNVERIFIABLE)
@@ -163,7 +181,7 @@ class _Judge:
     def rows(self, lacking: np.ndarray, now_ms: int) -> None:
         """Each scored record has a row, unless its time to live is over."""
         page = self._page
-        lacking = lacking & self._seen(Seen.PREDICTED) & np.isin(page.fate, _SCORED)
+        lacking = lacking & self._seen(Seen.PREDICTED) & np.isin(page.fate, PREDICTED)
         if self._settings.ttl_seconds:
             over = page.scored_at + self._settings.ttl_seconds * 1000 <= now_ms
             self._mark(lacking & over, Fault.UNVERIFIABLE)
@@ -173,16 +191,30 @@ class _Judge:
         if lost.any():
             self._findings.rows_lost(int(lost.sum()), int(page.scored_at[lost].min()))
 
+    def refunds(self, lacking: np.ndarray, now_ms: int) -> None:
+        """Each refund has a row, unless its time to live is over."""
+        page = self._page
+        lacking = lacking & self._seen(Seen.REFUND)
+        if self._settings.ttl_seconds:
+            over = page.received_at + self._settings.ttl_seconds * 1000 <= now_ms
+            self._mark(lacking & over, Fault.UNVERIFIABLE)
+            lacking &= ~over
+        self._lacking(lacking, None, "cassandra", "refund")
+
     def count(self, counts: dict[str, int]) -> None:
         """Add this page to the totals."""
         page = self._page
-        late = np.where(page.fate == Fate.UNKNOWN, page.late, page.fate == Fate.LATE)
+        unknown = page.fate == Fate.UNKNOWN
+        late = np.where(unknown, page.late, page.fate == Fate.LATE)
+        conflicting = np.where(unknown, page.conflicting, page.fate == Fate.CONFLICTING)
         predicted = self._seen(Seen.PREDICTED)
         masks = {
             "read": page.fate != Fate.HOLE,
-            "scored": predicted & ~late,
+            "scored": predicted & ~late & ~conflicting,
             "late": predicted & late,
+            "conflicting": predicted & conflicting,
             "duplicate": self._seen(Seen.DUPLICATE),
+            "refund": self._seen(Seen.REFUND),
             "dead": self._seen(Seen.DEAD),
             "moved": self._seen(Seen.FORWARDED),
             "pending": page.faults & Fault.PENDING,

@@ -13,12 +13,11 @@ from app.adapters.prediction_rows import month_of
 from app.adapters.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
 from app.tools.verification.case import Case
-from app.tools.verification.ledger import Fate, Page, Seen
+from app.tools.verification.ledger import CERTAIN, PREDICTED, Fate, Page, Seen
 from app.tools.verification.predictions import hash_extra
 
 _DAY_MS = 86_400_000
 _CHUNK_ROWS = 5_000
-_SCORED = (Fate.SCORED, Fate.LATE, Fate.UNKNOWN)
 
 
 class Row(NamedTuple):
@@ -80,12 +79,17 @@ class RowReader:
             yield self.rows
 
     def lacking(self, page: Page) -> np.ndarray:
-        """Which source records of a page have no row under their key: card, event time, transaction."""
+        """Which source records of a page have no row under their key: card, event time, transaction.
+
+        The key of a conflicting one has its source position, too.
+        """
         found = np.sort(np.array(self._identities, np.int64))
-        if not len(found):
-            return np.full(len(page), True)
-        at = np.searchsorted(found, page.identity).clip(max=len(found) - 1)
-        lacking: np.ndarray = found[at] != page.identity
+        lacking = np.full(len(page), True)
+        if len(found):
+            at = np.searchsorted(found, page.identity).clip(max=len(found) - 1)
+            lacking = found[at] != page.identity
+        conflicting = (page.fate == Fate.CONFLICTING) | page.conflicting
+        lacking[conflicting] = (page.seen[conflicting] & Seen.ROW) == 0
         return lacking
 
     def _take(self, chunk: list[Row]) -> None:
@@ -94,7 +98,8 @@ class RowReader:
         for row in chunk:
             source = row.source_topic, row.source_partition, row.source_offset
             identity = hash((row.card_id, row.event_time, row.transaction_id))
-            self._identities.append(identity)
+            if b"conflicting" not in (row.flags or b""):
+                self._identities.append(identity)
             found = self._ledger.find(*source)
             if found is not None:
                 by_page[row.source_partition].append((found[1], row, identity))
@@ -112,7 +117,7 @@ class RowReader:
         model, digits = self._ledger.model_index, self._case.settings.minor_unit_digits
         fits, features = self._maps.read([row.features for row in rows])
         anomalies = np.array([_number(row.anomaly_score) for row in rows])
-        right = fits & np.isin(page.fate[at], _SCORED[:2]) & page.terminal_known[at]
+        right = fits & np.isin(page.fate[at], CERTAIN) & page.terminal_known[at]
         right &= (page.features[at] == features).all(axis=1)
         right &= _equal(page.anomaly[at], anomalies)
         right &= (page.seen[at] & Seen.PREDICTED) != 0
@@ -168,7 +173,7 @@ class RowReader:
 
     def _explain(self, page: Page, at: int, row: Row) -> None:
         fate = Fate(page.fate[at])
-        if fate not in _SCORED:
+        if fate not in PREDICTED:
             self._differs(page, at, "fate", "stored", fate.name.lower())
             return
         key = [row.card_id, row.event_time, row.transaction_id]
@@ -194,6 +199,7 @@ class RowReader:
             self._explain_prediction(page, at, row)
         else:
             page.late[at] = "late" in texts(row.flags)
+            page.conflicting[at] = "conflicting" in texts(row.flags)
 
     def _explain_features(self, page: Page, at: int, row: Row, fate: Fate) -> None:
         names = list(self._ledger.catalogue.names)

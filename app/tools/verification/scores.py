@@ -7,7 +7,7 @@ import numpy as np
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.tools.verification.case import Case
-from app.tools.verification.ledger import Fate, Page, Seen
+from app.tools.verification.ledger import CERTAIN, Page, Seen
 from models.holder import Model, ModelHolder, registry_of
 
 _CHUNK = 5_000
@@ -55,7 +55,7 @@ def rescore(case: Case) -> Rescored:
 def _certain(page: Page) -> np.ndarray:
     """Records that were predicted and whose features are all known."""
     certain: np.ndarray = (page.seen & Seen.PREDICTED) != 0
-    certain &= np.isin(page.fate, (Fate.SCORED, Fate.LATE)) & page.terminal_known
+    certain &= np.isin(page.fate, CERTAIN) & page.terminal_known
     return certain
 
 

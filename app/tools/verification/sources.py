@@ -9,6 +9,7 @@ from app.input_records import parse_transaction
 from app.tools.oracle import Became, CardOracle
 from app.tools.verification.case import Case
 from app.tools.verification.ledger import FATE_OF, Fate, Page, Seen
+from app.tools.verification.refunds import refund_identity
 
 #: Columns that are known of every record, in the order of `_Judged.cells`.
 _CELLS = ("fate", "card", "identity", "detail", "content", "length", "flags")
@@ -71,17 +72,28 @@ class SourceReader:
             card = -1 if dead.card_id is None else self._card(dead.card_id)
             return self._dead(record, dead.reason, card), []
         card = self._card(transaction.card_id)
+        place = self._page.number, record.offset
         at_home = case.home(transaction.card_id) == self._page.number
+        refused = case.refused.get(place)
+        if (
+            transaction.minor < 0
+            and case.settings.refunds == "dead"
+            and (refused == "negative_amount" or (at_home and place not in case.refunded))
+        ):
+            return self._dead(record, "negative_amount", card), []
         if not at_home and (
             case.settings.moved == "dead" or _headers_bytes(record) > _MOST_HEADER_BYTES
         ):
             return self._dead(record, "moved", card), []
-        reason = case.refused.get((self._page.number, record.offset)) if case.refused else None
-        if reason is not None and not (at_home and reason == "moved"):
+        if refused is not None and not (at_home and refused == "moved"):
             case.by_earlier_rules += 1
-            return self._dead(record, reason, card), []
+            return self._dead(record, refused, card), []
         if at_home:
-            return self._apply(transaction, card)
+            return (
+                self._apply(transaction, card)
+                if transaction.minor >= 0
+                else (_refund(transaction, card), [])
+            )
         return (Fate.MOVED, card, 0, 0, hash((record.key, record.value)), 0, 0), []
 
     def _dead(self, record: Any, reason: str, card: int) -> _Cells:
@@ -132,6 +144,21 @@ class SourceReader:
                     page.seen[row] |= Seen.FORWARDED
                     page.copy[row] = hash((record.key, record.value))
             return  # the last one is the stream's: earlier ones came with the record
+
+
+def _refund(refund: Transaction, card: int) -> _Cells:
+    named = refund.card_id, refund.event_time_ms, refund.transaction_id
+    prefix = refund.body[:-1]
+    detail = hash((refund.terminal_id, refund.minor))
+    return (
+        Fate.REFUND,
+        card,
+        refund_identity(*named, refund.minor),
+        detail,
+        hash(prefix),
+        len(prefix),
+        0,
+    )
 
 
 def _headers_bytes(record: Any) -> int:

@@ -1,0 +1,39 @@
+"""refunds -> Cassandra: acknowledged to Kafka only after Cassandra has acknowledged."""
+
+from typing import Any
+
+from mode.supervisors import CrashingSupervisor
+
+from app.adapters.delivery import TableWriters
+from app.adapters.refund_rows import REFUNDS, RefundPacker
+from app.blocks.pipeline import Pipeline
+from app.faust_app import app, batch_bytes, source
+from app.handlers.sink import SinkHandler
+from app.metrics.recorders import refund_status
+
+settings = app.settings
+refunded = source(app, app.fraud_topics.refunds.name)
+writers = TableWriters(settings, refund_status)
+
+
+async def deliver(_partition: int, rows: list[bytes]) -> Any:
+    """Submit the rows of one block; the result resolves once Cassandra has them all."""
+    return await writers.submit(REFUNDS, rows)
+
+
+pipeline = Pipeline(
+    app,
+    refunded,
+    SinkHandler(RefundPacker(settings.currency, settings.minor_unit_digits)),
+    depth=settings.blocks_in_flight,
+    block_records=settings.block_records,
+    batch_bytes=batch_bytes(settings),
+    deliver=deliver,
+)
+
+
+@app.agent(refunded, name="refunds", supervisor_strategy=CrashingSupervisor)
+async def refunds(stream: Any) -> None:
+    """One block of refunds at a time."""
+    async for event in stream.noack().events():
+        await pipeline.process(event)
