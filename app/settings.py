@@ -210,10 +210,7 @@ class Settings(BaseSettings):
         "forward",
         description="a record in another partition than its key's: send it on, or to dead-letters",
     )
-    refunds: Literal["store", "dead"] = Field(
-        "store",
-        description="a record with a negative amount: store it, neither scored nor counted, or send it to dead-letters",
-    )
+    refunds: Literal["store", "dead"] = Field("store", description="what negative amounts become")
     max_entries_per_key: int = Field(
         20_000,
         ge=16,

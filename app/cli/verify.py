@@ -122,9 +122,7 @@ def _verdict(report: "Report") -> str:
             f"what is left is where it belongs, but {counts['lost']:,} offsets were deleted before they were read; "
             "once you have dealt with that, --accept-lost lets the command succeed"
         )
-    return (
-        f"the counts do not add up: read is not {' + '.join(PLACES)}, because retention has deleted outputs"
-    )
+    return f"the counts do not add up: read is not {' + '.join(PLACES)}, because retention has deleted outputs"
 
 
 def _described(example: dict[str, object]) -> str:

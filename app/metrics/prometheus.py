@@ -104,7 +104,7 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
         ),
         "consumer_lag_messages": (
             "Offsets between the last finished one and the end of what can be read: the log's, or an open transaction. "
-            "Unit: Kafka records, and markers of transactions.",
+            "Unit: Kafka offsets.",
             lambda reading: reading.lag,
         ),
         "open_transaction_seconds": (

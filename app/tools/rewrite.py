@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from app.adapters.cassandra import connect, disconnect
-from app.adapters.prediction_rows import PREDICTIONS, RowPacker
+from app.adapters.prediction_rows import CONFLICTS, PREDICTIONS, RowPacker
 from app.adapters.row_writer import RowWriter
 from app.adapters.schema import check_schema
 from app.deployments import SCORED_BY
@@ -116,11 +116,13 @@ async def rewrite(
     try:
         await asyncio.to_thread(check_schema, session, settings)
         writer = RowWriter(session, settings, PREDICTIONS)
+        conflicts = RowWriter(session, settings, CONFLICTS)
         try:
             async with open_log(settings) as log:
-                await write_range(settings, log, writer, begin, end, progress, report)
+                await write_range(settings, log, writer, begin, end, progress, report, conflicts)
         finally:
             await writer.close()
+            await conflicts.close()
     finally:
         await asyncio.to_thread(disconnect, session)
 
@@ -133,8 +135,9 @@ async def write_range(
     end: Bound | None,
     progress: Progress,
     report: Rewritten,
+    conflicts: Writer | None = None,
 ) -> None:
-    """See `rewrite`; with a log and a writer that are given."""
+    """See `rewrite`; with a log and writers (of `predictions`, and of those that conflict) that are given."""
     started, topic = time.monotonic(), log.topics.predictions
     first, last = await log.begins(topic), await log.ends(topic)
     low = first if begin is None else await _offsets(log, topic, begin, missing=last)
@@ -148,7 +151,7 @@ async def write_range(
     superseded = await _named(settings, log, low, high, progress)
     packer = RowPacker(settings.currency, settings.minor_unit_digits, settings.deployment)
     total = sum(high) - sum(low)
-    waiting: deque[tuple[int, int, int, int, asyncio.Future[None]]] = deque()
+    waiting: deque[tuple[int, int, int, int, asyncio.Future[Any]]] = deque()
 
     async def settle(left: int) -> None:
         while len(waiting) > left:
@@ -163,9 +166,12 @@ async def write_range(
         for number in range(topic.partitions):
             async for records in log.read(topic, number, low[number], high[number]):
                 values = [one.value for one in records if not superseded(one)]
-                rows = packer.pack_many(values).rows
-                after = int(records[-1].offset) + 1
-                waiting.append((number, after, len(records), len(rows), writer.submit(rows)))
+                packed = packer.pack_many(values)
+                written: asyncio.Future[Any] = writer.submit(packed.rows)
+                if packed.conflicting and conflicts is not None:
+                    written = asyncio.gather(written, conflicts.submit(packed.conflicting))
+                rows = len(packed.rows) + len(packed.conflicting)
+                waiting.append((number, int(records[-1].offset) + 1, len(records), rows, written))
                 await settle(_IN_FLIGHT)
             await settle(0)
             report.done[number] = high[number]  # the last offsets may hold no record
@@ -173,7 +179,7 @@ async def write_range(
         report.seconds = time.monotonic() - started
 
 
-async def _patiently(written: "asyncio.Future[None]", writer: Writer) -> None:
+async def _patiently(written: "asyncio.Future[Any]", writer: Writer) -> None:
     """Wait for rows, but not for ever.
 
     Raises:

@@ -37,7 +37,11 @@ class Writer:
             return future
         for raw in rows:
             row = unpacked(raw)
-            self.rows[row.card_id, row.event_time, row.transaction_id] = row
+            conflicts = b"conflicting" in (
+                row.flags or b""
+            )  # in a table of their own, under another key
+            place = (row.source_partition, row.source_offset) if conflicts else ()
+            self.rows[row.card_id, row.event_time, row.transaction_id, place] = row
         future.set_result(None)
         return future
 
@@ -65,7 +69,7 @@ def written(
         asyncio.run(
             write_range(
                 world.settings, TimedLog(world), writer,  # type: ignore[arg-type]
-                bound("--from", begin), bound("--to", end), nothing, report,
+                bound("--from", begin), bound("--to", end), nothing, report, writer,  # type: ignore[arg-type]
             )
         )  # fmt: skip
     except AwayError:
