@@ -51,14 +51,15 @@ def sent_of(settings: Settings) -> list[Send]:
 
 
 def metrics(url: str) -> dict[tuple[str, ...], float]:
-    """Every sample of a worker that has no partition, by name and label values."""
+    """Every sample of a worker that is not of a partition, by name and label values in the order of label names."""
     found: Counter[tuple[str, ...]] = Counter()
     with urllib.request.urlopen(f"{url}/metrics") as reply:
         text = reply.read().decode()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if not {"partition", "le"} & sample.labels.keys():
-                found[sample.name, *sample.labels.values()] += sample.value
+                labels = [value for _, value in sorted(sample.labels.items())]
+                found[sample.name, *labels] += sample.value
     return dict(found)
 
 
@@ -100,7 +101,7 @@ def test_counters_are_what_verify_finds(settings: Settings, tmp_path: Path) -> N
     assert (report["conflicting"], report["refund"], report["refund_rows"]) == (2, 3, 2)
 
     def outcome(stage: str, name: str) -> float:
-        return told.get(("fraudstream_outcomes_total", stage, name), 0)
+        return told.get(("fraudstream_outcomes_total", name, stage), 0)
 
     # transactions
     for name in ("duplicate", "refund", "dead", "moved"):
