@@ -27,6 +27,7 @@ def summary_of(
         "malformed": reading.bad,
         "first_malformed": reading.first_bad,
         "rounded": reading.rounded,
+        "refunds": reading.refunds,
         "times_resolved": reading.resolved,
         "left_out": reading.left_out,
         "left_out_as_labels": reading.answers,
@@ -62,6 +63,8 @@ def _parts(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{summary['malformed']:,} malformed left out, the first: {summary['first_malformed']}"
     if summary["rounded"]:
         yield f"amounts of {summary['rounded']:,} rounded"
+    if summary["refunds"]:
+        yield f"{summary['refunds']:,} refunds, which are stored and not scored"
     if summary["times_resolved"]:
         yield f"{summary['times_resolved']:,} local times at clock changes resolved"
     others = [name for name in summary["left_out"] if name not in summary["left_out_as_labels"]]

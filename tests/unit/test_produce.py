@@ -199,6 +199,16 @@ def test_a_malformed_record_does_not_count_as_rounded(tmp_path):
         assert (reading.bad, reading.rounded) == (1, 1)
 
 
+def test_refunds_are_sent_and_counted_where_they_are_stored(tmp_path):
+    path = jsonl(tmp_path, GOOD, {**GOOD, "amount": -5.00})
+    with open_reading(path, rules=replace(RULES, refunds=True)) as reading:
+        assert len(list(reading.pairs())) == 2
+        assert (reading.bad, reading.refunds) == (0, 1)
+    with open_reading(path, rules=RULES, skip_bad=True) as reading:
+        assert len(list(reading.pairs())) == 1
+        assert (reading.bad, reading.refunds) == (1, 0)
+
+
 def test_times_without_zone_take_the_one_that_is_assumed_or_are_refused(tmp_path):
     path = file(tmp_path, HANDBOOK, "t.csv")
     paris = values(path, mapping=HANDBOOK_MAP, zone=ZoneInfo("Europe/Paris"))

@@ -19,6 +19,7 @@ class Pass(Generic[Item]):
         bad: malformed rows left out so far.
         first_bad: what was wrong with the first of them, None before it.
         rounded: records so far with an amount that was rounded.
+        refunds: records so far with a negative amount.
         resolved: local times so far that occur twice or never, and were decided by an option.
         left_out: columns that are not sent.
         answers: those of them that are not sent because they say what is fraud.
@@ -56,6 +57,10 @@ class Pass(Generic[Item]):
 
     @property
     def resolved(self) -> int:  # noqa: D102
+        return 0
+
+    @property
+    def refunds(self) -> int:  # noqa: D102
         return 0
 
     @property

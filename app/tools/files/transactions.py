@@ -64,6 +64,10 @@ class Reading(Pass[Item]):
         return self._maker.converter.moments.resolved if self._maker else 0
 
     @property
+    def refunds(self) -> int:  # noqa: D102
+        return self._maker.refunds if self._maker else 0
+
+    @property
     def answers(self) -> list[str]:  # noqa: D102
         if self._maker is None:
             return []
@@ -181,6 +185,7 @@ class _Maker:
         suspects: ids that are probably none.
         label: column of verdicts, None without one.
         verdict: of the record made last; None for a refund.
+        refunds: made so far.
     """
 
     def __init__(
@@ -198,6 +203,7 @@ class _Maker:
         self.converter = Converter(plan)
         self.suspects = Suspects()
         self.verdict: bool | None = False
+        self.refunds = 0
         self._source = source
         self._rules = rules
         self._clock = clock
@@ -241,6 +247,7 @@ class _Maker:
             raise MalformedRecordError(None, f"{dead}{_HINTS.get(dead.reason, '')}") from dead
         if transaction.minor < 0:  # a refund is not scored, so it has no label either
             self.verdict = None
+            self.refunds += 1
         self.suspects.look(transaction, (self._source.unit, self._source.line))
 
 
