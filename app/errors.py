@@ -93,6 +93,9 @@ class DamagedLogError(StateError):
     def at(cls, tp: tuple[str, int], offset: int, what: str) -> "DamagedLogError":
         """The error at a place, with what is wrong there."""
         topic, partition = tp
-        error = cls(f"{topic}/{partition} cannot be read from offset {offset} on: {what}")
+        error = cls(
+            f"{topic}/{partition} cannot be read from offset {offset} on: {what}; see docs/operations.md, "
+            '"A partition cannot be read"'
+        )
         error.topic, error.partition, error.offset = topic, partition, offset
         return error

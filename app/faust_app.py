@@ -18,6 +18,7 @@ from app.adapters.kafka import (
     topic_ids,
     watch_of,
 )
+from app.adapters.skips import find_skip
 from app.adapters.topic_checks import changed, recreated
 from app.adapters.topic_metadata import see_topics
 from app.blocks.app import BlockApp
@@ -30,7 +31,7 @@ from app.devstack.endpoints import resolve
 from app.devstack.guards import claim_folder, explained, require_open_files, write_whole
 from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
-from app.errors import FraudstreamError, SchemaError, SettingsError
+from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.handlers.catalogue import catalogue_of
 from app.handlers.rows import terminal_rules
 from app.input_records import MAX_ID_BYTES
@@ -158,6 +159,10 @@ class FraudApp(BlockApp):
             ", ".join(map(str, held)) or "none", source,
             self.settings.advertised_host or self.settings.web_host, self.settings.web_port,
         )  # fmt: skip
+
+    async def find_skip(self, error: DamagedLogError) -> int | None:
+        """See `BlockApp`: an operator may have given it up."""
+        return await find_skip(self.settings, error)
 
 
 def claim_state(settings: Settings) -> None:

@@ -118,11 +118,14 @@ def watch_of(settings: Settings, **options: Any) -> Watch:
 
 
 @asynccontextmanager
-async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+async def consumer(
+    settings: Settings, by: Watch | None = None, **options: Any
+) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer of no group, which reads what the workers read.
 
     Args:
         settings: the deployment.
+        by: what it makes of batches that cannot be read; None: what the deployment does.
         options: further arguments of aiokafka.
 
     Raises:
@@ -131,7 +134,7 @@ async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
     kwargs = client_kwargs(settings) | {"isolation_level": settings.isolation_level}
     client = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None, **options)
     async with started(client, kwargs["bootstrap_servers"]):
-        watch(client, watch_of(settings))
+        watch(client, by or watch_of(settings))
         yield client
 
 

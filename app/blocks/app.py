@@ -17,7 +17,9 @@ from app.blocks.pace import Pace
 from app.blocks.queue import Destination
 from app.blocks.recovery import BlockTables
 from app.blocks.skew import Note
+from app.blocks.stops import Stops
 from app.blocks.watch import Watch
+from app.errors import DamagedLogError
 
 if TYPE_CHECKING:
     from app.blocks.pipeline import Pipeline
@@ -49,6 +51,7 @@ class BlockApp(faust.App):
         block_sources: those of them that agents read and acknowledge.
         pipelines: the pipelines of this app, by source topic.
         watch: what becomes of batches that cannot be read.
+        stops: partitions that cannot be read further.
         pace: keeps partitions in step in event time; None: nothing does.
         isolation_level: of every fetch; see aiokafka's consumer.
         fetch_bytes: of one fetch, all partitions together; see aiokafka's `fetch_max_bytes`.
@@ -62,6 +65,7 @@ class BlockApp(faust.App):
         self.block_sources: set[str] = set()
         self.pipelines: dict[str, Pipeline] = {}
         self.watch = Watch()
+        self.stops: Stops | None = None
         self.pace: Pace | None = None
         super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
 
@@ -93,6 +97,10 @@ class BlockApp(faust.App):
         """What stands beside a committed offset; called in the consumer's thread."""
         position = self.pace.note_of(tp).position_ms if self.pace is not None else None
         return Note(position, self.consumer.records_end.get(tp))
+
+    async def find_skip(self, error: DamagedLogError) -> int | None:
+        """The last offset that was given up together with the one that cannot be read; None: stay there."""
+        return None
 
     def on_rebalance_end(self) -> None:
         """The last step of Faust's recovery: partitions are opened, and only then is the rebalance over."""

@@ -21,8 +21,10 @@ from typing import Any
 
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.errors import CorruptRecordException
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
+from aiokafka.structs import TopicPartition
 
 from app.blocks import codecs
 from app.blocks.careful import HEADER, Record, read_carefully
@@ -173,6 +175,8 @@ class Answer:
         self._stopped = True
         if self.watch is None:
             raise CorruptRecordException(f"a record batch cannot be read: {what}")
+        if self._at:  # what came before is taken first; then this is the first one of a fetch
+            return _Nothing(self.position)
         last = self.watch.skipped(self.tp, self.position)
         if last is None:
             self.watch.stop(self.tp, self.position, what)
@@ -313,6 +317,18 @@ class _LegacyBatch:
         yield self._answer.lost(self._raw, (last, last), time_ms, reason, what)
 
 
+def _told(fetcher: Any, topic: str, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A broker that finds its log damaged says so, and aiokafka asks it again, for ever: as bytes that are no batch."""
+    partition, code, end, *rest = answer
+    if code != CorruptRecordException.errno:
+        return answer
+    assignment = fetcher._subscriptions.subscription.assignment
+    state = assignment.state_value(TopicPartition(topic, partition)) if assignment else None
+    if state is not None and state.highwater is not None:
+        end = state.highwater  # an error comes without
+    return (partition, 0, end, *rest[:-1], b"damaged")
+
+
 class _Answers(OrderedDict[Any, Any]):
     """What a fetcher has received and nobody has taken, by partition."""
 
@@ -332,6 +348,18 @@ class _Answers(OrderedDict[Any, Any]):
 def watch(consumer: Any, by: Watch) -> None:
     """Let a started aiokafka consumer read as this module says."""
     fetcher = consumer._fetcher
+    send = fetcher._client.send
+
+    async def send_watched(node: Any, request: Any, **options: Any) -> Any:
+        response = await send(node, request, **options)
+        if isinstance(request, FetchRequest):
+            response.topics = [
+                (topic, [_told(fetcher, topic, each) for each in partitions])
+                for topic, partitions in response.topics
+            ]
+        return response
+
+    fetcher._client.send = send_watched
     answers = _Answers(by)
     answers.update(fetcher._records)
     fetcher._records = answers

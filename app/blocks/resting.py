@@ -4,7 +4,7 @@ A broker answers a fetch as soon as one of its partitions has something. So most
 passed on already, and each was a turn of everybody, while new transactions waited.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from faust.types import TP
@@ -42,12 +42,12 @@ class Resting:
 class _Awake:
     """An assignment without those that rest."""
 
-    def __init__(self, assignment: Any, resting: Resting) -> None:
+    def __init__(self, assignment: Any, resting: Container[Any]) -> None:
         self.state_value = assignment.state_value
         self.tps = [tp for tp in assignment.tps if tp not in resting]
 
 
-def leave_out(fetcher: Any, resting: Resting) -> None:
+def leave_out(fetcher: Any, resting: Container[Any]) -> None:
     """Let a fetcher of aiokafka ask for what does not rest.
 
     Pausing them would do the same, but by two calls across threads for each rest, and Faust's recovery pauses and

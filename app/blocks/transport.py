@@ -22,6 +22,7 @@ from app.blocks.connections import drop_broken
 from app.blocks.fetching import watch
 from app.blocks.notes import Committed, carry_notes, committed
 from app.blocks.resting import Resting, leave_out
+from app.blocks.stops import Stops
 from app.blocks.unstable import OpenTransactions, Unstable
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,10 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         assert self._consumer is not None
         leave_out(self._consumer._fetcher, self.consumer.resting)
-        watch(self._consumer, self.consumer.app.watch)
+        app = self.consumer.app
+        app.watch.stopped = app.stops = Stops(app.watch, time.monotonic, app.find_skip)
+        watch(self._consumer, app.watch)
+        leave_out(self._consumer._fetcher, app.stops)
         reset_by_hand(self._consumer._fetcher)
 
     async def _fetch_records(

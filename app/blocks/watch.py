@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from app.errors import DamagedLogError
 
@@ -10,6 +10,12 @@ from app.errors import DamagedLogError
 EXPANSION_BYTES = 64 << 20
 #: A batch that does not fit its checksum is fetched so often before that is believed.
 _FETCHES = 3
+
+
+class Stopped(Protocol):
+    """Told of partitions that cannot be read further."""
+
+    def __setitem__(self, tp: Any, error: DamagedLogError, /) -> None: ...
 
 
 class Watch:
@@ -33,7 +39,7 @@ class Watch:
         report: Callable[[Any, int, str], None] | None = None,
     ) -> None:
         self.expansion_bytes = expansion_bytes
-        self.stopped: dict[Any, DamagedLogError] | None = None
+        self.stopped: Stopped | None = None
         self._refused = frozenset(refused)
         self._report = report
         self._fetched: Counter[tuple[Any, int]] = Counter()
@@ -71,6 +77,6 @@ class Watch:
             DamagedLogError: nobody asks `stopped`.
         """
         error = DamagedLogError.at(tp, offset, what)
-        if self.stopped is None:
+        if self.stopped is None or tp.topic not in self._refused:
             raise error
         self.stopped[tp] = error

@@ -117,7 +117,7 @@ def run(args: list[str] | None = None) -> int:
         sys.stdout.flush()
     except OSError as error:
         if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
-            raise
+            return _unexpected(error)
         # else Python would try once more at its end, and say so
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:  # the reader went away (| head): not worth a word
@@ -143,4 +143,17 @@ def _run(args: list[str] | None) -> int:
         # one line, whatever names of columns and files are in it
         click.echo(f"fraudstream: {printable(str(error))}", err=True)
         return error.exit_code
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the last resort: a line in place of a traceback
+        return _unexpected(error)
     return result if isinstance(result, int) else 0  # click returns the code of `ctx.exit`
+
+
+def _unexpected(error: Exception) -> int:
+    from app.cli.unexpected import explain, show_trace
+
+    show_trace(error)
+    text, code = explain(error)
+    click.echo(f"fraudstream: {text}", err=True)
+    return code

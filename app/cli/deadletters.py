@@ -30,10 +30,11 @@ class _ListByDefault(click.Group):
     epilog="\b\nExamples:  fraudstream deadletters\n"
     "           fraudstream deadletters --reason invalid_json --limit 5\n"
     "           fraudstream deadletters show transactions/0/17\n"
-    "           fraudstream deadletters redrive --reason unknown_schema_version --dry-run",
+    "           fraudstream deadletters redrive --reason unknown_schema_version --dry-run\n"
+    "           fraudstream deadletters skip transactions/0/17 --why 'disk of broker 2'",
 )
 def deadletters() -> None:
-    """The records that were refused, and why: `list` (the default), `show` or `redrive`."""
+    """The records that were refused, and why: `list` (the default), `show`, `redrive` or `skip`."""
 
 
 @deadletters.command("list")
@@ -174,6 +175,46 @@ def redrive_(
         )
     if positions and done.refused:
         click.get_current_context().exit(1)
+
+
+@deadletters.command(
+    "skip",
+    epilog="\b\nExamples:  fraudstream deadletters skip transactions/0/17 --dry-run\n"
+    "           fraudstream deadletters skip transactions/0/17 --to 24 --why 'disk of broker 2'",
+)
+@click.argument("position")
+@click.option(
+    "--to",
+    type=click.IntRange(min=0),
+    metavar="OFFSET",
+    help="The last offset to give up. Without it: all up to the next one that can be read.",
+)
+@click.option("--why", default="", help="Stored with the skip, for the audit.")
+@click.option("--dry-run", is_flag=True, help="Give nothing up; say which offsets it would be.")
+@json_option
+def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool) -> None:
+    """Give up offsets that Kafka cannot give, so that their partition goes on behind them.
+
+    For a partition that cannot be read further: the worker's log names POSITION, topic/partition/offset. What was
+    there is lost to the stream: send it again from its producer if you can. Who gave it up, when and why is kept
+    on the dead-letters topic; workers, verify, replay and rebuild all skip the same offsets, which count as one
+    dead letter with the reason `skipped`. A running worker goes on within seconds.
+    """
+    from app.tools.skip import skip
+
+    made = asyncio.run(skip(load_settings(), position, to=to, why=why, dry_run=dry_run))
+    count = made.last - made.first + 1
+    if as_json:
+        report = {
+            "dry_run": dry_run, "topic": made.topic, "partition": made.partition,
+            "first": made.first, "last": made.last,
+        }  # fmt: skip
+        click.echo(json.dumps(report))
+        return
+    verb = "would be given up" if dry_run else "given up"
+    click.echo(
+        f"{made.topic}/{made.partition}: offsets {made.first} to {made.last} ({count:,}) {verb}"
+    )
 
 
 def _beginning(value: bytes | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from app.adapters.kafka import ANSWER_SECONDS, admin, answered, consumer
+from app.adapters.skips import skip_in
 from app.errors import NotFoundError, SchemaError, UnavailableError, UsageError
 from app.records import REDRIVEN, headers_of
 from app.settings import Settings
@@ -204,7 +205,7 @@ async def read_dead_letters(
             )
             for tp, records in fetched.items():
                 for record in records:
-                    if record.offset < ends[tp]:
+                    if record.offset < ends[tp] and skip_in(record) is None:
                         yield DeadLetter.of(record)
                 done += len(records)
             progress(done, total)

@@ -284,6 +284,14 @@ def test_where_nobody_looks_at_stopped_partitions_it_is_an_error() -> None:
         read(NO_END["format"](batch(VALUES, base=7)), offset=7)
 
 
+def test_what_comes_before_is_not_lost_with_it() -> None:
+    raw = batch([b"before"], base=6) + NO_END["format"](batch(VALUES, base=7))
+    watch = Watch({TP.topic})
+    parsed = parse(raw, watch, 6)
+    assert offsets(list(parsed)) == [6]
+    assert parsed.next_fetch_offset == 7
+
+
 def test_skipped_offsets_have_one_stand_in() -> None:
     watch = Watch({TP.topic})
     watch.skip(TP, 100, 399)

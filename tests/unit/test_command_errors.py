@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import CorruptRecordException, NotLeaderForPartitionError
+from cassandra.cluster import NoHostAvailable
 
 from app.cli import run
 from app.cli.counter import counter
@@ -120,3 +122,42 @@ def test_work_without_a_terminal_is_told_now_and_then(
                 show(second)
     told = capsys.readouterr().err.splitlines()
     assert told == ["sending: 15%", "sending: 30%", "sending: 30 (1/s)", "sending: 60 (1/s)"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (NotLeaderForPartitionError("transactions/3"), 3, "Kafka does not answer as expected: "),
+        (CorruptRecordException("of a kind"), 3, "CorruptRecordException: [Error 2] "),
+        (NoHostAvailable("nobody", {}), 3, "Cassandra does not answer as expected: "),
+        (KeyError(4), 1, "an unexpected error: KeyError: 4 (at "),
+        (ValueError("two\nlines"), 1, "ValueError: two lines (at "),
+        (OSError(28, "No space left on device", "/x"), 3, "No space left on device"),
+        (AssertionError(), 1, "an unexpected error: AssertionError (at "),
+    ],
+)
+def test_an_error_that_nobody_foresaw(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    error: Exception, code: int, says: str,
+) -> None:  # fmt: skip
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("app.cli.topics.load_settings", fail)
+    assert run(["topics"]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fraudstream: ")
+    assert says in line
+    assert "test_command_errors.py:" in line
+
+
+def test_the_trace_is_there_for_whoever_debugs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise KeyError(4)
+
+    monkeypatch.setattr("app.cli.topics.load_settings", fail)
+    monkeypatch.setenv("FRAUDSTREAM_LOG_LEVEL", "DEBUG")
+    assert run(["topics"]) == 1
+    assert "Traceback" in capsys.readouterr().err

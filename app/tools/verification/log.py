@@ -11,9 +11,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from app.adapters.kafka import admin, answered, check_topics, consumer
+from app.adapters.kafka import admin, answered, check_topics, consumer, watch_of
+from app.adapters.skips import find_skip
 from app.blocks.halt import forbidden
-from app.errors import UnavailableError
+from app.blocks.watch import Watch
+from app.errors import DamagedLogError, UnavailableError
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
@@ -39,8 +41,14 @@ class Log:
     """Reads the topics of a deployment without joining any group; see `open_log`."""
 
     def __init__(
-        self, settings: Settings, consumer: AIOKafkaConsumer, client: AIOKafkaAdminClient
+        self,
+        settings: Settings,
+        consumer: AIOKafkaConsumer,
+        client: AIOKafkaAdminClient,
+        watch: Watch | None = None,
     ) -> None:
+        self._settings = settings
+        self._watch = watch or Watch()
         self.topics = Topics(settings)
         self._group = settings.deployment
         self._consumer = consumer
@@ -106,6 +114,7 @@ class Log:
 
         Raises:
             UnavailableError: Kafka does not answer.
+            DamagedLogError: what Kafka has cannot be read, and nobody has given it up.
         """
         if begin >= end:
             return
@@ -120,6 +129,9 @@ class Log:
             except OffsetOutOfRangeError as error:
                 msg = f"records of {topic.name}/{partition} were deleted while they were read: run it again"
                 raise UnavailableError(msg) from error
+            except DamagedLogError as error:
+                await self._skip(tp, error)
+                continue
             records = fetched.get(tp, [])
             if records:
                 yield (
@@ -135,6 +147,14 @@ class Log:
                     f"Kafka gave no record of {topic.name}/{partition} for {_SILENCE_SECONDS:.0f} s"
                 )
                 raise UnavailableError(msg)
+
+    async def _skip(self, tp: TopicPartition, error: DamagedLogError) -> None:
+        """Go on behind what an operator has given up, as the workers do."""
+        last = await find_skip(self._settings, error)
+        if last is None:
+            raise error
+        self._watch.skip(tp, error.offset, last)
+        self._consumer.seek(tp, error.offset)
 
     async def first_kept(self, topic: TopicSpec) -> Offsets:
         """Broker time of the first record that retention has left, where it deleted any, else -1.
@@ -211,8 +231,9 @@ async def open_log(settings: Settings) -> AsyncIterator[Log]:
         "fetch_max_wait_ms": _FETCH_WAIT_MS,
         "fetch_max_bytes": _FETCH_BYTES,
     }
-    async with consumer(settings, **options) as reader, admin(settings) as client:
-        yield Log(settings, reader, client)
+    by = watch_of(settings)
+    async with consumer(settings, by, **options) as reader, admin(settings) as client:
+        yield Log(settings, reader, client, by)
 
 
 async def _answered(question: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.adapters.skips import skip_in
 from app.domain.reasons import BY_RULES, LOST
 from app.records import headers_of
 from app.tools.verification.case import Case
@@ -40,6 +41,8 @@ class DeadLetterReader:
     def take(self, records: list[Any]) -> None:
         """Records in offset order."""
         for record in records:
+            if skip_in(record) is not None:
+                continue
             position = _position(record.key)
             headers = headers_of(record)
             reason = headers.get("reason", b"").decode(errors="replace")
