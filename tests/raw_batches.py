@@ -10,6 +10,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import TopicPartition
 
 HEADER = 61
 CRC, ATTRIBUTES, DELTA, COUNT = 17, 21, 23, 57
@@ -58,7 +59,7 @@ def send_raw(broker: str, topic: str, partition: int, raw: bytes) -> int:
         await client.bootstrap()
         try:
             await client._wait_on_metadata(topic)
-            leader = client.cluster.leader_for_partition((topic, partition))
+            leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
             request = ProduceRequest(
                 required_acks=-1, timeout=30_000, topics=[(topic, [(partition, bytes(raw))])],
                 transactional_id=None,

@@ -1,7 +1,6 @@
 """Partitions of this worker that cannot be read further: the others go on, and an operator can give offsets up.
 
-A partition that stops would keep others back once they are ahead of it in event time by more than the drift allowed;
-its lag grows, and a line says every minute where it stands. So nobody has to watch the log.
+The worker is not ready meanwhile, with the partition as its reason, and a line says so every minute.
 """
 
 import asyncio
@@ -51,6 +50,15 @@ class Stops:
         until = self._until.get(tp)
         return until is not None and self._clock() < until
 
+    def current(self) -> dict[Any, DamagedLogError]:
+        """The partitions that could not be read the last time; one that can be read again is not met any more."""
+        now = self._clock()
+        return {
+            tp: error
+            for tp, error in list(self.errors.items())
+            if now < self._until.get(tp, 0) + LOOK_SECONDS
+        }
+
     async def _look(self, tp: Any, error: DamagedLogError) -> None:
         try:
             last = await self._find_skip(error)
@@ -60,8 +68,8 @@ class Stops:
         if last is not None:
             logger.warning("%s/%s: offsets %s to %s are skipped", *tp, error.offset, last)
             self._watch.skip(tp, error.offset, last)
-            self.errors.pop(tp, None)
             self._until.pop(tp, None)
+            self.errors.pop(tp, None)
             return
         now = self._clock()
         if now >= self._said.get((tp, error.offset), -_SAY_SECONDS) + _SAY_SECONDS:

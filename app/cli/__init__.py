@@ -155,5 +155,5 @@ def _unexpected(error: Exception) -> int:
 
     show_trace(error)
     text, code = explain(error)
-    click.echo(f"fraudstream: {text}", err=True)
+    click.echo(f"fraudstream: {printable(text)}", err=True)
     return code

@@ -20,6 +20,11 @@ def explain(error: Exception) -> tuple[str, int]:
     Args:
         error: raised by whatever the command runs.
     """
+    from app.blocks.halt import exhausted, forbidden  # here, where its imports are no loss
+
+    known = exhausted(error) or forbidden(error)
+    if known is not None:
+        return str(known), known.exit_code
     what = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if _is_ours(frame.filename)]

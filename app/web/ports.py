@@ -1,6 +1,6 @@
 """What the views ask of a worker, and how it is decided who answers for a key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -138,6 +138,7 @@ def why_not_ready(
     kafka_answers: bool,
     tables: Mapping[str, bool],
     sink: str | None,
+    stopped: Iterable[str] = (),
 ) -> list[str]:
     """Why a worker does not do its work just now, a line each; empty when it does.
 
@@ -150,6 +151,7 @@ def why_not_ready(
         kafka_answers: Kafka answered a question just now.
         tables: by name, whether a table is recovered.
         sink: why predictions wait, None while they are written.
+        stopped: why partitions cannot be read further.
     """
     if stopping:
         return ["this worker is stopping"]
@@ -160,4 +162,4 @@ def why_not_ready(
     reasons += [f"table {name} is being recovered" for name, ready in tables.items() if not ready]
     if sink is not None:
         reasons.append(f"predictions wait for Cassandra: {sink}")
-    return reasons
+    return [*reasons, *stopped]

@@ -120,6 +120,7 @@ class FaustWorker:
             kafka_answers=kafka_answers,
             tables={table.name: self._is_ready(table) for table in self._tables.values()},
             sink=sink_status.reason or refund_status.reason,
+            stopped=[] if app.stops is None else sorted(map(str, app.stops.current().values())),
         )
 
     async def reading(self) -> Reading:

@@ -47,7 +47,7 @@ def test_it_rests_between_looks_and_goes_on_behind_what_is_given_up(
         await meet(None)
         assert TP3 in stops
         assert TP("transactions", 4) not in stops
-        assert "offset 17" in str(stops.errors[TP3])
+        assert "offset 17" in str(stops.current()[TP3])
         operator.now += LOOK_SECONDS
         assert TP3 not in stops  # fetched again
         await meet(AwayError("nobody there"))
@@ -55,7 +55,10 @@ def test_it_rests_between_looks_and_goes_on_behind_what_is_given_up(
         operator.now += LOOK_SECONDS
         await meet(25)
         assert TP3 not in stops
-        assert stops.errors == {}
+        assert stops.current() == {}
+        await meet(None)
+        operator.now += 2 * LOOK_SECONDS  # fetched meanwhile, and read: the log was repaired
+        assert stops.current() == {}
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(run())

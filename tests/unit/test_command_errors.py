@@ -132,7 +132,11 @@ def test_work_without_a_terminal_is_told_now_and_then(
         (NoHostAvailable("nobody", {}), 3, "Cassandra does not answer as expected: "),
         (KeyError(4), 1, "an unexpected error: KeyError: 4 (at "),
         (ValueError("two\nlines"), 1, "ValueError: two lines (at "),
-        (OSError(28, "No space left on device", "/x"), 3, "No space left on device"),
+        (
+            OSError(13, "Permission denied", "/x"),
+            3,
+            "the system refuses: PermissionError: [Errno 13]",
+        ),
         (AssertionError(), 1, "an unexpected error: AssertionError (at "),
     ],
 )
@@ -161,3 +165,14 @@ def test_the_trace_is_there_for_whoever_debugs(
     monkeypatch.setenv("FRAUDSTREAM_LOG_LEVEL", "DEBUG")
     assert run(["topics"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device", "/x")
+
+    monkeypatch.setattr("app.cli.topics.load_settings", fail)
+    assert run(["topics"]) == 3
+    assert capsys.readouterr().err.startswith("fraudstream: the disk is full")

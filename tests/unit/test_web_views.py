@@ -267,6 +267,7 @@ async def test_transactions_that_lack_something(fields: dict[str, Any]) -> None:
         ({"joined": False, "sink": "x"}, ["this worker has not joined the group yet"]),
         ({"kafka_answers": False}, ["Kafka does not answer"]),
         ({"rebalancing": True}, ["partitions are being handed out"]),
+        ({"stopped": ["transactions/2 cannot be read"]}, ["transactions/2 cannot be read"]),
         ({"tables": {"cards": False, "terminals": True}}, ["table cards is being recovered"]),
         (
             {"tables": {"cards": False}, "sink": "no node"},
