@@ -29,8 +29,15 @@ def skip_record(
 
 def skip_in(record: Any) -> dict[str, Any] | None:
     """What a record on `dead-letters` gives up; None: it is another one."""
-    raw = dict(record.headers).get(SKIP) if (record.key or b"").startswith(b"skip ") else None
-    return orjson.loads(raw) if raw else None
+    if not (record.key or b"").startswith(b"skip "):
+        return None
+    try:
+        told = orjson.loads(dict(record.headers).get(SKIP) or b"")
+        first, last = told["first"], told["last"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    whole = type(first) is int and type(last) is int and isinstance(told.get("topic"), str)
+    return told if whole else None
 
 
 async def find_skip(settings: Settings, error: DamagedLogError) -> int | None:

@@ -86,5 +86,10 @@ def test_what_gives_offsets_up_is_no_dead_letter() -> None:
     found = skip_in(Record)
     assert found is not None
     assert (found["first"], found["last"], found["by"], found["why"]) == (17, 25, "me", "disk")
+    sound = Record.headers
+    for junk in (b"", None, b"{}", b"[]", b"{", b'{"first":1,"last":"2","topic":"t"}'):
+        Record.headers = [("skip", junk)]
+        assert skip_in(Record) is None
+    Record.headers = sound
     Record.key = b"transactions/3/17"
     assert skip_in(Record) is None  # a producer's header alone is none
