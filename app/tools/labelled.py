@@ -120,10 +120,11 @@ def read_labelled(
         faults = sorted(faults + chunks.bad, key=lambda fault: fault[1])
         first_bad = source.place(*faults[0]) if faults else None
     if not sum(map(len, parts)):
-        msg = f"{path} holds no transactions"
-        raise UsageError(
-            f"{msg}: all {len(faults):,} rows are malformed; {first_bad}" if faults else msg
-        )
+        refunds = sum(part.refunds for part in parts)
+        why = [f"{refunds:,} refunds"] if refunds else []
+        why += [f"{len(faults):,} malformed rows, the first: {first_bad}"] if faults else []
+        msg = ": ".join((f"{path} holds no transactions", *([", ".join(why)] if why else [])))
+        raise UsageError(msg)
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
     }

@@ -109,6 +109,15 @@ def test_the_first_fault_is_told_whoever_finds_it(tmp_path, monkeypatch, cores):
     assert "handbook.csv, line 3, column TX_FRAUD" in told(wrong={1: unlabelled, 2: short})
 
 
+def test_refunds_are_not_learned_from(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text(HEAD + GOOD + GOOD.replace("t1", "t2").replace("5.00", "-5.00"))
+    got = read_labelled(path, load_settings())
+    assert (len(got), got.refunds, got.bad) == (1, 1, 0)
+    with pytest.raises(UsageError, match="line 3, amount is negative"):
+        read_labelled(path, load_settings({"refunds": "dead"}))
+
+
 @pytest.mark.parametrize("cores", [1, 2])
 def test_malformed_rows_can_be_left_out_and_are_counted(tmp_path, monkeypatch, cores):
     monkeypatch.setattr("app.tools.labelled._ALONE_BYTES", 0)
@@ -161,7 +170,7 @@ GOOD = "t1,c1,5.00,2024-05-01T12:00:00Z,0\n"
             "line 3, column is_fraud: '2' is not fraud or genuine",
         ),
         (HEAD + GOOD + GOOD.replace(",0\n", ",\n"), "line 3, column is_fraud: is empty"),
-        (HEAD + GOOD.replace("5.00", "-5.00"), "line 2, amount is negative"),
+        (HEAD + GOOD.replace("5.00", "-5.00"), "holds no transactions: 1 refunds"),
         (HEAD + GOOD.replace("Z", ""), "line 2, column event_time:"),
         (HEAD, "holds no transactions"),
         (HEAD.replace("card_id", "card") + GOOD, "no column for card_id"),
