@@ -1,49 +1,85 @@
 """labels -> enriched: what is known of transactions afterwards, on its way to their terminals; Cassandra."""
 
-import asyncio
 import time
-from collections.abc import Awaitable
 from typing import Any
 
+from aiokafka.errors import KafkaError
+from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.adapters.kafka import partition_of
 from app.adapters.labels import LabelStore
-from app.blocks.batches import OutputSender
+from app.blocks.batches import Outputs, OutputSender
+from app.blocks.halt import is_away
 from app.blocks.pipeline import Pipeline
+from app.blocks.ports import Sent
+from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.handlers.labels import LabelBlock, LabelsHandler
+from app.handlers.retries import Retries, look_up_with
+from app.handlers.start import check_labels, check_topics_known
+from tables.labels import labels as table
 
 settings, topics = app.settings, app.fraud_topics
 labelled = source(app, topics.labels.name)
-handler = LabelsHandler(
-    topics,
-    partition_of=partition_of(settings.partitions),
+store = LabelStore(settings, topics.labels.name)
+sender = OutputSender(batch_bytes(settings), app.pass_on)
+#: While Cassandra is away, labels are forwarded until so many blocks wait to be stored there.
+_BLOCKS_IN_FLIGHT = 64
+
+
+async def deliver(_partition: int, block: LabelBlock) -> Sent:
+    """Send labels to their terminals, and store them."""
+    sent = await sender.send(app.producer._producer, block.outputs)  # noqa: SLF001
+    return Sent.of(sent, store.store(block.partition, block.labels))
+
+
+async def send_copies(outputs: Outputs) -> None:
+    """Send copies of parked labels, and wait until they are acknowledged."""
+    try:
+        await (await sender.send(app.producer._producer, outputs))  # noqa: SLF001
+    except KafkaError as error:
+        if not is_away(error):
+            raise
+        raise AwayError(str(error)) from error
+
+
+async def check_position(partition: int, _start: int) -> None:
+    """Refuse a state that does not fit the topics."""
+    await check_topics_known(table, partition, app.topic_ids, app.recreated)
+    await check_labels(app.consumer, table, TP(topics.labels.name, partition))
+
+
+retries = app.retries = Retries(
+    topics.labels.name,
+    table,
+    find=store.find,
+    send=send_copies,
+    clock_ms=lambda: time.time_ns() // 1_000_000,
+    label_wait_ms=settings.label_wait,
     max_future_skew_ms=settings.max_future_skew,
     time_unit=settings.event_time_unit,
 )
-store = LabelStore(settings, topics.labels.name, lambda: time.time_ns() // 1_000_000)
-sender = OutputSender(batch_bytes(settings), app.pass_on)
-
-
-async def deliver(_partition: int, block: LabelBlock) -> Awaitable[Any]:
-    """Look up what the labels do not say, then send them on and store them, in source order."""
-    lost = await store.complete(block.labels)
-    outputs = handler.outputs(block, lost)
-    sent = await sender.send(app.producer._producer, outputs)  # noqa: SLF001
-    known = [label for label in block.labels if label.offset not in lost]
-    return asyncio.gather(sent, store.store(block.partition, known))
-
-
+table.on_stored = retries.stored
+table.on_ready = retries.hold
 pipeline = Pipeline(
     app,
     labelled,
-    handler,
-    depth=settings.blocks_in_flight,
+    LabelsHandler(
+        topics,
+        partition_of=partition_of(settings.partitions),
+        max_future_skew_ms=settings.max_future_skew,
+        time_unit=settings.event_time_unit,
+        max_parked=settings.max_parked_labels,
+        look_up=look_up_with(store.find),
+    ),
+    table=table,
+    depth=_BLOCKS_IN_FLIGHT,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     waiting_bytes=waiting_bytes(settings),
     deliver=deliver,
+    on_start=check_position,
 )
 
 
@@ -52,3 +88,9 @@ async def labels(stream: Any) -> None:
     """One block of labels at a time."""
     async for event in stream.noack().events():
         await pipeline.process(event)
+
+
+@app.task
+async def retry() -> None:
+    """Look for the transactions of parked labels."""
+    await retries.run()

@@ -33,6 +33,7 @@ from app.domain.features import Catalogue
 from app.domain.row_format import max_group_bytes
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.handlers.catalogue import catalogue_of
+from app.handlers.retries import Retries
 from app.handlers.rows import terminal_rules
 from app.input_records import MAX_ID_BYTES
 from app.records import loss_letter
@@ -71,12 +72,14 @@ class FraudApp(BlockApp):
         fraud_topics: its topics.
         catalogue: its features.
         topic_ids: Kafka's ids of its topics, as they were when this worker started.
+        retries: what looks again for the transactions of parked labels.
     """
 
     settings: Settings
     fraud_topics: Topics
     catalogue: Catalogue
     topic_ids: Mapping[str, str]
+    retries: Retries
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""

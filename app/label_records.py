@@ -127,21 +127,32 @@ class LabelItem(msgspec.Struct, array_like=True):
 
 
 class LabelBatch(msgspec.Struct, array_like=True):
-    """One message of labels on `enriched`: items of one partition of `topic`, in source order."""
+    """One message of labels on `enriched`: items of one partition of `topic`.
+
+    Attributes:
+        version: `LABELS_VERSION`.
+        topic, partition: where the items come from.
+        items: in source order, unless they were looked up.
+        looked_up: the items were completed from Cassandra. One of them may come behind labels of higher offsets, and
+            again after a crash: the deduplication by offset does not apply. Applying a label twice changes nothing.
+    """
 
     version: int
     topic: str
     partition: int
     items: list[LabelItem]
+    looked_up: bool = False
 
 
 _label_decoder = msgspec.msgpack.Decoder(LabelBatch)
 _source_decoder = msgspec.msgpack.Decoder(tuple[str, int, int, bytes])
 
 
-def labels_message(topic: str, partition: int, items: Sequence[LabelItem]) -> bytes:
+def labels_message(
+    topic: str, partition: int, items: Sequence[LabelItem], *, looked_up: bool = False
+) -> bytes:
     """One message of labels on `enriched`."""
-    return encode_item(LabelBatch(LABELS_VERSION, topic, partition, list(items)))
+    return encode_item(LabelBatch(LABELS_VERSION, topic, partition, list(items), looked_up))
 
 
 def decode_message(value: bytes) -> EnrichedBatch | LabelBatch:

@@ -157,7 +157,7 @@ KEPT_HEADERS = (REDRIVEN, "__value_schema_id")
 UNTIL = "until"
 #: Bytes of a key that a dead letter keeps.
 LETTER_KEY_BYTES = 4096
-_KEPT_HEADER_BYTES = 512
+KEPT_HEADER_BYTES = 512
 
 
 def dead_letter(
@@ -183,9 +183,7 @@ def dead_letter(
         headers.append(("key", record.key[:LETTER_KEY_BYTES]))
     if record.headers:
         came = headers_of(record)
-        headers += [
-            (name, came[name][:_KEPT_HEADER_BYTES]) for name in KEPT_HEADERS if name in came
-        ]
+        headers += [(name, came[name][:KEPT_HEADER_BYTES]) for name in KEPT_HEADERS if name in came]
     value = record.value
     if value is not None and len(value) > max_bytes:
         headers.append(("size", str(len(value)).encode()))

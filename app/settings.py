@@ -197,10 +197,11 @@ class Settings(BaseSettings):
         description="age of a transaction from which its label counts: how long chargebacks take",
     )
     label_wait: Duration = Field(
-        "10m",
+        "3d",
         validate_default=True,
         description="how long a label waits for a transaction that is not known yet",
     )
+    max_parked_labels: int = Field(20_000, ge=1, description="labels per partition that may wait")
     max_event_skew: Duration = Field(
         "1d",
         validate_default=True,

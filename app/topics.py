@@ -12,6 +12,7 @@
 | late-transactions   | card_id         | a copy of the prediction, JSON          | people           |
 | cards-changelog     | row key         | a row of tables/cards                   | recovery         |
 | terminals-changelog | row key         | a row of tables/terminals               | recovery         |
+| labels-changelog    | row key         | a row of tables/labels                  | recovery         |
 """
 
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,7 @@ class Topics:
         self.late_transactions = public("late-transactions")
         self.cards_changelog = changelog("cards")
         self.terminals_changelog = changelog("terminals")
+        self.labels_changelog = changelog("labels")
         self.all = (
             self.transactions,
             self.labels,
@@ -116,6 +118,7 @@ class Topics:
             self.late_transactions,
             self.cards_changelog,
             self.terminals_changelog,
+            self.labels_changelog,
         )
         self.known = (
             self.transactions,

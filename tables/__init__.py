@@ -4,6 +4,7 @@
 |-----------|----------------|----------|-----------------------------------------------------|
 | cards     | agents/cards   | card     | head and segments (app/domain/window_row.py), `position` |
 | terminals | agents/scoring | terminal | the same, and `pins` (app/handlers/rows.py)         |
+| labels    | agents/labels  | offset   | parked labels (app/handlers/parked.py), `position`  |
 """
 
 from functools import cache
@@ -15,8 +16,8 @@ from app.faust_app import FraudApp, batch_bytes
 
 @cache
 def _stores(app: FraudApp) -> StoreOptions:
-    """One for both tables: its cache is shared by all their partitions."""
-    return StoreOptions(app.settings.state_memory_mb // 3 * 2 << 20, 2 * app.settings.partitions)
+    """One for all tables: its cache is shared by all their partitions."""
+    return StoreOptions(app.settings.state_memory_mb // 3 * 2 << 20, 3 * app.settings.partitions)
 
 
 def block_table(app: FraudApp, name: str, changelog: str) -> BlockTable:

@@ -194,8 +194,8 @@ BREAKS = (
         "app.blocks.partition",
         (
             (
-                "return self._steps[0].computed.first_ms",
-                "return self._steps[-1].computed.newest_ms",
+                "return self._forwarded.first_ms(self.held_ms)",
+                "return self._steps[-1].computed.newest_ms if self._steps else self.held_ms",
             ),
         ),
         _PARTITION,
@@ -421,5 +421,59 @@ BREAKS = (
         "app.domain.terminal_stage",
         (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
         (("tests.stream.sim_world", "TerminalStage"), ("app.handlers.scoring", "Labelling")),
+    ),
+)
+
+_LABELS = (("app.handlers.labels", "LabelsHandler"),)
+#: Ways to get parked labels wrong; tests/stream/test_parked_labels.py finds all of them.
+LABEL_BREAKS: Sequence[Break] = (
+    Break(
+        "a parked label forgotten at a crash",
+        "app.handlers.labels",
+        (
+            (
+                "[[row] for row in self._rows.items()]",
+                "[[row] for row in self._rows.items() if row[1] is None]",
+            ),
+        ),
+        _LABELS,
+    ),
+    Break(
+        "a parked label removed before its forwarding is durable",
+        "app.blocks.ports",
+        (("asyncio.gather(first, stored)", "asyncio.ensure_future(stored)"),),
+        (
+            ("tests.stream.sim_labels", "Sent"),
+            ("app.blocks.partition", "Sent"),
+        ),
+    ),
+    Break(
+        "a label that was looked up deduplicated by its offset",
+        "app.handlers.labels",
+        (("pack, looked_up=looked_up)", "pack, looked_up=False)"),),
+        _LABELS,
+    ),
+    Break(
+        "a parked label removed when its copy is sent",
+        "app.handlers.retries",
+        (
+            (
+                "                schedule.copied(offset, now_ms)\n",
+                "                schedule.copied(offset, now_ms)\n"
+                "                self._rows.store(partition, [(row_key(offset), None)], 0)\n",
+            ),
+        ),
+        (("app.handlers.retries", "Retries"),),
+    ),
+    Break(
+        "a parked label given up while Cassandra is away",
+        "app.handlers.retries",
+        (
+            (
+                "found = await self._find(names) if names else []",
+                "found = [[] for _ in names]\n        now_ms += 1 << 40",
+            ),
+        ),
+        (("app.handlers.retries", "Retries"),),
     ),
 )

@@ -19,6 +19,9 @@ class Rows:
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
 
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
+
     def write(self, rows: Sequence[Row]) -> None:
         for key, raw in rows:
             if raw is None:

@@ -55,6 +55,9 @@ class State:
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
 
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
+
     def apply(self, groups: Any) -> None:
         for group in groups:
             for key, raw in group:
@@ -133,18 +136,26 @@ class VerifyWorld:
         number = self.home(key or b"") if partition is None else partition
         return number, self._append(self.topics.transactions.name, number, key, value, headers)
 
-    def label(self, fields: dict[str, Any]) -> None:
-        """A label on `labels`, forwarded to `enriched` and in Cassandra at once."""
+    def label(
+        self, fields: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()
+    ) -> tuple[int, int]:
+        """A label on `labels`, done at once: forwarded and in Cassandra, or parked; its partition and offset."""
         topic = self.topics.labels.name
         key = str(fields["transaction_id"]).encode()
         partition = self.home(key)
-        self._append(topic, partition, key, orjson.dumps(fields), ())
+        self._append(topic, partition, key, orjson.dumps(fields), headers)
         record = self.logs[topic][partition][-1]
-        block = self._labels.compute(partition, [record], State()).outputs  # type: ignore[list-item]
-        for (to, number), outputs in self._labels.outputs(block, {}).items():
-            for key_, value, headers in outputs:
-                self._append(to, number, key_, value, headers)
-        self.label_rows.append((topic, partition, record.offset))
+        state = self._states.setdefault((topic, partition), State())
+        computed = self._labels.compute(partition, [record], state)  # type: ignore[list-item]
+        for (to, number), outputs in computed.outputs.outputs.items():
+            for key_, value, headers_ in outputs:
+                self._append(to, number, key_, value, headers_)
+        for group in computed.groups:
+            for key_, raw in group:
+                self._append(self.topics.labels_changelog.name, partition, key_, raw, ())
+        state.apply(computed.groups)
+        self.label_rows += [(topic, partition, label.offset) for label in computed.outputs.labels]
+        return partition, record.offset
 
     def run(self, block: int = 7, *, sink: bool = True) -> None:
         """Let both stages and, if it runs, the sink do all there is, in blocks of so many records."""

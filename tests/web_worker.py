@@ -10,6 +10,7 @@ from yarl import URL
 
 from app.domain.window_row import WindowRow
 from app.handlers.catalogue import catalogue_of
+from app.handlers.retries import Parked
 from app.handlers.rows import row_rules
 from app.input_records import MAX_ID_BYTES
 from app.metrics.reading import PartitionReading, Reading
@@ -51,7 +52,13 @@ class DictWorker:
         self.now = Reading(
             outcomes={("cards", "enriched"): 5, ("cards", "dead"): 1},
             records={"cards": 6, "scoring": 2},
-            partitions=[PartitionReading("cards", 0, 6, 1, 2, 10, 17, T0, T0 + 9_000, 7_000)],
+            partitions=[
+                PartitionReading(
+                    "cards", 0, 6, 1, 2, 10, 17, T0, T0 + 9_000, 7_000, waits_for="labels/2"
+                )
+            ],
+            parked=[Parked(2, 3, T0, "who")],
+            waits=["labels/2 waits for <nothing>"],
             state_bytes={("cards", 0): 2048},
             kafka_answers=True,
             model=("default@1", "abcd"),
@@ -80,6 +87,9 @@ class DictWorker:
 
     async def reasons(self) -> list[str]:
         return self.not_ready
+
+    def waits(self) -> list[str]:
+        return self.now.waits
 
     async def reading(self) -> Reading:
         self.now.reasons = self.not_ready

@@ -6,8 +6,9 @@ took a fifth more of the worker and three tenths more of Cassandra.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,6 @@ from app.adapters.cassandra import SCAN, connect, explained
 from app.adapters.label_rows import LABELS, pack_labels
 from app.adapters.prediction_rows import epoch_ms
 from app.adapters.row_writer import RowWriter
-from app.domain.transaction import DeadRecordError
 from app.errors import AwayError
 from app.label_records import LabelRecord
 from app.settings import Settings
@@ -28,114 +28,137 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Between two looks for a transaction that is not there yet, and between attempts to reach Cassandra, seconds.
-_FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.1, 5.0
+#: A look-up that takes longer counts as no answer: a block of labels waits for it.
+FIND_SECONDS = 2.0
+#: Between attempts to reach Cassandra.
 _AWAY_SECONDS = 2.0
+#: Look-ups whose threads may hang before no further one is made.
+_MOST_ASKING = 4
+_NO_ANSWER = f"Cassandra did not answer a look-up within {FIND_SECONDS:g} s"
 #: Questions asked at once: each asks every node.
 _AT_ONCE = 32
 
 
 class LabelStore:
-    """Finds and stores, for as long as it takes; belongs to one event loop.
+    """Finds the transactions of labels, and stores labels; belongs to one event loop.
 
     Args:
-        settings: where Cassandra is, and how long a label waits.
+        settings: where Cassandra is.
         topic: where labels come from.
-        clock_ms: the time, for how long a label has waited.
+
+    Attributes:
+        away: why Cassandra could not be asked the last time; None when it answered.
     """
 
-    def __init__(self, settings: Settings, topic: str, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self.away: str | None = None
         self._settings = settings
         self._topic = topic
-        self._clock_ms = clock_ms
         self._session: Session | None = None
         self._writer: RowWriter | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Future[Any]] = set()
+        self._ask_again_at = 0.0
 
-    async def complete(self, labels: Sequence[LabelRecord]) -> dict[int, DeadRecordError]:
-        """Fill in what labels do not say: card, terminal and event time.
+    async def find(
+        self, transaction_ids: Sequence[str], seconds: float = FIND_SECONDS
+    ) -> list[list[dict[str, Any]]]:
+        """For each id, the transactions that have it: card, event time (epoch ms), terminal.
 
-        One whose transaction is not there is looked for again until it has waited long enough. While
-        Cassandra is away nothing is given up.
-
-        Returns:
-            By offset, why a label's transaction could not be found.
+        Raises:
+            AwayError: Cassandra does not answer in time, or did not a moment ago.
         """
-        lost: dict[int, DeadRecordError] = {}
-        wanting = [label for label in labels if not label.whole]
-        pause = _FIRST_LOOK_SECONDS
-        while wanting:
-            asked_at = self._clock_ms()
-            ids = [label.transaction_id for label in wanting]
-            found = await self._patiently(partial(self._find, ids))
-            still = []
-            for label, same_id in zip(wanting, found, strict=True):
-                rows = [row for row in same_id if _fits(label, row)]
-                if len(rows) == 1:
-                    _fill(label, rows[0])
-                elif rows:
-                    msg = f"{len(rows)} transactions have this id: say card_id and event_time too"
-                    lost[label.offset] = DeadRecordError("ambiguous_transaction", msg)
-                elif asked_at - label.received_at > self._settings.label_wait:
-                    msg = "no such transaction has been scored and stored while the label waited"
-                    lost[label.offset] = DeadRecordError("unknown_transaction", msg)
-                else:
-                    still.append(label)
-            wanting = still
-            if wanting:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LAST_LOOK_SECONDS)
-        return lost
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._ask_again_at:
+            raise AwayError(self.away or "Cassandra does not answer")
+        deadline = loop.time() + seconds
+        try:
+            await self._within(self._connected(), deadline)
+            if len(self._asking) >= _MOST_ASKING:  # threads that hang: no further ones
+                raise AwayError(_NO_ANSWER)
+            asking = asyncio.ensure_future(
+                asyncio.to_thread(find_places, self._session, self._settings, transaction_ids)
+            )
+            self._asking.add(asking)
+            asking.add_done_callback(self._asked)
+            found: list[list[dict[str, Any]]] = await self._within(asking, deadline)
+        except AwayError as error:
+            if self.away is None:
+                logger.warning("labels are not looked up, they wait: %s", error)
+            self.away = str(error)
+            self._ask_again_at = loop.time() + _AWAY_SECONDS
+            raise
+        if self.away is not None:
+            logger.warning("labels are looked up again")
+            self.away = None
+        return found
+
+    def _asked(self, asking: asyncio.Future[Any]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # nobody may wait for it any more
+
+    async def _within(self, work: asyncio.Future[T], deadline: float) -> T:
+        """What a task leads to; one that takes longer goes on, since its thread cannot be stopped."""
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait({work}, timeout=left)
+        if not done:
+            raise AwayError(_NO_ANSWER)
+        return work.result()
 
     async def store(self, partition: int, labels: Sequence[LabelRecord]) -> None:
-        """Write the labels of one partition; done once Cassandra has them all."""
-        if labels:
-            writer = await self._patiently(self._connected)
-            await writer.write(list(pack_labels(self._topic, partition, labels)))
-
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until Cassandra is there."""
+        """Write the labels of one partition; done once Cassandra has them all, however long that takes."""
+        if not labels:
+            return
         said = False
         while True:
             try:
-                return await attempt()
+                await asyncio.shield(self._connected())
+                break
             except AwayError as error:
                 if not said:
                     logger.warning("labels wait: %s", error)
                     said = True
                 await asyncio.sleep(_AWAY_SECONDS)
+        assert self._writer is not None
+        await self._writer.write(list(pack_labels(self._topic, partition, labels)))
 
-    async def _connected(self) -> RowWriter:
-        async with self._connecting:
-            if self._writer is None:
-                self._session = await asyncio.to_thread(connect, self._settings)
-                self._writer = RowWriter(self._session, self._settings, LABELS)
-            return self._writer
+    def _connected(self) -> asyncio.Task[None]:
+        """The one attempt to connect, successful or under way; a new one after a failure."""
+        task = self._connecting
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._connecting = asyncio.create_task(self._connect())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
-    async def _find(self, transaction_ids: Sequence[str]) -> list[list[dict[str, Any]]]:
-        await self._connected()
-        assert self._session is not None
-        return await asyncio.to_thread(_find, self._session, self._settings, transaction_ids)
+    async def _connect(self) -> None:
+        self._session = await asyncio.to_thread(connect, self._settings)
+        self._writer = RowWriter(self._session, self._settings, LABELS)
 
 
 def label_of(
-    session: Session, settings: Settings, transaction_id: str, card_id: str
+    session: Session, settings: Settings, transaction_id: str, event_time_ms: int
 ) -> dict[str, Any] | None:
     """What is known of a transaction: `is_fraud`, `labelled_at` (epoch ms); None without a label.
+
+    A label belongs to the transaction of its id and event time, as at its terminal: the card that it names may be
+    wrong.
 
     Raises:
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
     with explained(settings):
-        row = session.execute(
-            f"SELECT is_fraud, labelled_at FROM {settings.keyspace}.labels "  # noqa: S608
-            "WHERE transaction_id = %s AND card_id = %s LIMIT 1",
-            (transaction_id, card_id),
-        ).one()
-    if row is None:
+        rows = session.execute(
+            f"SELECT {', '.join(_VERDICT)} FROM {settings.keyspace}.labels "  # noqa: S608
+            "WHERE transaction_id = %s",
+            (transaction_id,),
+        )
+        found = _latest(tuple(row[name] for name in _VERDICT) for row in rows)
+    if event_time_ms not in found:
         return None
-    return {"is_fraud": row["is_fraud"], "labelled_at": epoch_ms(row["labelled_at"])}
+    labelled_at, *_, is_fraud = found[event_time_ms]
+    return {"is_fraud": is_fraud, "labelled_at": epoch_ms(labelled_at)}
 
 
 def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int, int]]:
@@ -148,14 +171,32 @@ def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int
     return _scan(session, settings, "source_topic, source_partition, source_offset")
 
 
-def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[str, str, bool]]:
-    """Card id, transaction id and verdict of every stored label; of one transaction the one that holds first.
+def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[int, str, bool]]:
+    """Event time (epoch ms), transaction id and verdict of every labelled transaction: of its labels the one that wins.
 
     Raises:
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
-    return _scan(session, settings, "card_id, transaction_id, is_fraud")
+    rows = _scan(session, settings, f"transaction_id, {', '.join(_VERDICT)}")
+    for transaction_id, same_id in groupby(rows, itemgetter(0)):  # they are one partition
+        for event_time_ms, label in _latest(row[1:] for row in same_id).items():
+            yield event_time_ms, transaction_id, label[-1]
+
+
+#: What decides which of several labels wins, after the event time of their transaction; the verdict comes last.
+_VERDICT = ("event_time", "labelled_at", "source_partition", "source_offset", "is_fraud")
+
+
+def _latest(rows: Iterable[tuple[Any, ...]]) -> dict[int, tuple[Any, ...]]:
+    """By event time, the label that wins: the latest, and of equally late ones the one that came last."""
+    latest: dict[int, tuple[Any, ...]] = {}
+    for moment, *label in rows:
+        event_time_ms = epoch_ms(moment)
+        assert event_time_ms is not None
+        if event_time_ms not in latest or tuple(label) > latest[event_time_ms]:
+            latest[event_time_ms] = tuple(label)
+    return latest
 
 
 def _scan(session: Session, settings: Settings, columns: str) -> Iterator[Any]:
@@ -166,10 +207,15 @@ def _scan(session: Session, settings: Settings, columns: str) -> Iterator[Any]:
         )
 
 
-def _find(
+def find_places(
     session: Session, settings: Settings, transaction_ids: Sequence[str]
 ) -> list[list[dict[str, Any]]]:
-    """For each id, the transactions that have it: card, event time (epoch ms), terminal."""
+    """For each id, the transactions that have it: card, event time (epoch ms), terminal.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
     with explained(settings):
         statement = _prepared(
             session,
@@ -183,21 +229,6 @@ def _find(
             [{**row, "event_time_ms": epoch_ms(row["event_time"])} for row in answer.result_or_exc]
             for answer in answers
         ]
-
-
-def _fits(label: LabelRecord, row: dict[str, Any]) -> bool:
-    """Whether a transaction is the one that a label speaks of, as far as the label says."""
-    said = {
-        "card_id": label.card_id,
-        "terminal_id": label.terminal_id,
-        "event_time_ms": label.event_time_ms,
-    }
-    return all(value is None or row[name] == value for name, value in said.items())
-
-
-def _fill(label: LabelRecord, row: dict[str, Any]) -> None:
-    label.card_id, label.terminal_id = row["card_id"], row["terminal_id"]
-    label.event_time_ms = row["event_time_ms"]
 
 
 _statements: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDictionary()

@@ -73,7 +73,7 @@ def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] 
     for row in found:
         conflicts = CONFLICTING in row["flags"]
         row["label"] = (
-            None if conflicts else label_of(session, settings, transaction_id, row["card_id"])
+            None if conflicts else label_of(session, settings, transaction_id, row["event_time_ms"])
         )
     return {**found[0], "others": found[1:]}
 

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +96,8 @@ class BlockApp(faust.App):
 
     def note_of(self, tp: Any) -> Note:
         """What stands beside a committed offset; called in the consumer's thread."""
-        position = self.pace.note_of(tp).position_ms if self.pace is not None else None
-        return Note(position, self.consumer.records_end.get(tp))
+        note = Note() if self.pace is None else self.pace.note_of(tp)
+        return replace(note, records_end=self.consumer.records_end.get(tp))
 
     async def find_skip(self, error: DamagedLogError) -> int | None:
         """The last offset that was given up together with the one that cannot be read; None: stay there."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.blocks.partition import Partition
-from app.blocks.skew import Note, Standing, newer, slowest_ms
+from app.blocks.skew import Note, Standing, newer, slowest_ms, slowest_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,18 +60,37 @@ class PacePorts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Slowest:
+    """The partition that the others are paused for.
+
+    Attributes:
+        tp: topic and number.
+        position_ms: how far it is in event time; None while that is not known.
+        why: what it does meanwhile, for people.
+    """
+
+    tp: Any
+    position_ms: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Watermark:
     """How far one partition is in event time.
 
     Attributes:
         position_ms: newest event time done; None before any.
-        held_ms: event time of the record that it is held back with; None while it is not.
-        ahead_ms: how far that is ahead of the slowest partition; None while it is not held.
+        held_ms: event time of the record that it is paused at; None while it is not.
+        ahead_ms: how far that is ahead of the slowest partition; None while it is not paused.
+        slowest: whom it is paused for, as last seen; None while it is not paused.
+        stalled: whether it waits for a server.
     """
 
     position_ms: int | None = None
     held_ms: int | None = None
     ahead_ms: int | None = None
+    slowest: Slowest | None = None
+    stalled: bool = False
 
 
 class Pace:
@@ -96,6 +115,7 @@ class Pace:
         self._positions: dict[Any, int | None] = {}
         self._noted: dict[Any, Note] = {}
         self._slowest = -math.inf
+        self._slowest_tp: Any = None
         self._watching: asyncio.Task[None] | None = None
         self._sharing: asyncio.Task[None] | None = None
 
@@ -127,19 +147,38 @@ class Pace:
         if self._sharing is None and self._far(tp) and self._others():
             self._sharing = asyncio.create_task(self._share())
 
+    def stalled(self) -> None:
+        """A partition waits for a server, or no longer: others must not wait for it."""
+        if self._sharing is None and self._others():
+            self._sharing = asyncio.create_task(self._share())
+
     def note_of(self, tp: Any) -> Note:
         """What to write beside a committed offset of one of our partitions."""
-        return Note(self._position(tp))
+        partition = self._open.get(tp)
+        return Note(self._position(tp), stalled=partition is not None and partition.stalled)
 
     def watermark(self, tp: Any) -> Watermark:
         """How far a partition that is here has come."""
         position = self._positions.get(tp)
         partition = self._open.get(tp)
         if partition is None or not partition.held or partition.held_ms is None:
-            return Watermark(position)
+            return Watermark(position, stalled=partition is not None and partition.stalled)
         known = math.isfinite(self._slowest)
         ahead = max(0, partition.held_ms - int(self._slowest)) if known else None
-        return Watermark(position, partition.held_ms, ahead)
+        return Watermark(position, partition.held_ms, ahead, self._whom(), partition.stalled)
+
+    def _whom(self) -> Slowest | None:
+        tp = self._slowest_tp
+        if tp is None:
+            return None
+        partition = self._open.get(tp)
+        if partition is None:
+            why = "another worker has it, or it has not had a record yet"
+        else:
+            why = f"{partition.waiting} records wait, {partition.in_flight} blocks in flight"
+            if partition.needs is not None:
+                why += f"; it waits for {partition.needs}"
+        return Slowest(tp, self._position(tp), why)
 
     # ------------------------------------------------------------------ looking
 
@@ -171,7 +210,8 @@ class Pace:
         seen = await self._ports.see(self._tps)
         for tp, one in seen.items():
             self._positions[tp] = newer(self._positions.get(tp), one.note.position_ms)
-        self._slowest = slowest_ms(self._standing(tp, one) for tp, one in seen.items())
+        standings = {tp: self._standing(tp, one) for tp, one in seen.items()}
+        self._slowest, self._slowest_tp = slowest_ms(standings.values()), slowest_of(standings)
         self.until_ms = self._slowest + self._skew_ms
         for partition in self._open.values():
             if partition.held_ms is not None and not partition.held:
@@ -179,10 +219,10 @@ class Pace:
 
     def _standing(self, tp: Any, seen: Seen) -> Standing:
         partition = self._open.get(tp)
-        done = seen.done
+        done, stalled = seen.done, seen.note.stalled
         if partition is not None:
-            done = max(done, partition.done_offset)
-        return Standing(self._position(tp), idle=done >= seen.end)
+            done, stalled = max(done, partition.forwarded_offset), partition.stalled
+        return Standing(self._position(tp), idle=stalled or done >= seen.end)
 
     def _position(self, tp: Any) -> int | None:
         position = self._positions.get(tp)
@@ -193,7 +233,10 @@ class Pace:
 
     def _far(self, tp: Any) -> bool:
         """Whether others must not wait until the next commit for what they are to know of a partition."""
-        position, noted = self._position(tp), self._noted.get(tp, Note()).position_ms
+        partition, note = self._open.get(tp), self._noted.get(tp, Note())
+        if partition is not None and partition.stalled != note.stalled:
+            return True
+        position, noted = self._position(tp), note.position_ms
         if position is None or noted is None:
             return position is not None
         return position - noted > self._skew_ms // _SHARE_PART
@@ -240,5 +283,9 @@ class PartitionGate:
         self._pace.moved(self._tp)
 
     def finished(self, newest_ms: int | None) -> None:
-        """Something of the partition is durable."""
+        """Something of the partition is forwarded."""
         self._pace.finished(self._tp, newest_ms)
+
+    def stalled(self) -> None:
+        """The partition waits for a server, or no longer."""
+        self._pace.stalled()

@@ -1,14 +1,15 @@
 """The order of effects for the blocks of one partition. No Kafka and no Faust in it: see `Ports`."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Hashable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from app.blocks.budget import Budget, Pile
-from app.blocks.ports import Block, Computed, Gate, Handler, PacedHandler, Ports, RowReader
+from app.blocks.forwarded import Forwarded, Step
+from app.blocks.ports import Block, Computed, Gate, Handler, PacedHandler, Ports, RowReader, Sent
 from app.blocks.rows import Row, chunk_groups
 from app.errors import ForeignWriterError
 
@@ -21,14 +22,6 @@ _IN_FLIGHT_WEIGHT = 2
 #: Passed blocks that wait for a fetch of what comes before them, another worker's records; with more, those are
 #: fetched, too.
 _PASSED_BLOCKS = 32
-
-
-@dataclass(slots=True)
-class _Step:
-    block: Block
-    computed: Computed
-    number: int
-    durable: asyncio.Future[Any] | None = None
 
 
 def _nothing() -> Awaitable[None]:
@@ -85,6 +78,7 @@ class Partition:
         self.memo: dict[str, Any] = {}
         self._ports = ports
         self._handler: Any = handler
+        self._prepare: Any = getattr(handler, "prepare", None)
         self._gate = gate
         self._depth = depth
         self._joined_records = joined_records
@@ -92,7 +86,8 @@ class Partition:
         self._budget = budget or Budget(None)
         self._inbox = Pile(self._budget)
         self._passed: dict[int, Block] = {}
-        self._steps: deque[_Step] = deque()
+        self._steps: deque[Step] = deque()
+        self._forwarded = Forwarded(self._steps, start, gate)
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
         self._number = 0
         self._news = asyncio.Event()
@@ -175,13 +170,24 @@ class Partition:
         newest = self._overlay.get(key)
         return self._ports.load(self.number, key) if newest is None else newest[1]
 
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The stored rows whose keys start with a prefix; those of blocks in flight are not among them."""
+        return self._ports.scan(self.number, prefix)
+
     @property
     def next_ms(self) -> int | None:
-        """Event time of the first record whose effects are not durable; None where it is not known."""
-        try:  # the consumer's thread asks, too: between two questions the steps may have changed
-            return self._steps[0].computed.first_ms
-        except IndexError:
-            return self.held_ms
+        """Event time of the first record that is not forwarded; None where it is not known."""
+        return self._forwarded.first_ms(self.held_ms)
+
+    @property
+    def forwarded_offset(self) -> int:
+        """Offset after the last record whose outputs later stages have; no lower than `done_offset`."""
+        return self._forwarded.offset
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a server keeps it from finishing what is forwarded: other partitions do not wait for it."""
+        return self._forwarded.stalled
 
     @property
     def held(self) -> bool:
@@ -247,19 +253,37 @@ class Partition:
             if not self._inbox or self._has_enough_in_flight() or self.held:
                 await self._changed()
                 continue
-            step = await self._admit(self._next_block())
+            until_ms = math.inf if self._gate is None else self._gate.until_ms
+            block = self._next_block()
+            if self._prepare is not None and not await self._prepared(block, until_ms):
+                continue
+            step = await self._admit(block, until_ms)
             if step is None:
                 continue
             # outputs of later blocks go out while earlier ones wait to be durable
-            step.durable = asyncio.ensure_future(await self._send(step))
+            sent = await self._send(step)
+            if isinstance(sent, Sent):
+                self._forwarded.expect(step, sent)
+                sent = sent.durable
+            step.durable = asyncio.ensure_future(sent)
             self._news.set()
+
+    async def _prepared(self, block: Block, until_ms: float) -> bool:
+        """Let the handler prepare for a block; False where the block was given up meanwhile."""
+        inbox = self._inbox
+        inbox.appendleft(block)  # it stays among those that wait
+        await self._prepare(self.number, block.records, self, until_ms)
+        if not inbox or inbox[0] is not block:
+            return False
+        inbox.popleft()
+        return True
 
     def _has_enough_in_flight(self) -> bool:
         """One block may always be in flight, more of them as long as the budget has room for what they add."""
         in_flight = len(self._steps)
         return in_flight >= self._depth or (in_flight > 0 and self._budget.exceeded)
 
-    async def _send(self, step: _Step) -> Awaitable[Any]:
+    async def _send(self, step: Step) -> Awaitable[Any] | Sent:
         block = step.block
         if block.lost:
             # whoever was stopped while others took its partitions over must not call lost what they have done
@@ -269,6 +293,7 @@ class Partition:
             return await self._ports.account_for_loss(self.number, begin, block.end)
         if block.records:
             return await self._ports.send(self.number, step.computed.outputs)
+        step.forwarded = True
         return _nothing()
 
     def _next_block(self) -> Block:
@@ -297,7 +322,7 @@ class Partition:
             end, size = follower.end, size + follower.size
         return Block(records, tuple(tokens), True, block.begin, end, size)
 
-    async def _admit(self, block: Block) -> _Step | None:
+    async def _admit(self, block: Block, until_ms: float) -> Step | None:
         """Check that the block continues where the last one ended, compute, put rows on the overlay."""
         if not self._ports.is_current(block):
             self._ports.abandon(block)
@@ -314,13 +339,13 @@ class Partition:
         if block.begin < self.next_offset:
             records = [record for record in block.records if record.offset >= self.next_offset]
             block = block.part(records, self.next_offset, block.end)
-        cut = self._compute(block)
+        cut = self._compute(block, until_ms)
         if cut is None:
             return None
         block, computed = cut
         self.next_offset = block.end
         self._number += 1
-        step = _Step(block, computed, self._number)
+        step = Step(block, computed, self._number)
         for rows in computed.groups:
             for key, raw in rows:
                 self._overlay[key] = (self._number, raw)
@@ -332,13 +357,13 @@ class Partition:
             self._wait(computed)
         return step
 
-    def _compute(self, block: Block) -> tuple[Block, Computed] | None:
+    def _compute(self, block: Block, until_ms: float) -> tuple[Block, Computed] | None:
         """Compute as much of a block as can be now; the rest goes back, to come next."""
         self.held_ms = None
         records = block.records
         if not records:  # transaction markers and the like
             return block, Computed()
-        until = () if self._gate is None else (self._gate.until_ms,)
+        until = () if self._gate is None else (until_ms,)
         computed: Computed = self._handler.compute(self.number, records, self, *until)
         if computed.taken is None:
             return block, computed
@@ -380,7 +405,7 @@ class Partition:
                 return
             self._finish(steps)
 
-    def _durable_steps(self) -> list[_Step]:
+    def _durable_steps(self) -> list[Step]:
         """The first blocks in flight, as far as their outputs are durable; the first one's are."""
         steps = [self._steps[0]]
         for step in islice(self._steps, 1, None):
@@ -390,7 +415,7 @@ class Partition:
             steps.append(step)
         return steps
 
-    def _finish(self, steps: list[_Step]) -> None:
+    def _finish(self, steps: list[Step]) -> None:
         newest = steps[-1].number
         for step in steps:
             for rows in step.computed.groups:
@@ -403,8 +428,8 @@ class Partition:
             self.records_done += len(step.block.records)
             self.done_offset = step.block.end
             self._ports.finish(step.block)  # (5)
-            if self._gate is not None:
-                self._gate.finished(step.computed.newest_ms)
+            self._forwarded.advance(step)
+        self._forwarded.finished()
         self._news.set()
 
     async def _append_and_store(self, chunk: list[Row]) -> None:

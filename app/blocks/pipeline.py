@@ -16,7 +16,7 @@ from app.blocks.chunks import RECORD_BYTES
 from app.blocks.halt import halt, is_away
 from app.blocks.pace import PartitionGate
 from app.blocks.partition import Block, Handler, Partition
-from app.blocks.ports import PacedHandler, PassedRecord
+from app.blocks.ports import PacedHandler, PassedRecord, Sent
 from app.blocks.rows import Row
 from app.blocks.table import BlockTable
 from app.blocks.topic import BlockTopic
@@ -75,7 +75,7 @@ class Pipeline:
         block_records: int,
         batch_bytes: int,
         waiting_bytes: int | None = None,
-        deliver: Callable[[int, Any], Awaitable[Awaitable[Any]]] | None = None,
+        deliver: Callable[[int, Any], Awaitable[Awaitable[Any] | Sent]] | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
         obtain: Callable[[Hashable], Awaitable[None]] | None = None,
     ) -> None:
@@ -264,7 +264,7 @@ class Pipeline:
 
     # ------------------------------------------------------------------ ports
 
-    async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
+    async def send(self, partition: int, outputs: Any) -> Awaitable[Any] | Sent:
         """Hand outputs over, in order; the result resolves once all are durable."""
         if self._deliver is not None:
             return await self._deliver(partition, outputs)
@@ -298,6 +298,11 @@ class Pipeline:
         """Read a row from the table's store."""
         assert self.table is not None
         return self.table.load(partition, key)
+
+    def scan(self, partition: int, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Read rows from the table's store."""
+        assert self.table is not None
+        return self.table.scan(partition, prefix)
 
     def finish(self, block: Block) -> None:
         """Acknowledge a block."""

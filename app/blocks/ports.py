@@ -1,5 +1,6 @@
 """What a partition is given and what it asks for: blocks, the handler, the effects."""
 
+import asyncio
 import math
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,15 @@ class Handler(Protocol):
         """Outputs and new rows of consecutive records."""
 
 
+class PreparingHandler(Protocol):
+    """A handler that asks a server before it computes; what it learns goes into `state.memo`."""
+
+    async def prepare(
+        self, partition: int, records: Sequence[Any], state: "RowReader", until_ms: float
+    ) -> None:
+        """Prepare `compute` for these records up to an event time; within a deadline, without an error."""
+
+
 class PacedHandler(Protocol):
     """The work on a topic whose partitions keep in step in event time (`pace.py`)."""
 
@@ -90,6 +100,24 @@ class PacedHandler(Protocol):
         until_ms: float = math.inf,
     ) -> Computed:
         """As `Handler.compute`, up to the first record whose event time is beyond `until_ms`."""
+
+
+class Sent(NamedTuple):
+    """What `Ports.send` may return where outputs have two parts.
+
+    Attributes:
+        forwarded: resolves once the part is durable that later stages wait for: event-time alignment counts it.
+        durable: resolves once everything is.
+    """
+
+    forwarded: asyncio.Future[Any]
+    durable: Awaitable[Any]
+
+    @classmethod
+    def of(cls, forwarded: Awaitable[Any], stored: Awaitable[Any]) -> "Sent":
+        """Of the part that later stages wait for, and the rest."""
+        first = asyncio.ensure_future(forwarded)
+        return cls(first, asyncio.gather(first, stored))
 
 
 class Gate(Protocol):
@@ -109,7 +137,10 @@ class Gate(Protocol):
         """A block is in flight, and none before it."""
 
     def finished(self, newest_ms: int | None) -> None:
-        """Something is durable, of this newest event time."""
+        """Something is forwarded, of this newest event time."""
+
+    def stalled(self) -> None:
+        """Whether the partition waits for a server, and for nothing else, has changed."""
 
 
 class RowReader(Protocol):
@@ -126,10 +157,17 @@ class RowReader(Protocol):
         """The newest bytes of a row, durable or not; None when there is none."""
 
 
+class RowScanner(RowReader, Protocol):
+    """Where a handler that keeps an index of its rows finds them all once."""
+
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The stored rows whose keys start with a prefix; those of blocks in flight are not among them."""
+
+
 class Ports(Protocol):
     """The effects, as the partition needs them."""
 
-    async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
+    async def send(self, partition: int, outputs: Any) -> "Awaitable[Any] | Sent":
         """Hand outputs over, in order; the result resolves once all are durable."""
 
     async def account_for_loss(self, partition: int, begin: int, end: int) -> Awaitable[Any]:
@@ -146,6 +184,9 @@ class Ports(Protocol):
 
     def load(self, partition: int, key: bytes) -> bytes | None:
         """The stored bytes of a row."""
+
+    def scan(self, partition: int, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The stored rows whose keys start with a prefix."""
 
     def finish(self, block: Block) -> None:
         """The block is done: its last offset may be committed."""

@@ -1,8 +1,9 @@
 """How far apart in event time partitions may run: the rule alone, without clock, Kafka or tasks."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +13,7 @@ class Standing:
     Attributes:
         position_ms: newest event time that is done, or that of the first record that is not; None while
             neither is known.
-        idle: whether everything in its log, as last seen, is done.
+        idle: whether it holds nobody back: everything in its log, as last seen, is done, or it waits for a server.
     """
 
     position_ms: int | None
@@ -35,6 +36,14 @@ def slowest_ms(standings: Iterable[Standing]) -> float:
     return slowest
 
 
+def slowest_of(standings: Mapping[Any, Standing]) -> Any | None:
+    """The partition that all others wait for: the slowest one, or the first whose position is unknown; None without."""
+    busy = {tp: standing for tp, standing in standings.items() if not standing.idle}
+    if not busy:
+        return None
+    return min(busy, key=lambda tp: -math.inf if (at := busy[tp].position_ms) is None else at)
+
+
 def newer(known: int | None, told: int | None) -> int | None:
     """The better of two positions of one partition.
 
@@ -43,6 +52,10 @@ def newer(known: int | None, told: int | None) -> int | None:
     if known is None or told is None:
         return told if known is None else known
     return max(known, told)
+
+
+#: Ends the note of a stalled partition.
+_STALLED = "!"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +67,25 @@ class Note:
         records_end: offset after the last record that is done, where that is below the committed offset: between
             the two are transaction markers and other offsets without a record, which no row can prove. None
             where it is the committed offset.
+        stalled: the partition waits for a server: no other partition waits for it meanwhile.
     """
 
     position_ms: int | None = None
     records_end: int | None = None
+    stalled: bool = False
 
     def write(self, committed: int) -> str:
         """As text, for this committed offset; empty when there is nothing to report."""
         at = "" if self.position_ms is None else str(self.position_ms)
         end = self.records_end
-        return at if end is None or end >= committed else f"{at}@{end}"
+        through = "" if end is None or end >= committed else f"@{end}"
+        return f"{at}{through}{_STALLED if self.stalled else ''}"
 
     @classmethod
     def read(cls, text: str) -> "Note":
         """The note in such a text; one without facts when it is anything else."""
-        at, _, end = text.partition("@")
-        return cls(_number(at), _number(end))
+        at, _, end = text.removesuffix(_STALLED).partition("@")
+        return cls(_number(at), _number(end), text.endswith(_STALLED))
 
     def records_end_at(self, committed: int) -> int:
         """Offset after the last record below the committed offset, as far as it is known.

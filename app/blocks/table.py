@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class StoreReader:
         """The stored bytes of a row, None when there is none."""
         return self._table.load(self._partition, key)
 
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The stored rows whose keys start with a prefix."""
+        return self._table.scan(self._partition, prefix)
+
 
 class BlockTable(Table):
     """Rows are bytes that start with `last_offset`; keys are bytes.
@@ -52,7 +56,12 @@ class BlockTable(Table):
     Attributes:
         ready_generation: the consumer generation for which recovery is complete, None before.
         changelog_next: by partition, the offset at which our next changelog record must land.
+        on_stored: told of rows that this worker has written to the changelog and stored.
+        on_ready: told which partitions this worker has, once they are recovered; none of them when a rebalance begins.
     """
+
+    on_stored: Callable[[int, list[Row]], None] | None = None
+    on_ready: Callable[[list[int]], None] | None = None
 
     def __init__(
         self, app: Any, *, changelog: str, batch_bytes: int, store: StoreOptions, **kwargs: Any
@@ -111,10 +120,21 @@ class BlockTable(Table):
         raw: bytes | None = self._database(partition).get(key)
         return raw
 
-    def store(self, partition: int, rows: Iterable[Row], changelog_offset: int) -> None:
+    def scan(self, partition: int, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The stored rows whose keys start with a prefix.
+
+        Read in one go: an open iterator would keep a revoked store.
+        """
+        return [
+            (key, raw) for key, raw in self._database(partition).items() if key.startswith(prefix)
+        ]
+
+    def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
         """Write rows and the changelog offset they end at, all or nothing."""
         self._flush_unlogged(partition)
         self._database(partition).write(self._batch(rows, changelog_offset))
+        if self.on_stored is not None:
+            self.on_stored(partition, rows)
 
     def _store_unlogged(self, partition: int, rows: Iterable[Row], changelog_offset: int) -> None:
         """The same without RocksDB's log: a crash takes the newest of such writes, rows and offset alike.
@@ -250,6 +270,8 @@ class BlockTable(Table):
         self._pending_generation = generation_id
         self._stale.clear()
         self.changelog_next.clear()
+        if self.on_ready is not None:
+            self.on_ready([])
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
@@ -269,6 +291,8 @@ class BlockTable(Table):
                 await self._heal(tp.partition)
             if generation == self._pending_generation:
                 self.ready_generation = generation
+                if self.on_ready is not None:
+                    self.on_ready([tp.partition for tp in active_tps])
         except Exception as error:  # Faust would swallow it (asyncio.wait) and go on unready
             halt(f"recovery of {self.name}", error)
 

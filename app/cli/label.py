@@ -1,51 +1,110 @@
-"""`fraudstream label`: what became known of one transaction."""
+"""`fraudstream label`: what became known of transactions."""
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 import orjson
 
-from app.errors import UsageError
-from app.settings import load_settings
+from app import formats
+from app.errors import NotFoundError, UsageError
+from app.settings import Settings, load_settings
 
 
 @click.command(
     epilog="\b\nExamples:  fraudstream label tour-0000007 fraud\n"
-    "           fraudstream label tour-0000007 genuine --at 2026-11-20T09:00:00Z --card C00042"
+    "           fraudstream label tour-0000007 tour-0000012 genuine --at 2026-11-20T09:00:00Z\n"
+    "           fraudstream label tour-0000007 fraud --card C00042"
 )
-@click.argument("transaction_id")
+@click.argument("transaction_ids", metavar="ID...", nargs=-1, required=True)
 @click.argument("verdict", type=click.Choice(["fraud", "genuine"]))
-@click.option("--card", metavar="ID", help="Its card: needed when several cards use this id.")
+@click.option("--card", metavar="ID", help="Their card: needed when several cards use an id.")
 @click.option(
     "--at", metavar="TIME", help="When it became known, ISO 8601 with a zone.  [default: now]"
 )
-def label(transaction_id: str, verdict: str, card: str | None, at: str | None) -> None:
-    """Say that a transaction was fraud, or was genuine after all.
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Send labels of unknown transactions too: they wait for them, up to FRAUDSTREAM_LABEL_WAIT.",
+)
+def label(
+    transaction_ids: tuple[str, ...], verdict: str, card: str | None, at: str | None, wait: bool
+) -> None:
+    r"""Label transactions as fraud, or as genuine after all.
 
-    The label goes to the topic `labels`; a running worker finds the transaction, stores the label beside
-    it and tells its terminal. The latest label of a transaction holds. One whose transaction is not
-    known within FRAUDSTREAM_LABEL_WAIT ends on `dead-letters`.
+    Each id is looked up in Cassandra first. If one is unknown or ambiguous, no label is sent. The labels go to the
+    topic `labels`; a running worker stores each one beside its transaction and applies it at its
+    terminal. The latest label of a transaction wins.
+
+    \b
+    Exit codes:  0  all labels were sent
+                 2  several transactions have an id: give --card
+                 3  Kafka or Cassandra does not answer (with --wait Cassandra is not asked)
+                 4  a transaction is unknown: check the id, or give --wait
     """
     from app.tools import produce as tool
     from app.topics import Topics
 
     settings = load_settings()
-    now_ms = time.time_ns() // 1_000_000
-    record = {
-        "transaction_id": transaction_id,
-        "is_fraud": verdict == "fraud",
-        "labelled_at": now_ms if at is None else _moment_ms(at),
-    }
-    if card is not None:
-        record["card_id"] = card
-    pair = (transaction_id.encode(), orjson.dumps(record))
+    labelled_at_ms = time.time_ns() // 1_000_000 if at is None else _moment_ms(at)
+    said = {"is_fraud": verdict == "fraud", "labelled_at": formats.iso(labelled_at_ms)}
+    ids = tuple(dict.fromkeys(transaction_ids))
+    places = [_place(card)] * len(ids) if wait else list(_places(settings, ids, card))
+    pairs = [
+        (name.encode(), orjson.dumps({"transaction_id": name, **said, **place}))
+        for name, place in zip(ids, places, strict=True)
+    ]
     with tool.quiet_client():
         report = asyncio.run(
-            tool.produce([pair], settings=settings, topic=Topics(settings).labels.name)
+            tool.produce(pairs, settings=settings, topic=Topics(settings).labels.name)
         )
-    click.echo(f"{transaction_id} is {verdict}: sent to {report.topic}")
+    for name in ids:
+        click.echo(f"{formats.printable(name)} is {verdict}: sent to {report.topic}")
+
+
+def _places(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[dict[str, Any]]:
+    """Card, terminal and time of each transaction.
+
+    Raises:
+        NotFoundError: one is unknown.
+        UsageError: several have an id.
+    """
+    from app.adapters.cassandra import connected
+    from app.adapters.labels import find_places
+
+    with connected(settings) as session:
+        found = find_places(session, settings, ids)
+    of_card = [[row for row in rows if card in (None, row["card_id"])] for rows in found]
+    if unknown := [name for name, rows in zip(ids, of_card, strict=True) if not rows]:
+        names = ", ".join(map(formats.printable, unknown[:5])) + (", ..." if unknown[5:] else "")
+        of = "" if card is None else f" of card {formats.printable(card)}"
+        msg = (
+            f"no transaction{of} has been scored and stored under {names}: nothing was sent; check the id, or let the "
+            "label wait for it with --wait"
+        )
+        raise NotFoundError(msg)
+    for name, rows in zip(ids, of_card, strict=True):
+        if len(rows) > 1:
+            cards = ", ".join(formats.printable(row["card_id"]) for row in rows[:5])
+            msg = (
+                f"{len(rows)} transactions have the id {formats.printable(name)}, of cards {cards}: nothing was "
+                "sent; give --card, or label by a file with event_time (`produce --labels`)"
+            )
+            raise UsageError(msg)
+        (row,) = rows
+        terminal = {} if row["terminal_id"] is None else {"terminal_id": row["terminal_id"]}
+        yield {
+            **_place(row["card_id"]),
+            **terminal,
+            "event_time": formats.iso(row["event_time_ms"]),
+        }
+
+
+def _place(card: str | None) -> dict[str, Any]:
+    return {} if card is None else {"card_id": card}
 
 
 def _moment_ms(text: str) -> int:

@@ -31,6 +31,13 @@ _MEANINGS = {
     "differing": "not what was recomputed",
     "lost": "offsets deleted before they were read",
 }
+#: The same of labels; `pending` and what follows it are in the counts above.
+_LABELS = {
+    "read": "labels read",
+    "forwarded": "forwarded to their transactions",
+    "waiting": "waiting for theirs",
+    "dead": "dead-lettered",
+}
 
 
 @click.command(
@@ -73,6 +80,8 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
     else:
         for name, meaning in _MEANINGS.items():
             click.echo(f"{name:<12} {report.counts[name]:>12,}  {meaning}")
+        labels = report.details["labels"]
+        click.echo(", ".join(f"{labels[name]:,} {words}" for name, words in _LABELS.items()))
         if earlier := report.details["dead_by_earlier_rules"]:
             click.echo(
                 f"{earlier:,} of the dead were refused by an earlier release or other settings: "

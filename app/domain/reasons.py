@@ -103,6 +103,9 @@ LABEL_REASONS = {
     "labelled_at_too_old": "`labelled_at` is before 1973",
     "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
     "at its terminal",
+    "too_many_waiting": "more labels of one partition waited for unknown transactions than "
+    "`FRAUDSTREAM_MAX_PARKED_LABELS`: the oldest one gave way",
+    "invalid_copy": "it claims to be a copy of a parked label (header `origin`), and is none of ours",
     "ambiguous_transaction": "several transactions have this `transaction_id`: the label must say `card_id`, "
     "and `event_time` too if they are one card's",
 }

@@ -196,13 +196,13 @@ class ScoringHandler:
         position: Position,
         outputs: dict[Any, Any],
     ) -> None:
-        sources = position.labels.setdefault(batch.topic, {})
-        seen = sources.get(batch.partition, -1)
+        seen = position.labels.get(batch.topic, {}).get(batch.partition, -1)
         for item in batch.items:
-            if item.offset <= seen:
-                self.counts["replayed"] += 1
-                continue
-            seen = item.offset
+            if not batch.looked_up:
+                if item.offset <= seen:
+                    self.counts["replayed"] += 1
+                    continue
+                seen = item.offset
             if item.terminal_id is None:  # nobody's risk depends on it
                 self.counts["labelled"] += 1
                 continue
@@ -214,7 +214,8 @@ class ScoringHandler:
             self.counts["labelled"] += became is Labelling.APPLIED
             if row.waiting:
                 self._give_up(row, item.received_at, outputs)
-        sources[batch.partition] = seen
+        if not batch.looked_up:
+            position.labels.setdefault(batch.topic, {})[batch.partition] = seen
 
     def _give_up(self, row: WindowRow, now_ms: int, outputs: dict[Any, Any]) -> None:
         """Labels whose transaction did not come go to `dead-letters`."""

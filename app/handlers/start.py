@@ -73,6 +73,20 @@ async def check_topics_known(
         await table.write(partition, [known.encode()])
 
 
+async def check_labels(offsets: Offsets, table: Any, tp: TP) -> None:
+    """Refuse parked labels of another topic of the same name.
+
+    Blocks without parked labels write no row: that the state is behind the committed offset means nothing.
+
+    Raises:
+        StateError: the state has seen offsets that the topic does not have.
+    """
+    ends = await offsets.highwaters(tp)
+    position = Position.read(table.reader(tp.partition), "")
+    where = f"{tp.topic}/{tp.partition}"
+    position.check(where, "", log_end=ends[tp], log_start=0, start=0)
+
+
 async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -> Pins:
     """Write down from where on the present model scores, before it does.
 

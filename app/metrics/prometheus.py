@@ -1,8 +1,10 @@
 """Every metric of /metrics, once: its name, labels and help."""
 
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
@@ -40,6 +42,7 @@ class WorkerMetrics(Collector):
         yield from _flow(reading)
         yield from _partitions(reading.partitions)
         yield _copies(reading.copies)
+        yield from _parked(reading.parked)
         yield from _servers(reading)
         yield _histogram(
             reading.latency,
@@ -122,7 +125,9 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
         "held": (
             "1 while the partition waits for others that are behind it in event time.",
             lambda reading: (
-                None if reading.event_time_ms is None else int(reading.held_ms is not None)
+                None
+                if reading.event_time_ms is None and reading.held_ms is None
+                else int(reading.held_ms is not None)
             ),
         ),
         "schema_waiting": (
@@ -153,6 +158,25 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             if number is not None:
                 gauge.add_metric([reading.stage, str(reading.partition)], number)
         yield gauge
+
+
+def _parked(parked: list[Any]) -> Iterator[Metric]:
+    count = GaugeMetricFamily(
+        "fraudstream_parked_labels",
+        "Labels that wait for transactions that are not known yet, by partition of the topic of labels.",
+        labels=["partition"],
+    )
+    oldest = GaugeMetricFamily(
+        "fraudstream_parked_label_oldest_seconds",
+        "How long the longest waiting of them has waited; 0 without any.",
+        labels=["partition"],
+    )
+    for one in parked:
+        count.add_metric([str(one.partition)], one.labels)
+        waited = 0.0 if one.oldest_ms is None else max(0.0, time.time() - one.oldest_ms / 1000)
+        oldest.add_metric([str(one.partition)], waited)
+    yield count
+    yield oldest
 
 
 def _copies(copies: list[CopyReading]) -> Metric:

@@ -38,6 +38,8 @@ class PartitionReading:
         open_since: first offset of the open Kafka transaction that it waits for, None without one.
         open_offsets: offsets from there to the log's end.
         open_seconds: for how long it has been seen open.
+        waits_for: the slowest partition, which it is held back for; None while it is not held.
+        stalled: whether it waits for a server, and holds back nobody meanwhile.
     """
 
     stage: str
@@ -55,6 +57,8 @@ class PartitionReading:
     open_since: int | None = None
     open_offsets: int = 0
     open_seconds: float = 0.0
+    waits_for: str | None = None
+    stalled: bool = False
 
     @property
     def lag(self) -> int | None:
@@ -96,6 +100,8 @@ class Reading:
             many transactions.
         partitions: the source partitions that it holds.
         copies: the warm copies that it keeps.
+        parked: labels that wait for their transactions, by partition.
+        waits: who waits for what, a line each.
         state_bytes: (table, partition) -> bytes on disk.
         kafka_answers: whether Kafka told the ends of the partitions just now.
         reasons: why it is not ready, empty when it is.
@@ -117,6 +123,8 @@ class Reading:
     waiting_bytes: dict[str, int] = field(default_factory=dict)
     partitions: list[PartitionReading] = field(default_factory=list)
     copies: list[CopyReading] = field(default_factory=list)
+    parked: list[Any] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
     state_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
     kafka_answers: bool = False
     reasons: list[str] = field(default_factory=list)
@@ -264,7 +272,12 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
     done = app.consumer._committed_offset.get(tp) or app.consumer.block_start.get(tp)  # noqa: SLF001
     lost = app.pipelines[tp.topic].lost[tp.partition]
     since, offsets, seconds = app.consumer.unstable(tp) or (None, 0, 0.0)
-    log = {"lost": lost, "open_since": since, "open_offsets": offsets, "open_seconds": seconds}
+    log: dict[str, Any] = {
+        "lost": lost,
+        "open_since": since,
+        "open_offsets": offsets,
+        "open_seconds": seconds,
+    }
     if partition is None:
         return PartitionReading(stage, tp.partition, 0, 0, 0, done, end, **log)
     if not partition.in_flight:
@@ -273,6 +286,9 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
     event_time: tuple[int | None, int | None, int | None] = (None, None, None)
     if mark is not None:
         event_time = mark.position_ms, mark.held_ms, mark.ahead_ms
+        slowest = mark.slowest
+        log["waits_for"] = None if slowest is None else f"{slowest.tp[0]}/{slowest.tp[1]}"
+        log["stalled"] = mark.stalled
     return PartitionReading(
         stage,
         tp.partition,

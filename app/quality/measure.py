@@ -11,12 +11,13 @@ from cassandra.cluster import Session
 
 from app.adapters.labels import scan_verdicts
 from app.adapters.prediction_reads import scan_predictions
+from app.adapters.prediction_rows import epoch_ms
 from app.errors import UsageError
 from app.quality.tally import Tally
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 
-_COLUMNS = ("card_id", "transaction_id", "event_time", "score", "is_fraud", "model_version")
+_COLUMNS = ("transaction_id", "event_time", "score", "is_fraud", "model_version")
 #: Rows joined at a time.
 _CHUNK = 10_000
 
@@ -65,7 +66,7 @@ def measure(
         wanted = [
             row
             for row in chunk
-            if (first is None or row[2] >= first) and (end is None or row[2] < end)
+            if (first is None or row[1] >= first) and (end is None or row[1] < end)
         ]
         if wanted:
             _add(tally, verdicts, wanted)
@@ -79,13 +80,15 @@ def measure(
 
 
 def _add(tally: Tally, verdicts: Verdicts, rows: list[tuple[Any, ...]]) -> None:
-    card, transaction, moment, score, alert, model = zip(*rows, strict=True)
+    transaction, moment, score, alert, model = zip(*rows, strict=True)
     tally.add(
         [when.strftime("%Y-%m-%d") for when in moment],
         model,
         np.array(score, dtype=np.float64),
         np.array(alert, dtype=bool),
-        verdicts.of(list(zip(card, transaction, strict=True))),
+        verdicts.of(
+            [(epoch_ms(when) or 0, name) for when, name in zip(moment, transaction, strict=True)]
+        ),
     )
 
 

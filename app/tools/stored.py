@@ -21,6 +21,7 @@ from app.deployments import is_anothers
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.handlers.catalogue import catalogue_of
+from app.handlers.parked import copied_offset
 from app.label_records import parse_label
 from app.settings import Settings
 from app.tools.verification.log import Log, open_log
@@ -30,8 +31,8 @@ from models.examples import Examples
 Progress = Callable[[int], None]
 #: A label's word: when it was made and came, epoch ms, and whether it says fraud.
 Verdict = tuple[tuple[int, int], bool]
-#: By transaction and card; the card is "" where the label did not say.
-Verdicts = dict[tuple[str, str], Verdict]
+#: By transaction and its event time; or its card, "" where the label names neither.
+Verdicts = dict[tuple[str, int | str], Verdict]
 _STEP = 5_000
 _COLUMNS = ("transaction_id", "card_id", "event_time", "flags", "feature_schema", "features")
 
@@ -63,7 +64,11 @@ class Gathering:
     ) -> None:
         """One prediction; repeated ones are the same and count once."""
         key = transaction, card
-        found = [self._verdicts.get(key), self._verdicts.get((transaction, ""))]
+        own = [self._verdicts.get((transaction, which)) for which in (time_ms, card)]
+        found = [
+            max((verdict for verdict in own if verdict is not None), default=None),
+            self._verdicts.get((transaction, "")),
+        ]
         said = [verdict for verdict in found if verdict is not None]
         if not said or key in self._seen:
             return
@@ -126,8 +131,8 @@ def from_cassandra(settings: Settings, progress: Progress | None = None) -> Exam
     """
     with connected(settings) as session:
         verdicts: Verdicts = {}
-        for card, transaction, fraud in scan_verdicts(session, settings):
-            verdicts.setdefault((transaction, card), ((0, 0), fraud))  # the first one holds
+        for event_time_ms, transaction, fraud in scan_verdicts(session, settings):
+            verdicts[transaction, event_time_ms] = (0, 0), fraud
         gathering = Gathering(settings, verdicts)
         rows = scan_predictions(session, settings, _COLUMNS)
         for number, (transaction, card, moment, flags, schema, features) in enumerate(rows):
@@ -157,7 +162,10 @@ async def from_kafka(settings: Settings, progress: Progress | None = None) -> Ex
 async def gather(log: Log, settings: Settings, progress: Progress | None = None) -> Examples:
     """See `from_kafka`; from a log that is open."""
     said = []
+    name = log.topics.labels.name
     async for record in _records(log, log.topics.labels):
+        if copied_offset(name, record.partition, record) is not None:
+            continue  # the label that it repeats stands before it
         try:
             label = parse_label(
                 record.value,
@@ -169,7 +177,9 @@ async def gather(log: Log, settings: Settings, progress: Progress | None = None)
         except DeadRecordError:
             continue  # dead in the stream too
         where = label.labelled_at_ms, label.received_at
-        said.append((label.transaction_id, label.card_id or "", label.is_fraud, where))
+        which = label.event_time_ms if label.whole else label.card_id or ""
+        assert which is not None
+        said.append((label.transaction_id, which, label.is_fraud, where))
     gathering = Gathering(settings, _newest(said))
     number = 0
     async for record in _records(log, log.topics.predictions):
@@ -197,11 +207,11 @@ async def _records(log: Log, topic: TopicSpec) -> AsyncIterator[Any]:
                 yield record
 
 
-def _newest(said: Iterable[tuple[str, str, bool, tuple[int, int]]]) -> Verdicts:
+def _newest(said: Iterable[tuple[str, int | str, bool, tuple[int, int]]]) -> Verdicts:
     """Of several labels of one transaction the latest holds, and of equally late ones the last."""
     newest: Verdicts = {}
-    for transaction, card, fraud, when in said:
-        key = transaction, card
+    for transaction, which, fraud, when in said:
+        key = transaction, which
         if key not in newest or when >= newest[key][0]:
             newest[key] = when, fraud
     return newest

@@ -164,6 +164,18 @@ class LabelReader:
         self._case.labels.take(*self._place, records)
 
 
+class ParkedReader:
+    """Reads one partition of the changelog of parked labels."""
+
+    def __init__(self, case: Case, partition: int) -> None:
+        self._case = case
+        self._partition = partition
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        self._case.labels.rows(self._partition, records)
+
+
 class _Run:
     """Reads every topic into one case.
 
@@ -230,6 +242,10 @@ class _Run:
         begins = await self._log.begins(topics.labels)
         await self._read(
             "labels", topics.labels, lambda number: LabelReader(case, number, begins[number])
+        )
+        # before `enriched`: a label that has been forwarded since is found there
+        await self._read(
+            "parked labels", topics.labels_changelog, lambda number: ParkedReader(case, number)
         )
         # beyond the ends that are looked at, there may be copies of records that were moved
         await self._read("earlier refusals", topics.dead_letters, lambda _: EarlierRefusals(case))

@@ -76,6 +76,9 @@ class Worker(Protocol):
     async def reasons(self) -> list[str]:
         """Why this worker is not ready; empty when it is."""
 
+    def waits(self) -> list[str]:
+        """Who waits for what in it, a line each: partitions paused for alignment, parked labels."""
+
     async def reading(self) -> Reading:
         """What it tells about itself."""
 

@@ -240,6 +240,8 @@ async def describe(worker: Worker) -> dict[str, Any]:
             "open_since": one.open_since,
             "open_offsets": one.open_offsets,
             "open_seconds": round(one.open_seconds, 1),
+            "waits_for": one.waits_for,
+            "stalled": one.stalled,
         }
     for (table, partition), size in reading.state_bytes.items():
         if partition in held:
@@ -259,6 +261,15 @@ async def describe(worker: Worker) -> dict[str, Any]:
         "up": age(reading.started_at, time.time()),
         "ready": not reading.reasons,
         "reasons": reading.reasons,
+        "waits": reading.waits,
+        "parked_labels": {
+            str(one.partition): {
+                "labels": one.labels,
+                "oldest": iso(one.oldest_ms),
+                "transaction_id": one.oldest_id,
+            }
+            for one in reading.parked
+        },
         "kafka_answers": reading.kafka_answers,
         "sink": {
             "rows": reading.sink.rows,
@@ -288,13 +299,15 @@ async def live(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """`/health/ready`: 200 when this worker does its work, else 503 with the reasons."""
-    return readiness(await request.app[WORKER].reasons())
+    """`/health/ready`: 200 when this worker does its work, else 503 with the reasons; and who waits for what."""
+    worker = request.app[WORKER]
+    return readiness(await worker.reasons(), worker.waits())
 
 
-def readiness(reasons: list[str]) -> web.Response:
+def readiness(reasons: list[str], waits: list[str]) -> web.Response:
     """The answer to a readiness probe."""
-    answer: Mapping[str, Any] = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+    status = "not ready" if reasons else "ready"
+    answer: Mapping[str, Any] = {"status": status, "reasons": reasons, "waits": waits}
     return json_reply(answer, 503 if reasons else 200)
 
 

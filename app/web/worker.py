@@ -29,6 +29,7 @@ from app.metrics.reading import (
     source_partitions,
 )
 from app.metrics.recorders import append_to_row, event_to_row, refund_status, sink_status
+from app.metrics.waits import read_waits
 from app.quality.measure import measure
 from app.settings import Settings
 from app.web.kept import Kept
@@ -123,6 +124,10 @@ class FaustWorker:
             stopped=[] if app.stops is None else sorted(map(str, app.stops.current().values())),
         )
 
+    def waits(self) -> list[str]:
+        """Who waits for what in this worker: no reason not to be ready."""
+        return read_waits(self._app)
+
     async def reading(self) -> Reading:
         """What this worker tells about itself."""
         app = self._app
@@ -131,7 +136,8 @@ class FaustWorker:
         reading = read_flow(app, self._stages, ends)
         reading.copies = read_copies(copies, ends)
         reading.kafka_answers = answered
-        reading.reasons = self._reasons(kafka_answers=answered)
+        reading.reasons, reading.waits = self._reasons(kafka_answers=answered), self.waits()
+        reading.parked = app.retries.parked()
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
         reading.refunds = refund_status

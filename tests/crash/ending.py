@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.handlers.parked import PREFIX
 from app.handlers.rows import row_rules, terminal_rules
 from app.settings import Settings
 from app.tools.states import TABLES, differences, heads, labels, read_rows
@@ -62,6 +63,18 @@ def compare_states(
             marked, waiting = labels(rows, rules[table])
             states.marked += marked
             states.waiting += waiting
+    for partition, (name, datadir) in sorted(live.items()):
+        rows, fresh = (
+            {
+                key: raw
+                for key, raw in read_rows(folder, "labels", partition).items()
+                if key.startswith(PREFIX)
+            }
+            for folder in (datadir, rebuilt)
+        )
+        if rows != fresh:
+            where = f"labels/{partition} of {name}"
+            states.different.append(f"{where}: {len(rows)} labels are parked, {len(fresh)} rebuilt")
     return states
 
 

@@ -37,7 +37,8 @@ class Rates:
         corrected: another one follows, or overtakes it, that says the opposite.
         repeated: it comes twice.
         astray: labels of a terminal's transaction that never was: they wait there, and are given up.
-        unknown: labels of an id that never was: their partition waits for it.
+        unknown: labels of an id that never was, most of them old, with and without card and terminal: they are
+            parked, and given up.
         malformed: what is no label.
     """
 
@@ -48,7 +49,7 @@ class Rates:
     corrected: float = 0.1
     repeated: float = 0.05
     astray: float = 0.003
-    unknown: float = 0.000_5
+    unknown: float = 0.003
     malformed: float = 0.003
 
 
@@ -120,9 +121,12 @@ class _Draw:
         if rng.random() < rates.malformed:
             self._later(at_ms, rng.choice(MALFORMED))
         if rng.random() < rates.unknown:
-            fields = rng.choice(({}, {"card_id": record["card_id"]}))
+            place = _place(record)
+            place.pop("event_time")
+            fields = rng.choice(({}, {"card_id": record["card_id"]}, place))
             name = f"nobody-{next(self._numbers)}"
-            self._later(at_ms, _label(name, at_ms, fraud=True, **fields))
+            said_ms = at_ms - rng.choice((0, 2 * DAY_MS, 30 * DAY_MS))
+            self._later(at_ms, _label(name, said_ms, fraud=True, **fields))
         if rng.random() < rates.astray and "terminal_id" in record:
             name = f"astray-{next(self._numbers)}"
             self._later(at_ms, _label(name, at_ms, fraud=True, **_place(record)))

@@ -37,7 +37,7 @@ from tests.crash import worker
 from tests.crash.ending import Done, States, compare_states, figures
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
-from tests.crash.watch import Sample, Watch, grown, patiently, sample
+from tests.crash.watch import Sample, Watch, grown, overview, patiently, sample
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of
@@ -130,6 +130,8 @@ class Ordeal:
                     self._settle()
                     self._finish_feed()
                     self.say("drain", "until committed offsets reach the ends")
+                    self._drain()
+                    self._await_parked()
                     self._drain()
             finally:
                 self._feed.give_up()
@@ -306,6 +308,15 @@ class Ordeal:
         except AssertionError as error:
             raise OrdealError(str(error)) from error
         self._check()
+
+    def _await_parked(self) -> None:
+        """Wait until parked labels are applied or given up: until then the stream is not at rest."""
+
+        def none() -> bool:
+            told = [patiently(overview, self._fleet[name]) for name in self._fleet.running]
+            return not any(one["labels"] for each in told for one in each["parked_labels"].values())
+
+        self._wait(none, "no label to be parked")
 
     # ------------------------------------------------------------------ states
 

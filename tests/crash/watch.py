@@ -1,11 +1,12 @@
 """What workers take, sampled from their own metrics: memory, files, threads and tasks must not grow for ever."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -68,6 +69,17 @@ def sample(worker: WorkerProcess) -> Sample:
         int(values["fraudstream_threads"]),
         int(values["fraudstream_rebalances_total"]),
     )
+
+
+def overview(worker: WorkerProcess) -> dict[str, Any]:
+    """The index page of a worker.
+
+    Raises:
+        OSError: it does not answer.
+    """
+    with worker.ask("/index.json") as answer:
+        page: dict[str, Any] = json.load(answer)
+    return page
 
 
 def patiently(ask: Callable[[WorkerProcess], Answer], worker: WorkerProcess) -> Answer:

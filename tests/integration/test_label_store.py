@@ -24,7 +24,7 @@ async def stored(settings: Settings, session: Session, ttl: str) -> list[dict[st
     """The rows of both labels, in their order."""
     deployment = settings.model_copy(update={"prediction_ttl": ttl})
     labels = [WITH_TERMINAL, WITHOUT]
-    await LabelStore(deployment, "labels", lambda: T0).store(3, labels)
+    await LabelStore(deployment, "labels").store(3, labels)
     rows = session.execute(
         "SELECT transaction_id, card_id, labelled_at, source_partition, source_offset, source_topic, "  # noqa: S608
         "is_fraud, event_time, terminal_id, received_at, TTL(is_fraud) AS ttl, TTL(terminal_id) AS also, "

@@ -48,14 +48,23 @@ def test_labels_reach_their_transactions_and_are_learned_from(
             done = deployment.run("label", *arguments)
             assert done.returncode == 0, done.stderr
 
+        def refused(code: int, text: str, *arguments: str) -> None:
+            done = deployment.run("label", *arguments)
+            assert (done.returncode, done.stdout) == (code, ""), done.stderr
+            (line,) = done.stderr.splitlines()
+            assert text in line
+
         label("tx-0", "fraud")
+        label("tx-1", "tx-0", "fraud")
         label("tx-0", "genuine")  # a correction
-        label("tx-1", "fraud")
-        label("tx-twice", "fraud")  # of which card?
+        refused(2, "c1", "tx-twice", "fraud")  # of which card?
+        label("tx-twice", "fraud", "--wait")
         label("tx-twice", "fraud", "--card", "c2")
-        label("tx-none", "fraud")  # never heard of
+        refused(4, "tx-none", "tx-1", "tx-none", "genuine")  # never heard of
+        label("tx-none", "fraud", "--wait")
         lines = [f"tx-{n},{n % 2},t{n % 5},c{n % 7},{T0 + n * 1_000}" for n in range(10, COUNT)] + [
-            "tx-astray,1,t0,c0,1700000000000"
+            "tx-astray,1,t0,c0,1700000000000",
+            f"tx-2,1,t2,not-its-card,{T0 + 2_000}",  # right but for the card: applied
         ]
         file = tmp_path / "labels.csv"
         file.write_text("\n".join(["ID,is_fraud,terminal_id,card_id,event_time", *lines]))
@@ -75,9 +84,14 @@ def test_labels_reach_their_transactions_and_are_learned_from(
         assert known("tx-5") is None
         assert verdict("tx-0") is False
         assert verdict("tx-10") is False
+        assert verdict("tx-2") is True
         made_of: list[Any] = []
         # the label that fits nothing waits at t0, until something happens there after its time is over
         time.sleep(settings.label_wait / 1000 + 1)
+        letters = deployment.topics.dead_letters
+        wait_until(
+            lambda: len(deployment.records(letters)) >= 2, "the unknown label to be given up"
+        )
         deployment.send([Send(tx_bytes("last", card="c1", terminal="t0", at=90_000), b"c1")])
         deployment.drain()
         report = deployment.verify()
@@ -88,11 +102,11 @@ def test_labels_reach_their_transactions_and_are_learned_from(
             made = json.loads(done.stdout)
             # those of the file, tx-0, tx-1 and one of the two that share an id
             assert made["trained"]["rows"] == len(lines) - 1 + 3, source
-            assert made["trained"]["frauds"] == 25 + 2, source
+            assert made["trained"]["frauds"] == 26 + 2, source
             made_of.append((made["sha256"], made["usual"]))
         assert made_of[0] == made_of[1]
     assert report["labels"] == {
-        "read": 6 + len(lines), "forwarded": 4 + len(lines), "dead": 3, "given_up": 1,
+        "read": 7 + len(lines), "forwarded": 5 + len(lines), "waiting": 0, "dead": 3, "given_up": 1,
         "pending": 0, "missing": 0, "differing": 0,
     }  # fmt: skip
     reasons = sorted(

@@ -83,7 +83,7 @@ def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
     """Labels of one message, but for those that were seen before."""
     for item in batch.items:
         source = (batch.topic, batch.partition, item.offset)
-        if not terminals.is_replay(partition, source):
+        if batch.looked_up or not terminals.is_replay(partition, source):
             waits = Waits(
                 item.transaction_id,
                 item.event_time_ms,

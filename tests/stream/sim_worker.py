@@ -223,9 +223,10 @@ class Stage:
         changelog: str,
         handler: Callable[["Worker"], Handler],
         on_start: Callable[["Worker", Any, int, int], Awaitable[None]],
+        attach: Callable[["Worker", Any, Any], None] = lambda *_: None,
     ) -> None:
         self.name, self.source, self.changelog = name, source, changelog
-        self.handler, self.on_start = handler, on_start
+        self.handler, self.on_start, self.attach = handler, on_start, attach
 
 
 class Worker:
@@ -297,6 +298,7 @@ class Worker:
             pipeline._sender = pipeline_module.OutputSender(
                 self.world.plan.batch_bytes, self._pass_on
             )
+            stage.attach(self, table, pipeline)
             queue = self.queues[stage.source] = asyncio.Queue()
             self.loop.create_task(self._agent(pipeline, queue), context=self.context)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.blocks.pace import Pace, PartitionGate, Seen, Watermark
+from app.blocks.pace import Pace, PartitionGate, Seen, Slowest, Watermark
 from app.blocks.skew import Note, Standing, newer, slowest_ms
 
 ONE, TWO, THREE = ("s", 0), ("s", 1), ("s", 2)
@@ -34,10 +34,21 @@ class TestTheRule:
             None, 3, 3, 5, 5,
         ]  # fmt: skip
 
-    @pytest.mark.parametrize("note", [Note(), Note(17), Note(17, 9), Note(None, 9), Note(0)])
+    @pytest.mark.parametrize(
+        "note",
+        [
+            Note(),
+            Note(17),
+            Note(17, 9),
+            Note(None, 9),
+            Note(0),
+            Note(17, 9, True),
+            Note(None, None, True),
+        ],
+    )
     def test_notes_travel(self, note: Note) -> None:
         assert Note.read(note.write(10)) == note
-        assert Note.read(note.write(9)) == Note(note.position_ms)
+        assert Note.read(note.write(9)) == Note(note.position_ms, None, note.stalled)
 
     @pytest.mark.parametrize("text", ["", "by another client", "1.5@x", "-3"])
     def test_other_text_is_no_note(self, text: str) -> None:
@@ -74,7 +85,16 @@ class Here(SimpleNamespace):
     """A partition of this worker."""
 
     def __init__(self, pace: Pace, tp: Any, **state: Any) -> None:
-        super().__init__(**{"done_offset": 0, "held_ms": None, "woken": 0, **state})
+        idle = {
+            "done_offset": 0,
+            "held_ms": None,
+            "woken": 0,
+            "stalled": False,
+            "needs": None,
+            "waiting": 3,
+            "in_flight": 1,
+        }
+        super().__init__(**{**idle, "forwarded_offset": state.get("done_offset", 0), **state})
         self.pace = pace
         pace.open(tp, self)  # type: ignore[arg-type]
 
@@ -124,7 +144,8 @@ async def test_the_one_ahead_waits_for_another_worker(kafka: Kafka) -> None:
     pace.hold()
     await until(lambda: kafka.looks > 2)
     assert (pace.until_ms, here.woken) == (600, 0)
-    assert pace.watermark(ONE) == Watermark(None, 1_000, 500)
+    whom = Slowest(TWO, 500, "another worker has it, or it has not had a record yet")
+    assert pace.watermark(ONE) == Watermark(None, 1_000, 500, whom)
     assert kafka.noted == [{ONE: (0, Note(1_000))}]  # so that the other one is not held by us
     kafka.seen[TWO] = Seen(7, 9, Note(950))
     await until(lambda: here.woken)
@@ -180,3 +201,32 @@ async def test_a_slow_worker_tells_how_far_it_is(kafka: Kafka) -> None:
     pace.finished(ONE, 1_030)
     await asyncio.sleep(0.15)
     assert kafka.noted[1:] == [{ONE: (7, Note(1_030))}]
+
+
+async def test_nobody_waits_for_one_that_waits_for_a_server(kafka: Kafka) -> None:
+    """Here or at another worker; and it is waited for again when the server is back."""
+    pace = Pace([ONE, TWO, THREE], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    labels = Here(pace, THREE, stalled=True, done_offset=3, forwarded_offset=7)
+    kafka.seen = {
+        ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(10, None, True)), THREE: Seen(3, 9, Note(10)),
+    }  # fmt: skip
+    pace.hold()
+    await until(lambda: here.woken)
+    assert pace.note_of(THREE) == Note(10, None, True)
+    assert pace.watermark(THREE).stalled
+    labels.stalled = False
+    here.held_ms = 5_000
+    pace.until_ms = 0
+    pace.hold()
+    await until(lambda: (whom := pace.watermark(ONE).slowest) is not None and whom.tp == THREE)
+
+
+async def test_what_is_forwarded_is_done_for_others(kafka: Kafka) -> None:
+    """Labels whose rows Cassandra does not take have reached their terminals all the same."""
+    pace = Pace([ONE, TWO], 100, kafka)
+    here = Here(pace, ONE, held_ms=1_000)
+    Here(pace, TWO, done_offset=3, forwarded_offset=9)
+    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(10))}
+    pace.hold()
+    await until(lambda: here.woken)

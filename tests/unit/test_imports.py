@@ -150,7 +150,7 @@ def test_registered_agents_are_the_expected_ones() -> None:
         run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
     assert agents == ["cards", "labels", "refunds", "scoring", "sink"]
-    assert tables == ["cards", "terminals"]
+    assert tables == ["cards", "labels", "terminals"]
     assert pipelines == [
         "fraudstream-enriched", "labels", "predictions", "refunds", "transactions",
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.window_row import WindowRow
 from app.errors import RowFormatError, SettingsError, UsageError
-from app.handlers.labels import LabelBlock, LabelsHandler
+from app.handlers.labels import LabelsHandler
 from app.handlers.rows import (
     POSITION_KEY,
     Position,
@@ -27,9 +27,11 @@ from app.handlers.rows import (
 from app.label_records import (
     MAX_LABEL_BYTES,
     LabelBatch,
+    LabelItem,
     as_label,
     decode_message,
     given_back,
+    labels_message,
     parse_label,
 )
 from app.settings import load_settings
@@ -142,12 +144,10 @@ def test_the_largest_label_fits_the_room_that_is_made_for_it() -> None:
     record = {"transaction_id": "t", "is_fraud": 1, "labelled_at": T0, "note": ""}
     record["note"] = "n" * (MAX_LABEL_BYTES - len(orjson.dumps(record)))
     label = parse_label(orjson.dumps(record), (1 << 62), T0, 0)
-    label.card_id = label.terminal_id = "c"
-    label.event_time_ms = T0
-    block = LabelBlock(1023, {}, [label])
-    handler = LabelsHandler(Topics(settings), partition_of=lambda _: 0, max_future_skew_ms=0)
-    ((_, value, _),) = next(iter(handler.outputs(block, {}).values()))
-    batch = decode_message(value or b"")
+    item = LabelItem(
+        label.offset, label.received_at, "t", "c", "c", T0, True, label.labelled_at_ms, label.body
+    )
+    batch = decode_message(labels_message(Topics(settings).labels.name, 1023, [item]))
     assert isinstance(batch, LabelBatch)
     one = as_label(batch, batch.items[0])
     assert len(one.source) <= terminal_rules(settings).label_bytes
@@ -212,16 +212,14 @@ class TestRecord:
 
 
 class TestHandler:
-    def handle(self, values: Sequence[bytes], lost: Sequence[int] = ()) -> Any:
+    def handle(self, values: Sequence[bytes]) -> Any:
         topics = Topics(load_settings())
         handler = LabelsHandler(topics, partition_of=lambda key: key[0] % 2, max_future_skew_ms=0)
         records = [
             SimpleNamespace(offset=number, timestamp=T0, key=None, value=value, headers=())
             for number, value in enumerate(values)
         ]
-        block = handler.compute(3, records, Rows()).outputs
-        dead = {offset: DeadRecordError("unknown_transaction", "none") for offset in lost}
-        return topics, handler.outputs(block, dead)
+        return topics, handler.compute(3, records, Rows()).outputs.outputs
 
     def test_labels_go_where_their_transactions_went_in_order(self) -> None:
         values = [
@@ -231,7 +229,7 @@ class TestHandler:
             )
             for n in range(6)
         ]  # fmt: skip
-        topics, outputs = self.handle([*values, b"{", values[0]], lost=[5])
+        topics, outputs = self.handle([*values, b"{", values[0]])
         found = {}
         for partition in (0, 1):
             ((key, value, _),) = outputs[topics.enriched.name, partition]
@@ -239,10 +237,9 @@ class TestHandler:
             assert key is None
             assert (batch.topic, batch.partition) == (topics.labels.name, 3)
             found[partition] = [item.offset for item in batch.items]
-        assert found == {1: [0, 2, 4, 7], 0: [1, 3]}
-        letters = outputs[topics.dead_letters.name, 3]
-        assert [value for _, value, _ in letters] == [values[5], b"{"]
-        assert [dict(h)["reason"] for *_, h in letters] == [b"unknown_transaction", b"invalid_json"]
+        assert found == {1: [0, 2, 4, 7], 0: [1, 3, 5]}
+        ((_, value, headers),) = outputs[topics.dead_letters.name, 3]
+        assert (value, dict(headers)["reason"]) == (b"{", b"invalid_json")
 
     @pytest.mark.parametrize(("whole", "taken"), [(True, None), (False, 1)])
     def test_only_a_whole_label_is_let_through_with_a_wrong_clock(

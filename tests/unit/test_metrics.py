@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.blocks.pace import Watermark
+from app.blocks.pace import Slowest, Watermark
+from app.handlers.retries import Parked
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
     CopyReading,
@@ -29,6 +30,8 @@ from app.metrics.reading import (
     source_partitions,
 )
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
+from app.metrics.waits import read_waits
+from tests.builders import T0
 
 
 class Clock:
@@ -301,6 +304,7 @@ def full_reading() -> Reading:
             PartitionReading("cards", 1, 6, 0, 0, 10, None),
         ],
         copies=[CopyReading("cards", 2, 40, 42), CopyReading("cards", 3, 40, None)],
+        parked=[Parked(0, 0), Parked(1, 7, T0, "who")],
         state_bytes={("cards", 0): 2048},
         kafka_answers=True,
         reasons=["not yet"],
@@ -336,6 +340,10 @@ def test_the_exposition_parses_and_follows_the_conventions() -> None:
     assert values["fraudstream_held", "0", "cards"] == 1
     assert values["fraudstream_event_time_ahead_seconds", "0", "cards"] == 2
     assert ("fraudstream_held", "1", "cards") not in values
+    assert values["fraudstream_parked_labels", "0"] == 0
+    assert values["fraudstream_parked_labels", "1"] == 7
+    assert values["fraudstream_parked_label_oldest_seconds", "0"] == 0
+    assert values["fraudstream_parked_label_oldest_seconds", "1"] > 86_400
     assert values["fraudstream_standby_lag_messages", "2", "cards"] == 2
     assert ("fraudstream_standby_lag_messages", "3", "cards") not in values
     assert values["fraudstream_sink_rows_total",] == 3
@@ -411,3 +419,37 @@ def test_every_metric_is_documented_with_its_unit() -> None:
 )
 def test_what_an_outcome_counts(stage: str, outcome: str, of_labels: bool) -> None:
     assert is_of_labels(stage, outcome) == of_labels
+
+
+def test_who_waits_for_what() -> None:
+    """Partitions paused for alignment and for whom; a server; parked labels. Nobody else."""
+    slowest = Slowest(("labels", 2), 5_000, "3 records wait, 1 blocks in flight")
+    marks = {
+        ("tx", 0): Watermark(7_000, 9_000, 4_000, slowest),
+        ("tx", 1): Watermark(7_000),
+        ("tx", 2): Watermark(None, 9_000),
+        ("labels", 2): Watermark(5_000, stalled=True),
+    }
+    held = {"tx": [0, 1, 2], "labels": [2], "predictions": [0]}
+    app = SimpleNamespace(
+        pace=SimpleNamespace(
+            watermark=marks.__getitem__, paces=lambda topic: topic != "predictions"
+        ),
+        pipelines={
+            topic: SimpleNamespace(partitions=dict.fromkeys(numbers))
+            for topic, numbers in held.items()
+        },
+        retries=SimpleNamespace(
+            parked=lambda: [Parked(0, 0), Parked(1, 7, T0, "w\x1bho")], away="away"
+        ),
+        fraud_topics=SimpleNamespace(labels=SimpleNamespace(name="labels")),
+    )
+    labels, paused, unknown, parked = read_waits(app)
+    assert labels == "labels/2 waits for Cassandra, which takes no labels"
+    assert paused == (
+        "tx/0 is paused for alignment at event time 1970-01-01T00:00:09.000Z, for labels/2, which is at "
+        "1970-01-01T00:00:05.000Z (3 records wait, 1 blocks in flight)"
+    )
+    assert unknown.startswith("tx/2 is paused")
+    assert "7 labels of labels/1 are parked" in parked
+    assert "waits for w\\x1bho; away" in parked

@@ -1,9 +1,12 @@
 """Decisions judged by labels: counted as a plain loop counts, precision as scikit-learn has it."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from app.adapters.labels import _latest
 from app.cli import run as run_command
 from app.cli.quality import _lines
 from app.errors import UsageError
@@ -13,21 +16,22 @@ from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from tests.conftest import SEED
 
 
-def test_of_several_labels_the_first_holds_and_cards_are_told_apart() -> None:
-    verdicts = Verdicts(
-        [
-            ("a", "t1", True),
-            ("a", "t1", False),
-            ("b", "t1", False),
-            ("b", "t2", False),
-            ("a", "t9", True),
-        ]
-    )
+def test_labels_are_found_by_event_time_and_id() -> None:
+    verdicts = Verdicts([(1, "t1", True), (2, "t1", False), (2, "t2", False), (1, "t9", True)])
     assert len(verdicts) == 4
-    asked = [("a", "t1"), ("b", "t1"), ("b", "t2"), ("c", "t1"), ("a", "t9"), ("at", "1")]
+    asked = [(1, "t1"), (2, "t1"), (2, "t2"), (3, "t1"), (1, "t9"), (11, "t9")]
     expected = [FRAUD, GENUINE, GENUINE, UNKNOWN, FRAUD, UNKNOWN]
     assert verdicts.of(asked).tolist() == expected
     assert Verdicts([]).of(asked).tolist() == [UNKNOWN] * 6
+
+
+def test_of_several_labels_the_latest_wins_whatever_card_they_name() -> None:
+    at = [datetime.fromtimestamp(n, UTC).replace(tzinfo=None) for n in (5, 6)]
+    rows = [
+        (at[0], at[0], 0, 3, True), (at[0], at[1], 0, 2, False), (at[1], at[1], 0, 1, True),
+        (at[1], at[1], 0, 4, False), (at[0], at[0], 1, 9, True),
+    ]  # fmt: skip
+    assert {t: label[-1] for t, label in _latest(rows).items()} == {5_000: False, 6_000: False}
 
 
 def test_counts_are_those_of_a_plain_loop() -> None:

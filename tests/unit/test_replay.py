@@ -1,6 +1,7 @@
 """What a replay is asked for, refused for, and how its results stand beside the live ones."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,11 @@ def compared() -> dict[str, Any]:
     """Six transactions of two partitions, of which the replay decides two otherwise; four have labels."""
     every = np.ones(3, np.bool_)
     sources = [Sources(10, every, every), Sources(0, every, np.array([True, True, False]))]
-    labels = [("c", "t10", True), ("c", "t11", False), ("c", "t12", True), ("c", "t0", False)]
+    at = datetime.fromtimestamp(5, UTC).replace(tzinfo=None)
+    labels = [
+        (5_000, name, fraud)
+        for name, fraud in (("t10", True), ("t11", False), ("t12", True), ("t0", False))
+    ]
     found = Comparison(sources, "tx", Verdicts(labels), full_from_ms=T0 + 11)
     for partition, offset, score in ((0, 10, 0.9), (0, 11, 0.2), (0, 12, 0.7), (1, 0, 0.6), (1, 1, 0.1)):  # fmt: skip
         found.replayed(
@@ -139,8 +144,8 @@ def compared() -> dict[str, Any]:
             }
         )  # fmt: skip
     live = ((0, 10, 0.9), (0, 11, 0.8), (0, 12, 0.3), (1, 0, 0.2), (1, 2, 0.9), (0, 9, 0.9))
-    rows = [("tx", p, o, "c", f"t{o}", score, score >= 0.5, "m@1") for p, o, score in live]
-    assert found.live([*rows, ("elsewhere", 0, 10, "c", "t10", 0.0, False, "m@9")]) == 7
+    rows = [("tx", p, o, at, f"t{o}", score, score >= 0.5, "m@1") for p, o, score in live]
+    assert found.live([*rows, ("elsewhere", 0, 10, at, "t10", 0.0, False, "m@9")]) == 7
     return found.result()
 
 
@@ -173,7 +178,9 @@ def test_without_labels_nothing_is_judged() -> None:
             "event_time_ms": T0,
         }
     )
-    found.live([("tx", 0, 0, "c", "t", 0.5, True, "m@1")])
+    found.live(
+        [("tx", 0, 0, datetime.fromtimestamp(5, UTC).replace(tzinfo=None), "t", 0.5, True, "m@1")]
+    )
     result = found.result()
     assert result["live"]["average_precision"] is None
     assert result["replay"]["average_precision"] is None

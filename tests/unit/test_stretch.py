@@ -12,6 +12,7 @@ from app.errors import SettingsError
 from app.handlers.cards import CardsHandler
 from app.handlers.catalogue import catalogue_of
 from app.handlers.labels import LabelsHandler
+from app.handlers.parked import row_key
 from app.handlers.stretch import Stretch
 from app.settings import load_settings
 from app.topics import Topics
@@ -126,8 +127,8 @@ def test_labels_stop_at_when_they_were_made() -> None:
     every[1].value = b"{"
     computed = handler.compute(0, every, Rows(), T0 + 10)
     assert (computed.taken, computed.next_ms, computed.newest_ms) == (3, T0 + 30, T0 + 2)
-    assert [label.offset for label in computed.outputs.labels] == [0, 2]
-    assert list(computed.outputs.dead) == [1]
+    assert [key for group in computed.groups for key, _ in group][:-1] == [row_key(0), row_key(2)]
+    assert handler.counts == {"parked": 2, "dead": 1}
 
 
 @pytest.mark.parametrize("skew", ["0d", "7d", "8d"])

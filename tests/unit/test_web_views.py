@@ -284,7 +284,8 @@ async def test_readiness() -> None:
     worker = DictWorker()
     async with client_of(worker) as client:
         reply = await client.get("/health/ready")
-        assert (reply.status, await reply.json()) == (200, {"status": "ready", "reasons": []})
+        told = {"status": "ready", "reasons": [], "waits": ["labels/2 waits for <nothing>"]}
+        assert (reply.status, await reply.json()) == (200, told)
         worker.not_ready = ["table cards is being recovered"]
         reply = await client.get("/health/ready")
         assert reply.status == 503
@@ -308,7 +309,9 @@ async def test_the_index_names_everything() -> None:
     assert overview["partitions"][0]["state_bytes"] == {"cards": 2048}
     cards = overview["partitions"][0]["stages"]["cards"]
     assert (cards["event_time"], cards["held_ms"]) == ("2023-11-14T22:13:20.000Z", T0 + 9_000)
-    assert "waits, 7.0 s ahead" in "".join(tags.texts)
+    assert "paused for labels/2, 7.0 s ahead" in "".join(tags.texts)
+    assert "labels/2 waits for <nothing>" in "".join(tags.texts)
+    assert overview["parked_labels"]["2"]["transaction_id"] == "who"
     assert overview["workers"]["http://127.0.0.1:6067"] == [2, 3]
     assert overview["model"] == {"version": "default@1", "hash": "abcd"}
     assert {"/metrics", "/health/ready", "/health/live", "http://127.0.0.1:6067/"} <= set(

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from app.adapters.prediction_rows import epoch_ms
 from app.domain.window_row import NEVER
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from app.tools.replaying.survey import Sources
 
 #: Columns of a live row, in order.
 COLUMNS = (
-    "source_topic", "source_partition", "source_offset", "card_id", "transaction_id", "score",
+    "source_topic", "source_partition", "source_offset", "event_time", "transaction_id", "score",
     "is_fraud", "model_version",
 )  # fmt: skip
 _CHUNK = 10_000
@@ -84,11 +85,11 @@ class Comparison:
 
     def live(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Live rows, those that were not asked for among them; returns how many there were."""
-        keys: list[tuple[str, str]] = []
+        keys: list[tuple[int, str]] = []
         places: list[tuple[_Page, int]] = []
         number = 0
         for number, row in enumerate(rows, 1):  # noqa: B007 -- told afterwards
-            topic, partition, offset, card, transaction, score, fraud, model = row
+            topic, partition, offset, moment, transaction, score, fraud, model = row
             if topic != self._topic or not 0 <= partition < len(self._pages):
                 continue
             page = self._pages[partition]
@@ -97,14 +98,14 @@ class Comparison:
                 continue
             page.live_score[at], page.live_fraud[at] = score, fraud
             self.live_models.add(model)
-            keys.append((card, transaction))
+            keys.append((epoch_ms(moment) or 0, transaction))
             places.append((page, at))
             if len(keys) == _CHUNK:
                 self._judge(keys, places)
         self._judge(keys, places)
         return number
 
-    def _judge(self, keys: list[tuple[str, str]], places: list[tuple[_Page, int]]) -> None:
+    def _judge(self, keys: list[tuple[int, str]], places: list[tuple[_Page, int]]) -> None:
         for (page, at), verdict in zip(places, self._verdicts.of(keys), strict=True):
             page.verdict[at] = verdict
         keys.clear()

@@ -87,7 +87,7 @@ class EnrichedReader:
         for item in batch.items:
             source = (batch.topic, batch.partition, item.offset)
             self._case.labels.item(batch.topic, batch.partition, item)
-            if self._oracle.is_replay(self._partition, source):
+            if not batch.looked_up and self._oracle.is_replay(self._partition, source):
                 continue
             label = Waits(
                 item.transaction_id, item.event_time_ms, item.is_fraud, item.labelled_at_ms,

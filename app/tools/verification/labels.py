@@ -1,4 +1,4 @@
-"""Labels: each is on `enriched` or among the dead letters, and has its row; what is expected is recomputed."""
+"""Labels: each is on `enriched`, among the dead letters, or parked; what is expected is recomputed."""
 
 from array import array
 from collections import Counter
@@ -8,12 +8,13 @@ from typing import Any
 
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
+from app.handlers.parked import PREFIX, copied_offset, offset_of
 from app.label_records import LabelItem, LabelRecord, parse_label
 
 #: Keys of the report's `labels`, in order.
-COUNTS = ("read", "forwarded", "dead", "given_up", "pending", "missing", "differing")
-#: Why a valid label may be dead: its transaction was not found, or not the only one.
-_LOST = frozenset({"unknown_transaction", "ambiguous_transaction"})
+COUNTS = ("read", "forwarded", "waiting", "dead", "given_up", "pending", "missing", "differing")
+#: Why a valid label may be dead: its transaction was not found, or not the only one; or too many waited.
+_LOST = frozenset({"unknown_transaction", "ambiguous_transaction", "too_many_waiting"})
 _HOLE, _VALID, _DEAD = range(3)
 _ITEM, _LETTER, _ROW, _WRONG = 1, 2, 4, 8
 
@@ -54,10 +55,12 @@ class LabelLedger:
 
     Attributes:
         given_up: sources that the terminals' oracle gave up, in their dead letters.
+        parked: partition and offset of labels that wait for their transactions: their rows.
     """
 
     def __init__(self, topic: str, max_future_skew_ms: int, time_unit: TimeUnit = "auto") -> None:
         self.given_up: set[tuple[str, int, int]] = set()
+        self.parked: set[tuple[int, int]] = set()
         self._topic = topic
         self._rules = max_future_skew_ms, time_unit
         self._pages: dict[int, LabelPage] = {}
@@ -67,9 +70,15 @@ class LabelLedger:
         return position is not None and position[0] == self._topic
 
     def take(self, partition: int, begin: int, records: Iterable[Any]) -> None:
-        """Source records in offset order; `begin` is the first that retention has left."""
+        """Source records in offset order; `begin` is the first that retention has left.
+
+        Copies of parked labels are no labels of their own.
+        """
         page = self._pages.setdefault(partition, LabelPage(begin))
         for record in records:
+            if copied_offset(self._topic, partition, record) is not None:
+                page.put(record.offset, _HOLE, 0)
+                continue
             try:
                 label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
             except DeadRecordError as dead:
@@ -95,6 +104,13 @@ class LabelLedger:
             right = right and hash(value) == self._said(partition, offset)
         self._see(partition, offset, _LETTER, None, right=right)
 
+    def rows(self, partition: int, records: Iterable[Any]) -> None:
+        """Records of the changelog of parked labels, in order."""
+        for record in records:
+            if record.key.startswith(PREFIX):
+                change = self.parked.discard if record.value is None else self.parked.add
+                change((partition, offset_of(record.key)))
+
     def row(self, topic: str, partition: int, offset: int) -> None:
         """A row in Cassandra."""
         if topic == self._topic:
@@ -113,9 +129,13 @@ class LabelLedger:
                     counts["given_up"] += source in self.given_up
                     counts["dead"] += bool(seen & _LETTER)
                     whole = seen & _ITEM and seen & _ROW
+                    waits = (partition, offset) in self.parked and not seen & (_ITEM | _LETTER)
+                    counts["waiting"] += waits
                     if seen & _WRONG:
                         counts["differing"] += 1
-                    elif not (seen & _LETTER if kind == _DEAD else whole or self._lost(seen)):
+                    elif not (
+                        seen & _LETTER if kind == _DEAD else whole or waits or self._lost(seen)
+                    ):
                         counts["missing" if offset < done[partition] else "pending"] += 1
                     elif source in self.given_up and not seen & _LETTER:
                         counts["missing"] += 1

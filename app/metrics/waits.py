@@ -1,0 +1,52 @@
+"""Who waits for what at this moment: partitions paused for alignment, servers, labels without transactions."""
+
+import time
+from typing import Any
+
+from app.formats import age, iso, printable
+
+
+def read_waits(app: Any) -> list[str]:
+    """A line for each partition of this worker that waits, and for those with parked labels; empty without any.
+
+    Args:
+        app: the block app.
+    """
+    lines = []
+    if app.pace is not None:
+        for topic, pipeline in sorted(app.pipelines.items()):
+            for number in sorted(pipeline.partitions):
+                if app.pace.paces(topic):
+                    lines += _partition(f"{topic}/{number}", app.pace.watermark((topic, number)))
+    return lines + [line for one in app.retries.parked() for line in _parked(app, one)]
+
+
+def _partition(where: str, mark: Any) -> list[str]:
+    if mark.held_ms is not None:
+        return [
+            f"{where} is paused for alignment at event time {iso(mark.held_ms)}{_for_whom(mark)}"
+        ]
+    return [f"{where} waits for Cassandra, which takes no labels"] if mark.stalled else []
+
+
+def _for_whom(mark: Any) -> str:
+    slowest = mark.slowest
+    if slowest is None:
+        return ": how far the others are is being looked up"
+    at = (
+        "at an unknown event time"
+        if slowest.position_ms is None
+        else f"at {iso(slowest.position_ms)}"
+    )
+    return f", for {slowest.tp[0]}/{slowest.tp[1]}, which is {at} ({slowest.why})"
+
+
+def _parked(app: Any, one: Any) -> list[str]:
+    if not one.labels:
+        return []
+    since = age(one.oldest_ms / 1000, time.time())
+    away = f"; {app.retries.away}" if app.retries.away else ""
+    return [
+        f"{one.labels:,} labels of {app.fraud_topics.labels.name}/{one.partition} are parked until their transactions "
+        f"are known; the oldest, for {since}, waits for {printable(str(one.oldest_id))}{away}"
+    ]
