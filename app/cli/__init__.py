@@ -24,6 +24,7 @@ COMMANDS = {
     "topics": "app.cli.topics:topics",
     "migrate": "app.cli.setup:migrate",
     "config": "app.cli.config:config",
+    "monitoring": "app.cli.monitoring:monitoring",
     "features": "app.cli.features:features",
     "worker": "app.cli.worker:worker",
     "simulate": "app.cli.simulate:simulate",

@@ -36,6 +36,7 @@ HEIGHT = {
     "app.blocks": 3,
     "app.devstack": 3,
     "app.metrics": 3,
+    "app.monitoring": 3,
     "models": 3,
     "app.adapters": 5,
     "app.handlers": 6,
