@@ -2,9 +2,9 @@
 
 | agent   | reads        | writes                                              | table     | handler              |
 |---------|--------------|-----------------------------------------------------|-----------|----------------------|
-| cards   | transactions | enriched, dead-letters, duplicates, refunds, transactions | cards | app/handlers/cards |
-| scoring | enriched     | predictions, late-transactions, dead-letters        | terminals | app/handlers/scoring |
-| labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/handlers/labels  |
-| sink    | predictions  | Cassandra `predictions`, `conflicting_predictions`  |           | app/handlers/sink    |
-| refunds | refunds      | Cassandra `refunds`                                 |           | app/handlers/sink    |
+| cards   | transactions | enriched, dead-letters, duplicates, refunds, transactions | cards | app/stages/cards |
+| scoring | enriched     | predictions, late-transactions, dead-letters        | terminals | app/stages/scoring |
+| labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/stages/labels  |
+| sink    | predictions  | Cassandra `predictions`, `conflicting_predictions`  |           | app/stages/sink    |
+| refunds | refunds      | Cassandra `refunds`                                 |           | app/stages/sink    |
 """

@@ -6,13 +6,13 @@ from typing import Any
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.adapters.kafka import partition_of
-from app.adapters.registry import waited_schemas
-from app.blocks.pipeline import Pipeline
+from app.blocks.faust.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.handlers.cards import CardsHandler
-from app.handlers.rows import state_settings
-from app.handlers.start import check_state, check_topics_known
+from app.kafka.clients import partition_of
+from app.kafka.schema_registry import waited_schemas
+from app.stages.cards import CardsHandler
+from app.stages.start import check_state, check_topics_known
+from app.stages.state import state_settings
 from tables.cards import cards as table
 
 settings, topics = app.settings, app.fraud_topics

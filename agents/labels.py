@@ -7,17 +7,17 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.adapters.kafka import partition_of
-from app.adapters.labels import LabelStore
-from app.blocks.batches import Outputs, OutputSender
-from app.blocks.halt import is_away
-from app.blocks.pipeline import Pipeline
-from app.blocks.ports import Sent
+from app.blocks.core.ports import Sent
+from app.blocks.faust.batches import Outputs, OutputSender
+from app.blocks.faust.halt import is_away
+from app.blocks.faust.pipeline import Pipeline
+from app.cassandra.label_store import LabelStore
 from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.handlers.labels import LabelBlock, LabelsHandler
-from app.handlers.retries import Retries, look_up_with
-from app.handlers.start import check_labels, check_topics_known
+from app.kafka.clients import partition_of
+from app.stages.labels import LabelBlock, LabelsHandler
+from app.stages.retries import Retries, look_up_with
+from app.stages.start import check_labels, check_topics_known
 from tables.labels import labels as table
 
 settings, topics = app.settings, app.fraud_topics

@@ -4,12 +4,12 @@ from typing import Any
 
 from mode.supervisors import CrashingSupervisor
 
-from app.adapters.delivery import TableWriters
-from app.adapters.refund_rows import REFUNDS, RefundPacker
-from app.blocks.pipeline import Pipeline
+from app.blocks.faust.pipeline import Pipeline
+from app.cassandra.delivery import TableWriters
+from app.cassandra.refund_rows import REFUNDS, RefundPacker
 from app.faust_app import app, batch_bytes, source
-from app.handlers.sink import SinkHandler
 from app.metrics.recorders import refund_status
+from app.stages.sink import SinkHandler
 
 settings = app.settings
 refunded = source(app, app.fraud_topics.refunds.name)

@@ -6,11 +6,11 @@ from typing import Any
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.pipeline import Pipeline
+from app.blocks.faust.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.handlers.rows import terminal_settings
-from app.handlers.scoring import ScoringHandler
-from app.handlers.start import check_state, check_topics_known, pin_model
+from app.stages.scoring import ScoringHandler
+from app.stages.start import check_state, check_topics_known, pin_model
+from app.stages.state import terminal_settings
 from models.holder import ModelHolder, registry_of
 from tables.terminals import terminals as table
 

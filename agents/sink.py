@@ -5,13 +5,13 @@ from typing import Any
 
 from mode.supervisors import CrashingSupervisor
 
-from app.adapters.delivery import Delivery
-from app.adapters.prediction_rows import RowPacker
-from app.blocks.pipeline import Pipeline
+from app.blocks.faust.pipeline import Pipeline
+from app.cassandra.delivery import Delivery
+from app.cassandra.prediction_rows import RowPacker
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.handlers.sink import SinkHandler
 from app.metrics.reading import records_behind
 from app.metrics.recorders import append_to_row, event_to_row, sink_status
+from app.stages.sink import SinkHandler
 
 settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)

@@ -10,7 +10,17 @@ import faust
 from faust.types import TP
 from mode import Service
 
-from app.adapters.kafka import (
+from app.blocks.core.rows import RECORD_OVERHEAD_BYTES
+from app.blocks.faust.app import BlockApp
+from app.blocks.faust.batches import Outputs
+from app.blocks.faust.collector import calm_collector
+from app.blocks.faust.halt import halt, leave
+from app.blocks.faust.topic import BlockTopic
+from app.domain.features import Catalogue
+from app.endpoints import resolve
+from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
+from app.host import claim_folder, explained, require_open_files, write_whole
+from app.kafka.clients import (
     check_topics,
     cluster_id,
     log_ends,
@@ -18,27 +28,17 @@ from app.adapters.kafka import (
     topic_ids,
     watch_of,
 )
-from app.adapters.skips import find_skip
-from app.adapters.topic_checks import changed, recreated
-from app.adapters.topic_metadata import see_topics
-from app.blocks.app import BlockApp
-from app.blocks.batches import Outputs
-from app.blocks.collector import calm_collector
-from app.blocks.halt import halt, leave
-from app.blocks.rows import RECORD_OVERHEAD_BYTES
-from app.blocks.topic import BlockTopic
-from app.devstack.endpoints import resolve
-from app.devstack.guards import claim_folder, explained, require_open_files, write_whole
-from app.domain.features import Catalogue
-from app.domain.row_format import max_group_bytes
-from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
-from app.handlers.catalogue import catalogue_of
-from app.handlers.retries import Retries
-from app.handlers.rows import terminal_rules
-from app.input_records import MAX_ID_BYTES
-from app.records import loss_letter
+from app.kafka.skips import find_skip
+from app.kafka.topic_checks import changed, recreated
+from app.kafka.topic_metadata import see_topics
 from app.settings import Settings, load_settings
+from app.stages.deployed_features import catalogue_of
+from app.stages.retries import Retries
+from app.stages.state import terminal_rules
 from app.topics import Topics, batch_bytes
+from app.windows.row_format import max_group_bytes
+from app.wire.input_records import MAX_ID_BYTES
+from app.wire.records import loss_letter
 
 #: Under a name of its own: the module's is silenced with Faust's services, which log under it.
 logger = logging.getLogger("fraudstream")
@@ -197,7 +197,7 @@ async def check_start(settings: Settings, topics: Topics) -> None:
     Raises:
         FraudstreamError: one line that names what is missing and the command that mends it.
     """
-    from app.adapters.schema import check_schema_at_start
+    from app.cassandra.schema import check_schema_at_start
 
     for topic, warning in (await check_topics(settings, topics.all)).items():
         logger.warning("topic %s: %s", topic, warning)

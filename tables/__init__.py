@@ -2,15 +2,15 @@
 
 | table     | written by     | key      | rows                                                |
 |-----------|----------------|----------|-----------------------------------------------------|
-| cards     | agents/cards   | card     | head and segments (app/domain/window_row.py), `position` |
-| terminals | agents/scoring | terminal | the same, and `pins` (app/handlers/rows.py)         |
-| labels    | agents/labels  | offset   | parked labels (app/handlers/parked.py), `position`  |
+| cards     | agents/cards   | card     | head and segments (app/windows/window_row.py), `position` |
+| terminals | agents/scoring | terminal | the same, and `pins` (app/stages/state.py)         |
+| labels    | agents/labels  | offset   | parked labels (app/stages/parked.py), `position`  |
 """
 
 from functools import cache
 
-from app.blocks.store import StoreOptions
-from app.blocks.table import BlockTable
+from app.blocks.faust.store import StoreOptions
+from app.blocks.faust.table import BlockTable
 from app.faust_app import FraudApp, batch_bytes
 
 

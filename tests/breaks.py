@@ -101,21 +101,21 @@ def named(name: str) -> Break:
     return {wrong.name: wrong for wrong in BREAKS}[name]
 
 
-_PARTITION = (("app.blocks.pipeline", "Partition"),)
-_SCORING = (("app.handlers.scoring", "ScoringHandler"),)
-_CARDS = (("app.handlers.cards", "CardsHandler"),)
+_PARTITION = (("app.blocks.faust.pipeline", "Partition"),)
+_SCORING = (("app.stages.scoring", "ScoringHandler"),)
+_CARDS = (("app.stages.cards", "CardsHandler"),)
 _CARD_STAGE = (
     ("tests.stream.sim_world", "CardStage"),
-    ("app.handlers.cards", "Enriched"),
-    ("app.handlers.cards", "Duplicate"),
-    ("app.handlers.cards", "Moved"),
-    ("app.handlers.cards", "Refund"),
+    ("app.stages.cards", "Enriched"),
+    ("app.stages.cards", "Duplicate"),
+    ("app.stages.cards", "Moved"),
+    ("app.stages.cards", "Refund"),
 )
 
 BREAKS = (
     Break(
         "changelog before outputs",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             ("            await step.durable  # (2)\n", ""),
             (
@@ -127,7 +127,7 @@ BREAKS = (
     ),
     Break(
         "acknowledged before stored",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "            steps = self._durable_steps()\n",
@@ -140,7 +140,7 @@ BREAKS = (
     ),
     Break(
         "overlay kept on revocation",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "        self._overlay.clear()\n",
@@ -156,25 +156,25 @@ BREAKS = (
     ),
     Break(
         "persisted changelog offset off by one",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (("base + len(chunk) - 1)  # (4)", "base + len(chunk))"),),
         _PARTITION,
     ),
     Break(
         "no contiguity check after a seek",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (("if block.begin > self.next_offset:", "if False:"),),
         _PARTITION,
     ),
     Break(
         "no fence against a zombie",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (("if base != self.changelog_next:", "if False:"),),
         _PARTITION,
     ),
     Break(
         "a record whose schema is not here is stepped over",
-        "app.handlers.cards",
+        "app.stages.cards",
         (
             (
                 "                taken, needs = index, unread.schema\n                break\n",
@@ -185,13 +185,13 @@ BREAKS = (
     ),
     Break(
         "gate left out",
-        "app.handlers.cards",
+        "app.stages.cards",
         (("        stretch = Stretch(until_ms)\n", "        stretch = Stretch(math.inf)\n"),),
         _CARDS,
     ),
     Break(
         "a partition counts as far as it has computed",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "return self._forwarded.first_ms(self.held_ms)",
@@ -202,19 +202,19 @@ BREAKS = (
     ),
     Break(
         "replay counted as new in the second stage",
-        "app.handlers.scoring",
+        "app.stages.scoring",
         (("if item.offset <= seen:  # the first", "if False:  # the first"),),
         _SCORING,
     ),
     Break(
         "replayed label counted as new",
-        "app.handlers.scoring",
+        "app.stages.scoring",
         (("if item.offset <= seen:\n", "if False:\n"),),
         _SCORING,
     ),
     Break(
         "late record does not advance last_offset",
-        "app.handlers.cards",
+        "app.stages.cards",
         (
             (
                 "            outcome = self._stage.apply(transaction, row, partition, conflicts=decided)\n",
@@ -227,7 +227,7 @@ BREAKS = (
     ),
     Break(
         "replayed record applied again",
-        "app.handlers.cards",
+        "app.stages.cards",
         (
             (
                 "            if not rows.advance(row, record.offset):\n",
@@ -238,13 +238,13 @@ BREAKS = (
     ),
     Break(
         "lower offset wins in recovery",
-        "app.blocks.rows",
+        "app.blocks.core.rows",
         (("current is None or row_offset(candidate)", "True or row_offset(candidate)"),),
-        (("app.blocks.table", "supersedes"),),
+        (("app.blocks.faust.table", "supersedes"),),
     ),
     Break(
         "position before the rows",
-        "app.handlers.scoring",
+        "app.stages.scoring",
         (
             (
                 "[*rows.groups(), [position.encode()]]",
@@ -255,19 +255,19 @@ BREAKS = (
     ),
     Break(
         "second batch handed over before the first is known",
-        "app.blocks.batches",
+        "app.blocks.faust.batches",
         (("if self._known_until.get(destination, -math.inf) < time():", "if False:"),),
-        (("app.blocks.pipeline", "OutputSender"),),
+        (("app.blocks.faust.pipeline", "OutputSender"),),
     ),
     Break(
         "passed on with the next one's offset",
-        "app.blocks.batches",
+        "app.blocks.faust.batches",
         (("enumerate(records, stands.offset)", "enumerate(records, stands.offset + 1)"),),
-        (("app.blocks.pipeline", "OutputSender"),),
+        (("app.blocks.faust.pipeline", "OutputSender"),),
     ),
     Break(
         "a fetched copy of a passed block computed again",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             ("            if block.end <= end:  # fetched by now\n                continue\n", ""),
             (
@@ -282,7 +282,7 @@ BREAKS = (
     ),
     Break(
         "records of overlapping blocks counted twice",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "            block = block.part(records, self.next_offset, block.end)\n",
@@ -294,7 +294,7 @@ BREAKS = (
     ),
     Break(
         "offsets without a record are never done",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "            return block, Computed()\n",
@@ -305,7 +305,7 @@ BREAKS = (
     ),
     Break(
         "markers acknowledged before what precedes them",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "            return block, Computed()\n",
@@ -317,13 +317,13 @@ BREAKS = (
     ),
     Break(
         "a committed offset taken for that of a record",
-        "app.blocks.skew",
+        "app.blocks.core.drift",
         (("return committed if end is None else min(end, committed)", "return committed"),),
         (("tests.stream.sim_worker", "Note"),),
     ),
     Break(
         "lost offsets passed over in silence",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "        if block.lost:\n            # whoever",
@@ -334,7 +334,7 @@ BREAKS = (
     ),
     Break(
         "a partition waits for memory that others have",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (
             (
                 "return in_flight >= self._depth or (in_flight > 0 and self._budget.exceeded)",
@@ -345,30 +345,30 @@ BREAKS = (
     ),
     Break(
         "a partition of which nothing is here is not fetched",
-        "app.blocks.partition",
+        "app.blocks.core.partition",
         (("(here and self._budget.exceeded)", "self._budget.exceeded"),),
         _PARTITION,
     ),
     Break(
         "rows logged behind some that are not",
-        "app.blocks.table",
+        "app.blocks.faust.table",
         (("            self._database(partition).flush()\n", ""),),
-        (("app.blocks.table", "BlockTable"),),
+        (("app.blocks.faust.table", "BlockTable"),),
     ),
     Break(
         "replay scored by the present model",
-        "app.handlers.rows",
+        "app.stages.state",
         (
             (
                 "self.pins.append((log_end if self.pins else 0, model_hash))",
                 "self.pins = [(0, model_hash)]",
             ),
         ),
-        (("app.handlers.start", "Pins"),),
+        (("app.stages.start", "Pins"),),
     ),
     Break(
         "model bound with the first block",
-        "app.blocks.pipeline",
+        "app.blocks.faust.pipeline",
         (
             (
                 "        waits = self._on_start is not None\n",
@@ -385,7 +385,7 @@ BREAKS = (
                 "            await partition.run()\n",
             ),
         ),
-        (("app.blocks.pipeline", "Pipeline"),),
+        (("app.blocks.faust.pipeline", "Pipeline"),),
     ),
     Break(
         "a reused id taken for a repetition",
@@ -420,16 +420,16 @@ BREAKS = (
         "a conflicting transaction counted at its terminal",
         "app.domain.terminal_stage",
         (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
-        (("tests.stream.sim_world", "TerminalStage"), ("app.handlers.scoring", "Labelling")),
+        (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring", "Labelling")),
     ),
 )
 
-_LABELS = (("app.handlers.labels", "LabelsHandler"),)
+_LABELS = (("app.stages.labels", "LabelsHandler"),)
 #: Ways to get parked labels wrong; tests/stream/test_parked_labels.py finds all of them.
 LABEL_BREAKS: Sequence[Break] = (
     Break(
         "a parked label forgotten at a crash",
-        "app.handlers.labels",
+        "app.stages.labels",
         (
             (
                 "[[row] for row in self._rows.items()]",
@@ -440,22 +440,22 @@ LABEL_BREAKS: Sequence[Break] = (
     ),
     Break(
         "a parked label removed before its forwarding is durable",
-        "app.blocks.ports",
+        "app.blocks.core.ports",
         (("asyncio.gather(first, stored)", "asyncio.ensure_future(stored)"),),
         (
             ("tests.stream.sim_labels", "Sent"),
-            ("app.blocks.partition", "Sent"),
+            ("app.blocks.core.partition", "Sent"),
         ),
     ),
     Break(
         "a label that was looked up deduplicated by its offset",
-        "app.handlers.labels",
+        "app.stages.labels",
         (("pack, looked_up=looked_up)", "pack, looked_up=False)"),),
         _LABELS,
     ),
     Break(
         "a parked label removed when its copy is sent",
-        "app.handlers.retries",
+        "app.stages.retries",
         (
             (
                 "                schedule.copied(offset, now_ms)\n",
@@ -463,17 +463,17 @@ LABEL_BREAKS: Sequence[Break] = (
                 "                self._rows.store(partition, [(row_key(offset), None)], 0)\n",
             ),
         ),
-        (("app.handlers.retries", "Retries"),),
+        (("app.stages.retries", "Retries"),),
     ),
     Break(
         "a parked label given up while Cassandra is away",
-        "app.handlers.retries",
+        "app.stages.retries",
         (
             (
                 "found = await self._find(names) if names else []",
                 "found = [[] for _ in names]\n        now_ms += 1 << 40",
             ),
         ),
-        (("app.handlers.retries", "Retries"),),
+        (("app.stages.retries", "Retries"),),
     ),
 )

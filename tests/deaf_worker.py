@@ -56,6 +56,6 @@ if __name__ == "__main__":
         deafen(Path(os.environ[WHILE]))
     if RESUMES in os.environ:
         resume_often()
-    from app.tools import lifeline
+    from app.lab import lifeline
 
     lifeline.main()

@@ -11,13 +11,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from app.adapters.cassandra import connected
-from app.adapters.kafka import client_kwargs, ensure_topics
-from app.adapters.prediction_reads import scan_predictions
-from app.adapters.schema import migrate
+from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.schema import migrate
+from app.cassandra.session import connected
+from app.kafka.clients import client_kwargs, ensure_topics
+from app.ops.verification.log import Reached, open_log, wait_for_workers
+from app.ops.verify import verify
 from app.settings import Settings
-from app.tools.verification.log import Reached, open_log, wait_for_workers
-from app.tools.verify import verify
 from app.topics import Topics, TopicSpec
 from tests.stack import environ_of
 

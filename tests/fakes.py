@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.blocks.partition import Block, Computed, RowReader
-from app.blocks.rows import Row
+from app.blocks.core.partition import Block, Computed, RowReader
+from app.blocks.core.rows import Row
 
 
 class Rows:
-    """Rows in memory (see `app.blocks.partition.RowReader`)."""
+    """Rows in memory (see `app.blocks.core.partition.RowReader`)."""
 
     def __init__(self, rows: dict[bytes, bytes] | None = None) -> None:
         self.rows = dict(rows or {})

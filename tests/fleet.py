@@ -13,10 +13,10 @@ from typing import Self
 
 from app.devstack import ports
 from app.errors import StateError, UnavailableError
-from app.tools.processes import WorkerProcess, stop_all
+from app.lab.processes import WorkerProcess, stop_all
 
 #: What runs a worker for as long as its parent lives.
-LIFELINE = "app.tools.lifeline"
+LIFELINE = "app.lab.lifeline"
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
 _WATCH_SECONDS = 0.1

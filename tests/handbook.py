@@ -1,4 +1,4 @@
-"""The transactions of the Fraud Detection Handbook, where somebody has them: see `app.tools.handbook.data`."""
+"""The transactions of the Fraud Detection Handbook, where somebody has them: see `app.lab.handbook.data`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from app.tools.handbook.data import locate
+from app.lab.handbook.data import locate
 
 PATH = locate()
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from cassandra.cluster import Session
 
-from app.adapters.cassandra import explained
+from app.cassandra.session import explained
 from app.settings import Settings
 from tests.builders import T0, tx
 

@@ -20,9 +20,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app.addresses import CASSANDRA_PORT, parse_addresses
-from app.devstack.endpoints import Endpoints
 from app.devstack.stack import Stack
 from app.durations import is_duration
+from app.endpoints import Endpoints
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings
 
 # Taken out of the environment: commands under test refuse FRAUDSTREAM_ names that are no settings.
@@ -106,8 +106,8 @@ def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def session(settings: Settings) -> Iterator[Any]:
     """A session of the driver, with the test's tables."""
-    from app.adapters.cassandra import close_shared_sessions, connect, disconnect
-    from app.adapters.schema import migrate
+    from app.cassandra.schema import migrate
+    from app.cassandra.session import close_shared_sessions, connect, disconnect
 
     session = connect(settings)
     migrate(session, settings)

@@ -9,20 +9,20 @@ from typing import Any
 import orjson
 from aiokafka.partitioner import murmur2
 
-from app.adapters.prediction_rows import COLUMNS, RowPacker
-from app.adapters.refund_rows import REFUNDS, RefundPacker, RefundRow
-from app.handlers.cards import CardsHandler
-from app.handlers.catalogue import catalogue_of
-from app.handlers.labels import LabelsHandler
-from app.handlers.rows import (
+from app.cassandra.prediction_rows import COLUMNS, RowPacker
+from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
+from app.ops.verification.report import Report
+from app.ops.verification.rows import Row
+from app.ops.verify import compare
+from app.settings import Settings
+from app.stages.cards import CardsHandler
+from app.stages.deployed_features import catalogue_of
+from app.stages.labels import LabelsHandler
+from app.stages.scoring import ScoringHandler
+from app.stages.state import (
     PINS_KEY,
     Pins,
 )
-from app.handlers.scoring import ScoringHandler
-from app.settings import Settings
-from app.tools.verification.report import Report
-from app.tools.verification.rows import Row
-from app.tools.verify import compare
 from app.topics import Topics, TopicSpec
 from models.holder import ModelHolder, registry_of
 from tests.builders import T0
@@ -237,7 +237,7 @@ class VerifyWorld:
 
 
 class MemoryLog:
-    """`app.tools.verification.log.Log` over a world."""
+    """`app.ops.verification.log.Log` over a world."""
 
     def __init__(self, world: VerifyWorld) -> None:
         self._world = world

@@ -8,16 +8,16 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import strategies as st
 from yarl import URL
 
-from app.domain.window_row import WindowRow
-from app.handlers.catalogue import catalogue_of
-from app.handlers.retries import Parked
-from app.handlers.rows import row_rules
-from app.input_records import MAX_ID_BYTES
 from app.metrics.reading import PartitionReading, Reading
 from app.quality.tally import Group
 from app.settings import Settings
-from app.web.ports import Here, Place
+from app.stages.deployed_features import catalogue_of
+from app.stages.retries import Parked
+from app.stages.state import row_rules
 from app.web.views import install
+from app.web.worker_protocol import Here, Place
+from app.windows.window_row import WindowRow
+from app.wire.input_records import MAX_ID_BYTES
 from tests.builders import T0
 
 HOUR = 3_600_000
@@ -28,7 +28,7 @@ IDS = st.text(
 
 
 class DictWorker:
-    """See `app.web.ports.Worker`. Tests change its attributes.
+    """See `app.web.worker_protocol.Worker`. Tests change its attributes.
 
     Attributes:
         place: answers `find` when it is set.

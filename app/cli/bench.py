@@ -9,12 +9,12 @@ import click
 import orjson
 
 from app.cli.options import json_option
-from app.devstack.guards import require_writable
 from app.errors import UsageError
+from app.host import require_writable
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from app.tools.bench.run import Design, Tell
+    from app.lab.bench.run import Design, Tell
 
 _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 
@@ -99,13 +99,13 @@ def bench(
         return
     tell = functools.partial(click.echo, err=True)
     if scale:
-        from app.tools.bench.scale import measure_scale, scale_text
+        from app.lab.bench.scale import measure_scale, scale_text
 
         lines = measure_scale(load_settings(), scale, events, tell)
         click.echo(orjson.dumps(lines).decode() if as_json else scale_text(lines))
         return
-    from app.tools.bench.run import bench as measure
-    from app.tools.bench.run import naive
+    from app.lab.bench.run import bench as measure
+    from app.lab.bench.run import naive
 
     loads = parse_rates(rates if rates is not None else ("500" if quick else "200,1000,3000,6000"))
     if plot and not loads:
@@ -130,7 +130,7 @@ def bench(
     )
     report.skip(skipped)
     if plot:
-        from app.tools.bench.plot import latency_svg
+        from app.lab.bench.plot import latency_svg
 
         plot.write_text(latency_svg(report.systems, _title(report.machine)))
     click.echo(orjson.dumps(report.as_dict()).decode() if as_json else report.text())
@@ -139,7 +139,7 @@ def bench(
 def _peers(text: str | None, tell: "Tell") -> "tuple[list[Design], dict[str, str]]":
     if not text:
         return [], {}
-    from app.tools.bench.peers import PEERS, peer_designs
+    from app.lab.bench.peers import PEERS, peer_designs
 
     names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in PEERS]
@@ -152,7 +152,7 @@ def _peers(text: str | None, tell: "Tell") -> "tuple[list[Design], dict[str, str
 def _stages(events: int, repeats: int, as_json: bool) -> str:
     from dataclasses import asdict
 
-    from app.tools.bench.stages import measure_stages, stages_text
+    from app.lab.bench.stages import measure_stages, stages_text
 
     found = measure_stages(load_settings(), events=events, repeats=repeats, seed=1)
     if as_json:

@@ -49,7 +49,7 @@ def deadletters() -> None:
 @json_option
 def list_(limit: int, reason: str | None, as_json: bool) -> None:
     """List the newest refused records, then count all of them by reason."""
-    from app.tools.deadletters import list_dead_letters
+    from app.ops.deadletters import list_dead_letters
 
     settings = load_settings()
     with counter("reading") as show:
@@ -92,7 +92,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
 @json_option
 def show(position: str, as_json: bool) -> None:
     """Print one refused record whole. POSITION: topic/partition/offset, as the list shows it."""
-    from app.tools.deadletters import find_dead_letter
+    from app.ops.deadletters import find_dead_letter
 
     settings = load_settings()
     with counter("reading") as tell:
@@ -141,7 +141,7 @@ def redrive_(
     if sum((bool(positions), reason is not None, everything)) != 1:
         msg = "say which: POSITION, --reason CODE or --all (one of them); --dry-run shows what it means"
         raise UsageError(msg)
-    from app.tools.redrive import redrive
+    from app.ops.redrive import redrive
 
     settings = load_settings()
     with counter("reading") as tell:
@@ -200,7 +200,7 @@ def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool)
     on the dead-letters topic; workers, verify, replay and rebuild all skip the same offsets, which count as one
     dead letter with the reason `skipped`. A running worker goes on within seconds.
     """
-    from app.tools.skip import skip
+    from app.ops.skip import skip
 
     made = asyncio.run(skip(load_settings(), position, to=to, why=why, dry_run=dry_run))
     count = made.last - made.first + 1

@@ -19,11 +19,11 @@ from app.errors import UsageError, VerificationError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.tools.demo.feed import Feed
-    from app.tools.demo.run import MakeFeed
-    from app.tools.demo.screen import Screen
-    from app.tools.demo.summary import Summary
-    from app.tools.supervisor import Workers
+    from app.lab.demo.feed import Feed
+    from app.lab.demo.run import MakeFeed
+    from app.lab.demo.screen import Screen
+    from app.lab.demo.summary import Summary
+    from app.lab.supervisor import Workers
 
 #: Simulated transactions: on two cores a matter of seconds.
 EVENTS = 50_000
@@ -88,9 +88,9 @@ demo.params += [param for param in produce.params if param.name in _FILE_OPTIONS
 
 
 def _demo(options: dict[str, Any], settings: Settings, opened: ExitStack) -> None:
-    from app.tools.demo import servers
-    from app.tools.demo.screen import Screen
-    from app.tools.supervisor import Workers
+    from app.lab.demo import servers
+    from app.lab.demo.screen import Screen
+    from app.lab.supervisor import Workers
 
     count = options["worker_count"]
     if count > settings.partitions:
@@ -140,7 +140,7 @@ async def _measured(
     make_feed: "MakeFeed",
     run: str | None,
 ) -> "tuple[Summary, Feed]":
-    from app.tools.demo.run import Run
+    from app.lab.demo.run import Run
 
     return await Run(settings, workers, screen, options["rate"]).measure(make_feed, run)
 
@@ -148,7 +148,7 @@ async def _measured(
 def _tell(
     summary: "Summary", settings: Settings, options: dict[str, Any], screen: "Screen"
 ) -> None:
-    from app.tools.demo.text import summary_text
+    from app.lab.demo.text import summary_text
 
     seconds = {**screen.seconds, "total": round(screen.elapsed, 2)}
     if options["as_json"]:
@@ -168,7 +168,7 @@ def _tell(
 def _stream(
     settings: Settings, feed: "Feed", workers: "Workers", screen: "Screen", rate: float
 ) -> None:
-    from app.tools.demo.stream import Stream
+    from app.lab.demo.stream import Stream
 
     screen.line("")
     screen.step(f"Going on at {rate:g} a second; what is called fraud shows here. Ctrl-C ends.")
@@ -194,15 +194,15 @@ def _feed(
     options: dict[str, Any], settings: Settings, opened: ExitStack
 ) -> "tuple[str | None, MakeFeed]":
     """The run's name, None for a file, and what makes the feed."""
-    from app.tools.demo import feed
+    from app.lab.demo import feed
 
     if options["file"] is None:
         run = feed.run_name(datetime.now(UTC))
         events = options["events"] or EVENTS
         return run, lambda first: feed.SimulatedFeed(settings, run, events, first, _now_ms)
 
-    from app.input_records import RecordRules
-    from app.tools.files.transactions import open_reading
+    from app.ops.files.transactions import open_reading
+    from app.wire.input_records import RecordRules
 
     path, mapping = file_and_mapping((str(options["file"]), *options["words"]), options["mapping"])
     reading = opened.enter_context(

@@ -14,8 +14,8 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.tools.files.amounts import Rounding
-    from app.tools.files.columns import FileOptions
+    from app.ops.files.amounts import Rounding
+    from app.ops.files.columns import FileOptions
 
 #: A comma between two pairs, not one within a column's name.
 _BETWEEN = re.compile(r",(?=\w+=)")
@@ -32,7 +32,7 @@ def _zone(_context: Any, parameter: click.Parameter, name: str | None) -> ZoneIn
 
 
 def _recipe(_context: Any, parameter: click.Parameter, name: str | None) -> str | None:
-    from app.tools.files.recipes import RECIPES
+    from app.ops.files.recipes import RECIPES
 
     if name is not None and name not in RECIPES:
         msg = f"{parameter.opts[0]} {name}: there are {', '.join(RECIPES)}"
@@ -182,9 +182,9 @@ def read_as(
     Raises:
         UsageError: an option does not fit another.
     """
-    from app.tools.files.columns import FileOptions
-    from app.tools.files.moments import TimeRules, check_pattern
-    from app.tools.files.recipes import RECIPES
+    from app.ops.files.columns import FileOptions
+    from app.ops.files.moments import TimeRules, check_pattern
+    from app.ops.files.recipes import RECIPES
 
     recipe = RECIPES[options["recipe"]] if options["recipe"] else None
     zone, pattern, origin = options["assume_zone"], options["time_format"], options["time_origin"]
@@ -220,6 +220,6 @@ def read_as(
 
 def rounding(settings: Settings) -> "Rounding":
     """Rounds to the minor units of the deployment's currency."""
-    from app.tools.files.amounts import Rounding
+    from app.ops.files.amounts import Rounding
 
     return Rounding(settings.currency, settings.minor_unit_digits)

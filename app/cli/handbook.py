@@ -71,8 +71,8 @@ def handbook(**options: Any) -> None:
                  4  there is no such file
                  6  a goal is missed, or something is missing or different
     """
-    from app.tools.handbook import data
-    from app.tools.handbook.run import Run
+    from app.lab.handbook import data
+    from app.lab.handbook.run import Run
 
     plan = _plan(data.require(options["file"]), options)
     began = time.monotonic()
@@ -89,7 +89,7 @@ def handbook(**options: Any) -> None:
 
 
 def _plan(path: Path, options: dict[str, Any]) -> Any:
-    from app.tools.handbook.plan import BEGIN_MS, END_MS, WEEKS, Plan, Recipe
+    from app.lab.handbook.plan import BEGIN_MS, END_MS, WEEKS, Plan, Recipe
 
     recipe = Recipe()
     kind = options["kind"] or recipe.kind

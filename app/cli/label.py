@@ -45,7 +45,7 @@ def label(
                  3  Kafka or Cassandra does not answer (with --wait Cassandra is not asked)
                  4  a transaction is unknown: check the id, or give --wait
     """
-    from app.tools import produce as tool
+    from app.ops import produce as tool
     from app.topics import Topics
 
     settings = load_settings()
@@ -72,8 +72,8 @@ def _places(settings: Settings, ids: Sequence[str], card: str | None) -> Iterato
         NotFoundError: one is unknown.
         UsageError: several have an id.
     """
-    from app.adapters.cassandra import connected
-    from app.adapters.labels import find_places
+    from app.cassandra.label_store import find_places
+    from app.cassandra.session import connected
 
     with connected(settings) as session:
         found = find_places(session, settings, ids)

@@ -11,8 +11,8 @@ from app import formats
 from app.cli.ask import ask
 from app.cli.options import json_option
 from app.errors import NotFoundError
-from app.handlers.catalogue import catalogue_of
 from app.settings import Settings, load_settings
+from app.stages.deployed_features import catalogue_of
 
 _url = click.option(
     "--url",
@@ -58,7 +58,7 @@ def transaction(transaction_id: str, as_json: bool) -> None:
     Several may have the id: those of other cards, and those that used it again with another time or amount. All are
     shown. In the JSON, one is the object itself, and the rest are in its `others`.
     """
-    from app.adapters.prediction_reads import find_transaction
+    from app.cassandra.prediction_reads import find_transaction
 
     settings = load_settings()
     found = find_transaction(settings, transaction_id)
@@ -131,7 +131,7 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
     """What is told of a scored transaction besides reasons and features, in order.
 
     Args:
-        row: as `app.adapters.prediction_reads.find_transaction` gives it.
+        row: as `app.cassandra.prediction_reads.find_transaction` gives it.
         settings: currency and its digits.
     """
     digits = settings.minor_unit_digits

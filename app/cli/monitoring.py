@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from app.devstack.guards import explained
+from app.host import explained
 
 
 @click.group()

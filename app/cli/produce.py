@@ -24,8 +24,8 @@ from app.errors import UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.tools.files.labels import LabelReading
-    from app.tools.files.transactions import Reading
+    from app.ops.files.labels import LabelReading
+    from app.ops.files.transactions import Reading
 
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -171,9 +171,9 @@ def produce(context: click.Context, **options: Any) -> None:
 def _open(
     path: Path, mapping: dict[str, str], settings: Settings, options: dict[str, Any]
 ) -> "AbstractContextManager[Reading | LabelReading]":
-    from app.input_records import RecordRules
-    from app.tools.files.labels import open_labels
-    from app.tools.files.transactions import open_raw, open_reading
+    from app.ops.files.labels import open_labels
+    from app.ops.files.transactions import open_raw, open_reading
+    from app.wire.input_records import RecordRules
 
     span = {name: options[name] for name in ("skip", "limit", "skip_bad")}
     if options["raw"]:

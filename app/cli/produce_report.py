@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from app.formats import printable
 
 if TYPE_CHECKING:
-    from app.tools.files.passing import Pass
-    from app.tools.produce import ProduceReport
+    from app.ops.files.passing import Pass
+    from app.ops.produce import ProduceReport
 
 
 def summary_of(
@@ -19,7 +19,7 @@ def summary_of(
     recipe: str | None,
 ) -> dict[str, Any]:
     """Everything, as one object."""
-    from app.tools.files.recipes import RECIPES
+    from app.ops.files.recipes import RECIPES
 
     summary = {
         "file": str(path),

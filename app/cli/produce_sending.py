@@ -12,9 +12,9 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.tools.files.labels import LabelReading
-    from app.tools.files.transactions import Reading
-    from app.tools.produce import ProduceReport
+    from app.ops.files.labels import LabelReading
+    from app.ops.files.transactions import Reading
+    from app.ops.produce import ProduceReport
 
 
 def send(
@@ -23,7 +23,7 @@ def send(
     options: dict[str, Any],
 ) -> "tuple[ProduceReport, ProduceReport | None]":
     """What was sent, and which labels beside transactions."""
-    from app.tools import produce as tool
+    from app.ops import produce as tool
 
     sent = 0
     with tool.quiet_client(), counter("sending", options["limit"] or reading.size) as show:
@@ -48,9 +48,9 @@ async def _sent(
     options: dict[str, Any],
     progress: Callable[[int], None],
 ) -> "tuple[ProduceReport, ProduceReport | None]":
-    from app.tools import produce as tool
-    from app.tools.files.labels import LabelReading
-    from app.tools.producing.schedule import spread
+    from app.ops import produce as tool
+    from app.ops.files.labels import LabelReading
+    from app.ops.producing.schedule import spread
     from app.topics import Topics
 
     rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
@@ -75,9 +75,9 @@ async def _sent(
         )
         return report, None
 
-    from app.tools.producing.following import following
-    from app.tools.producing.pace import Pace
-    from app.tools.verification.log import open_log
+    from app.ops.producing.following import following
+    from app.ops.producing.pace import Pace
+    from app.ops.verification.log import open_log
 
     async with AsyncExitStack() as opened:
         pace = None

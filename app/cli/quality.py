@@ -55,7 +55,7 @@ def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> N
     Precision and recall are of judged transactions. The average precision is worked out from scores in 2,000
     steps of log-odds. Reads both tables whole from Cassandra, in bounded memory; needs no worker.
     """
-    from app.adapters.cassandra import connected
+    from app.cassandra.session import connected
     from app.quality.measure import measure
 
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:

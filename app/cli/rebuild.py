@@ -44,7 +44,7 @@ def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json
                  4  there is no worker's state here
                  6  rows differ
     """
-    from app.tools.rebuild import rebuild as run
+    from app.ops.rebuild import rebuild as run
 
     settings = load_settings()
     if not folders:

@@ -15,7 +15,7 @@ from app.errors import UsageError
 from app.settings import ENV_PREFIX, load_settings
 
 if TYPE_CHECKING:
-    from app.tools.replaying.bounds import Bound
+    from app.ops.replaying.bounds import Bound
 
 _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
 
@@ -92,9 +92,9 @@ def replay(
     if group is None or begin is None:
         msg = "give --from and --group, such as `fraudstream replay --from 2026-10-01 --group model_2`"
         raise UsageError(msg)
-    from app.tools.replay import replay as run
-    from app.tools.replaying.bounds import Asked
-    from app.tools.replaying.plan import Plan
+    from app.ops.replay import replay as run
+    from app.ops.replaying.bounds import Asked
+    from app.ops.replaying.plan import Plan
 
     live = load_settings()
     given = {"model": model, "features": features, "threshold": threshold}
@@ -117,7 +117,7 @@ def replay(
 
 
 def _remove(name: str, other: object, as_json: bool) -> None:
-    from app.tools.replay import remove as run
+    from app.ops.replay import remove as run
 
     if other:
         msg = "--remove takes a name and nothing else"
@@ -136,7 +136,7 @@ def bound_of(option: str, text: str) -> "Bound":
     Raises:
         UsageError: it is none of them.
     """
-    from app.tools.replaying.bounds import Bound
+    from app.ops.replaying.bounds import Bound
 
     if _OFFSETS.fullmatch(text):
         if ":" not in text:
@@ -160,7 +160,7 @@ def bound_of(option: str, text: str) -> "Bound":
 
 
 def _settings_of(changed: tuple[str, ...]) -> dict[str, str]:
-    from app.tools.replaying.plan import OWN_SETTINGS
+    from app.ops.replaying.plan import OWN_SETTINGS
 
     found: dict[str, str] = {}
     for pair in changed:

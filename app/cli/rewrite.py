@@ -44,8 +44,8 @@ def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
                  5  topics or tables are missing
     """
     from app.cli.replay import bound_of
-    from app.tools.rewrite import Rewritten
-    from app.tools.rewrite import rewrite as run
+    from app.ops.rewrite import Rewritten
+    from app.ops.rewrite import rewrite as run
 
     settings = load_settings()
     low = None if begin is None else bound_of("--from", begin)

@@ -22,8 +22,8 @@ def migrate(as_json: bool, dry_run: bool) -> None:
     Example:  fraudstream migrate
               FRAUDSTREAM_PREDICTION_TTL=400d fraudstream migrate --json
     """
-    from app.adapters import schema
-    from app.adapters.cassandra import connected
+    from app.cassandra import schema
+    from app.cassandra.session import connected
 
     settings = load_settings()
     if dry_run:

@@ -21,8 +21,8 @@ from app.errors import UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.tools.produce import ProduceReport
-    from app.tools.simulation.arrivals import Deliveries
+    from app.lab.simulation.arrivals import Deliveries
+    from app.ops.produce import ProduceReport
 
 _SHARE = FiniteRange(0, 1)
 _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -128,7 +128,8 @@ def simulate(**options: Any) -> None:
         msg = "--json would mix with the records of --out -: name a file"
         raise UsageError(msg)
 
-    from app.tools.simulation.files import file_format, write_deliveries, write_labels
+    from app.lab.simulation.files import write_deliveries, write_labels
+    from app.ops.files.suffixes import file_format
 
     for path in filter(None, (out, labels)):
         file_format(path)  # refused before the work, not after it
@@ -154,8 +155,8 @@ def simulate(**options: Any) -> None:
 
 
 def _simulated(options: dict[str, Any], settings: Settings) -> "Deliveries":
-    from app.tools.simulate import Disorder, SimulationConfig, deliver
-    from app.tools.simulate import simulate as run
+    from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver
+    from app.lab.simulation.simulate import simulate as run
 
     config = SimulationConfig(
         cards=options["cards"],
@@ -181,7 +182,7 @@ def _simulated(options: dict[str, Any], settings: Settings) -> "Deliveries":
 
 
 def _send(deliveries: "Deliveries", settings: Settings, rate: float | None) -> "ProduceReport":
-    from app.tools.produce import produce, quiet_client
+    from app.ops.produce import produce, quiet_client
 
     with quiet_client(), counter("sending", len(deliveries)) as show:
         return asyncio.run(
@@ -190,7 +191,7 @@ def _send(deliveries: "Deliveries", settings: Settings, rate: float | None) -> "
 
 
 def _summary(deliveries: "Deliveries") -> dict[str, Any]:
-    from app.tools.simulation.frauds import KINDS
+    from app.lab.simulation.frauds import KINDS
 
     transactions = deliveries.transactions
     times = transactions.event_time

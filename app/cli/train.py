@@ -85,9 +85,9 @@ def train(context: click.Context, **options: Any) -> None:
     Files are read as `fraudstream produce` reads them, with the same options; with --recipe, a well-known public data
     set is read as published. Every row must be a valid transaction with a label; --skip-bad counts the others.
     """
-    from app.tools import train as tool
-    from app.tools.feature_choice import choose_features
-    from app.tools.training_plots import check_plots, draw_plots
+    from app.ops import train as tool
+    from app.ops.feature_choice import choose_features
+    from app.ops.training_plots import check_plots, draw_plots
 
     check_kind(options["kind"])
     check_source(context)

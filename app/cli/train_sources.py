@@ -20,7 +20,7 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.tools.train import Labelled
+    from app.ops.train import Labelled
     from models.examples import Examples
 
 #: 2025-01-01: a fixed beginning, so that equal seeds give equal models on any day.
@@ -87,7 +87,7 @@ def transactions_of(
         return _stored(settings, from_kafka=options["from_kafka"])
     path = options["from_file"]
     if path is None:
-        from app.tools.simulate import SimulationConfig, simulate
+        from app.lab.simulation.simulate import SimulationConfig, simulate
 
         source = {name: options[name] for name in ("cards", "terminals", "days", "seed")}
         config = SimulationConfig(
@@ -101,7 +101,7 @@ def transactions_of(
 
     from joblib import cpu_count
 
-    from app.tools.labelled import read_labelled
+    from app.ops.labelled import read_labelled
 
     others, mapping = words_and_pairs(options["words"], options["mapping"])
     if others:
@@ -134,7 +134,7 @@ def transactions_of(
 
 
 def _stored(settings: Settings, *, from_kafka: bool) -> tuple["Examples", None, dict[str, Any]]:
-    from app.tools import stored
+    from app.ops import stored
 
     place = "Kafka" if from_kafka else "Cassandra"
     with stage(f"reading {place}", 0) as tell:

@@ -20,7 +20,7 @@ def explain(error: Exception) -> tuple[str, int]:
     Args:
         error: raised by whatever the command runs.
     """
-    from app.blocks.halt import exhausted, forbidden  # here, where its imports are no loss
+    from app.blocks.faust.halt import exhausted, forbidden  # here, where its imports are no loss
 
     known = exhausted(error) or forbidden(error)
     if known is not None:

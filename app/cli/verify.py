@@ -13,7 +13,7 @@ from app.errors import VerificationError
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from app.tools.verification.report import Report
+    from app.ops.verification.report import Report
 
 #: What the counts mean, for people.
 _MEANINGS = {
@@ -68,7 +68,7 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
     Exit codes:  0  everything is where it belongs, and equal to the bit
                  6  something is pending, missing, different or lost, or there was nothing to compare
     """
-    from app.tools.verify import verify as run
+    from app.ops.verify import verify as run
 
     settings = load_settings()
     with stages() as progress:
@@ -113,7 +113,7 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
 
 def _verdict(report: "Report") -> str:
     """Why it failed, in a line."""
-    from app.tools.verification.report import PLACES
+    from app.ops.verification.report import PLACES
 
     counts = report.counts
     bad = (

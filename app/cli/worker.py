@@ -39,7 +39,7 @@ def worker(web_port: int | None, datadir: Path | None) -> None:
         settings = load_settings(given)
     os.environ |= {ENV_PREFIX + name.upper(): str(value) for name, value in given.items()}
     code = run_worker(settings)
-    from app.blocks.halt import leave
+    from app.blocks.faust.halt import leave
 
     sys.stdout.flush()
     sys.stderr.flush()
@@ -89,7 +89,7 @@ def run_worker(settings: Settings) -> int:
     import uvloop
     from faust.worker import Worker
 
-    from app.devstack.guards import explained
+    from app.host import explained
     from app.logs import quiet_libraries
     from app.main import app  # builds the app from the environment
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.devstack.guards import MIB, explained, one_at_a_time, require_disk
 from app.devstack.jars import Jar, Lock
 from app.devstack.progress import Advance, Progress
 from app.errors import UnavailableError
+from app.host import MIB, explained, one_at_a_time, require_disk
 
 _TRIES = 3
 _WORKERS = 8  # small files: the time goes into round trips

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.devstack.fetch import maven, repository
-from app.devstack.guards import write_whole
+from app.host import write_whole
 
 ROOTS = {
     "kafka": (

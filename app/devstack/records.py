@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from app.devstack.endpoints import read_state, state_file
-from app.devstack.guards import write_whole
 from app.devstack.ports import HOST
+from app.endpoints import read_state, state_file
+from app.host import write_whole
 
 
 def record(home: Path, server: str, port: int, pid: int, log: Path) -> None:

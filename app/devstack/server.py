@@ -11,8 +11,8 @@ from string import Template
 from typing import ClassVar
 
 from app.devstack import processes
-from app.devstack.guards import write_whole
 from app.errors import UsageError
+from app.host import write_whole
 
 _HEAP = re.compile(r"([1-9]\d*)([mMgG])")
 

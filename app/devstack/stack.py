@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.devstack import guards, ports, processes, records
-from app.devstack.endpoints import Endpoints, read_state
+from app import host as guards
+from app.devstack import ports, processes, records
 from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, read_lock, version_of
 from app.devstack.java import find_java
@@ -17,6 +17,7 @@ from app.devstack.progress import Progress, Quiet
 from app.devstack.server import Launch, heap_mib
 from app.devstack.servers import SERVERS
 from app.devstack.status import ServerStatus, status_of
+from app.endpoints import Endpoints, read_state
 from app.errors import UnavailableError, UsageError
 
 ALL = tuple(SERVERS)

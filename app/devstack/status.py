@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.devstack.endpoints import read_state
 from app.devstack.ports import HOST
 from app.devstack.processes import Running
 from app.devstack.servers import SERVERS
+from app.endpoints import read_state
 
 
 @dataclass(frozen=True)

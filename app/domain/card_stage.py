@@ -7,10 +7,10 @@ record that names a card advances that card's `last_offset`, whatever becomes of
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from app.domain.entries import UNKNOWN
 from app.domain.features import Catalogue
 from app.domain.transaction import Transaction
-from app.domain.window_row import NEVER, WindowRow
+from app.windows.entries import UNKNOWN
+from app.windows.window_row import NEVER, WindowRow
 
 LATE = "late"
 OUT_OF_ORDER = "out_of_order"

@@ -21,7 +21,7 @@ from app.domain.json_shape import (
     refuse_repeated_keys,
 )
 from app.domain.transaction import DeadRecordError
-from app.unreadable import Unreadable
+from app.wire.unreadable import Unreadable
 
 Fields = dict[str, Any]
 

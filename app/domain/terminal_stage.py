@@ -4,8 +4,8 @@ from enum import Enum
 
 from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE
 from app.domain.features import Catalogue
-from app.domain.labels import Label
-from app.domain.window_row import WindowRow
+from app.windows.entry_labels import Label
+from app.windows.window_row import WindowRow
 
 
 class Labelling(Enum):

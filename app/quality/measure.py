@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from cassandra.cluster import Session
 
-from app.adapters.labels import scan_verdicts
-from app.adapters.prediction_reads import scan_predictions
-from app.adapters.prediction_rows import epoch_ms
+from app.cassandra.label_store import scan_verdicts
+from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_rows import epoch_ms
 from app.errors import UsageError
 from app.quality.tally import Tally
 from app.quality.verdicts import Verdicts

@@ -3,7 +3,7 @@
 from urllib.parse import quote, unquote_to_bytes
 
 from app.errors import UsageError
-from app.input_records import MAX_ID_BYTES
+from app.wire.input_records import MAX_ID_BYTES
 
 JSON_SUFFIX = ".json"
 

@@ -5,8 +5,8 @@ from typing import Any
 from faust.web.base import BlueprintManager
 
 from app.faust_app import app
+from app.web.faust_worker import FaustWorker
 from app.web.views import install
-from app.web.worker import FaustWorker
 from models.holder import registry_of
 from tables.cards import cards
 from tables.terminals import terminals

@@ -9,19 +9,19 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.domain.features import Catalogue
-from app.domain.row_format import head_key
-from app.domain.window_row import LoadRow, WindowRow
 from app.durations import format_duration
 from app.errors import NotFoundError, UnavailableError
 from app.formats import age, in_order, iso
-from app.handlers.rows import row_rules
 from app.metrics.prometheus import WorkerMetrics, release
 from app.metrics.reading import is_of_labels
+from app.stages.state import row_rules
 from app.web import pages
 from app.web.ids import requested_id
-from app.web.ports import Elsewhere, Here, Worker
+from app.web.key_state import key_state
 from app.web.replies import json_reply, page, present_errors, wants_json
-from app.web.state import key_state
+from app.web.worker_protocol import Elsewhere, Here, Worker
+from app.windows.row_format import head_key
+from app.windows.window_row import LoadRow, WindowRow
 
 WORKER = web.AppKey("worker", Worker)
 #: Set on a request that another worker sent on: it is not sent on again, or stale assignments would make

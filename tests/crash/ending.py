@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.handlers.parked import PREFIX
-from app.handlers.rows import row_rules, terminal_rules
+from app.ops.states import TABLES, differences, heads, labels, read_rows
 from app.settings import Settings
-from app.tools.states import TABLES, differences, heads, labels, read_rows
+from app.stages.parked import PREFIX
+from app.stages.state import row_rules, terminal_rules
 from tests.crash.schedule import KILLS, Act
 from tests.crash.watch import Sample, Watch
 

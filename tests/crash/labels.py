@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.domain.times import parse_moment_ms
-from app.tools.simulation.arrivals import BROKEN
+from app.lab.simulation.arrivals import BROKEN
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

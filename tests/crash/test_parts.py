@@ -8,11 +8,11 @@ from pathlib import Path
 
 import orjson
 
-from app.blocks.partition import Partition
+from app.blocks.core.partition import Partition
 from app.domain.transaction import DeadRecordError
-from app.label_records import parse_label
-from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
-from app.tools.simulation.arrivals import BROKEN
+from app.lab.simulation.arrivals import BROKEN
+from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
+from app.wire.label_records import parse_label
 from tests.breaks import BREAKS
 from tests.crash.labels import MALFORMED, with_labels
 from tests.crash.ordeal import unexplained
@@ -84,7 +84,7 @@ def test_a_leak_is_told() -> None:
 def test_a_worker_is_broken_as_it_was_asked_to_be() -> None:
     code = (
         "import sys; from tests.crash.worker import BREAK, prepare; prepare({BREAK: sys.argv[1]});"
-        "from app.blocks.pipeline import Partition; print(Partition._append_and_store.__code__.co_code.hex())"
+        "from app.blocks.faust.pipeline import Partition; print(Partition._append_and_store.__code__.co_code.hex())"
     )
 
     def made(name: str) -> str:

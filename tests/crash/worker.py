@@ -71,6 +71,6 @@ def prepare(environ: Mapping[str, str]) -> None:
 
 if __name__ == "__main__":
     prepare(os.environ)
-    from app.tools import lifeline
+    from app.lab import lifeline
 
     lifeline.main()

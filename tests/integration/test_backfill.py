@@ -9,10 +9,10 @@ import numpy as np
 import orjson
 import pytest
 
-from app.handlers.catalogue import catalogue_of
+from app.ops.reference import murmur2_partition
+from app.ops.training_features import compute_features
 from app.settings import Settings
-from app.tools.features import compute_features
-from app.tools.oracle import murmur2_partition
+from app.stages.deployed_features import catalogue_of
 from tests.builders import T0, tx
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet

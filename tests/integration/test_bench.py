@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.cassandra import connected
-from app.adapters.kafka import admin, log_ends
+from app.cassandra.session import connected
 from app.errors import UnavailableError
+from app.kafka.clients import admin, log_ends
+from app.lab.bench.latency import live_load
+from app.lab.bench.takeover import Load
 from app.settings import Settings
-from app.tools.bench.latency import live_load
-from app.tools.bench.takeover import Load
 from tests.deployment import Deployment, wait_until
 from tests.stack import environ_of
 

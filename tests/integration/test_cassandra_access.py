@@ -10,11 +10,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.adapters import schema
-from app.adapters.cassandra import connect, disconnect
-from app.adapters.cql_link import Access, LinkError, open_link
-from app.adapters.prediction_rows import PREDICTIONS, RowPacker
-from app.adapters.row_writer import RowWriter
+from app.cassandra import schema
+from app.cassandra.cql_link import Access, LinkError, open_link
+from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
+from app.cassandra.row_writer import RowWriter
+from app.cassandra.session import connect, disconnect
 from app.errors import UnavailableError
 from app.settings import Settings
 from tests.prediction_builder import count_predictions, prediction

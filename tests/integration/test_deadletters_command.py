@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from app.adapters.kafka import client_kwargs, ensure_topics
 from app.domain.transaction import DeadRecordError
-from app.records import dead_letter
+from app.kafka.clients import client_kwargs, ensure_topics
 from app.settings import Settings
 from app.topics import Topics
+from app.wire.records import dead_letter
 from tests.builders import T0
 from tests.stack import environ_of
 

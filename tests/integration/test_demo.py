@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from app.adapters.cassandra import SCAN, connected
+from app.cassandra.session import SCAN, connected
 from app.settings import Settings
 from tests.stack import Servers, environ_of
 
@@ -67,7 +67,7 @@ def workers_of(process: subprocess.Popen[str], count: int) -> list[psutil.Proces
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         children = psutil.Process(process.pid).children()
-        found = [child for child in children if "app.tools.lifeline" in child.cmdline()]
+        found = [child for child in children if "app.lab.lifeline" in child.cmdline()]
         if len(found) == count:
             return found
         time.sleep(0.05)

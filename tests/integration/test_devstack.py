@@ -20,8 +20,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cassandra.cluster import Cluster, Session
 
 from app.devstack import processes
-from app.devstack.endpoints import Endpoints, read_state
 from app.devstack.stack import Stack
+from app.endpoints import Endpoints, read_state
 from tests.stack import Servers
 
 pytestmark = pytest.mark.integration

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.lab.processes import WorkerProcess
 from app.settings import Settings
-from app.tools.processes import WorkerProcess
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.stack import environ_of

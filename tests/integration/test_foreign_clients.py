@@ -13,8 +13,8 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
+from app.ops.reference import murmur2_partition
 from app.settings import Settings
-from app.tools.oracle import murmur2_partition
 from tests.builders import tx_bytes
 from tests.deployment import Deployment
 from tests.fleet import Fleet

@@ -18,9 +18,9 @@ from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from app.decoding.framing import SCHEMA_HEADER
+from app.ops.reference import murmur2_partition
 from app.settings import Settings
-from app.tools.oracle import murmur2_partition
+from app.wire.decoding.framing import SCHEMA_HEADER
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from app.ops.reference import murmur2_partition
 from app.settings import Settings
-from app.tools.oracle import murmur2_partition
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.settings import ENV_PREFIX, NOT_SETTINGS
-from app.tools.simulate import SimulationConfig, simulate
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -6,13 +6,13 @@ from random import Random
 import orjson
 import pytest
 
-from app.adapters.kafka import log_ends
-from app.domain.row_format import head_key, max_head_bytes
-from app.domain.window_row import WindowRow
-from app.handlers.rows import row_rules, terminal_rules
+from app.kafka.clients import log_ends
+from app.ops.reference import murmur2_partition
+from app.ops.states import read_rows
 from app.settings import Settings
-from app.tools.oracle import murmur2_partition
-from app.tools.states import read_rows
+from app.stages.state import row_rules, terminal_rules
+from app.windows.row_format import head_key, max_head_bytes
+from app.windows.window_row import WindowRow
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet

@@ -7,10 +7,10 @@ import pytest
 from cassandra.cluster import Session
 from cassandra.metadata import Murmur3Token
 
-from app.adapters.label_rows import LABELS, pack_labels
-from app.adapters.labels import LabelStore
-from app.label_records import LabelRecord
+from app.cassandra.label_rows import LABELS, pack_labels
+from app.cassandra.label_store import LabelStore
 from app.settings import Settings
+from app.wire.label_records import LabelRecord
 from tests.builders import T0
 
 pytestmark = pytest.mark.integration

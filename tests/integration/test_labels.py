@@ -8,12 +8,12 @@ from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-from app.adapters.prediction_rows import epoch_ms
+from app.cassandra.prediction_rows import epoch_ms
 from app.formats import iso
+from app.lab.simulation.files import write_deliveries
+from app.lab.simulation.simulate import SimulationConfig, deliver, simulate
+from app.lab.simulation.transactions import SimulatedTransactions
 from app.settings import Settings
-from app.tools.simulate import SimulationConfig, deliver, simulate
-from app.tools.simulation.files import write_deliveries
-from app.tools.simulation.transactions import SimulatedTransactions
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from cassandra.cluster import Session
 
-from app.adapters import schema
-from app.adapters.cassandra import connect, disconnect
-from app.adapters.migrations import Migration, load_migrations
-from app.adapters.prediction_reads import find_transactions
+from app.cassandra import schema
+from app.cassandra.migrations import Migration, load_migrations
+from app.cassandra.prediction_reads import find_transactions
+from app.cassandra.session import connect, disconnect
 from app.errors import SchemaError
 from app.settings import Settings
 from tests.stack import environ_of

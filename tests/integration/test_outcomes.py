@@ -9,8 +9,8 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.ops.reference import murmur2_partition
 from app.settings import Settings
-from app.tools.oracle import murmur2_partition
 from tests.builders import tx, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from app.ops.reference import murmur2_partition
 from app.settings import Settings
-from app.tools.oracle import murmur2_partition
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Position, Send
 from tests.fleet import Fleet

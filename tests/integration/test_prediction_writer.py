@@ -11,17 +11,17 @@ import orjson
 import pytest
 from cassandra.cluster import Session
 
-from app.adapters import outage, row_writer
-from app.adapters.cassandra import connect, disconnect
-from app.adapters.kept_for import KeptFor
-from app.adapters.prediction_reads import (
+from app.cassandra import outage, row_writer
+from app.cassandra.kept_for import KeptFor
+from app.cassandra.prediction_reads import (
     card_predictions,
     find_transaction,
     find_transactions,
     scan_predictions,
 )
-from app.adapters.prediction_rows import COLUMNS, PREDICTIONS, RowPacker, row_dict
-from app.adapters.row_writer import RowWriter
+from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, RowPacker, row_dict
+from app.cassandra.row_writer import RowWriter
+from app.cassandra.session import connect, disconnect
 from app.errors import SchemaError, StateError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0
@@ -313,7 +313,7 @@ async def test_an_outage_is_waited_for_and_spoken_of_calmly(
     session: Session, settings: Settings, far_writer: RowWriter, proxy: TcpProxy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    caplog.set_level(logging.INFO, "app.adapters")
+    caplog.set_level(logging.INFO, "app.cassandra")
     await far_writer.write(packed(prediction("before")))
     proxy.cut(refuse=True)
     waiting = asyncio.create_task(far_writer.write(packed(*(prediction(n) for n in range(300)))))

@@ -16,15 +16,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from app.adapters.kafka import ensure_topics
 from app.errors import SchemaError, UnavailableError, UsageError
 from app.formats import iso
+from app.kafka.clients import ensure_topics
+from app.lab.simulation.files import write_deliveries
+from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
+from app.ops.produce import ProduceReport, produce, produce_on_schedule
+from app.ops.producing import batches
+from app.ops.producing.schedule import spread
 from app.settings import Settings
-from app.tools.produce import ProduceReport, produce, produce_on_schedule
-from app.tools.producing import batches
-from app.tools.producing.schedule import spread
-from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
-from app.tools.simulation.files import write_deliveries
 from app.topics import Topics
 from tests.stack import Servers, environ_of
 
@@ -198,7 +198,7 @@ async def test_a_kafka_that_stops_answering_is_told(
     settings, topic, stack: Servers, monkeypatch, kafka_pid
 ):
     monkeypatch.setattr(batches, "STALL_SECONDS", 2)
-    monkeypatch.setattr("app.tools.producing.connection.STALL_SECONDS", 2)
+    monkeypatch.setattr("app.ops.producing.connection.STALL_SECONDS", 2)
 
     def records() -> Iterator[tuple[bytes, bytes]]:
         for number in range(30_000):
@@ -215,7 +215,7 @@ async def test_a_kafka_that_stops_answering_is_told(
 
 @pytest.fixture
 def kafka_pid(stack: Servers) -> int:
-    from app.devstack.endpoints import read_state
+    from app.endpoints import read_state
 
     return int(read_state(stack.require_local().home)["kafka"]["pid"])
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import rocksdict
 
-from app.blocks.rows import row_offset
-from app.domain.row_format import head_key
+from app.blocks.core.rows import row_offset
+from app.ops.rebuild import furthest_stores
 from app.settings import Settings
-from app.tools.rebuild import furthest_stores
+from app.windows.row_format import head_key
 from tests.crash.feed import Feed
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import NewTopic
 
-from app.adapters.kafka import admin, check_topics, ensure_topics
 from app.errors import SchemaError
+from app.kafka.clients import admin, check_topics, ensure_topics
 from app.settings import Settings
 from app.topics import Topics
 from tests import deaf_worker

@@ -12,12 +12,12 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from app.adapters import registry as registry_module
-from app.adapters.registry import FetchedSchemas, Registry, WaitedSchemas
-from app.decoding.framing import frame_of
 from app.domain.transaction import DeadRecordError, NotReadableYetError
 from app.errors import UnavailableError, UsageError
+from app.kafka import schema_registry as registry_module
+from app.kafka.schema_registry import FetchedSchemas, Registry, WaitedSchemas
 from app.settings import Settings, load_settings
+from app.wire.decoding.framing import frame_of
 from tests.registry import url
 from tests.tcp_proxy import TcpProxy
 from tests.unit import test_decoding

@@ -12,12 +12,12 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from app.adapters.cassandra import connected
-from app.adapters.kafka import log_ends
-from app.adapters.prediction_rows import COLUMNS
+from app.cassandra.prediction_rows import COLUMNS
+from app.cassandra.session import connected
 from app.formats import iso
+from app.kafka.clients import log_ends
+from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.settings import Settings
-from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
 from tests.builders import T0
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet

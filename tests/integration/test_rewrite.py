@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.adapters.cassandra import connected
+from app.cassandra.session import connected
 from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kafka import log_ends
+from app.kafka.clients import log_ends
+from app.lab.bench.histogram import WorkerPage
+from app.lab.bench.histories import fill_cards
+from app.ops.states import OFFSET_KEY, TABLES, read_store, stores
 from app.settings import Settings
-from app.tools.bench.histogram import WorkerPage
-from app.tools.bench.histories import fill_cards
-from app.tools.states import OFFSET_KEY, TABLES, read_store, stores
 from tests import deaf_worker
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from aiokafka.admin import NewPartitions
 
-from app.adapters.kafka import admin, ensure_topics, partition_of
+from app.kafka.clients import admin, ensure_topics, partition_of
 from app.settings import Settings
 from app.topics import TopicSpec
 from tests.builders import tx_bytes

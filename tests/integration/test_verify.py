@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.adapters.cassandra import connected
+from app.cassandra.session import connected
+from app.ops.verification.report import COUNTS
 from app.settings import Settings
-from app.tools.verification.report import COUNTS
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet

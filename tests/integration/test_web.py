@@ -16,8 +16,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.adapters.kafka import client_kwargs
 from app.cli.worker import free_port
+from app.kafka.clients import client_kwargs
 from app.settings import Settings
 from app.topics import Topics
 from app.web.ids import json_path_of, path_of

@@ -19,11 +19,9 @@ from hypothesis import strategies as st
 
 from app.domain.card_stage import CONFLICTING, LATE, CardStage, Duplicate, Enriched, Moved
 from app.domain.features import Catalogue
-from app.domain.labels import Label
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
-from app.domain.window_row import NEVER, RowRules, WindowRow
-from app.tools.oracle import (
+from app.ops.reference import (
     Became,
     CardOracle,
     History,
@@ -32,6 +30,8 @@ from app.tools.oracle import (
     Waits,
     murmur2_partition,
 )
+from app.windows.entry_labels import Label
+from app.windows.window_row import NEVER, RowRules, WindowRow
 
 pytestmark = pytest.mark.property
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.cli import run
-from app.tools.produce import ProduceReport
+from app.ops.produce import ProduceReport
 
 pytestmark = pytest.mark.property
 
@@ -118,8 +118,8 @@ def told(monkeypatch, tmp_path, capsys):
     ) -> tuple[ProduceReport, ProduceReport]:
         return (ProduceReport("t", len(list(items)), 0, 1.0),) * 2
 
-    monkeypatch.setattr("app.tools.produce.produce", take)
-    monkeypatch.setattr("app.tools.produce.produce_with_labels", take_both)
+    monkeypatch.setattr("app.ops.produce.produce", take)
+    monkeypatch.setattr("app.ops.produce.produce_with_labels", take_both)
 
     def tell(content: bytes, suffix: str, options: list[str]) -> None:
         path = tmp_path / f"f{suffix}"

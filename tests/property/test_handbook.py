@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from app.handlers.catalogue import catalogue_of
+from app.ops.training_features import compute_features
 from app.settings import load_settings
-from app.tools.features import compute_features
+from app.stages.deployed_features import catalogue_of
 from tests import handbook
 
 pytestmark = pytest.mark.property

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from app.domain.card_stage import CardStage, Enriched
 from app.domain.features import Catalogue
-from app.domain.labels import Label
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
-from app.domain.window_row import RowRules, WindowRow
+from app.windows.entry_labels import Label
+from app.windows.window_row import RowRules, WindowRow
 
 pytestmark = pytest.mark.property
 

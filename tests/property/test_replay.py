@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 import pytest
 
-from app.domain.window_row import NEVER
-from app.label_records import decode_message
-from app.tools.replaying.bounds import Asked, Bound, Kept, Reach
-from app.tools.replaying.passes import CardPass, Stages, TerminalPass
-from app.tools.replaying.survey import Survey
-from app.tools.stores import scratch_rows
+from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
+from app.ops.replaying.passes import CardPass, Stages, TerminalPass
+from app.ops.replaying.survey import Survey
+from app.ops.stores import scratch_rows
+from app.windows.window_row import NEVER
+from app.wire.label_records import decode_message
 from models.holder import ModelHolder, registry_of
 from tests.builders import T0, tx, tx_bytes
 from tests.seed import SEED
@@ -77,7 +77,7 @@ def lived(rng: Random, cap: int) -> VerifyWorld:
 def replayed(
     world: VerifyWorld, asked: Asked, folder: Path, kept: Kept | None = None
 ) -> dict[tuple[int, int], bytes]:
-    """As `app/tools/replay.py` does it, with topics in memory that begin at `world.begins`."""
+    """As `app/ops/replay.py` does it, with topics in memory that begin at `world.begins`."""
     settings, partitions = world.settings, range(world.settings.partitions)
     stages, reach = Stages.of(settings), Reach.of(settings)
     kept = kept or Kept(reach)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.domain.window_row import RowRules, WindowRow
-from app.handlers.rows import Pins, Position
-from app.records import EnrichedItem, encode_item, enriched_message
+from app.stages.state import Pins, Position
+from app.windows.window_row import RowRules, WindowRow
+from app.wire.records import EnrichedItem, encode_item, enriched_message
 from tests.builders import T0
 
 HOUR = 3_600_000

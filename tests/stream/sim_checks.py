@@ -5,19 +5,19 @@ from typing import Any
 
 import orjson
 
-from app.blocks.rows import supersedes
-from app.blocks.table import _STALE_KEY as STALE_KEY
-from app.domain.reasons import LOST
+from app.blocks.core.rows import supersedes
+from app.blocks.faust.table import _STALE_KEY as STALE_KEY
+from app.domain.refusals import LOST
 from app.domain.transaction import DeadRecordError
-from app.domain.window_row import WindowRow
-from app.handlers.cards import CardsHandler
-from app.handlers.known_topics import TOPICS_KEY
-from app.handlers.rows import PINS_KEY, POSITION_KEY, Pins, Position
-from app.handlers.scoring import ScoringHandler
-from app.handlers.stretch import LOOK_AHEAD
-from app.input_records import parse_transaction
-from app.label_records import LabelBatch, decode_message
-from app.records import UNTIL, encode_item
+from app.stages.batch_prefix import LOOK_AHEAD
+from app.stages.cards import CardsHandler
+from app.stages.known_topics import TOPICS_KEY
+from app.stages.scoring import ScoringHandler
+from app.stages.state import PINS_KEY, POSITION_KEY, Pins, Position
+from app.windows.window_row import WindowRow
+from app.wire.input_records import parse_transaction
+from app.wire.label_records import LabelBatch, decode_message
+from app.wire.records import UNTIL, encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import STATE_SETTINGS, World, record_rules, topics
 

@@ -12,13 +12,13 @@ from typing import Any
 import orjson
 from faust.types import TP
 
-from app.blocks.ports import Sent
+from app.blocks.core.ports import Sent
 from app.errors import AwayError
-from app.handlers import labels as labels_module
-from app.handlers import retries as retries_module
-from app.handlers.parked import PREFIX, copied_offset, offset_of
-from app.handlers.start import check_labels
-from app.label_records import LabelBatch, decode_message
+from app.stages import labels as labels_module
+from app.stages import retries as retries_module
+from app.stages.parked import PREFIX, copied_offset, offset_of
+from app.stages.start import check_labels
+from app.wire.label_records import LabelBatch, decode_message
 from tests.builders import T0
 from tests.stream.sim_worker import Rows, Stage, Worker
 from tests.stream.sim_world import World, topics

@@ -6,9 +6,9 @@ import numpy as np
 import orjson
 
 from app.domain.transaction import DeadRecordError, Transaction
-from app.input_records import parse_transaction
-from app.label_records import LabelBatch, decode_message
-from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.wire.input_records import parse_transaction
+from app.wire.label_records import LabelBatch, decode_message
 from tests.stream.sim_kafka import Record
 from tests.stream.sim_world import (
     LABEL_DELAY,

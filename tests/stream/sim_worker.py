@@ -17,17 +17,17 @@ from unittest.mock import Mock
 from faust.tables.table import Table
 from faust.types import TP
 
-from app.blocks import pipeline as pipeline_module
-from app.blocks import table as table_module
-from app.blocks.app import BlockApp
-from app.blocks.chunks import Chunk
-from app.blocks.pace import Pace, Seen
-from app.blocks.partition import Handler
-from app.blocks.skew import Note
-from app.blocks.store import StoreOptions
+from app.blocks.core.alignment import Pace, Seen
+from app.blocks.core.drift import Note
+from app.blocks.core.partition import Handler
+from app.blocks.faust import pipeline as pipeline_module
+from app.blocks.faust import table as table_module
+from app.blocks.faust.app import BlockApp
+from app.blocks.faust.chunks import Chunk
+from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
-from app.handlers.start import check_state, check_topics_known, pin_model
-from app.records import loss_letter
+from app.stages.start import check_state, check_topics_known, pin_model
+from app.wire.records import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop
 
@@ -40,7 +40,7 @@ class HaltedError(BaseException):
 
 
 def sim_halt(where: str, error: BaseException) -> NoReturn:
-    """In the place of `app.blocks.halt.halt`."""
+    """In the place of `app.blocks.faust.halt.halt`."""
     worker: Worker = OWNER.get()
     worker.halt(where, error)
     raise HaltedError
@@ -394,7 +394,7 @@ class Worker:
         return True
 
     def _chunk(self, tp: TP, position: int) -> Chunk:
-        """As app/blocks/chunks.py brings it: with what follows its last record, or without."""
+        """As app/blocks/faust/chunks.py brings it: with what follows its last record, or without."""
         log = self.broker.log(tp.topic, tp.partition)
         if position < log.start:
             self.world.seen["out of range"] += 1

@@ -14,21 +14,21 @@ import numpy as np
 import orjson
 from faust.types import TP
 
-from app.blocks import pipeline as pipeline_module
-from app.blocks import table as table_module
+from app.blocks.faust import pipeline as pipeline_module
+from app.blocks.faust import table as table_module
 from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.json_text import load_object
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
-from app.domain.window_row import RowRules
 from app.errors import ForeignWriterError, StateError
-from app.handlers import cards as cards_module
-from app.handlers import scoring as scoring_module
-from app.input_records import RecordRules
-from app.label_records import LabelItem, labels_message
 from app.settings import load_settings
+from app.stages import cards as cards_module
+from app.stages import scoring as scoring_module
 from app.topics import Topics
+from app.windows.window_row import RowRules
+from app.wire.input_records import RecordRules
+from app.wire.label_records import LabelItem, labels_message
 from tests.builders import T0, tx
 from tests.stream.sim_kafka import Broker, Log, Record
 from tests.stream.sim_loop import SimLoop

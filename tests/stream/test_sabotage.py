@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.window_row import RowRules
+from app.windows.window_row import RowRules
 from tests.breaks import BREAKS, Break
 from tests.stream.sim_checks import play
 from tests.stream.sim_oracle import compare

@@ -12,8 +12,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
-from app.handlers.catalogue import catalogue_of
 from app.settings import load_settings
+from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, MODEL_FILE, load_artifact, read_manifest, save_artifact
 from models.holder import SHIPPED, ModelHolder, ModelRegistry, registry_of
 

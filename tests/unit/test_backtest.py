@@ -8,10 +8,10 @@ from sklearn.metrics import average_precision_score
 from sklearn.tree import DecisionTreeClassifier
 
 from app.errors import UsageError
+from app.lab.simulation.simulate import SimulationConfig, simulate
+from app.ops.train import TrainingOptions, train
+from app.ops.training_features import compute_features
 from app.settings import load_settings
-from app.tools.features import compute_features
-from app.tools.simulate import SimulationConfig, simulate
-from app.tools.train import TrainingOptions, train
 from models.backtest import judge_weeks
 from models.examples import Examples
 from models.splits import VALIDATION_MS, Periods, Split, in_training, split_by_periods

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from app.errors import UnavailableError
+from app.lab.bench.backlog import refuse_restarts
+from app.lab.bench.deployment import environment
+from app.lab.processes import WorkerProcess
+from app.lab.supervisor import Workers
 from app.settings import Settings, load_settings
-from app.tools.bench.backlog import refuse_restarts
-from app.tools.bench.deployment import environment
-from app.tools.processes import WorkerProcess
-from app.tools.supervisor import Workers
 
 
 def test_a_run_with_a_restart_is_refused(tmp_path: Path) -> None:

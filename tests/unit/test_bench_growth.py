@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from app.domain.window_row import WindowRow
-from app.handlers.rows import row_rules
+from app.lab.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows
+from app.lab.bench.histories import row_with_past
+from app.lab.bench.scale import PARTS, _stored_rows, scale_text
+from app.lab.bench.stage_store import write_store
+from app.lab.simulation.simulate import SimulationConfig, simulate
+from app.ops.stores import open_store
 from app.settings import Settings
-from app.tools.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows
-from app.tools.bench.histories import row_with_past
-from app.tools.bench.scale import PARTS, _stored_rows, scale_text
-from app.tools.bench.stage_store import write_store
-from app.tools.simulate import SimulationConfig, simulate
-from app.tools.stores import open_store
+from app.stages.state import row_rules
+from app.windows.window_row import WindowRow
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
 

@@ -9,11 +9,11 @@ import pytest
 
 from app.devstack.jars import parse_lock
 from app.errors import UnavailableError
-from app.input_records import RecordRules, parse_transaction
+from app.lab.bench import peers
+from app.lab.bench.latency import live_load
+from app.lab.bench.peer import Peer
 from app.settings import Settings
-from app.tools.bench import peers
-from app.tools.bench.latency import live_load
-from app.tools.bench.peer import Peer
+from app.wire.input_records import RecordRules, parse_transaction
 
 
 def settings(home: Path) -> Settings:

@@ -11,15 +11,15 @@ from click.testing import CliRunner
 
 from app.cli.bench import bench, parse_rates
 from app.errors import UnavailableError, UsageError
+from app.lab.bench.backlog import Throughput
+from app.lab.bench.clock import Elsewhere
+from app.lab.bench.histogram import WorkerPage, quantile
+from app.lab.bench.latency import LatencyRun
+from app.lab.bench.plot import latency_svg
+from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import Reading
 from app.metrics.recorders import FINE_BOUNDS_MS, Latency, SinkStatus
-from app.tools.bench.backlog import Throughput
-from app.tools.bench.clock import Elsewhere
-from app.tools.bench.histogram import WorkerPage, quantile
-from app.tools.bench.latency import LatencyRun
-from app.tools.bench.plot import latency_svg
-from app.tools.bench.report import NAIVE, OURS, Report, System, load_after, machine
 
 
 def page(latencies: list[float], rows: int) -> WorkerPage:

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from app.lab.bench.stages import Stage, measure_stages, stages_text
 from app.settings import Settings
-from app.tools.bench.stages import Stage, measure_stages, stages_text
 
 _STAGES = ["cards", "scoring", "output batches", "changelog rows", "store", "sink packing"]
 _PARTS = {

@@ -1,10 +1,10 @@
 """How long partitions stand still, from what was seen of them; and what a worker's page says of warm copies."""
 
+from app.lab.bench.histogram import WorkerPage
+from app.lab.bench.takeover import Timeline
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import CopyReading, Reading
 from app.settings import load_settings
-from app.tools.bench.histogram import WorkerPage
-from app.tools.bench.takeover import Timeline
 
 
 def seen(*moments: tuple[float, int, int]) -> Timeline:

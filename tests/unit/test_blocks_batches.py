@@ -12,7 +12,7 @@ from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from app.blocks.batches import OutputSender, append_rows
+from app.blocks.faust.batches import OutputSender, append_rows
 from app.errors import StateError
 from tests.fakes import until
 

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from app.blocks.connections import ANSWER_BYTES, drop_broken
+from app.blocks.faust.connections import ANSWER_BYTES, drop_broken
 
 
 async def connected(port: int, *, tended: bool) -> tuple[AIOKafkaClient, AIOKafkaConnection]:

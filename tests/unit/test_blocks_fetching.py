@@ -14,11 +14,11 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
-from app.blocks import codecs
-from app.blocks.fetching import Answer
-from app.blocks.watch import Watch
+from app.blocks.faust import codecs
+from app.blocks.faust.fetching import Answer
+from app.blocks.faust.watch import Watch
 from app.errors import DamagedLogError
-from app.unreadable import Unreadable
+from app.wire.unreadable import Unreadable
 from tests.raw_batches import (
     ATTRIBUTES,
     COUNT,

@@ -5,9 +5,9 @@ from typing import Any
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from app.blocks.notes import _see, carry_notes, committed
-from app.blocks.pace import Seen
-from app.blocks.skew import Note
+from app.blocks.core.alignment import Seen
+from app.blocks.core.drift import Note
+from app.blocks.faust.offset_metadata import _see, carry_notes, committed
 
 ONE, TWO, THREE = (TopicPartition("s", number) for number in range(3))
 

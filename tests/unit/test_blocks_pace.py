@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.blocks.pace import Pace, PartitionGate, Seen, Slowest, Watermark
-from app.blocks.skew import Note, Standing, newer, slowest_ms
+from app.blocks.core.alignment import Pace, PartitionGate, Seen, Slowest, Watermark
+from app.blocks.core.drift import Note, Standing, newer, slowest_ms
 
 ONE, TWO, THREE = ("s", 0), ("s", 1), ("s", 2)
 

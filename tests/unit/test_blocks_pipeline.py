@@ -10,15 +10,15 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
-from app.blocks import pipeline as pipeline_module
-from app.blocks.chunks import Chunk
-from app.blocks.pace import Pace, Seen
-from app.blocks.partition import Computed
-from app.blocks.pipeline import Pipeline
-from app.blocks.ports import PassedRecord
-from app.blocks.resting import Resting
-from app.blocks.skew import Note
-from app.blocks.transport import BlockConsumer, _ReadOffsets
+from app.blocks.core.alignment import Pace, Seen
+from app.blocks.core.drift import Note
+from app.blocks.core.partition import Computed
+from app.blocks.core.ports import PassedRecord
+from app.blocks.faust import pipeline as pipeline_module
+from app.blocks.faust.chunks import Chunk
+from app.blocks.faust.fetch_backoff import Resting
+from app.blocks.faust.pipeline import Pipeline
+from app.blocks.faust.transport import BlockConsumer, _ReadOffsets
 from app.errors import StateError
 from tests.fakes import Numbered, block, until
 

@@ -16,10 +16,10 @@ from aiokafka.errors import (
 from faust.tables.recovery import RebalanceAgain, ServiceStopped
 from mode.utils.queues import FlowControlQueue
 
-from app.blocks import recovery as module
-from app.blocks.app import Flow
-from app.blocks.halt import is_away
-from app.blocks.recovery import BlockRecovery
+from app.blocks.faust import recovery as module
+from app.blocks.faust.app import Flow
+from app.blocks.faust.halt import is_away
+from app.blocks.faust.recovery import BlockRecovery
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_says_that_kafka_is_away(error: Exception, away: bool) -> None:
 def test_a_worker_ends_with_the_code_of_what_it_met(error: str, code: int, said: str) -> None:
     text = (
         "from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber\n"
-        "from app.errors import SchemaError\nfrom app.blocks.halt import halt\n"
+        "from app.errors import SchemaError\nfrom app.blocks.faust.halt import halt\n"
         f"halt('a topic/1', {error})"
     )
     done = subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True)
@@ -60,7 +60,7 @@ def test_a_worker_ends_with_the_code_of_what_it_met(error: str, code: int, said:
 
 def test_a_service_that_crashes_ends_the_worker_with_a_line() -> None:
     text = (
-        "import asyncio, faust\nfrom app.blocks.app import BlockApp\n"
+        "import asyncio, faust\nfrom app.blocks.faust.app import BlockApp\n"
         "app = BlockApp('a', broker='block://127.0.0.1:1', store='memory://')\n"
         "asyncio.run(app.tables.recovery.crash(ValueError('odd')))"
     )

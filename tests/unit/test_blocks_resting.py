@@ -7,7 +7,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from app.blocks.resting import REST_SECONDS, Resting, leave_out
+from app.blocks.faust.fetch_backoff import REST_SECONDS, Resting, leave_out
 
 HERE, THERE = TopicPartition("t", 0), TopicPartition("t", 1)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from app.blocks import table as table_module
+from app.blocks.faust import table as table_module
 from app.errors import ForeignWriterError
 from tests.stream.sim_worker import OFFSET_KEY, FakeBatch, TableData, sim_table
 

@@ -9,17 +9,17 @@ import orjson
 import pytest
 from cassandra.cqltypes import lookup_casstype
 
-from app.adapters.label_rows import LABELS, pack_labels
-from app.adapters.migrations import load_migrations
-from app.adapters.packed import PackedTable
-from app.adapters.prediction_rows import (
+from app.cassandra.label_rows import LABELS, pack_labels
+from app.cassandra.migrations import load_migrations
+from app.cassandra.packed import PackedTable
+from app.cassandra.prediction_rows import (
     PREDICTIONS,
     RowPacker,
     month_of,
     row_dict,
 )
 from app.errors import StateError
-from app.label_records import LabelRecord
+from app.wire.label_records import LabelRecord
 from tests.builders import T0
 from tests.prediction_builder import expected_row, prediction, prediction_bytes, random_prediction
 

@@ -21,11 +21,11 @@ from cassandra.metadata import Metadata, Murmur3Token
 from cassandra.policies import HostDistance, SimpleConvictionPolicy
 from cassandra.pool import Host
 
-from app.adapters.cassandra import connect, explained, shared_session
-from app.adapters.cql_nodes import ReplicaMap
-from app.adapters.label_rows import LABELS, pack_labels
-from app.adapters.packed import PackedTable
-from app.adapters.prediction_rows import PREDICTIONS, RowPacker
+from app.cassandra.cql_nodes import ReplicaMap
+from app.cassandra.label_rows import LABELS, pack_labels
+from app.cassandra.packed import PackedTable
+from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
+from app.cassandra.session import connect, explained, shared_session
 from app.errors import (
     AwayError,
     FraudstreamError,
@@ -33,8 +33,8 @@ from app.errors import (
     SettingsError,
     UnavailableError,
 )
-from app.label_records import LabelRecord
 from app.settings import Settings
+from app.wire.label_records import LabelRecord
 from tests.builders import T0
 from tests.prediction_builder import prediction_bytes
 

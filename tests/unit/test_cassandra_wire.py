@@ -9,7 +9,7 @@ from cassandra.protocol import _UNSET_VALUE, BatchMessage, PrepareMessage, Proto
 from cassandra.query import BatchType
 from cassandra.segment import SegmentCodec
 
-from app.adapters import cql_wire as wire
+from app.cassandra import cql_wire as wire
 
 
 def response(opcode: int, body: bytes, stream: int = 7, flags: int = 0) -> bytes:

@@ -9,8 +9,8 @@ from app.cli import run
 from app.cli.deadletters import deadletters
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.records import dead_letter
-from app.tools.deadletters import DeadLetter, partition_in
+from app.ops.deadletters import DeadLetter, partition_in
+from app.wire.records import dead_letter
 
 
 def kafka_record(value: bytes | None, key: bytes | None = b"c1") -> SimpleNamespace:

@@ -12,9 +12,9 @@ from app.cli.demo import called, demo
 from app.cli.interrupt import interruptible
 from app.cli.produce import produce
 from app.errors import UnavailableError
+from app.lab.demo.screen import Screen
+from app.lab.demo.servers import make_workers
 from app.settings import Settings
-from app.tools.demo.screen import Screen
-from app.tools.demo.servers import make_workers
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from app.lab.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
+from app.lab.demo.live import LivePayments
+from app.ops.files.transactions import open_reading
 from app.settings import Settings
-from app.tools.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
-from app.tools.demo.live import LivePayments
-from app.tools.files.transactions import open_reading
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
 NOW = 1_700_000_000_000

@@ -9,17 +9,17 @@ import pytest
 
 from app.errors import UnavailableError
 from app.formats import iso
+from app.lab.demo.account import Account
+from app.lab.demo.meters import Meters, parse, quantile
+from app.lab.demo.positions import STALL_SECONDS, Patience
+from app.lab.demo.run import rows_query, scheduled
+from app.lab.demo.summary import Gentle, Summary
+from app.lab.demo.text import flagged_line, summary_text
 from app.metrics import Latency
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import Reading
 from app.metrics.recorders import SinkStatus
 from app.settings import Settings
-from app.tools.demo.account import Account
-from app.tools.demo.meters import Meters, parse, quantile
-from app.tools.demo.positions import STALL_SECONDS, Patience
-from app.tools.demo.run import rows_query, scheduled
-from app.tools.demo.summary import Gentle, Summary
-from app.tools.demo.text import flagged_line, summary_text
 
 T0 = 1_700_000_000_000
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]

@@ -13,9 +13,9 @@ import pytest
 
 from app.devstack import ports
 from app.errors import UnavailableError
-from app.tools import supervisor
-from app.tools.processes import WorkerProcess, stop_all
-from app.tools.supervisor import Workers
+from app.lab import supervisor
+from app.lab.processes import WorkerProcess, stop_all
+from app.lab.supervisor import Workers
 
 #: Serves `/health/ready` and `/metrics` with status 200, as a worker does.
 READY = """
@@ -176,7 +176,7 @@ def test_a_child_ends_with_its_parent(tmp_path):
     parent = f"""
 import time
 from pathlib import Path
-from app.tools.processes import WorkerProcess
+from app.lab.processes import WorkerProcess
 worker = WorkerProcess({ports.free_run(1)}, Path({str(tmp_path)!r}))
 worker.command = lambda: [{sys.executable!r}, "-c", {_LIFELINE_CHILD!r}]
 worker.start()
@@ -195,7 +195,7 @@ time.sleep(100)
 
 _LIFELINE_CHILD = """
 import threading, time
-from app.tools import lifeline
+from app.lab import lifeline
 threading.Thread(target=lifeline._follow, daemon=True).start()
 print("following", flush=True)
 time.sleep(100)
@@ -207,7 +207,7 @@ def test_the_command_is_found_wherever_a_person_stands(tmp_path):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('the wrong app')")
     script = (
-        "from pathlib import Path; from app.tools.processes import WorkerProcess as W; "
+        "from pathlib import Path; from app.lab.processes import WorkerProcess as W; "
         f"w = W(1, Path({str(tmp_path)!r}) / 'w', environ={{'FRAUDSTREAM_BROKR': 'x'}}); w.start(); "
         "w.await_end(60); print(w.exit_code(), w.last_words())"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.addresses import CASSANDRA_PORT, parse_address
-from app.devstack.endpoints import Endpoints, resolve, resolve_broker
+from app.endpoints import Endpoints, resolve, resolve_broker
 from app.errors import UnavailableError
 from app.settings import Settings
 

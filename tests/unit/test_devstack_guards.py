@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.devstack import guards
-from app.devstack.guards import explained, one_at_a_time, require_memory, write_whole
+from app import host as guards
 from app.errors import UnavailableError
+from app.host import explained, one_at_a_time, require_memory, write_whole
 
 GIB = 1 << 30
 

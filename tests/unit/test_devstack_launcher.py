@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from app.devstack import logs
-from app.devstack.endpoints import read_state
 from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.ports import free_run
 from app.devstack.progress import Console
 from app.devstack.server import Launch
+from app.endpoints import read_state
 from app.errors import UnavailableError
 
 STACK_TRACE = """\

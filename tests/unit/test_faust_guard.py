@@ -21,7 +21,7 @@ PINNED = {"faust-streaming": "0.15.3"}
 
 #: Our module -> what it overrides or leans on -> hash of that source.
 WATCHED: dict[str, dict[str, str]] = {
-    "app/blocks/app.py": {
+    "app/blocks/faust/app.py": {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
         "faust.app.base:App.on_rebalance_start": "5c1e23de30674082",
         "faust.app.base:App.flow_control": "f664abbe76e25985",
@@ -30,20 +30,20 @@ WATCHED: dict[str, dict[str, str]] = {
         "mode.services:Service.crash": "14980000465df0af",
         "mode.services:Service.stop": "e17cd2b6bd01e861",
     },
-    "app/blocks/batches.py": {
+    "app/blocks/faust/batches.py": {
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",
         "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "bf42b0f0c5c0646d",
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",
         "aiokafka.producer.sender:SendProduceReqHandler.handle_response": "850323cc8f77abc3",
     },
-    "app/blocks/chunks.py": {
+    "app/blocks/faust/chunks.py": {
         "aiokafka.consumer.fetcher:FetchResult.getall": "3e717e30de5068d5",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "59bf948fff47eed5",
         "aiokafka.consumer.fetcher:Fetcher._update_fetch_positions": "d7774d8241dc6a7e",
         "aiokafka.consumer.fetcher:Fetcher.fetched_records": "be4348896b9b66af",
         "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": "b803e6d46480732c",
     },
-    "app/blocks/connections.py": {
+    "app/blocks/faust/connections.py": {
         "aiokafka.client:AIOKafkaClient._get_conn": "68ce5d8391719d33",
         "aiokafka.client:AIOKafkaClient.send": "246b277687d7b687",
         "aiokafka.conn:AIOKafkaConnection._on_read_task_error": "b770145884887544",
@@ -52,13 +52,13 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection.connected": "e392e7f6dadb2368",
         "aiokafka.conn:AIOKafkaConnection.send": "5909ea32f4efca49",
     },
-    "app/blocks/notes.py": {
+    "app/blocks/faust/offset_metadata.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",
         "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets": "f4b19078581881ba",
         "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": "6c049c7379165952",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._commit": "932852ce7a23f658",
     },
-    "app/blocks/fetching.py": {
+    "app/blocks/faust/fetching.py": {
         "aiokafka.consumer.fetcher:FetchResult.__init__": "126a3e45763bd404",
         "aiokafka.consumer.fetcher:FetchResult.getall": "3e717e30de5068d5",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "59bf948fff47eed5",
@@ -67,13 +67,13 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.record.memory_records:_MemoryRecordsPy._cache_next": "7bb73a2eabca4ee3",
         "aiokafka.record.memory_records:_MemoryRecordsPy.next_batch": "f1779ecb6d0d344c",
     },
-    "app/blocks/pipeline.py": {
+    "app/blocks/faust/pipeline.py": {
         "faust.agents.agent:Agent._execute_actor": "c750b828d2bda93e",
         "faust.streams:Stream._py_aiter": "3a48ee257a65435b",
         "faust.streams:Stream.events": "c62f4dd3a73fe7aa",
         "faust.streams:Stream.noack": "921a6f5c674d32d4",
     },
-    "app/blocks/queue.py": {
+    "app/blocks/faust/queue.py": {
         "aiokafka.client:AIOKafkaClient._wait_on_metadata": "52b0a5ee78ef3aa0",
         "aiokafka.producer.message_accumulator:BatchBuilder.append": "657d76f55157d9ca",
         "aiokafka.producer.message_accumulator:BatchBuilder.closed": "16b9c254eeecca09",
@@ -83,20 +83,20 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.message_accumulator:MessageAccumulator.reenqueue": "f75f518a1ae27ade",
         "aiokafka.producer.sender:Sender._sender_routine": "2380dc5e333d9ebd",
     },
-    "app/blocks/recovery.py": {
+    "app/blocks/faust/recovery.py": {
         "faust.tables.manager:TableManager.recovery": "f0bf5de78b4c3d23",
         "faust.tables.recovery:Recovery._wait": "ec7429b70176f8c6",
         "mode.services:Service.wait_first": "feade6a31f8a6789",
     },
-    "app/blocks/resting.py": {
+    "app/blocks/faust/fetch_backoff.py": {
         "aiokafka.consumer.fetcher:Fetcher._fetch_requests_routine": "2a8ec5932644c9b0",
         "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node": "1dab2cf937d165d0",
     },
-    "app/blocks/store.py": {
+    "app/blocks/faust/store.py": {
         "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
         "faust.stores.rocksdb:RocksDBOptions.open": "ff87e92d69e2f487",
     },
-    "app/blocks/table.py": {
+    "app/blocks/faust/table.py": {
         "faust.stores.rocksdb:Store._db_for_partition": "cb7e67d5f9efc4bc",
         "faust.stores.rocksdb:Store.on_rebalance": "38357aed5b7fc777",
         "faust.stores.rocksdb:Store.persisted_offset": "6f2e502fb86043a1",
@@ -119,10 +119,10 @@ WATCHED: dict[str, dict[str, str]] = {
         "mode.utils.collections:ManagedUserDict.__delitem__": "c0ce7ef82dbd1255",
         "mode.utils.collections:ManagedUserDict.__setitem__": "f3bdf602abc08dd1",
     },
-    "app/blocks/topic.py": {
+    "app/blocks/faust/topic.py": {
         "faust.topics:Topic._compile_decode": "6474178f8c211c05",
     },
-    "app/blocks/transport.py": {
+    "app/blocks/faust/transport.py": {
         "faust.app.base:App._consumer_wait_empty": "6bc313c48c064b16",
         "faust.app.base:App._on_partitions_assigned": "de932b7927db85b3",
         "faust.app.base:App._on_partitions_revoked": "d5c895bbe57dc73a",
@@ -204,8 +204,8 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
-    from app.blocks import app as app_module
-    from app.blocks import recovery, store, table, topic, transport
+    from app.blocks.faust import app as app_module
+    from app.blocks.faust import recovery, store, table, topic, transport
 
     ours = [
         transport.BlockConsumer,

@@ -7,10 +7,10 @@ import pytest
 from app.domain.features import Catalogue
 from app.domain.features.catalogue import StagePlan
 from app.domain.features.sets import in_order
-from app.domain.labels import Label
 from app.domain.transaction import hash_id
-from app.domain.window_row import RowRules, WindowRow
 from app.errors import SettingsError
+from app.windows.entry_labels import Label
+from app.windows.window_row import RowRules, WindowRow
 
 DAY = 86_400_000
 T0 = 1_700_000_000_000

@@ -17,8 +17,8 @@ import pytest
 
 from app.cli import run
 from app.errors import UsageError
-from app.tools.files.transactions import open_reading
-from app.tools.produce import ProduceReport
+from app.ops.files.transactions import open_reading
+from app.ops.produce import ProduceReport
 
 HEAD = "transaction_id,card_id,amount,event_time"
 T = "2024-01-20T10:00:00Z"
@@ -84,7 +84,7 @@ class Sent:
 @pytest.fixture
 def sent(tmp_path, capsys, monkeypatch) -> Sent:
     found = Sent(tmp_path, capsys)
-    monkeypatch.setattr("app.tools.produce.produce", found.take)
+    monkeypatch.setattr("app.ops.produce.produce", found.take)
     return found
 
 

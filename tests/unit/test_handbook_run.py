@@ -10,14 +10,14 @@ import pytest
 
 from app.cli import run
 from app.errors import NotFoundError, UsageError, VerificationError
+from app.lab.handbook import data, judging, rows
+from app.lab.handbook.judging import Lines
+from app.lab.handbook.live import Pass
+from app.lab.handbook.plan import ENGINEERED, GOALS, Figures, Plan, Recipe
+from app.lab.handbook.report import Report
+from app.ops.feature_choice import choose_features
+from app.ops.train import TrainingOptions, train_on
 from app.settings import load_settings
-from app.tools.feature_choice import choose_features
-from app.tools.handbook import data, judging, rows
-from app.tools.handbook.judging import Lines
-from app.tools.handbook.live import Pass
-from app.tools.handbook.plan import ENGINEERED, GOALS, Figures, Plan, Recipe
-from app.tools.handbook.report import Report
-from app.tools.train import TrainingOptions, train_on
 from models.artifact import load_artifact
 from models.examples import Examples
 
@@ -183,7 +183,7 @@ def test_the_figures_leave_out_cards_that_were_known_by_then():
 
 def examples_of_two_months(count: int = 6_000) -> Examples:
     settings = load_settings({"features": "handbook,engineered,label_free"})
-    from app.handlers.catalogue import catalogue_of
+    from app.stages.deployed_features import catalogue_of
 
     names = catalogue_of(settings).names
     rng = np.random.default_rng(3)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "agents", "tables", "models", "cql")
 
-#: Every room and its height. A room imports rooms that are lower; itself as it likes.
+#: Every layer and its height. A module imports modules of lower layers, and of its own.
 HEIGHT = {
     "app.errors": 0,
     "app.addresses": 0,
@@ -21,42 +21,47 @@ HEIGHT = {
     "app.durations": 0,
     "app.env_file": 0,
     "app.formats": 0,
-    "app.unreadable": 0,
     "app.logs": 0,
     "app.named_fields": 0,
     "app.words": 0,
+    "app.wire.unreadable": 0,
     "app.settings": 1,
-    "app.domain": 1,
-    "app.input_records": 2,
-    "app.decoding": 3,
-    "app.records": 3,
-    "app.label_records": 4,
+    "app.windows": 1,
+    "app.domain": 2,
+    "app.endpoints": 2,
+    "app.host": 2,
     "app.topics": 2,
     "cql": 2,
-    "app.blocks": 3,
-    "app.devstack": 3,
-    "app.metrics": 3,
-    "app.monitoring": 3,
-    "models": 3,
-    "app.adapters": 5,
-    "app.handlers": 6,
-    "app.quality": 6,
-    "app.faust_app": 7,
-    "tables": 8,
-    "app.tools": 8,
-    "agents": 9,
-    "app.web": 9,
-    "app.cli": 9,
-    "app.main": 10,
+    "app.wire": 3,
+    "app.blocks.core": 3,
+    "app.blocks": 4,
+    "app.devstack": 4,
+    "app.metrics": 4,
+    "app.monitoring": 4,
+    "models": 4,
+    "app.kafka": 5,
+    "app.cassandra": 6,
+    "app.stages": 7,
+    "app.quality": 7,
+    "app.faust_app": 8,
+    "tables": 9,
+    "agents": 10,
+    "app.web": 10,
+    "app.ops": 10,
+    "app.lab": 11,
+    "app.cli": 12,
+    "app.main": 13,
     "app": -1,  # nothing but a lazy attribute
-    "app.__main__": 11,
+    "app.__main__": 14,
 }
-#: (room, room): imported when they are used only: `fraudstream worker`, and `app.app`.
+#: (layer, layer): imported only where they are used: `fraudstream worker`, and `app.app`.
 DOORS = {("app.cli", "app.main"), ("app", "app.main")}
-#: Only these may know tools and local servers (adapters ask devstack where servers are).
+#: Beside a worker, never in it: tools, local servers for people and tests, the laboratory.
+TOOLS, LAB = {"app.cli", "app.ops", "app.lab"}, {"app.cli", "app.lab"}
 RESTRICTED = {
-    "app.tools": {"app.cli", "app.tools"},
-    "app.devstack": {"app.cli", "app.tools", "app.devstack", "app.adapters", "app.faust_app"},
+    "app.ops": TOOLS,
+    "app.devstack": {*TOOLS, "app.devstack"},
+    "app.lab": LAB,
 }
 MAX_LINES = 450
 
@@ -73,14 +78,14 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def room_of(module: str) -> str:
-    """The room that a module stands in."""
+def layer_of(module: str) -> str:
+    """The layer of a module."""
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
-        room = ".".join(parts[:length])
-        if room in HEIGHT and (room != "app" or length == len(parts)):
-            return room
-    pytest.fail(f"{module} stands in no room: give it a height in {Path(__file__).name}")
+        layer = ".".join(parts[:length])
+        if layer in HEIGHT and (layer != "app" or length == len(parts)):
+            return layer
+    pytest.fail(f"{module} is in no layer: give it a height in {Path(__file__).name}")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -100,16 +105,18 @@ def imports_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module: str) -> None:
-    here = room_of(module)
+    here = layer_of(module)
     for imported in imports_of(MODULES[module]):
-        there = room_of(imported)
+        there = layer_of(imported)
         if there == here or (here, there) in DOORS:
             continue
         assert HEIGHT[there] < HEIGHT[here], f"{module} imports {imported}, which is not below it"
         assert here in RESTRICTED.get(there, {here}), f"{module} must not know {imported}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("app.domain")])
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.startswith(("app.domain", "app.windows"))]
+)
 def test_the_domain_is_pure(module: str) -> None:
     """No Faust, no I/O, no clock, no randomness."""
     forbidden = {"faust", "aiokafka", "asyncio", "time", "random", "os", "socket", "rocksdict"}
@@ -129,14 +136,30 @@ def test_the_block_transport_knows_nothing_of_fraud(module: str) -> None:
     assert not re.search(r"\b(frauds?|cards?|terminals?|predictions?)\b", source, re.IGNORECASE)
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("app.blocks.core")])
+def test_the_order_of_effects_knows_neither_faust_nor_kafka(module: str) -> None:
+    source = MODULES[module].read_text()
+    assert not re.search(r"^(from|import) (faust|aiokafka|mode|rocksdict)", source, re.MULTILINE)
+
+
+def test_a_worker_loads_no_tools_and_no_laboratory() -> None:
+    """What is imported in a worker's process, after everything has been registered."""
+    code = (
+        "import sys, app.main\n"
+        "print(*(n for n in sys.modules if n.startswith(('app.ops', 'app.lab', 'app.devstack'))))"
+    )
+    loaded = run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
+    assert loaded.split() == []
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_stay_small(module: str) -> None:
     assert len(MODULES[module].read_text().splitlines()) <= MAX_LINES
 
 
-def test_importing_a_room_below_the_app_needs_no_server() -> None:
+def test_importing_what_is_below_the_app_needs_no_server() -> None:
     """Nothing is connected, started or resolved by an import."""
-    names = [m for m in MODULES if HEIGHT[room_of(m)] < HEIGHT["app.faust_app"]]
+    names = [m for m in MODULES if HEIGHT[layer_of(m)] < HEIGHT["app.faust_app"]]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     run(code, FRAUDSTREAM_HOME="/nonexistent")
 

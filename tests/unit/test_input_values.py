@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.adapters.prediction_rows import RowPacker, row_dict
+from app.cassandra.prediction_rows import RowPacker, row_dict
 from app.domain.json_text import canonical
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
-from app.input_records import RecordRules, parse_transaction
-from app.records import headers_of, origin_of, prediction_message
+from app.ops.verification.predictions import extra_of, hash_extra
 from app.settings import load_settings
-from app.tools.verification.predictions import extra_of, hash_extra
+from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.records import headers_of, origin_of, prediction_message
 from tests.builders import T0, tx_bytes
 from tests.prediction_builder import prediction
 from tests.unit.test_cassandra_rows import unpack

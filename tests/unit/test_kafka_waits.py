@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.adapters import kafka
-from app.adapters.kafka import answered, started
 from app.errors import AwayError
+from app.kafka import clients as kafka
+from app.kafka.clients import answered, started
 
 #: Guards against hanging only.
 PATIENCE_SECONDS = 60

@@ -10,21 +10,26 @@ import orjson
 import pytest
 
 from app.domain.features import Catalogue
-from app.domain.labels import Label, decode_labels, encode_labels
-from app.domain.row_format import ROW_VERSION, RowRules, head_key, max_head_bytes
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError, hash_id
-from app.domain.window_row import WindowRow
 from app.errors import RowFormatError, SettingsError, UsageError
-from app.handlers.labels import LabelsHandler
-from app.handlers.rows import (
+from app.ops.files.columns import FileOptions
+from app.ops.files.labels import open_labels
+from app.ops.files.moments import TimeRules
+from app.settings import load_settings
+from app.stages.labels import LabelsHandler
+from app.stages.state import (
     POSITION_KEY,
     Position,
     state_settings,
     terminal_rules,
     terminal_settings,
 )
-from app.label_records import (
+from app.topics import Topics
+from app.windows.entry_labels import Label, decode_labels, encode_labels
+from app.windows.row_format import ROW_VERSION, RowRules, head_key, max_head_bytes
+from app.windows.window_row import WindowRow
+from app.wire.label_records import (
     MAX_LABEL_BYTES,
     LabelBatch,
     LabelItem,
@@ -34,11 +39,6 @@ from app.label_records import (
     labels_message,
     parse_label,
 )
-from app.settings import load_settings
-from app.tools.files.columns import FileOptions
-from app.tools.files.labels import open_labels
-from app.tools.files.moments import TimeRules
-from app.topics import Topics
 from tests.builders import T0
 from tests.fakes import Rows
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.blocks.pace import Slowest, Watermark
-from app.handlers.retries import Parked
+from app.blocks.core.alignment import Slowest, Watermark
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
     CopyReading,
@@ -31,6 +30,7 @@ from app.metrics.reading import (
 )
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
 from app.metrics.waits import read_waits
+from app.stages.retries import Parked
 from tests.builders import T0
 
 

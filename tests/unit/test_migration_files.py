@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from app.adapters.migrations import (
+from app.cassandra.migrations import (
     Migration,
     load_migrations,
     replication,
     split_statements,
     table_options,
 )
-from app.adapters.prediction_rows import COLUMNS
-from app.adapters.schema import dry_run
-from app.adapters.schema_shape import Differences, Shape, Table, compare, shape_of
+from app.cassandra.prediction_rows import COLUMNS
+from app.cassandra.schema import dry_run
+from app.cassandra.schema_shape import Differences, Shape, Table, compare, shape_of
 from app.cli import run
 from app.settings import Settings
 

@@ -10,7 +10,7 @@ import pytest
 from aiokafka.partitioner import murmur2 as kafkas_murmur2
 
 from app.domain.features import Catalogue
-from app.tools.oracle import (
+from app.ops.reference import (
     Became,
     CardOracle,
     History,

@@ -10,8 +10,9 @@ import pytest
 
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError, RowFormatError
-from app.handlers.labels import LabelsHandler
-from app.handlers.parked import (
+from app.settings import load_settings
+from app.stages.labels import LabelsHandler
+from app.stages.parked import (
     Found,
     Schedule,
     copied_offset,
@@ -20,11 +21,10 @@ from app.handlers.parked import (
     read_parked,
     row_key,
 )
-from app.handlers.retries import Parked, Retries, look_up_with
-from app.handlers.rows import POSITION_KEY
-from app.label_records import LabelRecord, decode_message, parse_label
-from app.settings import load_settings
+from app.stages.retries import Parked, Retries, look_up_with
+from app.stages.state import POSITION_KEY
 from app.topics import Topics
+from app.wire.label_records import LabelRecord, decode_message, parse_label
 from tests.builders import T0
 from tests.fakes import Rows
 

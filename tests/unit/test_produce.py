@@ -20,22 +20,23 @@ from hypothesis import strategies as st
 from app.cli import run as run_command
 from app.cli.file_options import file_and_mapping
 from app.errors import UnavailableError, UsageError
-from app.input_records import RecordRules, parse_transaction
-from app.label_records import parse_label
+from app.lab.simulation.files import write_deliveries
+from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
+from app.ops.files.amounts import Rounding
+from app.ops.files.columns import FileOptions, make_plan
+from app.ops.files.moments import TimeRules
+from app.ops.files.opening import open_source
+from app.ops.files.records import Converter
+from app.ops.files.suffixes import SUFFIXES
+from app.ops.files.transactions import Reading, open_raw, raw_key
+from app.ops.files.transactions import open_reading as open_with
+from app.ops.producing.following import following
+from app.ops.producing.pace import Pace
+from app.ops.producing.schedule import spread
 from app.settings import Settings
-from app.tools.files.amounts import Rounding
-from app.tools.files.columns import FileOptions, make_plan
-from app.tools.files.moments import TimeRules
-from app.tools.files.opening import open_source
-from app.tools.files.records import Converter
-from app.tools.files.transactions import Reading, open_raw, raw_key
-from app.tools.files.transactions import open_reading as open_with
-from app.tools.producing.following import following
-from app.tools.producing.pace import Pace
-from app.tools.producing.schedule import spread
-from app.tools.simulate import Disorder, SimulationConfig, deliver, simulate
-from app.tools.simulation.files import SUFFIXES, write_deliveries
 from app.topics import Topics
+from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.label_records import parse_label
 
 NOW_MS = 1_760_000_000_000
 UTC_ZONE = ZoneInfo("UTC")
@@ -269,7 +270,7 @@ def test_further_columns_are_passed_on_unless_dropped(tmp_path, suffix):
 
 
 def test_labels_are_left_out_of_records_that_come_late_in_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.tools.files.json_lines.PEEKED_RECORDS", 1)
+    monkeypatch.setattr("app.ops.files.json_lines.PEEKED_RECORDS", 1)
     path = jsonl(tmp_path, GOOD, {**GOOD, "is_fraud": 1, "new": 2})
     assert values(path)[1] == {**GOOD, "new": 2}
     assert values(path, only_known=True)[1] == GOOD
@@ -717,14 +718,14 @@ class _Log:
 
 
 async def test_a_pace_waits_for_the_topic_that_is_further_behind(monkeypatch):
-    monkeypatch.setattr("app.tools.producing.pace._LOOK_SECONDS", 0)
+    monkeypatch.setattr("app.ops.producing.pace._LOOK_SECONDS", 0)
     log = _Log((50, 9), (5, 11), (10, 10), (0, 0))
     await Pace(log, 10)()  # type: ignore[arg-type]
     assert log.looks == 3
 
 
 async def test_a_pace_ends_when_no_worker_does_anything(monkeypatch):
-    monkeypatch.setattr("app.tools.producing.pace._LOOK_SECONDS", 0)
+    monkeypatch.setattr("app.ops.producing.pace._LOOK_SECONDS", 0)
     clock = count(0, 50)
     with pytest.raises(UnavailableError, match="11 records behind .* start `fraudstream worker`"):
         await Pace(_Log((0, 12), (0, 11)), 10, lambda: next(clock))()  # type: ignore[arg-type]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from app.tools.rebuild import furthest_stores
-from app.tools.states import OFFSET_KEY
-from app.tools.stores import open_store
+from app.ops.rebuild import furthest_stores
+from app.ops.states import OFFSET_KEY
+from app.ops.stores import open_store
 
 
 def store(folder: Path, offset: int | None, *, card: bytes) -> Path:

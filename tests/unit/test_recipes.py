@@ -12,13 +12,13 @@ import pytest
 from app.cli import run
 from app.cli.file_options import read_as
 from app.errors import UsageError
-from app.input_records import RecordRules, parse_transaction
+from app.ops.files.columns import FileOptions
+from app.ops.files.labels import open_labels
+from app.ops.files.recipes import RECIPES, recognised
+from app.ops.files.transactions import Reading, open_reading
+from app.ops.labelled import read_labelled
 from app.settings import load_settings
-from app.tools.files.columns import FileOptions
-from app.tools.files.labels import open_labels
-from app.tools.files.recipes import RECIPES, recognised
-from app.tools.files.transactions import Reading, open_reading
-from app.tools.labelled import read_labelled
+from app.wire.input_records import RecordRules, parse_transaction
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 ROWS = 36

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.reasons import LABEL_REASONS, LOG_REASONS, REASONS, UNREADABLE_REASONS
+from app.domain.refusals import LABEL_REASONS, LOG_REASONS, REASONS, UNREADABLE_REASONS
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
-from app.input_records import (
+from app.wire.input_records import (
     MAX_MINOR_UNITS,
     OUTPUT_FIELDS,
     RecordRules,
     parse_minor_units,
     parse_transaction,
 )
-from app.label_records import parse_label
-from app.records import (
+from app.wire.label_records import parse_label
+from app.wire.records import (
     EnrichedItem,
     dead_letter,
     decode_enriched,
@@ -36,7 +36,7 @@ from app.records import (
     prediction_message,
     source_position,
 )
-from app.unreadable import Unreadable
+from app.wire.unreadable import Unreadable
 from tests.builders import T0, tx
 from tests.malformed import CORPUS, MAX_BYTES, Malformed, spoilt
 

@@ -5,7 +5,7 @@ import pytest
 
 from app.domain.json_shape import MAX_DEPTH
 from app.domain.transaction import DeadRecordError, Transaction
-from app.input_records import RecordRules, parse_transaction
+from app.wire.input_records import RecordRules, parse_transaction
 
 NOW_MS = 1_700_000_000_000
 RULES = RecordRules("EUR", 2, 300_000)

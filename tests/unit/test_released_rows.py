@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.domain.row_format import head_key
-from app.domain.window_row import WindowRow
-from app.handlers.rows import PINS_KEY, Pins, Position
-from app.records import decode_enriched
+from app.stages.state import PINS_KEY, Pins, Position
+from app.windows.row_format import head_key
+from app.windows.window_row import WindowRow
+from app.wire.records import decode_enriched
 from tests.builders import T0
 from tests.fakes import Rows
 from tests.rows.make import HOUR, RULES, described, item

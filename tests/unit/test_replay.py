@@ -9,12 +9,12 @@ import pytest
 
 from app.cli.replay import bound_of, summary
 from app.errors import UsageError
+from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
+from app.ops.replaying.comparison import Comparison
+from app.ops.replaying.plan import shadow_of
+from app.ops.replaying.survey import Sources
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
-from app.tools.replaying.bounds import Asked, Bound, Kept, Reach
-from app.tools.replaying.comparison import Comparison
-from app.tools.replaying.plan import shadow_of
-from app.tools.replaying.survey import Sources
 from app.topics import Topics
 from tests.builders import T0
 

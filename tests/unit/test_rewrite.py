@@ -8,9 +8,9 @@ import pytest
 
 from app.cli.replay import bound_of
 from app.errors import AwayError, UsageError
-from app.tools import rewrite as module
-from app.tools.replaying.bounds import Bound
-from app.tools.rewrite import Rewritten, write_range
+from app.ops import rewrite as module
+from app.ops.replaying.bounds import Bound
+from app.ops.rewrite import Rewritten, write_range
 from tests.unit.test_verify_findings import busy, scored_again
 from tests.verify_world import MemoryLog, VerifyWorld, rows_of, unpacked
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.adapters import cql_nodes, row_writer
-from app.adapters import cql_wire as wire
-from app.adapters.prediction_rows import PREDICTIONS
-from app.adapters.row_writer import RowWriter
+from app.cassandra import cql_nodes, row_writer
+from app.cassandra import cql_wire as wire
+from app.cassandra.prediction_rows import PREDICTIONS
+from app.cassandra.row_writer import RowWriter
 from app.metrics.recorders import SinkStatus
 from app.settings import Settings
 
@@ -181,7 +181,7 @@ async def test_a_worker_whose_waiting_rows_are_given_up_waits_for_nothing(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.adapters.outage._WARN_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.outage._WARN_SECONDS", 0.01)
     writer, status, fail = failing
     first, second = writer.submit([b"x" * 100]), writer.submit([b"y" * 100])
     fail()
@@ -207,8 +207,8 @@ async def test_all_that_wait_are_counted(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.adapters.outage._WARN_SECONDS", 0.01)
-    monkeypatch.setattr("app.adapters.outage._REMIND_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.outage._WARN_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.outage._REMIND_SECONDS", 0.01)
     answers = [20_343, OSError("Kafka is away")]
 
     async def behind() -> int:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from app.domain.row_format import RowRules, head_key
 from app.errors import SchemaError, SettingsError, StateError
-from app.handlers.known_topics import TOPICS_KEY, KnownTopics
-from app.handlers.rows import (
+from app.settings import load_settings
+from app.stages.known_topics import TOPICS_KEY, KnownTopics
+from app.stages.start import check_state, check_topics_known, pin_model
+from app.stages.state import (
     PINS_KEY,
     POSITION_KEY,
     BlockRows,
@@ -19,8 +20,7 @@ from app.handlers.rows import (
     row_rules,
     state_settings,
 )
-from app.handlers.start import check_state, check_topics_known, pin_model
-from app.settings import load_settings
+from app.windows.row_format import RowRules, head_key
 from tests.fakes import Rows
 
 RULES = RowRules(1_000, 100, 7, 4)

@@ -14,19 +14,20 @@ import pytest
 from app.cli import run as run_command
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.input_records import RecordRules, parse_transaction
-from app.tools import parquet
-from app.tools.simulate import (
+from app.lab.simulation.broken import broken_record
+from app.lab.simulation.files import write_deliveries, write_labels
+from app.lab.simulation.frauds import CARD_FACTOR, DAY_MS, _compromised
+from app.lab.simulation.simulate import (
     Disorder,
     SimulatedTransactions,
     SimulationConfig,
     deliver,
     simulate,
 )
-from app.tools.simulation.broken import broken_record
-from app.tools.simulation.files import SUFFIXES, write_deliveries, write_labels
-from app.tools.simulation.frauds import CARD_FACTOR, DAY_MS, _compromised
-from app.tools.simulation.transactions import Names
+from app.lab.simulation.transactions import Names
+from app.ops import parquet
+from app.ops.files.suffixes import SUFFIXES
+from app.wire.input_records import RecordRules, parse_transaction
 
 NOW_MS = 1_760_000_000_000
 RULES = RecordRules("EUR", 2, 0)

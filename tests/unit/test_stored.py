@@ -10,8 +10,8 @@ import pytest
 
 from app.cli import run
 from app.errors import UsageError
+from app.ops.stored import Gathering, gather
 from app.settings import Settings
-from app.tools.stored import Gathering, gather
 from models.examples import Examples
 from tests.builders import T0, tx_bytes
 from tests.verify_world import MemoryLog, VerifyWorld

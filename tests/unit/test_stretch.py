@@ -9,12 +9,12 @@ import pytest
 from app.domain.json_text import load_object
 from app.domain.transaction import NotReadableYetError
 from app.errors import SettingsError
-from app.handlers.cards import CardsHandler
-from app.handlers.catalogue import catalogue_of
-from app.handlers.labels import LabelsHandler
-from app.handlers.parked import row_key
-from app.handlers.stretch import Stretch
 from app.settings import load_settings
+from app.stages.batch_prefix import Stretch
+from app.stages.cards import CardsHandler
+from app.stages.deployed_features import catalogue_of
+from app.stages.labels import LabelsHandler
+from app.stages.parked import row_key
 from app.topics import Topics
 from tests.builders import T0, tx_bytes
 from tests.fakes import Rows

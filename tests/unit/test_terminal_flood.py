@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 
-from app.domain.window_row import WindowRow
-from app.handlers.rows import terminal_rules
+from app.stages.state import terminal_rules
+from app.windows.window_row import WindowRow
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
 

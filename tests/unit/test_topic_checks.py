@@ -2,15 +2,15 @@
 
 import pytest
 
-from app.adapters.topic_checks import (
+from app.errors import SchemaError
+from app.kafka.topic_checks import (
     changed,
     check_config,
     check_counts,
     next_app_id,
     recreated,
 )
-from app.adapters.topic_metadata import SeenTopic
-from app.errors import SchemaError
+from app.kafka.topic_metadata import SeenTopic
 from app.settings import load_settings
 from app.topics import Topics
 

@@ -10,14 +10,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from app.domain.features import Catalogue
 from app.errors import UsageError
-from app.handlers.catalogue import catalogue_of
+from app.lab.simulation.arrivals import Disorder, deliver
+from app.lab.simulation.simulate import SimulationConfig, simulate
+from app.ops.feature_choice import choose_features
+from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.ops.train import TrainingOptions, place, train, train_on
+from app.ops.training_features import compute_features
 from app.settings import load_settings
-from app.tools.feature_choice import choose_features
-from app.tools.features import compute_features
-from app.tools.oracle import Became, CardOracle, Rules, TerminalOracle, Waits
-from app.tools.simulate import SimulationConfig, simulate
-from app.tools.simulation.arrivals import Disorder, deliver
-from app.tools.train import TrainingOptions, place, train, train_on
+from app.stages.deployed_features import catalogue_of
 from models.artifact import load_artifact
 from models.evaluation import (
     DAY_MS,
@@ -397,7 +397,7 @@ def test_features_are_the_same_in_any_number_of_processes(drawn, monkeypatch):
     alone = compute_features(columns, settings, told.append)
     assert told == sorted(told)
     assert told[-1] == len(columns)
-    monkeypatch.setattr("app.tools.features._ALONE", 0)
+    monkeypatch.setattr("app.ops.training_features._ALONE", 0)
     assert compute_features(columns, settings, cores=2).tobytes() == alone.tobytes()
 
 

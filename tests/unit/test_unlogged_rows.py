@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from app.blocks.store import StoreOptions
+from app.blocks.faust.store import StoreOptions
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
-from app.blocks.store import StoreOptions
-from app.blocks.table import BlockTable
+from app.blocks.faust.store import StoreOptions
+from app.blocks.faust.table import BlockTable
 
 class Stores:
     offset_key = b"__faust\\0offset__"

@@ -8,9 +8,9 @@ import pytest
 
 from app.domain.transaction import DeadRecordError
 from app.domain.verdict_words import verdict_of
-from app.label_records import parse_label
-from app.tools.files.source import MalformedRecordError
-from app.tools.files.verdicts import verdict
+from app.ops.files.source import MalformedRecordError
+from app.ops.files.verdicts import verdict
+from app.wire.label_records import parse_label
 from tests.builders import T0
 
 FRAUD = (True, 1, 1.0, "1", "1.0", "true", "TRUE", " True ", "t", "T", "yes", "Y", "Fraud\n")

@@ -14,10 +14,10 @@ import pytest
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
-from app.handlers.catalogue import catalogue_of
-from app.records import decode_enriched, encode_item, enriched_message, loss_letter
+from app.ops.verification.report import COUNTS, PLACES, Report
 from app.settings import load_settings
-from app.tools.verification.report import COUNTS, PLACES, Report
+from app.stages.deployed_features import catalogue_of
+from app.wire.records import decode_enriched, encode_item, enriched_message, loss_letter
 from models.artifact import save_artifact
 from tests.builders import T0, tx, tx_bytes
 from tests.verify_world import Record, VerifyWorld, rows_of

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.errors import UnavailableError
+from app.ops.verification import log as module
+from app.ops.verification.log import Log
 from app.settings import load_settings
-from app.tools.verification import log as module
-from app.tools.verification.log import Log
 from app.topics import Topics
 
 

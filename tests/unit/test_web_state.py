@@ -6,9 +6,9 @@ import pytest
 from app.domain.card_stage import CardStage, Enriched
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
-from app.domain.window_row import WindowRow
-from app.handlers.rows import row_rules
-from app.web.state import SHOWN_ENTRIES, key_state, newest_entries
+from app.stages.state import row_rules
+from app.web.key_state import SHOWN_ENTRIES, key_state, newest_entries
+from app.windows.window_row import WindowRow
 from tests.builders import T0
 from tests.web_worker import HOUR, DictWorker
 

@@ -11,10 +11,10 @@ import struct
 
 import pytest
 
-from app.domain.entries import Entries
-from app.domain.row_format import head_key, max_group_bytes, max_head_bytes, segment_key
-from app.domain.window_row import NEVER, RowRules, WindowRow
 from app.errors import RowFormatError
+from app.windows.entries import Entries
+from app.windows.row_format import head_key, max_group_bytes, max_head_bytes, segment_key
+from app.windows.window_row import NEVER, RowRules, WindowRow
 
 HORIZON = 100
 

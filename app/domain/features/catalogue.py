@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from app.domain.features.feature import Column, Stage, window_name
 from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, Reading
 from app.domain.features.sets import in_order, set_names, set_schema
-from app.domain.last_entries import has_last
-from app.domain.window_row import WindowRow
+from app.windows.last_entries import has_last
+from app.windows.window_row import WindowRow
 
 _UTC = ZoneInfo("UTC")
 _RATIO = "amount_over_card_median"

@@ -22,10 +22,10 @@ import re
 from dataclasses import dataclass
 from operator import mul
 
-from app.domain.entries import KNOWN_FRAUD
 from app.domain.features.feature import DAY_MS, Stage
-from app.domain.last_entries import LabelHistory, last_amounts, last_labels
-from app.domain.window_row import WindowRow
+from app.windows.entries import KNOWN_FRAUD
+from app.windows.last_entries import LabelHistory, last_amounts, last_labels
+from app.windows.window_row import WindowRow
 
 #: A card's habits: its last entries, this many at most and no older than that.
 PROFILE_ENTRIES, PROFILE_MS = 20, 30 * DAY_MS

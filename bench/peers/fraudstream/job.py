@@ -4,7 +4,7 @@ One window of an hour for cards, no terminals, no predictions topic.
 The model scores in the same block and rows go to Cassandra at once; transport, order of effects, changelog and
 store are those of the application. FRAUDSTREAM_WINDOWS=1h must be set.
 
-Speaks as app/tools/bench/peer.py asks: `python job.py worker -l error --without-web`.
+Speaks as app/lab/bench/peer.py asks: `python job.py worker -l error --without-web`.
 """
 
 import json
@@ -16,18 +16,18 @@ import time
 import numpy as np
 from mode.supervisors import CrashingSupervisor
 
-from app.adapters.delivery import Delivery
-from app.adapters.kafka import partition_of
-from app.adapters.prediction_rows import RowPacker
-from app.blocks.partition import Computed
-from app.blocks.pipeline import Pipeline
+from app.blocks.core.partition import Computed
+from app.blocks.faust.pipeline import Pipeline
+from app.cassandra.delivery import Delivery
+from app.cassandra.prediction_rows import RowPacker
 from app.domain.card_stage import CardStage, Enriched
 from app.domain.features import Catalogue
 from app.faust_app import app, batch_bytes, source
-from app.handlers.rows import BlockRows, row_rules
-from app.input_records import RecordRules, parse_transaction
+from app.kafka.clients import partition_of
 from app.metrics.recorders import SinkStatus
-from app.records import prediction_message
+from app.stages.state import BlockRows, row_rules
+from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.records import prediction_message
 from models.holder import ModelHolder, registry_of
 from tables import block_table
 
@@ -59,7 +59,7 @@ def say(**said):
 
 
 class Handler:
-    """One block: features, scores, rows. See `app.blocks.partition.Handler`."""
+    """One block: features, scores, rows. See `app.blocks.core.partition.Handler`."""
 
     def __init__(self):
         self.begun = 0.0

@@ -1,0 +1,1 @@
+"""What replaces parts of Faust and aiokafka so that a topic is read, and a table written, in blocks."""

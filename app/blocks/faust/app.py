@@ -1,0 +1,139 @@
+"""The Faust app that knows which of its topics are read in blocks."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import faust
+from mode.utils.queues import FlowControlEvent
+
+from app.blocks.core.alignment import Pace
+from app.blocks.core.drift import Note
+from app.blocks.faust import transport  # noqa: F401  registers the driver under the name `block`
+from app.blocks.faust.batches import Outputs, PassOn
+from app.blocks.faust.halt import halt, leave
+from app.blocks.faust.offset_metadata import ConsumerPorts
+from app.blocks.faust.queue import Destination
+from app.blocks.faust.recovery import BlockTables
+from app.blocks.faust.stops import Stops
+from app.blocks.faust.watch import Watch
+from app.errors import DamagedLogError
+
+if TYPE_CHECKING:
+    from app.blocks.faust.pipeline import Pipeline
+
+
+#: What a stop may take: blocks in flight get `transport.DRAIN_SECONDS` of it, a last commit and leaving the group the
+#: rest. Orchestrators kill after 30 s, often after 10.
+STOP_SECONDS = 9.0
+
+
+class Flow(FlowControlEvent):
+    """Lets queues be filled; those of before a pause are emptied when it ends.
+
+    Faust resumes again and again while it recovers, and each time empties the queue of changelogs: what a warm copy
+    had fetched until then was lost to it, and to whoever it became the state of.
+    """
+
+    def resume(self) -> None:
+        """End a pause; nothing where there is none."""
+        if not self.is_active():
+            super().resume()
+
+
+class BlockApp(faust.App):
+    """A Faust app on the block transport: give it a broker URL that starts with `block://`.
+
+    Attributes:
+        block_topics: topics that are read in blocks, changelogs of block tables included.
+        block_sources: those of them that agents read and acknowledge.
+        pipelines: the pipelines of this app, by source topic.
+        watch: what becomes of batches that cannot be read.
+        stops: partitions that cannot be read further.
+        pace: keeps partitions in step in event time; None: nothing does.
+        isolation_level: of every fetch; see aiokafka's consumer.
+        fetch_bytes: of one fetch, all partitions together; see aiokafka's `fetch_max_bytes`.
+    """
+
+    isolation_level = "read_committed"
+    fetch_bytes = 50 << 20
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.block_topics: set[str] = set()
+        self.block_sources: set[str] = set()
+        self.pipelines: dict[str, Pipeline] = {}
+        self.watch = Watch()
+        self.stops: Stops | None = None
+        self.pace: Pace | None = None
+        super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
+
+    @cached_property
+    def flow_control(self) -> Flow:
+        """What stops and resumes the queues of streams and changelogs."""
+        return Flow(loop=self.loop)
+
+    def keep_pace(self, tps: Iterable[Any], skew_ms: int) -> None:
+        """Let source partitions run no further apart in event time than this; before pipelines are made.
+
+        Args:
+            tps: all partitions of the topics concerned, whichever worker has them.
+            skew_ms: how far ahead of the slowest one a partition may run.
+        """
+        self.pace = Pace(tps, skew_ms, ConsumerPorts(self))
+
+    def pass_on(self, destination: Destination) -> PassOn | None:
+        """Who takes records for a topic's partition as soon as they are acknowledged: a pipeline of this worker."""
+        topic, partition = destination
+        pipeline = self.pipelines.get(topic)
+        return None if pipeline is None else pipeline.taker(partition)
+
+    def loss_record(self, tp: Any, begin: int, end: int) -> Outputs:
+        """What is sent, before anything else is done, for offsets that were deleted before they were read."""
+        return {}
+
+    def note_of(self, tp: Any) -> Note:
+        """What stands beside a committed offset; called in the consumer's thread."""
+        note = Note() if self.pace is None else self.pace.note_of(tp)
+        return replace(note, records_end=self.consumer.records_end.get(tp))
+
+    async def find_skip(self, error: DamagedLogError) -> int | None:
+        """The last offset that was given up together with the one that cannot be read; None: stay there."""
+        return None
+
+    def on_rebalance_end(self) -> None:
+        """The last step of Faust's recovery: partitions are opened, and only then is the rebalance over."""
+        opening = [self.pipelines[tp.topic].open(tp.partition) for tp in self.consumer.block_start]
+        self.add_future(self._opened(opening, self.rebalancing_count))
+
+    async def _opened(self, opening: list[asyncio.Task[None]], rebalance: int) -> None:
+        await asyncio.gather(*opening)
+        if rebalance == self.rebalancing_count and not self.should_stop:
+            self.on_partitions_open()
+
+    def on_partitions_open(self) -> None:
+        """All assigned partitions are checked and bound: only now the worker is ready, and sources are fetched."""
+        super().on_rebalance_end()
+        self.consumer.open_blocks()
+
+    async def stop(self) -> None:
+        """Stop within a bounded time: while Kafka does not answer, each of Faust's steps waits for it."""
+        self.loop.call_later(STOP_SECONDS, self._leave)
+        await super().stop()
+
+    def _leave(self) -> None:
+        print(
+            f"fraudstream: stopped after {STOP_SECONDS:g} s without an answer from Kafka or Cassandra; what is "
+            "unfinished is done again at the next start",
+            file=sys.stderr,
+            flush=True,
+        )
+        leave(0)
+
+    def _crash(self, reason: BaseException) -> None:
+        """A service of Faust has failed: its way out takes long, says little, and ends with exit code 1."""
+        if not self.should_stop:
+            halt("a part of Faust", reason)
+        super()._crash(reason)

@@ -1,0 +1,187 @@
+"""Kafka record batches by hand: one or a few for a block, past Faust's producer buffer."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from app.blocks.core.ports import PassedRecord
+from app.blocks.core.rows import RECORD_OVERHEAD_BYTES, Row
+from app.blocks.faust.queue import Destination, await_topic, enqueue, last_unsent
+from app.errors import StateError
+
+#: For so long a broker knows a producer at least (producer.id.expiration.ms is a day).
+_KNOWN_SECONDS = 3600.0
+
+#: Name of a batch's attribute.
+_PASSING = "passing"
+
+#: key, value, headers
+OutRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+#: Outputs of a block: records by destination, in order.
+Outputs = dict[Destination, list[OutRecord]]
+#: Takes what one batch has become in the log.
+PassOn = Callable[[list[PassedRecord]], None]
+
+
+def _size(record: OutRecord) -> int:
+    key, value, headers = record
+    size = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
+    if headers:  # seldom: the sum alone took as long as appending the record
+        size += sum(4 * len(name) + len(raw or b"") + 8 for name, raw in headers)
+    return size
+
+
+class OutputSender:
+    """Hands outputs to the producer so that each destination gets them in order, or no further ones.
+
+    A broker refuses what follows a refused batch of an idempotent producer, by its sequence number. But
+    it takes any number from a producer that it does not know (yet, or any more): were the first batch
+    refused, the second would leave a gap that the next stage takes for a replay. So the first batch
+    for a destination is acknowledged before the next one is handed over.
+
+    Args:
+        limit_bytes: largest batch.
+        pass_on: asked for each new batch who, if anybody, takes its records once they are acknowledged.
+    """
+
+    def __init__(
+        self, limit_bytes: int, pass_on: Callable[[Destination], PassOn | None] = lambda _: None
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._pass_on = pass_on
+        self._known_until: dict[Destination, float] = {}
+        self._topics: set[str] = set()
+
+    async def send(self, producer: Any, outputs: Outputs) -> Awaitable[Any]:
+        """Hand the outputs of one block over.
+
+        Args:
+            producer: a started, idempotent aiokafka producer, always the same one.
+            outputs: records by (topic, partition).
+
+        Returns:
+            Resolves once every batch is acknowledged; fails if one cannot be.
+        """
+        for topic in {topic for topic, _ in outputs} - self._topics:
+            await await_topic(producer, topic)
+            self._topics.add(topic)
+        time = asyncio.get_running_loop().time
+        futures: list[Any] = []
+        firsts: list[Any] = []
+        rests: list[tuple[Destination, list[OutRecord]]] = []
+        for destination, records in outputs.items():
+            if self._known_until.get(destination, -math.inf) < time():
+                taken = self._append(producer, destination, records, firsts, only_one=True)
+                if taken < len(records):
+                    rests.append((destination, records[taken:]))
+            else:
+                self._append(producer, destination, records, futures)
+        if firsts:
+            await asyncio.gather(*firsts)
+        for destination, records in rests:
+            self._append(producer, destination, records, futures)
+        until = time() + _KNOWN_SECONDS
+        self._known_until.update(dict.fromkeys(outputs, until))
+        return asyncio.gather(*firsts, *futures)
+
+    def _append(
+        self,
+        producer: Any,
+        destination: Destination,
+        records: list[OutRecord],
+        futures: list[Any],
+        *,
+        only_one: bool = False,
+    ) -> int:
+        """Put records into batches that have not left yet; returns how many: all, or what one batch has room for.
+
+        It never waits: else a batch could leave between two records, and its sequence numbers would be wrong.
+        """
+        batch = last_unsent(producer, destination)
+        filled = 0 if batch is None else batch._builder.size()
+        joined = passing = None
+        for number, record in enumerate(records):
+            size = _size(record)
+            # the builder takes an oversized first record and nobody else checks its size: count ourselves
+            if size > self._limit_bytes:
+                msg = f"a record of {size} bytes exceeds the producer's batch of {self._limit_bytes} bytes"
+                raise StateError(msg)
+            if batch is None or filled + size > self._limit_bytes:
+                if only_one and joined is not None:
+                    return number
+                batch, filled = enqueue(producer, producer.create_batch(), destination), 0
+                taker = self._pass_on(destination)
+                if taker is not None:
+                    Passing(batch, taker)
+            if batch is not joined:
+                joined, passing = batch, getattr(batch, _PASSING, None)
+                futures.append(asyncio.shield(batch.future))
+            key, value, headers = record
+            made = batch._builder.append(key=key, value=value, timestamp=None, headers=headers)
+            if made is None:
+                msg = "a record batch was full before its counted size"
+                raise StateError(msg)
+            if passing is not None:
+                passing.append(record, made.timestamp)
+            filled += size
+        return len(records)
+
+
+class Passing:
+    """The records of a batch, for somebody who need not fetch them.
+
+    It stands at the batch, because several senders may share that.
+
+    Args:
+        batch: new and empty.
+        take: given its records when it is acknowledged, with the offsets that the broker gave them.
+    """
+
+    def __init__(self, batch: Any, take: PassOn) -> None:
+        self._batch = batch
+        self._take = take
+        self._records: list[tuple[OutRecord, int]] = []
+        setattr(batch, _PASSING, self)
+        batch.future.add_done_callback(self._done)
+
+    def append(self, record: OutRecord, timestamp: int) -> None:
+        """The batch has one more record, of this time, epoch milliseconds."""
+        self._records.append((record, timestamp))
+
+    def _done(self, future: "asyncio.Future[Any]") -> None:
+        # Batch and records hold each other: left so, all of their bytes wait for the next search for cycles, and
+        # those are rare (app/blocks/faust/collector.py).
+        batch, records = self._batch, self._records
+        delattr(batch, _PASSING)
+        self._batch, self._records = None, []
+        if future.cancelled() or future.exception() is not None:
+            return
+        stands = future.result()
+        # Acknowledged without an offset: sent twice, and the broker does not know any more where it put the first.
+        # More records than ours: somebody has put one in past the senders, and which is where is not known.
+        if stands.offset < 0 or batch.record_count != len(records):
+            return
+        broker_ms = stands.timestamp if stands.timestamp_type else None
+        self._take(
+            [
+                PassedRecord(
+                    offset, made_ms if broker_ms is None else broker_ms, key, value, headers
+                )
+                for offset, ((key, value, headers), made_ms) in enumerate(records, stands.offset)
+            ]
+        )
+
+
+async def append_rows(producer: Any, topic: str, partition: int, rows: list[Row]) -> int:
+    """Append rows as one record batch; returns the offset of its first record once acknowledged."""
+    builder = producer.create_batch()
+    for key, raw in rows:
+        if builder.append(key=key, value=raw, timestamp=None) is None:
+            msg = f"{len(rows)} rows do not fit one record batch of {topic}"
+            raise StateError(msg)
+    builder.close()
+    future = await producer.send_batch(builder, topic, partition=partition)
+    metadata = await future  # its offset is that of the FIRST record
+    offset: int = metadata.offset
+    return offset

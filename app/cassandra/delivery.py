@@ -1,0 +1,130 @@
+"""Hands packed rows to Cassandra for the sink: connects when first needed, as long as it takes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from cassandra.cluster import Session
+
+from app.cassandra.kept_for import KeptFor
+from app.cassandra.outage import Behind, Status
+from app.cassandra.packed import PackedTable
+from app.cassandra.prediction_rows import CONFLICTS, PREDICTIONS, PackedRows
+from app.cassandra.row_writer import RowWriter
+from app.cassandra.session import connect
+from app.errors import UnavailableError
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 2.0
+
+
+class TableWriters:
+    """A writer for each table, made when the first row for it comes; all share a session. Belongs to one event loop.
+
+    Args:
+        settings: where Cassandra is.
+        status: is told how writing goes.
+        behind: tells how many rows wait in all.
+    """
+
+    def __init__(self, settings: Settings, status: Status, behind: Behind | None = None) -> None:
+        self.session: Any = None
+        self._settings = settings
+        self._status = status
+        self._behind = behind
+        self._writers: dict[str, RowWriter] = {}
+        self._connecting = asyncio.Lock()
+        self._attempt: asyncio.Task[Session] | None = None
+        self._connected = False
+        self._asking = 0
+
+    async def submit(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
+        """Hand rows over, once Cassandra has been reached; the result resolves once it has them all."""
+        if not self._connected:
+            await self._reach(table)
+        writer = self._writers.get(table.name)
+        if writer is None:
+            writer = self._writers[table.name] = RowWriter(
+                self.session, self._settings, table, status=self._status, behind=self._behind
+            )
+        return writer.submit(rows)
+
+    async def _reach(self, table: PackedTable) -> None:
+        self._asking += 1
+        try:
+            async with self._connecting:
+                while not self._connected:
+                    await self._connect(table)
+        finally:
+            self._asking -= 1
+            if not self._asking and not self._connected:
+                self._status.idle()  # a rebalance took the partitions that waited
+
+    async def _connect(self, table: PackedTable) -> None:
+        # a thread cannot be cancelled: whoever asks next takes over the attempt of one that was
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(asyncio.to_thread(connect, self._settings))
+        attempt = self._attempt
+        try:
+            self.session = await asyncio.shield(attempt)
+        except UnavailableError as error:
+            self._attempt = None
+            self._status.waiting(str(error))
+            logger.warning("%s wait: %s", table.name, error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+        else:
+            self._connected = True
+
+
+class Delivery:
+    """The `deliver` of the sink's pipeline.
+
+    Args:
+        settings: where Cassandra is.
+        status: is told how writing goes.
+        behind: tells how many predictions wait in all.
+        clock_ms: the time, for latencies.
+        since_append: is given the milliseconds from each source record's append to its acknowledged row.
+        since_event: is given those from each transaction's event time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        status: Status,
+        behind: Behind | None = None,
+        clock_ms: Callable[[], float],
+        since_append: Callable[[Sequence[float]], None],
+        since_event: Callable[[Sequence[float]], None],
+    ) -> None:
+        self._settings = settings
+        self._clock_ms = clock_ms
+        self._since_append = since_append
+        self._since_event = since_event
+        self._writers = TableWriters(settings, status, behind)
+        self._kept_for: KeptFor | None = None
+
+    async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
+        """Submit the rows of one block; the result resolves once Cassandra has them all."""
+        durable = await self._writers.submit(PREDICTIONS, rows.rows)
+        if rows.conflicting:  # rare: its writer's connections are made when the first one comes
+            others = await self._writers.submit(CONFLICTS, rows.conflicting)
+            durable = asyncio.gather(durable, others)
+        if self._kept_for is None and self._writers.session is not None:
+            self._kept_for = KeptFor(self._writers.session, self._settings, PREDICTIONS.name)
+        if self._kept_for is not None:
+            self._kept_for.look()
+        received, event_times = rows.received_at, rows.event_time_ms
+
+        def observe(future: "asyncio.Future[Any]") -> None:
+            if not future.cancelled() and future.exception() is None:
+                now = self._clock_ms()
+                self._since_append([now - at for at in received])
+                self._since_event([now - at for at in event_times])
+
+        durable.add_done_callback(observe)
+        return durable

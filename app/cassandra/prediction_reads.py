@@ -1,0 +1,218 @@
+"""Reading `predictions`: one transaction, a card's newest, or the whole table by token ranges."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from cassandra.cluster import Session
+from cassandra.query import PreparedStatement
+
+from app.cassandra.label_store import label_of
+from app.cassandra.packed import PackedTable
+from app.cassandra.prediction_rows import COLUMNS, CONFLICTS, PREDICTIONS, month_of, row_dict
+from app.cassandra.session import SCAN, explained, shared_session
+from app.domain.card_stage import CONFLICTING
+from app.settings import Settings
+
+#: Rows a page of a scan; with features some 800 bytes each.
+_PAGE_ROWS = 2_000
+#: Token ranges asked at once.
+_RANGES_AT_ONCE = 4
+#: Ranges a scan is cut into: enough that the last ones do not leave a range alone, and none is too large.
+_RANGES = 64
+#: Tokens of the Murmur3 partitioner.
+_FIRST_TOKEN, _LAST_TOKEN = -(2**63), 2**63 - 1
+#: Months asked at once for a card, growing; together as far back as `card_predictions` looks.
+_MONTHS_AT_ONCE = (2, 6, 16, 48, 48)
+
+_prepared: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDictionary()
+
+
+def find_transactions(
+    session: Session, settings: Settings, transaction_id: str
+) -> list[dict[str, Any]]:
+    """Every scored transaction with an id: of each card the first, then those that conflict with it. See `row_dict`.
+
+    Cards may share an id; the one with the newest event comes first. Asks every node (an SAI index): for people and
+    rare look-ups.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        rows: list[dict[str, Any]] = []
+        for table in (PREDICTIONS, CONFLICTS):
+            query = _select(session, settings, COLUMNS, "transaction_id = ?", table)
+            found = list(session.execute(query, (transaction_id,)))
+            found.sort(key=lambda row: row["event_time"], reverse=True)
+            rows += found
+    return [row_dict(row, settings.minor_unit_digits) for row in rows]
+
+
+def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] | None:
+    """The stored row of a transaction, the newest if several cards used the same id; None without any.
+
+    With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label. A label is
+    of the first transaction of its card with that id: conflicting ones have none. With `others`: the other rows with
+    this id, each with its label, in the order of `find_transactions`.
+
+    Uses the session that this process keeps for reads; blocks.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    session = shared_session(settings)
+    found = find_transactions(session, settings, transaction_id)
+    if not found:
+        return None
+    for row in found:
+        conflicts = CONFLICTING in row["flags"]
+        row["label"] = (
+            None if conflicts else label_of(session, settings, transaction_id, row["event_time_ms"])
+        )
+    return {**found[0], "others": found[1:]}
+
+
+def card_predictions(
+    session: Session,
+    settings: Settings,
+    card_id: str,
+    limit: int,
+    *,
+    before_ms: int | None = None,
+) -> list[dict[str, Any]]:
+    """A card's newest rows, newest event first. See `row_dict`.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        card_id: the card.
+        limit: rows at most.
+        before_ms: event times below it, epoch milliseconds; now and the future skew if not given.
+            Looks ten years back from there.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    if before_ms is None:
+        before_ms = time.time_ns() // 1_000_000 + settings.max_future_skew + 1
+    months = _months_back(before_ms)
+    found: list[dict[str, Any]] = []
+    with explained(settings):
+        query = _select(
+            session, settings, COLUMNS, "card_id = ? AND month = ? AND event_time < ? LIMIT ?"
+        )
+        for count in _MONTHS_AT_ONCE:
+            asked = [next(months) for _ in range(count)]
+            answers = [
+                session.execute_async(query, (card_id, month, before_ms, limit)) for month in asked
+            ]
+            for answer in answers:
+                found += answer.result()
+            if len(found) >= limit:
+                break
+    return [row_dict(row, settings.minor_unit_digits) for row in found[:limit]]
+
+
+def scan_predictions(
+    session: Session,
+    settings: Settings,
+    columns: Sequence[str] = COLUMNS,
+    *,
+    table: PackedTable = PREDICTIONS,
+    page_rows: int = _PAGE_ROWS,
+) -> Iterator[tuple[Any, ...]]:
+    """Every row of a table, in no useful order; pages of several token ranges are fetched ahead.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        columns: what each tuple holds; fewer columns are faster (`features` is half of the work).
+        table: `predictions`, or that of conflicting ones.
+        page_rows: rows fetched at a time.
+
+    Yields:
+        Tuples as the driver reads them: moments are datetimes in UTC without a zone.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        query = _select(session, settings, columns, _IN_RANGE, table)
+        waiting = deque(_ranges(_RANGES))
+        pages: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
+        open_ranges = 0
+        while waiting or open_ranges:
+            while waiting and open_ranges < _RANGES_AT_ONCE:
+                part = query.bind(waiting.popleft())
+                part.fetch_size = page_rows
+                future = session.execute_async(part, execution_profile=SCAN)
+                # called for each page, in the driver's thread
+                future.add_callbacks(_page, _failure, (pages, future), {}, (pages,), {})
+                open_ranges += 1
+            rows, future = pages.get()
+            if future is None:
+                raise rows
+            if future.has_more_pages:
+                future.start_fetching_next_page()
+            else:
+                open_ranges -= 1
+            yield from rows
+
+
+def scan_scored(
+    session: Session, settings: Settings, columns: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """As `scan_predictions`, and those that conflict behind them: every transaction that was scored."""
+    for table in (PREDICTIONS, CONFLICTS):
+        yield from scan_predictions(session, settings, columns, table=table)
+
+
+_IN_RANGE = "token(card_id, month) >= ? AND token(card_id, month) <= ?"
+
+
+def _page(rows: list[Any], pages: "SimpleQueue[tuple[Any, Any]]", future: Any) -> None:
+    pages.put((rows, future))
+
+
+def _failure(error: BaseException, pages: "SimpleQueue[tuple[Any, Any]]") -> None:
+    pages.put((error, None))
+
+
+def _select(
+    session: Session,
+    settings: Settings,
+    columns: Sequence[str],
+    where: str,
+    table: PackedTable = PREDICTIONS,
+) -> PreparedStatement:
+    text = f"SELECT {', '.join(columns)} FROM {settings.keyspace}.{table.name} WHERE {where}"  # noqa: S608
+    statements = _prepared.setdefault(session, {})
+    statement = statements.get(text)
+    if statement is None:
+        statement = statements[text] = session.prepare(text)
+        statement.is_idempotent = True
+    return statement
+
+
+def _ranges(count: int) -> Iterator[tuple[int, int]]:
+    """The whole ring in ranges, both ends included."""
+    step = 2**64 // count
+    for number in range(count):
+        low = _FIRST_TOKEN + number * step
+        yield low, _LAST_TOKEN if number == count - 1 else low + step - 1
+
+
+def _months_back(before_ms: int) -> Iterator[str]:
+    """The month of a moment and those before it."""
+    year, month = map(int, month_of(before_ms - 1).split("-"))
+    while True:
+        yield f"{year:04d}-{month:02d}"
+        year, month = (year, month - 1) if month > 1 else (year - 1, 12)

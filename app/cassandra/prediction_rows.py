@@ -1,0 +1,331 @@
+"""Predictions as Cassandra rows, both ways: JSON record -> packed values, row -> dict. Pure, no I/O.
+
+Packing (`packed.py`) is the worker's share of the dearest part of the pipeline, so the columns stand in an order
+that suits it: texts first, then what rarely changes as one cached piece, then everything of fixed width with
+the features, which one precompiled struct writes at once.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.cassandra.packed import UNSET, PackedTable, text_cell
+from app.deployments import SCORED_BY, is_anothers
+from app.domain.card_stage import CONFLICTING
+from app.domain.json_text import raw_fields, values, write_object
+from app.errors import StateError
+from app.formats import iso
+from app.wire.input_records import INPUT_FIELDS, OUTPUT_FIELDS
+
+#: Columns in the order of a packed row.
+COLUMNS = (
+    "card_id", "month", "transaction_id", "terminal_id", "reasons", "flags", "anomaly_score", "extra",
+    "model_version", "model_hash", "feature_schema", "source_topic", "currency",
+    "event_time", "amount", "amount_minor", "score", "is_fraud", "threshold", "source_partition",
+    "source_offset", "received_at", "scored_at", "schema_version", "features",
+)  # fmt: skip
+#: Always there in a prediction record, besides `amount` and `event_time`, which ours replace.
+_REQUIRED = (
+    "transaction_id", "card_id", "features", "reasons", "flags", "anomaly_score",
+    "model_version", "model_hash", "feature_schema", "source_topic",
+    "event_time_ms", "amount_minor", "score", "is_fraud", "threshold", "source_partition",
+    "source_offset", "received_at", "scored_at",
+)  # fmt: skip
+_REQUIRED_COUNT = len(_REQUIRED) + 2
+#: Fields of the record that have a column, or that a column replaces.
+_KNOWN = OUTPUT_FIELDS | INPUT_FIELDS - {"converted_amount"}
+#: What an input in a foreign currency said, kept in `extra`: the columns are in the deployment's.
+_FOREIGN = ("amount", "currency")
+#: struct codes of the columns from event_time to schema_version; the second is amount.
+_SCALARS, _AMOUNT = "qqqd?diqqqi", 1
+#: What orjson makes of a number that is no integer of 64 bits, and of what may have one inside.
+_MAY_LACK_DIGITS = frozenset((float, dict, list))
+_NO_TEXTS = struct.pack(">ii", 4, 0)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_DAY_MS = 86_400_000
+_CACHED = 4096
+
+_required = itemgetter(*_REQUIRED)
+_double = struct.Struct(">id").pack
+
+
+class PackedRows(NamedTuple):
+    """Rows ready for the writer.
+
+    Attributes:
+        rows: packed values, one per prediction, for the table `predictions`.
+        received_at: when the broker appended each source record, epoch milliseconds.
+        event_time_ms: event time of each transaction, epoch milliseconds.
+        conflicting: packed values for the table `conflicting_predictions`.
+    """
+
+    rows: list[bytes]
+    received_at: list[int]
+    event_time_ms: list[int]
+    conflicting: Sequence[bytes] = ()
+
+
+class RowPacker:
+    """Packs the predictions of one deployment.
+
+    Args:
+        currency: the deployment's, in which `amount_minor` is.
+        minor_unit_digits: digits after its decimal point.
+        deployment: whose predictions are packed; None: everybody's.
+    """
+
+    def __init__(
+        self, currency: str, minor_unit_digits: int, deployment: str | None = None
+    ) -> None:
+        self._deployment = deployment
+        self._currency = currency
+        self._digits = minor_unit_digits
+        self._layouts: dict[str, _Layout] = {}
+        self._constants: dict[tuple[str, ...], bytes] = {}
+
+    def pack_many(self, predictions: Iterable[bytes]) -> PackedRows:
+        """Rows of prediction records, but for those of another deployment.
+
+        Raises:
+            StateError: one is no prediction; the text says which.
+        """
+        rows: list[bytes] = []
+        conflicting: list[bytes] = []
+        received: list[int] = []
+        event_times: list[int] = []
+        for value in predictions:
+            packed = self._packed(value)
+            if packed is None:
+                continue
+            row, received_at, event_time_ms, conflicts = packed
+            (conflicting if conflicts else rows).append(row)
+            received.append(received_at)
+            event_times.append(event_time_ms)
+        return PackedRows(rows, received, event_times, conflicting)
+
+    def pack(self, value: bytes) -> tuple[bytes, int, int, bool]:
+        """The packed row of one record of ours, its `received_at`, its event time, and whether it conflicts.
+
+        Raises:
+            StateError: it is no prediction; the text says which.
+        """
+        packed = self._packed(value)
+        assert packed is not None
+        return packed
+
+    def _packed(self, value: bytes) -> tuple[bytes, int, int, bool] | None:
+        try:
+            record = orjson.loads(value)
+            if is_anothers(record, self._deployment):
+                return None
+            return self._pack(record, value)
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            struct.error,
+        ) as error:
+            reason = f"{type(error).__name__}: {error}"
+            msg = f"no prediction that can be stored ({reason}): {value[:200]!r}"
+            raise StateError(msg) from error
+
+    def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int, bool]:
+        (transaction_id, card_id, features, reasons, flags, anomaly, version, model_hash, schema, topic,
+         event_ms, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
+        ) = _required(record)  # fmt: skip
+        if fraud is not True and fraud is not False:
+            msg = f"is_fraud is {fraud!r}"
+            raise TypeError(msg)
+        terminal_id, currency = record.get("terminal_id"), record.get("currency")
+        layout = self._layouts.get(schema)
+        if layout is None:
+            layout = self._add_layout(schema, features)
+        seldom = (version, model_hash, schema, topic)
+        constant = self._constants.get(seldom)
+        if constant is None:
+            constant = self._add_constant(seldom)
+        optional = ("terminal_id" in record) + ("currency" in record) + ("schema_version" in record)
+        optional += SCORED_BY in record
+        foreign = currency is not None and currency != self._currency
+        extra = UNSET
+        if foreign or len(record) != _REQUIRED_COUNT + optional:
+            extra = extra_cell(record, value, foreign=foreign)
+        card, transaction = card_id.encode(), transaction_id.encode()
+        scalars = (
+            event_ms, minor, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
+            record.get("schema_version", 1),
+        )  # fmt: skip
+        row = b"".join((
+            len(card).to_bytes(4, "big"), card,
+            _month_cell(event_ms // _DAY_MS),
+            len(transaction).to_bytes(4, "big"), transaction,
+            UNSET if terminal_id is None else text_cell(terminal_id),
+            _texts(reasons) if reasons else _NO_TEXTS,
+            _texts(sorted(set(flags))) if flags else _NO_TEXTS,
+            UNSET if anomaly is None else _double(8, anomaly),
+            extra,
+            constant,
+            layout.pack(scalars, features),
+        ))  # fmt: skip
+        return row, received_at, event_ms, CONFLICTING in flags
+
+    def _add_layout(self, schema: str, features: Mapping[str, Any]) -> "_Layout":
+        if len(self._layouts) >= _CACHED:
+            self._layouts.clear()
+        layout = self._layouts[schema] = _Layout(features, self._digits)
+        return layout
+
+    def _add_constant(self, texts: tuple[str, ...]) -> bytes:
+        if len(self._constants) >= _CACHED:
+            self._constants.clear()
+        cells = self._constants[texts] = b"".join(map(text_cell, (*texts, self._currency)))
+        return cells
+
+
+class _Layout:
+    """Writes the fixed-width end of a row, for one set of feature names.
+
+    The struct takes constants and values by turns: a length (and a feature's name) before each value.
+    """
+
+    def __init__(self, names: Iterable[str], digits: int) -> None:
+        # A frozen map is searched in order when somebody selects one element: features['amount'].
+        self._names = sorted(names, key=str.encode)
+        self._digits = digits
+        self._count = len(self._names)
+        self._values = _values_getter(self._names)
+        constants = [struct.pack(">i", struct.calcsize(f">{code}")) for code in _SCALARS]
+        # A decimal is its scale and an integer; eight bytes are valid where fewer would do.
+        constants[_AMOUNT] = struct.pack(">ii", 12, digits)
+        keys = [text_cell(name) for name in self._names]
+        before = struct.pack(">ii", 4 + sum(len(key) + 12 for key in keys), len(keys))
+        for key in keys:
+            constants.append(before + key + struct.pack(">i", 8))
+            before = b""
+        codes = _SCALARS + "d" * len(keys)
+        pairs = (f"{len(constant)}s{code}" for constant, code in zip(constants, codes, strict=True))
+        # Without any feature, the head of the empty map is still to be written.
+        self._pack = struct.Struct(f">{''.join(pairs)}{len(before)}s").pack
+        self._template: list[Any] = [before] * (2 * len(codes) + 1)
+        self._template[:-1:2] = constants
+
+    def pack(self, scalars: tuple[Any, ...], features: Mapping[str, Any]) -> bytes:
+        """Cells from event_time to features; features that are null are left out of the map."""
+        if len(features) == self._count:
+            parts = self._template[:]
+            try:
+                parts[1::2] = (*scalars, *self._values(features))
+                return self._pack(*parts)
+            except (KeyError, struct.error):  # another set of names, or a null among the values
+                pass
+        known = {name: value for name, value in features.items() if value is not None}
+        return _Layout(known, self._digits).pack_known(scalars, known)
+
+    def pack_known(self, scalars: tuple[Any, ...], features: Mapping[str, Any]) -> bytes:
+        """As `pack`, for features of these very names without nulls."""
+        parts = self._template[:]
+        parts[1::2] = (*scalars, *self._values(features))
+        return self._pack(*parts)
+
+
+def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
+    """A row of `predictions` as JSON can carry it.
+
+    Args:
+        row: by column name, as the driver reads it; columns may be missing.
+        minor_unit_digits: digits after the decimal point of `amount`, which becomes text.
+
+    Returns:
+        Columns by name. Moments become epoch milliseconds (`event_time_ms`, `scored_at`, `received_at`) with
+        `event_time` as ISO 8601 beside, `extra` the object it stands for (see
+        `json_text.values`), empty collections `[]` and `{}`.
+    """
+    shown = dict(row)
+    for name in ("received_at", "scored_at"):
+        if name in row:
+            shown[name] = epoch_ms(row[name])
+    if "event_time" in row:
+        shown["event_time_ms"] = epoch_ms(row["event_time"])
+        shown["event_time"] = iso(shown["event_time_ms"])
+    if row.get("amount") is not None:
+        shown["amount"] = f"{row['amount']:.{minor_unit_digits}f}"
+    if "features" in row:
+        shown["features"] = dict(row["features"] or {})
+    for name in ("reasons", "flags"):
+        if name in row:
+            shown[name] = list(row[name] or ())
+    if "extra" in row:
+        shown["extra"] = values((row["extra"] or "{}").encode())
+    return shown
+
+
+def epoch_ms(moment: datetime | None) -> int | None:
+    """Epoch milliseconds of what the driver reads: UTC without a zone, to the millisecond."""
+    return None if moment is None else (moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+
+def month_of(event_time_ms: int) -> str:
+    """The month of a partition: that of the event time in UTC, such as 2026-11."""
+    return (_EPOCH + timedelta(days=event_time_ms // _DAY_MS)).strftime("%Y-%m")
+
+
+def routing_key(row: bytes) -> bytes:
+    """The partition key of a packed row that begins with card and month."""
+    card_end = 4 + int.from_bytes(row[:4], "big")
+    card, month = row[4:card_end], row[card_end + 4 : card_end + 11]
+    return b"".join((len(card).to_bytes(2, "big"), card, b"\0\0\7", month, b"\0"))
+
+
+#: cql/002_predictions.cql
+PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", routing_key)
+#: cql/005_conflicting_predictions.cql
+CONFLICTS = PackedTable(
+    "conflicting_predictions", COLUMNS, "conflicting prediction", routing_key, expires=True
+)
+
+
+def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
+    """What an output record says beyond the columns, as JSON text.
+
+    Where a number may have lost digits, values are the text that they came as.
+
+    Args:
+        record: the record.
+        value: it as it stands on the topic.
+        foreign: its currency is not the deployment's: its amount, as it came, is kept here.
+    """
+    extra = {name: value for name, value in record.items() if name not in _KNOWN}
+    if foreign:
+        extra |= {name: record[name] for name in _FOREIGN}
+    if not extra:
+        return UNSET
+    if _MAY_LACK_DIGITS.isdisjoint(map(type, extra.values())):
+        return text_cell(orjson.dumps(extra).decode())
+    raw = raw_fields(value)
+    return text_cell(write_object({name: raw[name] for name in extra}).decode())
+
+
+def _texts(texts: Iterable[str]) -> bytes:
+    encoded = [text_cell(text) for text in texts]
+    body = len(encoded).to_bytes(4, "big") + b"".join(encoded)
+    return len(body).to_bytes(4, "big") + body
+
+
+@lru_cache(maxsize=_CACHED)
+def _month_cell(day: int) -> bytes:
+    return text_cell(month_of(day * _DAY_MS))
+
+
+def _values_getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:  # itemgetter of one name gives no tuple
+        getter: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
+        return getter
+    return lambda features: tuple(features[name] for name in names)

@@ -1,0 +1,320 @@
+"""Brings a keyspace to the newest schema, and checks that it is there.
+
+`migrate` holds a lock (a row written by lightweight transaction, with a TTL: the lock of a crashed owner
+expires), applies what is missing in order, waits for schema agreement after each statement, and records each
+migration with its checksum. Everything may be repeated.
+"""
+
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from cassandra import InvalidRequest
+from cassandra.cluster import Session
+from cassandra.protocol import ConfigurationException, ServerError, SyntaxException
+
+from app.cassandra.migrations import Migration, load_migrations, table_options
+from app.cassandra.schema_lock import LOCK_SECONDS, schema_lock
+from app.cassandra.schema_shape import Differences, Shape, compare, present_shape, shape_of
+from app.cassandra.session import SCHEMA, connected, explained
+from app.durations import format_duration
+from app.errors import AwayError, SchemaError, UnavailableError
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_OLDEST_RELEASE = (5, 0)  # SAI indexes
+_BOOKKEEPING = (
+    "CREATE TABLE IF NOT EXISTS {keyspace}.schema_migrations (number int PRIMARY KEY, name text, "
+    "checksum text, applied_at timestamp, applied_by text)",
+    "CREATE TABLE IF NOT EXISTS {keyspace}.schema_lock (name text PRIMARY KEY, owner text)",
+)
+
+
+@dataclass
+class Report:
+    """What `migrate` did.
+
+    Attributes:
+        keyspace: where.
+        applied: titles of the migrations that this run applied.
+        present: titles of those that were there.
+        repaired: tables and columns that had been dropped since and were made again, empty.
+        missing_indexes: statements that make indexes which have been dropped since: that may be on purpose.
+        options: the statement that altered the predictions table, None if it was as the settings say.
+        unknown: numbers recorded by a newer release than this one.
+    """
+
+    keyspace: str
+    applied: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+    missing_indexes: list[str] = field(default_factory=list)
+    options: str | None = None
+    unknown: list[int] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def migrate(
+    session: Session,
+    settings: Settings,
+    *,
+    migrations: Sequence[Migration] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    lock_seconds: int = LOCK_SECONDS,
+) -> Report:
+    """Apply what the keyspace lacks, and repair what was dropped since.
+
+    Args:
+        session: to a server of release 5.0 or later.
+        settings: keyspace, replication, TTL.
+        migrations: those of cql/ if not given.
+        say: is told in one line what happens.
+        lock_seconds: TTL of the lock.
+
+    Raises:
+        SchemaError: an applied migration has changed since, a statement fails, a table cannot be repaired, or the
+            server is too old.
+        UnavailableError: Cassandra does not answer, or its nodes do not agree on the schema.
+    """
+    wanted = load_migrations() if migrations is None else migrations
+    report = Report(settings.keyspace)
+    with explained(settings):
+        _check_release(session)
+        # The lock and the records live in the keyspace that the first migration makes; it says IF NOT EXISTS.
+        _apply(session, wanted[0], settings, lambda: None)
+        for statement in _BOOKKEEPING:
+            _execute_ddl(session, statement.format(keyspace=settings.keyspace), "bookkeeping")
+        with schema_lock(session, settings.keyspace, lock_seconds, say) as renew:
+            recorded = _recorded(session, settings.keyspace)
+            _check_unchanged(wanted, recorded, settings.keyspace)
+            for migration in wanted:
+                if migration.number in recorded:
+                    report.present.append(migration.title)
+                    continue
+                if migration.number > 1:
+                    _apply(session, migration, settings, renew)
+                _record(session, settings.keyspace, migration)
+                report.applied.append(migration.title)
+                say(f"applied {migration.title}")
+            _repair(session, settings, wanted, report, renew)
+            for name in report.repaired:
+                say(
+                    f"repaired {name}, which had been dropped; rows of before: see `fraudstream rewrite --help`"
+                )
+            report.options = _align_options(session, settings, renew)
+            if report.options:
+                say("table predictions now follows the settings (TTL, compaction)")
+            known = {migration.number for migration in wanted}
+            report.unknown = sorted(recorded.keys() - known)
+    return report
+
+
+def check_schema(session: Session, settings: Settings) -> None:
+    """Refuse a keyspace that this release cannot write to.
+
+    Migrations of a newer release are accepted: they only add.
+
+    Raises:
+        SchemaError: a migration is missing or another text was applied, a table or column was dropped or altered,
+            or the table's TTL is not the setting's.
+        UnavailableError: Cassandra does not answer.
+    """
+    keyspace = settings.keyspace
+    with explained(settings):
+        migrations = load_migrations()
+        recorded: dict[int, dict[str, Any]] = {}
+        if _has_table(session, keyspace, "schema_migrations"):
+            recorded = _recorded(session, keyspace)
+        for migration in migrations:
+            if migration.number not in recorded:
+                msg = (
+                    f"keyspace {keyspace} lacks migration {migration.number:03d}: "
+                    "run `fraudstream migrate`"
+                )
+                raise SchemaError(msg)
+        _check_unchanged(migrations, recorded, keyspace)
+        found = _differences(session, settings, migrations)
+        _refuse_broken(found, keyspace)
+        if str(found):
+            msg = f"keyspace {keyspace} lacks {found}: run `fraudstream migrate`"
+            raise SchemaError(msg)
+        ttl = _options(session, keyspace)["default_time_to_live"]
+    if ttl != settings.ttl_seconds:
+        kept = format_duration(ttl * 1000) if ttl else "for ever"
+        msg = (
+            f"table {keyspace}.predictions keeps rows {kept}, FRAUDSTREAM_PREDICTION_TTL says "
+            f"{settings.prediction_ttl}: run `fraudstream migrate`"
+        )
+        raise SchemaError(msg)
+
+
+def check_schema_at_start(settings: Settings) -> None:
+    """`check_schema` over a connection of its own, for a worker that starts.
+
+    While Cassandra is away nothing is checked: a worker that had to start anew goes on scoring, its
+    predictions wait, and the sink tells what it finds once Cassandra answers.
+
+    Raises:
+        SchemaError: see `check_schema`.
+        UnavailableError: Cassandra refuses us.
+    """
+    try:
+        with connected(settings) as session:
+            check_schema(session, settings)
+    except AwayError as error:
+        logger.warning("predictions wait: %s", error)
+
+
+def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -> Iterator[str]:
+    """Every statement that a new keyspace would get, in order; nothing is asked of any server."""
+    wanted = load_migrations() if migrations is None else migrations
+    for migration in wanted:
+        for statement in migration.statements(settings):
+            yield f"{statement};"
+        if migration.number == 1:
+            for statement in _BOOKKEEPING:
+                yield f"{statement.format(keyspace=settings.keyspace)};"
+    yield f"{table_options(settings).statement(settings.keyspace)};"
+
+
+def _differences(
+    session: Session, settings: Settings, migrations: Sequence[Migration]
+) -> Differences:
+    statements = [one for migration in migrations for one in migration.statements(settings)]
+    wanted = shape_of(statements)
+    return compare(wanted, present_shape(session, settings.keyspace))
+
+
+def _refuse_broken(found: Differences, keyspace: str) -> None:
+    if found.broken:
+        msg = (
+            f"keyspace {keyspace} cannot be repaired: {'; '.join(found.broken)}. Choose another FRAUDSTREAM_KEYSPACE "
+            "or drop the table, then run `fraudstream migrate` and `fraudstream rewrite`"
+        )
+        raise SchemaError(msg)
+
+
+def _repair(
+    session: Session,
+    settings: Settings,
+    migrations: Sequence[Migration],
+    report: Report,
+    renew: Callable[[], None],
+) -> None:
+    """Make again what recorded migrations made and somebody dropped."""
+    keyspace = settings.keyspace
+    found = _differences(session, settings, migrations)
+    _refuse_broken(found, keyspace)
+    made = [one for migration in migrations for one in migration.statements(settings)]
+    for statement in made:
+        shape = shape_of([statement]) if not statement.upper().startswith("ALTER") else Shape()
+        table = next(iter([*shape.tables, *shape.indexes.values()]), None)
+        if table in found.tables:  # with its indexes
+            renew()
+            _execute_ddl(session, statement, f"repair of {table}")
+        elif found.indexes and shape.indexes.keys() & set(found.indexes):
+            report.missing_indexes.append(statement)
+    missing = _differences(session, settings, migrations).columns if found.tables else found.columns
+    for table, column, kind in missing:
+        renew()
+        statement = f"ALTER TABLE {keyspace}.{table} ADD IF NOT EXISTS {column} {kind}"
+        _execute_ddl(session, statement, f"repair of {table}.{column}")
+    report.repaired = [f"table {name}" for name in found.tables]
+    report.repaired += [f"column {table}.{column}" for table, column, _ in found.columns]
+
+
+def _check_release(session: Session) -> None:
+    release = session.execute("SELECT release_version FROM system.local").one()["release_version"]
+    if tuple(int(part) for part in release.split(".")[:2]) < _OLDEST_RELEASE:
+        msg = f"this is Cassandra {release}; fraudstream needs 5.0 or later"
+        raise SchemaError(msg)
+
+
+def _apply(
+    session: Session, migration: Migration, settings: Settings, renew: Callable[[], None]
+) -> None:
+    for statement in migration.statements(settings):
+        renew()
+        _execute_ddl(session, statement, migration.title)
+
+
+def _execute_ddl(session: Session, statement: str, title: str) -> None:
+    future = session.execute_async(statement, execution_profile=SCHEMA)
+    try:
+        future.result()
+    except (InvalidRequest, SyntaxException, ConfigurationException, ServerError) as error:
+        reason = getattr(error, "message", str(error))
+        msg = f"migration {title} failed: {reason}"
+        raise SchemaError(msg) from error
+    if not future.is_schema_agreed:
+        msg = f"the nodes do not agree on the schema after {title}; bring all up, then repeat"
+        raise UnavailableError(msg)
+
+
+def _recorded(session: Session, keyspace: str) -> dict[int, dict[str, Any]]:
+    rows = session.execute(f"SELECT number, name, checksum FROM {keyspace}.schema_migrations")  # noqa: S608
+    return {row["number"]: row for row in rows}
+
+
+def _record(session: Session, keyspace: str, migration: Migration) -> None:
+    session.execute(
+        f"INSERT INTO {keyspace}.schema_migrations (number, name, checksum, applied_at, applied_by) "  # noqa: S608
+        "VALUES (%s, %s, %s, %s, %s)",
+        (
+            migration.number,
+            migration.name,
+            migration.checksum,
+            datetime.now(UTC),
+            socket.gethostname(),
+        ),
+    )
+
+
+def _check_unchanged(
+    migrations: Sequence[Migration], recorded: dict[int, dict[str, Any]], keyspace: str
+) -> None:
+    for migration in migrations:
+        row = recorded.get(migration.number)
+        if row is not None and row["checksum"] != migration.checksum:
+            msg = (
+                f"migration {migration.title} was applied to {keyspace} with another text: restore "
+                f"cql/{migration.title}.cql, and put what is new into a migration of its own"
+            )
+            raise SchemaError(msg)
+
+
+def _align_options(session: Session, settings: Settings, renew: Callable[[], None]) -> str | None:
+    wanted = table_options(settings)
+    present = _options(session, settings.keyspace)
+    compaction = {name: value.rpartition(".")[2] if name == "class" else value
+                  for name, value in present["compaction"].items()}  # fmt: skip
+    same_compaction = wanted.compaction.items() <= compaction.items()
+    if present["default_time_to_live"] == wanted.ttl_seconds and same_compaction:
+        return None
+    renew()
+    statement = wanted.statement(settings.keyspace)
+    _execute_ddl(session, statement, "table options")
+    return statement
+
+
+def _options(session: Session, keyspace: str) -> Any:
+    return session.execute(
+        "SELECT default_time_to_live, compaction FROM system_schema.tables "
+        "WHERE keyspace_name = %s AND table_name = 'predictions'",
+        (keyspace,),
+    ).one()
+
+
+def _has_table(session: Session, keyspace: str, table: str) -> bool:
+    found = session.execute(
+        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s",
+        (keyspace, table),
+    ).one()
+    return found is not None

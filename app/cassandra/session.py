@@ -1,0 +1,311 @@
+"""The Cassandra session: one place that knows how to connect, and what a failure means to a person.
+
+The driver's session serves migrations, reads and the cluster's map (hosts, tokens). Predictions and labels are
+written over connections of our own (app/cassandra/cql_link.py): the driver costs three times as much a
+batch, see docs/adr/0008-own-connections-for-writes.md.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    InvalidRequest,
+    OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
+    Unauthorized,
+    Unavailable,
+    UnresolvableContactPoints,
+    WriteTimeout,
+)
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    DefaultConnection,
+    ExecutionProfile,
+    NoHostAvailable,
+    Session,
+)
+from cassandra.policies import (
+    DCAwareRoundRobinPolicy,
+    ExponentialReconnectionPolicy,
+    TokenAwarePolicy,
+)
+from cassandra.query import dict_factory, tuple_factory
+
+from app.endpoints import resolve_cassandra
+from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
+from app.settings import Settings
+
+#: Execution profiles: rows as dicts; rows as tuples with patience, for whole-table reads; schema changes.
+READ, SCAN, SCHEMA = EXEC_PROFILE_DEFAULT, "scan", "schema"
+#: Without it each request waits 40 ms: Nagle's algorithm against delayed acknowledgement.
+SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+#: v5 (Cassandra 4.0 and later) puts a checksum on every frame.
+PROTOCOL_VERSION = 5
+_READ_SECONDS, _SCAN_SECONDS, _SCHEMA_SECONDS = 10.0, 60.0, 60.0
+#: Between attempts to reach a lost node, seconds. The driver's default goes up to ten minutes.
+_RECONNECT_SECONDS = (0.5, 5.0)
+
+_shared: dict[tuple[Any, ...], Session] = {}
+_shared_lock = threading.Lock()
+
+
+class _Connection(DefaultConnection):  # type: ignore[misc,unused-ignore]
+    """The driver's connection (libev where its wheel has it, else asyncore) with larger buffers.
+
+    Pages of a scan are hundreds of kilobytes; 4 KiB a system call is what the driver reads by default.
+    """
+
+    in_buffer_size = 1 << 16
+    out_buffer_size = 1 << 16
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context of the Cassandra settings, None without TLS.
+
+    Raises:
+        SettingsError: the authority's file cannot be read.
+    """
+    if settings.cassandra_ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(settings.cassandra_ca_file))
+    except (OSError, ssl.SSLError) as error:
+        msg = f"FRAUDSTREAM_CASSANDRA_CA_FILE={settings.cassandra_ca_file} cannot be used: {error}"
+        raise SettingsError(msg) from error
+
+
+def consistency(settings: Settings) -> int:
+    """The consistency level's number in the protocol."""
+    level: int = ConsistencyLevel.name_to_value[settings.cassandra_consistency]
+    return level
+
+
+def connect(settings: Settings, *, timeout_seconds: float = 10.0) -> Session:
+    """Open a session; blocks, so call it in a thread where an event loop runs.
+
+    Args:
+        settings: where Cassandra is and how to speak to it.
+        timeout_seconds: how long one contact point may take to answer.
+
+    Returns:
+        The driver's session, for `disconnect` afterwards. Its profiles are `READ`, `SCAN`, `SCHEMA`.
+
+    Raises:
+        UnavailableError: no contact point answers, or it refuses us: one line says why.
+        SettingsError: a contact point, the datacenter or a file is wrong.
+    """
+    points = resolve_cassandra(settings)
+    # The driver reports each failed attempt several times; what matters is raised or logged by us.
+    logging.getLogger("cassandra").setLevel(logging.CRITICAL)
+    balancing = TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.cassandra_datacenter or ""))
+
+    def profile(row_factory: Any, seconds: float) -> ExecutionProfile:
+        return ExecutionProfile(
+            load_balancing_policy=balancing,
+            consistency_level=consistency(settings),
+            request_timeout=seconds,
+            row_factory=row_factory,
+        )
+
+    cluster: Cluster | None = None
+    try:
+        cluster = Cluster(
+            contact_points=points,
+            port=points[0][1],
+            protocol_version=PROTOCOL_VERSION,
+            connection_class=_Connection,
+            sockopts=SOCKET_OPTIONS,
+            auth_provider=_credentials(settings),
+            ssl_context=tls_context(settings),
+            connect_timeout=timeout_seconds,
+            control_connection_timeout=timeout_seconds,
+            idle_heartbeat_interval=10,
+            idle_heartbeat_timeout=10,
+            reconnection_policy=ExponentialReconnectionPolicy(*_RECONNECT_SECONDS),
+            execution_profiles={
+                READ: profile(dict_factory, _READ_SECONDS),
+                SCAN: profile(tuple_factory, _SCAN_SECONDS),
+                SCHEMA: profile(dict_factory, _SCHEMA_SECONDS),
+            },
+        )
+        session = cluster.connect()
+    except SettingsError:
+        raise
+    except Exception as error:
+        known = set()
+        if cluster is not None:
+            known = {str(host.datacenter) for host in cluster.metadata.all_hosts()} - {"None"}
+            cluster.shutdown()
+        if settings.cassandra_datacenter is not None and known - {settings.cassandra_datacenter}:
+            msg = (
+                f"FRAUDSTREAM_CASSANDRA_DATACENTER={settings.cassandra_datacenter} is no datacenter "
+                f"of this cluster, which has {', '.join(sorted(known))}"
+            )
+            raise SettingsError(msg) from error
+        raise _unavailable(error, settings, points) from error
+    return session
+
+
+def disconnect(session: Session) -> None:
+    """Close a session and everything that belongs to it."""
+    session.cluster.shutdown()
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Session]:
+    """A session for the length of a block. Raises what `connect` raises."""
+    session = connect(settings)
+    try:
+        yield session
+    finally:
+        disconnect(session)
+
+
+def shared_session(settings: Settings) -> Session:
+    """The session that this process keeps for reads, opened at its first use.
+
+    Raises:
+        UnavailableError, SettingsError: see `connect`.
+    """
+    key = (
+        *resolve_cassandra(settings),
+        settings.cassandra_username,
+        settings.cassandra_ca_file,
+        settings.cassandra_datacenter,
+        settings.cassandra_consistency,
+    )
+    with _shared_lock:
+        session = _shared.get(key)
+        if session is None or session.is_shutdown:
+            session = _shared[key] = connect(settings)
+        return session
+
+
+def close_shared_sessions() -> None:
+    """Close what `shared_session` opened: a process that goes on should not keep the connections."""
+    with _shared_lock:
+        for session in _shared.values():
+            disconnect(session)
+        _shared.clear()
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Turn what the driver raises inside the block into errors for people.
+
+    Raises:
+        UnavailableError: Cassandra does not answer, too few replicas do, or it forbids the request.
+        SchemaError: a table or keyspace is missing.
+    """
+    try:
+        yield
+    except (NoHostAvailable, OperationTimedOut) as error:
+        raise _unavailable(error, settings, resolve_cassandra(settings)) from error
+    except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout) as error:
+        msg = (
+            f"too few replicas of Cassandra answer for consistency {settings.cassandra_consistency}: "
+            f"{_first_line(error)}"
+        )
+        raise AwayError(msg) from error
+    except Unauthorized as error:
+        msg = f"Cassandra forbids it: {_first_line(error)}; grant it to FRAUDSTREAM_CASSANDRA_USERNAME"
+        raise UnavailableError(msg) from error
+    except InvalidRequest as error:
+        text = _first_line(error)
+        if "does not exist" in text or "unconfigured table" in text:
+            msg = f"keyspace {settings.keyspace} lacks its tables: run `fraudstream migrate`"
+            raise SchemaError(msg) from error
+        if "Undefined column name" in text:
+            msg = f"a table of keyspace {settings.keyspace} lacks a column ({text}): run `fraudstream migrate`"
+            raise SchemaError(msg) from error
+        if "ALLOW FILTERING" in text or "cannot be restricted" in text:
+            msg = (
+                f"{settings.keyspace}.predictions has no index on transaction_id, so none is found by its "
+                "id alone: create it as cql/003_transaction_index.cql does"
+            )
+            raise SchemaError(msg) from error
+        raise
+
+
+def _credentials(settings: Settings) -> PlainTextAuthProvider | None:
+    if settings.cassandra_username is None:
+        return None
+    return PlainTextAuthProvider(settings.cassandra_username, password(settings))
+
+
+def password(settings: Settings) -> str:
+    """The password in clear, empty when none is set."""
+    secret = settings.cassandra_password
+    return secret.get_secret_value() if secret else ""
+
+
+def _unavailable(
+    error: BaseException, settings: Settings, points: list[tuple[str, int]]
+) -> UnavailableError:
+    """What a failed connection means: Cassandra is away, or will not have us as we are."""
+    refusal = _refusal(error, settings, points)
+    if refusal is not None:
+        return UnavailableError(refusal)
+    where = ",".join(f"{host}:{port}" for host, port in points)
+    detail = type(_causes(error)[-1]).__name__
+    return AwayError(
+        f"no Cassandra at {where}: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA ({detail})"
+    )
+
+
+def _refusal(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str | None:
+    """One line for a connection that fails until somebody acts: what happened and what to do."""
+    where = ",".join(f"{host}:{port}" for host, port in points)
+    for cause in _causes(error):
+        text = _first_line(cause)
+        if isinstance(cause, AuthenticationFailed):
+            if settings.cassandra_username is None:
+                return (
+                    f"Cassandra at {where} asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME "
+                    "and FRAUDSTREAM_CASSANDRA_PASSWORD"
+                )
+            return (
+                f"Cassandra at {where} refuses user {settings.cassandra_username!r}: check "
+                "FRAUDSTREAM_CASSANDRA_USERNAME and FRAUDSTREAM_CASSANDRA_PASSWORD"
+            )
+        if isinstance(cause, ssl.SSLError) or "[SSL" in text:  # the driver wraps it in an OSError
+            return (
+                f"no TLS with Cassandra at {where} ({text.rpartition('Last error: ')[2]}): check "
+                "FRAUDSTREAM_CASSANDRA_CA_FILE, and that the server speaks TLS"
+            )
+        if "protocol version" in text.lower():
+            return f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"
+    if isinstance(error, UnresolvableContactPoints):
+        return f"no such host: {where}; check FRAUDSTREAM_CASSANDRA"
+    return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and those inside it: the driver keeps one a host, and chains the rest."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in found:
+            continue
+        found.append(one)
+        inner = getattr(one, "errors", None)
+        if isinstance(inner, dict):
+            waiting += [value for value in inner.values() if isinstance(value, BaseException)]
+        waiting += [one.__cause__, one.__context__]
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    message = getattr(error, "message", None) or str(error)
+    return str(message).strip().split("\n", 1)[0]

@@ -1,0 +1,1 @@
+"""Kafka beside the stream: clients, partitioner, topics and their checks, the schema registry."""

@@ -1,0 +1,317 @@
+"""Kafka as this project meets it: connection arguments, topic creation and checks."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
+from app.blocks.faust.fetching import watch
+from app.blocks.faust.watch import Watch
+from app.endpoints import resolve_broker
+from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
+from app.kafka.murmur import murmur2
+from app.kafka.topic_checks import check_config, check_counts
+from app.kafka.topic_metadata import see_topics
+from app.settings import Settings
+from app.topics import Topics, TopicSpec
+
+#: What the records of one compressed batch may take, as a multiple of the largest record.
+_EXPANSION = 64
+T = TypeVar("T")
+
+#: What commands wait for an answer of Kafka's that has no deadline of its own, and for the end of a client.
+ANSWER_SECONDS, _CLOSE_SECONDS = 60.0, 10.0
+#: Until what was changed shows in the metadata of the broker that is asked.
+_SHOWN_SECONDS = 30.0
+
+
+def partition_of(partitions: int) -> Callable[[bytes], int]:
+    """The partitioner of Java clients as a function of the key: murmur2, positive, modulo."""
+
+    def partition(key: bytes) -> int:
+        return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+    return partition
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context of the Kafka settings, None without TLS.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    if "SSL" not in settings.kafka_security:
+        return None
+    try:
+        context = ssl.create_default_context(
+            cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None
+        )
+        if settings.kafka_cert_file:
+            context.load_cert_chain(settings.kafka_cert_file, settings.kafka_key_file)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"FRAUDSTREAM_KAFKA_CA_FILE, _CERT_FILE or _KEY_FILE cannot be used: {error}"
+        raise SettingsError(msg) from error
+    return context
+
+
+def client_kwargs(settings: Settings) -> dict[str, Any]:
+    """Arguments that every aiokafka client of this deployment takes."""
+    password = settings.kafka_password
+    kwargs: dict[str, Any] = {
+        "bootstrap_servers": resolve_broker(settings),
+        "security_protocol": settings.kafka_security,
+        "ssl_context": ssl_context(settings),
+    }
+    if settings.kafka_security.startswith("SASL"):
+        kwargs |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_username,
+            "sasl_plain_password": password.get_secret_value() if password else None,
+        }
+    return kwargs
+
+
+@asynccontextmanager
+async def started(client: Any, broker: str) -> AsyncIterator[Any]:
+    """Start an aiokafka client, stop it afterwards.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # one line of ours instead of a line a retry
+    try:
+        await client.start()
+    except (KafkaConnectionError, KafkaError, OSError) as error:
+        await _close(client)
+        msg = (
+            f"no Kafka at {broker}: run `fraudstream up`, or set FRAUDSTREAM_BROKER "
+            f"({type(error).__name__})"
+        )
+        raise UnavailableError(msg) from error
+    finally:
+        logger.setLevel(level)
+    try:
+        yield client
+    finally:
+        await _close(client)
+
+
+def watch_of(settings: Settings, **options: Any) -> Watch:
+    """What a consumer of this deployment makes of batches that cannot be read; see `Watch` for the options."""
+    topics = Topics(settings)
+    refused = (topics.transactions, topics.labels, topics.dead_letters)
+    return Watch(
+        [topic.name for topic in refused],
+        expansion_bytes=_EXPANSION * settings.max_message_bytes,
+        **options,
+    )
+
+
+@asynccontextmanager
+async def consumer(
+    settings: Settings, by: Watch | None = None, **options: Any
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A started consumer of no group, which reads what the workers read.
+
+    Args:
+        settings: the deployment.
+        by: what it makes of batches that cannot be read; None: what the deployment does.
+        options: further arguments of aiokafka.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    kwargs = client_kwargs(settings) | {"isolation_level": settings.isolation_level}
+    client = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None, **options)
+    async with started(client, kwargs["bootstrap_servers"]):
+        watch(client, by or watch_of(settings))
+        yield client
+
+
+async def answered(waiting: Awaitable[T], what: str, seconds: float = ANSWER_SECONDS) -> T:
+    """Wait for Kafka, but not for ever: several of aiokafka's waits have no deadline of their own.
+
+    Args:
+        waiting: what is waited for; it is cancelled when the time is over.
+        what: what has not happened then: `Kafka did not take the records`.
+        seconds: how long.
+
+    Raises:
+        AwayError: the time is over.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        msg = f"{what} within {seconds:g} s"
+        raise AwayError(msg) from None
+
+
+async def _close(client: Any) -> None:
+    """Close; an idempotent aiokafka producer would retry for ever what it still holds."""
+    close = getattr(client, "close", None) or client.stop
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await close()
+    except TimeoutError:
+        inner = getattr(client, "client", None)
+        if inner is not None:
+            await inner.close()
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    kwargs = client_kwargs(settings)
+    client = AIOKafkaAdminClient(**kwargs, request_timeout_ms=30_000)
+    async with started(client, kwargs["bootstrap_servers"]) as ready:
+        yield ready
+
+
+async def ensure_topics(
+    settings: Settings, topics: Iterable[TopicSpec], *, add_partitions: bool = False
+) -> list[str]:
+    """Create the topics that are missing; returns their names.
+
+    Args:
+        settings: the deployment's settings.
+        topics: its topics.
+        add_partitions: give existing ones that others share the partitions that they lack.
+
+    Raises:
+        SchemaError: the broker refuses one, or an existing one differs.
+        UnavailableError: no broker answers.
+    """
+    specs = list(topics)
+    async with admin(settings) as client:
+        existing = set(await client.list_topics())
+        there = [spec for spec in specs if spec.name in existing]
+        counts = await _counts(client, there)
+        short = [s for s in there if s.use != "internal" and counts[s.name] < s.partitions]
+        if add_partitions:
+            counts |= {spec.name: spec.partitions for spec in short}
+        # first: what is refused must leave nothing behind
+        check_counts(counts, specs, settings)
+        missing = [spec for spec in specs if spec.name not in existing]
+        if missing:
+            new = [
+                NewTopic(
+                    spec.name, spec.partitions, settings.replication, topic_configs=spec.config
+                )
+                for spec in missing
+            ]
+            response = await client.create_topics(new, timeout_ms=30_000)
+            for name, code, *text in response.topic_errors:
+                error = for_code(code)
+                if code and error is not TopicAlreadyExistsError:
+                    detail = text[0] if text and text[0] else error.__name__
+                    msg = f"Kafka refuses topic {name}: {detail}"
+                    raise SchemaError(msg)
+        if add_partitions and short:
+            await _grow(client, short)
+        await _configured(client, there, settings)
+    return [spec.name for spec in missing]
+
+
+async def _grow(client: AIOKafkaAdminClient, short: list[TopicSpec]) -> None:
+    """Give topics the partitions that they lack; returns when metadata shows them."""
+    names = ", ".join(spec.name for spec in short)
+    try:
+        await client.create_partitions({s.name: NewPartitions(s.partitions) for s in short})
+        async with asyncio.timeout(_SHOWN_SECONDS):
+            while await _counts(client, short) != {s.name: s.partitions for s in short}:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    except KafkaError as error:
+        msg = f"Kafka refuses to add partitions to {names}: {error}"
+        raise SchemaError(msg) from error
+    except TimeoutError:
+        msg = f"Kafka does not show the partitions that {names} were given: try again"
+        raise UnavailableError(msg) from None
+
+
+async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[str, str]:
+    """Check that the topics exist as declared; returns warnings by topic (empty: all is well).
+
+    Raises:
+        SchemaError: one is missing or has other partitions; the text names the command.
+        UnavailableError: no broker answers.
+    """
+    specs = list(topics)
+    async with admin(settings) as client:
+        existing = set(await client.list_topics())
+        missing = [spec.name for spec in specs if spec.name not in existing]
+        if missing:
+            msg = f"Kafka lacks the topics {', '.join(missing)}: run `fraudstream topics`"
+            raise SchemaError(msg)
+        check_counts(await _counts(client, specs), specs, settings)
+        return await _configured(client, specs, settings)
+
+
+async def cluster_id(settings: Settings) -> str:
+    """Kafka's own name of the cluster: another one has other logs, whatever they are called.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    async with admin(settings) as client:
+        return str((await client.describe_cluster())["cluster_id"])
+
+
+async def log_ends(settings: Settings, topic: str) -> dict[int, int]:
+    """The offset up to which a topic can be read, by partition.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
+    async with consumer(settings) as client:
+        return {tp.partition: end for tp, end in (await client.end_offsets(tps)).items()}
+
+
+async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Kafka's ids of topics, as far as the brokers give ids (Kafka 3.1 and later).
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    async with admin(settings) as client:
+        try:
+            seen = await see_topics(client._client, names)  # noqa: SLF001 -- the admin client has no such question
+        except KafkaError as error:
+            msg = f"Kafka does not say which topics it has ({error}): try again"
+            raise UnavailableError(msg) from error
+    return {name: one.id for name, one in (seen or {}).items() if one.id}
+
+
+async def _counts(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int]:
+    if not specs:
+        return {}
+    described = await client.describe_topics([spec.name for spec in specs])
+    return {item["topic"]: len(item["partitions"]) for item in described}
+
+
+async def _configured(
+    client: AIOKafkaAdminClient, specs: list[TopicSpec], settings: Settings
+) -> dict[str, str]:
+    if not specs:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    actual: dict[str, dict[str, str]] = {}
+    for response in await client.describe_configs(resources):
+        for _code, _text, _kind, name, entries in response.resources:
+            actual[name] = {entry[0]: entry[1] for entry in entries}
+    return check_config(actual, specs, settings)

@@ -1,0 +1,1 @@
+"""The laboratory: simulation, demo, benchmarks, the Handbook's data. No worker imports any of it."""

@@ -1,0 +1,1 @@
+"""Tools beside the stream: verify and its reference implementation, replay, rebuild, dead letters, files, training."""

@@ -1,0 +1,52 @@
+"""Which of a deployment's features a training takes, as a manifest names them."""
+
+from typing import NamedTuple
+
+from app.domain.features.feature import window_name
+from app.domain.features.sets import SETS, column_of, set_names, set_schema
+from app.errors import UsageError
+from app.settings import Settings
+from app.stages.deployed_features import catalogue_of
+
+
+class FeatureChoice(NamedTuple):
+    """Features to learn from, as a manifest names them, and where they stand in the catalogue."""
+
+    names: tuple[str, ...]
+    schema: str
+    columns: list[int]
+
+
+def choose_features(settings: Settings, wanted: str | None) -> FeatureChoice:
+    """The features of a set, or all that the deployment computes.
+
+    Raises:
+        UsageError: there is no such set, or the deployment does not compute it.
+    """
+    catalogue = catalogue_of(settings)
+    if wanted is None:
+        return FeatureChoice(catalogue.names, catalogue.schema, list(range(len(catalogue.names))))
+    if wanted not in SETS:
+        msg = f"--features {wanted}: there are {', '.join(SETS)}"
+        raise UsageError(msg)
+    if wanted not in settings.features:
+        msg = f"--features {wanted}: add {wanted} to FRAUDSTREAM_FEATURES, so that the stream computes it"
+        raise UsageError(msg)
+    names = set_names(wanted, settings.windows)
+    schema = set_schema(wanted, settings.windows, settings.label_delay)
+    return FeatureChoice(names, schema, [catalogue.names.index(name) for name in names])
+
+
+def label_free_choice(settings: Settings, choice: FeatureChoice) -> FeatureChoice:
+    """What anomaly scores go by: the set `label_free` if there is one, else the model's without labels."""
+    if "label_free" in settings.features:
+        return choose_features(settings, "label_free")
+    longest = window_name(settings.windows[-1])
+    free = [
+        (name, column)
+        for name, column in zip(choice.names, choice.columns, strict=True)
+        if not column_of(name, longest).labels
+    ]
+    return FeatureChoice(
+        tuple(name for name, _ in free), choice.schema, [column for _, column in free]
+    )

@@ -1,0 +1,24 @@
+"""The verdict column of a file."""
+
+from typing import Any
+
+from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
+from app.ops.files.source import MalformedRecordError
+
+
+def verdict(value: Any, column: str) -> bool:
+    """Whether a field says fraud.
+
+    Args:
+        value: the field, as text or as a plain value.
+        column: what the file calls it, for the message.
+
+    Raises:
+        MalformedRecordError: it says neither.
+    """
+    if value is None or value == "":
+        raise MalformedRecordError(column, "is empty")
+    fraud = verdict_of(value)
+    if fraud is None:
+        raise MalformedRecordError(column, f"{value!r} is not {ACCEPTED_VERDICTS}")
+    return fraud

@@ -1,0 +1,217 @@
+"""Learns from what the stream has done: stored features, as they were when each transaction was scored, and labels.
+
+Nothing is computed again, so that a model learns exactly what it will meet, a late label and a full window
+included. A transaction without a label is not
+learned from, and neither is a late one.
+"""
+
+from array import array
+from collections.abc import AsyncIterator, Callable, Iterable
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.cassandra.label_store import scan_verdicts
+from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.session import connected
+from app.deployments import is_anothers
+from app.domain.transaction import DeadRecordError
+from app.errors import UsageError
+from app.ops.verification.log import Log, open_log
+from app.settings import Settings
+from app.stages.deployed_features import catalogue_of
+from app.stages.parked import copied_offset
+from app.topics import TopicSpec
+from app.wire.label_records import parse_label
+from models.examples import Examples
+
+Progress = Callable[[int], None]
+#: A label's word: when it was made and came, epoch ms, and whether it says fraud.
+Verdict = tuple[tuple[int, int], bool]
+#: By transaction and its event time; or its card, "" where the label names neither.
+Verdicts = dict[tuple[str, int | str], Verdict]
+_STEP = 5_000
+_COLUMNS = ("transaction_id", "card_id", "event_time", "flags", "feature_schema", "features")
+
+
+class Gathering:
+    """Collects predictions whose labels are known, and sorts them by time.
+
+    Args:
+        settings: feature sets, windows and all else that decides what features mean.
+        verdicts: what labels say.
+    """
+
+    def __init__(self, settings: Settings, verdicts: Verdicts) -> None:
+        catalogue = catalogue_of(settings)
+        self._schema = catalogue.schema
+        self._names = catalogue.names
+        self._take = itemgetter(*catalogue.names)
+        self._verdicts = verdicts
+        self._seen: set[tuple[str, str]] = set()
+        # rows whose transaction a label names without a card, and what others say of them
+        self._shared: dict[str, list[tuple[int, Verdict | None]]] = {}
+        self._features = array("d")
+        self._fraud, self._times = array("b"), array("q")
+        self._cards: list[str] = []
+        self._other_schemas: set[str] = set()
+
+    def add(
+        self, transaction: str, card: str, time_ms: int, schema: str, features: dict[str, float]
+    ) -> None:
+        """One prediction; repeated ones are the same and count once."""
+        key = transaction, card
+        own = [self._verdicts.get((transaction, which)) for which in (time_ms, card)]
+        found = [
+            max((verdict for verdict in own if verdict is not None), default=None),
+            self._verdicts.get((transaction, "")),
+        ]
+        said = [verdict for verdict in found if verdict is not None]
+        if not said or key in self._seen:
+            return
+        if schema != self._schema:
+            self._other_schemas.add(schema)
+            return
+        self._seen.add(key)
+        if found[1] is not None:
+            self._shared.setdefault(transaction, []).append((len(self._times), found[0]))
+        self._features.extend(self._take(features))
+        self._fraud.append(max(said)[1])
+        self._times.append(time_ms)
+        self._cards.append(card)
+
+    def examples(self, source: str) -> Examples:
+        """What was gathered, oldest first.
+
+        Raises:
+            UsageError: nothing was.
+        """
+        if not self._times:
+            msg = f"{source} holds no scored transactions with labels"
+            if self._other_schemas:
+                msg += (
+                    f" and features {self._schema}; there are some with "
+                    f"{', '.join(sorted(self._other_schemas))}: set FRAUDSTREAM_FEATURES and windows to theirs"
+                )
+            raise UsageError(msg)
+        times = np.array(self._times, dtype=np.int64)
+        cards = np.array(self._cards)
+        fraud = np.array(self._fraud, dtype=bool)
+        clear = np.ones(len(times), dtype=bool)
+        # a label without a card says nothing where several cards have this transaction: dead in the stream too
+        for shared in self._shared.values():
+            for row, own in shared if len(shared) > 1 else ():
+                clear[row] = own is not None
+                fraud[row] = own is not None and own[1]
+        order = np.lexsort((cards, times))
+        order = order[clear[order]]
+        features = np.array(self._features).reshape(len(times), len(self._names))
+        return Examples(
+            features[order],
+            fraud[order],
+            times[order],
+            cards[order],
+        )
+
+
+def from_cassandra(settings: Settings, progress: Progress | None = None) -> Examples:
+    """Rows of `predictions` whose labels are in `labels`.
+
+    Args:
+        settings: where Cassandra is, and what features mean.
+        progress: told now and then how many rows were read.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: a table is missing.
+        UsageError: no row has a label.
+    """
+    with connected(settings) as session:
+        verdicts: Verdicts = {}
+        for event_time_ms, transaction, fraud in scan_verdicts(session, settings):
+            verdicts[transaction, event_time_ms] = (0, 0), fraud
+        gathering = Gathering(settings, verdicts)
+        rows = scan_predictions(session, settings, _COLUMNS)
+        for number, (transaction, card, moment, flags, schema, features) in enumerate(rows):
+            if "late" not in (flags or ()):  # conflicting ones are in a table of their own
+                gathering.add(transaction, card, epoch_ms(moment) or 0, schema, features)
+            if progress and number % _STEP == 0:
+                progress(number)
+    return gathering.examples("Cassandra")
+
+
+async def from_kafka(settings: Settings, progress: Progress | None = None) -> Examples:
+    """Records of `predictions` whose labels are in `labels`.
+
+    Args:
+        settings: where Kafka is, and what features mean.
+        progress: told now and then how many records were read.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+        SchemaError: topics are missing.
+        UsageError: no record has a label.
+    """
+    async with open_log(settings) as log:
+        return await gather(log, settings, progress)
+
+
+async def gather(log: Log, settings: Settings, progress: Progress | None = None) -> Examples:
+    """See `from_kafka`; from a log that is open."""
+    said = []
+    name = log.topics.labels.name
+    async for record in _records(log, log.topics.labels):
+        if copied_offset(name, record.partition, record) is not None:
+            continue  # the label that it repeats stands before it
+        try:
+            label = parse_label(
+                record.value,
+                record.offset,
+                record.timestamp,
+                settings.max_future_skew,
+                settings.event_time_unit,
+            )
+        except DeadRecordError:
+            continue  # dead in the stream too
+        where = label.labelled_at_ms, label.received_at
+        which = label.event_time_ms if label.whole else label.card_id or ""
+        assert which is not None
+        said.append((label.transaction_id, which, label.is_fraud, where))
+    gathering = Gathering(settings, _newest(said))
+    number = 0
+    async for record in _records(log, log.topics.predictions):
+        fields = orjson.loads(record.value)
+        taken = not {"late", "conflicting"} & set(fields["flags"])
+        if taken and not is_anothers(fields, settings.deployment):
+            gathering.add(
+                fields["transaction_id"],
+                fields["card_id"],
+                fields["event_time_ms"],
+                fields["feature_schema"],
+                fields["features"],
+            )
+        number += 1
+        if progress and number % _STEP == 0:
+            progress(number)
+    return gathering.examples("Kafka")
+
+
+async def _records(log: Log, topic: TopicSpec) -> AsyncIterator[Any]:
+    begins, ends = await log.begins(topic), await log.ends(topic)
+    for partition, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        async for records in log.read(topic, partition, begin, end):
+            for record in records:
+                yield record
+
+
+def _newest(said: Iterable[tuple[str, int | str, bool, tuple[int, int]]]) -> Verdicts:
+    """Of several labels of one transaction the latest holds, and of equally late ones the last."""
+    newest: Verdicts = {}
+    for transaction, which, fraud, when in said:
+        key = transaction, which
+        if key not in newest or when >= newest[key][0]:
+            newest[key] = when, fraud
+    return newest

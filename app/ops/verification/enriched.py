@@ -1,0 +1,152 @@
+"""`enriched`: terminal features by the oracle, and what stands there compared with what is expected."""
+
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from app.ops.reference import TerminalOracle, Waits
+from app.ops.verification.case import Case
+from app.ops.verification.ledger import PREDICTED, Fate, Fault, Page, Seen
+from app.wire.label_records import LabelBatch, decode_message
+from app.wire.records import EnrichedItem
+
+
+class EnrichedReader:
+    """Reads one partition of `enriched`.
+
+    Args:
+        case: the run; its ledger's `features` and `flags` are completed.
+        partition: the partition.
+        done: offset after the last message whose effects are durable.
+        first_kept_ms: see `Case.known_from`.
+    """
+
+    def __init__(self, case: Case, partition: int, done: int, first_kept_ms: int) -> None:
+        self._case = case
+        self._ledger = case.ledger
+        self._where = case.topics.enriched.name
+        self._partition = partition
+        self._done = done
+        self._known_from = case.known_from(first_kept_ms)
+        self._oracle = TerminalOracle(case.rules)
+        self._names = case.ledger.catalogue.names[case.ledger.card_features :]
+        names = case.ledger.flag_names
+        self._card_bits = np.uint64(
+            case.ledger.mask([name for name in names if ":terminal" not in name])
+        )
+
+    def take(self, records: list[Any]) -> None:
+        """Messages in offset order."""
+        items = defaultdict[int, list[tuple[int, EnrichedItem]]](list)
+        fresh = defaultdict[int, list[tuple[Any, ...]]](list)
+        for record in records:
+            waiting = Seen.WAITING if record.offset >= self._done else 0
+            try:
+                batch = decode_message(record.value)
+            except (msgspec.DecodeError, TypeError):
+                position = f"{self._where}/{self._partition}/{record.offset}"
+                self._case.findings.stray(self._where, "record", position)
+                continue
+            if isinstance(batch, LabelBatch):
+                self._label(batch)
+                continue
+            for item in batch.items:
+                source = (batch.topic, batch.partition, item.offset)
+                found = self._ledger.find(*source)
+                if found is not None:
+                    items[batch.partition].append((found[1], item))
+                elif self._ledger.is_foreign(*source):
+                    self._case.findings.stray(self._where, "source", "/".join(map(str, source)))
+                if self._oracle.is_replay(self._partition, source):
+                    continue
+                conflicting = "conflicting" in item.flags
+                verdict = self._oracle.apply(
+                    item.terminal_id,
+                    item.event_time_ms,
+                    0 if conflicting or "late" in item.flags else 1,
+                    item.transaction_id,
+                    item.received_at,
+                    minor=item.minor,
+                    high="high_amount" in item.flags,
+                    conflicting=conflicting,
+                )
+                if found is not None:
+                    known = item.event_time_ms >= self._known_from
+                    mask = self._ledger.mask(verdict.flags)
+                    values = [verdict.features[name] for name in self._names]
+                    fresh[batch.partition].append((found[1], waiting, known, mask, values))
+        self._case.labels.given_up |= self._oracle.given_up
+        for partition, compared in items.items():
+            self._compare(self._ledger.pages[partition], compared)
+        for partition, noted in fresh.items():
+            self._note(self._ledger.pages[partition], noted)
+
+    def _label(self, batch: LabelBatch) -> None:
+        for item in batch.items:
+            source = (batch.topic, batch.partition, item.offset)
+            self._case.labels.item(batch.topic, batch.partition, item)
+            if not batch.looked_up and self._oracle.is_replay(self._partition, source):
+                continue
+            label = Waits(
+                item.transaction_id, item.event_time_ms, item.is_fraud, item.labelled_at_ms,
+                item.received_at, source,
+            )  # fmt: skip
+            self._oracle.label(item.terminal_id, label)
+
+    def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
+        """Keep the terminals' features and flags of items that are no replays."""
+        rows, waiting, known, masks, values = map(list, zip(*noted, strict=True))
+        twice = np.flatnonzero(page.seen[rows] & Seen.ITEM)
+        for row in (rows[index] for index in twice):
+            self._differs(page, row, "partition", self._partition, "another one")
+        page.features[rows, self._ledger.card_features :] = values
+        page.terminal_known[rows] = known
+        page.flags[rows] |= np.array(masks, np.uint64)
+        page.seen[rows] |= np.array(waiting, np.uint8) | Seen.ITEM
+
+    def _compare(self, page: Page, compared: list[tuple[int, EnrichedItem]]) -> None:
+        """Items against their source records; replays too: they must say the same."""
+        rows = [row for row, _ in compared]
+        width = self._ledger.card_features
+        expected = page.features[rows, :width]
+        right = np.isin(page.fate[rows], PREDICTED)
+        right &= page.identity[rows] == [
+            hash((item.card_id, item.event_time_ms, item.transaction_id)) for _, item in compared
+        ]
+        right &= page.detail[rows] == [hash((item.terminal_id, item.minor)) for _, item in compared]
+        try:
+            right &= (expected == [item.features for _, item in compared]).all(axis=1)
+            masks = np.array([self._ledger.mask(item.flags) for _, item in compared], np.uint64)
+            right &= (page.flags[rows] & self._card_bits) == masks
+        except (ValueError, KeyError):  # features are missing, or a flag is unknown
+            right[:] = False
+        homes = [self._case.home(item.terminal_id or item.card_id) for _, item in compared]
+        right &= np.array(homes) == self._partition
+        for index in np.flatnonzero(~right):
+            self._explain(page, *compared[index], homes[index])
+
+    def _explain(self, page: Page, row: int, item: EnrichedItem, home: int) -> None:
+        fate = Fate(page.fate[row])
+        if fate not in PREDICTED:
+            self._differs(page, row, "fate", "enriched", fate.name.lower())
+            return
+        if home != self._partition:
+            self._differs(page, row, "partition", self._partition, home)
+        if page.identity[row] != hash((item.card_id, item.event_time_ms, item.transaction_id)):
+            self._differs(page, row, "transaction", item.transaction_id, "another one")
+        if page.detail[row] != hash((item.terminal_id, item.minor)):
+            stored = [item.terminal_id, item.minor]
+            self._differs(page, row, "terminal and amount_minor", stored, "others")
+        if fate == Fate.UNKNOWN:
+            page.faults[row] |= Fault.UNVERIFIABLE
+            return
+        expected = page.features[row, : self._ledger.card_features].tolist()
+        self._case.findings.compare_features(page, row, self._where, item.features, expected)
+        flags = self._ledger.names(int(page.flags[row] & self._card_bits))
+        if tuple(item.flags) != flags:
+            self._differs(page, row, "flags", item.flags, list(flags))
+
+    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+        self._case.findings.differs(page, row, self._where, what, stored, recomputed)

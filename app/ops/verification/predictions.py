@@ -1,0 +1,289 @@
+"""`predictions` and `late-transactions`: every record field by field against what is expected of its source."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.deployments import SCORED_BY, is_anothers
+from app.domain.flags import ANOMALY
+from app.domain.json_text import canonical, raw_fields
+from app.ops.verification.case import Case
+from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, Page, Seen
+from app.wire.input_records import INPUT_FIELDS, OUTPUT_FIELDS
+
+_TIME = re.compile(rb'"scored_at":\d+')
+#: Records of before 0.2.0 do not say who scored them.
+_NEEDED = OUTPUT_FIELDS - {SCORED_BY}
+_POSITION = re.compile(rb'"source_partition":(\d+),"source_offset":(\d+)')
+_OURS = OUTPUT_FIELDS | INPUT_FIELDS
+#: Which source record an output belongs to.
+SOURCE_FIELDS = frozenset({"source_topic", "source_partition", "source_offset"})
+
+
+def fields_of(record: Any, needed: frozenset[str]) -> dict[str, Any]:
+    """The JSON object of an output; empty when it is none, or lacks fields."""
+    try:
+        fields = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return fields if isinstance(fields, dict) and needed <= fields.keys() else {}
+
+
+def source_in(
+    case: Case, where: str, record: Any, fields: dict[str, Any]
+) -> tuple[Page, int] | None:
+    """The source record that an output names; None when it is not looked at. A foreign one is a stray."""
+    if not fields:
+        case.findings.stray(where, "record", f"{where}/{record.partition}/{record.offset}")
+        return None
+    source = fields["source_topic"], fields["source_partition"], fields["source_offset"]
+    found = case.ledger.find(*source)
+    if found is None and case.ledger.is_foreign(*source):
+        case.findings.stray(where, "source", "/".join(map(str, source)))
+    return found
+
+
+def without_time(value: bytes) -> bytes:
+    """A prediction without the moment when it was scored: what must not change when it is repeated."""
+    return _TIME.sub(b"", value)
+
+
+def extra_of(value: bytes, record: dict[str, Any], currency: str) -> int:
+    """Hash of what a row's `schema_version` and `extra` must say of a prediction record."""
+    names = record.keys() - _OURS
+    if "converted_amount" in record:
+        names.add("converted_amount")
+    own = record.get("currency")
+    if own is not None and own != currency:
+        names |= {"currency", "amount"}
+    raw = raw_fields(value) if names else {}
+    return hash_extra(record.get("schema_version", 1), {name: raw[name] for name in names})
+
+
+def hash_extra(schema_version: int, raw: Mapping[str, Any]) -> int:
+    """Hash of a schema version and the fields (as JSON text) that have no column of their own."""
+    if not raw:
+        return schema_version
+    fields = sorted((name, canonical(bytes(text))) for name, text in raw.items())
+    return hash((schema_version, *fields))
+
+
+def ours(case: Case, found: tuple[Page, int], fields: dict[str, Any]) -> bool:
+    """Whether this deployment made an output; others are counted.
+
+    One that names nobody is of a release before 0.2.0. It is ours unless there is one of the same source record that
+    names us: then a changed `FRAUDSTREAM_APP_ID` has scored that record again.
+    """
+    if SCORED_BY in fields:
+        mine = not is_anothers(fields, case.settings.deployment)
+    else:
+        page, row = found
+        mine = not page.named[row]
+    case.of_others += not mine
+    return mine
+
+
+class NameReader:
+    """Reads one partition of `predictions` before all else: which source records have a prediction that names us.
+
+    Args:
+        deployment: its name.
+        mark: given partition and offset of each of these source records.
+    """
+
+    def __init__(self, deployment: str, mark: Callable[[int, int], None]) -> None:
+        self._mark = mark
+        self._name = b'"%s":"%s"' % (SCORED_BY.encode(), deployment.encode())
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        for record in records:
+            value = record.value or b""
+            tail = value[max(0, value.rfind(b'"source_partition":')) :]
+            position = _POSITION.match(tail) if self._name in tail else None
+            if position:
+                self._mark(int(position[1]), int(position[2]))
+
+
+def names_nobody(record: Any) -> bool:
+    """Whether a prediction record does not say who scored it."""
+    value = record.value or b""
+    return b'"%s":' % SCORED_BY.encode() not in value[max(0, value.rfind(b'"source_partition":')) :]
+
+
+class PredictionReader:
+    """Reads one partition of `predictions`; fills the ledger's columns that rows are compared with.
+
+    Args:
+        case: the run.
+        done: offset after the last record that the sink has stored.
+    """
+
+    def __init__(self, case: Case, done: int) -> None:
+        self._case = case
+        self._ledger = case.ledger
+        self._where = case.topics.predictions.name
+        self._done = done
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        by_page = defaultdict[int, list[tuple[int, Any, dict[str, Any]]]](list)
+        for record in records:
+            fields = fields_of(record, _NEEDED)
+            found = source_in(self._case, self._where, record, fields)
+            if found is not None and ours(self._case, found, fields):
+                by_page[found[0].number].append((found[1], record, fields))
+        for partition, members in by_page.items():
+            self._check(self._ledger.pages[partition], members)
+
+    def _check(self, page: Page, members: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        fresh = []
+        for row, record, fields in members:
+            digest = hash((record.key, without_time(record.value)))
+            if not page.seen[row] & Seen.PREDICTED:
+                page.seen[row] |= Seen.PREDICTED
+                page.digest[row] = digest
+                fresh.append((row, record, fields))
+            elif page.digest[row] == digest:
+                self._case.findings.repeated += 1
+            else:
+                self._differs(page, row, "repeated output", "another one", "the first")
+            if record.offset >= self._done:
+                page.seen[row] |= Seen.WAITING
+        if fresh:
+            self._store(page, fresh)
+            self._compare(page, fresh)
+
+    def _store(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        """Keep what rows in Cassandra must repeat."""
+        rows = [row for row, _, _ in fresh]
+        every = [fields for _, _, fields in fresh]
+        anomalies = [fields["anomaly_score"] for fields in every]
+        currency, model_index = self._case.settings.currency, self._ledger.model_index
+        page.put(
+            rows,
+            score=[fields["score"] for fields in every],
+            threshold=[fields["threshold"] for fields in every],
+            anomaly=[np.nan if anomaly is None else anomaly for anomaly in anomalies],
+            is_fraud=[fields["is_fraud"] for fields in every],
+            late=["late" in fields["flags"] for fields in every],
+            conflicting=["conflicting" in fields["flags"] for fields in every],
+            reasons=[hash(tuple(fields["reasons"])) for fields in every],
+            extra=[extra_of(record.value, fields, currency) for _, record, fields in fresh],
+            scored_at=[fields["scored_at"] for fields in every],
+            model=[
+                model_index((f["model_version"], f["model_hash"], f["feature_schema"]))
+                for f in every
+            ],
+        )
+        # the model's flag is not the oracle's to tell: it is kept, and checked with the scores
+        odd = [row for row, _, fields in fresh if ANOMALY in fields["flags"]]
+        odd = [row for row in odd if page.fate[row] in PREDICTED]  # others keep no flags there
+        page.flags[odd] |= np.uint64(self._ledger.mask((ANOMALY,)))
+
+    def _compare(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        """Against the oracle: first all at once, then those that are not right one by one."""
+        rows = [row for row, _, _ in fresh]
+        names = list(self._ledger.catalogue.names)
+        right = np.isin(page.fate[rows], CERTAIN) & page.terminal_known[rows]
+        try:
+            stored = [list(fields["features"].values()) for _, _, fields in fresh]
+            right &= (page.features[rows] == np.array(stored, np.float64)).all(axis=1)
+            flags = [self._ledger.mask(fields["flags"]) for _, _, fields in fresh]
+            right &= page.flags[rows] == np.array(flags, np.uint64)
+        except (ValueError, TypeError, KeyError):  # a feature is missing or null, a flag is unknown
+            right[:] = False
+        lengths = page.length[rows].tolist()
+        contents, received = page.content[rows].tolist(), page.received_at[rows].tolist()
+        for index, (row, record, fields) in enumerate(fresh):
+            if (
+                not right[index]
+                or hash(record.value[: lengths[index]]) != contents[index]
+                or fields["received_at"] != received[index]
+                or list(fields["features"]) != names
+                or fields["is_fraud"] is not (fields["score"] >= fields["threshold"])
+                or page.detail[row] != hash((fields.get("terminal_id"), fields["amount_minor"]))
+                or page.identity[row] != _identity(fields)
+                or record.key != fields["card_id"].encode()
+            ):
+                self._explain(page, row, record, fields)
+
+    def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
+        fate = Fate(page.fate[row])
+        if fate not in PREDICTED:
+            self._differs(page, row, "fate", "scored", fate.name.lower())
+            return
+        if record.key != fields["card_id"].encode():
+            self._differs(page, row, "key", repr(record.key), fields["card_id"])
+        if page.identity[row] != _identity(fields):
+            self._differs(page, row, "transaction_id", fields["transaction_id"], "another one")
+        if page.detail[row] != hash((fields.get("terminal_id"), fields["amount_minor"])):
+            stored = [fields.get("terminal_id"), fields["amount_minor"]]
+            self._differs(page, row, "terminal_id and amount_minor", stored, "others")
+        if hash(record.value[: page.length[row]]) != page.content[row]:
+            self._differs(page, row, "input fields", "changed", "as they came")
+        if fields["received_at"] != page.received_at[row]:
+            self._differs(page, row, "received_at", fields["received_at"], page.received_at[row])
+        decided = fields["score"] >= fields["threshold"]
+        if fields["is_fraud"] is not decided:
+            self._differs(page, row, "is_fraud", fields["is_fraud"], decided)
+        self._explain_features(page, row, fate, fields)
+
+    def _explain_features(self, page: Page, row: int, fate: Fate, fields: dict[str, Any]) -> None:
+        ledger = self._ledger
+        names = list(ledger.catalogue.names)
+        if list(fields["features"]) != names:
+            self._differs(page, row, "feature names", list(fields["features"]), names)
+            return
+        stored, expected = list(fields["features"].values()), page.features[row].tolist()
+        known = [fate != Fate.UNKNOWN] * ledger.card_features
+        known += [bool(page.terminal_known[row])] * (len(names) - len(known))
+        for index, certain in enumerate(known):
+            if not certain:
+                expected[index] = stored[index]
+        self._case.findings.compare_features(page, row, self._where, stored, expected)
+        if all(known):
+            flags = list(ledger.names(int(page.flags[row])))
+            if fields["flags"] != flags:
+                self._differs(page, row, "flags", fields["flags"], flags)
+
+    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+        if isinstance(recomputed, np.generic):
+            recomputed = recomputed.item()
+        self._case.findings.differs(page, row, self._where, what, stored, recomputed)
+
+
+class LateReader:
+    """Reads one partition of `late-transactions`: copies of predictions, to the byte but for their time."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._where = case.topics.late_transactions.name
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order, once all predictions are known."""
+        findings = self._case.findings
+        for record in records:
+            fields = fields_of(record, SOURCE_FIELDS)
+            found = source_in(self._case, self._where, record, fields)
+            if found is None or not ours(self._case, found, fields):
+                continue
+            page, row = found
+            if page.seen[row] & Seen.LATE_COPY:
+                findings.repeated += 1
+            page.seen[row] |= Seen.LATE_COPY
+            fate = Fate(page.fate[row])
+            if fate not in (Fate.LATE, Fate.UNKNOWN):
+                findings.differs(page, row, self._where, "fate", "late", fate.name.lower())
+            elif page.seen[row] & Seen.PREDICTED:
+                digest = hash((record.key, without_time(record.value)))
+                if digest != page.digest[row]:
+                    findings.differs(page, row, self._where, "copy", "another", "the prediction")
+
+
+def _identity(fields: dict[str, Any]) -> int:
+    return hash((fields["card_id"], fields["event_time_ms"], fields["transaction_id"]))

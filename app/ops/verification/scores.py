@@ -1,0 +1,99 @@
+"""Scores and reasons once more, by the model that each record names, from the recomputed features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.domain.flags import ANOMALY
+from app.errors import FraudstreamError
+from app.ops.verification.case import Case
+from app.ops.verification.ledger import CERTAIN, Page, Seen
+from models.holder import Model, ModelHolder, registry_of
+
+_CHUNK = 5_000
+#: Reasons are worked out for so many records of each page, evenly spread: with a forest one takes milliseconds.
+_REASONS_CHECKED = 1_000
+
+
+@dataclass
+class Rescored:
+    """What was scored again.
+
+    Attributes:
+        scores, reasons: how many were compared.
+        models_missing: hashes of models that are not here, or do not fit, with the reason.
+    """
+
+    scores: int
+    reasons: int
+    models_missing: dict[str, str]
+
+
+def rescore(case: Case) -> Rescored:
+    """Compare every score whose model is here, and some of the reasons."""
+    ledger, settings = case.ledger, case.settings
+    holder = ModelHolder(registry_of(settings), ledger.catalogue, settings.minor_unit_digits)
+    done = Rescored(0, 0, {})
+    for index, (version, model_hash, schema) in enumerate(ledger.models):
+        try:
+            model = holder.by_hash(model_hash)
+        except FraudstreamError as error:
+            done.models_missing[model_hash] = str(error)
+            continue
+        for page in ledger.pages:
+            rows = np.flatnonzero(_certain(page) & (page.model == index))
+            if len(rows) and (model.version, ledger.catalogue.schema) != (version, schema):
+                now = [model.version, ledger.catalogue.schema]
+                _differs(case, page, rows[0], "model", [version, schema], now)
+            for start in range(0, len(rows), _CHUNK):
+                _scores(case, page, rows[start : start + _CHUNK], model)
+            done.scores += len(rows)
+            done.reasons += _reasons(case, page, rows, model)
+    return done
+
+
+def _certain(page: Page) -> np.ndarray:
+    """Records that were predicted and whose features are all known."""
+    certain: np.ndarray = (page.seen & Seen.PREDICTED) != 0
+    certain &= np.isin(page.fate, CERTAIN) & page.terminal_known
+    return certain
+
+
+def _scores(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
+    features = page.features[rows]
+    scores = model.score(features)
+    for index in np.flatnonzero(scores != page.score[rows]):
+        row = rows[index]
+        _differs(case, page, row, "score", page.score[row].item(), scores[index].item())
+    anomalies = model.anomalies(features)
+    odd = np.full(len(rows), np.nan) if anomalies is None else anomalies
+    stored = page.anomaly[rows]
+    for index in np.flatnonzero((odd != stored) & ~(np.isnan(odd) & np.isnan(stored))):
+        row, found = rows[index], (_number(stored[index]), _number(odd[index]))
+        _differs(case, page, row, "anomaly_score", *found)
+    bit = np.uint64(case.ledger.mask((ANOMALY,)))
+    flagged = (page.flags[rows] & bit) != 0
+    from_ = np.nan if model.anomaly_threshold is None else model.anomaly_threshold
+    for index in np.flatnonzero(flagged != (odd >= from_)):
+        flag = [ANOMALY] if flagged[index] else []
+        _differs(case, page, rows[index], "flags", flag, [] if flag else [ANOMALY])
+
+
+def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model) -> int:
+    """Stored reasons are the model's; none are stored below a setting that may have changed since."""
+    told = rows[page.reasons[rows] != hash(())]
+    told = told[:: len(told) // _REASONS_CHECKED + 1]
+    for row, reasons in zip(told, model.reasons(page.features[told]), strict=True):
+        if hash(tuple(reasons)) != page.reasons[row]:
+            _differs(case, page, row, "reasons", "others", reasons)
+    return len(told)
+
+
+def _number(value: np.float64) -> float | None:
+    return None if np.isnan(value) else value.item()
+
+
+def _differs(
+    case: Case, page: Page, row: int, what: str, stored: object, recomputed: object
+) -> None:
+    case.findings.differs(page, row, case.topics.predictions.name, what, stored, recomputed)

@@ -1,0 +1,290 @@
+"""`fraudstream verify`: recompute everything in one thread, and compare it with what the stream stored.
+
+```text
+labels ───────► forwarded, dead, stored ──────┐
+transactions ─► oracle: fates, card features ─┐
+enriched ─────► oracle: terminal features ────┤                     ┌─ predictions, late-transactions
+                                           ledger ◄── compared with ┼─ dead-letters, duplicates
+                                                                    └─ Cassandra
+```
+
+Topics are read partition by partition, so that the oracle holds the cards of one partition at a time;
+the ledger has a few hundred bytes for each source record.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from app.cassandra.label_store import scan_labels
+from app.cassandra.prediction_reads import scan_scored
+from app.cassandra.raw_rows import read_raw
+from app.cassandra.refund_rows import RefundRow, scan_refunds
+from app.cassandra.session import connect, disconnect
+from app.ops.verification.case import Case
+from app.ops.verification.enriched import EnrichedReader
+from app.ops.verification.findings import Findings
+from app.ops.verification.ledger import Ledger, Page
+from app.ops.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
+from app.ops.verification.predictions import (
+    LateReader,
+    NameReader,
+    PredictionReader,
+    names_nobody,
+)
+from app.ops.verification.refunds import EarlierRefunds, RefundReader, RefundRows
+from app.ops.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
+from app.ops.verification.report import Report, clock_ms, conclude
+from app.ops.verification.rows import Row, RowReader
+from app.ops.verification.scores import rescore
+from app.ops.verification.sources import SourceReader
+from app.settings import Settings
+from app.stages.deployed_features import catalogue_of
+from app.topics import TopicSpec
+
+
+class Reader(Protocol):
+    """Takes the records of one partition, in order."""
+
+    def take(self, records: list[Any]) -> None:
+        """Look at some more of them."""
+
+
+async def verify(
+    settings: Settings, *, timeout_seconds: float, examples: int, progress: Progress
+) -> Report:
+    """Wait for the workers, recompute, compare.
+
+    Args:
+        settings: the deployment's, as the workers have them.
+        timeout_seconds: how long to wait for workers that are behind; afterwards the rest is pending.
+        examples: differences to describe.
+        progress: told what is done, how far it has come, and where it ends.
+
+    Raises:
+        UnavailableError: Kafka or Cassandra does not answer.
+        SchemaError: topics or tables are missing, or differ from the settings.
+    """
+    session = await asyncio.to_thread(connect, settings)
+    read_raw(session)
+    gc.disable()  # millions of small objects live to the end, and none of ours form cycles
+    try:
+        async with open_log(settings) as log:
+            return await compare(
+                settings,
+                log,
+                lambda: scan_scored(session, settings, Row._fields),
+                lambda: scan_labels(session, settings),
+                lambda: scan_refunds(session, settings),
+                timeout_seconds=timeout_seconds,
+                examples=examples,
+                progress=progress,
+            )
+    finally:
+        gc.enable()
+        await asyncio.to_thread(disconnect, session)
+
+
+async def compare(
+    settings: Settings,
+    log: Log,
+    scan: Callable[[], Iterable[tuple[Any, ...]]],
+    scan_labels: Callable[[], Iterable[tuple[str, int, int]]],
+    scan_refunds: Callable[[], Iterable[RefundRow]],
+    *,
+    timeout_seconds: float,
+    examples: int,
+    progress: Progress,
+) -> Report:
+    """As `verify`, of topics and rows that are given.
+
+    Args:
+        settings: see `verify`.
+        log: the topics.
+        scan: gives all rows, once the workers have stored them; each as `Row` describes it.
+        timeout_seconds: see `verify`.
+        examples: see `verify`.
+        progress: see `verify`.
+        scan_labels: gives the source of every stored label: topic, partition, offset.
+        scan_refunds: gives every stored refund.
+
+    Raises:
+        UnavailableError, SchemaError: see `verify`.
+    """
+    began = time.monotonic()
+    reached = await wait_for_workers(log, timeout_seconds, progress)
+    waited = time.monotonic() - began
+    run = await _Run.begin(settings, log, reached, examples, progress)
+    await run.read_topics()
+    case = run.case
+    rows = RowReader(case)
+    for count in rows.read(scan()):
+        progress("rows in Cassandra", count, sum(map(len, case.ledger.pages)))
+    for source in scan_labels():
+        case.labels.row(*source)
+    refunds = RefundRows(case)
+    refunds.read(scan_refunds())
+    progress("scores", 0, 1)
+    rescored = rescore(case)
+    report = conclude(case, rows, refunds, reached, run.kept, clock_ms())
+    labels = case.labels.conclude(reached.done["labels"])
+    for name in ("pending", "missing", "differing"):
+        report.counts[name] += labels[name]
+    report.details = {
+        "labels": labels,
+        "lost_ranges": case.lost.ranges(),
+        "rows": rows.rows,
+        "refund_rows": refunds.rows,
+        "dead_by_earlier_rules": case.by_earlier_rules,
+        "of_other_deployments": case.of_others,
+        "rows_lost": case.findings.lost_rows,
+        "rows_lost_from_ms": case.findings.lost_from_ms,
+        "repeated_outputs": case.findings.repeated,
+        "strays": case.findings.strays,
+        "scores_recomputed": rescored.scores,
+        "reasons_recomputed": rescored.reasons,
+        "models_missing": rescored.models_missing,
+        "seconds_waited": round(waited, 3),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    return report
+
+
+class LabelReader:
+    """Reads one partition of `labels`."""
+
+    def __init__(self, case: Case, partition: int, begin: int) -> None:
+        self._case = case
+        self._place = partition, begin
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        self._case.labels.take(*self._place, records)
+
+
+class ParkedReader:
+    """Reads one partition of the changelog of parked labels."""
+
+    def __init__(self, case: Case, partition: int) -> None:
+        self._case = case
+        self._partition = partition
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        self._case.labels.rows(self._partition, records)
+
+
+class _Run:
+    """Reads every topic into one case.
+
+    Attributes:
+        case: the run.
+        kept: see `conclude`.
+    """
+
+    def __init__(
+        self, case: Case, log: Log, reached: Reached, kept: dict[str, Offsets], progress: Progress
+    ) -> None:
+        self.case = case
+        self.kept = {role: max(times) for role, times in kept.items()}
+        self._log = log
+        self._reached = reached
+        self._kept = kept
+        self._progress = progress
+
+    @classmethod
+    async def begin(
+        cls, settings: Settings, log: Log, reached: Reached, examples: int, progress: Progress
+    ) -> "_Run":
+        """Make room for the source records that retention has left."""
+        topics = log.topics
+        catalogue = catalogue_of(settings)
+        begins, ends = await log.begins(topics.transactions), reached.ends["transactions"]
+        pages = [
+            Page(number, min(begin, end), end, len(catalogue.names))
+            for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
+        ]
+        ledger = Ledger(topics.transactions.name, catalogue, pages)
+        roles = {
+            "transactions": topics.transactions,
+            "enriched": topics.enriched,
+            "predictions": topics.predictions,
+            "late-transactions": topics.late_transactions,
+            "dead-letters": topics.dead_letters,
+            "duplicates": topics.duplicates,
+            "refunds": topics.refunds,
+        }
+        kept = {role: await log.first_kept(topic) for role, topic in roles.items()}
+        case = Case(settings, ledger, Findings(ledger, examples))
+        return cls(case, log, reached, kept, progress)
+
+    async def read_topics(self) -> None:
+        """In this order: what is expected is known before what was found is compared with it."""
+        case, topics = self.case, self._log.topics
+        done, kept = self._reached.done, self._kept
+
+        def source(number: int) -> Reader:
+            return SourceReader(case, case.ledger.pages[number], kept["transactions"][number])
+
+        def enriched(number: int) -> Reader:
+            first_kept_ms = kept["enriched"][number]
+            return EnrichedReader(case, number, done["enriched"][number], first_kept_ms)
+
+        for role, topic in (
+            ("transactions", topics.transactions),
+            ("enriched", topics.enriched),
+            ("predictions", topics.predictions),
+            ("labels", topics.labels),
+        ):
+            case.lost.unread(topic.name, await self._log.begins(topic), done[role])
+        begins = await self._log.begins(topics.labels)
+        await self._read(
+            "labels", topics.labels, lambda number: LabelReader(case, number, begins[number])
+        )
+        # before `enriched`: a label that has been forwarded since is found there
+        await self._read(
+            "parked labels", topics.labels_changelog, lambda number: ParkedReader(case, number)
+        )
+        # beyond the ends that are looked at, there may be copies of records that were moved
+        await self._read("earlier refusals", topics.dead_letters, lambda _: EarlierRefusals(case))
+        await self._read("earlier refunds", topics.refunds, lambda _: EarlierRefunds(case))
+        await self._read("recomputing cards", topics.transactions, source)
+        await self._read("recomputing terminals", topics.enriched, enriched)
+        if await self._some_name_nobody():
+            names = NameReader(case.settings.deployment, case.ledger.mark_named)
+            await self._read("who scored", topics.predictions, lambda _: names)
+        await self._read(
+            "predictions",
+            topics.predictions,
+            lambda number: PredictionReader(case, done["predictions"][number]),
+        )
+        await self._read("late", topics.late_transactions, lambda _: LateReader(case))
+        await self._read("dead letters", topics.dead_letters, lambda _: DeadLetterReader(case))
+        await self._read("duplicates", topics.duplicates, lambda _: DuplicateReader(case))
+        await self._read(
+            "refunds", topics.refunds, lambda number: RefundReader(case, done["refunds"][number])
+        )
+
+    async def _some_name_nobody(self) -> bool:
+        """Whether predictions are left of a release before 0.2.0: in each partition they come first."""
+        topic = self._log.topics.predictions
+        begins, ends = await self._log.begins(topic), await self._log.ends(topic)
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            async for records in self._log.read(topic, number, begin, end):
+                if names_nobody(records[0]):
+                    return True
+                break
+        return False
+
+    async def _read(self, text: str, topic: TopicSpec, reader_of: Callable[[int], Reader]) -> None:
+        log = self._log
+        begins, ends = await log.begins(topic), await log.ends(topic)
+        total, before = sum(ends) - sum(begins), 0
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            reader = reader_of(number)
+            async for records in log.read(topic, number, begin, end):
+                reader.take(records)
+                self._progress(text, before + records[-1].offset + 1 - begin, total)
+            before += end - begin

@@ -1,0 +1,267 @@
+"""First stage: source records to `enriched`, dead letters, duplicates, refunds, moved records; card rows."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from app.blocks.core.partition import Computed, RowReader
+from app.blocks.faust.batches import Outputs
+from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved, Refund
+from app.domain.features import Catalogue
+from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
+from app.settings import Settings
+from app.stages.batch_prefix import LOOK_AHEAD, Stretch
+from app.stages.state import (
+    ROWS_ROOM_BYTES,
+    BlockRows,
+    Position,
+    row_rules,
+    rows_room_bytes,
+    state_settings,
+)
+from app.topics import Topics
+from app.windows.window_row import RowRules
+from app.wire.decoding.rules import record_rules
+from app.wire.decoding.schemas import Schemas
+from app.wire.input_records import RecordRules, SourceRecord, parse_transaction
+from app.wire.records import (
+    EnrichedItem,
+    dead_letter,
+    duplicate_message,
+    encode_item,
+    enriched_message,
+    refund_message,
+    source_position,
+)
+
+#: Items are packed into messages of about this size.
+_PACK_BYTES = 128 * 1024
+#: A record with larger headers is not sent on: it might fit no batch of ours.
+_HEADER_BYTES = 16 * 1024
+
+
+class CardsHandler:
+    """See `app.blocks.core.ports.PacedHandler`.
+
+    Args:
+        stage: decides what a transaction is and computes the card's features.
+        rules: how long entries are kept.
+        record_rules: what a valid record is.
+        topics: where outputs go.
+        partition_of: partition of a key, as the partitioner of producers has it.
+        forward_moved: send moved records on; else they are dead.
+        state_settings: the settings that shape rows.
+        rows_room_bytes: see `BlockRows`.
+        conflicts: whether the record at an offset of a partition conflicts, where that was decided before: a
+            replay takes it from `enriched`, since it does not read what decided it. None: the rows decide.
+    """
+
+    def __init__(
+        self,
+        stage: CardStage,
+        rules: RowRules,
+        record_rules: RecordRules,
+        topics: Topics,
+        *,
+        partition_of: Callable[[bytes], int],
+        forward_moved: bool,
+        state_settings: str,
+        rows_room_bytes: int = ROWS_ROOM_BYTES,
+        conflicts: Callable[[int, int], bool] | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._stage = stage
+        self._rules = rules
+        self._record_rules = record_rules
+        self._topics = topics
+        self._partition_of = partition_of
+        self._forward_moved = forward_moved
+        self._settings = state_settings
+        self._room = rows_room_bytes
+        self._conflicts = conflicts
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        topics: Topics,
+        catalogue: Catalogue,
+        partition_of: Callable[[bytes], int],
+        schemas: Schemas | None = None,
+        **others: Any,
+    ) -> "CardsHandler":
+        """The first stage as a deployment has it; `others` are arguments of the class."""
+        return cls(
+            CardStage(catalogue, settings.allowed_lateness, partition_of),
+            row_rules(settings),
+            record_rules(settings, schemas),
+            topics,
+            partition_of=partition_of,
+            forward_moved=settings.moved == "forward",
+            state_settings=state_settings(settings),
+            rows_room_bytes=rows_room_bytes(settings),
+            **others,
+        )
+
+    def compute(
+        self,
+        partition: int,
+        records: Sequence[SourceRecord],
+        state: RowReader,
+        until_ms: float = math.inf,
+    ) -> Computed:
+        """Outputs and new rows of consecutive source records, up to an event time."""
+        rows = BlockRows(self._rules, state, self._room)
+        block = _Block(partition, self._topics, self._record_rules)
+        stretch = Stretch(until_ms)
+        taken = next_ms = needs = None
+        for index, record in enumerate(records):
+            try:
+                transaction = self._parse(record)
+                event_time_ms = transaction.event_time_ms
+                within = stretch.reaches(event_time_ms, self._event_times(records, index + 1))
+            except DeadRecordError as dead:
+                named = dead.card_id is not None
+                if not named or rows.advance(rows.read(record.key), record.offset):
+                    block.dead(record, dead)
+                continue
+            except NotReadableYetError as unread:
+                taken, needs = index, unread.schema
+                break
+            if not within:
+                taken, next_ms = index, event_time_ms
+                break
+            row = rows.read(record.key)
+            if not rows.advance(row, record.offset):
+                block.counts["replayed"] += 1
+                continue
+            decided = None if self._conflicts is None else self._conflicts(partition, record.offset)
+            outcome = self._stage.apply(transaction, row, partition, conflicts=decided)
+            if isinstance(outcome, Enriched):
+                terminal = transaction.terminal_id or transaction.card_id
+                block.enriched(record, outcome, self._partition_of(terminal.encode()))
+            elif isinstance(outcome, Duplicate):
+                block.duplicate(record, transaction)
+            elif isinstance(outcome, Refund):
+                block.refund(record, transaction)
+            else:
+                block.moved(record, outcome, forward=self._forward_moved)
+        if taken == 0:
+            return Computed(taken=0, next_ms=next_ms, needs=needs)
+        self.counts += block.counts
+        position = Position.read(state, self._settings)
+        last = records[-1 if taken is None else taken - 1]
+        # a replay starts below it; a position that fell would look like a zombie's to recovery
+        position.last_offset = max(position.last_offset, last.offset)
+        position.settings = self._settings
+        return Computed(
+            block.outputs(),
+            [*rows.groups(), [position.encode()]],
+            stretch.first_ms,
+            stretch.newest_ms,
+            taken,
+            next_ms,
+            needs,
+        )
+
+    def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
+        for record in records[start : start + LOOK_AHEAD]:
+            try:
+                yield self._parse(record).event_time_ms
+            except DeadRecordError:
+                yield None
+
+    def _parse(self, record: SourceRecord) -> Transaction:
+        return parse_transaction(
+            record.value, record.key, record.timestamp, self._record_rules, record.headers
+        )
+
+
+class _Block:
+    """Outputs of one block, by destination, in source order."""
+
+    def __init__(self, partition: int, topics: Topics, rules: RecordRules) -> None:
+        self.counts: Counter[str] = Counter()
+        self._partition = partition
+        self._rules = rules
+        self._topics = topics
+        self._source = topics.transactions.name
+        self._outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+        self._items: defaultdict[int, list[bytes]] = defaultdict(list)
+
+    def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
+        """The original bytes, with the reason."""
+        letter = dead_letter(self._source, self._partition, record, dead, self._rules.max_bytes)
+        self._outputs[self._topics.dead_letters.name, self._partition].append(letter)
+        self.counts["dead"] += 1
+
+    def duplicate(self, record: SourceRecord, transaction: Transaction) -> None:
+        """What was repeated."""
+        value = duplicate_message(
+            self._source, self._partition, record, transaction, self._rules.currency
+        )
+        destination = (self._topics.duplicates.name, self._partition)
+        self._outputs[destination].append((record.key, value, []))
+        self.counts["duplicate"] += 1
+
+    def refund(self, record: SourceRecord, transaction: Transaction) -> None:
+        """On to where it is stored."""
+        value = refund_message(self._source, self._partition, record, transaction)
+        self._outputs[self._topics.refunds.name, self._partition].append((record.key, value, []))
+        self.counts["refund"] += 1
+
+    def moved(self, record: SourceRecord, moved: Moved, *, forward: bool) -> None:
+        """On to the card's own partition, with where it came from."""
+        heavy = sum(len(name) + len(raw or b"") for name, raw in record.headers) > _HEADER_BYTES
+        if not forward or heavy:
+            message = (
+                f"the record is in partition {self._partition}, its card's is {moved.partition}"
+            )
+            if heavy:
+                message += (
+                    f", and with more than {_HEADER_BYTES} bytes of headers it is not sent on"
+                )
+            self.dead(record, DeadRecordError("moved", message))
+            return
+        origin = source_position(self._source, self._partition, record.offset)
+        headers = [*record.headers, ("origin", origin)]
+        destination = (self._source, moved.partition)
+        self._outputs[destination].append((record.key, record.value, headers))
+        self.counts["moved"] += 1
+
+    def enriched(self, record: SourceRecord, enriched: Enriched, partition: int) -> None:
+        """On to its terminal's partition."""
+        transaction = enriched.transaction
+        item = EnrichedItem(
+            record.offset,
+            record.timestamp,
+            transaction.transaction_id,
+            transaction.card_id,
+            transaction.terminal_id,
+            transaction.minor,
+            transaction.event_time_ms,
+            transaction.body,
+            enriched.features,
+            enriched.flags,
+        )
+        self._items[partition].append(encode_item(item))
+        self.counts["enriched"] += 1
+
+    def outputs(self) -> Outputs:
+        """Everything, with the enriched items packed into messages."""
+        for partition, items in self._items.items():
+            destination = self._outputs[self._topics.enriched.name, partition]
+            pack: list[bytes] = []
+            filled = 0
+            for item in items:
+                if pack and filled + len(item) > _PACK_BYTES:
+                    destination.append((None, self._message(pack), []))
+                    pack, filled = [], 0
+                pack.append(item)
+                filled += len(item)
+            destination.append((None, self._message(pack), []))
+        return self._outputs
+
+    def _message(self, items: list[bytes]) -> bytes:
+        return enriched_message(self._source, self._partition, items)

@@ -1,0 +1,52 @@
+"""The topics that a partition's state was built from, by Kafka's ids: a reserved row of each partition of each table.
+
+It is beside the state that depends on them, and not beside the committed offsets: Kafka deletes those with the topic.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.blocks.core.rows import Row
+
+#: Reserved rows start with a null byte; rows of cards and terminals with a letter.
+TOPICS_KEY = b"\0topics"
+
+
+class KnownTopics:
+    """Ids of topics by name.
+
+    Args:
+        ids: as they were when the state was begun, or when it met the topic first.
+        changes: how often the row was written: of two rows in the changelog the higher one is newer.
+    """
+
+    def __init__(self, ids: Mapping[str, str], changes: int = 0) -> None:
+        self.ids = dict(ids)
+        self.changes = changes
+
+    @classmethod
+    def read(cls, raw: bytes | None) -> "KnownTopics":
+        """The stored row; a state from before there was one knows no topic."""
+        if raw is None:
+            return cls({})
+        return cls(_decoder.decode(raw[8:]), int.from_bytes(raw[:8], "big", signed=True))
+
+    def encode(self) -> Row:
+        """The reserved row."""
+        return TOPICS_KEY, self.changes.to_bytes(8, "big", signed=True) + _encoder(self.ids)
+
+    def differing(self, present: Mapping[str, str]) -> list[str]:
+        """Names of topics that have another id now, in the order of `present`."""
+        return [name for name, one in present.items() if self.ids.get(name, one) != one]
+
+    def adopt(self, present: Mapping[str, str]) -> bool:
+        """Take in the topics that are not known yet; returns whether there are any."""
+        added = {name: one for name, one in present.items() if name not in self.ids}
+        self.ids |= added
+        self.changes += bool(added)
+        return bool(added)
+
+
+_encoder = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(dict[str, str])

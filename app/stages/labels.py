@@ -1,0 +1,322 @@
+"""Labels: source records to `enriched`, behind the transactions that they speak of; parked labels; dead letters.
+
+A label that names card, terminal and event time is forwarded. One that does not is looked up before its block is
+computed (`prepare`, with a deadline). Where its transaction is not found, the label is parked as a row
+(app/stages/parked.py): it holds back neither the labels behind it nor other partitions.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from app.blocks.core.partition import Computed, RowReader
+from app.blocks.core.ports import RowScanner
+from app.blocks.faust.batches import Outputs
+from app.domain.times import TimeUnit
+from app.domain.transaction import DeadRecordError
+from app.stages.batch_prefix import LOOK_AHEAD, Stretch
+from app.stages.parked import (
+    PREFIX,
+    REASON,
+    Found,
+    ParkedLabel,
+    copied_offset,
+    found_in,
+    parked_row,
+    read_parked,
+    record_of,
+    row_key,
+    scan,
+)
+from app.stages.state import Position
+from app.topics import Topics
+from app.wire.input_records import SourceRecord
+from app.wire.label_records import LabelItem, LabelRecord, labels_message, parse_label
+from app.wire.records import dead_letter
+
+#: Items of one message on `enriched`.
+_PACK_ITEMS = 500
+#: Why a parked label is given up, by reason code.
+_GIVEN_UP = {
+    "unknown_transaction": (
+        "no such transaction was scored and stored within FRAUDSTREAM_LABEL_WAIT of the label"
+    ),
+    "ambiguous_transaction": (
+        "several transactions have this id: give card_id and event_time too"
+    ),
+}  # fmt: skip
+
+#: What is found of labels, by offset; a label that is missing is not known yet.
+Looked = Mapping[int, Found | DeadRecordError]
+
+
+async def nothing_is_found(_labels: Sequence[LabelRecord]) -> Looked:
+    """In the place of a look-up."""
+    return {}
+
+
+@dataclass(slots=True)
+class LabelBlock:
+    """What comes of one block of `labels`.
+
+    Attributes:
+        partition: the source partition.
+        outputs: messages on `enriched`, and dead letters.
+        labels: what Cassandra is to store.
+    """
+
+    partition: int
+    outputs: Outputs = field(default_factory=lambda: defaultdict(list))
+    labels: list[LabelRecord] = field(default_factory=list)
+
+
+class LabelsHandler:
+    """See `app.blocks.core.ports.PacedHandler`; a label's event time is its `labelled_at`.
+
+    Args:
+        topics: where outputs go.
+        partition_of: partition of a key, as the partitioner of producers has it.
+        max_future_skew_ms, time_unit: see `parse_label`.
+        max_parked: labels of one partition that may be parked.
+        look_up: finds the transactions of labels, as far as they are known now; never raises, never takes long.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        *,
+        partition_of: Callable[[bytes], int],
+        max_future_skew_ms: int,
+        time_unit: TimeUnit = "auto",
+        max_parked: int = 20_000,
+        look_up: Callable[[Sequence[LabelRecord]], Awaitable[Looked]] = nothing_is_found,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._topics = topics
+        self._partition_of = partition_of
+        self._rules = max_future_skew_ms, time_unit
+        self._max_parked = max_parked
+        self._look_up = look_up
+
+    async def prepare(
+        self, partition: int, records: Sequence[SourceRecord], state: RowReader, until_ms: float
+    ) -> None:
+        """Look up the labels that a block of records up to an event time does not forward as they are."""
+        wanting = []
+        for record in records:
+            if copied_offset(self._topics.labels.name, partition, record) is not None:
+                continue
+            try:
+                label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
+            except DeadRecordError:
+                continue
+            if not label.whole:
+                if label.labelled_at_ms > until_ms:
+                    break  # the block ends here
+                wanting.append(label)
+        state.memo["looked"] = await self._look_up(wanting) if wanting else {}
+
+    def compute(
+        self,
+        partition: int,
+        records: Sequence[SourceRecord],
+        state: RowReader,
+        until_ms: float = math.inf,
+    ) -> Computed:
+        """Outputs and changed rows of consecutive records up to an event time."""
+        block = _Block(
+            partition, self._topics, self._partition_of, state, self._max_parked, self._rules
+        )
+        looked: Looked = state.memo.get("looked", {})
+        position = Position.read(state, "")
+        stretch = Stretch(until_ms)
+        taken = next_ms = None
+        for index, record in enumerate(records):
+            if record.offset <= position.last_offset:
+                block.counts["replayed"] += 1  # its row proves that it is done
+                continue
+            copied = copied_offset(self._topics.labels.name, partition, record)
+            if copied is not None:
+                block.settle(record, copied)
+                continue
+            try:
+                label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
+            except DeadRecordError as dead:
+                block.dead(record, dead)
+                continue
+            labelled_at_ms = label.labelled_at_ms
+            # A label that has to be looked up is looked up when its time has come, not when its clock is wrong
+            following = self._event_times(records, index + 1) if label.whole else ()
+            if not stretch.reaches(labelled_at_ms, following):
+                taken, next_ms = index, labelled_at_ms
+                break
+            found = None if label.whole else looked.get(record.offset)
+            if isinstance(found, DeadRecordError):
+                block.dead(record, found)
+            elif found is not None:
+                block.forward(label, found)
+            elif label.whole:
+                block.forward(label, None)
+            else:
+                block.park(record)
+        self.counts += block.counts
+        groups = block.groups()
+        if groups:
+            # behind the rows: where it stands, every record up to it is done, and its effects are durable
+            position.last_offset = records[-1 if taken is None else taken - 1].offset
+            groups.append([position.encode()])
+        outputs = LabelBlock(partition, block.outputs(), block.labels)
+        return Computed(outputs, groups, stretch.first_ms, stretch.newest_ms, taken, next_ms)
+
+    def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
+        for record in records[start : start + LOOK_AHEAD]:
+            try:
+                label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
+            except DeadRecordError:
+                yield None
+            else:
+                yield label.labelled_at_ms
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """The source record of a parked label, for its dead letter."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class _Block:
+    """Outputs and rows of one block."""
+
+    def __init__(
+        self,
+        partition: int,
+        topics: Topics,
+        partition_of: Callable[[bytes], int],
+        state: RowReader,
+        max_parked: int,
+        rules: tuple[int, TimeUnit],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.labels: list[LabelRecord] = []
+        self._partition = partition
+        self._topics = topics
+        self._source = topics.labels.name
+        self._partition_of = partition_of
+        self._state = state
+        self._max_parked = max_parked
+        self._rules = rules
+        self._rows: dict[bytes, bytes | None] = {}
+        self._letters: dict[int, Any] = {}
+        #: by whether they were looked up, and target partition
+        self._items: defaultdict[tuple[bool, int], list[LabelItem]] = defaultdict(list)
+
+    def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
+        """The original bytes, with the reason."""
+        self._letters[record.offset] = dead_letter(self._source, self._partition, record, dead)
+        self.counts["dead"] += 1
+
+    def forward(self, label: LabelRecord, found: Found | None) -> None:
+        """On to where its transaction went, and to Cassandra; `found` completes it."""
+        if found is not None:
+            label.card_id, label.terminal_id = found.card_id, found.terminal_id
+            label.event_time_ms = found.event_time_ms
+        assert label.card_id is not None
+        assert label.event_time_ms is not None
+        # where the transaction went: without a terminal by the card's hash
+        key = (label.terminal_id or label.card_id).encode()
+        self._items[found is not None, self._partition_of(key)].append(
+            LabelItem(
+                label.offset, label.received_at, label.transaction_id, label.card_id,
+                label.terminal_id, label.event_time_ms, label.is_fraud, label.labelled_at_ms,
+                label.body,
+            )
+        )  # fmt: skip
+        self.labels.append(label)
+        self.counts["forwarded"] += 1
+
+    def park(self, record: SourceRecord) -> None:
+        """Keep a label until its transaction is known; the oldest one gives way when there are too many."""
+        key, raw = parked_row(record)
+        parked = self._parked()
+        self._rows[key] = raw
+        parked[record.offset] = None
+        self.counts["parked"] += 1
+        if len(parked) > self._max_parked:
+            oldest = next(iter(parked))
+            msg = (
+                f"{self._max_parked} later labels of its partition wait for their transactions, too"
+            )
+            self._give_up(oldest, self._read(oldest), DeadRecordError("too_many_waiting", msg))
+
+    def settle(self, record: SourceRecord, offset: int) -> None:
+        """A copy of a parked label: its transaction was found, or it is given up."""
+        original = self._read(offset)
+        if original is None:  # a second copy, or the label had to give way
+            self.counts["repeated"] += 1
+            return
+        reason = next(
+            (raw.decode() for name, raw in record.headers if name == REASON and raw), None
+        )
+        try:
+            if reason is not None:
+                if reason not in _GIVEN_UP:
+                    raise DeadRecordError(
+                        "invalid_copy", f"a parked label has no reason {reason[:40]!r}"
+                    )
+                self._give_up(offset, original, DeadRecordError(reason, _GIVEN_UP[reason]))
+                return
+            found = found_in(record)
+            label = record_of(original, offset, *self._rules)
+        except DeadRecordError as dead:
+            self.dead(record, dead)
+            return
+        self.forward(label, found)
+        self._remove(offset)
+
+    def _give_up(self, offset: int, original: ParkedLabel | None, dead: DeadRecordError) -> None:
+        assert original is not None
+        one = _Original(offset, original.timestamp, original.key, original.value, original.headers)
+        self.dead(one, dead)
+        self._remove(offset)
+
+    def _remove(self, offset: int) -> None:
+        self._rows[row_key(offset)] = None
+        self._parked().pop(offset, None)
+
+    def _read(self, offset: int) -> ParkedLabel | None:
+        key = row_key(offset)
+        raw = self._rows[key] if key in self._rows else self._state.get(key)
+        return None if raw is None else read_parked(raw)
+
+    def _parked(self) -> dict[int, None]:
+        """Offsets of the parked labels, in order: scanned once, then kept while the partition is held."""
+        parked: dict[int, None] | None = self._state.memo.get("parked")
+        if parked is None:
+            rows = cast(RowScanner, self._state).scan(PREFIX)
+            parked = self._state.memo["parked"] = dict.fromkeys(scan(rows))
+        return parked
+
+    def groups(self) -> list[Any]:
+        """The changed rows, a group each."""
+        return [[row] for row in self._rows.items()]
+
+    def outputs(self) -> Outputs:
+        """Messages on `enriched`, and dead letters in the order of offsets."""
+        outputs: Outputs = defaultdict(list)
+        for (looked_up, partition), items in self._items.items():
+            for start in range(0, len(items), _PACK_ITEMS):
+                pack = items[start : start + _PACK_ITEMS]
+                value = labels_message(self._source, self._partition, pack, looked_up=looked_up)
+                outputs[self._topics.enriched.name, partition].append((None, value, []))
+        if self._letters:
+            outputs[self._topics.dead_letters.name, self._partition] += [
+                self._letters[offset] for offset in sorted(self._letters)
+            ]
+        return outputs

@@ -1,0 +1,295 @@
+"""Parked labels: those whose transaction is not known yet, as rows of the table `labels`, and when to look again.
+
+A row is written by the record of the label, and removed by a later record of the same partition of `labels`: a copy
+of the label, now whole or given up, that names the label's offset in the header `origin` (app/stages/labels.py).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import orjson
+
+from app.blocks.core.rows import Row
+from app.blocks.faust.batches import OutRecord
+from app.domain.times import TimeUnit, parse_moment_ms
+from app.domain.transaction import DeadRecordError
+from app.errors import RowFormatError
+from app.formats import iso
+from app.wire.input_records import SourceRecord
+from app.wire.label_records import LabelRecord, parse_label
+from app.wire.records import (
+    KEPT_HEADER_BYTES,
+    LETTER_KEY_BYTES,
+    REDRIVEN,
+    origin_of,
+    source_position,
+)
+
+#: Row keys of parked labels start with this; the offset follows, so that rows are in the order of the log.
+PREFIX = b"p"
+#: Names, in a copy, the reason code of a label that is given up.
+REASON = "reason"
+_VERSION = 1
+#: A label is looked for again after a quarter of the time that it has waited, within these bounds.
+_SOONEST_MS, _LATEST_MS = 200, 300_000
+#: Sent a second time when its copy has not come back by then: it may have been lost with a worker.
+_COPY_MS = 30_000
+
+
+class ParkedLabel(msgspec.Struct, array_like=True, frozen=True):
+    """The source record of a parked label.
+
+    Attributes:
+        version: of this format.
+        timestamp: when the broker appended it, epoch milliseconds.
+        value: its bytes.
+        key: its key, cut to what a dead-letter record keeps.
+        redriven: its header of that name.
+    """
+
+    version: int
+    timestamp: int
+    value: bytes
+    key: bytes | None
+    redriven: bytes | None
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """The headers that a dead-letter record keeps."""
+        return [] if self.redriven is None else [(REDRIVEN, self.redriven)]
+
+
+_decoder = msgspec.msgpack.Decoder(ParkedLabel)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def row_key(offset: int) -> bytes:
+    """Row key of the label at an offset."""
+    return PREFIX + offset.to_bytes(8, "big")
+
+
+def offset_of(key: bytes) -> int:
+    """The opposite of `row_key`."""
+    return int.from_bytes(key[len(PREFIX) :], "big")
+
+
+def parked_row(record: SourceRecord) -> Row:
+    """The row of a label that is parked."""
+    redriven = next((raw for name, raw in record.headers if name == REDRIVEN and raw), None)
+    key = record.key
+    label = ParkedLabel(
+        _VERSION,
+        record.timestamp,
+        record.value,
+        None if key is None else key[:LETTER_KEY_BYTES],
+        None if redriven is None else redriven[:KEPT_HEADER_BYTES],
+    )
+    return row_key(record.offset), record.offset.to_bytes(8, "big") + _encode(label)
+
+
+def read_parked(raw: bytes) -> ParkedLabel:
+    """The label of a row.
+
+    Raises:
+        RowFormatError: it is damaged, or of a format that this release does not know.
+    """
+    try:
+        label = _decoder.decode(raw[8:])
+    except msgspec.DecodeError as error:
+        msg = f"a parked label in the state is damaged: {error}"
+        raise RowFormatError(msg) from error
+    if label.version != _VERSION:
+        msg = f"a parked label has format {label.version}, this release reads {_VERSION}"
+        raise RowFormatError(msg)
+    return label
+
+
+# ---------------------------------------------------------------- copies
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The transaction of a label, as Cassandra has it."""
+
+    card_id: str
+    terminal_id: str | None
+    event_time_ms: int
+
+
+def whole_copy(
+    topic: str, partition: int, label: LabelRecord, parked: ParkedLabel, found: Found
+) -> OutRecord:
+    """The record that completes a parked label: a label that names card, terminal and time."""
+    said = {
+        "transaction_id": label.transaction_id,
+        "is_fraud": label.is_fraud,
+        "labelled_at": iso(label.labelled_at_ms),
+        "card_id": found.card_id,
+        "event_time": iso(found.event_time_ms),
+    }
+    if found.terminal_id is not None:
+        said["terminal_id"] = found.terminal_id
+    origin = source_position(topic, partition, label.offset)
+    return parked.key, orjson.dumps(said), [("origin", origin)]
+
+
+def given_up_copy(
+    topic: str, partition: int, offset: int, parked: ParkedLabel, reason: str
+) -> OutRecord:
+    """The record that gives a parked label up."""
+    origin = source_position(topic, partition, offset)
+    return parked.key, parked.value, [("origin", origin), (REASON, reason.encode())]
+
+
+def copied_offset(topic: str, partition: int, record: SourceRecord) -> int | None:
+    """The offset of the parked label that a record is a copy of; None for any other record.
+
+    A label that somebody sends with a foreign `origin` is a label like any other.
+    """
+    origin = origin_of(record.headers)
+    if origin is None:
+        return None
+    front = source_position(topic, partition, 0)[:-1]
+    tail = origin[len(front) :]
+    if not origin.startswith(front) or not tail.isdigit() or len(tail) > 19:
+        return None
+    offset = int(tail)
+    return offset if offset < record.offset else None
+
+
+def found_in(record: SourceRecord) -> Found:
+    """What a whole copy says of the transaction.
+
+    Raises:
+        DeadRecordError: it is none of ours.
+    """
+    try:
+        said = orjson.loads(record.value)
+        event_time_ms = parse_moment_ms(said["event_time"], "event_time")
+        fields = {"card_id": said["card_id"], "terminal_id": said.get("terminal_id")}
+        return msgspec.convert({**fields, "event_time_ms": event_time_ms}, Found)
+    except (
+        orjson.JSONDecodeError, TypeError, KeyError, AttributeError, msgspec.ValidationError,
+        DeadRecordError,
+    ):  # fmt: skip
+        msg = "the record claims to be a copy of a parked label, and does not name its transaction"
+        raise DeadRecordError("invalid_copy", msg) from None
+
+
+# ---------------------------------------------------------------- when to look again
+
+
+@dataclass(slots=True)
+class Wait:
+    """One parked label.
+
+    Attributes:
+        since_ms: when the broker appended it.
+        due_ms: when to look for its transaction again.
+    """
+
+    since_ms: int
+    due_ms: int
+
+
+@dataclass
+class Schedule:
+    """The parked labels of one partition, by offset: those whose rows are durable.
+
+    Attributes:
+        waits: in the order of offsets.
+        looked_at_ms: when one of them was looked for last; None before.
+    """
+
+    waits: dict[int, Wait] = field(default_factory=dict)
+    looked_at_ms: int | None = None
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> "Schedule":
+        """Of all rows of a partition; each is looked for at once."""
+        schedule = cls()
+        for key, raw in sorted(rows):
+            schedule.waits[offset_of(key)] = Wait(read_parked(raw).timestamp, now_ms)
+        return schedule
+
+    def take(self, rows: Iterable[Row], now_ms: int) -> None:
+        """Rows were stored: labels were parked, or removed."""
+        for key, raw in rows:
+            if not key.startswith(PREFIX):
+                continue
+            if raw is None:
+                self.waits.pop(offset_of(key), None)
+            else:
+                since_ms = read_parked(raw).timestamp
+                self.waits.setdefault(offset_of(key), Wait(since_ms, now_ms + _SOONEST_MS))
+
+    def due(self, now_ms: int, most: int) -> list[int]:
+        """Offsets of labels to look for now, the longest waiting first."""
+        found = []
+        for offset, wait in self.waits.items():
+            if wait.due_ms <= now_ms:
+                found.append(offset)
+                if len(found) == most:
+                    break
+        return found
+
+    def looked(self, offset: int, now_ms: int) -> None:
+        """A label was looked for and is still unknown."""
+        self.looked_at_ms = now_ms
+        wait = self.waits.get(offset)
+        if wait is not None:
+            waited = now_ms - wait.since_ms
+            wait.due_ms = now_ms + min(max(waited // 4, _SOONEST_MS), _LATEST_MS)
+
+    def copied(self, offset: int, now_ms: int) -> None:
+        """The copy of a label is on its way: it removes the row."""
+        self.looked_at_ms = now_ms
+        wait = self.waits.get(offset)
+        if wait is not None:
+            wait.due_ms = now_ms + _COPY_MS
+
+    @property
+    def oldest(self) -> tuple[int, int] | None:
+        """Offset of the label that has waited longest, and since when; None without any."""
+        for offset, wait in self.waits.items():
+            return offset, wait.since_ms
+        return None
+
+
+def decide(
+    label: LabelRecord, same_id: Iterable[Mapping[str, object]]
+) -> Found | DeadRecordError | None:
+    """Which of the transactions that have a label's id is meant.
+
+    Returns:
+        The only one that fits what the label says; why none can be chosen; None when none fits.
+    """
+    fitting = [row for row in same_id if _fits(label, row)]
+    if len(fitting) > 1:
+        msg = f"{len(fitting)} transactions have this id: give card_id and event_time too"
+        return DeadRecordError("ambiguous_transaction", msg)
+    for row in fitting:
+        return msgspec.convert(dict(row), Found)
+    return None
+
+
+def _fits(label: LabelRecord, row: Mapping[str, object]) -> bool:
+    said = {
+        "card_id": label.card_id,
+        "terminal_id": label.terminal_id,
+        "event_time_ms": label.event_time_ms,
+    }
+    return all(value is None or row[name] == value for name, value in said.items())
+
+
+def record_of(
+    parked: ParkedLabel, offset: int, max_future_skew_ms: int, time_unit: TimeUnit
+) -> LabelRecord:
+    """A parked label as it was parsed."""
+    return parse_label(parked.value, offset, parked.timestamp, max_future_skew_ms, time_unit)
+
+
+def scan(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[int]:
+    """Offsets of parked labels among rows of the table."""
+    return (offset_of(key) for key, _ in sorted(rows))

@@ -1,0 +1,281 @@
+"""Second stage: enriched transactions to predictions; terminal rows."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.blocks.core.partition import Computed, RowReader
+from app.blocks.faust.batches import OutRecord
+from app.deployments import SCORED_BY
+from app.domain.card_stage import CONFLICTING, LATE
+from app.domain.features import Catalogue
+from app.domain.flags import ANOMALY
+from app.domain.terminal_stage import Labelling, TerminalStage
+from app.domain.transaction import DeadRecordError
+from app.settings import Settings
+from app.stages.state import (
+    MAX_WAITING_LABELS,
+    PINS_KEY,
+    ROWS_ROOM_BYTES,
+    BlockRows,
+    Pins,
+    Position,
+    rows_room_bytes,
+    terminal_rules,
+    terminal_settings,
+)
+from app.topics import Topics
+from app.windows.window_row import RowRules, WindowRow
+from app.wire.input_records import SourceRecord
+from app.wire.label_records import LabelBatch, as_label, decode_message, given_back
+from app.wire.records import EnrichedBatch, EnrichedItem, dead_letter, prediction_message
+
+
+class Model(Protocol):
+    """A loaded model, as scoring needs it (models/holder.py)."""
+
+    @property
+    def hash(self) -> str:
+        """Names the artifact in rows and records."""
+
+    @property
+    def version(self) -> str:
+        """Name and version, for people."""
+
+    @property
+    def threshold(self) -> float:
+        """Score from which it calls a transaction fraud."""
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Scores in [0, 1], shape (n,), of features of shape (n, k); no row depends on others."""
+
+    def reasons(self, rows: np.ndarray) -> list[list[str]]:
+        """What moved each score most, in words; no row depends on others."""
+
+    @property
+    def anomaly_threshold(self) -> float | None:
+        """Anomaly score from which a transaction is flagged; None when it has no such scores."""
+
+    def anomalies(self, rows: np.ndarray) -> np.ndarray | None:
+        """How odd the rows are, in [0, 1], as `score`; None when it cannot tell."""
+
+
+Scored = tuple[str, int, EnrichedItem, list[float], list[str]]
+
+
+class ScoringHandler:
+    """See `app.blocks.core.partition.Handler`.
+
+    Args:
+        stage: computes the terminal's features.
+        rules: how long entries are kept.
+        topics: where outputs go.
+        model: gives the loaded model of a hash.
+        clock_ms: the time, for `scored_at`.
+        reasons_from: reasons are stored for scores from here on.
+        threshold: replaces the model's own; None keeps it.
+        state_settings: the settings that shape rows.
+        rows_room_bytes: see `BlockRows`.
+        read: gives what a message on `enriched` holds; a replay puts other features of the cards in.
+        scored_by: names this deployment in predictions.
+        asked: whether a transaction of this source partition is scored, or only counted for others; None: all
+            are scored.
+    """
+
+    def __init__(
+        self,
+        stage: TerminalStage,
+        rules: RowRules,
+        topics: Topics,
+        *,
+        model: Callable[[str], Model],
+        clock_ms: Callable[[], int],
+        reasons_from: float,
+        threshold: float | None,
+        state_settings: str,
+        rows_room_bytes: int = ROWS_ROOM_BYTES,
+        read: Callable[[bytes], EnrichedBatch | LabelBatch] = decode_message,
+        scored_by: str = "fraudstream",
+        asked: Callable[[int, EnrichedItem], bool] | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._stage = stage
+        self._names = stage.catalogue.names
+        self._schema = stage.catalogue.schema
+        self._rules = rules
+        self._topics = topics
+        self._model = model
+        self._clock_ms = clock_ms
+        self._reasons_from = reasons_from
+        self._threshold = threshold
+        self._settings = state_settings
+        self._room = rows_room_bytes
+        self._read = read
+        self._scored_by = scored_by
+        self._asked = asked
+
+    @classmethod
+    def of(
+        cls, settings: Settings, topics: Topics, catalogue: Catalogue, **others: Any
+    ) -> "ScoringHandler":
+        """The second stage as a deployment has it; `others` are arguments of the class."""
+        return cls(
+            TerminalStage(catalogue, settings.label_wait, MAX_WAITING_LABELS),
+            terminal_rules(settings),
+            topics,
+            reasons_from=settings.reasons_from,
+            threshold=settings.threshold,
+            state_settings=terminal_settings(settings),
+            rows_room_bytes=rows_room_bytes(settings),
+            scored_by=settings.deployment,
+            **others,
+        )
+
+    def compute(
+        self, partition: int, records: Sequence[SourceRecord], state: RowReader
+    ) -> Computed:
+        """Predictions and new rows of consecutive `enriched` messages."""
+        position = Position.read(state, self._settings)
+        pins = Pins.read(state.get(PINS_KEY))
+        rows = BlockRows(self._rules, state, self._room)
+        outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+        # a message at or below the position is in the state already, and its outputs are durable
+        fresh = [record for record in records if record.offset > position.last_offset]
+        for model_hash, messages in groupby(fresh, lambda record: pins.model_at(record.offset)):
+            scored = [
+                item
+                for message in messages
+                for item in self._items(message, rows, position, outputs)
+            ]
+            if scored:
+                self._score(self._model(model_hash), scored, outputs)
+        if not fresh:
+            return Computed(outputs)
+        position.last_offset = fresh[-1].offset
+        position.settings = self._settings
+        # behind all rows: where it stands, everything before it is durable
+        return Computed(outputs, [*rows.groups(), [position.encode()]])
+
+    def _items(
+        self, message: SourceRecord, rows: BlockRows, position: Position, outputs: dict[Any, Any]
+    ) -> Iterator[Scored]:
+        batch = self._read(message.value)
+        if isinstance(batch, LabelBatch):
+            self._label(batch, message.offset, rows, position, outputs)
+            return
+        seen = position.seen.get(batch.partition, -1)
+        for item in batch.items:
+            if item.offset <= seen:  # the first stage sent it before: a replay of ours
+                self.counts["replayed"] += 1
+                continue
+            seen = item.offset
+            row = rows.read(item.terminal_id.encode()) if item.terminal_id is not None else None
+            if row is not None and not rows.advance(row, message.offset):
+                # cannot be computed again, need not: the row proves that its prediction is durable
+                self.counts["replayed"] += 1
+                continue
+            if row is not None and row.waiting:
+                self._give_up(row, item.received_at, outputs)
+            features, flags = self._stage.apply(
+                row, item.event_time_ms, item.minor, item.flags, item.id8
+            )
+            if self._asked is not None and not self._asked(batch.partition, item):
+                continue
+            item.features += features
+            yield batch.topic, batch.partition, item, item.features, item.flags + flags
+        position.seen[batch.partition] = seen
+
+    def _label(
+        self,
+        batch: LabelBatch,
+        offset: int,
+        rows: BlockRows,
+        position: Position,
+        outputs: dict[Any, Any],
+    ) -> None:
+        seen = position.labels.get(batch.topic, {}).get(batch.partition, -1)
+        for item in batch.items:
+            if not batch.looked_up:
+                if item.offset <= seen:
+                    self.counts["replayed"] += 1
+                    continue
+                seen = item.offset
+            if item.terminal_id is None:  # nobody's risk depends on it
+                self.counts["labelled"] += 1
+                continue
+            row = rows.read(item.terminal_id.encode())
+            if not rows.advance(row, offset):
+                self.counts["replayed"] += 1
+                continue
+            became = self._stage.label(row, as_label(batch, item))
+            self.counts["labelled"] += became is Labelling.APPLIED
+            if row.waiting:
+                self._give_up(row, item.received_at, outputs)
+        if not batch.looked_up:
+            position.labels.setdefault(batch.topic, {})[batch.partition] = seen
+
+    def _give_up(self, row: WindowRow, now_ms: int, outputs: dict[Any, Any]) -> None:
+        """Labels whose transaction did not come go to `dead-letters`."""
+        for label in self._stage.given_up(row, now_ms):
+            record = given_back(label)
+            dead = DeadRecordError(
+                "unknown_transaction",
+                "no such transaction came to its terminal at that time while the label waited",
+            )
+            letter = dead_letter(record.topic, record.partition, record, dead)
+            # beside those that agents/labels writes: the partition is the label's own
+            outputs[self._topics.dead_letters.name, record.partition].append(letter)
+            self.counts["given up"] += 1
+
+    def _score(self, model: Model, scored: list[Scored], outputs: dict[Any, Any]) -> None:
+        matrix = np.array([features for _, _, _, features, _ in scored])
+        scores = model.score(matrix).tolist()
+        threshold = model.threshold if self._threshold is None else self._threshold
+        odd = model.anomalies(matrix)
+        anomalies = [None] * len(scored) if odd is None else odd.tolist()
+        flagged_from = model.anomaly_threshold
+        scored_at = self._clock_ms()
+        predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
+        names = self._names
+        told = [index for index, score in enumerate(scores) if score >= self._reasons_from]
+        reasons = dict(zip(told, model.reasons(matrix[told]), strict=True)) if told else {}
+        for index, (topic, partition, item, features, flags) in enumerate(scored):
+            score, anomaly = scores[index], anomalies[index]
+            if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
+                flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
+            value = prediction_message(
+                item.body,
+                {
+                    "amount_minor": item.minor,
+                    "event_time_ms": item.event_time_ms,
+                    "features": dict(zip(names, features, strict=True)),
+                    "score": score,
+                    "is_fraud": score >= threshold,
+                    "threshold": threshold,
+                    "model_version": model.version,
+                    "model_hash": model.hash,
+                    "feature_schema": self._schema,
+                    "reasons": reasons.get(index, []),
+                    "anomaly_score": anomaly,
+                    "flags": flags,
+                    "source_topic": topic,
+                    "source_partition": partition,
+                    "source_offset": item.offset,
+                    "received_at": item.received_at,
+                    "scored_at": scored_at,
+                    SCORED_BY: self._scored_by,
+                },
+            )
+            record: OutRecord = (item.card_id.encode(), value, [])
+            # the card's own partition: the same number of partitions, the same partitioner
+            outputs[predictions, partition].append(record)
+            if LATE in flags:
+                outputs[late, partition].append(record)
+                self.counts["late"] += 1
+            elif CONFLICTING in flags:
+                self.counts["conflicting"] += 1
+            else:
+                self.counts["scored"] += 1

@@ -1,0 +1,299 @@
+"""The rows that one block touches, and the reserved rows of a partition."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import msgspec
+
+from app.blocks.core.partition import RowReader
+from app.blocks.core.rows import Row, RowGroup
+from app.durations import format_duration
+from app.errors import SchemaError, SettingsError, StateError
+from app.settings import ENV_PREFIX, Settings
+from app.stages.deployed_features import card_horizon_ms, terminal_horizon_ms
+from app.windows.window_row import RowRules, WindowRow
+from app.wire.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
+
+#: Reserved rows start with a null byte; rows of cards and terminals with a letter.
+POSITION_KEY = b"\0position"
+PINS_KEY = b"\0pins"
+
+
+def state_settings(settings: Settings) -> str:
+    """The settings that shape rows, as text: stored with them, compared at start."""
+    windows = ",".join(format_duration(window) for window in settings.windows)
+    return (
+        f"windows={windows} allowed_lateness={format_duration(settings.allowed_lateness)} "
+        f"max_entries_per_key={settings.max_entries_per_key} currency={settings.currency} "
+        f"features={','.join(settings.features)}"
+    )
+
+
+def terminal_settings(settings: Settings) -> str:
+    """The settings that shape the rows of terminals."""
+    return f"{state_settings(settings)} label_delay={format_duration(settings.label_delay)}"
+
+
+def terminal_rules(settings: Settings) -> RowRules:
+    """How long a terminal's entries are kept, from the settings."""
+    return RowRules(
+        horizon_ms=terminal_horizon_ms(settings),
+        max_entries=settings.max_entries_per_key,
+        settings_hash=crc32(terminal_settings(settings).encode()),
+        max_waiting=MAX_WAITING_LABELS,
+        label_bytes=MAX_LABEL_BYTES + SOURCE_OVERHEAD_BYTES,
+    )
+
+
+def row_rules(settings: Settings) -> RowRules:
+    """How long a card's entries are kept, from the settings."""
+    return RowRules(
+        horizon_ms=card_horizon_ms(settings),
+        max_entries=settings.max_entries_per_key,
+        settings_hash=crc32(state_settings(settings).encode()),
+    )
+
+
+def rows_room_bytes(settings: Settings) -> int:
+    """Room for decoded rows of one partition of a table, its part of `state_memory_mb`."""
+    return (settings.state_memory_mb << 20) // 3 // (2 * settings.partitions)
+
+
+#: Labels that wait at one terminal for their transactions.
+MAX_WAITING_LABELS = 64
+#: Room for rows that stay decoded, where nobody says otherwise.
+ROWS_ROOM_BYTES = 16 << 20
+#: What a decoded row takes besides its entries, and what an entry takes.
+_ROW_BYTES, _ENTRY_BYTES = 1000, 24
+
+
+class RowCache:
+    """Rows that stay decoded between blocks: decoding them for each block took a quarter of a stage's time.
+
+    The longest unused go when there is no more room. Only the newest state of a partition may be in
+    here: the cache lives and ends with the partition's assignment (`RowReader.memo`).
+    """
+
+    def __init__(self, room_bytes: int) -> None:
+        self._room = room_bytes
+        self._rows: OrderedDict[bytes, tuple[WindowRow, int]] = OrderedDict()
+
+    def get(self, key: bytes) -> WindowRow | None:
+        """The row, if it is still here."""
+        kept = self._rows.get(key)
+        return None if kept is None else kept[0]
+
+    def put(self, row: WindowRow) -> None:
+        """Keep a row as the one used last."""
+        before = self._rows.pop(row.key, None)
+        size = _ROW_BYTES + _ENTRY_BYTES * len(row.tail.times)
+        if row.refs:
+            size = _ROW_BYTES + _ENTRY_BYTES * row.count + row.index_bytes
+        self._rows[row.key] = (row, size)
+        self._room += (before[1] if before else 0) - size
+        while self._room < 0:
+            self._room += self._rows.popitem(last=False)[1][1]
+
+
+class BlockRows:
+    """Decoded rows of one block: each is read once and written once.
+
+    Args:
+        rules: how long entries are kept.
+        state: where rows are read.
+        room_bytes: for rows that stay decoded until the partition's next block.
+    """
+
+    def __init__(
+        self, rules: RowRules, state: RowReader, room_bytes: int = ROWS_ROOM_BYTES
+    ) -> None:
+        self._rules = rules
+        self._state = state
+        self._cache: RowCache = state.memo.setdefault("rows", RowCache(room_bytes))
+        self._rows: dict[bytes, WindowRow] = {}
+        self._changed: dict[bytes, WindowRow] = {}
+
+    def read(self, key: bytes) -> WindowRow:
+        """The row of a card or terminal, as the block has left it so far."""
+        row = self._rows.get(key)
+        if row is None:
+            row = self._cache.get(key) or WindowRow.read(key, self._rules, self._state.get)
+            self._rows[key] = row
+        return row
+
+    def advance(self, row: WindowRow, offset: int) -> bool:
+        """Claim a record for its row: False when the row has its effect already."""
+        if offset < row.last_offset or (offset == row.last_offset and row.key not in self._changed):
+            return False
+        row.last_offset = offset
+        self._changed[row.key] = row
+        return True
+
+    def groups(self) -> list[RowGroup]:
+        """The changed rows, encoded, a group a key."""
+        groups = [row.encode() for row in self._changed.values()]
+        for row in self._rows.values():
+            self._cache.put(row)
+        return groups
+
+
+@dataclass
+class Position:
+    """How far a partition's state has come; written with every block, behind all its rows.
+
+    Attributes:
+        last_offset: every record up to here is in the state, its outputs durable.
+        settings: `state_settings` under which the state was built.
+        seen: highest source offset by partition of `transactions` (terminal stage): at or below it lies a
+            replay.
+        labels: the same by topic and partition of labels.
+    """
+
+    last_offset: int = -1
+    settings: str = ""
+    seen: dict[int, int] = field(default_factory=dict)
+    labels: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, state: RowReader, settings: str) -> "Position":
+        """The stored position, or that of a new partition."""
+        raw = state.get(POSITION_KEY)
+        if raw is None:
+            return cls(settings=settings)
+        stored = _position_decoder.decode(raw[8:])
+        last_offset = int.from_bytes(raw[:8], "big", signed=True)
+        return cls(last_offset, stored.settings, stored.seen, stored.labels)
+
+    def encode(self) -> Row:
+        """The reserved row."""
+        # without labels as before there were any: an older release reads it
+        stored = (self.settings, self.seen, self.labels)[: 3 if self.labels else 2]
+        body = msgspec.msgpack.encode(stored)
+        return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
+
+    def check(
+        self,
+        where: str,
+        settings: str,
+        *,
+        log_end: int,
+        log_start: int,
+        start: int,
+        model: str = "default",
+    ) -> None:
+        """Refuse to go on with a state that does not fit the source topic or the settings.
+
+        Args:
+            where: topic and partition, for the error.
+            settings: `state_settings` of this start.
+            log_end: offset after the last record of the source partition.
+            log_start: offset of its first record.
+            start: offset at which it will be read: the committed one, or the first.
+            model: the setting, for the error.
+
+        Raises:
+            SchemaError, StateError: it does not fit the topic; the text says what differs and what to do.
+            SettingsError: it was built with other settings.
+        """
+        if self.last_offset >= log_end:
+            msg = (
+                f"the state has seen offset {self.last_offset} of {where}, which ends at {log_end}: the "
+                "topic was deleted and created again; start with another FRAUDSTREAM_APP_ID, after `fraudstream "
+                "topics` with the same, to build the state from the topic as it is now"
+            )
+            raise SchemaError(msg)
+        # The state is always ahead of the commit. It is behind when the changelog was deleted, and in a
+        # worker that was stopped between recovery and here while others took over: its features, and
+        # the outputs that it would send before its first changelog record is refused, would be wrong.
+        if start > max(self.last_offset + 1, log_start):
+            msg = (
+                f"{where} was read up to {start}, its state only knows it up to {self.last_offset}: start "
+                "again; if that does not help, its changelog was deleted: start with another "
+                "FRAUDSTREAM_APP_ID to build the state anew from the log"
+            )
+            raise StateError(msg)
+        was, now = set(self.settings.split()), set(settings.split())
+        # a state from before there were labels: what it lacks of older entries, its floors tell
+        if not any(word.startswith("label_delay=") for word in was):
+            now = {word for word in now if not word.startswith("label_delay=")}
+        # a state from before there were sets: there was no other
+        if not any(word.startswith("features=") for word in was):
+            now.discard("features=basic")
+        if self.last_offset >= 0 and was != now:
+            msg = (
+                f"the state of {where} was built with {_as_settings(was - now)}, the settings say "
+                f"{_as_settings(now - was)} (and FRAUDSTREAM_MODEL={model}): restore what it was built with, or "
+                "start with another FRAUDSTREAM_APP_ID, after `fraudstream topics` with the same, to build the "
+                "state anew from the log"
+            )
+            raise SettingsError(msg)
+
+
+def _as_settings(words: set[str]) -> str:
+    """`windows=1h` as the variable that sets it."""
+    pairs = (word.split("=", 1) for word in sorted(words))
+    return " ".join(f"{ENV_PREFIX}{name.upper()}={value}" for name, value in pairs)
+
+
+class _StoredPosition(msgspec.Struct, array_like=True):
+    settings: str
+    seen: dict[int, int]
+    labels: dict[str, dict[int, int]] = {}
+
+
+_position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
+
+
+class Pins:
+    """Which model scores from which offset on, so that a replay scores with the model of its time.
+
+    Args:
+        pins: (first offset, model hash), rising.
+        starts: how often a worker has started on the partition. It stands where other rows have their
+            offset: what a worker wrote that was stopped or killed since cannot have started later than
+            its successor, and of two equal rows the first one wins.
+    """
+
+    def __init__(self, pins: list[tuple[int, str]], starts: int = 0) -> None:
+        self.pins = pins
+        self.starts = starts
+
+    @classmethod
+    def read(cls, raw: bytes | None) -> "Pins":
+        """The stored pins, none for a new partition."""
+        if raw is None:
+            return cls([])
+        return cls(_pins_decoder.decode(raw[8:]), int.from_bytes(raw[:8], "big", signed=True))
+
+    def encode(self) -> Row:
+        """The reserved row."""
+        return PINS_KEY, self.starts.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
+
+    def pin(self, log_end: int, model_hash: str) -> None:
+        """Let a model score whatever comes after the present end of the source partition.
+
+        What stands before it may have been scored already, by a worker that could not write so down. The
+        pins must be stored before the first block, changed or not: else those of a predecessor could
+        land later and name another model for what has been scored by then.
+        """
+        self.starts += 1
+        while self.pins and self.pins[-1][0] >= log_end:
+            self.pins.pop()  # nothing has been scored under it
+        if not self.pins or self.pins[-1][1] != model_hash:
+            self.pins.append((log_end if self.pins else 0, model_hash))
+
+    def models_of(self, start: int, log_end: int) -> list[str]:
+        """Hashes of the models that score what stands from one offset on up to the end."""
+        ends = [first for first, _ in self.pins[1:]] + [log_end]
+        return [
+            model for (_, model), end in zip(self.pins, ends, strict=True) if start < end <= log_end
+        ]
+
+    def model_at(self, offset: int) -> str:
+        """Hash of the model that scores this offset."""
+        return next(model for first, model in reversed(self.pins) if first <= offset)
+
+
+_pins_encoder = msgspec.msgpack.Encoder().encode
+_pins_decoder = msgspec.msgpack.Decoder(list[tuple[int, str]])

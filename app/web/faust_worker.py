@@ -1,0 +1,228 @@
+"""The views' questions answered from a running Faust app."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import aiohttp
+from faust.types import TP
+from yarl import URL
+
+from app.blocks.faust.table import BlockTable
+from app.cassandra.prediction_reads import find_transaction
+from app.cassandra.session import close_shared_sessions, shared_session
+from app.domain.features import Catalogue
+from app.errors import UnavailableError
+from app.faust_app import FraudApp
+from app.kafka.clients import partition_of
+from app.metrics.reading import (
+    LogEnds,
+    Reading,
+    copied_partitions,
+    read_copies,
+    read_flow,
+    read_state_bytes,
+    read_tasks,
+    source_partitions,
+)
+from app.metrics.recorders import append_to_row, event_to_row, refund_status, sink_status
+from app.metrics.waits import read_waits
+from app.quality.measure import measure
+from app.settings import Settings
+from app.web.kept import Kept
+from app.web.worker_protocol import Elsewhere, Here, Nobody, Place, holder, why_not_ready
+
+#: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
+_FORWARD_SECONDS = 5.0
+_LOOKUP_THREADS = 4
+#: A page that waits longer for Cassandra says so instead.
+_LOOKUP_SECONDS = 15.0
+#: Judging decisions takes a thread of the worker some microseconds a row: never more often, nor of more rows.
+_QUALITY_SECONDS = 60.0
+_MOST_QUALITY_ROWS = 200_000
+
+
+class FaustWorker:
+    """See `ports.Worker`.
+
+    Args:
+        app: the running app.
+        tables: the table of each kind of key: `card`, `terminal`.
+        model: (version, hash) of the model that scores what is new in the partitions that this worker is assigned.
+    """
+
+    def __init__(
+        self, app: FraudApp, tables: Mapping[str, BlockTable], model: tuple[str, str] | None
+    ) -> None:
+        self.settings: Settings = app.settings
+        self.catalogue: Catalogue = app.catalogue
+        self.deployment = app.settings.deployment
+        self._app = app
+        self._tables = tables
+        self._model = model
+        self._partition_of = partition_of(app.settings.partitions)
+        self._started_at = time.time()
+        # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
+        self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
+        self._quality = Kept(self._measure, self._lookups, _QUALITY_SECONDS, time.monotonic)
+        self._ends = LogEnds(self._ask_ends)
+        topics = app.fraud_topics
+        self._stages = {
+            topics.transactions.name: "cards",
+            topics.enriched.name: "scoring",
+            topics.predictions.name: "sink",
+            topics.labels.name: "labels",
+            topics.refunds.name: "refunds",
+        }
+
+    @property
+    def url(self) -> str:
+        """Where this worker answers."""
+        return str(self._app.conf.canonical_url).rstrip("/")
+
+    def find(self, kind: str, key: bytes) -> Place:
+        """Who holds a card's or terminal's row."""
+        table = self._tables[kind]
+        # the partitioner of producers; Faust's own routing would hash likewise, but fails until its
+        # producer has seen the changelog topic
+        partition = self._partition_of(key)
+        active = TP(table.changelog_topic.get_topic_name(), partition) in self._actives()
+        answer = holder(
+            partition, self.url, self.owners(), active=active, ready=self._is_ready(table)
+        )
+        if answer is None:
+            # only of partitions that are ours: reading opens the store, and takes its lock
+            return Here(partition, table.reader(partition).get)
+        return answer if isinstance(answer, Nobody) else Elsewhere(answer)
+
+    def owners(self) -> dict[str, Sequence[int]]:
+        """Partitions by the URL of the worker that holds them; both tables are handed out alike."""
+        table = self._tables["card"]
+        topic = table.changelog_topic.get_topic_name()
+        return {
+            url: topics.get(topic, ())
+            for url, topics in self._app.router.table_metadata(table.name).items()
+        }
+
+    async def reasons(self) -> list[str]:
+        """Why this worker is not ready; empty when it is."""
+        _, answered = await self._ends.read(self._wanted_ends())
+        return self._reasons(kafka_answers=answered)
+
+    def _reasons(self, *, kafka_answers: bool) -> list[str]:
+        app = self._app
+        return why_not_ready(
+            stopping=app.should_stop,
+            joined=bool(app.consumer_generation_id),
+            rebalancing=app.rebalancing,
+            kafka_answers=kafka_answers,
+            tables={table.name: self._is_ready(table) for table in self._tables.values()},
+            sink=sink_status.reason or refund_status.reason,
+            stopped=[] if app.stops is None else sorted(map(str, app.stops.current().values())),
+        )
+
+    def waits(self) -> list[str]:
+        """Who waits for what in this worker: no reason not to be ready."""
+        return read_waits(self._app)
+
+    async def reading(self) -> Reading:
+        """What this worker tells about itself."""
+        app = self._app
+        copies = copied_partitions(app)
+        ends, answered = await self._ends.read(self._wanted_ends())
+        reading = read_flow(app, self._stages, ends)
+        reading.copies = read_copies(copies, ends)
+        reading.kafka_answers = answered
+        reading.reasons, reading.waits = self._reasons(kafka_answers=answered), self.waits()
+        reading.parked = app.retries.parked()
+        reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
+        reading.sink, reading.latency = sink_status, append_to_row
+        reading.refunds = refund_status
+        reading.event_latency = event_to_row
+        reading.model, reading.started_at = self._bound_model(), self._started_at
+        reading.tasks, reading.threads = read_tasks(app), threading.active_count()
+        reading.rebalances = app.rebalancing_count
+        return reading
+
+    async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """A scored transaction from Cassandra, None when there is none."""
+        loop = asyncio.get_running_loop()
+        looking = loop.run_in_executor(
+            self._lookups, find_transaction, self.settings, transaction_id
+        )
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                return await looking
+        except TimeoutError:
+            # the driver gives up by itself, but others may have been waiting for a thread before us
+            msg = f"Cassandra did not answer within {_LOOKUP_SECONDS:g} s; try again"
+            raise UnavailableError(msg) from None
+
+    async def quality(self) -> Mapping[str, Any]:
+        """How good decisions were, and `age_seconds`; read anew once a minute at most."""
+        return await self._quality.get()
+
+    def _measure(self) -> Mapping[str, Any]:
+        session = shared_session(self.settings)
+        return measure(session, self.settings, most=_MOST_QUALITY_ROWS)
+
+    async def close(self) -> None:
+        """Drop the connections to Cassandra that look-ups opened."""
+        self._quality.close()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(close_shared_sessions)
+
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str]
+    ) -> tuple[int, str, bytes]:
+        """Status, content type and body of another worker's answer."""
+        client = self._app.http_client
+        try:
+            async with client.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=_FORWARD_SECONDS),
+            ) as response:
+                content_type = response.headers.get("Content-Type", "application/octet-stream")
+                return response.status, content_type, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            origin = URL(url, encoded=True).origin()
+            msg = f"the worker at {origin} holds it and does not answer; try again"
+            raise UnavailableError(msg) from error
+
+    def _wanted_ends(self) -> set[TP]:
+        """The partitions whose ends are asked for: always the same ones, since an answer serves all who ask."""
+        app = self._app
+        probe = TP(app.fraud_topics.transactions.name, 0)  # a spare worker asks Kafka too
+        return {*source_partitions(app), *copied_partitions(app), probe}
+
+    async def _ask_ends(self, *tps: TP) -> Mapping[TP, int]:
+        ends: Mapping[TP, int] = await self._app.consumer.highwaters(*tps)
+        return ends
+
+    def _actives(self) -> set[TP]:
+        actives: set[TP] = self._app.assignor.assigned_actives()
+        return actives
+
+    def _is_ready(self, table: BlockTable) -> bool:
+        generation = self._app.consumer_generation_id
+        return bool(generation) and table.ready_generation == generation
+
+    def _bound_model(self) -> tuple[str, str] | None:
+        # partitions are opened once the model is bound to where they end
+        opened = self._app.pipelines[self._app.fraud_topics.enriched.name].partitions
+        return self._model if opened else None
+
+    def _stores(self) -> list[tuple[str, int, Any]]:
+        actives = self._actives()
+        return [
+            (table.name, tp.partition, table.data.partition_path(tp.partition))
+            for table in self._tables.values()
+            for tp in sorted(actives)
+            if tp.topic == table.changelog_topic.get_topic_name()
+        ]

@@ -1,0 +1,229 @@
+"""How the rows of a card or terminal are stored: formats, keys, sizes. See window_row.py for what they mean."""
+
+import struct
+from dataclasses import dataclass
+
+from app.errors import RowFormatError
+from app.windows.entries import ID_BYTES, Entries
+from app.windows.entry_labels import Label, decode_labels, largest_label
+
+#: Row formats: plain, with labels, and with the amounts of entries that do not count.
+ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION = 1, 2, 3
+VERSIONS = (ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION)
+#: Before every event time: newest and floor of a key that has seen nothing.
+NEVER = -(1 << 62)
+SEGMENT_ENTRIES = 256
+
+# last_offset | version, settings hash, newest, floor, base, zeros, tail entries, segments, next
+HEAD = struct.Struct(">qBIqqqIIII")
+REF = struct.Struct(">IIIIqqq")
+# behind the head of format 2: whether the tail has labels, bytes of waiting labels; its refs end with their frauds
+LABELS = struct.Struct(">?I")
+FRAUDED_REF = struct.Struct(REF.format + "I")
+# last_offset | version, settings hash, zeros, entries, base
+SEGMENT = struct.Struct(">qBIIIq")
+
+
+def head_key(key: bytes) -> bytes:
+    """Row key of a card's or terminal's head."""
+    return b"h" + key
+
+
+def segment_key(key: bytes, segment: int) -> bytes:
+    """Row key of one segment; the fixed-width number comes last, so no two keys can meet."""
+    return b"s" + key + segment.to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """What decides how long entries are kept.
+
+    Attributes:
+        horizon_ms: entries this far behind the key's newest event time, or further, leave.
+        max_entries: entries kept at most; beyond it the oldest leaves.
+        settings_hash: 32-bit hash of the settings that shaped the row, stored in it.
+        segment_entries: entries of a sealed segment.
+        max_waiting: labels that may wait for their transaction; 0 for rows that know no labels.
+        label_bytes: longest source of a waiting label.
+    """
+
+    horizon_ms: int
+    max_entries: int
+    settings_hash: int = 0
+    segment_entries: int = SEGMENT_ENTRIES
+    max_waiting: int = 0
+    label_bytes: int = 0
+
+    @property
+    def keeps_aside(self) -> bool:
+        """Whether amounts of entries that do not count are kept: cards compare them, terminals have labels there."""
+        return not self.max_waiting
+
+    @property
+    def entry_bytes(self) -> int:
+        """What an entry takes at most, bytes: of the four columns, one is there only where it is needed."""
+        return 4 * ID_BYTES
+
+
+class SegmentRef:
+    """What a head knows of a segment: enough when a window holds all of it or none.
+
+    Attributes:
+        number: the segment's number, never used twice by a key.
+        skip: entries at its front that have left; the segment itself is not rewritten for that.
+        count: entries still kept; zeros: how many of them do not count.
+        first, last: stored times of the first and last kept entry.
+        total: minor units of the counted ones; frauds: how many of them are known to be fraud.
+        packed: as stored in the head, `frauds` included; None until it is asked for.
+    """
+
+    __slots__ = (
+        "count", "first", "frauds", "last", "number", "packed", "skip", "total", "zeros",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        number: int,
+        skip: int,
+        count: int,
+        zeros: int,
+        first: int,
+        last: int,
+        total: int,
+        frauds: int = 0,
+    ) -> None:
+        self.number, self.skip, self.count, self.zeros = number, skip, count, zeros
+        self.first, self.last, self.total, self.frauds = first, last, total, frauds
+        self.packed: bytes | None = None
+
+    def refresh(self, entries: Entries) -> None:
+        """Bring the bounds and sums up to date with the entries."""
+        skip, times = self.skip, entries.times
+        self.count = len(times) - skip
+        self.zeros = entries.uncounted(skip, len(times)) if entries.zeros else 0
+        self.first, self.last = times[skip], times[-1]
+        self.total = entries.totals[-1] - (entries.totals[skip - 1] if skip else entries.base)
+        self.frauds = entries.known_frauds(skip, len(times)) if entries.frauds else 0
+        self.packed = None
+
+    def pack(self) -> bytes:
+        """Make and keep `packed`: a heavy key has dozens of these, and an event changes one or none."""
+        packed = self.packed = FRAUDED_REF.pack(
+            self.number, self.skip, self.count, self.zeros, self.first, self.last, self.total,
+            self.frauds,
+        )  # fmt: skip
+        return packed
+
+
+#: Last offset, newest and floor, next segment, whether labels came, segments, tail, waiting labels.
+Head = tuple[int, int, int, int, bool, list[SegmentRef], Entries, list[Label]]
+
+
+def decode_head(raw: bytes, key: bytes) -> Head:
+    """The head row of a key.
+
+    Raises:
+        RowFormatError: it is damaged, or of a format that this release does not know.
+    """
+    try:
+        (
+            last_offset,
+            version,
+            _hash,
+            newest_ms,
+            floor_ms,
+            base,
+            zeros,
+            count,
+            segments,
+            next_number,
+        ) = HEAD.unpack_from(raw)
+        labelled = version == LABELLED_VERSION
+        has_labels, waiting = LABELS.unpack_from(raw, HEAD.size) if labelled else (False, 0)
+    except struct.error:
+        last_offset = newest_ms = floor_ms = base = zeros = count = segments = next_number = (
+            waiting
+        ) = 0
+        version, labelled, has_labels = -1, False, False
+    first = HEAD.size + (LABELS.size if labelled else 0)
+    stored = FRAUDED_REF if labelled else REF
+    columns = first + segments * stored.size
+    aside = zeros if version == ASIDE_VERSION else 0
+    behind = columns + ID_BYTES * ((4 if has_labels else 3) * count + aside)
+    if version not in VERSIONS or len(raw) != behind + waiting:
+        msg = (
+            f"the state row of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}: "
+            "start the release that wrote it, or delete the state and replay"
+        )
+        raise RowFormatError(msg)
+    refs = [SegmentRef(*stored.unpack_from(raw, at)) for at in range(first, columns, stored.size)]
+    tail = Entries.from_columns(raw, columns, count, labelled=has_labels, aside=aside)
+    tail.base, tail.zeros = base, zeros
+    told = decode_labels(raw[behind:])
+    return last_offset, newest_ms, floor_ms, next_number, labelled, refs, tail, told
+
+
+def encode_segment(entries: Entries, last_offset: int, settings_hash: int) -> bytes:
+    """A segment row."""
+    packed = SEGMENT.pack(
+        last_offset, version_of(entries), settings_hash, entries.zeros, len(entries), entries.base
+    )
+    return entries.behind(packed)
+
+
+def decode_segment(raw: bytes, key: bytes) -> Entries:
+    """The entries of a segment row.
+
+    Raises:
+        RowFormatError: it is of a format that this release does not know.
+    """
+    _offset, version, _hash, zeros, count, base = SEGMENT.unpack_from(raw)
+    if version not in VERSIONS:
+        msg = f"a segment of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}"
+        raise RowFormatError(msg)
+    labelled = version == LABELLED_VERSION
+    aside = zeros if version == ASIDE_VERSION else 0
+    entries = Entries.from_columns(raw, SEGMENT.size, count, labelled=labelled, aside=aside)
+    entries.base, entries.zeros = base, zeros
+    return entries
+
+
+def version_of(entries: Entries) -> int:
+    """The format in which these entries are stored."""
+    if entries.labelled is not None:
+        return LABELLED_VERSION
+    return ROW_VERSION if entries.aside is None else ASIDE_VERSION
+
+
+def max_head_bytes(rules: RowRules) -> int:
+    """Largest head row that the rules allow, bytes."""
+    tail = min(2 * rules.segment_entries, rules.max_entries + 1)
+    labels = LABELS.size + rules.max_waiting * largest_label(rules.label_bytes)
+    refs = _max_segments(rules) * FRAUDED_REF.size
+    return HEAD.size + labels + refs + tail * rules.entry_bytes
+
+
+def max_group_bytes(
+    rules: RowRules, *, key_bytes: int, block_entries: int, record_bytes: int
+) -> int:
+    """Most that one block can change of one key, bytes: it must fit into one record batch.
+
+    Args:
+        rules: how long entries are kept.
+        key_bytes: longest card or terminal id.
+        block_entries: most transactions of one key in one block.
+        record_bytes: what a record takes beside its key and value.
+    """
+    record_bytes += key_bytes + len(segment_key(b"", 0))
+    segments = _max_segments(rules)
+    # all of them, with what has left the first one already ...
+    entries = rules.max_entries + 2 * rules.segment_entries
+    rewritten = segments * (record_bytes + SEGMENT.size) + entries * rules.entry_bytes
+    # ... and what is deleted: they, and those that came and went within the block
+    deleted = (segments + 2 * block_entries // rules.segment_entries) * record_bytes
+    return record_bytes + max_head_bytes(rules) + rewritten + deleted
+
+
+def _max_segments(rules: RowRules) -> int:
+    """Only the first can hold less than `segment_entries`."""
+    return rules.max_entries // rules.segment_entries + 1
