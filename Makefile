@@ -11,7 +11,7 @@ RATE ?= 3000
 BREAKS ?=
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers handbook down clean lock
+.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers handbook chart dist sbom down clean lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,13 +62,31 @@ bench-peers: install ## ours beside Quix Streams and PySpark, each in an environ
 handbook: install ## the Fraud Detection Handbook's data live, against published figures; ARGS=--verify recomputes everything by the oracle, too
 	$(BIN)/fraudstream handbook $(ARGS)
 
+chart: install ## render the Helm chart into tests/samples/chart (maintainers; needs helm)
+	$(BIN)/python -m tests.chart
+
+dist: install ## wheel and sdist in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+# of an environment with what the image installs, and nothing else
+sbom: dist ## dist/sbom.cdx.json: CycloneDX of what production installs, with licences
+	$(BIN)/python -m venv --clear --without-pip build/production
+	$(BIN)/python -m pip --python build/production install --quiet --disable-pip-version-check --require-hashes -r requirements-prod.lock
+	$(BIN)/python -m pip --python build/production install --quiet --disable-pip-version-check --no-deps --no-index dist/fraudstream-*.whl
+	$(BIN)/python -m cyclonedx_py environment --output-reproducible --output-format JSON --output-file dist/sbom.cdx.json build/production
+
 down: install ## stop the local servers, keep their data
 	$(BIN)/fraudstream down
 
 clean: ## remove the environment; data of local servers stays (fraudstream wipe removes it)
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist *.egg-info
 
-lock: install ## write requirements.lock anew from setup.cfg (maintainers)
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+# the other two take their versions from the first, so that what is tested is what runs
+lock: install ## write the three lock files anew from setup.cfg and pyproject.toml (maintainers)
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --generate-hashes --all-extras --allow-unsafe --strip-extras --no-header \
-	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock setup.cfg
+	$(COMPILE) --all-extras --output-file requirements.lock setup.cfg
+	$(COMPILE) --extra registry --constraint requirements.lock --output-file requirements-prod.lock setup.cfg
+	$(COMPILE) --all-build-deps --only-build-deps --constraint requirements.lock --output-file requirements-build.lock setup.cfg
