@@ -1,0 +1,261 @@
+"""The Helm chart: what Kubernetes would get, against its schemas and against what a worker needs."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from app.settings import Settings
+from app.topics import Topics
+from tests.chart import CHART, HELM, VALUES, chart_hash, helm, manifests, pod_specs, render, sample
+
+#: The oldest that the chart admits, and a new one. Schemas of the API servers themselves, strict.
+KUBERNETES = ("1.29", "1.34")
+by_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+needs_helm = pytest.mark.skipif(
+    HELM is None, reason="no helm on PATH: kept manifests are checked only"
+)
+Manifest = dict[str, Any]
+
+
+def kept(values: Path) -> list[Manifest]:
+    return list(manifests(sample(values).read_text()))
+
+
+def of_kind(values: Path, kind: str) -> list[Manifest]:
+    return [each for each in kept(values) if each["kind"] == kind]
+
+
+def containers(pod: Any) -> list[Any]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+@by_values
+def test_the_kept_manifests_are_this_charts(values: Path) -> None:
+    first = sample(values).read_text().splitlines()[0]
+    assert first == f"# chart: {chart_hash()}", "the chart has changed: run `make chart`"
+
+
+@needs_helm
+@by_values
+def test_helm_renders_what_is_kept(values: Path) -> None:
+    assert list(manifests(render(values))) == kept(values)
+
+
+@needs_helm
+def test_helm_has_nothing_to_say_against_it() -> None:
+    done = helm("lint", "--strict", CHART, "-f", VALUES[0])
+    assert not done.returncode, done.stdout + done.stderr
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--set", "replicas=5"], "there are 4 partitions"),
+        (
+            ["--set", "settings.FRAUDSTREAM_KAFKA_PASSWORD=x"],
+            "propertyName 'FRAUDSTREAM_KAFKA_PASSWORD'",
+        ),
+        (["--set", "settings.FRAUDSTREAM_HOME=/x"], "propertyName 'FRAUDSTREAM_HOME'"),
+        (["--set", "settings.FRAUDSTREAM_BROKER=null"], "FRAUDSTREAM_BROKER"),
+        (["--set", "secretSettings.FRAUDSTREAM_KAFKA_PASSWORD.value=x"], "value"),
+    ],
+)
+def test_what_cannot_work_is_refused(given: list[str], complaint: str) -> None:
+    done = helm("template", "x", CHART, "-f", VALUES[0], *given)
+    assert done.returncode
+    assert complaint in done.stderr
+
+
+def test_secrets_are_refused_among_settings() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
+    base = yaml.safe_load(VALUES[0].read_text())["settings"]
+    jsonschema.validate(base, schema)
+    secret = [
+        name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
+    ]
+    assert len(secret) >= 3
+    for name in secret:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**base, f"FRAUDSTREAM_{name.upper()}": "x"}, schema)
+
+
+@by_values
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_accepts_it(values: Path, version: str) -> None:
+    for each in kept(values):
+        if not each["apiVersion"].startswith("keda.sh/"):
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+@by_values
+def test_containers_may_do_no_more_than_they_need(values: Path) -> None:
+    pods = list(pod_specs(kept(values)))
+    assert {kind for kind, _ in pods} == {"StatefulSet", "Job"}
+    for _, pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        for container in containers(pod):
+            allowed = container["securityContext"]
+            assert allowed["readOnlyRootFilesystem"] is True
+            assert allowed["allowPrivilegeEscalation"] is False
+            assert allowed["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+            paths = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert {"/tmp", "/var/lib/fraudstream"} <= paths
+            assert not container["image"].endswith(":latest")
+
+
+@by_values
+def test_no_variable_comes_from_a_service(values: Path) -> None:
+    """Kubernetes names them after services: FRAUDSTREAM_PORT and so on, which are no settings."""
+    for _, pod in pod_specs(kept(values)):
+        assert pod["enableServiceLinks"] is False
+
+
+@by_values
+def test_all_variables_are_settings_and_secrets_are_references(values: Path) -> None:
+    known = {f"FRAUDSTREAM_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    for _, pod in pod_specs(kept(values)):
+        for container in containers(pod):
+            named = [entry["name"] for entry in container["env"]]
+            assert len(named) == len(set(named))
+            for entry in container["env"]:
+                assert entry["name"] in known or entry["name"] == "POD_NAME"
+                if "Secret" in str(known.get(entry["name"], "")):
+                    assert "secretKeyRef" in entry["valueFrom"]
+                elif "value" in entry:
+                    assert isinstance(entry["value"], str)
+    assert not [each for each in kept(values) if each["kind"] in {"Secret", "ConfigMap"}]
+
+
+@by_values
+def test_settings_are_read_as_they_are_written(values: Path) -> None:
+    written = yaml.safe_load(values.read_text())["settings"]
+    [(_, pod)] = [each for each in pod_specs(kept(values)) if each[0] == "StatefulSet"]
+    env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    assert {name: env[name] for name in written} == {n: str(value) for n, value in written.items()}
+    env |= {name: "secret" for name, value in env.items() if value is None}
+    plain = {
+        name.removeprefix("FRAUDSTREAM_").lower(): value
+        for name, value in env.items()
+        if name.startswith("FRAUDSTREAM_")
+    }
+    Settings(_env_file=None, **plain)  # type: ignore[call-arg]
+
+
+@by_values
+def test_probes_are_honest(values: Path) -> None:
+    [stateful] = of_kind(values, "StatefulSet")
+    pod = stateful["spec"]["template"]["spec"]
+    worker = pod["containers"][0]
+    paths = {
+        name: worker[f"{name}Probe"]["httpGet"]["path"]
+        for name in ("startup", "liveness", "readiness")
+    }
+    # readiness must not restart a worker: a rebuild takes its time, and an outage of Cassandra is none of its faults
+    assert paths == {
+        "startup": "/health/live",
+        "liveness": "/health/live",
+        "readiness": "/health/ready",
+    }
+    assert worker["readinessProbe"]["timeoutSeconds"] > 2  # what it takes while Kafka is silent
+    live = worker["livenessProbe"]
+    assert live["periodSeconds"] * live["failureThreshold"] >= 60
+    assert pod["terminationGracePeriodSeconds"] > 9  # a worker ends by itself by then
+
+
+@by_values
+def test_workers_keep_their_state_and_their_names(values: Path) -> None:
+    [stateful] = of_kind(values, "StatefulSet")
+    spec = stateful["spec"]
+    [claim] = spec["volumeClaimTemplates"]
+    worker = spec["template"]["spec"]["containers"][0]
+    assert {"name": claim["metadata"]["name"], "mountPath": "/var/lib/fraudstream"} in worker[
+        "volumeMounts"
+    ]
+    assert spec["podManagementPolicy"] == "Parallel"
+    [headless] = [s for s in of_kind(values, "Service") if s["spec"].get("clusterIP") == "None"]
+    assert headless["metadata"]["name"] == spec["serviceName"]
+    assert headless["spec"]["publishNotReadyAddresses"] is True
+    [advertised] = [e for e in worker["env"] if e["name"] == "FRAUDSTREAM_ADVERTISED_HOST"]
+    assert advertised["value"] == f"$(POD_NAME).{spec['serviceName']}.payments.svc"
+
+
+@by_values
+def test_every_selector_finds_its_pods_and_no_others(values: Path) -> None:
+    [stateful], [job] = of_kind(values, "StatefulSet"), of_kind(values, "Job")
+    worker = stateful["spec"]["template"]["metadata"]["labels"].items()
+    setup = job["spec"]["template"]["metadata"]["labels"].items()
+    [budget] = of_kind(values, "PodDisruptionBudget")
+    policy, for_setup = of_kind(values, "NetworkPolicy")
+    if "setup" in policy["metadata"]["name"]:
+        policy, for_setup = for_setup, policy
+    selectors = [
+        stateful["spec"]["selector"]["matchLabels"],
+        budget["spec"]["selector"]["matchLabels"],
+        policy["spec"]["podSelector"]["matchLabels"],
+        *(each["spec"]["selector"] for each in of_kind(values, "Service")),
+    ]
+    for selector in selectors:
+        assert selector.items() <= worker
+        assert not selector.items() <= setup
+    assert for_setup["spec"]["podSelector"]["matchLabels"].items() <= setup
+
+
+@by_values
+def test_the_network_is_closed_by_default(values: Path) -> None:
+    for policy in of_kind(values, "NetworkPolicy"):
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        assert all(rule["from"] for rule in policy["spec"].get("ingress", []))
+        assert all(rule["ports"] for rule in policy["spec"]["egress"])
+
+
+@by_values
+def test_topics_and_tables_come_first(values: Path) -> None:
+    [job] = of_kind(values, "Job")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    pod = job["spec"]["template"]["spec"]
+    assert [each["args"] for each in containers(pod)] == [["topics"], ["migrate"]]
+    assert pod["restartPolicy"] == "Never"  # what a policy of failures needs
+    names = {each["name"] for each in containers(pod)}
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    assert {rule["onExitCodes"]["containerName"] for rule in rules} == names
+    policy = [each for each in of_kind(values, "NetworkPolicy") if "setup" in str(each["metadata"])]
+    assert int(policy[0]["metadata"]["annotations"]["helm.sh/hook-weight"]) < int(
+        job["metadata"]["annotations"]["helm.sh/hook-weight"]
+    )
+
+
+def test_scaling_stays_within_the_partitions() -> None:
+    default, full = VALUES
+    assert not of_kind(default, "ScaledObject")
+    [scaled] = of_kind(full, "ScaledObject")
+    assert scaled["spec"]["maxReplicaCount"] == 24  # of 40 that the values ask for
+    triggers = [each["metadata"] for each in scaled["spec"]["triggers"]]
+    topics = Topics(
+        Settings(_env_file=None, app_id="fraudstream-2", topic_prefix="cards.")  # type: ignore[call-arg]
+    )
+    assert {each["consumerGroup"] for each in triggers} == {"fraudstream-2"}
+    assert [each["topic"] for each in triggers] == [topics.transactions.name, topics.enriched.name]
+    assert all(isinstance(value, str) for each in triggers for value in each.values())
+    [stateful] = of_kind(full, "StatefulSet")
+    assert "replicas" not in stateful["spec"]  # an upgrade would undo what KEDA has set
+
+
+def test_templates_use_no_value_that_is_not_declared() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for path in (CHART / "templates").iterdir():
+        for name in re.findall(r"\.Values\.([A-Za-z.]+)", path.read_text()):
+            found: Any = values
+            for part in name.split("."):
+                assert part in found, f"{path.name}: .Values.{name}"
+                found = found[part]
