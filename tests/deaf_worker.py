@@ -3,8 +3,9 @@
     DEAF_WHILE=FILE python -m tests.deaf_worker worker ...
 
 While the file exists it is not told where logs begin and end, as if the broker that leads those partitions did not
-answer; aiokafka's own patience applies. With RESUMES=1 it resumes the flow of records, which is open, for some seconds
-again and again when tables are recovered: Faust does so once or twice, at a moment that depends on Kafka's answers.
+answer; aiokafka's own patience applies. Where the file names a topic, that goes for the end of its log only. With
+RESUMES=1 it resumes the flow of records, which is open, for some seconds again and again when tables are
+recovered: Faust does so once or twice, at a moment that depends on Kafka's answers.
 """
 
 import asyncio
@@ -19,13 +20,21 @@ _RESUMES, _RESUME_SECONDS = 2_000, 0.002
 
 def deafen(file: Path) -> None:
     """Let questions for offsets fail as those that time out do."""
-    from aiokafka.consumer.fetcher import Fetcher
+    from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
     from aiokafka.errors import RequestTimedOutError
 
     ask = Fetcher._proc_offset_requests
 
+    def deaf(timestamps: Any) -> bool:
+        if not file.exists():
+            return False
+        topic = file.read_text()
+        return not topic or any(
+            tp.topic == topic and at == OffsetResetStrategy.LATEST for tp, at in timestamps.items()
+        )
+
     async def asked(self: Any, timestamps: Any) -> Any:
-        if await asyncio.to_thread(file.exists):
+        if await asyncio.to_thread(deaf, timestamps):
             await asyncio.sleep(_PAUSE_SECONDS)
             raise RequestTimedOutError
         return await ask(self, timestamps)

@@ -192,13 +192,14 @@ def test_kafka_does_not_answer_while_partitions_start_and_recover(
         def says(what: str) -> bool:
             return what in fleet["a"].log.read_text()
 
+        # tables are recovered, and then each partition asks where its log ends
+        deaf.write_text(deployment.topics.enriched.name)
         fleet.start("a")
-        fleet.await_ready()
-        # no record has come: each partition is opened by the first
-        deaf.touch()
-        deployment.send(transactions(0, 50))
         wait_until(lambda: says("waits for Kafka, which does not answer"), "a partition to wait")
+        assert fleet["a"].reasons() != []
         deaf.unlink()
+        fleet.await_ready()
+        deployment.send(transactions(0, 50))
         deployment.drain()
 
         # another worker comes, and what is left to this one has to be recovered

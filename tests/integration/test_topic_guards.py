@@ -107,7 +107,7 @@ def test_a_topic_that_was_created_again_is_refused_shorter_or_longer(
         follower.drain()
         assert fleet.restarts == []
         assert sent <= scored(follower)
-        assert follower.verify()["scored"] == len(sent)
+        assert sent <= {row[0] for row in follower.rows("transaction_id")}
         fleet.terminate("a")
 
 
