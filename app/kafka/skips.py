@@ -50,7 +50,8 @@ async def find_skip(settings: Settings, error: DamagedLogError) -> int | None:
     async with consumer(settings) as reader:
         reader.assign([tp])
         end = (await reader.end_offsets([tp]))[tp]
-        await reader.seek_to_beginning(tp)
+        # not `seek_to_beginning`: the answer to the fetcher's own question for the end may come after it, and win
+        reader.seek(tp, (await reader.beginning_offsets([tp]))[tp])
         while await reader.position(tp) < end:
             for record in (await reader.getmany(tp, timeout_ms=_POLL_MS)).get(tp, []):
                 given_up = skip_in(record)
