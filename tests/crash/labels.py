@@ -63,7 +63,7 @@ MALFORMED: tuple[bytes | None, ...] = (
     b'{"transaction_id":"x","is_fraud":"maybe","labelled_at":1735689600000}',
     b'{"transaction_id":"x","is_fraud":true}',
     b'{"transaction_id":"x","is_fraud":true,"labelled_at":4102444800000}',
-    b'{"transaction_id":"x","is_fraud":true,"labelled_at":1735689600000,"card_id":7}',
+    b'{"transaction_id":"x","is_fraud":true,"labelled_at":1735689600000,"card_id":7.5}',
     b'{"transaction_id":"x","is_fraud":true,"labelled_at":1735689600000,"x":"' + b"x" * 2_048 + b'"}',
 )  # fmt: skip
 #: Transactions between an early label and its transaction, at most.
