@@ -244,7 +244,8 @@ class Pipeline:
             if partition.closed:
                 logger.info("%s/%s ended while closing: %r", self.topic, partition.number, error)
                 return
-            halt(f"{self.topic}/{partition.number}", error)
+            # whatever it met stands there or behind
+            halt(f"{self.topic}/{partition.number} at offset {partition.done_offset}", error)
 
     def give_up_held(self) -> None:
         """Partitions will be revoked: what is held back must not delay that."""
