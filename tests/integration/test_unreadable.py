@@ -15,8 +15,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from confluent_kafka import Producer
 
 from app.kafka.clients import admin
-from app.settings import Settings
 from app.ops.reference import murmur2_partition
+from app.settings import Settings
 from app.topics import TopicSpec
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, wait_until
@@ -176,7 +176,9 @@ def test_what_cannot_be_read_is_a_dead_letter_and_the_rest_is_scored(
         report = deployment.verify()
         assert not fleet.restarts
     assert (report["scored"], report["dead"]) == (7, len(last))
-    letters = map(dict, (record.headers for record in deployment.records(deployment.topics.dead_letters)))
+    letters = map(
+        dict, (record.headers for record in deployment.records(deployment.topics.dead_letters))
+    )
     assert {int(letter["offset"]): letter["reason"].decode() for letter in letters} == last
     assert after > damaged
     sent_back = deployment.run("deadletters", "redrive", "--all", "--json")
