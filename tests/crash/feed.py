@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from app.endpoints import resolve_broker
 from app.errors import UnavailableError
 from app.kafka.clients import client_kwargs
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
@@ -17,6 +18,7 @@ from app.ops.reference import murmur2_partition
 from app.settings import Settings
 from app.topics import Topics
 from tests.crash.labels import with_labels
+from tests.crash.transactional import TransactionalFeed
 
 _CARDS = 1_500
 #: Days of event time: the fewer the shorter a run. Sixty days in a minute, and most of the time partitions would wait
@@ -45,6 +47,7 @@ class Feed(threading.Thread):
         seed: makes the records.
         events: about how many.
         say: told when sending had to begin anew.
+        transactional: send by Kafka transactions, some of them aborted, in every codec.
 
     Attributes:
         rate: records a second; may be changed at any time, as `limit`.
@@ -54,7 +57,13 @@ class Feed(threading.Thread):
     """
 
     def __init__(
-        self, settings: Settings, *, seed: int, events: int, say: Callable[[str, str], None]
+        self,
+        settings: Settings,
+        *,
+        seed: int,
+        events: int,
+        say: Callable[[str, str], None],
+        transactional: bool = True,
     ) -> None:
         super().__init__(name="feed", daemon=True)
         config = SimulationConfig(
@@ -72,6 +81,13 @@ class Feed(threading.Thread):
         self._topics = Topics(settings)
         self._say = say
         self._records = with_labels(deliveries.lines(), seed)
+        self._transactions = (
+            TransactionalFeed(
+                self._topics.transactions.name, resolve_broker(settings), seed=seed, say=say
+            )
+            if transactional
+            else None
+        )
         self._aside: deque[Aside] = deque()
         self._stall = 0.0
         self._over = False
@@ -103,6 +119,10 @@ class Feed(threading.Thread):
             group.create_task(self._send_aside())
 
     async def _send_placed(self) -> None:
+        if self._transactions is not None:
+            await asyncio.to_thread(self._transactions.send, self._paced(), lambda: self._over)
+            self._over = True
+            return
         while not self._over:
             try:
                 await produce_on_schedule(self._paced(), settings=self._settings)
@@ -112,6 +132,12 @@ class Feed(threading.Thread):
                 await asyncio.sleep(1)
             else:
                 self._over = True
+
+    @property
+    def transactions(self) -> tuple[int, int]:
+        """Kafka transactions committed and aborted so far."""
+        feed = self._transactions
+        return (0, 0) if feed is None else (feed.committed, feed.aborted)
 
     def _paced(self) -> Iterator[tuple[float, bytes | None, bytes]]:
         due = 0.0

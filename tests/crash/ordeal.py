@@ -73,6 +73,7 @@ class Ordeal:
         seconds_a_step: how long a step is thought to take at first: makes the rate of the records.
         wrong: name of a break (`tests/breaks.py`) that workers have, to see that it is found.
         drain_seconds: for the stream to finish once the last thing was done.
+        transactional: records are sent by Kafka transactions, in every codec; one in ten is aborted.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Ordeal:
         seconds_a_step: float = 12.0,
         wrong: str = "",
         drain_seconds: float = DRAIN_SECONDS,
+        transactional: bool = True,
     ) -> None:
         self.seed = seed
         self.done: Done = Done()
@@ -104,7 +106,9 @@ class Ordeal:
             worker.__name__,
         )
         self._watch = Watch(lambda: {name: self._fleet[name] for name in self._fleet.running})
-        self._feed = Feed(settings, seed=seed, events=events, say=self.say)
+        self._feed = Feed(
+            settings, seed=seed, events=events, say=self.say, transactional=transactional
+        )
         self._undelay: threading.Timer | None = None
         self._outage: threading.Thread | None = None
         self._outage_error: BaseException | None = None
@@ -147,7 +151,9 @@ class Ordeal:
         states, fresh = self._compare_states(live)
         if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh)]:
             raise OrdealError("; ".join(problems))
-        parts = figures(self.seed, self.done, report, states, old, fresh, self._watch)
+        parts = [*figures(self.seed, self.done, report, states, old, fresh, self._watch)]
+        committed, aborted = self._feed.transactions
+        parts.insert(1, f"Kafka transactions: {committed:,} committed, {aborted:,} aborted")
         ends = f"{len(fleet.restarts)} halts, {fleet.waits} waits for servers"
         return "; ".join([*parts, ends, f"{time.monotonic() - self._began:.0f} s"])
 
@@ -388,6 +394,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument(
+        "--plain", action="store_true", help="send records without Kafka transactions"
+    )
+    parser.add_argument(
         "--home", type=Path, help="folder to work in, kept; a temporary one if not given"
     )
     arguments = parser.parse_args()
@@ -408,6 +417,7 @@ def main() -> int:
             seed=arguments.seed,
             steps=schedule(arguments.seed, Counts.of(arguments.kills)),
             events=arguments.events,
+            transactional=not arguments.plain,
         )
         try:
             print(ordeal.run())

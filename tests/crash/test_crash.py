@@ -13,7 +13,7 @@ SHORT = Counts(
 
 
 @pytest.mark.crash
-@pytest.mark.timeout(290)
+@pytest.mark.timeout(1_200)
 def test_a_short_ordeal(stack: Servers, settings: Settings, seed: int) -> None:
     ordeal = Ordeal(
         stack.require_local(),
@@ -25,6 +25,9 @@ def test_a_short_ordeal(stack: Servers, settings: Settings, seed: int) -> None:
     )
     print(ordeal.run())
     assert sum(ordeal.done.values()) == 7
+    committed, aborted = ordeal._feed.transactions
+    assert committed > 0
+    assert aborted > 0
 
 
 def test_a_seed_always_draws_the_same_steps() -> None:
