@@ -120,6 +120,20 @@ def test_no_secret_and_no_latest() -> None:
         assert not image.endswith(":latest")
 
 
+@pytest.mark.parametrize(
+    ("service", "jar"),
+    [
+        ("kafka", "org.apache.kafka:kafka-clients"),
+        ("cassandra", "org.apache.cassandra:cassandra-all"),
+    ],
+)
+def test_compose_has_the_servers_that_are_tested(service: str, jar: str) -> None:
+    lock = next((ROOT / "app").rglob("jars.lock")).read_text()
+    [tested] = re.findall(rf"\t{jar}:(\S+)\t", lock)
+    tag = SERVICES[service]["image"].rpartition(":")[2]
+    assert f"{tested}.".startswith(f"{tag}.")
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_compose_locks_our_containers_down(name: str) -> None:
     service = OURS[name]
