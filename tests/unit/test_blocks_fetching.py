@@ -279,6 +279,17 @@ def test_where_no_end_is_certain_the_partition_stops(what: str) -> None:
     assert (watch.stopped[TP].topic, watch.stopped[TP].offset) == (TP.topic, 100)
 
 
+def test_records_that_were_added_while_the_broker_read_are_taken() -> None:
+    """The broker notes the end of its log (here: 3 and 300) first, and reads what is there by then."""
+    raw = batch(VALUES, base=0) + batch(VALUES, base=300)
+    for end in (3, 300):
+        assert offsets(read(raw, end=end)) == [*range(600)]
+    watch = Watch({TP.topic})
+    watch.stopped = {}
+    assert read(batch(VALUES, base=700), watch, 600, end=650) == []  # a gap, and beyond the end
+    assert TP in watch.stopped
+
+
 def test_where_nobody_looks_at_stopped_partitions_it_is_an_error() -> None:
     with pytest.raises(DamagedLogError, match="transactions/3 cannot be read from offset 7 on"):
         read(NO_END["format"](batch(VALUES, base=7)), offset=7)
