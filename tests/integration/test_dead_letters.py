@@ -33,6 +33,8 @@ def letters(deployment: Deployment) -> dict[Position, Any]:
 def test_three_in_ten_are_malformed_and_all_good_ones_are_scored(
     settings: Settings, tmp_path: Path
 ) -> None:
+    # negative amounts are among them
+    settings = settings.model_copy(update={"refunds": "dead"})
     deployment = Deployment(settings)
     deployment.prepare()
     bad = [as_sent_for_real(each, settings.max_message_bytes) for each in CORPUS]
