@@ -26,6 +26,8 @@ TITLES = [
     "001_keyspace", "002_predictions", "003_transaction_index", "004_labels", "005_conflicting_predictions",
     "006_refunds",
 ]  # fmt: skip
+#: Number of a migration that there is not yet.
+NEXT = len(TITLES) + 1
 
 
 @pytest.fixture
@@ -81,13 +83,13 @@ def test_a_lost_lock_stops_the_run(session: Session, settings: Settings) -> None
         *load_migrations(),
         added("CREATE TABLE IF NOT EXISTS ${keyspace}.a (b int PRIMARY KEY)"),
     ]
-    more.append(replace(more[-1], number=6))
+    more.append(replace(more[-1], number=NEXT + 1))
     with pytest.raises(SchemaError, match="the migration lock of .* was lost"):
         schema.migrate(session, settings, migrations=more, say=steal)
 
 
 def added(text: str) -> Migration:
-    return Migration(5, "more", text)
+    return Migration(NEXT, "more", text)
 
 
 def test_what_was_applied_must_not_change(session: Session, settings: Settings) -> None:
@@ -111,15 +113,15 @@ def test_a_statement_that_fails_is_named_and_not_recorded(
     session: Session, settings: Settings
 ) -> None:
     broken = [*load_migrations(), added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a nonsense)")]
-    with pytest.raises(SchemaError, match="migration 005_more failed: "):
+    with pytest.raises(SchemaError, match=f"migration {NEXT:03}_more failed: "):
         schema.migrate(session, settings, migrations=broken)
     good = [
         *load_migrations(),
         added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a int PRIMARY KEY)"),
     ]
-    assert schema.migrate(session, settings, migrations=good).applied == ["005_more"]
+    assert schema.migrate(session, settings, migrations=good).applied == [f"{NEXT:03}_more"]
     # an older release still works with it, and says what it does not know
-    assert schema.migrate(session, settings).unknown == [5]
+    assert schema.migrate(session, settings).unknown == [NEXT]
     schema.check_schema(session, settings)
 
 
@@ -218,7 +220,7 @@ def test_the_command(session: Session, settings: Settings) -> None:
             check=True,
         )
 
-    assert "4 migrations, 4 applied now" in run().stdout
+    assert f"{len(TITLES)} migrations, {len(TITLES)} applied now" in run().stdout
     assert json.loads(run("--json").stdout)["present"] == TITLES
 
 
