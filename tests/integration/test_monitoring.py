@@ -119,7 +119,8 @@ async def test_every_panel_has_data_and_an_alert_fires_when_the_worker_is_gone(
 
 
 def test_no_metric_of_the_rules_is_unknown_to_a_worker(worker: Worker, tmp_path: Path) -> None:
-    wait_until(lambda: worker.get("/metrics", accept="text/plain")[0] == 200, 120)
+    # ready: what it says of its partitions and its model is there, too
+    wait_until(lambda: worker.get("/health/ready")[0] == 200, 120)
     text = worker.get("/metrics", accept="text/plain")[2].decode()
     known = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     export(tmp_path / "rules")

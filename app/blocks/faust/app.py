@@ -1,6 +1,7 @@
 """The Faust app that knows which of its topics are read in blocks."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from app.blocks.faust.recovery import BlockTables
 from app.blocks.faust.stops import Stops
 from app.blocks.faust.watch import Watch
 from app.errors import DamagedLogError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from app.blocks.faust.pipeline import Pipeline
@@ -105,7 +108,13 @@ class BlockApp(faust.App):
 
     def on_rebalance_end(self) -> None:
         """The last step of Faust's recovery: partitions are opened, and only then is the rebalance over."""
-        opening = [self.pipelines[tp.topic].open(tp.partition) for tp in self.consumer.block_start]
+        starts = self.consumer.block_start
+        if not all(self.pipelines[tp.topic].recovered(tp.partition) for tp in starts):
+            # The next rebalance began while the sources were sought: its own end comes. Opened now, a partition
+            # would start on a table that is being recovered once more.
+            logger.info("partitions are not opened: another rebalance has begun")
+            return
+        opening = [self.pipelines[tp.topic].open(tp.partition) for tp in starts]
         self.add_future(self._opened(opening, self.rebalancing_count))
 
     async def _opened(self, opening: list[asyncio.Task[None]], rebalance: int) -> None:

@@ -176,6 +176,10 @@ class Pipeline:
             return start
         return None if partition.waiting or partition.in_flight else partition.next_offset
 
+    def recovered(self, number: int) -> bool:
+        """Whether the table knows where its changelog goes on; it forgets that when a rebalance begins."""
+        return self.table is None or number in self.table.changelog_next
+
     def open(self, number: int) -> asyncio.Task[None]:
         """Start an assigned partition: `on_start`, then its work; before anything of it is fetched.
 
@@ -194,7 +198,7 @@ class Pipeline:
         waits = self._on_start is not None
         while waits and epoch == self._epoch():
             waits = await self._start(number, known, epoch)
-        if epoch != self._epoch():
+        if epoch != self._epoch() or not self.recovered(number):
             return  # what it read is not the state of whoever has the partition now
         pace = self.app.pace
         if pace is not None and not pace.paces(self.topic):
