@@ -105,7 +105,7 @@ def by_source(records: list[Any]) -> dict[tuple[int, int], dict[str, Any]]:
     found = {}
     for record in records:
         fields = orjson.loads(record.value)
-        del fields["scored_at"]
+        del fields["scored_at"], fields["scored_by"]  # a replay is a deployment of its own
         place = fields["source_partition"], fields["source_offset"]
         assert found.setdefault(place, fields) == fields
         assert record.key == fields["card_id"].encode()
