@@ -173,7 +173,17 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
     wait_until(lambda: all(w.get("/health/ready")[0] == 200 for w in workers))
     asyncio.run(produce(settings))
     last = f"tx-{len(CARDS) - 1}-{EACH - 1}"
-    wait_until(lambda: caught_up(workers) and first.get(f"/transactions/{last}/")[0] == 200)
+    total = EACH * len(CARDS)
+
+    def all_done() -> (
+        bool
+    ):  # lag alone does not say so: it is 0 until a fetch tells where the log ends
+        scored = counted(workers, "fraudstream_outcomes_total").get("scored", 0)
+        return (
+            scored == total and caught_up(workers) and first.get(f"/transactions/{last}/")[0] == 200
+        )
+
+    wait_until(all_done)
 
     # either worker answers for every key, with the same bytes; some of them are the other's
     before = every_key(first)
@@ -196,7 +206,6 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
 
     # every record is counted once
     outcomes = counted(workers, "fraudstream_outcomes_total")
-    total = EACH * len(CARDS)
     assert (outcomes["enriched"], outcomes["scored"], outcomes["dead"]) == (total, total, DEAD)
     overviews = [json.loads(worker.get("/index.json")[2]) for worker in workers]
     assert sum(overview["sink"]["rows"] for overview in overviews) == total

@@ -17,6 +17,7 @@ from app.blocks.core.ports import PassedRecord
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.fetch_backoff import Resting
+from app.blocks.faust.offset_metadata import Committed
 from app.blocks.faust.pipeline import Pipeline
 from app.blocks.faust.transport import BlockConsumer, _ReadOffsets
 from app.errors import StateError
@@ -444,6 +445,36 @@ def test_the_highest_acknowledged_block_is_committed() -> None:
     vars(consumer).update(app=SimpleNamespace(block_topics={"s"}), _acked={HERE: [4, 9, 7]})
     assert consumer._new_offset(HERE) == 10
     assert consumer._new_offset(HERE) is None
+
+
+async def test_a_seek_forgets_what_is_no_longer_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revoked while it sought: such a start would keep the worker from ever being ready again."""
+    kept, given_up = TP("s", 0), TP("s", 1)
+    assigned = {kept, given_up}
+    consumer: Any = object.__new__(BlockConsumer)
+
+    async def committed(tps: list[TP]) -> dict[TP, Committed]:
+        assigned.discard(given_up)
+        return {tp: Committed(5, 5) for tp in tps}
+
+    async def no_seek(self: Any) -> None:
+        return None
+
+    monkeypatch.setattr(BlockConsumer.__mro__[1], "perform_seek", no_seek)
+    vars(consumer).update(
+        app=SimpleNamespace(block_sources={"s"}),
+        assignment=lambda: set(assigned),
+        _thread=SimpleNamespace(committed=committed),
+        _committed_offset={kept: 5, given_up: 7},
+        block_start={},
+        records_end={},
+    )
+    await consumer.perform_seek()
+    assert consumer.block_start == {kept: 5}
+    assigned.clear()
+    assigned.add(given_up)
+    await consumer.perform_seek()
+    assert consumer.block_start == {}
 
 
 class TestHandingOver:

@@ -275,6 +275,7 @@ class BlockConsumer(driver.Consumer):
         await super().perform_seek()
         tps = [tp for tp in self.assignment() if tp.topic in self.app.block_sources]
         if not tps:
+            self.block_start = {}
             return
         known = await self._thread.committed(tps)
         unknown = [tp for tp in tps if tp not in known]
@@ -288,7 +289,11 @@ class BlockConsumer(driver.Consumer):
         self.records_end.update(
             {tp: min(known[tp].records_end, at) if tp in known else at for tp, at in start.items()}
         )
-        self.block_start.update(start)
+        # A seek while the flow is stopped may end after the rebalance that stopped it has begun: what is no longer
+        # assigned would keep the rebalance from ending, for ever.
+        assigned = self.assignment()
+        starts = self.block_start | start
+        self.block_start = {tp: at for tp, at in starts.items() if tp in assigned}
 
     def unstable(self, tp: TP) -> Unstable | None:
         """The open transaction that a partition waits for, as the last fetch has it."""
