@@ -1,66 +1,66 @@
 """Why a record is refused: every reason code, once, with what it means.
 
-The codes stand in the `reason` header of dead letters and in people's alerts: one is never renamed or reused.
+The codes are in the `reason` header of dead-letter records and in people's alerts, so one is never renamed or reused.
 """
 
 #: Code -> what is wrong with the record. Printed in docs/dead-letters.md, which a test compares.
 REASONS = {
-    "empty_value": "the record has no value, or one of no bytes",
+    "empty_value": "the record has no value, or an empty one",
     "too_large": "the value is larger than `FRAUDSTREAM_MAX_MESSAGE_BYTES`, or would be with its fields renamed",
     "invalid_utf8": "the value is not UTF-8",
     "invalid_json": "the value is not JSON: cut off, `NaN`, a byte-order mark, two objects, a number out of range",
     "framed_record": "the value is in Confluent's wire format, and `FRAUDSTREAM_INPUT_FORMAT` is json",
-    "undecodable": "the value is in Confluent's wire format and its data is not of its schema",
-    "unknown_schema": "the schema registry has no schema of the id that the value names",
-    "unsupported_schema": "the schema is of another kind than `FRAUDSTREAM_INPUT_FORMAT`, or cannot be used",
+    "undecodable": "the value is in Confluent's wire format and its data does not match its schema",
+    "unknown_schema": "the schema registry has no schema with the id that the value names",
+    "unsupported_schema": "the schema's type differs from `FRAUDSTREAM_INPUT_FORMAT`, or the schema cannot be used",
     "debezium_envelope": "the record is a Debezium change event, and `FRAUDSTREAM_INPUT_ENVELOPE` is none",
-    "not_an_insert": "the Debezium change event tells of an update or delete: that is no new transaction",
+    "not_an_insert": "the Debezium change event is an update or delete, so it is not a new transaction",
     "not_an_object": "the value is JSON, but a number, a string, an array or null",
     "too_deep": "objects and arrays are nested more than 100 deep",
-    "too_many_values": "fields and items of arrays are more than 10,000 in all",
-    "repeated_key": "a key stands twice in one object: which value was meant cannot be told",
+    "too_many_values": "there are more than 10,000 fields and array items in total",
+    "repeated_key": "a key occurs twice in one object, so the intended value is unclear",
     "missing_key": "the Kafka key is empty",
     "key_mismatch": "the Kafka key is not the `card_id` as UTF-8",
-    "moved": "it is in another partition than its key's and was not to be sent on (`FRAUDSTREAM_MOVED=dead`), "
-    "or has headers over 16 KiB",
-    "unknown_schema_version": "`schema_version` is none that this release reads",
+    "moved": "it is misrouted (in another partition than that of its key) and is not forwarded, because of "
+    "`FRAUDSTREAM_MOVED=dead` or headers over 16 KiB",
+    "unknown_schema_version": "`schema_version` is unknown to this release and its settings",
     "missing_card_id": "`card_id` is missing or null",
     "invalid_card_id": "`card_id` is neither text of 1 to 256 bytes without null characters nor a whole number",
     "missing_transaction_id": "`transaction_id` is missing or null",
     "invalid_transaction_id": "`transaction_id` is neither text of 1 to 256 bytes without null characters "
     "nor a whole number",
-    "invalid_terminal_id": "`terminal_id` is there, and neither text of 1 to 256 bytes without null characters "
+    "invalid_terminal_id": "`terminal_id` is present, but neither text of 1 to 256 bytes without null characters "
     "nor a whole number",
     "missing_amount": "`amount` is missing or null",
     "invalid_amount": "`amount` is neither a number nor a plain decimal string",
-    "amount_precision": "`amount` has more decimals than the currency: it is never rounded",
+    "amount_precision": "`amount` has more decimals than the currency; amounts are never rounded",
     "negative_amount": "`amount` is below zero, and refunds are not stored (`FRAUDSTREAM_REFUNDS=dead`)",
     "amount_too_large": "`amount` is over 100,000,000,000 minor units",
-    "unknown_currency": "`currency` is no ISO 4217 code",
+    "unknown_currency": "`currency` is not an ISO 4217 code",
     "foreign_currency": "`currency` is not the deployment's, and `converted_amount` is missing",
     "missing_event_time": "`event_time` is missing or null",
     "invalid_event_time": "`event_time` is neither ISO 8601 nor a number, or is after the year 9999",
     "no_time_zone": "`event_time` is ISO 8601 without an offset "
     "(a zone's name alone is ambiguous when clocks change)",
-    "epoch_in_seconds": "`event_time` is a whole number so small that seconds must have been meant, not milliseconds: "
+    "epoch_in_seconds": "`event_time` is a whole number so small that it must be in seconds, not milliseconds: "
     "see `FRAUDSTREAM_EVENT_TIME_UNIT`",
     "event_time_too_old": "`event_time` is before 1973",
     "in_the_future": "`event_time` is later than the broker's timestamp by more than `FRAUDSTREAM_MAX_FUTURE_SKEW`",
 }
 
-#: Of what cannot even be taken for a record (app/blocks/faust/fetching.py). The first three and the last are of whole
-#: batches: one dead letter, at the batch's last offset, with the batch as Kafka gave it as its value.
+#: For what cannot even be read as a record (app/blocks/faust/fetching.py). The first three and
+#: `damaged_batch` apply to whole batches: one dead-letter record, at the batch's last offset, whose value is the batch.
 UNREADABLE_REASONS = {
     "unreadable_batch": "the records of a batch cannot be read: their compression is damaged or cut off, or their "
     "lengths contradict each other",
     "batch_too_large": "the records of a compressed batch take more than 64 times `FRAUDSTREAM_MAX_MESSAGE_BYTES`",
     "unknown_codec": "the batch is compressed in a way that this release does not know",
     "unreadable_record": "one record of a batch cannot be read; the value is its own bytes",
-    "damaged_batch": "the batch does not fit its checksum, each time it is fetched",
+    "damaged_batch": "the batch does not match its checksum each time it is fetched",
     "skipped": "an operator gave these offsets up with `fraudstream deadletters skip`; the value is empty",
 }
 
-#: Codes that settings or the release decide: what was refused under them may be valid now.
+#: Codes that depend on settings or on the release: a record refused with one of them may be valid now.
 BY_RULES = frozenset(
     {
         "too_large",
@@ -94,23 +94,23 @@ BY_RULES = frozenset(
     }
 )
 
-#: The same of labels, where they have codes of their own.
+#: Codes that only labels have.
 LABEL_REASONS = {
     "missing_is_fraud": "`is_fraud` is missing or null",
-    "invalid_is_fraud": "`is_fraud` is none of the accepted words (docs/inputs.md)",
+    "invalid_is_fraud": "`is_fraud` is not one of the accepted words (docs/inputs.md)",
     "missing_labelled_at": "`labelled_at` is missing or null",
     "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a number, or is after the year 9999",
     "labelled_at_too_old": "`labelled_at` is before 1973",
     "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
     "at its terminal",
     "too_many_waiting": "more labels of one partition waited for unknown transactions than "
-    "`FRAUDSTREAM_MAX_PARKED_LABELS`: the oldest one gave way",
-    "invalid_copy": "it claims to be a copy of a parked label (header `origin`), and is none of ours",
-    "ambiguous_transaction": "several transactions have this `transaction_id`: the label must say `card_id`, "
+    "`FRAUDSTREAM_MAX_PARKED_LABELS`, and this was the oldest",
+    "invalid_copy": "it claims to be a copy of a parked label (header `origin`), but fraudstream did not write it",
+    "ambiguous_transaction": "several transactions have this `transaction_id`: the label must contain `card_id`, "
     "and `event_time` too if they are one card's",
 }
 
-#: Of a range of offsets, where there was no record to look at.
+#: For a range of offsets, where there was no record to read.
 LOST = "lost_to_retention"
 LOG_REASONS = {
     LOST: "these offsets were deleted from the topic before they were read; the header `until` is the offset after "

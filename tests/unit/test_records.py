@@ -78,13 +78,13 @@ def test_the_corpus_has_every_reason_and_the_docs_tell_each() -> None:
     assert {bad.reason for bad in CORPUS} == REASONS.keys() - untold
     assert len(CORPUS) >= 100
     page = (ROOT / "docs" / "dead-letters.md").read_text()
-    table, _, labels = page.partition("## Reason codes")[2].partition("### Of labels")
-    labels, _, unreadable = labels.partition("### Of what is no record")
+    table, _, labels = page.partition("## Reason codes")[2].partition("### Reason codes of labels")
+    labels, _, unreadable = labels.partition("### Reason codes of unreadable batches")
     assert re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE) == list(REASONS.items())
-    told = re.findall(r"^\| `(\w+)` \| (.*) \|$", labels, re.MULTILINE)
-    assert told == list(LABEL_REASONS.items())
-    told = re.findall(r"^\| `(\w+)` \| (.*) \|$", unreadable, re.MULTILINE)
-    assert told == [*UNREADABLE_REASONS.items(), *LOG_REASONS.items()]
+    listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", labels, re.MULTILINE)
+    assert listed == list(LABEL_REASONS.items())
+    listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", unreadable, re.MULTILINE)
+    assert listed == [*UNREADABLE_REASONS.items(), *LOG_REASONS.items()]
 
 
 SMALL = b'{"a":1}'
