@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/.installed ## the environment in .venv, the command at .venv/bin/fraudstream
+install: .venv/.installed ## install into .venv; the command is .venv/bin/fraudstream
 
 .venv/.installed: requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -34,7 +34,7 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# whole files, in their order: the servers' tests, which are long, come first
+# whole files, in order: tests with servers take longest, so they run first
 test: lint ## lint, unit, stream, property, integration and a short crash run, on real servers; JOBS=0 in one process
 	$(PYTEST) -m "not bench" -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -44,48 +44,48 @@ unit: install ## the tests that need no server
 integration: install ## the tests on a real Kafka and Cassandra
 	$(PYTEST) -m integration $(ARGS)
 
-crash: install ## the long ordeal: make crash SEED=1 KILLS=20 EVENTS=200000
+crash: install ## the long crash test: make crash SEED=1 KILLS=20 EVENTS=200000
 	$(BIN)/python -m tests.crash.ordeal --seed $(SEED) --kills $(KILLS) --events $(EVENTS)
 
-crash-sabotage: install ## workers broken in one line must not get through the ordeal: BREAKS='"NAME" "NAME"'
+crash-sabotage: install ## the crash test must find seeded faults: BREAKS='"NAME" "NAME"'
 	$(BIN)/python -m tests.crash.sabotage $(BREAKS)
 
-crash-away: install ## Cassandra away at full load: make crash-away AWAY=600 RATE=3000
+crash-away: install ## Cassandra unavailable at full load: make crash-away AWAY=600 RATE=3000
 	$(BIN)/python -m tests.crash.away --seconds $(AWAY) --rate $(RATE)
 
-bench: install ## figures of this machine; ARGS=--quick for a short one
+bench: install ## measure this machine; ARGS=--quick for a short run
 	$(BIN)/fraudstream bench $(ARGS)
 
-bench-peers: install ## ours beside Quix Streams and PySpark, each in an environment of its own (.venv-peers)
+bench-peers: install ## compare with Quix Streams and PySpark, each in its own environment (.venv-peers)
 	$(BIN)/fraudstream bench --peers all $(ARGS)
 
-handbook: install ## the Fraud Detection Handbook's data live, against published figures; ARGS=--verify recomputes everything by the oracle, too
+handbook: install ## score the Fraud Detection Handbook's data live, compare with published figures; ARGS=--verify also recomputes everything
 	$(BIN)/fraudstream handbook $(ARGS)
 
 chart: install ## render the Helm chart into tests/samples/chart (maintainers; needs helm)
 	$(BIN)/python -m tests.chart
 
-dist: install ## wheel and sdist in dist/
+dist: install ## build wheel and sdist in dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
-# of an environment with what the image installs, and nothing else
-sbom: dist ## dist/sbom.cdx.json: CycloneDX of what production installs, with licences
+# describes an environment that contains exactly what the image installs
+sbom: dist ## dist/sbom.cdx.json: CycloneDX list of what production installs, with licences
 	$(BIN)/python -m venv --clear --without-pip build/production
 	$(BIN)/python -m pip --python build/production install --quiet --disable-pip-version-check --require-hashes -r requirements-prod.lock
 	$(BIN)/python -m pip --python build/production install --quiet --disable-pip-version-check --no-deps --no-index dist/fraudstream-*.whl
 	$(BIN)/python -m cyclonedx_py environment --output-reproducible --output-format JSON --output-file dist/sbom.cdx.json build/production
 
-down: install ## stop the local servers, keep their data
+down: install ## stop the local servers and keep their data
 	$(BIN)/fraudstream down
 
-clean: ## remove the environment; data of local servers stays (fraudstream wipe removes it)
+clean: ## remove the environment; the data of local servers stays (fraudstream wipe removes it)
 	rm -rf .venv build dist *.egg-info
 
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-# the other two take their versions from the first, so that what is tested is what runs
-lock: install ## write the three lock files anew from setup.cfg and pyproject.toml (maintainers)
+# the other two take their versions from the first, so that tests and production use the same versions
+lock: install ## write the three lock files again from setup.cfg and pyproject.toml (maintainers)
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(COMPILE) --all-extras --output-file requirements.lock setup.cfg
 	$(COMPILE) --extra registry --constraint requirements.lock --output-file requirements-prod.lock setup.cfg
