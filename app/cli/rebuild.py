@@ -69,7 +69,7 @@ def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json
     else:
         what = "source" if from_source else "changelog"
         click.echo(
-            f"{done.rows:>12,}  cards and terminals compared, {len(done.differing):,} differ"
+            f"{done.rows:>12,}  cards, terminals and parked labels compared, {len(done.differing):,} differ"
         )
         if done.in_flight:
             click.echo(f"{done.in_flight:>12,}  left out: they were being changed just then")

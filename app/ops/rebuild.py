@@ -6,6 +6,9 @@ changelog, up to E ─► rows ────────────────�
 source topic, up to the store's position ─► the stage's handler ─► rows ─ likewise (--from-source)
 ```
 
+Parked labels are compared with their changelog only: which labels were parked depended on what Cassandra knew when
+they arrived, and `labels` does not say that.
+
 Workers may run: a store is read as of one moment, and everything else up to what it says of itself. Of several
 stores of a partition those that have come furthest are compared, each: a worker that lost it may have left one.
 """
@@ -22,12 +25,15 @@ from app.errors import NotFoundError
 from app.ops.replaying.passes import BLOCK, Stages
 from app.ops.states import (
     OFFSET_KEY,
+    PARKED,
     TABLES,
     Difference,
     Rows,
     differences,
     heads,
     keys,
+    parked_differences,
+    parked_keys,
     read_store,
     stores,
 )
@@ -140,13 +146,14 @@ async def rebuild(
         RowFormatError: a row is damaged.
     """
     every = range(settings.partitions)
-    if not any(stores(folder, table, n) for folder in folders for table in TABLES for n in every):
+    tables = (*TABLES, PARKED)
+    if not any(stores(folder, table, n) for folder in folders for table in tables for n in every):
         where = ", ".join(map(str, folders))
         msg = f"there is no state of a worker in {where}: name its folder with --datadir"
         raise NotFoundError(msg)
     done = Rebuilt()
     async with open_log(settings) as log:
-        for table in TABLES:
+        for table in tables:
             for partition in every:
                 one = _One(settings, log, table, partition, done, progress)
                 await one.compare(folders, from_source=from_source)
@@ -176,13 +183,21 @@ class _One:
         self._rules: RowRules = row_rules(settings) if cards else terminal_rules(settings)
         self._state_settings = state_settings(settings) if cards else terminal_settings(settings)
         topics = log.topics
-        self._changelog = topics.cards_changelog if cards else topics.terminals_changelog
+        self._changelog = {
+            "cards": topics.cards_changelog,
+            "terminals": topics.terminals_changelog,
+            PARKED: topics.labels_changelog,
+        }[table]
         self._source = topics.transactions if cards else topics.enriched
 
     async def compare(self, folders: Sequence[Path], *, from_source: bool) -> None:
         furthest = furthest_stores(folders, self._table, self._partition)
         if not furthest:
             self._done.left_out[self._where] = "no store of it is here"
+        elif from_source and self._table == PARKED:
+            self._done.left_out[self._where] = (
+                "parked labels are compared with their changelog only"
+            )
         elif from_source:
             await self._from_source(furthest)
         else:
@@ -245,6 +260,10 @@ class _One:
         self, where: str, live: Rows, rows: Rows, last: float, reserved: tuple[bytes, ...]
     ) -> None:
         done = self._done
+        if self._table == PARKED:
+            done.rows += len(parked_keys(live))
+            done.differing += parked_differences(where, live, rows)
+            return
         ahead = {key for key in keys(live) if row_offset(live[head_key(key)]) > last}
         done.in_flight += len(ahead)
         done.rows += heads(live) - len(ahead)

@@ -10,11 +10,15 @@ from typing import Any
 import rocksdict
 
 from app.errors import UnavailableError
+from app.stages.parked import PREFIX, offset_of
 from app.stages.state import PINS_KEY, POSITION_KEY, Pins
 from app.windows.row_format import head_key, segment_key
 from app.windows.window_row import RowRules, WindowRow
 
+#: Tables whose rows are windows.
 TABLES = ("cards", "terminals")
+#: The table of labels that wait for their transactions.
+PARKED = "labels"
 #: Key and bytes of every row of one partition of one table.
 Rows = Mapping[bytes, bytes]
 #: Where a store keeps the changelog offset that it has come to: Faust's, written with the rows.
@@ -125,6 +129,24 @@ def differences(
             name = key.decode(errors="replace")
             found.append(Difference(where, repr(name), field, mine, theirs))
     return found
+
+
+def parked_differences(where: str, one: Rows, other: Rows) -> list[Difference]:
+    """What differs between two states of a partition's parked labels."""
+    names = {
+        key: f"label at offset {offset_of(key)}" for key in parked_keys(one) | parked_keys(other)
+    }
+    names[POSITION_KEY] = POSITION_KEY[1:].decode()
+    return [
+        Difference(where, names[key], "row", one.get(key), other.get(key))
+        for key in sorted(names)
+        if one.get(key) != other.get(key)
+    ]
+
+
+def parked_keys(rows: Rows) -> set[bytes]:
+    """Row keys of parked labels."""
+    return {key for key in rows if key.startswith(PREFIX)}
 
 
 def keys(*states: Rows) -> list[bytes]:
