@@ -333,6 +333,18 @@ BREAKS = (
         _PARTITION,
     ),
     Break(
+        "a loss acknowledged before its record is durable",
+        "app.blocks.core.partition",
+        (
+            (
+                "            return await self._ports.account_for_loss(self.number, begin, block.end)",
+                "            await self._ports.account_for_loss(self.number, begin, block.end)\n"
+                "            return nothing_to_send()",
+            ),
+        ),
+        _PARTITION,
+    ),
+    Break(
         "a partition waits for memory that others have",
         "app.blocks.core.partition",
         (

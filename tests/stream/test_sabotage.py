@@ -86,6 +86,18 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     },
     "a committed offset taken for that of a record": {"markers": 1},
     "lost offsets passed over in silence": {"retention": 20},
+    "a loss acknowledged before its record is durable": {
+        "retention": 60,
+        "rates": {
+            "crash": 6,
+            "commit": 200,
+            "network": 1,
+            "produce": 100,
+            "refuse": 0,
+            "rebalance": 0,
+            "freeze": 0,
+        },
+    },
     "a partition waits for memory that others have": {"waiting_bytes": 500},
     "a partition of which nothing is here is not fetched": {"waiting_bytes": 500},
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},

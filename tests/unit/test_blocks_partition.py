@@ -611,24 +611,6 @@ async def test_a_record_that_needs_something_waits_for_it(started: Any, first: i
     assert count_of(ports.stored[b"n"]) == 8 - first
 
 
-async def test_others_are_not_paused_for_a_partition_that_waits_for_something(started: Any) -> None:
-    ports, handler, told = Effects(), Needing(), []
-
-    class Gate(FakeGate):
-        def stalled(self) -> None:
-            told.append(partition.stalled)
-
-    ports.gates["obtain"] = asyncio.Event()
-    partition, _ = started(ports, handler, gate=Gate(math.inf))
-    partition.offer(block(0, 5))
-    await until(lambda: told)
-    assert (told, partition.stalled) == ([True], True)
-    handler.needed = None
-    ports.gates["obtain"].set()
-    await until(lambda: partition.done_offset == 6)
-    assert (told, partition.stalled) == ([True, False], False)
-
-
 async def test_a_partition_that_waits_for_something_is_given_up(started: Any) -> None:
     ports = Effects()
     ports.gates["obtain"] = asyncio.Event()

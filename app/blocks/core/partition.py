@@ -189,8 +189,8 @@ class Partition:
 
     @property
     def stalled(self) -> bool:
-        """Whether it waits for a server (Cassandra, a schema registry): other partitions do not wait for it."""
-        return self.needs is not None or self._forwarded.stalled
+        """Whether a server keeps it from finishing what is forwarded: other partitions do not wait for it."""
+        return self._forwarded.stalled
 
     @property
     def held(self) -> bool:
@@ -250,10 +250,8 @@ class Partition:
     async def _compute_and_send(self) -> None:
         while not self.closed:
             if self.needs is not None:  # blocks in flight become durable meanwhile
-                self._tell_stalled()
                 await self._ports.obtain(self.number, self.needs)
                 self.needs = None
-                self._tell_stalled()
                 continue
             if not self._inbox or self._has_enough_in_flight() or self.held:
                 await self._changed()
@@ -272,10 +270,6 @@ class Partition:
                 sent = sent.durable
             step.durable = asyncio.ensure_future(sent)
             self._news.set()
-
-    def _tell_stalled(self) -> None:
-        if self._gate is not None:
-            self._gate.stalled()
 
     async def _prepared(self, block: Block, until_ms: float) -> bool:
         """Let the handler prepare for a block; False where the block was given up meanwhile."""
