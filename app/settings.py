@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]*$",
-        description="put before every public topic name, to keep deployments apart",
+        description="prefix of every public topic name, to separate deployments",
     )
     keyspace: str = Field(
         "fraud_detection", pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Cassandra keyspace"
@@ -71,28 +71,29 @@ class Settings(BaseSettings):
         4,
         ge=1,
         le=1024,
-        description="partitions of the transaction, enriched and prediction topics",
+        description="number of partitions of the transaction, enriched and prediction topics",
     )
-    replication: int = Field(1, ge=1, description="replicas of every topic")
+    replication: int = Field(1, ge=1, description="number of replicas of every topic")
     min_insync: int = Field(
-        1, ge=1, description="replicas that must have a record before it is acknowledged"
+        1, ge=1, description="number of replicas that must have a record before it is acknowledged"
     )
     retention: str = Field(
         "forever", description="how long topics keep records: forever or a duration such as 60d"
     )
     allow_topic_config: AllowedConfig = Field(
         (),
-        description="what is accepted of transactions and labels, which is refused else: compact, create-time",
+        description="topic configurations of transactions and labels to accept instead of "
+        "refusing: compact, create-time",
     )
     compaction_lag: Duration = Field(
         "1d",
         validate_default=True,
-        description="changelog records younger than this are never compacted (at least 1d)",
+        description="minimum age of changelog records before compaction (at least 1d)",
     )
     max_message_bytes: int = Field(
         1_048_576,
         ge=65_536,
-        description="largest record of the source topic, bytes; others derive from it",
+        description="largest record on the source topic, bytes; the limits of other topics are derived from it",
     )
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Kafka security protocol"
@@ -103,7 +104,7 @@ class Settings(BaseSettings):
     kafka_username: str | None = Field(None, description="SASL user")
     kafka_password: SecretStr | None = Field(None, description="SASL password")
     kafka_ca_file: Path | None = Field(
-        None, description="PEM file of the authority that signed the brokers' certificates"
+        None, description="PEM file of the certificate authority of the brokers"
     )
     kafka_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
     kafka_key_file: Path | None = Field(None, description="PEM file of this client's key")
@@ -112,13 +113,13 @@ class Settings(BaseSettings):
     cassandra_username: str | None = Field(None, description="Cassandra user")
     cassandra_password: SecretStr | None = Field(None, description="Cassandra password")
     cassandra_ca_file: Path | None = Field(
-        None, description="PEM file of the authority; set: connect with TLS"
+        None, description="PEM file of the certificate authority; if set, connections use TLS"
     )
     cassandra_datacenter: str | None = Field(
-        None, description="local datacenter; unset: that of the first contact point"
+        None, description="local datacenter; unset: the datacenter of the first contact point"
     )
     cassandra_replication: int = Field(
-        1, ge=1, description="replicas of the keyspace when `migrate` creates it"
+        1, ge=1, description="number of replicas of the keyspace when `migrate` creates it"
     )
     cassandra_consistency: Literal["ONE", "LOCAL_ONE", "QUORUM", "LOCAL_QUORUM", "ALL"] = Field(
         "LOCAL_QUORUM", description="consistency level of writes and reads"
@@ -133,14 +134,14 @@ class Settings(BaseSettings):
         description="largest Cassandra batch, bytes (servers refuse over 50 KB)",
     )
     sink_in_flight: int = Field(
-        8, ge=1, le=256, description="Cassandra batches on their way at once, a worker and table"
+        8, ge=1, le=256, description="Cassandra batches in flight per worker and table"
     )
 
     # What a transaction is
     currency: str = Field(
         "EUR", pattern=r"^[A-Z]{3}$", description="ISO 4217 currency of this deployment"
     )
-    timezone: str = Field("UTC", description="time zone that says what weekend and night are")
+    timezone: str = Field("UTC", description="time zone that defines weekend and night")
     windows: Windows = Field(
         "1h,1d,7d,30d",
         validate_default=True,
@@ -149,109 +150,125 @@ class Settings(BaseSettings):
     features: Sets = Field(
         "basic",
         validate_default=True,
-        description="what is computed: feature sets (basic, handbook, engineered, label_free) and single features, "
-        "such as card_max_amount_1h; comma separated; `fraudstream features` lists them",
+        description="features to compute: feature sets (basic, handbook, engineered, label_free) and single features, "
+        "such as card_max_amount_1h, comma-separated; `fraudstream features` lists them",
     )
     allowed_lateness: Duration = Field(
         "1d",
         validate_default=True,
-        description="behind its card's newest event time, a transaction is late beyond this",
+        description="how far behind its card's newest event time a transaction may be before it counts as late",
     )
     max_future_skew: Duration = Field(
         "5m",
         validate_default=True,
-        description="an event time this far past the broker's timestamp is refused",
+        description="how far an event time may be ahead of the broker's timestamp before the record is refused",
     )
     input_format: Literal["json", "avro", "protobuf", "json-schema"] = Field(
         "json",
-        description="encoding of `transactions`: json, or with Confluent's wire format avro, protobuf, json-schema",
+        description="encoding of `transactions`: json, or avro, protobuf or json-schema in Confluent's wire format",
     )
     input_envelope: Literal["none", "debezium"] = Field(
-        "none", description="debezium: a record is the row in a change event; inserts and snapshots"
+        "none",
+        description="debezium: take the row out of a Debezium change event (inserts and snapshots)",
     )
     schema_registry: str | None = Field(
         None,
         description="address of the schema registry's Confluent API, for avro and protobuf: http://host:8081",
     )
-    schema_registry_username: str | None = Field(None, description="user at the schema registry")
-    schema_registry_password: SecretStr | None = Field(None, description="its password there")
+    schema_registry_username: str | None = Field(
+        None, description="user name for the schema registry"
+    )
+    schema_registry_password: SecretStr | None = Field(
+        None, description="password for the schema registry"
+    )
     schema_registry_ca_file: Path | None = Field(
-        None, description="PEM file of the authority that signed the registry's certificate"
+        None, description="PEM file of the certificate authority of the registry"
     )
     event_time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
-        description="what times that are numbers count: s, ms, us or ns; auto: by their size, but whole seconds "
-        "are refused",
+        description="unit of numeric event times: s, ms, us or ns; auto: detect it by size, but refuse whole seconds",
     )
     field_names: str = Field(
         "",
-        description="producers' names of fields: ours=theirs[,...]; 2:ours=theirs for schema_version 2, now known",
+        description="field names that producers use: ours=theirs[,...]; 2:ours=theirs applies to "
+        "schema_version 2 and makes it known",
     )
     drop_fields: str = Field(
         "is_fraud,isFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class",
-        description="fields of transactions that are left out, comma separated: the answers in public data sets",
+        description="input fields to drop, comma-separated; by default the label columns of public data sets",
     )
     label_delay: Duration = Field(
         "7d",
         validate_default=True,
-        description="age of a transaction from which its label counts: how long chargebacks take",
+        description="age at which a transaction's label starts to count in features: how long chargebacks take",
     )
     label_wait: Duration = Field(
         "3d",
         validate_default=True,
-        description="how long a label waits for a transaction that is not known yet",
+        description="how long a label waits for an unknown transaction",
     )
-    max_parked_labels: int = Field(20_000, ge=1, description="labels per partition that may wait")
+    max_parked_labels: int = Field(
+        20_000, ge=1, description="largest number of waiting labels per partition"
+    )
     max_event_skew: Duration = Field(
         "1d",
         validate_default=True,
-        description="how far ahead of the slowest one a partition may run in event time; less than the label delay",
+        description="maximum drift: how far a partition may be ahead of the slowest one in event "
+        "time; less than the label delay",
     )
     moved: Literal["forward", "dead"] = Field(
         "forward",
-        description="a record in another partition than its key's: send it on, or to dead-letters",
+        description="what to do with a misrouted record (not in the partition of its key): "
+        "forward it there, or dead-letter it",
     )
-    refunds: Literal["store", "dead"] = Field("store", description="what negative amounts become")
+    refunds: Literal["store", "dead"] = Field(
+        "store",
+        description="what to do with negative amounts: store them as refunds, or dead-letter them",
+    )
     max_entries_per_key: int = Field(
         20_000,
         ge=16,
-        description="transactions kept for one card or terminal; older ones leave and features say so",
+        description="transactions retained per card or terminal; older ones are evicted and "
+        "truncated windows are flagged",
     )
 
     # Model
     model: str = Field(
-        "default", description="model to score with: a name in models/artifacts or a folder's path"
+        "default",
+        description="model to score with: a name in models/artifacts, or the path of a folder",
     )
     threshold: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="score from which a transaction is called fraud; unset: the model's own",
+        description="score from which a transaction is flagged as fraud; unset: the model's threshold",
     )
     reasons_from: float = Field(
-        0.1, ge=0, le=1, description="reasons are stored for scores from here on"
+        0.1, ge=0, le=1, description="lowest score for which reasons are stored"
     )
 
     # Worker
     datadir: Path | None = Field(
-        None, description="state folder of this worker; unset: HOME/workers/PORT. One a worker"
+        None, description="state folder, one per worker; unset: HOME/workers/PORT"
     )
-    web_host: str = Field("127.0.0.1", description="address the web views listen on")
+    web_host: str = Field("127.0.0.1", description="address that the web pages listen on")
     web_port: int = Field(
-        6066, ge=0, le=65535, description="port of the web views; 0 takes a free one"
+        6066, ge=0, le=65535, description="port of the web pages; 0 chooses a free one"
     )
     advertised_host: str | None = Field(
-        None, description="host name under which other workers reach these web views"
+        None, description="host name under which other workers reach this worker's web pages"
     )
     standby_replicas: int = Field(
-        0, ge=0, le=3, description="workers that keep a warm copy of each table partition"
+        0, ge=0, le=3, description="number of standby replicas of each table partition"
     )
-    block_records: int = Field(1_000, ge=1, le=20_000, description="records a block holds at most")
+    block_records: int = Field(
+        1_000, ge=1, le=20_000, description="largest number of records in a block (micro-batch)"
+    )
     blocks_in_flight: int = Field(
-        4, ge=1, le=64, description="blocks of one partition whose writes overlap"
+        4, ge=1, le=64, description="number of blocks per partition whose writes may overlap"
     )
     max_waiting_bytes: int = Field(
-        128 << 20, ge=8 << 20, description="memory for records that wait in a worker, bytes"
+        128 << 20, ge=8 << 20, description="memory for waiting records per worker, bytes"
     )
     isolation_level: Literal["read_committed", "read_uncommitted"] = Field(
         "read_committed",
@@ -260,14 +277,16 @@ class Settings(BaseSettings):
     state_memory_mb: int = Field(
         384,
         ge=24,
-        description="memory for state, MiB: a third each for decoded rows, RocksDB's block cache and its "
-        "buffered writes, of all partitions together",
+        description="memory for state per worker, MiB: a third each for decoded rows, RocksDB's block cache and its "
+        "buffered writes",
     )
     commit_interval: Duration = Field(
         "1s", validate_default=True, description="how often offsets are committed"
     )
     session_timeout: Duration = Field(
-        "10s", validate_default=True, description="a silent worker loses its partitions after this"
+        "10s",
+        validate_default=True,
+        description="time without a heartbeat after which a worker loses its partitions",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="worker log level"
@@ -313,7 +332,7 @@ class Settings(BaseSettings):
     @classmethod
     def _cassandra_takes_it(cls, value: str) -> str:
         if value != "forever" and parse_duration_ms(value) > _MOST_TTL_DAYS * DAY_MS:
-            msg = f"{value} is more than Cassandra's {_MOST_TTL_DAYS}d; write forever"
+            msg = f"{value} is more than the {_MOST_TTL_DAYS}d that Cassandra allows; write forever"
             raise ValueError(msg)
         return value
 
@@ -336,7 +355,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.compaction_lag < DAY_MS:
-            msg = "compaction_lag must be at least 1d: a zombie's rows are healed only while they are in the log"
+            msg = (
+                "compaction_lag must be at least 1d: rows written by a frozen worker can be "
+                "corrected only before compaction"
+            )
             raise ValueError(msg)
         if self.kafka_security.startswith("SASL") and not (
             self.kafka_username and self.kafka_password
@@ -347,7 +369,10 @@ class Settings(BaseSettings):
             msg = f"FRAUDSTREAM_INPUT_FORMAT={self.input_format} needs FRAUDSTREAM_SCHEMA_REGISTRY, its address"
             raise ValueError(msg)
         if self.min_insync > self.replication:
-            msg = f"min_insync {self.min_insync} is more than replication {self.replication}: nothing could be written"
+            msg = (
+                f"min_insync {self.min_insync} is more than replication {self.replication}: no "
+                "record could be written"
+            )
             raise ValueError(msg)
         if not 0 < self.max_event_skew < self.label_delay:
             msg = (

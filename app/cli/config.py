@@ -59,7 +59,7 @@ def _meaning(name: str) -> str:
 def _table() -> str:
     """Every setting with its default and meaning, as a table of Markdown."""
     defaults = Settings.model_construct()
-    lines = ["| setting | default | |", "|---|---|---|"]
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name in Settings.model_fields:
         value = display(defaults, name)
         shown = "" if value in (None, "") else f"`{value}`"
