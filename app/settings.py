@@ -5,7 +5,7 @@ Settings come from the environment (`FRAUDSTREAM_*`) and, below it, from an opti
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +23,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
-from app.env_file import ENV_PREFIX, names_in
+from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
 from app.errors import SettingsError
 from app.named_fields import parse_dropped, parse_field_names
 from app.words import AllowedConfig, Sets
+
+__all__ = ["ENV_PREFIX", "NOT_SETTINGS", "Settings", "load_settings"]
 
 #: Cassandra keeps no row for more than 20 years.
 _MOST_TTL_DAYS = 7_300
@@ -423,13 +425,14 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         overrides: values that win over the environment, by field name.
 
     Raises:
-        SettingsError: a value is wrong, or the environment or the file has a `FRAUDSTREAM_` name that is no setting.
+        SettingsError: a value is wrong, or the environment or the file has an unknown `FRAUDSTREAM_` name.
     """
     env_file = os.environ.get(ENV_PREFIX + "ENV_FILE")
-    _refuse_unknown(os.environ)
+    known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
     try:
+        refuse_unknown(os.environ, known)
         if env_file:
-            _refuse_unknown(names_in(env_file), f" (in {env_file})")
+            refuse_unknown(names_in(env_file), known, f" (in {env_file})")
         return Settings(_env_file=env_file, **(overrides or {}))  # type: ignore[call-arg]
     except ValidationError as error:
         first = error.errors()[0]
@@ -440,36 +443,3 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(msg) from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
-
-
-def _refuse_unknown(names: Iterable[str], where: str = "") -> None:
-    known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
-    unknown = sorted(
-        name
-        for name in names
-        if name.startswith(ENV_PREFIX) and name not in known and name not in NOT_SETTINGS
-    )
-    if unknown:
-        from difflib import get_close_matches
-
-        ours = [name.removeprefix(ENV_PREFIX) for name in known]
-        close = get_close_matches(unknown[0].removeprefix(ENV_PREFIX), ours, 1)
-        hint = (
-            f"; did you mean {ENV_PREFIX}{close[0]}?"
-            if close
-            else "; `fraudstream config` lists them"
-        )
-        msg = f"{unknown[0]} is not a setting{where}{hint}"
-        raise SettingsError(msg)
-
-
-#: Names under the prefix that are not settings of a deployment: read where they are used.
-NOT_SETTINGS = frozenset(
-    {
-        ENV_PREFIX + "ENV_FILE",  # this module
-        ENV_PREFIX + "CACHE",  # app/devstack: shared folder for downloaded servers
-        ENV_PREFIX + "JAVA",  # app/devstack: the Java 17 to use
-        ENV_PREFIX + "MAVEN_URL",  # app/devstack: where jars come from
-        ENV_PREFIX + "TEST_SEED",  # tests
-    }
-)
