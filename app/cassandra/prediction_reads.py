@@ -10,9 +10,10 @@ from weakref import WeakKeyDictionary
 from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
 
+from app.cassandra.column_order import month_of
 from app.cassandra.label_store import label_of
 from app.cassandra.packed import PackedTable
-from app.cassandra.prediction_rows import COLUMNS, CONFLICTS, PREDICTIONS, month_of, row_dict
+from app.cassandra.prediction_rows import COLUMNS, CONFLICTS, PREDICTIONS, row_dict
 from app.cassandra.session import SCAN, explained, shared_session
 from app.domain.card_stage import CONFLICTING
 from app.settings import Settings

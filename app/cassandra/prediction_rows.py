@@ -1,58 +1,34 @@
 """Predictions as Cassandra rows, both ways: JSON record -> packed values, row -> dict. Pure, no I/O.
 
-Packing (`packed.py`) is the worker's share of the dearest part of the pipeline, so the columns stand in an order
-that suits it: texts first, then what rarely changes as one cached piece, then everything of fixed width with
-the features, which one precompiled struct writes at once.
+Which columns there are is the table of app/wire/prediction_fields.py. Packing (`packed.py`) is the worker's share of
+the dearest part of the pipeline, so a packed row has its columns in an order that suits it: texts first, then what
+may be missing, then what rarely changes as one cached piece, then everything of fixed width with the features, which
+one precompiled struct writes at once.
 """
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
 
+from app.cassandra.column_order import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.cassandra.packed import UNSET, PackedTable, text_cell
-from app.deployments import SCORED_BY, is_anothers
+from app.deployments import is_anothers
 from app.domain.card_stage import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
 from app.formats import iso
-from app.wire.input_records import INPUT_FIELDS, OUTPUT_FIELDS
+from app.wire.prediction_fields import FIELDS
 
-#: Columns in the order of a packed row.
-COLUMNS = (
-    "card_id", "month", "transaction_id", "terminal_id", "reasons", "flags", "anomaly_score", "extra",
-    "model_version", "model_hash", "feature_schema", "source_topic", "currency",
-    "event_time", "amount", "amount_minor", "score", "is_fraud", "threshold", "source_partition",
-    "source_offset", "received_at", "scored_at", "schema_version", "features",
-)  # fmt: skip
-#: Always there in a prediction record, besides `amount` and `event_time`, which ours replace.
-_REQUIRED = (
-    "transaction_id", "card_id", "features", "reasons", "flags", "anomaly_score",
-    "model_version", "model_hash", "feature_schema", "source_topic",
-    "event_time_ms", "amount_minor", "score", "is_fraud", "threshold", "source_partition",
-    "source_offset", "received_at", "scored_at",
-)  # fmt: skip
-_REQUIRED_COUNT = len(_REQUIRED) + 2
-#: Fields of the record that have a column, or that a column replaces.
-_KNOWN = OUTPUT_FIELDS | INPUT_FIELDS - {"converted_amount"}
 #: What an input in a foreign currency said, kept in `extra`: the columns are in the deployment's.
 _FOREIGN = ("amount", "currency")
-#: struct codes of the columns from event_time to schema_version; the second is amount.
-_SCALARS, _AMOUNT = "qqqd?diqqqi", 1
 #: What orjson makes of a number that is no integer of 64 bits, and of what may have one inside.
 _MAY_LACK_DIGITS = frozenset((float, dict, list))
-_NO_TEXTS = struct.pack(">ii", 4, 0)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_DAY_MS = 86_400_000
 _CACHED = 4096
-
-_required = itemgetter(*_REQUIRED)
-_double = struct.Struct(">id").pack
 
 
 class PackedRows(NamedTuple):
@@ -86,6 +62,8 @@ class RowPacker:
         self._deployment = deployment
         self._currency = currency
         self._digits = minor_unit_digits
+        self._order = ORDER
+        self._read = ORDER.read
         self._layouts: dict[str, _Layout] = {}
         self._constants: dict[tuple[str, ...], bytes] = {}
 
@@ -138,49 +116,25 @@ class RowPacker:
             raise StateError(msg) from error
 
     def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int, bool]:
-        (transaction_id, card_id, features, reasons, flags, anomaly, version, model_hash, schema, topic,
-         event_ms, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
-        ) = _required(record)  # fmt: skip
-        if fraud is not True and fraud is not False:
-            msg = f"is_fraud is {fraud!r}"
-            raise TypeError(msg)
-        terminal_id, currency = record.get("terminal_id"), record.get("currency")
+        cells, seldom, scalars, features, schema, received, event_ms, flags, is_more = self._read(
+            record
+        )
         layout = self._layouts.get(schema)
         if layout is None:
             layout = self._add_layout(schema, features)
-        seldom = (version, model_hash, schema, topic)
         constant = self._constants.get(seldom)
         if constant is None:
             constant = self._add_constant(seldom)
-        optional = ("terminal_id" in record) + ("currency" in record) + ("schema_version" in record)
-        optional += SCORED_BY in record
-        foreign = currency is not None and currency != self._currency
-        extra = UNSET
-        if foreign or len(record) != _REQUIRED_COUNT + optional:
-            extra = extra_cell(record, value, foreign=foreign)
-        card, transaction = card_id.encode(), transaction_id.encode()
-        scalars = (
-            event_ms, minor, minor, score, fraud, threshold, partition, offset, received_at, scored_at,
-            record.get("schema_version", 1),
-        )  # fmt: skip
-        row = b"".join((
-            len(card).to_bytes(4, "big"), card,
-            _month_cell(event_ms // _DAY_MS),
-            len(transaction).to_bytes(4, "big"), transaction,
-            UNSET if terminal_id is None else text_cell(terminal_id),
-            _texts(reasons) if reasons else _NO_TEXTS,
-            _texts(sorted(set(flags))) if flags else _NO_TEXTS,
-            UNSET if anomaly is None else _double(8, anomaly),
-            extra,
-            constant,
-            layout.pack(scalars, features),
-        ))  # fmt: skip
-        return row, received_at, event_ms, CONFLICTING in flags
+        own = record.get("currency")
+        foreign = own is not None and own != self._currency
+        extra = extra_cell(record, value, foreign=foreign) if foreign or is_more else UNSET
+        row = b"".join((*cells, extra, constant, layout.pack(scalars, features)))
+        return row, received, event_ms, CONFLICTING in flags
 
     def _add_layout(self, schema: str, features: Mapping[str, Any]) -> "_Layout":
         if len(self._layouts) >= _CACHED:
             self._layouts.clear()
-        layout = self._layouts[schema] = _Layout(features, self._digits)
+        layout = self._layouts[schema] = _Layout(features, self._order.codes, self._digits)
         return layout
 
     def _add_constant(self, texts: tuple[str, ...]) -> bytes:
@@ -196,21 +150,22 @@ class _Layout:
     The struct takes constants and values by turns: a length (and a feature's name) before each value.
     """
 
-    def __init__(self, names: Iterable[str], digits: int) -> None:
+    def __init__(self, names: Iterable[str], fixed: Sequence[str], digits: int) -> None:
         # A frozen map is searched in order when somebody selects one element: features['amount'].
         self._names = sorted(names, key=str.encode)
-        self._digits = digits
+        self._fixed, self._digits = fixed, digits
         self._count = len(self._names)
         self._values = _values_getter(self._names)
-        constants = [struct.pack(">i", struct.calcsize(f">{code}")) for code in _SCALARS]
         # A decimal is its scale and an integer; eight bytes are valid where fewer would do.
-        constants[_AMOUNT] = struct.pack(">ii", 12, digits)
+        constants = [
+            struct.pack(">ii", 12, digits) if code == DECIMAL else size_of(code) for code in fixed
+        ]
         keys = [text_cell(name) for name in self._names]
         before = struct.pack(">ii", 4 + sum(len(key) + 12 for key in keys), len(keys))
         for key in keys:
             constants.append(before + key + struct.pack(">i", 8))
             before = b""
-        codes = _SCALARS + "d" * len(keys)
+        codes = [*(code.lower() for code in fixed), *"d" * len(keys)]
         pairs = (f"{len(constant)}s{code}" for constant, code in zip(constants, codes, strict=True))
         # Without any feature, the head of the empty map is still to be written.
         self._pack = struct.Struct(f">{''.join(pairs)}{len(before)}s").pack
@@ -227,7 +182,7 @@ class _Layout:
             except (KeyError, struct.error):  # another set of names, or a null among the values
                 pass
         known = {name: value for name, value in features.items() if value is not None}
-        return _Layout(known, self._digits).pack_known(scalars, known)
+        return _Layout(known, self._fixed, self._digits).pack_known(scalars, known)
 
     def pack_known(self, scalars: tuple[Any, ...], features: Mapping[str, Any]) -> bytes:
         """As `pack`, for features of these very names without nulls."""
@@ -269,12 +224,7 @@ def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
 
 def epoch_ms(moment: datetime | None) -> int | None:
     """Epoch milliseconds of what the driver reads: UTC without a zone, to the millisecond."""
-    return None if moment is None else (moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
-
-
-def month_of(event_time_ms: int) -> str:
-    """The month of a partition: that of the event time in UTC, such as 2026-11."""
-    return (_EPOCH + timedelta(days=event_time_ms // _DAY_MS)).strftime("%Y-%m")
+    return None if moment is None else (moment.replace(tzinfo=UTC) - EPOCH) // _MILLISECOND
 
 
 def routing_key(row: bytes) -> bytes:
@@ -282,14 +232,6 @@ def routing_key(row: bytes) -> bytes:
     card_end = 4 + int.from_bytes(row[:4], "big")
     card, month = row[4:card_end], row[card_end + 4 : card_end + 11]
     return b"".join((len(card).to_bytes(2, "big"), card, b"\0\0\7", month, b"\0"))
-
-
-#: cql/002_predictions.cql
-PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", routing_key)
-#: cql/005_conflicting_predictions.cql
-CONFLICTS = PackedTable(
-    "conflicting_predictions", COLUMNS, "conflicting prediction", routing_key, expires=True
-)
 
 
 def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
@@ -302,7 +244,7 @@ def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
         value: it as it stands on the topic.
         foreign: its currency is not the deployment's: its amount, as it came, is kept here.
     """
-    extra = {name: value for name, value in record.items() if name not in _KNOWN}
+    extra = {name: value for name, value in record.items() if name not in ORDER.known}
     if foreign:
         extra |= {name: record[name] for name in _FOREIGN}
     if not extra:
@@ -313,19 +255,18 @@ def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
     return text_cell(write_object({name: raw[name] for name in extra}).decode())
 
 
-def _texts(texts: Iterable[str]) -> bytes:
-    encoded = [text_cell(text) for text in texts]
-    body = len(encoded).to_bytes(4, "big") + b"".join(encoded)
-    return len(body).to_bytes(4, "big") + body
-
-
-@lru_cache(maxsize=_CACHED)
-def _month_cell(day: int) -> bytes:
-    return text_cell(month_of(day * _DAY_MS))
-
-
 def _values_getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     if len(names) > 1:  # itemgetter of one name gives no tuple
         getter: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
         return getter
     return lambda features: tuple(features[name] for name in names)
+
+
+ORDER = ColumnOrder(FIELDS)
+COLUMNS = ORDER.columns
+#: cql/002_predictions.cql
+PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", routing_key)
+#: cql/005_conflicting_predictions.cql
+CONFLICTS = PackedTable(
+    "conflicting_predictions", COLUMNS, "conflicting prediction", routing_key, expires=True
+)

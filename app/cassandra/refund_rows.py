@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import orjson
 from cassandra.cluster import Session
 
+from app.cassandra.column_order import month_of
 from app.cassandra.packed import UNSET, PackedTable, text_cell
-from app.cassandra.prediction_rows import extra_cell, month_of, routing_key
+from app.cassandra.prediction_rows import extra_cell, routing_key
 from app.cassandra.session import SCAN, explained
 from app.errors import StateError
 from app.settings import Settings

@@ -24,22 +24,12 @@ from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
 from app.named_fields import parse_dropped, parse_field_names
 from app.settings import Settings
+from app.wire.prediction_fields import OUTPUT_FIELDS
 
 __all__ = ["MAX_ID_BYTES", "RecordRules", "SourceRecord", "parse_transaction"]
 
 #: Versions of the input record that this release reads.
 SCHEMA_VERSIONS = (1,)
-#: Fields of the input record; everything else is unknown to us, kept and passed on.
-INPUT_FIELDS = frozenset({
-    "transaction_id", "card_id", "terminal_id", "amount", "currency", "event_time",
-    "schema_version", "converted_amount",
-})  # fmt: skip
-#: Fields that we add to a prediction. An input field of the same name is passed on as `input_<name>`.
-OUTPUT_FIELDS = frozenset({
-    "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
-    "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
-    "source_partition", "source_offset", "received_at", "scored_at", "scored_by",
-})  # fmt: skip
 #: Largest value of a source record, where no other limit is given.
 MAX_RECORD_BYTES = 1 << 20
 #: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.

@@ -9,15 +9,11 @@ import orjson
 import pytest
 from cassandra.cqltypes import lookup_casstype
 
+from app.cassandra.column_order import month_of
 from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.migrations import load_migrations
 from app.cassandra.packed import PackedTable
-from app.cassandra.prediction_rows import (
-    PREDICTIONS,
-    RowPacker,
-    month_of,
-    row_dict,
-)
+from app.cassandra.prediction_rows import PREDICTIONS, RowPacker, row_dict
 from app.errors import StateError
 from app.wire.label_records import LabelRecord
 from tests.builders import T0

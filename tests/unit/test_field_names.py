@@ -9,7 +9,8 @@ from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
 from app.named_fields import NAMED_FIELDS, parse_field_names
 from app.settings import load_settings
-from app.wire.input_records import INPUT_FIELDS, RecordRules, parse_transaction
+from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.prediction_fields import INPUT_FIELDS
 from tests.builders import T0, tx
 
 NAMES = "card_id=cardNumber, 2:amount=value,2:transaction_id=id,3:"

@@ -19,12 +19,12 @@ from app.domain.refusals import LABEL_REASONS, LOG_REASONS, REASONS, UNREADABLE_
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.wire.input_records import (
     MAX_MINOR_UNITS,
-    OUTPUT_FIELDS,
     RecordRules,
     parse_minor_units,
     parse_transaction,
 )
 from app.wire.label_records import parse_label
+from app.wire.prediction_fields import OUTPUT_FIELDS
 from app.wire.records import (
     EnrichedItem,
     dead_letter,

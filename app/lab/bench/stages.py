@@ -46,8 +46,9 @@ from app.stages.state import (
 )
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
-from app.wire.input_records import OUTPUT_FIELDS, RecordRules, parse_transaction
+from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.label_records import decode_message
+from app.wire.prediction_fields import OUTPUT_FIELDS
 from app.wire.records import prediction_message
 from models.holder import ModelHolder, registry_of
 

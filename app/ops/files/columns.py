@@ -11,7 +11,7 @@ from app.ops.files.amounts import Rounding
 from app.ops.files.answers import is_answer
 from app.ops.files.moments import TimeRules
 from app.ops.files.recipes import Recipe, recognised
-from app.wire.input_records import INPUT_FIELDS
+from app.wire.prediction_fields import INPUT_FIELDS
 
 REQUIRED = ("transaction_id", "card_id", "amount", "event_time")
 KNOWN = (*REQUIRED, *sorted(INPUT_FIELDS.difference(REQUIRED)))
