@@ -12,7 +12,7 @@ from app.cli.interrupt import interruptible
 from app.errors import FraudstreamError, UnavailableError, UsageError
 from app.formats import printable
 
-#: What becomes of writing to a reader that has gone, a full disk or a broken one.
+#: Errors of writing to a closed pipe, a full disk or a broken one.
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 #: Command name -> "module:attribute", in the order of the help page.
 COMMANDS = {
@@ -91,7 +91,7 @@ def keep_lines(command: click.Command) -> None:
 )
 @click.version_option(package_name="fraudstream")
 def cli() -> None:
-    r"""Score card transactions for fraud as they happen: Kafka in, Cassandra out.
+    r"""Score card transactions for fraud as they arrive: from Kafka to Kafka and Cassandra.
 
     \b
     Start here:  fraudstream demo --once
@@ -119,9 +119,9 @@ def run(args: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
             return _unexpected(error)
-        # else Python would try once more at its end, and say so
+        # otherwise Python would try again at its end, and print an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno != errno.EPIPE:  # the reader went away (| head): not worth a word
+        if error.errno != errno.EPIPE:  # the reader went away (| head): print nothing
             click.echo(f"fraudstream: cannot write the output: {error.strerror}", err=True)
         return UnavailableError.exit_code
     return code

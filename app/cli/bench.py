@@ -1,4 +1,4 @@
-"""`fraudstream bench`: figures of this machine."""
+"""`fraudstream bench`: measure this machine."""
 
 import functools
 from dataclasses import replace
@@ -16,7 +16,7 @@ from app.settings import load_settings
 if TYPE_CHECKING:
     from app.lab.bench.run import Design, Tell
 
-_NOTHING_TO_DRAW = "--plot draws latency: give --rates"
+_NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 
 
 @click.command(
@@ -27,28 +27,26 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
     "           fraudstream bench --stages\n"
     "           fraudstream bench --scale workers"
 )
-@click.option("--quick", is_flag=True, help="One short run of each: under three minutes.")
-@click.option(
-    "--events", type=click.IntRange(min=1000), help="Backlog of each run.  [default: 150000]"
-)
+@click.option("--quick", is_flag=True, help="One short run of each design: under three minutes.")
+@click.option("--events", type=click.IntRange(min=1000), help="Backlog per run.  [default: 150000]")
 @click.option(
     "--naive-events",
     type=click.IntRange(min=0),
-    help="Backlog of the naive design; 0 leaves it out.  [default: 4000]",
+    help="Backlog of the naive design; 0 omits it.  [default: 4000]",
 )
 @click.option(
     "--runs",
     type=click.IntRange(min=0),
-    help="Runs of each, the median counts; 0 leaves throughput out.  [default: 3]",
+    help="Runs of each design, of which the median counts; 0 omits throughput.  [default: 3]",
 )
 @click.option(
     "--rates",
-    help='Open-loop loads, events a second; "" leaves latency out.  [default: 200,1000,3000,6000]',
+    help='Open-loop loads, events per second; "" omits latency.  [default: 200,1000,3000,6000]',
 )
 @click.option(
     "--with-labels",
     is_flag=True,
-    help="Labels beside each of our backlogs; with the settings' features and model. Peers take none.",
+    help="Send labels with each of our backlogs, with the features and model of the settings. Peers get no labels.",
 )
 @click.option("--no-verify", is_flag=True, help="Do not recompute the rows of each run.")
 @click.option(
@@ -58,20 +56,20 @@ _NOTHING_TO_DRAW = "--plot draws latency: give --rates"
 )
 @click.option(
     "--peers",
-    help="Measure these too, commas between: quix, quix-reduced, ours-reduced, spark-exact, spark-windows; or all. "
-    "With --quick their backlogs are a tenth.",
+    help="Also measure these, comma-separated: quix, quix-reduced, ours-reduced, spark-exact, spark-windows; or all. "
+    "With --quick their backlogs are a tenth of the usual size.",
 )
 @click.option(
     "--stages",
     is_flag=True,
-    help="Microseconds an event of each stage, in this process and without servers; with --events.",
+    help="Measure microseconds per event of each stage, in this process without servers; for --events events.",
 )
 @click.option(
     "--scale",
     type=click.Choice(
         ("history", "windows", "cards", "rebuild", "partitions", "workers", "takeover")
     ),
-    help="What more of that costs; the first two need no servers; with --events.",
+    help="Measure the cost of more of one thing; history and windows need no servers; uses --events.",
 )
 @json_option
 def bench(
@@ -88,11 +86,11 @@ def bench(
     scale: str | None,
     as_json: bool,
 ) -> None:
-    """Measure throughput beside the naive Faust design, and latency by load.
+    """Measure throughput compared with a naive Faust design, and latency by load.
 
-    Runs on the real servers with topics, a keyspace and state of its own, which it removes.
-    One worker; each run is verified. Ratios within one run say more than absolute figures on a
-    shared machine. Latency counts from the moment at which an event was due.
+    Runs on the real servers with its own topics, keyspace and state, and removes them afterwards.
+    One worker; each run is verified. On a shared machine, ratios within one run are more reliable than
+    absolute figures. Latency is measured from the time at which an event was due.
     """
     if stages:
         click.echo(_stages(events or (5_000 if quick else 50_000), 1 if quick else 5, as_json))
@@ -144,7 +142,7 @@ def _peers(text: str | None, tell: "Tell") -> "tuple[list[Design], dict[str, str
     names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in PEERS]
     if unknown:
-        msg = f"--peers {unknown[0]!r}: there are {', '.join(PEERS)}, or all"
+        msg = f"--peers {unknown[0]!r} is unknown; choose from {', '.join(PEERS)}, or all"
         raise UsageError(msg)
     return peer_designs(names, tell)
 

@@ -15,14 +15,14 @@ from app.settings import ENV_PREFIX, Settings, load_settings
 
 @click.command()
 @json_option
-@click.option("--changed", is_flag=True, help="Only settings that differ from their default.")
+@click.option("--changed", is_flag=True, help="Show only settings that differ from their default.")
 @click.option(
-    "--markdown", is_flag=True, help="All settings with their defaults: docs/settings.md."
+    "--markdown", is_flag=True, help="Print all settings as a Markdown table: docs/settings.md."
 )
 def config(as_json: bool, changed: bool, markdown: bool) -> None:
     r"""Show the settings; secrets are masked.
 
-    Each is read from the environment, else from the file that FRAUDSTREAM_ENV_FILE names.
+    Settings are read from the environment, or else from the file that FRAUDSTREAM_ENV_FILE names.
 
     \b
     Example:  FRAUDSTREAM_WINDOWS=1h,1d fraudstream config --changed

@@ -34,7 +34,7 @@ class _ListByDefault(click.Group):
     "           fraudstream deadletters skip transactions/0/17 --why 'disk of broker 2'",
 )
 def deadletters() -> None:
-    """The records that were refused, and why: `list` (the default), `show`, `redrive` or `skip`."""
+    """Show refused records and send them back: `list` (the default), `show`, `redrive` or `skip`."""
 
 
 @deadletters.command("list")
@@ -43,7 +43,7 @@ def deadletters() -> None:
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Show the newest N; 0 shows the counts alone.",
+    help="Show the newest N; 0 shows only the counts.",
 )
 @click.option("--reason", metavar="CODE", help="Only those with this reason, such as invalid_json.")
 @json_option
@@ -72,7 +72,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
         click.echo(f"    {formats.printable(letter.message)}")
         click.echo(f"    {_beginning(letter.value)}")
     if not total:
-        click.echo("no dead letters")
+        click.echo("no dead-letter records")
         return
     if listing.newest:
         click.echo()
@@ -81,7 +81,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
         click.echo(f"{formats.printable(code):<{width}}  {count:>10,}")
     click.echo(
         f"{len(listing.newest):,} of {total:,} shown; "
-        "`fraudstream deadletters show POSITION` prints one whole"
+        "`fraudstream deadletters show POSITION` prints one in full"
     )
 
 
@@ -91,7 +91,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
 @click.argument("position")
 @json_option
 def show(position: str, as_json: bool) -> None:
-    """Print one refused record whole. POSITION: topic/partition/offset, as the list shows it."""
+    """Print one refused record in full. POSITION is topic/partition/offset, as in the list."""
     from app.ops.deadletters import find_dead_letter
 
     settings = load_settings()
@@ -113,7 +113,7 @@ def show(position: str, as_json: bool) -> None:
     for name, text in facts.items():
         click.echo(f"{formats.printable(name):<{width}}  {formats.printable(text)}")
     size = len(letter.value or b"")
-    click.echo(f"{'value':<{width}}  {size:,} bytes, as they came:")
+    click.echo(f"{'value':<{width}}  {size:,} bytes, unchanged:")
     click.echo()
     click.echo(_escaped(letter.value))
 
@@ -126,20 +126,20 @@ def show(position: str, as_json: bool) -> None:
 )
 @click.argument("positions", nargs=-1, metavar="[POSITION]...")
 @click.option("--reason", metavar="CODE", help="Those with this reason, such as missing_key.")
-@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
-@click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent.")
+@click.option("--all", "everything", is_flag=True, help="All dead-letter records.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; print what would be sent.")
 @json_option
 def redrive_(
     positions: tuple[str, ...], reason: str | None, everything: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Send refused records back to be scored: the same bytes under the same key.
 
-    For records that the stream would take now: after an upgrade or a mended setting. A record that dies
-    again gets a new letter and is not sent again for it. Sending one twice does no harm: the second is a
-    duplicate.
+    Use it after an upgrade or a changed setting, when the stream would accept them. A record that is refused
+    again gets a new dead-letter record, which --all and --reason do not send again. Sending a record twice is
+    safe: the second one is a duplicate.
     """
     if sum((bool(positions), reason is not None, everything)) != 1:
-        msg = "say which: POSITION, --reason CODE or --all (one of them); --dry-run shows what it means"
+        msg = "give one of POSITION, --reason CODE or --all; --dry-run shows what would be sent"
         raise UsageError(msg)
     from app.ops.redrive import redrive
 
@@ -171,7 +171,7 @@ def redrive_(
         verb = "would be sent" if dry_run else "sent back"
         click.echo(
             f"{done.sent.total():,} {verb}, {len(done.refused):,} refused, "
-            f"{done.again:,} left alone: their record was sent back before"
+            f"{done.again:,} skipped: refused again after an earlier redrive"
         )
     if positions and done.refused:
         click.get_current_context().exit(1)
@@ -187,18 +187,18 @@ def redrive_(
     "--to",
     type=click.IntRange(min=0),
     metavar="OFFSET",
-    help="The last offset to give up. Without it: all up to the next one that can be read.",
+    help="The last offset to give up.  [default: the one before the next readable offset]",
 )
-@click.option("--why", default="", help="Stored with the skip, for the audit.")
-@click.option("--dry-run", is_flag=True, help="Give nothing up; say which offsets it would be.")
+@click.option("--why", default="", help="Reason, stored for audits.")
+@click.option("--dry-run", is_flag=True, help="Give up nothing; print the offsets.")
 @json_option
 def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool) -> None:
-    """Give up offsets that Kafka cannot give, so that their partition goes on behind them.
+    """Give up unreadable offsets, so that their partition continues after them.
 
-    For a partition that cannot be read further: the worker's log names POSITION, topic/partition/offset. What was
-    there is lost to the stream: send it again from its producer if you can. Who gave it up, when and why is kept
-    on the dead-letters topic; workers, verify, replay and rebuild all skip the same offsets, which count as one
-    dead letter with the reason `skipped`. A running worker goes on within seconds.
+    For a partition that cannot be read further: the worker's log names POSITION, topic/partition/offset. The
+    records there are lost to the stream: send them again from their producer if you can. Who gave them up, when and
+    why is recorded on the dead-letters topic. Workers, verify, replay and rebuild all skip the same offsets, which
+    count as one dead-letter record with the reason `skipped`. A running worker continues within seconds.
     """
     from app.ops.skip import skip
 

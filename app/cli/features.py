@@ -16,11 +16,11 @@ from app.domain.features.sets import FEATURES, SETS
     "           FRAUDSTREAM_FEATURES=basic,card_max_amount_1h fraudstream config --changed"
 )
 @json_option
-@click.option("--markdown", is_flag=True, help="As a page: docs/features.md.")
+@click.option("--markdown", is_flag=True, help="Print as Markdown: docs/features.md.")
 def features(as_json: bool, markdown: bool) -> None:
     """List the features: unit, formula, source and sets. `{w}` stands for a window, such as 90m or 7d.
 
-    FRAUDSTREAM_FEATURES takes names of sets and of single features, comma separated.
+    FRAUDSTREAM_FEATURES takes names of sets and of single features, comma-separated.
     """
     if as_json:
         click.echo(json.dumps([_fields(feature) for feature in FEATURES]))

@@ -1,4 +1,4 @@
-"""Options that say how a file of transactions or labels is read: the same for every command that reads one."""
+"""Options for reading a file of transactions or labels: the same for every command that reads one."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _recipe(_context: Any, parameter: click.Parameter, name: str | None) -> str 
     from app.ops.files.recipes import RECIPES
 
     if name is not None and name not in RECIPES:
-        msg = f"{parameter.opts[0]} {name}: there are {', '.join(RECIPES)}"
+        msg = f"{parameter.opts[0]} {name} is unknown; choose one of {', '.join(RECIPES)}"
         raise UsageError(msg)
     return name
 
@@ -52,42 +52,42 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "mapping",
         multiple=True,
         metavar="FIELD=COLUMN[,...]",
-        help="Take fields from these columns; repeatable.",
+        help="Columns to take fields from; repeatable.",
     ),
     click.option(
         "--assume-zone",
         metavar="ZONE",
         callback=_zone,
-        help="Time zone of times that name none, such as UTC.  [default: refuse them; recipes: UTC]",
+        help="Time zone of times without one, such as UTC.  [default: refuse them; recipes: UTC]",
     ),
     click.option(
         "--ambiguous",
         type=click.Choice(["refuse", "earlier", "later"]),
         default="refuse",
         show_default=True,
-        help="Which moment to take for a local time that a clock change repeats or skips.",
+        help="What to do with a local time that a clock change repeats or skips.",
     ),
     click.option(
         "--time-format",
         metavar="FORMAT",
-        help="Format of times as Python's strptime writes it, such as '%d/%m/%Y %H:%M'.  "
+        help="Format of times in Python's strptime notation, such as '%d/%m/%Y %H:%M'.  "
         "[default: ISO 8601 or epoch milliseconds]",
     ),
     click.option(
         "--time-unit",
         type=click.Choice(["s", "ms", "us", "ns"]),
-        help="Unit of times that are numbers.  [default: FRAUDSTREAM_EVENT_TIME_UNIT, that is, by their size; "
+        help="Unit of numeric times.  [default: FRAUDSTREAM_EVENT_TIME_UNIT, by default detected by size; "
         "whole seconds are refused]",
     ),
     click.option(
         "--time-origin",
         metavar="TIME",
-        help="With --recipe: the moment from which times count, such as 2024-01-01.",
+        help="With --recipe: the time from which the file's times count, such as 2024-01-01.",
     ),
     click.option(
         "--round-amounts",
         is_flag=True,
-        help="Round amounts to the currency's minor units, half to even.  [default: refuse them]",
+        help="Round amounts to the currency's minor units, half to even.  [default: refuse amounts with more decimals]",
     ),
 )
 file_options = together(*_OPTIONS)
@@ -110,7 +110,7 @@ def named(parameter: str) -> str:
 
 
 def given(context: click.Context, parameters: tuple[str, ...]) -> list[str]:
-    """Those of the options that somebody has given, as they are written."""
+    """Those of the options that were given, as they are written."""
     default = click.core.ParameterSource.DEFAULT
     return [named(name) for name in parameters if context.get_parameter_source(name) is not default]
 
@@ -163,7 +163,7 @@ def file_and_mapping(
     files, mapping = words_and_pairs(words, mapped)
     if len(files) != 1:
         found = ", ".join(files) if files else "none"
-        msg = f"one FILE at a time; given: {found}"
+        msg = f"give exactly one FILE; given: {found}"
         raise UsageError(msg)
     return Path(files[0]), mapping
 
@@ -190,7 +190,7 @@ def read_as(
     zone, pattern, origin = options["assume_zone"], options["time_format"], options["time_origin"]
     if origin is not None and not (recipe and recipe.clock):
         counting = ", ".join(each.name for each in RECIPES.values() if each.clock)
-        msg = f"--time-origin goes with --recipe {counting}: their times count from a moment"
+        msg = f"--time-origin needs --recipe {counting}: only their times count from an origin"
         raise UsageError(msg)
     if pattern is not None:
         if options["time_unit"]:

@@ -1,4 +1,4 @@
-"""`fraudstream handbook`: the proof on the Fraud Detection Handbook's transactions."""
+"""`fraudstream handbook`: score the Fraud Detection Handbook's transactions live."""
 
 import json
 import time
@@ -20,55 +20,57 @@ from app.errors import UsageError, VerificationError
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.option(
-    "--from", "begin", metavar="DATE", callback=moment_ms, help="First day.  [default: 2018-04-01]"
+    "--from", "begin", metavar="DATE", callback=moment_ms, help="Start date.  [default: 2018-04-01]"
 )
 @click.option(
     "--to",
     "end",
     metavar="DATE",
     callback=moment_ms,
-    help="The first day that is not looked at any more.  [default: 2018-09-05]",
-)
-@click.option("--weeks", type=POSITIVE, help="So many weeks at the end judge.  [default: 4]")
-@click.option(
-    "--rows", type=POSITIVE, metavar="N", help="Only the newest N transactions of the period."
+    help="End date (exclusive).  [default: 2018-09-05]",
 )
 @click.option(
-    "--kind", help="Kind of the champion, as `fraudstream train` has it.  [default: blend]"
+    "--weeks", type=POSITIVE, help="Number of final weeks used for evaluation.  [default: 4]"
+)
+@click.option(
+    "--rows", type=POSITIVE, metavar="N", help="Use only the newest N transactions of the period."
+)
+@click.option(
+    "--kind", help="Kind of model for the champion; see `fraudstream train`.  [default: blend]"
 )
 @parameters_option
 @click.option(
     "--train-days",
     type=POSITIVE,
     metavar="N",
-    help="The champion learns from so many days.  [default: 70]",
+    help="Number of training days of the champion.  [default: 70]",
 )
 @click.option(
     "--verify/--no-verify",
     default=False,
     show_default=True,
-    help="End with `fraudstream verify`, which takes about as long as the pass.",
+    help="Run `fraudstream verify` at the end, which takes about as long as the pass.",
 )
 @click.option(
     "--naive/--no-naive",
     "beside_naive",
     default=True,
     show_default=True,
-    help="Measure naive Faust on the same servers, too.",
+    help="Also measure naive Faust on the same servers.",
 )
 @json_option
 def handbook(**options: Any) -> None:
-    r"""Score the Fraud Detection Handbook's transactions live, and compare with what is published.
+    r"""Score the Fraud Detection Handbook's transactions live and compare with published results.
 
-    FILE is its simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
-    TX_FRAUD); without it HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
-    checkout. A champion learns from it up to the label delay before the first week that judges. Then
-    transactions and labels go through Kafka, both stages and the sink once; the figures are of what
-    Cassandra holds afterwards. Servers, topics and folder are its own and removed at the end.
+    FILE is the simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
+    TX_FRAUD); default: HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
+    checkout. A champion is trained on it up to the label delay before the first test week. Then
+    transactions and labels go through Kafka, both stages and the sink once; the figures are computed from the
+    rows in Cassandra. Servers, topics and folder are temporary and removed at the end.
 
     \b
-    Exit codes:  0  every goal is met
-                 4  there is no such file
+    Exit codes:  0  all goals are met
+                 4  FILE does not exist
                  6  a goal is missed, or something is missing or different
     """
     from app.lab.handbook import data
@@ -84,7 +86,7 @@ def handbook(**options: Any) -> None:
     report = run.measure(verified=options["verify"], beside_naive=options["beside_naive"])
     click.echo(json.dumps(report.as_dict()) if options["as_json"] else report.text())
     if report.missed:
-        msg = f"not reached: {'; '.join(report.missed)}"
+        msg = f"goals missed: {'; '.join(report.missed)}"
         raise VerificationError(msg)
 
 
@@ -108,7 +110,7 @@ def _plan(path: Path, options: dict[str, Any]) -> Any:
     )
     if plan.begin_ms > plan.a_week().train_from:
         msg = (
-            "the period must hold a week to learn from, the label delay of 7d and the weeks that judge: "
+            "the period must contain a training week, the label delay of 7d and the test weeks: "
             "give an earlier --from, a later --to or fewer --weeks"
         )
         raise UsageError(msg)

@@ -1,4 +1,4 @@
-"""`fraudstream label`: what became known of transactions."""
+"""`fraudstream label`: label transactions."""
 
 import asyncio
 import time
@@ -21,19 +21,21 @@ from app.settings import Settings, load_settings
 )
 @click.argument("transaction_ids", metavar="ID...", nargs=-1, required=True)
 @click.argument("verdict", type=click.Choice(["fraud", "genuine"]))
-@click.option("--card", metavar="ID", help="Their card: needed when several cards use an id.")
 @click.option(
-    "--at", metavar="TIME", help="When it became known, ISO 8601 with a zone.  [default: now]"
+    "--card", metavar="ID", help="Card of the transactions: needed if several cards use an id."
+)
+@click.option(
+    "--at", metavar="TIME", help="Time of the label, ISO 8601 with a zone.  [default: now]"
 )
 @click.option(
     "--wait",
     is_flag=True,
-    help="Send labels of unknown transactions too: they wait for them, up to FRAUDSTREAM_LABEL_WAIT.",
+    help="Also label unknown transactions: the labels wait for them, up to FRAUDSTREAM_LABEL_WAIT.",
 )
 def label(
     transaction_ids: tuple[str, ...], verdict: str, card: str | None, at: str | None, wait: bool
 ) -> None:
-    r"""Label transactions as fraud, or as genuine after all.
+    r"""Label transactions as fraud or as genuine.
 
     Each id is looked up in Cassandra first. If one is unknown or ambiguous, no label is sent. The labels go to the
     topic `labels`; a running worker stores each one beside its transaction and applies it at its
@@ -42,8 +44,8 @@ def label(
     \b
     Exit codes:  0  all labels were sent
                  2  several transactions have an id: give --card
-                 3  Kafka or Cassandra does not answer (with --wait Cassandra is not asked)
-                 4  a transaction is unknown: check the id, or give --wait
+                 3  Kafka or Cassandra does not answer (--wait does not need Cassandra)
+                 4  a transaction is unknown: check the id, or use --wait
     """
     from app.ops import produce as tool
     from app.topics import Topics
@@ -82,8 +84,9 @@ def _places(settings: Settings, ids: Sequence[str], card: str | None) -> Iterato
         names = ", ".join(map(formats.printable, unknown[:5])) + (", ..." if unknown[5:] else "")
         of = "" if card is None else f" of card {formats.printable(card)}"
         msg = (
-            f"no transaction{of} has been scored and stored under {names}: nothing was sent; check the id, or let the "
-            "label wait for it with --wait"
+            f"no transaction{of} with the id {names} has been scored and stored: nothing was "
+            "sent; check the id, or let "
+            "the label wait for it with --wait"
         )
         raise NotFoundError(msg)
     for name, rows in zip(ids, of_card, strict=True):
@@ -91,7 +94,7 @@ def _places(settings: Settings, ids: Sequence[str], card: str | None) -> Iterato
             cards = ", ".join(formats.printable(row["card_id"]) for row in rows[:5])
             msg = (
                 f"{len(rows)} transactions have the id {formats.printable(name)}, of cards {cards}: nothing was "
-                "sent; give --card, or label by a file with event_time (`produce --labels`)"
+                "sent; give --card, or send a file with event_time (`produce --labels`)"
             )
             raise UsageError(msg)
         (row,) = rows

@@ -1,4 +1,4 @@
-"""`fraudstream card`, `terminal` and `transaction`: what is known of one of them."""
+"""`fraudstream card`, `terminal` and `transaction`: show one of them."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from app.stages.deployed_features import catalogue_of
 _url = click.option(
     "--url",
     metavar="URL",
-    help="A worker's web address.  [default: the settings' port, then any worker of this home]",
+    help="A worker's web address.  [default: the port in the settings, then any worker of this home folder]",
 )
 
 
@@ -31,8 +31,8 @@ _url = click.option(
 def card(card_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a card: its windows and newest transactions.
 
-    Any running worker is asked; it finds the one that holds the card. The JSON is equal for equal
-    state, byte for byte: compare it before and after a rebuild.
+    Queries any running worker, which finds the one that owns the card. Equal state gives byte-identical
+    JSON, so you can compare it before and after a rebuild.
     """
     _show_key("card", card_id, url, as_json)
 
@@ -44,7 +44,7 @@ def card(card_id: str, url: str | None, as_json: bool) -> None:
 def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a terminal: its windows and newest transactions.
 
-    Any running worker is asked; it finds the one that holds the terminal.
+    Queries any running worker, which finds the one that owns the terminal.
     """
     _show_key("terminal", terminal_id, url, as_json)
 
@@ -55,15 +55,15 @@ def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
 def transaction(transaction_id: str, as_json: bool) -> None:
     """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker.
 
-    Several may have the id: those of other cards, and those that used it again with another time or amount. All are
-    shown. In the JSON, one is the object itself, and the rest are in its `others`.
+    Several transactions may have the id: on other cards, or with another time or amount. All are shown. In the
+    JSON, one is the object itself, and the others are in its field `others`.
     """
     from app.cassandra.prediction_reads import find_transaction
 
     settings = load_settings()
     found = find_transaction(settings, transaction_id)
     if found is None:
-        msg = f"no transaction {transaction_id!r}: none with this id has been scored and stored"
+        msg = f"no transaction {transaction_id!r} has been scored and stored"
         raise NotFoundError(msg)
     if as_json:
         import orjson
@@ -91,10 +91,10 @@ def _print_key(state: dict[str, Any]) -> None:
     _facts(
         f"{kind} {formats.printable(state['id'])}",
         {
-            "kept": f"{state['entries']:,} transactions{late}",
+            "retained": f"{state['entries']:,} transactions{late}",
             "newest": formats.moment(state["newest_event_time_ms"]),
-            "left until": formats.moment(state["floor_ms"]),
-            "exact": "yes" if state["exact"] else "no: some windows miss transactions that left",
+            "evicted up to": formats.moment(state["floor_ms"]),
+            "exact": "yes" if state["exact"] else "no: some windows lack evicted transactions",
             "partition": f"{state['partition']}, last offset applied {state['last_offset']:,}",
         },
     )
@@ -128,24 +128,22 @@ def _print_key(state: dict[str, Any]) -> None:
 
 
 def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, str]:
-    """What is told of a scored transaction besides reasons and features, in order.
+    """What is shown of a scored transaction besides reasons and features, in order.
 
     Args:
         row: as `app.cassandra.prediction_reads.find_transaction` gives it.
         settings: currency and its digits.
     """
     digits = settings.minor_unit_digits
-    verdict = "called fraud" if row["is_fraud"] else "not called fraud"
+    verdict = "flagged as fraud" if row["is_fraud"] else "not flagged"
     label, odd = row.get("label"), row.get("anomaly_score")
-    known = "nothing yet"
+    known = "none yet"
     if label is not None:
         what = "fraud" if label["is_fraud"] else "genuine"
         known = f"{what}, since {formats.moment(label['labelled_at'])} UTC"
     facts = {
         "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
-        **(
-            {} if odd is None else {"anomaly": f"score {odd:.6g}; the decision does not look at it"}
-        ),
+        **({} if odd is None else {"anomaly": f"score {odd:.6g}; not used for the decision"}),
         "label": known,
         "amount": formats.amount(row["amount_minor"], digits, settings.currency),
         "event time": f"{formats.moment(row['event_time_ms'])} UTC",

@@ -36,7 +36,7 @@ def listed(entry: "Entry") -> dict[str, Any]:
 def table(entries: list["Entry"]) -> Iterator[str]:
     """The list, line by line; columns are as wide as their widest cell."""
     if not entries:
-        yield "no models; `fraudstream train` makes one"
+        yield "no models; `fraudstream train` creates one"
         return
     titles = ("NAME", "VERSION", "HASH", "KIND", "TRAINED", "AP", "THRESHOLD", "FOLDER")
     rows = [titles]
@@ -64,8 +64,8 @@ def report(folder: Path, manifest: "Manifest", use: str) -> Iterator[str]:
     facts = manifest.trained
     chosen = ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items())
     yield (
-        f"{manifest.name} version {manifest.version} ({manifest.kind}, {chosen}), learned from "
-        f"{facts['learned_rows']:,} of {facts['rows']:,} transactions with {facts['frauds']:,} frauds"
+        f"{manifest.name} version {manifest.version} ({manifest.kind}, {chosen}), trained on "
+        f"{facts['learned_rows']:,} of {facts['rows']:,} transactions ({facts['frauds']:,} frauds)"
     )
     yield f"  folder  {folder}"
     yield f"  hash    {manifest.model_hash}"
@@ -86,7 +86,7 @@ def details(folder: Path, manifest: "Manifest") -> Iterator[str]:
     yield f"  features   {manifest.feature_schema}: {', '.join(manifest.features)}"
     yield f"  trained    {facts.get('at', '-')}, {_source(facts.get('source', {}))}"
     learned_from = facts.get("learned_from", facts.get("from", "-"))
-    yield f"  learned    {learned_from} to {facts.get('learned_to', '-')}"
+    yield f"  data from  {learned_from} to {facts.get('learned_to', '-')}"
     if manifest.anomaly is not None:
         part = manifest.anomaly
         yield f"  anomaly    {part.feature_schema}: {', '.join(part.features)}"
@@ -100,7 +100,7 @@ def _source(source: dict[str, Any]) -> str:
         numbers = ", ".join(f"{name} {value}" for name, value in source["simulated"].items())
         return f"on simulated transactions ({numbers})"
     if "stored_in" in source:
-        return f"on what was scored and stored in {source['stored_in']}"
+        return f"on scored transactions from {source['stored_in']}"
     if "file" not in source:
         return "source unknown"
     counted = {
@@ -113,7 +113,7 @@ def _source(source: dict[str, Any]) -> str:
 
 
 def _figures(manifest: "Manifest") -> list[str]:
-    """The report on what training never saw; a manifest may have been made elsewhere."""
+    """The report on the test set; a manifest may have been made elsewhere."""
     try:
         return list(_report(manifest))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -132,12 +132,12 @@ def _report(manifest: "Manifest") -> Iterator[str]:
     if "judged_to" in facts:
         span = f" from {facts['judged_from'][:10]} to {facts['judged_to'][:10]}"
     yield (
-        f"on {figures['rows']:,} transactions{span} with {figures['frauds']:,} frauds, which it never saw:"
+        f"on {figures['rows']:,} transactions{span} with {figures['frauds']:,} frauds (test set):"
     )
     yield from _ranking(figures)
     yield (
-        f"  at threshold {manifest.threshold:.4f}: {called:,} called fraud, "
-        f"{confusion['true_positive']:,} of them are; precision {figures['precision']:.3f}, "
+        f"  at threshold {manifest.threshold:.4f}: {called:,} alerts, "
+        f"{confusion['true_positive']:,} true positives; precision {figures['precision']:.3f}, "
         f"recall {figures['recall']:.3f}, F1 {figures['f1']:.3f}"
     )
     yield from _weeks(figures.get("weeks", []))
@@ -165,11 +165,11 @@ def _ranking(figures: dict[str, Any]) -> Iterator[str]:
     ranked = figures.get("ranked", figures)
     if ranked["rows"] != figures["rows"]:
         yield (
-            f"  ranked without cards whose fraud was known: {ranked['rows']:,} transactions with "
+            f"  excluding cards with known fraud: {ranked['rows']:,} transactions with "
             f"{ranked['frauds']:,} frauds"
         )
     if figures["auc"] is None:
-        yield "  nothing to rank: every fraud is on a card whose fraud was known; give more transactions"
+        yield "  nothing to rank: every fraud is on a card with earlier known fraud; use more transactions"
         return
     between = {
         name: f"  95 % in {low:.4f} to {high:.4f}"
@@ -177,13 +177,13 @@ def _ranking(figures: dict[str, Any]) -> Iterator[str]:
     }
     yield (
         f"  average precision   {figures['average_precision']:.4f}{between.get('average_precision', '')}"
-        f"  (by chance {figures['average_precision_by_chance']:.4f})"
+        f"  (by chance: {figures['average_precision_by_chance']:.4f})"
     )
     yield f"  AUC ROC             {figures['auc']:.4f}{between.get('auc', '')}"
     yield (
         f"  card precision@100  {figures['card_precision_at_100']:.4f}"
         f"{between.get('card_precision_at_100', '')}"
-        f"  (at best {figures['card_precision_at_100_at_best']:.4f})"
+        f"  (at best: {figures['card_precision_at_100_at_best']:.4f})"
     )
 
 
@@ -194,7 +194,7 @@ def _anomalies(part: "AnomalyPart") -> Iterator[str]:
     yield (
         f"  anomaly scores: average precision {figures['average_precision']:.4f}, AUC ROC "
         f"{figures['auc']:.4f}; from {part.threshold:.4f}: {figures['flagged']:,} flagged, "
-        f"{figures['flagged_frauds']:,} of them are frauds"
+        f"{figures['flagged_frauds']:,} true positives"
     )
 
 
@@ -203,9 +203,9 @@ def _weeks(weeks: list[dict[str, Any]]) -> Iterator[str]:
     if not weeks:
         return
     names = ("auc", "average_precision", "card_precision_at_100")
-    yield "  week by week, each by a model trained anew:     AUC      AP  CP@100"
+    yield "  per week, with a model retrained each week:     AUC      AP  CP@100"
     for week in weeks:
         figures = "".join(f"{week[name]:8.4f}" for name in names)
-        yield f"    from {week['test_from']}, learned from {week['train_from']}  {figures}"
+        yield f"    from {week['test_from']}, trained from {week['train_from']}  {figures}"
     means = "".join(f"{sum(week[name] for week in weeks) / len(weeks):8.4f}" for name in names)
     yield f"    {'mean':41}{means}"

@@ -1,4 +1,4 @@
-"""`fraudstream models`: the models that there are."""
+"""`fraudstream models`: list and show models."""
 
 import json
 

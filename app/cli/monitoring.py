@@ -9,7 +9,7 @@ from app.host import explained
 
 @click.group()
 def monitoring() -> None:
-    """Write rules and a dashboard for Prometheus and Grafana."""
+    """Write alerting rules and a dashboard for Prometheus and Grafana."""
 
 
 @monitoring.command(
@@ -19,7 +19,7 @@ def monitoring() -> None:
 def export(folder: Path) -> None:
     """Write alerting rules, their tests, a scrape configuration and a Grafana dashboard into FOLDER.
 
-    Files of the same names are replaced. Each alert names its section of docs/runbook.md.
+    Existing files are replaced. Each alert names its section of docs/runbook.md.
     """
     from app.monitoring import FILES
     from app.monitoring import export as write

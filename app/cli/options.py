@@ -1,4 +1,4 @@
-"""Options that more than one command has, and what becomes of their texts."""
+"""Options of more than one command, and how their values are parsed."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class FiniteRange(click.FloatRange):
         """A finite number within the range."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is not a number that can be used.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
@@ -35,7 +35,7 @@ examples_option = click.option(
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="Differences to describe.",
+    help="Number of differences to show.",
 )
 
 
@@ -114,21 +114,21 @@ def simulation_options(
     until = "" if days else "  [default: 60, or as many as --count needs]"
     return together(
         click.option(
-            "--cards", type=POSITIVE, default=cards, show_default=True, help="Cards to simulate."
+            "--cards", type=POSITIVE, default=cards, show_default=True, help="Number of cards."
         ),
         click.option(
             "--terminals",
             type=POSITIVE,
             default=terminals,
             show_default=True,
-            help="Terminals to simulate.",
+            help="Number of terminals.",
         ),
         click.option(
             "--days",
             type=POSITIVE,
             default=days,
             show_default=days is not None,
-            help=f"Days to simulate.{until}",
+            help=f"Number of days.{until}",
         ),
         click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help=seed),
     )
@@ -158,18 +158,18 @@ parameters_option = click.option(
     multiple=True,
     metavar="NAME=NUMBER",
     callback=_numbers_of,
-    help="Give a parameter by scikit-learn's name, such as C=1, instead of choosing; repeatable.",
+    help="Fix a parameter by its scikit-learn name, such as C=1, instead of tuning it; repeatable.",
 )
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind of model that there is not.
+    """Refuse an unknown kind of model.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no kind with that name.
     """
     from models.training import KINDS
 
     if kind not in KINDS:
-        msg = f"--kind {kind!r}: there are {', '.join(KINDS)}"
+        msg = f"--kind {kind!r} is unknown; choose one of {', '.join(KINDS)}"
         raise UsageError(msg)

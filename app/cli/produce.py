@@ -42,57 +42,57 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 )
 @click.argument("words", nargs=-1, metavar="FILE [FIELD=COLUMN]...")
 @file_options
-@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Do not send a column; repeatable.")
 @click.option(
     "--keep",
     multiple=True,
     metavar="COLUMN",
-    help="Send a column that is left out because it says what is fraud; repeatable.",
+    help="Send a column that is left out because it is a label; repeatable.",
 )
 @click.option(
     "--only-known",
     is_flag=True,
-    help="Leave out every column that the input record does not define.",
+    help="Send only columns that the input record defines.",
 )
 @click.option(
     "--run",
     metavar="NAME",
-    help="Prefix of transaction ids, so that a further run is not a repetition.",
+    help="Prefix of transaction ids, so that another run does not send duplicates.",
 )
 @click.option(
     "--rate",
     type=POSITIVE_FLOAT,
-    help="Records per second, whatever the stream does.  [default: unthrottled]",
+    help="Records per second.  [default: unthrottled]",
 )
 @click.option(
     "--speed",
     type=POSITIVE_FLOAT,
     metavar="TIMES",
-    help="Follow event time, so many times as fast: 60 sends an hour in a minute.",
+    help="Follow event time at this multiple of its speed: 60 sends an hour in a minute.",
 )
 @click.option(
     "--stamp/--no-stamp",
     default=None,
-    help="Header `due`: when a record was to be sent, epoch ms.  [default: with --rate and --speed]",
+    help="Add the header `due`: the scheduled send time, epoch ms.  [default: with --rate and --speed]",
 )
 @click.option(
     "--skip",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Leave out the first N records.",
+    help="Skip the first N records.",
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Send at most N records.")
 @click.option(
-    "--skip-bad", is_flag=True, help="Count malformed rows instead of ending at the first."
+    "--skip-bad", is_flag=True, help="Count malformed rows instead of stopping at the first."
 )
 @click.option(
-    "--raw", is_flag=True, help="Send JSON lines byte for byte, also what is no transaction."
+    "--raw", is_flag=True, help="Send JSON lines byte for byte, including invalid records."
 )
 @click.option(
     "--labels",
     is_flag=True,
-    help="FILE holds labels: transaction_id, is_fraud, and optionally labelled_at, card_id, terminal_id, "
+    help="FILE contains labels: transaction_id, is_fraud, and optionally labelled_at, card_id, terminal_id, "
     "event_time.",
 )
 @click.option(
@@ -100,13 +100,13 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     metavar="[COLUMN]",
     is_flag=False,
     flag_value="",
-    help="Send labels, too, from this column, or the recipe's (write it behind FILE). One pass: each label is sent "
-    "when event time has reached its transaction's plus --label-after.",
+    help="Also send labels, from this column or the recipe's (write the option after FILE). In one pass: each label is "
+    "sent when event time has reached its transaction's time plus --label-after.",
 )
 @click.option(
     "--label-after",
     metavar="DURATION",
-    help="How long after its event a transaction was labelled, such as 12h.  [default: 1d]",
+    help="How long after its event time a transaction is labelled, such as 12h.  [default: 1d]",
 )
 @click.option(
     "--ahead",
@@ -118,8 +118,8 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.option(
     "--until",
     metavar="TIME",
-    help="End before the first transaction of this event time or later, such as 2018-09-05; in UTC or "
-    "--assume-zone if it names no zone.",
+    help="Stop before the first transaction with this event time or later, such as 2018-09-05; in UTC or "
+    "--assume-zone if it has no zone.",
 )
 @json_option
 @click.pass_context
@@ -128,33 +128,37 @@ def produce(context: click.Context, **options: Any) -> None:
 
     FILE is .csv, .jsonl (both also .gz) or .parquet; CSV may be separated by commas, semicolons, tabs or pipes, and
     encoded as UTF-8, or as UTF-16 with a byte order mark. The fields are transaction_id, card_id, amount, event_time,
-    and optionally terminal_id, currency, converted_amount and schema_version; further columns are passed on. The
+    and optionally terminal_id, currency, converted_amount and schema_version; other columns are forwarded. The
     Kafka key is the card_id.
 
-    Each record is checked as the stream will check it: what would be dead-lettered is malformed. The command ends at
-    the first malformed row, after sending what precedes it; --skip-bad counts such rows and reports the first. Ids
-    that are probably none (NULL, blanks, 4.53E+15) are sent, and counted in a warning.
+    Each record is checked as the stream will check it: a record that would be dead-lettered is malformed. The command
+    stops at the first malformed row, after sending the rows before it; --skip-bad counts such rows and reports the
+    first. Ids that look wrong (NULL, blanks, 4.53E+15) are sent and counted in a warning.
 
-    Columns that say what is fraud (is_fraud, fraud_kind, TX_FRAUD, isFraud, isFlaggedFraud, Class, 'Is Fraud?' and
-    similar) are never passed on without --keep, because a model could learn from them.
+    Label columns (is_fraud, fraud_kind, TX_FRAUD, isFraud, isFlaggedFraud, Class, 'Is Fraud?' and similar) are not
+    sent without --keep, because a model could learn from them.
 
-    Times are ISO 8601 with a zone or epoch numbers, unless --assume-zone, --time-format or --time-unit says
-    otherwise. Amounts are plain decimals such as 57.10; more decimals than the currency has are refused without
+    Times are ISO 8601 with a zone or epoch numbers; --assume-zone, --time-format and --time-unit change this.
+    Amounts are plain decimals such as 57.10; amounts with more decimals than the currency are refused without
     --round-amounts.
 
-    With --recipe, FILE is a well-known public data set: its columns are known, and ids and times that it lacks are
-    made so that sending it again gives the same records (docs/inputs.md lists the recipes).
+    With --recipe, FILE is a well-known public data set: its columns are known, and missing ids and times are
+    generated in a repeatable way, so that sending it again gives the same records (docs/inputs.md lists the recipes).
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
-    time; labels whose time does not come are sent at the end. None is dated later than now.
+    time. Labels that are not due by the end of the file are sent then. No label is dated later than now.
 
     With --labels, FILE is sent to the topic `labels` instead: transaction_id, is_fraud (true or false, yes or no, 1
-    or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Labels without
-    labelled_at become known now; card_id, terminal_id and event_time spare a look-up in Cassandra.
+    or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Without labelled_at,
+    the labels get the current time. With card_id, terminal_id and event_time, no look-up in Cassandra is needed.
     """
     if not options["words"]:
-        taken = f"; --with-labels took {options['with_labels']}" if options["with_labels"] else ""
-        msg = f"which FILE? Write it in front of the options{taken}"
+        taken = (
+            f"; {options['with_labels']} was read as the column of --with-labels"
+            if options["with_labels"]
+            else ""
+        )
+        msg = f"which FILE? Write it before the options{taken}"
         raise UsageError(msg)
     path, mapping = file_and_mapping(options["words"], options["mapping"])
     _check(context, options, mapping)
@@ -162,7 +166,7 @@ def produce(context: click.Context, **options: Any) -> None:
     with _open(path, mapping, settings, options) as reading:
         report, labels = send(reading, settings, options)
         if reading.bad and not report.records:
-            msg = f"nothing of {path} could be sent: all {reading.bad:,} are malformed; {reading.first_bad}"
+            msg = f"no record of {path} could be sent: all {reading.bad:,} are malformed; {reading.first_bad}"
             raise UsageError(msg)
         summary = summary_of(path, reading, report, labels, options["recipe"])
     click.echo(json.dumps(summary) if options["as_json"] else "\n".join(lines_of(summary)))
@@ -193,7 +197,7 @@ def _open(
     )
 
 
-#: What is about transactions, and so goes neither with --raw nor with --labels.
+#: Options for transactions, which can be used neither with --raw nor with --labels.
 _CHANGING = ("drop", "only_known", "round_amounts", "speed", "with_labels", "until")
 _READING = (*FILE_PARAMETERS, "run")
 
@@ -208,15 +212,15 @@ def _check(context: click.Context, options: dict[str, Any], mapping: dict[str, s
         raise UsageError(msg)
     for name in ("label_after", "ahead"):
         if options[name] and options["with_labels"] is None:
-            msg = f"{named(name)} goes with --with-labels COLUMN"
+            msg = f"{named(name)} needs --with-labels COLUMN"
             raise UsageError(msg)
     label_after(options)
     if options["labels"] and (unfit := given(context, (*_CHANGING, "raw", "keep"))):
-        msg = f"--labels does not go with {', '.join(unfit)}"
+        msg = f"--labels cannot be used with {', '.join(unfit)}"
         raise UsageError(msg)
     if options["raw"]:
         unfit = given(context, tuple(dict.fromkeys((*_CHANGING, *_READING))))
         unfit += ["--map"] if mapping and "--map" not in unfit else []
         if unfit:
-            msg = f"--raw sends lines as they are; it does not go with {', '.join(unfit)}"
+            msg = f"--raw sends lines unchanged; it cannot be used with {', '.join(unfit)}"
             raise UsageError(msg)

@@ -45,7 +45,7 @@ def lines_of(summary: dict[str, Any]) -> Iterator[str]:
     yield printable("; ".join(_parts(summary)))
     if answers := summary["left_out_as_labels"]:
         named = printable(", ".join(answers))
-        yield f"Not sent, because they say what is fraud: {named} (--keep COLUMN sends one)"
+        yield f"Label columns, not sent: {named} (--keep COLUMN sends one)"
     for warning in summary["warnings"]:
         yield printable(f"Warning: {warning}")
 
@@ -62,9 +62,9 @@ def _parts(summary: dict[str, Any]) -> Iterator[str]:
     if summary["malformed"]:
         yield f"{summary['malformed']:,} malformed left out, the first: {summary['first_malformed']}"
     if summary["rounded"]:
-        yield f"amounts of {summary['rounded']:,} rounded"
+        yield f"{summary['rounded']:,} amounts rounded"
     if summary["refunds"]:
-        yield f"{summary['refunds']:,} refunds, which are stored and not scored"
+        yield f"{summary['refunds']:,} refunds (stored, not scored)"
     if summary["times_resolved"]:
         yield f"{summary['times_resolved']:,} local times at clock changes resolved"
     others = [name for name in summary["left_out"] if name not in summary["left_out_as_labels"]]

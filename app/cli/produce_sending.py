@@ -38,7 +38,7 @@ def send(
         except UsageError as error:
             if not sent:
                 raise
-            msg = f"{error} ({sent:,} records before it are sent)"
+            msg = f"{error} ({sent:,} records before it were sent)"
             raise UsageError(msg) from error
 
 
@@ -98,7 +98,7 @@ def label_after(options: dict[str, Any]) -> int:
     """How long after its transaction a label becomes known, milliseconds.
 
     Raises:
-        UsageError: it is no duration.
+        UsageError: it is not a duration.
     """
     try:
         return parse_duration_ms(options["label_after"] or "1d")

@@ -1,4 +1,4 @@
-"""`fraudstream quality`: how good decisions were, as labels arrive."""
+"""`fraudstream quality`: evaluate decisions as labels arrive."""
 
 import json
 from typing import Any
@@ -13,12 +13,12 @@ from app.settings import load_settings
 
 _COLUMNS = {
     "transactions": "scored",
-    "judged_share": "judged",
+    "judged_share": "labelled",
     "frauds": "frauds",
     "alerts": "alerts",
-    "right": "right",
-    "wrong": "wrong",
-    "not_judged_yet": "open",
+    "right": "true pos.",
+    "wrong": "false pos.",
+    "not_judged_yet": "unlabelled",
     "missed": "missed",
     "precision": "precision",
     "recall": "recall",
@@ -37,23 +37,25 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Event times from here on; a date is its midnight, UTC.",
+    help="Start of the event times; a date means midnight UTC.",
 )
-@click.option("--to", "to_ms", metavar="TIME", callback=moment_ms, help="Event times before this.")
+@click.option(
+    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
+)
 @click.option(
     "--by",
     type=click.Choice(["day", "model"]),
     default="day",
     show_default=True,
-    help="What the lines are.",
+    help="Group by this.",
 )
 @json_option
 def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> None:
-    """Judge past decisions by the labels that have come since.
+    """Evaluate past decisions with the labels that have arrived since.
 
-    Alerts are right, wrong or open (no label yet); missed frauds are labelled as fraud and were not called so.
-    Precision and recall are of judged transactions. The average precision is worked out from scores in 2,000
-    steps of log-odds. Reads both tables whole from Cassandra, in bounded memory; needs no worker.
+    Alerts are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but were not
+    flagged. Precision and recall are computed over labelled transactions, the average precision from scores in 2,000
+    steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
     """
     from app.cassandra.session import connected
     from app.quality.measure import measure
@@ -79,15 +81,15 @@ def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> N
 def _lines(result: dict[str, Any], by: str) -> list[str]:
     groups = {**result[f"by_{by}"], "all": result["total"]}
     width = max(len(by), *map(len, groups))
-    lines = [f"{by:<{width}} " + "".join(f"{head:>10}" for head in _COLUMNS.values())]
+    lines = [f"{by:<{width}} " + "".join(f"{head:>11}" for head in _COLUMNS.values())]
     for name, group in groups.items():
         cells = (_cell(column, group[column]) for column in _COLUMNS)
         lines.append(
-            formats.printable(f"{name:<{width}} ") + "".join(f"{cell:>10}" for cell in cells)
+            formats.printable(f"{name:<{width}} ") + "".join(f"{cell:>11}" for cell in cells)
         )
     if not result["labels"]:
         lines.append(
-            "no labels have come yet: `fraudstream label` and `produce --labels` send them"
+            "no labels have arrived yet: send them with `fraudstream label` or `produce --labels`"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""`fraudstream rebuild`: do the workers' tables equal what a new worker would build?"""
+"""`fraudstream rebuild`: check that the workers' tables equal those that a new worker would build."""
 
 import asyncio
 import json
@@ -24,24 +24,24 @@ from app.settings import load_settings
     "folders",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="State folder of a worker of this machine; may be repeated. [HOME/workers, and FRAUDSTREAM_DATADIR]",
+    help="State folder of a worker on this machine; repeatable.  [default: HOME/workers, and FRAUDSTREAM_DATADIR]",
 )
 @click.option(
     "--from-source",
     is_flag=True,
-    help="Make them from `transactions` and `enriched` instead of the changelogs.",
+    help="Build them from `transactions` and `enriched` instead of the changelogs.",
 )
 @examples_option
 @json_option
 def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json: bool) -> None:
-    r"""Build the tables anew from nothing, and compare them with those of the workers of this machine.
+    r"""Build the tables from scratch, and compare them with the stores of this machine's workers.
 
-    Workers may run meanwhile: each store is read as of one moment, without its lock, and the table is built
-    up to the offset that the store names. Writes nothing but scratch files.
+    Workers may run: each store is read as a snapshot, without its lock, and the table is built up to the
+    store's offset. Writes only scratch files.
 
     \b
-    Exit codes:  0  every row is equal to the bit
-                 4  there is no worker's state here
+    Exit codes:  0  all rows are bit-identical
+                 4  there is no worker state here
                  6  rows differ
     """
     from app.ops.rebuild import rebuild as run
@@ -72,9 +72,9 @@ def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json
             f"{done.rows:>12,}  cards, terminals and parked labels compared, {len(done.differing):,} differ"
         )
         if done.in_flight:
-            click.echo(f"{done.in_flight:>12,}  left out: they were being changed just then")
+            click.echo(f"{done.in_flight:>12,}  left out because they were being changed")
         click.echo(
-            f"{done.records:>12,}  {what} records read, {done.rate:,.0f} a second; up to offsets "
+            f"{done.records:>12,}  {what} records read, {done.rate:,.0f} per second; up to offsets "
             + ", ".join(f"{where} {offset:,}" for where, offset in done.offsets.items())
         )
         for where, why in done.left_out.items():
@@ -88,6 +88,6 @@ def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json
     if done.differing:
         msg = (
             f"{len(done.differing):,} of {done.rows:,} rows differ from the rebuilt ones: stop the worker, delete "
-            "its state folder, and start it again: it is rebuilt from the changelog"
+            "its state folder and start it again; it then rebuilds the state from the changelog"
         )
         raise VerificationError(msg)

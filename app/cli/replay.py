@@ -30,33 +30,37 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
     "--from",
     "begin",
     metavar="TIME|OFFSET",
-    help="First event time (a date is its midnight, UTC), or offset on `transactions`: of every partition, or "
-    "PARTITION:OFFSET[,...] of some.",
+    help="Start: an event time (a date means midnight UTC), or an offset of `transactions`, for every partition or "
+    "as PARTITION:OFFSET[,...].",
 )
 @click.option(
-    "--to", "end", metavar="TIME|OFFSET", help="The same; itself not included. [the end of the log]"
+    "--to",
+    "end",
+    metavar="TIME|OFFSET",
+    help="End (exclusive), in the same notation.  [default: the end of the log]",
 )
 @click.option(
     "--group",
     metavar="NAME",
-    help="Names the results: topic NAME.predictions, keyspace KEYSPACE_NAME.",
+    help="Name of the results: topic NAME.predictions, keyspace KEYSPACE_NAME.",
 )
-@click.option("--model", help="Model to score with. [FRAUDSTREAM_MODEL]")
-@click.option("--features", help="Feature sets to compute. [FRAUDSTREAM_FEATURES]")
+@click.option("--model", help="Model to score with.  [default: FRAUDSTREAM_MODEL]")
+@click.option("--features", help="Feature sets to compute.  [default: FRAUDSTREAM_FEATURES]")
 @click.option(
-    "--threshold", help="Score from which a transaction is called fraud. [FRAUDSTREAM_THRESHOLD]"
+    "--threshold",
+    help="Score from which a transaction is flagged as fraud.  [default: FRAUDSTREAM_THRESHOLD]",
 )
 @click.option(
     "--set",
     "changed",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Another setting that shapes features or decisions, such as windows=1h,1d,14d; may be repeated.",
+    help="Another setting that shapes features or decisions, such as windows=1h,1d,14d; repeatable.",
 )
 @click.option(
     "--allow-short-windows",
     is_flag=True,
-    help="Go on where retention has deleted a part of what windows look back to; rows are flagged `inexact:...`.",
+    help="Continue although retention has deleted part of the look-back period; such rows are flagged `inexact:...`.",
 )
 @click.option(
     "--remove", metavar="NAME", help="Delete the results of a replay, and do nothing else."
@@ -74,16 +78,16 @@ def replay(
     remove: str | None,
     as_json: bool,
 ) -> None:
-    r"""Score a part of history once more, with another model or other settings.
+    r"""Score a part of the history again, with another model or other settings.
 
-    Results go to topics and a keyspace of their own; nothing of the live deployment is written. Transactions
-    and labels are taken in the order in which the stream had them, so with the same model and settings the
-    results are those of the stream, to the bit. It reads as far back before --from as windows reach, and
+    Results go to separate topics and a separate keyspace; the live deployment is not changed. Transactions
+    and labels are processed in the stream's order, so with the same model and settings the results are
+    bit-identical to the stream's. To fill the windows it also reads the look-back period before --from, and
     scores nothing there.
 
     \b
     Exit codes:  0  done
-                 2  the range is empty or no longer kept, or the name is taken
+                 2  the range is empty or deleted by retention, or the name is taken
                  4  no such model, or no such replay
     """
     if remove is not None:
@@ -120,7 +124,7 @@ def _remove(name: str, other: object, as_json: bool) -> None:
     from app.ops.replay import remove as run
 
     if other:
-        msg = "--remove takes a name and nothing else"
+        msg = "--remove takes a name and no other option"
         raise UsageError(msg)
     removed = asyncio.run(run(load_settings(), name))
     click.echo(json.dumps({"removed": removed}) if as_json else f"removed {', '.join(removed)}")
@@ -176,13 +180,13 @@ def _settings_of(changed: tuple[str, ...]) -> dict[str, str]:
 
 
 def summary(result: dict[str, Any]) -> list[str]:
-    """What people are told of a replay, a line each."""
+    """The report of a replay, line by line."""
     found = result["comparison"]
     lines = [
         f"replay {result['group']}: {result['model']}, threshold {result['threshold']:g}, "
         f"features {result['feature_schema']}",
         f"{result['read']:>12,}  records read, from {format_duration(result['horizon_ms'])} before --from on",
-        f"{result['warmed']:>12,}  counted for others, not scored",
+        f"{result['warmed']:>12,}  counted in windows, not scored",
         f"{result['scored']:>12,}  scored, into topic {result['topics'][0]} and table {result['table']}",
     ]
     if result["short_by_ms"]:
@@ -193,11 +197,11 @@ def summary(result: dict[str, Any]) -> list[str]:
         )
     if result["lost"]:
         lines.append(
-            f"{result['lost']:>12,}  asked for and not scored: not valid, or duplicates, by these settings"
+            f"{result['lost']:>12,}  in the range but not scored: invalid or duplicate under these settings"
         )
     if result["not_scored_live_yet"]:
         lines.append(
-            f"{result['not_scored_live_yet']:>12,}  records have not gone through the stream yet: not replayed"
+            f"{result['not_scored_live_yet']:>12,}  records not replayed, because the stream has not processed them yet"
         )
     lines.append(
         f"{found['compared']:>12,}  compared with rows of {', '.join(found['live_models']) or 'no model'}; "
@@ -205,28 +209,30 @@ def summary(result: dict[str, Any]) -> list[str]:
     )
     if found["without_live_row"]:
         lines.append(
-            f"{found['without_live_row']:>12,}  have no live row: not stored yet, or expired"
+            f"{found['without_live_row']:>12,}  have no live row (not stored yet, or expired)"
         )
     for name, text in (
-        ("newly_flagged", "newly called fraud"),
-        ("no_longer_flagged", "no longer called fraud"),
+        ("newly_flagged", "newly flagged as fraud"),
+        ("no_longer_flagged", "no longer flagged as fraud"),
     ):
         changed = found[name]
         lines.append(
-            f"{changed['all']:>12,}  {text}: {changed['fraud']:,} are fraud by their labels, "
-            f"{changed['genuine']:,} are not"
+            f"{changed['all']:>12,}  {text}: {changed['fraud']:,} labelled fraud, "
+            f"{changed['genuine']:,} labelled genuine"
         )
     if not found["labelled"]:
-        lines.append("no labels yet: which model is better cannot be told")
+        lines.append("no labels yet, so the models cannot be compared")
         return lines
     lines.append(f"{found['labelled']:>12,}  have labels, {found['frauds']:,} of them fraud:")
-    lines.append(f"{'':14}{'alerts':>9}{'right':>9}{'wrong':>9}{'missed':>9}{'avg prec.':>11}")
+    lines.append(
+        f"{'':14}{'alerts':>9}{'true pos.':>11}{'false pos.':>11}{'missed':>9}{'avg prec.':>11}"
+    )
     for name in ("live", "replay"):
         side = found[name]
         precision = side["average_precision"]
         lines.append(
             f"{name:>12}  "
-            + "".join(f"{side[key]:>9,}" for key in ("alerts", "right", "wrong", "missed"))
+            + f"{side['alerts']:>9,}{side['right']:>11,}{side['wrong']:>11,}{side['missed']:>9,}"
             + (f"{'-':>11}" if precision is None else f"{precision:>11.3f}")
         )
     lines.append(f"{result['seconds']:.1f} s, {result['transactions_per_second']:,} transactions/s")

@@ -1,4 +1,4 @@
-"""`fraudstream rewrite`: rows that Cassandra has lost are written again from the topic `predictions`."""
+"""`fraudstream rewrite`: write rows that Cassandra has lost again, from the topic `predictions`."""
 
 import asyncio
 import json
@@ -20,25 +20,25 @@ from app.settings import load_settings
     "--from",
     "begin",
     metavar="TIME|OFFSET",
-    help="When the first prediction was appended to `predictions` (a date is its midnight, UTC), or its offset there: "
-    "of every partition, or PARTITION:OFFSET[,...] of some.  [the beginning of the log]",
+    help="Start: when a prediction was appended to `predictions` (a date means midnight UTC), or its offset there, for "
+    "every partition or as PARTITION:OFFSET[,...].  [default: the beginning of the log]",
 )
 @click.option(
     "--to",
     "end",
     metavar="TIME|OFFSET",
-    help="The same; itself not included.  [the end of the log]",
+    help="End (exclusive), in the same notation.  [default: the end of the log]",
 )
 @json_option
 def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
     r"""Write rows of the table `predictions` again, from the topic `predictions`.
 
-    Use it when Cassandra has lost rows: after `verify` reported rows missing, or after `migrate` made a dropped
-    table or column again. Workers may run. It is safe to run again: a row that is there is replaced by the same
-    one, but with its time to live starting now. An interrupted run prints where to go on.
+    Use it when Cassandra has lost rows: after `verify` reported missing rows, or after `migrate` created a dropped
+    table or column again. Workers may run. It is safe to re-run: an existing row is replaced by the same row, and its
+    time to live starts again. An interrupted run prints where to continue.
 
     \b
-    Exit codes:  0  every row of the range is written
+    Exit codes:  0  all rows of the range are written
                  2  the range is empty
                  3  Kafka or Cassandra does not answer
                  5  topics or tables are missing
@@ -57,7 +57,7 @@ def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
     except BaseException as error:
         if not report.rest or not report.rows:
             raise
-        onwards = f"{report.rows:,} rows are written; go on with `fraudstream rewrite --from {report.rest}"
+        onwards = f"{report.rows:,} rows are written; continue with `fraudstream rewrite --from {report.rest}"
         onwards += (
             "`"
             if end is None

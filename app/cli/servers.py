@@ -23,7 +23,7 @@ _port = click.IntRange(1024, 65_000)
 @click.option(
     "--free-ports",
     is_flag=True,
-    help="Take free ports in place of 19092 and 19042; later starts keep them.",
+    help="Use free ports instead of 19092 and 19042; later starts keep them.",
 )
 @click.option("--kafka-port", type=_port, help="Port of Kafka.  [default: 19092]")
 @click.option("--cassandra-port", type=_port, help="Port of Cassandra.  [default: 19042]")
@@ -32,7 +32,7 @@ _port = click.IntRange(1024, 65_000)
 @click.option(
     "--durable",
     is_flag=True,
-    help="Cassandra acknowledges rows when they are on disk: half as fast, and a killed one forgets "
+    help="Cassandra acknowledges rows only when they are on disk: half as fast, but a killed Cassandra loses "
     "none (otherwise those of the last 100 ms).",
 )
 @click.option(
@@ -40,7 +40,7 @@ _port = click.IntRange(1024, 65_000)
     default=180.0,
     show_default=True,
     type=FiniteRange(min=1),
-    help="Seconds to wait for an answer.",
+    help="Seconds to wait until the servers answer.",
 )
 @json_option
 def up(
@@ -56,9 +56,8 @@ def up(
 ) -> None:
     """Start a real Kafka and a real Cassandra on this machine, without Docker.
 
-    The first time their jars are fetched (113 MB); later starts take seconds. Other ports of a
-    server follow the one named. What runs already is left alone. SERVERS: kafka, cassandra, or
-    nothing for both.
+    The first start downloads their jars (113 MB); later starts take seconds. A server's other ports
+    follow the given port. A running server is left as it is. SERVERS: kafka, cassandra; default: both.
     """
     from app.devstack.progress import Console
     from app.devstack.stack import Stack
@@ -94,7 +93,9 @@ def up(
             at={name: port for name, port in chosen.items() if port},
             timeout_seconds=timeout,
         )
-        console.step(f"Data is in {stack.home / 'servers'}. `fraudstream down` stops, data stays.")
+        console.step(
+            f"Data is in {stack.home / 'servers'}. `fraudstream down` stops the servers and keeps the data."
+        )
     if as_json:
         addresses = {s.server: s.address for s in stack.status()} | elsewhere
         click.echo(json.dumps({name: addresses[name] for name in NAMES}))
@@ -107,12 +108,12 @@ def up(
     default=30.0,
     show_default=True,
     type=FiniteRange(min=0),
-    help="Seconds after which a server that has not stopped is killed.",
+    help="Seconds to wait before a server is killed.",
 )
 def down(servers: tuple[str, ...], timeout: float) -> None:
-    """Stop the local servers; their data stays.
+    """Stop the local servers and keep their data.
 
-    SERVERS: kafka, cassandra, or nothing for both.
+    SERVERS: kafka, cassandra; default: both.
     """
     from app.devstack.progress import Console
     from app.devstack.stack import Stack
@@ -121,15 +122,15 @@ def down(servers: tuple[str, ...], timeout: float) -> None:
     if stopped := stack.down(servers or NAMES, timeout_seconds=timeout):
         click.echo(f"Stopped: {', '.join(_TITLES[name] for name in stopped)}. Data stays.")
     else:
-        click.echo(f"No local server of {stack.home} runs.")
+        click.echo(f"No local server of {stack.home} is running.")
 
 
 @click.command(epilog="\b\nExample:  fraudstream status\n          fraudstream status --json")
 @json_option
 def status(as_json: bool) -> None:
-    """Show whether Kafka and Cassandra answer; exit code 3 if one does not.
+    """Check whether Kafka and Cassandra answer; exit code 3 if one does not.
 
-    Servers named by FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA are asked where they are.
+    Checks the servers in FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA, or else the local ones.
     """
     from app.devstack.stack import Stack
 
@@ -150,9 +151,9 @@ def status(as_json: bool) -> None:
 
 
 @click.command(epilog="\b\nExample:  fraudstream wipe --yes")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def wipe(yes: bool) -> None:
-    """Stop the local servers and delete their data, and the state of workers with it."""
+    """Stop the local servers; delete their data and the state of workers."""
     from app.devstack.progress import Console
     from app.devstack.stack import Stack
 
@@ -162,7 +163,7 @@ def wipe(yes: bool) -> None:
     if folders and not yes:
         named = " and ".join(map(str, folders))
         if not sys.stdin.isatty():
-            msg = f"wipe deletes {named}: say --yes where nobody can be asked"
+            msg = f"wipe deletes {named}: without a terminal, confirm with --yes"
             raise UsageError(msg)
         click.confirm(f"Delete {named}?", abort=True)
     deleted = stack.wipe()
@@ -171,7 +172,9 @@ def wipe(yes: bool) -> None:
     if not deleted:
         click.echo(f"Nothing to delete in {stack.home}.")
     if settings.datadir and settings.datadir.exists():
-        click.echo(f"Worker state in {settings.datadir} (FRAUDSTREAM_DATADIR) is left: delete it.")
+        click.echo(
+            f"Worker state in {settings.datadir} (FRAUDSTREAM_DATADIR) is not deleted; delete it yourself."
+        )
 
 
 def _variable(name: str) -> str:

@@ -10,13 +10,13 @@ from app.settings import load_settings
 @click.command()
 @json_option
 @click.option(
-    "--dry-run", is_flag=True, help="Print the statements for a new keyspace; asks no server."
+    "--dry-run", is_flag=True, help="Print the statements for a new keyspace; contacts no server."
 )
 def migrate(as_json: bool, dry_run: bool) -> None:
-    r"""Create or update the keyspace and its tables in Cassandra; may be run again.
+    r"""Create or update the keyspace and its tables in Cassandra; safe to re-run.
 
-    What is there already stays, and so do columns that you added. A table or column that was dropped is made
-    again, empty. The table's TTL and compaction follow the settings.
+    Existing tables and the columns that you added stay. A table or column that was dropped is created
+    again, empty. TTL and compaction follow the settings.
 
     \b
     Example:  fraudstream migrate
@@ -40,7 +40,7 @@ def migrate(as_json: bool, dry_run: bool) -> None:
     count = len(report.applied) + len(report.present)
     click.echo(f"keyspace {report.keyspace}: {count} migrations, {len(report.applied)} applied now")
     for statement in report.missing_indexes:
-        click.echo(f"note: an index was dropped; to have it again: {statement};", err=True)
+        click.echo(f"note: an index was dropped; to create it again: {statement};", err=True)
     if report.unknown:
         numbers = ", ".join(f"{number:03d}" for number in report.unknown)
-        click.echo(f"warning: migrations {numbers} are of a newer release", err=True)
+        click.echo(f"warning: migrations {numbers} belong to a newer release", err=True)

@@ -42,33 +42,33 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @simulation_options(
     cards=5_000,
     terminals=10_000,
-    seed="Equal seeds and times give equal files.",
+    seed="Random seed; the same seed and times give the same file.",
 )
 @click.option(
     "--count",
     type=POSITIVE,
-    help="Exact number of transactions.  [default: about 2 a card and day]",
+    help="Exact number of transactions.  [default: about 2 per card and day]",
 )
 @click.option(
     "--start",
     metavar="TIME",
     callback=moment_ms,
-    help="First moment, ISO 8601 (UTC unless it names a zone).",
+    help="Start time, ISO 8601 (UTC unless it has a zone).",
 )
 @click.option(
-    "--end", metavar="TIME", callback=moment_ms, help="Moment after the last one.  [default: now]"
+    "--end", metavar="TIME", callback=moment_ms, help="End time (exclusive).  [default: now]"
 )
 @click.option(
     "--run",
     metavar="NAME",
-    help="Prefix of transaction ids, so that a further run is not a repetition.  [default: s and the seed]",
+    help="Prefix of transaction ids, so that another run does not send duplicates.  [default: s and the seed]",
 )
 @click.option(
     "--without-terminal",
     type=_SHARE,
     default=0.0,
     metavar="SHARE",
-    help="Share of transactions that name no terminal.",
+    help="Share of transactions without a terminal.",
 )
 @click.option("--labels", type=_FILE, help="Write the labels to this CSV instead of into the file.")
 @click.option("--no-labels", is_flag=True, help="Write no labels.")
@@ -77,7 +77,7 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     type=_SHARE,
     default=0.0,
     metavar="SHARE",
-    help="Share that arrives after a newer one of its card.",
+    help="Share that arrives after a newer transaction of its card.",
 )
 @click.option(
     "--late",
@@ -94,28 +94,28 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     type=_SHARE,
     default=0.0,
     metavar="SHARE",
-    help="Further records that are no transactions (JSON lines and Kafka only).",
+    help="Share of additional invalid records (JSON lines and Kafka only).",
 )
 @click.option(
     "--rate",
     type=POSITIVE_FLOAT,
-    help="With --to-kafka: records a second.  [default: as fast as it goes]",
+    help="With --to-kafka: records per second.  [default: unthrottled]",
 )
 @json_option
 def simulate(**options: Any) -> None:
-    """Simulate card transactions, some of them fraud of three kinds, each labelled.
+    """Simulate labelled card transactions with three kinds of fraud.
 
-    Customers pay around their homes, each with habits of its own. Fraud is (1) every amount above
+    Customers pay near their homes, each with their own habits. Fraud is (1) every amount above
     220, (2) all payments at a compromised terminal for 28 days, (3) a third of the payments of a
     compromised card for 14 days, at five times their amount. Labels are the columns is_fraud (0 or
     1) and fraud_kind (none, amount, terminal, card). No event time lies in the future.
     """
     out, labels, to_kafka = options["out"], options["labels"], options["to_kafka"]
     if (out is None) == (not to_kafka):
-        msg = "say where to: --out FILE, or --to-kafka"
+        msg = "give --out FILE or --to-kafka"
         raise UsageError(msg)
     if options["rate"] and not to_kafka:
-        msg = "--rate goes with --to-kafka"
+        msg = "--rate needs --to-kafka"
         raise UsageError(msg)
     if labels and options["no_labels"]:
         msg = "give --labels FILE or --no-labels, not both"
@@ -125,7 +125,7 @@ def simulate(**options: Any) -> None:
         raise UsageError(msg)
     to_stdout = str(out) == "-"
     if to_stdout and options["as_json"]:
-        msg = "--json would mix with the records of --out -: name a file"
+        msg = "--json would mix with the records of --out -: give a file"
         raise UsageError(msg)
 
     from app.lab.simulation.files import write_deliveries, write_labels

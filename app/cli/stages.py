@@ -19,7 +19,7 @@ def _nothing(text: str, done: int, total: int) -> None:
 
 @contextmanager
 def stages() -> Iterator[Progress]:
-    """Show a bar that starts anew with each stage.
+    """Show a bar that starts again with each stage.
 
     Yields:
         What to call.

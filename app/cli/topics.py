@@ -13,14 +13,14 @@ from app.settings import load_settings
 @click.option(
     "--add-partitions",
     is_flag=True,
-    help="Give topics the partitions that they lack; never those that hold a deployment's state.",
+    help="Add missing partitions to topics, except to those of a deployment's state.",
 )
 @json_option
 def topics(add_partitions: bool, as_json: bool) -> None:
     r"""Create the Kafka topics that are missing, and check the others; safe to re-run.
 
-    What is refused is named with the command that helps, exit code 5: topics with different numbers
-    of partitions, and `transactions` or `labels` that are compacted or have the time of producers.
+    Refuses topics with different numbers of partitions, and `transactions` or `labels` that are compacted or
+    use the producers' timestamps (exit code 5); the error names the command to run.
 
     \b
     Examples:  fraudstream topics
@@ -43,7 +43,7 @@ def topics(add_partitions: bool, as_json: bool) -> None:
         click.echo(orjson.dumps(report).decode())
         return
     for spec in wanted:
-        state = "created" if spec.name in created else "is there"
+        state = "created" if spec.name in created else "exists"
         click.echo(f"{spec.name:40} {spec.partitions:3} partitions  {state}")
     for name, warning in warnings.items():
         click.echo(f"warning: topic {name}: {warning}", err=True)

@@ -1,4 +1,4 @@
-"""`fraudstream train`: a new model, and how good it is."""
+"""`fraudstream train`: train a model and evaluate it."""
 
 import json
 import time
@@ -29,36 +29,39 @@ from app.settings import load_settings
 )
 @source_options
 @click.option(
-    "--name", default="fraud", show_default=True, help="Name; each training is its next version."
+    "--name",
+    default="fraud",
+    show_default=True,
+    help="Name of the model; each training creates its next version.",
 )
 @click.option(
     "--kind",
     default="logistic",
     show_default=True,
-    help="Kind of model: logistic, histgb, forest or blend (of the last two).",
+    help="Kind of model: logistic, histgb, forest, or blend (of histgb and forest).",
 )
 @click.option(
     "--features",
     metavar="SET",
-    help="Feature set to learn from; FRAUDSTREAM_FEATURES must name it.  [default: all of those]",
+    help="Feature set to learn from; FRAUDSTREAM_FEATURES must contain it.  [default: all of FRAUDSTREAM_FEATURES]",
 )
 @period_options
 @click.option(
     "--anomaly/--no-anomaly",
     default=False,
     show_default=True,
-    help="Add an isolation forest, which gives anomaly scores.",
+    help="Add an isolation forest for anomaly scores.",
 )
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Draw the report as SVG files into this folder; needs matplotlib.",
+    help="Write plots of the report as SVG files into this folder; needs matplotlib.",
 )
 @click.option(
     "--alerts-per-day",
     type=POSITIVE_FLOAT,
     metavar="N",
-    help="Choose the threshold so that about N a day are called fraud.  [default: best F1]",
+    help="Choose the threshold for about N alerts per day.  [default: best F1]",
 )
 @parameters_option
 @click.option(
@@ -66,7 +69,7 @@ from app.settings import load_settings
     type=POSITIVE,
     default=1,
     show_default=True,
-    help="Judge by so many weeks from --test-from on, each by a model trained anew that much later.",
+    help="Number of test weeks from --test-from on, each with a model retrained that much later.",
 )
 @click.option(
     "--out",
@@ -76,13 +79,13 @@ from app.settings import load_settings
 @json_option
 @click.pass_context
 def train(context: click.Context, **options: Any) -> None:
-    """Train a model, and report how it does on transactions that it has never seen.
+    """Train a model, and evaluate it on transactions that it was not trained on.
 
-    The features are those of the stream, by the same code. The oldest 60 % are learned from, the
-    next 20 % choose parameters and threshold, the newest 20 % are what the report is about. Or give
-    periods: dates are UTC, and each end is the first moment that is not in its period.
+    The features are computed with the stream's code. The oldest 60 % of the transactions are the training set,
+    the next 20 % are the validation set for parameters and threshold, and the newest 20 % are the test set. Or give
+    the periods: dates are UTC, and each end is exclusive.
 
-    Files are read as `fraudstream produce` reads them, with the same options; with --recipe, a well-known public data
+    Files are read as by `fraudstream produce`, with the same options; with --recipe, a well-known public data
     set is read as published. Every row must be a valid transaction with a label; --skip-bad counts the others.
     """
     from app.ops import train as tool

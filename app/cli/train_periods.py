@@ -1,4 +1,4 @@
-"""The periods of `fraudstream train`: its options, and what follows from those that are given."""
+"""The periods of `fraudstream train`: options and defaults."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +16,31 @@ period_options = together(
         "--train-from",
         metavar="DATE",
         callback=moment_ms,
-        help="Learn from transactions from here on.  [default: the first]",
+        help="Start of the training period.  [default: the first transaction]",
     ),
     click.option(
         "--train-to",
         metavar="DATE",
         callback=moment_ms,
-        help="Learn from those before this; the last week of them chooses.  [default: test-from less delay]",
+        help="End of the training period; its last week is the validation set.  [default: test-from minus delay]",
     ),
     click.option(
         "--test-from",
         metavar="DATE",
         callback=moment_ms,
-        help="Judge by transactions from here on.  [default: train-to and delay]",
+        help="Start of the test period.  [default: train-to plus delay]",
     ),
     click.option(
         "--test-to",
         metavar="DATE",
         callback=moment_ms,
-        help="Judge by those before this.  [default: the last]",
+        help="End of the test period.  [default: after the last transaction]",
     ),
     click.option(
         "--delay",
         metavar="DURATION",
         callback=duration_ms,
-        help="How long labels take, left between training and test.  [default: FRAUDSTREAM_LABEL_DELAY]",
+        help="Gap between training and test: how long labels take.  [default: FRAUDSTREAM_LABEL_DELAY]",
     ),
 )
 #: Their names as parameters.
@@ -50,7 +50,7 @@ PERIOD_OPTIONS = ("train_from", "train_to", "test_from", "test_to", "delay")
 def periods_of(
     options: dict[str, Any], event_time_ms: np.ndarray, label_delay_ms: int
 ) -> "Periods | None":
-    """The periods that are asked for; what is not given follows from the rest.
+    """The requested periods; missing values are derived from the others.
 
     Args:
         options: `PERIOD_OPTIONS`: moments as epoch milliseconds, the delay in milliseconds, or None.
@@ -69,7 +69,9 @@ def periods_of(
     if all(each is None for each in (begin, end, test, test_end, delay)):
         return None
     if end is None and test is None:
-        msg = "give --train-to, --test-from or both: one follows from the other by the --delay"
+        msg = (
+            "give --train-to, --test-from or both: each is computed from the other with the --delay"
+        )
         raise UsageError(msg)
     if not len(event_time_ms):
         msg = "there are no transactions to train on"

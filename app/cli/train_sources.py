@@ -31,28 +31,30 @@ source_options = together(
     click.option(
         "--from-file",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Labelled transactions: .csv, .jsonl (both also .gz) or .parquet.  [default: simulate]",
+        help="Read labelled transactions: .csv, .jsonl (both also .gz) or .parquet.  [default: simulate]",
     ),
     click.option(
         "--from-kafka",
         is_flag=True,
-        help="Learn from what was scored and has a label: the topics predictions and labels.",
+        help="Learn from scored transactions with labels: the topics predictions and labels.",
     ),
-    click.option("--from-cassandra", is_flag=True, help="The same from the tables of Cassandra."),
+    click.option("--from-cassandra", is_flag=True, help="The same from the tables in Cassandra."),
     click.option(
         "--label",
         metavar="COLUMN",
-        help="Column that says what is fraud.  [default: the recipe's, or is_fraud, TX_FRAUD, isFraud, 'Is Fraud?' "
-        "or Class]",
+        help="Label column.  [default: the recipe's, or is_fraud, TX_FRAUD, isFraud, 'Is Fraud?' or Class]",
     ),
     click.option(
         "--skip-bad",
         is_flag=True,
-        help="Count malformed rows of the file instead of ending at the first.",
+        help="Count malformed rows of the file instead of stopping at the first.",
     ),
     file_options,
     simulation_options(
-        cards=2_000, terminals=4_000, days=90, seed="Equal seeds and options give equal models."
+        cards=2_000,
+        terminals=4_000,
+        days=90,
+        seed="Random seed; the same seed and options give the same model.",
     ),
 )
 _SOURCES = ("from_file", "from_kafka", "from_cassandra")
@@ -67,10 +69,10 @@ def check_source(context: click.Context) -> None:
     """
     sources = [named(name) for name in _SOURCES if context.params[name]]
     if len(sources) > 1:
-        msg = f"{sources[0]} does not go with {sources[1]}"
+        msg = f"{sources[0]} cannot be used with {sources[1]}"
         raise UsageError(msg)
     if sources and (unfit := given(context, ("cards", "terminals", "days"))):
-        msg = f"{unfit[0]} does not go with {sources[0]}"
+        msg = f"{unfit[0]} cannot be used with {sources[0]}"
         raise UsageError(msg)
     words = context.params["words"]
     if context.params["from_file"] is None and (words or given(context, _FILE_OPTIONS)):

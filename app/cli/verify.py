@@ -1,4 +1,4 @@
-"""`fraudstream verify`: is everything that came in stored, once, and right?"""
+"""`fraudstream verify`: check that everything is stored once and correctly."""
 
 import asyncio
 import json
@@ -23,19 +23,19 @@ _MEANINGS = {
     "conflicting": "scored, id used before with another time or amount, not counted for others",
     "duplicate": "repeated: same id, time and amount; not scored again",
     "refund": "negative amount: stored, not scored",
-    "dead": "on dead-letters",
-    "moved": "sent on to their card's partition",
-    "pending": "not through the stream yet",
+    "dead": "dead-lettered",
+    "moved": "misrouted: forwarded to the partition of their card",
+    "pending": "not processed yet",
     "unverifiable": "deleted by retention or time to live",
     "missing": "in none of these places, or without a row",
-    "differing": "not what was recomputed",
+    "differing": "stored and recomputed values differ",
     "lost": "offsets deleted before they were read",
 }
 #: The same of labels; `pending` and what follows it are in the counts above.
 _LABELS = {
     "read": "labels read",
     "forwarded": "forwarded to their transactions",
-    "waiting": "waiting for theirs",
+    "waiting": "waiting for their transactions",
     "dead": "dead-lettered",
 }
 
@@ -49,23 +49,23 @@ _LABELS = {
     type=FiniteRange(min=0),
     default=120,
     show_default=True,
-    help="Seconds to wait for workers that are behind; the rest counts as pending.",
+    help="Seconds to wait for workers; records that are not processed by then count as pending.",
 )
 @click.option(
     "--accept-lost",
     is_flag=True,
-    help="Do not fail because of offsets that were deleted before they were read.",
+    help="Succeed although offsets were deleted before they were read.",
 )
 @examples_option
 @json_option
 def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> None:
     r"""Recompute every feature and compare it with what was stored.
 
-    Waits until the workers have finished what is in `transactions` now, recomputes all of it in one
-    thread by the plain rules, and looks for every record in the topics and in Cassandra.
+    Waits until the workers have processed everything that is in `transactions` now. Then recomputes all of it
+    with the reference implementation, and checks every record in the topics and in Cassandra.
 
     \b
-    Exit codes:  0  everything is where it belongs, and equal to the bit
+    Exit codes:  0  everything is in its place and bit-identical
                  6  something is pending, missing, different or lost, or there was nothing to compare
     """
     from app.ops.verify import verify as run
@@ -84,7 +84,7 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
         click.echo(", ".join(f"{labels[name]:,} {words}" for name, words in _LABELS.items()))
         if earlier := report.details["dead_by_earlier_rules"]:
             click.echo(
-                f"{earlier:,} of the dead were refused by an earlier release or other settings: "
+                f"{earlier:,} dead-lettered records were refused by an earlier release or other settings: "
                 "`fraudstream deadletters redrive` sends them back"
             )
         if others := report.details["of_other_deployments"]:
@@ -101,18 +101,18 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
         if lost := report.details["rows_lost"]:
             since = formats.iso(report.details["rows_lost_from_ms"] // 60_000 * 60_000 - 60_000)
             click.echo(
-                f"{lost:,} rows are not in Cassandra, which had acknowledged them: "
+                f"{lost:,} rows that Cassandra had acknowledged are missing there: "
                 f"`fraudstream rewrite --from {since}` writes them again"
             )
     if not (report.passed or (accept_lost and report.consistent)):
         raise VerificationError(_verdict(report))
     if not as_json:
-        what = "what is left" if report.counts["lost"] else "everything"
-        click.echo(f"{what} is where it belongs ({report.details['seconds']:.1f} s)")
+        what = "everything that is left" if report.counts["lost"] else "everything"
+        click.echo(f"{what} is in its place ({report.details['seconds']:.1f} s)")
 
 
 def _verdict(report: "Report") -> str:
-    """Why it failed, in a line."""
+    """Why it failed, in one line."""
     from app.ops.verification.report import PLACES
 
     counts = report.counts
@@ -125,11 +125,12 @@ def _verdict(report: "Report") -> str:
     if counts["pending"]:
         return bad + ": is a worker running? start `fraudstream worker`, or wait with --timeout"
     if not counts["read"]:
-        return "nothing was compared: `transactions` holds no record"
+        return "nothing was compared: `transactions` has no records"
     if report.consistent:
         return (
-            f"what is left is where it belongs, but {counts['lost']:,} offsets were deleted before they were read; "
-            "once you have dealt with that, --accept-lost lets the command succeed"
+            f"everything that is left is in its place, but {counts['lost']:,} offsets were "
+            "deleted before they were read; "
+            "once you have handled this, use --accept-lost to make the command succeed"
         )
     return f"the counts do not add up: read is not {' + '.join(PLACES)}, because retention has deleted outputs"
 

@@ -15,17 +15,19 @@ from app.settings import ENV_PREFIX, Settings, load_settings
 
 @click.command()
 @click.option(
-    "--web-port", type=int, help="Port of the web views; 0 takes a free one. [FRAUDSTREAM_WEB_PORT]"
+    "--web-port",
+    type=int,
+    help="Port of the web pages; 0 chooses a free one.  [default: FRAUDSTREAM_WEB_PORT]",
 )
 @click.option(
     "--datadir",
     type=click.Path(path_type=Path),
-    help="State folder, one a worker. [FRAUDSTREAM_DATADIR]",
+    help="State folder, one per worker.  [default: FRAUDSTREAM_DATADIR]",
 )
 def worker(web_port: int | None, datadir: Path | None) -> None:
-    r"""Score transactions until stopped (SIGTERM finishes the blocks in flight).
+    r"""Score transactions until stopped; SIGTERM finishes the records in progress first.
 
-    Start as many as there are partitions: they share the work. Each needs its own port and state folder.
+    Workers share the partitions, so start at most one per partition. Each needs its own port and state folder.
 
     \b
     Example:  fraudstream worker
@@ -47,7 +49,7 @@ def worker(web_port: int | None, datadir: Path | None) -> None:
 
 
 def free_port(host: str) -> int:
-    """A TCP port that nobody listens on now.
+    """A free TCP port.
 
     Raises:
         UnavailableError: the address is not this machine's.
@@ -58,7 +60,7 @@ def free_port(host: str) -> int:
 
 
 def check_port(settings: Settings) -> None:
-    """Make sure that the web views can listen.
+    """Make sure that the web pages can listen.
 
     Raises:
         UnavailableError: the port is taken, or the address is not this machine's.
@@ -73,7 +75,7 @@ def _listening(host: str, port: int) -> socket.socket:
         why = getattr(error, "strerror", None) or str(error)
         taken = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
         hint = "--web-port" if taken else "FRAUDSTREAM_WEB_HOST"
-        msg = f"the web views cannot listen at {host}:{port} ({why}): choose another {hint}"
+        msg = f"the web pages cannot listen on {host}:{port} ({why}): choose another {hint}"
         raise UnavailableError(msg) from error
 
 
@@ -81,7 +83,7 @@ def run_worker(settings: Settings) -> int:
     """Run the Faust worker in this process until a signal ends it; returns its exit code.
 
     Raises:
-        UnavailableError: the port of the web views is taken, or the state folder.
+        UnavailableError: the port of the web pages or the state folder is in use.
     """
     check_port(settings)
     import asyncio

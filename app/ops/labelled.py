@@ -85,7 +85,7 @@ def read_labelled(
         path: CSV, JSON lines (both also gzipped) or Parquet.
         settings: currency and its digits.
         options: how it is read.
-        label: column that says what is fraud; None: the recipe's, or one of the usual names.
+        label: the label column; None: the recipe's, or one of the usual names.
         skip_bad: count malformed rows instead of raising.
         progress: told now and then how far the file is read: bytes, or rows of Parquet.
         cores: how many processes make columns of the rows, which takes nine tenths of the time.
@@ -243,7 +243,7 @@ def _label_column(source: Source, label: str | None) -> str:
     if found not in source.columns:
         wanted = label or " or ".join(USUAL_LABELS)
         msg = (
-            f"{source.path} has no column {wanted} that says what is fraud: give --label COLUMN; "
+            f"{source.path} has no label column {wanted}: give --label COLUMN; "
             f"its columns are {', '.join(filter(None, source.columns))}"
         )
         raise UsageError(msg)

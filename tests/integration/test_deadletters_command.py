@@ -66,7 +66,7 @@ def test_dead_letters(settings: Settings) -> None:
         "run `fraudstream topics`"
     ]
     asyncio.run(fill(settings, 0))
-    assert command(settings).stdout == "no dead letters\n"
+    assert command(settings).stdout == "no dead-letter records\n"
 
     asyncio.run(fill(settings, 60))
     listed = command(settings, "--json", "--limit", "7")

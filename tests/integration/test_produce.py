@@ -315,7 +315,7 @@ async def test_a_malformed_line_ends_the_command_after_what_came_before(settings
     ran = await asyncio.to_thread(command, settings, "produce", path)
     assert ran.returncode == 2
     assert f"{path}, line 1501, not JSON" in ran.stderr
-    assert "(1,500 records before it are sent)" in ran.stderr
+    assert "(1,500 records before it were sent)" in ran.stderr
     assert ran.stderr.count("\n") == 1
     ran = await asyncio.to_thread(command, settings, "produce", path, "--skip-bad")
     assert ran.returncode == 0

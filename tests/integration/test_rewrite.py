@@ -40,7 +40,7 @@ def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # t
         if ends_with is None:
             done = deployment.run("verify")
             assert done.returncode == 6
-            assert f"{COUNT} rows are not in Cassandra, which had acknowledged them" in done.stdout
+            assert f"{COUNT} rows that Cassandra had acknowledged are missing there" in done.stdout
             assert "`fraudstream rewrite --from 20" in done.stdout
         else:
             for command in ("verify", "rewrite", "worker"):

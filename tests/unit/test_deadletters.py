@@ -80,7 +80,7 @@ def test_no_kafka_is_one_line(
     capsys.readouterr()
     for arguments in ([], ["--all", "--reason", "x"], ["transactions/0/1", "--all"]):
         assert run(["deadletters", "redrive", *arguments]) == 2
-        assert capsys.readouterr().err.startswith("fraudstream: say which: ")
+        assert capsys.readouterr().err.startswith("fraudstream: give one of ")
 
 
 def test_a_letter_of_a_record_that_was_sent_back_names_the_first_one() -> None:

@@ -32,7 +32,7 @@ def _home(tmp_path, monkeypatch):
         (["card_id=C"], 2, "card_id=C: these go with --input FILE"),
         (["--input", "no.csv"], 2, "cannot read no.csv"),
         (["--input", "a.csv", "--events", "500"], 2, "--events is for simulated transactions"),
-        (["--input", "a.csv", "card_id=C", "b.csv"], 2, "one FILE at a time"),
+        (["--input", "a.csv", "card_id=C", "b.csv"], 2, "give exactly one FILE"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(capfd, arguments, code, said):

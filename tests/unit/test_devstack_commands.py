@@ -85,10 +85,10 @@ def test_wipe_asks_first(
     (home / "notes").touch()
     monkeypatch.setenv("FRAUDSTREAM_DATADIR", str(home))
     assert code("wipe") == 2
-    assert "say --yes where nobody can be asked" in capsys.readouterr().err
+    assert "without a terminal, confirm with --yes" in capsys.readouterr().err
     assert (home / "workers").exists()
     assert code("wipe", "--yes") == 0
-    assert "(FRAUDSTREAM_DATADIR) is left" in capsys.readouterr().out
+    assert "(FRAUDSTREAM_DATADIR) is not deleted" in capsys.readouterr().out
     assert sorted(path.name for path in home.iterdir()) == ["notes", "stack.lock"]
 
 

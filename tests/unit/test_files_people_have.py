@@ -393,7 +393,7 @@ def test_an_amount_that_is_null(sent):  # 26
     )
 
 
-# ---------------------------------------------------------------------- what says what is fraud
+# ---------------------------------------------------------------------- label columns
 
 
 @pytest.mark.parametrize("name", ["f.csv", "f.jsonl", "f.parquet"])
@@ -409,9 +409,7 @@ def test_answers_are_not_sent_unless_asked(sent, name, column):  # 11
     elif name == "f.parquet":
         content = pa.table({key: [value] for key, value in row.items()})
     assert sent(content, name=name)[0].keys() == {*ROW, "note"}
-    assert (
-        f"Not sent, because they say what is fraud: {column} (--keep COLUMN sends one)" in sent.out
-    )
+    assert f"Label columns, not sent: {column} (--keep COLUMN sends one)" in sent.out
     assert column in sent(content, "--keep", column, name=name)[0]
     assert "Not sent" not in sent.out
 
@@ -502,7 +500,7 @@ def test_there_is_no_hint_to_leave_lines_out_where_all_are_bad(sent):  # 16
     bad = [f"{n},c,$5.00,{T}" for n in range(30)]
     assert "--skip-bad" not in sent.refused(lines(*bad))
     assert "--skip-bad" in sent.refused(lines(*bad[:5], f"1,c,5.00,{T}"))
-    assert "nothing of f.csv could be sent: all 30 are malformed" in sent.refused(
+    assert "no record of f.csv could be sent: all 30 are malformed" in sent.refused(
         lines(*bad), "--skip-bad"
     )
 
@@ -530,9 +528,7 @@ def test_one_syntax_of_map_for_all_commands(sent, monkeypatch, capsys, given, co
 
 
 def test_raw_lines_say_nothing_of_fraud_either(sent):
-    assert "isFraud: says what is fraud" in sent.refused(
-        [{**ROW, "isFraud": 1}], "--raw", name="f.jsonl"
-    )
+    assert "isFraud: is a label" in sent.refused([{**ROW, "isFraud": 1}], "--raw", name="f.jsonl")
     assert len(sent([{**ROW, "isFraud": 1}], "--raw", "--keep", "isFraud", name="f.jsonl")) == 1
 
 
@@ -546,7 +542,7 @@ def test_names_of_columns_make_no_second_line_and_steer_no_terminal(sent, letter
 
 def test_a_file_that_an_option_took_is_missed(capsys):
     for given, words in (
-        (["--with-labels", "f.csv"], "--with-labels took f.csv"),
+        (["--with-labels", "f.csv"], "f.csv was read as the column of --with-labels"),
         ([], "which FILE?"),
     ):
         assert run(["produce", *given]) == 2
@@ -564,7 +560,7 @@ def test_labels_beside_transactions_need_no_name_where_it_is_clear(tmp_path):
             return [fraud for *_, fraud in reading.labelled()]
 
     assert labels("Is Fraud?") == labels("TX_FRAUD") == labels("mine", "mine") == [True]
-    with pytest.raises(UsageError, match=r"--with-labels: which column of .* says what is fraud"):
+    with pytest.raises(UsageError, match=r"--with-labels: which column of .* is the label"):
         labels("mine")
 
 

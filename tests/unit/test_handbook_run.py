@@ -83,9 +83,9 @@ def test_without_the_data_one_line_says_so(capsys, monkeypatch, tmp_path):
 def test_options_that_cannot_be_are_refused_before_anything_is_read(capsys, tmp_path):
     path = csv(tmp_path, [])
     assert run(["handbook", str(path), "--kind", "oracle"]) == 2
-    assert "--kind 'oracle': there are" in capsys.readouterr().err
+    assert "--kind 'oracle' is unknown; choose one of" in capsys.readouterr().err
     assert run(["handbook", str(path), "--from", "2018-07-26"]) == 2
-    assert "must hold a week to learn from" in capsys.readouterr().err
+    assert "must contain a training week" in capsys.readouterr().err
     assert run(["handbook", str(path), "--from", "2018-07-25"]) == 2
     assert "holds no transactions" in capsys.readouterr().err
 

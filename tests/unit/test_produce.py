@@ -419,7 +419,7 @@ def test_raw_lines_keep_their_bytes_whatever_they_are(tmp_path):
     write_deliveries(path, deliveries, labels=False)
     assert read(path, raw=True) == list(deliveries.pairs())
     write_deliveries(path, deliveries, labels=True)
-    assert "says what is fraud, and --raw would send it" in fault(path, raw=True)
+    assert "is a label, and --raw would send it" in fault(path, raw=True)
     assert "--raw is for JSON lines" in fault(file(tmp_path, "a\n1\n", "t.csv"), raw=True)
 
 
@@ -542,7 +542,7 @@ def test_the_column_of_verdicts_must_be_there_and_be_no_field(tmp_path):
     assert fault(path, label="fraud").startswith(
         "--with-labels fraud: t.jsonl has no column fraud; its"
     )
-    assert fault(path, label="amount") == "--with-labels amount: that column is the record's amount"
+    assert fault(path, label="amount") == "--with-labels amount: this column is the record's amount"
 
 
 def test_reading_ends_before_the_first_record_of_a_time(tmp_path):
@@ -659,18 +659,18 @@ def test_pairs_may_follow_each_other_on_the_command_line():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["a.csv", "b.csv"], "one FILE at a time; given: a.csv, b.csv"),
+        (["a.csv", "b.csv"], "give exactly one FILE; given: a.csv, b.csv"),
         (["a.csv", "--map", "card_id"], "--map card_id: write FIELD=COLUMN"),
         (["a.csv", "--map", "card_id=A", "card_id=B"], "--map names card_id twice: A and B"),
         (["a.csv", "--rate", "5", "--speed", "5"], "--rate or --speed, not both"),
         (["a.csv", "--run", "a b"], "--run 'a b' must be"),
         (["a.csv", "--assume-zone", "Mars"], "--assume-zone 'Mars' is not a time zone"),
-        (["a.jsonl", "--raw", "--round-amounts"], "does not go with --round-amounts"),
-        (["a.csv", "--labels", "--round-amounts"], "does not go with --round-amounts"),
-        (["a.jsonl", "--raw", "--run", "x", "card_id=A"], "does not go with --run, --map"),
-        (["a.csv", "--labels", "--with-labels", "x"], "does not go with --with-labels"),
-        (["a.jsonl", "--raw", "--until", "2018-09-05"], "does not go with --until"),
-        (["a.csv", "--label-after", "1d"], "--label-after goes with --with-labels COLUMN"),
+        (["a.jsonl", "--raw", "--round-amounts"], "cannot be used with --round-amounts"),
+        (["a.csv", "--labels", "--round-amounts"], "cannot be used with --round-amounts"),
+        (["a.jsonl", "--raw", "--run", "x", "card_id=A"], "cannot be used with --run, --map"),
+        (["a.csv", "--labels", "--with-labels", "x"], "cannot be used with --with-labels"),
+        (["a.jsonl", "--raw", "--until", "2018-09-05"], "cannot be used with --until"),
+        (["a.csv", "--label-after", "1d"], "--label-after needs --with-labels COLUMN"),
         (
             ["a.csv", "--with-labels", "x", "--label-after", "soon"],
             "--label-after: 'soon' is not a",

@@ -108,7 +108,7 @@ def test_lines_for_people() -> None:
     group = Group(transactions=1_234, judged=100, frauds=4, alerts=5, right=3, wrong=1).as_dict()
     result = {"labels": 100, "total": group, "by_day": {"2026-01-31": group}, "by_model": {}}
     head, day, total = _lines(result, "day")
-    assert head.split()[:4] == ["day", "scored", "judged", "frauds"]
+    assert head.split()[:4] == ["day", "scored", "labelled", "frauds"]
     assert day.split() == [
         "2026-01-31",
         "1,234",
@@ -124,7 +124,7 @@ def test_lines_for_people() -> None:
         "-",
     ]
     assert total.split()[0] == "all"
-    assert "no labels have come yet" in _lines({**result, "labels": 0}, "model")[-1]
+    assert "no labels have arrived yet" in _lines({**result, "labels": 0}, "model")[-1]
 
 
 @pytest.mark.parametrize(

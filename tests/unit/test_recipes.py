@@ -189,13 +189,16 @@ def test_a_part_of_a_recipe_can_be_replaced():
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (["--recipe", "kaggle"], "--recipe kaggle: there are handbook, sparkov, tabformer,"),
+        (
+            ["--recipe", "kaggle"],
+            "--recipe kaggle is unknown; choose one of handbook, sparkov, tabformer,",
+        ),
         (["--recipe", "paysim"], "--recipe paysim: sparkov.csv has no column"),
         (
             ["--recipe", "sparkov", "--time-origin", "2024-01-01"],
-            "--time-origin goes with --recipe",
+            "--time-origin needs --recipe",
         ),
-        (["--time-origin", "2024-01-01"], "--time-origin goes with --recipe"),
+        (["--time-origin", "2024-01-01"], "--time-origin needs --recipe"),
         (["--recipe", "sparkov", "--time-format", "%Q"], "--time-format %Q: "),
         (
             ["--time-format", "%Y", "--time-unit", "s"],

@@ -197,10 +197,10 @@ def test_the_summary_says_what_matters() -> None:
     text = "\n".join(summary(result))
     for said in (
         "5  scored, into topic x.predictions and table k_x.predictions",
-        "1  asked for and not scored",
-        "3  records have not gone through the stream yet",
+        "1  in the range but not scored",
+        "3  records not replayed, because the stream has not processed them yet",
         "3  of these, before 2023-11-14T22:13:20.000Z, with windows that lack up to 1d, deleted by retention",
-        "2  newly called fraud: 1 are fraud by their labels, 1 are not",
+        "2  newly flagged as fraud: 1 labelled fraud, 1 labelled genuine",
     ):
         assert said in text
     assert re.search(r"live +2 +1 +1 +1 +0\.833", text)

@@ -355,9 +355,9 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "say where to"),
-        (["--out", "a.csv", "--to-kafka"], "say where to"),
-        (["--out", "a.csv", "--rate", "5"], "--rate goes with --to-kafka"),
+        ([], "give --out FILE or --to-kafka"),
+        (["--out", "a.csv", "--to-kafka"], "give --out FILE or --to-kafka"),
+        (["--out", "a.csv", "--rate", "5"], "--rate needs --to-kafka"),
         (["--out", "-", "--json"], "--json would mix"),
         (["--out", "a.xls"], "must end in"),
         (["--out", "a.csv", "--start", "soon"], "--start soon: write a date or a time, such as"),

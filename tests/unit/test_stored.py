@@ -102,8 +102,8 @@ def test_the_later_of_a_label_with_and_one_without_a_card_holds() -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--from-kafka", "--from-cassandra"], "--from-kafka does not go with --from-cassandra"),
-        (["--from-kafka", "--days", "3"], "--days does not go with --from-kafka"),
+        (["--from-kafka", "--from-cassandra"], "--from-kafka cannot be used with --from-cassandra"),
+        (["--from-kafka", "--days", "3"], "--days cannot be used with --from-kafka"),
         (["--from-cassandra", "--label", "x"], "--label needs --from-file"),
     ],
 )

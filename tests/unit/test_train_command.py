@@ -164,7 +164,7 @@ GOOD = "t1,c1,5.00,2024-05-01T12:00:00Z,0\n"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEAD.replace("is_fraud", "maybe") + GOOD, "no column is_fraud or TX_FRAUD"),
+        (HEAD.replace("is_fraud", "maybe") + GOOD, "no label column is_fraud or TX_FRAUD"),
         (
             HEAD + GOOD + GOOD.replace(",0\n", ",2\n"),
             "line 3, column is_fraud: '2' is not fraud or genuine",
@@ -315,8 +315,8 @@ def test_mistakes_get_one_line(home, tmp_path, capsys):
     assert fault(capsys, "train", "--label", "x") == "--label needs --from-file"
     file = ("--from-file", str(tmp_path / "none.csv"))
     assert "No such file" in fault(capsys, "train", *file)
-    assert fault(capsys, "train", *file, "--days", "3") == "--days does not go with --from-file"
-    assert "there are logistic" in fault(capsys, "train", "--kind", "oracle")
+    assert fault(capsys, "train", *file, "--days", "3") == "--days cannot be used with --from-file"
+    assert "choose one of logistic" in fault(capsys, "train", "--kind", "oracle")
     assert "cannot be a model's name" in fault(capsys, "train", "--name", "a/b")
     assert "exists already" in fault(capsys, "train", "--out", str(tmp_path))
     assert "no model 'nix'" in fault(capsys, "models", "show", "nix")

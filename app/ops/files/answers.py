@@ -1,4 +1,4 @@
-"""Columns that say what is fraud. A stream that carried them could learn the answers instead of finding them."""
+"""Label columns. They must not reach the stream: a model could learn from them."""
 
 from app.ops.files.suffixes import LABEL_FIELDS
 
@@ -15,12 +15,12 @@ USUAL_LABELS = ("is_fraud", "TX_FRAUD", "isFraud", "Is Fraud?", "Class")
 
 
 def is_answer(name: str) -> bool:
-    """Whether a column of that name says what is fraud."""
+    """Whether a column with that name is a label."""
     return _plain(name) in _KNOWN
 
 
 def usual_label(columns: tuple[str, ...]) -> str | None:
-    """The column that says what is fraud, by its name; None where there is none."""
+    """The label column, by its name; None if there is none."""
     return next((name for name in USUAL_LABELS if name in columns), None)
 
 

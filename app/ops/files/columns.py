@@ -24,7 +24,7 @@ class FileOptions:
     Attributes:
         mapping: field of the record -> column of the file.
         drop: columns to leave out.
-        keep: columns to send that would be left out because they say what is fraud.
+        keep: label columns to send all the same.
         only_known: leave out all columns that the input record does not define.
         run: prefix of transaction ids, "" for none.
         times: how times are read.
@@ -70,7 +70,7 @@ class Plan:
 
     Attributes:
         targets: name in the record of each column of the file; None leaves it out.
-        answers: columns that are left out because they say what is fraud.
+        answers: label columns, which are left out.
         options: how the file is read.
     """
 
@@ -97,7 +97,7 @@ class Plan:
         return same and not options.run and not options.only_known
 
     def hides(self, name: str) -> bool:
-        """Whether a column that was not known when the plan was made says what is fraud."""
+        """Whether a column that was not known when the plan was made is a label."""
         return is_answer(name) and name not in self.options.keep
 
 

@@ -22,7 +22,7 @@ class Pass(Generic[Item]):
         refunds: records so far with a negative amount.
         resolved: local times so far that occur twice or never, and were decided by an option.
         left_out: columns that are not sent.
-        answers: those of them that are not sent because they say what is fraud.
+        answers: those of them that are not sent because they are labels.
         warnings: sentences about what was accepted and is probably wrong.
     """
 

@@ -29,7 +29,7 @@ class Converter:
     Attributes:
         rounded: records with an amount that was rounded, so far.
         moments: reads the times.
-        hidden: columns that the plan did not know, left out because they say what is fraud.
+        hidden: columns that the plan did not know, left out because they are labels.
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app.errors import UsageError
 
-#: Columns that say what is fraud. They are for training; `fraudstream produce` never sends them.
+#: Label columns. They are for training; `fraudstream produce` never sends them.
 LABEL_FIELDS = ("is_fraud", "fraud_kind")
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 #: JSON lines to standard output.

@@ -154,7 +154,7 @@ def open_raw(
 
     Args:
         path: .jsonl or .jsonl.gz.
-        keep: fields that are sent although they say what is fraud.
+        keep: label fields to send all the same.
         largest: bytes of a record that Kafka takes.
         skip: lines to leave out at the beginning.
         limit: lines to read at most.
@@ -264,13 +264,13 @@ def _label_column(source: Source, plan: Plan, label: str) -> str:
     found = label or (recipe.label if recipe else usual_label(columns))
     have = f"its columns are {', '.join(filter(None, columns))}"
     if found is None:
-        msg = f"--with-labels: which column of {source.path} says what is fraud? {have}"
+        msg = f"--with-labels: which column of {source.path} is the label? {have}"
         raise UsageError(msg)
     if found not in columns:
         msg = f"--with-labels {found}: {source.path} has no column {found}; {have}"
         raise UsageError(msg)
     if (field := plan.targets.get(found)) in KNOWN:
-        msg = f"--with-labels {found}: that column is the record's {field}"
+        msg = f"--with-labels {found}: this column is the record's {field}"
         raise UsageError(msg)
     return found
 
@@ -279,7 +279,7 @@ def raw_key(line: bytes, keep: tuple[str, ...] = ()) -> bytes | None:
     """The Kafka key of a record that is sent as it is: its card_id if it has one.
 
     Raises:
-        MalformedRecordError: the record says what is fraud, in a field that is not in `keep`.
+        MalformedRecordError: the record has a label, in a field that is not in `keep`.
     """
     try:
         record = orjson.loads(line)
@@ -289,9 +289,7 @@ def raw_key(line: bytes, keep: tuple[str, ...] = ()) -> bytes | None:
         return None
     name = next((name for name in record if is_answer(name) and name not in keep), None)
     if name is not None:
-        fault = (
-            f"says what is fraud, and --raw would send it: produce without --raw, or --keep {name}"
-        )
+        fault = f"is a label, and --raw would send it: produce without --raw, or use --keep {name}"
         raise MalformedRecordError(name, fault, general=True)
     card = record.get("card_id")
     return card.encode() if isinstance(card, str) and card else None
