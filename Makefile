@@ -11,7 +11,7 @@ RATE ?= 3000
 BREAKS ?=
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers handbook chart dist sbom down clean lock
+.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers handbook docs chart dist sbom down clean lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ lint: install ## ruff and mypy
 	$(BIN)/mypy
 
 # whole files, in order: tests with servers take longest, so they run first
-test: lint ## lint, unit, stream, property, integration and a short crash run, on real servers; JOBS=0 in one process
+test: lint docs ## lint, docs, unit, stream, property, integration and a short crash run, on real servers; JOBS=0 in one process
 	$(PYTEST) -m "not bench" -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 unit: install ## the tests that need no server
@@ -61,6 +61,9 @@ bench-peers: install ## compare with Quix Streams and PySpark, each in its own e
 
 handbook: install ## score the Fraud Detection Handbook's data live, compare with published figures; ARGS=--verify also recomputes everything
 	$(BIN)/fraudstream handbook $(ARGS)
+
+docs: install ## build docs/ as a site in build/site; a broken link or anchor fails
+	$(BIN)/mkdocs build --quiet
 
 chart: install ## render the Helm chart into tests/samples/chart (maintainers; needs helm)
 	$(BIN)/python -m tests.chart
