@@ -1,5 +1,7 @@
 """Addresses as people write them."""
 
+from ipaddress import ip_address
+
 #: Ports of addresses that name none, as the clients have them.
 KAFKA_PORT, CASSANDRA_PORT = 9092, 9042
 
@@ -30,3 +32,11 @@ def parse_addresses(text: str, default_port: int) -> list[tuple[str, int]]:
     """
     parts = [part for part in text.split(",") if part.strip()]
     return [parse_address(part, default_port) for part in parts or [text]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its name alone; a name that would have to be looked up is not."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

@@ -20,11 +20,11 @@ from app.domain.features import Catalogue
 from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.host import claim_folder, explained, require_open_files, write_whole
+from app.kafka.access import security
 from app.kafka.clients import (
     check_topics,
     cluster_id,
     log_ends,
-    ssl_context,
     topic_ids,
     watch_of,
 )
@@ -284,13 +284,17 @@ def _tell_unreadable(tp: Any, offset: int, message: str) -> None:
 
 
 def _credentials(settings: Settings) -> Any:
-    context = ssl_context(settings)
-    if settings.kafka_security.startswith("SASL"):
-        password = settings.kafka_password
+    who = security(settings)
+    context = who["ssl_context"]
+    if "sasl_oauth_token_provider" in who:
+        return faust.auth.OAuthCredentials(
+            oauth_cb=who["sasl_oauth_token_provider"], ssl_context=context
+        )
+    if "sasl_mechanism" in who:
         return faust.SASLCredentials(
-            username=settings.kafka_username,
-            password=password.get_secret_value() if password else None,
-            mechanism=settings.kafka_sasl_mechanism,
+            username=who["sasl_plain_username"],
+            password=who["sasl_plain_password"],
+            mechanism=who["sasl_mechanism"],
             ssl_context=context,
         )
     return faust.SSLCredentials(context) if context is not None else None

@@ -13,15 +13,13 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     Field,
-    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
+from app.access_settings import AccessSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
 from app.errors import SettingsError
@@ -37,36 +35,8 @@ _LEAST_INTERVAL_MS = 10
 _WORDS = {"int_parsing": "write a whole number", "float_parsing": "write a number"}
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """All settings of one deployment. Durations are milliseconds inside, text such as `30d` outside."""
-
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
-
-    # Where things are
-    home: Path = Field(
-        Path(".fraudstream"), description="folder for local servers, logs and worker state"
-    )
-    broker: str | None = Field(
-        None,
-        description="Kafka bootstrap servers, host:port[,host:port]; unset: the local server of `fraudstream up`",
-    )
-    cassandra: str | None = Field(
-        None,
-        description="Cassandra contact points, host:port[,host:port]; unset: the local server of `fraudstream up`",
-    )
-    app_id: str = Field(
-        "fraudstream",
-        pattern=r"^[A-Za-z0-9._-]+$",
-        description="Kafka consumer group and prefix of internal topics",
-    )
-    topic_prefix: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9._-]*$",
-        description="prefix of every public topic name, to separate deployments",
-    )
-    keyspace: str = Field(
-        "fraud_detection", pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Cassandra keyspace"
-    )
 
     # Kafka
     partitions: int = Field(
@@ -97,26 +67,7 @@ class Settings(BaseSettings):
         ge=65_536,
         description="largest record on the source topic, bytes; the limits of other topics are derived from it",
     )
-    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Kafka security protocol"
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism"
-    )
-    kafka_username: str | None = Field(None, description="SASL user")
-    kafka_password: SecretStr | None = Field(None, description="SASL password")
-    kafka_ca_file: Path | None = Field(
-        None, description="PEM file of the certificate authority of the brokers"
-    )
-    kafka_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
-    kafka_key_file: Path | None = Field(None, description="PEM file of this client's key")
-
     # Cassandra
-    cassandra_username: str | None = Field(None, description="Cassandra user")
-    cassandra_password: SecretStr | None = Field(None, description="Cassandra password")
-    cassandra_ca_file: Path | None = Field(
-        None, description="PEM file of the certificate authority; if set, connections use TLS"
-    )
     cassandra_datacenter: str | None = Field(
         None, description="local datacenter; unset: the datacenter of the first contact point"
     )
@@ -172,19 +123,6 @@ class Settings(BaseSettings):
     input_envelope: Literal["none", "debezium"] = Field(
         "none",
         description="debezium: take the row out of a Debezium change event (inserts and snapshots)",
-    )
-    schema_registry: str | None = Field(
-        None,
-        description="address of the schema registry's Confluent API, for avro and protobuf: http://host:8081",
-    )
-    schema_registry_username: str | None = Field(
-        None, description="user name for the schema registry"
-    )
-    schema_registry_password: SecretStr | None = Field(
-        None, description="password for the schema registry"
-    )
-    schema_registry_ca_file: Path | None = Field(
-        None, description="PEM file of the certificate authority of the registry"
     )
     event_time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
@@ -346,14 +284,6 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
-    @field_validator("broker", "cassandra")
-    @classmethod
-    def _addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
-        port = CASSANDRA_PORT if info.field_name == "cassandra" else KAFKA_PORT
-        if value:
-            parse_addresses(value, port)
-        return value
-
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.compaction_lag < DAY_MS:
@@ -361,11 +291,6 @@ class Settings(BaseSettings):
                 "compaction_lag must be at least 1d: rows written by a frozen worker can be "
                 "corrected only before compaction"
             )
-            raise ValueError(msg)
-        if self.kafka_security.startswith("SASL") and not (
-            self.kafka_username and self.kafka_password
-        ):
-            msg = f"FRAUDSTREAM_KAFKA_SECURITY={self.kafka_security} needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD"
             raise ValueError(msg)
         if self.needs_registry and not self.schema_registry:
             msg = f"FRAUDSTREAM_INPUT_FORMAT={self.input_format} needs FRAUDSTREAM_SCHEMA_REGISTRY, its address"

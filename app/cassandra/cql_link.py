@@ -9,7 +9,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.cassandra import cql_wire as wire
@@ -45,7 +45,7 @@ class Access:
     """
 
     user: str
-    password: str
+    password: str = field(repr=False)
     tls: ssl.SSLContext | None
     statement: str
     columns: int
@@ -105,14 +105,11 @@ class Link(asyncio.Protocol):
             LinkError: the node refuses.
         """
         within = access.timeout_seconds
-        _, opcode, _ = await self._request(wire.STARTUP, wire.startup(), within)
+        flags, opcode, body = await self._request(wire.STARTUP, wire.startup(), within)
         self._segmented = True  # both answers switch to segments
         if opcode == wire.AUTHENTICATE:
-            if not access.user:
-                msg = "it asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME and _PASSWORD"
-                raise LinkError(msg)
-            credentials = wire.plain_credentials(access.user, access.password)
-            _, opcode, _ = await self._request(wire.AUTH_RESPONSE, credentials, within)
+            answer = _credentials(access, wire.read_authenticator(flags, body))
+            _, opcode, _ = await self._request(wire.AUTH_RESPONSE, answer, within)
         if opcode not in {wire.READY, wire.AUTH_SUCCESS}:
             msg = f"unexpected answer {opcode:#x} to the handshake"
             raise LinkError(msg)
@@ -207,6 +204,21 @@ class Link(asyncio.Protocol):
             if not request.done():
                 request.set_exception(LinkError(self.closed.result()))
         self._requests.clear()
+
+
+def _credentials(access: Access, authenticator: str) -> bytes:
+    """The answer to what asks who we are; a password only for what is known to take one."""
+    if authenticator == wire.CERTIFICATE_LOGIN:
+        return wire.empty_credentials()
+    if not access.user:
+        msg = "it asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME and _PASSWORD"
+        raise LinkError(msg)
+    if authenticator not in wire.PASSWORD_LOGINS:
+        msg = (
+            f"it logs in by {authenticator}, which fraudstream does not know: no password was sent"
+        )
+        raise LinkError(msg)
+    return wire.plain_credentials(access.user, access.password)
 
 
 async def open_link(host: str, port: int, access: Access, on_answer: OnAnswer) -> Link:

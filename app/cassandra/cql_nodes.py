@@ -9,10 +9,11 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.policies import HostDistance
 
+from app.cassandra.access import password, tls_context
 from app.cassandra.cql_link import Access, Link, LinkError, OnAnswer, open_link
 from app.cassandra.cql_wire import Failure
 from app.cassandra.packed import PackedTable
-from app.cassandra.session import READ, consistency, password, tls_context
+from app.cassandra.session import READ, consistency
 from app.settings import Settings
 
 #: Between attempts to reach a node, seconds: the first, and the most.

@@ -15,6 +15,14 @@ VERSION = 5
 STARTUP, PREPARE, BATCH, AUTH_RESPONSE = 0x01, 0x09, 0x0D, 0x0F
 ERROR, READY, AUTHENTICATE, RESULT, AUTH_CHALLENGE, AUTH_SUCCESS = 0, 2, 3, 8, 0x0E, 0x10
 
+#: Authenticators that take user and password; any other gets none.
+PASSWORD_LOGINS = frozenset(
+    f"org.apache.cassandra.auth.{name}"
+    for name in ("PasswordAuthenticator", "MutualTlsWithPasswordFallbackAuthenticator")
+)
+#: Takes the client certificate of the connection for a login.
+CERTIFICATE_LOGIN = "org.apache.cassandra.auth.MutualTlsAuthenticator"
+
 HEADER_BYTES = 9
 #: The largest answer that is read: ours are of a few hundred bytes, errors name a table or a node.
 ANSWER_BYTES = 16 << 20
@@ -67,6 +75,18 @@ def plain_credentials(user: str, password: str) -> bytes:
     """The body that answers AUTHENTICATE with user and password (SASL PLAIN)."""
     token = b"\0" + user.encode() + b"\0" + password.encode()
     return struct.pack(">i", len(token)) + token
+
+
+def empty_credentials() -> bytes:
+    """The body that answers AUTHENTICATE where the certificate says who we are."""
+    return struct.pack(">i", 0)
+
+
+def read_authenticator(flags: int, body: bytes) -> str:
+    """The class name that an AUTHENTICATE body has."""
+    body = _without_extras(flags, body)
+    size = int.from_bytes(body[:2], "big")
+    return body[2 : 2 + size].decode(errors="replace")
 
 
 def prepare(query: str) -> bytes:

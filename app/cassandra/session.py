@@ -7,14 +7,12 @@ batch, see docs/adr/0008-own-connections-for-writes.md.
 
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cassandra import (
-    AuthenticationFailed,
     ConsistencyLevel,
     InvalidRequest,
     OperationTimedOut,
@@ -22,10 +20,8 @@ from cassandra import (
     ReadTimeout,
     Unauthorized,
     Unavailable,
-    UnresolvableContactPoints,
     WriteTimeout,
 )
-from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import (
     EXEC_PROFILE_DEFAULT,
     Cluster,
@@ -41,6 +37,7 @@ from cassandra.policies import (
 )
 from cassandra.query import dict_factory, tuple_factory
 
+from app.cassandra.access import Logins, causes, first_line, refusal, tls_context
 from app.endpoints import resolve_cassandra
 from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
@@ -67,21 +64,6 @@ class _Connection(DefaultConnection):  # type: ignore[misc,unused-ignore]
 
     in_buffer_size = 1 << 16
     out_buffer_size = 1 << 16
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context of the Cassandra settings, None without TLS.
-
-    Raises:
-        SettingsError: the authority's file cannot be read.
-    """
-    if settings.cassandra_ca_file is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=str(settings.cassandra_ca_file))
-    except (OSError, ssl.SSLError) as error:
-        msg = f"FRAUDSTREAM_CASSANDRA_CA_FILE={settings.cassandra_ca_file} cannot be used: {error}"
-        raise SettingsError(msg) from error
 
 
 def consistency(settings: Settings) -> int:
@@ -125,7 +107,7 @@ def connect(settings: Settings, *, timeout_seconds: float = 10.0) -> Session:
             protocol_version=PROTOCOL_VERSION,
             connection_class=_Connection,
             sockopts=SOCKET_OPTIONS,
-            auth_provider=_credentials(settings),
+            auth_provider=Logins(settings),
             ssl_context=tls_context(settings),
             connect_timeout=timeout_seconds,
             control_connection_timeout=timeout_seconds,
@@ -181,6 +163,7 @@ def shared_session(settings: Settings) -> Session:
         *resolve_cassandra(settings),
         settings.cassandra_username,
         settings.cassandra_ca_file,
+        settings.cassandra_cert_file,
         settings.cassandra_datacenter,
         settings.cassandra_consistency,
     )
@@ -214,14 +197,16 @@ def explained(settings: Settings) -> Iterator[None]:
     except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout) as error:
         msg = (
             f"too few replicas of Cassandra answer for consistency {settings.cassandra_consistency}: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         )
         raise AwayError(msg) from error
     except Unauthorized as error:
-        msg = f"Cassandra forbids it: {_first_line(error)}; grant it to FRAUDSTREAM_CASSANDRA_USERNAME"
+        msg = (
+            f"Cassandra forbids it: {first_line(error)}; grant it to FRAUDSTREAM_CASSANDRA_USERNAME"
+        )
         raise UnavailableError(msg) from error
     except InvalidRequest as error:
-        text = _first_line(error)
+        text = first_line(error)
         if "does not exist" in text or "unconfigured table" in text:
             msg = f"keyspace {settings.keyspace} lacks its tables: run `fraudstream migrate`"
             raise SchemaError(msg) from error
@@ -237,75 +222,15 @@ def explained(settings: Settings) -> Iterator[None]:
         raise
 
 
-def _credentials(settings: Settings) -> PlainTextAuthProvider | None:
-    if settings.cassandra_username is None:
-        return None
-    return PlainTextAuthProvider(settings.cassandra_username, password(settings))
-
-
-def password(settings: Settings) -> str:
-    """The password in clear, empty when none is set."""
-    secret = settings.cassandra_password
-    return secret.get_secret_value() if secret else ""
-
-
 def _unavailable(
     error: BaseException, settings: Settings, points: list[tuple[str, int]]
 ) -> UnavailableError:
     """What a failed connection means: Cassandra is away, or will not have us as we are."""
-    refusal = _refusal(error, settings, points)
-    if refusal is not None:
-        return UnavailableError(refusal)
+    text = refusal(error, settings, points)
+    if text is not None:
+        return UnavailableError(text)
     where = ",".join(f"{host}:{port}" for host, port in points)
-    detail = type(_causes(error)[-1]).__name__
+    detail = type(causes(error)[-1]).__name__
     return AwayError(
         f"no Cassandra at {where}: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA ({detail})"
     )
-
-
-def _refusal(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str | None:
-    """One line for a connection that fails until somebody acts: what happened and what to do."""
-    where = ",".join(f"{host}:{port}" for host, port in points)
-    for cause in _causes(error):
-        text = _first_line(cause)
-        if isinstance(cause, AuthenticationFailed):
-            if settings.cassandra_username is None:
-                return (
-                    f"Cassandra at {where} asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME "
-                    "and FRAUDSTREAM_CASSANDRA_PASSWORD"
-                )
-            return (
-                f"Cassandra at {where} refuses user {settings.cassandra_username!r}: check "
-                "FRAUDSTREAM_CASSANDRA_USERNAME and FRAUDSTREAM_CASSANDRA_PASSWORD"
-            )
-        if isinstance(cause, ssl.SSLError) or "[SSL" in text:  # the driver wraps it in an OSError
-            return (
-                f"no TLS with Cassandra at {where} ({text.rpartition('Last error: ')[2]}): check "
-                "FRAUDSTREAM_CASSANDRA_CA_FILE, and that the server speaks TLS"
-            )
-        if "protocol version" in text.lower():
-            return f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"
-    if isinstance(error, UnresolvableContactPoints):
-        return f"no such host: {where}; check FRAUDSTREAM_CASSANDRA"
-    return None
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error and those inside it: the driver keeps one a host, and chains the rest."""
-    found: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or one in found:
-            continue
-        found.append(one)
-        inner = getattr(one, "errors", None)
-        if isinstance(inner, dict):
-            waiting += [value for value in inner.values() if isinstance(value, BaseException)]
-        waiting += [one.__cause__, one.__context__]
-    return found
-
-
-def _first_line(error: BaseException) -> str:
-    message = getattr(error, "message", None) or str(error)
-    return str(message).strip().split("\n", 1)[0]

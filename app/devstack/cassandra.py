@@ -91,6 +91,7 @@ class Cassandra(Server):
         configuration = render(
             "cassandra.yaml",
             folder,
+            launch.extra,
             host=HOST,
             port=launch.port,
             storage_port=launch.port + 1,

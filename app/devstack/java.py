@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from app.devstack.server import environment
 from app.errors import UnavailableError
 
 #: Cassandra 5.0 runs on 11 and 17, Kafka 4.1 needs 17.
@@ -66,7 +67,12 @@ def _ask(path: Path) -> tuple[str, str]:
     """(version, "") of a Java 17, else ("", what is wrong)."""
     try:
         answer = subprocess.run(
-            [path, "-version"], capture_output=True, text=True, timeout=60, check=False
+            [path, "-version"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(),
+            check=False,
         )
     except FileNotFoundError:
         return "", "no such file"

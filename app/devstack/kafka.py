@@ -35,6 +35,7 @@ class Kafka(Server):
         properties = render(
             "server.properties",
             folder,
+            launch.extra,
             host=HOST,
             port=launch.port,
             controller_port=launch.port + 1,

@@ -1,6 +1,7 @@
 """Starting one server process and watching it until it answers, or telling why it did not."""
 
 import re
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
@@ -32,11 +33,12 @@ class _Child:
     process: subprocess.Popen[bytes]
     port: int
     log_offset: int
+    tls: ssl.SSLContext | None
 
     def answers(self) -> bool:
         """Whether it, and not a stranger on the same port, serves."""
         return ports.listens(psutil.Process(self.process.pid), self.port) and self.server.answers(
-            ports.HOST, self.port
+            ports.HOST, self.port, self.tls
         )
 
 
@@ -76,7 +78,7 @@ class Launcher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._children[name] = _Child(server, process, launch.port, offset)
+        self._children[name] = _Child(server, process, launch.port, offset, launch.extra.tls)
         records.record(self._home, name, launch.port, process.pid, log)
 
     def await_started(self, names: list[str], began: float, timeout_seconds: float) -> None:

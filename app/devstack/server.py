@@ -18,6 +18,21 @@ _HEAP = re.compile(r"([1-9]\d*)([mMgG])")
 
 
 @dataclass(frozen=True)
+class Extra:
+    """What a test adds to a server's configuration.
+
+    Attributes:
+        lines: appended to its configuration file.
+        java: further options of its Java.
+        tls: how to ask it whether it serves, where its clients' port speaks TLS only.
+    """
+
+    lines: str = ""
+    java: tuple[str, ...] = ()
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True)
 class Launch:
     """All that a start depends on.
 
@@ -29,6 +44,7 @@ class Launch:
         heap: size of the Java heap, such as `512m`.
         quick: compile to fast starts rather than fast code.
         durable: what a server acknowledges outlives its being killed.
+        extra: what a test adds.
     """
 
     home: Path
@@ -38,6 +54,7 @@ class Launch:
     heap: str
     quick: bool = False
     durable: bool = False
+    extra: Extra = Extra()
 
 
 class Server(ABC):
@@ -94,14 +111,20 @@ class Server(ABC):
             f"-Djava.io.tmpdir={temporary}",
             *(["-XX:TieredStopAtLevel=1"] if launch.quick else []),
             *options,
+            *launch.extra.java,
             "-cp",
             ":".join(map(str, launch.classpath)),
         ]
 
 
+#: What a server gets of our environment. The rest is none of its business: passwords, tokens, settings.
+_INHERITED = ("HOME", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+
+
 def environment() -> dict[str, str]:
-    """Environment of a server: this process's, with file names in UTF-8 whatever the locale."""
-    return {**os.environ, "LC_ALL": "C.UTF-8"}
+    """Environment of a server: what Java needs of this process's, with file names in UTF-8 whatever the locale."""
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def heap_mib(name: str, heap: str) -> int:
@@ -117,9 +140,10 @@ def heap_mib(name: str, heap: str) -> int:
     return int(match[1]) * (1024 if match[2] in "gG" else 1)
 
 
-def render(name: str, folder: Path, **values: object) -> Path:
-    """Write a configuration file of this package into a folder, its fields filled."""
+def render(name: str, folder: Path, extra: Extra | None = None, **values: object) -> Path:
+    """Write a configuration file of this package into a folder, its fields filled, with further lines at its end."""
     text = files("app.devstack").joinpath("conf", name).read_text()
     path = folder / name
-    write_whole(path, Template(text).substitute(values) if values else text)
+    text = Template(text).substitute(values) if values else text
+    write_whole(path, text + (extra.lines if extra else ""))
     return path

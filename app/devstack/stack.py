@@ -14,7 +14,7 @@ from app.devstack.java import find_java
 from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.processes import Running
 from app.devstack.progress import Progress, Quiet
-from app.devstack.server import Launch, heap_mib
+from app.devstack.server import Extra, Launch, heap_mib
 from app.devstack.servers import SERVERS
 from app.devstack.status import ServerStatus, status_of
 from app.endpoints import Endpoints, read_state
@@ -40,6 +40,7 @@ class Stack:
         quick: start with half the CPU and run at about half the speed: for tests.
         durable: Cassandra acknowledges a row when it is on disk. Otherwise, as by its own default,
             a killed one forgets up to 100 ms of acknowledged rows; in return it is twice as fast.
+        extras: what is added to the configuration of servers, by name: for tests.
 
     Raises:
         UsageError: the home or a heap cannot be used.
@@ -54,12 +55,14 @@ class Stack:
         cache: Path | None = None,
         quick: bool = False,
         durable: bool = False,
+        extras: Mapping[str, Extra] | None = None,
     ) -> None:
         self.home = home.resolve()  # however it was reached: servers are recognised by it
         self._heaps = {name: server.heap for name, server in SERVERS.items()} | dict(heaps or {})
         self._progress = progress or Quiet()
         self._quick = quick
         self._durable = durable
+        self._extras = dict(extras or {})
         self._cache = (cache or cache_dir()).absolute()
         self._launcher = Launcher(self.home, self._progress)
         for name, heap in self._heaps.items():
@@ -261,6 +264,7 @@ class Stack:
                     heap=self._heaps[name],
                     quick=self._quick,
                     durable=self._durable,
+                    extra=self._extras.get(name, Extra()),
                 )
                 self._launcher.spawn(name, version, launch)
             self._launcher.await_started(names, began, timeout_seconds)

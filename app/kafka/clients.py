@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -10,13 +9,15 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetching import watch
+from app.blocks.faust.halt import forbidden
 from app.blocks.faust.watch import Watch
 from app.endpoints import resolve_broker
-from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
+from app.errors import AwayError, SchemaError, UnavailableError
+from app.kafka.access import refusal, security
 from app.kafka.murmur import murmur2
 from app.kafka.topic_checks import check_config, check_counts
 from app.kafka.topic_metadata import see_topics
@@ -42,68 +43,53 @@ def partition_of(partitions: int) -> Callable[[bytes], int]:
     return partition
 
 
-def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context of the Kafka settings, None without TLS.
-
-    Raises:
-        SettingsError: a file cannot be read.
-    """
-    if "SSL" not in settings.kafka_security:
-        return None
-    try:
-        context = ssl.create_default_context(
-            cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None
-        )
-        if settings.kafka_cert_file:
-            context.load_cert_chain(settings.kafka_cert_file, settings.kafka_key_file)
-    except (OSError, ssl.SSLError) as error:
-        msg = f"FRAUDSTREAM_KAFKA_CA_FILE, _CERT_FILE or _KEY_FILE cannot be used: {error}"
-        raise SettingsError(msg) from error
-    return context
-
-
 def client_kwargs(settings: Settings) -> dict[str, Any]:
     """Arguments that every aiokafka client of this deployment takes."""
-    password = settings.kafka_password
-    kwargs: dict[str, Any] = {
-        "bootstrap_servers": resolve_broker(settings),
-        "security_protocol": settings.kafka_security,
-        "ssl_context": ssl_context(settings),
-    }
-    if settings.kafka_security.startswith("SASL"):
-        kwargs |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_username,
-            "sasl_plain_password": password.get_secret_value() if password else None,
-        }
-    return kwargs
+    return {"bootstrap_servers": resolve_broker(settings), **security(settings)}
 
 
 @asynccontextmanager
-async def started(client: Any, broker: str) -> AsyncIterator[Any]:
+async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
     """Start an aiokafka client, stop it afterwards.
 
     Raises:
-        UnavailableError: no broker answers.
+        UnavailableError: no broker answers, or it refuses us; the text says why.
     """
     logger = logging.getLogger("aiokafka")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # one line of ours instead of a line a retry
     try:
         await client.start()
-    except (KafkaConnectionError, KafkaError, OSError) as error:
+    except (KafkaError, OSError) as error:
+        addresses = advertised(client)
         await _close(client)
-        msg = (
-            f"no Kafka at {broker}: run `fraudstream up`, or set FRAUDSTREAM_BROKER "
-            f"({type(error).__name__})"
-        )
-        raise UnavailableError(msg) from error
+        raise await unavailable(settings, error, addresses) from error
     finally:
         logger.setLevel(level)
     try:
         yield client
     finally:
         await _close(client)
+
+
+def advertised(client: Any) -> list[tuple[str, int]]:
+    """The addresses that brokers have told a client."""
+    cluster = getattr(client, "client", None) or client._client  # noqa: SLF001 -- two of three have no property
+    return [(broker.host, broker.port) for broker in cluster.cluster.brokers()]
+
+
+async def unavailable(
+    settings: Settings, error: BaseException, addresses: Iterable[tuple[str, int]] = ()
+) -> UnavailableError:
+    """What it means that a client cannot start: Kafka is away, or will not have us."""
+    if forbids := forbidden(error):
+        return forbids
+    broker = resolve_broker(settings)
+    if reason := await refusal(settings, broker, addresses):
+        return UnavailableError(reason)
+    return UnavailableError(
+        f"no Kafka at {broker}: run `fraudstream up`, or set FRAUDSTREAM_BROKER ({type(error).__name__})"
+    )
 
 
 def watch_of(settings: Settings, **options: Any) -> Watch:
@@ -133,7 +119,7 @@ async def consumer(
     """
     kwargs = client_kwargs(settings) | {"isolation_level": settings.isolation_level}
     client = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None, **options)
-    async with started(client, kwargs["bootstrap_servers"]):
+    async with started(client, settings):
         watch(client, by or watch_of(settings))
         yield client
 
@@ -178,7 +164,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """
     kwargs = client_kwargs(settings)
     client = AIOKafkaAdminClient(**kwargs, request_timeout_ms=30_000)
-    async with started(client, kwargs["bootstrap_servers"]) as ready:
+    async with started(client, settings) as ready:
         yield ready
 
 

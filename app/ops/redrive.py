@@ -83,7 +83,7 @@ async def redrive(
         max_request_size=settings.max_message_bytes + MESSAGE_OVERHEAD_BYTES,
     )
     done = Redriven()
-    async with started(producer, kwargs["bootstrap_servers"]), aclosing(letters):
+    async with started(producer, settings), aclosing(letters):
         sender = _Sender(producer, done)
         try:
             async for letter in _chosen(letters, reason, done, named=bool(sources)):

@@ -114,7 +114,7 @@ async def _write(settings: Settings, made: Skipped, why: str) -> None:
     )  # fmt: skip
     kwargs = client_kwargs(settings)
     producer = AIOKafkaProducer(**kwargs, acks="all")
-    async with started(producer, kwargs["bootstrap_servers"]):
+    async with started(producer, settings):
         try:
             await producer.send_and_wait(
                 Topics(settings).dead_letters.name, b"", key=key,

@@ -96,7 +96,9 @@ _TLS = ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate
 def test_one_line_says_why(
     tmp_path: Path, cause: Exception, user: str | None, kind: type[FraudstreamError], text: str
 ) -> None:
-    settings = made(tmp_path, cassandra="h:1", cassandra_username=user)
+    settings = made(
+        tmp_path, cassandra="h:1", cassandra_username=user, allow_unencrypted_credentials=True
+    )
     with pytest.raises(kind, match=text) as caught, explained(settings):
         raise NoHostAvailable("none", {"h:1": cause})
     assert "\n" not in str(caught.value)

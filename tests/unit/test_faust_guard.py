@@ -51,6 +51,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection.close": "28f164aa1e4f0bbc",
         "aiokafka.conn:AIOKafkaConnection.connected": "e392e7f6dadb2368",
         "aiokafka.conn:AIOKafkaConnection.send": "5909ea32f4efca49",
+        "aiokafka.protocol.struct:Struct.__repr__": "237eb4a68c450067",
     },
     "app/blocks/faust/offset_metadata.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",

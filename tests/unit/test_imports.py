@@ -16,6 +16,7 @@ PACKAGES = ("app", "agents", "tables", "models", "cql")
 #: Every layer and its height. A module imports modules of lower layers, and of its own.
 HEIGHT = {
     "app.errors": 0,
+    "app.access_settings": 0.5,
     "app.addresses": 0,
     "app.deployments": 0,
     "app.durations": 0,
@@ -30,6 +31,7 @@ HEIGHT = {
     "app.domain": 2,
     "app.endpoints": 2,
     "app.host": 2,
+    "app.tls": 2,
     "app.topics": 2,
     "cql": 2,
     "app.wire": 3,

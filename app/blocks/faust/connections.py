@@ -1,10 +1,11 @@
-"""aiokafka's connections: on uvloop, and with answers of a bounded size."""
+"""aiokafka's connections: on uvloop, with answers of a bounded size, and without secrets in its log."""
 
 import logging
 import struct
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.protocol.struct import Struct
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,22 @@ async def read_answers(of: Any) -> None:
         del connection
 
 
+#: Requests and answers that hold passwords, tokens or records: Produce, Fetch, SaslAuthenticate.
+_SILENT_APIS = frozenset({0, 1, 36})
+_spelled_out = Struct.__repr__
+
+
+def describe(struct: Any) -> str:
+    """A request or answer as aiokafka's debug log has it: without its values where they are nobody's business."""
+    if getattr(struct, "API_KEY", None) in _SILENT_APIS:
+        return f"{type(struct).__name__}(...)"
+    return _spelled_out(struct)
+
+
 def install() -> None:
     """Let every client of this process read so: consumers, producers and admin clients."""
+    describe.__wrapped__ = _spelled_out  # type: ignore[attr-defined]  # tests watch it
+    Struct.__repr__ = describe
     read_answers.__wrapped__ = AIOKafkaConnection._read  # type: ignore[attr-defined]  # tests watch it
     AIOKafkaConnection._read = staticmethod(read_answers)
 

@@ -74,7 +74,7 @@ async def _append(
     producer = AIOKafkaProducer(
         **kwargs, acks="all", max_batch_size=largest, max_request_size=largest * 2
     )
-    async with started(producer, kwargs["bootstrap_servers"]):
+    async with started(producer, settings):
 
         async def fill(number: int) -> None:
             for chunk in chunk_groups([[(key, raw)] for key in keys[number]], largest):

@@ -253,7 +253,7 @@ async def send_astray(settings: Settings, pairs: list[Pair]) -> int:
     partitions, topic = list(range(settings.partitions)), Topics(settings).transactions.name
     home = DefaultPartitioner()
     kwargs = client_kwargs(settings)
-    async with started(AIOKafkaProducer(**kwargs, acks="all"), kwargs["bootstrap_servers"]) as out:
+    async with started(AIOKafkaProducer(**kwargs, acks="all"), settings) as out:
         for key, value in pairs:
             wrong = (home(key or b"", partitions, partitions) + 1) % settings.partitions
             try:

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 
 from app.errors import SchemaError, UnavailableError
-from app.kafka.clients import client_kwargs
+from app.kafka.clients import advertised, client_kwargs, unavailable
 from app.ops.producing.batches import BATCH_BYTES, STALL_SECONDS, BatchWriter
 from app.settings import Settings
 
@@ -51,7 +51,7 @@ async def open_writer(settings: Settings, topic: str) -> AsyncIterator[BatchWrit
     )
     broker = kwargs["bootstrap_servers"]
     try:
-        await _start(producer, broker)
+        await _start(producer, settings, broker)
         partitions = await _partitions(producer, broker, topic)
         yield BatchWriter(
             producer,
@@ -64,7 +64,7 @@ async def open_writer(settings: Settings, topic: str) -> AsyncIterator[BatchWrit
         await _stop(producer)
 
 
-async def _start(producer: AIOKafkaProducer, broker: str) -> None:
+async def _start(producer: AIOKafkaProducer, settings: Settings, broker: str) -> None:
     try:
         with quiet_client():
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -72,12 +72,8 @@ async def _start(producer: AIOKafkaProducer, broker: str) -> None:
     except TimeoutError as error:
         msg = f"no Kafka at {broker}: no answer within {CONNECT_SECONDS} s"
         raise UnavailableError(msg) from error
-    except KafkaConnectionError as error:
-        hint = "run `fraudstream up`, or set FRAUDSTREAM_BROKER"
-        raise UnavailableError(f"no Kafka at {broker}: {hint}") from error
     except (KafkaError, OSError) as error:
-        msg = f"no Kafka at {broker}: {type(error).__name__} {error}"
-        raise UnavailableError(msg) from error
+        raise await unavailable(settings, error, advertised(producer)) from error
 
 
 async def _partitions(producer: AIOKafkaProducer, broker: str, topic: str) -> list[int]:
@@ -90,7 +86,7 @@ async def _partitions(producer: AIOKafkaProducer, broker: str, topic: str) -> li
             msg = f"no Kafka at {broker}: {type(error).__name__} {error}"
             raise UnavailableError(msg) from error
         if topic in metadata.unauthorized_topics:
-            msg = f"Kafka at {broker} does not let this user see topic {topic}"
+            msg = f"Kafka at {broker} forbids topic {topic} to this user: grant WRITE and DESCRIBE on it"
             raise UnavailableError(msg)
         found = metadata.partitions_for_topic(topic)
         if found:

@@ -90,7 +90,7 @@ async def sending(
     def write(packed: PackedRows) -> Awaitable[Any]:
         return asyncio.gather(writer.submit(packed.rows), conflicts.submit(packed.conflicting))
 
-    async with started(producer, kwargs["bootstrap_servers"]):
+    async with started(producer, settings):
         try:
             results = Results(
                 lambda outputs: sender.send(producer, outputs),

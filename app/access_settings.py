@@ -1,0 +1,187 @@
+"""Settings that say where the servers are and how this deployment proves to them who it is; see app/settings.py."""
+
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.addresses import CASSANDRA_PORT, KAFKA_PORT, is_loopback, parse_addresses
+from app.env_file import ENV_PREFIX
+
+_ALLOWING = "or allow it with FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
+
+
+class AccessSettings(BaseSettings):
+    """Names, addresses, users, certificates."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    # Where things are
+    home: Path = Field(
+        Path(".fraudstream"), description="folder for local servers, logs and worker state"
+    )
+    broker: str | None = Field(
+        None,
+        description="Kafka bootstrap servers, host:port[,host:port]; unset: the local server of `fraudstream up`",
+    )
+    cassandra: str | None = Field(
+        None,
+        description="Cassandra contact points, host:port[,host:port]; unset: the local server of `fraudstream up`",
+    )
+    app_id: str = Field(
+        "fraudstream",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Kafka consumer group and prefix of internal topics",
+    )
+    topic_prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="prefix of every public topic name, to separate deployments",
+    )
+    keyspace: str = Field(
+        "fraud_detection", pattern=r"^[a-z][a-z0-9_]{0,47}$", description="Cassandra keyspace"
+    )
+
+    # Kafka
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Kafka security protocol"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "PLAIN", description="SASL mechanism"
+    )
+    kafka_username: str | None = Field(None, description="SASL user; OAUTHBEARER: client id")
+    kafka_password: SecretStr | None = Field(
+        None, description="SASL password; OAUTHBEARER: client secret"
+    )
+    kafka_token_provider: str | None = Field(
+        None,
+        description="where OAUTHBEARER gets its tokens: https://... (client credentials), file:PATH, "
+        "or MODULE:FUNCTION, which returns one",
+    )
+    kafka_token_scope: str | None = Field(
+        None, description="scope that is requested from the token provider"
+    )
+    kafka_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the certificate authority of the brokers; unset: the authorities of the system",
+    )
+    kafka_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
+    kafka_key_file: Path | None = Field(None, description="PEM file of this client's key")
+    kafka_key_password: SecretStr | None = Field(None, description="password of the key file")
+
+    # Cassandra
+    cassandra_username: str | None = Field(None, description="Cassandra user")
+    cassandra_password: SecretStr | None = Field(None, description="Cassandra password")
+    cassandra_tls: bool = Field(
+        False,
+        description="connect with TLS; also on when a CA or certificate file is set",
+    )
+    cassandra_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the certificate authority of the nodes; unset: the authorities of the system",
+    )
+    cassandra_cert_file: Path | None = Field(
+        None, description="PEM file of this client's certificate"
+    )
+    cassandra_key_file: Path | None = Field(None, description="PEM file of this client's key")
+    cassandra_key_password: SecretStr | None = Field(None, description="password of the key file")
+
+    # Schema registry
+    schema_registry: str | None = Field(
+        None,
+        description="address of the schema registry's Confluent API, for avro and protobuf: http://host:8081",
+    )
+    schema_registry_username: str | None = Field(
+        None, description="user name for the schema registry"
+    )
+    schema_registry_password: SecretStr | None = Field(
+        None, description="password for the schema registry"
+    )
+    schema_registry_ca_file: Path | None = Field(
+        None, description="PEM file of the certificate authority of the registry"
+    )
+    allow_unencrypted_credentials: bool = Field(
+        False,
+        description="allow passwords and tokens over connections without TLS to other machines",
+    )
+
+    @field_validator("broker", "cassandra")
+    @classmethod
+    def _addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
+        port = CASSANDRA_PORT if info.field_name == "cassandra" else KAFKA_PORT
+        if value:
+            parse_addresses(value, port)
+        return value
+
+    @property
+    def uses_cassandra_tls(self) -> bool:
+        """Whether connections to Cassandra use TLS."""
+        return self.cassandra_tls or bool(self.cassandra_ca_file or self.cassandra_cert_file)
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> Self:
+        security = f"FRAUDSTREAM_KAFKA_SECURITY={self.kafka_security}"
+        password = bool(self.kafka_username and self.kafka_password)
+        if self.kafka_security.startswith("SASL"):
+            if self.kafka_sasl_mechanism != "OAUTHBEARER":
+                if not password:
+                    msg = f"{security} needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD"
+                    raise ValueError(msg)
+            elif not self.kafka_token_provider:
+                msg = "FRAUDSTREAM_KAFKA_SASL_MECHANISM=OAUTHBEARER needs FRAUDSTREAM_KAFKA_TOKEN_PROVIDER"
+                raise ValueError(msg)
+            elif self.kafka_token_provider.startswith("http") and not password:
+                msg = "a token provider at an address needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD: id and secret"
+                raise ValueError(msg)
+        for server in ("kafka", "cassandra"):
+            if getattr(self, f"{server}_key_file") and not getattr(self, f"{server}_cert_file"):
+                name = f"FRAUDSTREAM_{server.upper()}"
+                msg = f"{name}_KEY_FILE needs {name}_CERT_FILE, the certificate that belongs to it"
+                raise ValueError(msg)
+        if self.cassandra_password and not self.cassandra_username:
+            msg = "FRAUDSTREAM_CASSANDRA_PASSWORD needs FRAUDSTREAM_CASSANDRA_USERNAME"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _credentials_are_encrypted(self) -> Self:
+        if self.allow_unencrypted_credentials:
+            return self
+        if self.kafka_security == "SASL_PLAINTEXT" and (host := _elsewhere(self.broker)):
+            msg = (
+                f"FRAUDSTREAM_KAFKA_SECURITY=SASL_PLAINTEXT sends credentials to {host} without encryption: "
+                f"use SASL_SSL, {_ALLOWING}"
+            )
+            raise ValueError(msg)
+        if self.cassandra_username and not self.uses_cassandra_tls:
+            host = _elsewhere(self.cassandra)
+            if host:
+                msg = (
+                    f"FRAUDSTREAM_CASSANDRA_USERNAME sends a password to {host} without encryption: "
+                    f"set FRAUDSTREAM_CASSANDRA_TLS=true, {_ALLOWING}"
+                )
+                raise ValueError(msg)
+        for name, sends in (
+            ("schema_registry", self.schema_registry_username),
+            ("kafka_token_provider", self.kafka_password),
+        ):
+            url = getattr(self, name) or ""
+            if (
+                sends
+                and url.startswith("http://")
+                and not is_loopback(urlsplit(url).hostname or "")
+            ):
+                msg = (
+                    f"FRAUDSTREAM_{name.upper()}={url} sends a password without encryption: use https, "
+                    f"{_ALLOWING}"
+                )
+                raise ValueError(msg)
+        return self
+
+
+def _elsewhere(addresses: str | None) -> str | None:
+    """The first host that is another machine; None: all are this one."""
+    hosts = [host for host, _ in parse_addresses(addresses, 1)] if addresses else []
+    return next((host for host in hosts if not is_loopback(host)), None)

@@ -1,0 +1,146 @@
+"""How we prove to Cassandra who we are, and why a connection is refused, in one line."""
+
+import ssl
+import struct
+from typing import Any
+
+from cassandra import AuthenticationFailed, UnresolvableContactPoints
+from cassandra.auth import Authenticator, AuthProvider
+
+from app.cassandra.cql_wire import CERTIFICATE_LOGIN, PASSWORD_LOGINS
+from app.settings import Settings
+from app.tls import client_context, first_bytes, meaning
+
+#: OPTIONS of the native protocol, version 4: any node answers it before a login.
+_OPTIONS = struct.pack(">BBhBi", 4, 0, 0, 5, 0)
+_LOOK_SECONDS = 5.0
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context of the Cassandra settings, None without TLS.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
+    return client_context(settings, "cassandra") if settings.uses_cassandra_tls else None
+
+
+def password(settings: Settings) -> str:
+    """The password in clear, empty when none is set."""
+    secret = settings.cassandra_password
+    return secret.get_secret_value() if secret else ""
+
+
+class _Login(Authenticator):  # type: ignore[misc,unused-ignore]
+    """Answers authenticators that it knows: the driver's own sends the password to whatever asks."""
+
+    def __init__(self, user: str, secret: str) -> None:
+        self._user, self._secret = user, secret
+
+    def initial_response(self) -> bytes:
+        asked = str(self.server_authenticator_class)
+        if asked == CERTIFICATE_LOGIN:
+            return b""
+        if not self._user:
+            msg = "Remote end requires authentication"
+            raise AuthenticationFailed(msg)
+        if asked not in PASSWORD_LOGINS:
+            msg = f"unknown authenticator {asked}"
+            raise AuthenticationFailed(msg)
+        return b"\0" + self._user.encode() + b"\0" + self._secret.encode()
+
+    def evaluate_challenge(self, challenge: Any) -> Any:
+        """A known authenticator has none."""
+        msg = f"unexpected challenge of {self.server_authenticator_class}"
+        raise AuthenticationFailed(msg)
+
+
+class Logins(AuthProvider):  # type: ignore[misc,unused-ignore]
+    """Logins of the driver's connections.
+
+    Args:
+        settings: user and password; without a user a client certificate may be one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def new_authenticator(self, host: Any) -> _Login:
+        """See the driver."""
+        return _Login(self._settings.cassandra_username or "", password(self._settings))
+
+
+def refusal(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str | None:
+    """One line for a connection that fails until somebody acts: what happened and what to do."""
+    where = ",".join(f"{host}:{port}" for host, port in points)
+    for cause in causes(error):
+        text = first_line(cause)
+        if isinstance(cause, AuthenticationFailed):
+            return f"Cassandra at {where} {_login(text, settings)}"
+        if isinstance(cause, ssl.SSLError) or "[SSL" in text:  # the driver wraps it in an OSError
+            found = _look(settings, points)
+            return found or (
+                f"no TLS with Cassandra at {where} ({text.rpartition('Last error: ')[2]}): check "
+                "FRAUDSTREAM_CASSANDRA_CA_FILE, and that the server speaks TLS"
+            )
+        if "protocol version" in text.lower():
+            return f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"
+    if isinstance(error, UnresolvableContactPoints):
+        return f"no such host: {where}; check FRAUDSTREAM_CASSANDRA"
+    return _look(settings, points)
+
+
+def _login(text: str, settings: Settings) -> str:
+    if "unknown authenticator" in text or "unexpected challenge" in text:
+        asked = text.rpartition(" ")[2].rstrip(".")
+        return f"logs in by {asked}, which fraudstream does not know: no password was sent"
+    if settings.cassandra_username is None:
+        return (
+            "asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME and FRAUDSTREAM_CASSANDRA_PASSWORD"
+        )
+    return (
+        f"refuses user {settings.cassandra_username!r}: check FRAUDSTREAM_CASSANDRA_USERNAME and "
+        "FRAUDSTREAM_CASSANDRA_PASSWORD"
+    )
+
+
+def _look(settings: Settings, points: list[tuple[str, int]]) -> str | None:
+    """Look once more, step by step: the driver loses the reason of a connection that breaks off after its handshake."""
+    context = tls_context(settings)
+    for host, port in points:
+        what = f"Cassandra at {host}:{port}"
+        try:
+            answer = first_bytes(host, port, context, _OPTIONS, _LOOK_SECONDS)
+        except TimeoutError:
+            continue
+        except OSError as error:  # an ssl.SSLError is one
+            if found := meaning(error, what, "cassandra", host):
+                return found
+            continue
+        if context is None and (
+            not answer or answer[0] < 0x80
+        ):  # a response has its highest bit set
+            return f"{what} does not answer without TLS: set FRAUDSTREAM_CASSANDRA_TLS=true"
+    return None
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The error and those inside it: the driver keeps one a host, and chains the rest."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in found:
+            continue
+        found.append(one)
+        inner = getattr(one, "errors", None)
+        if isinstance(inner, dict):
+            waiting += [value for value in inner.values() if isinstance(value, BaseException)]
+        waiting += [one.__cause__, one.__context__]
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    message = getattr(error, "message", None) or str(error)
+    return str(message).strip().split("\n", 1)[0]
