@@ -13,6 +13,10 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
+from app.devstack.fetch import ensure_jars
+from app.devstack.jars import cache_dir, parse_lock, read_lock
+from app.devstack.java import find_java
+from app.devstack.progress import Quiet
 from app.ops.reference import murmur2_partition
 from app.settings import Settings
 from tests.builders import tx_bytes
@@ -122,3 +126,36 @@ def shell(stack: Servers, query: str) -> list[dict[str, str]]:
     cells = csv.reader(io.StringIO("\n".join(table)), delimiter="|")
     names, *rows = ([cell.strip() for cell in line] for line in cells)
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def test_the_java_client_in_every_codec(settings: Settings, tmp_path: Path) -> None:
+    """Kafka's own console producer: Java's spelling of each codec, and its partitioner."""
+    deployment = Deployment(settings)
+    deployment.prepare()
+    lock = parse_lock(Path(__file__).parents[1].joinpath("java_client.lock").read_text())
+    jars = ensure_jars({**lock, "kafka": read_lock()["kafka"]}, cache_dir(), Quiet())
+    classpath = ":".join(str(jar) for jar in [*jars["java-client"], *jars["kafka"]])
+    codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        for number, codec in enumerate(codecs):
+            lines = [
+                card.encode()
+                + b"|"
+                + tx_bytes(f"{codec}-{card}-{n}", card=card, at=number * 60_000 + n)
+                for n, card in enumerate(CARDS * EACH)
+            ]
+            sent = subprocess.run(
+                [find_java().path, "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={tmp_path}",
+                 "-cp", classpath, "org.apache.kafka.tools.ConsoleProducer",
+                 "--bootstrap-server", settings.broker, "--topic", deployment.topics.transactions.name,
+                 "--compression-codec", codec, "--property", "parse.key=true",
+                 "--property", "key.separator=|"],
+                input=b"\n".join(lines) + b"\n", capture_output=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert sent.returncode == 0, sent.stderr
+        fleet.await_ready()
+        deployment.drain()
+        report = deployment.verify()
+    assert report["scored"] == len(codecs) * EACH * len(CARDS)
+    assert (report["moved"], report["dead"]) == (0, 0)
