@@ -18,8 +18,14 @@ from app.cassandra.session import SCAN, explained, shared_session
 from app.domain.card_stage import CONFLICTING
 from app.settings import Settings
 
-#: Rows a page of a scan; with features some 800 bytes each.
+#: Rows of a page of a scan at most; with features some 800 bytes each.
 _PAGE_ROWS = 2_000
+#: Cassandra builds a page in its heap: 2,000 rows with unknown fields of 0.9 MB ended a node with a small one.
+_PAGE_BYTES = 2 << 20
+#: Until the size of rows is known.
+_FIRST_PAGE_ROWS = 16
+#: Every how many rows one is measured.
+_MEASURED = 8
 #: Token ranges asked at once.
 _RANGES_AT_ONCE = 4
 #: Ranges a scan is cut into: enough that the last ones do not leave a range alone, and none is too large.
@@ -131,12 +137,14 @@ def scan_predictions(
 ) -> Iterator[tuple[Any, ...]]:
     """Every row of a table, in no useful order; pages of several token ranges are fetched ahead.
 
+    Pages are bounded in bytes, by the size of the rows read before them.
+
     Args:
         session: to read with.
         settings: keyspace.
         columns: what each tuple holds; fewer columns are faster (`features` is half of the work).
         table: `predictions`, or that of conflicting ones.
-        page_rows: rows fetched at a time.
+        page_rows: rows fetched at a time, at most.
 
     Yields:
         Tuples as the driver reads them: moments are datetimes in UTC without a zone.
@@ -150,10 +158,11 @@ def scan_predictions(
         waiting = deque(_ranges(_RANGES))
         pages: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
         open_ranges = 0
+        fetched = min(page_rows, _FIRST_PAGE_ROWS)
         while waiting or open_ranges:
             while waiting and open_ranges < _RANGES_AT_ONCE:
                 part = query.bind(waiting.popleft())
-                part.fetch_size = page_rows
+                part.fetch_size = fetched
                 future = session.execute_async(part, execution_profile=SCAN)
                 # called for each page, in the driver's thread
                 future.add_callbacks(_page, _failure, (pages, future), {}, (pages,), {})
@@ -161,7 +170,10 @@ def scan_predictions(
             rows, future = pages.get()
             if future is None:
                 raise rows
+            if rows:
+                fetched = max(1, min(page_rows, _PAGE_BYTES // _row_bytes(rows)))
             if future.has_more_pages:
+                future.message.fetch_size = fetched
                 future.start_fetching_next_page()
             else:
                 open_ranges -= 1
@@ -177,6 +189,13 @@ def scan_scored(
 
 
 _IN_RANGE = "token(card_id, month) >= ? AND token(card_id, month) <= ?"
+
+
+def _row_bytes(rows: list[Any]) -> int:
+    """About how many bytes a row has, from some of a page."""
+    some = rows[::_MEASURED]
+    sizes = [len(value) for row in some for value in row if hasattr(value, "__len__")]
+    return 1 + sum(sizes) // len(some)
 
 
 def _page(rows: list[Any], pages: "SimpleQueue[tuple[Any, Any]]", future: Any) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 def sent(deployment: Deployment, count: int, first: int = 0) -> None:
     """Send transactions of a few cards."""
     deployment.send(
-        Send(tx_bytes(n, card=f"c{n % 50}", at=n), b"c%d" % (n % 50))
+        Send(tx_bytes(n, card=f"c{n % 50}", terminal=f"t{n % 500}", at=n), b"c%d" % (n % 50))
         for n in range(first, first + count)
     )
 
