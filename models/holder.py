@@ -131,6 +131,7 @@ class Model:
         hash: abbreviated hash of all that it scores by, for rows and records.
         threshold: score from which a transaction is called fraud.
         anomaly_threshold: anomaly score from which a transaction is flagged; None without such scores.
+        baseline: median of each of its features in training, by name.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Model:
         self.version = f"{manifest.name}@{manifest.version}"
         self.hash = manifest.model_hash
         self.threshold = manifest.threshold
+        self.baseline = dict(zip(manifest.features, manifest.usual, strict=True))
         self.score = scorer.score
         self.reasons = scorer.reasons
         self.anomaly_threshold = manifest.anomaly.threshold if manifest.anomaly else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.domain.features.schema import same_meaning
 from app.errors import UsageError
 
 #: Hexadecimal digits of a model's hash in rows and records: enough to tell models apart.
@@ -111,6 +112,8 @@ def check_features(
 ) -> list[int]:
     """Where the features of a model, or of its anomaly scores, stand in this deployment's catalogue.
 
+    It may compute more than the model takes, such as further windows.
+
     Args:
         manifest: the model's.
         names: the catalogue's features, in order.
@@ -131,7 +134,7 @@ def check_features(
             f"({needs.feature_schema}); {_remedy(needs.feature_schema, schema)}"
         )
         raise UsageError(msg)
-    if not set(needs.feature_schema.split("+")) <= set(schema.split("+")):
+    if not same_meaning(needs.features, needs.feature_schema, schema):
         msg = (
             f"{model} was trained on features {needs.feature_schema}, this deployment computes "
             f"{schema}: {_remedy(needs.feature_schema, schema)}"

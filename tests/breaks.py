@@ -434,6 +434,18 @@ BREAKS = (
         (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
         (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring", "Labelling")),
     ),
+    Break(
+        "features of the worker instead of those that a transaction was begun with",
+        "app.stages.scoring",
+        (("            catalogue = catalogue.under(schema)", "            pass"),),
+        _SCORING,
+    ),
+    Break(
+        "a model that takes columns of other features",
+        "app.stages.scoring",
+        (("        if catalogue is not self._catalogue:\n", "        if False:\n"),),
+        _SCORING,
+    ),
 )
 
 _LABELS = (("app.stages.labels", "LabelsHandler"),)

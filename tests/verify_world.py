@@ -157,15 +157,15 @@ class VerifyWorld:
         self.label_rows += [(topic, partition, label.offset) for label in computed.outputs.labels]
         return partition, record.offset
 
-    def run(self, block: int = 7, *, sink: bool = True) -> None:
-        """Let both stages and, if it runs, the sink do all there is, in blocks of so many records."""
+    def run(self, block: int = 7, *, sink: bool = True, scoring: bool = True) -> None:
+        """Let both stages (or the first) and, if it runs, the sink do all there is, in blocks of so many records."""
         moved = True
         while moved:  # a moved record goes back into the first stage
             before = self._size(self.topics.transactions)
             for number in range(self.settings.partitions):
                 self._stage(self.topics.transactions, number, block)
             moved = self._size(self.topics.transactions) > before
-        for number in range(self.settings.partitions):
+        for number in range(self.settings.partitions if scoring else 0):
             self._stage(self.topics.enriched, number, block)
         if sink:
             self.rows = rows_of(self.settings, self.log(self.topics.predictions))

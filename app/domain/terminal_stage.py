@@ -31,7 +31,13 @@ class TerminalStage:
         self._max_waiting = max_waiting
 
     def apply(
-        self, row: WindowRow | None, event_time_ms: int, minor: int, flags: list[str], id8: bytes
+        self,
+        row: WindowRow | None,
+        event_time_ms: int,
+        minor: int,
+        flags: list[str],
+        id8: bytes,
+        catalogue: Catalogue | None = None,
     ) -> tuple[list[float], list[str]]:
         """Compute the terminal's features of a transaction and add it to the row.
 
@@ -41,14 +47,16 @@ class TerminalStage:
             minor: amount in minor units.
             flags: what the first stage found; late and conflicting transactions are not counted here either.
             id8: hash of the transaction id.
+            catalogue: features that were begun under other settings; None: the stage's.
 
         Returns:
             The features of stage `terminal` in catalogue order, and further flags.
         """
-        features = self.catalogue.terminal(row, event_time_ms, minor)
+        catalogue = catalogue or self.catalogue
+        features = catalogue.terminal(row, event_time_ms, minor)
         if row is None:
             return features, []
-        inexact = self.catalogue.inexact("terminal", row, event_time_ms)
+        inexact = catalogue.inexact("terminal", row, event_time_ms)
         conflicting = CONFLICTING in flags
         row.insert(
             event_time_ms,

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from app.domain.features.feature import window_name
-from app.domain.features.sets import SETS, column_of, set_names, set_schema
+from app.domain.features.schema import part_of
+from app.domain.features.sets import SETS, column_of, set_names
 from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
@@ -33,7 +34,7 @@ def choose_features(settings: Settings, wanted: str | None) -> FeatureChoice:
         msg = f"--features {wanted}: add {wanted} to FRAUDSTREAM_FEATURES, so that the stream computes it"
         raise UsageError(msg)
     names = set_names(wanted, settings.windows)
-    schema = set_schema(wanted, settings.windows, settings.label_delay)
+    schema = str(part_of(wanted, settings.windows, settings.label_delay))
     return FeatureChoice(names, schema, [catalogue.names.index(name) for name in names])
 
 

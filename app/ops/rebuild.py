@@ -53,6 +53,8 @@ from app.stages.state import (
 from app.topics import TopicSpec
 from app.windows.row_format import head_key
 from app.windows.window_row import RowRules
+from app.wire.label_records import LabelBatch, decode_message
+from app.wire.records import EnrichedBatch
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,14 @@ async def rebuild(
     return done
 
 
+def _without_schema(value: bytes) -> EnrichedBatch | LabelBatch:
+    """A message on `enriched` for its rows alone: which features its transactions have is no matter."""
+    batch = decode_message(value)
+    if isinstance(batch, EnrichedBatch):
+        batch.schema = ""
+    return batch
+
+
 class _One:
     """One partition of one table."""
 
@@ -237,7 +247,9 @@ class _One:
         with scratch_rows(folder) as state:
             handler: Any = stages.cards()
             if self._table != "cards":
-                handler = stages.scoring(None, clock_ms=lambda: 0, asked=lambda *_: False)
+                handler = stages.scoring(
+                    None, clock_ms=lambda: 0, asked=lambda *_: False, read=_without_schema
+                )
                 state.put([[Pins([(0, "")]).encode()]])
             async for records in self._read(topic, 0, last + 1):
                 for start in range(0, len(records), BLOCK):

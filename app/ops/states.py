@@ -11,8 +11,8 @@ import rocksdict
 
 from app.errors import UnavailableError
 from app.stages.parked import PREFIX, offset_of
-from app.stages.state import PINS_KEY, POSITION_KEY, Pins
-from app.windows.row_format import head_key, segment_key
+from app.stages.state import PINS_KEY, POSITION_KEY, Pins, Position
+from app.windows.row_format import head_key, segment_key, without_settings
 from app.windows.window_row import RowRules, WindowRow
 
 #: Tables whose rows are windows.
@@ -103,7 +103,8 @@ def differences(
     """What differs between two states of a partition, a line each.
 
     Left out are what says nothing of the state: which rows wait to be healed, how often the pins were
-    written, Faust's own row, and segments that no head names any more.
+    written, Faust's own row, segments that no head names any more, and by which settings a row was written: a state
+    is used by those that fit alone.
 
     Args:
         where: for the lines.
@@ -170,14 +171,17 @@ def labels(rows: Rows, rules: RowRules) -> tuple[int, int]:
 
 
 def _reserved(key: bytes, raw: bytes | None) -> object:
-    return Pins.read(raw).pins if key == PINS_KEY else raw
+    if raw is None or key == PINS_KEY:
+        return Pins.read(raw).pins if key == PINS_KEY else raw
+    position = Position.decode(raw, "")
+    return position.last_offset, position.seen, position.labels
 
 
 def _rows_of(key: bytes, rows: Rows, rules: RowRules) -> list[tuple[bytes, bytes | None]]:
     """A key's head and the segments that it names."""
     row = WindowRow.read(key, rules, rows.get)
     names = [head_key(key), *(segment_key(key, ref.number) for ref in row.refs)]
-    return [(name, rows.get(name)) for name in names]
+    return [(name, raw and without_settings(raw)) for name in names for raw in [rows.get(name)]]
 
 
 def _first_field(key: bytes, one: Rows, other: Rows, rules: RowRules) -> tuple[str, object, object]:

@@ -18,6 +18,7 @@ from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.session import connected
 from app.deployments import is_anothers
+from app.domain.features.schema import same_meaning
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.verification.log import Log, open_log
@@ -50,6 +51,8 @@ class Gathering:
         self._schema = catalogue.schema
         self._names = catalogue.names
         self._take = itemgetter(*catalogue.names)
+        self._wanted = set(catalogue.names)
+        self._same: dict[str, bool] = {}
         self._verdicts = verdicts
         self._seen: set[tuple[str, str]] = set()
         # rows whose transaction a label names without a card, and what others say of them
@@ -72,7 +75,7 @@ class Gathering:
         said = [verdict for verdict in found if verdict is not None]
         if not said or key in self._seen:
             return
-        if schema != self._schema:
+        if schema != self._schema and not self._fits(schema, features):
             self._other_schemas.add(schema)
             return
         self._seen.add(key)
@@ -82,6 +85,15 @@ class Gathering:
         self._fraud.append(max(said)[1])
         self._times.append(time_ms)
         self._cards.append(card)
+
+    def _fits(self, schema: str, features: dict[str, float]) -> bool:
+        """Whether what was computed under another schema has all of these features, with the same meaning."""
+        if not features.keys() >= self._wanted:
+            return False
+        fits = self._same.get(schema)
+        if fits is None:
+            fits = self._same[schema] = same_meaning(self._names, schema, self._schema)
+        return fits
 
     def examples(self, source: str) -> Examples:
         """What was gathered, oldest first.

@@ -38,6 +38,7 @@ from app.ops.verification.refunds import EarlierRefunds, RefundReader, RefundRow
 from app.ops.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.ops.verification.report import Report, clock_ms, conclude
 from app.ops.verification.rows import Row, RowReader
+from app.ops.verification.schemas import schemas_on, union_of
 from app.ops.verification.scores import rescore
 from app.ops.verification.sources import SourceReader
 from app.settings import Settings
@@ -143,6 +144,7 @@ async def compare(
         "rows_lost_from_ms": case.findings.lost_from_ms,
         "repeated_outputs": case.findings.repeated,
         "strays": case.findings.strays,
+        "feature_schemas": case.ledger.found_schemas(),
         "scores_recomputed": rescored.scores,
         "reasons_recomputed": rescored.reasons,
         "models_missing": rescored.models_missing,
@@ -200,13 +202,14 @@ class _Run:
     ) -> "_Run":
         """Make room for the source records that retention has left."""
         topics = log.topics
-        catalogue = catalogue_of(settings)
+        schemas = await schemas_on(log, catalogue_of(settings), progress)
+        catalogue = union_of(settings, schemas)
         begins, ends = await log.begins(topics.transactions), reached.ends["transactions"]
         pages = [
             Page(number, min(begin, end), end, len(catalogue.names))
             for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
         ]
-        ledger = Ledger(topics.transactions.name, catalogue, pages)
+        ledger = Ledger(topics.transactions.name, catalogue, pages, schemas)
         roles = {
             "transactions": topics.transactions,
             "enriched": topics.enriched,

@@ -113,7 +113,7 @@ class CardsHandler:
     ) -> Computed:
         """Outputs and new rows of consecutive source records, up to an event time."""
         rows = BlockRows(self._rules, state, self._room)
-        block = _Block(partition, self._topics, self._record_rules)
+        block = _Block(partition, self._topics, self._record_rules, self._stage.catalogue.schema)
         stretch = Stretch(until_ms)
         taken = next_ms = needs = None
         for index, record in enumerate(records):
@@ -153,8 +153,7 @@ class CardsHandler:
         position = Position.read(state, self._settings)
         last = records[-1 if taken is None else taken - 1]
         # a replay starts below it; a position that fell would look like a zombie's to recovery
-        position.last_offset = max(position.last_offset, last.offset)
-        position.settings = self._settings
+        position.advance(max(position.last_offset, last.offset), self._settings)
         return Computed(
             block.outputs(),
             [*rows.groups(), [position.encode()]],
@@ -181,8 +180,9 @@ class CardsHandler:
 class _Block:
     """Outputs of one block, by destination, in source order."""
 
-    def __init__(self, partition: int, topics: Topics, rules: RecordRules) -> None:
+    def __init__(self, partition: int, topics: Topics, rules: RecordRules, schema: str) -> None:
         self.counts: Counter[str] = Counter()
+        self._schema = schema
         self._partition = partition
         self._rules = rules
         self._topics = topics
@@ -264,4 +264,4 @@ class _Block:
         return self._outputs
 
     def _message(self, items: list[bytes]) -> bytes:
-        return enriched_message(self._source, self._partition, items)
+        return enriched_message(self._source, self._partition, items, self._schema)

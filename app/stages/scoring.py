@@ -1,8 +1,9 @@
 """Second stage: enriched transactions to predictions; terminal rows."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +50,10 @@ class Model(Protocol):
     def threshold(self) -> float:
         """Score from which it calls a transaction fraud."""
 
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Median of each of its features in training, by name."""
+
     def score(self, rows: np.ndarray) -> np.ndarray:
         """Scores in [0, 1], shape (n,), of features of shape (n, k); no row depends on others."""
 
@@ -63,7 +68,25 @@ class Model(Protocol):
         """How odd the rows are, in [0, 1], as `score`; None when it cannot tell."""
 
 
-Scored = tuple[str, int, EnrichedItem, list[float], list[str]]
+Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue]
+
+
+def rearranged(
+    matrix: np.ndarray, names: Sequence[str], wanted: Sequence[str], baseline: Mapping[str, float]
+) -> np.ndarray:
+    """The columns of a matrix in another order; a column that it lacks has the model's baseline.
+
+    Args:
+        matrix: (n, k) float64.
+        names: of its columns.
+        wanted: names of the columns of the result, in order.
+        baseline: the value of a feature that is unknown; 0 where there is none.
+    """
+    at = {name: place for place, name in enumerate(names)}
+    made = np.empty((len(matrix), len(wanted)))
+    for place, name in enumerate(wanted):
+        made[:, place] = matrix[:, at[name]] if name in at else baseline.get(name, 0.0)
+    return made
 
 
 class ScoringHandler:
@@ -103,8 +126,7 @@ class ScoringHandler:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
-        self._names = stage.catalogue.names
-        self._schema = stage.catalogue.schema
+        self._catalogue = stage.catalogue
         self._rules = rules
         self._topics = topics
         self._model = model
@@ -150,12 +172,11 @@ class ScoringHandler:
                 for message in messages
                 for item in self._items(message, rows, position, outputs)
             ]
-            if scored:
-                self._score(self._model(model_hash), scored, outputs)
+            for catalogue, same in groupby(scored, itemgetter(5)):
+                self._score(self._model(model_hash), catalogue, list(same), outputs)
         if not fresh:
             return Computed(outputs)
-        position.last_offset = fresh[-1].offset
-        position.settings = self._settings
+        position.advance(fresh[-1].offset, self._settings)
         # behind all rows: where it stands, everything before it is durable
         return Computed(outputs, [*rows.groups(), [position.encode()]])
 
@@ -166,6 +187,11 @@ class ScoringHandler:
         if isinstance(batch, LabelBatch):
             self._label(batch, message.offset, rows, position, outputs)
             return
+        # a transaction has the features of the worker that began it, under whichever settings it goes on
+        catalogue = self._catalogue
+        schema = batch.schema or position.unnamed
+        if schema and schema != catalogue.schema:
+            catalogue = catalogue.under(schema)
         seen = position.seen.get(batch.partition, -1)
         for item in batch.items:
             if item.offset <= seen:  # the first stage sent it before: a replay of ours
@@ -180,12 +206,12 @@ class ScoringHandler:
             if row is not None and row.waiting:
                 self._give_up(row, item.received_at, outputs)
             features, flags = self._stage.apply(
-                row, item.event_time_ms, item.minor, item.flags, item.id8
+                row, item.event_time_ms, item.minor, item.flags, item.id8, catalogue
             )
             if self._asked is not None and not self._asked(batch.partition, item):
                 continue
             item.features += features
-            yield batch.topic, batch.partition, item, item.features, item.flags + flags
+            yield batch.topic, batch.partition, item, item.features, item.flags + flags, catalogue
         position.seen[batch.partition] = seen
 
     def _label(
@@ -230,8 +256,12 @@ class ScoringHandler:
             outputs[self._topics.dead_letters.name, record.partition].append(letter)
             self.counts["given up"] += 1
 
-    def _score(self, model: Model, scored: list[Scored], outputs: dict[Any, Any]) -> None:
-        matrix = np.array([features for _, _, _, features, _ in scored])
+    def _score(
+        self, model: Model, catalogue: Catalogue, scored: list[Scored], outputs: dict[Any, Any]
+    ) -> None:
+        matrix = np.array([features for _, _, _, features, _, _ in scored])
+        if catalogue is not self._catalogue:
+            matrix = rearranged(matrix, catalogue.names, self._catalogue.names, model.baseline)
         scores = model.score(matrix).tolist()
         threshold = model.threshold if self._threshold is None else self._threshold
         odd = model.anomalies(matrix)
@@ -239,10 +269,10 @@ class ScoringHandler:
         flagged_from = model.anomaly_threshold
         scored_at = self._clock_ms()
         predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
-        names = self._names
+        names, schema = catalogue.names, catalogue.schema
         told = [index for index, score in enumerate(scores) if score >= self._reasons_from]
         reasons = dict(zip(told, model.reasons(matrix[told]), strict=True)) if told else {}
-        for index, (topic, partition, item, features, flags) in enumerate(scored):
+        for index, (topic, partition, item, features, flags, _) in enumerate(scored):
             score, anomaly = scores[index], anomalies[index]
             if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
                 flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
@@ -257,7 +287,7 @@ class ScoringHandler:
                     "threshold": threshold,
                     "model_version": model.version,
                     "model_hash": model.hash,
-                    "feature_schema": self._schema,
+                    "feature_schema": schema,
                     "reasons": reasons.get(index, []),
                     "anomaly_score": anomaly,
                     "flags": flags,

@@ -8,31 +8,24 @@ import msgspec
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.rows import Row, RowGroup
-from app.durations import format_duration
 from app.errors import SchemaError, SettingsError, StateError
-from app.settings import ENV_PREFIX, Settings
+from app.settings import Settings
 from app.stages.deployed_features import card_horizon_ms, terminal_horizon_ms
+from app.stages.state_settings import (
+    as_now,
+    differences,
+    is_of_before,
+    schema_of_before,
+    state_settings,
+    stored_settings,
+    terminal_settings,
+)
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 POSITION_KEY = b"\0position"
 PINS_KEY = b"\0pins"
-
-
-def state_settings(settings: Settings) -> str:
-    """The settings that shape rows, as text: stored with them, compared at start."""
-    windows = ",".join(format_duration(window) for window in settings.windows)
-    return (
-        f"windows={windows} allowed_lateness={format_duration(settings.allowed_lateness)} "
-        f"max_entries_per_key={settings.max_entries_per_key} currency={settings.currency} "
-        f"features={','.join(settings.features)}"
-    )
-
-
-def terminal_settings(settings: Settings) -> str:
-    """The settings that shape the rows of terminals."""
-    return f"{state_settings(settings)} label_delay={format_duration(settings.label_delay)}"
 
 
 def terminal_rules(settings: Settings) -> RowRules:
@@ -145,6 +138,7 @@ class Position:
     Attributes:
         last_offset: every record up to here is in the state, its outputs durable.
         settings: `state_settings` under which the state was built.
+        unnamed: feature schema of messages on `enriched` that do not say theirs: releases before 0.2.0 sent them.
         seen: highest source offset by partition of `transactions` (terminal stage): at or below it lies a
             replay.
         labels: the same by topic and partition of labels.
@@ -154,22 +148,32 @@ class Position:
     settings: str = ""
     seen: dict[int, int] = field(default_factory=dict)
     labels: dict[str, dict[int, int]] = field(default_factory=dict)
+    unnamed: str = ""
 
     @classmethod
     def read(cls, state: RowReader, settings: str) -> "Position":
         """The stored position, or that of a new partition."""
         raw = state.get(POSITION_KEY)
-        if raw is None:
-            return cls(settings=settings)
+        return cls(settings=settings) if raw is None else cls.decode(raw, settings)
+
+    @classmethod
+    def decode(cls, raw: bytes, settings: str) -> "Position":
+        """The position of a stored row."""
         stored = _position_decoder.decode(raw[8:])
         last_offset = int.from_bytes(raw[:8], "big", signed=True)
-        return cls(last_offset, stored.settings, stored.seen, stored.labels)
+        built, unnamed = stored.settings, stored.unnamed
+        if is_of_before(built):
+            built, unnamed = as_now(built, settings), schema_of_before(built)
+        return cls(last_offset, built, stored.seen, stored.labels, unnamed)
+
+    def advance(self, offset: int, settings: str) -> None:
+        """Everything up to an offset is in the state, under these settings."""
+        self.last_offset = offset
+        self.settings = stored_settings(self.settings, settings)
 
     def encode(self) -> Row:
         """The reserved row."""
-        # without labels as before there were any: an older release reads it
-        stored = (self.settings, self.seen, self.labels)[: 3 if self.labels else 2]
-        body = msgspec.msgpack.encode(stored)
+        body = msgspec.msgpack.encode((self.settings, self.seen, self.labels, self.unnamed))
         return POSITION_KEY, self.last_offset.to_bytes(8, "big", signed=True) + body
 
     def check(
@@ -213,33 +217,22 @@ class Position:
                 "FRAUDSTREAM_APP_ID to build the state anew from the log"
             )
             raise StateError(msg)
-        was, now = set(self.settings.split()), set(settings.split())
-        # a state from before there were labels: what it lacks of older entries, its floors tell
-        if not any(word.startswith("label_delay=") for word in was):
-            now = {word for word in now if not word.startswith("label_delay=")}
-        # a state from before there were sets: there was no other
-        if not any(word.startswith("features=") for word in was):
-            now.discard("features=basic")
-        if self.last_offset >= 0 and was != now:
+        differing = differences(self.settings, settings) if self.last_offset >= 0 else None
+        if differing:
+            was, now = differing
             msg = (
-                f"the state of {where} was built with {_as_settings(was - now)}, the settings say "
-                f"{_as_settings(now - was)} (and FRAUDSTREAM_MODEL={model}): restore what it was built with, or "
-                "start with another FRAUDSTREAM_APP_ID, after `fraudstream topics` with the same, to build the "
-                "state anew from the log"
+                f"the state of {where} was built with {was}, the settings say {now} (and "
+                f"FRAUDSTREAM_MODEL={model}): restore what it was built with, or start with another "
+                "FRAUDSTREAM_APP_ID, after `fraudstream topics` with the same, to build the state from the log"
             )
             raise SettingsError(msg)
-
-
-def _as_settings(words: set[str]) -> str:
-    """`windows=1h` as the variable that sets it."""
-    pairs = (word.split("=", 1) for word in sorted(words))
-    return " ".join(f"{ENV_PREFIX}{name.upper()}={value}" for name, value in pairs)
 
 
 class _StoredPosition(msgspec.Struct, array_like=True):
     settings: str
     seen: dict[int, int]
     labels: dict[str, dict[int, int]] = {}
+    unnamed: str = ""
 
 
 _position_decoder = msgspec.msgpack.Decoder(_StoredPosition)

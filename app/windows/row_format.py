@@ -22,6 +22,8 @@ LABELS = struct.Struct(">?I")
 FRAUDED_REF = struct.Struct(REF.format + "I")
 # last_offset | version, settings hash, zeros, entries, base
 SEGMENT = struct.Struct(">qBIIIq")
+#: Where the settings hash stands, in heads and segments alike.
+_HASH = slice(9, 13)
 
 
 def head_key(key: bytes) -> bytes:
@@ -186,6 +188,11 @@ def decode_segment(raw: bytes, key: bytes) -> Entries:
     entries = Entries.from_columns(raw, SEGMENT.size, count, labelled=labelled, aside=aside)
     entries.base, entries.zeros = base, zeros
     return entries
+
+
+def without_settings(raw: bytes) -> bytes:
+    """A head or segment row without the hash of the settings that it was written by."""
+    return raw[: _HASH.start] + bytes(4) + raw[_HASH.stop :]
 
 
 def version_of(entries: Entries) -> int:

@@ -15,7 +15,9 @@ from app.domain.refusals import LOST
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.wire.input_records import MAX_RECORD_BYTES, SourceRecord
 
-ENRICHED_VERSION = 1
+ENRICHED_VERSION = 2
+#: Messages of this version do not say which features their items have.
+UNNAMED_VERSION = 1
 
 
 class EnrichedItem(msgspec.Struct, array_like=True):
@@ -25,7 +27,7 @@ class EnrichedItem(msgspec.Struct, array_like=True):
         offset: its source offset (topic and partition stand in the batch).
         received_at: when the broker appended the source record, epoch milliseconds.
         transaction_id, card_id, terminal_id, minor, event_time_ms, body: see `Transaction`.
-        features: the card's features, in catalogue order.
+        features: the card's features, in the order of the batch's schema.
         flags: `late`, `out_of_order`, `inexact:card_...`.
     """
 
@@ -53,19 +55,22 @@ class EnrichedBatch(msgspec.Struct, array_like=True):
         version: `ENRICHED_VERSION`.
         topic, partition: where the items come from.
         items: in source order.
+        schema: names the features that the transactions are scored by (app/domain/features/schema.py): those of the
+            worker that began them. Empty in messages of releases before 0.2.0.
     """
 
     version: int
     topic: str
     partition: int
     items: list[EnrichedItem]
+    schema: str = ""
 
 
 _enriched_decoder = msgspec.msgpack.Decoder(EnrichedBatch)
 encode_item = msgspec.msgpack.Encoder().encode
 
 
-def enriched_message(topic: str, partition: int, items: Sequence[bytes]) -> bytes:
+def enriched_message(topic: str, partition: int, items: Sequence[bytes], schema: str = "") -> bytes:
     """One `enriched` message from items that `encode_item` encoded already.
 
     The parts are joined by hand: an item is encoded once, and its length decides where a message ends.
@@ -78,7 +83,7 @@ def enriched_message(topic: str, partition: int, items: Sequence[bytes]) -> byte
     else:
         array_header = b"\xdd" + count.to_bytes(4, "big")
     head = encode_item((ENRICHED_VERSION, topic, partition))
-    return b"".join((b"\x94", head[1:], array_header, *items))
+    return b"".join((b"\x95", head[1:], array_header, *items, encode_item(schema)))
 
 
 def decode_enriched(value: bytes) -> EnrichedBatch:
@@ -88,8 +93,8 @@ def decode_enriched(value: bytes) -> EnrichedBatch:
         msgspec.DecodeError: it is damaged or of a version that this release does not know.
     """
     batch = _enriched_decoder.decode(value)
-    if batch.version != ENRICHED_VERSION:
-        msg = f"enriched message of version {batch.version}, this release reads {ENRICHED_VERSION}"
+    if batch.version not in (UNNAMED_VERSION, ENRICHED_VERSION):
+        msg = f"enriched message of version {batch.version}, this release reads up to {ENRICHED_VERSION}"
         raise msgspec.DecodeError(msg)
     return batch
 

@@ -17,9 +17,11 @@ from tests.stream.sim_world import (
     MAX_WAITING,
     WINDOWS,
     World,
+    catalogue,
     models,
     record_rules,
     topics,
+    wider,
 )
 
 
@@ -32,7 +34,9 @@ def compare(world: World) -> list[str]:
         label_delay_ms=LABEL_DELAY,
         label_wait_ms=LABEL_WAIT,
         max_waiting=MAX_WAITING,
+        features=wider.names,
     )
+    schemas: dict[tuple[int, int], str] = {}
     cards = CardOracle(rules)
     terminals = TerminalOracle(rules)
     wanted: dict[tuple[int, int], tuple[dict[str, float], list[str]]] = {}
@@ -63,6 +67,7 @@ def compare(world: World) -> list[str]:
                 if (batch.partition, item.offset) not in wanted:
                     return [f"oracle: {batch.partition}/{item.offset} must not be on enriched"]
                 features, flags = wanted[batch.partition, item.offset]
+                schemas[batch.partition, item.offset] = batch.schema
                 weight = 0 if "late" in flags or "conflicting" in flags else 1
                 verdict = terminals.apply(
                     item.terminal_id,
@@ -76,7 +81,19 @@ def compare(world: World) -> list[str]:
                 )
                 features.update(verdict.features)
                 flags.extend(verdict.flags)
+    for source, schema in schemas.items():
+        wanted[source] = begun_under(schema, *wanted[source])
     return [*differences(world, wanted), *given_up(world, terminals)]
+
+
+def begun_under(
+    schema: str, features: dict[str, float], flags: list[str]
+) -> tuple[dict[str, float], list[str]]:
+    """What a transaction has that a worker with one more window began, or one without."""
+    begun = catalogue.under(schema)
+    gone = {f for each in wider.flags.values() for f in each}
+    gone -= {f for each in begun.flags.values() for f in each}
+    return {n: features[n] for n in begun.names}, [f for f in flags if f not in gone]
 
 
 def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
@@ -117,7 +134,8 @@ def parsed(record: Record) -> Transaction | None:
 
 def odd_by_model(fields: dict[str, Any]) -> float | None:
     """The anomaly score that the named model gives the features of a prediction."""
-    odd = models[fields["model_hash"]].anomalies(np.array([list(fields["features"].values())]))
+    row = [fields["features"][name] for name in catalogue.names]
+    odd = models[fields["model_hash"]].anomalies(np.array([row]))
     return None if odd is None else float(odd[0])
 
 

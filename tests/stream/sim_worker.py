@@ -233,9 +233,16 @@ class Worker:
     """One process. Its disk outlives it."""
 
     def __init__(
-        self, world: Any, name: str, disk: dict[tuple[str, int], Rows], model: str
+        self,
+        world: Any,
+        name: str,
+        disk: dict[tuple[str, int], Rows],
+        model: str,
+        *,
+        wider: bool = False,
     ) -> None:
         self.world, self.name, self.disk, self.model = world, name, disk, model
+        self.wider = wider  # its settings have one more window
         self.memory: dict[tuple[str, int], Rows] = {}
         self.rng: Random = world.rng
         self.loop: SimLoop = world.loop

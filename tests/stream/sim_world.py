@@ -58,6 +58,8 @@ MAX_STEPS = 120_000
 
 topics = Topics(load_settings({"topic_prefix": "", "app_id": "sim"}))
 catalogue = Catalogue(WINDOWS, 2, "UTC")
+#: What workers compute whose settings have one more window.
+wider = Catalogue((SECOND, *WINDOWS), 2, "UTC")
 record_rules = RecordRules("EUR", 2, FUTURE_SKEW, refunds=True)
 
 
@@ -73,8 +75,11 @@ class FakeModel:
     threshold = 0.5
     anomaly_threshold = 0.9
 
-    def __init__(self, name: str) -> None:
+    baseline: dict[str, float] = {}
+
+    def __init__(self, name: str, names: tuple[str, ...] = catalogue.names) -> None:
         self.hash, self.version = name, f"{name}-1"
+        self._columns = [names.index(each) for each in catalogue.names]
 
     def anomalies(self, rows: np.ndarray) -> np.ndarray | None:
         """Two of three models have them."""
@@ -82,13 +87,15 @@ class FakeModel:
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         seed = crc32(self.hash.encode())
-        return np.array([crc32(row.tobytes(), seed) / (1 << 32) for row in rows])
+        return np.array([crc32(row[self._columns].tobytes(), seed) / (1 << 32) for row in rows])
 
     def reasons(self, rows: np.ndarray) -> list[list[str]]:
         return [[f"{self.hash} says so of {row[0]}"] for row in rows]
 
 
 models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}
+#: The same, as a worker with one more window has them.
+wider_models = {name: FakeModel(name, wider.names) for name in models}
 
 #: How often RocksDB makes a file by itself, of writes that it has not logged.
 FLUSHES = 0.2
@@ -124,6 +131,8 @@ class Plan:
     markers: float = 0.0
     #: How often retention deletes what nobody has read, beside all else that happens.
     retention: float = 0.0
+    #: How often a worker starts with one more window.
+    wider: float = 0.0
     #: Memory for the blocks of one pipeline; None: as much as they take.
     waiting_bytes: int | None = None
 
@@ -218,10 +227,12 @@ class World:
             "lose_passed": Random(f"passed {seed}").choice((0, 0, 0.3, 1)),
             "markers": log_rng.choice((0, 0, 0.3, 1)),
             "retention": log_rng.choice((0, 0, 5, 20)),
+            "wider": Random(f"wider {seed}").choice((0, 0, 0.5, 1)),
             "schemas": Random(f"schemas {seed}").choice((0, 0, 2, 5)),
             "waiting_bytes": log_rng.choice((None, None, 2_000, 20_000)),
         }
         self.plan = plan = replace(drawn, rates=rates, **{**more, **changes})
+        self._starts = Random(f"starts {seed}")
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
         self.broker = Broker(self.rng)
@@ -270,14 +281,19 @@ class World:
     # ---------------------------------------------------------------- parts
 
     def _cards(self, worker: Worker) -> Any:
-        return self.cards_handler(cards_module.CardsHandler, worker.schemas)
+        return self.cards_handler(
+            cards_module.CardsHandler, worker.schemas, wider if worker.wider else catalogue
+        )
 
-    def cards_handler(self, kind: Any, schemas: set[int] | None = None) -> Any:
+    def cards_handler(
+        self, kind: Any, schemas: set[int] | None = None, features: Catalogue = catalogue
+    ) -> Any:
         """The first stage, as agents/cards.py puts it together.
 
         Args:
             kind: its class.
             schemas: those that are here; None: all are.
+            features: that it computes.
         """
 
         def decode(value: bytes | None, headers: Any = ()) -> Any:
@@ -287,7 +303,7 @@ class World:
             return load_object(value, headers)
 
         return kind(
-            CardStage(catalogue, LATENESS, self.partition_of),
+            CardStage(features, LATENESS, self.partition_of),
             self.plan.rules,
             replace(record_rules, decode=decode),
             topics,
@@ -297,15 +313,17 @@ class World:
         )
 
     def _scoring(self, worker: Worker) -> Any:
-        return self.scoring_handler(scoring_module.ScoringHandler, worker.loop.time)
+        return self.scoring_handler(
+            scoring_module.ScoringHandler, worker.loop.time, wide=worker.wider
+        )
 
-    def scoring_handler(self, kind: Any, seconds: Any) -> Any:
+    def scoring_handler(self, kind: Any, seconds: Any, *, wide: bool = False) -> Any:
         """The second stage, as agents/scoring.py puts it together."""
         return kind(
-            TerminalStage(catalogue, LABEL_WAIT, MAX_WAITING),
+            TerminalStage(wider if wide else catalogue, LABEL_WAIT, MAX_WAITING),
             self.plan.terminal_rules,
             topics,
-            model=models.__getitem__,
+            model=(wider_models if wide else models).__getitem__,
             clock_ms=lambda: int(seconds() * 1000),
             reasons_from=0.5,
             threshold=None,
@@ -461,7 +479,9 @@ class World:
                 disk = self.disks[name] = {}  # noqa: PLW2901  a new disk
                 self.seen["wiped"] += 1
             model = self.rng.choice(self.plan.model_names)
-            self.workers[name] = Worker(self, name, disk, model)
+            wide = self._starts.random() < self.plan.wider
+            self.seen["wider"] += wide
+            self.workers[name] = Worker(self, name, disk, model, wider=wide)
             self.count_alive()
             self.rebalance()
             return True

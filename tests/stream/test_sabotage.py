@@ -102,6 +102,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a partition of which nothing is here is not fetched": {"waiting_bytes": 500},
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
     "model bound with the first block": {"model_names": ("ada", "bea")},
+    "features of the worker instead of those that a transaction was begun with": {"wider": 0.5},
+    "a model that takes columns of other features": {"wider": 0.5, "workers": 2},
     "replay scored by the present model": {"model_names": ("ada", "bea"), "rates": {"crash": 6}},
 }
 

@@ -319,9 +319,16 @@ class TestEnriched:
         assert (batch.topic, batch.partition) == (topic, partition)
 
     def test_it_is_plain_msgpack(self) -> None:
-        parts = msgspec.msgpack.decode(enriched_message("t", 0, [encode_item(self.item(7))]))
-        assert parts[:3] == [1, "t", 0]
+        item = encode_item(self.item(7))
+        parts = msgspec.msgpack.decode(enriched_message("t", 0, [item], "v1-1h"))
+        assert parts[:3] == [2, "t", 0]
         assert parts[3][0][0] == 7
+        assert parts[4:] == ["v1-1h"]
+
+    def test_messages_of_before_name_no_features(self) -> None:
+        raw = msgspec.msgpack.encode((1, "t", 0, [self.item(7)]))
+        assert decode_enriched(raw).schema == ""
+        assert decode_enriched(raw).items == [self.item(7)]
 
     def test_floats_keep_their_bits(self) -> None:
         values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0]
@@ -330,7 +337,7 @@ class TestEnriched:
         assert struct.pack("5d", *again.features) == struct.pack("5d", *values)
 
     @pytest.mark.parametrize(
-        "raw", [b"", b"\x94", b"junk", msgspec.msgpack.encode([2, "t", 0, []])]
+        "raw", [b"", b"\x94", b"junk", msgspec.msgpack.encode([3, "t", 0, []])]
     )
     def test_anything_else_is_refused(self, raw: bytes) -> None:
         with pytest.raises(msgspec.DecodeError):

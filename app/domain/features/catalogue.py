@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo
 
 from app.domain.features.feature import Column, Stage, window_name
 from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, Reading
-from app.domain.features.sets import in_order, set_names, set_schema
+from app.domain.features.schema import parse_schema, part_of, windows_of
+from app.domain.features.sets import in_order, set_names
+from app.errors import SchemaError, SettingsError
 from app.windows.last_entries import has_last
 from app.windows.window_row import WindowRow
 
@@ -36,8 +38,9 @@ class Catalogue:
         windows: the deployment's windows.
         columns: every feature, in order: the card's, then the terminal's.
         names: their names.
-        schema: names the sets and what decides their meaning, joined by `+`; a model's manifest repeats it,
-            or the part that it needs.
+        parts: the sets, and what decides their meaning.
+        schema: `parts` as text (see schema.py): in every prediction and every message on `enriched`; a model's
+            manifest repeats it, or the part that it needs.
         flags: by stage, the flags that say which features may lack what was evicted.
         card_reach_ms, terminal_reach_ms: how far back they look.
         card: the card's columns of a transaction that is not in its row yet: called with the card's row,
@@ -56,7 +59,10 @@ class Catalogue:
         names = {name for each in sets for name in set_names(each, windows_ms)}
         self.columns = in_order(names, window_name(windows_ms[-1]))
         self.names = tuple(column.name for column in self.columns)
-        self.schema = "+".join(set_schema(each, windows_ms, label_delay_ms) for each in sets)
+        self.parts = tuple(part_of(each, windows_ms, label_delay_ms) for each in sets)
+        self.schema = "+".join(map(str, self.parts))
+        self._of_schemas = {self.schema: self}
+        self._rest = minor_unit_digits, timezone, label_delay_ms
         constants: dict[str, Any] = {
             **HELPERS,
             "unit": 10**minor_unit_digits,
@@ -74,6 +80,30 @@ class Catalogue:
         self.flags = {stage: plan.flags for stage, plan in self._plans.items()}
         self.card_reach_ms, self.terminal_reach_ms = card.reach_ms, terminal.reach_ms
 
+    def under(self, schema: str) -> "Catalogue":
+        """The features that a schema names, for what was begun under other settings.
+
+        Raises:
+            SchemaError: this release, or this deployment, computes something else under that name.
+        """
+        found = self._of_schemas.get(schema)
+        if found is None:
+            found = self._of_schemas[schema] = self._made(schema)
+        return found
+
+    def _made(self, schema: str) -> "Catalogue":
+        digits, timezone, delay_ms = self._rest
+        try:
+            parts = parse_schema(schema)
+            windows = windows_of(parts) or self.windows
+            names = tuple(part.name for part in parts)
+            found = Catalogue(windows, digits, timezone, names, delay_ms)
+        except (ValueError, SettingsError) as error:
+            raise SchemaError(_not_computed(schema, str(error))) from error
+        if found.schema != schema:
+            raise SchemaError(_not_computed(schema, f"it computes {found.schema}"))
+        return found
+
     def terminal(self, row: WindowRow | None, event_time_ms: int, minor: int) -> list[float]:
         """The terminal's columns of a transaction that is not in its row yet.
 
@@ -88,6 +118,11 @@ class Catalogue:
         if row is None:
             return self._no_terminal[:]
         return self._terminal(row, event_time_ms, minor)
+
+    @property
+    def tells_high(self) -> bool:
+        """Whether transactions are flagged whose amount is high for their card."""
+        return self._ratio_at is not None
 
     def is_high(self, card_columns: list[float]) -> bool:
         """Whether these columns of a transaction say that its amount is high for its card.
@@ -166,6 +201,13 @@ class StagePlan:
             ):
                 flags.append(flag)
         return flags
+
+
+def _not_computed(schema: str, why: str) -> str:
+    return (
+        f"a transaction was begun with the features {schema}, which this worker does not compute: {why}; let the "
+        "release and settings that began it (FRAUDSTREAM_FEATURES, FRAUDSTREAM_LABEL_DELAY) finish `enriched`"
+    )
 
 
 def _value(column: Column) -> str:

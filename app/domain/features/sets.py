@@ -144,21 +144,9 @@ def set_names(wanted: str, windows_ms: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(expanded)
 
 
-def set_schema(wanted: str, windows_ms: tuple[int, ...], label_delay_ms: int) -> str:
-    """Names a set or a feature, its version and the settings that decide what its numbers mean."""
-    names = set_names(wanted, windows_ms)
-    windows = "-".join(window_name(window) for window in windows_ms)
-    if wanted == "basic":  # as models have named it since before there were sets
-        return f"v{SETS[wanted].version}-{windows}"
-    if wanted in SETS:
-        schema = f"{wanted}@{SETS[wanted].version}"
-        if any("{" in template for template in SETS[wanted].names):
-            schema += f"-{windows}"
-    else:
-        schema = f"{wanted}@{find_feature(wanted)[0].version}"
-    if any(column_of(name, "").labels for name in names):
-        schema += f"-delay{window_name(label_delay_ms)}"
-    return schema
+def depends_on_longest(name: str) -> bool:
+    """Whether a column's numbers depend on the deployment's longest window, beside its own."""
+    return "{longest}" in find_feature(name)[0].formula
 
 
 def column_of(name: str, longest: str) -> Column:

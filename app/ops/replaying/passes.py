@@ -227,6 +227,7 @@ class TerminalPass:
     ) -> None:
         self.warmed = self.scored = 0
         self._cards = cards
+        self._schema = stages.catalogue.schema
         self._rows = _Since(rows, terminal_rules(stages.settings), known_from_ms)
         self._reach_ms = reach_ms
         self._dead = stages.topics.dead_letters.name
@@ -253,6 +254,7 @@ class TerminalPass:
         batch = decode_message(value)
         if isinstance(batch, EnrichedBatch):
             batch.items = self._cards[batch.partition].fill(batch.items)
+            batch.schema = self._schema  # whatever the features were live
         else:
             # its transaction is not looked at: it would wait for it
             batch.items = [item for item in batch.items if item.event_time_ms >= self._reach_ms]

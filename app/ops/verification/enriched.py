@@ -8,7 +8,7 @@ import numpy as np
 
 from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
-from app.ops.verification.ledger import PREDICTED, Fate, Fault, Page, Seen
+from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen
 from app.wire.label_records import LabelBatch, decode_message
 from app.wire.records import EnrichedItem
 
@@ -39,7 +39,7 @@ class EnrichedReader:
 
     def take(self, records: list[Any]) -> None:
         """Messages in offset order."""
-        items = defaultdict[int, list[tuple[int, EnrichedItem]]](list)
+        items = defaultdict[tuple[int, int], list[tuple[int, EnrichedItem]]](list)
         fresh = defaultdict[int, list[tuple[Any, ...]]](list)
         for record in records:
             waiting = Seen.WAITING if record.offset >= self._done else 0
@@ -52,11 +52,15 @@ class EnrichedReader:
             if isinstance(batch, LabelBatch):
                 self._label(batch)
                 continue
+            listed = self._ledger.list_of.get(batch.schema)
+            if listed is None:
+                self._case.findings.stray(self._where, "feature schema", batch.schema)
+                continue
             for item in batch.items:
                 source = (batch.topic, batch.partition, item.offset)
                 found = self._ledger.find(*source)
                 if found is not None:
-                    items[batch.partition].append((found[1], item))
+                    items[batch.partition, listed].append((found[1], item))
                 elif self._ledger.is_foreign(*source):
                     self._case.findings.stray(self._where, "source", "/".join(map(str, source)))
                 if self._oracle.is_replay(self._partition, source):
@@ -76,10 +80,10 @@ class EnrichedReader:
                     known = item.event_time_ms >= self._known_from
                     mask = self._ledger.mask(verdict.flags)
                     values = [verdict.features[name] for name in self._names]
-                    fresh[batch.partition].append((found[1], waiting, known, mask, values))
+                    fresh[batch.partition].append((found[1], waiting, known, mask, listed, values))
         self._case.labels.given_up |= self._oracle.given_up
-        for partition, compared in items.items():
-            self._compare(self._ledger.pages[partition], compared)
+        for (partition, listed), compared in items.items():
+            self._compare(self._ledger.pages[partition], self._ledger.lists[listed], compared)
         for partition, noted in fresh.items():
             self._note(self._ledger.pages[partition], noted)
 
@@ -97,20 +101,23 @@ class EnrichedReader:
 
     def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
         """Keep the terminals' features and flags of items that are no replays."""
-        rows, waiting, known, masks, values = map(list, zip(*noted, strict=True))
+        rows, waiting, known, masks, listed, values = map(list, zip(*noted, strict=True))
         twice = np.flatnonzero(page.seen[rows] & Seen.ITEM)
         for row in (rows[index] for index in twice):
             self._differs(page, row, "partition", self._partition, "another one")
         page.features[rows, self._ledger.card_features :] = values
         page.terminal_known[rows] = known
+        page.listed[rows] = listed
         page.flags[rows] |= np.array(masks, np.uint64)
         page.seen[rows] |= np.array(waiting, np.uint8) | Seen.ITEM
 
-    def _compare(self, page: Page, compared: list[tuple[int, EnrichedItem]]) -> None:
+    def _compare(
+        self, page: Page, features: FeatureList, compared: list[tuple[int, EnrichedItem]]
+    ) -> None:
         """Items against their source records; replays too: they must say the same."""
         rows = [row for row, _ in compared]
-        width = self._ledger.card_features
-        expected = page.features[rows, :width]
+        expected = page.features[np.ix_(np.array(rows), features.columns[: features.card])]
+        bits = self._card_bits & features.flags
         right = np.isin(page.fate[rows], PREDICTED)
         right &= page.identity[rows] == [
             hash((item.card_id, item.event_time_ms, item.transaction_id)) for _, item in compared
@@ -119,15 +126,17 @@ class EnrichedReader:
         try:
             right &= (expected == [item.features for _, item in compared]).all(axis=1)
             masks = np.array([self._ledger.mask(item.flags) for _, item in compared], np.uint64)
-            right &= (page.flags[rows] & self._card_bits) == masks
+            right &= (page.flags[rows] & bits) == masks
         except (ValueError, KeyError):  # features are missing, or a flag is unknown
             right[:] = False
         homes = [self._case.home(item.terminal_id or item.card_id) for _, item in compared]
         right &= np.array(homes) == self._partition
         for index in np.flatnonzero(~right):
-            self._explain(page, *compared[index], homes[index])
+            self._explain(page, features, *compared[index], homes[index])
 
-    def _explain(self, page: Page, row: int, item: EnrichedItem, home: int) -> None:
+    def _explain(
+        self, page: Page, features: FeatureList, row: int, item: EnrichedItem, home: int
+    ) -> None:
         fate = Fate(page.fate[row])
         if fate not in PREDICTED:
             self._differs(page, row, "fate", "enriched", fate.name.lower())
@@ -142,9 +151,11 @@ class EnrichedReader:
         if fate == Fate.UNKNOWN:
             page.faults[row] |= Fault.UNVERIFIABLE
             return
-        expected = page.features[row, : self._ledger.card_features].tolist()
-        self._case.findings.compare_features(page, row, self._where, item.features, expected)
-        flags = self._ledger.names(int(page.flags[row] & self._card_bits))
+        expected = page.features[row, features.columns[: features.card]].tolist()
+        self._case.findings.compare_features(
+            page, row, self._where, features.names, item.features, expected
+        )
+        flags = self._ledger.names(int(page.flags[row] & self._card_bits & features.flags))
         if tuple(item.flags) != flags:
             self._differs(page, row, "flags", item.flags, list(flags))
 

@@ -86,11 +86,11 @@ class Findings:
         page: Page,
         row: int,
         where: str,
+        names: Sequence[str],
         stored: Sequence[float | None],
         recomputed: Sequence[float],
     ) -> None:
-        """Name each feature that differs; both begin with the catalogue's first."""
-        names = self.ledger.catalogue.names
+        """Name each feature that differs; both begin with the first of `names`."""
         if len(stored) != len(recomputed):
             self.differs(page, row, where, "number of features", len(stored), len(recomputed))
             return

@@ -4,7 +4,7 @@ A million records have to fit into memory together, because their outputs are sp
 over Cassandra in other orders. Texts are kept as 64-bit hashes of this process: they are compared, never shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -93,6 +93,7 @@ _COLUMNS: dict[str, type] = {
     "reasons": np.int64,  # hash of the reasons
     "extra": np.int64,  # hash of schema version and unknown fields
     "scored_at": np.int64,
+    "listed": np.uint8,  # index into `Ledger.lists`
     "named": np.bool_,  # a prediction names this deployment: those that name none are another's
 }
 
@@ -128,6 +129,7 @@ class Page:
     reasons: np.ndarray
     extra: np.ndarray
     scored_at: np.ndarray
+    listed: np.ndarray
     named: np.ndarray
 
     def __init__(self, number: int, begin: int, end: int, features: int) -> None:
@@ -149,13 +151,33 @@ class Page:
             getattr(self, name)[at] = column
 
 
+@dataclass(frozen=True)
+class FeatureList:
+    """The features that a transaction has which was begun under one schema.
+
+    Attributes:
+        schema: names them.
+        names: in their order, the card's first.
+        card: how many are the card's.
+        columns: where they stand in `Page.features`.
+        flags: the flags that such a transaction can have.
+    """
+
+    schema: str
+    names: tuple[str, ...]
+    card: int
+    columns: np.ndarray
+    flags: np.uint64
+
+
 @dataclass
 class Ledger:
     """All source records of one run.
 
     Attributes:
         topic: the source topic.
-        catalogue: names and order of the features.
+        catalogue: every feature that is recomputed: those of all schemas that are found on `enriched`.
+        schemas: catalogues by the schema that a message names; empty: it names none. The first is the settings'.
         pages: by partition.
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
@@ -165,6 +187,7 @@ class Ledger:
     topic: str
     catalogue: Catalogue
     pages: list[Page]
+    schemas: Mapping[str, Catalogue] = field(default_factory=dict)
     cards: list[str] = field(default_factory=list)
     models: list[tuple[str, str, str]] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
@@ -181,6 +204,45 @@ class Ledger:
         self._flags: dict[int, Flags] = {}
         self._model_index: dict[tuple[str, str, str], int] = {}
         self._letter_index: dict[str, int] = {}
+        named = self.schemas or {self.catalogue.schema: self.catalogue}
+        self.lists = [self._list(schema, catalogue) for schema, catalogue in named.items()]
+        self.list_of = {schema: place for place, schema in enumerate(named)}
+
+    def _list(self, schema: str, catalogue: Catalogue) -> FeatureList:
+        every = self.catalogue.names
+        inexact = {flag for flags in catalogue.flags.values() for flag in flags}
+        possible = [
+            name
+            for name in self.flag_names
+            if name in inexact
+            or (":" not in name and (name != HIGH_AMOUNT or catalogue.tells_high))
+        ]
+        return FeatureList(
+            catalogue.schema,
+            catalogue.names,
+            sum(column.stage == "card" for column in catalogue.columns),
+            np.array([every.index(name) for name in catalogue.names]),
+            np.uint64(self.mask(possible)),
+        )
+
+    def by_list(self, rows: Sequence[int], page: Page) -> Iterator[tuple[FeatureList, list[int]]]:
+        """Which of some rows of a page have which features; indices into `rows`."""
+        listed = page.listed[rows]
+        for place, found in enumerate(self.lists):
+            at = np.flatnonzero(listed == place)
+            if len(at):
+                yield found, at.tolist()
+
+    def found_schemas(self) -> dict[str, int]:
+        """How many transactions were begun under which schema."""
+        found: dict[str, int] = {}
+        for page in self.pages:
+            listed = page.listed[(page.seen & Seen.ITEM) != 0]
+            for place, each in enumerate(self.lists):
+                count = int(np.count_nonzero(listed == place))
+                if count:
+                    found[each.schema] = found.get(each.schema, 0) + count
+        return found
 
     def find(self, topic: Any, partition: Any, offset: Any) -> tuple[Page, int] | None:
         """The page and row of a source position; None when it is outside of what is looked at."""

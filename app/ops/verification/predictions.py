@@ -12,7 +12,7 @@ from app.deployments import SCORED_BY, is_anothers
 from app.domain.flags import ANOMALY
 from app.domain.json_text import canonical, raw_fields
 from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, Page, Seen
+from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, FeatureList, Page, Seen
 
 _TIME = re.compile(rb'"scored_at":\d+')
 #: What a prediction record adds to its input; records of before 0.2.0 do not say who scored them. Written apart from
@@ -162,7 +162,9 @@ class PredictionReader:
                 page.seen[row] |= Seen.WAITING
         if fresh:
             self._store(page, fresh)
-            self._compare(page, fresh)
+            rows = [row for row, _, _ in fresh]
+            for features, at in self._ledger.by_list(rows, page):
+                self._compare(page, features, [fresh[index] for index in at])
 
     def _store(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """Keep what rows in Cassandra must repeat."""
@@ -191,16 +193,22 @@ class PredictionReader:
         odd = [row for row in odd if page.fate[row] in PREDICTED]  # others keep no flags there
         page.flags[odd] |= np.uint64(self._ledger.mask((ANOMALY,)))
 
-    def _compare(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+    def _compare(
+        self,
+        page: Page,
+        features: FeatureList,
+        fresh: list[tuple[int, Any, dict[str, Any]]],
+    ) -> None:
         """Against the oracle: first all at once, then those that are not right one by one."""
         rows = [row for row, _, _ in fresh]
-        names = list(self._ledger.catalogue.names)
+        names = list(features.names)
         right = np.isin(page.fate[rows], CERTAIN) & page.terminal_known[rows]
         try:
             stored = [list(fields["features"].values()) for _, _, fields in fresh]
-            right &= (page.features[rows] == np.array(stored, np.float64)).all(axis=1)
+            expected = page.features[np.ix_(np.array(rows), features.columns)]
+            right &= (expected == np.array(stored, np.float64)).all(axis=1)
             flags = [self._ledger.mask(fields["flags"]) for _, _, fields in fresh]
-            right &= page.flags[rows] == np.array(flags, np.uint64)
+            right &= (page.flags[rows] & features.flags) == np.array(flags, np.uint64)
         except (ValueError, TypeError, KeyError):  # a feature is missing or null, a flag is unknown
             right[:] = False
         lengths = page.length[rows].tolist()
@@ -211,6 +219,7 @@ class PredictionReader:
                 or hash(record.value[: lengths[index]]) != contents[index]
                 or fields["received_at"] != received[index]
                 or list(fields["features"]) != names
+                or fields["feature_schema"] != features.schema
                 or fields["is_fraud"] is not (fields["score"] >= fields["threshold"])
                 or page.detail[row] != hash((fields.get("terminal_id"), fields["amount_minor"]))
                 or page.identity[row] != _identity(fields)
@@ -241,19 +250,25 @@ class PredictionReader:
 
     def _explain_features(self, page: Page, row: int, fate: Fate, fields: dict[str, Any]) -> None:
         ledger = self._ledger
-        names = list(ledger.catalogue.names)
+        listed = ledger.lists[page.listed[row]]
+        names = list(listed.names)
+        if fields["feature_schema"] != listed.schema:
+            self._differs(page, row, "feature_schema", fields["feature_schema"], listed.schema)
         if list(fields["features"]) != names:
             self._differs(page, row, "feature names", list(fields["features"]), names)
             return
-        stored, expected = list(fields["features"].values()), page.features[row].tolist()
-        known = [fate != Fate.UNKNOWN] * ledger.card_features
+        stored, expected = (
+            list(fields["features"].values()),
+            page.features[row, listed.columns].tolist(),
+        )
+        known = [fate != Fate.UNKNOWN] * listed.card
         known += [bool(page.terminal_known[row])] * (len(names) - len(known))
         for index, certain in enumerate(known):
             if not certain:
                 expected[index] = stored[index]
-        self._case.findings.compare_features(page, row, self._where, stored, expected)
+        self._case.findings.compare_features(page, row, self._where, names, stored, expected)
         if all(known):
-            flags = list(ledger.names(int(page.flags[row])))
+            flags = list(ledger.names(int(page.flags[row] & listed.flags)))
             if fields["flags"] != flags:
                 self._differs(page, row, "flags", fields["flags"], flags)
 

@@ -13,7 +13,7 @@ from app.cassandra.column_order import month_of
 from app.cassandra.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
 from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, Page, Seen
+from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, FeatureList, Page, Seen
 from app.ops.verification.predictions import hash_extra
 
 _DAY_MS = 86_400_000
@@ -65,7 +65,7 @@ class RowReader:
         self._case = case
         self._ledger = case.ledger
         self._identities = array("q")
-        self._maps = DoubleMaps(list(case.ledger.catalogue.names))
+        self._maps = {each.schema: DoubleMaps(list(each.names)) for each in case.ledger.lists}
         self._masks: dict[bytes | None, int] = {}
         self._reasons: dict[bytes | None, int] = {}
         self._months: dict[int, str] = {}
@@ -108,17 +108,22 @@ class RowReader:
             elif row.source_offset < self._ledger.pages[row.source_partition].begin:
                 self._ledger.expired_rows += 1
         for partition, members in by_page.items():
-            self._compare(self._ledger.pages[partition], members)
+            page = self._ledger.pages[partition]
+            for listed, at in self._ledger.by_list([row for row, _, _ in members], page):
+                self._compare(page, listed, [members[index] for index in at])
 
-    def _compare(self, page: Page, members: list[tuple[int, Row, int]]) -> None:
+    def _compare(
+        self, page: Page, listed: FeatureList, members: list[tuple[int, Row, int]]
+    ) -> None:
         """First all at once; then those that are not right one by one."""
         at = [row for row, _, _ in members]
         rows = [row for _, row, _ in members]
         model, digits = self._ledger.model_index, self._case.settings.minor_unit_digits
-        fits, features = self._maps.read([row.features for row in rows])
+        fits, features = self._maps[listed.schema].read([row.features for row in rows])
         anomalies = np.array([_number(row.anomaly_score) for row in rows])
         right = fits & np.isin(page.fate[at], CERTAIN) & page.terminal_known[at]
-        right &= (page.features[at] == features).all(axis=1)
+        right &= (page.features[np.ix_(np.array(at), listed.columns)] == features).all(axis=1)
+        right &= (page.flags[at] & listed.flags) == [self._mask(row.flags) for row in rows]
         right &= _equal(page.anomaly[at], anomalies)
         right &= (page.seen[at] & Seen.PREDICTED) != 0
         columns = {
@@ -132,7 +137,6 @@ class RowReader:
             ],
             "reasons": [self._hash(row.reasons) for row in rows],
             "extra": [_extra(row) for row in rows],
-            "flags": [self._mask(row.flags) for row in rows],
             "received_at": [row.received_at for row in rows],
         }
         for name, stored in columns.items():
@@ -202,19 +206,19 @@ class RowReader:
             page.conflicting[at] = "conflicting" in texts(row.flags)
 
     def _explain_features(self, page: Page, at: int, row: Row, fate: Fate) -> None:
-        names = list(self._ledger.catalogue.names)
+        listed = self._ledger.lists[page.listed[at]]
+        names = list(listed.names)
         stored = doubles(row.features)
         if sorted(stored) != sorted(names):
             self._differs(page, at, "feature names", sorted(stored), sorted(names))
             return
-        width = self._ledger.card_features
-        known = [fate != Fate.UNKNOWN] * width
-        known += [bool(page.terminal_known[at])] * (len(names) - width)
-        expected = page.features[at].tolist()
+        known = [fate != Fate.UNKNOWN] * listed.card
+        known += [bool(page.terminal_known[at])] * (len(names) - listed.card)
+        expected = page.features[at, listed.columns].tolist()
         for name, certain, recomputed in zip(names, known, expected, strict=True):
             if certain and stored[name] != recomputed:
                 self._differs(page, at, name, stored[name], recomputed)
-        flags = sorted(self._ledger.names(int(page.flags[at])))
+        flags = sorted(self._ledger.names(int(page.flags[at] & listed.flags)))
         if all(known) and sorted(texts(row.flags)) != flags:
             self._differs(page, at, "flags", sorted(texts(row.flags)), flags)
 

@@ -1,13 +1,14 @@
 """Scores and reasons once more, by the model that each record names, from the recomputed features."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, Page, Seen
+from app.ops.verification.ledger import CERTAIN, FeatureList, Page, Seen
 from models.holder import Model, ModelHolder, registry_of
 
 _CHUNK = 5_000
@@ -42,14 +43,26 @@ def rescore(case: Case) -> Rescored:
             continue
         for page in ledger.pages:
             rows = np.flatnonzero(_certain(page) & (page.model == index))
-            if len(rows) and (model.version, ledger.catalogue.schema) != (version, schema):
-                now = [model.version, ledger.catalogue.schema]
-                _differs(case, page, rows[0], "model", [version, schema], now)
-            for start in range(0, len(rows), _CHUNK):
-                _scores(case, page, rows[start : start + _CHUNK], model)
-            done.scores += len(rows)
-            done.reasons += _reasons(case, page, rows, model)
+            if len(rows) and model.version != version:
+                _differs(case, page, rows[0], "model", version, model.version)
+            for listed, at in ledger.by_list(rows.tolist(), page):
+                same = rows[at]
+                if listed.schema != schema:
+                    _differs(case, page, same[0], "model", [version, schema], listed.schema)
+                for start in range(0, len(same), _CHUNK):
+                    _scores(case, page, same[start : start + _CHUNK], model, listed)
+                done.scores += len(same)
+                done.reasons += _reasons(case, page, same, model, listed)
     return done
+
+
+def _features(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> Any:
+    """What a model sees: what a transaction was begun without has the model's baseline."""
+    features = page.features[rows]
+    for place, name in enumerate(case.ledger.catalogue.names):
+        if name not in listed.names:
+            features[:, place] = model.baseline.get(name, 0.0)
+    return features
 
 
 def _certain(page: Page) -> np.ndarray:
@@ -59,8 +72,8 @@ def _certain(page: Page) -> np.ndarray:
     return certain
 
 
-def _scores(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
-    features = page.features[rows]
+def _scores(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> None:
+    features = _features(case, page, rows, model, listed)
     scores = model.score(features)
     for index in np.flatnonzero(scores != page.score[rows]):
         row = rows[index]
@@ -79,11 +92,13 @@ def _scores(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
         _differs(case, page, rows[index], "flags", flag, [] if flag else [ANOMALY])
 
 
-def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model) -> int:
+def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> int:
     """Stored reasons are the model's; none are stored below a setting that may have changed since."""
     told = rows[page.reasons[rows] != hash(())]
     told = told[:: len(told) // _REASONS_CHECKED + 1]
-    for row, reasons in zip(told, model.reasons(page.features[told]), strict=True):
+    for row, reasons in zip(
+        told, model.reasons(_features(case, page, told, model, listed)), strict=True
+    ):
         if hash(tuple(reasons)) != page.reasons[row]:
             _differs(case, page, row, "reasons", "others", reasons)
     return len(told)

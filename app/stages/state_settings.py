@@ -1,0 +1,148 @@
+"""The settings that shape a partition's rows, as text: stored with them, compared at start.
+
+A row does not depend on which windows are read from it, nor on which features. What binds: how far back it reaches
+(the look-back period, which the longest window, the features and the allowed lateness decide), how many entries it
+keeps, the currency of its amounts, at terminals the label delay, and whether a terminal's entries say which amounts
+were high.
+"""
+
+from app.domain.features import Catalogue
+from app.domain.features.feature import window_length_ms
+from app.durations import format_duration, parse_duration_ms
+from app.errors import SettingsError
+from app.settings import ENV_PREFIX, Settings
+from app.stages.deployed_features import card_horizon_ms, catalogue_of, terminal_horizon_ms
+
+#: What `high_amounts` says: `no`: some entries are not marked; `yes`: all are; `needed`: and features read the marks.
+_HIGH, _NO, _YES, _NEEDED = "high_amounts", "no", "yes", "needed"
+_MARKED_BY = "amount_over_card_median"
+#: What people set, for words that are no setting's name.
+_SETTINGS_OF = {
+    "look_back": "WINDOWS, FEATURES, ALLOWED_LATENESS and LABEL_DELAY",
+    _HIGH: "FEATURES",
+}
+
+
+def state_settings(settings: Settings) -> str:
+    """What shapes the rows of cards."""
+    return _written(
+        look_back=format_duration(card_horizon_ms(settings)),
+        max_entries_per_key=settings.max_entries_per_key,
+        currency=settings.currency,
+    )
+
+
+def terminal_settings(settings: Settings) -> str:
+    """What shapes the rows of terminals."""
+    return _written(
+        look_back=format_duration(terminal_horizon_ms(settings)),
+        max_entries_per_key=settings.max_entries_per_key,
+        currency=settings.currency,
+        label_delay=format_duration(settings.label_delay),
+        high_amounts=_high_amounts(catalogue_of(settings)),
+    )
+
+
+def stored_settings(before: str, now: str) -> str:
+    """What is written beside rows: once some entries were not marked, that stays so.
+
+    Args:
+        before: what was stored.
+        now: `terminal_settings` of this start.
+    """
+    if f"{_HIGH}={_NO}" in before:
+        return now.replace(f"{_HIGH}={_NEEDED}", f"{_HIGH}={_NO}").replace(
+            f"{_HIGH}={_YES}", f"{_HIGH}={_NO}"
+        )
+    return now.replace(f"{_HIGH}={_NEEDED}", f"{_HIGH}={_YES}")
+
+
+def differences(before: str, now: str) -> tuple[str, str] | None:
+    """What a state was built with that differs, and what the settings say instead; None when it fits."""
+    was, wanted = _words(before), _words(now)
+    if _HIGH in was and not (was[_HIGH] == _NO and wanted.get(_HIGH) == _NEEDED):
+        was.pop(_HIGH)
+        wanted.pop(_HIGH, None)
+    names = [name for name in {**was, **wanted} if was.get(name) != wanted.get(name)]
+    if not names:
+        return None
+    told = (_told({n: words[n] for n in names if n in words}) for words in (was, wanted))
+    return next(told), next(told)
+
+
+def _told(words: dict[str, str]) -> str:
+    parts = []
+    for name, value in sorted(words.items()):
+        if name in _SETTINGS_OF:
+            parts.append(f"{name.replace('_', '-')} {value} (FRAUDSTREAM_{_SETTINGS_OF[name]})")
+        else:
+            parts.append(f"{ENV_PREFIX}{name.upper()}={value}")
+    return " ".join(parts)
+
+
+def is_of_before(text: str) -> bool:
+    """Whether a state was written by a release that bound every window and feature set."""
+    return text.startswith("windows=") and " max_entries_per_key=" in text
+
+
+def as_now(before: str, now: str) -> str:
+    """What such a state was built with, as it is written now.
+
+    Args:
+        before: the stored text.
+        now: that of this start, which tells cards from terminals.
+    """
+    was, wanted = _words(before), _words(now)
+    terminal = "label_delay" in wanted
+    if terminal and "label_delay" not in was:
+        # from before there were labels: what it lacks of older entries, its floors tell
+        kept = {name: was[name] for name in ("max_entries_per_key", "currency")}
+        return _written(**{**wanted, **kept, _HIGH: _NO})
+    found = _catalogue_of(was)
+    if found is None:  # features that this release does not have: it does not fit
+        return before
+    longest, delay = found.windows[-1], parse_duration_ms(was.get("label_delay", "0ms"))
+    reach = found.terminal_reach_ms if terminal else found.card_reach_ms
+    look_back = max(longest + delay, reach) + parse_duration_ms(was["allowed_lateness"])
+    words = {
+        "look_back": format_duration(look_back),
+        "max_entries_per_key": was["max_entries_per_key"],
+        "currency": was["currency"],
+    }
+    if terminal:
+        words |= {"label_delay": was["label_delay"]}
+        words |= {_HIGH: _YES if _MARKED_BY in found.names else _NO}
+    return _written(**words)
+
+
+def schema_of_before(before: str) -> str:
+    """The feature schema of such a deployment: that of messages which do not say theirs; empty if unknown."""
+    found = _catalogue_of(_words(before))
+    return "" if found is None else found.schema
+
+
+def _catalogue_of(words: dict[str, str]) -> Catalogue | None:
+    windows = tuple(map(window_length_ms, words["windows"].split(",")))
+    delay = parse_duration_ms(words.get("label_delay", "0ms"))
+    # a state from before there were sets: there was no other
+    sets = words.get("features", "basic").split(",")
+    try:
+        return Catalogue(windows, 2, "UTC", sets, delay)
+    except SettingsError:
+        return None
+
+
+def _high_amounts(catalogue: Catalogue) -> str:
+    if _MARKED_BY not in catalogue.names:
+        return _NO
+    reads = any("labels.plain" in column.feature.value for column in catalogue.columns)
+    return _NEEDED if reads else _YES
+
+
+def _words(text: str) -> dict[str, str]:
+    pairs = (word.partition("=") for word in text.split())
+    return {name: value for name, _, value in pairs}
+
+
+def _written(**words: object) -> str:
+    return " ".join(f"{name}={value}" for name, value in words.items())
