@@ -8,8 +8,10 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.addresses import CASSANDRA_PORT, KAFKA_PORT, is_loopback, parse_addresses
+from app.durations import Duration
 from app.env_file import ENV_PREFIX
 
+_SECRET_CHARACTERS = 32
 _ALLOWING = "or allow it with FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
 
 
@@ -106,6 +108,38 @@ class AccessSettings(BaseSettings):
         False,
         description="allow passwords and tokens over connections without TLS to other machines",
     )
+
+    # Web pages
+    web_login: Literal["beyond-loopback", "always", "never"] = Field(
+        "beyond-loopback",
+        description="when web pages require a login: when they listen beyond loopback, always, never",
+    )
+    web_users: Path | None = Field(
+        None,
+        description="file of users and tokens of the web pages; `fraudstream users` makes its lines",
+    )
+    web_secret: SecretStr | None = Field(
+        None,
+        description="at least 32 characters, the same for all workers: signs sessions and requests between workers",
+    )
+    web_session: Duration = Field(
+        "8h", validate_default=True, description="how long a login to the web pages lasts"
+    )
+    web_hosts: str = Field(
+        "",
+        description="further host names of the web pages, comma-separated, such as that of a proxy; others are refused",
+    )
+    web_token: SecretStr | None = Field(
+        None, description="token with which commands ask workers, see `fraudstream users`"
+    )
+
+    @field_validator("web_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SECRET_CHARACTERS:
+            msg = f"write at least {_SECRET_CHARACTERS} random characters, such as from `openssl rand -hex 32`"
+            raise ValueError(msg)
+        return value
 
     @field_validator("broker", "cassandra")
     @classmethod

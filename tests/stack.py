@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
 
 from app.addresses import CASSANDRA_PORT, parse_addresses
 from app.devstack.stack import Stack
@@ -126,6 +127,9 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def environ_of(settings: Settings) -> dict[str, str]:
     """The environment under which a subprocess reads the same settings."""
     values = settings.model_dump(mode="json", include=settings.model_fields_set)
+    for name in values:
+        if isinstance(secret := getattr(settings, name), SecretStr):
+            values[name] = secret.get_secret_value()
     environment = {k: v for k, v in os.environ.items() if k in NOT_SETTINGS or ENV_PREFIX not in k}
     for name, value in values.items():
         if value is not None:

@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.retries import Parked
 from app.stages.state import row_rules
+from app.web.peers import Answer
 from app.web.views import install
 from app.web.worker_protocol import Here, Place
 from app.windows.window_row import WindowRow
@@ -102,11 +103,9 @@ class DictWorker:
         """Nothing scored, unless a test says otherwise."""
         return self.judged
 
-    async def forward(
-        self, url: str, method: str, headers: Mapping[str, str]
-    ) -> tuple[int, str, bytes]:
+    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
         self.asked.append((url, method, headers))
-        return self.answers[url]
+        return Answer(*self.answers[url])
 
 
 def client_of(worker: DictWorker) -> TestClient:

@@ -4,9 +4,10 @@ import json
 from http.client import HTTPException
 from typing import NamedTuple
 from urllib.error import HTTPError
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from app.addresses import is_loopback
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.settings import Settings
 
@@ -41,7 +42,7 @@ def ask(settings: Settings, kind: str, identifier: str, url: str | None) -> byte
     deployment = settings.deployment
     query = urlencode({"id": identifier})
     for candidate in candidates:
-        answer = _get(f"{candidate}/{kind}s/?{query}")
+        answer = _get(f"{candidate}/{kind}s/?{query}", settings)
         # a port may belong to another program, or to the worker of another deployment
         if answer is None or answer.deployment is None:
             continue
@@ -68,10 +69,21 @@ def worker_urls(settings: Settings) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def _get(url: str) -> _Answer | None:
+def _get(url: str, settings: Settings) -> _Answer | None:
     opener = build_opener(ProxyHandler({}))  # a proxy cannot reach this machine's ports
+    headers = {"Accept": "application/json"}
+    if settings.web_token is not None:
+        parts = urlsplit(url)
+        safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
+        if not safe and not settings.allow_unencrypted_credentials:
+            msg = (
+                f"FRAUDSTREAM_WEB_TOKEN would go to {parts.netloc} without encryption: use https, or allow it with "
+                "FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
+            )
+            raise UsageError(msg)
+        headers["Authorization"] = f"Bearer {settings.web_token.get_secret_value()}"
     try:
-        request = Request(url, headers={"Accept": "application/json"})  # noqa: S310
+        request = Request(url, headers=headers)  # noqa: S310
         with opener.open(request, timeout=_TIMEOUT_SECONDS) as reply:
             return _Answer(reply.status, reply.headers.get(_DEPLOYMENT_HEADER), reply.read())
     except HTTPError as error:
@@ -88,6 +100,9 @@ def _accept(answer: _Answer) -> bytes:
         line = str(json.loads(answer.body)["error"])
     except (ValueError, KeyError, TypeError):
         line = f"the worker answered with status {answer.status}"
+    if answer.status in (401, 403):
+        msg = f"the worker refuses: {line}; set FRAUDSTREAM_WEB_TOKEN to a token of role analyst (`fraudstream users`)"
+        raise UnavailableError(msg)
     kinds: dict[int, type[FraudstreamError]] = {
         400: UsageError,
         404: NotFoundError,

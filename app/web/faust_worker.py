@@ -33,10 +33,13 @@ from app.metrics.waits import read_waits
 from app.quality.measure import measure
 from app.settings import Settings
 from app.web.kept import Kept
+from app.web.peers import PROOF_HEADER, Answer
 from app.web.worker_protocol import Elsewhere, Here, Nobody, Place, holder, why_not_ready
 
 #: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
 _FORWARD_SECONDS = 5.0
+#: A page of a card with all that it shows has some hundred kilobytes.
+_MOST_ANSWER_BYTES = 4 << 20
 _LOOKUP_THREADS = 4
 #: A page that waits longer for Cassandra says so instead.
 _LOOKUP_SECONDS = 15.0
@@ -175,11 +178,10 @@ class FaustWorker:
         self._lookups.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(close_shared_sessions)
 
-    async def forward(
-        self, url: str, method: str, headers: Mapping[str, str]
-    ) -> tuple[int, str, bytes]:
-        """Status, content type and body of another worker's answer."""
+    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
+        """Another worker's answer, as far as it is one: no more bytes than a page has."""
         client = self._app.http_client
+        origin = URL(url, encoded=True).origin()
         try:
             async with client.request(
                 method,
@@ -188,10 +190,16 @@ class FaustWorker:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=_FORWARD_SECONDS),
             ) as response:
+                body = b""
+                async for chunk in response.content.iter_chunked(1 << 16):
+                    body += chunk
+                    if len(body) > _MOST_ANSWER_BYTES:
+                        msg = f"the worker at {origin} answers more than {_MOST_ANSWER_BYTES} bytes"
+                        raise UnavailableError(msg)
                 content_type = response.headers.get("Content-Type", "application/octet-stream")
-                return response.status, content_type, await response.read()
+                proof = response.headers.get(PROOF_HEADER, "")
+                return Answer(response.status, content_type, body, proof)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            origin = URL(url, encoded=True).origin()
             msg = f"the worker at {origin} holds it and does not answer; try again"
             raise UnavailableError(msg) from error
 

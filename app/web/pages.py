@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from app import formats
 from app.metrics.prometheus import release
 from app.web.ids import json_path_of, path_of
+from app.web.roles import viewer
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -53,9 +54,9 @@ def render(template: str, **context: Any) -> str:
 
     Args:
         template: its file below templates/.
-        context: what it shows.
+        context: what it shows; `viewer` is who asks (app/web/roles.py).
     """
-    return _environment().get_template(template).render(**context)
+    return _environment().get_template(template).render(viewer=viewer.get(), **context)
 
 
 def now_text(now: float) -> str:

@@ -29,6 +29,20 @@ _HEADERS = {
 }
 
 
+class RefusedError(FraudstreamError):
+    """A request that is not answered as it is; the text says why.
+
+    Attributes:
+        status: of HTTP.
+        retry_after: seconds, where asking again helps.
+    """
+
+    def __init__(self, status: int, line: str, *, retry_after: int | None = None) -> None:
+        super().__init__(line)
+        self.status = status
+        self.retry_after = retry_after
+
+
 def wants_json(request: web.Request) -> bool:
     """By suffix (`/cards/ID.json`), or by an `Accept` that names JSON and not HTML."""
     path = request.rel_url.raw_path
@@ -64,6 +78,8 @@ def error_reply(request: web.Request, status: int, line: str) -> web.Response:
 
 def status_of(error: FraudstreamError) -> int:
     """The HTTP status of our own errors."""
+    if isinstance(error, RefusedError):
+        return error.status
     if isinstance(error, NotFoundError):
         return 404
     if isinstance(error, UsageError):
@@ -80,15 +96,24 @@ async def present_errors(request: web.Request, handler: Handler) -> web.StreamRe
         response = await handler(request)
     except FraudstreamError as error:
         response = error_reply(request, status_of(error), str(error))
+        if isinstance(error, RefusedError):
+            if error.retry_after is not None:
+                response.headers["Retry-After"] = str(error.retry_after)
+            if error.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+    except web.HTTPRedirection as error:
+        response = web.Response(
+            status=error.status, headers={"Location": error.headers["Location"]}
+        )
     except web.HTTPException as error:
-        if error.status < 400:
-            raise
         line = f"nothing at {request.path}" if error.status == 404 else error.reason
         response = error_reply(request, error.status, line)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
     except Exception:
-        logger.exception("a web view failed: %s", request.path)
+        # not the path: ids of cards are in it
+        resource = request.match_info.route.resource
+        logger.exception("a web view failed: %s", resource.canonical if resource else "unknown")
         response = error_reply(request, 500, "this page failed; the worker's log says why")
     for name, text in _HEADERS.items():
         response.headers.setdefault(name, text)

@@ -1,7 +1,7 @@
 """One handler a page. What they know of the worker is `ports.Worker`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,18 +15,20 @@ from app.formats import age, in_order, iso
 from app.metrics.prometheus import WorkerMetrics, release
 from app.metrics.reading import is_of_labels
 from app.stages.state import row_rules
-from app.web import pages
+from app.web import pages, peers
+from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
 from app.web.key_state import key_state
+from app.web.login import PAGES as LOGIN_PAGES
 from app.web.replies import json_reply, page, present_errors, wants_json
+from app.web.roles import Role
+from app.web.routes import Page, who
 from app.web.worker_protocol import Elsewhere, Here, Worker
 from app.windows.row_format import head_key
 from app.windows.window_row import LoadRow, WindowRow
 
 WORKER = web.AppKey("worker", Worker)
-#: Set on a request that another worker sent on: it is not sent on again, or stale assignments would make
-#: two workers send it to and fro.
-ROUTED_HEADER = "X-Fraudstream-Routed"
+METRICS = web.AppKey("metrics", WorkerMetrics)
 SERVED_BY_HEADER = "X-Fraudstream-Served-By"
 #: Lets a command see that the worker it found belongs to its own deployment.
 DEPLOYMENT_HEADER = "X-Fraudstream-Deployment"
@@ -38,43 +40,48 @@ _OUTCOMES = (
 )  # fmt: skip
 
 
-def install(application: web.Application, worker: Worker) -> None:
-    """Put the views of a worker on a web application that has not started."""
-    metrics = WorkerMetrics()
+def install(
+    application: web.Application, worker: Worker, table: Sequence[Page] | None = None
+) -> None:
+    """Put the views of a worker on a web application that has not started.
 
-    async def prometheus(_request: web.Request) -> web.Response:
-        text = metrics.text(await worker.reading())
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    Args:
+        application: the worker's.
+        worker: what they show.
+        table: the table of pages; ours if not given.
+
+    Raises:
+        SettingsError: the file of users cannot be used.
+    """
+    routes: dict[Any, Page] = {}
+    for one in PAGES if table is None else table:
+        routes[application.router.add_route(one.method, one.path, one.handler)] = one
+        if one.method == "GET":
+            routes[application.router.add_route("HEAD", one.path, one.handler)] = one
+    guard = Guard(worker.settings, worker.url, routes)
 
     @web.middleware
     async def sign(request: web.Request, handler: Any) -> web.StreamResponse:
         response: web.StreamResponse = await handler(request)
         response.headers.setdefault(SERVED_BY_HEADER, worker.url)
         response.headers[DEPLOYMENT_HEADER] = worker.deployment
+        header = request.headers.get(peers.PEER_HEADER)
+        if header and guard.peers and isinstance(response, web.Response):
+            body = response.body if isinstance(response.body, bytes) else b""
+            kind = response.headers.get("Content-Type", "")
+            response.headers[peers.PROOF_HEADER] = peers.prove(
+                guard.peers, header, response.status, kind, body
+            )
         return response
 
-    application[WORKER] = worker
-    application.middlewares.extend((sign, present_errors))
-    application.router.add_routes(
-        [
-            web.get("/", index),
-            web.get("/index.json", index),
-            *(
-                web.get(f"/{kind}s{rest}", handler)
-                for kind, handler in (
-                    ("card", card),
-                    ("terminal", terminal),
-                    ("transaction", transaction),
-                )
-                for rest in ("", r"/{id:[\s\S]*}")  # an id may hold a newline
-            ),
-            *(web.get(f"/quality{rest}", quality) for rest in ("", "/", ".json")),
-            web.get("/metrics", prometheus),
-            web.get("/health/live", live),
-            web.get("/health/ready", ready),
-            web.get("/style.css", style_sheet),
-        ]
-    )
+    application[WORKER], application[GUARD], application[METRICS] = worker, guard, WorkerMetrics()
+    application.middlewares.extend((sign, present_errors, guard.middleware))
+
+
+async def prometheus(request: web.Request) -> web.Response:
+    """`/metrics`: for Prometheus."""
+    text = request.app[METRICS].text(await request.app[WORKER].reading())
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def card(request: web.Request) -> web.Response:
@@ -92,7 +99,7 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     identifier = _requested_id(request, kind)
     place = worker.find(kind, identifier.encode())
     if isinstance(place, Elsewhere):
-        if ROUTED_HEADER in request.headers:
+        if peers.ROUTED_HEADER in request.headers:
             msg = f"this {kind} is moving from one worker to another; try again"
             raise UnavailableError(msg)
         return await _forward(request, worker, place.url)
@@ -131,16 +138,24 @@ def read_key(
 
 
 async def _forward(request: web.Request, worker: Worker, url: str) -> web.Response:
+    guard, target, path = request.app[GUARD], peers.origin_of(url), request.rel_url.raw_path_qs
     headers = {
         name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers
     }
-    headers[ROUTED_HEADER] = worker.url
-    address = url + str(request.rel_url.raw_path_qs)
-    status, content_type, body = await worker.forward(address, request.method, headers)
+    headers[peers.ROUTED_HEADER] = worker.url
+    if guard.peers is not None:
+        asker = peers.ask(guard.peers, who(request), target, request.method, path, time.time())
+        headers[peers.PEER_HEADER] = asker
+    elif not guard.open:
+        msg = f"another worker holds it ({target}): workers ask each other only with FRAUDSTREAM_WEB_SECRET"
+        raise UnavailableError(msg)
+    answer = await worker.forward(target + path, request.method, headers)
+    if guard.peers is not None:
+        answer = peers.checked(guard.peers, headers[peers.PEER_HEADER], answer, target)
     return web.Response(
-        status=status,
-        body=body,
-        headers={"Content-Type": content_type, SERVED_BY_HEADER: url},
+        status=answer.status,
+        body=answer.body,
+        headers={"Content-Type": answer.content_type, SERVED_BY_HEADER: target},
     )
 
 
@@ -316,3 +331,22 @@ async def style_sheet(_request: web.Request) -> web.Response:
     response = web.Response(text=pages.style(), content_type="text/css", charset="utf-8")
     response.headers["Cache-Control"] = f"public, max-age={_STYLE_SECONDS}"
     return response
+
+
+_KEYS = (("card", card), ("terminal", terminal), ("transaction", transaction))
+#: Every page; tables of other modules come behind.
+PAGES: tuple[Page, ...] = (
+    Page("GET", "/", index, Role.VIEWER),
+    Page("GET", "/index.json", index, Role.VIEWER),
+    *(
+        Page("GET", f"/{kind}s{rest}", handler, Role.ANALYST)
+        for kind, handler in _KEYS
+        for rest in ("", r"/{id:[\s\S]*}")  # an id may hold a newline
+    ),
+    *(Page("GET", f"/quality{rest}", quality, Role.VIEWER) for rest in ("", "/", ".json")),
+    Page("GET", "/metrics", prometheus, Role.VIEWER),
+    Page("GET", "/health/live", live, Role.PUBLIC, any_host=True),
+    Page("GET", "/health/ready", ready, Role.PUBLIC, any_host=True),
+    Page("GET", "/style.css", style_sheet, Role.PUBLIC),
+    *LOGIN_PAGES,
+)

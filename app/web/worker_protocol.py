@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from app.domain.features import Catalogue
 from app.metrics.reading import Reading
 from app.settings import Settings
+from app.web.peers import Answer
 from app.windows.window_row import LoadRow
 
 
@@ -98,13 +99,11 @@ class Worker(Protocol):
             UsageError: there is too much for a worker to read.
         """
 
-    async def forward(
-        self, url: str, method: str, headers: Mapping[str, str]
-    ) -> tuple[int, str, bytes]:
-        """Status, content type and body of another worker's answer.
+    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
+        """Another worker's answer.
 
         Raises:
-            UnavailableError: it does not answer.
+            UnavailableError: it does not answer, or says too much.
         """
 
 

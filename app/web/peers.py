@@ -1,0 +1,100 @@
+"""Requests between workers: who asks is signed, and so is what is answered.
+
+A worker asks only those to which the group has handed partitions. Whoever joins the group says under which address it
+answers, so an answer counts only with the signature of one that knows the deployment's secret.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from yarl import URL
+
+from app.errors import UnavailableError
+from app.web.roles import Role, Viewer
+from app.web.sessions import Signer
+
+#: Set on a request that another worker sent on: it is not sent on again, or stale assignments would make
+#: two workers send it to and fro.
+ROUTED_HEADER = "X-Fraudstream-Routed"
+#: Who asks, signed by the worker that they asked; and the signature of the answer.
+PEER_HEADER, PROOF_HEADER = "X-Fraudstream-Peer", "X-Fraudstream-Proof"
+#: How long a signed request may be on its way; clocks of workers may differ by as much.
+SECONDS = 30
+_PARTS = 4
+
+
+class Answer(NamedTuple):
+    """Another worker's answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    proof: str = ""
+
+
+def ask(signer: Signer, asker: Viewer, target: str, method: str, path: str, now: float) -> str:
+    """The header that says who asks another worker.
+
+    Args:
+        signer: of the deployment's workers.
+        asker: who asked this one.
+        target: URL of that worker: the header is worth nothing at any other.
+        method: of the request.
+        path: with its query.
+        now: epoch seconds.
+    """
+    parts = (asker.name.encode().hex(), asker.role.title, str(int(now)))
+    return ":".join((*parts, signer.sign("ask", *parts, target, method, path)))
+
+
+def asker_of(
+    signer: Signer, header: str, own: str, method: str, path: str, now: float
+) -> Viewer | None:
+    """Who asks, if another worker of this deployment says so, and just now."""
+    parts = header.split(":")
+    if len(parts) != _PARTS or not signer.fits(parts[3], "ask", *parts[:3], own, method, path):
+        return None
+    name, role, at = parts[:3]
+    if abs(now - int(at)) > SECONDS:
+        return None
+    return Viewer(bytes.fromhex(name).decode(), Role[role.upper()])
+
+
+def prove(signer: Signer, header: str, status: int, content_type: str, body: bytes) -> str:
+    """The signature of an answer to a request with this header."""
+    digest = hashlib.sha256(body).digest()
+    return signer.sign("answer", header, str(status), content_type, digest)
+
+
+def checked(signer: Signer, header: str, answer: Answer, target: str) -> Answer:
+    """An answer that is from a worker of this deployment.
+
+    Raises:
+        UnavailableError: it is not.
+    """
+    wanted = (header, str(answer.status), answer.content_type, hashlib.sha256(answer.body).digest())
+    if not signer.fits(answer.proof, "answer", *wanted):
+        msg = (
+            f"what answers at {target} does not know FRAUDSTREAM_WEB_SECRET of this deployment: give all workers the "
+            "same, and see who else is in the consumer group"
+        )
+        raise UnavailableError(msg)
+    return answer
+
+
+def origin_of(url: str) -> str:
+    """The address of another worker as the group's metadata has it, if it is nothing but an address.
+
+    Raises:
+        UnavailableError: it is something else: a path, a user, another scheme.
+    """
+    try:
+        found = URL(url, encoded=True)
+        origin = found.origin()
+        plain = found.scheme in ("http", "https") and found == origin and found.user is None
+    except ValueError:
+        plain = False
+    if not plain:
+        msg = f"a member of the consumer group says that it answers at {url!r}, which is no worker's address"
+        raise UnavailableError(msg)
+    return str(origin)

@@ -1,0 +1,417 @@
+"""Who gets to see and to change what: login, roles, CSRF, hosts, limits, audit, and requests between workers."""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from app.errors import SettingsError
+from app.web import peers
+from app.web.limits import Limit
+from app.web.roles import Role, Viewer
+from app.web.routes import Page, audited
+from app.web.sessions import Session, Signer
+from app.web.users import Users, password_line, token_line
+from app.web.views import PAGES, install
+from app.web.worker_protocol import Elsewhere
+from tests.web_worker import DictWorker, client_of
+
+JSON = {"Accept": "application/json"}
+HTML = {"Accept": "text/html"}
+PASSWORD = "correct horse battery"
+SECRET = "s" * 32
+VIEWER, ANALYST = token_line("prom", "viewer"), token_line("script", "analyst")
+
+
+@pytest.fixture(scope="session")
+def lines() -> dict[str, str]:
+    return {"ann": password_line("ann", "analyst", PASSWORD)}
+
+
+@pytest.fixture
+def users(tmp_path: Path, lines: dict[str, str]) -> Path:
+    file = tmp_path / "users"
+    file.write_text("\n".join(["# who", lines["ann"], VIEWER[1], ANALYST[1], ""]))
+    return file
+
+
+def write(users: Path, text: str) -> None:
+    users.write_text(text)
+
+
+def guarded(users: Path | None, **settings: Any) -> DictWorker:
+    worker = DictWorker(web_host="0.0.0.0", web_users=users, **settings)
+    worker.add("c1", [0])
+    return worker
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", **JSON}
+
+
+async def change(request: web.Request) -> web.Response:
+    """A page that changes something."""
+    audited(request, verdict="fraud")
+    return web.Response(text="changed")
+
+
+async def show(_request: web.Request) -> web.Response:
+    """A page with a form."""
+    from app.web.roles import viewer
+
+    return web.Response(text=str(viewer.get().csrf_field))
+
+
+def with_change(worker: DictWorker, remote: str | None = None) -> TestClient:
+    application = web.Application()
+    if remote is not None:
+
+        @web.middleware
+        async def from_elsewhere(request: web.Request, handler: Any) -> Any:
+            return await handler(request.clone(remote=remote))
+
+        application.middlewares.append(from_elsewhere)
+    table = (
+        *PAGES,
+        Page("GET", "/change", show, Role.ANALYST),
+        Page("POST", "/change", change, Role.ANALYST),
+    )
+    install(application, worker, table)
+    return TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar())
+
+
+def token_in(text: str) -> str:
+    found = re.search(r'name="csrf" value="([^"]*)"', text)
+    assert found
+    return found[1]
+
+
+async def log_in(client: TestClient, password: str = PASSWORD, **fields: str) -> Any:
+    form = await client.get("/login")
+    cookie = form.cookies["__Host-fraudstream-login"].value
+    return await client.post(
+        "/login",
+        data={"csrf": token_in(await form.text()), "name": "ann", "password": password, **fields},
+        headers={"Cookie": f"__Host-fraudstream-login={cookie}"},
+        allow_redirects=False,
+    )
+
+
+async def session(client: TestClient) -> dict[str, str]:
+    done = await log_in(client)
+    assert done.status == 303, await done.text()
+    return {"Cookie": f"__Host-fraudstream={done.cookies['__Host-fraudstream'].value}", **HTML}
+
+
+def test_every_page_names_its_role() -> None:
+    public = {page.path for page in PAGES if page.role is Role.PUBLIC}
+    assert public == {"/health/live", "/health/ready", "/style.css", "/login"}
+    posts = {page.path: page.role for page in PAGES if page.method == "POST"}
+    assert all(role > Role.PUBLIC for path, role in posts.items() if path != "/login")
+    keys = [page for page in PAGES if page.path.startswith(("/card", "/terminal", "/transaction"))]
+    assert keys
+    assert {page.role for page in keys} == {Role.ANALYST}
+
+
+async def test_loopback_is_open_and_beyond_it_is_a_login(users: Path) -> None:
+    local = DictWorker()
+    local.add("c1", [0])
+    async with client_of(local) as client:
+        assert (await client.get("/cards/c1/")).status == 200
+    async with client_of(guarded(users)) as client:
+        for path in ("/", "/cards/c1/", "/metrics", "/quality/", "/change"):
+            answer = await client.get(path, headers=JSON)
+            assert answer.status == (404 if path == "/change" else 401), path
+        assert answer.headers["Content-Security-Policy"]
+        page = await client.get("/cards/c1/?a=b&c", headers=HTML, allow_redirects=False)
+        assert page.status == 303
+        assert URL(page.headers["Location"]).query["next"] == "/cards/c1/?a=b&c"
+        for path in ("/health/live", "/health/ready", "/style.css", "/login"):
+            assert (await client.get(path)).status == 200
+    async with client_of(guarded(None)) as client:
+        assert "FRAUDSTREAM_WEB_USERS" in await (await client.get("/", headers=JSON)).text()
+    async with client_of(guarded(None, web_login="never")) as client:
+        assert (await client.get("/cards/c1/")).status == 200
+    always = DictWorker(web_login="always", web_users=users)
+    async with client_of(always) as client:
+        assert (await client.get("/", headers=JSON)).status == 401
+
+
+async def test_tokens_have_roles(users: Path) -> None:
+    async with client_of(guarded(users)) as client:
+        assert (await client.get("/metrics", headers=bearer(VIEWER[0]))).status == 200
+        refused = await client.get("/cards/c1.json", headers=bearer(VIEWER[0]))
+        assert refused.status == 403
+        assert (await refused.json())["error"] == "this needs the role analyst; prom is viewer"
+        assert (await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))).status == 200
+        wrong = await client.get("/", headers=bearer("wrong"))
+        assert wrong.status == 401
+        assert wrong.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_session_and_its_end(users: Path, lines: dict[str, str]) -> None:
+    async with with_change(guarded(users)) as client:
+        wrong = await log_in(client, "wrong")
+        assert wrong.status == 401
+        assert "wrong name or password" in await wrong.text()
+        done = await log_in(client, next="/cards/c1/")
+        assert done.headers["Location"] == "/cards/c1/"
+        cookie = done.cookies["__Host-fraudstream"]
+        assert cookie["httponly"]
+        assert cookie["secure"]
+        assert cookie["samesite"] == "Lax"
+        assert cookie["path"] == "/"
+        assert not cookie["domain"]
+        mine = {"Cookie": f"__Host-fraudstream={cookie.value}", **HTML}
+        page = await (await client.get("/cards/c1/", headers=mine)).text()
+        assert "Log out ann" in page
+        out = await client.post(
+            "/logout", data={"csrf": token_in(page)}, headers=mine, allow_redirects=False
+        )
+        assert (out.status, out.headers["Location"]) == (303, "/login")
+        assert out.cookies["__Host-fraudstream"].value == ""
+
+        forged = {**mine, "Cookie": mine["Cookie"][:-2] + "xx"}
+        assert (await client.get("/", headers=forged, allow_redirects=False)).status == 303
+        write(users, lines["ann"].replace("analyst", "viewer"))
+        assert (await client.get("/cards/c1/", headers=mine)).status == 403
+        write(users, "# nobody is left that has a password\n" + VIEWER[1])
+        assert (await client.get("/", headers=mine, allow_redirects=False)).status == 303
+        write(users, password_line("ann", "analyst", "another password"))
+        assert (await client.get("/", headers=mine, allow_redirects=False)).status == 303
+        write(users, "nonsense")  # half an edit locks nobody out, and lets nobody in
+        assert (await client.get("/", headers=mine, allow_redirects=False)).status == 303
+
+
+@pytest.mark.parametrize(
+    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "", "/a\nb"]
+)
+async def test_a_login_leads_nowhere_else(users: Path, target: str) -> None:
+    async with with_change(guarded(users)) as client:
+        assert (await log_in(client, next=target)).headers["Location"] == "/"
+
+
+async def test_changes_need_the_token_of_their_form(users: Path) -> None:
+    async with with_change(guarded(users)) as client:
+        mine = await session(client)
+        token = token_in(await (await client.get("/change", headers=mine)).text())
+        for data, headers, status in [
+            ({}, {}, 403),
+            ({"csrf": "0" * 64}, {}, 403),
+            ({"csrf": token}, {}, 200),
+            ({}, {"X-Fraudstream-Csrf": token}, 200),
+            ({"csrf": token}, {"Origin": "https://evil.example"}, 403),
+            ({"csrf": token}, {"Origin": "null"}, 403),
+            ({"csrf": token, "more": "x" * 70_000}, {}, 413),
+        ]:
+            answer = await client.post("/change", data=data, headers={**mine, **headers})
+            assert answer.status == status, (data, headers)
+        other = await session(client)
+        answer = await client.post("/change", data={"csrf": token}, headers=other)
+        assert answer.status == 403, "a token of another session"
+        assert (await client.post("/change", headers=bearer(ANALYST[0]))).status == 200
+        assert (await client.post("/change", headers=bearer(VIEWER[0]))).status == 403
+        assert (await client.post("/change", data={"csrf": token})).status == 401
+        forged = await client.post("/login", data={"name": "ann", "password": PASSWORD})
+        assert forged.status == 403, "a login that another page sends"
+    async with with_change(
+        DictWorker()
+    ) as client:  # loopback: no login, but no forms of other pages
+        token = token_in(await (await client.get("/change")).text())
+        assert (await client.post("/change")).status == 403
+        assert (await client.post("/change", data={"csrf": token})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.example", 421), ("127.0.0.1.evil.example:6066", 421), ("localhost:1", 200), ("[::1]:1", 200),
+     ("10.2.3.4:6066", 200), ("worker-1", 200), ("Fraud.Bank.example.", 200), ("", 421)],
+)  # fmt: skip
+async def test_names_that_are_not_ours_are_refused(host: str, status: int) -> None:
+    worker = DictWorker(advertised_host="worker-1", web_hosts="fraud.bank.example, other")
+    async with client_of(worker) as client:
+        assert (await client.get("/quality.json", headers={"Host": host})).status == status
+        assert (await client.get("/health/live", headers={"Host": host})).status == 200
+
+
+async def test_credentials_beyond_loopback_need_tls(users: Path) -> None:
+    away = "10.0.0.9"
+    safe = {"X-Forwarded-Proto": "https"}
+    async with with_change(guarded(users), away) as client:
+        plain = await client.get("/metrics", headers=bearer(VIEWER[0]))
+        assert plain.status == 403
+        assert "over https only" in await plain.text()
+        assert (await client.get("/metrics", headers=bearer(VIEWER[0]) | safe)).status == 200
+        assert (await log_in(client)).status == 403
+    allowed = guarded(users, allow_unencrypted_credentials=True)
+    async with with_change(allowed, away) as client:
+        assert (await client.get("/metrics", headers=bearer(VIEWER[0]))).status == 200
+
+
+async def test_guessing_is_slow(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.guard._NAME_BURST", 2)
+    monkeypatch.setattr("app.web.guard._NAME_PER_SECOND", 1e-6)
+    async with with_change(guarded(users)) as client:
+        statuses = [(await log_in(client, "wrong")).status for _ in range(3)]
+        assert statuses == [401, 401, 429]
+        assert (await log_in(client)).status == 429, "nor does the right password get through"
+        many = [(await client.get("/", headers=bearer(VIEWER[0]))).status for _ in range(300)]
+        assert 429 in many
+        assert (await client.get("/health/live")).status == 200
+
+
+def test_a_limit_fills_again() -> None:
+    now = [0.0]
+    limit = Limit(2, 0.5, lambda: now[0])
+    assert [limit.take("a"), limit.take("a"), limit.take("b")] == [0, 0, 0]
+    assert limit.take("a") == 2.0
+    now[0] = 2.0
+    assert limit.take("a") == 0
+    assert limit.take("a") > 0
+
+
+async def test_each_change_leaves_a_record(users: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("fraudstream").setLevel(logging.ERROR)  # as FRAUDSTREAM_LOG_LEVEL=error
+    try:
+        async with with_change(guarded(users)) as client:
+            await client.post("/change", headers=bearer(ANALYST[0]))
+            mine = await session(client)
+            await client.post("/change", headers=mine)
+            await log_in(client, "wrong")
+    finally:
+        logging.getLogger("fraudstream").setLevel(logging.NOTSET)
+    told = [json.loads(r.getMessage()) for r in caplog.records if r.name == "fraudstream.audit"]
+    short = [(one["audit"], one["by"], one["status"]) for one in told]
+    assert short == [
+        ("/change", "script", 200), ("/login", "", 303), ("/change", "ann", 403), ("/login", "", 401),
+    ]  # fmt: skip
+    assert told[0]["verdict"] == "fraud"
+    assert told[0]["from"] == "127.0.0.1"
+    assert told[3]["user"] == "ann"
+    assert PASSWORD not in caplog.text
+    assert ANALYST[0] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("ann analyst", "line 1: write NAME ROLE HASH"), ("ann analyst plain", "line 1: write NAME"),
+     (f"\nann boss {VIEWER[1].split()[2]}", "line 2: 'boss' is not a role; there are viewer, analyst, operator"),
+     (f"{VIEWER[1]}\n{VIEWER[1]}", "line 2: there is another 'prom'")],
+)  # fmt: skip
+def test_a_wrong_file_of_users_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "users"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        Users(file)
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        Users(tmp_path / "none")
+
+
+# ---------------------------------------------------------------------- between workers
+
+
+class Asking(DictWorker):
+    """A worker that asks another one over HTTP."""
+
+    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> peers.Answer:
+        """As `FaustWorker` does, less its bounds."""
+        self.asked.append((url, method, headers))
+        async with (
+            aiohttp.ClientSession() as client,
+            client.request(method, url, headers=headers) as got,
+        ):
+            kind, proof = got.headers["Content-Type"], got.headers.get(peers.PROOF_HEADER, "")
+            return peers.Answer(got.status, kind, await got.read(), proof)
+
+
+async def ask_through(users: Path, ours: str | None, theirs: str | None) -> tuple[int, str, Asking]:
+    """Ask one worker for a card that another one holds; what comes back."""
+    holder = guarded(users, web_secret=theirs)
+    server = TestServer(web.Application())
+    install(server.app, holder)
+    async with server:
+        holder.url = str(server.make_url("")).rstrip("/")
+        # the guard was told the address when it was made, before the port was known
+        from app.web.guard import GUARD
+
+        server.app[GUARD]._own_url = holder.url
+        asking = Asking(web_host="0.0.0.0", web_users=users, web_secret=ours)
+        asking.place = Elsewhere(holder.url)
+        async with client_of(asking) as client:
+            answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
+            return answer.status, await answer.text(), asking
+
+
+async def test_workers_prove_to_each_other_who_they_are(users: Path) -> None:
+    status, text, asking = await ask_through(users, SECRET, SECRET)
+    assert (status, json.loads(text)["id"]) == (200, "c1")
+    [(url, _, headers)] = asking.asked
+    assert ANALYST[0] not in str(headers), "the token stays here"
+    assert SECRET not in str(headers) + url
+
+    status, text, _ = await ask_through(users, SECRET, "t" * 32)
+    assert status == 503
+    assert "does not know FRAUDSTREAM_WEB_SECRET" in text
+    status, text, asking = await ask_through(users, None, None)
+    assert status == 503
+    assert "only with FRAUDSTREAM_WEB_SECRET" in text
+    assert not asking.asked
+
+
+async def test_a_member_that_only_pretends_is_not_believed(users: Path) -> None:
+    asking = guarded(users, web_secret=SECRET)
+    asking.place = Elsewhere("http://10.0.0.1:6066")
+    asking.answers["http://10.0.0.1:6066/cards/c1.json"] = (200, "application/json", b'{"id":"c1"}')
+    async with client_of(asking) as client:
+        answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
+        assert answer.status == 503
+        for url in (
+            "http://user@h:1",
+            "http://h:1/path",
+            "file:///etc",
+            "http://h:1?x",
+            "nonsense",
+        ):
+            asking.place = Elsewhere(url)
+            answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
+            assert "no worker's address" in await answer.text(), url
+
+
+def test_a_signed_request_fits_one_worker_one_page_and_one_moment() -> None:
+    signer, now = Signer(SECRET.encode(), "peers"), time.time()
+    ann = Viewer("änn:x", Role.ANALYST)
+    header = peers.ask(signer, ann, "http://b:1", "GET", "/cards/c1/", now)
+
+    def seen(**other: Any) -> Viewer | None:
+        given: dict[str, Any] = {
+            "signer": signer, "header": header, "own": "http://b:1", "method": "GET", "path": "/cards/c1/", "now": now,
+        }  # fmt: skip
+        return peers.asker_of(**(given | other))
+
+    assert seen() == ann
+    assert seen(own="http://c:1") is None
+    assert seen(path="/cards/c2/") is None
+    assert seen(method="POST") is None
+    assert seen(now=now + 60) is None
+    assert seen(signer=Signer(SECRET.encode(), "cookies")) is None
+    assert seen(header=header.replace("analyst", "operator")) is None
+    assert seen(header="nonsense") is None
+
+
+def test_a_cookie_is_ours_and_ends() -> None:
+    signer = Signer(b"k", "cookies")
+    made = Session.begin("änn", "stamp", 100)
+    text = made.write(signer)
+    assert Session.read(text, signer, 99) == made
+    assert Session.read(text, signer, 100) is None
+    for wrong in ("", "a.b.c.d.e", text + "0", "ü" + text, text.replace("100", "999")):
+        assert Session.read(wrong, signer, 99) is None
