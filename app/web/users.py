@@ -8,19 +8,28 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from typing import Any
 
 from app.errors import SettingsError
 from app.web.roles import Role
 
 _TOKEN = "sha256:"  # noqa: S105
 _FORM = "write NAME ROLE HASH, as `fraudstream users` prints it"
-_hasher = PasswordHasher()
-#: Verified where there is no such user: how long an answer takes must not say who exists.
-_NOBODY = _hasher.hash(secrets.token_hex())
+
+
+@lru_cache(maxsize=1)
+def _hasher() -> Any:
+    from argon2 import PasswordHasher  # only where somebody logs in by a password
+
+    return PasswordHasher()
+
+
+@lru_cache(maxsize=1)
+def _nobody() -> str:
+    """Verified where there is no such user: how long an answer takes must not say who exists."""
+    return str(_hasher().hash(secrets.token_hex()))
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class User:
 
 def password_line(name: str, role: str, password: str) -> str:
     """The line of a user."""
-    return f"{name} {role} {_hasher.hash(password)}"
+    return f"{name} {role} {_hasher().hash(password)}"
 
 
 def token_line(name: str, role: str) -> tuple[str, str]:
@@ -90,9 +99,11 @@ class Users:
 
     def by_password(self, name: str, password: str) -> User | None:
         """The user with this password; takes some 50 ms of a thread, whether there is one or not."""
+        from argon2.exceptions import InvalidHashError, VerificationError
+
         user = self._users.get(name)
         try:
-            _hasher.verify(user.hash if user else _NOBODY, password)
+            _hasher().verify(user.hash if user else _nobody(), password)
         except (VerificationError, InvalidHashError):
             return None
         return user
