@@ -18,6 +18,7 @@ from app.kafka.clients import partition_of
 from app.stages.labels import LabelBlock, LabelsHandler
 from app.stages.retries import Retries, look_up_with
 from app.stages.start import check_labels, check_topics_known
+from app.wire.input_records import privacy_of
 from tables.labels import labels as table
 
 settings, topics = app.settings, app.fraud_topics
@@ -72,6 +73,7 @@ pipeline = Pipeline(
         time_unit=settings.event_time_unit,
         max_parked=settings.max_parked_labels,
         look_up=look_up_with(store.find),
+        privacy=privacy_of(settings),
     ),
     table=table,
     depth=_BLOCKS_IN_FLIGHT,

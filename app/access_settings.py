@@ -133,7 +133,7 @@ class AccessSettings(BaseSettings):
         None, description="token with which commands ask workers, see `fraudstream users`"
     )
 
-    @field_validator("web_secret")
+    @field_validator("web_secret", "privacy_key", check_fields=False)
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < _SECRET_CHARACTERS:

@@ -1,6 +1,7 @@
 """Producers' names of fields, as the setting FRAUDSTREAM_FIELD_NAMES writes them."""
 
 import re
+from typing import Literal
 
 #: Fields of the input record that producers may know by other names.
 NAMED_FIELDS = (
@@ -55,3 +56,22 @@ def parse_dropped(text: str) -> frozenset[str]:
         msg = f"{', '.join(sorted(needed))}: fraudstream needs that field itself"
         raise ValueError(msg)
     return names
+
+
+def parse_private(text: str) -> dict[str, Literal["hash", "keep"]]:
+    """What becomes of single unknown fields: `device=hash,order=keep`.
+
+    Raises:
+        ValueError: it is written in another way, or names a field that fraudstream needs.
+    """
+    found: dict[str, Literal["hash", "keep"]] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, action = part.partition("=")
+        if action not in ("hash", "keep") or not name or name in found:
+            msg = f"{part!r}: write name=hash or name=keep, each name once; FRAUDSTREAM_DROP_FIELDS drops fields"
+            raise ValueError(msg)
+        if name in {*NAMED_FIELDS, "schema_version"}:
+            msg = f"{name}: fraudstream needs that field itself"
+            raise ValueError(msg)
+        found[name] = action  # type: ignore[assignment]
+    return found

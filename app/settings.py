@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -23,7 +24,7 @@ from app.access_settings import AccessSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
 from app.errors import SettingsError
-from app.named_fields import parse_dropped, parse_field_names
+from app.named_fields import parse_dropped, parse_field_names, parse_private
 from app.words import AllowedConfig, Sets
 
 __all__ = ["ENV_PREFIX", "NOT_SETTINGS", "Settings", "load_settings"]
@@ -136,6 +137,17 @@ class Settings(AccessSettings):
     drop_fields: str = Field(
         "is_fraud,isFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class",
         description="input fields to drop, comma-separated; by default the label columns of public data sets",
+    )
+    mask_card_numbers: bool = Field(
+        True,
+        description="mask what looks like a card number in unknown fields and in dead letters",
+    )
+    private_fields: str = Field(
+        "",
+        description="unknown fields to hash or to keep unmasked: device=hash,order=keep; comma-separated",
+    )
+    privacy_key: SecretStr | None = Field(
+        None, description="key of the hash, at least 32 characters; a new key gives new hashes"
     )
     label_delay: Duration = Field(
         "7d",
@@ -254,6 +266,12 @@ class Settings(AccessSettings):
             raise ValueError(msg) from error
         return value
 
+    @field_validator("private_fields")
+    @classmethod
+    def _private_fields_are_written(cls, value: str) -> str:
+        parse_private(value)
+        return value
+
     @field_validator("field_names", "drop_fields")
     @classmethod
     def _fields_are_named(cls, value: str, info: ValidationInfo) -> str:
@@ -291,6 +309,9 @@ class Settings(AccessSettings):
                 "compaction_lag must be at least 1d: rows written by a frozen worker can be "
                 "corrected only before compaction"
             )
+            raise ValueError(msg)
+        if "hash" in parse_private(self.private_fields).values() and not self.privacy_key:
+            msg = "FRAUDSTREAM_PRIVATE_FIELDS hashes fields: set FRAUDSTREAM_PRIVACY_KEY"
             raise ValueError(msg)
         if self.needs_registry and not self.schema_registry:
             msg = f"FRAUDSTREAM_INPUT_FORMAT={self.input_format} needs FRAUDSTREAM_SCHEMA_REGISTRY, its address"

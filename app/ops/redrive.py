@@ -15,7 +15,7 @@ from app.kafka.clients import answered, check_topics, client_kwargs, started
 from app.ops.deadletters import DeadLetter, Progress, find_dead_letter, read_dead_letters
 from app.settings import Settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
-from app.wire.records import KEPT_HEADERS, LETTER_KEY_BYTES, REDRIVEN
+from app.wire.records import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, REDRIVEN
 
 #: Records on their way at once.
 _IN_FLIGHT = 500
@@ -134,12 +134,13 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
         return f"it comes from {origin}, and only {topic} is sent back to; give a label again with `fraudstream label`"
     if what := _NO_RECORD.get(letter.reason):
         return f"{what}: send it again from its producer"
+    if MASKED in headers:
+        return "card numbers in it were masked (FRAUDSTREAM_MASK_CARD_NUMBERS): send it again from its producer"
     if "size" in headers:
         size = int(headers["size"])
         return f"only the beginning of its {size:,} bytes was kept; take it from its producer"
-    if letter.key is not None and len(letter.key) >= LETTER_KEY_BYTES:
-        return f"only the first {LETTER_KEY_BYTES:,} bytes of its key were kept"
-    return None
+    cut = letter.key is not None and len(letter.key) >= LETTER_KEY_BYTES
+    return f"only the first {LETTER_KEY_BYTES:,} bytes of its key were kept" if cut else None
 
 
 class _Sender:

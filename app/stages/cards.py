@@ -192,7 +192,10 @@ class _Block:
 
     def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
         """The original bytes, with the reason."""
-        letter = dead_letter(self._source, self._partition, record, dead, self._rules.max_bytes)
+        rules = self._rules
+        letter = dead_letter(
+            self._source, self._partition, record, dead, rules.max_bytes, rules.privacy
+        )
         self._outputs[self._topics.dead_letters.name, self._partition].append(letter)
         self.counts["dead"] += 1
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import RowScanner
 from app.blocks.faust.batches import Outputs
+from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD, Stretch
@@ -81,6 +82,7 @@ class LabelsHandler:
         max_future_skew_ms, time_unit: see `parse_label`.
         max_parked: labels of one partition that may be parked.
         look_up: finds the transactions of labels, as far as they are known now; never raises, never takes long.
+        privacy: what becomes of refused labels.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class LabelsHandler:
         time_unit: TimeUnit = "auto",
         max_parked: int = 20_000,
         look_up: Callable[[Sequence[LabelRecord]], Awaitable[Looked]] = nothing_is_found,
+        privacy: Privacy = AS_IT_CAME,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._topics = topics
@@ -99,6 +102,7 @@ class LabelsHandler:
         self._rules = max_future_skew_ms, time_unit
         self._max_parked = max_parked
         self._look_up = look_up
+        self._privacy = privacy
 
     async def prepare(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader, until_ms: float
@@ -127,8 +131,9 @@ class LabelsHandler:
     ) -> Computed:
         """Outputs and changed rows of consecutive records up to an event time."""
         block = _Block(
-            partition, self._topics, self._partition_of, state, self._max_parked, self._rules
-        )
+            partition, self._topics, self._partition_of, state, self._max_parked, self._rules,
+            self._privacy,
+        )  # fmt: skip
         looked: Looked = state.memo.get("looked", {})
         position = Position.read(state, "")
         stretch = Stretch(until_ms)
@@ -202,6 +207,7 @@ class _Block:
         state: RowReader,
         max_parked: int,
         rules: tuple[int, TimeUnit],
+        privacy: Privacy,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.labels: list[LabelRecord] = []
@@ -212,6 +218,7 @@ class _Block:
         self._state = state
         self._max_parked = max_parked
         self._rules = rules
+        self._privacy = privacy
         self._rows: dict[bytes, bytes | None] = {}
         self._letters: dict[int, Any] = {}
         #: by whether they were looked up, and target partition
@@ -219,7 +226,9 @@ class _Block:
 
     def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
         """The original bytes, with the reason."""
-        self._letters[record.offset] = dead_letter(self._source, self._partition, record, dead)
+        self._letters[record.offset] = dead_letter(
+            self._source, self._partition, record, dead, privacy=self._privacy
+        )
         self.counts["dead"] += 1
 
     def forward(self, label: LabelRecord, found: Found | None) -> None:

@@ -14,6 +14,7 @@ from app.deployments import SCORED_BY
 from app.domain.card_stage import CONFLICTING, LATE
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
+from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.settings import Settings
@@ -30,7 +31,7 @@ from app.stages.state import (
 )
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
-from app.wire.input_records import SourceRecord
+from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, decode_message, given_back
 from app.wire.records import EnrichedBatch, EnrichedItem, dead_letter, prediction_message
 
@@ -123,6 +124,7 @@ class ScoringHandler:
         read: Callable[[bytes], EnrichedBatch | LabelBatch] = decode_message,
         scored_by: str = "fraudstream",
         asked: Callable[[int, EnrichedItem], bool] | None = None,
+        privacy: Privacy = AS_IT_CAME,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._stage = stage
@@ -137,6 +139,7 @@ class ScoringHandler:
         self._room = rows_room_bytes
         self._read = read
         self._scored_by = scored_by
+        self._privacy = privacy
         self._asked = asked
 
     @classmethod
@@ -153,6 +156,7 @@ class ScoringHandler:
             state_settings=terminal_settings(settings),
             rows_room_bytes=rows_room_bytes(settings),
             scored_by=settings.deployment,
+            privacy=privacy_of(settings),
             **others,
         )
 
@@ -251,7 +255,9 @@ class ScoringHandler:
                 "unknown_transaction",
                 "no such transaction came to its terminal at that time while the label waited",
             )
-            letter = dead_letter(record.topic, record.partition, record, dead)
+            letter = dead_letter(
+                record.topic, record.partition, record, dead, privacy=self._privacy
+            )
             # beside those that agents/labels writes: the partition is the label's own
             outputs[self._topics.dead_letters.name, record.partition].append(letter)
             self.counts["given up"] += 1

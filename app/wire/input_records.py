@@ -20,9 +20,10 @@ from app.domain.json_text import (
     too_large,
     write_object,
 )
+from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
-from app.named_fields import parse_dropped, parse_field_names
+from app.named_fields import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
 from app.settings import Settings
 from app.wire.prediction_fields import OUTPUT_FIELDS
 
@@ -71,6 +72,7 @@ class RecordRules:
         dropped: names of fields that are left out.
         reserved: these, and the names of our own fields.
         refunds: whether negative amounts are valid.
+        privacy: what becomes of unknown fields and of refused records.
     """
 
     currency: str
@@ -83,6 +85,7 @@ class RecordRules:
     decode: Callable[..., tuple[Fields, bytes]] = load_object
     dropped: frozenset[str] = frozenset()
     refunds: bool = False
+    privacy: Privacy = AS_IT_CAME
     reserved: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +109,19 @@ class RecordRules:
             decode,
             parse_dropped(settings.drop_fields),
             refunds=settings.refunds == "store",
+            privacy=privacy_of(settings),
         )
+
+
+def privacy_of(settings: Settings) -> Privacy:
+    """What the settings say of unknown fields and refused records."""
+    key = settings.privacy_key
+    return Privacy(
+        settings.mask_card_numbers,
+        parse_private(settings.private_fields),
+        key.get_secret_value().encode() if key else b"",
+        frozenset(NAMED_FIELDS),
+    )
 
 
 def parse_transaction(
@@ -167,6 +182,7 @@ def parse_transaction(
         or terminal_id is not fields.get("terminal_id")
     ):
         body = _with_ids(body, (transaction_id, card_id, terminal_id))
+    body = rules.privacy.of_body(body, fields)
     if len(body) > rules.max_bytes:
         msg = f"with its fields renamed the record has {len(body)} bytes"
         raise DeadRecordError("too_large", msg, card_id)

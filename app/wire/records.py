@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.refusals import LOST
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.wire.input_records import MAX_RECORD_BYTES, SourceRecord
@@ -162,6 +163,8 @@ KEPT_HEADERS = (REDRIVEN, "__value_schema_id")
 UNTIL = "until"
 #: Bytes of a key that a dead letter keeps.
 LETTER_KEY_BYTES = 4096
+#: Header of a letter whose value or key is not as it came: card numbers in it are masked.
+MASKED = "masked"
 KEPT_HEADER_BYTES = 512
 
 
@@ -171,30 +174,35 @@ def dead_letter(
     record: SourceRecord,
     dead: DeadRecordError,
     max_bytes: int = MAX_RECORD_BYTES,
+    privacy: Privacy = AS_IT_CAME,
 ) -> tuple[bytes, bytes | None, Headers]:
-    """Key, value and headers of a dead letter: the original bytes are the value.
+    """Key, value and headers of a dead letter: the original bytes are the value, their card numbers masked.
 
     A value beyond `max_bytes` is cut there; its size and SHA-256 stand in the headers then. A record that was
-    sent back from the dead letters keeps the header that says so.
+    sent back from the dead letters keeps the header that says so. One that is not as it came says so, too.
     """
+    kept = privacy.of_letter
     headers: Headers = [
         ("topic", topic.encode()),
         ("partition", str(partition).encode()),
         ("offset", str(record.offset).encode()),
         ("reason", dead.reason.encode()),
-        ("message", dead.message[:1000].encode(errors="replace")),
+        ("message", kept(dead.message[:1000].encode(errors="replace"))),
     ]
-    if record.key is not None:
-        headers.append(("key", record.key[:LETTER_KEY_BYTES]))
+    key, value = record.key, record.value
+    if key is not None:
+        headers.append(("key", kept(key[:LETTER_KEY_BYTES])))
     if record.headers:
         came = headers_of(record)
         headers += [(name, came[name][:KEPT_HEADER_BYTES]) for name in KEPT_HEADERS if name in came]
-    value = record.value
     if value is not None and len(value) > max_bytes:
         headers.append(("size", str(len(value)).encode()))
         headers.append(("sha256", sha256(value).hexdigest().encode()))
         value = value[:max_bytes]
-    return source_position(topic, partition, record.offset), value, headers
+    masked = None if value is None else kept(value)
+    if masked != value or (key is not None and kept(key) != key):
+        headers.append((MASKED, b"1"))
+    return source_position(topic, partition, record.offset), masked, headers
 
 
 def headers_of(record: SourceRecord) -> dict[str, bytes]:

@@ -1,0 +1,37 @@
+"""What looks like a card number (PAN), and is not kept as it came: its middle digits become zeros.
+
+Zeros keep what it was, a number or a text of the same length, so whatever reads the record goes on. The first six
+digits and the last four stay, which PCI DSS allows to be shown. Digits that are escaped in JSON are not recognised.
+"""
+
+import re
+
+#: 13 to 19 digits in groups or not, of the ranges that cards have; no part of a longer number or of a fraction.
+_find = re.compile(rb"(?<![\d.])[2-6](?:[ -]?\d){12,18}(?![\d]|\.\d)").finditer
+_DIGITS = frozenset(b"0123456789")
+_FIRST, _LAST = 6, 4
+#: Digits become zeros, all else spaces: a run of thirteen is then found in a third of the time of the expression above.
+_RUNS = bytes(0x30 if byte in _DIGITS else 0x20 for byte in range(256))
+_RUN = b"0" * 13
+_DOUBLED = bytes.maketrans(b"0123456789", bytes([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]))
+
+
+def without_card_numbers(text: bytes) -> bytes:
+    """The text with the middle digits of card numbers replaced by zeros; the same object where there is none."""
+    if _RUN not in text.translate(_RUNS, b" -"):
+        return text
+    masked: bytearray | None = None
+    for match in _find(text):
+        if _is_one(match[0]):
+            masked = bytearray(text) if masked is None else masked
+            places = [at for at in range(*match.span()) if text[at] in _DIGITS]
+            for at in places[_FIRST:-_LAST]:
+                masked[at] = 0x30
+    return text if masked is None else bytes(masked)
+
+
+def _is_one(found: bytes) -> bool:
+    """Luhn's check."""
+    digits = bytes(byte for byte in found if byte in _DIGITS)
+    odd, even = digits[::-2], digits[-2::-2].translate(_DOUBLED)
+    return (sum(odd) - 0x30 * len(odd) + sum(even)) % 10 == 0
