@@ -114,7 +114,7 @@ class FraudApp(BlockApp):
                 logger.warning(
                     "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
                     f"that of {before}" if before != owner
-                    else f"of a changelog {name} that is there no more" if recreated
+                    else f"of a changelog {name} that no longer exists" if recreated
                     else f"ahead of its changelog {name}",
                 )  # fmt: skip
         with explained(file.parent, "FRAUDSTREAM_DATADIR"):
@@ -143,7 +143,7 @@ class FraudApp(BlockApp):
         try:
             seen = await see_topics(producer.client, [spec.name for spec in topics.all])
         except Exception as error:  # Kafka is away: nothing is known
-            logger.debug("what topics there are is not known: %r", error)
+            logger.debug("the topics cannot be listed: %r", error)
             return None
         return None if seen is None else changed(seen, self.topic_ids, topics, self.settings)
 
@@ -158,7 +158,7 @@ class FraudApp(BlockApp):
         source = self.fraud_topics.transactions.name
         held = sorted(tp.partition for tp in self.consumer.assignment() if tp.topic == source)
         logger.info(
-            "ready: partitions %s of %s; web views at http://%s:%s/",
+            "ready: partitions %s of %s; web pages at http://%s:%s/",
             ", ".join(map(str, held)) or "none", source,
             self.settings.advertised_host or self.settings.web_host, self.settings.web_port,
         )  # fmt: skip
@@ -232,7 +232,7 @@ def create_app(settings: Settings) -> FraudApp:
         )
         raise SettingsError(msg)
     if settings.web_port == 0:
-        msg = "FRAUDSTREAM_WEB_PORT=0 takes a free port for `fraudstream worker` only: name one"
+        msg = "FRAUDSTREAM_WEB_PORT=0 works only with `fraudstream worker`: set a port"
         raise SettingsError(msg)
     brokers = resolve(settings).broker.split(",")
     app = FraudApp(

@@ -87,7 +87,7 @@ def require_memory(needed_bytes: int, available_bytes: int) -> None:
     if available_bytes < needed_bytes:
         msg = (
             f"not enough memory: {needed_bytes / (1 << 30):.1f} GiB are needed and "
-            f"{available_bytes / (1 << 30):.1f} GiB are available; close something, or lower "
+            f"{available_bytes / (1 << 30):.1f} GiB are available; free some memory, or lower "
             "--kafka-heap and --cassandra-heap"
         )
         raise UnavailableError(msg)
@@ -107,7 +107,7 @@ def require_open_files(needed: int) -> None:
             soft = wanted
     if soft != resource.RLIM_INFINITY and soft < needed:
         msg = (
-            f"this process may have {soft} files open and needs {needed}: raise the limit, such as with "
+            f"this process may open {soft} files but needs {needed}: raise the limit, for example with "
             f"`ulimit -n {needed}` or LimitNOFILE="
         )
         raise UnavailableError(msg)

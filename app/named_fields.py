@@ -22,8 +22,8 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
         ours, theirs = (match[2], (match[3] or "").strip()) if match else (None, "")
         if not match or (ours is not None and (ours not in NAMED_FIELDS or not theirs)):
             msg = (
-                f"{part!r} is no field name; write ours=theirs, such as card_id=cardNumber, or "
-                f"2:amount=value for schema_version 2 alone; ours is one of {', '.join(NAMED_FIELDS)}"
+                f"{part!r} is not a valid field name; write ours=theirs, such as card_id=cardNumber, or "
+                f"2:amount=value for schema_version 2 only; ours is one of {', '.join(NAMED_FIELDS)}"
             )
             raise ValueError(msg)
         names = named.setdefault(int(match[1] or 0), {})
@@ -53,7 +53,7 @@ def parse_dropped(text: str) -> frozenset[str]:
     names = frozenset(filter(None, map(str.strip, text.split(","))))
     needed = names & {*NAMED_FIELDS, "schema_version"}
     if needed:
-        msg = f"{', '.join(sorted(needed))}: fraudstream needs that field itself"
+        msg = f"{', '.join(sorted(needed))}: fraudstream needs this field itself"
         raise ValueError(msg)
     return names
 
@@ -71,7 +71,7 @@ def parse_private(text: str) -> dict[str, Literal["hash", "keep"]]:
             msg = f"{part!r}: write name=hash or name=keep, each name once; FRAUDSTREAM_DROP_FIELDS drops fields"
             raise ValueError(msg)
         if name in {*NAMED_FIELDS, "schema_version"}:
-            msg = f"{name}: fraudstream needs that field itself"
+            msg = f"{name}: fraudstream needs this field itself"
             raise ValueError(msg)
         found[name] = action  # type: ignore[assignment]
     return found

@@ -106,7 +106,9 @@ def check_name(name: str) -> None:
         UsageError: the name cannot be a model's.
     """
     if not re.fullmatch(NAME, name):
-        msg = f"{name!r} cannot be a model's name: letters, digits, dots, dashes and underscores"
+        msg = (
+            f"{name!r} is not a valid model name: use letters, digits, dots, dashes and underscores"
+        )
         raise UsageError(msg)
 
 

@@ -56,7 +56,7 @@ def judge_weeks(
         if not labels.any() or labels.all():
             msg = (
                 f"--weeks {weeks}: the week from {_day(these.test_from)} has {np.count_nonzero(labels)} frauds "
-                f"in {len(labels)} transactions that judge; give fewer weeks"
+                f"in {len(labels)} labelled transactions; give fewer weeks"
             )
             raise UsageError(msg)
         estimator = refit(fitted, features, fraud, in_training(times, these)).estimator

@@ -45,7 +45,7 @@ class ModelRegistry:
                 if manifest.parent.name.startswith("."):
                     continue  # a draft of `save_artifact`
                 if not self._is_ours(manifest.parent.resolve()):
-                    damaged.append(f"{manifest.parent} leads out of the folders of models")
+                    damaged.append(f"{manifest.parent} leads out of the model folders")
                     continue
                 try:
                     entries.append(Entry(manifest.parent, read_manifest(manifest.parent)))
@@ -82,7 +82,7 @@ class ModelRegistry:
             pass
         known = ", ".join(sorted({entry.manifest.name for entry in entries})) or "none"
         broken = f"; damaged: {damaged[0]}" if damaged else ""
-        msg = f"no model {wanted!r}: there are {known}; `fraudstream models` lists them{broken}"
+        msg = f"no model {wanted!r}; known models: {known}; `fraudstream models` lists them{broken}"
         raise NotFoundError(msg)
 
     def by_hash(self, model_hash: str) -> Entry:
@@ -96,8 +96,8 @@ class ModelRegistry:
                 if entry.manifest.scoring_hash.startswith(model_hash):
                     return entry
         msg = (
-            f"the model with hash {model_hash} is in none of {', '.join(map(str, self.folders))}: "
-            "transactions that it scored cannot be scored again without it; put it back"
+            f"the model with hash {model_hash} is not in {', '.join(map(str, self.folders))}: "
+            "without it, transactions that it scored cannot be scored again; put it back"
         )
         raise NotFoundError(msg)
 
@@ -115,8 +115,8 @@ class ModelRegistry:
             raise NotFoundError(msg)
         if not self._is_ours(folder):
             msg = (
-                f"{folder} is not a folder of models: models are loaded from "
-                f"{', '.join(map(str, self.folders))} alone, because loading one runs what is in it"
+                f"{folder} is not a model folder: models are loaded from "
+                f"{', '.join(map(str, self.folders))} only, because loading a model runs code"
             )
             raise UsageError(msg)
         return Entry(folder, read_manifest(folder))

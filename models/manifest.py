@@ -130,7 +130,7 @@ def check_features(
     missing = [name for name in needs.features if name not in names]
     if missing:
         msg = (
-            f"{model} takes features that this deployment does not compute: {', '.join(missing)} "
+            f"{model} uses features that this deployment does not compute: {', '.join(missing)} "
             f"({needs.feature_schema}); {_remedy(needs.feature_schema, schema)}"
         )
         raise UsageError(msg)

@@ -63,15 +63,15 @@ def split_by_periods(event_time_ms: np.ndarray, fraud: Labels, periods: Periods)
     """
     known_to = periods.test_from - periods.delay_ms
     if not periods.train_from < periods.train_to:
-        msg = "--train-to must lie behind --train-from"
+        msg = "--train-to must be after --train-from"
         raise UsageError(msg)
     if not periods.test_from < periods.test_to:
-        msg = "--test-to must lie behind --test-from"
+        msg = "--test-to must be after --test-from"
         raise UsageError(msg)
     if periods.train_to > known_to:
         msg = (
-            "--test-from must lie --delay behind --train-to: labels of the last days of training would "
-            "not have come when the test begins"
+            "--test-from must be at least --delay after --train-to: otherwise labels of the last training "
+            "days would not have arrived when the test begins"
         )
         raise UsageError(msg)
     length = min(VALIDATION_MS, (periods.train_to - periods.train_from) // 4)
@@ -105,8 +105,8 @@ def _check_frauds(split: Split, fraud: Labels, names: tuple[str, ...]) -> None:
         labels = fraud[rows]
         if not labels.any() or labels.all():
             msg = (
-                f"the {name} of the transactions hold {np.count_nonzero(labels)} frauds in "
-                f"{len(labels)}: each part needs both frauds and others; give more transactions"
+                f"the {name} of the transactions contain {np.count_nonzero(labels)} frauds in "
+                f"{len(labels)}: each part needs both frauds and genuine transactions; use more transactions"
             )
             raise UsageError(msg)
 

@@ -206,7 +206,7 @@ def candidates_of(
     known = [each for each, value in given.items() if not hasattr(value, "get_params")]
     for name in fixed:
         if name not in known:
-            msg = f"--parameter {name}: {kind} has {', '.join(sorted(known))}"
+            msg = f"--parameter {name} is unknown; {kind} has {', '.join(sorted(known))}"
             raise UsageError(msg)
     model.set_params(**fixed)
     return [Candidate(dict(fixed), estimator, candidates[-1].genuine)]

@@ -36,8 +36,8 @@ class KeptFor:
         seconds = int(table.options.get("default_time_to_live") or 0)
         if seconds != self._settings.ttl_seconds:
             logger.warning(
-                "table %s.%s keeps new rows %s, FRAUDSTREAM_PREDICTION_TTL says %s: run `fraudstream migrate`, or "
-                "change the setting; until then this worker would not start again",
+                "table %s.%s keeps new rows %s, but FRAUDSTREAM_PREDICTION_TTL is %s: run `fraudstream migrate`, or "
+                "change the setting; until then a restart of this worker will fail",
                 self._settings.keyspace, self._table,
                 format_duration(seconds * 1000) if seconds else "for ever", self._settings.prediction_ttl,
             )  # fmt: skip

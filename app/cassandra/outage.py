@@ -80,7 +80,7 @@ class Outage:
         elif attempts >= _WORTH_A_LINE and time.monotonic() - self._said_at >= _REMIND_SECONDS:
             self._said_at = time.monotonic()
             logger.warning(
-                "Cassandra did not take some %s in %d attempts (%s); they are tried again",
+                "Cassandra did not accept some %s in %d attempts (%s); they are retried",
                 self._rows, attempts, reason,
             )  # fmt: skip
 
@@ -93,7 +93,7 @@ class Outage:
             self.close()
             if self._said:
                 self._said = False
-                logger.warning("Cassandra takes %s again after %.0f s", self._rows, seconds)
+                logger.warning("Cassandra accepts %s again after %.0f s", self._rows, seconds)
 
     def idle(self) -> None:
         """Nothing waits any more, although nothing was taken: whether Cassandra answers shows at the next write."""
@@ -103,7 +103,7 @@ class Outage:
         if self._said:
             self._said = False
             logger.warning(
-                "no %s wait for Cassandra any more: their partitions were given up", self._rows
+                "no %s wait for Cassandra any more: their partitions were revoked", self._rows
             )
 
     def close(self) -> None:
@@ -127,6 +127,6 @@ class Outage:
                 async with asyncio.timeout(_ASK_SECONDS):
                     waiting = await self._behind()
         logger.warning(
-            "Cassandra takes no %s for %.0f s (%s); %s wait and are tried again",
+            "Cassandra has not accepted %s for %.0f s (%s); %s wait and are retried",
             self._rows, seconds, self.last_error, f"{max(waiting or 0, self.rows_waiting):,}",
         )  # fmt: skip

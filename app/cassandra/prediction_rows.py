@@ -112,7 +112,7 @@ class RowPacker:
             struct.error,
         ) as error:
             reason = f"{type(error).__name__}: {error}"
-            msg = f"no prediction that can be stored ({reason}): {value[:200]!r}"
+            msg = f"this prediction cannot be stored ({reason}): {value[:200]!r}"
             raise StateError(msg) from error
 
     def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int, bool]:

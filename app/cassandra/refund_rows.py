@@ -50,7 +50,7 @@ class RefundPacker:
         try:
             return self._pack(orjson.loads(value), value)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            msg = f"no refund that can be stored ({type(error).__name__}: {error}): {value[:200]!r}"
+            msg = f"this refund cannot be stored ({type(error).__name__}: {error}): {value[:200]!r}"
             raise StateError(msg) from error
 
     def _pack(self, record: dict[str, Any], value: bytes) -> bytes:

@@ -106,7 +106,7 @@ def migrate(
             _repair(session, settings, wanted, report, renew)
             for name in report.repaired:
                 say(
-                    f"repaired {name}, which had been dropped; rows of before: see `fraudstream rewrite --help`"
+                    f"repaired {name}, which had been dropped; to restore its rows see `fraudstream rewrite --help`"
                 )
             report.options = _align_options(session, settings, renew)
             if report.options:
@@ -149,7 +149,7 @@ def check_schema(session: Session, settings: Settings) -> None:
     if ttl != settings.ttl_seconds:
         kept = format_duration(ttl * 1000) if ttl else "for ever"
         msg = (
-            f"table {keyspace}.predictions keeps rows {kept}, FRAUDSTREAM_PREDICTION_TTL says "
+            f"table {keyspace}.predictions keeps rows {kept}, but FRAUDSTREAM_PREDICTION_TTL is "
             f"{settings.prediction_ttl}: run `fraudstream migrate`"
         )
         raise SchemaError(msg)
@@ -254,7 +254,7 @@ def _execute_ddl(session: Session, statement: str, title: str) -> None:
         msg = f"migration {title} failed: {reason}"
         raise SchemaError(msg) from error
     if not future.is_schema_agreed:
-        msg = f"the nodes do not agree on the schema after {title}; bring all up, then repeat"
+        msg = f"the nodes do not agree on the schema after {title}; start all nodes, then repeat"
         raise UnavailableError(msg)
 
 
@@ -284,8 +284,8 @@ def _check_unchanged(
         row = recorded.get(migration.number)
         if row is not None and row["checksum"] != migration.checksum:
             msg = (
-                f"migration {migration.title} was applied to {keyspace} with another text: restore "
-                f"cql/{migration.title}.cql, and put what is new into a migration of its own"
+                f"migration {migration.title} was applied to {keyspace} with other text: restore "
+                f"cql/{migration.title}.cql, and put the change into a new migration"
             )
             raise SchemaError(msg)
 

@@ -44,18 +44,21 @@ def schema_lock(
         if holder is not None:
             known = time.monotonic()
         elif time.monotonic() - known > seconds:
-            msg = f"Cassandra did not say for {seconds} s who holds the migration lock of {keyspace}: repeat it"
+            msg = (
+                f"Cassandra did not show for {seconds} s who holds the migration lock of "
+                f"{keyspace}: repeat the command"
+            )
             raise AwayError(msg)
         if holder is not None and holder != told:
             say(
-                f"waiting for {holder}, who migrates {keyspace}; a crashed one is gone in {seconds} s"
+                f"waiting for {holder}, who migrates {keyspace}; the lock of a crashed run expires after {seconds} s"
             )
             told = holder
         time.sleep(_LOCK_POLL_SECONDS)
 
     def renew() -> None:
         if not session.execute(extend, (owner, owner)).was_applied:
-            msg = f"the migration lock of {keyspace} was lost (this run took too long): repeat it"
+            msg = f"the migration lock of {keyspace} was lost (this run took too long): repeat the command"
             raise SchemaError(msg)
 
     try:

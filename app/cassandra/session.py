@@ -130,7 +130,7 @@ def connect(settings: Settings, *, timeout_seconds: float = 10.0) -> Session:
             cluster.shutdown()
         if settings.cassandra_datacenter is not None and known - {settings.cassandra_datacenter}:
             msg = (
-                f"FRAUDSTREAM_CASSANDRA_DATACENTER={settings.cassandra_datacenter} is no datacenter "
+                f"FRAUDSTREAM_CASSANDRA_DATACENTER={settings.cassandra_datacenter} is not a datacenter "
                 f"of this cluster, which has {', '.join(sorted(known))}"
             )
             raise SettingsError(msg) from error
@@ -196,7 +196,7 @@ def explained(settings: Settings) -> Iterator[None]:
         raise _unavailable(error, settings, resolve_cassandra(settings)) from error
     except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout) as error:
         msg = (
-            f"too few replicas of Cassandra answer for consistency {settings.cassandra_consistency}: "
+            f"too few Cassandra replicas answer for consistency {settings.cassandra_consistency}: "
             f"{first_line(error)}"
         )
         raise AwayError(msg) from error
@@ -215,8 +215,8 @@ def explained(settings: Settings) -> Iterator[None]:
             raise SchemaError(msg) from error
         if "ALLOW FILTERING" in text or "cannot be restricted" in text:
             msg = (
-                f"{settings.keyspace}.predictions has no index on transaction_id, so none is found by its "
-                "id alone: create it as cql/003_transaction_index.cql does"
+                f"{settings.keyspace}.predictions has no index on transaction_id, so transactions cannot be found "
+                "by id: create it as in cql/003_transaction_index.cql"
             )
             raise SchemaError(msg) from error
         raise

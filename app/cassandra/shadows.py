@@ -81,7 +81,7 @@ def told_of(session: Session, shadow: Shadow) -> dict[str, Any] | None:
         if "replay" in tables:
             row = session.execute(f"SELECT told FROM {shadow.keyspace}.replay").one()  # noqa: S608
         if row is None:
-            msg = f"keyspace {shadow.keyspace} is there and was not made by a replay: choose another --group"
+            msg = f"keyspace {shadow.keyspace} exists and was not created by a replay: choose another --group"
             raise UsageError(msg)
         told: dict[str, Any] = orjson.loads(row["told"])
         return told

@@ -69,7 +69,7 @@ def repository() -> str | None:
     try:
         root = ET.parse(file)  # noqa: S314 - the user's own configuration
     except ET.ParseError as error:
-        msg = f"{file} is not XML ({error}): mend it, or set FRAUDSTREAM_MAVEN_URL"
+        msg = f"{file} is not XML ({error}): correct it, or set FRAUDSTREAM_MAVEN_URL"
         raise UnavailableError(msg) from error
     for element in root.iter():
         if _tag(element) == "mirror":

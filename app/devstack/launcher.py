@@ -119,7 +119,7 @@ class Launcher:
         while not server.answers(ports.HOST, running.port):
             if first:
                 self._progress.step(
-                    f"{server.title} runs (pid {running.pid}) and does not answer yet: waiting"
+                    f"{server.title} is running (pid {running.pid}) but does not answer yet: waiting"
                 )
                 first = False
             if not running.alive() or time.monotonic() > deadline:
@@ -146,7 +146,7 @@ class Launcher:
             )
         if _NO_MEMORY.search(said):
             return UnavailableError(
-                f"{title} cannot start: memory is short; close something, or lower "
+                f"{title} cannot start: not enough memory; free some, or lower "
                 f"--{child.server.name}-heap (log: {log})"
             )
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

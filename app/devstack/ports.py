@@ -58,7 +58,7 @@ def taken(port: int, title: str, server: str) -> str:
     """One line about a port that a server needs and somebody else has."""
     return (
         f"{title} cannot have port {port}: it is taken by {holder(port) or 'another process'}; "
-        f"stop that, or choose others: `fraudstream up --free-ports` or --{server}-port PORT"
+        f"stop that, or choose other ports: `fraudstream up --free-ports` or --{server}-port PORT"
     )
 
 

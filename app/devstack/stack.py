@@ -69,7 +69,7 @@ class Stack:
             heap_mib(name, heap)
         for folder in (self.home, self._cache):
             if set(",:") & set(str(folder)):
-                msg = f"{folder}: the path of local servers may hold no comma and no colon"
+                msg = f"{folder}: the path of local servers must not contain a comma or colon"
                 raise UsageError(msg)
 
     def up(

@@ -225,7 +225,7 @@ async def _grow(client: AIOKafkaAdminClient, short: list[TopicSpec]) -> None:
         msg = f"Kafka refuses to add partitions to {names}: {error}"
         raise SchemaError(msg) from error
     except TimeoutError:
-        msg = f"Kafka does not show the partitions that {names} were given: try again"
+        msg = f"Kafka does not show the partitions added to {names}: try again"
         raise UnavailableError(msg) from None
 
 
@@ -278,7 +278,7 @@ async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
         try:
             seen = await see_topics(client._client, names)  # noqa: SLF001 -- the admin client has no such question
         except KafkaError as error:
-            msg = f"Kafka does not say which topics it has ({error}): try again"
+            msg = f"Kafka does not list its topics ({error}): try again"
             raise UnavailableError(msg) from error
     return {name: one.id for name, one in (seen or {}).items() if one.id}
 

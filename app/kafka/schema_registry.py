@@ -89,7 +89,9 @@ class Registry:
         except Exception as error:  # whatever its HTTP client raises
             raise self._away(error) from error
         if source.kind != kind:
-            msg = f"schema {schema} is {source.kind}, FRAUDSTREAM_INPUT_FORMAT is {self._format}"
+            msg = (
+                f"schema {schema} is {source.kind}, but FRAUDSTREAM_INPUT_FORMAT is {self._format}"
+            )
             return Refused("unsupported_schema", msg)
         try:
             return make(source)
@@ -114,7 +116,7 @@ class Registry:
 
     def _away(self, error: Exception) -> UnavailableError:
         why = f"{type(error).__name__}: {error}"
-        msg = f"the schema registry at {self.url} gives no schemas ({why}); see FRAUDSTREAM_SCHEMA_REGISTRY"
+        msg = f"the schema registry at {self.url} does not return schemas ({why}); see FRAUDSTREAM_SCHEMA_REGISTRY"
         return UnavailableError(msg)
 
 
@@ -171,7 +173,7 @@ class WaitedSchemas(_Kept):
                     logger.warning("records of schema %s wait: %s", schema, error)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                logger.info("schema %s is here", schema)
+                logger.info("schema %s has been fetched", schema)
                 return
 
 

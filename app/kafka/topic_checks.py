@@ -17,14 +17,14 @@ _SOURCE_RULES = (
         lambda value: "compact" not in value.split(","),
         "compact",
         "cleanup.policy=delete",
-        "compaction deletes all but the newest record of a key, and with it the history that features are of",
+        "compaction deletes all but the newest record of a key, and so the history that features need",
     ),
     (
         "message.timestamp.type",
         lambda value: value == "LogAppendTime",
         "create-time",
         "message.timestamp.type=LogAppendTime",
-        "producers then decide what counts as an event in the future, and how long a label waits",
+        "otherwise producers' clocks decide which events are in the future and how long a label waits",
     ),
 )  # fmt: skip
 
@@ -41,8 +41,9 @@ def recreated(names: Sequence[str], settings: Settings, *, gone: bool = False) -
     what = f"topic {names[0]} was" if len(names) == 1 else f"topics {', '.join(names)} were"
     again = "" if gone else " and created again"
     return SchemaError(
-        f"{what} deleted{again} since the state of {settings.app_id} was built: its offsets begin again, and new "
-        f"records would be skipped as known; run `{anew} fraudstream topics`, then start the workers with {anew}, "
+        f"{what} deleted{again} since the state of {settings.app_id} was built: its offsets start again at 0, and "
+        f"new records would be skipped as already seen; run `{anew} fraudstream topics`, then "
+        f"start the workers with {anew}, "
         "which builds the state from the topics as they are now"
     )
 

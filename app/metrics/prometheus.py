@@ -62,8 +62,8 @@ class WorkerMetrics(Collector):
 def _flow(reading: Reading) -> Iterator[Metric]:
     outcomes = CounterMetricFamily(
         "fraudstream_outcomes",
-        "What became of transactions (stages cards, scoring) and labels (stage labels; of scoring: labelled, given "
-        "up), computed since this worker started, repeated work included. Unit: transactions or labels.",
+        "Outcomes of transactions (stages cards, scoring) and labels (stage labels; in scoring: labelled, given up), "
+        "computed since this worker started, including repeated work. Unit: transactions or labels.",
         labels=["stage", "outcome"],
     )
     for labels, number in sorted(reading.outcomes.items()):
@@ -71,7 +71,7 @@ def _flow(reading: Reading) -> Iterator[Metric]:
     yield outcomes
     records = CounterMetricFamily(
         "fraudstream_messages",
-        "Records of the topic that a stage reads, finished since this worker started. One record of enriched holds "
+        "Records of the stage's input topic processed since this worker started. One record of enriched contains "
         "many transactions. Unit: Kafka records.",
         labels=["stage"],
     )
@@ -80,7 +80,7 @@ def _flow(reading: Reading) -> Iterator[Metric]:
     yield records
     waiting = GaugeMetricFamily(
         "fraudstream_waiting_bytes",
-        "Memory of records between fetch and acknowledgement, by stage; see FRAUDSTREAM_MAX_WAITING_BYTES.",
+        "Memory used by records between fetch and acknowledgement, by stage; see FRAUDSTREAM_MAX_WAITING_BYTES.",
         labels=["stage"],
     )
     for stage, size in sorted(reading.waiting_bytes.items()):
@@ -92,38 +92,38 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
     labels = ["stage", "partition"]
     done = CounterMetricFamily(
         "fraudstream_partition_messages",
-        "Records of the topic that a stage reads, finished since the partition was assigned to this worker. Unit: "
+        "Records of the stage's input topic processed since the partition was assigned to this worker. Unit: "
         "Kafka records.",
         labels=labels,
     )
     gauges: dict[str, tuple[str, Callable[[PartitionReading], float | None]]] = {
         "records_waiting": (
-            "Records fetched and not computed yet. Unit: Kafka records.",
+            "Records fetched but not computed yet. Unit: Kafka records.",
             lambda reading: reading.records_waiting,
         ),
         "blocks_in_flight": (
-            "Blocks computed and not durable yet.",
+            "Micro-batches computed but not durable yet.",
             lambda reading: reading.blocks_in_flight,
         ),
         "consumer_lag_messages": (
-            "Offsets between the last finished one and the end of what can be read: the log's, or an open transaction. "
+            "Offsets between the last one processed and the end of the readable log (its end, or an open transaction). "
             "Unit: Kafka offsets.",
             lambda reading: reading.lag,
         ),
         "open_transaction_seconds": (
-            "For how long the partition has waited for an open Kafka transaction of a producer; 0 while there is none.",
+            "How long the partition has waited for a producer's open Kafka transaction; 0 if there is none.",
             lambda reading: reading.open_seconds,
         ),
         "open_transaction_messages": (
-            "Offsets behind the beginning of an open Kafka transaction, which cannot be read yet.",
+            "Offsets after the beginning of an open Kafka transaction, which cannot be read yet.",
             lambda reading: reading.open_offsets,
         ),
         "event_time_seconds": (
-            "Newest event time done, epoch seconds; of labels, when they were made.",
+            "Newest event time processed, epoch seconds; for labels, their labelled_at.",
             lambda reading: _seconds(reading.event_time_ms),
         ),
         "held": (
-            "1 while the partition waits for others that are behind it in event time.",
+            "1 while the partition is paused for alignment with partitions that are behind it in event time.",
             lambda reading: (
                 None
                 if reading.event_time_ms is None and reading.held_ms is None
@@ -131,11 +131,11 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             ),
         ),
         "schema_waiting": (
-            "1 while the partition's next record waits for its schema: the registry does not answer.",
+            "1 while the partition's next record waits for a schema from the registry.",
             lambda reading: None if reading.stage != "cards" else int(reading.needs is not None),
         ),
         "event_time_ahead_seconds": (
-            "How far ahead of the slowest partition it waits; 0 while it does not.",
+            "How far the paused partition is ahead of the slowest one in event time; 0 while it is not paused.",
             lambda reading: (
                 None if reading.event_time_ms is None else _seconds(reading.ahead_ms or 0)
             ),
@@ -163,12 +163,12 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
 def _parked(parked: list[Any]) -> Iterator[Metric]:
     count = GaugeMetricFamily(
         "fraudstream_parked_labels",
-        "Labels that wait for transactions that are not known yet, by partition of the topic of labels.",
+        "Labels that wait for unknown transactions, by partition of the topic of labels.",
         labels=["partition"],
     )
     oldest = GaugeMetricFamily(
         "fraudstream_parked_label_oldest_seconds",
-        "How long the longest waiting of them has waited; 0 without any.",
+        "How long the oldest parked label has waited; 0 if there is none.",
         labels=["partition"],
     )
     for one in parked:
@@ -182,7 +182,7 @@ def _parked(parked: list[Any]) -> Iterator[Metric]:
 def _copies(copies: list[CopyReading]) -> Metric:
     lag = GaugeMetricFamily(
         "fraudstream_standby_lag_messages",
-        "Changelog records that a warm copy lacks. Unit: Kafka records.",
+        "Changelog records that a standby replica lacks. Unit: Kafka records.",
         labels=["table", "partition"],
     )
     for copy in copies:
@@ -197,7 +197,7 @@ def _seconds(ms: int | None) -> float | None:
 
 def _servers(reading: Reading) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        "fraudstream_kafka_up", "1 when Kafka answered just now.", int(reading.kafka_answers)
+        "fraudstream_kafka_up", "1 if Kafka answered the last request.", int(reading.kafka_answers)
     )
     yield GaugeMetricFamily(
         "fraudstream_sink_up",
@@ -217,16 +217,16 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "fraudstream_sink_failures",
-        "Attempts to write to Cassandra that failed and are repeated. Unit: batches and attempts to connect.",
+        "Failed writes to Cassandra, which are repeated. Unit: batches and connection attempts.",
         reading.sink.failures + reading.refunds.failures,
     )
     yield GaugeMetricFamily(
         "fraudstream_sink_last_row_timestamp_seconds",
-        "When Cassandra acknowledged the newest row, epoch seconds; 0 before any.",
+        "When Cassandra acknowledged the newest row, epoch seconds; 0 before the first.",
         reading.sink.written_at,
     )
     yield GaugeMetricFamily(
-        "fraudstream_ready", "1 when /health/ready answers 200.", int(not reading.reasons)
+        "fraudstream_ready", "1 if /health/ready answers 200.", int(not reading.reasons)
     )
     state = GaugeMetricFamily(
         "fraudstream_state_bytes", "State on disk.", labels=["table", "partition"]
@@ -249,14 +249,12 @@ def _histogram(latency: Latency, name: str, text: str, step: int = 1) -> Metric:
 
 
 def _work(reading: Reading) -> Iterator[Metric]:
-    """What must not grow for ever, beside the memory and files that the process collector tells."""
-    tasks = GaugeMetricFamily(
-        "fraudstream_tasks", "Asyncio tasks that are not done.", labels=["loop"]
-    )
+    """What must not grow without bound, in addition to the memory and files of the process collector."""
+    tasks = GaugeMetricFamily("fraudstream_tasks", "Running asyncio tasks.", labels=["loop"])
     for loop, number in sorted(reading.tasks.items()):
         tasks.add_metric([loop], number)
     yield tasks
-    yield GaugeMetricFamily("fraudstream_threads", "Threads of Python.", reading.threads)
+    yield GaugeMetricFamily("fraudstream_threads", "Python threads.", reading.threads)
     yield CounterMetricFamily(
         "fraudstream_rebalances",
         "Rebalances of the consumer group since this worker started.",

@@ -26,13 +26,13 @@ def _partition(where: str, mark: Any) -> list[str]:
         return [
             f"{where} is paused for alignment at event time {iso(mark.held_ms)}{_for_whom(mark)}"
         ]
-    return [f"{where} waits for Cassandra, which takes no labels"] if mark.stalled else []
+    return [f"{where} waits for Cassandra, which does not accept labels"] if mark.stalled else []
 
 
 def _for_whom(mark: Any) -> str:
     slowest = mark.slowest
     if slowest is None:
-        return ": how far the others are is being looked up"
+        return "; the positions of the other partitions are being read"
     at = (
         "at an unknown event time"
         if slowest.position_ms is None
@@ -48,5 +48,5 @@ def _parked(app: Any, one: Any) -> list[str]:
     away = f"; {app.retries.away}" if app.retries.away else ""
     return [
         f"{one.labels:,} labels of {app.fraud_topics.labels.name}/{one.partition} are parked until their transactions "
-        f"are known; the oldest, for {since}, waits for {printable(str(one.oldest_id))}{away}"
+        f"are known; the oldest has waited {since} for {printable(str(one.oldest_id))}{away}"
     ]

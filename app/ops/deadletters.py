@@ -146,7 +146,7 @@ async def find_dead_letter(settings: Settings, source: str, progress: Progress) 
         progress: told how far the reading has come.
 
     Raises:
-        UsageError: `source` is no position.
+        UsageError: `source` is not a valid position.
         NotFoundError: that record is not among the dead letters.
         SchemaError: the topic is missing.
         UnavailableError: no broker answers.
@@ -155,7 +155,7 @@ async def find_dead_letter(settings: Settings, source: str, progress: Progress) 
         async for letter in letters:
             if letter.source == source:
                 return letter
-    msg = f"no dead letter of {source}: `fraudstream deadletters` lists them"
+    msg = f"no dead-letter record of {source}: `fraudstream deadletters` lists them"
     raise NotFoundError(msg)
 
 
@@ -167,7 +167,7 @@ def partition_in(source: str) -> int:
     """
     parts = source.rsplit("/", 2)
     if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
-        msg = f"{source!r} is no position: write topic/partition/offset, such as transactions/0/17"
+        msg = f"{source!r} is not a valid position: write topic/partition/offset, such as transactions/0/17"
         raise UsageError(msg)
     return int(parts[1])
 
@@ -212,10 +212,10 @@ async def read_dead_letters(
             if fetched:
                 heard = time.monotonic()
             elif time.monotonic() - heard > ANSWER_SECONDS:
-                msg = f"Kafka gave no record of {topic} for {ANSWER_SECONDS:.0f} s"
+                msg = f"Kafka returned no record of {topic} for {ANSWER_SECONDS:.0f} s"
                 raise UnavailableError(msg)
             for tp in list(open_tps):  # by position: the last offsets may hold no record
-                silent = f"Kafka did not say how far {topic} is read"
+                silent = f"Kafka did not return the offsets of {topic}"
                 if await answered(reader.position(tp), silent) >= ends[tp]:
                     open_tps.discard(tp)
 

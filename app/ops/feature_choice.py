@@ -28,7 +28,7 @@ def choose_features(settings: Settings, wanted: str | None) -> FeatureChoice:
     if wanted is None:
         return FeatureChoice(catalogue.names, catalogue.schema, list(range(len(catalogue.names))))
     if wanted not in SETS:
-        msg = f"--features {wanted}: there are {', '.join(SETS)}"
+        msg = f"--features {wanted} is unknown; choose from {', '.join(SETS)}"
         raise UsageError(msg)
     if wanted not in settings.features:
         msg = f"--features {wanted}: add {wanted} to FRAUDSTREAM_FEATURES, so that the stream computes it"

@@ -113,7 +113,7 @@ def read_labelled(
                     progress(source.position())
         if faults and not skip_bad:
             error, line = faults[0]
-            hint = " (--skip-bad leaves such rows out)" if any(map(len, parts)) else ""
+            hint = " (--skip-bad skips such rows)" if any(map(len, parts)) else ""
             raise UsageError(source.place(error, line) + hint)
         if chunks.fault:
             raise chunks.fault
@@ -123,7 +123,7 @@ def read_labelled(
         refunds = sum(part.refunds for part in parts)
         why = [f"{refunds:,} refunds"] if refunds else []
         why += [f"{len(faults):,} malformed rows, the first: {first_bad}"] if faults else []
-        msg = ": ".join((f"{path} holds no transactions", *([", ".join(why)] if why else [])))
+        msg = ": ".join((f"{path} contains no transactions", *([", ".join(why)] if why else [])))
         raise UsageError(msg)
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS

@@ -151,7 +151,7 @@ async def rebuild(
     tables = (*TABLES, PARKED)
     if not any(stores(folder, table, n) for folder in folders for table in tables for n in every):
         where = ", ".join(map(str, folders))
-        msg = f"there is no state of a worker in {where}: name its folder with --datadir"
+        msg = f"there is no worker state in {where}: give its folder with --datadir"
         raise NotFoundError(msg)
     done = Rebuilt()
     async with open_log(settings) as log:
@@ -203,7 +203,7 @@ class _One:
     async def compare(self, folders: Sequence[Path], *, from_source: bool) -> None:
         furthest = furthest_stores(folders, self._table, self._partition)
         if not furthest:
-            self._done.left_out[self._where] = "no store of it is here"
+            self._done.left_out[self._where] = "there is no store of it here"
         elif from_source and self._table == PARKED:
             self._done.left_out[self._where] = (
                 "parked labels are compared with their changelog only"
@@ -218,7 +218,7 @@ class _One:
         if await self._is_stale(end):
             self._done.left_out[self._where] = (
                 f"its store here ends at changelog offset {end - 1}, more than FRAUDSTREAM_COMPACTION_LAG ago: "
-                "another worker has the partition"
+                "another worker owns the partition"
             )
             return
         rows: dict[bytes, bytes] = {}

@@ -21,7 +21,7 @@ from app.wire.records import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, REDRIVEN
 _IN_FLIGHT = 500
 #: Letters that hold no record, by reason.
 _NO_RECORD = {
-    **dict.fromkeys(UNREADABLE_REASONS, "it holds bytes of a batch, no record"),
+    **dict.fromkeys(UNREADABLE_REASONS, "it contains the bytes of a batch, not a record"),
     LOST: "it accounts for records that were deleted before they were read",
 }
 
@@ -98,7 +98,7 @@ async def redrive(
             broker = kwargs["bootstrap_servers"]
             msg = (
                 f"Kafka at {broker} refuses: {error!r}; {done.sent.total():,} records are sent "
-                "for certain: run it again, what is sent twice is recognised"
+                "for certain: run it again; records sent twice are recognised as duplicates"
             )
             raise UnavailableError(msg) from error
     return done
@@ -128,17 +128,18 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
     """Why a letter cannot be sent back; None when it can."""
     headers = dict(letter.headers)
     if not letter.is_known:
-        return "it is no dead letter of this stream: its source is not known"
+        return "it is not a dead-letter record of this deployment: its source is unknown"
     origin = letter.source.rsplit("/", 2)[0]
     if origin != topic:
-        return f"it comes from {origin}, and only {topic} is sent back to; give a label again with `fraudstream label`"
+        return f"it comes from {origin}, but records are sent back to {topic} only; send a label "
+        "again with `fraudstream label`"
     if what := _NO_RECORD.get(letter.reason):
         return f"{what}: send it again from its producer"
     if MASKED in headers:
         return "card numbers in it were masked (FRAUDSTREAM_MASK_CARD_NUMBERS): send it again from its producer"
     if "size" in headers:
         size = int(headers["size"])
-        return f"only the beginning of its {size:,} bytes was kept; take it from its producer"
+        return f"only the beginning of its {size:,} bytes was kept; send it again from its producer"
     cut = letter.key is not None and len(letter.key) >= LETTER_KEY_BYTES
     return f"only the first {LETTER_KEY_BYTES:,} bytes of its key were kept" if cut else None
 
@@ -172,8 +173,10 @@ class _Sender:
         while len(self._waiting) > most:
             letter, sent = self._waiting.popleft()
             try:
-                await answered(sent, "Kafka did not take the records")
+                await answered(sent, "Kafka did not accept the records")
             except MessageSizeTooLargeError:
-                self._done.refused.append((letter.source, "the topic takes no record as large"))
+                self._done.refused.append(
+                    (letter.source, "the topic does not accept a record of this size")
+                )
             else:
                 self._done.sent[letter.reason] += 1

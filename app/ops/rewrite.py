@@ -188,7 +188,7 @@ async def _patiently(written: "asyncio.Future[Any]", writer: Writer) -> None:
     while not (await asyncio.wait({written}, timeout=_LOOK_SECONDS))[0]:
         since = writer.unavailable_since
         if since is not None and time.time() - since > _PATIENCE_SECONDS:
-            msg = f"Cassandra took no rows for {_PATIENCE_SECONDS:.0f} s ({writer.last_error})"
+            msg = f"Cassandra accepted no rows for {_PATIENCE_SECONDS:.0f} s ({writer.last_error})"
             raise AwayError(msg)
     written.result()
 
@@ -244,7 +244,7 @@ async def _offsets(log: Log, topic: TopicSpec, bound: Bound, *, missing: Offsets
         return await log.at_time(topic, bound.time_ms)
     for number in bound.offsets or ():
         if number >= topic.partitions:
-            msg = f"{bound.text}: there is no partition {number}: there are {topic.partitions}"
+            msg = f"{bound.text}: partition {number} does not exist: there are {topic.partitions}"
             raise UsageError(msg)
     return [
         other if (offset := bound.offset(number)) is None else offset

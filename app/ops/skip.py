@@ -50,7 +50,10 @@ async def skip(
     topic, _, offset = source.rsplit("/", 2)
     first = int(offset)
     if topic not in (topics.transactions.name, topics.labels.name):
-        msg = f"offsets of {topics.transactions.name} and {topics.labels.name} can be given up, not of {topic}"
+        msg = (
+            f"offsets of {topics.transactions.name} and {topics.labels.name} can be given up, "
+            f"but not those of {topic}"
+        )
         raise UsageError(msg)
     if partition >= settings.partitions:
         msg = f"{topic} has the partitions 0 to {settings.partitions - 1}"
@@ -61,7 +64,7 @@ async def skip(
         reader.assign([tp])
         end = (await reader.end_offsets([tp]))[tp]
         if not first < end or (to is not None and not first <= to < end):
-            msg = f"{topic}/{partition} ends before offset {end}: give up offsets that are there"
+            msg = f"{topic}/{partition} ends before offset {end}: give up only existing offsets"
             raise UsageError(msg)
         if await _is_readable(reader, tp, first):
             raise UsageError(f"{source} can be read: there is nothing to give up")
@@ -82,7 +85,7 @@ async def _last_unreadable(
         if good >= end:
             msg = (
                 f"nothing from offset {first} to the end of {tp.topic}/{tp.partition} can be read: "
-                "wait for the next records, or name the last offset to give up with --to"
+                "wait for the next records, or give the last offset with --to"
             )
             raise UsageError(msg)
         if await _is_readable(reader, tp, good):

@@ -102,11 +102,12 @@ class Gathering:
             UsageError: nothing was.
         """
         if not self._times:
-            msg = f"{source} holds no scored transactions with labels"
+            msg = f"{source} contains no scored transactions with labels"
             if self._other_schemas:
                 msg += (
-                    f" and features {self._schema}; there are some with "
-                    f"{', '.join(sorted(self._other_schemas))}: set FRAUDSTREAM_FEATURES and windows to theirs"
+                    f" and features {self._schema}; some have "
+                    f"{', '.join(sorted(self._other_schemas))}: set FRAUDSTREAM_FEATURES and "
+                    "FRAUDSTREAM_WINDOWS to match"
                 )
             raise UsageError(msg)
         times = np.array(self._times, dtype=np.int64)

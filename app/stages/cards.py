@@ -223,7 +223,7 @@ class _Block:
             )
             if heavy:
                 message += (
-                    f", and with more than {_HEADER_BYTES} bytes of headers it is not sent on"
+                    f", and with more than {_HEADER_BYTES} bytes of headers it is not forwarded"
                 )
             self.dead(record, DeadRecordError("moved", message))
             return

@@ -45,7 +45,7 @@ _GIVEN_UP = {
         "no such transaction was scored and stored within FRAUDSTREAM_LABEL_WAIT of the label"
     ),
     "ambiguous_transaction": (
-        "several transactions have this id: give card_id and event_time too"
+        "several transactions have this id: add card_id and event_time"
     ),
 }  # fmt: skip
 
@@ -260,7 +260,7 @@ class _Block:
         if len(parked) > self._max_parked:
             oldest = next(iter(parked))
             msg = (
-                f"{self._max_parked} later labels of its partition wait for their transactions, too"
+                f"{self._max_parked} later labels of its partition also wait for their transactions"
             )
             self._give_up(oldest, self._read(oldest), DeadRecordError("too_many_waiting", msg))
 

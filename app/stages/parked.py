@@ -173,7 +173,7 @@ def found_in(record: SourceRecord) -> Found:
         orjson.JSONDecodeError, TypeError, KeyError, AttributeError, msgspec.ValidationError,
         DeadRecordError,
     ):  # fmt: skip
-        msg = "the record claims to be a copy of a parked label, and does not name its transaction"
+        msg = "the record claims to be a copy of a parked label, but does not name its transaction"
         raise DeadRecordError("invalid_copy", msg) from None
 
 
@@ -267,7 +267,7 @@ def decide(
     """
     fitting = [row for row in same_id if _fits(label, row)]
     if len(fitting) > 1:
-        msg = f"{len(fitting)} transactions have this id: give card_id and event_time too"
+        msg = f"{len(fitting)} transactions have this id: add card_id and event_time"
         return DeadRecordError("ambiguous_transaction", msg)
     for row in fitting:
         return msgspec.convert(dict(row), Found)

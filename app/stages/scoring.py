@@ -253,7 +253,7 @@ class ScoringHandler:
             record = given_back(label)
             dead = DeadRecordError(
                 "unknown_transaction",
-                "no such transaction came to its terminal at that time while the label waited",
+                "no such transaction arrived at its terminal for that time while the label waited",
             )
             letter = dead_letter(
                 record.topic, record.partition, record, dead, privacy=self._privacy

@@ -214,15 +214,15 @@ class Position:
             msg = (
                 f"{where} was read up to {start}, its state only knows it up to {self.last_offset}: start "
                 "again; if that does not help, its changelog was deleted: start with another "
-                "FRAUDSTREAM_APP_ID to build the state anew from the log"
+                "FRAUDSTREAM_APP_ID to build the state again from the log"
             )
             raise StateError(msg)
         differing = differences(self.settings, settings) if self.last_offset >= 0 else None
         if differing:
             was, now = differing
             msg = (
-                f"the state of {where} was built with {was}, the settings say {now} (and "
-                f"FRAUDSTREAM_MODEL={model}): restore what it was built with, or start with another "
+                f"the state of {where} was built with {was}, but the settings are {now} (and "
+                f"FRAUDSTREAM_MODEL={model}): restore these settings, or start with another "
                 "FRAUDSTREAM_APP_ID, after `fraudstream topics` with the same, to build the state from the log"
             )
             raise SettingsError(msg)

@@ -200,7 +200,7 @@ class FaustWorker:
                 proof = response.headers.get(PROOF_HEADER, "")
                 return Answer(response.status, content_type, body, proof)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            msg = f"the worker at {origin} holds it and does not answer; try again"
+            msg = f"the worker at {origin} owns it and does not answer; try again"
             raise UnavailableError(msg) from error
 
     def _wanted_ends(self) -> set[TP]:

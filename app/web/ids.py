@@ -49,7 +49,7 @@ def requested_id(kind: str, raw_path: str, raw_query: str) -> str:
         msg = f"the {kind} id in the address is not UTF-8"
         raise UsageError(msg) from None
     if not identifier:
-        msg = f"which {kind}? Ask for /{kind}s/ID/"
+        msg = f"no {kind} id: request /{kind}s/ID/"
         raise UsageError(msg)
     if "\0" in identifier or len(identifier.encode()) > MAX_ID_BYTES:
         msg = f"a {kind} id has 1 to {MAX_ID_BYTES} bytes and no null characters"

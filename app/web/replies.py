@@ -113,8 +113,8 @@ async def present_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception:
         # not the path: ids of cards are in it
         resource = request.match_info.route.resource
-        logger.exception("a web view failed: %s", resource.canonical if resource else "unknown")
-        response = error_reply(request, 500, "this page failed; the worker's log says why")
+        logger.exception("a web page failed: %s", resource.canonical if resource else "unknown")
+        response = error_reply(request, 500, "this page failed; see the worker's log")
     for name, text in _HEADERS.items():
         response.headers.setdefault(name, text)
     return response

@@ -100,7 +100,7 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     place = worker.find(kind, identifier.encode())
     if isinstance(place, Elsewhere):
         if peers.ROUTED_HEADER in request.headers:
-            msg = f"this {kind} is moving from one worker to another; try again"
+            msg = f"this {kind} is being reassigned to another worker; try again"
             raise UnavailableError(msg)
         return await _forward(request, worker, place.url)
     if not isinstance(place, Here):
@@ -117,12 +117,12 @@ def read_key(
     """The state of a card or terminal, as `state.key_state` has it.
 
     Raises:
-        NotFoundError: no record has named it.
+        NotFoundError: no record names it.
         RowFormatError: its row was written by another release.
     """
     key = identifier.encode()
     if load(head_key(key)) is None:
-        msg = f"no {kind} {identifier!r}: no transaction has named it"
+        msg = f"no {kind} {identifier!r}: no transaction names it"
         raise NotFoundError(msg)
     settings = worker.settings
     row = WindowRow.read(key, row_rules(settings), load)
@@ -165,7 +165,7 @@ async def transaction(request: web.Request) -> web.Response:
     identifier = _requested_id(request, "transaction")
     found = await worker.transaction(identifier)
     if found is None:
-        msg = f"no transaction {identifier!r}: none with this id has been scored and stored"
+        msg = f"no transaction {identifier!r} has been scored and stored"
         raise NotFoundError(msg)
     if wants_json(request):
         return json_reply(found)

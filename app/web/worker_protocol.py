@@ -125,11 +125,11 @@ def holder(
         if partition in partitions:
             if url.rstrip("/") == own_url.rstrip("/"):
                 return Nobody(
-                    f"several workers call themselves {own_url}: give each its own "
+                    f"several workers have the address {own_url}: give each its own "
                     "FRAUDSTREAM_ADVERTISED_HOST or FRAUDSTREAM_WEB_PORT"
                 )
             return url.rstrip("/")
-    return Nobody(f"no worker holds partition {partition} yet; try again")
+    return Nobody(f"no worker owns partition {partition} yet; try again")
 
 
 def why_not_ready(
@@ -160,7 +160,7 @@ def why_not_ready(
     if not joined:
         return ["this worker has not joined the group yet"]
     reasons = [] if kafka_answers else ["Kafka does not answer"]
-    reasons += ["partitions are being handed out"] if rebalancing else []
+    reasons += ["partitions are being assigned"] if rebalancing else []
     reasons += [f"table {name} is being recovered" for name, ready in tables.items() if not ready]
     if sink is not None:
         reasons.append(f"predictions wait for Cassandra: {sink}")

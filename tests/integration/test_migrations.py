@@ -69,7 +69,7 @@ def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Setting
     lines: list[str] = []
     schema.migrate(session, settings, say=lines.append, lock_seconds=2)
     assert lines == [
-        f"waiting for crashed/1/x, who migrates {settings.keyspace}; a crashed one is gone in 2 s"
+        f"waiting for crashed/1/x, who migrates {settings.keyspace}; the lock of a crashed run expires after 2 s"
     ]
 
 
@@ -96,7 +96,7 @@ def test_what_was_applied_must_not_change(session: Session, settings: Settings) 
     schema.migrate(session, settings)
     changed = load_migrations()
     changed[1] = replace(changed[1], text=changed[1].text.replace("extra text", "extra blob"))
-    with pytest.raises(SchemaError, match="002_predictions was applied to .* with another text"):
+    with pytest.raises(SchemaError, match="002_predictions was applied to .* with other text"):
         schema.migrate(session, settings, migrations=changed)
 
 
@@ -134,14 +134,14 @@ def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Sett
     schema.migrate(session, settings)
     shorter = settings.model_copy(update={"prediction_ttl": "30d"})
     with pytest.raises(
-        SchemaError, match=r"keeps rows for ever, FRAUDSTREAM_PREDICTION_TTL says 30d"
+        SchemaError, match=r"keeps rows for ever, but FRAUDSTREAM_PREDICTION_TTL is 30d"
     ):
         schema.check_schema(session, shorter)
     assert schema.migrate(session, shorter).options
     assert schema.migrate(session, shorter).options is None
     schema.check_schema(session, shorter)
     with pytest.raises(
-        SchemaError, match="keeps rows 30d, FRAUDSTREAM_PREDICTION_TTL says forever"
+        SchemaError, match="keeps rows 30d, but FRAUDSTREAM_PREDICTION_TTL is forever"
     ):
         schema.check_schema(session, settings)
     insert = (

@@ -271,7 +271,7 @@ async def test_a_ttl_that_is_changed_meanwhile_is_noticed(
         while not caplog.records:
             await asyncio.sleep(0.05)
             kept_for.look()
-    assert "keeps new rows 1m, FRAUDSTREAM_PREDICTION_TTL says forever" in caplog.text
+    assert "keeps new rows 1m, but FRAUDSTREAM_PREDICTION_TTL is forever" in caplog.text
 
 
 async def test_a_lone_batch_that_failed_before_is_prepared_again(
@@ -330,7 +330,7 @@ async def test_an_outage_is_waited_for_and_spoken_of_calmly(
     assert far_writer.unavailable_since is None
     assert (far_writer.rows_written, far_writer.rows_waiting, status.rows) == (301, 0, 301)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0].startswith("Cassandra takes no predictions for 0 s (127.0.0.1:")
+    assert lines[0].startswith("Cassandra has not accepted predictions for 0 s (127.0.0.1:")
     assert lines[-1].startswith("Cassandra takes predictions again after")
     assert await asyncio.to_thread(count_predictions, session, settings) == 301
 

@@ -42,7 +42,7 @@ def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_pa
 
     refused = deployment.run("rebuild", "--datadir", str(tmp_path))
     assert refused.returncode == 4
-    assert "there is no state of a worker in" in refused.stderr
+    assert "there is no worker state in" in refused.stderr
     with Fleet(environ_of(settings), tmp_path) as fleet:
         fleet.start("a", "b")
         fleet.await_ready()

@@ -68,7 +68,7 @@ def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
         assert "ready: partitions" not in fleet["a"].log.read_text()
     assert "ended with exit code 2" in said
     assert (
-        "was built with FRAUDSTREAM_ALLOWED_LATENESS=1d, the settings say "
+        "was built with FRAUDSTREAM_ALLOWED_LATENESS=1d, but the settings are "
         "FRAUDSTREAM_ALLOWED_LATENESS=2d (and FRAUDSTREAM_MODEL=default)" in said
     )
     assert "FRAUDSTREAM_APP_ID" in said

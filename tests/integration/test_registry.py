@@ -128,7 +128,7 @@ async def test_while_it_is_away(registry: int, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_command_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "_PATIENCE_SECONDS", 0.0)
-    with pytest.raises(UnavailableError, match="gives no schemas"):
+    with pytest.raises(UnavailableError, match="does not return schemas"):
         FetchedSchemas(Registry(settings_of("http://127.0.0.1:1"))).get(1)
 
 

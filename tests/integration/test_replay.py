@@ -275,9 +275,9 @@ def check_refusals(deployment: Deployment, span: list[str], before: dict[str, An
     """Each mistake gets one line that says what to do, and leaves nothing behind."""
     group = deployment.settings.topic_prefix + deployment.settings.app_id
     for arguments, code, said in (
-        (["--group", "x", "--from", "2030-01-01"], 2, "no scored transaction lies between"),
+        (["--group", "x", "--from", "2030-01-01"], 2, "no scored transaction is between"),
         (["--group", "x", "--from", span[3], "--to", span[1]], 2, "is not before --to"),
-        (["--group", "x", "--from", "9:0"], 2, "there is no partition 9: there are 4"),
+        (["--group", "x", "--from", "9:0"], 2, "partition 9 does not exist: there are 4"),
         (["--group", "x", "--from", "1:99999999"], 2, "/1 ends at offset"),
         (["--group", "x", "--from", "tomorrow"], 2, "write a time such as"),
         (["--group", "X-1", *span], 2, "write lower-case letters, digits and underscores"),

@@ -185,7 +185,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_the_rest_is_scored(
     assert json.loads(sent_back.stdout)["sent"] == 0
     assert len(json.loads(sent_back.stdout)["refused"]) == len(last)
     shown = deployment.run("deadletters", "show", f"{topic.name}/{where}/{damaged + 1}")
-    assert "does not fit its checksum" in shown.stdout
+    assert "does not match its checksum" in shown.stdout
     assert f"offsets {damaged} to {damaged + 1}" in shown.stdout
 
 
@@ -261,7 +261,7 @@ def test_a_partition_that_cannot_be_read_stops_until_its_offsets_are_given_up(
         assert json.loads(skipped.stdout)["last"] == unknown + 2
         wait_until(lambda: rows() == 9, "the rows behind what was given up")
         wait_until(lambda: stopped(lost) in log.read_text(), "the line that says so")
-        assert "name the last offset to give up with --to" in skip(lost).stderr
+        assert "give the last offset with --to" in skip(lost).stderr
         assert skip(lost, "--to", str(lost + 2)).returncode == 0
         deployment.drain()
         report = deployment.verify()

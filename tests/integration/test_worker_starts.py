@@ -128,7 +128,7 @@ def test_too_few_open_files(settings: Settings, tmp_path: Path) -> None:
         env=environ_of(settings), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "this process may have 64 files open and needs" in in_one_line(done.stderr)
+    assert "this process may open 64 files but needs" in in_one_line(done.stderr)
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64
 
 

@@ -155,7 +155,7 @@ def test_features_that_anomaly_scores_lack_are_named(tmp_path):
     save(tmp_path / "shop-1", isolation=odd_forest(), anomaly=odd)
     with pytest.raises(UsageError) as error:
         holder(tmp_path).named("shop")
-    assert one_line(error).startswith("the anomaly part of model shop version 1 takes features")
+    assert one_line(error).startswith("the anomaly part of model shop version 1 uses features")
     assert "amount_deviation" in one_line(error)
 
 
@@ -320,7 +320,7 @@ def test_a_replay_finds_the_model_of_its_time_by_hash(tmp_path):
     assert models.registry.find(old.model_hash).folder == tmp_path / "shop-1"
     with pytest.raises(NotFoundError) as error:
         models.by_hash("0123456789abcdef")
-    assert "cannot be scored again without it" in one_line(error)
+    assert "without it, transactions that it scored cannot be scored again" in one_line(error)
     with pytest.raises(NotFoundError):
         models.by_hash("")
 
@@ -344,7 +344,7 @@ def test_an_unknown_name_lists_the_known_ones_and_damage_is_told(tmp_path):
     assert len(damaged) == 1
     with pytest.raises(NotFoundError) as error:
         registry.find("sho")
-    assert "there are shop" in one_line(error)
+    assert "known models: shop" in one_line(error)
     assert "is damaged" in one_line(error)
 
 
@@ -357,12 +357,12 @@ def test_only_folders_of_the_registry_are_loaded(tmp_path):
     for wanted in (tmp_path / "elsewhere", tmp_path / "ours" / ".." / "elsewhere"):
         with pytest.raises(UsageError) as error:
             registry.find(str(wanted))
-        assert "is not a folder of models" in one_line(error)
-    with pytest.raises(UsageError, match="is not a folder of models"):
+        assert "is not a model folder" in one_line(error)
+    with pytest.raises(UsageError, match="is not a model folder"):
         registry.find(str(tmp_path / "ours" / "link"))
     entries, damaged = registry.scan()
     assert [each.manifest.name for each in entries] == ["shop"]
-    assert damaged == [f"{tmp_path / 'ours' / 'link'} leads out of the folders of models"]
+    assert damaged == [f"{tmp_path / 'ours' / 'link'} leads out of the model folders"]
 
 
 def test_the_setting_may_name_a_folder(tmp_path):

@@ -127,10 +127,12 @@ def test_a_blends_probabilities_are_those_of_all_transactions():
 
 
 def test_a_parameter_that_there_is_not():
-    with pytest.raises(UsageError, match="--parameter D: blend has .*forest__max_depth, "):
+    with pytest.raises(
+        UsageError, match="--parameter D is unknown; blend has .*forest__max_depth, "
+    ):
         candidates_of("blend", 1, {"D": 1})
 
-    with pytest.raises(UsageError, match="--parameter D: logistic has C, "):
+    with pytest.raises(UsageError, match="--parameter D is unknown; logistic has C, "):
         candidates_of("logistic", 1, {"D": 1})
 
 

@@ -28,7 +28,7 @@ from app.host import claim_folder, require_open_files
         # RocksDB's words
         (
             Exception("IO error: No space left on device: While appending to file: /s/000012.log"),
-            "the disk is full: free some space, then start again; nothing is lost (IO error",
+            "the disk is full: free some space, then start again; no data is lost (IO error",
         ),
         (Exception("IO error: While open a file: /s/1.sst: Too many open files"), "open files, th"),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "raise it with `ulimit -n`"),

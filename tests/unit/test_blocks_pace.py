@@ -144,7 +144,7 @@ async def test_the_one_ahead_waits_for_another_worker(kafka: Kafka) -> None:
     pace.hold()
     await until(lambda: kafka.looks > 2)
     assert (pace.until_ms, here.woken) == (600, 0)
-    whom = Slowest(TWO, 500, "another worker has it, or it has not had a record yet")
+    whom = Slowest(TWO, 500, "another worker owns it, or it has no record yet")
     assert pace.watermark(ONE) == Watermark(None, 1_000, 500, whom)
     assert kafka.noted == [{ONE: (0, Note(1_000))}]  # so that the other one is not held by us
     kafka.seen[TWO] = Seen(7, 9, Note(950))

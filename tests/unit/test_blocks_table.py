@@ -178,7 +178,7 @@ async def test_a_copy_that_cannot_be_written_ends_the_process(
     process.buffers[process.table] = [process.event([1])]
     process.table.write_copies()
     ((where, error),) = halted
-    assert (where, type(error)) == ("the warm copies of rows", struct.error)
+    assert (where, type(error)) == ("the standby replicas of rows", struct.error)
 
 
 async def test_an_empty_store_expects_its_record_where_the_changelog_begins() -> None:
@@ -236,7 +236,7 @@ async def test_rows_of_a_start_that_a_rebalance_has_overtaken_are_not_stored() -
 
 def test_nobody_writes_around_the_pipeline() -> None:
     table = Process({}, []).table
-    with pytest.raises(TypeError, match="pipeline only"):
+    with pytest.raises(TypeError, match="only its pipeline"):
         table[b"a"] = b"x"
-    with pytest.raises(TypeError, match="pipeline only"):
+    with pytest.raises(TypeError, match="only its pipeline"):
         del table[b"a"]

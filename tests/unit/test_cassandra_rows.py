@@ -149,7 +149,7 @@ def test_the_month_is_that_of_utc(at: str, month: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_prediction_is_refused_in_one_line(broken: bytes) -> None:
-    with pytest.raises(StateError, match="no prediction that can be stored") as caught:
+    with pytest.raises(StateError, match="this prediction cannot be stored") as caught:
         RowPacker("EUR", 2).pack(broken)
     assert "\n" not in str(caught.value)
 

@@ -86,7 +86,7 @@ _TLS = ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate
     ("cause", "user", "kind", "text"),
     [
         (AuthenticationFailed("Remote end requires authentication"), None, UnavailableError,
-         "asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME"),
+         "requires a user: set FRAUDSTREAM_CASSANDRA_USERNAME"),
         (AuthenticationFailed("Bad credentials"), "ann", UnavailableError, "refuses user 'ann'"),
         (_TLS, None, UnavailableError, "no TLS with Cassandra at h:1"),
         (ConnectionRefusedError(111, "refused"), None, AwayError, "no Cassandra at h:1: run"),
@@ -110,7 +110,7 @@ def test_one_line_says_why(
     [
         (OperationTimedOut(), AwayError, "no Cassandra at h:1"),
         (Unavailable("Cannot achieve consistency level QUORUM", 4, 2, 1), AwayError,
-         "too few replicas"),
+         "too few Cassandra replicas"),
         (Unauthorized("User ann has no SELECT permission"), UnavailableError, "grant it to"),
         (InvalidRequest("unconfigured table predictions"), SchemaError, "run `fraudstream migrate`"),
         (InvalidRequest("Keyspace 'x' does not exist"), SchemaError, "run `fraudstream migrate`"),

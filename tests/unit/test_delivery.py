@@ -104,7 +104,7 @@ def test_a_changed_ttl_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None
     kept_for.look()
     kept_for.look()
     (record,) = caplog.records
-    assert "keeps new rows 1d, FRAUDSTREAM_PREDICTION_TTL says forever" in record.getMessage()
+    assert "keeps new rows 1d, but FRAUDSTREAM_PREDICTION_TTL is forever" in record.getMessage()
 
 
 async def test_latencies_count_from_the_append_and_from_the_event() -> None:

@@ -81,5 +81,5 @@ def test_a_wrong_heap_is_named(tmp_path: Path, heap: str) -> None:
 
 @pytest.mark.parametrize("name", ["a,b", "a:b"])
 def test_a_home_that_java_cannot_have(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="no comma and no colon"):
+    with pytest.raises(UsageError, match="must not contain a comma or colon"):
         Stack(tmp_path / name)

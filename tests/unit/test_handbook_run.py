@@ -87,7 +87,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_read(capsys, tmp_
     assert run(["handbook", str(path), "--from", "2018-07-26"]) == 2
     assert "must contain a training week" in capsys.readouterr().err
     assert run(["handbook", str(path), "--from", "2018-07-25"]) == 2
-    assert "holds no transactions" in capsys.readouterr().err
+    assert "contains no transactions" in capsys.readouterr().err
 
 
 def csv(folder: Path, lines: list[str]) -> Path:

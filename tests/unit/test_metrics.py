@@ -445,11 +445,11 @@ def test_who_waits_for_what() -> None:
         fraud_topics=SimpleNamespace(labels=SimpleNamespace(name="labels")),
     )
     labels, paused, unknown, parked = read_waits(app)
-    assert labels == "labels/2 waits for Cassandra, which takes no labels"
+    assert labels == "labels/2 waits for Cassandra, which does not accept labels"
     assert paused == (
         "tx/0 is paused for alignment at event time 1970-01-01T00:00:09.000Z, for labels/2, which is at "
         "1970-01-01T00:00:05.000Z (3 records wait, 1 blocks in flight)"
     )
     assert unknown.startswith("tx/2 is paused")
     assert "7 labels of labels/1 are parked" in parked
-    assert "waits for w\\x1bho; away" in parked
+    assert "for w\\x1bho; away" in parked

@@ -63,7 +63,7 @@ def test_a_field_may_be_missing_only_where_the_table_says_so() -> None:
     for name in sorted(needed):
         made = prediction()
         del made[name]
-        with pytest.raises(Exception, match="no prediction that can be stored"):
+        with pytest.raises(Exception, match="this prediction cannot be stored"):
             RowPacker("EUR", 2).pack(orjson.dumps(made))
     for name in sorted(OUTPUT_FIELDS - needed - {"event_time_ms"}):
         made = prediction()

@@ -216,7 +216,7 @@ def test_times_without_zone_take_the_one_that_is_assumed_or_are_refused(tmp_path
     assert paris[0]["event_time"] == "2018-04-01T00:00:31+02:00"
     assert fault(path, mapping=HANDBOOK_MAP) == (
         "t.csv, line 2, column TX_DATETIME: '2018-04-01 00:00:31' has no time zone: "
-        "add --assume-zone UTC, or the zone it is in"
+        "add --assume-zone UTC, or the zone of the file"
     )
 
 
@@ -338,7 +338,7 @@ def test_parquet_values_of_every_kind(tmp_path):
             "column amount: '\u0661\u0662' is not an amount such as 57.10",
         ),
         ({"card_id": 1001.5}, "column card_id: 1001.5 is not a whole number: store ids as text"),
-        ({"card_id": 1e16}, "column card_id: 1e+16 is beyond 2^53"),
+        ({"card_id": 1e16}, "column card_id: 1e+16 is above 2^53"),
     ],
 )
 def test_a_malformed_field_is_named_with_its_line(tmp_path, change, text):
@@ -346,7 +346,7 @@ def test_a_malformed_field_is_named_with_its_line(tmp_path, change, text):
     message = fault(path)
     assert message.startswith("t.jsonl, line 2, ")
     assert text in message
-    assert message.endswith("(--skip-bad leaves such lines out)")
+    assert message.endswith("(--skip-bad skips such lines)")
 
 
 @pytest.mark.parametrize(

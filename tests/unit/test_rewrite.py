@@ -100,7 +100,7 @@ def test_a_range_by_offset_and_by_time() -> None:
     assert report.records == sum(one.timestamp >= middle for one in [*first, *second])
     with pytest.raises(UsageError, match="there is no record of predictions in this range"):
         written(world, "100000")
-    with pytest.raises(UsageError, match="there is no partition 7"):
+    with pytest.raises(UsageError, match="partition 7 does not exist"):
         written(world, "7:1")
 
 

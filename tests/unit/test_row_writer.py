@@ -195,10 +195,8 @@ async def test_a_worker_whose_waiting_rows_are_given_up_waits_for_nothing(
     assert status.reason is None
     assert writer.unavailable_since is None
     said = [record.getMessage() for record in caplog.records]
-    assert "takes no predictions" in said[0]
-    assert said[1:] == [
-        "no predictions wait for Cassandra any more: their partitions were given up"
-    ]
+    assert "has not accepted predictions" in said[0]
+    assert said[1:] == ["no predictions wait for Cassandra any more: their partitions were revoked"]
     await writer.close()
 
 
@@ -225,8 +223,8 @@ async def test_all_that_wait_are_counted(
         while len(caplog.records) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     first, second = (record.getMessage() for record in caplog.records[:2])
-    assert "; 20,343 wait and are tried again" in first
-    assert "; 1 wait and are tried again" in second
+    assert "; 20,343 wait and are retried" in first
+    assert "; 1 wait and are retried" in second
     row.cancel()
     await writer.close()
 

@@ -132,7 +132,7 @@ class TestPosition:
     def test_other_settings_are_named(self) -> None:
         position = Position(3, "windows=1h,1d currency=EUR")
         told = (
-            r"built with FRAUDSTREAM_WINDOWS=1h,1d, the settings say FRAUDSTREAM_WINDOWS=1h "
+            r"built with FRAUDSTREAM_WINDOWS=1h,1d, but the settings are FRAUDSTREAM_WINDOWS=1h "
             r"\(and FRAUDSTREAM_MODEL=engineered\): restore"
         )
         now = "windows=1h currency=EUR"

@@ -64,13 +64,11 @@ def test_labelled_transactions_are_learned_from_with_their_stored_features(
 
 
 def test_nothing_to_learn_from(world: VerifyWorld) -> None:
-    with pytest.raises(UsageError, match="Kafka holds no scored transactions with labels"):
+    with pytest.raises(UsageError, match="Kafka contains no scored transactions with labels"):
         gathered(world)
     world.label(said(4, fraud=True))
     world.settings = world.settings.model_copy(update={"windows": (HOUR, 48 * HOUR)})
-    with pytest.raises(
-        UsageError, match="there are some with v1-1h-1d-7d-30d: set FRAUDSTREAM_FEAT"
-    ):
+    with pytest.raises(UsageError, match="some have v1-1h-1d-7d-30d: set FRAUDSTREAM_FEAT"):
         gathered(world)
 
 

@@ -128,7 +128,7 @@ def test_malformed_rows_can_be_left_out_and_are_counted(tmp_path, monkeypatch, c
     rows[9] = rows[9].replace("Z,0", "Z,maybe")
     path = tmp_path / "history.csv"
     path.write_text(HEAD + "".join(rows))
-    with pytest.raises(UsageError, match=r"line 6, amount .*\(--skip-bad leaves such rows out\)"):
+    with pytest.raises(UsageError, match=r"line 6, amount .*\(--skip-bad skips such rows\)"):
         read_labelled(path, load_settings(), cores=cores)
     got = read_labelled(path, load_settings(), skip_bad=True, cores=cores)
     assert got.transaction_id.tolist() == [f"t{n}" for n in range(12) if n not in {4, 7, 9}]
@@ -170,9 +170,9 @@ GOOD = "t1,c1,5.00,2024-05-01T12:00:00Z,0\n"
             "line 3, column is_fraud: '2' is not fraud or genuine",
         ),
         (HEAD + GOOD + GOOD.replace(",0\n", ",\n"), "line 3, column is_fraud: is empty"),
-        (HEAD + GOOD.replace("5.00", "-5.00"), "holds no transactions: 1 refunds"),
+        (HEAD + GOOD.replace("5.00", "-5.00"), "contains no transactions: 1 refunds"),
         (HEAD + GOOD.replace("Z", ""), "line 2, column event_time:"),
-        (HEAD, "holds no transactions"),
+        (HEAD, "contains no transactions"),
         (HEAD.replace("card_id", "card") + GOOD, "no column for card_id"),
     ],
 )
@@ -289,14 +289,17 @@ def _holder():
         (("--train-to", "soon"), "--train-to soon: write a date or a time, such as 2018-07-25"),
         (("--delay", "week"), "--delay week: 'week' is not a duration"),
         (("--delay", "7d"), "give --train-to, --test-from or both"),
-        (("--train-to", "2025-01-20", "--test-from", "2025-01-25"), "must lie --delay behind"),
-        (("--train-from", "2025-01-20", "--train-to", "2025-01-20"), "--train-to must lie behind"),
-        (("--test-from", "2025-01-25", "--test-to", "2025-01-25"), "--test-to must lie behind"),
+        (
+            ("--train-to", "2025-01-20", "--test-from", "2025-01-25"),
+            "must be at least --delay after",
+        ),
+        (("--train-from", "2025-01-20", "--train-to", "2025-01-20"), "--train-to must be after"),
+        (("--test-from", "2025-01-25", "--test-to", "2025-01-25"), "--test-to must be after"),
         (
             ("--test-from", "2026-01-01", "--test-to", "2026-01-02"),
-            "period of the transactions hold 0 frauds",
+            "period of the transactions contain 0 frauds",
         ),
-        (("--features", "all"), "--features all: there are basic, handbook"),
+        (("--features", "all"), "--features all is unknown; choose from basic, handbook"),
         (("--features", "handbook"), "add handbook to FRAUDSTREAM_FEATURES"),
     ],
 )
@@ -317,12 +320,12 @@ def test_mistakes_get_one_line(home, tmp_path, capsys):
     assert "No such file" in fault(capsys, "train", *file)
     assert fault(capsys, "train", *file, "--days", "3") == "--days cannot be used with --from-file"
     assert "choose one of logistic" in fault(capsys, "train", "--kind", "oracle")
-    assert "cannot be a model's name" in fault(capsys, "train", "--name", "a/b")
+    assert "is not a valid model name" in fault(capsys, "train", "--name", "a/b")
     assert "exists already" in fault(capsys, "train", "--out", str(tmp_path))
     assert "no model 'nix'" in fault(capsys, "models", "show", "nix")
     assert "models show MODEL" in fault(capsys, "models", "show")
     few = ("train", "--cards", "2", "--terminals", "2", "--days", "1")
-    assert "each part needs both frauds and others" in fault(capsys, *few)
+    assert "each part needs both frauds and genuine transactions" in fault(capsys, *few)
 
 
 @pytest.mark.parametrize("parameter", ["C=nan", "C=-1"])

@@ -87,7 +87,7 @@ def test_transactions_of_one_millisecond_stay_together():
 def test_a_slice_without_frauds_is_refused():
     fraud = np.zeros(100, dtype=bool)
     fraud[:70] = True
-    with pytest.raises(UsageError, match=r"newest 20 % of the transactions hold 0 frauds in 20"):
+    with pytest.raises(UsageError, match=r"newest 20 % of the transactions contain 0 frauds in 20"):
         split_by_time(np.arange(100), np.roll(fraud, 5))
     with pytest.raises(UsageError, match="no transactions"):
         split_by_time(np.empty(0), np.empty(0, dtype=bool))
@@ -479,7 +479,7 @@ def test_the_place_is_checked_before_the_work(tmp_path):
     assert place(settings, "shop") == (1, tmp_path / "models" / "shop-1")
     with pytest.raises(UsageError, match="exists already"):
         place(settings, "shop", tmp_path)
-    with pytest.raises(UsageError, match="cannot be a model's name"):
+    with pytest.raises(UsageError, match="is not a valid model name"):
         place(settings, "../shop")
 
 

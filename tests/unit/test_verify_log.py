@@ -61,5 +61,5 @@ def test_work_on_a_chunk_is_no_silence_of_kafka(monkeypatch: pytest.MonkeyPatch)
 
 def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.05)
-    with pytest.raises(UnavailableError, match="gave no record of .*enriched/0"):
+    with pytest.raises(UnavailableError, match="returned no record of .*enriched/0"):
         read([[0, 1]], 4, work_seconds=0)

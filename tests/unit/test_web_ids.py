@@ -63,9 +63,9 @@ def test_addresses(address: str, identifier: str) -> None:
 @pytest.mark.parametrize(
     ("address", "line"),
     [
-        ("/cards/", "which card? Ask for /cards/ID/"),
-        ("/cards//", "which card? Ask for /cards/ID/"),
-        ("/cards/?id=", "which card? Ask for /cards/ID/"),
+        ("/cards/", "no card id: request /cards/ID/"),
+        ("/cards//", "no card id: request /cards/ID/"),
+        ("/cards/?id=", "no card id: request /cards/ID/"),
         ("/cards/%FF/", "the card id in the address is not UTF-8"),
         ("/cards/\udcff/", "the card id in the address is not UTF-8"),
         ("/cards/a%00b/", "a card id has 1 to 256 bytes and no null characters"),

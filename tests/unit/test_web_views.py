@@ -175,7 +175,7 @@ async def test_a_routed_request_is_not_routed_again() -> None:
             "/cards/c1/", headers=JSON | {"X-Fraudstream-Routed": "http://127.0.0.1:6067"}
         )
         assert reply.status == 503
-        assert "moving" in (await reply.json())["error"]
+        assert "reassigned" in (await reply.json())["error"]
         assert int(reply.headers["Retry-After"]) > 0
     assert worker.asked == []
 
@@ -198,10 +198,10 @@ OWN, OTHER = "http://127.0.0.1:1", "http://127.0.0.1:2"
         (True, True, {OWN: [0, 1]}, None),
         (True, False, {OWN: [0, 1]}, "partition 1 is being recovered"),
         (False, True, {OWN: [0], OTHER + "/": [1]}, OTHER),
-        (False, True, {OWN: [0], OTHER: [2]}, "no worker holds partition 1"),
-        (False, True, {}, "no worker holds partition 1"),
+        (False, True, {OWN: [0], OTHER: [2]}, "no worker owns partition 1"),
+        (False, True, {}, "no worker owns partition 1"),
         # two machines that both call themselves 127.0.0.1: asking "the other" would ask ourselves
-        (False, True, {OWN + "/": [0, 1]}, "several workers call themselves"),
+        (False, True, {OWN + "/": [0, 1]}, "several workers have the address"),
     ],
 )
 def test_who_answers(active: bool, ready: bool, owners: dict, answer: str | None) -> None:
@@ -219,7 +219,13 @@ async def test_a_transaction_as_json_and_as_a_page() -> None:
     async with client_of(worker) as client:
         assert await (await client.get("/transactions/x1.json")).json() == prediction()
         text = "".join(Tags(await (await client.get("/transactions/x1/")).text()).texts)
-    for wanted in ("Called fraud", "1,234.56 EUR", "amount <1234.56> is high", '"<Acme>"', "late"):
+    for wanted in (
+        "Flagged as fraud",
+        "1,234.56 EUR",
+        "amount <1234.56> is high",
+        '"<Acme>"',
+        "late",
+    ):
         assert wanted in text
 
 
@@ -266,7 +272,7 @@ async def test_transactions_that_lack_something(fields: dict[str, Any]) -> None:
         ({"stopping": True, "joined": False}, ["this worker is stopping"]),
         ({"joined": False, "sink": "x"}, ["this worker has not joined the group yet"]),
         ({"kafka_answers": False}, ["Kafka does not answer"]),
-        ({"rebalancing": True}, ["partitions are being handed out"]),
+        ({"rebalancing": True}, ["partitions are being assigned"]),
         ({"stopped": ["transactions/2 cannot be read"]}, ["transactions/2 cannot be read"]),
         ({"tables": {"cards": False, "terminals": True}}, ["table cards is being recovered"]),
         (
@@ -334,7 +340,7 @@ async def test_the_index_of_a_worker_that_has_just_started() -> None:
         (UnavailableError("no Cassandra at x"), 503, "no Cassandra at x"),
         (SchemaError("run `fraudstream migrate`"), 503, "run `fraudstream migrate`"),
         (StateError("a row is damaged"), 500, "a row is damaged"),
-        (RuntimeError("boom"), 500, "this page failed; the worker's log says why"),
+        (RuntimeError("boom"), 500, "this page failed; see the worker's log"),
     ],
 )
 async def test_errors_are_one_line(error: Exception, status: int, line: str) -> None:
@@ -382,7 +388,7 @@ async def test_nothing_comes_from_elsewhere_and_nothing_runs() -> None:
 async def test_quality_as_json_and_as_a_page() -> None:
     worker = DictWorker()
     async with client_of(worker) as client:
-        assert "No labels have come yet" in await (await client.get("/quality/")).text()
+        assert "No labels have arrived yet" in await (await client.get("/quality/")).text()
         group = Group(transactions=1_234, judged=9, frauds=4, alerts=5, right=3, wrong=1).as_dict()
         worker.judged = {
             "labels": 9, "total": group, "by_day": {"2026-01-31": group}, "by_model": {"<m>@1": group},

@@ -173,7 +173,7 @@ class Pace:
             return None
         partition = self._open.get(tp)
         if partition is None:
-            why = "another worker has it, or it has not had a record yet"
+            why = "another worker owns it, or it has no record yet"
         else:
             why = f"{partition.waiting} records wait, {partition.in_flight} blocks in flight"
             if partition.needs is not None:
@@ -196,7 +196,7 @@ class Pace:
                 try:
                     await self._look()
                 except Exception as error:  # Kafka is away, or the group starts anew
-                    logger.info("how far other partitions are is not known: %r", error)
+                    logger.info("the positions of other partitions cannot be read: %r", error)
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 if self._held():
@@ -249,7 +249,7 @@ class Pace:
                 await self._write_notes()
                 await asyncio.sleep(_SHARE_SECONDS)
         except Exception as error:  # the next commit carries it
-            logger.info("positions could not be written down: %r", error)
+            logger.info("positions could not be committed: %r", error)
         finally:
             self._sharing = None
 

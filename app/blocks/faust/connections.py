@@ -53,7 +53,7 @@ async def read_answers(of: Any) -> None:
     while True:
         (size,) = struct.unpack(">i", await reader.readexactly(4))
         if not 0 <= size <= ANSWER_BYTES:
-            msg = f"{where} announces an answer of {size} bytes, which Kafka does not send: is it Kafka's port?"
+            msg = f"{where} announces an answer of {size} bytes, which Kafka never sends: is this Kafka's port?"
             logger.error(msg)
             raise ConnectionError(msg)
         answer = await reader.readexactly(size)

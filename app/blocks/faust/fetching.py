@@ -94,7 +94,7 @@ class Answer:
         # One that begins here may end beyond `end`: a broker notes where its log ends before it reads records, and
         # some are added in between.
         if not self._fits(base, following) or (base > self.position and following > self.end):
-            return self._unsure("its offsets do not fit the place where it stands")
+            return self._unsure("its offsets do not match its position in the log")
         self._at += len(raw)
         self.position = following
         if raw[_MAGIC] < 2:
@@ -154,9 +154,9 @@ class Answer:
     def _damaged(self, raw: memoryview) -> Any:
         """A batch that does not fit its checksum."""
         if self.watch is None:
-            raise CorruptRecordException("a record batch does not fit its checksum")
+            raise CorruptRecordException("a record batch does not match its checksum")
         fields = HEADER.unpack_from(raw) if len(raw) >= HEADER.size else None
-        what = "it does not fit its checksum"
+        what = "it does not match its checksum"
         # which offsets it has is believed where two of its fields and the place where it stands agree
         if fields is None or raw[_MAGIC] != 2:
             return self._unsure(what)

@@ -42,7 +42,7 @@ def exhausted(error: BaseException) -> UnavailableError | None:
     ):
         if number == code or os.strerror(code) in text:
             where = f" ({text})" if text else ""
-            return UnavailableError(f"{advice}, then start again; nothing is lost{where}")
+            return UnavailableError(f"{advice}, then start again; no data is lost{where}")
     return None
 
 
@@ -89,7 +89,7 @@ def halt(where: str, error: BaseException) -> NoReturn:
     """
     error = exhausted(error) or forbidden(error) or error
     if is_away(error):
-        error = AwayError(f"Kafka does not answer ({error}): start again when it does")
+        error = AwayError(f"Kafka does not answer ({error}): start the worker again when it does")
     if isinstance(error, FraudstreamError):
         text = str(error)
     else:

@@ -227,7 +227,7 @@ class Pipeline:
         except Exception as error:
             where = f"{self.topic}/{number}"
             if epoch != self._epoch():
-                logger.info("%s was given up while it started: %r", where, error)
+                logger.info("%s was given up while it was opened: %r", where, error)
             elif is_away(error):
                 # nothing of it is computed or acknowledged yet; rows that did land show at the next append
                 logger.warning("%s waits for Kafka, which does not answer: %s", where, error)

@@ -63,7 +63,7 @@ class Stops:
         try:
             last = await self._find_skip(error)
         except Exception as reason:  # noqa: BLE001 -- Kafka is away: asked again
-            logger.info("%s/%s: dead letters cannot be read: %r", *tp, reason)
+            logger.info("%s/%s: dead-letter records cannot be read: %r", *tp, reason)
             return
         if last is not None:
             logger.warning("%s/%s: offsets %s to %s are skipped", *tp, error.offset, last)

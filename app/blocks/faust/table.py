@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _COPY_SECONDS = 1.0
 #: Which rows await healing: in the store only (see `BlockTable._stale_keys`).
 _STALE_KEY = b"\0stale"
-_READ_ONLY = "rows of a block table are written by its pipeline only"
+_READ_ONLY = "only its pipeline may write rows of a block table"
 
 
 class StoreReader:
@@ -205,7 +205,7 @@ class BlockTable(Table):
         try:
             self.apply_changelog_batch(buffer)
         except Exception as error:
-            halt(f"the warm copies of {self.name}", error)
+            halt(f"the standby replicas of {self.name}", error)
         buffer.clear()
 
     def copied(self, partition: int) -> int:
@@ -301,7 +301,12 @@ class BlockTable(Table):
         keys = sorted(self._stale_keys(partition))
         if not keys:
             return
-        logger.warning("%s/%s: healing %s rows of a zombie", self.name, partition, len(keys))
+        logger.warning(
+            "%s/%s: correcting %s rows that a frozen worker had overwritten",
+            self.name,
+            partition,
+            len(keys),
+        )
         groups = [[(key, self.load(partition, key))] for key in keys]
         for chunk in chunk_groups(groups, self._batch_bytes):
             await self.write(partition, chunk)

@@ -217,7 +217,7 @@ class BlockConsumer(driver.Consumer):
                 continue
             self._overdue[tp] = (offset, position)
             if before.get(tp) == (offset, position):
-                logger.info("%s/%s: nothing came of %s: fetching again", *tp, offset)
+                logger.info("%s/%s: no result for %s: fetching again", *tp, offset)
                 await self.seek(tp, offset)
 
     async def _seek_while_stopped(self) -> None:
@@ -315,7 +315,7 @@ class BlockConsumer(driver.Consumer):
         waiting = asyncio.ensure_future(self._emptied())
         done, _ = await asyncio.wait({waiting}, timeout=DRAIN_SECONDS)
         if not done:
-            logger.warning("blocks still in flight after %s s are given up", DRAIN_SECONDS)
+            logger.warning("gave up blocks still in flight after %s s", DRAIN_SECONDS)
         for pipeline in self.app.pipelines.values():
             pipeline.reset()
         for message in list(self._unacked_messages):

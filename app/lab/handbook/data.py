@@ -93,7 +93,7 @@ def read_span(
     if rows is not None:
         begin = max(begin, end - rows)
     if begin == end:
-        msg = f"{path} holds no transactions of the period"
+        msg = f"{path} contains no transactions of the period"
         raise UsageError(msg)
     return begin, everything.take(slice(begin, end))
 

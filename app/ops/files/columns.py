@@ -155,7 +155,7 @@ def _check(path: object, columns: list[str], options: FileOptions) -> None:
     for target, name in options.mapping.items():
         if target not in KNOWN:
             close = get_close_matches(target, KNOWN, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN)}"
+            hint = f"did you mean {close[0]}?" if close else f"its fields are {', '.join(KNOWN)}"
             msg = f"--map {target}={name}: the input record has no field {target}; {hint}"
             raise UsageError(msg)
     wanted = [(f"--map {target}={name}", name) for target, name in options.mapping.items()]

@@ -38,7 +38,9 @@ def id_text(value: Any) -> str | None:
         msg = f"{str(value)[:40]!r} is neither text nor number"
         raise ValueError(msg)  # noqa: TRY004 -- a fault of the file, told with its line
     if isinstance(value, float) and abs(value) > _MOST_EXACT:
-        msg = f"{value!r} is beyond 2^53, where floating-point numbers have lost digits: store ids as text"
+        msg = (
+            f"{value!r} is above 2^53, where floating-point numbers lose digits: store ids as text"
+        )
         raise ValueError(msg)
     if value != int(value):
         msg = f"{value} is not a whole number: store ids as text"

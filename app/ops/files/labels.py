@@ -161,7 +161,7 @@ def _columns(path: Path, source: Source, options: FileOptions) -> dict[str, str]
         mapping.setdefault("is_fraud", usual)
     for field in mapping:
         if field not in FIELDS:
-            msg = f"--map {field}={mapping[field]}: a label has no field {field}; there are {', '.join(FIELDS)}"
+            msg = f"--map {field}={mapping[field]}: a label has no field {field}; its fields are {', '.join(FIELDS)}"
             raise UsageError(msg)
     if not have:
         return {field: mapping.get(field, field) for field in FIELDS}

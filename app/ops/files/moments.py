@@ -139,7 +139,9 @@ class Moments:
     def _in_zone(self, moment: datetime, _text: str) -> tuple[str, int]:
         zone = self._rules.zone
         if zone is None:
-            fault = f"{_text[:40]!r} has no time zone: add --assume-zone UTC, or the zone it is in"
+            fault = (
+                f"{_text[:40]!r} has no time zone: add --assume-zone UTC, or the zone of the file"
+            )
             raise MomentError(fault, general=True)
         first, second = (moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
         found = first

@@ -110,7 +110,7 @@ class Pass(Generic[Item]):
         """What may help, unless other rows have such faults, too."""
         if error.general or not (self._good or self._some_follow()):
             return ""
-        return " (--skip-bad leaves such lines out)"
+        return " (--skip-bad skips such lines)"
 
     def _some_follow(self) -> bool:
         """Whether one of the next rows is well-formed; the pass is over anyway."""

@@ -165,7 +165,7 @@ RECIPES: Mapping[str, Recipe] = {
             clock=Clock("Time", _SECOND_MS, "2013-09-01T00:00:00Z"),
             label="Class",
             note=(
-                "the file names no cards, so every row gets a card of its own and no history; use it to "
+                "the file has no cards, so every row gets its own card and no history; use it to "
                 "measure load or to score by amount and time, not to evaluate detection"
             ),
         ),

@@ -22,5 +22,5 @@ def file_format(path: Path) -> str:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if path.name.lower().endswith(suffix):
             return suffix
-    msg = f"{path} must end in {', '.join(SUFFIXES)}: the suffix says the format"
+    msg = f"{path} must end in {', '.join(SUFFIXES)}: the suffix selects the format"
     raise UsageError(msg)

@@ -31,7 +31,7 @@ ROOM_BYTES = 1_024
 #: What the column of verdicts is called in rows of a table: no field can have this name.
 _VERDICT = "\0verdict"
 #: Reason code of the stream -> option that helps.
-_HINTS = {"amount_precision": " (--round-amounts rounds)"}
+_HINTS = {"amount_precision": " (--round-amounts rounds amounts)"}
 
 
 class Reading(Pass[Item]):
@@ -253,7 +253,7 @@ class _Maker:
 
 def _check_size(value: bytes, largest: int) -> None:
     if len(value) > largest:
-        fault = f"{len(value):,} bytes, more than FRAUDSTREAM_MAX_MESSAGE_BYTES takes"
+        fault = f"{len(value):,} bytes, more than FRAUDSTREAM_MAX_MESSAGE_BYTES allows"
         raise MalformedRecordError(None, fault)
 
 

@@ -191,7 +191,7 @@ class BatchWriter:
         self.failed = True
         so_far = f"{self.acknowledged:,} of {self.appended:,} records are acknowledged"
         if isinstance(error, KafkaTimeoutError):
-            fault = f"has acknowledged nothing for {STALL_SECONDS} s"
+            fault = f"has acknowledged no record for {STALL_SECONDS} s"
             return UnavailableError(f"Kafka at {self._broker} {fault}; {so_far}")
         if isinstance(error, MessageSizeTooLargeError):
             hint = "set FRAUDSTREAM_MAX_MESSAGE_BYTES to the topic's max.message.bytes"
@@ -199,6 +199,6 @@ class BatchWriter:
                 f"topic {self._topic} refuses batches of {BATCH_BYTES:,} bytes: {hint}"
             )
         if isinstance(error, UnknownTopicOrPartitionError):
-            return SchemaError(f"topic {self._topic} has gone; {so_far}")
+            return SchemaError(f"topic {self._topic} no longer exists; {so_far}")
         name = type(error).__name__
         return UnavailableError(f"Kafka at {self._broker} refuses: {name} {error}; {so_far}")

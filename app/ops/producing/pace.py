@@ -42,7 +42,7 @@ class Pace:
                 last, since = behind, self._clock()
             elif self._clock() - since > STALL_SECONDS:
                 msg = (
-                    f"workers are {behind:,} records behind and did nothing for {STALL_SECONDS:.0f} s: "
+                    f"workers are {behind:,} records behind and made no progress for {STALL_SECONDS:.0f} s: "
                     "start `fraudstream worker`"
                 )
                 raise UnavailableError(msg)

@@ -63,7 +63,7 @@ class Asked:
         for bound in (begin,) if end is None else (begin, end):
             for number in bound.offsets or ():
                 if number >= partitions:
-                    msg = f"{bound.text}: there is no partition {number}: there are {partitions}"
+                    msg = f"{bound.text}: partition {number} does not exist: there are {partitions}"
                     raise UsageError(msg)
         if begin.time_ms is None:
             low = [_or(begin.offset(number), _ALWAYS) for number in range(partitions)]
@@ -181,7 +181,7 @@ class Kept:
             msg = (
                 f"{self.where} begins at {iso(self.from_ms)}: of the {_days(self.reach.cards_ms)} that windows look "
                 f"back before --from, {_days(missing)} are missing. The earliest --from with full windows is "
-                f"{iso(self.full_from_ms)}; --allow-short-windows goes without"
+                f"{iso(self.full_from_ms)}; --allow-short-windows continues without it"
             )
             raise UsageError(msg)
         return missing

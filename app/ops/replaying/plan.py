@@ -54,7 +54,7 @@ def shadow_of(settings: Settings, name: str) -> Shadow:
         msg = f"--group {name!r}: write lower-case letters, digits and underscores, such as model_2"
         raise UsageError(msg)
     if name != name.lower():
-        msg = f"--group {name!r}: write it in lower case, as Cassandra keeps keyspaces: {name.lower()}"
+        msg = f"--group {name!r}: write it in lower case, as Cassandra requires: {name.lower()}"
         raise UsageError(msg)
     if len(keyspace) > 48:  # noqa: PLR2004 -- Cassandra's limit of a keyspace's name
         msg = (
@@ -81,11 +81,11 @@ async def check_name(plan: Plan, log: Log, session: Session) -> None:
     if told is not None:
         state = "finished" if told.get("finished") else "did not finish"
         msg = (
-            f"replay {name} is there (of {told.get('from')} to {told.get('to')} by {told.get('model')}; it "
+            f"replay {name} exists (from {told.get('from')} to {told.get('to')} by {told.get('model')}; it "
             f"{state}): `fraudstream replay --remove {name}` first, or choose another --group"
         )
         raise UsageError(msg)
     topics = await shadows.existing_topics(shadow)
     if topics:
-        msg = f"topic {topics[0]} is there and was not made by a replay: choose another --group"
+        msg = f"topic {topics[0]} exists and was not created by a replay: choose another --group"
         raise UsageError(msg)

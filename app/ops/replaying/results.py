@@ -68,7 +68,7 @@ class Results:
     async def settle(self, left: int) -> None:
         """Wait until no more than so many blocks are on their way."""
         while len(self._waiting) > left:
-            what = "Kafka and Cassandra did not take the results of a block"
+            what = "Kafka and Cassandra did not accept the results of a block"
             await answered(self._waiting.popleft(), what, _TAKE_SECONDS)
 
 

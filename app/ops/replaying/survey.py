@@ -116,7 +116,7 @@ class Survey:
         if self._oldest_asked_ms is None:
             end = self._asked.end
             msg = (
-                f"no scored transaction lies between --from {self._asked.begin.text} and "
+                f"no scored transaction is between --from {self._asked.begin.text} and "
                 f"--to {end.text if end else 'the end'}"
             )
             raise UsageError(msg)

@@ -127,7 +127,7 @@ class Log:
             try:
                 fetched = await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
             except OffsetOutOfRangeError as error:
-                msg = f"records of {topic.name}/{partition} were deleted while they were read: run it again"
+                msg = f"records of {topic.name}/{partition} were deleted while they were read: run the command again"
                 raise UnavailableError(msg) from error
             except DamagedLogError as error:
                 await self._skip(tp, error)
@@ -139,13 +139,11 @@ class Log:
                 )
                 heard = time.monotonic()  # however long they were worked on
             # by position: the last offsets may hold no record
-            place = f"Kafka did not say how far {topic.name}/{partition} is read"
+            place = f"Kafka did not return the offsets of {topic.name}/{partition}"
             if await answered(consumer.position(tp), place) >= end:
                 return
             if time.monotonic() - heard > _SILENCE_SECONDS:
-                msg = (
-                    f"Kafka gave no record of {topic.name}/{partition} for {_SILENCE_SECONDS:.0f} s"
-                )
+                msg = f"Kafka returned no record of {topic.name}/{partition} for {_SILENCE_SECONDS:.0f} s"
                 raise UnavailableError(msg)
 
     async def _skip(self, tp: TopicPartition, error: DamagedLogError) -> None:

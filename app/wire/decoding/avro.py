@@ -38,7 +38,7 @@ class AvroReader:
             msg = f"not a record of its Avro schema: {type(error).__name__}: {str(error)[:200]}"
             raise DeadRecordError("undecodable", msg) from None
         if stream.tell() != len(data):
-            msg = f"{len(data) - stream.tell()} bytes are left over behind the Avro record"
+            msg = f"{len(data) - stream.tell()} bytes remain after the Avro record"
             raise DeadRecordError("undecodable", msg)
         if not isinstance(fields, dict):
             msg = f"an Avro record was expected, not {type(fields).__name__}"

@@ -29,7 +29,7 @@ class ProtobufReader:
         try:
             self._file = pool.FindFileByName(_add(pool, "the schema", source))
         except (KeyError, TypeError, binascii.Error) as error:
-            msg = f"it is no serialized Protobuf file: {type(error).__name__}: {error}"
+            msg = f"not a serialized Protobuf file: {type(error).__name__}: {error}"
             raise ValueError(msg) from error
         self._classes: dict[tuple[int, ...], Any] = {}
 
