@@ -82,7 +82,7 @@ def test_single_fields_are_hashed_or_kept() -> None:
     ("settings", "says"),
     [
         ({"private_fields": "device=drop"}, "FRAUDSTREAM_DROP_FIELDS drops fields"),
-        ({"private_fields": "card_id=hash"}, "fraudstream needs that field itself"),
+        ({"private_fields": "card_id=hash"}, "fraudstream needs this field itself"),
         ({"private_fields": "a=keep,a=hash"}, "each name once"),
         ({"private_fields": "a=hash"}, "set FRAUDSTREAM_PRIVACY_KEY"),
         ({"privacy_key": "short"}, "at least 32 random characters"),

@@ -47,9 +47,9 @@ ACCEPTED = [
     {"features": "basic,label_free"},
 ]
 REFUSED = [
-    ({"windows": "1h,60d"}, "look-back 31d .*, the settings say look-back 61d"),
+    ({"windows": "1h,60d"}, "look-back 31d .*, but the settings are look-back 61d"),
     ({"windows": "1h,1d"}, "look-back 31d .*FRAUDSTREAM_WINDOWS"),
-    ({"allowed_lateness": "2d"}, "look-back 31d .*, the settings say look-back 32d"),
+    ({"allowed_lateness": "2d"}, "look-back 31d .*, but the settings are look-back 32d"),
     ({"max_entries_per_key": 17}, "MAX_ENTRIES_PER_KEY=20000, .*=17"),
     ({"currency": "USD"}, "CURRENCY=EUR, .*CURRENCY=USD"),
 ]
