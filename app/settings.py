@@ -25,6 +25,7 @@ from app.durations import DAY_MS, Duration, Windows, format_duration, parse_dura
 from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
 from app.errors import SettingsError
 from app.named_fields import parse_dropped, parse_field_names, parse_private
+from app.pseudonyms import Pseudonyms, parse_keys
 from app.words import AllowedConfig, Sets
 
 __all__ = ["ENV_PREFIX", "NOT_SETTINGS", "Settings", "load_settings"]
@@ -137,6 +138,14 @@ class Settings(AccessSettings):
     drop_fields: str = Field(
         "is_fraud,isFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class",
         description="input fields to drop, comma-separated; by default the label columns of public data sets",
+    )
+    card_ids: Literal["any", "pseudonyms"] = Field(
+        "any",
+        description="pseudonyms: dead-letter records whose card_id is no pseudonym, so that no card number gets in",
+    )
+    card_id_keys: SecretStr | None = Field(
+        None,
+        description="keys of pseudonyms, VERSION:KEY[,VERSION:KEY]; the highest version is used for new ones",
     )
     mask_card_numbers: bool = Field(
         True,
@@ -266,6 +275,13 @@ class Settings(AccessSettings):
             raise ValueError(msg) from error
         return value
 
+    @field_validator("card_id_keys")
+    @classmethod
+    def _keys_are_written(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_keys(value.get_secret_value())
+        return value
+
     @field_validator("private_fields")
     @classmethod
     def _private_fields_are_written(cls, value: str) -> str:
@@ -341,6 +357,12 @@ class Settings(AccessSettings):
     def deployment(self) -> str:
         """Names this deployment: its consumer group, and who scored a prediction."""
         return self.topic_prefix + self.app_id
+
+    @property
+    def pseudonyms(self) -> Pseudonyms | None:
+        """Makes pseudonyms of card ids; None without keys."""
+        keys = self.card_id_keys
+        return None if keys is None else Pseudonyms(parse_keys(keys.get_secret_value()))
 
     @property
     def needs_registry(self) -> bool:

@@ -20,6 +20,10 @@ _REFUSED = ("CERTIFICATE_EXPIRED", "CERTIFICATE_UNKNOWN", "BAD_CERTIFICATE", "UN
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING")
 
 
+class ClosedError(OSError):
+    """The server closed the connection after the handshake: with TLS 1.3, so it refuses a client's certificate."""
+
+
 def client_context(settings: Settings, server: str) -> ssl.SSLContext:
     """A context that checks the server's certificate and name, and shows ours where there is one.
 
@@ -69,7 +73,9 @@ def _load(setting: str, file: Path, load: Any, *arguments: Any) -> None:
         raise SettingsError(msg) from error
 
 
-def meaning(error: BaseException, what: str, server: str, host: str) -> str | None:
+def meaning(
+    error: BaseException, what: str, server: str, host: str, *, certificate: bool
+) -> str | None:
     """One line for a handshake that failed: what happened and what to do; None for an error of another kind.
 
     Args:
@@ -77,8 +83,11 @@ def meaning(error: BaseException, what: str, server: str, host: str) -> str | No
         what: the server with its address, such as `Kafka at h:9093`.
         server: `kafka` or `cassandra`: whose settings.
         host: the name that was asked for.
+        certificate: whether we have shown a certificate.
     """
     for one in _chain(error):
+        if isinstance(one, ClosedError):
+            return f"{what} {_closed(f'FRAUDSTREAM_{server.upper()}', certificate=certificate)}"
         if isinstance(one, ssl.SSLError):
             address = "FRAUDSTREAM_BROKER" if server == "kafka" else "FRAUDSTREAM_CASSANDRA"
             prefix = f"FRAUDSTREAM_{server.upper()}"
@@ -86,6 +95,16 @@ def meaning(error: BaseException, what: str, server: str, host: str) -> str | No
                 return f"the certificate of {what} {_fault(one, prefix, address, host)}"
             return f"{what} {_alert(one.reason or str(one), prefix, address)}"
     return None
+
+
+def _closed(prefix: str, *, certificate: bool) -> str:
+    if not certificate:
+        files = f"{prefix}_CERT_FILE and {prefix}_KEY_FILE"
+        return f"closes the connection: if it asks for a client certificate, set {files}"
+    return (
+        f"refuses our certificate, it seems, and closes the connection: check that {prefix}_CERT_FILE has not expired "
+        "and is signed by an authority that the server trusts"
+    )
 
 
 def _fault(error: ssl.SSLCertVerificationError, prefix: str, address: str, host: str) -> str:
@@ -142,5 +161,11 @@ def first_bytes(
         connection = opened.enter_context(socket.create_connection((host, port), seconds))
         if context is not None:
             connection = opened.enter_context(context.wrap_socket(connection, server_hostname=host))
-        connection.sendall(request)
-        return connection.recv(16)
+        try:
+            connection.sendall(request)
+            answer = connection.recv(16)
+        except (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError) as error:
+            raise ClosedError from error
+        if context is not None and not answer:
+            raise ClosedError
+        return answer

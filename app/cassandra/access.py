@@ -114,7 +114,8 @@ def _look(settings: Settings, points: list[tuple[str, int]]) -> str | None:
         except TimeoutError:
             continue
         except OSError as error:  # an ssl.SSLError is one
-            if found := meaning(error, what, "cassandra", host):
+            shown = settings.cassandra_cert_file is not None
+            if found := meaning(error, what, "cassandra", host, certificate=shown):
                 return found
             continue
         if context is None and (

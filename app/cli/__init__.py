@@ -23,6 +23,7 @@ COMMANDS = {
     "wipe": "app.cli.servers:wipe",
     "topics": "app.cli.topics:topics",
     "migrate": "app.cli.setup:migrate",
+    "pseudonym": "app.cli.pseudonym:pseudonym",
     "users": "app.cli.users:users",
     "config": "app.cli.config:config",
     "monitoring": "app.cli.monitoring:monitoring",

@@ -9,6 +9,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from app.addresses import is_loopback
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
+from app.pseudonyms import is_pseudonym
 from app.settings import Settings
 
 _TIMEOUT_SECONDS = 10.0
@@ -38,6 +39,8 @@ def ask(settings: Settings, kind: str, identifier: str, url: str | None) -> byte
         UnavailableError: no worker answers, or the key cannot be read just now.
         UsageError: the id can be none.
     """
+    if kind == "card" and settings.pseudonyms is not None and not is_pseudonym(identifier):
+        return _ask_each(settings, settings.pseudonyms.all_of(identifier), url)
     candidates = [url.rstrip("/")] if url else worker_urls(settings)
     deployment = settings.deployment
     query = urlencode({"id": identifier})
@@ -51,6 +54,17 @@ def ask(settings: Settings, kind: str, identifier: str, url: str | None) -> byte
         return _accept(answer)
     msg = f"no worker answers at {candidates[0]}: start one with `fraudstream worker`"
     raise UnavailableError(msg)
+
+
+def _ask_each(settings: Settings, pseudonyms: list[str], url: str | None) -> bytes:
+    """The state of a card under the newest of its pseudonyms that is known."""
+    *newer, oldest = pseudonyms
+    for each in newer:
+        try:
+            return ask(settings, "card", each, url)
+        except NotFoundError:
+            continue
+    return ask(settings, "card", oldest, url)
 
 
 def worker_urls(settings: Settings) -> list[str]:

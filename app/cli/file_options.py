@@ -215,6 +215,7 @@ def read_as(
         recipe=recipe,
         origin_ms=None if origin is None else moment_of("--time-origin", origin, zone or UTC),
         command=command,
+        pseudonym=settings.pseudonyms.of if settings.pseudonyms else None,
     ).with_recipe(currency)
 
 

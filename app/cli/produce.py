@@ -181,6 +181,9 @@ def _open(
 
     span = {name: options[name] for name in ("skip", "limit", "skip_bad")}
     if options["raw"]:
+        if settings.pseudonyms is not None:
+            msg = "--raw sends card ids unchanged, and FRAUDSTREAM_CARD_ID_KEYS is set: produce without --raw"
+            raise UsageError(msg)
         return open_raw(path, keep=options["keep"], largest=settings.max_message_bytes, **span)
     read = read_as(options, mapping, settings, "fraudstream produce {file}")
     if options["labels"]:

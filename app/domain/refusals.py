@@ -26,6 +26,7 @@ REASONS = {
     "unknown_schema_version": "`schema_version` is unknown to this release and its settings",
     "missing_card_id": "`card_id` is missing or null",
     "invalid_card_id": "`card_id` is neither text of 1 to 256 bytes without null characters nor a whole number",
+    "not_a_pseudonym": "`card_id` is no pseudonym, and `FRAUDSTREAM_CARD_IDS` is pseudonyms",
     "missing_transaction_id": "`transaction_id` is missing or null",
     "invalid_transaction_id": "`transaction_id` is neither text of 1 to 256 bytes without null characters "
     "nor a whole number",
@@ -83,6 +84,7 @@ BY_RULES = frozenset(
         "foreign_currency",
         "missing_card_id",
         "invalid_card_id",
+        "not_a_pseudonym",
         "missing_transaction_id",
         "invalid_transaction_id",
         "invalid_terminal_id",

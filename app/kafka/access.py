@@ -92,7 +92,7 @@ async def _look(settings: Settings, host: str, port: int) -> str | None:
             first_bytes, host, port, context, _API_VERSIONS, _LOOK_SECONDS
         )
     except OSError as error:  # an ssl.SSLError is one
-        return meaning(error, what, "kafka", host)
+        return meaning(error, what, "kafka", host, certificate=settings.kafka_cert_file is not None)
     if not first:
         return (
             f"{what} closes the connection at once: check the port and FRAUDSTREAM_KAFKA_SECURITY"

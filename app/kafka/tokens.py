@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import inspect
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,8 @@ class _Issued:
     def __init__(self, settings: Settings, url: str) -> None:
         self._url = url
         password = settings.kafka_password
-        self._auth = aiohttp.BasicAuth(
-            settings.kafka_username or "", password.get_secret_value() if password else ""
-        )
+        pair = f"{settings.kafka_username}:{password.get_secret_value() if password else ''}"
+        self._headers = {"Authorization": "Basic " + b64encode(pair.encode()).decode()}
         self._form = {"grant_type": "client_credentials"}
         if settings.kafka_token_scope:
             self._form["scope"] = settings.kafka_token_scope
@@ -116,7 +116,7 @@ class _Issued:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.post(
-                    self._url, data=self._form, auth=self._auth, allow_redirects=False
+                    self._url, data=self._form, headers=self._headers, allow_redirects=False
                 ) as answer,
             ):
                 if answer.status != 200:

@@ -24,6 +24,7 @@ from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
 from app.named_fields import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
+from app.pseudonyms import is_pseudonym
 from app.settings import Settings
 from app.wire.prediction_fields import OUTPUT_FIELDS
 
@@ -73,6 +74,7 @@ class RecordRules:
         reserved: these, and the names of our own fields.
         refunds: whether negative amounts are valid.
         privacy: what becomes of unknown fields and of refused records.
+        pseudonyms: whether a card's id must be one.
     """
 
     currency: str
@@ -86,6 +88,7 @@ class RecordRules:
     dropped: frozenset[str] = frozenset()
     refunds: bool = False
     privacy: Privacy = AS_IT_CAME
+    pseudonyms: bool = False
     reserved: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +113,7 @@ class RecordRules:
             parse_dropped(settings.drop_fields),
             refunds=settings.refunds == "store",
             privacy=privacy_of(settings),
+            pseudonyms=settings.card_ids == "pseudonyms",
         )
 
 
@@ -153,12 +157,8 @@ def parse_transaction(
             fields, body = renamed, _renamed(body, fields, rules)
     version = fields.get("schema_version", 1)
     if version not in rules.versions or isinstance(version, (bool, float)):
-        raise _unknown_version(version, rules, _card_of(fields, body, key))
-    if "card_id" not in fields:
-        raise _without_card(fields)
-    card_id = identifier(fields, "card_id", body)
-    if key != card_id.encode():
-        raise _wrong_key(key, card_id)
+        raise _unknown_version(version, rules, _card_of(fields, body, key, rules))
+    card_id = _own_card(fields, body, key, rules)
     try:
         transaction_id = identifier(fields, "transaction_id", body)
         terminal_id = optional_identifier(fields, "terminal_id", body)
@@ -187,6 +187,19 @@ def parse_transaction(
         msg = f"with its fields renamed the record has {len(body)} bytes"
         raise DeadRecordError("too_large", msg, card_id)
     return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
+
+
+def _own_card(fields: Fields, body: bytes, key: bytes | None, rules: RecordRules) -> str:
+    """The card that a record is of."""
+    if "card_id" not in fields:
+        raise _without_card(fields)
+    card_id = identifier(fields, "card_id", body)
+    if key != card_id.encode():
+        raise _wrong_key(key, card_id)
+    if rules.pseudonyms and not is_pseudonym(card_id):
+        msg = "card_id is no pseudonym: see docs/inputs.md, Private data"
+        raise DeadRecordError("not_a_pseudonym", msg)  # it names no card: nothing is kept under it
+    return card_id
 
 
 def _unknown_version(version: Any, rules: RecordRules, card_id: str | None) -> DeadRecordError:
@@ -234,13 +247,12 @@ def _with_ids(body: bytes, ids: tuple[str | None, ...]) -> bytes:
     return write_object({name: text.get(name, raw) for name, raw in raw_fields(body).items()})
 
 
-def _card_of(fields: Fields, body: bytes, key: bytes | None) -> str | None:
+def _card_of(fields: Fields, body: bytes, key: bytes | None, rules: RecordRules) -> str | None:
     """The card that a record names by field and key, if it does."""
     try:
-        card_id = identifier(fields, "card_id", body)
+        return _own_card(fields, body, key, rules)
     except DeadRecordError:
         return None
-    return card_id if key == card_id.encode() else None
 
 
 def _minor_units(fields: Fields, body: bytes, rules: RecordRules) -> int:

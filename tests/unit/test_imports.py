@@ -24,6 +24,7 @@ HEIGHT = {
     "app.formats": 0,
     "app.logs": 0,
     "app.named_fields": 0,
+    "app.pseudonyms": 0,
     "app.words": 0,
     "app.wire.unreadable": 0,
     "app.settings": 1,

@@ -2,16 +2,23 @@
 
 import hmac
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli.pseudonym import pseudonym
 from app.domain.card_numbers import without_card_numbers
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError
+from app.ops.files.columns import FileOptions
+from app.ops.files.labels import open_labels
+from app.ops.files.transactions import open_reading
+from app.pseudonyms import Pseudonyms, parse_keys
 from app.settings import load_settings
 from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.records import MASKED, dead_letter
@@ -105,3 +112,78 @@ def test_dead_letters_are_masked_and_say_so() -> None:
     _, value, headers = dead_letter("t", 0, harmless, dead, 1000, rules.privacy)
     assert value == b"{"
     assert MASKED not in dict(headers)
+
+
+# ---------------------------------------------------------------------- pseudonyms
+
+OLD, NEW = "o" * 32, "n" * 32
+
+
+def test_a_pseudonym_can_be_made_anywhere() -> None:
+    digest = hmac.new(OLD.encode(), VISA.encode(), "sha256").hexdigest()[:32]
+    made = Pseudonyms(parse_keys(f"1:{OLD}"))
+    assert made.of(VISA) == f"p1-{digest}"
+    assert made.of(made.of(VISA)) == made.of(VISA)
+    both = Pseudonyms(parse_keys(f"1:{OLD}, 2:{NEW}"))
+    assert both.all_of(VISA)[1] == made.of(VISA)
+    assert both.of(VISA) == both.all_of(VISA)[0]
+    assert both.of(VISA).startswith("p2-")
+
+
+@pytest.mark.parametrize("text", ["", "k", f"0:{OLD}", f"{OLD}", f"1:{OLD},1:{NEW}", "1:short"])
+def test_wrong_keys_are_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"FRAUDSTREAM_CARD_ID_KEYS: key \d: write VERSION:KEY"
+    ) as caught:
+        load_settings({"card_id_keys": text})
+    assert OLD not in str(caught.value)
+    assert "short" not in str(caught.value)
+
+
+def test_only_pseudonyms_get_in() -> None:
+    rules = RecordRules.of(load_settings({"card_ids": "pseudonyms"}))
+    fits = Pseudonyms(parse_keys(f"1:{OLD}")).of(VISA)
+    taken = parse_transaction(tx_bytes("x", card=fits, at=0), fits.encode(), T0 + 10**9, rules)
+    assert taken.card_id == fits
+    for more in ({}, {"schema_version": 99}):
+        raw = tx_bytes("x", card=VISA, at=0, **more)
+        with pytest.raises(DeadRecordError) as caught:
+            parse_transaction(raw, VISA.encode(), T0 + 10**9, rules)
+        assert caught.value.card_id is None, "nothing may be kept under it"
+        assert VISA not in caught.value.message
+    assert caught.value.reason == "unknown_schema_version"
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_files_are_sent_with_pseudonyms(tmp_path: Path, name: str) -> None:
+    made = Pseudonyms(parse_keys(f"1:{OLD}"))
+    file = tmp_path / name
+    text = {
+        "t.csv": f"transaction_id,card_id,amount,event_time\na,{VISA},1.50,2026-01-01T00:00:00Z\n",
+        "t.jsonl": tx_bytes("a", card=VISA).decode() + "\n" + tx_bytes("b", card=7).decode() + "\n",  # type: ignore[arg-type]
+    }[name]
+    file.write_text(text)
+    with open_reading(file, FileOptions(pseudonym=made.of)) as reading:
+        items = list(reading.pairs())
+    assert [key for key, _ in items][0] == made.of(VISA).encode()
+    for key, value in items:
+        assert json.loads(value)["card_id"].encode() == key
+        assert VISA.encode() not in value
+
+
+def test_labels_are_sent_with_pseudonyms(tmp_path: Path) -> None:
+    made = Pseudonyms(parse_keys(f"1:{OLD}"))
+    file = tmp_path / "labels.csv"
+    file.write_text(f"transaction_id,is_fraud,card_id\na,1,{VISA}\n")
+    with open_labels(file, FileOptions(pseudonym=made.of), now_ms=T0) as reading:
+        [(_, value)] = list(reading.items())
+    assert json.loads(value)["card_id"] == made.of(VISA)
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "FRAUDSTREAM_CARD_ID_KEYS" in str(CliRunner().invoke(pseudonym, input="a\n").exception)
+    monkeypatch.setenv("FRAUDSTREAM_CARD_ID_KEYS", f"1:{OLD}")
+    made = Pseudonyms(parse_keys(f"1:{OLD}"))
+    assert CliRunner().invoke(pseudonym, input=f"{VISA}\n\nx\n").output.split() == [
+        made.of(VISA), made.of("x"),
+    ]  # fmt: skip

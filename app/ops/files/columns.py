@@ -1,7 +1,7 @@
 """Which column of a file becomes which field of the record, and which are left out."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from zoneinfo import ZoneInfo
@@ -32,6 +32,7 @@ class FileOptions:
         recipe: of the data set that the file is from.
         origin_ms: from when the recipe's times count, epoch milliseconds; None: as the recipe says.
         command: reads such a file with a recipe, for messages; `{file}` is its name.
+        pseudonym: makes the pseudonym of a card id; None: card ids stay.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class FileOptions:
     recipe: Recipe | None = None
     origin_ms: int | None = None
     command: str = "fraudstream produce {file}"
+    pseudonym: Callable[[str], str] | None = None
 
     def with_recipe(self, currency: Rounding | None) -> "FileOptions":
         """What these options are with the recipe's own, where nobody has given others.

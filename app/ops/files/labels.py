@@ -1,6 +1,6 @@
 """A file of labels as (key, value) pairs for the topic `labels`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ class _Maker:
         json: rows are lines of JSON.
         now_ms: the present, epoch milliseconds.
         max_future_skew_ms: how much later than that a label may be.
+        pseudonym: makes the pseudonym of a card id; None: card ids stay.
     """
 
     columns: Mapping[str, str]
@@ -67,6 +68,7 @@ class _Maker:
     json: bool
     now_ms: int
     max_future_skew_ms: int
+    pseudonym: Callable[[str], str] | None = None
 
     def pair(self, row: Any) -> Pair:
         """Kafka key and value of a label.
@@ -104,6 +106,8 @@ class _Maker:
             text = id_text(value)
             if text is None:
                 raise MalformedRecordError(column, "is empty")
+            if field == "card_id" and self.pseudonym is not None:
+                return self.pseudonym(text)
             return text
         if field == "is_fraud":
             return verdict(value, column)
@@ -147,6 +151,7 @@ def open_labels(
             source.gives_json,
             now_ms,
             max_future_skew_ms,
+            options.pseudonym,
         )
         source.rename({name: name for name in source.columns})
         yield LabelReading(source, maker, skip=skip, limit=limit, skip_bad=skip_bad)

@@ -40,6 +40,7 @@ class Converter:
         self._plan = plan
         self._rounding = options.rounding
         self._prefix = f"{options.run}-" if options.run else ""
+        self._pseudonym = options.pseudonym
         self._passes = plan.passes
         self._encode = msgspec.json.Encoder().encode
 
@@ -64,6 +65,8 @@ class Converter:
             record["transaction_id"] = self._prefix + record["transaction_id"]
             rounded = self._money(record)
             record["event_time"], event_ms = self._moment(record["event_time"])
+            if self._pseudonym is not None:
+                record["card_id"] = self._pseudonym(record["card_id"])
             key = record["card_id"].encode()
             if "schema_version" in record:
                 record["schema_version"] = self._version(record["schema_version"])
@@ -121,7 +124,7 @@ class Converter:
             if name == "transaction_id" and self._prefix:
                 text = self._prefix + text
             elif name == "card_id":
-                card = text
+                card = text = text if self._pseudonym is None else self._pseudonym(text)
             if value != text or type(value) is not str:  # numbers become text
                 changes[name] = text
         amount = self._given("amount", value_of(record["amount"]))
