@@ -3,8 +3,9 @@
 | agent   | reads        | writes                                              | table     | handler              |
 |---------|--------------|-----------------------------------------------------|-----------|----------------------|
 | cards   | transactions | enriched, dead-letters, duplicates, refunds, transactions | cards | app/stages/cards |
-| scoring | enriched     | predictions, late-transactions, dead-letters        | terminals | app/stages/scoring |
+| scoring | enriched     | predictions, alerts, late-transactions, dead-letters | terminals | app/stages/scoring |
 | labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/stages/labels  |
 | sink    | predictions  | Cassandra `predictions`, `conflicting_predictions`  |           | app/stages/sink    |
 | refunds | refunds      | Cassandra `refunds`                                 |           | app/stages/sink    |
+| alerts  | alerts       | Cassandra `alerts`                                  |           | app/stages/sink    |
 """

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from app.access_settings import AccessSettings
+from app.alert_settings import AlertSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
 from app.errors import SettingsError
@@ -37,7 +38,7 @@ _LEAST_INTERVAL_MS = 10
 _WORDS = {"int_parsing": "write a whole number", "float_parsing": "write a number"}
 
 
-class Settings(AccessSettings):
+class Settings(AlertSettings, AccessSettings):
     """All settings of one deployment. Durations are milliseconds inside, text such as `30d` outside."""
 
     # Kafka

@@ -10,6 +10,8 @@
 | duplicates          | card_id         | where the repeated record stands, JSON  | people, verify   |
 | refunds             | card_id         | one refund, JSON                        | agents/refunds   |
 | late-transactions   | card_id         | a copy of the prediction, JSON          | people           |
+| alerts              | card_id         | one alert, JSON                         | agents/alerts, notify |
+| notifications       | route/alert     | who was told of an alert, JSON          | `fraudstream notify` |
 | cards-changelog     | row key         | a row of tables/cards                   | recovery         |
 | terminals-changelog | row key         | a row of tables/terminals               | recovery         |
 | labels-changelog    | row key         | a row of tables/labels                  | recovery         |
@@ -18,10 +20,14 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from app.durations import DAY_MS
 from app.settings import Settings
 
 #: Room for what we add around a source record: features, reasons, headers, batch framing.
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
+
+#: How long it is remembered who was told of an alert.
+_NOTIFIED_MS = 2 * DAY_MS
 
 
 def batch_bytes(settings: Settings) -> int:
@@ -104,6 +110,12 @@ class Topics:
         self.duplicates = public("duplicates")
         self.refunds = public("refunds")
         self.late_transactions = public("late-transactions")
+        self.alerts = public("alerts")
+        # the newest record of a key is what counts; and alerts do not come back after days
+        self.notifications = public(
+            "notifications",
+            **{"cleanup.policy": "compact,delete", "retention.ms": str(_NOTIFIED_MS)},
+        )
         self.cards_changelog = changelog("cards")
         self.terminals_changelog = changelog("terminals")
         self.labels_changelog = changelog("labels")
@@ -116,6 +128,8 @@ class Topics:
             self.duplicates,
             self.refunds,
             self.late_transactions,
+            self.alerts,
+            self.notifications,
             self.cards_changelog,
             self.terminals_changelog,
             self.labels_changelog,

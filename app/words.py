@@ -1,9 +1,14 @@
 """Types of settings that are lists of words, comma separated in the environment."""
 
+from itertools import pairwise
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
+
+#: Severities above the lowest one.
+_LIMITS = 3
 
 
 def _parse_sets(value: Any) -> tuple[str, ...]:
@@ -18,6 +23,22 @@ def _parse_allowed(value: Any) -> tuple[str, ...]:
     return tuple(filter(None, _parse_words(value)))
 
 
+def _parse_causes(value: Any) -> tuple[str, ...]:
+    return () if value == "none" else _parse_allowed(value)
+
+
+def _parse_losses(value: Any) -> tuple[float, ...]:
+    losses = tuple(float(part) for part in _parse_words(value))
+    if len(losses) != _LIMITS or not all(map(isfinite, losses)) or not _rise(losses):
+        msg = "write three rising amounts, such as 50,200,1000"
+        raise ValueError(msg)
+    return losses
+
+
+def _rise(values: tuple[float, ...]) -> bool:
+    return values[0] >= 0 and all(one < next_one for one, next_one in pairwise(values))
+
+
 def _parse_words(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(part.strip() for part in parts)
@@ -29,3 +50,9 @@ Sets = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_sets)]
 AllowedConfig = Annotated[
     tuple[Literal["compact", "create-time"], ...], NoDecode, BeforeValidator(_parse_allowed)
 ]
+#: What makes a scored transaction an alert.
+AlertCauses = Annotated[
+    tuple[Literal["model", "rule", "anomaly"], ...], NoDecode, BeforeValidator(_parse_causes)
+]
+#: Amounts from which an alert is medium, high, critical.
+Losses = Annotated[tuple[float, float, float], NoDecode, BeforeValidator(_parse_losses)]

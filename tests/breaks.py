@@ -423,6 +423,23 @@ BREAKS = (
         _CARD_STAGE,
     ),
     Break(
+        "alerts grouped by when they were scored",
+        "app.stages.scoring",
+        (
+            (
+                "                **added,\n",
+                '                **added,\n                "event_time_ms": self._clock_ms(),\n',
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "no alert of the last transaction of a block",
+        "app.stages.scoring",
+        (('if fraud or flags or added.get("rules"):', "if fraud and index + 1 < len(scored):"),),
+        _SCORING,
+    ),
+    Break(
         "a conflicting transaction counted for its card",
         "app.domain.card_stage",
         (("        counted = not (late or conflicting)\n", "        counted = not late\n"),),

@@ -7,7 +7,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from app.cassandra.packed import UNSET, text_cell
+from app.cassandra.packed import UNSET, text_cell, texts_cell
 from app.wire.prediction_fields import ROW, PredictionField
 
 #: struct codes of the types of fixed width; a decimal is written as 64 bits of minor units behind its scale.
@@ -123,14 +123,8 @@ def _month_cell(day: int) -> bytes:
     return text_cell(month_of(day * _DAY_MS))
 
 
-def _list_cell(texts: Iterable[str]) -> bytes:
-    encoded = [text_cell(text) for text in texts]
-    body = len(encoded).to_bytes(4, "big") + b"".join(encoded)
-    return len(body).to_bytes(4, "big") + body
-
-
 def _set_cell(texts: Iterable[str]) -> bytes:
-    return _list_cell(sorted(set(texts)))
+    return texts_cell(sorted(set(texts)))
 
 
 def _map_cell(values: Mapping[str, float]) -> bytes:
@@ -151,7 +145,7 @@ _HELPERS: dict[str, Any] = {
     "DAY_MS": _DAY_MS,
     "NO_TEXTS": _NO_TEXTS,
     "UNSET": UNSET,
-    "list_cell": _list_cell,
+    "list_cell": texts_cell,
     "map_cell": _map_cell,
     "month_cell": _month_cell,
     "refuse": _refuse,

@@ -1,7 +1,7 @@
 """Rows as the values part of an INSERT of the native protocol: for each column a 4-byte length and the bytes. Pure."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 #: In place of a value: the column is not written, not even as null.
@@ -52,6 +52,13 @@ def text_cell(text: str) -> bytes:
     """A text with its length."""
     encoded = text.encode()
     return len(encoded).to_bytes(4, "big") + encoded
+
+
+def texts_cell(texts: Iterable[str]) -> bytes:
+    """A list of texts with its length."""
+    encoded = [text_cell(text) for text in texts]
+    body = len(encoded).to_bytes(4, "big") + b"".join(encoded)
+    return len(body).to_bytes(4, "big") + body
 
 
 def _cells(row: bytes) -> Iterator[bytes]:

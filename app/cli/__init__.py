@@ -32,6 +32,7 @@ COMMANDS = {
     "simulate": "app.cli.simulate:simulate",
     "produce": "app.cli.produce:produce",
     "label": "app.cli.label:label",
+    "alerts": "app.cli.alerts:alerts",
     "train": "app.cli.train:train",
     "models": "app.cli.models:models",
     "card": "app.cli.look:card",

@@ -67,6 +67,12 @@ def _table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _part(value: str | int | float) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else format_duration(value)
+
+
 def display(settings: Settings, name: str) -> Any:
     """A setting's value as it would be written: durations as text, secrets as stars."""
     value = getattr(settings, name)
@@ -76,7 +82,7 @@ def display(settings: Settings, name: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return ",".join(part if isinstance(part, str) else format_duration(part) for part in value)
+        return ",".join(map(_part, value))
     if is_duration(metadata) and isinstance(value, int):
         return format_duration(value)
     return value

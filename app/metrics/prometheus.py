@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from app.domain.alerts import SEVERITIES
 from app.metrics.reading import CopyReading, PartitionReading, Reading
 from app.metrics.recorders import Latency
 
@@ -201,8 +202,8 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "fraudstream_sink_up",
-        "0 while predictions or refunds wait for Cassandra.",
-        int(reading.sink.reason is None and reading.refunds.reason is None),
+        "0 while predictions, refunds or alerts wait for Cassandra.",
+        int(all(one.reason is None for one in (reading.sink, reading.refunds, reading.alerts))),
     )
     yield CounterMetricFamily(
         "fraudstream_sink_rows",
@@ -216,9 +217,22 @@ def _servers(reading: Reading) -> Iterator[Metric]:
         reading.refunds.rows,
     )
     yield CounterMetricFamily(
+        "fraudstream_alert_rows",
+        "Rows of alerts acknowledged by Cassandra. Unit: rows written, one per alert record.",
+        reading.alerts.rows,
+    )
+    raised = CounterMetricFamily(
+        "fraudstream_alerts",
+        "Scored transactions that are alerts, by severity. Unit: transactions.",
+        labels=["severity"],
+    )
+    for severity in SEVERITIES:
+        raised.add_metric([severity], reading.raised.get(severity, 0))
+    yield raised
+    yield CounterMetricFamily(
         "fraudstream_sink_failures",
         "Failed writes to Cassandra, which are repeated. Unit: batches and connection attempts.",
-        reading.sink.failures + reading.refunds.failures,
+        reading.sink.failures + reading.refunds.failures + reading.alerts.failures,
     )
     yield GaugeMetricFamily(
         "fraudstream_sink_last_row_timestamp_seconds",

@@ -108,6 +108,8 @@ class Reading:
         waiting_bytes: stage -> memory of the records that it has fetched and not acknowledged.
         sink: rows of scored transactions written, and whether they wait.
         refunds: the same of refunds.
+        alerts: the same of alerts.
+        raised: alerts by severity, since start.
         latency: append to row.
         event_latency: event time to row.
         model: (version, hash) of the model that scores what is new in the partitions held here; None while it is
@@ -130,6 +132,8 @@ class Reading:
     reasons: list[str] = field(default_factory=list)
     sink: SinkStatus = field(default_factory=SinkStatus)
     refunds: SinkStatus = field(default_factory=SinkStatus)
+    alerts: SinkStatus = field(default_factory=SinkStatus)
+    raised: dict[str, int] = field(default_factory=dict)
     latency: Latency = field(default_factory=Latency)
     event_latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
@@ -202,12 +206,14 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
     outcomes: Counter[tuple[str, str]] = Counter()
     records: dict[str, int] = {}
     waiting_bytes: dict[str, int] = {}
+    raised: Counter[str] = Counter()
     for topic, pipeline in app.pipelines.items():
         stage = stages.get(topic, topic)
         records[stage] = pipeline.records_done
         waiting_bytes[stage] = pipeline.budget.used
         for outcome, number in getattr(pipeline.handler, "counts", {}).items():
             outcomes[stage, outcome] += number
+        raised.update(getattr(pipeline.handler, "raised", {}))
     partitions = [
         _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
         for tp in sorted(source_partitions(app))
@@ -216,6 +222,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         outcomes=dict(outcomes),
         records=records,
         waiting_bytes=waiting_bytes,
+        raised=dict(raised),
         partitions=partitions,
     )
 

@@ -136,3 +136,5 @@ event_to_row = Latency(bounds_ms=FINE_BOUNDS_MS)
 sink_status = SinkStatus()
 #: The same of refunds, which have a writer of their own.
 refund_status = SinkStatus()
+#: Likewise of alerts.
+alert_status = SinkStatus()

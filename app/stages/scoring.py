@@ -11,6 +11,7 @@ import numpy as np
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.faust.batches import OutRecord
 from app.deployments import SCORED_BY
+from app.domain.alerts import AlertPolicy
 from app.domain.card_stage import CONFLICTING, LATE
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
@@ -18,6 +19,7 @@ from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.settings import Settings
+from app.stages.alerts import alert_policy
 from app.stages.state import (
     MAX_WAITING_LABELS,
     PINS_KEY,
@@ -33,7 +35,13 @@ from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, decode_message, given_back
-from app.wire.records import EnrichedBatch, EnrichedItem, dead_letter, prediction_message
+from app.wire.records import (
+    EnrichedBatch,
+    EnrichedItem,
+    alert_record,
+    dead_letter,
+    prediction_message,
+)
 
 
 class Model(Protocol):
@@ -107,6 +115,11 @@ class ScoringHandler:
         scored_by: names this deployment in predictions.
         asked: whether a transaction of this source partition is scored, or only counted for others; None: all
             are scored.
+        alerts: which of them are alerts; None: none are.
+
+    Attributes:
+        counts: transactions and labels by what became of them.
+        raised: alerts by severity.
     """
 
     def __init__(
@@ -125,8 +138,10 @@ class ScoringHandler:
         scored_by: str = "fraudstream",
         asked: Callable[[int, EnrichedItem], bool] | None = None,
         privacy: Privacy = AS_IT_CAME,
+        alerts: AlertPolicy | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.raised: Counter[str] = Counter()
         self._stage = stage
         self._catalogue = stage.catalogue
         self._rules = rules
@@ -141,6 +156,7 @@ class ScoringHandler:
         self._scored_by = scored_by
         self._privacy = privacy
         self._asked = asked
+        self._alerts = alerts
 
     @classmethod
     def of(
@@ -157,7 +173,7 @@ class ScoringHandler:
             rows_room_bytes=rows_room_bytes(settings),
             scored_by=settings.deployment,
             privacy=privacy_of(settings),
-            **others,
+            **{"alerts": alert_policy(settings), **others},
         )
 
     def compute(
@@ -282,32 +298,33 @@ class ScoringHandler:
             score, anomaly = scores[index], anomalies[index]
             if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
                 flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
-            value = prediction_message(
-                item.body,
-                {
-                    "amount_minor": item.minor,
-                    "event_time_ms": item.event_time_ms,
-                    "features": dict(zip(names, features, strict=True)),
-                    "score": score,
-                    "is_fraud": score >= threshold,
-                    "threshold": threshold,
-                    "model_version": model.version,
-                    "model_hash": model.hash,
-                    "feature_schema": schema,
-                    "reasons": reasons.get(index, []),
-                    "anomaly_score": anomaly,
-                    "flags": flags,
-                    "source_topic": topic,
-                    "source_partition": partition,
-                    "source_offset": item.offset,
-                    "received_at": item.received_at,
-                    "scored_at": scored_at,
-                    SCORED_BY: self._scored_by,
-                },
-            )
+            fraud = score >= threshold
+            added = {
+                "amount_minor": item.minor,
+                "event_time_ms": item.event_time_ms,
+                "features": dict(zip(names, features, strict=True)),
+                "score": score,
+                "is_fraud": fraud,
+                "threshold": threshold,
+                "model_version": model.version,
+                "model_hash": model.hash,
+                "feature_schema": schema,
+                "reasons": reasons.get(index, []),
+                "anomaly_score": anomaly,
+                "flags": flags,
+                "source_topic": topic,
+                "source_partition": partition,
+                "source_offset": item.offset,
+                "received_at": item.received_at,
+                "scored_at": scored_at,
+                SCORED_BY: self._scored_by,
+            }
+            value = prediction_message(item.body, added)
             record: OutRecord = (item.card_id.encode(), value, [])
             # the card's own partition: the same number of partitions, the same partitioner
             outputs[predictions, partition].append(record)
+            if fraud or flags or added.get("rules"):  # all others are no alerts
+                self._alert(item, partition, added, outputs)
             if LATE in flags:
                 outputs[late, partition].append(record)
                 self.counts["late"] += 1
@@ -315,3 +332,21 @@ class ScoringHandler:
                 self.counts["conflicting"] += 1
             else:
                 self.counts["scored"] += 1
+
+    def _alert(
+        self, item: EnrichedItem, partition: int, added: dict[str, Any], outputs: dict[Any, Any]
+    ) -> None:
+        """An output like any other: exact, and for whoever reads it at a pace of their own."""
+        if self._alerts is None:
+            return
+        alert = self._alerts.alert(
+            {
+                "transaction_id": item.transaction_id,
+                "card_id": item.card_id,
+                "terminal_id": item.terminal_id,
+                **added,
+            }
+        )
+        if alert is not None:
+            outputs[self._topics.alerts.name, partition].append(alert_record(alert))
+            self.raised[alert["severity"]] += 1

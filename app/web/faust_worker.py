@@ -28,7 +28,13 @@ from app.metrics.reading import (
     read_tasks,
     source_partitions,
 )
-from app.metrics.recorders import append_to_row, event_to_row, refund_status, sink_status
+from app.metrics.recorders import (
+    alert_status,
+    append_to_row,
+    event_to_row,
+    refund_status,
+    sink_status,
+)
 from app.metrics.waits import read_waits
 from app.quality.measure import measure
 from app.settings import Settings
@@ -79,6 +85,7 @@ class FaustWorker:
             topics.predictions.name: "sink",
             topics.labels.name: "labels",
             topics.refunds.name: "refunds",
+            topics.alerts.name: "alerts",
         }
 
     @property
@@ -123,7 +130,7 @@ class FaustWorker:
             rebalancing=app.rebalancing,
             kafka_answers=kafka_answers,
             tables={table.name: self._is_ready(table) for table in self._tables.values()},
-            sink=sink_status.reason or refund_status.reason,
+            sink=sink_status.reason or refund_status.reason or alert_status.reason,
             stopped=[] if app.stops is None else sorted(map(str, app.stops.current().values())),
         )
 
@@ -143,7 +150,7 @@ class FaustWorker:
         reading.parked = app.retries.parked()
         reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
-        reading.refunds = refund_status
+        reading.refunds, reading.alerts = refund_status, alert_status
         reading.event_latency = event_to_row
         reading.model, reading.started_at = self._bound_model(), self._started_at
         reading.tasks, reading.threads = read_tasks(app), threading.active_count()

@@ -289,7 +289,8 @@ async def describe(worker: Worker) -> dict[str, Any]:
         "sink": {
             "rows": reading.sink.rows,
             "refund_rows": reading.refunds.rows,
-            "waiting": reading.sink.reason or reading.refunds.reason,
+            "alert_rows": reading.alerts.rows,
+            "waiting": reading.sink.reason or reading.refunds.reason or reading.alerts.reason,
         },
         "model": None if reading.model is None else dict(zip(("version", "hash"), reading.model)),  # noqa: B905
         "features": worker.catalogue.schema,

@@ -19,6 +19,9 @@ from app.wire.input_records import MAX_RECORD_BYTES, SourceRecord
 ENRICHED_VERSION = 2
 #: Messages of this version do not say which features their items have.
 UNNAMED_VERSION = 1
+Headers = list[tuple[str, bytes]]
+#: Header of an alert: equal for repeated records of it.
+ALERT_KEY = "idempotency-key"
 
 
 class EnrichedItem(msgspec.Struct, array_like=True):
@@ -148,12 +151,15 @@ def refund_message(topic: str, partition: int, record: SourceRecord, refund: Tra
     )
 
 
+def alert_record(alert: dict[str, Any]) -> tuple[bytes, bytes, Headers]:
+    """Key, value and headers of the record on `alerts`: a header names it, for readers that drop repetitions."""
+    return alert["card_id"].encode(), orjson.dumps(alert), [(ALERT_KEY, alert["key"].encode())]
+
+
 def source_position(topic: str, partition: int, offset: int) -> bytes:
     """How a source record is named in keys and headers: `topic/partition/offset`."""
     return f"{topic}/{partition}/{offset}".encode()
 
-
-Headers = list[tuple[str, bytes]]
 
 #: Header of a dead letter's record that was sent back: where it first died. Its next letter keeps it.
 REDRIVEN = "redriven"

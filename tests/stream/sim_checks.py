@@ -20,6 +20,7 @@ from app.wire.label_records import LabelBatch, decode_message
 from app.wire.records import UNTIL, encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import (
+    ALERTS,
     STATE_SETTINGS,
     World,
     catalogue,
@@ -70,6 +71,7 @@ def check(world: World) -> list[str]:
     problems.places()
     problems.lost()
     problems.apart()
+    problems.alerts()
     problems.models()
     for stage, states in ((CARDS, expected.cards), (TERMINALS, expected.terminals)):
         for partition, state in states.items():
@@ -142,7 +144,7 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
             ((batch.partition, item.offset, batch.schema), (partition, encode_item(item)))
             for item in batch.items
         ]
-    if topic in (topics.duplicates.name, topics.refunds.name):
+    if topic in (topics.duplicates.name, topics.refunds.name, topics.alerts.name):
         fields = orjson.loads(value)
         return [((fields["source_partition"], fields["source_offset"]), (partition, key, value))]
     if topic == topics.dead_letters.name:
@@ -214,6 +216,25 @@ class Problems:
                 places = [spec.name for spec in ends if source in self.real[spec.name]]
                 if len(places) != 1:
                     self.found.append(f"source {source} is in {places}")
+
+    def alerts(self) -> None:
+        """Every prediction that calls for an alert has one, and no other has; its group is that of its time."""
+        told = self.real[topics.alerts.name]
+        wanted = {}
+        for source, (_, _, value) in self.real[topics.predictions.name].items():
+            fields = orjson.loads(value)
+            if fields["is_fraud"] or "anomaly" in fields["flags"]:
+                wanted[source] = fields
+        if wanted.keys() != told.keys():
+            self.found.append(
+                f"alerts of {set(told) ^ set(wanted)}: without prediction, or missing"
+            )
+        for source in wanted.keys() & told.keys():
+            alert, at = orjson.loads(told[source][2]), wanted[source]["event_time_ms"]
+            if not alert["opened_at"] <= at < alert["opened_at"] + ALERTS.window_ms:
+                self.found.append(
+                    f"alert of {source} at {at} is in the group of {alert['opened_at']}"
+                )
 
     def lost(self) -> None:
         """What was deleted unread is accounted for, and nothing else is."""

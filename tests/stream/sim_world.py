@@ -16,6 +16,7 @@ from faust.types import TP
 
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
+from app.domain.alerts import CAUSES, AlertPolicy
 from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.json_text import load_object
@@ -50,6 +51,8 @@ LATENESS = 10 * SECOND
 FUTURE_SKEW = 5 * SECOND
 LABEL_DELAY, LABEL_WAIT, MAX_WAITING = 15 * SECOND, 20 * SECOND, 2
 STATE_SETTINGS = "windows=5s,20s,60s allowed_lateness=10s"
+#: A window that ends while a schedule lasts.
+ALERTS = AlertPolicy(CAUSES, 10 * SECOND, (500, 1_000, 5_000))
 #: Between partitions of a backfill, and when it begins: before anything is in the future.
 SKEW = 20 * SECOND
 LONG_AGO = T0 - 10_000 * SECOND
@@ -328,6 +331,7 @@ class World:
             reasons_from=0.5,
             threshold=None,
             state_settings=STATE_SETTINGS,
+            alerts=ALERTS,
         )
 
     # ---------------------------------------------------------------- what workers tell

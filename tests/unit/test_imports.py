@@ -18,6 +18,7 @@ HEIGHT = {
     "app.errors": 0,
     "app.access_settings": 0.5,
     "app.addresses": 0,
+    "app.alert_settings": 0.5,
     "app.deployments": 0,
     "app.durations": 0,
     "app.env_file": 0,
@@ -176,10 +177,10 @@ def test_registered_agents_are_the_expected_ones() -> None:
     agents, tables, pipelines = json.loads(
         run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
-    assert agents == ["cards", "labels", "refunds", "scoring", "sink"]
+    assert agents == ["alerts", "cards", "labels", "refunds", "scoring", "sink"]
     assert tables == ["cards", "labels", "terminals"]
     assert pipelines == [
-        "fraudstream-enriched", "labels", "predictions", "refunds", "transactions",
+        "alerts", "fraudstream-enriched", "labels", "predictions", "refunds", "transactions",
     ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "004_labels",
         "005_conflicting_predictions",
         "006_refunds",
+        "007_alerts",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -51,6 +52,7 @@ RELEASED = {
     "004_labels": "4cec596c9d925426",
     "005_conflicting_predictions": "6cd3762c6b8ae235",
     "006_refunds": "ed372f8a956a98fd",
+    "007_alerts": "99d809a741bda8a7",
 }
 
 
@@ -115,6 +117,7 @@ def test_the_shape_of_the_tables() -> None:
     assert found.indexes == {
         "predictions_by_transaction": "predictions",
         "conflicting_by_transaction": "conflicting_predictions",
+        "alerts_by_card": "alerts",
     }
 
 
@@ -142,7 +145,9 @@ def test_what_people_add_is_theirs_and_what_they_drop_is_found() -> None:
     del have.tables["labels"]
     found = compare(shape(), have)
     assert (found.tables, found.columns) == (["labels"], [("predictions", "score", "double")])
-    assert sorted(found.indexes) == ["conflicting_by_transaction", "predictions_by_transaction"]
+    assert sorted(found.indexes) == [
+        "alerts_by_card", "conflicting_by_transaction", "predictions_by_transaction",
+    ]  # fmt: skip
     assert str(found) == "table labels, column predictions.score"
 
 
@@ -193,7 +198,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 10
+    assert len(list(dry_run(made()))) == 14
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

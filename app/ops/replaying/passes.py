@@ -129,7 +129,9 @@ class Stages:
             assert model is not None
             return model
 
-        return ScoringHandler.of(self.settings, self.topics, self.catalogue, model=loaded, **others)
+        return ScoringHandler.of(
+            self.settings, self.topics, self.catalogue, model=loaded, alerts=None, **others
+        )
 
 
 class _Since:

@@ -1,0 +1,300 @@
+"""`fraudstream alerts`: see alerts, say that they were seen to, silence them for a while."""
+
+import getpass
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from app import formats
+from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
+from app.domain.alerts import SEVERITIES, rank
+from app.durations import DAY_MS
+from app.errors import NotFoundError, UsageError
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.cassandra.alert_store import Alert
+
+#: How far back `list` looks.
+_DAYS_BACK = 7
+#: ... and how many transactions of an alert `show` prints.
+_SHOWN = 20
+
+
+@click.group()
+def alerts() -> None:
+    """See alerts, acknowledge them, snooze cards, terminals and rules.
+
+    A scored transaction that the model or a rule flags is an alert; those of one card within FRAUDSTREAM_ALERT_WINDOW
+    are one. `fraudstream notify` tells people of them.
+    """
+
+
+_by = click.option("--by", metavar="NAME", help="Who says so.  [default: your user name]")
+_note = click.option("--note", metavar="TEXT", default="", help="Why.")
+
+
+@alerts.command(
+    name="list",
+    epilog="\b\nExamples:  fraudstream alerts list --today\n"
+    "           fraudstream alerts list --severity high --all --json\n"
+    "           fraudstream alerts list --card C00042",
+)
+@click.option("--today", is_flag=True, help="Only those since midnight, UTC.")
+@click.option("--from", "from_ms", metavar="TIME", callback=moment_ms, help="Those from here on.")
+@click.option("--to", "to_ms", metavar="TIME", callback=moment_ms, help="Those before this.")
+@click.option(
+    "--severity",
+    type=click.Choice(SEVERITIES),
+    default=SEVERITIES[0],
+    help="Those at least so severe.",
+)
+@click.option("--card", metavar="ID", help="All alerts of a card, however old.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also those that are acknowledged or snoozed."
+)
+@click.option(
+    "--limit", type=POSITIVE, default=50, show_default=True, help="Alerts to print at most."
+)
+@json_option
+def list_command(
+    today: bool,
+    from_ms: int | None,
+    to_ms: int | None,
+    severity: str,
+    card: str | None,
+    everything: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List open alerts, newest first; without a period, those of the last 7 days.
+
+    Times are event times: when the payments were made.
+    """
+    if card is not None and (today or from_ms is not None or to_ms is not None):
+        msg = "--card lists all alerts of a card: leave out --today, --from and --to"
+        raise UsageError(msg)
+    if today and from_ms is not None:
+        msg = "--today and --from both say where to begin: leave one out"
+        raise UsageError(msg)
+    from app.cassandra.alert_store import card_alerts, read_alerts
+    from app.cassandra.session import connected
+
+    settings, now = load_settings(), _now_ms()
+    end = now + settings.max_future_skew + 1 if to_ms is None else to_ms
+    begin = now // DAY_MS * DAY_MS if today else from_ms
+    if begin is None:
+        begin = end - _DAYS_BACK * DAY_MS
+    with connected(settings) as session:
+        found: Iterable[Alert] = (
+            read_alerts(session, settings, from_ms=begin, to_ms=end, now_ms=now)
+            if card is None
+            else card_alerts(session, settings, card, now)
+        )
+        wanted = _wanted(found, severity, everything=everything)
+        shown = list(islice(wanted, limit))
+        more = next(iter(wanted), None) is not None
+    if as_json:
+        answer = {"alerts": [alert.as_dict() for alert in shown], "more": more}
+        click.echo(orjson.dumps(answer).decode())
+        return
+    if not shown:
+        click.echo("no alerts")
+        return
+    for line in _table(shown, settings):
+        click.echo(line)
+    if more:
+        click.echo(f"more than {limit}: give --limit, or --to {formats.iso(shown[-1].opened_at)}")
+
+
+@alerts.command(epilog="\b\nExample:  fraudstream alerts show 20261129T103000-3f9a1c2b4d5e6f70")
+@click.argument("alert_id")
+@json_option
+def show(alert_id: str, as_json: bool) -> None:
+    """Show one alert: its transactions, reasons, and what was done about it."""
+    settings = load_settings()
+    alert = _found(settings, alert_id)
+    if as_json:
+        click.echo(orjson.dumps(alert.as_dict(), option=orjson.OPT_INDENT_2).decode())
+        return
+    for line in _lines(alert, settings):
+        click.echo(line)
+
+
+@alerts.command(
+    epilog="\b\nExample:  fraudstream alerts ack 20261129T103000-3f9a1c2b4d5e6f70 --note 'called the customer'"
+)
+@click.argument("alert_ids", metavar="ID...", nargs=-1, required=True)
+@_by
+@_note
+def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
+    """Acknowledge alerts: somebody has seen to them. `list` then leaves them out.
+
+    It says nothing about fraud: `fraudstream label` does.
+    """
+    from app.cassandra.alert_store import acknowledge
+    from app.cassandra.session import connected
+
+    settings = load_settings()
+    for alert_id in alert_ids:  # none is acknowledged if one is unknown
+        _found(settings, alert_id)
+    with connected(settings) as session:
+        for alert_id in alert_ids:
+            acknowledge(session, settings, alert_id, by=by or _user(), note=note, now_ms=_now_ms())
+            click.echo(f"{alert_id} is acknowledged")
+
+
+@alerts.command(
+    epilog="\b\nExamples:  fraudstream alerts snooze --card C00042 --for 8h --note 'customer travels'\n"
+    "           fraudstream alerts snooze --rule large_amount --until 2026-12-01\n"
+    "           fraudstream alerts snooze --card C00042 --for 0s     (ends it)\n"
+    "           fraudstream alerts snooze     (lists what is snoozed)"
+)
+@click.option("--card", metavar="ID", help="Of this card.")
+@click.option("--terminal", metavar="ID", help="At this terminal.")
+@click.option("--rule", metavar="NAME", help="Of this rule, where nothing else makes them alerts.")
+@click.option("--for", "for_ms", metavar="DURATION", callback=duration_ms, help="Such as 8h.")
+@click.option("--until", "until_ms", metavar="TIME", callback=moment_ms, help="Such as 2026-12-01.")
+@_by
+@_note
+def snooze(
+    card: str | None,
+    terminal: str | None,
+    rule: str | None,
+    for_ms: int | None,
+    until_ms: int | None,
+    by: str | None,
+    note: str,
+) -> None:
+    """Tell nobody of the alerts of a card, a terminal or a rule for a while.
+
+    They are alerts all the same: on the topic, in the table, and in `list --all`. `fraudstream notify` follows within
+    some seconds.
+    """
+    from app.cassandra.alert_store import Snooze, list_snoozes
+    from app.cassandra.alert_store import snooze as put
+    from app.cassandra.session import connected
+
+    settings, now = load_settings(), _now_ms()
+    named = {"card": card, "terminal": terminal, "rule": rule}
+    chosen = [(kind, name) for kind, name in named.items() if name is not None]
+    with connected(settings) as session:
+        if not chosen and for_ms is until_ms is None:
+            for one in list_snoozes(session, settings, now):
+                until = f"{formats.moment(one.until_ms)[:16]} UTC by {formats.printable(one.by)}"
+                note = f": {formats.printable(one.note)}" if one.note else ""
+                click.echo(f"{one.kind} {formats.printable(one.id)} until {until}{note}")
+            return
+        if len(chosen) != 1:
+            msg = "give one of --card, --terminal and --rule"
+            raise UsageError(msg)
+        if (for_ms is None) == (until_ms is None):
+            msg = "say how long: --for 8h, or --until 2026-12-01"
+            raise UsageError(msg)
+        ((kind, name),) = chosen
+        end = until_ms if until_ms is not None else now + (for_ms or 0)
+        put(session, settings, Snooze(kind, name, end, by or _user(), note), now_ms=now)
+    what = f"{kind} {formats.printable(name)}"
+    if end <= now:
+        click.echo(f"{what} is not snoozed any more")
+    else:
+        click.echo(f"{what} is snoozed until {formats.moment(end)[:19]} UTC")
+
+
+def _wanted(found: "Iterable[Alert]", severity: str, *, everything: bool) -> "Iterator[Alert]":
+    for alert in found:
+        if rank(alert.severity) >= rank(severity) and (everything or alert.state == "open"):
+            yield alert
+
+
+def _found(settings: Settings, alert_id: str) -> "Alert":
+    from app.cassandra.alert_store import find_alert
+    from app.cassandra.session import connected
+
+    with connected(settings) as session:
+        alert = find_alert(session, settings, alert_id, _now_ms())
+    if alert is None:
+        msg = (
+            f"no alert {formats.printable(alert_id)}: `fraudstream alerts list --all` has their ids"
+        )
+        raise NotFoundError(msg)
+    return alert
+
+
+def _table(found: "list[Alert]", settings: Settings) -> Iterator[str]:
+    digits = settings.minor_unit_digits
+    table = [["alert", "severity", "amount", "score", "card", "state", "reason"]]
+    for alert in found:
+        about = alert.as_dict()
+        top = max(alert.transactions, key=lambda row: row["score"])
+        count = len(alert.transactions)
+        table.append(
+            [
+                alert.alert_id,
+                alert.severity,
+                formats.amount(about["amount_minor"], digits, about["currency"]),
+                f"{top['score']:.3f}",
+                formats.printable(alert.card_id),
+                alert.state,
+                _why(top) + (f" ({count} transactions)" if count > 1 else ""),
+            ]
+        )
+    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
+    for row in table:
+        cells = [
+            cell.rjust(width) if at in (2, 3) else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _why(row: dict[str, Any]) -> str:
+    found = [f"rule {rule}" for rule in row["rules"]] + row["reasons"]
+    return formats.printable(found[0]) if found else ", ".join(row["causes"])
+
+
+def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
+    digits, about = settings.minor_unit_digits, alert.as_dict()
+    yield f"alert {alert.alert_id}"
+    state = alert.state
+    if alert.acked:
+        by, at = formats.printable(alert.acked["by"] or "?"), formats.moment(alert.acked["at"])
+        state = f"acknowledged by {by} at {at[:19]} UTC"
+        state += f": {formats.printable(alert.acked['note'])}" if alert.acked["note"] else ""
+    elif alert.snoozed_until:
+        state = f"snoozed until {formats.moment(alert.snoozed_until)[:19]} UTC"
+    facts = {
+        "severity": alert.severity,
+        "state": state,
+        "card": formats.printable(alert.card_id),
+        "amount": formats.amount(about["amount_minor"], digits, about["currency"]),
+        "because": ", ".join(about["causes"]),
+        "transactions": f"{len(alert.transactions):,}",
+    }
+    for name, text in facts.items():
+        yield f"  {name:<12}  {text}"
+    for row in alert.transactions[:_SHOWN]:
+        yield (
+            f"  {formats.moment(row['event_time_ms'])[:19]}  {formats.printable(row['transaction_id'])}  "
+            f"{formats.amount(row['amount_minor'], digits)}  score {row['score']:.3f}  "
+            f"terminal {formats.printable(row['terminal_id'] or '–')}"
+        )
+        for reason in row["reasons"]:
+            yield f"    because {formats.printable(reason)}"
+    if len(alert.transactions) > _SHOWN:
+        yield f"  ... and {len(alert.transactions) - _SHOWN:,} more: --json has all"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return "unknown"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

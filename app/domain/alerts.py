@@ -1,0 +1,152 @@
+"""Alerts: which scored transactions people hear of, how urgent they are, and which of them belong together.
+
+Everything here is a function of one scored transaction. So an alert is the same whoever computes it again, in
+whatever order transactions are scored: a replay gives the same alerts under the same keys.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from app.domain.flags import ANOMALY
+from app.domain.transaction import hash_id
+
+#: What makes a transaction an alert: the model's decision, a rule that fired, an unusual combination of features.
+MODEL, RULE = "model", "rule"
+CAUSES = (MODEL, RULE, ANOMALY)
+#: From the least urgent to the most.
+SEVERITIES = ("low", "medium", "high", "critical")
+#: Alerts of one day are spread over so many partitions of the table; the first digit of the card's hash says which.
+SHARDS = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Group(NamedTuple):
+    """The alerts of one card within one window.
+
+    Attributes:
+        alert_id: names it: the second when it begins, and the hash of its card.
+        opened_at: when it begins, epoch milliseconds.
+    """
+
+    alert_id: str
+    opened_at: int
+
+    @property
+    def day(self) -> str:
+        """The day on which it begins, UTC."""
+        return day_of(self.opened_at)
+
+    @property
+    def shard(self) -> int:
+        """Which part of that day it is in."""
+        return shard_of(self.alert_id)
+
+
+def group_of(card_id: str, event_time_ms: int, window_ms: int) -> Group:
+    """The group of a card's transaction.
+
+    Windows of a card follow each other without gaps. Where they begin depends on the card, so that not all cards
+    begin a new one at the full hour.
+
+    Args:
+        card_id: the card.
+        event_time_ms: of the transaction.
+        window_ms: length of a window; whole seconds count.
+    """
+    hashed = hash_id(card_id)
+    window, second = max(1, window_ms // 1000), event_time_ms // 1000
+    begin = second - (second - int.from_bytes(hashed, "big")) % window
+    moment = datetime.fromtimestamp(begin, UTC)
+    return Group(f"{moment:%Y%m%dT%H%M%S}-{hashed.hex()}", begin * 1000)
+
+
+def place_of(alert_id: str) -> Group:
+    """The group that an id names.
+
+    Raises:
+        ValueError: it is no alert's id.
+    """
+    begin, _, card = alert_id.partition("-")
+    moment = datetime.strptime(begin, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    if len(bytes.fromhex(card)) != len(hash_id("")):
+        msg = f"{alert_id!r} is no alert's id"
+        raise ValueError(msg)
+    return Group(alert_id, int((moment - _EPOCH).total_seconds()) * 1000)
+
+
+def shard_of(alert_id: str) -> int:
+    """The part of its day that an alert is in."""
+    return int(alert_id[alert_id.index("-") + 1], SHARDS)
+
+
+def day_of(moment_ms: int) -> str:
+    """The day of a moment in UTC, such as 2026-11-29."""
+    return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%d")
+
+
+def rank(severity: str) -> int:
+    """How urgent a severity is: 0 is the least."""
+    return SEVERITIES.index(severity)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPolicy:
+    """Which scored transactions are alerts, and how urgent they are.
+
+    Attributes:
+        causes: those of `CAUSES` that make an alert.
+        window_ms: alerts of one card within this time are one.
+        losses_minor: expected loss (score times amount) from which an alert is medium, high, critical; rising,
+            in minor units. Where a rule fired, the whole amount counts.
+        currency: of amounts.
+    """
+
+    causes: Collection[str]
+    window_ms: int
+    losses_minor: Sequence[float]
+    currency: str = "EUR"
+
+    def why(self, *, is_fraud: bool, flags: Collection[str], rules: Collection[str]) -> list[str]:
+        """The causes of an alert in the order of `CAUSES`; empty when the transaction is none."""
+        found = {MODEL: is_fraud, RULE: bool(rules), ANOMALY: ANOMALY in flags}
+        return [cause for cause in CAUSES if found[cause] and cause in self.causes]
+
+    def severity(self, score: float, minor: int, causes: Collection[str]) -> str:
+        """How urgent an alert is."""
+        loss = minor if RULE in causes else score * minor
+        return SEVERITIES[sum(loss >= limit for limit in self.losses_minor)]
+
+    def alert(self, prediction: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The alert of a scored transaction; None where it is none.
+
+        Args:
+            prediction: what was added to it (see docs/outputs.md), with the ids of transaction, card and terminal.
+        """
+        flags, rules = prediction["flags"], prediction.get("rules") or []
+        causes = self.why(is_fraud=prediction["is_fraud"], flags=flags, rules=rules)
+        if not causes:
+            return None
+        card_id, minor = prediction["card_id"], prediction["amount_minor"]
+        group = group_of(card_id, prediction["event_time_ms"], self.window_ms)
+        severity = self.severity(prediction["score"], minor, causes)
+        position = f"{prediction['source_partition']}-{prediction['source_offset']}"
+        return {
+            "key": f"{group.alert_id}-{position}",
+            "alert_id": group.alert_id,
+            "opened_at": group.opened_at,
+            "severity": severity,
+            "causes": causes,
+            "currency": self.currency,
+            "rules": list(rules),
+            **{name: prediction.get(name) for name in COPIED},
+        }
+
+
+#: Fields of an alert that are those of its prediction.
+COPIED = (
+    "transaction_id", "card_id", "terminal_id", "amount_minor", "event_time_ms", "score", "threshold",
+    "anomaly_score", "action", "reasons", "flags", "model_version", "source_topic", "source_partition",
+    "source_offset", "received_at", "scored_by",
+)  # fmt: skip

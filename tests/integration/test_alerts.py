@@ -1,0 +1,135 @@
+"""Alerts on real servers: from flagged transactions to rows and lists; replays; acknowledgements and snoozes."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cassandra.cluster import Session
+from cassandra.metadata import Murmur3Token
+
+from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.alert_store import find_alert
+from app.cassandra.row_writer import RowWriter
+from app.domain.alerts import AlertPolicy
+from app.settings import Settings
+from tests.builders import T0, tx_bytes
+from tests.deployment import Deployment, Send, wait_until
+from tests.fleet import Fleet
+from tests.prediction_builder import prediction
+from tests.stack import environ_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+HOUR = 3_600_000
+
+
+def listed(deployment: Deployment, *options: str) -> list[dict[str, Any]]:
+    """What `fraudstream alerts list` prints of the tests' time."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(T0 / 1000 - 86_400))
+    done = deployment.run("alerts", "list", "--from", day, "--limit", "1000", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = orjson.loads(done.stdout)["alerts"]
+    return found
+
+
+def test_flagged_transactions_become_alerts_once(settings: Settings, tmp_path: Path) -> None:
+    deployment = Deployment(settings.model_copy(update={"threshold": 0.0, "features": ("basic",)}))
+    deployment.prepare()
+    topics = deployment.topics
+    sent = [
+        Send(
+            tx_bytes(f"{card}-{n}", card=card, at=n * 60_000, amount=f"{10 + n}.00"), card.encode()
+        )
+        for n in range(30)
+        for card in ("c1", "c2", "c3")
+    ]
+    with Fleet(environ_of(deployment.settings), tmp_path) as fleet:
+        fleet.start("one")
+        fleet.await_ready()
+        deployment.send(sent[:45])
+        wait_until(lambda: bool(deployment.records(topics.alerts)), "the first alerts")
+        fleet.kill("one")
+        fleet.start("two")
+        fleet.await_ready()
+        deployment.send(sent[45:])
+        deployment.drain()
+        deployment.verify()
+        records = deployment.records(topics.alerts)
+        alerts = {dict(record.headers)["idempotency-key"]: record.value for record in records}
+        for record in records:  # repeated ones are identical
+            assert alerts[dict(record.headers)["idempotency-key"]] == record.value
+        told = [orjson.loads(value) for value in alerts.values()]
+        assert sorted(alert["transaction_id"] for alert in told) == sorted(
+            f"tx-{card}-{n}" for n in range(30) for card in ("c1", "c2", "c3")
+        )
+        # one alert per card and window, each stored with all its transactions
+        groups = {alert["alert_id"] for alert in told}
+        assert 3 <= len(groups) <= 6
+        wait_until(
+            lambda: sum(len(one["transactions"]) for one in listed(deployment)) == len(alerts),
+            "every alert in Cassandra",
+        )
+    shown = listed(deployment)
+    assert {alert["alert_id"] for alert in shown} == groups
+    assert [alert["opened_at"] for alert in shown] == sorted(
+        (alert["opened_at"] for alert in shown), reverse=True
+    )
+
+    first, second = (
+        shown[0]["alert_id"],
+        next(a for a in shown if a["card_id"] != shown[0]["card_id"]),
+    )
+    assert deployment.run("alerts", "ack", first, "--by", "ann", "--note", "seen").returncode == 0
+    assert (
+        deployment.run("alerts", "snooze", "--card", second["card_id"], "--for", "1h").returncode
+        == 0
+    )
+    states = {alert["alert_id"]: alert["state"] for alert in listed(deployment, "--all")}
+    assert states[first] == "acked"
+    assert states[second["alert_id"]] == "snoozed"
+    opened = {alert["alert_id"] for alert in listed(deployment)}
+    assert opened == {alert_id for alert_id, state in states.items() if state == "open"}
+    page = deployment.run("alerts", "show", first).stdout
+    assert "acknowledged by ann" in page
+    assert ": seen" in page
+    of_card = deployment.run("alerts", "list", "--card", "c1", "--all", "--json")
+    assert {one["card_id"] for one in orjson.loads(of_card.stdout)["alerts"]} == {"c1"}
+    deployment.run("alerts", "snooze", "--card", second["card_id"], "--for", "0s")
+    assert {a["state"] for a in listed(deployment, "--all")} == {"open", "acked"}
+    missing = deployment.run("alerts", "show", "20200101T000000-0000000000000000")
+    assert (missing.returncode, missing.stderr.count("\n")) == (4, 1)
+
+
+async def test_every_column_comes_back(session: Session, settings: Settings) -> None:
+    policy = AlertPolicy(("model", "rule"), HOUR, (1, 2, 3))
+    full = policy.alert(
+        prediction(
+            "ü", card="card-ç", is_fraud=True, rules=["large", "new"], action="decline", anomaly_score=0.75,
+            reasons=["one", "two"], flags=["late"],
+        )
+    )  # fmt: skip
+    bare = prediction("b", card="c", is_fraud=True)
+    del bare["terminal_id"]
+    alerts = [full, policy.alert(bare)]
+    packed = AlertPacker(2).pack_many(map(orjson.dumps, alerts))
+    writer = RowWriter(session, settings, ALERTS)
+    await writer.write(packed)
+    await writer.write(packed)  # a repetition is the same row
+    await writer.close()
+    for alert, row in zip(alerts, packed, strict=True):
+        assert alert is not None
+        found = find_alert(session, settings, alert["alert_id"], 0)
+        assert found is not None
+        (stored,) = found.transactions
+        assert stored == {
+            name: value for name, value in alert.items() if name not in ("key", "scored_by")
+        }
+        token = session.execute(
+            f"SELECT token(day, shard) AS place, amount FROM {settings.keyspace}.alerts "  # noqa: S608
+            "WHERE alert_id = %s ALLOW FILTERING",
+            (alert["alert_id"],),
+        ).one()
+        assert token["place"] == Murmur3Token.hash_fn(ALERTS.routing_key(row))
+        assert token["amount"] * 100 == alert["amount_minor"]
