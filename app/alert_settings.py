@@ -1,10 +1,17 @@
 """The settings of alerts and of telling people about them; see `app.settings`."""
 
+from base64 import b64decode
+from functools import cached_property
+
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
+from app.alert_routes import Route, parse_routes
 from app.durations import Duration, format_duration
 from app.words import AlertCauses, Losses
+
+#: Length of a webhook secret by its convention: 24 to 64 bytes.
+_KEY_BYTES = 24
 
 
 class AlertSettings(BaseSettings):
@@ -30,6 +37,38 @@ class AlertSettings(BaseSettings):
     notify_secret: SecretStr | None = Field(
         None, description="secret that webhooks are signed with: whsec_ and base64"
     )
+
+    @field_validator("notify_routes")
+    @classmethod
+    def _routes_are_named(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_routes(value.get_secret_value())
+        return value
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _is_base64(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                key = b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
+            except ValueError:
+                key = b""
+            if len(key) < _KEY_BYTES:
+                msg = (
+                    f"write whsec_ and the base64 of at least {_KEY_BYTES} random bytes: "
+                    "`echo whsec_$(openssl rand -base64 24)` makes one"
+                )
+                raise ValueError(msg)
+        return value
+
+    @cached_property
+    def routes(self) -> tuple[Route, ...]:
+        """Who is told of alerts."""
+        return (
+            ()
+            if self.notify_routes is None
+            else parse_routes(self.notify_routes.get_secret_value())
+        )
 
     @field_validator("alert_window")
     @classmethod

@@ -27,7 +27,7 @@ from app.settings import Settings
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
 #: How long it is remembered who was told of an alert.
-_NOTIFIED_MS = 2 * DAY_MS
+NOTIFIED_MS = 2 * DAY_MS
 
 
 def batch_bytes(settings: Settings) -> int:
@@ -114,7 +114,7 @@ class Topics:
         # the newest record of a key is what counts; and alerts do not come back after days
         self.notifications = public(
             "notifications",
-            **{"cleanup.policy": "compact,delete", "retention.ms": str(_NOTIFIED_MS)},
+            **{"cleanup.policy": "compact,delete", "retention.ms": str(NOTIFIED_MS)},
         )
         self.cards_changelog = changelog("cards")
         self.terminals_changelog = changelog("terminals")

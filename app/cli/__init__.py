@@ -33,6 +33,7 @@ COMMANDS = {
     "produce": "app.cli.produce:produce",
     "label": "app.cli.label:label",
     "alerts": "app.cli.alerts:alerts",
+    "notify": "app.cli.notify:notify",
     "train": "app.cli.train:train",
     "models": "app.cli.models:models",
     "card": "app.cli.look:card",

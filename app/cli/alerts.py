@@ -13,7 +13,7 @@ from app import formats
 from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
 from app.domain.alerts import SEVERITIES, rank
 from app.durations import DAY_MS
-from app.errors import NotFoundError, UsageError
+from app.errors import NotFoundError, UnavailableError, UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -203,6 +203,29 @@ def snooze(
         click.echo(f"{what} is not snoozed any more")
     else:
         click.echo(f"{what} is snoozed until {formats.moment(end)[:19]} UTC")
+
+
+@alerts.command(name="test-notify", epilog="\b\nExample:  fraudstream alerts test-notify ops")
+@click.argument("names", metavar="[ROUTE]...", nargs=-1)
+def test_notify(names: tuple[str, ...]) -> None:
+    r"""Send a test message to the routes of FRAUDSTREAM_NOTIFY_ROUTES, or to some of them.
+
+    \b
+    Exit codes:  0  all receivers took it
+                 2  a route is unknown or wrong
+                 3  a receiver did not take it
+    """
+    import asyncio
+
+    from app.notify.run import test_routes
+
+    found = asyncio.run(test_routes(load_settings(), names))
+    for name, error in found.items():
+        click.echo(f"{name}: {'delivered' if error is None else f'failed, {error}'}")
+    failed = [name for name, error in found.items() if error is not None]
+    if failed:
+        msg = f"no test message reached {', '.join(failed)}: check the URL and whether the receiver is up"
+        raise UnavailableError(msg)
 
 
 def _wanted(found: "Iterable[Alert]", severity: str, *, everything: bool) -> "Iterator[Alert]":

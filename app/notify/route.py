@@ -1,0 +1,221 @@
+"""Reads `alerts` for one route: send, remember, commit, in this order.
+
+An alert's offset is committed after a message about it was acknowledged and written down. So nothing is lost when this
+process is killed, and what was acknowledged is not sent again; only a kill between an acknowledgement and its record
+repeats a message, under the same id.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from app.alert_routes import Route
+from app.deployments import is_anothers
+from app.domain.alerts import rank
+from app.errors import AwayError, FraudstreamError
+from app.notify.notices import Message, Notice, about_many, about_one
+from app.notify.pending import Pending
+from app.notify.senders import Sender
+from app.notify.told import Told
+from app.settings import Settings
+
+logger = logging.getLogger("fraudstream")
+
+#: Between attempts to reach a receiver, seconds: the first, and the most.
+_BACKOFF_SECONDS = (1.0, 30.0)
+#: How long one look for new alerts takes.
+_POLL_MS = 500
+_POLL_RECORDS = 2_000
+_COMMIT_SECONDS = 5.0
+
+
+class Snoozed(Protocol):
+    """Tells what is snoozed (snoozes.py)."""
+
+    async def refresh(self) -> None:
+        """Learn what is snoozed now."""
+
+    def __call__(self, alert: Mapping[str, Any], /) -> bool:
+        """Whether nobody is told of an alert."""
+
+
+class RouteReader(ConsumerRebalanceListener):
+    """Tells one route of the alerts in the partitions that this process has.
+
+    Args:
+        route: who is told.
+        settings: the deployment.
+        consumer: of the route's group, not started, without a subscription; it commits nothing by itself.
+        told: what the route was told.
+        sender: sends to it.
+        snoozed: what it is not told of.
+        clock: seconds that never go back.
+        sleep: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        settings: Settings,
+        consumer: AIOKafkaConsumer,
+        told: Told,
+        sender: Sender,
+        snoozed: Snoozed,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._route = route
+        self._settings = settings
+        self._consumer = consumer
+        self._told, self._sender, self._snoozed = told, sender, snoozed
+        self._clock, self._sleep = clock, sleep
+        self._pending = Pending()
+        self._next: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._generation = 0
+        # a message is sent, written down and committed by whoever has the partition; nobody takes it away meanwhile
+        self._sending = asyncio.Lock()
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Finish the attempt under way; what is pending is another process's now."""
+        async with self._sending:
+            self._generation += 1
+            self._pending.clear()
+            self._next.clear()
+            self._committed.clear()
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Learn what was told. A new route begins with what comes from now on, and that is written down at once."""
+        while True:
+            try:
+                await self._told.load([tp.partition for tp in assigned])
+                begin = await self._begin(assigned)
+                break
+            except (KafkaError, FraudstreamError) as error:
+                logger.warning("route %s: Kafka does not answer (%s)", self._route.name, error)
+                await asyncio.sleep(_BACKOFF_SECONDS[0])
+        # without an await: what was fetched before is fetched again, and nothing is left out
+        self._generation += 1
+        self._next, self._committed = dict(begin), dict(begin)
+        for tp, offset in begin.items():
+            self._consumer.seek(tp, offset)
+        held = ", ".join(str(tp.partition) for tp in sorted(begin)) or "none"
+        logger.info("route %s: has partitions %s", self._route.name, held)
+
+    async def _begin(self, assigned: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where partitions begin: at what is committed."""
+        committed = {tp: await self._consumer.committed(tp) for tp in assigned}
+        if new := [tp for tp, offset in committed.items() if offset is None]:
+            ends = await self._consumer.end_offsets(new)
+            await self._consumer.commit(dict(ends))
+            committed |= ends
+        return {tp: offset for tp, offset in committed.items() if offset is not None}
+
+    async def run(self) -> None:
+        """Read and tell until cancelled."""
+        while True:
+            await self.step()
+
+    async def step(self) -> None:
+        """Read what there is, send what is due, commit what is done."""
+        await self._read()
+        while told := self._pending.due(self._clock()):
+            if not await self._tell(told):
+                return
+        async with self._sending:
+            await self._commit()
+
+    async def _read(self) -> None:
+        if self._pending.full:  # until a digest has gone out
+            await self._sleep(_POLL_MS / 1000)
+            return
+        generation = self._generation
+        found = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        if found:
+            await self._snoozed.refresh()
+        # nothing below awaits: what a rebalance clears cannot come back
+        for tp, records in found.items():
+            if tp not in self._next:  # not opened yet: then it is read from where it begins
+                continue
+            if generation != self._generation:
+                self._consumer.seek(tp, self._next[tp])
+                continue
+            for record in records:
+                self._take(record)
+            self._next[tp] = records[-1].offset + 1
+
+    def _take(self, record: Any) -> None:
+        try:
+            alert = orjson.loads(record.value)
+            alert_id, severity = alert["alert_id"], alert["severity"]
+            wanted = rank(severity) >= rank(self._route.severity)
+            if not wanted or is_anothers(alert, self._settings.deployment) or self._snoozed(alert):
+                return
+        except (ValueError, KeyError, TypeError) as error:
+            logger.error(
+                "route %s: %s/%s, offset %s is no alert (%s): left out", self._route.name, record.topic,
+                record.partition, record.offset, type(error).__name__,
+            )  # fmt: skip
+            return
+        if not self._told.knows(alert_id, severity):
+            self._pending.add(Notice(alert_id, severity, record.partition, record.offset, alert))
+
+    async def _tell(self, told: list[Notice]) -> bool:
+        """Send one message until it is taken; False when the partitions were taken away before that."""
+        digits, generation = self._settings.minor_unit_digits, self._generation
+        message = about_one(told[0], digits) if len(told) == 1 else about_many(told, digits)
+        delay, most = _BACKOFF_SECONDS
+        began = self._clock()
+        while True:
+            async with self._sending:
+                if self._generation != generation:
+                    return False
+                if await self._attempt(message, delay):
+                    await self._told.remember(message, told, time.time_ns() // 1_000_000)
+                    self._pending.done(told, self._clock())
+                    await self._commit()
+                    break
+            await self._sleep(delay)
+            delay = min(most, 2 * delay)
+        if delay > _BACKOFF_SECONDS[0]:
+            logger.warning(
+                "route %s: delivered again after %.0f s", self._route.name, self._clock() - began
+            )
+        logger.info("route %s: told of %s alerts: %s", self._route.name, len(told), message.id)
+        return True
+
+    async def _attempt(self, message: Message, delay: float) -> bool:
+        try:
+            await self._sender.send(message)
+        except AwayError as error:
+            logger.warning(
+                "route %s: %s; tried again in %.0f s, nothing is lost",
+                self._route.name,
+                error,
+                delay,
+            )
+            return False
+        return True
+
+    async def _commit(self) -> None:
+        """Commit what is told, or need not be."""
+        first = self._pending.first_offsets()
+        offsets = {tp: first.get(tp.partition, after) for tp, after in self._next.items()}
+        new = {tp: at for tp, at in offsets.items() if self._committed.get(tp) != at}
+        if not new:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):  # a rebalance may wait for us meanwhile
+                await self._consumer.commit(new)
+            self._committed |= new
+        except (KafkaError, TimeoutError) as error:  # the next one says the same and more
+            logger.warning(
+                "route %s: what is done is not committed yet (%r)", self._route.name, error
+            )

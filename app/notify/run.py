@@ -1,0 +1,130 @@
+"""All routes in one process, until a signal."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from app.alert_routes import Route
+from app.cassandra.session import close_shared_sessions
+from app.errors import AwayError, SettingsError
+from app.kafka.clients import check_topics, client_kwargs, started
+from app.notify.notices import test_message
+from app.notify.route import RouteReader
+from app.notify.senders import sender_of
+from app.notify.snoozes import SnoozeCheck
+from app.notify.told import Told
+from app.settings import Settings
+from app.topics import Topics
+
+logger = logging.getLogger("fraudstream")
+
+#: Longer than any outage of a receiver: while one is away nothing is read, and that is no reason to leave the group.
+_MAX_POLL_MS = 7 * 86_400_000
+
+
+def routes_of(settings: Settings) -> tuple[Route, ...]:
+    """The deployment's routes.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    if not settings.routes:
+        msg = (
+            "FRAUDSTREAM_NOTIFY_ROUTES names nobody: write NAME=SEVERITY:URL, such as "
+            "ops=high:https://alerts.example.org/hook; docs/alerts.md has more"
+        )
+        raise SettingsError(msg)
+    return settings.routes
+
+
+async def notify(settings: Settings) -> None:
+    """Tell all routes of alerts until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: there are no routes, or one cannot be used.
+        SchemaError: a topic is missing.
+        UnavailableError: Kafka does not answer at the start.
+    """
+    routes, topics = routes_of(settings), Topics(settings)
+    senders = {route.name: sender_of(route, settings) for route in routes}
+    await check_topics(settings, [topics.alerts, topics.notifications])
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    kwargs = client_kwargs(settings)
+    broker = kwargs["bootstrap_servers"]
+    snoozed = SnoozeCheck(settings, time.monotonic, lambda: time.time_ns() // 1_000_000)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, close_shared_sessions)
+        producer = await stack.enter_async_context(
+            started(AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True), broker)
+        )
+        tasks = []
+        for route in routes:
+            consumer = AIOKafkaConsumer(
+                **kwargs,
+                group_id=f"{settings.deployment}-notify-{route.name}",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",  # of a committed offset that retention took
+                isolation_level=settings.isolation_level,
+                max_poll_interval_ms=_MAX_POLL_MS,
+                session_timeout_ms=settings.session_timeout,
+                heartbeat_interval_ms=max(100, settings.session_timeout // 4),
+            )
+            sender = senders[route.name]
+            stack.push_async_callback(sender.close)
+            reader = RouteReader(
+                route, settings, consumer, Told(settings, route.name, producer), sender, snoozed
+            )
+            await stack.enter_async_context(started(consumer, broker))
+            consumer.subscribe([topics.alerts.name], listener=reader)
+            tasks.append(asyncio.create_task(reader.run(), name=route.name))
+        logger.info(
+            "ready: tells %s", ", ".join(f"{one.name} from {one.severity} on" for one in routes)
+        )
+        await _until(ended, tasks)
+
+
+async def _until(ended: asyncio.Event, tasks: Sequence["asyncio.Task[None]"]) -> None:
+    waiting = asyncio.create_task(ended.wait())
+    done, others = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in done:
+        task.result()  # a route that failed for a reason that nobody foresaw ends the process
+
+
+async def test_routes(settings: Settings, names: Sequence[str]) -> dict[str, str | None]:
+    """Send a test message to routes; what went wrong by name, None where nothing did.
+
+    Args:
+        settings: the deployment.
+        names: of the routes; all if empty.
+
+    Raises:
+        SettingsError: a name is unknown, or a route cannot be used.
+    """
+    routes = routes_of(settings)
+    known = [route.name for route in routes]
+    if unknown := [name for name in names if name not in known]:
+        msg = f"there is no route {unknown[0]}: FRAUDSTREAM_NOTIFY_ROUTES names {', '.join(known)}"
+        raise SettingsError(msg)
+    senders = {
+        route: sender_of(route, settings) for route in routes if not names or route.name in names
+    }
+    found: dict[str, str | None] = {}
+    for route, sender in senders.items():
+        try:
+            await sender.send(test_message(route.name))
+            found[route.name] = None
+        except AwayError as error:
+            found[route.name] = str(error)
+        finally:
+            await sender.close()
+    return found

@@ -1,0 +1,223 @@
+"""`fraudstream notify` on a real Kafka: a receiver that is away, SIGKILL, a storm, snoozes."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from app.domain.alerts import CAUSES, AlertPolicy
+from app.settings import Settings
+from app.wire.records import alert_record
+from tests.deployment import Deployment, Send, wait_until
+from tests.prediction_builder import prediction
+from tests.stack import environ_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLSw0"  # noqa: S105
+POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
+
+
+class Receiver:
+    """Takes webhooks, or answers 503.
+
+    Attributes:
+        up: whether it takes them.
+        taken: (id, payload) of those that it acknowledged, in order.
+        refused: how many it did not.
+    """
+
+    def __init__(self) -> None:
+        self.up = True
+        self.taken: list[tuple[str, dict[str, Any]]] = []
+        self.refused = 0
+        self.unsigned = 0
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                try:
+                    Webhook(SECRET).verify(body, dict(self.headers))
+                except Exception:
+                    receiver.unsigned += 1
+                if receiver.up:
+                    receiver.taken.append((self.headers["webhook-id"], orjson.loads(body)))
+                else:
+                    receiver.refused += 1
+                self.send_response(204 if receiver.up else 503)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+
+    def __enter__(self) -> "Receiver":
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def alerts(self) -> int:
+        """How many alerts the messages are about."""
+        return sum(body["data"].get("count", 1) for _, body in self.taken)
+
+
+@contextmanager
+def notifying(
+    deployment: Deployment, url: str, log: Path, severity: str = "low"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of `fraudstream notify` that has its partitions; killed at the end."""
+    before = log.stat().st_size if log.exists() else 0
+    secrets = {
+        "FRAUDSTREAM_NOTIFY_ROUTES": f"hook={severity}:{url}", "FRAUDSTREAM_NOTIFY_SECRET": SECRET,
+    }  # fmt: skip
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "notify"],
+            env={**environ_of(deployment.settings), **secrets}, stdout=file, stderr=file,
+        )  # fmt: skip
+
+    def has_partitions() -> bool:
+        return process.poll() is not None or b"has partitions" in log.read_bytes()[before:]
+
+    try:
+        wait_until(has_partitions, "partitions")
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def alerts_of(deployment: Deployment, numbers: range, **fields: Any) -> list[Send]:
+    """Alerts of as many cards."""
+    sent = []
+    fields = {"scored_by": deployment.settings.deployment, "is_fraud": True, **fields}
+    for number in numbers:
+        card = fields.get("card", f"card-{number:05}")
+        alert = POLICY.alert(prediction(number, source_offset=number, **{**fields, "card": card}))
+        assert alert is not None
+        key, value, _ = alert_record(alert)
+        sent.append(Send(value, key))
+    return sent
+
+
+def notified(deployment: Deployment) -> Counter[bytes]:
+    """How often it was written down that an alert was told."""
+    return Counter(record.key for record in deployment.records(deployment.topics.notifications))
+
+
+def test_a_receiver_that_is_away_and_kills_lose_and_repeat_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment, log = Deployment(settings), tmp_path / "notify.log"
+    deployment.prepare()
+    topic = deployment.topics.alerts
+    deployment.send(alerts_of(deployment, range(900, 950)), topic)  # before the route was there
+    with Receiver() as receiver:
+        with notifying(deployment, receiver.url, log):
+            deployment.send(alerts_of(deployment, range(3)), topic)
+            wait_until(lambda: len(receiver.taken) == 3, "the first alerts")
+            wait_until(lambda: len(notified(deployment)) == 3, "what was told")
+            receiver.up = False
+            deployment.send(alerts_of(deployment, range(3, 100)), topic)
+            wait_until(lambda: receiver.refused > 0, "an attempt")
+        for begin in (100, 150):  # killed while the receiver is away
+            refused = receiver.refused
+            with notifying(deployment, receiver.url, log):
+                deployment.send(alerts_of(deployment, range(begin, begin + 50)), topic)
+                wait_until(lambda: receiver.refused > refused, "another attempt")  # noqa: B023
+        with notifying(deployment, receiver.url, log):
+            receiver.up = True
+            wait_until(lambda: receiver.alerts >= 200, "every alert")
+            deployment.send(
+                alerts_of(deployment, range(0, 200, 7)), topic
+            )  # told before: repeated by a worker
+            deployment.send(alerts_of(deployment, range(200, 201)), topic)
+            wait_until(lambda: receiver.alerts >= 201, "the next alert")
+            wait_until(lambda: len(notified(deployment)) == 201, "all written down")
+        with notifying(deployment, receiver.url, log):  # and once more after the end
+            deployment.send(alerts_of(deployment, range(201, 202)), topic)
+            wait_until(lambda: receiver.alerts >= 202, "the last alert")
+    assert receiver.unsigned == 0
+    assert receiver.alerts == 202
+    assert len(receiver.taken) < 30  # most of them in digests
+    repeated = [
+        name for name, count in Counter(name for name, _ in receiver.taken).items() if count > 1
+    ]
+    assert not repeated
+    assert set(notified(deployment).values()) == {1}
+
+
+def test_what_is_told_to_whom(settings: Settings, tmp_path: Path) -> None:
+    deployment, log = Deployment(settings), tmp_path / "notify.log"
+    deployment.prepare()
+    topic = deployment.topics.alerts
+    assert deployment.run("alerts", "snooze", "--card", "sleepy", "--for", "1h").returncode == 0
+    large = {"score": 1.0, "amount_minor": 30_000}
+    with Receiver() as receiver, notifying(deployment, receiver.url, log, "high"):
+        sent = [
+            *alerts_of(deployment, range(1)),  # low
+            *alerts_of(deployment, range(1, 2), card="sleepy", **large),
+            *alerts_of(deployment, range(2, 3), scored_by="another deployment", **large),
+            Send(b"{", b"x"),
+            *alerts_of(deployment, range(3, 4), card="c", **large),
+            *alerts_of(deployment, range(4, 5), card="c", **large),  # of the same alert
+            *alerts_of(deployment, range(5, 6), card="c", score=1.0, amount_minor=500_000),
+        ]
+        deployment.send(sent[:-1], topic)
+        wait_until(lambda: bool(receiver.taken), "the first")
+        deployment.send(sent[-1:], topic)
+        wait_until(lambda: len(receiver.taken) > 1, "the worst")
+    assert [body["data"]["transaction_id"] for _, body in receiver.taken] == ["tx-3", "tx-5"]
+    assert [body["data"]["severity"] for _, body in receiver.taken] == ["high", "critical"]
+
+
+def test_a_storm_is_ten_messages_a_minute(settings: Settings, tmp_path: Path) -> None:
+    deployment, log = Deployment(settings), tmp_path / "notify.log"
+    deployment.prepare()
+    with Receiver() as receiver, notifying(deployment, receiver.url, log):
+        deployment.send(alerts_of(deployment, range(50_000)), deployment.topics.alerts)
+        wait_until(lambda: receiver.alerts >= 50_000, "every alert")
+    assert receiver.alerts == 50_000
+    assert len(receiver.taken) <= 10
+    assert receiver.taken[-1][1]["type"] == "fraud.alerts"
+
+
+def test_mistakes_are_one_line(settings: Settings) -> None:
+    deployment = Deployment(settings)
+    done = deployment.run("notify")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "FRAUDSTREAM_NOTIFY_ROUTES names nobody" in done.stderr
+
+
+def test_test_messages(settings: Settings) -> None:
+    environ = {**environ_of(settings), "FRAUDSTREAM_NOTIFY_SECRET": SECRET}
+    with Receiver() as receiver:
+        environ["FRAUDSTREAM_NOTIFY_ROUTES"] = f"a=low:{receiver.url} b=high:http://127.0.0.1:1/"
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "alerts", "test-notify"], env=environ, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 3
+        assert done.stdout.splitlines() == [
+            "a: delivered",
+            "b: failed, 127.0.0.1:1 does not answer (ClientConnectorError)",
+        ]
+        assert "no test message reached b" in done.stderr
+        assert receiver.taken[0][1]["type"] == "fraud.test"

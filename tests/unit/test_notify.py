@@ -1,0 +1,243 @@
+"""Telling people of alerts: routes, messages, signatures, storms."""
+
+import base64
+import hmac
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from app.alert_routes import parse_routes
+from app.domain.alerts import CAUSES, AlertPolicy, rank
+from app.errors import SettingsError
+from app.notify.notices import Message, Notice, about_many, about_one
+from app.notify.pending import SINGLE, Pending
+from app.notify.senders import sender_of
+from app.settings import load_settings
+from tests.prediction_builder import prediction
+
+POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLSw0"
+
+
+def notice(
+    number: int, *, minor: int = 1_000, partition: int = 0, card: str | None = None
+) -> Notice:
+    alert = POLICY.alert(
+        prediction(
+            number, card=card or f"card-{number:05}", is_fraud=True, score=1.0, amount_minor=minor,
+            source_offset=number, reasons=["large amount"],
+        )
+    )  # fmt: skip
+    assert alert is not None
+    return Notice(alert["alert_id"], alert["severity"], partition, number, alert)
+
+
+class Receiver:
+    """What a route's receiver gets while time passes, second by second."""
+
+    def __init__(self, pending: Pending) -> None:
+        self.pending = pending
+        self.messages: list[tuple[float, list[Notice]]] = []
+
+    def at(self, now: float) -> None:
+        while told := self.pending.due(now):
+            self.messages.append((now, told))
+            self.pending.done(told, now)
+
+    @property
+    def told(self) -> list[str]:
+        return [one.alert_id for _, told in self.messages for one in told]
+
+
+class TestStorm:
+    def test_few_alerts_are_told_one_by_one_at_once(self) -> None:
+        receiver = Receiver(Pending())
+        for number in range(SINGLE):
+            receiver.pending.add(notice(number))
+            receiver.at(float(number))
+        assert [(at, len(told)) for at, told in receiver.messages] == [
+            (float(number), 1) for number in range(SINGLE)
+        ]
+
+    def test_fifty_thousand_in_a_minute_are_at_most_ten_messages(self) -> None:
+        receiver = Receiver(Pending())
+        sent = [notice(number) for number in range(50_000)]
+        for second in range(60):
+            for one in sent[second * 834 : (second + 1) * 834]:
+                receiver.pending.add(one)
+            receiver.at(1_000.0 + second)
+        for second in range(60, 120):
+            receiver.at(1_000.0 + second)
+        assert len(receiver.messages) <= 10
+        assert sorted(receiver.told) == sorted(one.alert_id for one in sent)
+        largest = about_many(max((told for _, told in receiver.messages), key=len), 2)
+        assert "too many to tell one by one" in largest.body
+        assert "13,344 fraud alerts" in largest.title
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_no_minute_has_more_than_ten_whatever_comes(self, seed: int) -> None:
+        rng = random.Random(seed)
+        receiver, number = Receiver(Pending()), 0
+        for second in range(600):
+            for _ in range(rng.choice((0, 0, 1, 3, 50))):
+                receiver.pending.add(notice(number))
+                number += 1
+            receiver.at(float(second))
+            wait = receiver.pending.wait_seconds(float(second))
+            assert wait is None or 0 < wait <= 15
+        for second in range(600, 700):
+            receiver.at(float(second))
+        assert sorted(receiver.told) == sorted(notice(n).alert_id for n in range(number))
+        times = [at for at, _ in receiver.messages]
+        assert all(sum(start <= at < start + 60 for at in times) <= 10 for start in times)
+
+    def test_after_a_storm_alerts_are_told_one_by_one_again(self) -> None:
+        receiver = Receiver(Pending())
+        for number in range(100):
+            receiver.pending.add(notice(number))
+        for second in range(90):
+            receiver.at(float(second))
+        receiver.pending.add(notice(1_000))
+        receiver.at(90.0)
+        assert receiver.messages[-1][0] == 90.0
+        assert len(receiver.messages[-1][1]) == 1
+
+
+class TestPending:
+    def test_an_alert_that_becomes_more_severe_keeps_its_place(self) -> None:
+        pending = Pending()
+        low, high = notice(1, card="c"), notice(2, card="c", minor=500_000)
+        assert low.alert_id == high.alert_id
+        for one in (low, high, low):
+            pending.add(one)
+        (found,) = pending.due(0.0)
+        assert (found.severity, found.offset) == ("critical", 1)
+        assert pending.first_offsets() == {0: 1}
+
+    def test_one_that_becomes_more_severe_while_it_is_sent_is_told_again(self) -> None:
+        pending = Pending()
+        pending.add(notice(1, card="c"))
+        told = pending.due(0.0)
+        pending.add(notice(2, card="c", minor=500_000))
+        pending.done(told, 0.0)
+        assert [one.severity for one in pending.due(0.0)] == ["critical"]
+
+    def test_what_is_not_told_is_not_committed(self) -> None:
+        pending = Pending()
+        for number, partition in ((5, 0), (3, 1), (7, 0)):
+            pending.add(notice(number, partition=partition))
+        assert pending.first_offsets() == {0: 5, 1: 3}
+        pending.done(pending.due(0.0), 0.0)
+        assert pending.first_offsets() == {0: 7, 1: 3}
+
+
+class TestMessages:
+    def test_one_alert(self) -> None:
+        message = about_one(notice(1, minor=123_456, card="4111111111111111"), 2)
+        assert message.title == "critical fraud alert: 1,234.56 EUR, card …1111"
+        assert "411111111" not in message.title + message.body
+        assert message.payload["data"]["card_id"] == "4111111111111111"
+        assert message.id == f"{message.payload['data']['alert_id']}-critical"
+
+    def test_many_alerts_are_counted_by_severity_and_the_largest_are_named(self) -> None:
+        notices = [notice(number, minor=1_000 * number) for number in range(1, 101)]
+        message = about_many(notices, 2)
+        assert message.payload["data"]["by_severity"] == {
+            "critical": 1,
+            "high": 80,
+            "medium": 15,
+            "low": 4,
+        }
+        assert message.severity == "critical"
+        assert [one["amount_minor"] for one in message.payload["data"]["largest"]][:2] == [
+            100_000,
+            99_000,
+        ]
+        assert message.payload["data"]["amount_minor"] == 5_050_000
+
+    def test_the_same_alerts_have_the_same_message_id(self) -> None:
+        notices = [notice(number) for number in range(10)]
+        assert about_many(notices, 2).id == about_many(notices[::-1], 2).id
+        assert about_many(notices[1:], 2).id != about_many(notices, 2).id
+
+    def test_foreign_text_steers_nothing(self) -> None:
+        alert = {**notice(1).alert, "transaction_id": "a\x1b[31m\n"}
+        message = about_one(notice(1)._replace(alert=alert), 2)
+        assert "\x1b" not in message.body
+
+
+class TestRoutes:
+    def test_several(self) -> None:
+        routes = parse_routes(
+            "ops=high:slack://T/B/C  siem=low:https://u:p@h/x?a=b\nmail=critical:mailto://x"
+        )
+        assert [(route.name, route.severity, route.is_webhook) for route in routes] == [
+            ("ops", "high", False), ("siem", "low", True), ("mail", "critical", False),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("ops:high:slack://secret", "route 1 is not NAME=SEVERITY:URL"),
+            ("a=low:https://x b=urgent:https://secret", "route 2 is not NAME=SEVERITY:URL"),
+            ("a=low:https://secret a=high:https://secret", "two routes are called a"),
+        ],
+    )
+    def test_refusals_tell_no_secret(self, text: str, says: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            load_settings({"notify_routes": text})
+        assert says in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+    def test_webhooks_need_a_secret(self) -> None:
+        settings = load_settings({"notify_routes": "a=low:https://x"})
+        with pytest.raises(SettingsError, match="set FRAUDSTREAM_NOTIFY_SECRET"):
+            sender_of(settings.routes[0], settings)
+
+    @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_abc", "hunter2", "whsec_AAAA"])
+    def test_weak_secrets_are_refused(self, secret: str) -> None:
+        with pytest.raises(SettingsError, match="base64 of at least 24 random bytes") as caught:
+            load_settings({"notify_secret": secret})
+        assert "hunter2" not in str(caught.value)
+
+    def test_a_service_that_apprise_does_not_know(self) -> None:
+        settings = load_settings({"notify_routes": "a=low:nonsense://token"})
+        with pytest.raises(
+            SettingsError, match="the URL of route a is none that apprise knows"
+        ) as caught:
+            sender_of(settings.routes[0], settings)
+        assert "token" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/", "pagerduty://integration@routing/",
+            "mailtos://user:password@mail.example.org?to=fraud@example.org",
+            "workflows://host.example.org/workflow/signature/",
+        ],
+    )  # fmt: skip
+    def test_services_that_people_use(self, url: str) -> None:
+        settings = load_settings({"notify_routes": f"a=low:{url}"})
+        sender_of(settings.routes[0], settings)
+
+
+def test_signatures_are_those_of_the_convention() -> None:
+    from standardwebhooks.webhooks import Webhook
+
+    at = datetime(2021, 2, 25, 16, 2, 10, tzinfo=UTC)
+    signed = Webhook(SECRET).sign("msg_1", at, '{"test":1}')
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    digest = hmac.new(key, b'msg_1.1614268930.{"test":1}', "sha256").digest()
+    assert signed == f"v1,{base64.b64encode(digest).decode()}"
+
+
+def test_severities_rise() -> None:
+    ranks: list[Any] = [
+        rank(notice(1, minor=minor).severity) for minor in (0, 5_000, 20_000, 100_000)
+    ]
+    assert ranks == [0, 1, 2, 3]
+    assert orjson.loads(orjson.dumps(about_one(notice(1), 2).payload))
+    assert isinstance(about_one(notice(1), 2), Message)
