@@ -18,9 +18,7 @@ predictions = source(app, app.fraud_topics.predictions.name)
 pipeline: Pipeline = Pipeline(
     app,
     predictions,
-    SinkHandler(
-        RowPacker(settings.currency, settings.minor_unit_digits, settings.deployment),
-    ),
+    SinkHandler(RowPacker.of(settings, settings.deployment)),
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),

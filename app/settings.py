@@ -109,6 +109,10 @@ class Settings(AlertSettings, AccessSettings):
         description="features to compute: feature sets (basic, handbook, engineered, label_free) and single features, "
         "such as card_max_amount_1h, comma-separated; `fraudstream features` lists them",
     )
+    catalogue_file: Path | None = Field(
+        None,
+        description="TOML file with the deployment's own input fields and features; see docs/extending.md",
+    )
     allowed_lateness: Duration = Field(
         "1d",
         validate_default=True,

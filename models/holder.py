@@ -194,7 +194,7 @@ class ModelHolder:
         if model is None or model.manifest != manifest:
             catalogue = self._catalogue
             columns = check_features(manifest, catalogue.names, catalogue.schema)
-            explainer = Explainer(manifest.features, manifest.usual, self._digits)
+            explainer = Explainer(manifest.features, manifest.usual, self._digits, catalogue.own)
             part, anomaly = manifest.anomaly, None
             odd = part and check_features(manifest, catalogue.names, catalogue.schema, part)
             fitted = load_artifact(entry.folder, manifest)

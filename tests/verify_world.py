@@ -3,16 +3,17 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 from aiokafka.partitioner import murmur2
 
-from app.cassandra.prediction_rows import COLUMNS, RowPacker
+from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
 from app.ops.verification.report import Report
-from app.ops.verification.rows import Row
+from app.ops.verification.rows import COLUMNS, Row
 from app.ops.verify import compare
 from app.settings import Settings
 from app.stages.cards import CardsHandler
@@ -24,6 +25,7 @@ from app.stages.state import (
     Pins,
 )
 from app.topics import Topics, TopicSpec
+from app.wire.own_catalogue import own_of
 from models.holder import ModelHolder, registry_of
 from tests.builders import T0
 
@@ -194,7 +196,7 @@ class VerifyWorld:
             compare(
                 self.settings,
                 MemoryLog(self),  # type: ignore[arg-type]
-                lambda: iter(self.rows),
+                lambda: ((*row[:-1], *row.own) for row in self.rows),
                 lambda: iter(self.label_rows),
                 lambda: iter(self.refund_rows),
                 timeout_seconds=0,
@@ -269,10 +271,10 @@ class MemoryLog:
 
 def rows_of(settings: Settings, predictions: Sequence[Record]) -> list[Row]:
     """Rows after the sink has written predictions in this order: later ones replace earlier ones."""
-    packer = RowPacker(settings.currency, settings.minor_unit_digits)
+    packer = RowPacker.of(settings)
     rows = {}
     for record in predictions:
-        row = unpacked(packer.pack(record.value or b"")[0])
+        row = unpacked(packer.pack(record.value or b"")[0], settings)
         conflicts = b"conflicting" in (row.flags or b"")
         place = (row.source_partition, row.source_offset) if conflicts else ()
         rows[row.card_id, row.event_time, row.transaction_id, place] = row
@@ -290,29 +292,43 @@ def refunds_of(settings: Settings, refunds: Sequence[Record]) -> list[RefundRow]
     return list(rows.values())
 
 
-def unpacked(packed: bytes) -> Row:
+def unpacked(packed: bytes, settings: Settings | None = None) -> Row:
     """A packed row as a raw scan gives it."""
-    cells = cells_of(packed, COLUMNS)
-    return Row(**{name: cells[name] for name in Row._fields})
+    settings = settings or Settings(_env_file=None)  # type: ignore[call-arg]
+    own = own_of(settings).fields
+    columns = tables_of(settings).predictions.columns
+    cells = cells_of(packed, columns, raw={each.name for each in own})
+    values = tuple(_OWN[each.kind](cells[each.name]) for each in own)
+    return Row(*(cells[name] for name in COLUMNS), own=values)
 
 
-def cells_of(packed: bytes, columns: Sequence[str]) -> dict[str, Any]:
-    """The values of a packed row by column."""
+_OWN: dict[str, Any] = {
+    "text": bytes.decode,
+    "integer": lambda raw: int.from_bytes(raw, "big", signed=True),
+    "boolean": lambda raw: raw == b"\1",
+    "number": lambda raw: struct.unpack(">d", raw)[0],
+}
+
+
+def cells_of(
+    packed: bytes, columns: Sequence[str], raw: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
+    """The values of a packed row by column; those in `raw` as bytes."""
     cells: dict[str, Any] = {}
     at = 0
     for name in columns:
         size = int.from_bytes(packed[at : at + 4], "big", signed=True)
-        raw = packed[at + 4 : at + 4 + max(0, size)]
+        cell = packed[at + 4 : at + 4 + max(0, size)]
         at += 4 + max(0, size)
         if size < 0:
             cells[name] = None
         elif name in _TEXTS:
-            cells[name] = raw.decode()
-        elif name in _BYTES:
-            cells[name] = raw
+            cells[name] = cell.decode()
+        elif name in _BYTES or name in raw:
+            cells[name] = cell
         elif name in _STRUCTS:
-            (cells[name],) = struct.unpack(_STRUCTS[name], raw)
+            (cells[name],) = struct.unpack(_STRUCTS[name], cell)
         else:
-            cells[name] = int.from_bytes(raw, "big", signed=True)
+            cells[name] = int.from_bytes(cell, "big", signed=True)
     assert at == len(packed)
     return cells

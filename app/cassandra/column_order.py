@@ -68,6 +68,7 @@ class ColumnOrder:
             "def read(record):",
             f"({', '.join(f'{name}_' for name in required)}) = required(record)",
             *(f"{f.name}_ = record.get({f.name!r}, {f.default!r})" for f in stored if f.optional),
+            *(f"if {f.name}_ is None: {f.name}_ = {f.default!r}" for f in stored if f in always and f.optional),
             *(
                 f"if {f.name}_ is not True and {f.name}_ is not False: refuse({f.name!r}, {f.name}_)"
                 for f in fixed if f.cql == "boolean"

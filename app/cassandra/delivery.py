@@ -10,7 +10,7 @@ from cassandra.cluster import Session
 from app.cassandra.kept_for import KeptFor
 from app.cassandra.outage import Behind, Status
 from app.cassandra.packed import PackedTable
-from app.cassandra.prediction_rows import CONFLICTS, PREDICTIONS, PackedRows
+from app.cassandra.prediction_rows import PackedRows, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect
 from app.errors import UnavailableError
@@ -107,15 +107,18 @@ class Delivery:
         self._since_event = since_event
         self._writers = TableWriters(settings, status, behind)
         self._kept_for: KeptFor | None = None
+        self._tables = tables_of(settings)
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""
-        durable = await self._writers.submit(PREDICTIONS, rows.rows)
+        durable = await self._writers.submit(self._tables.predictions, rows.rows)
         if rows.conflicting:  # rare: its writer's connections are made when the first one comes
-            others = await self._writers.submit(CONFLICTS, rows.conflicting)
+            others = await self._writers.submit(self._tables.conflicts, rows.conflicting)
             durable = asyncio.gather(durable, others)
         if self._kept_for is None and self._writers.session is not None:
-            self._kept_for = KeptFor(self._writers.session, self._settings, PREDICTIONS.name)
+            self._kept_for = KeptFor(
+                self._writers.session, self._settings, self._tables.predictions.name
+            )
         if self._kept_for is not None:
             self._kept_for.look()
         received, event_times = rows.received_at, rows.event_time_ms

@@ -13,7 +13,7 @@ from cassandra.query import PreparedStatement
 from app.cassandra.column_order import month_of
 from app.cassandra.label_store import label_of
 from app.cassandra.packed import PackedTable
-from app.cassandra.prediction_rows import COLUMNS, CONFLICTS, PREDICTIONS, row_dict
+from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session
 from app.domain.card_stage import CONFLICTING
 from app.settings import Settings
@@ -52,8 +52,8 @@ def find_transactions(
     """
     with explained(settings):
         rows: list[dict[str, Any]] = []
-        for table in (PREDICTIONS, CONFLICTS):
-            query = _select(session, settings, COLUMNS, "transaction_id = ?", table)
+        for table in tables_of(settings):
+            query = _select(session, settings, table.columns, "transaction_id = ?", table)
             found = list(session.execute(query, (transaction_id,)))
             found.sort(key=lambda row: row["event_time"], reverse=True)
             rows += found
@@ -112,8 +112,9 @@ def card_predictions(
     months = _months_back(before_ms)
     found: list[dict[str, Any]] = []
     with explained(settings):
+        columns = tables_of(settings).predictions.columns
         query = _select(
-            session, settings, COLUMNS, "card_id = ? AND month = ? AND event_time < ? LIMIT ?"
+            session, settings, columns, "card_id = ? AND month = ? AND event_time < ? LIMIT ?"
         )
         for count in _MONTHS_AT_ONCE:
             asked = [next(months) for _ in range(count)]
@@ -184,7 +185,7 @@ def scan_scored(
     session: Session, settings: Settings, columns: Sequence[str]
 ) -> Iterator[tuple[Any, ...]]:
     """As `scan_predictions`, and those that conflict behind them: every transaction that was scored."""
-    for table in (PREDICTIONS, CONFLICTS):
+    for table in tables_of(settings):
         yield from scan_predictions(session, settings, columns, table=table)
 
 

@@ -8,7 +8,9 @@ one precompiled struct writes at once.
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -18,9 +20,12 @@ from app.cassandra.column_order import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.cassandra.packed import UNSET, PackedTable, text_cell
 from app.deployments import is_anothers
 from app.domain.card_stage import CONFLICTING
+from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
 from app.formats import iso
+from app.settings import Settings
+from app.wire.own_catalogue import fields_with, own_of
 from app.wire.prediction_fields import FIELDS
 
 #: What an input in a foreign currency said, kept in `extra`: the columns are in the deployment's.
@@ -54,18 +59,28 @@ class RowPacker:
         currency: the deployment's, in which `amount_minor` is.
         minor_unit_digits: digits after its decimal point.
         deployment: whose predictions are packed; None: everybody's.
+        own: what the deployment adds: its fields have columns.
     """
 
     def __init__(
-        self, currency: str, minor_unit_digits: int, deployment: str | None = None
+        self,
+        currency: str,
+        minor_unit_digits: int,
+        deployment: str | None = None,
+        own: OwnCatalogue = NOTHING,
     ) -> None:
         self._deployment = deployment
         self._currency = currency
         self._digits = minor_unit_digits
-        self._order = ORDER
-        self._read = ORDER.read
+        self._order = order_of(own)
+        self._read = self._order.read
         self._layouts: dict[str, _Layout] = {}
         self._constants: dict[tuple[str, ...], bytes] = {}
+
+    @classmethod
+    def of(cls, settings: Settings, deployment: str | None = None) -> "RowPacker":
+        """The packer of some settings."""
+        return cls(settings.currency, settings.minor_unit_digits, deployment, own_of(settings))
 
     def pack_many(self, predictions: Iterable[bytes]) -> PackedRows:
         """Rows of prediction records, but for those of another deployment.
@@ -127,7 +142,9 @@ class RowPacker:
             constant = self._add_constant(seldom)
         own = record.get("currency")
         foreign = own is not None and own != self._currency
-        extra = extra_cell(record, value, foreign=foreign) if foreign or is_more else UNSET
+        extra = UNSET
+        if foreign or is_more:
+            extra = extra_cell(record, value, foreign=foreign, known=self._order.known)
         row = b"".join((*cells, extra, constant, layout.pack(scalars, features)))
         return row, received, event_ms, CONFLICTING in flags
 
@@ -234,7 +251,9 @@ def routing_key(row: bytes) -> bytes:
     return b"".join((len(card).to_bytes(2, "big"), card, b"\0\0\7", month, b"\0"))
 
 
-def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
+def extra_cell(
+    record: dict[str, Any], value: bytes, *, foreign: bool, known: AbstractSet[str] | None = None
+) -> bytes:
     """What an output record says beyond the columns, as JSON text.
 
     Where a number may have lost digits, values are the text that they came as.
@@ -243,8 +262,10 @@ def extra_cell(record: dict[str, Any], value: bytes, *, foreign: bool) -> bytes:
         record: the record.
         value: it as it stands on the topic.
         foreign: its currency is not the deployment's: its amount, as it came, is kept here.
+        known: the fields that have columns; None: those of a deployment without own ones.
     """
-    extra = {name: value for name, value in record.items() if name not in ORDER.known}
+    known = ORDER.known if known is None else known
+    extra = {name: value for name, value in record.items() if name not in known}
     if foreign:
         extra |= {name: record[name] for name in _FOREIGN}
     if not extra:
@@ -263,10 +284,38 @@ def _values_getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any,
 
 
 ORDER = ColumnOrder(FIELDS)
+
+
+class Tables(NamedTuple):
+    """The tables of predictions, with the columns of one deployment."""
+
+    predictions: PackedTable
+    conflicts: PackedTable
+
+
+@cache
+def _made(own: OwnCatalogue) -> tuple[ColumnOrder, Tables]:
+    order = ORDER if own == NOTHING else ColumnOrder(fields_with(own))
+    columns, key = order.columns, routing_key
+    conflicting = "conflicting prediction"
+    return order, Tables(
+        # cql/002_predictions.cql
+        PackedTable("predictions", columns, "prediction", key),
+        # cql/005_conflicting_predictions.cql
+        PackedTable("conflicting_predictions", columns, conflicting, key, expires=True),
+    )
+
+
+def order_of(own: OwnCatalogue) -> ColumnOrder:
+    """The columns of a deployment in the order of a packed row."""
+    return ORDER if own == NOTHING else _made(own)[0]
+
+
+def tables_of(settings: Settings) -> Tables:
+    """The tables with the columns of a deployment."""
+    return _made(own_of(settings))[1]
+
+
+#: The columns of a deployment without own fields.
 COLUMNS = ORDER.columns
-#: cql/002_predictions.cql
-PREDICTIONS = PackedTable("predictions", COLUMNS, "prediction", routing_key)
-#: cql/005_conflicting_predictions.cql
-CONFLICTS = PackedTable(
-    "conflicting_predictions", COLUMNS, "conflicting prediction", routing_key, expires=True
-)
+PREDICTIONS, CONFLICTS = _made(NOTHING)[1]

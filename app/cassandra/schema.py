@@ -23,6 +23,8 @@ from app.cassandra.session import SCHEMA, connected, explained
 from app.durations import format_duration
 from app.errors import AwayError, SchemaError, UnavailableError
 from app.settings import Settings
+from app.wire.own_catalogue import fields_with, own_of
+from app.wire.prediction_fields import columns_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Report:
         present: titles of those that were there.
         repaired: tables and columns that had been dropped since and were made again, empty.
         missing_indexes: statements that make indexes which have been dropped since: that may be on purpose.
+        added: columns of the deployment's own fields that this run added.
         options: the statement that altered the predictions table, None if it was as the settings say.
         unknown: numbers recorded by a newer release than this one.
     """
@@ -53,6 +56,7 @@ class Report:
     present: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
     missing_indexes: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
     options: str | None = None
     unknown: list[int] = field(default_factory=list)
 
@@ -103,6 +107,15 @@ def migrate(
                 _record(session, settings.keyspace, migration)
                 report.applied.append(migration.title)
                 say(f"applied {migration.title}")
+            for statement in own_columns(settings):
+                column = statement.partition(f" {settings.keyspace}.")[2].replace(
+                    " ADD IF NOT EXISTS ", "."
+                )
+                if column.partition(" ")[0] in _columns_lacking(session, settings, wanted):
+                    renew()
+                    _execute_ddl(session, statement, column)
+                    report.added.append(column)
+                    say(f"added column {column}")
             _repair(session, settings, wanted, report, renew)
             for name in report.repaired:
                 say(
@@ -181,6 +194,8 @@ def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -
         if migration.number == 1:
             for statement in _BOOKKEEPING:
                 yield f"{statement.format(keyspace=settings.keyspace)};"
+    for statement in own_columns(settings):
+        yield f"{statement};"
     yield f"{table_options(settings).statement(settings.keyspace)};"
 
 
@@ -188,8 +203,25 @@ def _differences(
     session: Session, settings: Settings, migrations: Sequence[Migration]
 ) -> Differences:
     statements = [one for migration in migrations for one in migration.statements(settings)]
-    wanted = shape_of(statements)
+    wanted = shape_of([*statements, *own_columns(settings)])
     return compare(wanted, present_shape(session, settings.keyspace))
+
+
+def own_columns(settings: Settings) -> Iterator[str]:
+    """The statements that add the columns of the deployment's own fields."""
+    own = own_of(settings)
+    known = columns_of()
+    for table in ("predictions", "conflicting_predictions") if own.fields else ():
+        for name, cql in columns_of(fields_with(own)).items():
+            if name not in known:
+                yield f"ALTER TABLE {settings.keyspace}.{table} ADD IF NOT EXISTS {name} {cql}"
+
+
+def _columns_lacking(
+    session: Session, settings: Settings, migrations: Sequence[Migration]
+) -> set[str]:
+    found = _differences(session, settings, migrations).columns
+    return {f"{table}.{column}" for table, column, _ in found}
 
 
 def _refuse_broken(found: Differences, keyspace: str) -> None:

@@ -102,7 +102,8 @@ class CardStage:
         if conflicts is not None:
             conflicting = conflicts
         catalogue = self.catalogue
-        features = catalogue.card(row, t, transaction.minor)
+        own = catalogue.own.codes("card", transaction.own) if transaction.own else ()
+        features = catalogue.card(row, t, transaction.minor, own)
         flags = catalogue.inexact("card", row, t)
         late = t < row.newest_ms - self._lateness
         if conflicting:  # whatever its event time: it is the odd one out already
@@ -114,7 +115,7 @@ class CardStage:
         if catalogue.is_high(features):
             flags.append(HIGH_AMOUNT)
         counted = not (late or conflicting)
-        row.insert(t, transaction.minor, counted=counted, id8=id8, conflicting=conflicting)
+        row.insert(t, transaction.minor, counted=counted, id8=id8, conflicting=conflicting, own=own)
         return Enriched(transaction, features, flags)
 
 

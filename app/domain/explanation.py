@@ -7,6 +7,7 @@ How a feature is put into words is part of the feature (`app/domain/features`).
 from collections.abc import Callable, Sequence
 
 from app.domain.features.feature import WINDOW, Facts, Phrase
+from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.sets import find_feature
 
 MAX_REASONS = 3
@@ -23,11 +24,17 @@ class Explainer:
         digits: digits after the decimal point in the deployment's currency.
     """
 
-    def __init__(self, names: Sequence[str], usual: Sequence[float], digits: int = 2) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        usual: Sequence[float],
+        digits: int = 2,
+        own: OwnCatalogue = NOTHING,
+    ) -> None:
         self.usual = tuple(usual)
         self._names = list(names)
         self._digits = digits
-        self._worded = [_Worded(name) for name in names]
+        self._worded = [_Worded(name, own) for name in names]
 
     def reasons(self, values: Sequence[float], contributions: Sequence[float]) -> list[str]:
         """What moved one transaction's score most towards fraud, strongest first.
@@ -72,14 +79,14 @@ class Explainer:
 class _Worded:
     """How one of a model's features is put into words; one that this release does not know, by its name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, own: OwnCatalogue) -> None:
         self.window = ""
         self.phrase: Phrase = lambda facts: f"{name} {facts.value:g} is {facts.level}"
         match = WINDOW.fullmatch(name)
         self.fact = match[1] if match else name
         self.plainer: Callable[[Facts], str | None] = _nothing
         try:
-            feature, self.window = find_feature(name)
+            feature, self.window = find_feature(name, own)
         except KeyError:
             return
         self.phrase, self.plainer = feature.phrase, feature.plainer

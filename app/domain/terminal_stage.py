@@ -1,5 +1,6 @@
 """The terminal's features and labels: the second stage, pure. The order within `enriched` is the truth here."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE
@@ -38,6 +39,7 @@ class TerminalStage:
         flags: list[str],
         id8: bytes,
         catalogue: Catalogue | None = None,
+        own: Sequence[int] = (),
     ) -> tuple[list[float], list[str]]:
         """Compute the terminal's features of a transaction and add it to the row.
 
@@ -48,12 +50,13 @@ class TerminalStage:
             flags: what the first stage found; late and conflicting transactions are not counted here either.
             id8: hash of the transaction id.
             catalogue: features that were begun under other settings; None: the stage's.
+            own: codes of the deployment's own fields.
 
         Returns:
             The features of stage `terminal` in catalogue order, and further flags.
         """
         catalogue = catalogue or self.catalogue
-        features = catalogue.terminal(row, event_time_ms, minor)
+        features = catalogue.terminal(row, event_time_ms, minor, own)
         if row is None:
             return features, []
         inexact = catalogue.inexact("terminal", row, event_time_ms)
@@ -65,6 +68,7 @@ class TerminalStage:
             id8=id8,
             high=HIGH_AMOUNT in flags,
             conflicting=conflicting,
+            own=own,
         )
         if row.waiting:
             self._meet(row, event_time_ms, id8)

@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 
 def hash_id(transaction_id: str) -> bytes:
@@ -19,6 +20,7 @@ class Transaction:
         minor: amount in minor units of the deployment's currency; below zero for a refund.
         event_time_ms: epoch milliseconds.
         body: the input object as JSON bytes without surrounding white space: `{...}`.
+        own: values of the deployment's own fields, in the order in which it declares them.
     """
 
     transaction_id: str
@@ -27,6 +29,7 @@ class Transaction:
     minor: int
     event_time_ms: int
     body: bytes
+    own: tuple[Any, ...] = ()
 
     @property
     def id8(self) -> bytes:

@@ -8,6 +8,7 @@ from app.domain.features.sets import SETS, column_of, set_names
 from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
+from app.wire.own_catalogue import own_of
 
 
 class FeatureChoice(NamedTuple):
@@ -46,7 +47,7 @@ def label_free_choice(settings: Settings, choice: FeatureChoice) -> FeatureChoic
     free = [
         (name, column)
         for name, column in zip(choice.names, choice.columns, strict=True)
-        if not column_of(name, longest).labels
+        if not column_of(name, longest, own_of(settings)).labels
     ]
     return FeatureChoice(
         tuple(name for name, _ in free), choice.schema, [column for _, column in free]

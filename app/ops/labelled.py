@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from joblib import Parallel, delayed
 
+from app.domain.features.own import OwnField
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.answers import USUAL_LABELS, usual_label
@@ -20,6 +21,7 @@ from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.verdicts import verdict
 from app.settings import Settings
 from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.own_catalogue import own_of
 
 #: A file is of the past: nothing in it is too early for a broker's clock.
 _NO_CLOCK_MS = 1 << 62
@@ -40,6 +42,7 @@ class LabelledTransactions:
         amount_minor: minor units, int64.
         event_time_ms: epoch milliseconds, int64.
         is_fraud: the label, bool.
+        own: values of the deployment's own fields, a column each.
         rounded: how many had an amount that was rounded.
         refunds: rows with a negative amount, which the stream does not score: they were left out.
         bad: malformed rows that were left out.
@@ -52,6 +55,7 @@ class LabelledTransactions:
     amount_minor: np.ndarray
     event_time_ms: np.ndarray
     is_fraud: np.ndarray
+    own: np.ndarray
     rounded: int = 0
     refunds: int = 0
     bad: int = 0
@@ -94,12 +98,16 @@ def read_labelled(
         UsageError: a column is missing, or a row is malformed; the text names file and line.
     """
     # only what features and labels need
-    options = replace(options or FileOptions(), only_known=True)
+    own = own_of(settings).fields
+    names = tuple(each.name for each in own)
+    options = replace(options or FileOptions(), only_known=True, own=names)
     with open_rows(path, options) as (source, planned):
         label = _label_column(source, label or (options.recipe.label if options.recipe else None))
         plan = replace(planned, targets={**planned.targets, label: label})
-        rules = RecordRules.of(settings)
-        make = delayed(_Maker(plan, rules, label, json=source.gives_json, skip_bad=skip_bad))
+        rules = replace(
+            RecordRules.of(settings), own=()
+        )  # files have texts: see `OwnField.from_file`
+        make = delayed(_Maker(plan, rules, label, own, json=source.gives_json, skip_bad=skip_bad))
         source.rename(plan.targets)
         chunks, parts, faults = _Chunks(source, skip_bad=skip_bad), [], []
         processes = cores if path.stat().st_size > _ALONE_BYTES else 1
@@ -189,6 +197,7 @@ class _Maker:
     plan: Plan
     rules: RecordRules
     label: str
+    own: tuple[OwnField, ...]
     json: bool
     skip_bad: bool
 
@@ -200,13 +209,16 @@ class _Maker:
         convert: Any = converter.json_row if self.json else converter.table_row
         names: tuple[list[str], list[str], list[str]] = ([], [], [])
         amounts, times, frauds = array("q"), array("q"), array("b")
+        own: list[list[Any]] = []
         faults: list[_Fault] = []
         refunds = 0
         for line, row in zip(lines, rows, strict=True):
             try:
                 key, body, _event_ms = convert(row)
                 transaction = parse_transaction(body, key, _NO_CLOCK_MS, self.rules)
-                fraud = verdict(orjson.loads(body).get(self.label), self.label)
+                record = orjson.loads(body)
+                fraud = verdict(record.get(self.label), self.label)
+                said = [each.from_file(record.get(each.name)) for each in self.own]
             except (DeadRecordError, MalformedRecordError) as error:
                 faults.append((UsageError(str(error)), line))  # those have no way between processes
                 if self.skip_bad:
@@ -222,6 +234,7 @@ class _Maker:
             names[2].append(transaction.terminal_id or "")
             amounts.append(transaction.minor)
             times.append(transaction.event_time_ms)
+            own.append(said)
         transactions, cards, terminals = (np.array(each, dtype=str) for each in names)
         made = LabelledTransactions(
             transactions,
@@ -230,6 +243,7 @@ class _Maker:
             np.array(amounts, dtype=np.int64),
             np.array(times, dtype=np.int64),
             np.array(frauds, dtype=bool),
+            np.array(own, dtype=object).reshape(len(frauds), len(self.own)),
             converter.rounded,
             refunds,
         )

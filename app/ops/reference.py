@@ -19,8 +19,9 @@ in time    everything else                                           kept, weigh
 """
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from app.ops.reference_state import (
@@ -53,9 +54,17 @@ class CardOracle:
         self.cards: dict[str, History] = {}
         self._zone = ZoneInfo(rules.timezone)
 
-    def apply(self, card_id: str, transaction_id: str, t_ms: int, minor: int) -> Verdict:
+    def apply(
+        self,
+        card_id: str,
+        transaction_id: str,
+        t_ms: int,
+        minor: int,
+        record: Mapping[str, Any] | None = None,
+    ) -> Verdict:
         """Decide about one valid transaction in its right partition, and keep what has to be kept."""
         rules = self.rules
+        said = rules.said(record or {})
         card = self.cards.setdefault(card_id, History())
         same_id = card.same_id(transaction_id, t_ms - rules.horizon_ms)
         if (t_ms, minor) in same_id:
@@ -63,18 +72,20 @@ class CardOracle:
         conflicting = bool(same_id)
         late = card.newest_ms is not None and t_ms < card.newest_ms - rules.allowed_lateness_ms
         out_of_order = card.newest_ms is not None and t_ms < card.newest_ms
-        features = self._features(card, t_ms, minor)
+        features = self._features(card, t_ms, minor, said)
         flags = self._inexact(card, t_ms)
         became = Became.CONFLICTING if conflicting else Became.LATE if late else Became.SCORED
         flags += [became.value] if became is not Became.SCORED else ["out_of_order"] * out_of_order
         if features.get("amount_over_card_median", 0.0) > 2:
             flags.append("high_amount")
         weight = 1 if became is Became.SCORED else 0
-        card.add(t_ms, minor, weight, transaction_id, conflicting=conflicting)
+        card.add(t_ms, minor, weight, transaction_id, conflicting=conflicting, own=said)
         card.forget(rules.horizon_ms, rules.max_entries)
         return Verdict(became, features, tuple(flags))
 
-    def _features(self, card: History, t_ms: int, minor: int) -> dict[str, float]:
+    def _features(
+        self, card: History, t_ms: int, minor: int, said: Mapping[str, Any]
+    ) -> dict[str, float]:
         rules = self.rules
         unit = 10**rules.digits
         longest_ms = rules.windows_ms[-1]
@@ -104,6 +115,7 @@ class CardOracle:
             features[f"card_small_count_{label}"] = float(len(small))
         if rules.has_habits:
             features |= self._habits(card, t_ms, minor)
+        features |= rules.own_values("card", card, t_ms, said)
         return {name: features[name] for name in rules.names if name in features}
 
     def _habits(self, card: History, t_ms: int, minor: int) -> dict[str, float]:
@@ -237,6 +249,7 @@ class TerminalOracle:
         minor: int = 0,
         high: bool = False,
         conflicting: bool = False,
+        record: Mapping[str, Any] | None = None,
     ) -> Verdict:
         """Terminal features of one item that is no replay, and keep what has to be kept.
 
@@ -249,21 +262,30 @@ class TerminalOracle:
             minor: its amount in minor units.
             high: whether its card's stage found the amount high.
             conflicting: whether its id was that of another transaction of its card.
+            record: the raw transaction.
         """
         rules = self.rules
+        said = rules.said(record or {})
         if terminal_id is None:
-            names = [name for name in rules.names if name.startswith("terminal_")]
+            ours = {n for e in rules.own.features if e.of == "terminal" for n in e.columns}
+            others = {n for e in rules.own.features for n in e.columns} - ours
+            names = [n for n in rules.names if n in ours or n.startswith("terminal_")]
+            names = [n for n in names if n not in others]
             return Verdict(Became.SCORED, dict.fromkeys(names, 0.0))
         terminal = self.terminals.setdefault(terminal_id, History())
         self._give_up(terminal_id, received_at_ms)
-        features = self._features(terminal, t_ms, minor)
+        features = self._features(terminal, t_ms, minor, said)
         flags = self._inexact(terminal, t_ms)
-        terminal.add(t_ms, minor, weight, transaction_id, high=high, conflicting=conflicting)
+        terminal.add(
+            t_ms, minor, weight, transaction_id, high=high, conflicting=conflicting, own=said
+        )
         terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
         self._meet(terminal_id, transaction_id, t_ms)
         return Verdict(Became.SCORED, features, tuple(flags))
 
-    def _features(self, terminal: History, t_ms: int, minor: int) -> dict[str, float]:
+    def _features(
+        self, terminal: History, t_ms: int, minor: int, said: Mapping[str, Any]
+    ) -> dict[str, float]:
         rules = self.rules
         unit = 10**rules.digits
         features = {}
@@ -286,6 +308,7 @@ class TerminalOracle:
             features[f"terminal_risk_{label}"] = frauds / number if number else 0.0
         if rules.has_history:
             features |= self._history(terminal, t_ms, until_ms)
+        features |= rules.own_values("terminal", terminal, t_ms, said)
         return {name: features[name] for name in rules.names if name in features}
 
     def _history(self, terminal: History, t_ms: int, until_ms: int) -> dict[str, float]:

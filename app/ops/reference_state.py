@@ -2,10 +2,13 @@
 
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
+from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.sets import set_names
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -39,6 +42,7 @@ class History:
         conflicting: whether the id was that of another transaction.
         ids: transaction ids.
         highs: whether an amount was high for its card.
+        own: what each says in the deployment's own fields.
         labels: what is known of each afterwards: fraud, and when it was labelled (epoch ms); or None.
         newest_ms: newest event time ever seen, of conflicting ones apart; None before the first.
         floor_ms: newest event time that ever left, None while nothing has.
@@ -50,6 +54,7 @@ class History:
     conflicting: list[bool] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     highs: list[bool] = field(default_factory=list)
+    own: list[Mapping[str, Any]] = field(default_factory=list)
     labels: list[tuple[bool, int] | None] = field(default_factory=list)
     newest_ms: int | None = None
     floor_ms: int | None = None
@@ -81,6 +86,12 @@ class History:
         within = self.within(t_ms, window_ms)
         pairs = zip(self.minors[within], self.weights[within], strict=True)
         return [minor for minor, weight in pairs if weight]
+
+    def values(self, name: str, t_ms: int, window_ms: int) -> list[Any]:
+        """What each entry that counts in `(t - window, t]` says in an own field."""
+        within = self.within(t_ms, window_ms)
+        pairs = zip(self.own[within], self.weights[within], strict=True)
+        return [said[name] for said, weight in pairs if weight]
 
     def exact(self, t_ms: int, window_ms: int) -> bool:
         """Whether nothing that ever left can have been in `(t - window, t]`."""
@@ -127,6 +138,7 @@ class History:
         *,
         high: bool = False,
         conflicting: bool = False,
+        own: Mapping[str, Any] | None = None,
     ) -> None:
         """Put an entry in its place, after those of equal time."""
         place = bisect_right(self.times, t_ms)
@@ -136,6 +148,7 @@ class History:
         self.conflicting.insert(place, conflicting)
         self.ids.insert(place, transaction_id)
         self.highs.insert(place, high)
+        self.own.insert(place, own or {})
         self.labels.insert(place, None)
         if not conflicting:
             self.newest_ms = t_ms if self.newest_ms is None else max(self.newest_ms, t_ms)
@@ -173,6 +186,7 @@ class History:
                 self.conflicting,
                 self.ids,
                 self.highs,
+                self.own,
                 self.labels,
             ):
                 del column[:gone]
@@ -192,6 +206,7 @@ class Rules:
         label_wait_ms: how long a label waits for its transaction.
         max_waiting: labels that wait at one terminal.
         features: names of the features that are computed; none: those of the set `basic`.
+        own: what the deployment's own file declares.
     """
 
     windows_ms: tuple[int, ...]
@@ -203,6 +218,36 @@ class Rules:
     label_wait_ms: int = 0
     max_waiting: int = 64
     features: tuple[str, ...] = ()
+    own: OwnCatalogue = NOTHING
+
+    def said(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What a raw transaction says in the deployment's own fields."""
+        said = {each.name: record.get(each.name) for each in self.own.fields}
+        default = {each.name: each.default for each in self.own.fields}
+        return {name: default[name] if value is None else value for name, value in said.items()}
+
+    def own_values(
+        self, stage: str, history: History, t_ms: int, said: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """The deployment's own features of a transaction at `t_ms` that says this."""
+        found = {}
+        for each in self.own.features:
+            if each.of != stage:
+                continue
+            mine = said[each.field]
+            for window in each.windows:
+                values = [*history.values(each.field, t_ms, _window_ms(window)), mine]
+                wanted = mine if each.equals is None else each.equals
+                same = sum(1 for value in values if value == wanted)
+                found[f"{each.name}_{window}"] = {
+                    "distinct": float(len({repr(value) for value in values})),
+                    "share": same / len(values),
+                    "count": float(same),
+                }[each.compute]
+        return found
+
+    def _own_windows(self, stage: str) -> tuple[str, ...]:
+        return tuple(each.name for each in self.own.features if each.of == stage)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -230,6 +275,7 @@ class Rules:
             "card_max_amount",
             "card_small_count",
             "amount_over_card_avg",
+            *self._own_windows("card"),
         )
 
     @cached_property
@@ -241,6 +287,7 @@ class Rules:
             "terminal_total_amount",
             "terminal_min_amount",
             "terminal_max_amount",
+            *self._own_windows("terminal"),
         )
 
     @cached_property

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
-from app.cassandra.prediction_rows import CONFLICTS, PREDICTIONS, RowPacker
+from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.schema import check_schema
 from app.cassandra.session import connect, disconnect
@@ -115,8 +115,7 @@ async def rewrite(
     session = await asyncio.to_thread(connect, settings)
     try:
         await asyncio.to_thread(check_schema, session, settings)
-        writer = RowWriter(session, settings, PREDICTIONS)
-        conflicts = RowWriter(session, settings, CONFLICTS)
+        writer, conflicts = (RowWriter(session, settings, table) for table in tables_of(settings))
         try:
             async with open_log(settings) as log:
                 await write_range(settings, log, writer, begin, end, progress, report, conflicts)
@@ -149,7 +148,7 @@ async def write_range(
         raise UsageError(msg)
     report.begins, report.ends, report.done = low, high, list(low)
     superseded = await _named(settings, log, low, high, progress)
-    packer = RowPacker(settings.currency, settings.minor_unit_digits, settings.deployment)
+    packer = RowPacker.of(settings, settings.deployment)
     total = sum(high) - sum(low)
     waiting: deque[tuple[int, int, int, int, asyncio.Future[Any]]] = deque()
 

@@ -15,6 +15,7 @@ from app.host import require_writable
 from app.ops.feature_choice import FeatureChoice, choose_features, label_free_choice
 from app.ops.training_features import Columns, compute_features
 from app.settings import Settings
+from app.wire.own_catalogue import own_of
 from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
 from models.backtest import judge_weeks
@@ -258,7 +259,7 @@ def train_on(
 
 
 def _scorer(fitted: Fitted, choice: FeatureChoice, settings: Settings) -> Scorer:
-    explainer = Explainer(choice.names, fitted.usual, settings.minor_unit_digits)
+    explainer = Explainer(choice.names, fitted.usual, settings.minor_unit_digits, own_of(settings))
     return build_scorer(fitted.estimator, range(len(choice.names)), explainer)
 
 

@@ -64,7 +64,8 @@ def compute_features(
 
     Args:
         columns: the transactions, in the order of their arrival (that of event time, as a rule), with
-            `is_fraud` if any feature needs labels; see `labels_of`.
+            `is_fraud` if any feature needs labels (see `labels_of`), and `own` if the deployment has fields of
+            its own: their values, (n, k).
         settings: feature sets, windows, lateness, caps, label delay, currency and time zone.
         progress: told now and then how many are done.
         cores: how many processes work.
@@ -74,6 +75,10 @@ def compute_features(
         not score it either.
     """
     catalogue = catalogue_of(settings)
+    if catalogue.own.features and getattr(columns, "own", None) is None:
+        names = ", ".join(each.name for each in catalogue.own.fields)
+        msg = f"these transactions lack the fields of FRAUDSTREAM_CATALOGUE_FILE: {names}"
+        raise UsageError(msg)
     labels = labels_of(columns) if any(each.labels for each in catalogue.columns) else None
     count = len(columns.event_time_ms)
     features = np.full((count, len(catalogue.names)), np.nan)
@@ -150,7 +155,13 @@ def _taken(columns: Columns, keys: np.ndarray, rows: npt.NDArray[np.intp]) -> tu
         keys[rows],
         np.asarray(columns.amount_minor)[rows],
         np.asarray(columns.event_time_ms)[rows],
+        _own_values(columns, rows),
     )
+
+
+def _own_values(columns: Columns, rows: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
+    own = getattr(columns, "own", None)
+    return [()] * len(rows) if own is None else [tuple(values) for values in own[rows].tolist()]
 
 
 def _card_part(
@@ -160,6 +171,7 @@ def _card_part(
     card_ids: np.ndarray,
     minors: np.ndarray,
     times: np.ndarray,
+    own: list[tuple[Any, ...]],
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], dict[int, list[str]]]:
     """The first stage over some cards: rows that are no duplicates, their features, flags of those that have any."""
     # a single partition: every card is at home in it
@@ -168,10 +180,10 @@ def _card_part(
     kept, values, flags = [], [], {}
     every = zip(
         rows.tolist(), transaction_ids.tolist(), card_ids.tolist(), minors.tolist(), times.tolist(),
-        strict=True,
+        own, strict=True,
     )  # fmt: skip
-    for row, transaction_id, card_id, minor, event_time_ms in every:
-        transaction = Transaction(transaction_id, card_id, None, minor, event_time_ms, b"{}")
+    for row, transaction_id, card_id, minor, event_time_ms, said in every:
+        transaction = Transaction(transaction_id, card_id, None, minor, event_time_ms, b"{}", said)
         outcome = stage.apply(transaction, cards[card_id], 0)
         if isinstance(outcome, Enriched):
             kept.append(row)
@@ -188,24 +200,31 @@ def _terminal_part(
     terminal_ids: np.ndarray,
     minors: np.ndarray,
     times: np.ndarray,
+    own: list[tuple[Any, ...]],
     newest: np.ndarray,
     flags: dict[int, list[str]],
     labels: "Labels | None",
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """The second stage over some terminals, of transactions that are no duplicates."""
     stage = TerminalStage(catalogue_of(settings))
+    codes = stage.catalogue.own.codes
     terminals = _Rows(terminal_rules(settings))
     values = []
     every = zip(
         rows.tolist(), transaction_ids.tolist(), terminal_ids.tolist(), minors.tolist(), times.tolist(),
-        newest.tolist(), strict=True,
+        newest.tolist(), own, strict=True,
     )  # fmt: skip
-    for place, (row, transaction_id, terminal_id, minor, event_time_ms, now_ms) in enumerate(every):
+    for place, (row, transaction_id, terminal_id, minor, event_time_ms, now_ms, said) in enumerate(
+        every
+    ):
         terminal = terminals[terminal_id] if terminal_id else None
         id8 = Transaction(transaction_id, "", None, minor, event_time_ms, b"").id8
         if labels is not None:
             labels.apply(now_ms)
-        told, _flags = stage.apply(terminal, event_time_ms, minor, flags.get(row, []), id8)
+        kept = codes("terminal", said) if said else ()
+        told, _flags = stage.apply(
+            terminal, event_time_ms, minor, flags.get(row, []), id8, own=kept
+        )
         values.append(told)
         if labels is not None and terminal is not None:
             labels.expect(place, terminal, event_time_ms, id8)

@@ -37,13 +37,14 @@ from app.ops.verification.predictions import (
 from app.ops.verification.refunds import EarlierRefunds, RefundReader, RefundRows
 from app.ops.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.ops.verification.report import Report, clock_ms, conclude
-from app.ops.verification.rows import Row, RowReader
+from app.ops.verification.rows import COLUMNS, RowReader
 from app.ops.verification.schemas import schemas_on, union_of
 from app.ops.verification.scores import rescore
 from app.ops.verification.sources import SourceReader
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import TopicSpec
+from app.wire.own_catalogue import own_of
 
 
 class Reader(Protocol):
@@ -70,13 +71,14 @@ async def verify(
     """
     session = await asyncio.to_thread(connect, settings)
     read_raw(session)
+    columns = (*COLUMNS, *(field.name for field in own_of(settings).fields))
     gc.disable()  # millions of small objects live to the end, and none of ours form cycles
     try:
         async with open_log(settings) as log:
             return await compare(
                 settings,
                 log,
-                lambda: scan_scored(session, settings, Row._fields),
+                lambda: scan_scored(session, settings, columns),
                 lambda: scan_labels(session, settings),
                 lambda: scan_refunds(session, settings),
                 timeout_seconds=timeout_seconds,
@@ -104,7 +106,7 @@ async def compare(
     Args:
         settings: see `verify`.
         log: the topics.
-        scan: gives all rows, once the workers have stored them; each as `Row` describes it.
+        scan: gives all rows, once the workers have stored them; each as `Row.of` takes it.
         timeout_seconds: see `verify`.
         examples: see `verify`.
         progress: see `verify`.

@@ -113,7 +113,7 @@ class CardsHandler:
     ) -> Computed:
         """Outputs and new rows of consecutive source records, up to an event time."""
         rows = BlockRows(self._rules, state, self._room)
-        block = _Block(partition, self._topics, self._record_rules, self._stage.catalogue.schema)
+        block = _Block(partition, self._topics, self._record_rules, self._stage.catalogue)
         stretch = Stretch(until_ms)
         taken = next_ms = needs = None
         for index, record in enumerate(records):
@@ -180,9 +180,11 @@ class CardsHandler:
 class _Block:
     """Outputs of one block, by destination, in source order."""
 
-    def __init__(self, partition: int, topics: Topics, rules: RecordRules, schema: str) -> None:
+    def __init__(
+        self, partition: int, topics: Topics, rules: RecordRules, catalogue: Catalogue
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._schema = schema
+        self._catalogue = catalogue
         self._partition = partition
         self._rules = rules
         self._topics = topics
@@ -247,6 +249,7 @@ class _Block:
             transaction.body,
             enriched.features,
             enriched.flags,
+            [*self._catalogue.own.codes("terminal", transaction.own)] if transaction.own else [],
         )
         self._items[partition].append(encode_item(item))
         self.counts["enriched"] += 1
@@ -267,4 +270,4 @@ class _Block:
         return self._outputs
 
     def _message(self, items: list[bytes]) -> bytes:
-        return enriched_message(self._source, self._partition, items, self._schema)
+        return enriched_message(self._source, self._partition, items, self._catalogue.schema)

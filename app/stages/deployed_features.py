@@ -2,13 +2,14 @@
 
 from app.domain.features import Catalogue
 from app.settings import Settings
+from app.wire.own_catalogue import own_of
 
 
 def catalogue_of(settings: Settings) -> Catalogue:
     """The features that a deployment computes.
 
     Raises:
-        SettingsError: FRAUDSTREAM_FEATURES names a set that there is not.
+        SettingsError: FRAUDSTREAM_FEATURES names a set that there is not, or FRAUDSTREAM_CATALOGUE_FILE is wrong.
     """
     return Catalogue(
         settings.windows,
@@ -16,6 +17,7 @@ def catalogue_of(settings: Settings) -> Catalogue:
         settings.timezone,
         settings.features,
         settings.label_delay,
+        own_of(settings),
     )
 
 

@@ -226,7 +226,7 @@ class ScoringHandler:
             if row is not None and row.waiting:
                 self._give_up(row, item.received_at, outputs)
             features, flags = self._stage.apply(
-                row, item.event_time_ms, item.minor, item.flags, item.id8, catalogue
+                row, item.event_time_ms, item.minor, item.flags, item.id8, catalogue, item.own
             )
             if self._asked is not None and not self._asked(batch.partition, item):
                 continue

@@ -20,8 +20,10 @@ from app.stages.state_settings import (
     stored_settings,
     terminal_settings,
 )
+from app.windows.entries import ID_BYTES
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
+from app.wire.own_catalogue import own_of
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 POSITION_KEY = b"\0position"
@@ -36,6 +38,7 @@ def terminal_rules(settings: Settings) -> RowRules:
         settings_hash=crc32(terminal_settings(settings).encode()),
         max_waiting=MAX_WAITING_LABELS,
         label_bytes=MAX_LABEL_BYTES + SOURCE_OVERHEAD_BYTES,
+        own=len(own_of(settings).stage_fields("terminal")),
     )
 
 
@@ -45,6 +48,7 @@ def row_rules(settings: Settings) -> RowRules:
         horizon_ms=card_horizon_ms(settings),
         max_entries=settings.max_entries_per_key,
         settings_hash=crc32(state_settings(settings).encode()),
+        own=len(own_of(settings).stage_fields("card")),
     )
 
 
@@ -80,9 +84,10 @@ class RowCache:
     def put(self, row: WindowRow) -> None:
         """Keep a row as the one used last."""
         before = self._rows.pop(row.key, None)
-        size = _ROW_BYTES + _ENTRY_BYTES * len(row.tail.times)
+        entry = _ENTRY_BYTES + ID_BYTES * row.rules.own
+        size = _ROW_BYTES + entry * len(row.tail.times)
         if row.refs:
-            size = _ROW_BYTES + _ENTRY_BYTES * row.count + row.index_bytes
+            size = _ROW_BYTES + entry * row.count + row.index_bytes
         self._rows[row.key] = (row, size)
         self._room += (before[1] if before else 0) - size
         while self._room < 0:

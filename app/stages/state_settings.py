@@ -2,8 +2,8 @@
 
 A row does not depend on which windows are read from it, nor on which features. What binds: how far back it reaches
 (the look-back period, which the longest window, the features and the allowed lateness decide), how many entries it
-keeps, the currency of its amounts, at terminals the label delay, and whether a terminal's entries say which amounts
-were high.
+keeps, the currency of its amounts, at terminals the label delay, whether a terminal's entries say which amounts
+were high, and which of the deployment's own fields they have.
 """
 
 from app.domain.features import Catalogue
@@ -12,14 +12,17 @@ from app.durations import format_duration, parse_duration_ms
 from app.errors import SettingsError
 from app.settings import ENV_PREFIX, Settings
 from app.stages.deployed_features import card_horizon_ms, catalogue_of, terminal_horizon_ms
+from app.wire.own_catalogue import own_of
 
 #: What `high_amounts` says: `no`: some entries are not marked; `yes`: all are; `needed`: and features read the marks.
 _HIGH, _NO, _YES, _NEEDED = "high_amounts", "no", "yes", "needed"
+_FIELDS = "own_fields"
 _MARKED_BY = "amount_over_card_median"
 #: What people set, for words that are no setting's name.
 _SETTINGS_OF = {
     "look_back": "WINDOWS, FEATURES, ALLOWED_LATENESS and LABEL_DELAY",
     _HIGH: "FEATURES",
+    _FIELDS: "CATALOGUE_FILE",
 }
 
 
@@ -29,6 +32,7 @@ def state_settings(settings: Settings) -> str:
         look_back=format_duration(card_horizon_ms(settings)),
         max_entries_per_key=settings.max_entries_per_key,
         currency=settings.currency,
+        **_own_fields(settings, "card"),
     )
 
 
@@ -40,6 +44,7 @@ def terminal_settings(settings: Settings) -> str:
         currency=settings.currency,
         label_delay=format_duration(settings.label_delay),
         high_amounts=_high_amounts(catalogue_of(settings)),
+        **_own_fields(settings, "terminal"),
     )
 
 
@@ -60,6 +65,9 @@ def stored_settings(before: str, now: str) -> str:
 def differences(before: str, now: str) -> tuple[str, str] | None:
     """What a state was built with that differs, and what the settings say instead; None when it fits."""
     was, wanted = _words(before), _words(now)
+    if _FIELDS in was or _FIELDS in wanted:
+        was.setdefault(_FIELDS, "none")
+        wanted.setdefault(_FIELDS, "none")
     if _HIGH in was and not (was[_HIGH] == _NO and wanted.get(_HIGH) == _NEEDED):
         was.pop(_HIGH)
         wanted.pop(_HIGH, None)
@@ -137,6 +145,12 @@ def _high_amounts(catalogue: Catalogue) -> str:
         return _NO
     reads = any("labels.plain" in column.feature.value for column in catalogue.columns)
     return _NEEDED if reads else _YES
+
+
+def _own_fields(settings: Settings, stage: str) -> dict[str, str]:
+    """The fields of the deployment's own that rows have a column of."""
+    fields = [f"{each.name}:{each.kind}" for each in own_of(settings).stage_fields(stage)]
+    return {_FIELDS: ",".join(fields)} if fields else {}
 
 
 def _words(text: str) -> dict[str, str]:

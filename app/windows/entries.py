@@ -1,13 +1,13 @@
 """Transactions of one key as columns: 24 bytes each, and a window is a difference of running totals.
 
 Where labels are known there is a fourth column: when each entry was labelled. A card's fourth column has the amounts
-of its entries that do not count; they are no part of the running totals.
+of its entries that do not count; they are no part of the running totals. A deployment's own fields add a column each.
 """
 
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import sub
 
 ID_BYTES = 8
@@ -41,11 +41,12 @@ class Entries:
         aside: minor units of the entries that do not count, in their order; None where nobody asks for them.
         labelled: when each entry was labelled, epoch ms, 0 where it was not; None while none was.
         frauds: entries that count and are known to be fraud.
+        own: columns of the deployment's own fields: a code of 64 bits per entry.
     """
 
-    __slots__ = ("aside", "base", "frauds", "ids", "labelled", "times", "totals", "zeros")
+    __slots__ = ("aside", "base", "frauds", "ids", "labelled", "own", "times", "totals", "zeros")
 
-    def __init__(self) -> None:
+    def __init__(self, own: int = 0) -> None:
         self.times = array("q")
         self.totals = array("q")
         self.ids = bytearray()
@@ -54,6 +55,7 @@ class Entries:
         self.aside: array[int] | None = None
         self.labelled: array[int] | None = None
         self.frauds = 0
+        self.own = tuple(array("q") for _ in range(own))
 
     def __len__(self) -> int:
         return len(self.times)
@@ -68,6 +70,7 @@ class Entries:
         start: int,
         high: bool = False,
         conflicting: bool = False,
+        own: Sequence[int] = (),
     ) -> None:
         """Put one entry in its place, at index `start` or after. One that conflicts does not count."""
         times, totals = self.times, self.totals
@@ -86,6 +89,9 @@ class Entries:
             minor = 0
         if self.labelled is not None:
             self.labelled.insert(at, 0)
+        if self.own:
+            for column, code in zip(self.own, own, strict=True):
+                column.insert(at, code)
         before = totals[at - 1] if at else self.base
         if at == len(times):
             times.append(stored)
@@ -160,6 +166,14 @@ class Entries:
             totals[first - 1 : end - 1] if first else array("q", (self.base,)) + totals[: end - 1]
         )
         found = list(map(sub, totals[first:end], before))
+        if self.zeros:
+            times = self.times
+            return [one for at, one in enumerate(found, first) if times[at] & COUNTED]
+        return found
+
+    def own_codes(self, column: int, first: int, end: int) -> list[int]:
+        """One own column of the entries in [first, end) that count, oldest first."""
+        found = self.own[column][first:end].tolist()
         if self.zeros:
             times = self.times
             return [one for at, one in enumerate(found, first) if times[at] & COUNTED]
@@ -242,13 +256,20 @@ class Entries:
             rest.labelled, self.labelled = self.labelled[at:], self.labelled[:at]
             rest.frauds = rest.known_frauds(0, len(rest.times)) if self.frauds else 0
             self.frauds -= rest.frauds
+        if self.own:
+            rest.own = tuple(column[at:] for column in self.own)
+            self.own = tuple(column[:at] for column in self.own)
         return rest
 
     def behind(self, *parts: bytes) -> bytes:
-        """The three columns, and the fourth if there is one, as they are stored, behind other bytes.
+        """The three columns, the fourth if there is one, and own ones, as they are stored, behind other bytes.
 
         The fourth is `labelled` or `aside`: cards have no labels, and terminals keep nothing aside.
         """
+        if self.own:
+            fourth = self.labelled if self.aside is None else self.aside
+            also = () if fourth is None else (fourth,)
+            return b"".join((*parts, self.times, self.totals, self.ids, *also, *self.own))
         if self.labelled is not None:
             return b"".join((*parts, self.times, self.totals, self.ids, self.labelled))
         if self.aside is not None:
@@ -257,10 +278,17 @@ class Entries:
 
     @classmethod
     def from_columns(
-        cls, raw: bytes, offset: int, count: int, *, labelled: bool = False, aside: int = 0
+        cls,
+        raw: bytes,
+        offset: int,
+        count: int,
+        *,
+        labelled: bool = False,
+        aside: int = 0,
+        own: int = 0,
     ) -> "Entries":
-        """The opposite of `behind`; `labelled` says whether that was stored, `aside` how many of those were."""
-        entries = cls()
+        """The opposite of `behind`: whether `labelled` was stored, how many `aside`, and how many columns are own."""
+        entries = cls(own)
         width = count * ID_BYTES
         entries.times.frombytes(raw[offset : offset + width])
         entries.totals.frombytes(raw[offset + width : offset + 2 * width])
@@ -273,6 +301,11 @@ class Entries:
             entries.aside = array("q")
             start = offset + 3 * width
             entries.aside.frombytes(raw[start : start + aside * ID_BYTES])
+        if own:
+            start = offset + (4 if labelled else 3) * width + aside * ID_BYTES
+            for column in entries.own:
+                column.frombytes(raw[start : start + width])
+                start += width
         return entries
 
     def each(self, start: int = 0) -> Iterator[tuple[int, int, bool, bytes]]:

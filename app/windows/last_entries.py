@@ -34,6 +34,8 @@ class LabelHistory(NamedTuple):
     plain_ms: int | None = None
 
 
+#: More than any row holds.
+_ALL = 1 << 62
 _NOTHING = LabelHistory(b"", 0, None, None)
 
 
@@ -42,6 +44,14 @@ def last_amounts(row: WindowRow, after_ms: int, until_ms: int, number: int) -> l
     found: list[int] = []
     for entries, first, end in row.last_parts(after_ms, until_ms, number):
         found[:0] = entries.amounts(first, end)
+    return found
+
+
+def codes_within(row: WindowRow, after_ms: int, until_ms: int, at: int) -> list[int]:
+    """One own column of those entries in (after_ms, until_ms] that count, oldest first."""
+    found: list[int] = []
+    for entries, first, end in row.last_parts(after_ms, until_ms, _ALL):
+        found[:0] = entries.own_codes(at, first, end)
     return found
 
 

@@ -10,6 +10,8 @@ from app.windows.entry_labels import Label, decode_labels, largest_label
 #: Row formats: plain, with labels, and with the amounts of entries that do not count.
 ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION = 1, 2, 3
 VERSIONS = (ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION)
+#: Added to the version where a deployment's own fields have columns: how many is in the byte behind the head.
+OWN_VERSION = 16
 #: Before every event time: newest and floor of a key that has seen nothing.
 NEVER = -(1 << 62)
 SEGMENT_ENTRIES = 256
@@ -20,6 +22,8 @@ REF = struct.Struct(">IIIIqqq")
 # behind the head of format 2: whether the tail has labels, bytes of waiting labels; its refs end with their frauds
 LABELS = struct.Struct(">?I")
 FRAUDED_REF = struct.Struct(REF.format + "I")
+# behind these, where there are own columns: how many
+OWN = struct.Struct(">B")
 # last_offset | version, settings hash, zeros, entries, base
 SEGMENT = struct.Struct(">qBIIIq")
 #: Where the settings hash stands, in heads and segments alike.
@@ -47,6 +51,7 @@ class RowRules:
         segment_entries: entries of a sealed segment.
         max_waiting: labels that may wait for their transaction; 0 for rows that know no labels.
         label_bytes: longest source of a waiting label.
+        own: columns of the deployment's own fields.
     """
 
     horizon_ms: int
@@ -55,6 +60,7 @@ class RowRules:
     segment_entries: int = SEGMENT_ENTRIES
     max_waiting: int = 0
     label_bytes: int = 0
+    own: int = 0
 
     @property
     def keeps_aside(self) -> bool:
@@ -64,7 +70,7 @@ class RowRules:
     @property
     def entry_bytes(self) -> int:
         """What an entry takes at most, bytes: of the four columns, one is there only where it is needed."""
-        return 4 * ID_BYTES
+        return (4 + self.own) * ID_BYTES
 
 
 class SegmentRef:
@@ -140,18 +146,21 @@ def decode_head(raw: bytes, key: bytes) -> Head:
             segments,
             next_number,
         ) = HEAD.unpack_from(raw)
+        version, is_own = _plain(version)
         labelled = version == LABELLED_VERSION
         has_labels, waiting = LABELS.unpack_from(raw, HEAD.size) if labelled else (False, 0)
-    except struct.error:
+        first = HEAD.size + (LABELS.size if labelled else 0)
+        own = raw[first] if is_own else 0
+    except (struct.error, IndexError):
         last_offset = newest_ms = floor_ms = base = zeros = count = segments = next_number = (
             waiting
-        ) = 0
-        version, labelled, has_labels = -1, False, False
-    first = HEAD.size + (LABELS.size if labelled else 0)
+        ) = own = first = 0
+        version, labelled, has_labels, is_own = -1, False, False, False
+    first += OWN.size if is_own else 0
     stored = FRAUDED_REF if labelled else REF
     columns = first + segments * stored.size
     aside = zeros if version == ASIDE_VERSION else 0
-    behind = columns + ID_BYTES * ((4 if has_labels else 3) * count + aside)
+    behind = columns + ID_BYTES * ((own + (4 if has_labels else 3)) * count + aside)
     if version not in VERSIONS or len(raw) != behind + waiting:
         msg = (
             f"the state row of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}: "
@@ -159,7 +168,7 @@ def decode_head(raw: bytes, key: bytes) -> Head:
         )
         raise RowFormatError(msg)
     refs = [SegmentRef(*stored.unpack_from(raw, at)) for at in range(first, columns, stored.size)]
-    tail = Entries.from_columns(raw, columns, count, labelled=has_labels, aside=aside)
+    tail = Entries.from_columns(raw, columns, count, labelled=has_labels, aside=aside, own=own)
     tail.base, tail.zeros = base, zeros
     told = decode_labels(raw[behind:])
     return last_offset, newest_ms, floor_ms, next_number, labelled, refs, tail, told
@@ -167,10 +176,12 @@ def decode_head(raw: bytes, key: bytes) -> Head:
 
 def encode_segment(entries: Entries, last_offset: int, settings_hash: int) -> bytes:
     """A segment row."""
+    own = OWN.pack(len(entries.own)) if entries.own else b""
+    version = version_of(entries) + (OWN_VERSION if own else 0)
     packed = SEGMENT.pack(
-        last_offset, version_of(entries), settings_hash, entries.zeros, len(entries), entries.base
+        last_offset, version, settings_hash, entries.zeros, len(entries), entries.base
     )
-    return entries.behind(packed)
+    return entries.behind(packed, own)
 
 
 def decode_segment(raw: bytes, key: bytes) -> Entries:
@@ -180,14 +191,22 @@ def decode_segment(raw: bytes, key: bytes) -> Entries:
         RowFormatError: it is of a format that this release does not know.
     """
     _offset, version, _hash, zeros, count, base = SEGMENT.unpack_from(raw)
+    version, is_own = _plain(version)
     if version not in VERSIONS:
         msg = f"a segment of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}"
         raise RowFormatError(msg)
     labelled = version == LABELLED_VERSION
     aside = zeros if version == ASIDE_VERSION else 0
-    entries = Entries.from_columns(raw, SEGMENT.size, count, labelled=labelled, aside=aside)
+    own, first = (raw[SEGMENT.size], SEGMENT.size + OWN.size) if is_own else (0, SEGMENT.size)
+    entries = Entries.from_columns(raw, first, count, labelled=labelled, aside=aside, own=own)
     entries.base, entries.zeros = base, zeros
     return entries
+
+
+def _plain(version: int) -> tuple[int, bool]:
+    """A stored version without `OWN_VERSION`, and whether that was added."""
+    is_own = version - OWN_VERSION in VERSIONS
+    return version - OWN_VERSION if is_own else version, is_own
 
 
 def without_settings(raw: bytes) -> bytes:
@@ -207,7 +226,7 @@ def max_head_bytes(rules: RowRules) -> int:
     tail = min(2 * rules.segment_entries, rules.max_entries + 1)
     labels = LABELS.size + rules.max_waiting * largest_label(rules.label_bytes)
     refs = _max_segments(rules) * FRAUDED_REF.size
-    return HEAD.size + labels + refs + tail * rules.entry_bytes
+    return HEAD.size + OWN.size + labels + refs + tail * rules.entry_bytes
 
 
 def max_group_bytes(
@@ -225,7 +244,7 @@ def max_group_bytes(
     segments = _max_segments(rules)
     # all of them, with what has left the first one already ...
     entries = rules.max_entries + 2 * rules.segment_entries
-    rewritten = segments * (record_bytes + SEGMENT.size) + entries * rules.entry_bytes
+    rewritten = segments * (record_bytes + SEGMENT.size + OWN.size) + entries * rules.entry_bytes
     # ... and what is deleted: they, and those that came and went within the block
     deleted = (segments + 2 * block_entries // rules.segment_entries) * record_bytes
     return record_bytes + max_head_bytes(rules) + rewritten + deleted

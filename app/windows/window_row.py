@@ -28,6 +28,8 @@ from app.windows.row_format import (
     LABELLED_VERSION,
     LABELS,
     NEVER,
+    OWN,
+    OWN_VERSION,
     REF,
     RowRules,
     SegmentRef,
@@ -72,7 +74,7 @@ class WindowRow:
         self.last_offset = -1
         self.newest_ms = NEVER
         self.floor_ms = NEVER
-        self.tail = Entries()
+        self.tail = Entries(rules.own)
         self.refs: list[SegmentRef] = []
         self.waiting: list[Label] = []
         self._labelled = False
@@ -249,6 +251,7 @@ class WindowRow:
         id8: bytes,
         high: bool = False,
         conflicting: bool = False,
+        own: Sequence[int] = (),
     ) -> None:
         """Add one transaction, then let the entries go that the rules no longer keep.
 
@@ -262,7 +265,7 @@ class WindowRow:
         if not counted and self.rules.keeps_aside:
             entries.keep_aside()
         entries.insert(
-            event_time_ms, minor, counted=counted, id8=id8, start=start, high=high, conflicting=conflicting
+            event_time_ms, minor, counted=counted, id8=id8, start=start, high=high, conflicting=conflicting, own=own
         )  # fmt: skip
         if at is not None:
             self._segment_grew(at, entries, id8)
@@ -409,13 +412,15 @@ class WindowRow:
         They belong together: write them in one record batch and one store batch.
         """
         tail, labelled = self.tail, self._labelled
+        version = LABELLED_VERSION if labelled else version_of(tail)
+        own = OWN.pack(len(tail.own)) if tail.own else b""
         head = HEAD.pack(
-            self.last_offset, LABELLED_VERSION if labelled else version_of(tail), self.rules.settings_hash,
+            self.last_offset, version + OWN_VERSION if own else version, self.rules.settings_hash,
             self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail.times), len(self.refs),
             self._next,
         )  # fmt: skip
         if not (labelled or self.refs or self._dropped):  # nearly every card
-            return [(head_key(self.key), tail.behind(head))]
+            return [(head_key(self.key), tail.behind(head, own))]
         rows: list[tuple[bytes, bytes | None]] = []
         for number in sorted(self._dirty):
             raw = encode_segment(self._loaded[number], self.last_offset, self.rules.settings_hash)
@@ -428,6 +433,7 @@ class WindowRow:
         if labelled:
             waiting = encode_labels(self.waiting)
             parts.append(LABELS.pack(tail.labelled is not None, len(waiting)))
+        parts.append(own)
         refs = [ref.packed or ref.pack() for ref in self.refs]
         parts += refs if labelled else [packed[: REF.size] for packed in refs]
         rows.append((head_key(self.key), tail.behind(*parts) + waiting))
@@ -438,3 +444,6 @@ class WindowRow:
             self.last_offset, self.newest_ms, self.floor_ms, self._next, self._labelled,
             self.refs, self.tail, self.waiting,
         ) = decode_head(raw, self.key)  # fmt: skip
+        if len(self.tail.own) != self.rules.own:
+            msg = f"the state row of {self.key!r} was written with another FRAUDSTREAM_CATALOGUE_FILE: restore it"
+            raise RowFormatError(msg)

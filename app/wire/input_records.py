@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import orjson
+
 from app.domain.amounts import is_currency, parse_minor_units
 from app.domain.envelopes import is_envelope
+from app.domain.features.own import OwnField
 from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
 from app.domain.json_text import (
@@ -26,6 +29,7 @@ from app.domain.transaction import DeadRecordError, Transaction
 from app.named_fields import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import is_pseudonym
 from app.settings import Settings
+from app.wire.own_catalogue import own_of
 from app.wire.prediction_fields import OUTPUT_FIELDS
 
 __all__ = ["MAX_ID_BYTES", "RecordRules", "SourceRecord", "parse_transaction"]
@@ -75,6 +79,7 @@ class RecordRules:
         refunds: whether negative amounts are valid.
         privacy: what becomes of unknown fields and of refused records.
         pseudonyms: whether a card's id must be one.
+        own: the deployment's own fields.
     """
 
     currency: str
@@ -89,6 +94,7 @@ class RecordRules:
     refunds: bool = False
     privacy: Privacy = AS_IT_CAME
     pseudonyms: bool = False
+    own: tuple[OwnField, ...] = ()
     reserved: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +120,7 @@ class RecordRules:
             refunds=settings.refunds == "store",
             privacy=privacy_of(settings),
             pseudonyms=settings.card_ids == "pseudonyms",
+            own=own_of(settings).fields,
         )
 
 
@@ -186,7 +193,18 @@ def parse_transaction(
     if len(body) > rules.max_bytes:
         msg = f"with its fields renamed the record has {len(body)} bytes"
         raise DeadRecordError("too_large", msg, card_id)
-    return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body)
+    own = _own_values(body, rules, card_id) if rules.own else ()
+    return Transaction(transaction_id, card_id, terminal_id, minor, event_time_ms, body, own)
+
+
+def _own_values(body: bytes, rules: RecordRules, card_id: str) -> tuple[Any, ...]:
+    """The deployment's own fields, from what is passed on: without what is masked, hashed or left out."""
+    fields = orjson.loads(body)
+    try:
+        return tuple([each.value(fields) for each in rules.own])
+    except DeadRecordError as dead:
+        dead.card_id = card_id
+        raise
 
 
 def _own_card(fields: Fields, body: bytes, key: bytes | None, rules: RecordRules) -> str:

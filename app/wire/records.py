@@ -33,6 +33,7 @@ class EnrichedItem(msgspec.Struct, array_like=True):
         transaction_id, card_id, terminal_id, minor, event_time_ms, body: see `Transaction`.
         features: the card's features, in the order of the batch's schema.
         flags: `late`, `out_of_order`, `inexact:card_...`.
+        own: codes of the deployment's own fields that its terminal keeps.
     """
 
     offset: int
@@ -45,6 +46,7 @@ class EnrichedItem(msgspec.Struct, array_like=True):
     body: bytes
     features: list[float]
     flags: list[str]
+    own: list[int] = []
 
     @property
     def id8(self) -> bytes:

@@ -567,3 +567,10 @@ class TestHandingOver:
         await asyncio.wait_for(waiting, 5)
         assert app.finished == [0, -1]
         made.reset()
+
+
+def test_a_second_pipeline_of_a_topic_is_refused(app: Any) -> None:
+    first = pipeline(app)
+    with pytest.raises(ValueError, match="the topic s has a pipeline already"):
+        pipeline(app)
+    assert app.pipelines == {"s": first}

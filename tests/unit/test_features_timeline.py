@@ -231,7 +231,7 @@ def test_a_deployment_may_name_single_features_with_any_window():
 def test_a_plan_reads_only_what_its_features_need():
     plan = StagePlan("card", in_order(["amount", "card_count_7d"], "7d"), {"DELAY": 0, "unit": 100})
     assert plan.code == (
-        "def compute(row, t, minor):\n"
+        "def compute(row, t, minor, own=()):\n"
         "    ((count_7d, total_7d),) = row.windows(t, WINDOWS_2)\n"
         "    count_7d += 1; total_7d += minor\n"
         "    return [minor / unit, float(count_7d)]\n"

@@ -42,7 +42,13 @@ from tests.malformed import CORPUS, MAX_BYTES, Malformed, spoilt
 
 RULES = RecordRules("EUR", 2, 300_000, max_bytes=MAX_BYTES)
 #: Reasons of other input formats: tests/unit/test_decoding.py
-WITH_OTHER_SETTINGS = {"undecodable", "unknown_schema", "unsupported_schema", "not_an_insert"}
+WITH_OTHER_SETTINGS = {
+    "invalid_field",
+    "undecodable",
+    "unknown_schema",
+    "unsupported_schema",
+    "not_an_insert",
+}
 ROOT = Path(__file__).parents[2]
 
 

@@ -96,6 +96,12 @@ class Pipeline:
         self._obtain = obtain
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._resets = 0
+        if self.topic in app.pipelines:
+            msg = (
+                f"the topic {self.topic} has a pipeline already: offsets are committed per group and topic, so a "
+                "second consumer needs an app (a consumer group) of its own"
+            )
+            raise ValueError(msg)
         app.pipelines[self.topic] = self
 
     async def process(self, event: Any) -> None:

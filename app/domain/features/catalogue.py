@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.domain.features.feature import Column, Stage, window_name
+from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, Reading
 from app.domain.features.schema import parse_schema, part_of, windows_of
 from app.domain.features.sets import in_order, set_names
@@ -17,8 +18,9 @@ from app.windows.window_row import WindowRow
 
 _UTC = ZoneInfo("UTC")
 _RATIO = "amount_over_card_median"
-#: Computes the columns of a stage: the row before the transaction, its event time (ms), its minor units.
-Plan = Callable[[WindowRow, int, int], list[float]]
+#: Computes the columns of a stage: the row before the transaction, its event time (ms), its minor units, and the codes
+#: of its own fields, where the deployment has some.
+Plan = Callable[..., list[float]]
 
 
 class Catalogue:
@@ -30,12 +32,14 @@ class Catalogue:
         timezone: where weekend and night are.
         sets: names of feature sets, or of single features.
         label_delay_ms: age from which a transaction's label counts.
+        own: what the deployment adds; its features are computed beside those of the sets.
 
     Raises:
         SettingsError: there is no such set or feature.
 
     Attributes:
         windows: the deployment's windows.
+        own: what the deployment adds.
         columns: every feature, in order: the card's, then the terminal's.
         names: their names.
         parts: the sets, and what decides their meaning.
@@ -54,12 +58,15 @@ class Catalogue:
         timezone: str,
         sets: Sequence[str] = ("basic",),
         label_delay_ms: int = 0,
+        own: OwnCatalogue = NOTHING,
     ) -> None:
         self.windows = windows_ms
-        names = {name for each in sets for name in set_names(each, windows_ms)}
-        self.columns = in_order(names, window_name(windows_ms[-1]))
+        self.own = own
+        sets = tuple(dict.fromkeys((*sets, *own.names)))
+        names = {name for each in sets for name in set_names(each, windows_ms, own)}
+        self.columns = in_order(names, window_name(windows_ms[-1]), own)
         self.names = tuple(column.name for column in self.columns)
-        self.parts = tuple(part_of(each, windows_ms, label_delay_ms) for each in sets)
+        self.parts = tuple(part_of(each, windows_ms, label_delay_ms, own) for each in sets)
         self.schema = "+".join(map(str, self.parts))
         self._of_schemas = {self.schema: self}
         self._rest = minor_unit_digits, timezone, label_delay_ms
@@ -70,8 +77,9 @@ class Catalogue:
             "DELAY": label_delay_ms,
             "calendar": lru_cache(maxsize=1 << 16)(partial(_calendar, ZoneInfo(timezone))),
         }
-        card = StagePlan("card", self.columns, constants)
-        terminal = StagePlan("terminal", self.columns, constants)
+        readings = (*READINGS, *own.readings())
+        card = StagePlan("card", self.columns, constants, readings)
+        terminal = StagePlan("terminal", self.columns, constants, readings)
         self._plans: dict[str, StagePlan] = {"card": card, "terminal": terminal}
         self.card: Plan = card.compute
         self._terminal: Plan = terminal.compute
@@ -97,27 +105,30 @@ class Catalogue:
             parts = parse_schema(schema)
             windows = windows_of(parts) or self.windows
             names = tuple(part.name for part in parts)
-            found = Catalogue(windows, digits, timezone, names, delay_ms)
+            found = Catalogue(windows, digits, timezone, names, delay_ms, self.own.only(names))
         except (ValueError, SettingsError) as error:
             raise SchemaError(_not_computed(schema, str(error))) from error
         if found.schema != schema:
             raise SchemaError(_not_computed(schema, f"it computes {found.schema}"))
         return found
 
-    def terminal(self, row: WindowRow | None, event_time_ms: int, minor: int) -> list[float]:
+    def terminal(
+        self, row: WindowRow | None, event_time_ms: int, minor: int, own: Sequence[int] = ()
+    ) -> list[float]:
         """The terminal's columns of a transaction that is not in its row yet.
 
         Args:
             row: the terminal's state before it; None for a transaction without a terminal.
             event_time_ms: its event time `t`.
             minor: its amount in minor units.
+            own: codes of its own fields (`OwnCatalogue.codes`).
 
         Returns:
             The columns of stage `terminal`, in catalogue order: zeros without a terminal.
         """
         if row is None:
             return self._no_terminal[:]
-        return self._terminal(row, event_time_ms, minor)
+        return self._terminal(row, event_time_ms, minor, own)
 
     @property
     def tells_high(self) -> bool:
@@ -145,7 +156,8 @@ class StagePlan:
     Args:
         stage: `card` or `terminal`.
         columns: the deployment's columns; those of other stages are left out.
-        constants: what the code may use beside `row`, `t` and `minor`.
+        constants: what the code may use beside `row`, `t`, `minor` and `own`.
+        readings: what can be asked.
 
     Attributes:
         columns: the stage's.
@@ -154,7 +166,13 @@ class StagePlan:
         flags, reach_ms: see `Catalogue`.
     """
 
-    def __init__(self, stage: Stage, columns: Sequence[Column], constants: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        columns: Sequence[Column],
+        constants: dict[str, Any],
+        readings: Sequence[Reading] = READINGS,
+    ) -> None:
         self.columns = tuple(column for column in columns if column.stage == stage)
         values = [_value(column) for column in self.columns]
         known = {**constants}
@@ -162,7 +180,7 @@ class StagePlan:
         spans: dict[str, set[tuple[int, str, int, int]]] = {}
         wanted = set(re.findall(r"[A-Za-z_]\w*", " ".join(values)))
         lengths = {window_name(c.window_ms): c.window_ms for c in self.columns if c.window_ms}
-        for place, reading in enumerate(READINGS):
+        for place, reading in enumerate(readings):
             if reading.stage != stage:
                 continue
             windows = _windows(reading, wanted, lengths)
@@ -184,7 +202,7 @@ class StagePlan:
         self.flags = tuple(flag for _, flag, _, _ in self._spans)
         self.reach_ms = max((reach + delay for reach, _, _, delay in self._spans), default=0)
         body = "".join(f"    {line}\n" for line in lines)
-        self.code = f"def compute(row, t, minor):\n{body}    return [{', '.join(values)}]\n"
+        self.code = f"def compute(row, t, minor, own=()):\n{body}    return [{', '.join(values)}]\n"
         exec(compile(self.code, f"<the {stage}'s features>", "exec"), known)  # noqa: S102 -- our own text
         self.compute: Plan = known["compute"]
 

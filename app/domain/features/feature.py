@@ -84,7 +84,7 @@ class Feature:
     source: str = OWN
     fact: str = ""
     plainer: Callable[[Facts], str | None] = lambda _facts: None
-    version: int = 1
+    version: int | str = 1
 
     @property
     def windowed(self) -> bool:

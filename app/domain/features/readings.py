@@ -11,6 +11,7 @@ A reading gives names to numbers; the `value` of a feature is an expression over
 | `amounts_{w}` | both | the minor units of each of them, this one's included |
 | `ratio`, `deviation`, `habit_high` | card | the amount beside the card's last ones |
 | `known_{w}`, `frauds_{w}` | terminal | transactions behind the label delay, and known frauds among them |
+| `own_NAME_{w}` | both | codes of a field of the deployment's own (`own.py`), this one's included |
 | `labels` | terminal | what the newest known labels say: a `LabelHistory` |
 
 Counts and totals are exact integers, and a feature is one division of two of them: bit-identical wherever it is
@@ -24,7 +25,7 @@ from operator import mul
 
 from app.domain.features.feature import DAY_MS, Stage
 from app.windows.entries import KNOWN_FRAUD
-from app.windows.last_entries import LabelHistory, last_amounts, last_labels
+from app.windows.last_entries import LabelHistory, codes_within, last_amounts, last_labels
 from app.windows.window_row import WindowRow
 
 #: A card's habits: its last entries, this many at most and no older than that.
@@ -64,7 +65,7 @@ class Reading:
     @property
     def names(self) -> list[str]:
         """The names in `gives`."""
-        return re.findall(r"[a-z_]+(?:{w})?", self.gives)
+        return re.findall(r"[a-z_][a-z0-9_]*(?:{w})?", self.gives)
 
     @property
     def windowed(self) -> bool:
@@ -174,6 +175,7 @@ HELPERS = {
     "ALL_ENTRIES": ALL_ENTRIES,
     "LABEL_MS": LABEL_MS,
     "days_since": days_since,
+    "codes_within": codes_within,
     "fraud_share": fraud_share,
     "habits": habits,
     "label_history": label_history,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.domain.features.feature import window_length_ms, window_name
+from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.sets import SETS, column_of, depends_on_longest, find_feature, set_names
 
 BASIC = "basic"
@@ -37,30 +38,32 @@ class Part:
         return "-".join((head, *self.windows, *delay))
 
 
-def part_of(wanted: str, windows_ms: tuple[int, ...], label_delay_ms: int) -> Part:
+def part_of(
+    wanted: str, windows_ms: tuple[int, ...], label_delay_ms: int, own: OwnCatalogue = NOTHING
+) -> Part:
     """A set or a feature as one deployment computes it.
 
     Raises:
         SettingsError: there is neither.
     """
-    names = set_names(wanted, windows_ms)
+    names = set_names(wanted, windows_ms, own)
     windows = tuple(window_name(window) for window in windows_ms)
     if wanted not in SETS:
-        windows = windows[-1:] if depends_on_longest(wanted) else ()
+        windows = windows[-1:] if depends_on_longest(wanted, own) else ()
     elif not any("{" in template for template in SETS[wanted].names):
         windows = ()
-    labels = any(column_of(name, "").labels for name in names)
+    labels = any(column_of(name, "", own).labels for name in names)
     delay = window_name(label_delay_ms) if labels else ""
-    return Part(wanted, version_of(wanted), windows, delay)
+    return Part(wanted, version_of(wanted, own), windows, delay)
 
 
-def version_of(wanted: str) -> str:
+def version_of(wanted: str, own: OwnCatalogue = NOTHING) -> str:
     """The version of a set or feature in this release.
 
     Raises:
         KeyError: there is neither.
     """
-    found = SETS[wanted] if wanted in SETS else find_feature(wanted)[0]
+    found = SETS[wanted] if wanted in SETS else find_feature(wanted, own)[0]
     return str(found.version)
 
 
@@ -112,12 +115,21 @@ def same_meaning(names: Iterable[str], needed: str, schema: str) -> bool:
             return False
     except (ValueError, KeyError):
         return needed == schema
-    if any(column_of(name, "").labels for name in names) and _delay(before) != _delay(now):
+    ours = [name for name in names if _is_ours(name)]  # those of a deployment need neither
+    if any(column_of(name, "").labels for name in ours) and _delay(before) != _delay(now):
         return False
     longest_before, longest = windows_of(before)[-1:], windows_of(now)[-1:]
     if not longest_before or not longest:  # manifests of single features did not say so
         return True
-    return longest_before == longest or not any(map(depends_on_longest, names))
+    return longest_before == longest or not any(map(depends_on_longest, ours))
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        find_feature(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _delay(parts: Iterable[Part]) -> str:

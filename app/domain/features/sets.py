@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from app.domain.features.card import CARD_FEATURES
 from app.domain.features.feature import WINDOW, Column, Feature, window_length_ms, window_name
+from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.readings import READINGS
 from app.domain.features.terminal import TERMINAL_FEATURES
 from app.errors import SettingsError
@@ -103,32 +104,40 @@ SHAPED = frozenset(
 )
 
 
-def find_feature(name: str) -> tuple[Feature, str]:
+def find_feature(name: str, own: OwnCatalogue = NOTHING) -> tuple[Feature, str]:
     """The feature of a column's name, and the name of its window (empty without one).
+
+    Args:
+        name: of the column.
+        own: what the deployment adds.
 
     Raises:
         KeyError: there is none.
     """
     match = None if name in _PLACE else WINDOW.fullmatch(name)
-    feature = FEATURES[_PLACE[name if match is None else match[1]]]
+    family = name if match is None else match[1]
+    feature = own.find(family) or FEATURES[_PLACE[family]]
     if feature.windowed != (match is not None):
         raise KeyError(name)
     return feature, "" if match is None else match[2] + match[3]
 
 
-def set_names(wanted: str, windows_ms: tuple[int, ...]) -> tuple[str, ...]:
+def set_names(
+    wanted: str, windows_ms: tuple[int, ...], own: OwnCatalogue = NOTHING
+) -> tuple[str, ...]:
     """The columns of a set in its order, or of a single feature.
 
     Args:
         wanted: a set's name, or a feature's, with its window: `card_max_amount_1h`.
         windows_ms: the deployment's windows, rising.
+        own: what the deployment adds.
 
     Raises:
         SettingsError: there is neither.
     """
     if wanted not in SETS:
         try:
-            find_feature(wanted)
+            find_feature(wanted, own)
         except KeyError:
             msg = (
                 f"FRAUDSTREAM_FEATURES: there is no feature set {wanted!r} and no feature of that name; the sets "
@@ -144,22 +153,23 @@ def set_names(wanted: str, windows_ms: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(expanded)
 
 
-def depends_on_longest(name: str) -> bool:
+def depends_on_longest(name: str, own: OwnCatalogue = NOTHING) -> bool:
     """Whether a column's numbers depend on the deployment's longest window, beside its own."""
-    return "{longest}" in find_feature(name)[0].formula
+    return "{longest}" in find_feature(name, own)[0].formula
 
 
-def column_of(name: str, longest: str) -> Column:
+def column_of(name: str, longest: str, own: OwnCatalogue = NOTHING) -> Column:
     """The column of a name.
 
     Args:
         name: such as `card_count_7d`.
         longest: name of the deployment's longest window.
+        own: what the deployment adds.
 
     Raises:
         KeyError: there is none.
     """
-    feature, window = find_feature(name)
+    feature, window = find_feature(name, own)
     formula = feature.formula.replace("{longest}", longest)
     if window:
         formula = re.sub(r"(?<![A-Za-z])w\b", window, formula)
@@ -167,8 +177,13 @@ def column_of(name: str, longest: str) -> Column:
     return Column(name, feature, formula, window_length_ms(window) if window else None, labels)
 
 
-def in_order(names: Iterable[str], longest: str) -> tuple[Column, ...]:
-    """The columns of some names, in the order in which a deployment computes them."""
-    columns = [column_of(name, longest) for name in set(names)]
-    columns.sort(key=lambda column: (_PLACE[column.feature.family], column.window_ms or 0))
-    return tuple(columns)
+def in_order(names: Iterable[str], longest: str, own: OwnCatalogue = NOTHING) -> tuple[Column, ...]:
+    """The columns of some names, in the order in which a deployment computes them: its own behind all of a stage."""
+
+    def place(column: Column) -> tuple[bool, int, int]:
+        family = column.feature.family
+        behind = own.find(family) is not None
+        at = own.place(family) if behind else _PLACE[family]
+        return column.stage != "card", len(FEATURES) + at if behind else at, column.window_ms or 0
+
+    return tuple(sorted((column_of(name, longest, own) for name in set(names)), key=place))

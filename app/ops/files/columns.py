@@ -26,6 +26,7 @@ class FileOptions:
         drop: columns to leave out.
         keep: label columns to send all the same.
         only_known: leave out all columns that the input record does not define.
+        own: names of the deployment's own fields, which it defines, too.
         run: prefix of transaction ids, "" for none.
         times: how times are read.
         rounding: rounds amounts; None leaves them as they are.
@@ -39,6 +40,7 @@ class FileOptions:
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     only_known: bool = False
+    own: tuple[str, ...] = ()
     run: str = ""
     times: TimeRules = TimeRules()
     rounding: Rounding | None = None
@@ -133,7 +135,7 @@ def make_plan(path: object, columns: Iterable[str], options: FileOptions) -> Pla
             or name in options.drop
             or name in mapping  # another column takes its name
             or name in consumed  # a made field has it
-            or (options.only_known and name not in KNOWN)
+            or (options.only_known and name not in (*KNOWN, *options.own))
         )
         targets[name] = chosen.get(name, None if unwanted else name)
         if answer and targets[name] is None and name not in options.drop:

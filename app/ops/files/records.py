@@ -166,7 +166,8 @@ class Converter:
                 hidden = plan.hides(name)
                 if hidden:
                     self.hidden.add(name)
-                unwanted = hidden or (plan.options.only_known and name not in KNOWN)
+                known = (*KNOWN, *plan.options.own)
+                unwanted = hidden or (plan.options.only_known and name not in known)
                 target = None if unwanted else name
             if target is not None:
                 record[target] = value

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
 from app.blocks.faust.batches import Outputs, OutputSender
-from app.cassandra.prediction_rows import CONFLICTS, PREDICTIONS, PackedRows, RowPacker
+from app.cassandra.prediction_rows import PackedRows, RowPacker, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.shadows import Shadow
 from app.kafka.clients import answered, client_kwargs, started
@@ -84,8 +84,8 @@ async def sending(
         **kwargs, acks="all", enable_idempotence=True, linger_ms=0,
         max_batch_size=largest, max_request_size=largest * 2,
     )  # fmt: skip
-    sender, writer = OutputSender(largest), RowWriter(session, settings, PREDICTIONS)
-    conflicts = RowWriter(session, settings, CONFLICTS)
+    sender = OutputSender(largest)
+    writer, conflicts = (RowWriter(session, settings, table) for table in tables_of(settings))
 
     def write(packed: PackedRows) -> Awaitable[Any]:
         return asyncio.gather(writer.submit(packed.rows), conflicts.submit(packed.conflicting))
@@ -95,7 +95,7 @@ async def sending(
             results = Results(
                 lambda outputs: sender.send(producer, outputs),
                 write,
-                RowPacker(settings.currency, settings.minor_unit_digits),
+                RowPacker.of(settings),
                 Topics(settings).predictions.name,
                 comparison,
             )

@@ -13,6 +13,7 @@ from app.stages.state import MAX_WAITING_LABELS
 from app.topics import Topics
 from app.wire.decoding.rules import record_rules
 from app.wire.input_records import RecordRules
+from app.wire.own_catalogue import own_of
 
 #: Before every moment: nothing has been deleted.
 _ALWAYS = -(1 << 62)
@@ -61,6 +62,7 @@ class Case:
             settings.label_wait,
             MAX_WAITING_LABELS,
             self.ledger.catalogue.names,
+            own_of(settings),
         )
         # what becomes of refunds is decided behind these rules: the setting may have been another one
         self.record_rules = replace(record_rules(settings, fetched_schemas(settings)), refunds=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import orjson
 
 from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
@@ -75,6 +76,7 @@ class EnrichedReader:
                     minor=item.minor,
                     high="high_amount" in item.flags,
                     conflicting=conflicting,
+                    record=orjson.loads(item.body) if self._case.rules.own.fields else None,
                 )
                 if found is not None:
                     known = item.event_time_ms >= self._known_from

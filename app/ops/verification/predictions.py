@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from app.deployments import SCORED_BY, is_anothers
+from app.domain.features.own import OwnField
 from app.domain.flags import ANOMALY
 from app.domain.json_text import canonical, raw_fields
 from app.ops.verification.case import Case
@@ -60,22 +61,33 @@ def without_time(value: bytes) -> bytes:
     return _TIME.sub(b"", value)
 
 
-def extra_of(value: bytes, record: dict[str, Any], currency: str) -> int:
-    """Hash of what a row's `schema_version` and `extra` must say of a prediction record."""
-    names = record.keys() - _COMPARED
-    own = record.get("currency")
-    if own is not None and own != currency:
+def extra_of(
+    value: bytes, record: dict[str, Any], currency: str, own: Sequence[OwnField] = ()
+) -> int:
+    """Hash of what a row's `schema_version`, `extra` and own columns must say of a prediction record."""
+    said = {each.name: _said(each, record) for each in own}
+    names = record.keys() - _COMPARED - said.keys()
+    foreign = record.get("currency")
+    if foreign is not None and foreign != currency:
         names |= {"currency", "amount"}
     raw = raw_fields(value) if names else {}
-    return hash_extra(record.get("schema_version", 1), {name: raw[name] for name in names})
+    extra = {name: raw[name] for name in names}
+    return hash_extra(record.get("schema_version", 1), extra, said)
 
 
-def hash_extra(schema_version: int, raw: Mapping[str, Any]) -> int:
-    """Hash of a schema version and the fields (as JSON text) that have no column of their own."""
-    if not raw:
+def _said(field: OwnField, record: dict[str, Any]) -> Any:
+    value = record.get(field.name)
+    return field.default if value is None else value
+
+
+def hash_extra(
+    schema_version: int, raw: Mapping[str, Any], own: Mapping[str, Any] | None = None
+) -> int:
+    """Hash of a schema version, the fields (as JSON text) without a column, and the values of own fields."""
+    if not raw and not own:
         return schema_version
     fields = sorted((name, canonical(bytes(text))) for name, text in raw.items())
-    return hash((schema_version, *fields))
+    return hash((schema_version, *fields, *sorted((own or {}).items())))
 
 
 def ours(case: Case, found: tuple[Page, int], fields: dict[str, Any]) -> bool:
@@ -172,6 +184,7 @@ class PredictionReader:
         every = [fields for _, _, fields in fresh]
         anomalies = [fields["anomaly_score"] for fields in every]
         currency, model_index = self._case.settings.currency, self._ledger.model_index
+        own = self._case.rules.own.fields
         page.put(
             rows,
             score=[fields["score"] for fields in every],
@@ -181,7 +194,7 @@ class PredictionReader:
             late=["late" in fields["flags"] for fields in every],
             conflicting=["conflicting" in fields["flags"] for fields in every],
             reasons=[hash(tuple(fields["reasons"])) for fields in every],
-            extra=[extra_of(record.value, fields, currency) for _, record, fields in fresh],
+            extra=[extra_of(record.value, fields, currency, own) for _, record, fields in fresh],
             scored_at=[fields["scored_at"] for fields in every],
             model=[
                 model_index((f["model_version"], f["model_hash"], f["feature_schema"]))

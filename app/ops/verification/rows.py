@@ -48,6 +48,16 @@ class Row(NamedTuple):
     scored_at: int | None
     schema_version: int
     extra: str | None
+    own: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, cells: tuple[Any, ...]) -> "Row":
+        """A row as it is scanned: the columns of `COLUMNS`, then those of the deployment's own fields."""
+        return cls._make((*cells[: len(COLUMNS)], cells[len(COLUMNS) :]))
+
+
+#: Columns that every deployment has.
+COLUMNS = Row._fields[:-1]
 
 
 class RowReader:
@@ -72,7 +82,7 @@ class RowReader:
 
     def read(self, rows: Iterable[tuple[Any, ...]]) -> Iterable[int]:
         """Compare all rows of a scan; yields now and then how many were read."""
-        scan = map(Row._make, rows)
+        scan = map(Row.of, rows)
         while chunk := list(islice(scan, _CHUNK_ROWS)):
             self._take(chunk)
             self.rows += len(chunk)
@@ -136,7 +146,7 @@ class RowReader:
                 model((row.model_version, row.model_hash, row.feature_schema)) for row in rows
             ],
             "reasons": [self._hash(row.reasons) for row in rows],
-            "extra": [_extra(row) for row in rows],
+            "extra": [self._extra(row) for row in rows],
             "received_at": [row.received_at for row in rows],
         }
         for name, stored in columns.items():
@@ -151,6 +161,11 @@ class RowReader:
         page.seen[at] |= Seen.ROW
         for index in np.flatnonzero(~right):
             self._explain(page, at[index], rows[index])
+
+    def _extra(self, row: Row) -> int:
+        raw = raw_fields(row.extra.encode()) if row.extra else {}
+        own = {f.name: v for f, v in zip(self._case.rules.own.fields, row.own, strict=True)}
+        return hash_extra(row.schema_version, raw, own)
 
     def _mask(self, raw: bytes | None) -> int:
         mask = self._masks.get(raw)
@@ -237,8 +252,8 @@ class RowReader:
             self._differs(page, at, "anomaly_score", row.anomaly_score, page.anomaly[at].item())
         if page.reasons[at] != self._hash(row.reasons):
             self._differs(page, at, "reasons", list(texts(row.reasons)), "the prediction's")
-        if page.extra[at] != _extra(row):
-            stored = [row.schema_version, row.extra]
+        if page.extra[at] != self._extra(row):
+            stored = [row.schema_version, row.extra, *row.own]
             self._differs(page, at, "schema_version and extra", stored, "the prediction's")
 
     def _differs(self, page: Page, at: int, what: str, stored: Any, recomputed: Any) -> None:
@@ -264,7 +279,3 @@ def _equal(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Element by element, NaN being equal to NaN: both say that there is no value."""
     equal: np.ndarray = (some == others) | (np.isnan(some) & np.isnan(others))
     return equal
-
-
-def _extra(row: Row) -> int:
-    return hash_extra(row.schema_version, raw_fields(row.extra.encode()) if row.extra else {})

@@ -58,6 +58,7 @@ def union_of(settings: Settings, schemas: dict[str, Catalogue]) -> Catalogue:
         settings.timezone,
         tuple(names),
         settings.label_delay,
+        first.own,
     )
 
 

@@ -4,6 +4,8 @@ from collections import defaultdict
 from hashlib import sha256
 from typing import Any
 
+import orjson
+
 from app.domain.card_numbers import without_card_numbers
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import Became, CardOracle
@@ -108,7 +110,10 @@ class SourceReader:
 
     def _apply(self, transaction: Transaction, card: int) -> tuple[_Cells, list[float]]:
         t_ms, minor = transaction.event_time_ms, transaction.minor
-        verdict = self._oracle.apply(transaction.card_id, transaction.transaction_id, t_ms, minor)
+        record = orjson.loads(transaction.body) if self._case.rules.own.fields else None
+        verdict = self._oracle.apply(
+            transaction.card_id, transaction.transaction_id, t_ms, minor, record
+        )
         values: list[float] = []
         mask = 0
         if verdict.became is not Became.DUPLICATE:
