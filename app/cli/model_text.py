@@ -172,7 +172,7 @@ def _ranking(figures: dict[str, Any]) -> Iterator[str]:
         yield "  nothing to rank: every fraud is on a card with earlier known fraud; use more transactions"
         return
     between = {
-        name: f"  95 % in {low:.4f} to {high:.4f}"
+        name: f"  95 % interval {low:.4f} to {high:.4f}"
         for name, (low, high) in figures.get("intervals", {}).items()
     }
     yield (

@@ -38,8 +38,8 @@ def explain(error: Exception) -> tuple[str, int]:
     if server is not None:
         return f"{server} does not answer as expected: {what}{place}", UnavailableError.exit_code
     if isinstance(error, OSError):
-        return f"the system refuses: {what}{place}", UnavailableError.exit_code
-    hint = f"; {_TRACE}=debug shows the whole trace"
+        return f"the operating system refused: {what}{place}", UnavailableError.exit_code
+    hint = f"; {_TRACE}=debug shows the full traceback"
     return f"an unexpected error: {what}{place}{hint}", FraudstreamError.exit_code
 
 

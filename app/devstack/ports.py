@@ -57,7 +57,7 @@ def require_free(ports: range, title: str, server: str) -> None:
 def taken(port: int, title: str, server: str) -> str:
     """One line about a port that a server needs and somebody else has."""
     return (
-        f"{title} cannot have port {port}: it is taken by {holder(port) or 'another process'}; "
+        f"{title} cannot use port {port}: it is in use by {holder(port) or 'another process'}; "
         f"stop that, or choose other ports: `fraudstream up --free-ports` or --{server}-port PORT"
     )
 

@@ -64,7 +64,7 @@ class Workers:
         for worker in self.all:
             if not ports.is_free(worker.port):
                 holder = ports.holder(worker.port) or "another process"
-                msg = f"a worker cannot have port {worker.port}: it is taken by {holder}"
+                msg = f"a worker cannot use port {worker.port}: it is in use by {holder}"
                 raise UnavailableError(msg)
         try:
             for worker in self.all:
@@ -112,7 +112,7 @@ class Workers:
         )
         when = "" if self.ready else " while starting"
         if code == StateError.exit_code:
-            how = f"ended with exit code {code} again and again"
+            how = f"ended repeatedly with exit code {code}"
         msg = f"the worker on port {worker.port} {how}{when}: {worker.last_words()}"
         raise UnavailableError(msg)
 

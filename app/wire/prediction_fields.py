@@ -60,7 +60,7 @@ def _added(name: str, cql: str, kind: str, meaning: str, **options: Any) -> Pred
 #: In the order of the record, and of the documents.
 FIELDS = (
     _of_input("card_id", "text"),
-    # behind card_id, in front of all others: the partition key, which begins a packed row
+    # after card_id and before all others: the partition key, which begins a packed row
     PredictionField(
         "month", ROW, "text", meaning="of the event time in UTC, such as `2026-11`", source="event_time_ms"
     ),
@@ -72,50 +72,51 @@ FIELDS = (
     _of_input("currency", "text", meaning="the deployment's", optional=True),
     _of_input("converted_amount"),
     _of_input("event_time", "timestamp", meaning="from `event_time_ms`", source="event_time_ms"),
-    _of_input("schema_version", "int", meaning="1 where the input has none", optional=True, default=1),
+    _of_input("schema_version", "int", meaning="1 if the input has none", optional=True, default=1),
     _added(
         "amount_minor", "bigint", "integer",
-        "the amount in minor units of the deployment's currency (`converted_amount`, where the record is in another)",
+        "the amount in minor units of the deployment's currency (`converted_amount` if the "
+        "record has another currency)",
     ),
-    _added("event_time_ms", "", "integer", "of the transaction; its column is `event_time`", dropped=True),
+    _added("event_time_ms", "", "integer", "event time of the transaction; its column is `event_time`", dropped=True),
     _added(
         "features", "frozen<map<text, double>>", "object of numbers", "by name; [which](features.md)"
     ),
     _added("score", "double", "number in [0, 1]", "the model's probability of fraud"),
     _added("is_fraud", "boolean", "boolean", "the decision: `score >= threshold`"),
-    _added("threshold", "double", "number", "what it was compared with"),
-    _added("model_version", "text", "text", "which model", seldom=True),
+    _added("threshold", "double", "number", "the threshold that the score was compared with"),
+    _added("model_version", "text", "text", "name and version of the model", seldom=True),
     _added(
         "model_hash", "text", "text",
-        "the hash of all that scoring takes from its artifact", seldom=True,
+        "the hash of everything that scoring uses from the model's artifact", seldom=True,
     ),
     _added(
         "feature_schema", "text", "text",
-        "sets, versions, windows and label delay that the features were computed by", seldom=True,
+        "sets, versions, windows and label delay of the features", seldom=True,
     ),
     _added(
         "reasons", "frozen<list<text>>", "array of texts",
-        "what raised the score most; empty below `FRAUDSTREAM_REASONS_FROM`",
+        "the top reasons for the score; empty below `FRAUDSTREAM_REASONS_FROM`",
     ),
     _added(
-        "anomaly_score", "double", "number or null", "null where the model has no anomaly part",
+        "anomaly_score", "double", "number or null", "null if the model has no anomaly part",
         optional=True,
     ),
     _added("flags", "frozen<set<text>>", "array of texts", "below"),
     _added("source_topic", "text", "text", "the topic of the input record", seldom=True),
     _added("source_partition", "int", "integer", "its partition"),
     _added("source_offset", "bigint", "integer", "its offset"),
-    _added("received_at", "timestamp", "integer", "when Kafka appended it"),
-    _added("scored_at", "timestamp", "integer", "the worker's clock"),
+    _added("received_at", "timestamp", "integer", "when Kafka appended the input record"),
+    _added("scored_at", "timestamp", "integer", "when it was scored, by the worker's clock"),
     _added(
         SCORED_BY, "", "text",
         "the deployment: `FRAUDSTREAM_TOPIC_PREFIX` and `FRAUDSTREAM_APP_ID`. Missing in records of releases "
-        "before 0.2.0. No column",
+        "before 0.2.0. There is no column",
         optional=True, dropped=True,
     ),
     PredictionField(
         "extra", ROW, "text",
-        meaning="a JSON object of what the input says beyond the columns; null when it says nothing more",
+        meaning="a JSON object of the input fields without a column; null if there are none",
     ),
 )  # fmt: skip
 
@@ -143,7 +144,7 @@ def record_page(fields: Sequence[PredictionField] = FIELDS) -> str:
         for field in fields
         if field.origin == ADDED
     )
-    return "\n".join(("| field | type | |", "|---|---|---|", *rows))
+    return "\n".join(("| field | type | meaning |", "|---|---|---|", *rows))
 
 
 def columns_page(fields: Sequence[PredictionField] = FIELDS) -> str:
@@ -153,4 +154,4 @@ def columns_page(fields: Sequence[PredictionField] = FIELDS) -> str:
         for field in fields
         if field.cql
     )
-    return "\n".join(("| column | type | |", "|---|---|---|", *rows))
+    return "\n".join(("| column | type | meaning |", "|---|---|---|", *rows))

@@ -88,7 +88,7 @@ def test_a_load_ends_with_the_part_that_it_was_for(settings: Settings) -> None:
     def sent() -> int:
         return sum(asyncio.run(log_ends(settings, deployment.topics.transactions.name)).values())
 
-    still = "a partition has stood still"
+    still = "a partition has made no progress"
     with (
         pytest.raises(UnavailableError, match=still),
         Load(settings, live_load(100, events / 100, seed=1)) as load,

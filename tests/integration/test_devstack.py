@@ -189,7 +189,7 @@ def test_a_taken_port_names_the_other_home(deployment: Deployment, tmp_path: Pat
     other = Deployment(Stack(tmp_path / "other"), deployment.bin)
     said = other.run("up", "kafka", "--kafka-port", port, code=3)
     holder = f"pid {deployment.pid('kafka')} (the kafka of {deployment.stack.home})"
-    assert f"fraudstream: Kafka cannot have port {port}: it is taken by {holder}" in said
+    assert f"fraudstream: Kafka cannot use port {port}: it is in use by {holder}" in said
     assert other.stack.running("kafka") is None
 
 

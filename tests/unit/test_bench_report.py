@@ -82,7 +82,7 @@ def test_the_ratio_is_of_medians_and_stands_at_the_top() -> None:
 def test_the_table_has_every_figure_and_says_what_is_missing() -> None:
     text = report().text()
     for part in (
-        "10,000", "9,000-14,000", "50 / 10 / 70", "300 / - / -", "ours is 25.0 times that",
+        "10,000", "9,000-14,000", "50 / 10 / 70", "300 / - / -", "fraudstream: 25.0 times as fast",
         "skipped: cannot be installed", "4.0", "1.0, 9.0", "naive Faust: less", "verified: 3", "cores", "Kafka 4",
     ):  # fmt: skip
         assert part in text, part
@@ -116,7 +116,7 @@ def test_what_others_use_is_told_apart_from_us(tmp_path: Path) -> None:
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ValueError, match="nothing to plot"):
         latency_svg([System(OURS)], "")
 
 

@@ -29,7 +29,7 @@ def environment(no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         (["card", os.fsdecode(b"x\xff")], 2, "the argument b'x\\xff' is not UTF-8 text"),
         (["simulate", "--out", "a.csv", "--labels", "./a.csv"], 2, "name the same file"),
         (["simulate", "--out", "a.csv", "--cards", "99999999999999"], 2, "cards must be from 1 to"),
-        (["simulate", "--out", "a.csv", "--end", "0001-01-02"], 2, "from before March 1973"),
+        (["simulate", "--out", "a.csv", "--end", "0001-01-02"], 2, "before March 1973"),
         (["simulate", "--to-kafka", "--rate", "nan"], 2, "nan is not a finite number"),
         (["train", "--alerts-per-day", "inf"], 2, "inf is not a finite number"),
         (["train", "--out", "/proc/none/x"], 3, "cannot write /proc/none"),
@@ -135,7 +135,7 @@ def test_work_without_a_terminal_is_told_now_and_then(
         (
             OSError(13, "Permission denied", "/x"),
             3,
-            "the system refuses: PermissionError: [Errno 13]",
+            "the operating system refused: PermissionError: [Errno 13]",
         ),
         (AssertionError(), 1, "an unexpected error: AssertionError (at "),
     ],

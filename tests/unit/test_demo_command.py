@@ -61,7 +61,7 @@ def test_a_taken_worker_port_is_told_before_servers_start(capfd, monkeypatch):
         monkeypatch.setenv("FRAUDSTREAM_WEB_PORT", str(port))
         assert run(["demo", "--once"]) == 3
     error = capfd.readouterr().err
-    assert f"a worker cannot have port {port}: it is taken by pid {os.getpid()}" in error
+    assert f"a worker cannot use port {port}: it is in use by pid {os.getpid()}" in error
     assert "--free-ports" in error
 
 
@@ -73,7 +73,7 @@ def test_the_worker_that_has_the_port_is_named(capfd, monkeypatch, tmp_path):
         file.write_text(f'{{"url": "http://127.0.0.1:{port}", "pid": 4711}}')
         monkeypatch.setenv("FRAUDSTREAM_WEB_PORT", str(port))
         assert run(["demo", "--once"]) == 3
-    assert "taken by pid 4711 (a worker of this home)" in capfd.readouterr().err
+    assert "in use by pid 4711 (a worker of this home)" in capfd.readouterr().err
 
 
 def test_a_taken_server_port_is_told_with_the_way_out(capfd, monkeypatch):
@@ -85,7 +85,7 @@ def test_a_taken_server_port_is_told_with_the_way_out(capfd, monkeypatch):
         monkeypatch.setenv("FRAUDSTREAM_WEB_PORT", "0")
         assert run(["demo", "--once"]) == 3
     error = capfd.readouterr().err
-    assert f"Kafka cannot have port {port}: it is taken by" in error
+    assert f"Kafka cannot use port {port}: it is in use by" in error
     assert error.count("\n") == 1
     assert "`fraudstream demo --free-ports`" in error
 

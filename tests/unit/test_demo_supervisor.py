@@ -78,7 +78,7 @@ def test_exit_code_70_again_and_again_is_told(tmp_path, monkeypatch):
     worker = standin(tmp_path, script)
     with (
         Workers([worker]) as workers,
-        pytest.raises(UnavailableError, match="70 again and again while starting: worker stopped"),
+        pytest.raises(UnavailableError, match="70 while starting: worker stopped"),
     ):
         workers.await_ready()
     assert worker.starts == 3
@@ -134,7 +134,7 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path):
     with Workers([holder]) as workers:
         workers.await_ready()
         late.port = holder.port
-        with pytest.raises(UnavailableError, match=rf"port {holder.port}: it is taken by pid"):
+        with pytest.raises(UnavailableError, match=rf"port {holder.port}: it is in use by pid"):
             Workers([late]).start()
     assert late.starts == 0
 

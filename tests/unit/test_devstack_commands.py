@@ -101,7 +101,7 @@ def test_a_taken_port_is_found_before_anything_else(
         taken.listen()
         port = taken.getsockname()[1]
         assert code("up", "kafka", "--kafka-port", str(port)) == 3
-        assert f"fraudstream: Kafka cannot have port {port}: it is" in capsys.readouterr().err
+        assert f"fraudstream: Kafka cannot use port {port}: it is" in capsys.readouterr().err
 
 
 def test_short_memory_is_found_before_the_download(

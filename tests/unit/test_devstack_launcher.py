@@ -70,7 +70,7 @@ def test_only_this_starts_lines_count(scene: Scene) -> None:
 def test_a_stolen_port_is_told_from_other_deaths(scene: Scene) -> None:
     said = scene.run("echo 'Socket server failed to bind: Address already in use.'; exit 1")
     assert isinstance(scene.error, PortStolenError)
-    assert f"Kafka cannot have port {scene.port}" in said
+    assert f"Kafka cannot use port {scene.port}" in said
     assert "--free-ports" in said
 
 

@@ -60,7 +60,7 @@ def test_a_taken_port_names_its_holder_and_the_way_out(host: str) -> None:
         with pytest.raises(UnavailableError) as caught:
             require_free(range(port, port + 1), "Kafka", "kafka")
     said = str(caught.value)
-    assert f"Kafka cannot have port {port}: it is taken by pid {os.getpid()}" in said
+    assert f"Kafka cannot use port {port}: it is in use by pid {os.getpid()}" in said
     assert "--free-ports" in said
     assert "--kafka-port PORT" in said
     require_free(range(port, port + 1), "Kafka", "kafka")

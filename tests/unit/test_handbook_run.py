@@ -48,7 +48,7 @@ def test_the_champion_learns_until_the_delay_before_the_first_week_that_judges()
     assert recent.test_from - recent.train_to == PLAN.delay_ms
     shortest = PLAN.champions(day("2018-07-25") + 31_000)
     assert shortest.train_to == day("2018-08-01")
-    with pytest.raises(UsageError, match="holds too little before the weeks that judge"):
+    with pytest.raises(UsageError, match="contains too little before the test weeks"):
         PLAN.champions(day("2018-07-26"))
 
 
@@ -148,7 +148,7 @@ def test_rows_come_back_in_the_order_of_the_file():
     [row("z", 1, 2), row("x", 1, 2, model="n"), row("x", 1, 2, odd=None), ("x", "m", 0.5, 0.4, packed({"a": 1.0}))],
 )  # fmt: skip
 def test_rows_of_anything_else_are_refused(wrong):
-    with pytest.raises(VerificationError, match="rows that are not of this run"):
+    with pytest.raises(VerificationError, match="rows of another run"):
         rows.gather([row("y", 1, 2), wrong], NAMES, ["x", "y"], "m")
 
 
@@ -290,7 +290,7 @@ def test_a_run_that_reaches_everything_misses_nothing():
     text = made.text()
     assert "MISSED" not in text
     assert text.count(" met") == len(GOALS)
-    assert "20.8 times that" in text
+    assert "20.8 times as fast" in text
     assert "0 of 1,000 rows differ" in text
     said = json.loads(json.dumps(made.as_dict()))
     assert said["period"] == ["2018-04-01", "2018-09-04"]

@@ -321,7 +321,7 @@ def test_broken_records_keep_their_bytes_in_json_lines_and_fit_nowhere_else(tmp_
     assert [line for line in lines if b"is_fraud" not in line] == [
         value for (_, value, kind) in deliveries.lines() if kind < 0
     ]
-    with pytest.raises(UsageError, match="fit only into JSON lines"):
+    with pytest.raises(UsageError, match="can only be written as JSON lines"):
         write_deliveries(tmp_path / "t.csv", deliveries)
 
 

@@ -168,7 +168,7 @@ def refuse_restarts(workers: Workers) -> None:
             if line.startswith("fraudstream: ")
         ]
         why = said[-1].removeprefix("fraudstream: ") if said else "it did not say why"
-        msg = f"a worker was restarted {workers.restarts} times while it was measured: {why}"
+        msg = f"a worker was restarted {workers.restarts} times during the measurement: {why}"
         raise UnavailableError(msg)
 
 
@@ -214,6 +214,6 @@ def check(settings: Settings) -> dict[str, int]:
     report = asyncio.run(verify(settings, timeout_seconds=30, examples=1, progress=lambda *_: None))
     if not report.passed:
         shown = ", ".join(f"{number:,} {name}" for name, number in report.counts.items())
-        msg = f"the run that was measured does not verify: {shown}"
+        msg = f"the measured run does not verify: {shown}"
         raise VerificationError(msg)
     return dict(report.counts)

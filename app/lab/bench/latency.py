@@ -139,7 +139,7 @@ def measure(
         if time.monotonic() > deadline:
             msg = (
                 f"{_SETTLE_SECONDS:.0f} s after a load of {rate:,.0f} events/s only "
-                f"{after.rows - before.rows:,} of {events:,} were stored: it is more than this machine carries"
+                f"{after.rows - before.rows:,} of {events:,} were stored: this machine cannot sustain it"
             )
             raise UnavailableError(msg)
         time.sleep(_POLL_SECONDS)

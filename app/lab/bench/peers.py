@@ -26,8 +26,8 @@ _INSTALL_SECONDS = 600
 PEERS: dict[str, tuple[str, str, int, tuple[float, ...], str]] = {
     "quix": (
         "quix", "full", 20_000, (200.0, 1000.0),
-        "Quix Streams: all eight windows, the model an event, predictions topic, Cassandra in batches; at least "
-        "once (counts twice after a crash), no late, duplicate or moved records, no reasons",
+        "Quix Streams: all eight windows, the model per event, predictions topic, Cassandra in batches; at least "
+        "once (counts twice after a crash), no late, duplicate or misrouted records, no reasons",
     ),
     "quix-reduced": (
         "quix", "reduced", 60_000, (),
@@ -40,12 +40,12 @@ PEERS: dict[str, tuple[str, str, int, tuple[float, ...], str]] = {
     ),
     "spark-exact": (
         "spark", "exact", 60_000, (200.0,),
-        "PySpark: four exact windows a card, the model in batches, predictions topic, Cassandra connector; no "
-        "terminals, no late, duplicate or moved records, no reasons",
+        "PySpark: four exact windows per card, the model in batches, predictions topic, Cassandra connector; no "
+        "terminals, no late, duplicate or misrouted records, no reasons",
     ),
     "spark-windows": (
         "spark", "windows", 60_000, (),
-        "PySpark: one hopping window with a watermark, a row a card and window instead of one an event",
+        "PySpark: one hopping window with a watermark, a row per card and window instead of per event",
     ),
 }  # fmt: skip
 
@@ -95,7 +95,7 @@ def installed(name: str, tell: Tell) -> Path:
     """
     wanted = JOBS / name / "requirements.txt"
     if not wanted.is_file():
-        msg = f"{wanted} is not there: peers are measured from a checkout of the project"
+        msg = f"{wanted} does not exist: peers can only be measured from a checkout of the project"
         raise UnavailableError(msg)
     folder = ENVIRONMENTS / name
     python, stamp = folder / "bin" / "python", folder / "requirements.sha256"

@@ -28,7 +28,7 @@ def latency_svg(systems: Sequence[System], title: str) -> str:
         ms for system in drawn for load in system.latency for ms in load.quantiles_ms.values()
     ]
     if not values:
-        msg = "no latency was measured: nothing to draw"
+        msg = "no latency was measured, so there is nothing to plot"
         raise ValueError(msg)
     x = _scale(rates, _LEFT, _WIDTH - _RIGHT)
     y = _scale([max(ms, 0.1) for ms in values], _HEIGHT - _BOTTOM, _TOP)
@@ -37,7 +37,7 @@ def latency_svg(systems: Sequence[System], title: str) -> str:
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         _text(_LEFT, 18, title),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "events a second, due", "middle"),
+        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "events per second, due", "middle"),
         _text(12, _TOP - 8 + 24, "ms"),
     ]
     for ms in _ticks(values):

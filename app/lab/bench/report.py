@@ -103,7 +103,7 @@ class Report:
             lines += aligned([_HEADS, *(self._throughput(one) for one in self.systems)])
             lines += [
                 "",
-                "CPU: microseconds an event; memory: MiB; both: worker / kafka / cassandra",
+                "CPU: microseconds per event; memory: MiB; both: worker / kafka / cassandra",
             ]
         loads = [(one, load) for one in self.systems for load in one.latency]
         if loads:
@@ -121,7 +121,11 @@ class Report:
             return [system.name, "-", *[""] * 4, f"skipped: {system.skipped or 'not measured'}"]
         rates = [run.rate for run in system.runs]
         ratio = self.ratio_to(system.name)
-        times = "" if ratio is None or system.name == OURS else f"ours is {ratio:.1f} times that"
+        times = (
+            ""
+            if ratio is None or system.name == OURS
+            else f"fraudstream: {ratio:.1f} times as fast"
+        )
         cpu = (system.middle("cpu_us", name) for name in _SERVERS)
         memory = (system.middle("memory_mib", name) for name in _SERVERS)
         return [
@@ -136,7 +140,7 @@ class Report:
 
 
 _HEADS = ["", "events/s", "spread", "runs", "CPU", "memory", ""]
-_LOAD_HEADS = ["", "events/s", "events", *_QUANTILES, "producer behind p99, most"]
+_LOAD_HEADS = ["", "events/s", "events", *_QUANTILES, "producer behind p99, max"]
 
 
 def _latency(system: System, load: LatencyRun) -> list[str]:

@@ -50,7 +50,7 @@ def naive(events: int, rates: tuple[float, ...] = ()) -> Design:
     module = (sys.executable, "-m", "app.lab.bench.naive_faust")
     return Design(
         NAIVE,
-        "one approximate window instead of four, the model an event, an insert an event; "
+        "one approximate window instead of four, the model and an insert per event; "
         "no terminal features, no predictions topic, not exact",
         events,
         (*module, "worker", "-l", "error", "--without-web"),
@@ -128,7 +128,7 @@ def _work(settings: Settings, model: Manifest) -> str:
     """What a run with labels does, for the table's notes."""
     odd = "with" if model.anomaly else "without"
     return (
-        f"a label for each transaction but those of the last day; feature sets {', '.join(settings.features)}; "
+        f"a label for each transaction except those of the last day; feature sets {', '.join(settings.features)}; "
         f"model {model.name} ({model.kind}) {odd} anomaly scores; reasons from {settings.reasons_from:g} on"
     )
 
@@ -149,7 +149,7 @@ def _run_design(settings: Settings, design: Design, system: System, seed: int, t
             system.runs.append(peer.await_end())
     except UnavailableError as error:
         system.skipped = str(error)
-        tell(f"  {design.name} is left out: {error}")
+        tell(f"  {design.name} is omitted: {error}")
     else:
         tell(f"  {system.runs[-1].rate:,.0f} events/s")
 

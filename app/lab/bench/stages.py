@@ -300,7 +300,7 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def stages_text(stages: Sequence[Stage]) -> str:
     """A table for people."""
-    lines = ["microseconds an event, median (least to most)"]
+    lines = ["microseconds per event, median (min to max)"]
     for stage in stages:
         name = f"  {stage.name}" if stage.part_of else stage.name
         lines.append(f"{name:<24}{stage.us:8.2f}  ({stage.spread[0]:.2f} to {stage.spread[1]:.2f})")

@@ -99,7 +99,7 @@ class Timeline(_Beside):
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while min(self._grown(since).values(), default=0) < 1:
             if time.monotonic() > deadline:
-                msg = f"a partition has stood still for {_PATIENCE_SECONDS:.0f} s"
+                msg = f"a partition has made no progress for {_PATIENCE_SECONDS:.0f} s"
                 raise UnavailableError(msg)
             time.sleep(_POLL_SECONDS)
 

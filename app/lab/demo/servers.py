@@ -114,6 +114,6 @@ def _worker_at(settings: Settings, port: int) -> str | None:
 def _taken(who: str, port: int, holder: str | None) -> str:
     holder = holder or ports.holder(port) or "another process"
     return (
-        f"{who} cannot have port {port}: it is taken by {holder}; stop that, or take free ports: "
+        f"{who} cannot use port {port}: it is in use by {holder}; stop that, or take free ports: "
         "`fraudstream demo --free-ports`"
     )

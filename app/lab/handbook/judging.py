@@ -119,7 +119,7 @@ def judge(
     for name, figures in first.items():
         tell(f"{name}: {' / '.join(f'{each:.4f}' for each in figures if each is not None)}")
     tell(
-        "champion, trained anew for each later week, and once without the features that frauds have shaped"
+        "champion, retrained for each later week, and once without the features shaped by the simulator"
     )
     cases = [(general, 0), *((chosen.columns, week) for week in range(1, plan.weeks))]
     without, *later = _weekly(_learned(champion, plan.recipe), examples, periods, cases, cores)

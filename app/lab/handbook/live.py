@@ -198,5 +198,5 @@ async def _await_labels(settings: Settings) -> None:
         for end, done in zip(ends, reached.done[role], strict=True)
     )
     if behind:
-        msg = f"the worker left {behind:,} records undone for {_LABELS_SECONDS:.0f} s"
+        msg = f"the worker left {behind:,} records unprocessed for {_LABELS_SECONDS:.0f} s"
         raise VerificationError(msg)

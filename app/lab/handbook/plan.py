@@ -139,7 +139,7 @@ class Plan:
         week = self.a_week()
         if first_ms // DAY_MS * DAY_MS > week.train_from:  # its day has begun before it
             msg = (
-                f"{self.path} holds too little before the weeks that judge: "
+                f"{self.path} contains too little before the test weeks: "
                 "give a longer period, more rows or fewer weeks"
             )
             raise UsageError(msg)

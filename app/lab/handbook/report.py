@@ -16,7 +16,7 @@ _LINES = {
     "logistic, engineered": "logistic regression, engineered features",
     "champion": "best model, as it scored live",
     "isolation": "isolation forest, no labels",
-    "champion, weeks": "best model, mean of {weeks} weeks, trained weekly",
+    "champion, weeks": "best model, retrained weekly, mean of {weeks} weeks",
 }
 
 
@@ -118,10 +118,10 @@ class Report:
         lines = [
             f"{self.live.events:,} transactions of {_day(plan.begin_ms)} to {_day(plan.end_ms - 1)} and "
             f"{self.live.labels:,} labels in one pass: {self.live.seconds:,.0f} s, "
-            f"{self.live.rate:,.0f} a second",
-            f"CPU microseconds a transaction with its label: {cpu}",
-            f"Champion: {self.champion}; it scored all of the pass, and is judged by what came the label delay "
-            "after all that it learned from",
+            f"{self.live.rate:,.0f} per second",
+            f"CPU microseconds per transaction with its label: {cpu}",
+            f"Champion: {self.champion}; it scored the whole pass. Its test set begins one label delay after its "
+            "training data",
             "",
             *aligned(
                 [
@@ -129,14 +129,14 @@ class Report:
                     *(self._row(name) for name in _LINES),
                 ]
             ),
-            "AUC ROC / average precision / card precision@100, without the cards that were known to be compromised",
+            "AUC ROC / average precision / card precision@100, excluding cards already known to be compromised",
             "",
             *aligned(
                 [
                     ["Best model's features", judged],
                     ["all", _told(self.lines.weeks[0])],
                     [
-                        "but those that the simulator's frauds have shaped",
+                        "without those shaped by the simulator's frauds",
                         _told(self.lines.general),
                     ],
                 ]
@@ -149,11 +149,11 @@ class Report:
             lines.append(f"Verified: {counts}")
         if self.times_naive is not None:
             lines.append(
-                f"Naive Faust, one worker, shipped logistic regression, no labels: {self.naive_rate:,.0f} a second; "
-                f"the pass above was {self.times_naive:.1f} times that (goal: {TIMES_NAIVE:g})"
+                f"Naive Faust, one worker, included logistic regression, no labels: {self.naive_rate:,.0f} per second; "
+                f"the pass above was {self.times_naive:.1f} times as fast (goal: {TIMES_NAIVE:g})"
             )
         spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.seconds.items())
-        return "\n".join([*lines, "", f"Seconds: {spent}, in all {sum(self.seconds.values()):.0f}"])
+        return "\n".join([*lines, "", f"Seconds: {spent}, total {sum(self.seconds.values()):.0f}"])
 
     def _named(self, name: str) -> str:
         return _LINES[name].format(weeks=self.plan.weeks)

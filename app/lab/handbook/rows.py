@@ -88,7 +88,7 @@ def gather(
         at = [place.get(name, -1) for name in ids]
         fits, values = maps.read(list(features))
         if min(at) < 0 or not fits.all() or set(models) != {model_hash} or None in anomalies:
-            msg = "Cassandra holds rows that are not of this run, its features or its model"
+            msg = "Cassandra contains rows of another run, other features or another model"
             raise VerificationError(msg)
         stored.features[at], stored.scores[at], stored.anomalies[at] = values, scores, anomalies
         seen[at] = True

@@ -80,7 +80,7 @@ class Run:
                 settings = live.own_settings(home, plan, **servers(), model=str(champion.folder))
                 with self._part("live", count) as tell:
                     passed = live.score(settings, plan.path, skip, count, tell)
-                self._say(f"{passed.rate:,.0f} transactions a second")
+                self._say(f"{passed.rate:,.0f} transactions per second")
                 with self._part("read back", count) as tell:
                     stored = rows.read_stored(
                         settings, columns.transaction_id.tolist(), model.model_hash, tell

@@ -48,7 +48,7 @@ def write_deliveries(
     suffix = file_format(path)
     tell = progress or (lambda _count: None)
     if not suffix.startswith(".jsonl") and deliveries.broken:
-        msg = f"broken records fit only into JSON lines: name the file .jsonl instead of {suffix}"
+        msg = f"broken records can only be written as JSON lines: use .jsonl instead of {suffix}"
         raise UsageError(msg)
     if suffix == ".parquet":
         require_pyarrow()

@@ -91,7 +91,7 @@ class SimulationConfig:
             msg = f"seed must not be negative, it is {self.seed}"
             raise UsageError(msg)
         if self.start_ms is not None and self.end_ms is not None:
-            msg = "give a start or an end, not both: the days say where the other one is"
+            msg = "give a start or an end, not both: the other one follows from the days"
             raise UsageError(msg)
         if self.run is not None and not _RUN.fullmatch(self.run):
             msg = f"run {self.run!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
@@ -167,7 +167,7 @@ def _start(config: SimulationConfig, days: int, now_ms: int | None) -> int:
         msg = "a simulation needs a start, an end or the present time"
         raise UsageError(msg)
     if now_ms is not None and start_ms < _EARLIEST_MS:
-        msg = "the stream takes no transactions from before March 1973: give a later start or end, or fewer days"
+        msg = "the stream accepts no transactions before March 1973: give a later start or end, or fewer days"
         raise UsageError(msg)
     if now_ms is not None and start_ms + days * DAY_MS > now_ms:
         over = -(-(start_ms + days * DAY_MS - now_ms) // DAY_MS)
