@@ -10,6 +10,7 @@ from app.blocks.faust.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import waited_schemas
+from app.stages.answers import Heard
 from app.stages.cards import CardsHandler
 from app.stages.start import check_state, check_topics_known
 from app.stages.state import state_settings
@@ -31,7 +32,10 @@ async def check_position(partition: int, start: int) -> None:
 pipeline = Pipeline(
     app,
     transactions,
-    CardsHandler.of(settings, topics, app.catalogue, _partition_of, schemas),
+    Heard(
+        CardsHandler.of(settings, topics, app.catalogue, _partition_of, schemas),
+        app.answers.repeated,
+    ),
     table=table,
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,

@@ -5,7 +5,8 @@ FraudstreamError                 one clear line for a person; the command line e
 ├── UsageError               2   an argument or a file is wrong
 │   └── SettingsError        2   a setting is wrong
 ├── UnavailableError         3   a server does not answer, a port is taken, the disk is full
-│   └── AwayError            3   a server does not answer now: it may later
+│   ├── AwayError            3   a server does not answer now: it may later
+│   └── BusyError            3   too much is in progress: try again
 ├── NotFoundError            4   an unknown card, terminal, transaction, topic or model
 ├── SchemaError              5   topics or tables are missing or differ from what is expected
 ├── VerificationError        6   `fraudstream verify` found something missing or different
@@ -41,6 +42,10 @@ class UnavailableError(FraudstreamError):
 
 class AwayError(UnavailableError):
     """A server does not answer now. Whoever can wait for it does."""
+
+
+class BusyError(UnavailableError):
+    """As much as is allowed is in progress."""
 
 
 class NotFoundError(FraudstreamError):

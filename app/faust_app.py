@@ -32,6 +32,7 @@ from app.kafka.skips import find_skip
 from app.kafka.topic_checks import changed, recreated
 from app.kafka.topic_metadata import see_topics
 from app.settings import Settings, load_settings
+from app.stages.answers import Answers
 from app.stages.deployed_features import catalogue_of
 from app.stages.retries import Retries
 from app.stages.state import terminal_rules
@@ -72,6 +73,7 @@ class FraudApp(BlockApp):
         fraud_topics: its topics.
         catalogue: its features.
         topic_ids: Kafka's ids of its topics, as they were when this worker started.
+        answers: who waits for the prediction of one transaction.
         retries: what looks again for the transactions of parked labels.
     """
 
@@ -79,6 +81,7 @@ class FraudApp(BlockApp):
     fraud_topics: Topics
     catalogue: Catalogue
     topic_ids: Mapping[str, str]
+    answers: Answers
     retries: Retries
 
     async def on_first_start(self) -> None:
@@ -270,6 +273,7 @@ def create_app(settings: Settings) -> FraudApp:
     app.fetch_bytes = waiting_bytes(settings)
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
+    app.answers = Answers(app.fraud_topics, settings.score_waiting)
     app.watch = watch_of(settings, report=_tell_unreadable)
     sources = (app.fraud_topics.transactions, app.fraud_topics.labels)
     app.keep_pace(

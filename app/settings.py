@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from app.access_settings import AccessSettings
+from app.addresses import is_loopback
 from app.alert_settings import AlertSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
@@ -224,6 +225,22 @@ class Settings(AlertSettings, AccessSettings):
     advertised_host: str | None = Field(
         None, description="host name under which other workers reach this worker's web pages"
     )
+    score: bool = Field(
+        False, description="answer POST /score with the prediction of a transaction"
+    )
+    score_token: SecretStr | None = Field(
+        None, description="bearer token of POST /score; required unless web_host is loopback"
+    )
+    score_timeout: Duration = Field(
+        "2s",
+        validate_default=True,
+        description="how long POST /score waits for the prediction before it answers 504",
+    )
+    score_waiting: int = Field(
+        1_000,
+        ge=1,
+        description="callers of POST /score that may wait at one worker; others get 429",
+    )
     standby_replicas: int = Field(
         0, ge=0, le=3, description="number of standby replicas of each table partition"
     )
@@ -336,6 +353,9 @@ class Settings(AlertSettings, AccessSettings):
             raise ValueError(msg)
         if self.needs_registry and not self.schema_registry:
             msg = f"FRAUDSTREAM_INPUT_FORMAT={self.input_format} needs FRAUDSTREAM_SCHEMA_REGISTRY, its address"
+            raise ValueError(msg)
+        if self.score and not self.score_token and not is_loopback(self.web_host):
+            msg = f"FRAUDSTREAM_SCORE on web_host {self.web_host} needs FRAUDSTREAM_SCORE_TOKEN: others can reach it"
             raise ValueError(msg)
         if self.min_insync > self.replication:
             msg = (

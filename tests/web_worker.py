@@ -103,7 +103,9 @@ class DictWorker:
         """Nothing scored, unless a test says otherwise."""
         return self.judged
 
-    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
         self.asked.append((url, method, headers))
         return Answer(*self.answers[url])
 

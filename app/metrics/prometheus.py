@@ -79,6 +79,14 @@ def _flow(reading: Reading) -> Iterator[Metric]:
     for stage, number in sorted(reading.records.items()):
         records.add_metric([stage], number)
     yield records
+    answers = CounterMetricFamily(
+        "fraudstream_score_answers",
+        "Answers of POST /score since this worker started, by HTTP status. Unit: requests.",
+        labels=["status"],
+    )
+    for status, number in sorted(reading.score_answers.items()):
+        answers.add_metric([str(status)], number)
+    yield answers
     waiting = GaugeMetricFamily(
         "fraudstream_waiting_bytes",
         "Memory used by records between fetch and acknowledgement, by stage; see FRAUDSTREAM_MAX_WAITING_BYTES.",

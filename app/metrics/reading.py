@@ -118,6 +118,7 @@ class Reading:
         tasks: asyncio tasks by event loop: `worker`, and `consumer`, which fetches.
         threads: threads of Python.
         rebalances: rebalances of the group since start.
+        score_answers: HTTP status -> answers of POST /score since start.
     """
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class Reading:
     tasks: dict[str, int] = field(default_factory=dict)
     threads: int = 0
     rebalances: int = 0
+    score_answers: dict[int, int] = field(default_factory=dict)
 
     def lag(self, stage: str) -> int | None:
         """Records that a stage still has to do in the partitions held here, None while unknown."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from yarl import URL
 
@@ -74,6 +75,7 @@ class FaustWorker:
         self._model = model
         self._partition_of = partition_of(app.settings.partitions)
         self._started_at = time.time()
+        self._forward_seconds = max(_FORWARD_SECONDS, app.settings.score_timeout / 1000 + 1)
         # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
         self._quality = Kept(self._measure, self._lookups, _QUALITY_SECONDS, time.monotonic)
@@ -155,7 +157,24 @@ class FaustWorker:
         reading.model, reading.started_at = self._bound_model(), self._started_at
         reading.tasks, reading.threads = read_tasks(app), threading.active_count()
         reading.rebalances = app.rebalancing_count
+        reading.score_answers = dict(app.answers.statuses)
         return reading
+
+    async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
+        """Append a record to `transactions`; returns its partition and offset once it is durable.
+
+        Raises:
+            UnavailableError: Kafka does not accept it.
+        """
+        topic = self._app.fraud_topics.transactions.name
+        producer = self._app.producer._producer  # noqa: SLF001 -- its connections serve
+        try:
+            sent = await producer.send(topic, value, key=key, partition=partition)
+            landed = await sent
+        except KafkaError as error:
+            msg = f"Kafka does not accept the transaction: {error}"
+            raise UnavailableError(msg) from error
+        return landed.partition, landed.offset
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
@@ -185,7 +204,9 @@ class FaustWorker:
         self._lookups.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(close_shared_sessions)
 
-    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
         """Another worker's answer, as far as it is one: no more bytes than a page has."""
         client = self._app.http_client
         origin = URL(url, encoded=True).origin()
@@ -194,18 +215,19 @@ class FaustWorker:
                 method,
                 URL(url, encoded=True),
                 headers=headers,
+                data=body,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=_FORWARD_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=self._forward_seconds),
             ) as response:
-                body = b""
+                said = b""
                 async for chunk in response.content.iter_chunked(1 << 16):
-                    body += chunk
-                    if len(body) > _MOST_ANSWER_BYTES:
+                    said += chunk
+                    if len(said) > _MOST_ANSWER_BYTES:
                         msg = f"the worker at {origin} answers more than {_MOST_ANSWER_BYTES} bytes"
                         raise UnavailableError(msg)
                 content_type = response.headers.get("Content-Type", "application/octet-stream")
                 proof = response.headers.get(PROOF_HEADER, "")
-                return Answer(response.status, content_type, body, proof)
+                return Answer(response.status, content_type, said, proof)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             msg = f"the worker at {origin} owns it and does not answer; try again"
             raise UnavailableError(msg) from error

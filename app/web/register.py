@@ -6,7 +6,9 @@ from faust.web.base import BlueprintManager
 
 from app.faust_app import app
 from app.web.faust_worker import FaustWorker
+from app.web.score import ScoreHandler
 from app.web.views import install
+from app.wire.decoding.rules import record_rules
 from models.holder import registry_of
 from tables.cards import cards
 from tables.terminals import terminals
@@ -25,6 +27,9 @@ def register() -> None:
 
     application = app.web.web_app
     install(application, worker)
+    if app.settings.score:
+        handler = ScoreHandler(worker, app.answers, record_rules(app.settings))
+        application.router.add_post("/score", handler.post)
     application.on_cleanup.append(close)
 
 

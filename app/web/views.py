@@ -102,7 +102,7 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
         if peers.ROUTED_HEADER in request.headers:
             msg = f"this {kind} is being reassigned to another worker; try again"
             raise UnavailableError(msg)
-        return await _forward(request, worker, place.url)
+        return await forward(request, worker, place.url)
     if not isinstance(place, Here):
         raise UnavailableError(place.reason)
     state = read_key(kind, identifier, place.partition, place.load, worker)
@@ -137,10 +137,23 @@ def read_key(
     )
 
 
-async def _forward(request: web.Request, worker: Worker, url: str) -> web.Response:
+async def forward(
+    request: web.Request,
+    worker: Worker,
+    url: str,
+    body: bytes | None = None,
+    further_headers: Sequence[str] = (),
+) -> web.Response:
+    """Another worker's answer to a request.
+
+    Raises:
+        UnavailableError: it does not answer, or is none of this deployment.
+    """
     guard, target, path = request.app[GUARD], peers.origin_of(url), request.rel_url.raw_path_qs
     headers = {
-        name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers
+        name: request.headers[name]
+        for name in (*_FORWARDED_HEADERS, *further_headers)
+        if name in request.headers
     }
     headers[peers.ROUTED_HEADER] = worker.url
     if guard.peers is not None:
@@ -149,7 +162,7 @@ async def _forward(request: web.Request, worker: Worker, url: str) -> web.Respon
     elif not guard.open:
         msg = f"another worker holds it ({target}): workers ask each other only with FRAUDSTREAM_WEB_SECRET"
         raise UnavailableError(msg)
-    answer = await worker.forward(target + path, request.method, headers)
+    answer = await worker.forward(target + path, request.method, headers, body)
     if guard.peers is not None:
         answer = peers.checked(guard.peers, headers[peers.PEER_HEADER], answer, target)
     return web.Response(

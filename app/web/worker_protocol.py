@@ -99,7 +99,9 @@ class Worker(Protocol):
             UsageError: there is too much for a worker to read.
         """
 
-    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
         """Another worker's answer.
 
         Raises:

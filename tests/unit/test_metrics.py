@@ -298,6 +298,7 @@ def full_reading() -> Reading:
     event_latency.observe_many([2.0, 21.0, 301.0, 1e12])
     return Reading(
         outcomes={("cards", "dead"): 3},
+        score_answers={200: 5, 504: 1},
         records={"cards": 6},
         partitions=[
             PartitionReading("cards", 0, 6, 1, 2, 10, 17, 7_500, 9_500, 2_000),

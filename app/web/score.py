@@ -1,0 +1,158 @@
+"""`POST /score`: append one transaction to `transactions`, and answer with its prediction.
+
+The log decides as always: the answer is the record that the sink reads from `predictions`. A caller that gets no
+answer in time gets 504; its transaction is on the log and is scored exactly once. Asking again with the same
+transaction_id gets the stored prediction.
+
+| status | when                                                                                |
+|--------|-------------------------------------------------------------------------------------|
+| 200    | scored now, or, with `"repeated": true`, before                                      |
+| 400    | no valid transaction; `reason` is the code that a dead-letter record would have      |
+| 401    | the token is missing or wrong; without FRAUDSTREAM_SCORE_TOKEN, the Host is not loopback |
+| 415    | the content type is not application/json                                              |
+| 429    | FRAUDSTREAM_SCORE_WAITING callers wait already                                       |
+| 503    | the card's partition is being handed out or recovered, or Kafka does not answer      |
+| 504    | no prediction within FRAUDSTREAM_SCORE_TIMEOUT                                       |
+"""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import web
+
+from app.addresses import is_loopback
+from app.domain.field_names import under_our_names
+from app.domain.transaction import DeadRecordError
+from app.errors import BusyError, UnavailableError
+from app.stages.answers import Answers
+from app.web.peers import ROUTED_HEADER
+from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
+from app.web.views import forward
+from app.web.worker_protocol import Elsewhere, Here, Worker
+from app.wire.input_records import RecordRules, parse_transaction
+
+#: What another worker needs, too.
+_HEADERS = ("Authorization", "Content-Type")
+#: What a prediction says to a caller.
+_FIELDS = (
+    "transaction_id", "card_id", "score", "is_fraud", "threshold", "anomaly_score", "reasons", "flags",
+    "model_version", "scored_at",
+)  # fmt: skip
+#: A transaction that was repeated may be in flight still: how often its row is looked for.
+_LOOK_SECONDS = 0.1
+
+
+class Appending(Worker, Protocol):
+    """A worker that can append to `transactions`."""
+
+    async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
+        """The record's partition and offset, once it is durable.
+
+        Raises:
+            UnavailableError: Kafka does not accept it.
+        """
+
+
+class ScoreHandler:
+    """The handler.
+
+    Args:
+        worker: who answers.
+        answers: who waits there.
+        rules: what a valid transaction is.
+    """
+
+    def __init__(self, worker: Appending, answers: Answers, rules: RecordRules) -> None:
+        self._worker = worker
+        self._answers = answers
+        self._rules = rules
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        """One request; every answer is JSON, whatever the client accepts."""
+        try:
+            response = await self._answer(request)
+        except DeadRecordError as dead:
+            response = json_reply({"error": str(dead), "reason": dead.reason}, 400)
+        except RefusedError as refused:
+            response = json_reply({"error": str(refused)}, refused.status)
+        except UnavailableError as error:
+            status = 429 if isinstance(error, BusyError) else 503
+            response = json_reply({"error": str(error)}, status)
+            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        self._answers.statuses[response.status] += 1
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self._check(request)
+        body = await request.read()
+        key = self._key_of(body)
+        transaction = parse_transaction(body, key, int(time.time() * 1000), self._rules)
+        if transaction.minor < 0:
+            line = "a refund is not scored: send it to the topic `transactions`"
+            raise DeadRecordError("refund", line)
+        place = self._worker.find("card", key)
+        if isinstance(place, Elsewhere):
+            if ROUTED_HEADER in request.headers:
+                msg = "this card is moving from one worker to another; try again"
+                raise UnavailableError(msg)
+            return await forward(request, self._worker, place.url, body, _HEADERS)
+        if not isinstance(place, Here):
+            raise UnavailableError(place.reason)
+        try:
+            async with asyncio.timeout(self._worker.settings.score_timeout / 1000):
+                return json_reply(
+                    await self._score(place.partition, key, transaction.transaction_id, body)
+                )
+        except TimeoutError:
+            line = "no prediction in time; the transaction is on the log: ask again with the same transaction_id"
+            raise RefusedError(504, line) from None
+
+    async def _score(
+        self, partition: int, key: bytes, transaction_id: str, body: bytes
+    ) -> Mapping[str, Any]:
+        with self._answers.expect(key) as waiting:
+            waiting.sent(await self._worker.append(partition, key, body))
+            fields = await waiting.outcome
+        if fields is not None:
+            return _shown(fields)
+        while True:  # the first one's row may be on its way
+            found = await self._worker.transaction(transaction_id)
+            for row in (found, *found["others"]) if found is not None else ():
+                if row["card_id"].encode() == key:
+                    return {**_shown(row), "repeated": True}
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _key_of(self, body: bytes) -> bytes:
+        """The card, as the Kafka key has it; empty where the checks will refuse the body anyway."""
+        try:
+            fields = orjson.loads(body)
+        except ValueError:
+            return b""
+        if not isinstance(fields, dict):
+            return b""
+        if self._rules.names:
+            fields = under_our_names(fields, self._rules.names) or fields
+        return str(fields.get("card_id")).encode()
+
+    def _check(self, request: web.Request) -> None:
+        token = self._worker.settings.score_token
+        if token is not None:
+            wanted = b"Bearer " + token.get_secret_value().encode()
+            allowed = hmac.compare_digest(request.headers.get("Authorization", "").encode(), wanted)
+        else:
+            # A page elsewhere may make a visitor's browser ask. It cannot send this content type to another site
+            # (no CORS here), nor be of this site without a name of its own (DNS rebinding).
+            allowed = is_loopback(urlsplit(f"//{request.host}").hostname or "")
+        if not allowed:
+            raise RefusedError(401, "send a valid token: Authorization: Bearer TOKEN")
+        if request.content_type != "application/json":
+            raise RefusedError(415, "send Content-Type: application/json")
+
+
+def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields.get(name) for name in _FIELDS}
