@@ -8,6 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import strategies as st
 from yarl import URL
 
+from app.cassandra.alert_store import Alert, AlertQuery
 from app.metrics.reading import PartitionReading, Reading
 from app.quality.tally import Group
 from app.settings import Settings
@@ -48,6 +49,8 @@ class DictWorker:
         self.judged: Mapping[str, Any] = {
             "labels": 0, "total": Group().as_dict(), "by_day": {}, "by_model": {}, "seconds": 0.1, "age_seconds": 0,
         }  # fmt: skip
+        self.raised: list[Alert] = []
+        self.wanted: AlertQuery | None = None
         self.answers: dict[str, tuple[int, str, bytes]] = {}
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
         self.now = Reading(
@@ -98,6 +101,11 @@ class DictWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         return self.transactions.get(transaction_id)
+
+    async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
+        """Those that a test puts there; it sees what was wanted."""
+        self.wanted = query
+        return self.raised, False
 
     async def quality(self) -> Mapping[str, Any]:
         """Nothing scored, unless a test says otherwise."""

@@ -1,10 +1,10 @@
 """Alerts as people see them: read from Cassandra, grouped, with what was done about them."""
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
@@ -13,13 +13,15 @@ from cassandra.query import SimpleStatement
 
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.session import explained
-from app.domain.alerts import CAUSES, SHARDS, Group, day_of, place_of, rank
+from app.domain.alerts import CAUSES, SEVERITIES, SHARDS, Group, day_of, place_of, rank
 from app.durations import DAY_MS
 from app.formats import iso
 from app.settings import Settings
 
 #: What alerts can be snoozed by.
 KINDS = ("card", "terminal", "rule")
+#: How far back a list looks that has no beginning.
+DAYS_BACK = 7
 #: Rows of a shard that are fetched at a time.
 _PAGE_ROWS = 100
 
@@ -100,6 +102,65 @@ class Alert:
             "amount_minor": sum(row["amount_minor"] for row in rows),
             "currency": rows[0]["currency"],
         }
+
+
+@dataclass(frozen=True)
+class AlertQuery:
+    """Which alerts somebody wants to see.
+
+    Attributes:
+        from_ms: first millisecond of event time at which one may begin, epoch.
+        to_ms: the one after the last.
+        severity: those at least so severe.
+        card_id: all of a card, whatever their time; None: of every card.
+        everything: also those that are acknowledged or snoozed.
+        limit: how many at most.
+    """
+
+    from_ms: int
+    to_ms: int
+    severity: str = SEVERITIES[0]
+    card_id: str | None = None
+    everything: bool = False
+    limit: int = 50
+
+    @classmethod
+    def of(
+        cls, now_ms: int, skew_ms: int, from_ms: int | None, to_ms: int | None, **others: Any
+    ) -> "AlertQuery":
+        """Of a period that may lack its ends: until now, and a week.
+
+        Args:
+            now_ms: the present, epoch milliseconds.
+            skew_ms: how far ahead of it an event time may be.
+            from_ms: the beginning, or None.
+            to_ms: the end, or None.
+            others: further attributes.
+        """
+        end = now_ms + skew_ms + 1 if to_ms is None else to_ms
+        return cls(end - DAYS_BACK * DAY_MS if from_ms is None else from_ms, end, **others)
+
+
+def list_alerts(
+    session: Session, settings: Settings, query: AlertQuery, now_ms: int
+) -> tuple[list[Alert], bool]:
+    """The newest alerts that somebody wants to see, and whether there are more.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    found: Iterable[Alert] = (
+        read_alerts(session, settings, from_ms=query.from_ms, to_ms=query.to_ms, now_ms=now_ms)
+        if query.card_id is None
+        else card_alerts(session, settings, query.card_id, now_ms)
+    )
+    wanted = (
+        alert
+        for alert in found
+        if rank(alert.severity) >= rank(query.severity)
+        and (query.everything or alert.state == "open")
+    )
+    return list(islice(wanted, query.limit)), next(wanted, None) is not None
 
 
 def read_alerts(

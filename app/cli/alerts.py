@@ -2,8 +2,7 @@
 
 import getpass
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,7 @@ import orjson
 
 from app import formats
 from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
-from app.domain.alerts import SEVERITIES, rank
+from app.domain.alerts import SEVERITIES
 from app.durations import DAY_MS
 from app.errors import NotFoundError, UnavailableError, UsageError
 from app.settings import Settings, load_settings
@@ -19,9 +18,7 @@ from app.settings import Settings, load_settings
 if TYPE_CHECKING:
     from app.cassandra.alert_store import Alert
 
-#: How far back `list` looks.
-_DAYS_BACK = 7
-#: ... and how many transactions of an alert `show` prints.
+#: How many transactions of an alert `show` prints.
 _SHOWN = 20
 
 
@@ -81,23 +78,22 @@ def list_command(
     if today and from_ms is not None:
         msg = "--today and --from both say where to begin: leave one out"
         raise UsageError(msg)
-    from app.cassandra.alert_store import card_alerts, read_alerts
+    from app.cassandra.alert_store import AlertQuery, list_alerts
     from app.cassandra.session import connected
 
     settings, now = load_settings(), _now_ms()
-    end = now + settings.max_future_skew + 1 if to_ms is None else to_ms
-    begin = now // DAY_MS * DAY_MS if today else from_ms
-    if begin is None:
-        begin = end - _DAYS_BACK * DAY_MS
+    query = AlertQuery.of(
+        now,
+        settings.max_future_skew,
+        now // DAY_MS * DAY_MS if today else from_ms,
+        to_ms,
+        severity=severity,
+        card_id=card,
+        everything=everything,
+        limit=limit,
+    )
     with connected(settings) as session:
-        found: Iterable[Alert] = (
-            read_alerts(session, settings, from_ms=begin, to_ms=end, now_ms=now)
-            if card is None
-            else card_alerts(session, settings, card, now)
-        )
-        wanted = _wanted(found, severity, everything=everything)
-        shown = list(islice(wanted, limit))
-        more = next(iter(wanted), None) is not None
+        shown, more = list_alerts(session, settings, query, now)
     if as_json:
         answer = {"alerts": [alert.as_dict() for alert in shown], "more": more}
         click.echo(orjson.dumps(answer).decode())
@@ -226,12 +222,6 @@ def test_notify(names: tuple[str, ...]) -> None:
     if failed:
         msg = f"no test message reached {', '.join(failed)}: check the URL and whether the receiver is up"
         raise UnavailableError(msg)
-
-
-def _wanted(found: "Iterable[Alert]", severity: str, *, everything: bool) -> "Iterator[Alert]":
-    for alert in found:
-        if rank(alert.severity) >= rank(severity) and (everything or alert.state == "open"):
-            yield alert
 
 
 def _found(settings: Settings, alert_id: str) -> "Alert":

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiokafka.errors import KafkaError
@@ -13,6 +13,7 @@ from faust.types import TP
 from yarl import URL
 
 from app.blocks.faust.table import BlockTable
+from app.cassandra.alert_store import Alert, AlertQuery, list_alerts
 from app.cassandra.prediction_reads import find_transaction
 from app.cassandra.session import close_shared_sessions, shared_session
 from app.domain.features import Catalogue
@@ -53,6 +54,7 @@ _LOOKUP_SECONDS = 15.0
 #: Judging decisions takes a thread of the worker some microseconds a row: never more often, nor of more rows.
 _QUALITY_SECONDS = 60.0
 _MOST_QUALITY_ROWS = 200_000
+T = TypeVar("T")
 
 
 class FaustWorker:
@@ -178,10 +180,15 @@ class FaustWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
-        loop = asyncio.get_running_loop()
-        looking = loop.run_in_executor(
-            self._lookups, find_transaction, self.settings, transaction_id
-        )
+        return await self._look_up(find_transaction, self.settings, transaction_id)
+
+    async def _look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
+        """Ask Cassandra in a thread.
+
+        Raises:
+            UnavailableError: it does not answer.
+        """
+        looking = asyncio.get_running_loop().run_in_executor(self._lookups, ask, *arguments)
         try:
             async with asyncio.timeout(_LOOKUP_SECONDS):
                 return await looking
@@ -189,6 +196,14 @@ class FaustWorker:
             # the driver gives up by itself, but others may have been waiting for a thread before us
             msg = f"Cassandra did not answer within {_LOOKUP_SECONDS:g} s; try again"
             raise UnavailableError(msg) from None
+
+    async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
+        """The newest alerts of a query, and whether there are more."""
+        return await self._look_up(self._list_alerts, query)
+
+    def _list_alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
+        session = shared_session(self.settings)
+        return list_alerts(session, self.settings, query, time.time_ns() // 1_000_000)
 
     async def quality(self) -> Mapping[str, Any]:
         """How good decisions were, and `age_seconds`; read anew once a minute at most."""

@@ -16,6 +16,7 @@ from app.metrics.prometheus import WorkerMetrics, release
 from app.metrics.reading import is_of_labels
 from app.stages.state import row_rules
 from app.web import pages, peers
+from app.web.alerts import PAGES as ALERT_PAGES
 from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
 from app.web.key_state import key_state
@@ -23,11 +24,10 @@ from app.web.login import PAGES as LOGIN_PAGES
 from app.web.replies import json_reply, page, present_errors, wants_json
 from app.web.roles import Role
 from app.web.routes import Page, who
-from app.web.worker_protocol import Elsewhere, Here, Worker
+from app.web.worker_protocol import WORKER, Elsewhere, Here, Worker
 from app.windows.row_format import head_key
 from app.windows.window_row import LoadRow, WindowRow
 
-WORKER = web.AppKey("worker", Worker)
 METRICS = web.AppKey("metrics", WorkerMetrics)
 SERVED_BY_HEADER = "X-Fraudstream-Served-By"
 #: Lets a command see that the worker it found belongs to its own deployment.
@@ -362,5 +362,6 @@ PAGES: tuple[Page, ...] = (
     Page("GET", "/health/live", live, Role.PUBLIC, any_host=True),
     Page("GET", "/health/ready", ready, Role.PUBLIC, any_host=True),
     Page("GET", "/style.css", style_sheet, Role.PUBLIC),
+    *ALERT_PAGES,
     *LOGIN_PAGES,
 )

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from aiohttp import web
+
+from app.cassandra.alert_store import Alert, AlertQuery
 from app.domain.features import Catalogue
 from app.metrics.reading import Reading
 from app.settings import Settings
@@ -99,6 +102,14 @@ class Worker(Protocol):
             UsageError: there is too much for a worker to read.
         """
 
+    async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
+        """The newest alerts of a query, and whether there are more.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+            SchemaError: a table is missing.
+        """
+
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Answer:
@@ -107,6 +118,10 @@ class Worker(Protocol):
         Raises:
             UnavailableError: it does not answer, or says too much.
         """
+
+
+#: The worker, in an application.
+WORKER = web.AppKey("worker", Worker)
 
 
 def holder(

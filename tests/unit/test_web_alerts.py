@@ -1,0 +1,102 @@
+"""`/alerts/`: filters, links, and what cannot be asked for."""
+
+from typing import Any
+
+import pytest
+
+from app.cassandra.alert_store import Alert, AlertQuery
+from app.domain.alerts import CAUSES, AlertPolicy
+from app.errors import UsageError
+from app.settings import load_settings
+from app.web.alerts import alert_query
+from tests.builders import T0
+from tests.prediction_builder import prediction
+from tests.web_worker import DictWorker, client_of
+
+POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
+DAY = 86_400_000
+
+
+def alert(number: int = 1, **fields: Any) -> Alert:
+    row = POLICY.alert(prediction(number, is_fraud=True, **fields))
+    assert row is not None
+    return Alert(row["alert_id"], row["card_id"], row["opened_at"], [row])
+
+
+async def test_alerts_are_shown_with_links_and_as_json() -> None:
+    worker = DictWorker()
+    worker.raised = [
+        alert(card="c/<1>", amount_minor=500_000, reasons=["amount is <high>"]),
+        alert(2, card="c2", rules=["large"], score=0.1),
+    ]
+    async with client_of(worker) as client:
+        page = await (await client.get("/alerts/")).text()
+        told = await (await client.get("/alerts.json")).json()
+        card = await (await client.get("/alerts/?card=c%2F1&all=1")).text()
+    assert 'href="/cards/c%2F%3C1%3E/"' in page
+    assert "amount is &lt;high&gt;" in page
+    assert ">large<" in page
+    assert 'href="/transactions/tx-1/"' in page
+    assert '<span class="bad">critical</span>' in page
+    assert [one["severity"] for one in told["alerts"]] == ["critical", "low"]
+    assert (told["more"], told["alerts"][0]["state"]) == (False, "open")
+    assert 'value="c/1"' in card
+    assert worker.wanted is not None
+    assert (worker.wanted.card_id, worker.wanted.everything) == ("c/1", True)
+
+
+async def test_nothing_is_said_so_and_mistakes_are_one_line() -> None:
+    async with client_of(DictWorker()) as client:
+        assert "No alerts in this period" in await (await client.get("/alerts/")).text()
+        bad = await client.get("/alerts.json?severity=urgent")
+        assert bad.status == 400
+        assert "there are low, medium, high, critical" in (await bad.json())["error"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, AlertQuery(T0 + 301 - 7 * DAY, T0 + 301, limit=100)),
+        ({"from": "2023-11-14"}, AlertQuery(1_699_920_000_000, T0 + 301, limit=100)),
+        (
+            {
+                "from": "2023-11-14T06:00+01:00",
+                "to": "2023-11-15",
+                "severity": "high",
+                "limit": "7",
+            },
+            AlertQuery(
+                1_699_938_000_000, 1_700_006_400_000, "high", None, everything=False, limit=7
+            ),
+        ),
+        ({"card": "", "all": "0"}, AlertQuery(T0 + 301 - 7 * DAY, T0 + 301, limit=100)),
+    ],
+)
+def test_queries(asked: dict[str, str], expected: AlertQuery) -> None:
+    settings = load_settings({"max_future_skew": 300})
+    assert alert_query(asked, settings, T0) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"form": "2023"}, "unknown parameter 'form': there are from, to"),
+        ({"from": "yesterday"}, "from 'yesterday': write a date"),
+        ({"limit": "0"}, "limit '0': write a number from 1 to 1,000"),
+        ({"limit": "many"}, "limit 'many'"),
+    ],
+)
+def test_what_cannot_be_asked_for(asked: dict[str, str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        alert_query(asked, load_settings(), T0)
+
+
+def test_the_worst_transaction_makes_the_severity() -> None:
+    several = alert(1, card="c")
+    several.transactions += alert(2, card="c", score=1.0, amount_minor=30_000).transactions
+    about = several.as_dict()
+    assert (about["severity"], about["amount_minor"], about["causes"]) == (
+        "high",
+        31_000,
+        ["model"],
+    )
