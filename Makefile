@@ -63,7 +63,7 @@ handbook: install ## score the Fraud Detection Handbook's data live, compare wit
 	$(BIN)/fraudstream handbook $(ARGS)
 
 docs: install ## build docs/ as a site in build/site; a broken link or anchor fails
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 chart: install ## render the Helm chart into tests/samples/chart (maintainers; needs helm)
 	$(BIN)/python -m tests.chart

@@ -59,11 +59,11 @@ class AccessSettings(BaseSettings):
     )
     kafka_token_provider: str | None = Field(
         None,
-        description="where OAUTHBEARER gets its tokens: https://... (client credentials), file:PATH, "
-        "or MODULE:FUNCTION, which returns one",
+        description="source of OAUTHBEARER tokens: https://... (client credentials), file:PATH, "
+        "or MODULE:FUNCTION",
     )
     kafka_token_scope: str | None = Field(
-        None, description="scope that is requested from the token provider"
+        None, description="scope to request from the token provider"
     )
     kafka_ca_file: Path | None = Field(
         None,
@@ -112,25 +112,28 @@ class AccessSettings(BaseSettings):
     # Web pages
     web_login: Literal["beyond-loopback", "always", "never"] = Field(
         "beyond-loopback",
-        description="when web pages require a login: when they listen beyond loopback, always, never",
+        description="when the web pages require a login: beyond-loopback (if they listen on more "
+        "than loopback), always, never",
     )
     web_users: Path | None = Field(
         None,
-        description="file of users and tokens of the web pages; `fraudstream users` makes its lines",
+        description="file of users and tokens of the web pages; `fraudstream users` prints its lines",
     )
     web_secret: SecretStr | None = Field(
         None,
-        description="at least 32 characters, the same for all workers: signs sessions and requests between workers",
+        description="key that signs sessions and requests between workers: at least 32 "
+        "characters, the same for all workers",
     )
     web_session: Duration = Field(
         "8h", validate_default=True, description="how long a login to the web pages lasts"
     )
     web_hosts: str = Field(
         "",
-        description="further host names of the web pages, comma-separated, such as that of a proxy; others are refused",
+        description="additional host names of the web pages, comma-separated, such as that of a "
+        "proxy; others are refused",
     )
     web_token: SecretStr | None = Field(
-        None, description="token with which commands ask workers, see `fraudstream users`"
+        None, description="token that commands send to workers; see `fraudstream users`"
     )
 
     @field_validator("web_secret", "privacy_key", check_fields=False)
@@ -167,7 +170,7 @@ class AccessSettings(BaseSettings):
                 msg = "FRAUDSTREAM_KAFKA_SASL_MECHANISM=OAUTHBEARER needs FRAUDSTREAM_KAFKA_TOKEN_PROVIDER"
                 raise ValueError(msg)
             elif self.kafka_token_provider.startswith("http") and not password:
-                msg = "a token provider at an address needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD: id and secret"
+                msg = "a token provider with a URL needs FRAUDSTREAM_KAFKA_USERNAME and _PASSWORD: client id and secret"
                 raise ValueError(msg)
         for server in ("kafka", "cassandra"):
             if getattr(self, f"{server}_key_file") and not getattr(self, f"{server}_cert_file"):

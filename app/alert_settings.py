@@ -1,4 +1,4 @@
-"""The settings of alerts and of telling people about them; see `app.settings`."""
+"""The settings of alerts and notifications; see `app.settings`."""
 
 from base64 import b64decode
 from functools import cached_property
@@ -15,12 +15,12 @@ _KEY_BYTES = 24
 
 
 class AlertSettings(BaseSettings):
-    """What is an alert, how urgent it is, and who is told."""
+    """What raises an alert, its severity, and who is notified."""
 
     alert_on: AlertCauses = Field(
         "model,rule",
         validate_default=True,
-        description="what makes a scored transaction an alert: model, rule, anomaly; comma separated, none: nothing",
+        description="causes that raise an alert, comma-separated: model, rule, anomaly; none: no alerts",
     )
     alert_window: Duration = Field(
         "1h", validate_default=True, description="alerts of one card within this time are one alert"
@@ -32,7 +32,7 @@ class AlertSettings(BaseSettings):
     )
     notify_routes: SecretStr | None = Field(
         None,
-        description="who is told of alerts: NAME=SEVERITY:URL, separated by spaces; see docs/alerts.md",
+        description="notification routes: NAME=SEVERITY:URL, separated by spaces; see docs/alerts.md",
     )
     notify_secret: SecretStr | None = Field(
         None, description="secret that webhooks are signed with: whsec_ and base64"
@@ -63,7 +63,7 @@ class AlertSettings(BaseSettings):
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
-        """Who is told of alerts."""
+        """Notification routes."""
         return (
             ()
             if self.notify_routes is None

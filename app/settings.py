@@ -155,14 +155,14 @@ class Settings(AlertSettings, AccessSettings):
     )
     mask_card_numbers: bool = Field(
         True,
-        description="mask what looks like a card number in unknown fields and in dead letters",
+        description="mask digits that look like a card number, in unknown fields and dead-letter records",
     )
     private_fields: str = Field(
         "",
         description="unknown fields to hash or to keep unmasked: device=hash,order=keep; comma-separated",
     )
     privacy_key: SecretStr | None = Field(
-        None, description="key of the hash, at least 32 characters; a new key gives new hashes"
+        None, description="key for hashing, at least 32 characters; a new key gives new hashes"
     )
     label_delay: Duration = Field(
         "7d",

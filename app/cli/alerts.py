@@ -1,4 +1,4 @@
-"""`fraudstream alerts`: see alerts, say that they were seen to, silence them for a while."""
+"""`fraudstream alerts`: list, acknowledge and snooze alerts."""
 
 import getpass
 import time
@@ -24,15 +24,15 @@ _SHOWN = 20
 
 @click.group()
 def alerts() -> None:
-    """See alerts, acknowledge them, snooze cards, terminals and rules.
+    """List alerts, acknowledge them, and snooze cards, terminals and rules.
 
-    A scored transaction that the model or a rule flags is an alert; those of one card within FRAUDSTREAM_ALERT_WINDOW
-    are one. `fraudstream notify` tells people of them.
+    A transaction that the model or a rule flags raises an alert; those of one card within FRAUDSTREAM_ALERT_WINDOW
+    are one alert. `fraudstream notify` sends notifications.
     """
 
 
-_by = click.option("--by", metavar="NAME", help="Who says so.  [default: your user name]")
-_note = click.option("--note", metavar="TEXT", default="", help="Why.")
+_by = click.option("--by", metavar="NAME", help="Name to record.  [default: your user name]")
+_note = click.option("--note", metavar="TEXT", default="", help="Note to record.")
 
 
 @alerts.command(
@@ -41,21 +41,23 @@ _note = click.option("--note", metavar="TEXT", default="", help="Why.")
     "           fraudstream alerts list --severity high --all --json\n"
     "           fraudstream alerts list --card C00042",
 )
-@click.option("--today", is_flag=True, help="Only those since midnight, UTC.")
-@click.option("--from", "from_ms", metavar="TIME", callback=moment_ms, help="Those from here on.")
-@click.option("--to", "to_ms", metavar="TIME", callback=moment_ms, help="Those before this.")
+@click.option("--today", is_flag=True, help="Only alerts since midnight, UTC.")
+@click.option("--from", "from_ms", metavar="TIME", callback=moment_ms, help="Start time.")
+@click.option("--to", "to_ms", metavar="TIME", callback=moment_ms, help="End time (exclusive).")
 @click.option(
     "--severity",
     type=click.Choice(SEVERITIES),
     default=SEVERITIES[0],
-    help="Those at least so severe.",
+    help="Lowest severity to list.",
 )
 @click.option("--card", metavar="ID", help="All alerts of a card, however old.")
+@click.option("--all", "everything", is_flag=True, help="Include acknowledged and snoozed alerts.")
 @click.option(
-    "--all", "everything", is_flag=True, help="Also those that are acknowledged or snoozed."
-)
-@click.option(
-    "--limit", type=POSITIVE, default=50, show_default=True, help="Alerts to print at most."
+    "--limit",
+    type=POSITIVE,
+    default=50,
+    show_default=True,
+    help="Largest number of alerts to print.",
 )
 @json_option
 def list_command(
@@ -76,7 +78,7 @@ def list_command(
         msg = "--card lists all alerts of a card: leave out --today, --from and --to"
         raise UsageError(msg)
     if today and from_ms is not None:
-        msg = "--today and --from both say where to begin: leave one out"
+        msg = "--today and --from both set the start: leave one out"
         raise UsageError(msg)
     from app.cassandra.alert_store import AlertQuery, list_alerts
     from app.cassandra.session import connected
@@ -128,9 +130,9 @@ def show(alert_id: str, as_json: bool) -> None:
 @_by
 @_note
 def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
-    """Acknowledge alerts: somebody has seen to them. `list` then leaves them out.
+    """Acknowledge alerts that have been handled. `list` then leaves them out.
 
-    It says nothing about fraud: `fraudstream label` does.
+    This does not label the transactions: use `fraudstream label`.
     """
     from app.cassandra.alert_store import acknowledge
     from app.cassandra.session import connected
@@ -150,11 +152,19 @@ def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
     "           fraudstream alerts snooze --card C00042 --for 0s     (ends it)\n"
     "           fraudstream alerts snooze     (lists what is snoozed)"
 )
-@click.option("--card", metavar="ID", help="Of this card.")
-@click.option("--terminal", metavar="ID", help="At this terminal.")
-@click.option("--rule", metavar="NAME", help="Of this rule, where nothing else makes them alerts.")
-@click.option("--for", "for_ms", metavar="DURATION", callback=duration_ms, help="Such as 8h.")
-@click.option("--until", "until_ms", metavar="TIME", callback=moment_ms, help="Such as 2026-12-01.")
+@click.option("--card", metavar="ID", help="Snooze this card.")
+@click.option("--terminal", metavar="ID", help="Snooze this terminal.")
+@click.option("--rule", metavar="NAME", help="Snooze alerts that only this rule raises.")
+@click.option(
+    "--for",
+    "for_ms",
+    metavar="DURATION",
+    callback=duration_ms,
+    help="Duration, such as 8h; 0s ends a snooze.",
+)
+@click.option(
+    "--until", "until_ms", metavar="TIME", callback=moment_ms, help="End time, such as 2026-12-01."
+)
 @_by
 @_note
 def snooze(
@@ -166,9 +176,9 @@ def snooze(
     by: str | None,
     note: str,
 ) -> None:
-    """Tell nobody of the alerts of a card, a terminal or a rule for a while.
+    """Suppress notifications about a card, a terminal or a rule for a while.
 
-    They are alerts all the same: on the topic, in the table, and in `list --all`. `fraudstream notify` follows within
+    The alerts are still on the topic, in the table, and in `list --all`. `fraudstream notify` applies a snooze within
     some seconds.
     """
     from app.cassandra.alert_store import Snooze, list_snoozes
@@ -189,14 +199,14 @@ def snooze(
             msg = "give one of --card, --terminal and --rule"
             raise UsageError(msg)
         if (for_ms is None) == (until_ms is None):
-            msg = "say how long: --for 8h, or --until 2026-12-01"
+            msg = "give --for, such as 8h, or --until, such as 2026-12-01"
             raise UsageError(msg)
         ((kind, name),) = chosen
         end = until_ms if until_ms is not None else now + (for_ms or 0)
         put(session, settings, Snooze(kind, name, end, by or _user(), note), now_ms=now)
     what = f"{kind} {formats.printable(name)}"
     if end <= now:
-        click.echo(f"{what} is not snoozed any more")
+        click.echo(f"{what} is no longer snoozed")
     else:
         click.echo(f"{what} is snoozed until {formats.moment(end)[:19]} UTC")
 
@@ -207,9 +217,9 @@ def test_notify(names: tuple[str, ...]) -> None:
     r"""Send a test message to the routes of FRAUDSTREAM_NOTIFY_ROUTES, or to some of them.
 
     \b
-    Exit codes:  0  all receivers took it
+    Exit codes:  0  all receivers accepted it
                  2  a route is unknown or wrong
-                 3  a receiver did not take it
+                 3  a receiver did not accept it
     """
     import asyncio
 
@@ -232,7 +242,7 @@ def _found(settings: Settings, alert_id: str) -> "Alert":
         alert = find_alert(session, settings, alert_id, _now_ms())
     if alert is None:
         msg = (
-            f"no alert {formats.printable(alert_id)}: `fraudstream alerts list --all` has their ids"
+            f"no alert {formats.printable(alert_id)}: `fraudstream alerts list --all` lists the ids"
         )
         raise NotFoundError(msg)
     return alert
@@ -299,7 +309,7 @@ def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
         for reason in row["reasons"]:
             yield f"    because {formats.printable(reason)}"
     if len(alert.transactions) > _SHOWN:
-        yield f"  ... and {len(alert.transactions) - _SHOWN:,} more: --json has all"
+        yield f"  ... and {len(alert.transactions) - _SHOWN:,} more: --json prints all"
 
 
 def _user() -> str:

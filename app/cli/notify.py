@@ -1,4 +1,4 @@
-"""`fraudstream notify`: tells people of alerts, in a process of its own."""
+"""`fraudstream notify`: sends notifications about alerts, in a separate process."""
 
 import asyncio
 import logging
@@ -10,12 +10,12 @@ from app.settings import load_settings
 
 @click.command()
 def notify() -> None:
-    r"""Tell people of alerts until stopped: signed webhooks, e-mail, Slack, Teams, PagerDuty.
+    r"""Send notifications about alerts until stopped: signed webhooks, e-mail, Slack, Teams, PagerDuty.
 
-    FRAUDSTREAM_NOTIFY_ROUTES says who hears of what: NAME=SEVERITY:URL, separated by spaces. http and https are
+    FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
     webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
-    Alerts wait in Kafka while a receiver is away, and each is told once. When there are too many to tell one by one, a
-    route gets at most ten messages per minute, which say how many there were. Several processes share the work.
+    Alerts wait in Kafka while a receiver is unavailable, and each is sent once. A route gets at most ten messages per
+    minute; if there are more alerts, a message contains their number. Several processes share the work.
 
     \b
     Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \

@@ -10,10 +10,10 @@ from app.settings import load_settings
     epilog="\b\nExample:  fraudstream pseudonym < cards.txt > pseudonyms.txt",
 )
 def pseudonym() -> None:
-    """Read card ids from standard input, a line each, and print their pseudonyms.
+    """Read card ids from standard input, one per line, and print their pseudonyms.
 
-    Uses the newest key of FRAUDSTREAM_CARD_ID_KEYS. Ids are no arguments, because other users of this
-    machine could read them there.
+    Uses the newest key of FRAUDSTREAM_CARD_ID_KEYS. Ids are not arguments, because other users of this
+    machine could read those.
     """
     pseudonyms = load_settings().pseudonyms
     if pseudonyms is None:

@@ -11,13 +11,13 @@ _role = click.option(
     "--role",
     type=click.Choice(_ROLES),
     required=True,
-    help="viewer: state of the deployment; analyst: cards, transactions and alerts as well; operator: everything.",
+    help="viewer: state of the deployment; analyst: also cards, transactions and alerts; operator: everything.",
 )
 
 
 @click.group(epilog="\b\nExample:  fraudstream users add ann --role analyst >> users")
 def users() -> None:
-    """Make users and tokens for the web pages.
+    """Create users and tokens for the web pages.
 
     Each command prints a line: add it to the file that FRAUDSTREAM_WEB_USERS names. Workers read the file
     again when it changes; removing a line ends its sessions.
@@ -35,7 +35,7 @@ def add(name: str, role: str) -> None:
         f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
     )
     if len(password) < _LEAST_CHARACTERS:
-        msg = f"a password has at least {_LEAST_CHARACTERS} characters"
+        msg = f"a password needs at least {_LEAST_CHARACTERS} characters"
         raise UsageError(msg)
     click.echo(password_line(_checked(name), role, password))
 
@@ -46,7 +46,7 @@ def add(name: str, role: str) -> None:
 def token(name: str, role: str) -> None:
     """Print the line of a new token; the token itself goes to standard error, once.
 
-    Programs send it as `Authorization: Bearer TOKEN`; commands take it from FRAUDSTREAM_WEB_TOKEN.
+    Programs send it as `Authorization: Bearer TOKEN`; commands read it from FRAUDSTREAM_WEB_TOKEN.
     """
     from app.web.users import token_line
 
@@ -57,6 +57,6 @@ def token(name: str, role: str) -> None:
 
 def _checked(name: str) -> str:
     if not name or name.split() != [name] or name.startswith("#") or not name.isprintable():
-        msg = f"{name!r} cannot be a name: no spaces, and no # at the beginning"
+        msg = f"{name!r} is not a valid name: no spaces, and no # at the beginning"
         raise UsageError(msg)
     return name

@@ -1,0 +1,26 @@
+"""Every page of docs/ has its place in the site's navigation; `make docs` checks links and anchors."""
+
+import re
+
+import yaml
+
+from tests.locks import ROOT
+
+NAVIGATION = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert pages == set(re.findall(r"(?<=: )[\w-]+\.md$", NAVIGATION, re.MULTILINE)), (
+        "add the page to the navigation in mkdocs.yml"
+    )
+
+
+def test_the_settings_of_the_site_are_strict() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["strict"]
+    assert site["validation"]["anchors"] == "warn"
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
