@@ -115,6 +115,9 @@ class AccessSettings(BaseSettings):
         description="when the web pages require a login: beyond-loopback (if they listen on more "
         "than loopback), always, never",
     )
+    web_open_metrics: bool = Field(
+        False, description="serve /metrics without a login: it names no card and no transaction"
+    )
     web_users: Path | None = Field(
         None,
         description="file of users and tokens of the web pages; `fraudstream users` prints its lines",

@@ -23,6 +23,7 @@ COMMANDS = {
     "wipe": "app.cli.servers:wipe",
     "topics": "app.cli.topics:topics",
     "migrate": "app.cli.setup:migrate",
+    "grants": "app.cli.grants:grants",
     "pseudonym": "app.cli.pseudonym:pseudonym",
     "users": "app.cli.users:users",
     "config": "app.cli.config:config",

@@ -194,6 +194,7 @@ async def ensure_topics(
         check_counts(counts, specs, settings)
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
+            await _refuse_forbidden(client, [spec.name for spec in missing])
             new = [
                 NewTopic(
                     spec.name, spec.partitions, settings.replication, topic_configs=spec.config
@@ -241,6 +242,7 @@ async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[
         existing = set(await client.list_topics())
         missing = [spec.name for spec in specs if spec.name not in existing]
         if missing:
+            await _refuse_forbidden(client, missing)
             msg = f"Kafka lacks the topics {', '.join(missing)}: run `fraudstream topics`"
             raise SchemaError(msg)
         check_counts(await _counts(client, specs), specs, settings)
@@ -283,6 +285,19 @@ async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     return {name: one.id for name, one in (seen or {}).items() if one.id}
 
 
+async def _refuse_forbidden(client: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+    """Topics that our user may not see are left out of Kafka's list: asked for by name, they show.
+
+    Raises:
+        UnavailableError: one is such.
+    """
+    try:
+        await see_topics(client._client, names)  # noqa: SLF001 -- the admin client has no such question
+    except KafkaError as error:
+        if forbids := forbidden(error):
+            raise forbids from error
+
+
 async def _counts(client: AIOKafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int]:
     if not specs:
         return {}
@@ -298,6 +313,8 @@ async def _configured(
     resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
     actual: dict[str, dict[str, str]] = {}
     for response in await client.describe_configs(resources):
-        for _code, _text, _kind, name, entries in response.resources:
+        for code, _text, _kind, name, entries in response.resources:
+            if code and (forbids := forbidden(for_code(code)(name))):
+                raise forbids
             actual[name] = {entry[0]: entry[1] for entry in entries}
     return check_config(actual, specs, settings)

@@ -91,6 +91,7 @@ class Guard:
         self._names = Limit(_NAME_BURST, _NAME_PER_SECOND, clock)
         self._addresses = Limit(_ADDRESS_BURST, _ADDRESS_PER_SECOND, clock)
         self._hashes = asyncio.Semaphore(_HASHES)
+        self._public = {"/metrics"} if settings.web_open_metrics else set()
         named = (settings.web_host, settings.advertised_host, urlsplit(own_url).hostname)
         further = settings.web_hosts.split(",")
         self._hosts = {name.strip().lower() for name in (*named, *further) if name} - {""}
@@ -118,7 +119,7 @@ class Guard:
             wait = self._requests.take(asker.name or str(request.remote))
             if wait:
                 raise RefusedError(429, "too many requests: wait", retry_after=math.ceil(wait))
-        if asker.role < page.role:
+        if asker.role < page.role and page.path not in self._public:
             self._refuse(request, asker, page)
         if page.method != "POST":
             return await self._answer(request, page, asker)

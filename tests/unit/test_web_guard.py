@@ -139,6 +139,9 @@ async def test_loopback_is_open_and_beyond_it_is_a_login(users: Path) -> None:
             assert (await client.get(path)).status == 200
     async with client_of(guarded(None)) as client:
         assert "FRAUDSTREAM_WEB_USERS" in await (await client.get("/", headers=JSON)).text()
+    async with client_of(guarded(users, web_open_metrics=True)) as client:
+        assert (await client.get("/metrics")).status == 200
+        assert (await client.get("/", headers=JSON)).status == 401
     async with client_of(guarded(None, web_login="never")) as client:
         assert (await client.get("/cards/c1/")).status == 200
     always = DictWorker(web_login="always", web_users=users)

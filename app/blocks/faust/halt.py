@@ -49,7 +49,7 @@ def exhausted(error: BaseException) -> UnavailableError | None:
 def forbidden(error: BaseException) -> UnavailableError | None:
     """What to do about an error of Kafka's that forbids something to our user; None for any other error."""
     for kind, what, grants in (
-        (TopicAuthorizationFailedError, "topic", "READ, WRITE and DESCRIBE"),
+        (TopicAuthorizationFailedError, "topic", "READ, WRITE, DESCRIBE and DESCRIBE_CONFIGS"),
         (GroupAuthorizationFailedError, "consumer group", "READ and DESCRIBE"),
         (ClusterAuthorizationFailedError, "the cluster", "IDEMPOTENT_WRITE and DESCRIBE"),
     ):
@@ -61,7 +61,7 @@ def forbidden(error: BaseException) -> UnavailableError | None:
             ]
             return UnavailableError(
                 f"Kafka forbids {' '.join([what, *sorted(named)])} to this user ({kind.__name__}): grant {grants} on "
-                "it to FRAUDSTREAM_KAFKA_USERNAME"
+                "it to FRAUDSTREAM_KAFKA_USERNAME, as `fraudstream grants` prints"
             )
     return None
 

@@ -1,0 +1,85 @@
+"""What each role needs of Kafka and Cassandra, once: `fraudstream grants` prints it, a test runs everything with it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from app.settings import Settings
+from app.topics import Topics, TopicSpec
+
+Role = Literal["setup", "worker", "producer", "auditor"]
+#: Who they are.
+ROLES: dict[Role, str] = {
+    "setup": "creates and checks topics and tables: `fraudstream topics`, `fraudstream migrate`",
+    "worker": "`fraudstream worker`",
+    "producer": "sends transactions and labels: your systems, `fraudstream produce`",
+    "auditor": "only reads: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
+}
+_TABLES = ("predictions", "conflicting_predictions", "labels", "refunds")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What is allowed on one resource of Kafka.
+
+    Attributes:
+        kind: topic or group.
+        name: its name.
+        operations: as Kafka spells them.
+    """
+
+    kind: Literal["topic", "group"]
+    name: str
+    operations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableGrant:
+    """What is allowed on one resource of Cassandra.
+
+    Attributes:
+        resource: as CQL writes it, such as `TABLE fraud_detection.predictions`.
+        permissions: as CQL spells them.
+    """
+
+    resource: str
+    permissions: tuple[str, ...]
+
+
+def grants_of(role: Role, settings: Settings) -> list[Grant]:
+    """The smallest grants at Kafka with which a role does its work."""
+    topics = Topics(settings)
+    if role == "setup":
+        return _of(topics.all, "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER")
+    if role == "producer":
+        return _of((topics.transactions, topics.labels), "WRITE", "DESCRIBE")
+    if role == "auditor":
+        group = Grant("group", settings.deployment, ("DESCRIBE",))
+        return [*_of(topics.all, "READ", "DESCRIBE", "DESCRIBE_CONFIGS"), group]
+    only_written = (topics.duplicates, topics.late_transactions)
+    read = [topic for topic in topics.all if topic not in only_written]
+    return [
+        *_of(read, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+        *_of(only_written, "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+        Grant("group", settings.deployment, ("READ",)),
+    ]
+
+
+def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:
+    """The smallest grants at Cassandra with which a role does its work."""
+
+    def on(tables: Iterable[str], *permissions: str) -> list[TableGrant]:
+        return [TableGrant(f"TABLE {settings.keyspace}.{name}", permissions) for name in tables]
+
+    if role == "setup":
+        # whoever creates something is granted everything on it by Cassandra itself
+        return [TableGrant("ALL KEYSPACES", ("CREATE",))]
+    if role == "producer":
+        return []
+    if role == "auditor":
+        return on((*_TABLES, "schema_migrations"), "SELECT")
+    return [*on(_TABLES, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
+
+
+def _of(topics: Iterable[TopicSpec], *operations: str) -> list[Grant]:
+    return [Grant("topic", topic.name, operations) for topic in topics]
