@@ -20,8 +20,9 @@ _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.propert
 def grants(role: Role | None, user: str, markdown: bool) -> None:
     """Print the smallest grants that a role needs, as commands for Kafka and Cassandra.
 
-    Roles: setup creates topics and tables, worker runs, producer sends transactions and labels,
-    auditor only reads. The names of topics, group and keyspace are those of the settings.
+    Roles: setup creates topics and tables, worker runs, notifier tells people of alerts, producer
+    sends transactions and labels, analyst judges alerts, auditor only reads. The names of topics,
+    group and keyspace are those of the settings.
     """
     if markdown:
         click.echo("\n".join(_tables(Settings.model_construct())))
@@ -38,7 +39,8 @@ def _commands(role: Role, user: str, settings: Settings) -> Iterator[str]:
             f"--operation {'DescribeConfigs' if one == 'DESCRIBE_CONFIGS' else one.capitalize()}"
             for one in grant.operations
         )
-        yield f"{_ADMIN} --allow-principal User:{user} --{grant.kind} {grant.name} {operations}"
+        pattern = " --resource-pattern-type prefixed" if grant.prefixed else ""
+        yield f"{_ADMIN} --allow-principal User:{user} --{grant.kind} {grant.name}{pattern} {operations}"
     for table in table_grants_of(role, settings):
         for permission in table.permissions:
             yield f'cqlsh -e "GRANT {permission} ON {table.resource} TO \\"{user}\\""'
@@ -53,7 +55,9 @@ def _tables(settings: Settings) -> Iterator[str]:
         yield "|---|---|"
         merged: dict[tuple[str, ...], list[str]] = {}
         for grant in grants_of(role, settings):
-            merged.setdefault((grant.kind, *grant.operations), []).append(f"`{grant.name}`")
+            merged.setdefault((grant.kind, *grant.operations), []).append(
+                f"`{grant.name}{'*' if grant.prefixed else ''}`"
+            )
         for (kind, *operations), names in merged.items():
             yield f"| Kafka {kind} {', '.join(names)} | {', '.join(operations)} |"
         tables: dict[tuple[str, ...], list[str]] = {}

@@ -7,15 +7,18 @@ from typing import Literal
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
-Role = Literal["setup", "worker", "producer", "auditor"]
+Role = Literal["setup", "worker", "notifier", "producer", "analyst", "auditor"]
 #: Who they are.
 ROLES: dict[Role, str] = {
     "setup": "creates and checks topics and tables: `fraudstream topics`, `fraudstream migrate`",
     "worker": "`fraudstream worker`",
+    "notifier": "tells people of alerts: `fraudstream notify`",
     "producer": "sends transactions and labels: your systems, `fraudstream produce`",
+    "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
     "auditor": "only reads: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
 }
-_TABLES = ("predictions", "conflicting_predictions", "labels", "refunds")
+_TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
+_JUDGED = ("alert_acks", "alert_snoozes")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class Grant:
         kind: topic or group.
         name: its name.
         operations: as Kafka spells them.
+        prefixed: whether it is for all whose name begins so.
     """
 
     kind: Literal["topic", "group"]
     name: str
     operations: tuple[str, ...]
+    prefixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,24 @@ def grants_of(role: Role, settings: Settings) -> list[Grant]:
         return _of(topics.all, "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER")
     if role == "producer":
         return _of((topics.transactions, topics.labels), "WRITE", "DESCRIBE")
+    if role == "analyst":
+        return []
+    if role == "notifier":
+        return [
+            *_of((topics.alerts,), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
+            *_of((topics.notifications,), "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+            Grant("group", f"{settings.deployment}-notify-", ("READ",), prefixed=True),
+        ]
     if role == "auditor":
         group = Grant("group", settings.deployment, ("DESCRIBE",))
         return [*_of(topics.all, "READ", "DESCRIBE", "DESCRIBE_CONFIGS"), group]
     only_written = (topics.duplicates, topics.late_transactions)
-    read = [topic for topic in topics.all if topic not in only_written]
+    only_seen = (topics.notifications,)
+    read = [topic for topic in topics.all if topic not in (*only_written, *only_seen)]
     return [
         *_of(read, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
         *_of(only_written, "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+        *_of(only_seen, "DESCRIBE", "DESCRIBE_CONFIGS"),
         Grant("group", settings.deployment, ("READ",)),
     ]
 
@@ -76,8 +91,12 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:
         return [TableGrant("ALL KEYSPACES", ("CREATE",))]
     if role == "producer":
         return []
+    if role == "notifier":
+        return on(("alert_snoozes",), "SELECT")
+    if role == "analyst":
+        return [*on(("alerts",), "SELECT"), *on(_JUDGED, "SELECT", "MODIFY")]
     if role == "auditor":
-        return on((*_TABLES, "schema_migrations"), "SELECT")
+        return on((*_TABLES, *_JUDGED, "schema_migrations"), "SELECT")
     return [*on(_TABLES, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
 
 

@@ -57,12 +57,11 @@ async def notify(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     kwargs = client_kwargs(settings)
-    broker = kwargs["bootstrap_servers"]
     snoozed = SnoozeCheck(settings, time.monotonic, lambda: time.time_ns() // 1_000_000)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, close_shared_sessions)
         producer = await stack.enter_async_context(
-            started(AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True), broker)
+            started(AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True), settings)
         )
         tasks = []
         for route in routes:
@@ -81,7 +80,7 @@ async def notify(settings: Settings) -> None:
             reader = RouteReader(
                 route, settings, consumer, Told(settings, route.name, producer), sender, snoozed
             )
-            await stack.enter_async_context(started(consumer, broker))
+            await stack.enter_async_context(started(consumer, settings))
             consumer.subscribe([topics.alerts.name], listener=reader)
             tasks.append(asyncio.create_task(reader.run(), name=route.name))
         logger.info(

@@ -107,7 +107,11 @@ class Guard:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             page = self._pages.get(request.match_info.route)
-            return await handler(request) if page is None else await self._pass(request, page)
+            if page is not None and not page.own_login:
+                return await self._pass(request, page)
+            if page is None and request.match_info.http_exception is None:
+                raise RefusedError(404, "this page is in no table of pages")  # it names no role
+            return await handler(request)
 
         return guard
 

@@ -6,8 +6,10 @@ from faust.web.base import BlueprintManager
 
 from app.faust_app import app
 from app.web.faust_worker import FaustWorker
+from app.web.roles import Role
+from app.web.routes import Page
 from app.web.score import ScoreHandler
-from app.web.views import install
+from app.web.views import PAGES, install
 from app.wire.decoding.rules import record_rules
 from models.holder import registry_of
 from tables.cards import cards
@@ -26,10 +28,11 @@ def register() -> None:
         await worker.close()
 
     application = app.web.web_app
-    install(application, worker)
+    table = PAGES
     if app.settings.score:
         handler = ScoreHandler(worker, app.answers, record_rules(app.settings))
-        application.router.add_post("/score", handler.post)
+        table += (Page("POST", "/score", handler.post, Role.PUBLIC, own_login=True),)
+    install(application, worker, table)
     application.on_cleanup.append(close)
 
 

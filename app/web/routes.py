@@ -36,6 +36,7 @@ class Page:
         handler: answers it.
         role: who may ask.
         any_host: whether the Host header does not matter: probes of orchestrators ask by address.
+        own_login: whether the handler itself checks who asks, and everything else: an interface for programs.
     """
 
     method: Literal["GET", "POST"]
@@ -43,6 +44,7 @@ class Page:
     handler: Handler
     role: Role
     any_host: bool = False
+    own_login: bool = False
 
 
 def who(_request: web.Request) -> Viewer:

@@ -16,8 +16,10 @@ from app.settings import Settings
 from app.stages.answers import Answers, Heard
 from app.topics import Topics
 from app.web.peers import ROUTED_HEADER
+from app.web.roles import Role
+from app.web.routes import Page
 from app.web.score import ScoreHandler
-from app.web.views import install
+from app.web.views import PAGES, install
 from app.web.worker_protocol import Elsewhere, Nobody
 from app.wire.decoding.rules import record_rules
 from tests.builders import T0, tx
@@ -60,9 +62,9 @@ class Log(DictWorker):
 
     def client(self) -> TestClient:
         application = web.Application()
-        install(application, self)
         handler = ScoreHandler(self, self.waiting, record_rules(self.settings))
-        application.router.add_post("/score", handler.post)
+        score = Page("POST", "/score", handler.post, Role.PUBLIC, own_login=True)
+        install(application, self, (*PAGES, score))
         return TestClient(TestServer(application))
 
 

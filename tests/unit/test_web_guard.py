@@ -149,6 +149,14 @@ async def test_loopback_is_open_and_beyond_it_is_a_login(users: Path) -> None:
         assert (await client.get("/", headers=JSON)).status == 401
 
 
+async def test_a_route_outside_the_table_is_not_answered(users: Path) -> None:
+    application = web.Application()
+    install(application, DictWorker())
+    application.router.add_get("/forgotten", show)
+    async with TestClient(TestServer(application)) as client:
+        assert (await client.get("/forgotten")).status == 404
+
+
 async def test_tokens_have_roles(users: Path) -> None:
     async with client_of(guarded(users)) as client:
         assert (await client.get("/metrics", headers=bearer(VIEWER[0]))).status == 200
@@ -325,7 +333,9 @@ def test_a_wrong_file_of_users_is_refused(tmp_path: Path, text: str, says: str) 
 class Asking(DictWorker):
     """A worker that asks another one over HTTP."""
 
-    async def forward(self, url: str, method: str, headers: Mapping[str, str]) -> peers.Answer:
+    async def forward(
+        self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> peers.Answer:
         """As `FaustWorker` does, less its bounds."""
         self.asked.append((url, method, headers))
         async with (
