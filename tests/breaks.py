@@ -458,6 +458,12 @@ BREAKS = (
         _SCORING,
     ),
     Break(
+        "another stage's fields kept with a card's transactions",
+        "app.domain.card_stage",
+        (('own.codes("card", transaction.own)', 'own.codes("terminal", transaction.own)'),),
+        _CARD_STAGE,
+    ),
+    Break(
         "a model that takes columns of other features",
         "app.stages.scoring",
         (("        if catalogue is not self._catalogue:\n", "        if False:\n"),),

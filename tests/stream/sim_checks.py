@@ -23,10 +23,7 @@ from tests.stream.sim_world import (
     ALERTS,
     STATE_SETTINGS,
     World,
-    catalogue,
-    record_rules,
     topics,
-    wider,
 )
 
 Source = tuple[int, int]
@@ -88,7 +85,7 @@ class Expected:
         self.terminals: dict[int, State] = {}
         for partition, records in world.source_records().items():
             state = self.cards[partition] = State()
-            for features in (catalogue, wider) if records else ():
+            for features in world.lists if records else ():
                 # rows do not depend on which windows are read from them
                 made, state = state, State()
                 handler = world.cards_handler(CardsHandler, features=features)
@@ -307,7 +304,7 @@ class Problems:
             for record in records[: max(0, moved[0] - LOOK_AHEAD) if moved else None]:
                 try:
                     at = parse_transaction(
-                        record.value, record.key, record.timestamp, record_rules
+                        record.value, record.key, record.timestamp, self.world.record_rules
                     ).event_time_ms
                 except DeadRecordError:
                     continue
@@ -364,6 +361,7 @@ def content(world: World, key: bytes, state: State) -> Any:
         ]
         parts = [row._segment(ref) for ref in row.refs] + [row.tail]
         aside = [part.aside and part.aside.tolist() for part in parts]
+        own = [[column.tolist() for column in part.own] for part in parts]
         return (
             row.last_offset,
             row.newest_ms,
@@ -372,6 +370,7 @@ def content(world: World, key: bytes, state: State) -> Any:
             list(row.entries()),
             labels,
             aside,
+            own,
         )
     except Exception as error:
         return repr(error)

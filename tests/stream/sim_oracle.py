@@ -19,9 +19,7 @@ from tests.stream.sim_world import (
     World,
     catalogue,
     models,
-    record_rules,
     topics,
-    wider,
 )
 
 
@@ -34,7 +32,8 @@ def compare(world: World) -> list[str]:
         label_delay_ms=LABEL_DELAY,
         label_wait_ms=LABEL_WAIT,
         max_waiting=MAX_WAITING,
-        features=wider.names,
+        features=world.lists[1].names,
+        own=world.own,
     )
     schemas: dict[tuple[int, int], str] = {}
     cards = CardOracle(rules)
@@ -42,7 +41,7 @@ def compare(world: World) -> list[str]:
     wanted: dict[tuple[int, int], tuple[dict[str, float], list[str]]] = {}
     for partition, records in world.source_records().items():
         for record in records:
-            transaction = parsed(record)
+            transaction = parsed(world, record)
             if transaction is None or world.partition_of(record.key) != partition:
                 continue
             if transaction.minor < 0:  # a refund is not scored, and nobody sees it
@@ -52,6 +51,7 @@ def compare(world: World) -> list[str]:
                 transaction.transaction_id,
                 transaction.event_time_ms,
                 transaction.minor,
+                orjson.loads(transaction.body),
             )
             if verdict.became is not Became.DUPLICATE:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
@@ -78,20 +78,21 @@ def compare(world: World) -> list[str]:
                     minor=item.minor,
                     high="high_amount" in flags,
                     conflicting="conflicting" in flags,
+                    record=orjson.loads(item.body),
                 )
                 features.update(verdict.features)
                 flags.extend(verdict.flags)
     for source, schema in schemas.items():
-        wanted[source] = begun_under(schema, *wanted[source])
+        wanted[source] = begun_under(world, schema, *wanted[source])
     return [*differences(world, wanted), *given_up(world, terminals)]
 
 
 def begun_under(
-    schema: str, features: dict[str, float], flags: list[str]
+    world: World, schema: str, features: dict[str, float], flags: list[str]
 ) -> tuple[dict[str, float], list[str]]:
     """What a transaction has that a worker with one more window began, or one without."""
-    begun = catalogue.under(schema)
-    gone = {f for each in wider.flags.values() for f in each}
+    begun = world.lists[0].under(schema)
+    gone = {f for each in world.lists[1].flags.values() for f in each}
     gone -= {f for each in begun.flags.values() for f in each}
     return {n: features[n] for n in begun.names}, [f for f in flags if f not in gone]
 
@@ -124,10 +125,10 @@ def given_up(world: World, terminals: TerminalOracle) -> Any:
         yield f"oracle: label {source} must be given up: {source in terminals.given_up}"
 
 
-def parsed(record: Record) -> Transaction | None:
+def parsed(world: World, record: Record) -> Transaction | None:
     """The transaction of a source record, None for a dead one."""
     try:
-        return parse_transaction(record.value, record.key, record.timestamp, record_rules)
+        return parse_transaction(record.value, record.key, record.timestamp, world.record_rules)
     except DeadRecordError:
         return None
 

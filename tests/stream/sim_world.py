@@ -19,6 +19,7 @@ from app.blocks.faust import table as table_module
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
+from app.domain.features.own import NOTHING, parse_own
 from app.domain.json_text import load_object
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
@@ -63,6 +64,15 @@ topics = Topics(load_settings({"topic_prefix": "", "app_id": "sim"}))
 catalogue = Catalogue(WINDOWS, 2, "UTC")
 #: What workers compute whose settings have one more window.
 wider = Catalogue((SECOND, *WINDOWS), 2, "UTC")
+#: What a deployment adds: each stage keeps a field of its own.
+OWN = parse_own("""
+fields.kind = {type = "text", default = "none"}
+fields.parts = {type = "integer", default = 1}
+features.card_kinds = {of = "card", compute = "distinct", field = "kind", windows = ["5s", "1m"]}
+features.card_same_kind = {of = "card", compute = "share", field = "kind", windows = ["20s"]}
+features.terminal_ones = {of = "terminal", compute = "count", field = "parts", equals = 1, windows = ["20s"]}
+""")
+own_lists = tuple(Catalogue(each.windows, 2, "UTC", own=OWN) for each in (catalogue, wider))
 record_rules = RecordRules("EUR", 2, FUTURE_SKEW, refunds=True)
 
 
@@ -97,8 +107,13 @@ class FakeModel:
 
 
 models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}
-#: The same, as a worker with one more window has them.
-wider_models = {name: FakeModel(name, wider.names) for name in models}
+
+
+@cache
+def models_on(names: tuple[str, ...]) -> dict[str, FakeModel]:
+    """The same, as a worker has them that computes these features."""
+    return {name: FakeModel(name, names) for name in models}
+
 
 #: How often RocksDB makes a file by itself, of writes that it has not logged.
 FLUSHES = 0.2
@@ -136,6 +151,8 @@ class Plan:
     retention: float = 0.0
     #: How often a worker starts with one more window.
     wider: float = 0.0
+    #: Whether the deployment adds fields and features.
+    own: bool = False
     #: Memory for the blocks of one pipeline; None: as much as they take.
     waiting_bytes: int | None = None
 
@@ -230,11 +247,18 @@ class World:
             "lose_passed": Random(f"passed {seed}").choice((0, 0, 0.3, 1)),
             "markers": log_rng.choice((0, 0, 0.3, 1)),
             "retention": log_rng.choice((0, 0, 5, 20)),
+            "own": Random(f"own {seed}").choice((False, False, True)),
             "wider": Random(f"wider {seed}").choice((0, 0, 0.5, 1)),
             "schemas": Random(f"schemas {seed}").choice((0, 0, 2, 5)),
             "waiting_bytes": log_rng.choice((None, None, 2_000, 20_000)),
         }
         self.plan = plan = replace(drawn, rates=rates, **{**more, **changes})
+        if plan.own:
+            rules = replace(plan.rules, own=len(OWN.stage_fields("card")))
+            self.plan = plan = replace(plan, rules=rules)
+        self.own = OWN if plan.own else NOTHING
+        self.lists = own_lists if plan.own else (catalogue, wider)
+        self.record_rules = replace(record_rules, own=self.own.fields)
         self._starts = Random(f"starts {seed}")
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
@@ -285,11 +309,11 @@ class World:
 
     def _cards(self, worker: Worker) -> Any:
         return self.cards_handler(
-            cards_module.CardsHandler, worker.schemas, wider if worker.wider else catalogue
+            cards_module.CardsHandler, worker.schemas, self.lists[worker.wider]
         )
 
     def cards_handler(
-        self, kind: Any, schemas: set[int] | None = None, features: Catalogue = catalogue
+        self, kind: Any, schemas: set[int] | None = None, features: Catalogue | None = None
     ) -> Any:
         """The first stage, as agents/cards.py puts it together.
 
@@ -306,9 +330,9 @@ class World:
             return load_object(value, headers)
 
         return kind(
-            CardStage(features, LATENESS, self.partition_of),
+            CardStage(features or self.lists[0], LATENESS, self.partition_of),
             self.plan.rules,
-            replace(record_rules, decode=decode),
+            replace(self.record_rules, decode=decode),
             topics,
             partition_of=self.partition_of,
             forward_moved=self.seed % 4 != 0,
@@ -323,10 +347,10 @@ class World:
     def scoring_handler(self, kind: Any, seconds: Any, *, wide: bool = False) -> Any:
         """The second stage, as agents/scoring.py puts it together."""
         return kind(
-            TerminalStage(wider if wide else catalogue, LABEL_WAIT, MAX_WAITING),
+            TerminalStage(self.lists[wide], LABEL_WAIT, MAX_WAITING),
             self.plan.terminal_rules,
             topics,
-            model=(wider_models if wide else models).__getitem__,
+            model=models_on(self.lists[wide].names).__getitem__,
             clock_ms=lambda: int(seconds() * 1000),
             reasons_from=0.5,
             threshold=None,
@@ -711,6 +735,10 @@ def workload(
             at=max(at, -50_000),
             amount=rng.choice((rng.randrange(10_000) / 100, f"{rng.randrange(500)}.5", 7)),
         )
+        if plan.own:
+            record |= ({}, {"kind": "a"}, {"kind": "b", "parts": 2}, {"kind": None, "parts": "x"})[
+                number % 41 % 4 if number % 41 else 3
+            ]
         key = card.encode()
         dice = rng.random()
         if dice < 0.08 and sent:

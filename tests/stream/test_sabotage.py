@@ -73,6 +73,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "rates": {"crash": 0, "restart": 50, "produce": 100, "rebalance": 0, "freeze": 0},
     },
     "second batch handed over before the first is known": {
+        "own": False,
+        "wider": 0,
         "depth": 4,
         "block_records": 3,
         "rates": {"refuse": 20, "crash": 0, "produce": 100, "rebalance": 0, "freeze": 0},
@@ -103,6 +105,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
     "model bound with the first block": {"model_names": ("ada", "bea")},
     "features of the worker instead of those that a transaction was begun with": {"wider": 0.5},
+    "another stage's fields kept with a card's transactions": {"own": True},
     "a model that takes columns of other features": {"wider": 0.5, "workers": 2},
     "replay scored by the present model": {"model_names": ("ada", "bea"), "rates": {"crash": 6}},
 }

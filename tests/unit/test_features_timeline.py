@@ -224,6 +224,8 @@ def test_a_deployment_may_name_single_features_with_any_window():
     assert catalogue.terminal_reach_ms == 10 * DAY
     row = row_of((0, 900, "?"), (0.99, 4_000, "?"), (0.995, 300, "?"))
     assert catalogue.card(row, T0 + DAY, 100) == [40.0]
+    with pytest.raises(SettingsError, match="write card_max_amount_1h for card_max_amount_60m"):
+        Catalogue((DAY,), 2, "UTC", ("card_max_amount_60m",))
     with pytest.raises(SettingsError, match="'card_max_amount' and no feature of that name"):
         Catalogue((DAY,), 2, "UTC", ("card_max_amount",))
 

@@ -281,6 +281,11 @@ def test_a_reason_is_said_in_the_deployments_words(path: Path) -> None:
         ),
         (
             "[fields.a]\ntype='text'\ndefault=''\n"
+            "[features.f]\nof='card'\ncompute='count'\nfield='a'\nwindows=['60m']",
+            "write 1h for 60m",
+        ),
+        (
+            "[fields.a]\ntype='text'\ndefault=''\n"
             "[features.f_7d]\nof='card'\ncompute='count'\nfield='a'\nwindows=['1d']",
             "leave the window out of the name",
         ),

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from app.domain.features.feature import WINDOW, window_length_ms
+from app.domain.features.feature import WINDOW, window_length_ms, window_name
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 #: What Cassandra takes for a word of its language.
@@ -87,6 +87,9 @@ def _check_windows(name: str, entry: dict[str, Any]) -> None:
     for window in windows:
         if not isinstance(window, str) or not re.fullmatch(r"[1-9]\d*(ms|s|m|h|d)", window):
             msg = f"features.{name}: {window!r} is no window; write one such as 7d"
+            raise ValueError(msg)
+        if window_name(window_length_ms(window)) != window:
+            msg = f"features.{name}: write {window_name(window_length_ms(window))} for {window}"
             raise ValueError(msg)
     if not windows or len({window_length_ms(window) for window in windows}) < len(windows):
         msg = f"features.{name}: windows needs one or more different windows"

@@ -137,13 +137,17 @@ def set_names(
     """
     if wanted not in SETS:
         try:
-            find_feature(wanted, own)
+            _, window = find_feature(wanted, own)
         except KeyError:
             msg = (
                 f"FRAUDSTREAM_FEATURES: there is no feature set {wanted!r} and no feature of that name; the sets "
                 f"are {', '.join(SETS)}, and a feature is named with its window, such as card_max_amount_1h"
             )
             raise SettingsError(msg) from None
+        if window and window_name(window_length_ms(window)) != window:
+            plain = wanted.removesuffix(window) + window_name(window_length_ms(window))
+            msg = f"FRAUDSTREAM_FEATURES: write {plain} for {wanted}"
+            raise SettingsError(msg)
         return (wanted,)
     windows = [window_name(window) for window in windows_ms]
     expanded: list[str] = []
