@@ -106,7 +106,7 @@ class AccessSettings(BaseSettings):
     )
     allow_unencrypted_credentials: bool = Field(
         False,
-        description="allow passwords and tokens over connections without TLS to other machines",
+        description="allow sending passwords and tokens to other machines without TLS",
     )
 
     # Web pages
@@ -116,7 +116,7 @@ class AccessSettings(BaseSettings):
         "than loopback), always, never",
     )
     web_open_metrics: bool = Field(
-        False, description="serve /metrics without a login: it names no card and no transaction"
+        False, description="serve /metrics without a login; it contains no card or transaction ids"
     )
     web_users: Path | None = Field(
         None,

@@ -28,14 +28,14 @@ class AlertSettings(BaseSettings):
     alert_losses: Losses = Field(
         "50,200,1000",
         validate_default=True,
-        description="expected loss (score times amount) from which an alert is medium, high, critical",
+        description="expected losses (score times amount) from which an alert is medium, high and critical",
     )
     notify_routes: SecretStr | None = Field(
         None,
         description="notification routes: NAME=SEVERITY:URL, separated by spaces; see docs/alerts.md",
     )
     notify_secret: SecretStr | None = Field(
-        None, description="secret that webhooks are signed with: whsec_ and base64"
+        None, description="secret for signing webhooks: whsec_ and base64"
     )
 
     @field_validator("notify_routes")

@@ -147,11 +147,12 @@ class Settings(AlertSettings, AccessSettings):
     )
     card_ids: Literal["any", "pseudonyms"] = Field(
         "any",
-        description="pseudonyms: dead-letter records whose card_id is no pseudonym, so that no card number gets in",
+        description="any, or pseudonyms: dead-letter records whose card_id is not a pseudonym, "
+        "so that no card number is stored",
     )
     card_id_keys: SecretStr | None = Field(
         None,
-        description="keys of pseudonyms, VERSION:KEY[,VERSION:KEY]; the highest version is used for new ones",
+        description="keys for pseudonyms, VERSION:KEY[,VERSION:KEY]; new pseudonyms use the highest version",
     )
     mask_card_numbers: bool = Field(
         True,
@@ -186,11 +187,11 @@ class Settings(AlertSettings, AccessSettings):
     moved: Literal["forward", "dead"] = Field(
         "forward",
         description="what to do with a misrouted record (not in the partition of its key): "
-        "forward it there, or dead-letter it",
+        "forward it there (forward), or dead-letter it (dead)",
     )
     refunds: Literal["store", "dead"] = Field(
         "store",
-        description="what to do with negative amounts: store them as refunds, or dead-letter them",
+        description="what to do with negative amounts: store them as refunds (store), or dead-letter them (dead)",
     )
     max_entries_per_key: int = Field(
         20_000,
@@ -226,7 +227,7 @@ class Settings(AlertSettings, AccessSettings):
         None, description="host name under which other workers reach this worker's web pages"
     )
     score: bool = Field(
-        False, description="answer POST /score with the prediction of a transaction"
+        False, description="serve POST /score, which responds with the prediction of a transaction"
     )
     score_token: SecretStr | None = Field(
         None, description="bearer token of POST /score; required unless web_host is loopback"
@@ -239,7 +240,7 @@ class Settings(AlertSettings, AccessSettings):
     score_waiting: int = Field(
         1_000,
         ge=1,
-        description="callers of POST /score that may wait at one worker; others get 429",
+        description="largest number of POST /score callers that wait at one worker; others get 429",
     )
     standby_replicas: int = Field(
         0, ge=0, le=3, description="number of standby replicas of each table partition"

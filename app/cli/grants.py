@@ -20,8 +20,8 @@ _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.propert
 def grants(role: Role | None, user: str, markdown: bool) -> None:
     """Print the smallest grants that a role needs, as commands for Kafka and Cassandra.
 
-    Roles: setup creates topics and tables, worker runs, notifier tells people of alerts, producer
-    sends transactions and labels, analyst judges alerts, auditor only reads. The names of topics,
+    Roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
+    sends transactions and labels, analyst handles alerts, auditor only reads. The names of topics,
     group and keyspace are those of the settings.
     """
     if markdown:

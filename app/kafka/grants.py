@@ -12,7 +12,7 @@ Role = Literal["setup", "worker", "notifier", "producer", "analyst", "auditor"]
 ROLES: dict[Role, str] = {
     "setup": "creates and checks topics and tables: `fraudstream topics`, `fraudstream migrate`",
     "worker": "`fraudstream worker`",
-    "notifier": "tells people of alerts: `fraudstream notify`",
+    "notifier": "sends notifications about alerts: `fraudstream notify`",
     "producer": "sends transactions and labels: your systems, `fraudstream produce`",
     "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
     "auditor": "only reads: `fraudstream verify`, `card`, `transaction`, `deadletters list`",

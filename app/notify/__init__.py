@@ -1,4 +1,4 @@
-"""`fraudstream notify`: tells people of alerts, at its own pace, in a process of its own.
+"""`fraudstream notify`: sends notifications about alerts, at its own pace, in a process of its own.
 
 | module       | what                                                                     |
 |--------------|--------------------------------------------------------------------------|
