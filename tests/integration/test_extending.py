@@ -100,7 +100,7 @@ def test_merchant_category_is_stored_computed_and_verified(
     file.write_text(OWN)
     plain = Deployment(settings)
     plain.prepare()  # a keyspace of before
-    settings = settings.model_copy(update={"catalogue_file": file})
+    settings = settings.model_copy(update={"catalogue_file": file, "max_entries_per_key": 10_000})
     deployment = Deployment(settings)
     refused = deployment.run("worker")
     assert refused.returncode == 5, refused.stderr
