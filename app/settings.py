@@ -105,7 +105,7 @@ class Settings(AlertSettings, AccessSettings):
         description="window lengths of the card and terminal features",
     )
     features: Sets = Field(
-        "basic",
+        "engineered,label_free",
         validate_default=True,
         description="features to compute: feature sets (basic, handbook, engineered, label_free) and single features, "
         "such as card_max_amount_1h, comma-separated; `fraudstream features` lists them",

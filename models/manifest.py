@@ -17,6 +17,10 @@ from app.errors import UsageError
 HASH_DIGITS = 16
 #: Of the manifests that are written: 2 since the hash covers the manifest's scoring fields too.
 FORMAT = 2
+#: The default since 0.2.0; the one before it takes the set `basic`.
+_NEW = ("default", 2)
+#: Missing features that are named.
+_SHOWN = 3
 #: What a model may be called.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -130,8 +134,8 @@ def check_features(
     missing = [name for name in needs.features if name not in names]
     if missing:
         msg = (
-            f"{model} uses features that this deployment does not compute: {', '.join(missing)} "
-            f"({needs.feature_schema}); {_remedy(needs.feature_schema, schema)}"
+            f"{model} uses features that this deployment does not compute: {_some(missing)} "
+            f"({needs.feature_schema}); {_remedy(needs.feature_schema, schema)}{_older(manifest)}"
         )
         raise UsageError(msg)
     if not same_meaning(needs.features, needs.feature_schema, schema):
@@ -141,6 +145,18 @@ def check_features(
         )
         raise UsageError(msg)
     return [names.index(name) for name in needs.features]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _older(manifest: Manifest) -> str:
+    """How a deployment that keeps the features of earlier releases keeps their model."""
+    return (
+        ", or set FRAUDSTREAM_MODEL=default@1" if (manifest.name, manifest.version) == _NEW else ""
+    )
 
 
 def _remedy(needed: str, schema: str) -> str:

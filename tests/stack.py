@@ -96,6 +96,9 @@ def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         topic_prefix=f"t{unique}-",
         keyspace=f"t{unique}",
         web_port=0,
+        # few features, so that workers start fast; tests of the defaults say so
+        features=("basic",),
+        model="default@1",
     )
     yield made
     with suppress(Exception), ThreadPoolExecutor(1) as pool:  # a test may leave servers stopped

@@ -69,6 +69,10 @@ class State:
                     self.rows[key] = raw
 
 
+#: A model and features that take no labels, and that any settings go with.
+BASIC: dict[str, Any] = {"features": "basic", "model": "default@1"}
+
+
 class VerifyWorld:
     """Topics, state and rows of one deployment.
 
@@ -80,7 +84,7 @@ class VerifyWorld:
     """
 
     def __init__(self, **settings: Any) -> None:
-        values = {"partitions": 2, "max_entries_per_key": 16} | settings
+        values = {"partitions": 2, "max_entries_per_key": 16, **BASIC} | settings
         self.settings = Settings(_env_file=None, **values)  # type: ignore[call-arg]
         self.topics = Topics(self.settings)
         self.logs: dict[str, list[list[Record]]] = {

@@ -156,7 +156,7 @@ def _tell(
     else:
         click.echo(summary_text(summary, settings, bold=_bold, call=called(), ends=options["once"]))
         told = ", ".join(f"{name.replace('_', ' ')} {spent:.1f}" for name, spent in seconds.items())
-        click.echo(f"\nSeconds: {told}")
+        click.echo(f"Seconds: {told}")
     if summary.account.missing or summary.account.repeated:
         msg = (
             f"{summary.account.missing:,} records became nothing and {summary.account.repeated:,} two "
@@ -171,7 +171,7 @@ def _stream(
     from app.lab.demo.stream import Stream
 
     screen.line("")
-    screen.step(f"Going on at {rate:g} a second; what is called fraud shows here. Ctrl-C ends.")
+    screen.step(f"Going on at {rate:g} per second; flagged transactions show here. Ctrl-C ends.")
     try:
         asyncio.run(Stream(settings, feed, workers, screen, rate, _red).run())
         screen.end_status()

@@ -112,8 +112,7 @@ def _print_key(state: dict[str, Any]) -> None:
             formats.amount(one["amount_minor"], digits),
         ]
         if averages:
-            average = state["features"][f"card_avg_amount_{one['window']}"]
-            cells.append(formats.average(average, digits))
+            cells.append(formats.average(one["average"], digits))
         table.add_row(*cells, "yes" if one["exact"] else "no")
     _print(table)
     table = _table(["event time (UTC)", f"amount {currency}"], ["", "hash of its id"])

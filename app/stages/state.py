@@ -189,7 +189,7 @@ class Position:
         log_end: int,
         log_start: int,
         start: int,
-        model: str = "default",
+        model: str = "default@1",
     ) -> None:
         """Refuse to go on with a state that does not fit the source topic or the settings.
 
@@ -227,10 +227,17 @@ class Position:
             was, now = differing
             msg = (
                 f"the state of {where} was built with {was}, but the settings are {now} (and "
-                f"FRAUDSTREAM_MODEL={model}): restore these settings, or start with another "
+                f"FRAUDSTREAM_MODEL={model}): restore these settings{_before(was, model)}, or start with another "
                 "FRAUDSTREAM_APP_ID, after `fraudstream topics` with the same, to build the state from the log"
             )
             raise SettingsError(msg)
+
+
+def _before(was: str, model: str) -> str:
+    """How a state that was built with the defaults of earlier releases stays as it is."""
+    if "FEATURES" not in was or model != "default":
+        return ""
+    return " (for the defaults of earlier releases: FRAUDSTREAM_FEATURES=basic FRAUDSTREAM_MODEL=default@1)"
 
 
 class _StoredPosition(msgspec.Struct, array_like=True):

@@ -54,6 +54,7 @@ def key_state(
                 "window": name,
                 "transactions": count,
                 "amount_minor": total,
+                "average": average,
                 "exact": newest == NEVER or newest - window_ms >= row.floor_ms,
             }
         )

@@ -55,7 +55,7 @@ def test_what_is_sent_after_ready_is_scored_by_the_new_model(
     turns = [("default", 100), (other, 300), ("default", 50)]  # the last one after an idle turn
     begin = 0
     for turn, (model, count) in enumerate(turns):
-        environ = environ_of(settings) | {"FRAUDSTREAM_MODEL": model}
+        environ = environ_of(settings) | {"FRAUDSTREAM_MODEL": f"{model}@1"}
         with Fleet(environ, tmp_path / str(turn)) as fleet:
             fleet.start("a")
             fleet.await_ready()

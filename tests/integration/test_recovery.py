@@ -68,7 +68,7 @@ def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
         assert "ready: partitions" not in fleet["a"].log.read_text()
     assert "ended with exit code 2" in said
     assert "was built with look-back 3" in said
-    assert "(and FRAUDSTREAM_MODEL=default)" in said
+    assert "(and FRAUDSTREAM_MODEL=default@1)" in said
     assert "FRAUDSTREAM_APP_ID" in said
     deployment.send(transactions(150, 10))
     with Fleet(environ_of(settings), tmp_path) as fleet:

@@ -214,7 +214,7 @@ def test_the_same_model_gives_what_the_stream_stored(lived: Deployment) -> None:
 
     # another model and other features: what it says stands beside, the live rows stay
     done = deployment.run(
-        "replay", "--group", "plain", *span, "--model", "default", "--features", "basic"
+        "replay", "--group", "plain", *span, "--model", "default@1", "--features", "basic"
     )
     assert done.returncode == 0, done.stderr
     assert "avg prec." in done.stdout

@@ -369,13 +369,37 @@ def test_the_setting_may_name_a_folder(tmp_path):
     save(tmp_path / "mine")
     settings = load_settings({"model": str(tmp_path / "mine"), "home": tmp_path / "home"})
     assert registry_of(settings).find(settings.model).manifest.name == "shop"
-    assert registry_of(settings).find("default").folder == SHIPPED / "default"
+    assert registry_of(settings).find("default@1").folder == SHIPPED / "default"
+    assert registry_of(settings).find("default").folder == SHIPPED / "default-2"
 
 
 def test_the_shipped_model_fits_the_default_settings():
     settings = load_settings()
+    model = ModelHolder(registry_of(settings), catalogue_of(settings), 2).named(settings.model)
+    names = catalogue_of(settings).names
+    usual = dict.fromkeys(names, 0.0) | dict(
+        zip(model.manifest.features, model.manifest.usual, strict=True)
+    )
+    risky = {
+        "terminal_risk_30d": 1.0, "terminal_last_label": 1.0, "terminal_fraud_share_last_5": 1.0,
+        "terminal_fraud_streak": 4.0, "terminal_plain_streak": 4.0, "terminal_plain_streak_max_3": 3.0,
+    }  # fmt: skip
+    rows = np.array(
+        [
+            [case[name] for name in names]
+            for case in (usual, usual | {"amount": 230.0}, usual | risky)
+        ]
+    )
+    plain, large, terminal = model.score(rows)
+    assert plain < model.threshold < min(large, terminal)
+    assert model.anomalies(rows) is not None
+    assert model.reasons(rows[1:2])[0][0] == "amount 230.00 is high"
+
+
+def test_the_shipped_model_without_labels_fits_the_basic_set():
+    settings = load_settings({"features": "basic", "model": "default@1"})
     catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
-    model = ModelHolder(ModelRegistry(SHIPPED), catalogue, 2).named("default")
+    model = ModelHolder(ModelRegistry(SHIPPED), catalogue, 2).named("default@1")
     rows = np.tile(np.array(model.manifest.usual), (2, 1))
     rows[1, catalogue.names.index("amount")] = 900.0
     usual, dear = model.score(rows)

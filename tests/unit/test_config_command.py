@@ -28,7 +28,7 @@ def test_every_setting_is_told_with_its_meaning(capsys: pytest.CaptureFixture[st
     names = [line.partition("=")[0] for line in lines[::2]]
     assert names == [ENV_PREFIX + name.upper() for name in Settings.model_fields]
     assert all(line.startswith("    ") and line.strip() for line in lines[1::2])
-    assert "FRAUDSTREAM_FEATURES=basic" in lines
+    assert "FRAUDSTREAM_FEATURES=engineered,label_free" in lines
     assert not any(line.endswith("(set)") for line in lines)
 
 

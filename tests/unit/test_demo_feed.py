@@ -1,7 +1,7 @@
 """What the demo sends."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 
 from app.lab.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
 from app.lab.demo.live import LivePayments
+from app.lab.simulation.frauds import AMOUNT_LIMIT
 from app.ops.files.transactions import open_reading
 from app.settings import Settings
 
@@ -104,8 +105,11 @@ def test_every_kind_of_fraud_is_known_of_the_history_and_nothing_of_other_transa
     kinds = Counter(made.kind_of(record["transaction_id"]) for record in valid(made))
     assert all(kinds[kind] > 0 for kind in ("none", "amount", "terminal", "card"))
     assert not kinds[None]
-    (live,) = parsed(islice(made.payments(), 1))
-    for name in (live["transaction_id"], "other-0000001", "demo-1-x", ""):
+    assert kinds["terminal_first"] > 0
+    for live in parsed(islice(made.payments(), 500)):
+        kinds[made.kind_of(live["transaction_id"])] += 1
+    assert not kinds[None]
+    for name in ("demo-1-live-000501", "other-0000001", "demo-1-x", ""):
         assert made.kind_of(name) is None
 
 
@@ -132,26 +136,38 @@ def test_live_payments_happen_now():
     assert record["transaction_id"] == "demo-1-live-000001"
 
 
-def test_live_payments_of_a_small_population_do_not_look_like_a_stolen_card():
-    clock = [NOW]
-    transactions = simulated(SETTINGS, "r", 300, 0, NOW).transactions
-    live = LivePayments(transactions, 1_000, lambda: clock[0]).pairs()
-    cards: Counter[bytes] = Counter()
-    for _ in range(5_000):  # 25 minutes at 20 a second
-        clock[0] += 300
-        cards[next(live)[0]] += 1
-    assert cards.most_common(1)[0][1] == 1
+def test_live_payments_are_of_cards_with_a_history():
+    transactions = simulated(SETTINGS, "r", 3_000, 0, NOW).transactions
     known = {name.encode() for name in transactions.card_id.tolist()}
-    assert known <= cards.keys()
+    cards = [
+        key for key, _ in islice(LivePayments(transactions, 5_000, lambda: NOW).pairs(), 5_000)
+    ]
+    seen, first = set(known), 0
+    for card in cards:
+        first += card not in seen
+        seen.add(card)
+    assert 0.01 < first / len(cards) < 0.04
 
 
-def test_cards_pay_again_after_a_rest():
-    clock = [NOW]
-    transactions = simulated(SETTINGS, "r", 300, 0, NOW).transactions
-    live = LivePayments(transactions, 1_000, lambda: clock[0]).pairs()
-    before = {key for key, _ in islice(live, 200)}
-    clock[0] += 2 * 3_600_000
-    assert before & {key for key, _ in islice(live, 200)}
+def test_live_frauds_are_of_every_kind_and_look_like_it():
+    transactions = simulated(SETTINGS, "r", 20_000, 0, NOW).transactions
+    live = LivePayments(transactions, 50_000, lambda: NOW, 7 * 86_400_000)
+    usual = defaultdict(list)
+    for row, kind in zip(transactions.rows(), transactions.kind.tolist(), strict=True):
+        usual[row[1]].append(row[3] if kind == 0 else 0)
+    kinds = Counter()
+    for record in parsed(islice(live.pairs(), 5_000)):
+        kind = live.kind_of(record["transaction_id"])
+        kinds[kind] += 1
+        if kind == "none":
+            assert record["amount"] <= AMOUNT_LIMIT
+        if kind == "amount":
+            assert record["amount"] > AMOUNT_LIMIT
+        if kind == "card" and record["card_id"] in usual:
+            assert record["amount"] * 100 > min(filter(None, usual[record["card_id"]]))
+    assert all(kinds[kind] > 0 for kind in ("amount", "terminal", "terminal_first", "card"))
+    assert kinds["none"] > 4_500
+    assert kinds.total() == 5_000
 
 
 def test_amounts_are_exact_decimals():

@@ -3,18 +3,19 @@
 import re
 from collections import Counter
 from contextlib import nullcontext
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import pytest
+from rich.console import Console
 
 from app.errors import UnavailableError
-from app.formats import iso
 from app.lab.demo.account import Account
+from app.lab.demo.board import Board, bar
 from app.lab.demo.meters import Meters, parse, quantile
 from app.lab.demo.positions import STALL_SECONDS, Patience
-from app.lab.demo.run import rows_query, scheduled
+from app.lab.demo.run import scheduled
 from app.lab.demo.summary import Gentle, Summary
-from app.lab.demo.text import flagged_line, summary_text
+from app.lab.demo.text import summary_text
 from app.metrics import Latency
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import Reading
@@ -73,18 +74,28 @@ def test_frauds_are_caught_or_missed_by_kind():
         made.predicted(prediction(offset, score=score))
         made.predicted(prediction(offset, score=score))  # twice on the topic
     told = summary(made, labels=4)
+    money = {"caught_minor": 0, "missed_minor": 12_345}
     assert told.frauds == {
-        "terminal": {"caught": 0, "missed": 1}, "card": {"caught": 1, "missed": 1},
-    }  # fmt: skip
+        "terminal": {"caught": 0, "missed": 1, **money},
+        "card": {"caught": 1, "missed": 1, **money, "caught_minor": 12_345},
+    }
     said = told.as_dict(SETTINGS, {})
-    assert (said["frauds"], said["false_alarms"], said["labels"]) == (told.frauds, 1, 4)
-    assert said["flagged"] == 3, "of one nobody knows the truth"
+    assert (said["frauds"], said["labels"]) == (told.frauds, 4)
+    assert (said["flagged"], said["true_alarms"], said["false_alarms"], said["unlabelled"]) == (
+        3,
+        1,
+        1,
+        1,
+    )
+    assert said["precision"] == 0.5
     lines = text(told)
-    assert re.search(r"card +1 +1 +a stolen card", lines)
-    assert "1 alerts were no fraud" in lines
-    assert re.search(r"4 labels came .*: 0 became dead letters, 0 wait", lines)
-    assert "0 of 1 at compromised terminals were caught: its model takes nothing" in lines
-    assert "its model takes what labels say" in text(summary(made, label_features=True))
+    assert re.search(r"stolen card, .* +1 +2 +50 % +123.45 +246.90\n", lines)
+    assert re.search(r"\n  all +1 +3 +33 % +123.45 +370.35\n", lines)
+    assert "3 flagged = 1 frauds + 1 genuine + 1 unlabelled: precision 50 %" in lines
+    assert "the genuine ones are worth 123.45 EUR" in lines
+    assert "4 labels, each one day later in event time: 0 dead-lettered, 0 waiting" in lines
+    assert "uses no label features" in lines
+    assert "uses no label features" not in text(summary(made, label_features=True))
     assert "fraudstream quality" in lines
 
 
@@ -95,9 +106,8 @@ def test_labels_that_died_or_wait_are_told():
     made.labels_dead.update({"unknown_transaction": 3, "invalid_json": 1})
     made.labels_waiting = 2
     told = summary(made, labels=9)
-    said = "4 became dead letters (unknown_transaction 3, invalid_json 1), 2 wait"
-    assert said in text(told)
-    assert "compromised" not in text(told), "there was no fraud of that kind"
+    assert "4 dead-lettered (unknown_transaction 3, invalid_json 1), 2 waiting" in text(told)
+    assert "compromised terminal," not in text(told), "there was no fraud of that kind"
     as_json = told.as_dict(SETTINGS, {})
     assert as_json["labels_dead"] == {"unknown_transaction": 3, "invalid_json": 1}
     assert as_json["labels_waiting"] == 2
@@ -235,15 +245,16 @@ def test_the_text_has_the_account_and_the_speed():
     said = text(summary(made))
     assert "2 read = 1 scored + 0 late + 0 duplicate + 1 dead + 0 moved" in said
     assert "dead: invalid_json 1" in said
-    assert "2,000 transactions a second from Kafka to Cassandra" in said
+    assert "2,000 transactions per second from Kafka to Cassandra" in said
     assert "p50 4 ms, p99 31 ms" in said
     assert "123.45 EUR" in said
-    assert "http://127.0.0.1:6066/cards/c%2F1/" in said
+    assert "http://127.0.0.1:6066/transactions/tx-0/" in said
     assert "fraudstream transaction tx-0" in said
 
 
 def test_the_text_says_when_it_does_not_add_up():
-    assert "1 records became nothing" in text(summary(account(0)))
+    assert "FAIL: 1 records are missing, 0 are in two places" in text(summary(account(0)))
+    assert "PASS: every record is in exactly one place" in text(summary(account()))
 
 
 def test_the_text_of_an_empty_run_is_calm():
@@ -258,7 +269,8 @@ def test_ids_from_elsewhere_steer_no_terminal():
     said = text(summary(made))
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", said)
     assert "transaction 'a\\nb; rm'" in said
-    assert "\x1b" not in flagged_line(made.suspicious(1)[0], SETTINGS)
+    board = Board(SETTINGS, lambda: 0.0)
+    assert "\x1b" not in board.line(made.suspicious(1)[0])
 
 
 def test_the_next_worker_takes_the_port_that_the_addresses_have():
@@ -281,13 +293,31 @@ def test_the_json_has_every_number():
     assert said["web"]["card"] == "http://127.0.0.1:6066/cards/c1/"
 
 
-def test_the_query_is_about_the_most_suspicious_card():
-    made = account(0)
-    made.predicted(prediction(0, card="o'neill"))
-    month = (iso(T0) or "")[:7]
-    where = f"WHERE card_id = 'o''neill' AND month = '{month}' LIMIT 5"
-    assert rows_query(SETTINGS, made) == f"SELECT * FROM fraud_detection.predictions {where}"
-    assert rows_query(SETTINGS, account()) == "SELECT * FROM fraud_detection.predictions LIMIT 5"
+def test_the_board_tells_the_truth_of_what_was_flagged():
+    clock = [0.0]
+    board = Board(SETTINGS, lambda: clock[0])
+    assert [board.score(prediction(n, score=score)) for n, score in enumerate((0.9, 0.1, 0.8))] == [
+        True, False, True,
+    ]  # fmt: skip
+    assert board.per_minute == 2
+    assert board.tell("tx-1", "card") is None, "it was not flagged"
+    assert board.tell("tx-0", "terminal_first")["truth"] == "fraud: terminal"
+    assert board.tell("tx-0", "terminal_first") is None, "it is known already"
+    assert board.tell("tx-2", "none")["truth"] == "genuine"
+    assert (board.scored, board.flagged, board.frauds, board.genuine) == (3, 2, 1, 1)
+    clock[0] = 61.0
+    assert board.per_minute == 0
+    told = board.status(sent=5, rate=20.0, lag=None, latency="p50 4 ms")
+    assert told.startswith("20 per second, 0 alerts per minute, lag –, p50 4 ms; 5 sent, 3 scored")
+    console = Console(file=StringIO(), width=160)
+    console.print(board.table(told))
+    shown = console.file.getvalue()
+    assert "fraud: terminal" in shown
+    assert "genuine" in shown
+
+
+def test_bars():
+    assert [bar(score).count("█") for score in (0.0, 0.5, 1.0, 2.0)] == [0, 5, 10, 10]
 
 
 def test_a_schedule_is_even():

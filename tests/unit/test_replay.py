@@ -22,7 +22,7 @@ DAY = 86_400_000
 
 
 def settings(**values: Any) -> Settings:
-    return Settings(_env_file=None, **values)  # type: ignore[call-arg]
+    return Settings(_env_file=None, **{"features": ("basic",), **values})  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

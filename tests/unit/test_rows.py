@@ -141,13 +141,14 @@ class TestPosition:
         Position(-1, "a").check("t/0", "b", log_start=0, log_end=0, start=0)
 
     def test_every_setting_that_shapes_rows_counts(self) -> None:
-        base = load_settings()
+        base = load_settings({"features": "basic"})
         changed = [
             {"windows": "1h,2h"}, {"allowed_lateness": "2d"}, {"max_entries_per_key": 17},
             {"currency": "USD"},
         ]  # fmt: skip
-        texts = {state_settings(load_settings(c)) for c in changed} | {state_settings(base)}
-        hashes = {row_rules(load_settings(c)).settings_hash for c in changed}
+        made = [load_settings({"features": "basic", **change}) for change in changed]
+        texts = {state_settings(one) for one in made} | {state_settings(base)}
+        hashes = {row_rules(one).settings_hash for one in made}
         assert len(texts) == len(changed) + 1
         assert len(hashes) == len(changed)
 

@@ -26,7 +26,7 @@ BEFORE_SETS = CARDS.removesuffix(" features=basic")
 
 
 def made(**fields: Any) -> Settings:
-    return Settings(_env_file=None, **fields)  # type: ignore[call-arg]
+    return Settings(_env_file=None, **{"features": "basic", **fields})  # type: ignore[call-arg]
 
 
 def stored(text: str, now: str) -> Position:
@@ -127,3 +127,14 @@ def test_rows_keep_the_same_hash_whichever_windows_are_read() -> None:
     other = made(windows="1m,1h,1d,7d,30d", features="basic,handbook")
     assert row_rules(other) == row_rules(made())
     assert terminal_rules(other) == terminal_rules(made())
+
+
+def test_a_state_of_the_former_defaults_is_told_how_to_stay_as_it_is() -> None:
+    now = made(features="engineered,label_free")
+    shape = terminal_settings(now)
+    with pytest.raises(
+        SettingsError, match="FRAUDSTREAM_FEATURES=basic FRAUDSTREAM_MODEL=default@1"
+    ):
+        stored(terminal_settings(made()), shape).check(
+            "t/0", shape, log_end=6, log_start=0, start=6, model=now.model
+        )

@@ -197,12 +197,13 @@ def test_train_from_a_file_then_list_and_show(drawn, tmp_path, home, capsys):
     listed = json_of(capsys, "models")
     assert [(each["name"], each["version"]) for each in listed["models"]] == [
         ("default", 1),
+        ("default", 2),
         ("engineered", 1),
         ("shop", 1),
         ("shop", 2),
     ]
     assert listed["used"] == "default"
-    assert listed["models"][2]["hash"] == made["hash"]
+    assert listed["models"][3]["hash"] == made["hash"]
     assert run(["models"]) == 0
     assert made["hash"] in capsys.readouterr().out
 

@@ -54,7 +54,7 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(drawn, options):
-    settings = load_settings({"home": options.folder.parent})
+    settings = load_settings({"home": options.folder.parent, "features": "basic"})
     return train(drawn, settings, options, now_ms=START, kinds_of_fraud=drawn.fraud_kind)
 
 
@@ -435,7 +435,9 @@ def test_a_model_of_one_set_fits_a_deployment_of_more(drawn, options):
 
 def test_a_training_is_an_artifact_that_scores_as_it_was_judged(drawn, trained):
     manifest = trained.manifest
-    settings = load_settings({"home": trained.folder.parent, "model": str(trained.folder)})
+    settings = load_settings(
+        {"home": trained.folder.parent, "model": str(trained.folder), "features": "basic"}
+    )
     catalogue = Catalogue(settings.windows, 2, "UTC")
     model = ModelHolder(registry_of(settings), catalogue, 2).named(settings.model)
     features = compute_features(drawn, settings)
@@ -451,13 +453,13 @@ def test_a_training_is_an_artifact_that_scores_as_it_was_judged(drawn, trained):
 
 
 def test_trained_twice_is_the_same_file(drawn, trained, options):
-    settings = load_settings({"home": options.folder.parent})
+    settings = load_settings({"home": options.folder.parent, "features": "basic"})
     again = replace(options, folder=options.folder.parent / "again")
     assert train(drawn, settings, again, now_ms=START).manifest.sha256 == trained.manifest.sha256
 
 
 def test_repeated_transactions_are_learned_once(drawn, trained, options):
-    settings = load_settings({"home": options.folder.parent})
+    settings = load_settings({"home": options.folder.parent, "features": "basic"})
     repeated = deliver(drawn, Disorder(duplicates=0.2), seed=2).valid
     assert len(repeated) > len(drawn)
     twice = replace(options, folder=options.folder.parent / "repeated")
@@ -467,7 +469,7 @@ def test_repeated_transactions_are_learned_once(drawn, trained, options):
 
 
 def test_a_budget_of_alerts_sets_the_threshold(drawn, trained, options):
-    settings = load_settings({"home": options.folder.parent})
+    settings = load_settings({"home": options.folder.parent, "features": "basic"})
     few = replace(options, folder=options.folder.parent / "few", alerts_a_day=0.2)
     manifest = train(drawn, settings, few, now_ms=START).manifest
     assert manifest.trained["threshold_by"] == "0.2 alerts a day"

@@ -20,7 +20,7 @@ from app.stages.deployed_features import catalogue_of
 from app.wire.records import decode_enriched, encode_item, enriched_message, loss_letter
 from models.artifact import save_artifact
 from tests.builders import T0, tx, tx_bytes
-from tests.verify_world import Record, VerifyWorld, rows_of
+from tests.verify_world import BASIC, Record, VerifyWorld, rows_of
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -781,7 +781,7 @@ class TestAnomalyScores:
 
     @pytest.fixture
     def odd_world(self, tmp_path: Path) -> VerifyWorld:
-        catalogue = catalogue_of(load_settings())
+        catalogue = catalogue_of(load_settings(BASIC))
         rows = np.random.default_rng(1).lognormal(2, 1, (400, len(catalogue.names)))
         model = LogisticRegression(max_iter=2_000).fit(rows, rows[:, 0] > 15)
         isolation = IsolationForest(n_estimators=8, random_state=1).fit(rows[:, [0, 5]])

@@ -53,7 +53,7 @@ def test_a_key_that_only_refused_records_have_named() -> None:
     shown = state(worker, row)
     assert (shown["entries"], shown["newest_event_time"], shown["last_offset"]) == (0, None, 7)
     assert shown["newest_entries"] == []
-    assert shown["features"]["card_avg_amount_1h"] is None
+    assert {one["average"] for one in shown["windows"]} == {None}
 
 
 def test_windows_that_miss_entries_say_so() -> None:

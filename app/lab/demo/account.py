@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.domain.card_stage import CONFLICTING, LATE, OUT_OF_ORDER
-from app.lab.simulation.frauds import KINDS, NONE
+from app.lab.demo.kinds import GENUINE
 from app.ops.verification.log import Log, Offsets
 from app.topics import TopicSpec
 from app.wire.records import headers_of, origin_of
@@ -42,6 +42,9 @@ class Account:
         reasons: dead records by reason.
         caught: frauds that the model called so, by their kind.
         missed: frauds that it did not, by their kind.
+        caught_minor: amounts of those that it called so, by kind, minor units.
+        missed_minor: the same of those that it did not.
+        false_alarms_minor: the same of `false_alarms`.
         false_alarms: what it called fraud and was none; without what nobody knows the truth of.
         labels_dead: labels that were refused or waited in vain, by reason; none is a record of the run.
         labels_waiting: labels that the workers have not finished: for one, that waits for its transaction.
@@ -61,6 +64,9 @@ class Account:
     reasons: Counter[str] = field(default_factory=Counter)
     caught: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
+    caught_minor: Counter[str] = field(default_factory=Counter)
+    missed_minor: Counter[str] = field(default_factory=Counter)
+    false_alarms_minor: int = 0
     false_alarms: int = 0
     labels_dead: Counter[str] = field(default_factory=Counter)
     labels_waiting: int = 0
@@ -107,17 +113,23 @@ class Account:
         became.add(position)
         self.out_of_order += OUT_OF_ORDER in flags
         self.flagged += prediction["is_fraud"]
-        kind = self.kind_of(prediction["transaction_id"])
-        if kind == KINDS[NONE]:
-            self.false_alarms += prediction["is_fraud"]
-        elif kind is not None:
-            (self.caught if prediction["is_fraud"] else self.missed)[kind] += 1
+        self._compare(prediction)
         if prediction["reasons"]:
             entry = (prediction["score"], position, prediction)
             if len(self._top) < _REMEMBERED:
                 heapq.heappush(self._top, entry)
             else:
                 heapq.heappushpop(self._top, entry)
+
+    def _compare(self, prediction: dict[str, Any]) -> None:
+        kind = self.kind_of(prediction["transaction_id"])
+        fraud, minor = prediction["is_fraud"], prediction["amount_minor"]
+        if kind == GENUINE:
+            self.false_alarms += fraud
+            self.false_alarms_minor += minor if fraud else 0
+        elif kind is not None:
+            (self.caught if fraud else self.missed)[kind] += 1
+            (self.caught_minor if fraud else self.missed_minor)[kind] += minor
 
     def suspicious(self, count: int) -> list[dict[str, Any]]:
         """The prediction records with the highest scores, one a card, highest first."""

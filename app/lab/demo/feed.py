@@ -13,9 +13,10 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from app.errors import UnavailableError
 from app.kafka.clients import client_kwargs, started
+from app.lab.demo.kinds import kinds_of
 from app.lab.demo.live import LivePayments
 from app.lab.simulation.arrivals import BROKEN
-from app.lab.simulation.frauds import DAY_MS, KINDS
+from app.lab.simulation.frauds import DAY_MS
 from app.lab.simulation.simulate import Deliveries, Disorder, SimulationConfig, deliver, simulate
 from app.ops.files.transactions import Reading
 from app.ops.producing.following import following
@@ -64,7 +65,7 @@ class Feed(Protocol):
         """The first wave, sent as fast as it goes: transactions, and labels where their time comes."""
 
     def kind_of(self, transaction_id: str) -> str | None:
-        """The kind of fraud of a transaction of the history, `none` for none; None: unknown."""
+        """The kind of fraud of a transaction (`kinds.FRAUDS`), `none` for none; None: unknown."""
 
     def payments(self) -> Iterator[Pair]:
         """What follows, sent at a gentle rate."""
@@ -99,7 +100,9 @@ class SimulatedFeed:
         transactions = self._deliveries.transactions
         recent = transactions.take(slice(-_REMEMBERED, None))
         unused = int(max(transactions.card.max(), transactions.terminal.max())) + 1
-        self._live = LivePayments(recent, unused, now_ms).pairs()
+        self._kinds = kinds_of(transactions, settings.label_delay)
+        self._live = LivePayments(recent, unused, now_ms, settings.label_delay)
+        self._payments = self._live.pairs()
         self._astray = max(1, events // _ASTRAY_EVERY)
         self.rows = len(transactions)
         cards = len(set(transactions.card.tolist()))
@@ -130,20 +133,19 @@ class SimulatedFeed:
             yield key, value, newest, None if known else kind > 0
 
     def kind_of(self, transaction_id: str) -> str | None:
-        """By the number in its id, which is its row."""
-        transactions = self._deliveries.transactions
+        """By the number in its id, which is its row; of payments, as far as they were taken."""
         run, _, number = transaction_id.rpartition("-")
-        if run != transactions.names.run or not number.isdecimal():
-            return None
-        return KINDS[transactions.kind[int(number)]]
+        if run != self._deliveries.transactions.names.run or not number.isdecimal():
+            return self._live.kind_of(transaction_id)
+        return self._kinds[int(number)]
 
     def payments(self) -> Iterator[Pair]:
         """Payments of the same cards, each of the moment it is taken."""
-        return self._live
+        return self._payments
 
     def astray(self) -> list[Pair]:
         """A few payments."""
-        return list(islice(self._live, self._astray))
+        return list(islice(self._payments, self._astray))
 
     def progress(self, sent: int) -> tuple[int, int | None]:
         """In records."""

@@ -10,6 +10,7 @@ from app.lab.processes import WorkerProcess
 
 _ROWS = "fraudstream_sink_rows"
 _LATENCY = "fraudstream_append_to_row_seconds"
+_LAG = "fraudstream_consumer_lag_messages"
 _STARTED = "process_start_time_seconds"
 
 
@@ -17,6 +18,7 @@ _STARTED = "process_start_time_seconds"
 class _Snapshot:
     started: float = 0.0
     rows: float = 0.0
+    lag: float | None = None
     #: observations below each bound (seconds), not summed up
     buckets: Counter[float] = field(default_factory=Counter)
 
@@ -26,11 +28,13 @@ class Meters:
 
     Attributes:
         rows: rows that Cassandra acknowledged.
+        lag: records that the workers have not finished; None: unknown.
         buckets: latencies from the broker's append to the row: observations by upper bound, seconds.
     """
 
     def __init__(self, workers: Iterable[WorkerProcess]) -> None:
         self.rows = 0
+        self.lag: int | None = None
         self.buckets: Counter[float] = Counter()
         self._workers = list(workers)
         self._last: dict[WorkerProcess, _Snapshot] = {}
@@ -40,18 +44,22 @@ class Meters:
 
     def read(self) -> None:
         """Ask every worker; one that does not answer is asked again next time. Blocks."""
+        lags: list[float | None] = []
         for worker in self._workers:
             try:
                 with worker.ask("/metrics") as answer:
                     snapshot = parse(answer.read().decode())
             except OSError:
+                lags.append(None)
                 continue
+            lags.append(snapshot.lag)
             last = self._last.get(worker, _Snapshot())
             if snapshot.started != last.started or snapshot.rows < last.rows:  # began anew
                 last = _Snapshot()
             self.rows += int(snapshot.rows - last.rows)
             self.buckets += snapshot.buckets - last.buckets
             self._last[worker] = snapshot
+        self.lag = None if None in lags else int(sum(lag for lag in lags if lag is not None))
 
     def latency_ms(self, q: float, since: Mapping[float, int] | None = None) -> float | None:
         """A quantile of the latencies, milliseconds, within some 20 %; None without any.
@@ -74,6 +82,8 @@ def parse(text: str) -> _Snapshot:
                 snapshot.started = sample.value
             elif sample.name == f"{_ROWS}_total":
                 snapshot.rows = sample.value
+            elif sample.name == _LAG:
+                snapshot.lag = (snapshot.lag or 0.0) + sample.value
             elif sample.name == f"{_LATENCY}_bucket":
                 below.append((float(sample.labels["le"]), sample.value))
     before = 0.0

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from itertools import islice
 from typing import Any
 
-from app.formats import moment
-from app.lab.demo.account import Account, take_account
+from app.lab.demo.account import take_account
 from app.lab.demo.feed import Feed, Pair, send_astray
 from app.lab.demo.meters import Meters
 from app.lab.demo.positions import all_ends, drain
@@ -29,8 +28,6 @@ _LOOK_SECONDS = 0.25
 _METER_SECONDS = 0.5
 #: Waiting that takes longer is explained.
 _PATIENCE_SECONDS = 3.0
-#: Rows that are shown of the table.
-_ROWS = 5
 
 #: Makes the feed: takes the number of records that `transactions` holds already.
 MakeFeed = Callable[[int], Feed]
@@ -77,8 +74,6 @@ class Run:
                     ends = await all_ends(log)
                     ends[log.topics.transactions.name] = read_to
                     account = await take_account(log, begins, ends, feed.kind_of)
-                    query = rows_query(self._settings, account)
-                    rows = await asyncio.to_thread(read_rows, self._settings, query)
         summary = Summary(
             run,
             feed.text,
@@ -86,8 +81,6 @@ class Run:
             records,
             seconds,
             gentle,
-            query,
-            rows,
             self._workers.all[0].url,
             self._workers.restarts,
             feed.rounded,
@@ -134,10 +127,6 @@ class Run:
                     feed.history(), settings=self._settings, stamp=False, on_progress=count
                 )
                 astray = await send_astray(self._settings, feed.astray())
-                beside = f" and {labels.records:,} labels" if labels.records else ""
-                self._screen.step(
-                    f"{report.records + astray:,} records{beside} are in Kafka ({report.rate:,.0f} a second)"
-                )
                 await drain(log, self._explain, self._screen.step)
                 return report.records + astray, labels.records
 
@@ -228,30 +217,8 @@ def explain(workers: Workers) -> str:
     return "; ".join(said)
 
 
-def rows_query(settings: Settings, account: Account) -> str:
-    """CQL that gives a few rows: the newest of the most suspicious card, if there is one."""
-    where = ""
-    for prediction in account.suspicious(1):
-        card = prediction["card_id"].replace("'", "''")
-        month = moment(prediction["event_time_ms"])[:7]
-        where = f" WHERE card_id = '{card}' AND month = '{month}'"
-    return f"SELECT * FROM {settings.keyspace}.predictions{where} LIMIT {_ROWS}"  # noqa: S608
-
-
 def takes_labels(settings: Settings) -> bool:
     """Whether the model takes any feature that labels make."""
     features = registry_of(settings).find(settings.model).manifest.features
     of_labels = {feature.name for feature in catalogue_of(settings).columns if feature.labels}
     return not of_labels.isdisjoint(features)
-
-
-def read_rows(settings: Settings, query: str) -> list[dict[str, Any]]:
-    """The rows that a query gives. Blocks.
-
-    Raises:
-        UnavailableError: Cassandra does not answer.
-    """
-    from app.cassandra.session import connected, explained
-
-    with connected(settings) as session, explained(settings):
-        return [dict(row) for row in session.execute(query)]

@@ -21,13 +21,14 @@ class Screen:
 
     Attributes:
         seconds: how long each phase took, by name.
+        is_terminal: whether lines can be renewed.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
         self._say = say
         self._began = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self.is_terminal = self._terminal = sys.stderr.isatty()
         self._status = ""
         self._status_at = time.monotonic()
 

@@ -1,12 +1,12 @@
 """What a run measured, as plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from app.lab.demo.account import Account
-from app.lab.simulation.frauds import KINDS
+from app.lab.demo.kinds import FRAUDS
 from app.settings import Settings
 
 #: Suspicious transactions that are told.
@@ -40,8 +40,6 @@ class Summary:
         wave_records: records of the first wave, sent as fast as it goes.
         wave_seconds: from its first record to its last row.
         gentle: the phase in which latency was measured.
-        query: asks for a few rows of the table.
-        rows: its answer, as the driver gives it.
         base_url: of the first worker.
         restarts: how often a worker was started again.
         rounded: records of the input with an amount that was rounded.
@@ -55,8 +53,6 @@ class Summary:
     wave_records: int
     wave_seconds: float
     gentle: Gentle
-    query: str = ""
-    rows: list[dict[str, Any]] = field(default_factory=list)
     base_url: str = ""
     restarts: int = 0
     rounded: int = 0
@@ -65,13 +61,34 @@ class Summary:
 
     @property
     def frauds(self) -> dict[str, dict[str, int]]:
-        """Caught and missed frauds by kind; empty where nobody knows what was fraud."""
+        """Caught and missed frauds by kind, and their amounts; empty where nobody knows what was fraud."""
         account = self.account
         return {
-            kind: {"caught": account.caught[kind], "missed": account.missed[kind]}
-            for kind in KINDS
+            kind: {
+                "caught": account.caught[kind],
+                "missed": account.missed[kind],
+                "caught_minor": account.caught_minor[kind],
+                "missed_minor": account.missed_minor[kind],
+            }
+            for kind in FRAUDS
             if account.caught[kind] or account.missed[kind]
         }
+
+    @property
+    def true_alarms(self) -> int:
+        """Flagged transactions that were fraud."""
+        return self.account.caught.total()
+
+    @property
+    def unlabelled(self) -> int:
+        """Flagged transactions of which nobody knows the truth."""
+        return self.account.flagged - self.true_alarms - self.account.false_alarms
+
+    @property
+    def precision(self) -> float | None:
+        """Share of frauds among the flagged transactions whose truth is known; None without any."""
+        known = self.true_alarms + self.account.false_alarms
+        return self.true_alarms / known if known else None
 
     @property
     def events_per_second(self) -> float | None:
@@ -95,7 +112,7 @@ class Summary:
     def web(self) -> dict[str, str]:
         """Addresses to look at, by what they show; of the most suspicious transaction, if any."""
         found = {"overview": self.base_url + "/"}
-        example = next(iter(self.suspicious), None) or next(iter(self.rows), None)
+        example = next(iter(self.suspicious), None)
         if example is not None:
             for kind in ("card", "terminal", "transaction"):
                 if identifier := example.get(f"{kind}_id"):
@@ -121,7 +138,10 @@ class Summary:
             "out_of_order": account.out_of_order,
             "flagged": account.flagged,
             "frauds": self.frauds,
+            "true_alarms": self.true_alarms,
             "false_alarms": account.false_alarms,
+            "unlabelled": self.unlabelled,
+            "precision": self.precision,
             "labels": self.labels,
             "labels_dead": dict(account.labels_dead.most_common()),
             "labels_waiting": account.labels_waiting,

@@ -1,38 +1,32 @@
 """The summary as text for people."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from app import formats
+from app.lab.demo.kinds import FIRST_AT_TERMINAL
 from app.lab.demo.summary import Summary
-from app.lab.simulation.frauds import AMOUNT_LIMIT, KINDS, TERMINAL
+from app.lab.simulation.frauds import AMOUNT_LIMIT
 from app.settings import Settings
 
 #: Marks a heading or a warning; `click.style` on a terminal.
 Style = Callable[[str], str]
 
-#: Columns of the table that are shown, of more than twenty.
-_COLUMNS = (
-    "card_id",
-    "event_time",
-    "transaction_id",
-    "amount",
-    "score",
-    "is_fraud",
-    "flags",
-)
-_WIDEST = 44
+_WIDEST = 60
 #: Outcomes that a demo's stream does not have: told where there are any.
 _RARE = frozenset({"conflicting", "refund"})
 #: Kinds of fraud, for people.
 _DONE = {
     "amount": f"an amount above {AMOUNT_LIMIT}",
-    "terminal": "any payment at a terminal that is compromised for 28 days",
-    "card": "a stolen card, at five times its usual amounts",
+    "terminal": "compromised terminal, a fraud known there",
+    FIRST_AT_TERMINAL: "compromised terminal, none known yet",
+    "card": "stolen card, five times its usual amounts",
 }
+_WITHOUT_LABELS = "  this model uses no label features, so it cannot recognise compromised terminals: the default can"
+#: Alerts that are shown; of the first one, this page.
+_ALERTS, _SHOWN = 3, ("transaction",)
 
 
 def summary_text(
@@ -49,32 +43,19 @@ def summary_text(
     """
     parts = [
         [bold(_verdict(summary)), *_account(summary)],
-        *([[bold("Frauds of the simulation"), *_frauds(summary)]] if summary.frauds else []),
-        [bold("Speed"), *_speed(summary)],
-        [bold("Most suspicious"), *_suspicious(summary, settings)],
-        [bold(summary.query), *_rows(summary.rows)],
-        [bold("Look at it while a worker runs"), *_web(summary)],
-        [bold("Try next"), *_next(summary, settings, call, ends=ends)],
+        *([[bold("Frauds"), *_frauds(summary, settings)]] if summary.frauds else []),
+        [*_speed(summary)],
+        [bold("Top alerts"), *_suspicious(summary, settings)],
+        [bold("Next"), *_next(summary, settings, call, ends=ends)],
     ]
     return "\n".join("\n" + "\n".join(lines) for lines in parts)
-
-
-def flagged_line(prediction: dict[str, Any], settings: Settings) -> str:
-    """One transaction that the model calls fraud, in a line."""
-    digits, currency = settings.minor_unit_digits, settings.currency
-    when = datetime.fromtimestamp(prediction["event_time_ms"] / 1000, UTC)
-    amount = formats.amount(prediction["amount_minor"], digits, currency)
-    card = formats.printable(prediction["card_id"])
-    return (
-        f"{when:%H:%M:%S}  {prediction['score']:.3f}  {amount:>14}  {card}  {_why(prediction, 2)}"
-    ).rstrip()
 
 
 def _verdict(summary: Summary) -> str:
     account = summary.account
     if not account.missing and not account.repeated:
-        return "Every record is in one place"
-    return f"{account.missing:,} records became nothing, {account.repeated:,} two things"
+        return "PASS: every record is in exactly one place"
+    return f"FAIL: {account.missing:,} records are missing, {account.repeated:,} are in two places"
 
 
 def _account(summary: Summary) -> list[str]:
@@ -92,147 +73,124 @@ def _account(summary: Summary) -> list[str]:
     if summary.rounded:
         lines.append(f"  amounts of {summary.rounded:,} records of the file were rounded")
     lines.append(
-        f"  {summary.stored:,} rows in Cassandra; {account.out_of_order:,} came out of order, "
-        f"{account.flagged:,} are called fraud"
+        f"  {summary.stored:,} rows in Cassandra; {account.out_of_order:,} arrived out of order, "
+        f"{account.flagged:,} are flagged as fraud"
     )
     return lines
 
 
-def _frauds(summary: Summary) -> list[str]:
-    table = [["kind", "caught", "missed", "what was done"]]
+def _frauds(summary: Summary, settings: Settings) -> list[str]:
+    """Recall by kind and in money, and what became of each alert."""
+    account, digits = summary.account, settings.minor_unit_digits
+
+    def row(name: str, caught: int, of: int, minor: int, of_minor: int) -> list[str]:
+        money = [formats.amount(part, digits) for part in (minor, of_minor)]
+        return [name, f"{caught:,}", f"{of:,}", _percent(caught, of), *money]
+
+    table = [["", "caught", "of", "recall", "amount caught", f"of {settings.currency}"]]
     table += [
-        [kind, f"{one['caught']:,}", f"{one['missed']:,}", _DONE[kind]]
+        row(
+            _DONE[kind],
+            one["caught"],
+            one["caught"] + one["missed"],
+            one["caught_minor"],
+            one["caught_minor"] + one["missed_minor"],
+        )
         for kind, one in summary.frauds.items()
     ]
+    caught, minor = account.caught.total(), account.caught_minor.total()
+    of, of_minor = caught + account.missed.total(), minor + account.missed_minor.total()
+    table.append(row("all", caught, of, minor, of_minor))
+    unknown = f" + {summary.unlabelled:,} unlabelled" if summary.unlabelled else ""
+    known = summary.true_alarms + account.false_alarms
     return [
-        *_aligned(table, right={1, 2}, widest=120),
-        *_terminals(summary),
-        f"  {summary.account.false_alarms:,} alerts were no fraud",
-        *_labels(summary),
+        *_aligned(table, right={1, 2, 3, 4, 5}),
+        f"  {account.flagged:,} flagged = {summary.true_alarms:,} frauds + {account.false_alarms:,} genuine{unknown}: "
+        f"precision {_percent(summary.true_alarms, known)}; the genuine ones are worth "
+        f"{formats.amount(account.false_alarms_minor, digits, settings.currency)}",
+        *([] if summary.label_features else [_WITHOUT_LABELS]),
+        _labels(summary),
     ]
 
 
-def _terminals(summary: Summary) -> list[str]:
-    """What labels are for: nothing else tells a compromised terminal from another."""
-    found = summary.frauds.get(KINDS[TERMINAL])
-    if found is None:
-        return []
-    all_of_them = found["caught"] + found["missed"]
-    knows = (
-        "its model takes what labels say of terminals"
-        if summary.label_features
-        else "its model takes nothing that labels say; `FRAUDSTREAM_FEATURES=engineered "
-        "FRAUDSTREAM_MODEL=engineered` in a new home does"
-    )
-    return [
-        f"  {found['caught']:,} of {all_of_them:,} at compromised terminals were caught: {knows}"
-    ]
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "–"
 
 
-def _labels(summary: Summary) -> list[str]:
+def _labels(summary: Summary) -> str:
     account = summary.account
     dead = sum(account.labels_dead.values())
     told = ", ".join(f"{reason} {count:,}" for reason, count in account.labels_dead.most_common(4))
-    return [
-        f"  {summary.labels:,} labels came a day of event time behind their transactions: "
-        f"{dead:,} became dead letters{f' ({told})' if told else ''}, {account.labels_waiting:,} wait"
-    ]
+    return (
+        f"  {summary.labels:,} labels, each one day later in event time: {dead:,} dead-lettered"
+        f"{f' ({told})' if told else ''}, {account.labels_waiting:,} waiting"
+    )
 
 
 def _speed(summary: Summary) -> list[str]:
     lines = []
-    beside = f" with {summary.labels:,} labels" if summary.labels else ""
+    beside = f" and {summary.labels:,} labels" if summary.labels else ""
     if summary.events_per_second is not None:
         lines.append(
-            f"  {summary.events_per_second:,.0f} transactions a second from Kafka to Cassandra: the "
-            f"first {summary.wave_records:,}{beside}, as fast as it goes, in {summary.wave_seconds:.1f} s"
+            f"Speed: {summary.events_per_second:,.0f} transactions per second from Kafka to Cassandra: "
+            f"{summary.wave_records:,}{beside}, unthrottled, in {summary.wave_seconds:.1f} s"
         )
     gentle = summary.gentle
     if gentle.p50_ms is not None and gentle.p99_ms is not None:
         lines.append(
-            f"  p50 {formats.milliseconds(gentle.p50_ms)}, p99 {formats.milliseconds(gentle.p99_ms)} "
+            f"Latency: p50 {formats.milliseconds(gentle.p50_ms)}, p99 {formats.milliseconds(gentle.p99_ms)} "
             f"from the broker's append to the row: {gentle.transactions:,} more, at "
-            f"{gentle.rate:,.0f} a second"
+            f"{gentle.rate:,.0f} per second"
         )
     if summary.restarts:
-        lines.append(f"  a worker was restarted {summary.restarts} times: its log says why")
-    return lines or ["  too few records to measure"]
+        lines.append(f"A worker was restarted {summary.restarts} times; its log says why")
+    return lines or ["Speed: too few records to measure"]
 
 
 def _suspicious(summary: Summary, settings: Settings) -> list[str]:
     if not summary.suspicious:
         return [f"  nothing scored {settings.reasons_from:g} or more"]
     digits, currency = settings.minor_unit_digits, settings.currency
-    table = [["score", "amount", "card", "time (UTC)", "because"]]
+    table = [["score", "amount", "card", "time (UTC)", "reason"]]
     table += [
         [
             f"{prediction['score']:.3f}",
             formats.amount(prediction["amount_minor"], digits, currency),
             formats.printable(prediction["card_id"]),
             formats.moment(prediction["event_time_ms"])[:16],
-            _why(prediction, 1),
+            "; ".join(formats.printable(reason) for reason in prediction["reasons"][:1]),
         ]
-        for prediction in summary.suspicious
+        for prediction in summary.suspicious[:_ALERTS]
     ]
-    return _aligned(table, right={0, 1}, widest=120)
-
-
-def _why(prediction: dict[str, Any], most: int) -> str:
-    return "; ".join(formats.printable(reason) for reason in prediction["reasons"][:most])
-
-
-def _rows(rows: Sequence[dict[str, Any]]) -> list[str]:
-    if not rows:
-        return ["  (none)"]
-    shown = [name for name in _COLUMNS if name in rows[0]]
-    table = [shown, *([_cell(name, row[name]) for name in shown] for row in rows)]
-    rest = len(rows[0]) - len(shown)
-    return [*_aligned(table, right={shown.index("amount"), shown.index("score")}),
-            f"  ... and {rest} more columns, the features among them"]  # fmt: skip
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    if name == "score":
-        return f"{value:.4f}"
-    if isinstance(value, str):
-        return formats.printable(value)
-    if isinstance(value, Iterable):
-        return ",".join(sorted(map(str, value)))
-    return str(value)
-
-
-def _web(summary: Summary) -> list[str]:
-    width = max(map(len, summary.web))
-    return [f"  {name:<{width}}  {url}" for name, url in summary.web.items()]
+    return _aligned(table, right={0, 1})
 
 
 def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> list[str]:
-    example = next(iter(summary.suspicious), None) or next(iter(summary.rows), None)
+    example = next(iter(summary.suspicious), None)
     name = shlex.quote(formats.printable(example["transaction_id"])) if example else "ID"
     used = urlsplit(summary.base_url).port
     port = "" if used == settings.web_port else f" --web-port {used}"
     commands = [
-        (f"{call} transaction {name}", "why it was scored as it was"),
-        (f"{call} verify", "compute every feature once more, slowly, and compare"),
-        *([(f"{call} quality", "alerts judged by the labels that came")] if summary.labels else []),
-        (f"{call} produce FILE.csv", "your own transactions: --help shows how columns map"),
+        (f"{summary.base_url}/", "the worker: lag, latency, partitions"),
+        *(
+            (url, f"the {kind} of the first alert")
+            for kind, url in summary.web.items()
+            if kind in _SHOWN
+        ),
+        *([(f"{call} transaction {name}", "why it was scored as it was")] if ends else []),
+        (f"{call} alerts list --today", "alerts of today"),
+        *([(f"{call} quality", "decisions compared with labels")] if summary.labels else []),
+        (f"{call} verify", "recompute every feature, slowly, and compare"),
     ]
     if ends:
-        commands.insert(0, (f"{call} worker{port}", "go on: then the addresses above answer"))
-        commands.pop()
+        commands.insert(0, (f"{call} worker{port}", "restart the worker so that these links work"))
     width = max(len(command) for command, _ in commands)
     return [f"  {command:<{width}}   {text}" for command, text in commands]
 
 
-def _aligned(
-    table: Sequence[Sequence[str]], *, right: set[int], widest: int = _WIDEST
-) -> list[str]:
+def _aligned(table: Sequence[Sequence[str]], *, right: set[int]) -> list[str]:
     """A table of texts as lines; columns in `right` align right."""
-    cut = [[cell if len(cell) <= widest else cell[: widest - 1] + "…" for cell in r] for r in table]
+    cut = [[_cut(cell) for cell in row] for row in table]
     widths = [max(len(row[at]) for row in cut) for at in range(len(cut[0]))]
     return [
         "  "
@@ -242,3 +200,8 @@ def _aligned(
         ).rstrip()
         for row in cut
     ]
+
+
+def _cut(cell: Any) -> str:
+    text = str(cell)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
