@@ -22,6 +22,7 @@ from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsE
 from app.host import claim_folder, explained, require_open_files, write_whole
 from app.kafka.access import security
 from app.kafka.clients import (
+    check_group,
     check_topics,
     cluster_id,
     log_ends,
@@ -202,6 +203,7 @@ async def check_start(settings: Settings, topics: Topics) -> None:
     """
     from app.cassandra.schema import check_schema_at_start
 
+    await check_group(settings)
     for topic, warning in (await check_topics(settings, topics.all)).items():
         logger.warning("topic %s: %s", topic, warning)
     horizon = terminal_rules(settings).horizon_ms

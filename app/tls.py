@@ -93,7 +93,7 @@ def meaning(
             prefix = f"FRAUDSTREAM_{server.upper()}"
             if isinstance(one, ssl.SSLCertVerificationError):
                 return f"the certificate of {what} {_fault(one, prefix, address, host)}"
-            return f"{what} {_alert(one.reason or str(one), prefix, address)}"
+            return f"{what} {_alert(one.reason or str(one), prefix, address, shown=certificate)}"
     return None
 
 
@@ -125,11 +125,12 @@ def _fault(error: ssl.SSLCertVerificationError, prefix: str, address: str, host:
     return texts.get(code) or f"is refused: {error.verify_message}"
 
 
-def _alert(reason: str, prefix: str, address: str) -> str:
+def _alert(reason: str, prefix: str, address: str, *, shown: bool) -> str:
     words = reason.lower().replace("_", " ")
     if reason.endswith(_NO_CERTIFICATE):
         return f"asks for a client certificate: set {prefix}_CERT_FILE and {prefix}_KEY_FILE"
-    if reason.endswith(_REFUSED):
+    # Cassandra's way of refusing one
+    if reason.endswith(_REFUSED) or (shown and reason.endswith("INTERNAL_ERROR")):
         return (
             f"refuses our certificate ({words}): check that {prefix}_CERT_FILE has not expired and is signed by an "
             "authority that the server trusts"

@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetching import watch
@@ -257,6 +262,23 @@ async def cluster_id(settings: Settings) -> str:
     """
     async with admin(settings) as client:
         return str((await client.describe_cluster())["cluster_id"])
+
+
+async def check_group(settings: Settings) -> None:
+    """Check that our user may be a member of the consumer group: Faust would ask for ever.
+
+    Raises:
+        UnavailableError: it may not, or no broker answers.
+    """
+    async with admin(settings) as client:
+        try:
+            await client.find_coordinator(settings.deployment)
+        except GroupAuthorizationFailedError as error:
+            forbids = forbidden(GroupAuthorizationFailedError(settings.deployment))
+            assert forbids
+            raise forbids from error
+        except KafkaError:  # a new cluster has no coordinator yet
+            return
 
 
 async def log_ends(settings: Settings, topic: str) -> dict[int, int]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.conn import OAuthAuthenticator
+from aiokafka.errors import SaslAuthenticationFailed
 
 from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
@@ -20,6 +22,29 @@ _ANSWER_SECONDS = 10.0
 _RENEW_AT = 0.2
 _MOST_ANSWER_BYTES = 1 << 20
 _SETTING = "FRAUDSTREAM_KAFKA_TOKEN_PROVIDER"
+
+
+_step = OAuthAuthenticator.step
+
+
+async def refused_step(self: Any, answer: bytes | None) -> Any:
+    """The step of aiokafka's login by token, which takes any answer for a success: a broker that refuses says why.
+
+    Raises:
+        SaslAuthenticationFailed: the broker refuses the token.
+    """
+    if answer:
+        raise SaslAuthenticationFailed(answer.decode(errors="replace"))
+    return await _step(self, answer)
+
+
+def install() -> None:
+    """Let every client of this process notice that its token is refused."""
+    refused_step.__wrapped__ = _step  # type: ignore[attr-defined]  # tests watch it
+    OAuthAuthenticator.step = refused_step
+
+
+install()
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc,unused-ignore]

@@ -53,6 +53,9 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection.send": "5909ea32f4efca49",
         "aiokafka.protocol.struct:Struct.__repr__": "237eb4a68c450067",
     },
+    "app/kafka/tokens.py": {
+        "aiokafka.conn:OAuthAuthenticator.step": "3a013ab61098033c",
+    },
     "app/blocks/faust/offset_metadata.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",
         "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets": "f4b19078581881ba",
