@@ -1,5 +1,7 @@
 """Packed rows to one table of Cassandra: unlogged batches, several at once, done when every row is acknowledged.
 
+Batches are formed per replica set when they are sent. So rows of all partitions that are submitted in one turn of
+the event loop travel together, and so do those that had to wait; nothing waits for company.
 It tries again for as long as it takes; a row that Cassandra will never take is an error that names it.
 """
 
@@ -7,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cassandra.cluster import Session
@@ -16,6 +18,7 @@ from app.cassandra import cql_wire as wire
 from app.cassandra.cql_nodes import REFUSED_FOR_EVER, UNAUTHORIZED, Nodes
 from app.cassandra.outage import Behind, Outage, Status
 from app.cassandra.packed import PackedTable
+from app.cassandra.row_batches import Batch, Part, WaitingRows, Write, wanted
 from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError
 from app.settings import Settings
 
@@ -25,34 +28,7 @@ _BACKOFF_SECONDS = (0.05, 5.0)
 _SILENCE_SECONDS = 10.0
 _WATCH_SECONDS = 1.0
 _UNPREPARED = 0x2500
-#: The server counts a row so much larger than it is on the wire, at most: a timestamp and more for each cell.
-ROW_OVERHEAD_BYTES = 340
 _TOO_LARGE = "Batch too large"
-
-
-class _Write:
-    """What one `submit` waits for."""
-
-    __slots__ = ("future", "left")
-
-    def __init__(self, future: "asyncio.Future[None]") -> None:
-        self.future = future
-        self.left = 0
-
-
-class _Batch:
-    """Rows that travel together."""
-
-    __slots__ = ("attempts", "body", "group", "head", "rows", "timestamp_us", "write")
-
-    def __init__(self, rows: list[bytes], group: int, write: _Write) -> None:
-        self.rows = rows
-        self.group = group
-        self.write = write
-        self.attempts = 0
-        self.timestamp_us = 0
-        self.head = b""
-        self.body = b""
 
 
 class RowWriter:
@@ -93,8 +69,10 @@ class RowWriter:
         self._rng = random.Random(seed)  # noqa: S311
         self._batch_bytes = settings.sink_batch_bytes
         self._nodes: Nodes | None = None
-        self._queue: deque[_Batch] = deque()
-        self._delayed: dict[_Batch, asyncio.TimerHandle] = {}
+        self._again: deque[Batch] = deque()
+        self._waiting = WaitingRows()
+        self._pumping: asyncio.Handle | None = None
+        self._delayed: dict[Batch, asyncio.TimerHandle] = {}
         self._last_us = 0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -126,38 +104,36 @@ class RowWriter:
     def submit(self, rows: Sequence[bytes]) -> "asyncio.Future[None]":
         """As `write`, without waiting: the future resolves when all rows are acknowledged."""
         loop = asyncio.get_running_loop()
-        write = _Write(loop.create_future())
+        write = Write(loop.create_future(), len(rows))
         nodes = self._tended_nodes()
-        batches = [
-            _Batch(chunk, group, write)
-            for group, members in nodes.map.split(list(rows))
-            for chunk in self._chunks(members)
-        ]
-        write.left = len(batches)
-        if not batches:
+        if not rows:
             write.future.set_result(None)
             return write.future
+        for group, members in nodes.map.split(list(rows)):
+            self._waiting.append(group, (write, members))
         self._outage.rows_waiting += len(rows)
-        self._queue.extend(batches)
         write.future.add_done_callback(self._forget_cancelled)
-        self._pump()
+        if self._pumping is None:  # what others submit in this turn goes along
+            self._pumping = loop.call_soon(self._pump)
         return write.future
 
     async def close(self) -> None:
         """Drop the connections; writes that are not acknowledged are cancelled."""
-        for batch in [*self._queue, *self._delayed]:
-            batch.write.future.cancel()
+        nodes, self._nodes = self._nodes, None
+        for batch in [*self._again, *self._delayed]:
+            _cancel(batch.parts)
+        _cancel(self._waiting)
         self._outage.close()
-        for timer in (self._watch, *self._delayed.values()):
+        for timer in (self._watch, self._pumping, *self._delayed.values()):
             if timer is not None:
                 timer.cancel()
-        self._queue.clear()
+        self._again.clear()
+        self._waiting.clear()
         self._delayed.clear()
-        nodes, self._nodes = self._nodes, None
         if nodes is not None:
             for link in nodes.links.values():
                 for batch, _ in link.pending.values():
-                    batch.write.future.cancel()
+                    _cancel(batch.parts)
             await nodes.close()
 
     # ---------------------------------------------------------------- sending
@@ -177,38 +153,32 @@ class RowWriter:
         self._nodes.tend()
         return self._nodes
 
-    def _chunks(self, rows: list[bytes]) -> Iterator[list[bytes]]:
-        """Rows in batches of at most the set size, by the server's count of bytes."""
-        chunk: list[bytes] = []
-        room = limit = self._batch_bytes
-        for row in rows:
-            size = len(row) + ROW_OVERHEAD_BYTES
-            if size > room and chunk:
-                yield chunk
-                chunk, room = [], limit
-            chunk.append(row)
-            room -= size
-        if chunk:
-            yield chunk
-
     def _pump(self) -> None:
-        queue, nodes = self._queue, self._nodes
+        self._pumping = None
         limit = self._settings.sink_in_flight
-        while queue and nodes is not None and self.in_flight < limit:
-            batch = queue[0]
-            if not batch.write.future.done():
-                link = nodes.pick(batch.group)
-                if link is None:
-                    return
-                if batch.head != link.head:
-                    self._encode(batch, link.head, nodes.consistency)
-                self.in_flight += 1
-                link.send(batch.body, batch)
-            queue.popleft()
+        while self.in_flight < limit and self._send_one():
+            pass
         if self.in_flight and self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
 
-    def _encode(self, batch: _Batch, head: bytes, consistency: int) -> None:
+    def _send_one(self) -> bool:
+        """Send the next batch; False where there is none, or nobody takes it now."""
+        nodes, again = self._nodes, self._again
+        if nodes is None or not (again or self._waiting):
+            return False
+        group = again[0].group if again else self._waiting.group
+        link = nodes.pick(group)
+        if link is None:
+            return False
+        batch = again.popleft() if again else self._waiting.take(group, self._batch_bytes)
+        if batch.forget_done():
+            if batch.head != link.head:
+                self._encode(batch, link.head, nodes.consistency)
+            self.in_flight += 1
+            link.send(batch.body, batch)
+        return True
+
+    def _encode(self, batch: Batch, head: bytes, consistency: int) -> None:
         if not batch.timestamp_us:  # a repeated batch keeps its time, and so changes nothing
             batch.timestamp_us = self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
         batch.head = head
@@ -216,50 +186,45 @@ class RowWriter:
 
     # ---------------------------------------------------------------- answers
 
-    def _answered(self, batch: _Batch, failure: wire.Failure | None) -> None:
+    def _answered(self, batch: Batch, failure: wire.Failure | None) -> None:
         self.in_flight -= 1
         if failure is None:
             self._acknowledged(batch)
-        elif not batch.write.future.done():
+        elif batch.forget_done():
             self._failed(batch, failure)
         self._pump()
 
-    def _acknowledged(self, batch: _Batch) -> None:
-        count = len(batch.rows)
+    def _acknowledged(self, batch: Batch) -> None:
+        count = 0
+        for write, rows in batch.parts:
+            count += len(rows)
+            if not write.future.done():
+                self._outage.rows_waiting -= len(rows)
+            write.acknowledged(len(rows))
         self.rows_written += count
         self.batches_written += 1
-        write = batch.write
-        write.left -= 1
-        if not write.future.done():
-            self._outage.rows_waiting -= count
-            if write.left == 0:
-                write.future.set_result(None)
         self._outage.succeeded(count)
 
-    def _failed(self, batch: _Batch, failure: wire.Failure) -> None:
+    def _failed(self, batch: Batch, failure: wire.Failure) -> None:
         if failure.code == _UNPREPARED:
             assert self._nodes is not None
             self._nodes.prepare_again()
         if failure.code == _UNPREPARED and batch.attempts == 0:
             batch.attempts += 1
-            self._queue.appendleft(batch)
+            self._again.appendleft(batch)
         elif failure.code not in REFUSED_FOR_EVER:
             self._retry(batch, failure.message)
         elif failure.code != UNAUTHORIZED and len(batch.rows) > 1:
             # too large for this server, or one row is to blame: halves show which
             if _TOO_LARGE in failure.message:
                 self._batch_bytes = min(self._batch_bytes, self._batch_bytes * 3 // 4)
-            self._split(batch)
+            self._again.extendleft(reversed(list(batch.halves())))
         else:
-            self._give_up(batch.write, self._refusal(failure, batch.rows[0]))
+            error = self._refusal(failure, batch.rows[0])
+            for write, _ in batch.parts:
+                write.give_up(error)
 
-    def _split(self, batch: _Batch) -> None:
-        middle = len(batch.rows) // 2
-        batch.write.left += 1
-        for rows in (batch.rows[middle:], batch.rows[:middle]):
-            self._queue.appendleft(_Batch(rows, batch.group, batch.write))
-
-    def _retry(self, batch: _Batch, reason: str) -> None:
+    def _retry(self, batch: Batch, reason: str) -> None:
         self._outage.failed(reason, batch.attempts)
         first, most = _BACKOFF_SECONDS
         delay = min(most, first * 2 ** min(batch.attempts, 20)) * self._rng.uniform(0.5, 1.0)
@@ -268,9 +233,9 @@ class RowWriter:
         loop = asyncio.get_running_loop()
         self._delayed[batch] = loop.call_later(delay, self._resume, batch)
 
-    def _resume(self, batch: _Batch) -> None:
+    def _resume(self, batch: Batch) -> None:
         del self._delayed[batch]
-        self._queue.append(batch)
+        self._again.append(batch)
         self._pump()
 
     def _lost(self, reason: str, unanswered: list[Any]) -> None:
@@ -278,9 +243,9 @@ class RowWriter:
         if self._nodes is None:
             return
         self.in_flight -= len(unanswered)
-        again = [batch for batch in unanswered if not batch.write.future.done()]
+        again = [batch for batch in unanswered if batch.forget_done()]
         self.retries += len(again)
-        self._queue.extendleft(reversed(again))
+        self._again.extendleft(reversed(again))
         if self._outage.rows_waiting and self._nodes.pick(0) is None:
             self._outage.failed(reason)
         self._pump()
@@ -288,30 +253,31 @@ class RowWriter:
     def _refused(self, failure: wire.Failure) -> None:
         """The statement cannot be prepared: nothing can be written, ever."""
         error = self._refusal(failure, None)
-        for write in {batch.write for batch in [*self._queue, *self._delayed]}:
-            self._give_up(write, error)
-
-    def _give_up(self, write: _Write, error: FraudstreamError) -> None:
-        if not write.future.done():
-            write.future.set_exception(error)
+        parts = list(self._waiting)
+        parts += [part for batch in [*self._again, *self._delayed] for part in batch.parts]
+        for write in {write for write, _ in parts}:
+            write.give_up(error)
 
     def _forget_cancelled(self, future: "asyncio.Future[None]") -> None:
         """What belongs to a write that is over for another reason than success is not sent any more."""
         if not future.cancelled() and future.exception() is None:
             return
-        for batch in [batch for batch in self._delayed if batch.write.future is future]:
+        for batch in [batch for batch in self._delayed if not batch.forget_done()]:
             self._delayed.pop(batch).cancel()
-        self._queue = deque(b for b in self._queue if b.write.future is not future)
-        self._outage.rows_waiting = sum(len(b.rows) for b in self._unfinished())
+        self._again = deque(batch for batch in self._again if batch.forget_done())
+        self._waiting.forget_done()
+        self._outage.rows_waiting = sum(len(rows) for _, rows in wanted(self._unfinished()))
         if not self._outage.rows_waiting:
             self._outage.idle()
 
-    def _unfinished(self) -> Iterator[_Batch]:
-        yield from self._queue
-        yield from self._delayed
+    def _unfinished(self) -> Iterator[Part]:
+        yield from self._waiting
+        batches = [*self._again, *self._delayed]
         if self._nodes is not None:
             for link in self._nodes.links.values():
-                yield from (b for b, _ in link.pending.values() if not b.write.future.done())
+                batches += [batch for batch, _ in link.pending.values()]
+        for batch in batches:
+            yield from batch.parts
 
     # ---------------------------------------------------------------- outages
 
@@ -339,3 +305,8 @@ class RowWriter:
         return StateError(
             f"Cassandra refuses the {table.holds} of {table.place(row)}: {failure.message}"
         )
+
+
+def _cancel(parts: Iterable[Part]) -> None:
+    for write, _ in parts:
+        write.future.cancel()

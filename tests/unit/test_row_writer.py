@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.cassandra import cql_nodes, row_writer
+from app.cassandra import cql_nodes, row_batches, row_writer
 from app.cassandra import cql_wire as wire
+from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS
 from app.cassandra.row_writer import RowWriter
 from app.metrics.recorders import SinkStatus
@@ -184,6 +185,7 @@ async def test_a_worker_whose_waiting_rows_are_given_up_waits_for_nothing(
     monkeypatch.setattr("app.cassandra.outage._WARN_SECONDS", 0.01)
     writer, status, fail = failing
     first, second = writer.submit([b"x" * 100]), writer.submit([b"y" * 100])
+    await asyncio.sleep(0)
     fail()
     assert status.reason == "Operation timed out"
     await asyncio.sleep(0.05)
@@ -218,6 +220,7 @@ async def test_all_that_wait_are_counted(
     writer, _, fail = failing
     writer._outage._behind = behind
     row = writer.submit([b"x" * 100])
+    await asyncio.sleep(0)
     fail()
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(caplog.records) < 2:  # noqa: ASYNC110
@@ -236,7 +239,93 @@ async def test_an_outage_that_goes_on_is_noticed_again(
     writer.submit([b"x" * 100]).cancel()
     await asyncio.sleep(0)
     again = writer.submit([b"y" * 100])
+    await asyncio.sleep(0)
     fail()
     assert status.reason == "Operation timed out"
     again.cancel()
+    await writer.close()
+
+
+def sent(writer: RowWriter) -> list[list[bytes]]:
+    """The rows of each batch that is on its way."""
+    link: Any = writer._nodes.links["a"]  # type: ignore[union-attr]
+    return [tag.rows for tag, _ in link.pending.values()]
+
+
+def answer(writer: RowWriter, failure: wire.Failure | None = None) -> None:
+    """The first batch on its way is answered."""
+    link: Any = writer._nodes.links["a"]  # type: ignore[union-attr, index]
+    stream, (tag, _) = next(iter(link.pending.items()))
+    del link.pending[stream]
+    writer._answered(tag, failure)
+
+
+async def test_what_is_submitted_in_one_turn_travels_together(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
+) -> None:
+    writer, _, _ = failing
+    first, second = writer.submit([b"a", b"b"]), writer.submit([b"c"])
+    await asyncio.sleep(0)
+    assert sent(writer) == [[b"a", b"b", b"c"]]
+    answer(writer)
+    assert first.done() and second.done()
+    assert (writer.rows_written, writer.batches_written, writer.rows_waiting) == (3, 1, 0)
+    await writer.close()
+
+
+async def test_what_had_to_wait_travels_together_up_to_the_size(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
+) -> None:
+    writer, _, _ = failing
+    writer._settings = writer._settings.model_copy(update={"sink_in_flight": 1})
+    writer._batch_bytes = 3 * (1 + row_batches.ROW_OVERHEAD_BYTES)
+    writes = []
+    for rows in ([b"a"], [b"b", b"c"], [b"d", b"e"]):
+        writes.append(writer.submit(rows))
+        await asyncio.sleep(0)
+    assert sent(writer) == [[b"a"]]
+    answer(writer)
+    assert sent(writer) == [[b"b", b"c", b"d"]]
+    answer(writer)
+    assert [write.done() for write in writes] == [True, True, False]
+    assert sent(writer) == [[b"e"]]
+    answer(writer)
+    assert writes[2].done()
+    await writer.close()
+
+
+async def test_a_row_that_is_refused_fails_its_own_write_only(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, _, _ = failing
+    monkeypatch.setattr(PackedTable, "place", lambda *_: "there")
+    good, bad, other = (writer.submit([row]) for row in (b"good", b"bad", b"other"))
+    await asyncio.sleep(0)
+    while not (good.done() and bad.done() and other.done()):
+        refused = b"bad" in sent(writer)[0]
+        answer(writer, wire.Failure(0x2200, "no such row") if refused else None)
+    assert good.exception() is None
+    assert other.exception() is None
+    assert "no such row" in str(bad.exception())
+    await asyncio.sleep(0)
+    assert writer.rows_waiting == 0
+    await writer.close()
+
+
+async def test_rows_given_up_leave_a_batch_that_is_repeated(
+    failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(row_writer, "_BACKOFF_SECONDS", (0.0, 0.0))
+    writer, _, fail = failing
+    revoked, kept = writer.submit([b"revoked"]), writer.submit([b"kept"])
+    await asyncio.sleep(0)
+    fail()
+    revoked.cancel()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not sent(writer):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert sent(writer) == [[b"kept"]]
+    answer(writer)
+    assert kept.done()
     await writer.close()
