@@ -36,7 +36,7 @@ from app.settings import Settings, load_settings
 from app.stages.answers import Answers
 from app.stages.deployed_features import catalogue_of
 from app.stages.retries import Retries
-from app.stages.state import terminal_rules
+from app.stages.state import row_rules, terminal_rules
 from app.topics import Topics, batch_bytes
 from app.windows.row_format import max_group_bytes
 from app.wire.input_records import MAX_ID_BYTES
@@ -223,11 +223,15 @@ def create_app(settings: Settings) -> FraudApp:
         UnavailableError: no broker is set and none runs here.
     """
     largest = batch_bytes(settings)
-    group = max_group_bytes(
-        terminal_rules(settings),  # the larger ones: they have labels
-        key_bytes=MAX_ID_BYTES,
-        block_entries=_MAX_BLOCK_ENTRIES,
-        record_bytes=RECORD_OVERHEAD_BYTES,
+    # terminals have labels; either may have more of the deployment's own fields
+    group = max(
+        max_group_bytes(
+            rules,
+            key_bytes=MAX_ID_BYTES,
+            block_entries=_MAX_BLOCK_ENTRIES,
+            record_bytes=RECORD_OVERHEAD_BYTES,
+        )
+        for rules in (row_rules(settings), terminal_rules(settings))
     )
     if group > largest:
         msg = (
