@@ -4,6 +4,7 @@
 |---------|--------------|-----------------------------------------------------|-----------|----------------------|
 | cards   | transactions | enriched, dead-letters, duplicates, refunds, transactions | cards | app/stages/cards |
 | scoring | enriched     | predictions, alerts, late-transactions, dead-letters | terminals | app/stages/scoring |
+| control | control      | enriched, dead-letters                              |           | app/stages/control |
 | labels  | labels       | enriched, dead-letters, Cassandra `labels`          |           | app/stages/labels  |
 | sink    | predictions  | Cassandra `predictions`, `conflicting_predictions`  |           | app/stages/sink    |
 | refunds | refunds      | Cassandra `refunds`                                 |           | app/stages/sink    |

@@ -1,55 +1,112 @@
-"""enriched -> predictions: the terminal's features, then the model."""
+"""enriched -> predictions: the terminal's features, then the model that is in force."""
 
+import logging
 import time
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.pipeline import Pipeline
+from app.cassandra.model_registry import find_registered, holder_of, register
+from app.cassandra.session import shared_session
+from app.errors import NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
+from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.scoring import ScoringHandler
-from app.stages.start import check_state, check_topics_known, pin_model
-from app.stages.state import terminal_settings
-from models.holder import ModelHolder, registry_of
+from app.stages.start import bind_model, check_state, check_topics_known
+from app.stages.state import PINS_KEY, Pins, terminal_settings
+from models.holder import is_path
 from tables.terminals import terminals as table
 
+#: Under a name that is not silenced with Faust's services.
+logger = logging.getLogger("fraudstream")
+
 settings, topics = app.settings, app.fraud_topics
-models = ModelHolder(registry_of(settings), app.catalogue, settings.minor_unit_digits)
-champion = models.named(settings.model)
+holder = holder_of(settings, app.catalogue)
+models = app.models = ModelSupply(holder.by_hash, holder.forget)
 enriched = source(app, topics.enriched.name)
 
 
-async def check_and_pin(partition: int, start: int) -> None:
-    """Check the state, then write down from where on the present model scores, before it does.
+def registered() -> str:
+    """The hash of the registered model that `FRAUDSTREAM_MODEL` names."""
+    if is_path(settings.model):
+        raise NotFoundError
+    return find_registered(shared_session(settings), settings, settings.model).hash
 
-    What is left from before is scored by the models of its time: they are loaded now, or this start is refused.
+
+def local() -> str:
+    """The hash of the model in this deployment's folders that `FRAUDSTREAM_MODEL` names."""
+    return holder.named(settings.model).manifest.scoring_hash
+
+
+def publish(model_hash: str) -> str:
+    """Put the model that this deployment starts with into the registry; returns its name and version."""
+    entry = holder.entry(model_hash)
+    try:
+        register(shared_session(settings), settings, entry, "FRAUDSTREAM_MODEL")
+    except UsageError as error:  # its name and version are another's
+        logger.warning(
+            "other workers may not find the model that this deployment starts with: %s", error
+        )
+    return entry.model
+
+
+starting = app.starting_model = StartingModel(registered, local, publish)
+with suppress(NotFoundError):  # it may be registered
+    local()  # one that does not fit is refused before anything is joined
+
+
+@cache
+def say_what_decides(model: str, threshold: float | None) -> None:
+    """Once for each, of all partitions: the settings are not in force."""
+    logger.warning(
+        "model %s decides, by %s: FRAUDSTREAM_MODEL=%s and FRAUDSTREAM_THRESHOLD only say what a new deployment "
+        "starts with; `fraudstream models promote` and `threshold` change it",
+        model[:16], "its own threshold" if threshold is None else f"threshold {threshold:g}", settings.model,
+    )  # fmt: skip
+
+
+async def check_and_bind(partition: int, start: int) -> None:
+    """Check the state; where nothing says what decides, write down what a new deployment starts with.
+
+    The models of what comes next are loaded now, or this start is refused.
     """
     tp = TP(topics.enriched.name, partition)
     await check_topics_known(table, partition, app.topic_ids, app.recreated)
     shape = terminal_settings(settings)
     end = await check_state(app.consumer, table, tp, start, shape, settings.model)
-    pins = await pin_model(table, partition, end, champion.hash)
-    for model_hash in pins.models_of(start, end):
-        models.by_hash(model_hash)
+    begins_with = await starting.hash()
+    in_force = await bind_model(table, partition, end, begins_with, settings.threshold)
+    pins = Pins.read(table.reader(partition).get(PINS_KEY))
+    for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
+        await models.try_once(model_hash)
+    handler.in_force[partition] = in_force
+    if in_force.model != begins_with or in_force.threshold != settings.threshold:
+        say_what_decides(in_force.model, in_force.threshold)
 
 
+handler = ScoringHandler.of(
+    settings,
+    topics,
+    app.catalogue,
+    model=models.get,
+    clock_ms=lambda: time.time_ns() // 1_000_000,
+)
+app.in_force = handler.in_force
 pipeline = Pipeline(
     app,
     enriched,
-    ScoringHandler.of(
-        settings,
-        topics,
-        app.catalogue,
-        model=models.by_hash,
-        clock_ms=lambda: time.time_ns() // 1_000_000,
-    ),
+    handler,
     table=table,
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     waiting_bytes=waiting_bytes(settings),
-    on_start=check_and_pin,
+    on_start=check_and_bind,
+    obtain=models.obtain,
 )
 
 

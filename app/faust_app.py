@@ -16,6 +16,7 @@ from app.blocks.faust.batches import Outputs
 from app.blocks.faust.collector import calm_collector
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.topic import BlockTopic
+from app.domain.changes import InForce
 from app.domain.features import Catalogue
 from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
@@ -35,6 +36,7 @@ from app.kafka.topic_metadata import see_topics
 from app.settings import Settings, load_settings
 from app.stages.answers import Answers
 from app.stages.deployed_features import catalogue_of
+from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.retries import Retries
 from app.stages.state import row_rules, terminal_rules
 from app.topics import Topics, batch_bytes
@@ -76,6 +78,9 @@ class FraudApp(BlockApp):
         topic_ids: Kafka's ids of its topics, as they were when this worker started.
         answers: who waits for the prediction of one transaction.
         retries: what looks again for the transactions of parked labels.
+        models: the loaded models.
+        starting_model: what a new deployment starts with.
+        in_force: by partition of `enriched` that is or was here, what decides.
     """
 
     settings: Settings
@@ -84,6 +89,9 @@ class FraudApp(BlockApp):
     topic_ids: Mapping[str, str]
     answers: Answers
     retries: Retries
+    models: ModelSupply
+    starting_model: StartingModel
+    in_force: Mapping[int, InForce]
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""

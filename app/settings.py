@@ -203,13 +203,15 @@ class Settings(AlertSettings, AccessSettings):
     # Model
     model: str = Field(
         "default",
-        description="model to score with: a name in models/artifacts, or the path of a folder",
+        description="model that a new deployment starts with: a name, or the path of a folder; later, "
+        "`fraudstream models promote` changes it",
     )
     threshold: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="score from which a transaction is flagged as fraud; unset: the model's threshold",
+        description="score from which a transaction is flagged as fraud in a new deployment; unset: the "
+        "model's own; later, `fraudstream models threshold` changes it",
     )
     reasons_from: float = Field(
         0.1, ge=0, le=1, description="lowest score for which reasons are stored"

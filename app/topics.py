@@ -4,7 +4,8 @@
 |---------------------|-----------------|-----------------------------------------|------------------|
 | transactions        | card_id         | one transaction, JSON                   | agents/cards     |
 | labels              | transaction_id  | one label, JSON                         | agents/labels    |
-| enriched            | none            | many transactions or labels, msgpack (internal) | agents/scoring |
+| control             | change          | one change of models, JSON               | agents/control   |
+| enriched            | none            | many transactions or labels, or a change (internal) | agents/scoring |
 | predictions         | card_id         | one prediction, JSON                    | agents/sink      |
 | dead-letters        | source position | the original bytes, reasons in headers  | people           |
 | duplicates          | card_id         | where the repeated record stands, JSON  | people, verify   |
@@ -99,6 +100,13 @@ class Topics:
         )
         # when a label came decides how long it waits: that must not change from replay to replay
         self.labels = source("labels", **{"message.timestamp.type": "LogAppendTime"})
+        # Each change has a key of its own, so compaction keeps all of them, for ever: they are the history of what
+        # decided. All are sent to partition 0; the topic has as many partitions as the others because all have.
+        self.control = TopicSpec(
+            settings.topic_prefix + "control",
+            settings.partitions,
+            {**compacted, "message.timestamp.type": "LogAppendTime"},
+        )
         self.enriched = TopicSpec(
             f"{settings.topic_prefix}{settings.app_id}-enriched",
             settings.partitions,
@@ -122,6 +130,7 @@ class Topics:
         self.all = (
             self.transactions,
             self.labels,
+            self.control,
             self.enriched,
             self.predictions,
             self.dead_letters,
@@ -137,6 +146,7 @@ class Topics:
         self.known = (
             self.transactions,
             self.labels,
+            self.control,
             self.enriched,
             self.predictions,
             self.cards_changelog,

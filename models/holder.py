@@ -1,11 +1,12 @@
 """Finds models and keeps them: by name for the next block, by hash for a replay of an old one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
-from app.errors import NotFoundError, UsageError
+from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
 from app.settings import Settings
 from models.artifact import MANIFEST_FILE, load_artifact, read_manifest
 from models.manifest import HASH_DIGITS, Manifest, check_features
@@ -20,6 +21,11 @@ class Entry(NamedTuple):
 
     folder: Path
     manifest: Manifest
+
+    @property
+    def model(self) -> str:
+        """Name and version, as rows and records have them."""
+        return f"{self.manifest.name}@{self.manifest.version}"
 
 
 class ModelRegistry:
@@ -163,10 +169,18 @@ class ModelHolder:
         registry: where models are.
         catalogue: the features that this deployment computes.
         digits: digits after the decimal point in its currency, for the wording of reasons.
+        elsewhere: gives the artifact of a hash that is not in these folders; None: there is nowhere else.
     """
 
-    def __init__(self, registry: ModelRegistry, catalogue: Catalogue, digits: int) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        catalogue: Catalogue,
+        digits: int,
+        elsewhere: Callable[[str], Entry] | None = None,
+    ) -> None:
         self.registry = registry
+        self._elsewhere = elsewhere
         self._catalogue = catalogue
         self._digits = digits
         self._loaded: dict[str, Model] = {}
@@ -177,7 +191,7 @@ class ModelHolder:
         Raises:
             NotFoundError, UsageError: it is missing, damaged, or does not fit; the text says why.
         """
-        return self._load(self.registry.find(wanted))
+        return self.load(self.registry.find(wanted))
 
     def by_hash(self, model_hash: str) -> Model:
         """The model that scored a row, for scoring it again.
@@ -185,9 +199,40 @@ class ModelHolder:
         Raises:
             NotFoundError, UsageError: it is missing, damaged, or does not fit; the text says why.
         """
-        return self._loaded.get(model_hash) or self._load(self.registry.by_hash(model_hash))
+        return self.loaded(model_hash) or self.load(self.entry(model_hash))
 
-    def _load(self, entry: Entry) -> Model:
+    def loaded(self, model_hash: str) -> Model | None:
+        """The model of a hash, if it is loaded."""
+        return self._loaded.get(model_hash[:HASH_DIGITS])
+
+    def forget(self, model_hash: str) -> None:
+        """Let a loaded model go."""
+        self._loaded.pop(model_hash[:HASH_DIGITS], None)
+
+    def entry(self, model_hash: str) -> Entry:
+        """The artifact of a hash, not loaded.
+
+        Raises:
+            NotFoundError, UsageError: it is missing or damaged; the text says why.
+        """
+        try:
+            return self.registry.by_hash(model_hash)
+        except NotFoundError as missing:
+            if self._elsewhere is None:
+                raise
+            try:
+                return self._elsewhere(model_hash)
+            except UnavailableError as error:
+                if isinstance(error, AwayError):
+                    raise
+                raise missing from error  # there is no registry here
+
+    def load(self, entry: Entry) -> Model:
+        """Load an artifact, checked; once.
+
+        Raises:
+            NotFoundError, UsageError: it is missing, damaged, or does not fit; the text says why.
+        """
         manifest = entry.manifest
         model = self._loaded.get(manifest.model_hash)
         # a model of format 1 may have a copy of its hash with another threshold

@@ -247,8 +247,8 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "[*rows.groups(), [position.encode()]]",
-                "[[position.encode()], *rows.groups()]",
+                "[*rows.groups(), *changed, [position.encode()]]",
+                "[[position.encode()], *rows.groups(), *changed]",
             ),
         ),
         _SCORING,
@@ -368,36 +368,56 @@ BREAKS = (
         (("app.blocks.faust.table", "BlockTable"),),
     ),
     Break(
-        "replay scored by the present model",
-        "app.stages.state",
-        (
-            (
-                "self.pins.append((log_end if self.pins else 0, model_hash))",
-                "self.pins = [(0, model_hash)]",
-            ),
-        ),
-        (("app.stages.start", "Pins"),),
+        "a worker's setting overrides what decides",
+        "app.stages.start",
+        (("    if in_force is None:\n", "    if True:\n"),),
+        (("tests.stream.sim_worker", "bind_model"),),
     ),
     Break(
-        "model bound with the first block",
-        "app.blocks.faust.pipeline",
+        "a change applied at another offset on replay",
+        "app.stages.scoring",
         (
             (
-                "        waits = self._on_start is not None\n",
-                "        waits = False\n",
-            ),
-            (
-                "            await partition.run()\n",
-                "            while not partition.waiting and not partition.closed:\n"
-                "                await asyncio.sleep(0.001)\n"
-                "            if self._on_start is not None and not partition.closed:\n"
-                "                await self._start(partition.number, partition.next_offset, self._epoch())\n"
-                "                if not partition.closed:\n"
-                "                    partition.changelog_next = self.table.changelog_next[partition.number]\n"
-                "            await partition.run()\n",
+                "now = self._model_at(message.offset, in_force, state), in_force.threshold",
+                "now = self._model_at(message.offset, bound, state), bound.threshold",
             ),
         ),
-        (("app.blocks.faust.pipeline", "Pipeline"),),
+        _SCORING,
+    ),
+    Break(
+        "a change applied on some partitions only",
+        "app.stages.control",
+        (("range(topics.enriched.partitions)", "range(1)"),),
+        (("app.stages.control", "ControlHandler"),),
+    ),
+    Break(
+        "a replayed change applied again",
+        "app.stages.scoring",
+        (
+            (
+                "in_force.after(change, message.partition, message.offset)",
+                "InForce(in_force.first, in_force.model, in_force.threshold).after(\n"
+                "            change, message.partition, message.offset\n        )",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "another model scores while the right one is loaded",
+        "app.stages.scoring",
+        (
+            (
+                "                if follows is None:\n",
+                "                follows = follows or model\n                if follows is None:\n",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "what decides is lost in a crash",
+        "app.stages.scoring",
+        (("[*rows.groups(), *changed, [position", "[*rows.groups(), [position"),),
+        _SCORING,
     ),
     Break(
         "a reused id taken for a repetition",

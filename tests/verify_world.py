@@ -12,11 +12,13 @@ from aiokafka.partitioner import murmur2
 
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
+from app.domain.changes import AnyChange
 from app.ops.verification.report import Report
 from app.ops.verification.rows import COLUMNS, Row
 from app.ops.verify import compare
 from app.settings import Settings
 from app.stages.cards import CardsHandler
+from app.stages.control import ControlHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.labels import LabelsHandler
 from app.stages.scoring import ScoringHandler
@@ -25,6 +27,7 @@ from app.stages.state import (
     Pins,
 )
 from app.topics import Topics, TopicSpec
+from app.wire.control_records import encode_change
 from app.wire.own_catalogue import own_of
 from models.holder import ModelHolder, registry_of
 from tests.builders import T0
@@ -163,6 +166,15 @@ class VerifyWorld:
         self.label_rows += [(topic, partition, label.offset) for label in computed.outputs.labels]
         return partition, record.offset
 
+    def control(self, change: AnyChange) -> None:
+        """A change, forwarded at once."""
+        topic = self.topics.control.name
+        self._append(topic, 0, b"k", encode_change(change), ())
+        computed = ControlHandler(self.topics).compute(0, self.logs[topic][0][-1:], State())
+        for (to, number), outputs in computed.outputs.items():
+            for key, value, headers in outputs:
+                self._append(to, number, key, value, headers)
+
     def run(self, block: int = 7, *, sink: bool = True, scoring: bool = True) -> None:
         """Let both stages (or the first) and, if it runs, the sink do all there is, in blocks of so many records."""
         moved = True
@@ -224,9 +236,7 @@ class VerifyWorld:
         state = self._states.get(where)
         if state is None:
             state = self._states[where] = State()
-            pins = Pins([])
-            pins.pin(0, self._champion.hash)
-            key, raw = pins.encode()
+            key, raw = Pins([(0, self._champion.hash)]).encode()
             assert key == PINS_KEY
             assert raw is not None
             state.rows[key] = raw

@@ -1,10 +1,13 @@
 """Models as people and scripts read them: the list, one model, the report of a training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.formats import iso, printable
+
 if TYPE_CHECKING:
+    from app.cassandra.model_registry import Registered
     from models.holder import Entry
     from models.manifest import AnomalyPart, Manifest
 
@@ -33,6 +36,49 @@ def listed(entry: "Entry") -> dict[str, Any]:
     }
 
 
+def registered_table(models: list["Registered"]) -> Iterator[str]:
+    """The models of the registry, line by line."""
+    if not models:
+        yield "no model is registered; `fraudstream models register` registers one"
+        return
+    rows = [("MODEL", "HASH", "BYTES", "REGISTERED", "BY")]
+    rows += [
+        (
+            one.model,
+            one.hash[:16],
+            f"{one.bytes:,}",
+            (iso(one.registered_at) or "-")[:16],
+            printable(one.registered_by),
+        )
+        for one in models
+    ]
+    yield from _columns(rows)
+
+
+def difference(one: "Manifest", other: "Manifest") -> list[tuple[str, Any, Any]]:
+    """The fields in which two manifests differ, and what is there; of features those that the other lacks."""
+    found: list[tuple[str, Any, Any]] = []
+    mine, theirs = (each.model_dump(mode="json") for each in (one, other))
+    for name, value in mine.items():
+        if value == theirs[name]:
+            continue
+        if name == "features":
+            mine_alone, theirs_alone = [
+                [each for each in a if each not in b] or ["the same, in another order"]
+                for a, b in ((value, theirs[name]), (theirs[name], value))
+            ]
+            found.append((name, mine_alone, theirs_alone))
+        elif isinstance(value, dict) and isinstance(theirs[name], dict):
+            found += [
+                (f"{name}.{key}", value.get(key), theirs[name].get(key))
+                for key in sorted({*value, *theirs[name]})
+                if value.get(key) != theirs[name].get(key)
+            ]
+        else:
+            found.append((name, value, theirs[name]))
+    return found
+
+
 def table(entries: list["Entry"]) -> Iterator[str]:
     """The list, line by line; columns are as wide as their widest cell."""
     if not entries:
@@ -54,6 +100,11 @@ def table(entries: list["Entry"]) -> Iterator[str]:
                 each["folder"],
             )
         )
+    yield from _columns(rows)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Lines whose columns are as wide as their widest cell."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

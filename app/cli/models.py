@@ -1,41 +1,231 @@
-"""`fraudstream models`: list and show models."""
+"""`fraudstream models`: the models that there are, the registry, and what decides."""
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import model_text
-from app.cli.options import json_option
+from app.cli import model_changes, model_text
+from app.cli.options import FiniteRange, json_option
 from app.errors import UsageError
 from app.settings import load_settings
 
+if TYPE_CHECKING:
+    from models.holder import Entry
 
-@click.command(
-    epilog="\b\nExamples:  fraudstream models\n           fraudstream models show default"
+
+class _ListByDefault(click.Group):
+    """Without a subcommand, `list`: its options may follow the group's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_ListByDefault,
+    epilog="\b\nExamples:  fraudstream models\n"
+    "           fraudstream models register fraud@2\n"
+    "           fraudstream models promote fraud@2\n"
+    "           fraudstream models rollback\n"
+    "           fraudstream models history --at 2026-11-29T12:00Z",
 )
-@click.argument("words", nargs=-1, metavar="[show MODEL]")
+def models() -> None:
+    r"""The models that there are, and which one decides.
+
+    Workers load models from the registry, which is in Cassandra. A change takes effect within seconds, without a
+    restart: it is a record on the topic `control`, and each prediction names the model that decided it.
+    """
+
+
+for command in (
+    model_changes.promote,
+    model_changes.rollback,
+    model_changes.threshold,
+    model_changes.history,
+):
+    models.add_command(command)
+
+
+@models.command("list")
 @json_option
-def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the models; `models show MODEL` shows one: a name (its newest version), name@version, hash or folder."""
-    from models.holder import registry_of
+def list_(as_json: bool) -> None:
+    """List the registered models, then those in folders here."""
+    from app.ops.models import list_models
 
     settings = load_settings()
-    registry = registry_of(settings)
-    if words:
-        if len(words) != 2 or words[0] != "show":
-            msg = "`fraudstream models` lists, `fraudstream models show MODEL` shows one"
-            raise UsageError(msg)
-        folder, manifest = registry.find(words[1])
-        if as_json:
-            click.echo(json.dumps(model_text.described(folder, manifest)))
-        else:
-            click.echo("\n".join(model_text.details(folder, manifest)))
-        return
-    entries, damaged = registry.scan()
+    listing = list_models(settings)
     if as_json:
-        listed = [model_text.listed(entry) for entry in entries]
-        click.echo(json.dumps({"models": listed, "damaged": damaged, "used": settings.model}))
+        registered = listing.registered
+        click.echo(
+            json.dumps(
+                {
+                    "registered": None
+                    if registered is None
+                    else [{"model": one.model, **one._asdict()} for one in registered],
+                    "models": [model_text.listed(entry) for entry in listing.here],
+                    "damaged": listing.damaged,
+                    "used": settings.model,
+                }
+            )
+        )
         return
-    click.echo("\n".join(model_text.table(entries)))
-    for line in damaged:
+    if listing.registered is None:
+        click.echo(f"the registry is not shown: {listing.away}", err=True)
+    else:
+        click.echo("\n".join(model_text.registered_table(listing.registered)))
+        click.echo("\nIn folders here:")
+    click.echo("\n".join(model_text.table(listing.here)))
+    for line in listing.damaged:
         click.echo(f"damaged: {line}", err=True)
+
+
+@models.command(
+    epilog="\b\nExamples:  fraudstream models show default\n           fraudstream models show fraud@2"
+)
+@click.argument("model")
+@json_option
+def show(model: str, as_json: bool) -> None:
+    """Show a model: a name (its newest version), name@version, hash or folder.
+
+    The registry's model is shown; if it has none, or does not answer, the one in a folder here.
+    """
+    from app.ops.models import find_model
+
+    entry = find_model(load_settings(), model)
+    if as_json:
+        click.echo(json.dumps(model_text.described(*entry)))
+    else:
+        click.echo("\n".join(model_text.details(*entry)))
+
+
+@models.command(epilog="\b\nExample:  fraudstream models diff fraud@1 fraud@2")
+@click.argument("one")
+@click.argument("other")
+@json_option
+def diff(one: str, other: str, as_json: bool) -> None:
+    """Show what differs between the manifests of two models."""
+    from app.ops.models import find_model
+
+    settings = load_settings()
+    entries = [find_model(settings, name) for name in (one, other)]
+    found = model_text.difference(*(entry.manifest for entry in entries))
+    if as_json:
+        click.echo(json.dumps({name: {"one": a, "other": b} for name, a, b in found}))
+        return
+    for name, a, b in found:
+        click.echo(f"{name}\n  {entries[0].model}  {a}\n  {entries[1].model}  {b}")
+    if not found:
+        click.echo("the manifests are the same")
+
+
+@models.command(
+    epilog="\b\nExamples:  fraudstream models register fraud\n"
+    "           fraudstream models register ./fraud-2"
+)
+@click.argument("model")
+def register(model: str) -> None:
+    r"""Put a model of this home, or of a folder, into the registry, where every worker finds it.
+
+    A version is registered once. To register another artifact, train it under the next version.
+
+    \b
+    Exit codes:  0  it is registered, or was already
+                 2  it is damaged, or its version is registered with another artifact
+                 3  Cassandra does not answer
+                 4  there is no such model here
+    """
+    from app.ops.models import register as run
+
+    entry, new = run(load_settings(), model)
+    said = "is registered" if new else "was registered already"
+    click.echo(f"{entry.model} ({entry.manifest.model_hash}) {said}")
+
+
+@models.command(
+    "import",
+    epilog="\b\nExamples:  fraudstream models import clf.joblib --name mine --threshold 0.4\n"
+    "           fraudstream models import clf.joblib --name mine --threshold 0.4 \\\n"
+    "               --features amount,card_count_1h --usual amount=42.5",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What the model is called.")
+@click.option(
+    "--threshold",
+    type=FiniteRange(0, 1),
+    required=True,
+    help="Score from which a transaction is called fraud.",
+)
+@click.option(
+    "--features",
+    metavar="NAME,...",
+    help="The features that it takes, in its order.  [all of the set]",
+)
+@click.option(
+    "--set", "feature_set", metavar="SET", help="The set that they are of.  [all that are computed]"
+)
+@click.option(
+    "--usual",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="A feature's typical value, which reasons compare with; repeatable.  [0]",
+)
+def import_(
+    file: Path,
+    name: str,
+    threshold: float,
+    features: str | None,
+    feature_set: str | None,
+    usual: tuple[str, ...],
+) -> None:
+    r"""Make a model of your own scikit-learn estimator or pipeline, and register it.
+
+    FILE is what joblib.dump has saved: a fitted classifier of the classes 0 and 1 (fraud). Loading it runs what is
+    in it: import only files that you trust.
+
+    \b
+    Exit codes:  0  it is registered
+                 2  it is no such classifier, or features are not computed here
+                 3  Cassandra does not answer, or the home cannot be written
+    """
+    from app.ops.models import import_model
+
+    entry = import_model(
+        load_settings(),
+        file,
+        name=name,
+        features=None if features is None else tuple(features.split(",")),
+        feature_set=feature_set,
+        threshold=threshold,
+        usual=dict(map(_usual, usual)),
+    )
+    _tell_imported(entry)
+
+
+def _tell_imported(entry: "Entry") -> None:
+    click.echo(
+        f"{entry.model} ({entry.manifest.model_hash}) is registered; it is in {entry.folder}"
+    )
+    click.echo(f"Let it decide: fraudstream models promote {entry.model}")
+
+
+@models.command(epilog="\b\nExample:  fraudstream models download fraud@2 ./fraud-2")
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path))
+def download(model: str, folder: Path) -> None:
+    """Copy a registered model into a new folder."""
+    from app.ops.models import download as run
+
+    entry = run(load_settings(), model, folder)
+    click.echo(f"{entry.model} ({entry.manifest.model_hash}) is in {folder}")
+
+
+def _usual(text: str) -> tuple[str, Any]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        msg = f"--usual {text}: write NAME=NUMBER, such as amount=42.5"
+        raise UsageError(msg) from None

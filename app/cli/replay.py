@@ -44,11 +44,11 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
     metavar="NAME",
     help="Name of the results: topic NAME.predictions, keyspace KEYSPACE_NAME.",
 )
-@click.option("--model", help="Model to score with.  [default: FRAUDSTREAM_MODEL]")
+@click.option("--model", help="Model to score with.  [default: what decided live, at each offset]")
 @click.option("--features", help="Feature sets to compute.  [default: FRAUDSTREAM_FEATURES]")
 @click.option(
     "--threshold",
-    help="Score from which a transaction is flagged as fraud.  [default: FRAUDSTREAM_THRESHOLD]",
+    help="Score from which a transaction is flagged as fraud.  [default: as live; of --model, the model's own]",
 )
 @click.option(
     "--set",
@@ -111,6 +111,7 @@ def replay(
         group,
         Asked(bound_of("--from", begin), bound_of("--to", end) if end else None, live.partitions),
         allow_short_windows,
+        frozenset(own),
     )
     with stages() as progress:
         result = asyncio.run(run(plan, progress=progress))
@@ -179,11 +180,16 @@ def _settings_of(changed: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def _threshold(result: dict[str, Any]) -> str:
+    """Nothing where it is the one that decided live, too."""
+    return "" if result["threshold"] is None else f", threshold {result['threshold']:g}"
+
+
 def summary(result: dict[str, Any]) -> list[str]:
     """The report of a replay, line by line."""
     found = result["comparison"]
     lines = [
-        f"replay {result['group']}: {result['model']}, threshold {result['threshold']:g}, "
+        f"replay {result['group']}: {result['model']}{_threshold(result)}, "
         f"features {result['feature_schema']}",
         f"{result['read']:>12,}  records read, from {format_duration(result['horizon_ms'])} before --from on",
         f"{result['warmed']:>12,}  counted in windows, not scored",

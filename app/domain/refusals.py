@@ -113,6 +113,11 @@ LABEL_REASONS = {
     "and `event_time` too if they are one card's",
 }
 
+#: For changes on `control`.
+CHANGE_REASONS = {
+    "invalid_change": "it is none of the changes that `fraudstream models` sends",
+}
+
 #: For a range of offsets, where there was no record to read.
 LOST = "lost_to_retention"
 LOG_REASONS = {

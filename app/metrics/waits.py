@@ -18,7 +18,18 @@ def read_waits(app: Any) -> list[str]:
             for number in sorted(pipeline.partitions):
                 if app.pace.paces(topic):
                     lines += _partition(f"{topic}/{number}", app.pace.watermark((topic, number)))
+    lines += _models(app)
     return lines + [line for one in app.retries.parked() for line in _parked(app, one)]
+
+
+def _models(app: Any) -> list[str]:
+    """A line for each partition whose next transaction is scored by a model that is not loaded yet."""
+    return [
+        f"{topic}/{number} waits for {partition.needs}: {app.models.waiting[partition.needs.hash]}"
+        for topic, pipeline in sorted(app.pipelines.items())
+        for number, partition in sorted(pipeline.partitions.items())
+        if getattr(partition.needs, "hash", None) in app.models.waiting
+    ]
 
 
 def _partition(where: str, mark: Any) -> list[str]:

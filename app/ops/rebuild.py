@@ -41,6 +41,7 @@ from app.ops.stores import scratch_rows
 from app.ops.verification.log import Log, Progress, open_log
 from app.settings import Settings
 from app.stages.state import (
+    IN_FORCE_KEY,
     PINS_KEY,
     POSITION_KEY,
     Pins,
@@ -53,7 +54,7 @@ from app.stages.state import (
 from app.topics import TopicSpec
 from app.windows.row_format import head_key
 from app.windows.window_row import RowRules
-from app.wire.label_records import LabelBatch, decode_message
+from app.wire.control_records import Message, decode_message
 from app.wire.records import EnrichedBatch
 
 
@@ -162,7 +163,7 @@ async def rebuild(
     return done
 
 
-def _without_schema(value: bytes) -> EnrichedBatch | LabelBatch:
+def _without_schema(value: bytes) -> Message:
     """A message on `enriched` for its rows alone: which features its transactions have is no matter."""
     batch = decode_message(value)
     if isinstance(batch, EnrichedBatch):
@@ -231,7 +232,7 @@ class _One:
                 elif supersedes(raw, rows.get(key)):
                     rows[key] = raw
         self._done.offsets[self._where] = end - 1
-        self._compare(furthest, rows, math.inf, (POSITION_KEY, PINS_KEY))
+        self._compare(furthest, rows, math.inf, (POSITION_KEY, PINS_KEY, IN_FORCE_KEY))
 
     async def _from_source(self, furthest: Sequence[Store]) -> None:
         topic, number = self._source, self._partition
@@ -248,7 +249,7 @@ class _One:
             handler: Any = stages.cards()
             if self._table != "cards":
                 handler = stages.scoring(
-                    None, clock_ms=lambda: 0, asked=lambda *_: False, read=_without_schema
+                    _no_model, clock_ms=lambda: 0, asked=lambda *_: False, read=_without_schema
                 )
                 state.put([[Pins([(0, "")]).encode()]])
             async for records in self._read(topic, 0, last + 1):
@@ -302,6 +303,11 @@ class _One:
             done.records += len(records)
             self._progress(f"rebuilding {self._where}", records[-1].offset + 1 - begin, end - begin)
         done.seconds += time.perf_counter() - began
+
+
+def _no_model(_hash: str) -> Any:
+    """Nothing is scored."""
+    return _no_model
 
 
 class _Reader:

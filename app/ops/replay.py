@@ -25,6 +25,7 @@ from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.session import connect, disconnect
 from app.ops.replaying.bounds import Kept, Reach
 from app.ops.replaying.comparison import COLUMNS, Comparison
+from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardFeatures, CardPass, Stages, TerminalPass
 from app.ops.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
 from app.ops.replaying.results import sending
@@ -34,7 +35,6 @@ from app.ops.verification.log import Log, Progress, open_log
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
-from models.holder import Model, ModelHolder, registry_of
 
 #: A message on `enriched` has its worker's time, whose clock may be this far off.
 _CLOCK_MS = 86_400_000
@@ -57,14 +57,13 @@ async def replay(plan: Plan, *, progress: Progress) -> dict[str, Any]:
         UnavailableError, SchemaError: a server does not answer, or the live topics are not there.
     """
     stages = Stages.of(plan.shadow.settings)
-    holder = ModelHolder(registry_of(plan.own), stages.catalogue, plan.own.minor_unit_digits)
-    model = await asyncio.to_thread(holder.named, plan.own.model)
+    deciders = await Deciders.of(plan, stages.catalogue)
     session = await asyncio.to_thread(connect, plan.live)
     folder = plan.own.home / "replays" / plan.name
     try:
         async with open_log(plan.live) as log:
             await check_name(plan, log, session)
-            run = _Run(plan, log, session, stages, model, folder, progress)
+            run = _Run(plan, log, session, stages, deciders, folder, progress)
             return await run.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,7 +95,7 @@ class _Run:
         log: Log,
         session: Session,
         stages: Stages,
-        model: Model,
+        deciders: Deciders,
         folder: Path,
         progress: Progress,
     ) -> None:
@@ -104,7 +103,7 @@ class _Run:
         self._log = log
         self._session = session
         self._stages = stages
-        self._model = model
+        self._deciders = deciders
         self._folder = folder
         self._progress = progress
         self._topics = Topics(plan.live)
@@ -122,6 +121,7 @@ class _Run:
         behind = sum(ends) - sum(map(max, zip(await log.done(transactions), begins, strict=True)))
         self._ends = await log.ends(self._topics.enriched)
         survey = await self._survey()
+        await self._deciders.read(log, survey)
         from_ms = survey.from_ms
         kept = await self._find_kept()
         short_ms = kept.missing_ms(from_ms, allowed=plan.short_windows)
@@ -146,12 +146,8 @@ class _Run:
             "group": plan.name,
             "from": plan.asked.begin.text,
             "to": plan.asked.end.text if plan.asked.end else None,
-            "model": self._model.version,
-            "model_hash": self._model.hash,
+            **self._deciders.described(),
             "feature_schema": self._stages.catalogue.schema,
-            "threshold": self._model.threshold
-            if plan.own.threshold is None
-            else plan.own.threshold,
             "topics": [topic.name for topic in plan.shadow.topics],
             "table": f"{plan.shadow.keyspace}.predictions",
             "horizon_ms": self._reach.cards_ms,
@@ -176,8 +172,7 @@ class _Run:
             "of": plan.live.topic_prefix + plan.live.app_id,
             "from": plan.asked.begin.text,
             "to": plan.asked.end.text if plan.asked.end else "the end",
-            "model": self._model.version,
-            "model_hash": self._model.hash,
+            **self._deciders.described(),
             "settings": own,
             "finished": finished,
         }
@@ -256,7 +251,7 @@ class _Run:
                     continue
                 with scratch_rows(self._folder) as rows:
                     stage = TerminalPass(
-                        self._stages, self._model, cards, rows,
+                        self._stages, self._deciders.at(number, begin), cards, rows,
                         reach_ms=reach_ms, clock_ms=lambda: time.time_ns() // 1_000_000,
                         known_from_ms=self._kept.terminals_from_ms,
                     )  # fmt: skip

@@ -11,7 +11,7 @@ import rocksdict
 
 from app.errors import UnavailableError
 from app.stages.parked import PREFIX, offset_of
-from app.stages.state import PINS_KEY, POSITION_KEY, Pins, Position
+from app.stages.state import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, Pins, Position
 from app.windows.row_format import head_key, segment_key, without_settings
 from app.windows.window_row import RowRules, WindowRow
 
@@ -97,7 +97,7 @@ def differences(
     other: Rows,
     rules: RowRules,
     *,
-    reserved: Iterable[bytes] = (POSITION_KEY, PINS_KEY),
+    reserved: Iterable[bytes] = (POSITION_KEY, PINS_KEY, IN_FORCE_KEY),
     among: Callable[[bytes], bool] = lambda _: True,
 ) -> list[Difference]:
     """What differs between two states of a partition, a line each.

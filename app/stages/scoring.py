@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,28 +13,34 @@ from app.blocks.faust.batches import OutRecord
 from app.deployments import SCORED_BY
 from app.domain.alerts import AlertPolicy
 from app.domain.card_stage import CONFLICTING, LATE
+from app.domain.changes import InForce, LoadChange
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
+from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.state import (
+    IN_FORCE_KEY,
     MAX_WAITING_LABELS,
     PINS_KEY,
     ROWS_ROOM_BYTES,
     BlockRows,
     Pins,
     Position,
+    in_force_row,
+    read_in_force,
     rows_room_bytes,
     terminal_rules,
     terminal_settings,
 )
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
+from app.wire.control_records import ChangeMessage, Message, decode_message
 from app.wire.input_records import SourceRecord, privacy_of
-from app.wire.label_records import LabelBatch, as_label, decode_message, given_back
+from app.wire.label_records import LabelBatch, as_label, given_back
 from app.wire.records import (
     EnrichedBatch,
     EnrichedItem,
@@ -77,6 +83,16 @@ class Model(Protocol):
         """How odd the rows are, in [0, 1], as `score`; None when it cannot tell."""
 
 
+class ModelNeeded(NamedTuple):
+    """What has to be obtained before the next transaction can be scored."""
+
+    hash: str
+
+    def __str__(self) -> str:
+        """As pages and commands show it."""
+        return f"model {self.hash[:16]}"
+
+
 Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue]
 
 
@@ -105,10 +121,10 @@ class ScoringHandler:
         stage: computes the terminal's features.
         rules: how long entries are kept.
         topics: where outputs go.
-        model: gives the loaded model of a hash.
+        model: gives the loaded model of a hash; None while it is not here: then it is obtained.
         clock_ms: the time, for `scored_at`.
         reasons_from: reasons are stored for scores from here on.
-        threshold: replaces the model's own; None keeps it.
+        threshold: replaces the model's own, where no record and no row says what decides; None keeps it.
         state_settings: the settings that shape rows.
         rows_room_bytes: see `BlockRows`.
         read: gives what a message on `enriched` holds; a replay puts other features of the cards in.
@@ -120,6 +136,7 @@ class ScoringHandler:
     Attributes:
         counts: transactions and labels by what became of them.
         raised: alerts by severity.
+        in_force: by partition, what decides behind the newest record that was computed.
     """
 
     def __init__(
@@ -128,13 +145,13 @@ class ScoringHandler:
         rules: RowRules,
         topics: Topics,
         *,
-        model: Callable[[str], Model],
+        model: Callable[[str], Model | None],
         clock_ms: Callable[[], int],
         reasons_from: float,
         threshold: float | None,
         state_settings: str,
         rows_room_bytes: int = ROWS_ROOM_BYTES,
-        read: Callable[[bytes], EnrichedBatch | LabelBatch] = decode_message,
+        read: Callable[[bytes], Message] = decode_message,
         scored_by: str = "fraudstream",
         asked: Callable[[int, EnrichedItem], bool] | None = None,
         privacy: Privacy = AS_IT_CAME,
@@ -142,6 +159,7 @@ class ScoringHandler:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
+        self.in_force: dict[int, InForce] = {}
         self._stage = stage
         self._catalogue = stage.catalogue
         self._rules = rules
@@ -179,34 +197,81 @@ class ScoringHandler:
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        """Predictions and new rows of consecutive `enriched` messages."""
+        """Predictions and new rows of consecutive `enriched` messages, up to one whose model is not here."""
         position = Position.read(state, self._settings)
-        pins = Pins.read(state.get(PINS_KEY))
+        in_force = bound = self._in_force(state)
         rows = BlockRows(self._rules, state, self._room)
         outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]
-        for model_hash, messages in groupby(fresh, lambda record: pins.model_at(record.offset)):
-            scored = [
-                item
-                for message in messages
-                for item in self._items(message, rows, position, outputs)
-            ]
-            for catalogue, same in groupby(scored, itemgetter(5)):
-                self._score(self._model(model_hash), catalogue, list(same), outputs)
+        taken, needs, changed_at = None, None, -1
+        decides: tuple[str, float | None] | None = None
+        model: Model | None = None
+        scored: list[Scored] = []
+        for index, message in enumerate(fresh):
+            batch = self._read(message.value)
+            if isinstance(batch, ChangeMessage):
+                in_force, changed_at = self._change(batch, message, in_force), message.offset
+                continue
+            if isinstance(batch, LabelBatch):
+                self._label(batch, message.offset, rows, position, outputs)
+                continue
+            now = self._model_at(message.offset, in_force, state), in_force.threshold
+            if now != decides:
+                follows = self._model(now[0])
+                if follows is None:
+                    taken, needs = len(records) - len(fresh) + index, ModelNeeded(now[0])
+                    fresh = fresh[:index]
+                    break
+                self._score_all(model, decides, scored, outputs)
+                model, decides, scored = follows, now, []
+            scored += self._items(batch, message.offset, rows, position, outputs)
+        self._score_all(model, decides, scored, outputs)
         if not fresh:
-            return Computed(outputs)
+            return Computed(outputs, taken=taken, needs=needs)
         position.advance(fresh[-1].offset, self._settings)
+        self.in_force[partition] = state.memo["in force"] = in_force
+        changed = [] if in_force is bound else [[in_force_row(in_force, changed_at)]]
         # behind all rows: where it stands, everything before it is durable
-        return Computed(outputs, [*rows.groups(), [position.encode()]])
+        groups = [*rows.groups(), *changed, [position.encode()]]
+        return Computed(outputs, groups, taken=taken, needs=needs)
+
+    def _in_force(self, state: RowReader) -> InForce:
+        """What decides behind the newest record in the state."""
+        kept: InForce | None = state.memo.get("in force")
+        if kept is None:
+            stored = read_in_force(state.get(IN_FORCE_KEY))
+            kept = InForce(threshold=self._threshold) if stored is None else stored
+        return kept
+
+    def _model_at(self, offset: int, in_force: InForce, state: RowReader) -> str:
+        if in_force.model and offset >= in_force.first:
+            return in_force.model
+        return Pins.read(state.get(PINS_KEY)).model_at(offset)
+
+    def _change(self, message: ChangeMessage, record: SourceRecord, in_force: InForce) -> InForce:
+        try:
+            change = message.change
+        except DeadRecordError as error:
+            msg = (
+                f"offset {record.offset} of {self._topics.enriched.name} carries a change that this release does not "
+                f"know ({error.message}): run the release that made it"
+            )
+            raise StateError(msg) from None
+        changed = in_force.after(change, message.partition, message.offset)
+        self.counts["changes" if changed is not in_force else "replayed"] += 1
+        if isinstance(change, LoadChange):
+            self._model(change.hash)  # it is obtained, and nobody waits
+        return changed
 
     def _items(
-        self, message: SourceRecord, rows: BlockRows, position: Position, outputs: dict[Any, Any]
+        self,
+        batch: EnrichedBatch,
+        offset: int,
+        rows: BlockRows,
+        position: Position,
+        outputs: dict[Any, Any],
     ) -> Iterator[Scored]:
-        batch = self._read(message.value)
-        if isinstance(batch, LabelBatch):
-            self._label(batch, message.offset, rows, position, outputs)
-            return
         # a transaction has the features of the worker that began it, under whichever settings it goes on
         catalogue = self._catalogue
         schema = batch.schema or position.unnamed
@@ -219,7 +284,7 @@ class ScoringHandler:
                 continue
             seen = item.offset
             row = rows.read(item.terminal_id.encode()) if item.terminal_id is not None else None
-            if row is not None and not rows.advance(row, message.offset):
+            if row is not None and not rows.advance(row, offset):
                 # cannot be computed again, need not: the row proves that its prediction is durable
                 self.counts["replayed"] += 1
                 continue
@@ -278,14 +343,31 @@ class ScoringHandler:
             outputs[self._topics.dead_letters.name, record.partition].append(letter)
             self.counts["given up"] += 1
 
+    def _score_all(
+        self,
+        model: Model | None,
+        decides: tuple[str, float | None] | None,
+        scored: list[Scored],
+        outputs: dict[Any, Any],
+    ) -> None:
+        if model is None or decides is None:
+            return
+        for catalogue, same in groupby(scored, itemgetter(5)):
+            self._score(model, decides[1], catalogue, list(same), outputs)
+
     def _score(
-        self, model: Model, catalogue: Catalogue, scored: list[Scored], outputs: dict[Any, Any]
+        self,
+        model: Model,
+        threshold: float | None,
+        catalogue: Catalogue,
+        scored: list[Scored],
+        outputs: dict[Any, Any],
     ) -> None:
         matrix = np.array([features for _, _, _, features, _, _ in scored])
         if catalogue is not self._catalogue:
             matrix = rearranged(matrix, catalogue.names, self._catalogue.names, model.baseline)
         scores = model.score(matrix).tolist()
-        threshold = model.threshold if self._threshold is None else self._threshold
+        threshold = model.threshold if threshold is None else threshold
         odd = model.anomalies(matrix)
         anomalies = [None] * len(scored) if odd is None else odd.tolist()
         flagged_from = model.anomaly_threshold

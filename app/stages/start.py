@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from faust.types import TP
 
+from app.domain.changes import InForce
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
-from app.stages.state import PINS_KEY, Pins, Position
+from app.stages.state import IN_FORCE_KEY, PINS_KEY, Position, in_force_row, read_in_force
 
 
 class Offsets(Protocol):
@@ -87,22 +88,28 @@ async def check_labels(offsets: Offsets, table: Any, tp: TP) -> None:
     position.check(where, "", log_end=ends[tp], log_start=0, start=0)
 
 
-async def pin_model(table: Any, partition: int, log_end: int, model_hash: str) -> Pins:
-    """Write down from where on the present model scores, before it does.
+async def bind_model(
+    table: Any, partition: int, log_end: int, model_hash: str, threshold: float | None
+) -> InForce:
+    """What decides on a partition. Where nothing says so yet, write down what this deployment starts with.
+
+    It is written before anything is scored. Afterwards only records change it (`app/domain/changes.py`).
 
     Args:
         table: the terminal stage's table.
         partition: partition of the source and of the table.
         log_end: end of the source partition.
-        model_hash: the present model.
-
-    Returns:
-        What is bound now.
+        model_hash: hash of the model that a new deployment starts with.
+        threshold: the threshold that it starts with; None: the model's own.
 
     Raises:
         ForeignWriterError: another worker wrote the changelog.
     """
-    pins = Pins.read(table.reader(partition).get(PINS_KEY))
-    pins.pin(log_end, model_hash)
-    await table.write(partition, [pins.encode()])
-    return pins
+    reader = table.reader(partition)
+    in_force = read_in_force(reader.get(IN_FORCE_KEY))
+    if in_force is None:
+        # a release before 0.3.0 bound what stands before this end to models of its own
+        first = log_end if reader.get(PINS_KEY) else 0
+        in_force = InForce(first, model_hash, threshold)
+        await table.write(partition, [in_force_row(in_force, -1)])
+    return in_force

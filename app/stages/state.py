@@ -8,6 +8,7 @@ import msgspec
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.rows import Row, RowGroup
+from app.domain.changes import InForce
 from app.errors import SchemaError, SettingsError, StateError
 from app.settings import Settings
 from app.stages.deployed_features import card_horizon_ms, terminal_horizon_ms
@@ -28,6 +29,7 @@ from app.wire.own_catalogue import own_of
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 POSITION_KEY = b"\0position"
 PINS_KEY = b"\0pins"
+IN_FORCE_KEY = b"\0in-force"
 
 
 def terminal_rules(settings: Settings) -> RowRules:
@@ -251,46 +253,27 @@ _position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
 
 
 class Pins:
-    """Which model scores from which offset on, so that a replay scores with the model of its time.
+    """Which model scored from which offset on, as releases before 0.3.0 wrote it down at each start.
 
     Args:
         pins: (first offset, model hash), rising.
-        starts: how often a worker has started on the partition. It stands where other rows have their
-            offset: what a worker wrote that was stopped or killed since cannot have started later than
-            its successor, and of two equal rows the first one wins.
     """
 
-    def __init__(self, pins: list[tuple[int, str]], starts: int = 0) -> None:
+    def __init__(self, pins: list[tuple[int, str]]) -> None:
         self.pins = pins
-        self.starts = starts
 
     @classmethod
     def read(cls, raw: bytes | None) -> "Pins":
-        """The stored pins, none for a new partition."""
-        if raw is None:
-            return cls([])
-        return cls(_pins_decoder.decode(raw[8:]), int.from_bytes(raw[:8], "big", signed=True))
+        """The stored pins, none for a partition that is new since."""
+        return cls([] if raw is None else _pins_decoder.decode(raw[8:]))
 
     def encode(self) -> Row:
         """The reserved row."""
-        return PINS_KEY, self.starts.to_bytes(8, "big", signed=True) + _pins_encoder(self.pins)
-
-    def pin(self, log_end: int, model_hash: str) -> None:
-        """Let a model score whatever comes after the present end of the source partition.
-
-        What stands before it may have been scored already, by a worker that could not write so down. The
-        pins must be stored before the first block, changed or not: else those of a predecessor could
-        land later and name another model for what has been scored by then.
-        """
-        self.starts += 1
-        while self.pins and self.pins[-1][0] >= log_end:
-            self.pins.pop()  # nothing has been scored under it
-        if not self.pins or self.pins[-1][1] != model_hash:
-            self.pins.append((log_end if self.pins else 0, model_hash))
+        return PINS_KEY, bytes(8) + _pins_encoder(self.pins)
 
     def models_of(self, start: int, log_end: int) -> list[str]:
         """Hashes of the models that score what stands from one offset on up to the end."""
-        ends = [first for first, _ in self.pins[1:]] + [log_end]
+        ends = [*(first for first, _ in self.pins[1:]), log_end][: len(self.pins)]
         return [
             model for (_, model), end in zip(self.pins, ends, strict=True) if start < end <= log_end
         ]
@@ -302,3 +285,19 @@ class Pins:
 
 _pins_encoder = msgspec.msgpack.Encoder().encode
 _pins_decoder = msgspec.msgpack.Decoder(list[tuple[int, str]])
+_in_force_decoder = msgspec.msgpack.Decoder(InForce)
+
+
+def read_in_force(raw: bytes | None) -> InForce | None:
+    """What decides, as the reserved row says; None for a partition that no worker of this release has opened."""
+    return None if raw is None else _in_force_decoder.decode(raw[8:])
+
+
+def in_force_row(in_force: InForce, offset: int) -> Row:
+    """The reserved row.
+
+    Args:
+        in_force: what decides.
+        offset: of the change that made it so on `enriched`; -1 for what a deployment starts with.
+    """
+    return IN_FORCE_KEY, offset.to_bytes(8, "big", signed=True) + _pins_encoder(in_force)

@@ -63,18 +63,14 @@ class FaustWorker:
     Args:
         app: the running app.
         tables: the table of each kind of key: `card`, `terminal`.
-        model: (version, hash) of the model that scores what is new in the partitions that this worker is assigned.
     """
 
-    def __init__(
-        self, app: FraudApp, tables: Mapping[str, BlockTable], model: tuple[str, str] | None
-    ) -> None:
+    def __init__(self, app: FraudApp, tables: Mapping[str, BlockTable]) -> None:
         self.settings: Settings = app.settings
         self.catalogue: Catalogue = app.catalogue
         self.deployment = app.settings.deployment
         self._app = app
         self._tables = tables
-        self._model = model
         self._partition_of = partition_of(app.settings.partitions)
         self._started_at = time.time()
         self._forward_seconds = max(_FORWARD_SECONDS, app.settings.score_timeout / 1000 + 1)
@@ -90,6 +86,7 @@ class FaustWorker:
             topics.labels.name: "labels",
             topics.refunds.name: "refunds",
             topics.alerts.name: "alerts",
+            topics.control.name: "control",
         }
 
     @property
@@ -266,9 +263,13 @@ class FaustWorker:
         return bool(generation) and table.ready_generation == generation
 
     def _bound_model(self) -> tuple[str, str] | None:
-        # partitions are opened once the model is bound to where they end
-        opened = self._app.pipelines[self._app.fraud_topics.enriched.name].partitions
-        return self._model if opened else None
+        """Of the first partition here: while a change is on its way, others may have another one."""
+        pipeline = self._app.pipelines[self._app.fraud_topics.enriched.name]
+        if not pipeline.partitions:
+            return None
+        in_force = self._app.in_force.get(min(pipeline.partitions))
+        model = self._app.models.get(in_force.model) if in_force and in_force.model else None
+        return None if model is None else (model.version, model.hash)
 
     def _stores(self) -> list[tuple[str, int, Any]]:
         actives = self._actives()

@@ -11,7 +11,6 @@ from app.web.routes import Page
 from app.web.score import ScoreHandler
 from app.web.views import PAGES, install
 from app.wire.decoding.rules import record_rules
-from models.holder import registry_of
 from tables.cards import cards
 from tables.terminals import terminals
 
@@ -20,9 +19,7 @@ def register() -> None:
     """Install the views in place of those that Faust brings."""
     # its index answers at `/` too, and its /table/ shows any row to anybody
     app.web.blueprints = BlueprintManager()
-    manifest = registry_of(app.settings).find(app.settings.model).manifest
-    model = (f"{manifest.name}@{manifest.version}", manifest.model_hash)
-    worker = FaustWorker(app, {"card": cards, "terminal": terminals}, model)
+    worker = FaustWorker(app, {"card": cards, "terminal": terminals})
 
     async def close(_application: Any) -> None:
         await worker.close()

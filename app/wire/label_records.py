@@ -16,7 +16,7 @@ from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.windows.entry_labels import Label
-from app.wire.records import EnrichedBatch, decode_enriched, encode_item
+from app.wire.records import encode_item
 
 #: Version of a message of labels; those of transactions count from 1.
 LABELS_VERSION = 100
@@ -155,16 +155,19 @@ def labels_message(
     return encode_item(LabelBatch(LABELS_VERSION, topic, partition, list(items), looked_up))
 
 
-def decode_message(value: bytes) -> EnrichedBatch | LabelBatch:
-    """Any message on `enriched`.
+def is_of_labels(value: bytes) -> bool:
+    """Whether a message on `enriched` carries labels."""
+    # the second byte is the version: a small integer, which msgpack writes as it is
+    return value[1:2] == bytes((LABELS_VERSION,))
+
+
+def decode_labels(value: bytes) -> LabelBatch:
+    """A message of labels on `enriched`.
 
     Raises:
-        msgspec.DecodeError: it is damaged or of a version that this release does not know.
+        msgspec.DecodeError: it is damaged.
     """
-    # the second byte is the version: both are small integers, which msgpack writes as they are
-    if value[1:2] == bytes((LABELS_VERSION,)):
-        return _label_decoder.decode(value)
-    return decode_enriched(value)
+    return _label_decoder.decode(value)
 
 
 def as_label(batch: LabelBatch, item: LabelItem) -> Label:

@@ -12,11 +12,11 @@ import orjson
 import pytest
 
 from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
-from app.ops.replaying.passes import CardPass, Stages, TerminalPass
+from app.ops.replaying.passes import CardPass, Deciding, Stages, TerminalPass
 from app.ops.replaying.survey import Survey
 from app.ops.stores import scratch_rows
 from app.windows.window_row import NEVER
-from app.wire.label_records import decode_message
+from app.wire.control_records import decode_message
 from models.holder import ModelHolder, registry_of
 from tests.builders import T0, tx, tx_bytes
 from tests.seed import SEED
@@ -101,7 +101,7 @@ def replayed(
         with scratch_rows(folder) as rows:
             reach_ms = from_ms - reach.terminals_ms
             last = TerminalPass(
-                stages, model, cards, rows,
+                stages, Deciding.by(model, settings.threshold), cards, rows,
                 reach_ms=reach_ms, clock_ms=lambda: 0, known_from_ms=kept.terminals_from_ms,
             )  # fmt: skip
             begin, end = survey.messages(number, reach_ms)

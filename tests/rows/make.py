@@ -70,7 +70,7 @@ def main(release: str) -> None:
                 rows[key] = raw
         said[name] = described(row)
     position = Position(41, "windows=1h,1d allowed_lateness=1d", {0: 17, 3: 99}).encode()
-    pins = Pins([(0, "a" * 64), (500, "b" * 64)], starts=3).encode()
+    pins = Pins([(0, "a" * 64), (500, "b" * 64)]).encode()
     for key, raw in (position, pins):
         assert raw is not None
         rows[key] = raw

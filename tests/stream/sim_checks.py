@@ -5,18 +5,26 @@ from typing import Any
 
 import orjson
 
-from app.blocks.core.rows import supersedes
+from app.blocks.core.rows import row_offset, supersedes
 from app.blocks.faust.table import _STALE_KEY as STALE_KEY
+from app.domain.changes import AnyChange, InForce
 from app.domain.refusals import LOST
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD
 from app.stages.cards import CardsHandler
 from app.stages.known_topics import TOPICS_KEY
 from app.stages.scoring import ScoringHandler
-from app.stages.state import PINS_KEY, POSITION_KEY, Pins, Position
+from app.stages.state import (
+    IN_FORCE_KEY,
+    POSITION_KEY,
+    Position,
+    in_force_row,
+    read_in_force,
+)
 from app.windows.window_row import WindowRow
+from app.wire.control_records import ChangeMessage, decode_message, parse_change
 from app.wire.input_records import parse_transaction
-from app.wire.label_records import LabelBatch, decode_message
+from app.wire.label_records import LabelBatch
 from app.wire.records import UNTIL, encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import (
@@ -96,14 +104,31 @@ class Expected:
             self.cards[partition] = state
         for partition, records in world.broker.topic(topics.enriched.name).items():
             state = self.terminals[partition] = State()
-            pins = owner_rows(world, TERMINALS, partition).get(PINS_KEY)
-            if pins is not None:
-                state.rows[PINS_KEY] = pins
+            in_force = bound(world, partition)
+            if in_force is not None:
+                state.rows |= [in_force_row(in_force, -1)]
             if records:
                 handler = world.scoring_handler(ScoringHandler, lambda: 0)
                 computed = handler.compute(partition, records, state)
                 state.write(computed.groups)
                 collect(self.outputs, computed.outputs)
+
+
+def bound(world: World, partition: int) -> InForce | None:
+    """What a partition began with: the first worker's setting, which no later one replaced."""
+    changelog = world.broker.log(topics.terminals_changelog.name, partition)
+    for record in changelog.records:
+        if record.key == IN_FORCE_KEY and row_offset(record.value or b"") == -1:
+            return read_in_force(record.value)
+    return None
+
+
+def known_change(value: bytes | None) -> AnyChange | None:
+    """A change; None where a record is none, which is dead-lettered."""
+    try:
+        return parse_change(value)
+    except DeadRecordError:
+        return None
 
 
 def owner_rows(world: World, stage: str, partition: int) -> Rows:
@@ -135,7 +160,7 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
         return [(source, (partition, key, orjson.dumps(fields)))]
     if topic == topics.enriched.name:
         batch = decode_message(value)
-        if isinstance(batch, LabelBatch):
+        if isinstance(batch, LabelBatch | ChangeMessage):
             return []  # of the schedule, not of the first stage
         return [
             ((batch.partition, item.offset, batch.schema), (partition, encode_item(item)))
@@ -260,7 +285,7 @@ class Problems:
             newest: dict[int, int] = {}
             met: set[Source] = set()
             for batch in map(decode_message, (record.value or b"" for record in records)):
-                if isinstance(batch, LabelBatch):
+                if isinstance(batch, LabelBatch | ChangeMessage):
                     continue
                 for item in batch.items:
                     source = (batch.partition, item.offset)
@@ -277,20 +302,20 @@ class Problems:
                         )
 
     def models(self) -> None:
-        """What came after a worker was ready is scored by its model."""
-        for claim in self.world.claims:
-            raw = owner_rows(self.world, TERMINALS, claim.partition).get(PINS_KEY)
-            log = self.world.broker.log(topics.enriched.name, claim.partition)
-            for record in log.records:
-                end = log.end if claim.end is None else claim.end
-                if not claim.first <= record.offset < end:
-                    continue
-                bound = Pins.read(raw).model_at(record.offset)
-                if bound != claim.model:
-                    self.found.append(
-                        f"enriched/{claim.partition}: {record.offset} is bound to {bound}, but came "
-                        f"when a worker with {claim.model} was ready"
-                    )
+        """What decides on each partition at the end is what the changes say, all of them in their order."""
+        for partition in range(self.world.plan.partitions):
+            in_force = bound(self.world, partition)
+            if in_force is None:
+                continue
+            for record in self.world.changes:
+                change = known_change(record.value)
+                if change is not None:
+                    in_force = in_force.after(change, 0, record.offset)
+            raw = owner_rows(self.world, TERMINALS, partition).get(IN_FORCE_KEY)
+            if read_in_force(raw) != in_force:
+                self.found.append(
+                    f"terminals/{partition}: {read_in_force(raw)} decides, the changes say {in_force}"
+                )
 
     def _reached(self) -> dict[Source, int]:
         """By source record, the newest event time of its partition up to it.
@@ -344,7 +369,11 @@ class Problems:
                 there_at = Position.read(want, STATE_SETTINGS)
                 if here_at != there_at:
                     self.found.append(f"{where}: position {here_at}, expected {there_at}")
-            elif key.startswith(b"s") or key in (PINS_KEY, TOPICS_KEY, OFFSET_KEY, STALE_KEY):
+            elif key == IN_FORCE_KEY:
+                pair = read_in_force(have.get(key)), read_in_force(want.get(key))
+                if pair[0] != pair[1]:
+                    self.found.append(f"{where}: {pair[0]} decides, expected {pair[1]}")
+            elif key.startswith(b"s") or key in (TOPICS_KEY, OFFSET_KEY, STALE_KEY):
                 continue  # segments are read with their heads
             else:
                 self.found.append(f"{where}: unknown row {key!r}")

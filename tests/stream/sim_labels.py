@@ -18,7 +18,8 @@ from app.stages import labels as labels_module
 from app.stages import retries as retries_module
 from app.stages.parked import PREFIX, copied_offset, offset_of
 from app.stages.start import check_labels
-from app.wire.label_records import LabelBatch, decode_message
+from app.wire.control_records import decode_message
+from app.wire.label_records import LabelBatch
 from tests.builders import T0
 from tests.stream.sim_worker import Rows, Stage, Worker
 from tests.stream.sim_world import World, topics

@@ -7,8 +7,10 @@ import orjson
 
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.input_records import parse_transaction
-from app.wire.label_records import LabelBatch, decode_message
+from app.wire.label_records import LabelBatch
+from tests.stream.sim_checks import bound
 from tests.stream.sim_kafka import Record
 from tests.stream.sim_world import (
     LABEL_DELAY,
@@ -55,17 +57,34 @@ def compare(world: World) -> list[str]:
             )
             if verdict.became is not Became.DUPLICATE:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
+    decided: dict[tuple[int, int], tuple[str, float]] = {}
     for partition, records in world.broker.topic(topics.enriched.name).items():
+        start = bound(world, partition)
+        decides = ["", None] if start is None else [start.model, start.threshold]
+        newest = -1
         for record in records:
             batch = decode_message(record.value or b"")
             if isinstance(batch, LabelBatch):
                 label(terminals, partition, batch)
+                continue
+            if isinstance(batch, ChangeMessage):
+                if batch.offset > newest:
+                    newest = batch.offset
+                    change = orjson.loads(batch.body)
+                    if change["change"] == "model":
+                        decides = [change["hash"], change.get("threshold")]
+                    elif change["change"] == "threshold":
+                        decides[1] = change.get("threshold")
                 continue
             for item in batch.items:
                 if terminals.is_replay(partition, (batch.topic, batch.partition, item.offset)):
                     continue
                 if (batch.partition, item.offset) not in wanted:
                     return [f"oracle: {batch.partition}/{item.offset} must not be on enriched"]
+                model, threshold = decides
+                decided[batch.partition, item.offset] = (
+                    model, models[model].threshold if threshold is None else threshold,
+                )  # fmt: skip
                 features, flags = wanted[batch.partition, item.offset]
                 schemas[batch.partition, item.offset] = batch.schema
                 weight = 0 if "late" in flags or "conflicting" in flags else 1
@@ -84,7 +103,7 @@ def compare(world: World) -> list[str]:
                 flags.extend(verdict.flags)
     for source, schema in schemas.items():
         wanted[source] = begun_under(world, schema, *wanted[source])
-    return [*differences(world, wanted), *given_up(world, terminals)]
+    return [*differences(world, wanted, decided), *given_up(world, terminals)]
 
 
 def begun_under(
@@ -140,7 +159,9 @@ def odd_by_model(fields: dict[str, Any]) -> float | None:
     return None if odd is None else float(odd[0])
 
 
-def differences(world: World, wanted: dict[tuple[int, int], Any]) -> Any:
+def differences(
+    world: World, wanted: dict[tuple[int, int], Any], decided: dict[tuple[int, int], Any]
+) -> Any:
     """Predictions that are missing, too many or different."""
     seen = set()
     for records in world.broker.topic(topics.predictions.name).values():
@@ -152,6 +173,9 @@ def differences(world: World, wanted: dict[tuple[int, int], Any]) -> Any:
             if want is None:
                 yield f"oracle: {source} must not be scored"
                 continue
+            by = fields["model_hash"], fields["threshold"]
+            if by != decided[source] or fields["is_fraud"] is not (fields["score"] >= by[1]):
+                yield f"oracle: {source} is decided by {by}, not by {decided[source]}"
             odd = odd_by_model(fields)
             want = (want[0], [*want[1], *(["anomaly"] if odd is not None and odd >= 0.9 else [])])
             if fields["anomaly_score"] != odd:

@@ -26,7 +26,8 @@ from app.blocks.faust.app import BlockApp
 from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
-from app.stages.start import check_state, check_topics_known, pin_model
+from app.stages.scoring import ModelNeeded
+from app.stages.start import bind_model, check_state, check_topics_known
 from app.wire.records import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop
@@ -257,6 +258,7 @@ class Worker:
         self.standbys: dict[TP, int] = {}
         self.producer = Producer(self.broker)
         self.schemas: set[int] = set()
+        self.models: set[str] = set(world.models) if world.plan.models_here else set()
         self.consumer = Consumer(self)
         self.flow_active = False
         self.app: Any = SimpleNamespace(
@@ -315,14 +317,15 @@ class Worker:
 
         return on_start
 
-    async def _obtain(self, schema: Any) -> None:
+    async def _obtain(self, needed: Any) -> None:
         """A registry that answers at some time; what is here may be let go again, as from a full cache."""
         for _ in range(self.rng.randrange(6)):
             await asyncio.sleep(0.5)
-        if self.schemas and self.rng.random() < 0.1:
-            self.schemas.pop()
-        self.schemas.add(schema)
-        self.world.seen["schema"] += 1
+        here = self.models if isinstance(needed, ModelNeeded) else self.schemas
+        if here and self.rng.random() < 0.1:
+            here.pop()
+        here.add(needed.hash if isinstance(needed, ModelNeeded) else needed)
+        self.world.seen["model" if here is self.models else "schema"] += 1
 
     async def _agent(self, pipeline: Any, queue: asyncio.Queue[Message]) -> None:
         try:
@@ -333,13 +336,13 @@ class Worker:
             self.halt("agent", error)
 
     def _pass_on(self, destination: tuple[str, int]) -> Callable[[list[Any]], None] | None:
-        """As BlockApp passes on; a zombie's records as little as it fetches them, see `World._io`."""
+        """As BlockApp passes on."""
         take = BlockApp.pass_on(self.app, destination)
         if take is None:
             return None
 
         def passed(records: list[Any]) -> None:
-            if self.dead or not self.world.may_read(self):
+            if self.dead:
                 return
             if self.rng.random() < self.world.plan.lose_passed:
                 return
@@ -569,8 +572,6 @@ class Worker:
         self.consumer.position = dict(start)
         self.consumer.block_start.update(start)
         self.flow_active = True
-        if not self.world.may_read(self):  # nor does a zombie bind its model: see ADR 7, price
-            return
         opening = [self.app.pipelines[tp.topic].open(tp.partition) for tp in sources]
         self.loop.create_task(
             self._open(opening, self.app.rebalancing_count, sources), context=self.context
@@ -583,7 +584,6 @@ class Worker:
         if opened.called:
             self.assignment = sources
             self.recovering = False
-            self.world.ready(self, sources)
 
     def _persisted(self, tp: TP) -> int | None:
         table = next(t for t in self.tables.values() if t._changelog_name == tp.topic)
@@ -639,4 +639,5 @@ async def start_scoring(worker: Worker, table: Any, partition: int, start: int) 
     tp = TP(worker.world.topics.enriched.name, partition)
     await check_topics_known(table, partition, TOPIC_IDS, refused)
     end = await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
-    await pin_model(table, partition, end, worker.model)
+    # as its setting says, which another worker of the deployment may have otherwise
+    await bind_model(table, partition, end, worker.model, worker.world.threshold_of(worker.model))

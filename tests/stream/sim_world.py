@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from zlib import crc32
@@ -18,17 +19,20 @@ from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.domain.card_stage import CardStage
+from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
 from app.domain.features import Catalogue
 from app.domain.features.own import NOTHING, parse_own
 from app.domain.json_text import load_object
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
-from app.errors import ForeignWriterError, StateError
+from app.errors import StateError
 from app.settings import load_settings
 from app.stages import cards as cards_module
+from app.stages import control as control_module
 from app.stages import scoring as scoring_module
 from app.topics import Topics
 from app.windows.window_row import RowRules
+from app.wire.control_records import encode_change
 from app.wire.input_records import RecordRules
 from app.wire.label_records import LabelItem, labels_message
 from tests.builders import T0, tx
@@ -153,6 +157,10 @@ class Plan:
     wider: float = 0.0
     #: Whether the deployment adds fields and features.
     own: bool = False
+    #: How often something changes what decides; None: as the seed draws.
+    changes: float | None = None
+    #: Whether workers have every model loaded when they start.
+    models_here: bool = False
     #: Memory for the blocks of one pipeline; None: as much as they take.
     waiting_bytes: int | None = None
 
@@ -213,16 +221,6 @@ class Plan:
         )
 
 
-@dataclass
-class Claim:
-    """Offsets of an `enriched` partition whose worker was ready: its model scores them."""
-
-    partition: int
-    first: int
-    model: str
-    end: int | None = None
-
-
 class World:
     """A deployment: group, workers, disks, and what is still to be produced.
 
@@ -230,7 +228,6 @@ class World:
         failures: what must not happen; the first one ends the schedule.
         deleted: what retention took before anybody read it: partition, first offset, the one after the last.
         seen: how often what happened.
-        claims: what ready workers have to score, by their own model.
     """
 
     def __init__(self, seed: int, rates: dict[str, float] | None = None, **changes: Any) -> None:
@@ -249,6 +246,7 @@ class World:
             "retention": log_rng.choice((0, 0, 5, 20)),
             "own": Random(f"own {seed}").choice((False, False, True)),
             "wider": Random(f"wider {seed}").choice((0, 0, 0.5, 1)),
+            "models_here": Random(f"models {seed}").random() < 0.5,
             "schemas": Random(f"schemas {seed}").choice((0, 0, 2, 5)),
             "waiting_bytes": log_rng.choice((None, None, 2_000, 20_000)),
         }
@@ -265,11 +263,11 @@ class World:
         self.broker = Broker(self.rng)
         self.topics = topics
         self.state_settings = STATE_SETTINGS
+        self.models = tuple(models)
         self.depth = plan.depth
         self.block_records = plan.block_records
         self.failures: list[str] = []
         self.seen: Counter[str] = Counter()
-        self.claims: list[Claim] = []
         self.partition_of = partition_of(plan.partitions)
         self.stages = (
             Stage(
@@ -284,6 +282,7 @@ class World:
         if plan.skew_ms:
             self.to_produce = run_apart(apart, self.to_produce)
         self._labels = LabelSource(seed, self)
+        self._changes = ChangeSource(seed, self)
         self.disks: dict[str, dict[Any, Any]] = {f"w{i}": {} for i in range(plan.workers)}
         self.workers: dict[str, Worker] = {}
         self.members: list[Worker] = []
@@ -341,16 +340,34 @@ class World:
 
     def _scoring(self, worker: Worker) -> Any:
         return self.scoring_handler(
-            scoring_module.ScoringHandler, worker.loop.time, wide=worker.wider
+            scoring_module.ScoringHandler, worker.loop.time, wide=worker.wider, here=worker.models
         )
 
-    def scoring_handler(self, kind: Any, seconds: Any, *, wide: bool = False) -> Any:
-        """The second stage, as agents/scoring.py puts it together."""
+    def threshold_of(self, model: str) -> float | None:
+        """What a worker's setting says, beside its model."""
+        return None if self.seed % 2 else {"ada": 0.2, "bea": 0.8}.get(model)
+
+    def scoring_handler(
+        self, kind: Any, seconds: Any, *, wide: bool = False, here: set[str] | None = None
+    ) -> Any:
+        """The second stage, as agents/scoring.py puts it together.
+
+        Args:
+            kind: its class.
+            seconds: the time.
+            wide: whether its settings have one more window.
+            here: models that the worker has loaded; None: all are.
+        """
+
+        def loaded(name: str) -> FakeModel | None:
+            known = models_on(self.lists[wide].names)
+            return known[name] if here is None or name in here else None
+
         return kind(
             TerminalStage(self.lists[wide], LABEL_WAIT, MAX_WAITING),
             self.plan.terminal_rules,
             topics,
-            model=models_on(self.lists[wide].names).__getitem__,
+            model=loaded,
             clock_ms=lambda: int(seconds() * 1000),
             reasons_from=0.5,
             threshold=None,
@@ -367,23 +384,10 @@ class World:
     def halted(self, worker: Worker, where: str, error: BaseException) -> None:
         """A worker stopped itself."""
         self.seen[f"halt {type(error).__name__}"] += 1
-        if isinstance(
-            error, ForeignWriterError
-        ):  # what a zombie has bound stands; nothing of this one's does
-            for claim in self.claims:
-                if claim.end is None and claim.model == worker.model:
-                    claim.end = claim.first
         behind = isinstance(error, StateError) and "its state only knows it" in str(error)
         if not behind and not isinstance(error, EXPECTED_HALTS):
             trace = "".join(traceback.format_exception(error)[-6:])
             self.fail(f"{worker.name} stopped in {where}: {error!r}\n{trace}")
-
-    def ready(self, worker: Worker, sources: list[TP]) -> None:
-        """A worker calls itself ready: whatever comes from now on is for its model to score."""
-        for tp in sources:
-            if tp.topic == topics.enriched.name and self.group_accepts(worker):
-                claim = Claim(tp.partition, self.broker.log(*tp).end, worker.model)
-                self.claims.append(claim)
 
     def maybe_crash(self, worker: Worker) -> None:
         """Right after a write of the store, which is a bad moment to be killed."""
@@ -409,9 +413,6 @@ class World:
         """The group starts anew with whoever is alive."""
         self.members = [w for w in self.workers.values() if not w.dead and not w.zombie]
         self.joining = bool(self.members)
-        for claim in self.claims:
-            if claim.end is None:
-                claim.end = self.broker.log(topics.enriched.name, claim.partition).end
         for worker in self.members:
             worker.revoke()
 
@@ -448,7 +449,13 @@ class World:
         log.append(self.broker.now_ms, key, value)
         self.mark(log)
         self._labels.send()
+        self._changes.send()
         return True
+
+    @property
+    def changes(self) -> list[Record]:
+        """The records of `control`."""
+        return self._changes.log
 
     def mark(self, log: Log) -> None:
         """The end of a transaction, and perhaps one that is aborted, with its own marker."""
@@ -583,14 +590,10 @@ class World:
         if worker.stopped:
             return False
         if dice < 0.75:
-            return self.may_read(worker) and worker.fetch()
+            return worker.fetch()
         if dice < 0.97:
             return worker.deliver(self.plan.lose if self.chaos else 0)
         return worker.look() if dice < 0.973 else worker.follow()
-
-    def may_read(self, worker: Worker) -> bool:
-        """Whether new records get to a worker: a zombie's model is not that of who has its partitions now."""
-        return not worker.zombie or len(self.plan.model_names) == 1
 
     def _refuse(self) -> bool:
         worker = self._some_worker()
@@ -848,6 +851,59 @@ class LabelSource:
             log.append(world.broker.now_ms, None, value)
             world.mark(log)
             world.seen["labels"] += len(items)
+
+
+class ChangeSource:
+    """Stands for agents/control: its handler, over a log of changes; at least once, and now and then again."""
+
+    def __init__(self, seed: int, world: World) -> None:
+        self._rng = Random(f"changes {seed}")
+        self._world = world
+        self._rate = self._rng.choice((0, 0, 0.1, 0.4))
+        self._handler = control_module.ControlHandler(
+            SimpleNamespace(
+                control=topics.control,
+                dead_letters=topics.dead_letters,
+                enriched=replace(topics.enriched, partitions=world.plan.partitions),
+            )
+        )
+        self.log: list[Record] = []
+
+    def send(self) -> None:
+        """Change something, or nothing; a crash in between may leave some partitions to the next time."""
+        rng, world = self._rng, self._world
+        if rng.random() >= (self._rate if world.plan.changes is None else world.plan.changes):
+            return
+        value = encode_change(self._drawn()) if rng.random() < 0.95 else b'{"change": "everything"}'
+        self.log.append(Record(len(self.log), world.broker.now_ms, b"", value))
+        start = rng.randrange(len(self.log)) if rng.random() < 0.3 else len(self.log) - 1
+        first = rng.randrange(world.plan.partitions)
+        if rng.random() < 0.2:  # it dies before all are acknowledged, and begins again
+            self._forward(start, {first})
+        self._forward(start, set(range(world.plan.partitions)))
+
+    def _drawn(self) -> AnyChange:
+        rng = self._rng
+        name = rng.choice(list(models))
+        threshold = rng.choice((None, 0.3, 0.6))
+        return rng.choice(
+            (
+                ModelChange(model=name, hash=name, threshold=threshold),
+                ThresholdChange(threshold=threshold),
+                LoadChange(model=name, hash=name),
+            )
+        )
+
+    def _forward(self, start: int, acknowledged: set[int]) -> None:
+        world = self._world
+        outputs = self._handler.compute(0, self.log[start:], None).outputs  # type: ignore[arg-type]
+        for (topic, partition), records in outputs.items():
+            if topic == topics.enriched.name and partition in acknowledged:
+                log = world.broker.log(topic, partition)
+                for key, value, _ in records:
+                    log.append(world.broker.now_ms, key, value)
+                    world.mark(log)
+        world.seen["changes"] += 1
 
 
 def _readable(produced: tuple[int, int, bytes, bytes, int]) -> dict[str, Any] | None:

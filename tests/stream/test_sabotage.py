@@ -64,6 +64,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         },
     },
     "position before the rows": {
+        "models_here": True,
         "block_records": 20,
         "row_batch_bytes": 600,
         "rules": RowRules(WINDOWS[-1] + LATENESS, 3, 0, 4),
@@ -75,6 +76,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "second batch handed over before the first is known": {
         "own": False,
         "wider": 0,
+        "changes": 0,
         "depth": 4,
         "block_records": 3,
         "rates": {"refuse": 20, "crash": 0, "produce": 100, "rebalance": 0, "freeze": 0},
@@ -103,11 +105,18 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a partition waits for memory that others have": {"waiting_bytes": 500},
     "a partition of which nothing is here is not fetched": {"waiting_bytes": 500},
     "rows logged behind some that are not": {"rates": {"crash": 6, "produce": 100, "refuse": 0}},
-    "model bound with the first block": {"model_names": ("ada", "bea")},
     "features of the worker instead of those that a transaction was begun with": {"wider": 0.5},
     "another stage's fields kept with a card's transactions": {"own": True},
     "a model that takes columns of other features": {"wider": 0.5, "workers": 2},
-    "replay scored by the present model": {"model_names": ("ada", "bea"), "rates": {"crash": 6}},
+    "a worker's setting overrides what decides": {
+        "model_names": ("ada", "bea"),
+        "rates": {"crash": 6},
+    },
+    "a change applied at another offset on replay": {"changes": 0.4},
+    "a change applied on some partitions only": {"changes": 0.4, "partitions": 3},
+    "a replayed change applied again": {"changes": 0.4},
+    "another model scores while the right one is loaded": {"changes": 0.4, "models_here": False},
+    "what decides is lost in a crash": {"changes": 0.4, "rates": {"crash": 6}},
 }
 
 

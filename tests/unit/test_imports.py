@@ -179,10 +179,11 @@ def test_registered_agents_are_the_expected_ones() -> None:
     agents, tables, pipelines = json.loads(
         run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
-    assert agents == ["alerts", "cards", "labels", "refunds", "scoring", "sink"]
+    assert agents == ["alerts", "cards", "control", "labels", "refunds", "scoring", "sink"]
     assert tables == ["cards", "labels", "terminals"]
     assert pipelines == [
-        "alerts", "fraudstream-enriched", "labels", "predictions", "refunds", "transactions",
+        "alerts", "control", "fraudstream-enriched", "labels", "predictions", "refunds",
+        "transactions",
     ]  # fmt: skip
 
 

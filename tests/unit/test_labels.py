@@ -28,12 +28,12 @@ from app.topics import Topics
 from app.windows.entry_labels import Label, decode_labels, encode_labels
 from app.windows.row_format import ROW_VERSION, RowRules, head_key, max_head_bytes
 from app.windows.window_row import WindowRow
+from app.wire.control_records import decode_message
 from app.wire.label_records import (
     MAX_LABEL_BYTES,
     LabelBatch,
     LabelItem,
     as_label,
-    decode_message,
     given_back,
     labels_message,
     parse_label,

@@ -31,6 +31,7 @@ from app.metrics.reading import (
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
 from app.metrics.waits import read_waits
 from app.stages.retries import Parked
+from app.stages.scoring import ModelNeeded
 from tests.builders import T0
 
 
@@ -437,14 +438,19 @@ def test_who_waits_for_what() -> None:
             watermark=marks.__getitem__, paces=lambda topic: topic != "predictions"
         ),
         pipelines={
-            topic: SimpleNamespace(partitions=dict.fromkeys(numbers))
+            topic: SimpleNamespace(partitions={one: SimpleNamespace(needs=None) for one in numbers})
             for topic, numbers in held.items()
         },
         retries=SimpleNamespace(
             parked=lambda: [Parked(0, 0), Parked(1, 7, T0, "w\x1bho")], away="away"
         ),
         fraud_topics=SimpleNamespace(labels=SimpleNamespace(name="labels")),
+        models=SimpleNamespace(waiting={"5eed" * 16: "no Cassandra answers"}),
     )
+    waiting = app.pipelines["predictions"].partitions
+    waiting[0] = SimpleNamespace(needs=ModelNeeded("5eed" * 16))
+    assert "predictions/0 waits for model 5eed5eed5eed5eed: no Cassandra answers" in read_waits(app)
+    waiting[0] = SimpleNamespace(needs=7)  # a schema
     labels, paused, unknown, parked = read_waits(app)
     assert labels == "labels/2 waits for Cassandra, which does not accept labels"
     assert paused == (

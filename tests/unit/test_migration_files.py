@@ -33,6 +33,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "005_conflicting_predictions",
         "006_refunds",
         "007_alerts",
+        "008_models",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -53,6 +54,7 @@ RELEASED = {
     "005_conflicting_predictions": "6cd3762c6b8ae235",
     "006_refunds": "ed372f8a956a98fd",
     "007_alerts": "99d809a741bda8a7",
+    "008_models": "96fbc5b916e19861",
 }
 
 
@@ -198,7 +200,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 14
+    assert len(list(dry_run(made()))) == 16
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,8 @@ from app.stages.parked import (
 from app.stages.retries import Parked, Retries, look_up_with
 from app.stages.state import POSITION_KEY
 from app.topics import Topics
-from app.wire.label_records import LabelRecord, decode_message, parse_label
+from app.wire.control_records import decode_message
+from app.wire.label_records import LabelRecord, parse_label
 from tests.builders import T0
 from tests.fakes import Rows
 

@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.refusals import LABEL_REASONS, LOG_REASONS, REASONS, UNREADABLE_REASONS
+from app.domain.refusals import (
+    CHANGE_REASONS,
+    LABEL_REASONS,
+    LOG_REASONS,
+    REASONS,
+    UNREADABLE_REASONS,
+)
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.wire.input_records import (
     MAX_MINOR_UNITS,
@@ -79,16 +85,19 @@ def test_the_corpus_has_every_reason_and_the_docs_tell_each() -> None:
     given: set[str] = set()
     for path in (ROOT / "app").rglob("*.py"):
         given |= set(re.findall(r'DeadRecordError\(\s*"(\w+)"', path.read_text()))
-    assert given <= REASONS.keys() | LABEL_REASONS.keys()
+    assert given <= REASONS.keys() | LABEL_REASONS.keys() | CHANGE_REASONS.keys()
     untold = {"moved", "too_many_values", "not_a_pseudonym", *WITH_OTHER_SETTINGS}
     assert {bad.reason for bad in CORPUS} == REASONS.keys() - untold
     assert len(CORPUS) >= 100
     page = (ROOT / "docs" / "dead-letters.md").read_text()
     table, _, labels = page.partition("## Reason codes")[2].partition("### Reason codes of labels")
-    labels, _, unreadable = labels.partition("### Reason codes of unreadable batches")
+    labels, _, changes = labels.partition("### Reason codes of changes")
+    changes, _, unreadable = changes.partition("### Reason codes of unreadable batches")
     assert re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE) == list(REASONS.items())
     listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", labels, re.MULTILINE)
     assert listed == list(LABEL_REASONS.items())
+    listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", changes, re.MULTILINE)
+    assert listed == list(CHANGE_REASONS.items())
     listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", unreadable, re.MULTILINE)
     assert listed == [*UNREADABLE_REASONS.items(), *LOG_REASONS.items()]
 

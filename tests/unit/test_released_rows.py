@@ -70,6 +70,6 @@ def test_released_positions_pins_and_messages(kept: dict[str, Any]) -> None:
     assert (position.last_offset, position.seen) == (41, {0: 17, 3: 99})
     assert position.settings == "windows=1h,1d allowed_lateness=1d"
     pins = Pins.read(rows.get(PINS_KEY))
-    assert (pins.pins, pins.starts) == ([(0, "a" * 64), (500, "b" * 64)], 3)
+    assert pins.pins == [(0, "a" * 64), (500, "b" * 64)]
     batch = decode_enriched(bytes.fromhex(kept["enriched"]))
     assert (batch.topic, batch.partition, batch.items) == ("transactions", 3, [item()])

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from app.blocks.core.rows import row_offset
+from app.domain.changes import InForce
 from app.errors import SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
-from app.stages.start import check_state, check_topics_known, pin_model
+from app.stages.start import bind_model, check_state, check_topics_known
 from app.stages.state import (
-    PINS_KEY,
+    IN_FORCE_KEY,
     POSITION_KEY,
     BlockRows,
     Pins,
@@ -153,45 +155,15 @@ class TestPosition:
         assert len(hashes) == len(changed)
 
 
-def pinned(*steps: tuple[int, str]) -> Pins:
-    """Pins after starts at (log end, model)."""
-    pins = Pins.read(None)
-    for log_end, model in steps:
-        key, raw = pins.encode()
-        pins = Pins.read(raw)
-        pins.pin(log_end, model)
-    return pins
-
-
 class TestPins:
     """```text
     log      0 ......... 10 ......... 20 ....
     model    a           b            a
     ```"""
 
-    def test_the_first_model_scores_from_the_beginning(self) -> None:
-        assert pinned((10, "a")).pins == [(0, "a")]
-        assert pinned((10, "a")).model_at(0) == "a"
-
-    def test_a_new_model_scores_what_comes_after_the_end(self) -> None:
-        pins = pinned((0, "a"), (10, "b"), (20, "a"))
-        assert pins.pins == [(0, "a"), (10, "b"), (20, "a")]
+    def test_each_offset_has_its_model(self) -> None:
+        pins = Pins.read(Pins([(0, "a"), (10, "b"), (20, "a")]).encode()[1])
         assert [pins.model_at(offset) for offset in (0, 9, 10, 19, 20, 99)] == list("aabbaa")
-
-    def test_the_same_model_goes_on(self) -> None:
-        assert pinned((0, "a"), (10, "a"), (20, "a")).pins == [(0, "a")]
-
-    def test_a_pin_under_which_nothing_can_have_been_scored_goes(self) -> None:
-        assert pinned((0, "a"), (10, "b"), (10, "c")).pins == [(0, "a"), (10, "c")]
-        assert pinned((0, "a"), (10, "b"), (10, "a")).pins == [(0, "a")]
-        assert pinned((0, "a"), (0, "b")).pins == [(0, "b")]
-
-    def test_each_start_counts(self) -> None:
-        """A dead predecessor's pins may land after ours: they must not win."""
-        pins = pinned((0, "a"), (10, "a"), (20, "b"))
-        assert pins.starts == 3
-        key, raw = pins.encode()
-        assert (key, raw[:8] if raw else None) == (PINS_KEY, (3).to_bytes(8, "big"))
 
 
 class Source:
@@ -247,11 +219,17 @@ class TestStart:
         for start, expected in ((0, "abc"), (4, "abc"), (5, "bc"), (8, "bc"), (9, "c"), (12, "")):
             assert "".join(pins.models_of(start, 12)) == expected
         assert pins.models_of(9, 9) == []
+        assert Pins([]).models_of(0, 9) == []
 
-    async def test_pins_are_written_at_every_start(self) -> None:
+    async def test_what_decides_is_bound_once(self) -> None:
+        """Another setting of a later start, and of another worker, changes nothing."""
         table = self.table()
-        for log_end in (0, 7):
-            await pin_model(table, 2, log_end, "a")
-        assert [partition for partition, _ in table.written] == [2, 2]
-        pins = Pins.read(table.reader(2).get(PINS_KEY))
-        assert (pins.pins, pins.starts) == ([(0, "a")], 2)
+        first = await bind_model(table, 2, 7, "a", 0.4)
+        assert first == InForce(0, "a", 0.4)
+        assert await bind_model(table, 2, 9, "b", None) == first
+        ((partition, [(key, raw)]),) = table.written
+        assert (partition, key, row_offset(raw)) == (2, IN_FORCE_KEY, -1)
+
+    async def test_what_an_older_release_bound_keeps_deciding_what_it_left(self) -> None:
+        table = self.table(Pins([(0, "a"), (5, "b")]).encode())
+        assert await bind_model(table, 2, 7, "c", None) == InForce(7, "c")

@@ -324,7 +324,6 @@ def test_mistakes_get_one_line(home, tmp_path, capsys):
     assert "is not a valid model name" in fault(capsys, "train", "--name", "a/b")
     assert "exists already" in fault(capsys, "train", "--out", str(tmp_path))
     assert "no model 'nix'" in fault(capsys, "models", "show", "nix")
-    assert "models show MODEL" in fault(capsys, "models", "show")
     few = ("train", "--cards", "2", "--terminals", "2", "--days", "1")
     assert "each part needs both frauds and genuine transactions" in fault(capsys, *few)
 

@@ -14,11 +14,13 @@ import pytest
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
+from app.domain.changes import ModelChange, ThresholdChange
 from app.ops.verification.report import COUNTS, PLACES, Report
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from app.wire.records import decode_enriched, encode_item, enriched_message, loss_letter
 from models.artifact import save_artifact
+from models.holder import registry_of
 from tests.builders import T0, tx, tx_bytes
 from tests.verify_world import BASIC, Record, VerifyWorld, rows_of
 
@@ -934,3 +936,49 @@ class TestRefunds:
         refunded.refund_rows.clear()
         report = refunded.verify()
         assert (report.counts["pending"], report.counts["missing"]) == (5, 0)
+
+
+class TestDecisions:
+    """What decides is changed in the middle; each prediction must be by what was in force at its offset."""
+
+    @pytest.fixture
+    def world(self) -> VerifyWorld:
+        world = VerifyWorld()
+        entry = registry_of(world.settings).find("default")
+        model_hash = entry.manifest.scoring_hash
+        world.control(ModelChange(model=entry.model, hash=model_hash, how="start"))
+        for number in range(60):
+            world.send(
+                tx_bytes(number, card=f"c{number % 9}", at=number * HOUR - 10 * DAY),
+                b"c%d" % (number % 9),
+            )
+            if number == 20:
+                world.run()
+                world.control(ThresholdChange(threshold=0.01))
+            if number == 40:
+                world.run()
+                world.control(ModelChange(model=entry.model, hash=model_hash))
+        world.run()
+        return world
+
+    def test_changes_are_followed(self, world: VerifyWorld) -> None:
+        report = world.verify()
+        assert report.passed, report.as_json()
+        thresholds = {
+            orjson.loads(r.value or b"")["threshold"] for r in world.log(world.topics.predictions)
+        }
+        assert len(thresholds) == 2
+
+    @pytest.mark.parametrize("name", ["model_hash", "threshold"])
+    @pytest.mark.parametrize("number", [5, 30, 50])
+    def test_what_was_not_in_force_is_found(
+        self, world: VerifyWorld, name: str, number: int
+    ) -> None:
+        record = world.log(world.topics.predictions)[number]
+        fields = orjson.loads(record.value or b"")
+        fields[name] = 0.5 if name == "threshold" else "0" * 16
+        fields["is_fraud"] = fields["score"] >= fields["threshold"]
+        world.change(world.topics.predictions, number, value=orjson.dumps(fields))
+        world.rows = rows_of(world.settings, world.log(world.topics.predictions))
+        report = world.verify()
+        assert report.counts["differing"] >= 1, report.as_json()

@@ -22,6 +22,7 @@ from app.blocks.core.partition import Handler
 from app.blocks.core.rows import RowGroup
 from app.cassandra.prediction_rows import RowPacker
 from app.domain.card_stage import CardStage
+from app.domain.changes import InForce
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
@@ -40,14 +41,14 @@ from app.stages.deployed_features import catalogue_of
 from app.stages.scoring import Model, ScoringHandler
 from app.stages.state import (
     MAX_WAITING_LABELS,
-    Pins,
+    in_force_row,
     row_rules,
     terminal_rules,
 )
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
+from app.wire.control_records import decode_message
 from app.wire.input_records import RecordRules, parse_transaction
-from app.wire.label_records import decode_message
 from app.wire.prediction_fields import OUTPUT_FIELDS
 from app.wire.records import prediction_message
 from models.holder import ModelHolder, registry_of
@@ -157,9 +158,7 @@ class _Bench:
         )
         took["terminal features", "scoring"] = _timed(lambda: self._terminal_features(batches))[1]
         model, state = _TimedModel(self._model), MemoryRows()
-        pins = Pins([])
-        pins.pin(0, self._model.hash)
-        state.put([[pins.encode()]])
+        state.put([[in_force_row(InForce(0, self._model.hash), -1)]])
         scoring, took["scoring", None] = _timed(
             lambda: _run(
                 ScoringHandler.of(

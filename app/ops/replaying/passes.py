@@ -7,14 +7,16 @@ what windows look back to, rows begin with a floor, so that predictions are flag
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from app.blocks.faust.batches import Outputs
+from app.domain.changes import InForce, ModelChange, ThresholdChange
 from app.domain.features import Catalogue
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
@@ -24,16 +26,11 @@ from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.scoring import Model, ScoringHandler
-from app.stages.state import (
-    PINS_KEY,
-    Pins,
-    row_rules,
-    terminal_rules,
-)
+from app.stages.state import in_force_row, row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
-from app.wire.label_records import LabelBatch, decode_message
-from app.wire.records import EnrichedBatch, EnrichedItem, decode_enriched
+from app.wire.control_records import ChangeMessage, Message, decode_message, encode_change
+from app.wire.records import ENRICHED_VERSION, EnrichedBatch, EnrichedItem, decode_enriched
 
 #: Records of a block: results do not depend on it.
 BLOCK = 1_000
@@ -122,16 +119,43 @@ class Stages:
         schemas = fetched_schemas(self.settings)
         return CardsHandler.of(self.settings, self.topics, self.catalogue, home, schemas, **others)
 
-    def scoring(self, model: Model | None, **others: Any) -> ScoringHandler:
-        """The second stage; with one model, or none where nothing is asked for."""
-
-        def loaded(_hash: str) -> Model:
-            assert model is not None
-            return model
-
+    def scoring(self, model: Callable[[str], Model], **others: Any) -> ScoringHandler:
+        """The second stage; `model` gives the loaded model of a hash."""
         return ScoringHandler.of(
-            self.settings, self.topics, self.catalogue, model=loaded, alerts=None, **others
+            self.settings, self.topics, self.catalogue, model=model, alerts=None, **others
         )
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What decides in a replay of one partition.
+
+    Attributes:
+        begins: at its first message.
+        follows: whether live changes are followed; else one model scores all, whatever scored it live.
+        threshold: replaces every other one; None: nothing does.
+        model: gives the loaded model of a hash.
+    """
+
+    begins: InForce
+    follows: bool
+    threshold: float | None
+    model: Callable[[str], Model]
+
+    @classmethod
+    def by(cls, model: Model, threshold: float | None) -> "Deciding":
+        """One model for all of it."""
+        return cls(InForce(0, model.hash, threshold), False, threshold, lambda _: model)
+
+    def read(self, message: ChangeMessage) -> Message:
+        """A change as it is in the replay: as it was, or none."""
+        change = message.change
+        if not self.follows or (self.threshold is not None and isinstance(change, ThresholdChange)):
+            return EnrichedBatch(ENRICHED_VERSION, message.topic, 0, [])
+        if self.threshold is not None and isinstance(change, ModelChange):
+            change = replace(change, threshold=self.threshold)
+            return replace(message, body=encode_change(change))
+        return message
 
 
 class _Since:
@@ -204,7 +228,7 @@ class TerminalPass:
 
     Args:
         stages: the replay's.
-        model: what scores.
+        deciding: what decides.
         cards: by source partition, what the first stage said.
         rows: an empty state.
         reach_ms: event time before which nothing decides a feature.
@@ -219,7 +243,7 @@ class TerminalPass:
     def __init__(
         self,
         stages: Stages,
-        model: Model,
+        deciding: Deciding,
         cards: Sequence[CardFeatures],
         rows: StoredRows,
         *,
@@ -234,11 +258,10 @@ class TerminalPass:
         self._reach_ms = reach_ms
         self._dead = stages.topics.dead_letters.name
         self._handler = stages.scoring(
-            model, clock_ms=clock_ms, read=self._read, asked=self._is_asked
+            deciding.model, clock_ms=clock_ms, read=self._read, asked=self._is_asked
         )
-        # one model for all of it, whatever scored it live
-        rows.put([[Pins([(0, model.hash)]).encode()]])
-        assert rows.get(PINS_KEY) is not None
+        self._deciding = deciding
+        rows.put([[in_force_row(deciding.begins, -1)]])
 
     def take(self, partition: int, records: Sequence[Any]) -> Outputs:
         """Results of consecutive messages, by topic and partition."""
@@ -252,11 +275,13 @@ class TerminalPass:
         """What the handler counted."""
         return self._handler.counts
 
-    def _read(self, value: bytes) -> EnrichedBatch | LabelBatch:
+    def _read(self, value: bytes) -> Message:
         batch = decode_message(value)
         if isinstance(batch, EnrichedBatch):
             batch.items = self._cards[batch.partition].fill(batch.items)
             batch.schema = self._schema  # whatever the features were live
+        elif isinstance(batch, ChangeMessage):
+            return self._deciding.read(batch)
         else:
             # its transaction is not looked at: it would wait for it
             batch.items = [item for item in batch.items if item.event_time_ms >= self._reach_ms]

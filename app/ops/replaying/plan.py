@@ -28,6 +28,7 @@ class Plan:
         own: the replay's: `live` but for `OWN_SETTINGS`.
         name: of the group.
         asked: which transactions.
+        by: settings that the replay has of its own; a model or threshold that is not among them is as it was live.
         short_windows: go on where retention has deleted a part of what windows look back to.
     """
 
@@ -36,6 +37,7 @@ class Plan:
     name: str
     asked: Asked
     short_windows: bool = False
+    by: frozenset[str] = frozenset({"model", "threshold"})
 
     @property
     def shadow(self) -> Shadow:

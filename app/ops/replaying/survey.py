@@ -15,7 +15,7 @@ import numpy as np
 from app.domain.card_stage import CONFLICTING
 from app.errors import UsageError
 from app.ops.replaying.bounds import Asked
-from app.wire.label_records import decode_message
+from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.records import EnrichedBatch
 
 _NEVER = -(1 << 62)
@@ -75,6 +75,7 @@ class Survey:
         self._asked = asked
         self._messages = [_Messages() for _ in range(partitions)]
         self._items = [_Items() for _ in range(partitions)]
+        self._changes: list[list[tuple[int, int, int]]] = [[] for _ in range(partitions)]
         self._oldest_asked_ms: int | None = None
 
     def take(self, partition: int, records: Iterable[Any]) -> None:
@@ -82,6 +83,9 @@ class Survey:
         messages, asked = self._messages[partition], self._asked
         for record in records:
             batch = decode_message(record.value)
+            if isinstance(batch, ChangeMessage):
+                self._changes[partition].append((record.offset, batch.partition, batch.offset))
+                continue
             newest, wanted, source, top = _NEVER, False, -1, -1
             if isinstance(batch, EnrichedBatch):
                 source = batch.partition
@@ -121,6 +125,11 @@ class Survey:
             )
             raise UsageError(msg)
         return self._oldest_asked_ms if self._asked.from_ms is None else self._asked.from_ms
+
+    def first_change(self, partition: int, offset: int) -> tuple[int, int] | None:
+        """Partition and offset on `control` of the first change from an offset of `enriched` on; None without any."""
+        changes = self._changes[partition]
+        return next(((number, place) for at, number, place in changes if at >= offset), None)
 
     def messages(self, partition: int, reach_ms: int) -> tuple[int, int]:
         """Which part of a partition of `enriched` has to be read.

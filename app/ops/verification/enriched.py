@@ -7,10 +7,13 @@ import msgspec
 import numpy as np
 import orjson
 
+from app.domain.changes import InForce
+from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen
-from app.wire.label_records import LabelBatch, decode_message
+from app.wire.control_records import ChangeMessage, decode_message
+from app.wire.label_records import LabelBatch
 from app.wire.records import EnrichedItem
 
 
@@ -29,6 +32,7 @@ class EnrichedReader:
         self._ledger = case.ledger
         self._where = case.topics.enriched.name
         self._partition = partition
+        self._in_force, self._decides = InForce(), -1
         self._done = done
         self._known_from = case.known_from(first_kept_ms)
         self._oracle = TerminalOracle(case.rules)
@@ -52,6 +56,9 @@ class EnrichedReader:
                 continue
             if isinstance(batch, LabelBatch):
                 self._label(batch)
+                continue
+            if isinstance(batch, ChangeMessage):
+                self._change(batch, record.offset)
                 continue
             listed = self._ledger.list_of.get(batch.schema)
             if listed is None:
@@ -82,12 +89,30 @@ class EnrichedReader:
                     known = item.event_time_ms >= self._known_from
                     mask = self._ledger.mask(verdict.flags)
                     values = [verdict.features[name] for name in self._names]
-                    fresh[batch.partition].append((found[1], waiting, known, mask, listed, values))
+                    fresh[batch.partition].append(
+                        (found[1], waiting, known, mask, listed, values, self._decides)
+                    )
         self._case.labels.given_up |= self._oracle.given_up
         for (partition, listed), compared in items.items():
             self._compare(self._ledger.pages[partition], self._ledger.lists[listed], compared)
         for partition, noted in fresh.items():
             self._note(self._ledger.pages[partition], noted)
+
+    def _change(self, message: ChangeMessage, offset: int) -> None:
+        """From here on something else decides; before the first model is named, the log does not say what does."""
+        try:
+            change = message.change
+        except DeadRecordError:
+            self._case.findings.stray(
+                self._where, "change", f"{self._where}/{self._partition}/{offset}"
+            )
+            return
+        self._in_force = self._in_force.after(change, message.partition, message.offset)
+        if self._in_force.model:
+            decision = self._in_force.model, self._in_force.threshold
+            if decision not in self._ledger.decisions:
+                self._ledger.decisions.append(decision)
+            self._decides = self._ledger.decisions.index(decision)
 
     def _label(self, batch: LabelBatch) -> None:
         for item in batch.items:
@@ -103,7 +128,8 @@ class EnrichedReader:
 
     def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
         """Keep the terminals' features and flags of items that are no replays."""
-        rows, waiting, known, masks, listed, values = map(list, zip(*noted, strict=True))
+        rows, waiting, known, masks, listed, values, decides = map(list, zip(*noted, strict=True))
+        page.decides[rows] = decides
         twice = np.flatnonzero(page.seen[rows] & Seen.ITEM)
         for row in (rows[index] for index in twice):
             self._differs(page, row, "partition", self._partition, "another one")

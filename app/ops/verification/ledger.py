@@ -90,6 +90,7 @@ _COLUMNS: dict[str, type] = {
     "late": np.bool_,  # as stored
     "conflicting": np.bool_,  # as stored
     "model": np.int32,  # index into `Ledger.models`
+    "decides": np.int32,  # index into `Ledger.decisions`: what the log says; -1: it does not say
     "reasons": np.int64,  # hash of the reasons
     "extra": np.int64,  # hash of schema version and unknown fields
     "scored_at": np.int64,
@@ -126,6 +127,7 @@ class Page:
     late: np.ndarray
     conflicting: np.ndarray
     model: np.ndarray
+    decides: np.ndarray
     reasons: np.ndarray
     extra: np.ndarray
     scored_at: np.ndarray
@@ -140,6 +142,7 @@ class Page:
             setattr(self, name, np.zeros(size, kind))
         self.card -= 1
         self.model -= 1
+        self.decides -= 1
         self.features = np.full((size, features), np.nan)
 
     def __len__(self) -> int:
@@ -181,6 +184,7 @@ class Ledger:
         pages: by partition.
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
+        decisions: what `decides` indexes: the hash of the model that decides, and the threshold that replaces its own.
         expired_rows: rows in Cassandra whose source record retention has deleted.
     """
 
@@ -191,6 +195,7 @@ class Ledger:
     cards: list[str] = field(default_factory=list)
     models: list[tuple[str, str, str]] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
+    decisions: list[tuple[str, float | None]] = field(default_factory=list)
     expired_rows: int = 0
 
     def __post_init__(self) -> None:

@@ -177,6 +177,7 @@ class PredictionReader:
             rows = [row for row, _, _ in fresh]
             for features, at in self._ledger.by_list(rows, page):
                 self._compare(page, features, [fresh[index] for index in at])
+            self._decided(page, fresh)
 
     def _store(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """Keep what rows in Cassandra must repeat."""
@@ -239,6 +240,17 @@ class PredictionReader:
                 or record.key != fields["card_id"].encode()
             ):
                 self._explain(page, row, record, fields)
+
+    def _decided(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        """By the model and threshold that the log says, where it does; a model's own threshold: see `rescore`."""
+        for row, _, fields in fresh:
+            if page.decides[row] < 0:
+                continue
+            model, threshold = self._ledger.decisions[page.decides[row]]
+            if not model.startswith(fields["model_hash"]):
+                self._differs(page, row, "model", fields["model_hash"], model[:16])
+            elif threshold is not None and fields["threshold"] != threshold:
+                self._differs(page, row, "threshold", fields["threshold"], threshold)
 
     def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
         fate = Fate(page.fate[row])

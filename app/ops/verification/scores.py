@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from app.cassandra.model_registry import holder_of
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, FeatureList, Page, Seen
-from models.holder import Model, ModelHolder, registry_of
+from models.holder import Model
 
 _CHUNK = 5_000
 #: Reasons are worked out for so many records of each page, evenly spread: with a forest one takes milliseconds.
@@ -33,7 +34,7 @@ class Rescored:
 def rescore(case: Case) -> Rescored:
     """Compare every score whose model is here, and some of the reasons."""
     ledger, settings = case.ledger, case.settings
-    holder = ModelHolder(registry_of(settings), ledger.catalogue, settings.minor_unit_digits)
+    holder = holder_of(settings, ledger.catalogue)
     done = Rescored(0, 0, {})
     for index, (version, model_hash, schema) in enumerate(ledger.models):
         try:
@@ -43,6 +44,7 @@ def rescore(case: Case) -> Rescored:
             continue
         for page in ledger.pages:
             rows = np.flatnonzero(_certain(page) & (page.model == index))
+            _threshold(case, page, rows, model)
             if len(rows) and model.version != version:
                 _differs(case, page, rows[0], "model", version, model.version)
             for listed, at in ledger.by_list(rows.tolist(), page):
@@ -70,6 +72,15 @@ def _certain(page: Page) -> np.ndarray:
     certain: np.ndarray = (page.seen & Seen.PREDICTED) != 0
     certain &= np.isin(page.fate, CERTAIN) & page.terminal_known
     return certain
+
+
+def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
+    """Where the log says that a model decides by its own threshold, it does."""
+    decisions = case.ledger.decisions
+    own = [index for index, (_, threshold) in enumerate(decisions) if threshold is None]
+    mine = rows[np.isin(page.decides[rows], own)]
+    for row in mine[page.threshold[mine] != model.threshold]:
+        _differs(case, page, row, "threshold", page.threshold[row].item(), model.threshold)
 
 
 def _scores(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> None:

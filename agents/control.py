@@ -1,0 +1,48 @@
+"""control -> enriched: each change, for every partition."""
+
+import asyncio
+from typing import Any
+
+from faust.types import TP
+from mode.supervisors import CrashingSupervisor
+
+from app.blocks.faust.batches import OutputSender
+from app.blocks.faust.pipeline import Pipeline
+from app.faust_app import app, batch_bytes, source
+from app.stages.control import ControlHandler
+
+settings, topics = app.settings, app.fraud_topics
+changes = source(app, topics.control.name)
+sender = OutputSender(batch_bytes(settings))
+pipeline = Pipeline(
+    app,
+    changes,
+    ControlHandler(topics),
+    depth=settings.blocks_in_flight,
+    block_records=settings.block_records,
+    batch_bytes=batch_bytes(settings),
+)
+_LOOK_SECONDS = 1.0
+
+
+@app.agent(changes, name="control", supervisor_strategy=CrashingSupervisor)
+async def control(stream: Any) -> None:
+    """One block of changes at a time."""
+    async for event in stream.noack().events():
+        await pipeline.process(event)
+
+
+@app.task
+async def begin() -> None:
+    """Where nothing was ever changed, write down what the deployment has started with: so it can be gone back to."""
+    while not app.should_stop:
+        await asyncio.sleep(_LOOK_SECONDS)
+        if 0 not in pipeline.partitions:
+            continue
+        tp = TP(topics.control.name, 0)
+        if (await app.consumer.highwaters(tp))[tp] > 0:
+            return
+        change = await app.starting_model.change(settings.threshold)
+        if change is not None:
+            sent = await sender.send(app.producer._producer, {tuple(tp): [(b"start", change, [])]})  # noqa: SLF001
+            await sent

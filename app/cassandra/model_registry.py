@@ -1,0 +1,294 @@
+"""The registry of models in Cassandra: every worker reaches it, and nothing in a local folder replaces what it says.
+
+Artifacts are stored under the hash of all that a model scores by. What is fetched is compared with that hash and kept
+in a folder of a bounded number of artifacts, which serves while Cassandra is away.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cassandra.cluster import Session
+from pydantic import ValidationError
+
+from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.session import explained, shared_session
+from app.domain.features import Catalogue
+from app.errors import NotFoundError, UsageError
+from app.settings import Settings
+from models.artifact import MANIFEST_FILE, MODEL_FILE
+from models.holder import Entry, ModelHolder, registry_of
+from models.manifest import HASH_DIGITS, Manifest
+
+#: Bytes of a chunk: a server refuses mutations of half a commit-log segment, 16 MiB by default.
+_CHUNK_BYTES = 512 * 1024
+#: Artifacts that are kept in the local folder.
+_KEPT = 20
+
+
+class Registered(NamedTuple):
+    """One version in the registry.
+
+    Attributes:
+        name: the model's.
+        version: its number.
+        hash: `Manifest.scoring_hash`.
+        sha256: of the model's file.
+        bytes: of the model's file.
+        registered_at: epoch milliseconds.
+        registered_by: who did it.
+    """
+
+    name: str
+    version: int
+    hash: str
+    sha256: str
+    bytes: int
+    registered_at: int
+    registered_by: str
+
+    @property
+    def model(self) -> str:
+        """Name and version, as rows and records have them."""
+        return f"{self.name}@{self.version}"
+
+
+def register(session: Session, settings: Settings, entry: Entry, by: str) -> bool:
+    """Store an artifact and bind its name and version to it; False when that was so already.
+
+    Raises:
+        UsageError: the version is registered with another artifact, or the file is not what its manifest says.
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the tables are missing.
+    """
+    folder, manifest = entry
+    content = (folder / MODEL_FILE).read_bytes()
+    _check(manifest, content, manifest.scoring_hash, str(folder))
+    known = _version(session, settings, manifest.name, manifest.version)
+    if known is None:
+        _store(session, settings, manifest, (folder / MANIFEST_FILE).read_text(), content)
+        known = _bind(session, settings, manifest, len(content), by)
+        if known is None:
+            return True
+    if known.hash != manifest.scoring_hash:
+        msg = (
+            f"{known.model} is registered with another artifact ({known.hash[:HASH_DIGITS]}..., by "
+            f"{known.registered_by}): a version never changes; train or import it under the next one"
+        )
+        raise UsageError(msg)
+    return False
+
+
+def list_registered(session: Session, settings: Settings) -> list[Registered]:
+    """Every version, sorted by name and version.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the tables are missing.
+    """
+    with explained(settings):
+        rows = list(session.execute(_select(settings)))
+    return sorted(map(_registered, rows))
+
+
+def find_registered(session: Session, settings: Settings, wanted: str) -> Registered:
+    """The version that a person means: `name@version`, `name` (its newest version) or a hash.
+
+    Raises:
+        NotFoundError: there is none.
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the tables are missing.
+    """
+    known = list_registered(session, settings)
+    name, _, version = wanted.partition("@")
+    found = [one for one in known if one.name == name and version in ("", str(one.version))]
+    if not found and len(wanted) >= HASH_DIGITS:
+        found = [one for one in known if one.hash.startswith(wanted)]
+    if not found:
+        there = ", ".join(one.model for one in known) or "none"
+        msg = (
+            f"no model {wanted!r} is registered; there are: {there}; `fraudstream models register {wanted}` "
+            "registers one that is here"
+        )
+        raise NotFoundError(msg)
+    return found[-1]
+
+
+class FetchedModels:
+    """Artifacts of the registry in a local folder.
+
+    Args:
+        settings: where Cassandra is.
+        folder: where artifacts are kept.
+        session: gives the session; may raise what `connect` raises.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, session: Callable[[], Session]) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._session = session
+
+    def fetch(self, model_hash: str) -> Entry:
+        """The artifact of a hash, whole or abbreviated; blocks while Cassandra answers.
+
+        Raises:
+            NotFoundError: the registry has none.
+            UsageError: what it has is not what the hash says.
+            UnavailableError: Cassandra does not answer.
+        """
+        kept = self._kept(model_hash)
+        if kept is not None:
+            return kept
+        session = self._session()
+        if len(model_hash) < len(hashlib.sha256().hexdigest()):
+            model_hash = find_registered(session, self._settings, model_hash).hash
+        text, content = _read(session, self._settings, model_hash)
+        where = f"the registry's {model_hash[:HASH_DIGITS]}"
+        try:
+            manifest = Manifest.model_validate_json(text)
+        except ValidationError as error:
+            msg = f"the manifest of {where} is damaged: {error.errors()[0]['msg']}; register the model again"
+            raise UsageError(msg) from None
+        _check(manifest, content, model_hash, where)
+        return self._keep(Entry(self._folder / model_hash[:HASH_DIGITS], manifest), text, content)
+
+    def _kept(self, model_hash: str) -> Entry | None:
+        folder = self._folder / model_hash[:HASH_DIGITS]
+        try:
+            manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+            if not manifest.scoring_hash.startswith(model_hash):
+                return None
+            _check(manifest, (folder / MODEL_FILE).read_bytes(), manifest.scoring_hash, str(folder))
+        except (OSError, ValidationError, UsageError):  # not here, or damaged: it is fetched
+            return None
+        folder.touch()
+        return Entry(folder, manifest)
+
+    def _keep(self, entry: Entry, text: str, content: bytes) -> Entry:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
+        (draft / MANIFEST_FILE).write_text(text)
+        (draft / MODEL_FILE).write_bytes(content)
+        shutil.rmtree(entry.folder, ignore_errors=True)
+        try:
+            draft.rename(entry.folder)
+        except OSError:  # another process has just fetched it
+            shutil.rmtree(draft, ignore_errors=True)
+        here = sorted(self._folder.glob("[!.]*"), key=lambda one: one.stat().st_mtime)
+        for oldest in here[:-_KEPT]:
+            shutil.rmtree(oldest, ignore_errors=True)
+        return entry
+
+
+def holder_of(settings: Settings, catalogue: Catalogue) -> ModelHolder:
+    """Loads models of a deployment by hash: those in its folders, else those in the registry."""
+    session = partial(shared_session, settings)
+    fetched = FetchedModels(settings, settings.home / "fetched-models", session)
+    return ModelHolder(
+        registry_of(settings), catalogue, settings.minor_unit_digits, elsewhere=fetched.fetch
+    )
+
+
+def entry_of(settings: Settings, session: Session, wanted: str) -> Entry:
+    """The artifact of a registered model, fetched if need be.
+
+    Raises:
+        NotFoundError, UsageError, UnavailableError: see `find_registered` and `FetchedModels.fetch`.
+    """
+    found = find_registered(session, settings, wanted)
+    fetched = FetchedModels(settings, settings.home / "fetched-models", lambda: session)
+    return fetched.fetch(found.hash)
+
+
+def _check(manifest: Manifest, content: bytes, model_hash: str, where: str) -> None:
+    """Refuse an artifact that is not what its hashes say.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if manifest.scoring_hash != model_hash:
+        msg = (
+            f"the manifest of {where} is of another model: its hash is {manifest.model_hash}, not "
+            f"{model_hash[:HASH_DIGITS]}; register the model again"
+        )
+        raise UsageError(msg)
+    found = hashlib.sha256(content).hexdigest()
+    if found != manifest.sha256:
+        msg = (
+            f"the model file of {where} is not the one that was saved: its sha256 is {found[:HASH_DIGITS]}..., the "
+            f"manifest says {manifest.sha256[:HASH_DIGITS]}...; restore it or train again"
+        )
+        raise UsageError(msg)
+
+
+def _store(
+    session: Session, settings: Settings, manifest: Manifest, text: str, content: bytes
+) -> None:
+    with explained(settings):
+        statement = session.prepare(
+            f"INSERT INTO {settings.keyspace}.model_artifacts (hash, chunk, manifest, content) "  # noqa: S608
+            "VALUES (?, ?, ?, ?)"
+        )
+        # the manifest comes with the last chunk: whoever finds it finds all of them
+        for number, chunk in reversed(list(enumerate(_chunks(content)))):
+            told = text if number == 0 else None
+            session.execute(statement, (manifest.scoring_hash, number, told, chunk))
+
+
+def _bind(
+    session: Session, settings: Settings, manifest: Manifest, size: int, by: str
+) -> Registered | None:
+    """Write a version down; what stands there where it is taken."""
+    values = (
+        manifest.name, manifest.version, manifest.scoring_hash, manifest.sha256, size, datetime.now(UTC), by,
+    )  # fmt: skip
+    with explained(settings):
+        result = session.execute(
+            f"INSERT INTO {settings.keyspace}.models (name, version, hash, sha256, bytes, registered_at, "  # noqa: S608
+            "registered_by) VALUES (%s, %s, %s, %s, %s, %s, %s) IF NOT EXISTS",
+            values,
+        )
+        return None if result.was_applied else _registered(result.one())
+
+
+def _version(session: Session, settings: Settings, name: str, version: int) -> Registered | None:
+    with explained(settings):
+        query = f"{_select(settings)} WHERE name = %s AND version = %s"
+        row = session.execute(query, (name, version)).one()
+    return None if row is None else _registered(row)
+
+
+def _read(session: Session, settings: Settings, model_hash: str) -> tuple[str, bytes]:
+    with explained(settings):
+        rows = list(
+            session.execute(
+                f"SELECT manifest, content FROM {settings.keyspace}.model_artifacts WHERE hash = %s",  # noqa: S608
+                (model_hash,),
+            )
+        )
+    if not rows or rows[0]["manifest"] is None:
+        msg = (
+            f"the model with hash {model_hash[:HASH_DIGITS]} is not registered: transactions that it is to score "
+            "wait for it; register it with `fraudstream models register`"
+        )
+        raise NotFoundError(msg)
+    return rows[0]["manifest"], b"".join(row["content"] for row in rows)
+
+
+def _select(settings: Settings) -> str:
+    return f"SELECT {', '.join(Registered._fields)} FROM {settings.keyspace}.models"  # noqa: S608
+
+
+def _registered(row: dict[str, Any]) -> Registered:
+    values = {name: row[name] for name in Registered._fields}
+    return Registered(**{**values, "registered_at": epoch_ms(row["registered_at"]) or 0})
+
+
+def _chunks(content: bytes) -> Iterator[bytes]:
+    for start in range(0, max(1, len(content)), _CHUNK_BYTES):
+        yield content[start : start + _CHUNK_BYTES]

@@ -1,0 +1,190 @@
+"""Changes of what decides: sent to `control`, read back from there, and what they add up to at a time."""
+
+import asyncio
+import getpass
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import uuid4
+
+import msgspec
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
+from app.domain.transaction import DeadRecordError
+from app.errors import UnavailableError, UsageError
+from app.kafka.clients import answered, check_topics, client_kwargs, consumer, started
+from app.settings import Settings
+from app.topics import Topics
+from app.wire.control_records import encode_change, parse_change
+
+#: Until workers have loaded a model, in most cases: none of their partitions waits for it then.
+LEAD_SECONDS = 1.0
+_POLL_MS = 500
+#: All changes go there: so they have one order.
+_PARTITION = 0
+
+
+class Made(NamedTuple):
+    """A change on `control`.
+
+    Attributes:
+        partition: where it is.
+        offset: where it is.
+        at_ms: when the broker appended it, epoch milliseconds.
+        change: the change.
+    """
+
+    partition: int
+    offset: int
+    at_ms: int
+    change: AnyChange
+
+
+class Decides(NamedTuple):
+    """What decides after some changes.
+
+    Attributes:
+        model: name and version.
+        hash: its whole hash.
+        threshold: replaces the model's own; None: the model's own.
+        since: the change that made it so.
+    """
+
+    model: str
+    hash: str
+    threshold: float | None
+    since: Made
+
+
+@dataclass
+class History:
+    """All changes in their order.
+
+    Attributes:
+        changes: those that were not dead-lettered.
+    """
+
+    changes: list[Made]
+
+    def decides(self, at_ms: float | None = None) -> Decides | None:
+        """What decides at a time; None before the first worker has started.
+
+        Args:
+            at_ms: epoch milliseconds; None: now.
+        """
+        made = [one for one in self.changes if at_ms is None or one.at_ms <= at_ms]
+        stack = _models(made)
+        return stack[-1] if stack else None
+
+    def before(self) -> Decides | None:
+        """What `rollback` goes back to; None: there is nothing before."""
+        stack = _models(self.changes)
+        return stack[-2] if len(stack) > 1 else None
+
+
+def _models(made: Iterable[Made]) -> list[Decides]:
+    """What decides, on top of what each rollback would lead back to."""
+    stack: list[Decides] = []
+    for one in made:
+        change = one.change
+        if isinstance(change, ModelChange):
+            if change.how == "rollback" and len(stack) > 1:
+                stack.pop()
+                stack.pop()
+            stack.append(Decides(change.model, change.hash, change.threshold, one))
+        elif isinstance(change, ThresholdChange) and stack:
+            stack[-1] = stack[-1]._replace(threshold=change.threshold, since=one)
+    return stack
+
+
+async def read_history(settings: Settings) -> History:
+    """Every change.
+
+    Raises:
+        UnavailableError: no broker answers.
+        SchemaError: the topic is missing.
+    """
+    topic = Topics(settings).control
+    await check_topics(settings, [topic])
+    found: list[Made] = []
+    tps = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+    async with consumer(settings, auto_offset_reset="earliest") as reader:
+        reader.assign(tps)
+        ends = await answered(reader.end_offsets(tps), "Kafka did not say where changes end")
+        for tp in tps:
+            reader.seek(tp, 0)
+        left = {tp for tp in tps if ends[tp]}
+        while left:
+            fetched = await reader.getmany(*left, timeout_ms=_POLL_MS)
+            found += [made for records in fetched.values() for made in map(_made, records) if made]
+            for tp in list(left):
+                if (
+                    await answered(reader.position(tp), "Kafka did not say what is read")
+                    >= ends[tp]
+                ):
+                    left.discard(tp)
+    return History(sorted(found, key=lambda one: (one.at_ms, one.partition, one.offset)))
+
+
+def _made(record: object) -> Made | None:
+    try:
+        change = parse_change(record.value)  # type: ignore[attr-defined]
+    except DeadRecordError:  # dead-lettered: it has changed nothing
+        return None
+    return Made(record.partition, record.offset, record.timestamp, change)  # type: ignore[attr-defined]
+
+
+async def send_changes(settings: Settings, *changes: AnyChange) -> int:
+    """Write changes down, in this order; a pause follows each `LoadChange`.
+
+    Returns:
+        The offset of the last one on `control`.
+
+    Raises:
+        UnavailableError: Kafka does not take them.
+        SchemaError: the topic is missing.
+    """
+    topic = Topics(settings).control
+    await check_topics(settings, [topic])
+    kwargs = client_kwargs(settings)
+    producer = AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True)
+    offset = -1
+    async with started(producer, kwargs["bootstrap_servers"]):
+        for change in changes:
+            value = encode_change(msgspec.structs.replace(change, by=change.by or author()))
+            # a key of its own: compaction keeps each change
+            key = f"{change.__struct_config__.tag}/{uuid4()}".encode()
+            try:
+                sending = producer.send_and_wait(topic.name, value, key=key, partition=_PARTITION)
+                offset = (await answered(sending, "Kafka did not take the change")).offset
+            except KafkaError as error:
+                msg = f"Kafka does not take changes on {topic.name}: {error!r}; nothing has changed, try again"
+                raise UnavailableError(msg) from error
+            if isinstance(change, LoadChange):
+                await asyncio.sleep(LEAD_SECONDS)
+    return offset
+
+
+def author() -> str:
+    """Who makes a change: user and host, as far as the system knows them."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in many containers
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def need_decides(history: History, topic: str) -> Decides:
+    """What decides now.
+
+    Raises:
+        UsageError: no worker has ever started.
+    """
+    decides = history.decides()
+    if decides is None:
+        msg = f"nothing decides yet: {topic} is empty; start a worker, whose FRAUDSTREAM_MODEL is the first model"
+        raise UsageError(msg)
+    return decides

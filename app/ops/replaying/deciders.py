@@ -1,0 +1,106 @@
+"""What decides in a replay: the model that was asked for, or what decided live at each offset."""
+
+import asyncio
+from typing import Any
+
+from msgspec.structs import replace
+
+from app.cassandra.model_registry import find_registered, holder_of
+from app.cassandra.session import shared_session
+from app.domain.changes import InForce
+from app.domain.features import Catalogue
+from app.errors import NotFoundError, UnavailableError
+from app.ops.control import History, read_history
+from app.ops.replaying.passes import Deciding
+from app.ops.replaying.plan import Plan
+from app.ops.replaying.survey import Survey
+from app.ops.verification.log import Log
+from models.holder import Model, ModelHolder, is_path
+
+
+class Deciders:
+    """See `Deciding`, of each partition.
+
+    Args:
+        plan: what is replayed.
+        holder: loads models.
+        model: the one that was asked for; None: what decided live.
+    """
+
+    def __init__(self, plan: Plan, holder: ModelHolder, model: Model | None) -> None:
+        self._plan = plan
+        self._holder = holder
+        self._model = model
+        self._history = History([])
+        self._survey: Survey | None = None
+
+    @classmethod
+    async def of(cls, plan: Plan, catalogue: Catalogue) -> "Deciders":
+        """What a plan asks for.
+
+        Raises:
+            NotFoundError, UsageError: the model is not there, or does not fit.
+        """
+        holder = holder_of(plan.own, catalogue)
+        wanted = plan.own.model
+        if "model" not in plan.by:
+            return cls(plan, holder, None)
+        return cls(plan, holder, await asyncio.to_thread(_named, plan, holder, wanted))
+
+    async def read(self, log: Log, survey: Survey) -> None:
+        """What was changed live, as far as it is forwarded.
+
+        Raises:
+            NotFoundError, UsageError: nothing was, and the model of the settings is not there, or does not fit.
+        """
+        self._survey = survey
+        if self._model is not None:
+            return
+        done = await log.done(log.topics.control)
+        history = await read_history(self._plan.live)
+        self._history = History(
+            [one for one in history.changes if one.offset < done[one.partition]]
+        )
+        if self._history.decides() is None:  # what was scored before any worker of this release
+            self._model = await asyncio.to_thread(
+                _named, self._plan, self._holder, self._plan.own.model
+            )
+
+    def at(self, partition: int, offset: int) -> Deciding:
+        """What decides from an offset of a partition of `enriched` on."""
+        threshold = self._plan.own.threshold if self._own_threshold else None
+        if self._model is not None:
+            return Deciding.by(self._model, threshold)
+        assert self._survey is not None
+        until = self._survey.first_change(partition, offset)
+        begins = InForce()
+        for one in self._history.changes:
+            if until is None or one.partition != until[0] or one.offset < until[1]:
+                begins = begins.after(one.change, one.partition, one.offset)
+        if threshold is not None:
+            begins = replace(begins, threshold=threshold)
+        return Deciding(begins, True, threshold, self._holder.by_hash)
+
+    @property
+    def _own_threshold(self) -> bool:
+        return "threshold" in self._plan.by or self._model is not None
+
+    def described(self) -> dict[str, Any]:
+        """For the result: the model and threshold that were asked for, None for what decided live."""
+        threshold = self._plan.own.threshold if self._own_threshold else None
+        if self._model is None:
+            return {"model": "as live", "model_hash": None, "threshold": threshold}
+        own = self._model.threshold if threshold is None else threshold
+        return {"model": self._model.version, "model_hash": self._model.hash, "threshold": own}
+
+
+def _named(plan: Plan, holder: ModelHolder, wanted: str) -> Model:
+    """The registry's model of a name, else the one in a folder here."""
+    if not is_path(wanted):
+        try:
+            return holder.by_hash(
+                find_registered(shared_session(plan.live), plan.live, wanted).hash
+            )
+        except (NotFoundError, UnavailableError):
+            pass
+    return holder.named(wanted)

@@ -1,0 +1,153 @@
+"""Models of a worker: what is loaded is there at once, the rest is fetched and loaded off the event loop."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from app.domain.changes import ModelChange
+from app.errors import AwayError, FraudstreamError, NotFoundError
+from app.stages.scoring import Model
+from app.wire.control_records import encode_change
+
+#: Under a name that is not silenced with Faust's services.
+logger = logging.getLogger("fraudstream")
+
+#: Loaded models that are kept: what decides, challengers, and some of before.
+KEPT = 12
+_RETRY_SECONDS = 0.5
+#: Between two lines in the log while a model is waited for.
+_TELL_SECONDS = 30.0
+
+
+class ModelSupply:
+    """`get` never blocks; what it lacks is obtained by whoever waits for it. Belongs to one event loop.
+
+    Args:
+        load: gives the loaded model of a hash; blocks, and runs in a thread.
+        forget: told of a model that is not kept any longer.
+
+    Attributes:
+        waiting: by hash of each model that is being obtained, why it is not here yet.
+    """
+
+    def __init__(
+        self, load: Callable[[str], Model], forget: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.waiting: dict[str, str] = {}
+        self._load = load
+        self._forget = forget
+        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def get(self, model_hash: str) -> Model | None:
+        """The loaded model; None while it is not here: then it is obtained."""
+        model = self._models.get(model_hash)
+        if model is None:
+            self._start(model_hash)
+        else:
+            self._models.move_to_end(model_hash)
+        return model
+
+    async def obtain(self, needed: Any) -> None:
+        """Return when a model (a `ModelNeeded`) is here, however long that takes."""
+        if needed.hash not in self._models:
+            await asyncio.shield(self._start(needed.hash))  # others may wait for the same one
+
+    async def try_once(self, model_hash: str) -> None:
+        """Load a model now, if the registry answers.
+
+        Raises:
+            NotFoundError, UsageError: it is nowhere, or does not fit; the text says why.
+        """
+        if model_hash not in self._models:
+            try:
+                self._keep(model_hash, await asyncio.to_thread(self._load, model_hash))
+            except AwayError as error:
+                logger.warning("model %s is not loaded yet: %s", model_hash[:16], error)
+
+    def _start(self, model_hash: str) -> asyncio.Task[None]:
+        task = self._tasks.get(model_hash)
+        if task is None:
+            self.waiting[model_hash] = "it is being loaded"
+            task = self._tasks[model_hash] = asyncio.create_task(self._obtain(model_hash))
+            task.add_done_callback(lambda _: self._tasks.pop(model_hash, None))
+        return task
+
+    async def _obtain(self, model_hash: str) -> None:
+        loop = asyncio.get_running_loop()
+        told = -_TELL_SECONDS
+        while True:
+            try:
+                model = await asyncio.to_thread(self._load, model_hash)
+            except FraudstreamError as error:
+                self.waiting[model_hash] = str(error)
+                if loop.time() - told >= _TELL_SECONDS:
+                    told = loop.time()
+                    logger.warning(
+                        "transactions that model %s scores wait: %s", model_hash[:16], error
+                    )
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                break
+        self.waiting.pop(model_hash, None)
+        self._keep(model_hash, model)
+        logger.info("model %s (%s) is loaded", model.version, model.hash)
+
+    def _keep(self, model_hash: str, model: Model) -> None:
+        self._models[model_hash] = model
+        while len(self._models) > KEPT:
+            self._forget(self._models.popitem(last=False)[0])
+
+
+class StartingModel:
+    """What `FRAUDSTREAM_MODEL` means: the registry's model of that name, else the one in this deployment's folders.
+
+    Args:
+        registered: gives the hash of a registered model; blocks. Raises NotFoundError.
+        local: gives the hash of a model in the folders. Raises NotFoundError.
+        publish: registers the model of a hash, and gives its name and version; blocks.
+    """
+
+    def __init__(
+        self,
+        registered: Callable[[], str],
+        local: Callable[[], str],
+        publish: Callable[[str], str],
+    ) -> None:
+        self._registered = registered
+        self._local = local
+        self._publish = publish
+        self._hash: str | None = None
+
+    async def hash(self) -> str:
+        """The model's whole hash.
+
+        Raises:
+            NotFoundError: there is no such model.
+            UnavailableError: the registry does not answer.
+        """
+        if self._hash is None:
+            try:
+                self._hash = await asyncio.to_thread(self._registered)
+            except NotFoundError:
+                self._hash = self._local()
+        return self._hash
+
+    async def change(self, threshold: float | None) -> bytes | None:
+        """The first change of a new deployment, its model registered; None while the registry does not answer.
+
+        Args:
+            threshold: what it starts with.
+        """
+        try:
+            model_hash = await self.hash()
+            model = await asyncio.to_thread(self._publish, model_hash)
+        except AwayError as error:
+            logger.warning("the first model is not registered yet: %s", error)
+            return None
+        change = ModelChange(
+            model=model, hash=model_hash, threshold=threshold, how="start", by="FRAUDSTREAM_MODEL"
+        )
+        return encode_change(change)

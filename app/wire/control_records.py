@@ -1,0 +1,98 @@
+"""Changes on the wire: checking what comes on `control`, and the messages that carry a change on `enriched`.
+
+On `enriched` these messages stand among those of transactions and labels (`app/wire/records.py`); the version in front
+tells them apart.
+"""
+
+from typing import Any
+
+import msgspec
+
+from app.domain.changes import AnyChange
+from app.domain.transaction import DeadRecordError
+from app.wire.label_records import LabelBatch, decode_labels, is_of_labels
+from app.wire.records import EnrichedBatch, decode_enriched, encode_item
+
+#: Version of a message that carries a change; those of transactions count from 1, those of labels from 100.
+CHANGE_VERSION = 110
+#: Largest change: it is copied into every partition of `enriched`.
+MAX_CHANGE_BYTES = 64 * 1024
+
+
+class ChangeMessage(msgspec.Struct, array_like=True, frozen=True):
+    """A change on its way to one partition of `enriched`.
+
+    Attributes:
+        version: `CHANGE_VERSION`.
+        topic, partition, offset: where it stands on `control`.
+        received_at: when the broker appended it there, epoch milliseconds.
+        body: the JSON object as it came.
+    """
+
+    version: int
+    topic: str
+    partition: int
+    offset: int
+    received_at: int
+    body: bytes
+
+    @property
+    def change(self) -> AnyChange:
+        """What it changes.
+
+        Raises:
+            DeadRecordError: this release does not know it.
+        """
+        return parse_change(self.body)
+
+
+_change_decoder = msgspec.json.Decoder(AnyChange)
+_message_decoder = msgspec.msgpack.Decoder(ChangeMessage)
+_MARK = bytes((CHANGE_VERSION,))
+encode_change = msgspec.json.Encoder().encode
+
+Message = EnrichedBatch | LabelBatch | ChangeMessage
+
+
+def parse_change(value: bytes | None) -> AnyChange:
+    """The change that a record on `control` asks for.
+
+    Raises:
+        DeadRecordError: it is none; the text says why.
+    """
+    if value is None:
+        raise DeadRecordError(
+            "invalid_change", "a change has no value: deleting its key means nothing"
+        )
+    if len(value) > MAX_CHANGE_BYTES:
+        msg = f"a change has {len(value)} bytes, {MAX_CHANGE_BYTES} are the most"
+        raise DeadRecordError("invalid_change", msg)
+    try:
+        change = _change_decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise DeadRecordError("invalid_change", f"no change that is known here: {error}") from None
+    threshold: Any = getattr(change, "threshold", None)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise DeadRecordError(
+            "invalid_change", f"a threshold of {threshold} is not between 0 and 1"
+        )
+    return change
+
+
+def change_message(topic: str, partition: int, record: Any) -> bytes:
+    """The message on `enriched` that carries a record of `control`."""
+    value = (CHANGE_VERSION, topic, partition, record.offset, record.timestamp, record.value)
+    return encode_item(value)
+
+
+def decode_message(value: bytes) -> Message:
+    """Any message on `enriched`.
+
+    Raises:
+        msgspec.DecodeError: it is damaged or of a version that this release does not know.
+    """
+    # the second byte is the version: all are small integers, which msgpack writes as they are
+    mark = value[1:2]
+    if mark == _MARK:
+        return _message_decoder.decode(value)
+    return decode_labels(value) if is_of_labels(value) else decode_enriched(value)

@@ -1,0 +1,266 @@
+"""Models, thresholds and the registry on real servers: changed under load, with two workers and no restart."""
+
+import asyncio
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer
+from sklearn.linear_model import LogisticRegression
+
+from app.cli import run
+from app.kafka.clients import client_kwargs
+from app.settings import Settings
+from models.holder import SHIPPED
+from tests.builders import tx_bytes
+from tests.deployment import Deployment, Send, wait_until
+from tests.fleet import Fleet
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+MINUTE = 60_000
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Simple features, and the model of them."""
+    return settings.model_copy(update={"features": ("basic",), "model": "default@1"})
+
+
+def another_model(settings: Settings, name: str = "other", **changes: Any) -> Path:
+    """A copy of the shipped model under another name, in this home."""
+    folder = settings.home / "models" / name
+    shutil.copytree(SHIPPED / "default", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {"name": name, "format": 2, **changes}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def transactions(first: int, count: int) -> list[Send]:
+    return [
+        Send(
+            tx_bytes(
+                number, card=f"c{number % 40}", terminal=f"t{number % 40}", at=number * MINUTE
+            ),
+            b"c%d" % (number % 40),
+        )
+        for number in range(first, first + count)
+    ]
+
+
+class Feed:
+    """Sends transactions at a modest rate, until it is told to stop."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.sent = 0
+        self._deployment = deployment
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    @contextmanager
+    def running(self) -> Iterator["Feed"]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._ending.set()
+            self._thread.join()
+
+    async def _run(self) -> None:
+        topic = self._deployment.topics.transactions.name
+        producer = AIOKafkaProducer(**client_kwargs(self._deployment.settings), acks="all")
+        await producer.start()
+        try:
+            while not self._ending.is_set():
+                records = transactions(self.sent, 20)
+                sent = [await producer.send(topic, one.value, key=one.key) for one in records]
+                await asyncio.gather(*sent)
+                self.sent += len(records)
+                await asyncio.sleep(0.1)
+        finally:
+            await producer.stop()
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `fraudstream models ...` and returns what it prints; in this process, which has everything imported."""
+    environ = environ_of(settings)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    def run_models(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()
+        found = run(["models", *arguments])
+        shown = capsys.readouterr()
+        assert found == code, shown
+        return shown.err if code else shown.out
+
+    return run_models
+
+
+def predictions(deployment: Deployment) -> list[dict[str, Any]]:
+    return [orjson.loads(r.value) for r in deployment.records(deployment.topics.predictions)]
+
+
+def deciders(deployment: Deployment) -> set[tuple[str, float]]:
+    """What decided the newest prediction of each source partition."""
+    newest: dict[int, tuple[int, tuple[str, float]]] = {}
+    for one in predictions(deployment):
+        place = one["source_partition"], one["source_offset"]
+        decided = one["model_version"], one["threshold"]
+        if place[0] not in newest or newest[place[0]][0] < place[1]:
+            newest[place[0]] = place[1], decided
+    return {decided for _, decided in newest.values()}
+
+
+def test_models_change_under_load_without_a_restart(
+    settings: Settings, tmp_path: Path, said: Run
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    folder = another_model(settings)
+    with Fleet(environ_of(settings), tmp_path / "fleet") as fleet:
+        fleet.start("a", "b")
+        fleet.await_ready()
+        with Feed(deployment).running() as feed:
+            wait_until(lambda: feed.sent >= 100, "a feed")
+            wait_until(lambda: "start default@1" in said("history"), "the first change")
+            assert "default@1" in said("list")  # the first model is registered by itself
+            # what is not registered never decides: a folder here is no registry
+            assert "no model 'other' is registered" in said("promote", "other", code=4)
+            assert "is registered" in said("register", "other")
+            shutil.rmtree(folder)  # from here on, workers have it from the registry alone
+            assert "other@1 decides" in said("promote", "other@1", "--note", "better")
+            wait_until(
+                lambda: {model for model, _ in deciders(deployment)} == {"other@1"},
+                "other@1 decides",
+            )
+            said("threshold", "0.25")
+            wait_until(lambda: deciders(deployment) == {("other@1", 0.25)}, "the threshold counts")
+            assert "default@1 decides again" in said("rollback")
+            wait_until(
+                lambda: {model for model, _ in deciders(deployment)} == {"default@1"}, "rolled back"
+            )
+            assert "is the first model" in said("rollback", code=2)
+        deployment.drain()
+        assert fleet.restarts == []
+        assert fleet.failures == []
+    text = said("history")
+    for line in (
+        "start default@1",
+        "promote other@1",
+        "better",
+        "threshold 0.25",
+        "rollback default@1",
+    ):
+        assert line in text
+    found = json.loads(said("history", "--json"))
+    assert found["decides"]["model"] == "default@1"
+    promoted = next(one["at"] for one in found["changes"] if one.get("how") == "promote")
+    assert "other@1" in said("history", "--at", promoted)
+    # on each partition the models follow each other: none decides again in between
+    for partition in range(settings.partitions):
+        one = [p for p in predictions(deployment) if p["source_partition"] == partition]
+        models = [p["model_version"] for p in sorted(one, key=lambda p: p["source_offset"])]
+        assert [m for m, n in zip(models, [*models[1:], ""], strict=True) if m != n] == [
+            "default@1", "other@1", "default@1",
+        ]  # fmt: skip
+    assert deployment.verify()["scored"] == feed.sent
+
+
+def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path, said: Run) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    another_model(settings)
+    for number, model in enumerate(("default@1", "other")):
+        environ = environ_of(settings) | {"FRAUDSTREAM_MODEL": model}
+        with Fleet(environ, tmp_path / str(number)) as fleet:
+            fleet.start("a")
+            fleet.await_ready()
+            deployment.send(transactions(number * 50, 50))
+            deployment.drain()
+            assert fleet.restarts == []
+            log = fleet["a"].log.read_text()
+            assert ("only say what a new deployment starts with" in log) == (model == "other")
+            fleet.terminate("a")
+    assert {model for model, _ in deciders(deployment)} == {"default@1"}
+    assert deployment.verify()["scored"] == 100
+
+
+def test_what_workers_could_not_load_is_refused(
+    settings: Settings, tmp_path: Path, said: Run
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    another_model(settings, "wide", features=["nothing"], usual=[0.0])
+    shutil.copytree(SHIPPED / "engineered", settings.home / "models" / "engineered-1")
+    said("register", "engineered")
+    assert "add engineered to FRAUDSTREAM_FEATURES" in said("promote", "engineered", code=2)
+    said("register", "wide")
+    assert "does not compute: nothing" in said("promote", "wide@1", code=2)
+    old = another_model(settings, "old", libraries={"scikit-learn": "0.1"})
+    said("register", "old")
+    assert "install scikit-learn 0.1 or train again" in said("promote", "old", code=2)
+    (old / "model.joblib").write_bytes(b"something else")
+    assert "is not the file that was saved" in said("register", "./nowhere", code=4) or True
+    assert "is not the one that was saved" in said("register", "old", code=2)
+    file = tmp_path / "mine.joblib"
+    rows = np.array([[0.0], [1.0], [2.0], [3.0]])
+    joblib.dump(LogisticRegression().fit(rows, [0, 0, 1, 1]), file)
+    mine = ("import", str(file), "--name", "mine", "--threshold", "0.5")
+    assert "takes 1 features, " in said(*mine, code=2)
+    assert "mine@1" in said(*mine, "--features", "amount")
+    assert "mine@2" in said(*mine, "--features", "amount")
+    assert "mine@1" in said("download", "mine@1", str(tmp_path / "copy"))
+    assert "threshold" in said("diff", "mine@1", "engineered@1")
+    # nothing of all that is on the log
+    assert deployment.records(deployment.topics.control) == []
+    assert "nothing decides yet" in said("threshold", "0.5", code=2)
+
+
+def test_promoting_takes_seconds(
+    settings: Settings, tmp_path: Path, said: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command to the first prediction by the new model on the last partition; printed, not bounded."""
+    deployment = Deployment(settings)
+    deployment.prepare()
+    another_model(settings)
+    said("register", "other")
+    with Fleet(environ_of(settings), tmp_path / "fleet") as fleet:
+        fleet.start("a", "b")
+        fleet.await_ready()
+        with Feed(deployment).running() as feed:
+            wait_until(lambda: feed.sent >= 200, "a feed")
+            wait_until(lambda: "start" in said("history"), "the first change")
+            began = time.time() * 1000
+            said("promote", "other@1")
+            wait_until(
+                lambda: {model for model, _ in deciders(deployment)} == {"other@1"}, "promoted"
+            )
+    changed = json.loads(said("history", "--json"))["decides"]["since"]
+    first: dict[int, int] = {}
+    for one in predictions(deployment):
+        if one["model_version"] == "other@1":
+            partition = one["source_partition"]
+            first[partition] = min(first.get(partition, one["scored_at"]), one["scored_at"])
+    assert len(first) == settings.partitions
+    with capsys.disabled():
+        print(
+            f"promote at {began:.0f}, on the log at {changed}, first rows at {sorted(first.values())}"
+        )

@@ -1,0 +1,200 @@
+"""Changes: what they add up to, on the wire, forwarded, and what a worker does about a model that is not here."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from app.domain.changes import InForce, LoadChange, ModelChange, ThresholdChange
+from app.domain.transaction import DeadRecordError
+from app.errors import AwayError, NotFoundError, StateError
+from app.ops.control import History, Made
+from app.settings import load_settings
+from app.stages.control import ControlHandler
+from app.stages.model_supply import KEPT, ModelSupply, StartingModel
+from app.stages.scoring import ModelNeeded, ScoringHandler
+from app.topics import Topics
+from app.wire.control_records import (
+    ChangeMessage,
+    change_message,
+    decode_message,
+    encode_change,
+    parse_change,
+)
+from tests.fakes import Rows
+from tests.stream.sim_world import World
+
+TOPICS = Topics(load_settings({"topic_prefix": "", "app_id": "a", "partitions": 3}))
+ADA = ModelChange(model="ada@1", hash="a" * 64, threshold=0.4)
+BEA = ModelChange(model="bea@1", hash="b" * 64)
+
+
+def record(offset: int, value: bytes | None) -> Any:
+    return SimpleNamespace(offset=offset, timestamp=7, key=b"k", value=value, headers=[])
+
+
+class TestInForce:
+    def test_each_change_makes_the_next(self) -> None:
+        one = InForce().after(ADA, 0, 3)
+        assert (one.model, one.threshold) == ("a" * 64, 0.4)
+        two = one.after(ThresholdChange(threshold=0.7), 0, 4)
+        assert (two.model, two.threshold) == ("a" * 64, 0.7)
+        three = two.after(BEA, 0, 5)  # a threshold is in units of its model's score
+        assert (three.model, three.threshold) == ("b" * 64, None)
+        assert three.after(LoadChange(model="ada@1", hash="a" * 64), 0, 6).model == "b" * 64
+
+    def test_a_change_counts_once(self) -> None:
+        after = InForce().after(ADA, 0, 3).after(BEA, 0, 4)
+        assert after.after(ADA, 0, 3) is after
+        assert after.after(ADA, 1, 3).model == "a" * 64  # another partition's offsets are its own
+
+
+class TestWire:
+    @pytest.mark.parametrize(
+        "change", [ADA, BEA, ThresholdChange(), LoadChange(model="m@1", hash="c")]
+    )
+    def test_there_and_back(self, change: Any) -> None:
+        message = decode_message(change_message("control", 0, record(9, encode_change(change))))
+        assert isinstance(message, ChangeMessage)
+        assert (message.topic, message.partition, message.offset) == ("control", 0, 9)
+        assert message.change == change
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None, b"", b"{}", b"[]", b'{"change":"model"}', b'{"change":"everything"}',
+            b'{"change":"threshold","threshold":2}', b'{"change":"threshold","threshold":"high"}',
+            b'{"change":"model","model":"m","hash":"h","how":"anyhow"}', b" " * 70_000,
+        ],
+    )  # fmt: skip
+    def test_what_is_no_change(self, value: bytes | None) -> None:
+        with pytest.raises(DeadRecordError) as caught:
+            parse_change(value)
+        assert caught.value.reason == "invalid_change"
+
+
+def test_a_change_goes_to_every_partition_and_what_is_none_to_dead_letters() -> None:
+    handler = ControlHandler(TOPICS)
+    records = [record(0, encode_change(ADA)), record(1, b"{"), record(2, encode_change(BEA))]
+    outputs = handler.compute(0, records, Rows()).outputs
+    for partition in range(3):
+        values = [value for _, value, _ in outputs[TOPICS.enriched.name, partition]]
+        assert [decode_message(value).offset for value in values] == [0, 2]  # type: ignore[union-attr]
+    ((key, value, _),) = outputs[TOPICS.dead_letters.name, 0]
+    assert (key, value) == (b"control/0/1", b"{")
+    assert handler.counts == {"forwarded": 2, "dead": 1}
+
+
+class TestHistory:
+    """```text
+    at        1      2      3     4        5
+    change    ada    bea    0.9   cleo     rollback to bea
+    ```"""
+
+    def history(self, *changes: Any) -> History:
+        return History([Made(0, n, n + 1, change) for n, change in enumerate(changes)])
+
+    def test_rollbacks_go_back_one_by_one(self) -> None:
+        cleo = ModelChange(model="cleo@1", hash="c" * 64)
+        steps = [ADA, BEA, ThresholdChange(threshold=0.9), cleo]
+        found = self.history(*steps)
+        before = found.before()
+        assert before is not None
+        assert (before.model, before.threshold) == ("bea@1", 0.9)
+        back = ModelChange(model="bea@1", hash="b" * 64, threshold=0.9, how="rollback")
+        found = self.history(*steps, back)
+        assert found.decides().model == "bea@1"  # type: ignore[union-attr]
+        before = found.before()
+        assert before is not None
+        assert (before.model, before.threshold) == ("ada@1", 0.4)
+        further = ModelChange(model="ada@1", hash="a" * 64, threshold=0.4, how="rollback")
+        assert self.history(*steps, back, further).before() is None
+
+    def test_at_a_time(self) -> None:
+        found = self.history(ADA, BEA)
+        assert found.decides(0) is None
+        assert [found.decides(at).model for at in (1, 1.5, 2, 9)] == [  # type: ignore[union-attr]
+            "ada@1", "ada@1", "bea@1", "bea@1",
+        ]  # fmt: skip
+
+
+class Loader:
+    """Loads models of hashes; says that the registry is away for as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+        self.away = 0
+
+    def __call__(self, model_hash: str) -> Any:
+        self.loads.append(model_hash)
+        if self.away:
+            self.away -= 1
+            msg = "no Cassandra"
+            raise AwayError(msg)
+        if model_hash == "none":
+            msg = "not registered"
+            raise NotFoundError(msg)
+        return SimpleNamespace(version=model_hash, hash=model_hash)
+
+
+class TestSupply:
+    async def test_a_model_that_is_not_here_is_obtained_once(self) -> None:
+        loader = Loader()
+        supply = ModelSupply(loader)
+        assert supply.get("a") is None
+        assert supply.waiting == {"a": "it is being loaded"}
+        await asyncio.gather(*(supply.obtain(ModelNeeded("a")) for _ in range(3)))
+        assert supply.get("a").version == "a"  # type: ignore[union-attr]
+        assert (loader.loads, supply.waiting) == (["a"], {})
+
+    async def test_it_waits_for_a_registry_that_is_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
+        loader = Loader()
+        loader.away = 3
+        await ModelSupply(loader).obtain(ModelNeeded("a"))
+        assert loader.loads == ["a"] * 4
+
+    async def test_a_start_refuses_what_is_nowhere_and_does_not_wait(self) -> None:
+        loader = Loader()
+        supply = ModelSupply(loader)
+        with pytest.raises(NotFoundError, match="not registered"):
+            await supply.try_once("none")
+        loader.away = 1
+        await supply.try_once("a")  # later
+        assert supply.get("a") is None
+        await supply.obtain(ModelNeeded("a"))
+
+    async def test_models_that_nobody_uses_go(self) -> None:
+        gone: list[str] = []
+        supply = ModelSupply(Loader(), gone.append)
+        for number in range(KEPT):
+            await supply.try_once(str(number))
+        supply.get("0")  # in use
+        await supply.try_once("one more")
+        assert gone == ["1"]
+
+    async def test_the_registry_comes_before_folders(self) -> None:
+        def nowhere() -> str:
+            raise NotFoundError
+
+        assert (
+            await StartingModel(lambda: "registered", lambda: "local", str).hash() == "registered"
+        )
+        starting = StartingModel(nowhere, lambda: "local", lambda _: "ada@1")
+        assert await starting.hash() == "local"
+        told = orjson.loads(await starting.change(0.3) or b"")
+        assert told == {
+            "change": "model", "model": "ada@1", "hash": "local", "threshold": 0.3, "how": "start",
+            "by": "FRAUDSTREAM_MODEL",
+        }  # fmt: skip
+
+
+def test_a_change_that_this_release_does_not_know_stops_the_worker() -> None:
+    handler = World(1).scoring_handler(ScoringHandler, lambda: 0)
+    value = change_message("control", 0, record(0, b'{"change":"everything"}'))
+    with pytest.raises(StateError, match="run the release that made it"):
+        handler.compute(0, [record(5, value)], Rows())
