@@ -944,7 +944,7 @@ class TestDecisions:
     @pytest.fixture
     def world(self) -> VerifyWorld:
         world = VerifyWorld()
-        entry = registry_of(world.settings).find("default")
+        entry = registry_of(world.settings).find(world.settings.model)
         model_hash = entry.manifest.scoring_hash
         world.control(ModelChange(model=entry.model, hash=model_hash, how="start"))
         for number in range(60):
