@@ -179,6 +179,10 @@ class Guard:
             raise RefusedError(401, "this request is not from a worker of this deployment")
         return found
 
+    def is_from_worker(self, request: web.Request) -> bool:
+        """Whether another worker of this deployment asks."""
+        return self._vouched(request, request.headers.get(peers.PEER_HEADER, "")) is not None
+
     def _by_token(self, request: web.Request, token: str) -> Viewer:
         self._require_encryption(request)
         self._renew()

@@ -30,14 +30,13 @@ from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
 from app.stages.answers import Answers
-from app.web.peers import ROUTED_HEADER
+from app.web.guard import GUARD
+from app.web.peers import PEER_HEADER, ROUTED_HEADER
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
 from app.web.views import forward
 from app.web.worker_protocol import Elsewhere, Here, Worker
 from app.wire.input_records import RecordRules, parse_transaction
 
-#: What another worker needs, too.
-_HEADERS = ("Authorization", "Content-Type")
 #: What a prediction says to a caller.
 _FIELDS = (
     "transaction_id", "card_id", "score", "is_fraud", "threshold", "anomaly_score", "reasons", "flags",
@@ -100,7 +99,9 @@ class ScoreHandler:
             if ROUTED_HEADER in request.headers:
                 msg = "this card is moving from one worker to another; try again"
                 raise UnavailableError(msg)
-            return await forward(request, self._worker, place.url, body, _HEADERS)
+            return await forward(
+                request, self._worker, place.url, body, self._further(request, place.url)
+            )
         if not isinstance(place, Here):
             raise UnavailableError(place.reason)
         try:
@@ -139,9 +140,24 @@ class ScoreHandler:
             fields = under_our_names(fields, self._rules.names) or fields
         return str(fields.get("card_id")).encode()
 
+    def _further(self, request: web.Request, url: str) -> tuple[str, ...]:
+        """Headers that another worker needs, too.
+
+        The group's metadata says where it answers, and whoever joins the group writes that: our token goes to no other
+        machine. A worker of this deployment proves itself by FRAUDSTREAM_WEB_SECRET.
+        """
+        if request.app[GUARD].peers is not None:
+            return ("Content-Type",)
+        if self._worker.settings.score_token and not is_loopback(urlsplit(url).hostname or ""):
+            msg = f"the worker at {url} has this card: workers ask each other only with FRAUDSTREAM_WEB_SECRET"
+            raise UnavailableError(msg)
+        return ("Authorization", "Content-Type")
+
     def _check(self, request: web.Request) -> None:
         token = self._worker.settings.score_token
-        if token is not None:
+        if request.headers.get(PEER_HEADER):
+            allowed = request.app[GUARD].is_from_worker(request)
+        elif token is not None:
             wanted = b"Bearer " + token.get_secret_value().encode()
             allowed = hmac.compare_digest(request.headers.get("Authorization", "").encode(), wanted)
         else:

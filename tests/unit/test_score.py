@@ -1,6 +1,7 @@
 """`POST /score` without servers: every answer, and who is heard."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,12 @@ from app.errors import BusyError, UnavailableError
 from app.settings import Settings
 from app.stages.answers import Answers, Heard
 from app.topics import Topics
+from app.web import peers
 from app.web.peers import ROUTED_HEADER
-from app.web.roles import Role
+from app.web.roles import NOBODY, Role
 from app.web.routes import Page
 from app.web.score import ScoreHandler
+from app.web.sessions import Signer
 from app.web.views import PAGES, install
 from app.web.worker_protocol import Elsewhere, Nobody
 from app.wire.decoding.rules import record_rules
@@ -224,3 +227,22 @@ def test_a_handler_is_heard_after_it_has_computed() -> None:
     computed = handler.compute(3, ["r"], None, 9.0)
     assert (computed.outputs, handler.counts) == ((3, 9.0), 5)
     assert heard == [(3, ["r"], computed)]
+
+
+async def test_the_token_goes_to_no_other_machine() -> None:
+    """Whoever joins the group says where it answers."""
+    log = Log(score_token="open sesame")
+    log.place = Elsewhere("http://other:6066")
+    status, said = await ask(log, Authorization="Bearer open sesame")
+    assert (status, "FRAUDSTREAM_WEB_SECRET" in said["error"]) == (503, True)
+    assert log.asked == []
+
+
+async def test_workers_vouch_for_each_other() -> None:
+    log = Log(score_token="open sesame", web_secret="s" * 40)
+    log.then = lambda: predicted(log.waiting, prediction())
+    signer = Signer(b"s" * 40, "peers")
+    header = peers.ask(signer, NOBODY, log.url, "POST", "/score", time.time())
+    assert (await ask(log, **{peers.PEER_HEADER: header}))[0] == 200
+    forged = peers.ask(Signer(b"x" * 40, "peers"), NOBODY, log.url, "POST", "/score", time.time())
+    assert (await ask(log, **{peers.PEER_HEADER: forged}))[0] == 401
