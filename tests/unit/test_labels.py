@@ -268,7 +268,7 @@ class TestPosition:
     def test_a_state_from_before_labels_is_read(self) -> None:
         import msgspec
 
-        settings = load_settings()
+        settings = load_settings({"features": "basic"})
         text = "windows=1h,1d,7d,30d allowed_lateness=1d max_entries_per_key=20000 currency=EUR"
         before = (5).to_bytes(8, "big") + msgspec.msgpack.encode((text, {0: 7, 1: 8}))
         position = Position.read(Rows({POSITION_KEY: before}), terminal_settings(settings))
