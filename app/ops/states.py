@@ -171,8 +171,10 @@ def labels(rows: Rows, rules: RowRules) -> tuple[int, int]:
 
 
 def _reserved(key: bytes, raw: bytes | None) -> object:
-    if raw is None or key == PINS_KEY:
-        return Pins.read(raw).pins if key == PINS_KEY else raw
+    if key == PINS_KEY:
+        return Pins.read(raw).pins
+    if raw is None or key != POSITION_KEY:
+        return raw
     position = Position.decode(raw, "")
     return position.last_offset, position.seen, position.labels
 
