@@ -210,7 +210,7 @@ def test_wipe_deletes_data_and_worker_state(deployment: Deployment) -> None:
     """The last one: it takes the servers of the others."""
     home = deployment.stack.home
     (home / "workers" / "6066").mkdir(parents=True)
-    assert "say --yes" in deployment.run("wipe", code=2)
+    assert "confirm with --yes" in deployment.run("wipe", code=2)
     assert deployment.stack.running("kafka")
     deployment.run("wipe", "--yes")
     assert deployment.stack.running("kafka") is None

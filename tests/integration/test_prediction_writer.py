@@ -332,7 +332,7 @@ async def test_an_outage_is_waited_for_and_spoken_of_calmly(
     assert (far_writer.rows_written, far_writer.rows_waiting, status.rows) == (301, 0, 301)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0].startswith("Cassandra has not accepted predictions for 0 s (127.0.0.1:")
-    assert lines[-1].startswith("Cassandra takes predictions again after")
+    assert lines[-1].startswith("Cassandra accepts predictions again after")
     assert await asyncio.to_thread(count_predictions, session, settings) == 301
 
 

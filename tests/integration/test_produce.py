@@ -207,7 +207,7 @@ async def test_a_kafka_that_stops_answering_is_told(
             yield b"c%d" % (number % 50), b"x" * 100
 
     try:
-        with pytest.raises(UnavailableError, match="nothing for 2 s; .* of .* records are ack"):
+        with pytest.raises(UnavailableError, match="no record for 2 s; .* of .* records are ack"):
             await produce(records(), settings=settings)
     finally:
         os.kill(kafka_pid, signal.SIGCONT)

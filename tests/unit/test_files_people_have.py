@@ -411,7 +411,7 @@ def test_answers_are_not_sent_unless_asked(sent, name, column):  # 11
     assert sent(content, name=name)[0].keys() == {*ROW, "note"}
     assert f"Label columns, not sent: {column} (--keep COLUMN sends one)" in sent.out
     assert column in sent(content, "--keep", column, name=name)[0]
-    assert "Not sent" not in sent.out
+    assert "Label columns" not in sent.out
 
 
 # ---------------------------------------------------------------------- the shape of files
