@@ -114,7 +114,9 @@ async def test_topics_that_were_there_before_are_compared(settings: Settings) ->
     )
     async with admin(settings) as client:
         await client.create_topics([theirs])
-    with pytest.raises(SchemaError, match="has message.timestamp.type=CreateTime: otherwise producers' clocks"):
+    with pytest.raises(
+        SchemaError, match="has message.timestamp.type=CreateTime: otherwise producers' clocks"
+    ):
         await ensure_topics(settings, topics.all)
     allowed = settings.model_copy(update={"allow_topic_config": ("create-time",)})
     assert await ensure_topics(allowed, topics.all) == []
