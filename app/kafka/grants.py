@@ -7,7 +7,7 @@ from typing import Literal
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
-Role = Literal["setup", "worker", "notifier", "producer", "analyst", "auditor"]
+Role = Literal["setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor"]
 #: Who they are.
 ROLES: dict[Role, str] = {
     "setup": "creates and checks topics and tables: `fraudstream topics`, `fraudstream migrate`",
@@ -15,9 +15,11 @@ ROLES: dict[Role, str] = {
     "notifier": "sends notifications about alerts: `fraudstream notify`",
     "producer": "sends transactions and labels: your systems, `fraudstream produce`",
     "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
+    "modeller": "registers and promotes models: `fraudstream models`",
     "auditor": "only reads: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
+_MODELS = ("models", "model_artifacts")
 _JUDGED = ("alert_acks", "alert_snoozes")
 
 
@@ -51,7 +53,7 @@ class TableGrant:
     permissions: tuple[str, ...]
 
 
-def grants_of(role: Role, settings: Settings) -> list[Grant]:
+def grants_of(role: Role, settings: Settings) -> list[Grant]:  # noqa: PLR0911
     """The smallest grants at Kafka with which a role does its work."""
     topics = Topics(settings)
     if role == "setup":
@@ -60,6 +62,11 @@ def grants_of(role: Role, settings: Settings) -> list[Grant]:
         return _of((topics.transactions, topics.labels), "WRITE", "DESCRIBE")
     if role == "analyst":
         return []
+    if role == "modeller":
+        return [
+            *_of((topics.control,), "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+            *_of((topics.enriched,), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
+        ]
     if role == "notifier":
         return [
             *_of((topics.alerts,), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
@@ -80,7 +87,7 @@ def grants_of(role: Role, settings: Settings) -> list[Grant]:
     ]
 
 
-def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:
+def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa: PLR0911
     """The smallest grants at Cassandra with which a role does its work."""
 
     def on(tables: Iterable[str], *permissions: str) -> list[TableGrant]:
@@ -95,9 +102,11 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:
         return on(("alert_snoozes",), "SELECT")
     if role == "analyst":
         return [*on(("alerts",), "SELECT"), *on(_JUDGED, "SELECT", "MODIFY")]
+    if role == "modeller":
+        return [*on(_MODELS, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
     if role == "auditor":
-        return on((*_TABLES, *_JUDGED, "schema_migrations"), "SELECT")
-    return [*on(_TABLES, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
+        return on((*_TABLES, *_JUDGED, *_MODELS, "schema_migrations"), "SELECT")
+    return [*on((*_TABLES, *_MODELS), "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
 
 
 def _of(topics: Iterable[TopicSpec], *operations: str) -> list[Grant]:
