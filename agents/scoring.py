@@ -1,5 +1,6 @@
 """enriched -> predictions: the terminal's features, then the model that is in force."""
 
+import asyncio
 import logging
 import time
 from contextlib import suppress
@@ -12,7 +13,8 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.model_registry import find_registered, holder_of, register
 from app.cassandra.session import shared_session
-from app.errors import NotFoundError, UsageError
+from app.domain.changes import InForce
+from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.scoring import ScoringHandler
@@ -78,14 +80,27 @@ async def check_and_bind(partition: int, start: int) -> None:
     await check_topics_known(table, partition, app.topic_ids, app.recreated)
     shape = terminal_settings(settings)
     end = await check_state(app.consumer, table, tp, start, shape, settings.model)
-    begins_with = await starting.hash()
-    in_force = await bind_model(table, partition, end, begins_with, settings.threshold)
+    in_force = await bind_model(table, partition, end, starting.hash, settings.threshold)
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
     handler.in_force[partition] = in_force
+    comparing.add(task := asyncio.create_task(compare_with_settings(in_force)))
+    task.add_done_callback(comparing.discard)
+
+
+async def compare_with_settings(in_force: InForce) -> None:
+    """Beside the start, which must not wait for the registry."""
+    try:
+        begins_with = await starting.hash()
+    except FraudstreamError as error:
+        logger.info("what FRAUDSTREAM_MODEL names is not known: %s", error)
+        return
     if in_force.model != begins_with or in_force.threshold != settings.threshold:
         say_what_decides(in_force.model, in_force.threshold)
+
+
+comparing: set[asyncio.Task[None]] = set()
 
 
 handler = ScoringHandler.of(

@@ -1,6 +1,6 @@
 """What is checked and written down when a partition is assigned, before anything of it is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from faust.types import TP
@@ -89,7 +89,11 @@ async def check_labels(offsets: Offsets, table: Any, tp: TP) -> None:
 
 
 async def bind_model(
-    table: Any, partition: int, log_end: int, model_hash: str, threshold: float | None
+    table: Any,
+    partition: int,
+    log_end: int,
+    begins_with: Callable[[], Awaitable[str]],
+    threshold: float | None,
 ) -> InForce:
     """What decides on a partition. Where nothing says so yet, write down what this deployment starts with.
 
@@ -99,7 +103,8 @@ async def bind_model(
         table: the terminal stage's table.
         partition: partition of the source and of the table.
         log_end: end of the source partition.
-        model_hash: hash of the model that a new deployment starts with.
+        begins_with: gives the hash of the model that a new deployment starts with. Asked only where nothing decides
+            yet: an existing partition starts while Cassandra is away.
         threshold: the threshold that it starts with; None: the model's own.
 
     Raises:
@@ -110,6 +115,6 @@ async def bind_model(
     if in_force is None:
         # a release before 0.3.0 bound what stands before this end to models of its own
         first = log_end if reader.get(PINS_KEY) else 0
-        in_force = InForce(first, model_hash, threshold)
+        in_force = InForce(first, await begins_with(), threshold)
         await table.write(partition, [in_force_row(in_force, -1)])
     return in_force

@@ -640,4 +640,8 @@ async def start_scoring(worker: Worker, table: Any, partition: int, start: int) 
     await check_topics_known(table, partition, TOPIC_IDS, refused)
     end = await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
     # as its setting says, which another worker of the deployment may have otherwise
-    await bind_model(table, partition, end, worker.model, worker.world.threshold_of(worker.model))
+
+    async def begins_with() -> str:
+        return worker.model
+
+    await bind_model(table, partition, end, begins_with, worker.world.threshold_of(worker.model))

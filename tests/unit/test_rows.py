@@ -1,5 +1,6 @@
 """The rows that a block touches, and the reserved rows: position and pins."""
 
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ from faust.types import TP
 
 from app.blocks.core.rows import row_offset
 from app.domain.changes import InForce
-from app.errors import SchemaError, SettingsError, StateError
+from app.errors import AwayError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.start import bind_model, check_state, check_topics_known
@@ -179,6 +180,20 @@ class Source:
         return dict.fromkeys(tps, self.first)
 
 
+def named(model_hash: str) -> Callable[[], Awaitable[str]]:
+    """A registry that answers."""
+
+    async def begins_with() -> str:
+        return model_hash
+
+    return begins_with
+
+
+async def away() -> str:
+    """A registry that does not: nobody may ask it."""
+    raise AwayError
+
+
 class TestStart:
     def table(self, *rows: Any) -> Any:
         state = Rows(dict(rows))
@@ -224,12 +239,12 @@ class TestStart:
     async def test_what_decides_is_bound_once(self) -> None:
         """Another setting of a later start, and of another worker, changes nothing."""
         table = self.table()
-        first = await bind_model(table, 2, 7, "a", 0.4)
+        first = await bind_model(table, 2, 7, named("a"), 0.4)
         assert first == InForce(0, "a", 0.4)
-        assert await bind_model(table, 2, 9, "b", None) == first
+        assert await bind_model(table, 2, 9, away, None) == first
         ((partition, [(key, raw)]),) = table.written
         assert (partition, key, row_offset(raw)) == (2, IN_FORCE_KEY, -1)
 
     async def test_what_an_older_release_bound_keeps_deciding_what_it_left(self) -> None:
         table = self.table(Pins([(0, "a"), (5, "b")]).encode())
-        assert await bind_model(table, 2, 7, "c", None) == InForce(7, "c")
+        assert await bind_model(table, 2, 7, named("c"), None) == InForce(7, "c")

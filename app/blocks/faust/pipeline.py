@@ -20,6 +20,7 @@ from app.blocks.faust.chunks import RECORD_BYTES
 from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.table import BlockTable
 from app.blocks.faust.topic import BlockTopic
+from app.errors import AwayError
 
 logger = logging.getLogger(__name__)
 
@@ -234,6 +235,10 @@ class Pipeline:
             where = f"{self.topic}/{number}"
             if epoch != self._epoch():
                 logger.info("%s was given up while it was opened: %r", where, error)
+            elif isinstance(error, AwayError):
+                logger.warning("%s waits: %s", where, error)
+                await asyncio.sleep(_START_RETRY_SECONDS)
+                return True
             elif is_away(error):
                 # nothing of it is computed or acknowledged yet; rows that did land show at the next append
                 logger.warning("%s waits for Kafka, which does not answer: %s", where, error)
