@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from app.cassandra.model_registry import find_registered, holder_of
 from app.cassandra.session import shared_session
-from app.domain.changes import InForce
+from app.domain.changes import InForce, ModelChange
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UnavailableError
 from app.ops.control import History, read_history
@@ -51,7 +51,8 @@ class Deciders:
         """What was changed live, as far as it is forwarded.
 
         Raises:
-            NotFoundError, UsageError: nothing was, and the model of the settings is not there, or does not fit.
+            NotFoundError, UsageError: a model that decided is not there, or does not fit; or nothing was changed, and
+                that is so of the model of the settings.
         """
         self._survey = survey
         if self._model is not None:
@@ -65,6 +66,10 @@ class Deciders:
             self._model = await asyncio.to_thread(
                 _named, self._plan, self._holder, self._plan.own.model
             )
+        changes = [one.change for one in self._history.changes]
+        for model_hash in {one.hash for one in changes if isinstance(one, ModelChange)}:
+            # one that does not fit is refused before anything is made
+            await asyncio.to_thread(self._holder.by_hash, model_hash)
 
     def at(self, partition: int, offset: int) -> Deciding:
         """What decides from an offset of a partition of `enriched` on."""
