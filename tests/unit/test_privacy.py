@@ -191,6 +191,6 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_epoch_milliseconds_are_no_card_number() -> None:
     """It passes Luhn's check, and a dead letter that is sent once more must say the same time."""
-    text = b'{"event_time":3247214400000}'
-    assert without_card_numbers(text) is text
+    for time in (b"3247214400000", b"32472144000000"):
+        assert without_card_numbers(time) is time
     assert without_card_numbers(b'{"note":"4222222222222"}') == b'{"note":"4222220002222"}'
