@@ -7,7 +7,7 @@ digits and the last four stay, which PCI DSS allows to be shown. Digits that are
 import re
 
 #: 13 to 19 digits in groups or not, of the ranges that cards have; no part of a longer number or of a fraction.
-#: Numbers of fewer than 16 digits are old Visa (4), Diners Club (30, 36, 38) or American Express (34, 37): others are times, of
+#: Fewer than 16 digits are old Visa (4), Diners Club (30, 36, 38) or American Express (34, 37): others are times, of
 #: which one in ten would be changed in a dead letter.
 _find = re.compile(
     rb"(?<![\d.])(?:4(?:[ -]?\d){12}|3[068](?:[ -]?\d){12}|3[47](?:[ -]?\d){13}|[2-6](?:[ -]?\d){15,18})"
