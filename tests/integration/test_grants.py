@@ -204,7 +204,7 @@ def test_cassandra_says_why_it_refuses(bank: Bank, secured: Secured, tmp_path: P
         ),
         (
             {"cassandra_cert_file": None, "cassandra_key_file": None},
-            "if it asks for a client certificate, set FRAUDSTREAM_CASSANDRA_CERT_FILE",
+            "asks for a client certificate",
         ),
         ({"cassandra_cert_file": old[0], "cassandra_key_file": old[1]}, "refuses our certificate"),
     ]

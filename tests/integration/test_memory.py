@@ -13,14 +13,14 @@ from tests.stack import Servers, environ_of
 
 pytestmark = pytest.mark.integration
 
-RECORDS, BYTES, WAITING_BYTES = 140, 900_000, 32 << 20
+RECORDS, BYTES, WAITING_BYTES = 160, 900_000, 32 << 20
 
 
 @pytest.mark.timeout(600)
 def test_large_records_wait_for_cassandra_on_the_log(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:
-    """126 MB wait; a worker holds a few of them only, and all are stored once Cassandra is back."""
+    """144 MB wait; a worker holds a few of them only, and all are stored once Cassandra is back."""
     servers = stack.require_local()
     settings = settings.model_copy(update={"max_waiting_bytes": WAITING_BYTES})
     settings.model_fields_set.add("max_waiting_bytes")

@@ -87,7 +87,7 @@ COLUMN = st.one_of(
     st.lists(st.integers(-(2**62), 2**62), min_size=3, max_size=3).map(
         lambda v: pa.array(v, pa.timestamp("ns"))
     ),
-    st.lists(st.integers(-(2**62), 2**62), min_size=3, max_size=3).map(
+    st.lists(st.integers(-(2**52), 2**52), min_size=3, max_size=3).map(
         lambda v: pa.array(v, pa.timestamp("s", "UTC"))
     ),
     st.lists(st.integers(-(10**6), 10**8), min_size=3, max_size=3).map(
