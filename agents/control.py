@@ -1,14 +1,18 @@
 """control -> enriched: each change, for every partition."""
 
 import asyncio
+import logging
 from typing import Any
 
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.batches import OutputSender
+from app.blocks.faust.halt import is_away
 from app.blocks.faust.pipeline import Pipeline
+from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source
+from app.reminder import Reminder
 from app.stages.control import ControlHandler
 
 settings, topics = app.settings, app.fraud_topics
@@ -23,6 +27,8 @@ pipeline = Pipeline(
     batch_bytes=batch_bytes(settings),
 )
 _LOOK_SECONDS = 1.0
+reminder = Reminder()
+logger = logging.getLogger(__name__)
 
 
 @app.agent(changes, name="control", supervisor_strategy=CrashingSupervisor)
@@ -39,10 +45,22 @@ async def begin() -> None:
         await asyncio.sleep(_LOOK_SECONDS)
         if 0 not in pipeline.partitions:
             continue
-        tp = TP(topics.control.name, 0)
-        if (await app.consumer.highwaters(tp))[tp] > 0:
-            return
-        change = await app.starting_model.change(settings.threshold)
-        if change is not None:
-            sent = await sender.send(app.producer._producer, {tuple(tp): [(b"start", change, [])]})  # noqa: SLF001
-            await sent
+        try:
+            if await _has_begun():
+                return
+        except Exception as error:
+            if not (is_away(error) or isinstance(error, AwayError)):
+                raise
+            if reminder.due():
+                logger.warning("the first change is not written yet: %s; trying again", error)
+
+
+async def _has_begun() -> bool:
+    tp = TP(topics.control.name, 0)
+    if (await app.consumer.highwaters(tp))[tp] > 0:
+        return True
+    change = await app.starting_model.change(settings.threshold)
+    if change is not None:
+        sent = await sender.send(app.producer._producer, {tuple(tp): [(b"start", change, [])]})  # noqa: SLF001
+        await sent
+    return False

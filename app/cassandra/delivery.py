@@ -14,6 +14,7 @@ from app.cassandra.prediction_rows import PackedRows, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect
 from app.errors import UnavailableError
+from app.reminder import Reminder
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class TableWriters:
         self._attempt: asyncio.Task[Session] | None = None
         self._connected = False
         self._asking = 0
+        self._reminder = Reminder()
 
     async def submit(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
         """Hand rows over, once Cassandra has been reached; the result resolves once it has them all."""
@@ -51,6 +53,16 @@ class TableWriters:
                 self.session, self._settings, table, status=self._status, behind=self._behind
             )
         return writer.submit(rows)
+
+    def deliver(
+        self, table: PackedTable
+    ) -> Callable[[int, Sequence[bytes]], Awaitable[Awaitable[Any]]]:
+        """The `deliver` of a pipeline whose outputs are rows of one table."""
+
+        async def deliver(_partition: int, rows: Sequence[bytes]) -> Awaitable[Any]:
+            return await self.submit(table, rows)
+
+        return deliver
 
     async def _reach(self, table: PackedTable) -> None:
         self._asking += 1
@@ -73,7 +85,8 @@ class TableWriters:
         except UnavailableError as error:
             self._attempt = None
             self._status.waiting(str(error))
-            logger.warning("%s wait: %s", table.name, error)
+            if self._reminder.due():
+                logger.warning("%s wait: %s", table.name, error)
             await asyncio.sleep(_RECONNECT_SECONDS)
         else:
             self._connected = True

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.domain.transaction import NotReadableYetError
 from app.errors import UnavailableError, UsageError
+from app.reminder import Reminder
 from app.settings import Settings
 from app.wire.decoding.avro import AvroReader
 from app.wire.decoding.protobuf import ProtobufReader
@@ -28,8 +29,6 @@ _NO_SUCH_SCHEMA = 40403
 _KEPT = 1_000
 _TIMEOUT_SECONDS = 10
 _RETRY_SECONDS = 1.0
-#: Between two lines in the log while schemas are waited for.
-_TELL_SECONDS = 30.0
 #: How long a command waits for the registry.
 _PATIENCE_SECONDS = 60.0
 
@@ -163,13 +162,12 @@ class WaitedSchemas(_Kept):
         await asyncio.shield(task)  # others may wait for the same one
 
     async def _fetch(self, schema: Hashable) -> None:
-        told = -_TELL_SECONDS
+        reminder = Reminder()
         while True:
             try:
                 self.keep(schema, await asyncio.to_thread(self.registry.fetch, schema))
             except UnavailableError as error:
-                if time.monotonic() - told >= _TELL_SECONDS:
-                    told = time.monotonic()
+                if reminder.due():
                     logger.warning("records of schema %s wait: %s", schema, error)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:

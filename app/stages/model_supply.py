@@ -8,6 +8,7 @@ from typing import Any
 
 from app.domain.changes import ModelChange
 from app.errors import AwayError, FraudstreamError, NotFoundError
+from app.reminder import Reminder
 from app.stages.scoring import Model
 from app.wire.control_records import encode_change
 
@@ -17,8 +18,6 @@ logger = logging.getLogger("fraudstream")
 #: Loaded models that are kept: what decides, challengers, and some of before.
 KEPT = 12
 _RETRY_SECONDS = 0.5
-#: Between two lines in the log while a model is waited for.
-_TELL_SECONDS = 30.0
 
 
 class ModelSupply:
@@ -76,15 +75,13 @@ class ModelSupply:
         return task
 
     async def _obtain(self, model_hash: str) -> None:
-        loop = asyncio.get_running_loop()
-        told = -_TELL_SECONDS
+        reminder = Reminder()
         while True:
             try:
                 model = await asyncio.to_thread(self._load, model_hash)
             except FraudstreamError as error:
                 self.waiting[model_hash] = str(error)
-                if loop.time() - told >= _TELL_SECONDS:
-                    told = loop.time()
+                if reminder.due():
                     logger.warning(
                         "transactions that model %s scores wait: %s", model_hash[:16], error
                     )

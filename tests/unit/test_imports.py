@@ -27,6 +27,7 @@ HEIGHT = {
     "app.logs": 0,
     "app.named_fields": 0,
     "app.pseudonyms": 0,
+    "app.reminder": 0,
     "app.words": 0,
     "app.wire.unreadable": 0,
     "app.settings": 1,

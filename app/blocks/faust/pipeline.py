@@ -21,6 +21,7 @@ from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.table import BlockTable
 from app.blocks.faust.topic import BlockTopic
 from app.errors import AwayError
+from app.reminder import Reminder
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +203,9 @@ class Pipeline:
     async def _open(self, number: int, start: int, epoch: tuple[int, int]) -> None:
         tp = TP(self.topic, number)
         known = self.app.consumer.records_end.get(tp, start)
-        waits = self._on_start is not None
+        waits, reminder = self._on_start is not None, Reminder()
         while waits and epoch == self._epoch():
-            waits = await self._start(number, known, epoch)
+            waits = await self._start(number, known, epoch, reminder)
         if epoch != self._epoch() or not self.recovered(number):
             return  # what it read is not the state of whoever has the partition now
         pace = self.app.pace
@@ -226,7 +227,9 @@ class Pipeline:
             pace.open(tp, partition)
         self._tasks[number] = asyncio.create_task(self._run(partition))
 
-    async def _start(self, number: int, start: int, epoch: tuple[int, int]) -> bool:
+    async def _start(
+        self, number: int, start: int, epoch: tuple[int, int], reminder: Reminder
+    ) -> bool:
         """Call `on_start`; returns whether it is to be called again, because Kafka did not answer."""
         assert self._on_start is not None
         try:
@@ -236,12 +239,14 @@ class Pipeline:
             if epoch != self._epoch():
                 logger.info("%s was given up while it was opened: %r", where, error)
             elif isinstance(error, AwayError):
-                logger.warning("%s waits: %s", where, error)
+                if reminder.due():
+                    logger.warning("%s waits: %s", where, error)
                 await asyncio.sleep(_START_RETRY_SECONDS)
                 return True
             elif is_away(error):
                 # nothing of it is computed or acknowledged yet; rows that did land show at the next append
-                logger.warning("%s waits for Kafka, which does not answer: %s", where, error)
+                if reminder.due():
+                    logger.warning("%s waits for Kafka, which does not answer: %s", where, error)
                 await asyncio.sleep(_START_RETRY_SECONDS)
                 return True
             else:
