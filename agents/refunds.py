@@ -13,14 +13,6 @@ from app.stages.sink import SinkHandler
 
 settings = app.settings
 refunded = source(app, app.fraud_topics.refunds.name)
-writers = TableWriters(settings, refund_status)
-
-
-async def deliver(_partition: int, rows: list[bytes]) -> Any:
-    """Submit the rows of one block; the result resolves once Cassandra has them all."""
-    return await writers.submit(REFUNDS, rows)
-
-
 pipeline = Pipeline(
     app,
     refunded,
@@ -28,7 +20,7 @@ pipeline = Pipeline(
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
-    deliver=deliver,
+    deliver=TableWriters(settings, refund_status).deliver(REFUNDS),
 )
 
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 from faust.types import TP
@@ -13,7 +12,6 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.model_registry import find_registered, holder_of, register
 from app.cassandra.session import shared_session
-from app.domain.changes import InForce
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.stages.model_supply import ModelSupply, StartingModel
@@ -61,16 +59,6 @@ with suppress(NotFoundError):  # it may be registered
     local()  # one that does not fit is refused before anything is joined
 
 
-@cache
-def say_what_decides(model: str, threshold: float | None) -> None:
-    """Once for each, of all partitions: the settings are not in force."""
-    logger.warning(
-        "model %s decides, by %s: FRAUDSTREAM_MODEL=%s and FRAUDSTREAM_THRESHOLD only say what a new deployment "
-        "starts with; `fraudstream models promote` and `threshold` change it",
-        model[:16], "its own threshold" if threshold is None else f"threshold {threshold:g}", settings.model,
-    )  # fmt: skip
-
-
 async def check_and_bind(partition: int, start: int) -> None:
     """Check the state; where nothing says what decides, write down what a new deployment starts with.
 
@@ -85,22 +73,29 @@ async def check_and_bind(partition: int, start: int) -> None:
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
     handler.in_force[partition] = in_force
-    comparing.add(task := asyncio.create_task(compare_with_settings(in_force)))
-    task.add_done_callback(comparing.discard)
+    decides = in_force.model, in_force.threshold
+    if decides not in comparing:  # one question for all partitions
+        comparing[decides] = asyncio.create_task(compare_with_settings(*decides))
 
 
-async def compare_with_settings(in_force: InForce) -> None:
-    """Beside the start, which must not wait for the registry."""
+#: By what decides: whether that was compared with the settings.
+comparing: dict[tuple[str, float | None], asyncio.Task[None]] = {}
+
+
+async def compare_with_settings(model: str, threshold: float | None) -> None:
+    """Say that the settings are not in force. Beside the start, which must not wait for the registry."""
     try:
         begins_with = await starting.hash()
     except FraudstreamError as error:
         logger.info("what FRAUDSTREAM_MODEL names is not known: %s", error)
+        del comparing[model, threshold]  # the next start asks again
         return
-    if in_force.model != begins_with or in_force.threshold != settings.threshold:
-        say_what_decides(in_force.model, in_force.threshold)
-
-
-comparing: set[asyncio.Task[None]] = set()
+    if (model, threshold) != (begins_with, settings.threshold):
+        logger.warning(
+            "model %s decides, by %s: FRAUDSTREAM_MODEL=%s and FRAUDSTREAM_THRESHOLD only say what a new deployment "
+            "starts with; `fraudstream models promote` and `threshold` change it",
+            model[:16], "its own threshold" if threshold is None else f"threshold {threshold:g}", settings.model,
+        )  # fmt: skip
 
 
 handler = ScoringHandler.of(

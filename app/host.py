@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import getpass
 import os
 import resource
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -192,6 +194,19 @@ def require_unlocked(workers: Path) -> None:
             except BlockingIOError as error:
                 msg = f"a worker still uses {lock.parent}: stop it first"
                 raise UnavailableError(msg) from error
+
+
+def user_name() -> str:
+    """Who runs this, as far as the system knows: a container's user often has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def author() -> str:
+    """Who makes a change that is recorded: user and host."""
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -142,6 +142,26 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def check_content(otherwise: str, packed: bytes, manifest: Manifest) -> None:
+    """Refuse a model file that is not the one of its manifest.
+
+    Args:
+        otherwise: what the error says of it, before "that was saved".
+        packed: the file's bytes.
+        manifest: with its sha256.
+
+    Raises:
+        UsageError: it is another.
+    """
+    found = hashlib.sha256(packed).hexdigest()
+    if found != manifest.sha256:
+        msg = (
+            f"{otherwise} that was saved: its sha256 is {found[:HASH_DIGITS]}..., the "
+            f"manifest says {manifest.sha256[:HASH_DIGITS]}...; restore it or train again"
+        )
+        raise UsageError(msg)
+
+
 def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
     """What was fitted for an artifact, once its hash and libraries are what the manifest says.
 
@@ -163,13 +183,7 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise UsageError(msg) from error
-    found = hashlib.sha256(packed).hexdigest()
-    if found != manifest.sha256:
-        msg = (
-            f"{path} is not the file that was saved: its sha256 is {found[:HASH_DIGITS]}..., the "
-            f"manifest says {manifest.sha256[:HASH_DIGITS]}...; restore it or train again"
-        )
-        raise UsageError(msg)
+    check_content(f"{path} is not the file", packed, manifest)
     check_libraries(folder, manifest)
     try:
         with warnings.catch_warnings():

@@ -198,21 +198,10 @@ def find_alert(session: Session, settings: Settings, alert_id: str, now_ms: int)
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    try:
-        place = place_of(alert_id)
-    except ValueError:
+    found = _read(session, settings, alert_id)
+    if found is None:
         return None
-    with explained(settings):
-        query = (
-            f"SELECT * FROM {settings.keyspace}.alerts "  # noqa: S608
-            "WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
-        )
-        rows = [_row(row) for row in session.execute(query, _key(place))]
-        if not rows:
-            return None
-        ack = session.execute(query.replace(".alerts ", ".alert_acks "), _key(place)).one()
-        snoozes = read_snoozes(session, settings, now_ms)
-    return _alert(alert_id, rows, None if ack is None else _ack(ack), snoozes, now_ms)
+    return _alert(alert_id, *found, read_snoozes(session, settings, now_ms), now_ms)
 
 
 def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int) -> list[Alert]:
@@ -224,10 +213,13 @@ def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int)
     with explained(settings):
         query = f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE card_id = %s"  # noqa: S608
         ids = {row["alert_id"] for row in session.execute(query, (card_id,))}
-    found = (find_alert(session, settings, alert_id, now_ms) for alert_id in ids)
-    return sorted(
-        (alert for alert in found if alert is not None), key=lambda alert: -alert.opened_at
-    )
+    snoozes = read_snoozes(session, settings, now_ms)
+    alerts = [
+        _alert(alert_id, *found, snoozes, now_ms)
+        for alert_id in ids
+        if (found := _read(session, settings, alert_id)) is not None
+    ]
+    return sorted(alerts, key=lambda alert: -alert.opened_at)
 
 
 def acknowledge(
@@ -288,6 +280,26 @@ def read_snoozes(session: Session, settings: Settings, now_ms: int) -> Snoozes:
     """The same, to ask about alerts."""
     found = list_snoozes(session, settings, now_ms)
     return Snoozes({(one.kind, one.id): one.until_ms for one in found})
+
+
+def _read(
+    session: Session, settings: Settings, alert_id: str
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None] | None:
+    """The rows of an alert, and who has seen to it; None where there is no such alert."""
+    try:
+        place = place_of(alert_id)
+    except ValueError:
+        return None
+    with explained(settings):
+        query = (
+            f"SELECT * FROM {settings.keyspace}.alerts "  # noqa: S608
+            "WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
+        )
+        rows = [_row(row) for row in session.execute(query, _key(place))]
+        if not rows:
+            return None
+        ack = session.execute(query.replace(".alerts ", ".alert_acks "), _key(place)).one()
+    return rows, None if ack is None else _ack(ack)
 
 
 def _alert(

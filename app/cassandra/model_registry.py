@@ -21,7 +21,7 @@ from app.cassandra.session import explained, shared_session
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
-from models.artifact import MANIFEST_FILE, MODEL_FILE
+from models.artifact import MANIFEST_FILE, MODEL_FILE, check_content
 from models.holder import Entry, ModelHolder, registry_of
 from models.manifest import HASH_DIGITS, Manifest
 
@@ -217,13 +217,7 @@ def _check(manifest: Manifest, content: bytes, model_hash: str, where: str) -> N
             f"{model_hash[:HASH_DIGITS]}; register the model again"
         )
         raise UsageError(msg)
-    found = hashlib.sha256(content).hexdigest()
-    if found != manifest.sha256:
-        msg = (
-            f"the model file of {where} is not the one that was saved: its sha256 is {found[:HASH_DIGITS]}..., the "
-            f"manifest says {manifest.sha256[:HASH_DIGITS]}...; restore it or train again"
-        )
-        raise UsageError(msg)
+    check_content(f"the model file of {where} is not the one", content, manifest)
 
 
 def _store(

@@ -1,6 +1,5 @@
 """`fraudstream alerts`: list, acknowledge and snooze alerts."""
 
-import getpass
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
 from app.domain.alerts import SEVERITIES
 from app.durations import DAY_MS
 from app.errors import NotFoundError, UnavailableError, UsageError
+from app.host import user_name
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -142,7 +142,9 @@ def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
         _found(settings, alert_id)
     with connected(settings) as session:
         for alert_id in alert_ids:
-            acknowledge(session, settings, alert_id, by=by or _user(), note=note, now_ms=_now_ms())
+            acknowledge(
+                session, settings, alert_id, by=by or user_name(), note=note, now_ms=_now_ms()
+            )
             click.echo(f"{alert_id} is acknowledged")
 
 
@@ -203,7 +205,7 @@ def snooze(
             raise UsageError(msg)
         ((kind, name),) = chosen
         end = until_ms if until_ms is not None else now + (for_ms or 0)
-        put(session, settings, Snooze(kind, name, end, by or _user(), note), now_ms=now)
+        put(session, settings, Snooze(kind, name, end, by or user_name(), note), now_ms=now)
     what = f"{kind} {formats.printable(name)}"
     if end <= now:
         click.echo(f"{what} is no longer snoozed")
@@ -310,13 +312,6 @@ def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
             yield f"    because {formats.printable(reason)}"
     if len(alert.transactions) > _SHOWN:
         yield f"  ... and {len(alert.transactions) - _SHOWN:,} more: --json prints all"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in a container
-        return "unknown"
 
 
 def _now_ms() -> int:

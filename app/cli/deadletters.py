@@ -8,7 +8,7 @@ import click
 
 from app import formats
 from app.cli.counter import counter
-from app.cli.options import json_option
+from app.cli.options import ListByDefault, json_option
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -16,17 +16,8 @@ from app.settings import load_settings
 _SHOWN_BYTES = 100
 
 
-class _ListByDefault(click.Group):
-    """Without a subcommand, `list`: its options may follow the group's name."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
 @click.group(
-    cls=_ListByDefault,
+    cls=ListByDefault,
     epilog="\b\nExamples:  fraudstream deadletters\n"
     "           fraudstream deadletters --reason invalid_json --limit 5\n"
     "           fraudstream deadletters show transactions/0/17\n"

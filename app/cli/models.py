@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli import model_changes, model_text
-from app.cli.options import FiniteRange, json_option
+from app.cli.options import FiniteRange, ListByDefault, json_option
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -15,17 +15,8 @@ if TYPE_CHECKING:
     from models.holder import Entry
 
 
-class _ListByDefault(click.Group):
-    """Without a subcommand, `list`: its options may follow the group's name."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
 @click.group(
-    cls=_ListByDefault,
+    cls=ListByDefault,
     epilog="\b\nExamples:  fraudstream models\n"
     "           fraudstream models register fraud@2\n"
     "           fraudstream models promote fraud@2\n"

@@ -1,8 +1,6 @@
 """Changes of what decides: sent to `control`, read back from there, and what they add up to at a time."""
 
 import asyncio
-import getpass
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from aiokafka.errors import KafkaError
 from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
+from app.host import author
 from app.kafka.clients import answered, check_topics, client_kwargs, consumer, started
 from app.settings import Settings
 from app.topics import Topics
@@ -152,7 +151,7 @@ async def send_changes(settings: Settings, *changes: AnyChange) -> int:
     kwargs = client_kwargs(settings)
     producer = AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True)
     offset = -1
-    async with started(producer, kwargs["bootstrap_servers"]):
+    async with started(producer, settings):
         for change in changes:
             value = encode_change(msgspec.structs.replace(change, by=change.by or author()))
             # a key of its own: compaction keeps each change
@@ -166,15 +165,6 @@ async def send_changes(settings: Settings, *changes: AnyChange) -> int:
             if isinstance(change, LoadChange):
                 await asyncio.sleep(LEAD_SECONDS)
     return offset
-
-
-def author() -> str:
-    """Who makes a change: user and host, as far as the system knows them."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in many containers
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def need_decides(history: History, topic: str) -> Decides:

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
-from cassandra.cluster import Session
 
 from app.cassandra import model_registry
 from app.cassandra.model_registry import Registered
 from app.cassandra.session import connected
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
-from app.ops.control import author
+from app.host import author
 from app.ops.feature_choice import choose_features
 from app.ops.train import place
 from app.settings import Settings
@@ -180,7 +179,7 @@ def checked(settings: Settings, wanted: str) -> Iterator[Entry]:
         UnavailableError: the registry does not answer.
     """
     with connected(settings) as session:
-        entry = _registered(settings, session, wanted)
+        entry = model_registry.entry_of(settings, session, wanted)
         check_model(settings, entry)
         yield entry
 
@@ -207,10 +206,6 @@ def check_model(settings: Settings, entry: Entry) -> Model:
         msg = f"{entry.model} gives scores that are not between 0 and 1: {scores[:3].tolist()}; train it again"
         raise UsageError(msg)
     return model
-
-
-def _registered(settings: Settings, session: Session, wanted: str) -> Entry:
-    return model_registry.entry_of(settings, session, wanted)
 
 
 def _check_estimator(estimator: Any, width: int, where: str) -> None:

@@ -158,7 +158,8 @@ async def rebuild(
     async with open_log(settings) as log:
         for table in tables:
             for partition in every:
-                one = _One(settings, log, table, partition, done, progress)
+                kind = _Parked if table == PARKED else _One
+                one = kind(settings, log, table, partition, done, progress)
                 await one.compare(folders, from_source=from_source)
     return done
 
@@ -205,10 +206,6 @@ class _One:
         furthest = furthest_stores(folders, self._table, self._partition)
         if not furthest:
             self._done.left_out[self._where] = "there is no store of it here"
-        elif from_source and self._table == PARKED:
-            self._done.left_out[self._where] = (
-                "parked labels are compared with their changelog only"
-            )
         elif from_source:
             await self._from_source(furthest)
         else:
@@ -273,10 +270,6 @@ class _One:
         self, where: str, live: Rows, rows: Rows, last: float, reserved: tuple[bytes, ...]
     ) -> None:
         done = self._done
-        if self._table == PARKED:
-            done.rows += len(parked_keys(live))
-            done.differing += parked_differences(where, live, rows)
-            return
         ahead = {key for key in keys(live) if row_offset(live[head_key(key)]) > last}
         done.in_flight += len(ahead)
         done.rows += heads(live) - len(ahead)
@@ -308,6 +301,19 @@ class _One:
 def _no_model(_hash: str) -> Any:
     """Nothing is scored."""
     return _no_model
+
+
+class _Parked(_One):
+    """One partition of the table of parked labels."""
+
+    async def _from_source(self, furthest: Sequence[Store]) -> None:
+        self._done.left_out[self._where] = "parked labels are compared with their changelog only"
+
+    def _compare_one(
+        self, where: str, live: Rows, rows: Rows, last: float, reserved: tuple[bytes, ...]
+    ) -> None:
+        self._done.rows += len(parked_keys(live))
+        self._done.differing += parked_differences(where, live, rows)
 
 
 class _Reader:

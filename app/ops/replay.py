@@ -130,6 +130,7 @@ class _Run:
         cards_ms, terminals_ms = from_ms - self._reach.cards_ms, from_ms - self._reach.terminals_ms
         sources = [survey.sources(number, cards_ms) for number in partitions]
         messages = [survey.messages(number, terminals_ms) for number in partitions]
+        await self._deciders.load(messages)
         await shadows.make(self._session, plan.shadow, self._told(finished=False))
         self._folder.mkdir(parents=True, exist_ok=True)
         cards = await self._work_out_cards(sources)

@@ -1,7 +1,5 @@
 """Gives up offsets that Kafka cannot give: workers and `verify` then go on behind them."""
 
-import getpass
-import socket
 import time
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from app.errors import DamagedLogError, UnavailableError, UsageError
+from app.host import author
 from app.kafka.clients import check_topics, client_kwargs, consumer, started
 from app.kafka.skips import skip_record
 from app.ops.deadletters import partition_in
@@ -110,10 +109,9 @@ async def _is_readable(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int
 
 
 async def _write(settings: Settings, made: Skipped, why: str) -> None:
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
     key, headers = skip_record(
         made.topic, made.partition, made.first, made.last,
-        by=who, at_ms=int(time.time() * 1000), why=why,
+        by=author(), at_ms=int(time.time() * 1000), why=why,
     )  # fmt: skip
     kwargs = client_kwargs(settings)
     producer = AIOKafkaProducer(**kwargs, acks="all")

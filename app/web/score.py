@@ -57,10 +57,6 @@ class Appending(Worker, Protocol):
         """
 
 
-class _NotScoredError(Exception):
-    """The transaction is valid, and becomes no prediction."""
-
-
 class ScoreHandler:
     """The handler.
 
@@ -81,9 +77,6 @@ class ScoreHandler:
             response = await self._answer(request)
         except DeadRecordError as dead:
             response = json_reply({"error": str(dead), "reason": dead.reason}, 400)
-        except _NotScoredError:
-            line = "a refund is not scored: send it to the topic `transactions`"
-            response = json_reply({"error": line, "reason": "refund"}, 400)
         except RefusedError as refused:
             response = json_reply({"error": str(refused)}, refused.status)
         except UnavailableError as error:
@@ -99,7 +92,8 @@ class ScoreHandler:
         key = self._key_of(body)
         transaction = parse_transaction(body, key, int(time.time() * 1000), self._rules)
         if transaction.minor < 0:
-            raise _NotScoredError
+            line = "a refund is not scored: send it to the topic `transactions`"
+            return json_reply({"error": line, "reason": "refund"}, 400)
         place = self._worker.find("card", key)
         if isinstance(place, Elsewhere):
             if ROUTED_HEADER in request.headers:

@@ -218,7 +218,7 @@ def test_what_workers_could_not_load_is_refused(
     said("register", "old")
     assert "install scikit-learn 0.1 or train again" in said("promote", "old", code=2)
     (old / "model.joblib").write_bytes(b"something else")
-    assert "is not the file that was saved" in said("register", "./nowhere", code=4) or True
+    assert "there is no model at" in said("register", "./nowhere", code=4)
     assert "is not the one that was saved" in said("register", "old", code=2)
     file = tmp_path / "mine.joblib"
     rows = np.array([[0.0], [1.0], [2.0], [3.0]])

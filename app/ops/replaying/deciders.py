@@ -1,6 +1,7 @@
 """What decides in a replay: the model that was asked for, or what decided live at each offset."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -51,8 +52,7 @@ class Deciders:
         """What was changed live, as far as it is forwarded.
 
         Raises:
-            NotFoundError, UsageError: a model that decided is not there, or does not fit; or nothing was changed, and
-                that is so of the model of the settings.
+            NotFoundError, UsageError: nothing was, and the model of the settings is not there, or does not fit.
         """
         self._survey = survey
         if self._model is not None:
@@ -66,9 +66,26 @@ class Deciders:
             self._model = await asyncio.to_thread(
                 _named, self._plan, self._holder, self._plan.own.model
             )
-        changes = [one.change for one in self._history.changes]
-        for model_hash in {one.hash for one in changes if isinstance(one, ModelChange)}:
-            # one that does not fit is refused before anything is made
+
+    async def load(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Load what decided in ranges of `enriched`, by partition: before anything is made that would be left behind.
+
+        Raises:
+            NotFoundError, UsageError: a model is not there, or does not fit.
+        """
+        if self._model is not None:
+            return
+        assert self._survey is not None
+        hashes = set()
+        for number, (begin, end) in enumerate(ranges):
+            if begin == end:
+                continue
+            hashes.add(self.at(number, begin).begins.model)
+            made = self._survey.changes(number, begin, end)
+            for one in self._history.changes:
+                if isinstance(one.change, ModelChange) and (one.partition, one.offset) in made:
+                    hashes.add(one.change.hash)
+        for model_hash in hashes - {""}:  # empty: an older release bound it
             await asyncio.to_thread(self._holder.by_hash, model_hash)
 
     def at(self, partition: int, offset: int) -> Deciding:

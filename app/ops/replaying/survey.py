@@ -126,6 +126,11 @@ class Survey:
             raise UsageError(msg)
         return self._oldest_asked_ms if self._asked.from_ms is None else self._asked.from_ms
 
+    def changes(self, partition: int, begin: int, end: int) -> set[tuple[int, int]]:
+        """Partition and offset on `control` of the changes within offsets of `enriched`, the last one not included."""
+        found = self._changes[partition]
+        return {(number, place) for at, number, place in found if begin <= at < end}
+
     def first_change(self, partition: int, offset: int) -> tuple[int, int] | None:
         """Partition and offset on `control` of the first change from an offset of `enriched` on; None without any."""
         changes = self._changes[partition]
