@@ -7,7 +7,7 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.delivery import TableWriters
-from app.faust_app import app, batch_bytes, source
+from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.recorders import alert_status
 from app.stages.sink import SinkHandler
 
@@ -20,6 +20,7 @@ pipeline = Pipeline(
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
+    waiting_bytes=waiting_bytes(settings),
     deliver=TableWriters(settings, alert_status).deliver(ALERTS),
 )
 
