@@ -15,14 +15,17 @@ _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.propert
     "           fraudstream grants --markdown"
 )
 @click.argument("role", type=click.Choice(list(ROLES)), required=False)
-@click.option("--user", default="USER", show_default=True, help="Name of the user at both servers.")
-@click.option("--markdown", is_flag=True, help="All roles as tables: docs/access.md.")
+@click.option("--user", default="USER", show_default=True, help="User name on both servers.")
+@click.option(
+    "--markdown", is_flag=True, help="Print all roles as Markdown tables: docs/access.md."
+)
 def grants(role: Role | None, user: str, markdown: bool) -> None:
-    """Print the smallest grants that a role needs, as commands for Kafka and Cassandra.
+    """Print the minimum grants that a role needs, as commands for Kafka and Cassandra.
 
     Roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
-    sends transactions and labels, analyst handles alerts, auditor only reads. The names of topics,
-    group and keyspace are those of the settings.
+    sends transactions and labels, analyst handles alerts, modeller registers and promotes
+    models, auditor is read-only. The names of topics, consumer group and keyspace come from the
+    settings.
     """
     if markdown:
         click.echo("\n".join(_tables(Settings.model_construct())))

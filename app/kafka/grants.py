@@ -16,7 +16,7 @@ ROLES: dict[Role, str] = {
     "producer": "sends transactions and labels: your systems, `fraudstream produce`",
     "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
     "modeller": "registers and promotes models: `fraudstream models`",
-    "auditor": "only reads: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
+    "auditor": "read-only: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
