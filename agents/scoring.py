@@ -18,7 +18,7 @@ from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.scoring import ScoringHandler
 from app.stages.start import bind_model, check_state, check_topics_known
 from app.stages.state import PINS_KEY, Pins, terminal_settings
-from models.holder import is_path
+from models.artifact_folders import is_path
 from tables.terminals import terminals as table
 
 #: Under a name that is not silenced with Faust's services.

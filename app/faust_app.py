@@ -41,8 +41,8 @@ from app.stages.retries import Retries
 from app.stages.state import row_rules, terminal_rules
 from app.topics import Topics, batch_bytes
 from app.windows.row_format import max_group_bytes
+from app.wire.dead_letters import loss_letter
 from app.wire.input_records import MAX_ID_BYTES
-from app.wire.records import loss_letter
 
 #: Under a name of its own: the module's is silenced with Faust's services, which log under it.
 logger = logging.getLogger("fraudstream")

@@ -1,7 +1,7 @@
 """A model's artifact: a folder with `model.joblib` and the `manifest.json` that says what it is.
 
 joblib is pickle, and loading a pickle runs what is in it. So the file's hash is checked against the
-manifest before a byte is unpickled, only folders of the registry are loaded (`models/holder.py`), and what
+manifest before a byte is unpickled, only known folders are loaded (`models/artifact_folders.py`), and what
 is saved may name classes of scikit-learn and numpy alone: a pickle stores import paths, and one of ours
 would tie old models to today's module names.
 """

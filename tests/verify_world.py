@@ -29,7 +29,8 @@ from app.stages.state import (
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
 from app.wire.own_catalogue import own_of
-from models.holder import ModelHolder, registry_of
+from models.artifact_folders import artifact_folders
+from models.holder import ModelHolder
 from tests.builders import T0
 
 _TEXTS = {"card_id", "month", "transaction_id", "terminal_id", "currency", "model_version",
@@ -106,7 +107,7 @@ class VerifyWorld:
     def _build(self) -> None:
         settings_ = self.settings
         catalogue = catalogue_of(settings_)
-        models = ModelHolder(registry_of(settings_), catalogue, settings_.minor_unit_digits)
+        models = ModelHolder(artifact_folders(settings_), catalogue, settings_.minor_unit_digits)
         self._champion = models.named(settings_.model)
         self._labels = LabelsHandler(
             self.topics, partition_of=self.home, max_future_skew_ms=settings_.max_future_skew

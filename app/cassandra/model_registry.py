@@ -22,7 +22,8 @@ from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
 from models.artifact import MANIFEST_FILE, MODEL_FILE, check_content
-from models.holder import Entry, ModelHolder, registry_of
+from models.artifact_folders import Entry, artifact_folders
+from models.holder import ModelHolder
 from models.manifest import HASH_DIGITS, Manifest
 
 #: Bytes of a chunk: a server refuses mutations of half a commit-log segment, 16 MiB by default.
@@ -190,7 +191,7 @@ def holder_of(settings: Settings, catalogue: Catalogue) -> ModelHolder:
     session = partial(shared_session, settings)
     fetched = FetchedModels(settings, settings.home / "fetched-models", session)
     return ModelHolder(
-        registry_of(settings), catalogue, settings.minor_unit_digits, elsewhere=fetched.fetch
+        artifact_folders(settings), catalogue, settings.minor_unit_digits, elsewhere=fetched.fetch
     )
 
 

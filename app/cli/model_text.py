@@ -8,7 +8,7 @@ from app.formats import iso, printable
 
 if TYPE_CHECKING:
     from app.cassandra.model_registry import Registered
-    from models.holder import Entry
+    from models.artifact_folders import Entry
     from models.manifest import AnomalyPart, Manifest
 
 #: Features whose importance is told.

@@ -12,7 +12,7 @@ from app.errors import UsageError
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from models.holder import Entry
+    from models.artifact_folders import Entry
 
 
 @click.group(

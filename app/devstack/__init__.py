@@ -1,13 +1,11 @@
 """Local servers without Docker: a real Kafka broker and a real Cassandra node from pip and Maven Central.
 
 ```text
-endpoints   where the servers are: settings, or stack.json (all that other rooms need)
 stack       Stack: up, down, wipe, status, and start/stop of one server
 servers     what each server is: its configuration, JVM flags and log
 jars        the lock file and the cache folder      fetch    fills the cache, checked by sha256
 java        finds a Java 17                         ports    free ports, and who holds a taken one
 processes   finds and stops only our own processes  probe    asks a server in its own protocol
-guards      memory, disk, one command at a time     progress steps and bars for people
 make_lock   maintainers: writes jars.lock
 ```
 """

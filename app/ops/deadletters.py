@@ -16,7 +16,7 @@ from app.kafka.clients import ANSWER_SECONDS, admin, answered, consumer
 from app.kafka.skips import skip_in
 from app.settings import Settings
 from app.topics import Topics
-from app.wire.records import REDRIVEN, headers_of
+from app.wire.dead_letters import REDRIVEN, headers_of
 
 _POLL_MS = 1_000
 _UNKNOWN = "unknown"

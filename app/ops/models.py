@@ -19,7 +19,8 @@ from app.ops.train import place
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, MODEL_FILE, check_free, check_libraries, save_artifact
-from models.holder import Entry, Model, ModelHolder, ModelRegistry, is_path, registry_of
+from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is_path
+from models.holder import Model, ModelHolder
 from models.scoring import positive_column
 
 #: Rows that a model scores before it may decide anything.
@@ -44,7 +45,7 @@ class Listing(NamedTuple):
 
 def list_models(settings: Settings) -> Listing:
     """The models of the registry, if it answers, and those in the folders."""
-    here, damaged = registry_of(settings).scan()
+    here, damaged = artifact_folders(settings).scan()
     try:
         with connected(settings) as session:
             found = model_registry.list_registered(session, settings)
@@ -61,12 +62,12 @@ def find_model(settings: Settings, wanted: str) -> Entry:
         UsageError: it is damaged.
     """
     if is_path(wanted):
-        return registry_of(settings).find(wanted)
+        return artifact_folders(settings).find(wanted)
     try:
         with connected(settings) as session:
             return model_registry.entry_of(settings, session, wanted)
     except (NotFoundError, UnavailableError):
-        return registry_of(settings).find(wanted)
+        return artifact_folders(settings).find(wanted)
 
 
 def register(settings: Settings, wanted: str) -> tuple[Entry, bool]:
@@ -76,9 +77,9 @@ def register(settings: Settings, wanted: str) -> tuple[Entry, bool]:
         NotFoundError, UsageError: there is none, it is damaged, or its version is another's.
         UnavailableError: the registry does not answer.
     """
-    folders = registry_of(settings)
+    folders = artifact_folders(settings)
     if is_path(wanted):
-        folders = ModelRegistry(*folders.folders, Path(wanted))
+        folders = ArtifactFolders(*folders.folders, Path(wanted))
     entry = folders.find(wanted)
     with connected(settings) as session:
         return entry, model_registry.register(session, settings, entry, author())
@@ -192,7 +193,7 @@ def check_model(settings: Settings, entry: Entry) -> Model:
     """
     catalogue = catalogue_of(settings)
     check_libraries(entry.folder, entry.manifest)
-    model = ModelHolder(ModelRegistry(), catalogue, settings.minor_unit_digits).load(entry)
+    model = ModelHolder(ArtifactFolders(), catalogue, settings.minor_unit_digits).load(entry)
     rows = np.random.default_rng(1).gamma(1.0, 100.0, (_PROBES, len(catalogue.names)))
     rows[0] = 0
     try:

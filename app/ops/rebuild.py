@@ -55,7 +55,7 @@ from app.topics import TopicSpec
 from app.windows.row_format import head_key
 from app.windows.window_row import RowRules
 from app.wire.control_records import Message, decode_message
-from app.wire.records import EnrichedBatch
+from app.wire.enriched_records import EnrichedBatch
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from app.kafka.clients import answered, check_topics, client_kwargs, started
 from app.ops.deadletters import DeadLetter, Progress, find_dead_letter, read_dead_letters
 from app.settings import Settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
-from app.wire.records import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, REDRIVEN
+from app.wire.dead_letters import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, REDRIVEN
 
 #: Records on their way at once.
 _IN_FLIGHT = 500

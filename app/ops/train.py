@@ -18,10 +18,10 @@ from app.settings import Settings
 from app.wire.own_catalogue import own_of
 from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
+from models.artifact_folders import artifact_folders
 from models.backtest import judge_weeks
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.examples import Examples
-from models.holder import registry_of
 from models.importance import permutation_importance
 from models.judging import on_known_cards
 from models.manifest import Manifest
@@ -111,7 +111,7 @@ def place(settings: Settings, name: str, out: Path | None = None) -> tuple[int, 
         UnavailableError: its parent cannot be written.
     """
     check_name(name)
-    version = registry_of(settings).next_version(name)
+    version = artifact_folders(settings).next_version(name)
     folder = out or settings.home / "models" / f"{name}-{version}"
     check_free(folder)
     require_writable(folder.parent, "--out" if out else "FRAUDSTREAM_HOME")

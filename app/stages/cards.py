@@ -22,18 +22,12 @@ from app.stages.state import (
 )
 from app.topics import Topics
 from app.windows.window_row import RowRules
+from app.wire.dead_letters import dead_letter
 from app.wire.decoding.rules import record_rules
 from app.wire.decoding.schemas import Schemas
+from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
 from app.wire.input_records import RecordRules, SourceRecord, parse_transaction
-from app.wire.records import (
-    EnrichedItem,
-    dead_letter,
-    duplicate_message,
-    encode_item,
-    enriched_message,
-    refund_message,
-    source_position,
-)
+from app.wire.output_records import duplicate_message, refund_message, source_position
 
 #: Items are packed into messages of about this size.
 _PACK_BYTES = 128 * 1024

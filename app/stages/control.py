@@ -8,8 +8,8 @@ from app.blocks.faust.batches import Outputs
 from app.domain.transaction import DeadRecordError
 from app.topics import Topics
 from app.wire.control_records import change_message, parse_change
+from app.wire.dead_letters import dead_letter
 from app.wire.input_records import SourceRecord
-from app.wire.records import dead_letter
 
 
 class ControlHandler:

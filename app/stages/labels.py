@@ -33,9 +33,9 @@ from app.stages.parked import (
 )
 from app.stages.state import Position
 from app.topics import Topics
+from app.wire.dead_letters import dead_letter
 from app.wire.input_records import SourceRecord
 from app.wire.label_records import LabelItem, LabelRecord, labels_message, parse_label
-from app.wire.records import dead_letter
 
 #: Items of one message on `enriched`.
 _PACK_ITEMS = 500

@@ -16,15 +16,10 @@ from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError
 from app.errors import RowFormatError
 from app.formats import iso
+from app.wire.dead_letters import KEPT_HEADER_BYTES, LETTER_KEY_BYTES, REDRIVEN
 from app.wire.input_records import SourceRecord
 from app.wire.label_records import LabelRecord, parse_label
-from app.wire.records import (
-    KEPT_HEADER_BYTES,
-    LETTER_KEY_BYTES,
-    REDRIVEN,
-    origin_of,
-    source_position,
-)
+from app.wire.output_records import origin_of, source_position
 
 #: Row keys of parked labels start with this; the offset follows, so that rows are in the order of the log.
 PREFIX = b"p"

@@ -39,15 +39,11 @@ from app.stages.state import (
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message
+from app.wire.dead_letters import dead_letter
+from app.wire.enriched_records import EnrichedBatch, EnrichedItem
 from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, given_back
-from app.wire.records import (
-    EnrichedBatch,
-    EnrichedItem,
-    alert_record,
-    dead_letter,
-    prediction_message,
-)
+from app.wire.output_records import alert_record, prediction_message
 
 
 class Model(Protocol):

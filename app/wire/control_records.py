@@ -10,8 +10,8 @@ import msgspec
 
 from app.domain.changes import AnyChange
 from app.domain.transaction import DeadRecordError
+from app.wire.enriched_records import EnrichedBatch, decode_enriched, encode_item
 from app.wire.label_records import LabelBatch, decode_labels, is_of_labels
-from app.wire.records import EnrichedBatch, decode_enriched, encode_item
 
 #: Version of a message that carries a change; those of transactions count from 1, those of labels from 100.
 CHANGE_VERSION = 110

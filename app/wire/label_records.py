@@ -1,8 +1,8 @@
 """Labels on the wire: checking what comes on `labels`, and the batches in which they travel on `enriched`.
 
 A label says of one transaction whether it was fraud. Card, terminal and event time may come with it; what is
-missing is looked up. On `enriched` label messages stand among those of transactions (`app/wire/records.py`); the
-version in front tells them apart.
+missing is looked up. On `enriched` label messages stand among those of transactions (`app/wire/enriched_records.py`);
+the version in front tells them apart.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.windows.entry_labels import Label
-from app.wire.records import encode_item
+from app.wire.enriched_records import encode_item
 
 #: Version of a message of labels; those of transactions count from 1.
 LABELS_VERSION = 100

@@ -13,7 +13,7 @@ from app.domain.transaction import DeadRecordError
 from app.kafka.clients import client_kwargs, ensure_topics
 from app.settings import Settings
 from app.topics import Topics
-from app.wire.records import dead_letter
+from app.wire.dead_letters import dead_letter
 from tests.builders import T0
 from tests.stack import environ_of
 

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from app.cli import run
 from app.kafka.clients import client_kwargs
 from app.settings import Settings
-from models.holder import SHIPPED
+from models.artifact_folders import SHIPPED
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet

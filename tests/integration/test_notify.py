@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook
 
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.settings import Settings
-from app.wire.records import alert_record
+from app.wire.output_records import alert_record
 from tests.deployment import Deployment, Send, wait_until
 from tests.prediction_builder import prediction
 from tests.stack import environ_of

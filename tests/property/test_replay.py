@@ -17,7 +17,8 @@ from app.ops.replaying.survey import Survey
 from app.ops.stores import scratch_rows
 from app.windows.window_row import NEVER
 from app.wire.control_records import decode_message
-from models.holder import ModelHolder, registry_of
+from models.artifact_folders import artifact_folders
+from models.holder import ModelHolder
 from tests.builders import T0, tx, tx_bytes
 from tests.seed import SEED
 from tests.verify_world import Record, VerifyWorld
@@ -82,7 +83,7 @@ def replayed(
     stages, reach = Stages.of(settings), Reach.of(settings)
     kept = kept or Kept(reach)
     transactions, enriched = world.topics.transactions.name, world.topics.enriched.name
-    model = ModelHolder(registry_of(settings), stages.catalogue, 2).named(settings.model)
+    model = ModelHolder(artifact_folders(settings), stages.catalogue, 2).named(settings.model)
     survey = Survey(asked, settings.partitions)
     for number in partitions:
         survey.take(number, left(world, enriched, number))

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.stages.state import Pins, Position
 from app.windows.window_row import RowRules, WindowRow
-from app.wire.records import EnrichedItem, encode_item, enriched_message
+from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
 from tests.builders import T0
 
 HOUR = 3_600_000

@@ -23,9 +23,10 @@ from app.stages.state import (
 )
 from app.windows.window_row import WindowRow
 from app.wire.control_records import ChangeMessage, decode_message, parse_change
+from app.wire.dead_letters import UNTIL
+from app.wire.enriched_records import encode_item
 from app.wire.input_records import parse_transaction
 from app.wire.label_records import LabelBatch
-from app.wire.records import UNTIL, encode_item
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import (
     ALERTS,

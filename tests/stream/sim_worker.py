@@ -28,7 +28,7 @@ from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
 from app.stages.scoring import ModelNeeded
 from app.stages.start import bind_model, check_state, check_topics_known
-from app.wire.records import loss_letter
+from app.wire.dead_letters import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop
 

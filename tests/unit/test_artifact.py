@@ -15,7 +15,8 @@ from app.errors import NotFoundError, UsageError
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, MODEL_FILE, load_artifact, read_manifest, save_artifact
-from models.holder import SHIPPED, ModelHolder, ModelRegistry, registry_of
+from models.artifact_folders import SHIPPED, ArtifactFolders, artifact_folders
+from models.holder import ModelHolder
 
 CATALOGUE = Catalogue((3_600_000, 86_400_000), 2, "UTC")
 FEATURES = ("amount", "is_night", "card_count_1h")
@@ -53,7 +54,7 @@ def change(folder, **changes):
 
 
 def holder(*folders):
-    return ModelHolder(ModelRegistry(*folders), CATALOGUE, 2)
+    return ModelHolder(ArtifactFolders(*folders), CATALOGUE, 2)
 
 
 def one_line(error):
@@ -97,7 +98,7 @@ def test_the_hash_covers_what_scoring_takes_from_the_manifest(tmp_path, edit):
     changed = read_manifest(tmp_path / "copy")
     assert changed.sha256 == saved.sha256
     assert changed.model_hash != saved.model_hash
-    registry = ModelRegistry(tmp_path)
+    registry = ArtifactFolders(tmp_path)
     assert registry.by_hash(saved.model_hash).folder == tmp_path / "shop-1"
     assert registry.by_hash(changed.model_hash).folder == tmp_path / "copy"
 
@@ -301,10 +302,10 @@ def test_the_newest_version_wins_and_earlier_folders_among_equals(tmp_path):
     save(home / "shop-9", version=9, seed=2)
     save(home / "shop-10", version=10, seed=3)
     save(home / "other", name="other", seed=4)
-    registry = ModelRegistry(home, packaged)
+    registry = ArtifactFolders(home, packaged)
     assert registry.find("shop").folder == home / "shop-10"
     assert registry.find("shop@9").folder == home / "shop-9"
-    assert ModelRegistry(packaged, home).find("shop@9").folder == packaged / "shop"
+    assert ArtifactFolders(packaged, home).find("shop@9").folder == packaged / "shop"
     assert registry.next_version("shop") == 11
     assert registry.next_version("new") == 1
     listed = [(each.manifest.name, each.manifest.version) for each in registry.scan()[0]]
@@ -338,7 +339,7 @@ def test_an_unknown_name_lists_the_known_ones_and_damage_is_told(tmp_path):
     save(tmp_path / "shop-1")
     save(tmp_path / "bad", name="bad")
     (tmp_path / "bad" / MANIFEST_FILE).write_text("{")
-    registry = ModelRegistry(tmp_path, tmp_path / "nowhere")
+    registry = ArtifactFolders(tmp_path, tmp_path / "nowhere")
     entries, damaged = registry.scan()
     assert [each.manifest.name for each in entries] == ["shop"]
     assert len(damaged) == 1
@@ -351,7 +352,7 @@ def test_an_unknown_name_lists_the_known_ones_and_damage_is_told(tmp_path):
 def test_only_folders_of_the_registry_are_loaded(tmp_path):
     save(tmp_path / "ours" / "shop-1")
     save(tmp_path / "elsewhere", name="evil")
-    registry = ModelRegistry(tmp_path / "ours")
+    registry = ArtifactFolders(tmp_path / "ours")
     assert registry.find(str(tmp_path / "ours" / "shop-1")).manifest.name == "shop"
     (tmp_path / "ours" / "link").symlink_to(tmp_path / "elsewhere")
     for wanted in (tmp_path / "elsewhere", tmp_path / "ours" / ".." / "elsewhere"):
@@ -368,14 +369,14 @@ def test_only_folders_of_the_registry_are_loaded(tmp_path):
 def test_the_setting_may_name_a_folder(tmp_path):
     save(tmp_path / "mine")
     settings = load_settings({"model": str(tmp_path / "mine"), "home": tmp_path / "home"})
-    assert registry_of(settings).find(settings.model).manifest.name == "shop"
-    assert registry_of(settings).find("default@1").folder == SHIPPED / "default"
-    assert registry_of(settings).find("default").folder == SHIPPED / "default-2"
+    assert artifact_folders(settings).find(settings.model).manifest.name == "shop"
+    assert artifact_folders(settings).find("default@1").folder == SHIPPED / "default"
+    assert artifact_folders(settings).find("default").folder == SHIPPED / "default-2"
 
 
 def test_the_shipped_model_fits_the_default_settings():
     settings = load_settings()
-    model = ModelHolder(registry_of(settings), catalogue_of(settings), 2).named(settings.model)
+    model = ModelHolder(artifact_folders(settings), catalogue_of(settings), 2).named(settings.model)
     names = catalogue_of(settings).names
     usual = dict.fromkeys(names, 0.0) | dict(
         zip(model.manifest.features, model.manifest.usual, strict=True)
@@ -399,7 +400,7 @@ def test_the_shipped_model_fits_the_default_settings():
 def test_the_shipped_model_without_labels_fits_the_basic_set():
     settings = load_settings({"features": "basic", "model": "default@1"})
     catalogue = Catalogue(settings.windows, settings.minor_unit_digits, settings.timezone)
-    model = ModelHolder(ModelRegistry(SHIPPED), catalogue, 2).named("default@1")
+    model = ModelHolder(ArtifactFolders(SHIPPED), catalogue, 2).named("default@1")
     rows = np.tile(np.array(model.manifest.usual), (2, 1))
     rows[1, catalogue.names.index("amount")] = 900.0
     usual, dear = model.score(rows)
@@ -411,7 +412,7 @@ def test_the_shipped_model_without_labels_fits_the_basic_set():
 def test_the_shipped_model_that_knows_labels_fits_its_feature_set():
     settings = load_settings({"features": "engineered"})
     catalogue = catalogue_of(settings)
-    model = ModelHolder(ModelRegistry(SHIPPED), catalogue, 2).named("engineered")
+    model = ModelHolder(ArtifactFolders(SHIPPED), catalogue, 2).named("engineered")
     rows = np.tile(np.array(model.manifest.usual), (2, 1))
     rows[1, catalogue.names.index("terminal_plain_streak")] = 4.0
     rows[1, catalogue.names.index("terminal_plain_streak_max_3")] = 3.0

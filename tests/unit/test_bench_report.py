@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from app.cli.bench import bench, parse_rates
 from app.errors import UnavailableError, UsageError
 from app.lab.bench.backlog import Throughput
-from app.lab.bench.clock import Elsewhere
+from app.lab.bench.cpu_use import Elsewhere
 from app.lab.bench.histogram import WorkerPage, quantile
 from app.lab.bench.latency import LatencyRun
 from app.lab.bench.plot import latency_svg

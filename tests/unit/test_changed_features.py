@@ -19,7 +19,7 @@ from app.domain.features.schema import parse_schema, same_meaning
 from app.errors import SchemaError
 from app.stages.scoring import rearranged
 from app.stages.state import POSITION_KEY, Position, terminal_settings
-from app.wire.records import decode_enriched
+from app.wire.enriched_records import decode_enriched
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
 

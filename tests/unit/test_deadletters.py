@@ -10,7 +10,7 @@ from app.cli.deadletters import deadletters
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.deadletters import DeadLetter, partition_in
-from app.wire.records import dead_letter
+from app.wire.dead_letters import dead_letter
 
 
 def kafka_record(value: bytes | None, key: bytes | None = b"c1") -> SimpleNamespace:

@@ -27,13 +27,13 @@ from app.domain.transaction import DeadRecordError, NotReadableYetError, Transac
 from app.errors import SettingsError, UsageError
 from app.kafka.schema_registry import Registry
 from app.settings import load_settings
+from app.wire.dead_letters import dead_letter
 from app.wire.decoding.avro import AvroReader
 from app.wire.decoding.framing import SCHEMA_HEADER, frame_of
 from app.wire.decoding.protobuf import ProtobufReader
 from app.wire.decoding.rules import record_rules
 from app.wire.decoding.schemas import Reader, Refused, Source
 from app.wire.input_records import RecordRules, parse_transaction
-from app.wire.records import dead_letter
 from tests.builders import T0, tx, tx_bytes
 
 GUID = "5f2b1c9e-8d7a-4b6f-9c3e-2a1d0e4f5b6c"

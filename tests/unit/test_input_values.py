@@ -17,8 +17,9 @@ from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
 from app.ops.verification.predictions import extra_of, hash_extra
 from app.settings import load_settings
+from app.wire.dead_letters import headers_of
 from app.wire.input_records import RecordRules, parse_transaction
-from app.wire.records import headers_of, origin_of, prediction_message
+from app.wire.output_records import origin_of, prediction_message
 from tests.builders import T0, tx_bytes
 from tests.prediction_builder import prediction
 from tests.unit.test_cassandra_rows import unpack

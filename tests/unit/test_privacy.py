@@ -20,8 +20,8 @@ from app.ops.files.labels import open_labels
 from app.ops.files.transactions import open_reading
 from app.pseudonyms import Pseudonyms, parse_keys
 from app.settings import load_settings
+from app.wire.dead_letters import MASKED, dead_letter
 from app.wire.input_records import RecordRules, parse_transaction
-from app.wire.records import MASKED, dead_letter
 from tests.builders import T0, tx_bytes
 
 pytestmark = pytest.mark.usefixtures("no_settings")

@@ -23,6 +23,8 @@ from app.domain.refusals import (
     UNREADABLE_REASONS,
 )
 from app.domain.transaction import DeadRecordError, Transaction, hash_id
+from app.wire.dead_letters import dead_letter
+from app.wire.enriched_records import EnrichedItem, decode_enriched, encode_item, enriched_message
 from app.wire.input_records import (
     MAX_MINOR_UNITS,
     RecordRules,
@@ -30,18 +32,13 @@ from app.wire.input_records import (
     parse_transaction,
 )
 from app.wire.label_records import parse_label
-from app.wire.prediction_fields import OUTPUT_FIELDS
-from app.wire.records import (
-    EnrichedItem,
-    dead_letter,
-    decode_enriched,
+from app.wire.output_records import (
     duplicate_message,
-    encode_item,
-    enriched_message,
     origin_of,
     prediction_message,
     source_position,
 )
+from app.wire.prediction_fields import OUTPUT_FIELDS
 from app.wire.unreadable import Unreadable
 from tests.builders import T0, tx
 from tests.malformed import CORPUS, MAX_BYTES, Malformed, spoilt

@@ -13,7 +13,7 @@ import pytest
 from app.stages.state import PINS_KEY, Pins, Position
 from app.windows.row_format import head_key
 from app.windows.window_row import WindowRow
-from app.wire.records import decode_enriched
+from app.wire.enriched_records import decode_enriched
 from tests.builders import T0
 from tests.fakes import Rows
 from tests.rows.make import HOUR, RULES, described, item

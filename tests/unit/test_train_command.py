@@ -20,7 +20,8 @@ from app.ops.files.recipes import RECIPES
 from app.ops.labelled import read_labelled
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
-from models.holder import ModelHolder, registry_of
+from models.artifact_folders import artifact_folders
+from models.holder import ModelHolder
 
 MAPPING = RECIPES["handbook"].mapping
 HANDBOOK_OPTIONS = FileOptions(mapping=MAPPING, times=TimeRules(ZoneInfo("UTC")))
@@ -281,7 +282,7 @@ def test_anomaly_scores_go_by_what_needs_no_labels(home, capsys, monkeypatch):
 
 def _holder():
     settings = load_settings()
-    return registry_of(settings), catalogue_of(settings), 2
+    return artifact_folders(settings), catalogue_of(settings), 2
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from app.ops.training_features import compute_features
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import load_artifact
+from models.artifact_folders import artifact_folders
 from models.evaluation import (
     DAY_MS,
     best_f1_threshold,
@@ -27,7 +28,7 @@ from models.evaluation import (
     evaluate,
 )
 from models.examples import Examples
-from models.holder import ModelHolder, registry_of
+from models.holder import ModelHolder
 from models.judging import (
     auc_and_precision,
     card_precision,
@@ -418,10 +419,10 @@ def test_a_model_of_one_set_fits_a_deployment_of_more(drawn, options):
     assert manifest.feature_schema == "handbook@1-delay7d"
     more = {**home, "features": "basic,handbook"}
     settings = load_settings(more)
-    model = ModelHolder(registry_of(settings), catalogue_of(settings), 2).named(str(folder))
+    model = ModelHolder(artifact_folders(settings), catalogue_of(settings), 2).named(str(folder))
     rows = slice(0, 500)
     scores = model.score(compute_features(drawn.take(rows), settings))
-    holder = ModelHolder(registry_of(small), catalogue_of(small), 2)
+    holder = ModelHolder(artifact_folders(small), catalogue_of(small), 2)
     same = holder.named(str(folder)).score(compute_features(drawn.take(rows), small))
     assert scores.tobytes() == same.tobytes()
     for change, remedy in (
@@ -430,7 +431,7 @@ def test_a_model_of_one_set_fits_a_deployment_of_more(drawn, options):
     ):
         settings = load_settings(more | change)
         with pytest.raises(UsageError, match=remedy):
-            ModelHolder(registry_of(settings), catalogue_of(settings), 2).named(str(folder))
+            ModelHolder(artifact_folders(settings), catalogue_of(settings), 2).named(str(folder))
 
 
 def test_a_training_is_an_artifact_that_scores_as_it_was_judged(drawn, trained):
@@ -439,7 +440,7 @@ def test_a_training_is_an_artifact_that_scores_as_it_was_judged(drawn, trained):
         {"home": trained.folder.parent, "model": str(trained.folder), "features": "basic"}
     )
     catalogue = Catalogue(settings.windows, 2, "UTC")
-    model = ModelHolder(registry_of(settings), catalogue, 2).named(settings.model)
+    model = ModelHolder(artifact_folders(settings), catalogue, 2).named(settings.model)
     features = compute_features(drawn, settings)
     split = split_by_time(drawn.event_time_ms, drawn.is_fraud)
     called = model.score(features[split.test]) >= manifest.threshold

@@ -18,9 +18,10 @@ from app.domain.changes import ModelChange, ThresholdChange
 from app.ops.verification.report import COUNTS, PLACES, Report
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
-from app.wire.records import decode_enriched, encode_item, enriched_message, loss_letter
+from app.wire.dead_letters import loss_letter
+from app.wire.enriched_records import decode_enriched, encode_item, enriched_message
 from models.artifact import save_artifact
-from models.holder import registry_of
+from models.artifact_folders import artifact_folders
 from tests.builders import T0, tx, tx_bytes
 from tests.verify_world import BASIC, Record, VerifyWorld, rows_of
 
@@ -944,7 +945,7 @@ class TestDecisions:
     @pytest.fixture
     def world(self) -> VerifyWorld:
         world = VerifyWorld()
-        entry = registry_of(world.settings).find(world.settings.model)
+        entry = artifact_folders(world.settings).find(world.settings.model)
         model_hash = entry.manifest.scoring_hash
         world.control(ModelChange(model=entry.model, hash=model_hash, how="start"))
         for number in range(60):

@@ -17,7 +17,7 @@ from app.endpoints import resolve
 from app.kafka.clients import admin, consumer, ensure_topics
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, load_settings
 from app.topics import Topics
-from models.holder import registry_of
+from models.artifact_folders import artifact_folders
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def deployment(settings: Settings, name: str, **changed: Any) -> Iterator[Settin
             "topic_prefix": f"{name}-",
             "keyspace": name,
             # by its folder: models below the home that was left have no name here
-            "model": str(registry_of(settings).find(settings.model).folder),
+            "model": str(artifact_folders(settings).find(settings.model).folder),
             **changed,
         }
     )

@@ -27,11 +27,11 @@ from typing import Any, Self
 
 from app.errors import UnavailableError
 from app.lab.bench.backlog import RUN_SECONDS, Throughput, servers_of
-from app.lab.bench.clock import CpuClock
+from app.lab.bench.cpu_use import CpuClock
 from app.lab.bench.deployment import environment
 from app.settings import Settings
 from models.artifact import MODEL_FILE
-from models.holder import registry_of
+from models.artifact_folders import artifact_folders
 
 _END_SECONDS = 10.0
 
@@ -58,7 +58,7 @@ class Peer:
     ) -> None:
         self._settings = settings
         self._command = [str(part) for part in command]
-        entry = registry_of(settings).find(settings.model)
+        entry = artifact_folders(settings).find(settings.model)
         self._environ = environment(
             settings,
             BENCH_EVENTS=str(events),

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from app.lab.bench.backlog import Throughput
-from app.lab.bench.clock import Elsewhere
+from app.lab.bench.cpu_use import Elsewhere
 from app.lab.bench.latency import LatencyRun
 
 OURS, NAIVE = "fraudstream", "naive Faust"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from app.errors import UnavailableError
 from app.lab.bench import backlog, latency
-from app.lab.bench.clock import Elsewhere
+from app.lab.bench.cpu_use import Elsewhere
 from app.lab.bench.deployment import deployment
 from app.lab.bench.latency import LatencyRun
 from app.lab.bench.peer import Peer
 from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
 from app.lab.supervisor import Workers
 from app.settings import Settings
-from models.holder import registry_of
+from models.artifact_folders import artifact_folders
 from models.manifest import Manifest
 
 #: The first load warms a fresh worker up and is not told; a peer's likewise.
@@ -92,7 +92,7 @@ def bench(
     """
     found, elsewhere = machine(), Elsewhere(settings.home)
     stamp = time.strftime("%H%M%S")
-    entry = registry_of(settings).find(settings.model).manifest
+    entry = artifact_folders(settings).find(settings.model).manifest
     ours = System(OURS, _work(settings, entry) if labels else "")
     others = [System(design.name, design.work) for design in designs]
     report = Report([ours, *others], found)

@@ -49,9 +49,10 @@ from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import decode_message
 from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.output_records import prediction_message
 from app.wire.prediction_fields import OUTPUT_FIELDS
-from app.wire.records import prediction_message
-from models.holder import ModelHolder, registry_of
+from models.artifact_folders import artifact_folders
+from models.holder import ModelHolder
 
 #: A backlog as a run over servers has it.
 _CARDS, _TERMINALS = 5_000, 10_000
@@ -130,7 +131,7 @@ class _Bench:
         self._catalogue = catalogue
         self._records = records
         self._topics = Topics(settings)
-        holder = ModelHolder(registry_of(settings), catalogue, settings.minor_unit_digits)
+        holder = ModelHolder(artifact_folders(settings), catalogue, settings.minor_unit_digits)
         self._model = holder.named(settings.model)
         self._rules = RecordRules.of(settings)
         self._batch_bytes = settings.max_message_bytes

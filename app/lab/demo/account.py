@@ -12,7 +12,8 @@ from app.domain.card_stage import CONFLICTING, LATE, OUT_OF_ORDER
 from app.lab.demo.kinds import GENUINE
 from app.ops.verification.log import Log, Offsets
 from app.topics import TopicSpec
-from app.wire.records import headers_of, origin_of
+from app.wire.dead_letters import headers_of
+from app.wire.output_records import origin_of
 
 #: Suspicious transactions that are remembered: several may be of one card.
 _REMEMBERED = 200

@@ -18,7 +18,7 @@ from app.ops.produce import produce_on_schedule, produce_with_labels, quiet_clie
 from app.ops.verification.log import Log, Offsets, open_log
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from models.holder import registry_of
+from models.artifact_folders import artifact_folders
 
 #: Open loop: transactions a second, and for how long. Enough of them for a p99, far from any limit.
 GENTLE_RATE = 100.0
@@ -219,6 +219,6 @@ def explain(workers: Workers) -> str:
 
 def takes_labels(settings: Settings) -> bool:
     """Whether the model takes any feature that labels make."""
-    features = registry_of(settings).find(settings.model).manifest.features
+    features = artifact_folders(settings).find(settings.model).manifest.features
     of_labels = {feature.name for feature in catalogue_of(settings).columns if feature.labels}
     return not of_labels.isdisjoint(features)

@@ -17,7 +17,7 @@ from app.devstack.stack import Stack
 from app.errors import VerificationError
 from app.kafka.clients import ensure_topics
 from app.lab.bench import backlog
-from app.lab.bench.clock import CpuClock, server_pids
+from app.lab.bench.cpu_use import CpuClock, server_pids
 from app.lab.bench.deployment import first_record
 from app.lab.bench.histogram import WorkerPage
 from app.lab.demo.run import watched

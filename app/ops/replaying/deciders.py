@@ -16,7 +16,8 @@ from app.ops.replaying.passes import Deciding
 from app.ops.replaying.plan import Plan
 from app.ops.replaying.survey import Survey
 from app.ops.verification.log import Log
-from models.holder import Model, ModelHolder, is_path
+from models.artifact_folders import is_path
+from models.holder import Model, ModelHolder
 
 
 class Deciders:

@@ -30,7 +30,7 @@ from app.stages.state import in_force_row, row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message, encode_change
-from app.wire.records import ENRICHED_VERSION, EnrichedBatch, EnrichedItem, decode_enriched
+from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch, EnrichedItem, decode_enriched
 
 #: Records of a block: results do not depend on it.
 BLOCK = 1_000

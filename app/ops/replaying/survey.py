@@ -16,7 +16,7 @@ from app.domain.card_stage import CONFLICTING
 from app.errors import UsageError
 from app.ops.replaying.bounds import Asked
 from app.wire.control_records import ChangeMessage, decode_message
-from app.wire.records import EnrichedBatch
+from app.wire.enriched_records import EnrichedBatch
 
 _NEVER = -(1 << 62)
 

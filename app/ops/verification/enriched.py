@@ -13,8 +13,8 @@ from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen
 from app.wire.control_records import ChangeMessage, decode_message
+from app.wire.enriched_records import EnrichedItem
 from app.wire.label_records import LabelBatch
-from app.wire.records import EnrichedItem
 
 
 class EnrichedReader:

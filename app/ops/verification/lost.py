@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
-from app.wire.records import UNTIL
+from app.wire.dead_letters import UNTIL
 
 Range = tuple[int, int]
 

@@ -8,7 +8,7 @@ from app.kafka.skips import skip_in
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import Fate, Page, Seen
 from app.ops.verification.predictions import SOURCE_FIELDS, fields_of, source_in
-from app.wire.records import headers_of
+from app.wire.dead_letters import headers_of
 
 _FIELDS = SOURCE_FIELDS | {"card_id", "event_time_ms", "transaction_id"}
 

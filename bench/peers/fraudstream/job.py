@@ -27,8 +27,9 @@ from app.kafka.clients import partition_of
 from app.metrics.recorders import SinkStatus
 from app.stages.state import BlockRows, row_rules
 from app.wire.input_records import RecordRules, parse_transaction
-from app.wire.records import prediction_message
-from models.holder import ModelHolder, registry_of
+from app.wire.output_records import prediction_message
+from models.artifact_folders import artifact_folders
+from models.holder import ModelHolder
 from tables import block_table
 
 EVENTS, WARM_UP = int(os.environ["BENCH_EVENTS"]), int(os.environ["BENCH_WARM_UP"])
@@ -48,7 +49,7 @@ HAVE = [
     for index, feature in enumerate(catalogue.columns)
     if feature.stage == "card" and feature.name in EVERYTHING.names
 ]
-model = ModelHolder(registry_of(settings), EVERYTHING, settings.minor_unit_digits).named(
+model = ModelHolder(artifact_folders(settings), EVERYTHING, settings.minor_unit_digits).named(
     settings.model
 )
 
