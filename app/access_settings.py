@@ -67,7 +67,7 @@ class AccessSettings(BaseSettings):
     )
     kafka_ca_file: Path | None = Field(
         None,
-        description="PEM file of the certificate authority of the brokers; unset: the authorities of the system",
+        description="PEM file of the certificate authority of the brokers; unset: the system's certificate authorities",
     )
     kafka_cert_file: Path | None = Field(None, description="PEM file of this client's certificate")
     kafka_key_file: Path | None = Field(None, description="PEM file of this client's key")
@@ -82,7 +82,7 @@ class AccessSettings(BaseSettings):
     )
     cassandra_ca_file: Path | None = Field(
         None,
-        description="PEM file of the certificate authority of the nodes; unset: the authorities of the system",
+        description="PEM file of the certificate authority of the nodes; unset: the system's certificate authorities",
     )
     cassandra_cert_file: Path | None = Field(
         None, description="PEM file of this client's certificate"
@@ -120,7 +120,7 @@ class AccessSettings(BaseSettings):
     )
     web_users: Path | None = Field(
         None,
-        description="file of users and tokens of the web pages; `fraudstream users` prints its lines",
+        description="file with the users and tokens of the web pages; `fraudstream users` prints its lines",
     )
     web_secret: SecretStr | None = Field(
         None,
@@ -132,8 +132,8 @@ class AccessSettings(BaseSettings):
     )
     web_hosts: str = Field(
         "",
-        description="additional host names of the web pages, comma-separated, such as that of a "
-        "proxy; others are refused",
+        description="additional host names of the web pages, such as that of a proxy, comma-separated; "
+        "requests for other host names are refused",
     )
     web_token: SecretStr | None = Field(
         None, description="token that commands send to workers; see `fraudstream users`"

@@ -20,10 +20,12 @@ class AlertSettings(BaseSettings):
     alert_on: AlertCauses = Field(
         "model,rule",
         validate_default=True,
-        description="causes that raise an alert, comma-separated: model, rule, anomaly; none: no alerts",
+        description="what raises an alert, comma-separated: model, rule, anomaly; or none",
     )
     alert_window: Duration = Field(
-        "1h", validate_default=True, description="alerts of one card within this time are one alert"
+        "1h",
+        validate_default=True,
+        description="flagged transactions of one card within this time form one alert",
     )
     alert_losses: Losses = Field(
         "50,200,1000",

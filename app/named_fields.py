@@ -14,7 +14,7 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
     """Our name of a field by the producers', for each schema version; 0 is any version that is not named.
 
     Raises:
-        ValueError: the text is not `ours=theirs`, `2:ours=theirs` or `2:`, separated by commas.
+        ValueError: the text is not `FIELD=THEIR_NAME`, `2:FIELD=THEIR_NAME` or `2:`, separated by commas.
     """
     named: dict[int, dict[str, str]] = {0: {}}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -22,8 +22,8 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
         ours, theirs = (match[2], (match[3] or "").strip()) if match else (None, "")
         if not match or (ours is not None and (ours not in NAMED_FIELDS or not theirs)):
             msg = (
-                f"{part!r} is not a valid field name; write ours=theirs, such as card_id=cardNumber, or "
-                f"2:amount=value for schema_version 2 only; ours is one of {', '.join(NAMED_FIELDS)}"
+                f"{part!r} is not a valid field name; write FIELD=THEIR_NAME, such as card_id=cardNumber, or "
+                f"2:amount=value for schema_version 2 only; FIELD is one of {', '.join(NAMED_FIELDS)}"
             )
             raise ValueError(msg)
         names = named.setdefault(int(match[1] or 0), {})

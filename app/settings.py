@@ -58,8 +58,8 @@ class Settings(AlertSettings, AccessSettings):
     )
     allow_topic_config: AllowedConfig = Field(
         (),
-        description="topic configurations of transactions and labels to accept instead of "
-        "refusing: compact, create-time",
+        description="configurations of the topics transactions and labels to accept although they are refused by "
+        "default, comma-separated: compact, create-time",
     )
     compaction_lag: Duration = Field(
         "1d",
@@ -82,7 +82,8 @@ class Settings(AlertSettings, AccessSettings):
         "LOCAL_QUORUM", description="consistency level of writes and reads"
     )
     prediction_ttl: str = Field(
-        "forever", description="how long rows are kept: forever or a duration such as 400d"
+        "forever",
+        description="how long rows in Cassandra are kept: forever or a duration such as 400d",
     )
     sink_batch_bytes: int = Field(
         40_960,
@@ -98,7 +99,9 @@ class Settings(AlertSettings, AccessSettings):
     currency: str = Field(
         "EUR", pattern=r"^[A-Z]{3}$", description="ISO 4217 currency of this deployment"
     )
-    timezone: str = Field("UTC", description="time zone that defines weekend and night")
+    timezone: str = Field(
+        "UTC", description="time zone in which weekends and nights are determined"
+    )
     windows: Windows = Field(
         "1h,1d,7d,30d",
         validate_default=True,
@@ -130,7 +133,8 @@ class Settings(AlertSettings, AccessSettings):
     )
     input_envelope: Literal["none", "debezium"] = Field(
         "none",
-        description="debezium: take the row out of a Debezium change event (inserts and snapshots)",
+        description="envelope of `transactions`: none, or debezium (the row is taken from the change event, "
+        "for inserts and snapshots)",
     )
     event_time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
@@ -138,8 +142,8 @@ class Settings(AlertSettings, AccessSettings):
     )
     field_names: str = Field(
         "",
-        description="field names that producers use: ours=theirs[,...]; 2:ours=theirs applies to "
-        "schema_version 2 and makes it known",
+        description="field names that producers use: FIELD=THEIR_NAME[,...]; 2:FIELD=THEIR_NAME applies to "
+        "records with schema_version 2, and makes that version known",
     )
     drop_fields: str = Field(
         "is_fraud,isFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class",
@@ -147,8 +151,8 @@ class Settings(AlertSettings, AccessSettings):
     )
     card_ids: Literal["any", "pseudonyms"] = Field(
         "any",
-        description="any, or pseudonyms: dead-letter records whose card_id is not a pseudonym, "
-        "so that no card number is stored",
+        description="accepted card ids: any, or pseudonyms (records with any other card_id are "
+        "dead-lettered, so that no card number is stored)",
     )
     card_id_keys: SecretStr | None = Field(
         None,
@@ -203,15 +207,15 @@ class Settings(AlertSettings, AccessSettings):
     # Model
     model: str = Field(
         "default",
-        description="model that a new deployment starts with: a name, or the path of a folder; later, "
+        description="model that a new deployment starts with: a name or the path of a folder; later, "
         "`fraudstream models promote` changes it",
     )
     threshold: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="score from which a transaction is flagged as fraud in a new deployment; unset: the "
-        "model's own; later, `fraudstream models threshold` changes it",
+        description="lowest score at which a new deployment flags a transaction as fraud; unset: the "
+        "model's own threshold; later, `fraudstream models threshold` changes it",
     )
     reasons_from: float = Field(
         0.1, ge=0, le=1, description="lowest score for which reasons are stored"
@@ -232,17 +236,18 @@ class Settings(AlertSettings, AccessSettings):
         False, description="serve POST /score, which responds with the prediction of a transaction"
     )
     score_token: SecretStr | None = Field(
-        None, description="bearer token of POST /score; required unless web_host is loopback"
+        None,
+        description="bearer token of POST /score; required unless FRAUDSTREAM_WEB_HOST is loopback",
     )
     score_timeout: Duration = Field(
         "2s",
         validate_default=True,
-        description="how long POST /score waits for the prediction before it answers 504",
+        description="how long POST /score waits for the prediction before it responds with 504",
     )
     score_waiting: int = Field(
         1_000,
         ge=1,
-        description="largest number of POST /score callers that wait at one worker; others get 429",
+        description="largest number of POST /score requests that wait at one worker; further ones get 429",
     )
     standby_replicas: int = Field(
         0, ge=0, le=3, description="number of standby replicas of each table partition"
@@ -254,11 +259,13 @@ class Settings(AlertSettings, AccessSettings):
         4, ge=1, le=64, description="number of blocks per partition whose writes may overlap"
     )
     max_waiting_bytes: int = Field(
-        128 << 20, ge=8 << 20, description="memory for waiting records per worker, bytes"
+        128 << 20,
+        ge=8 << 20,
+        description="memory for records between fetch and acknowledgement, per worker, bytes",
     )
     isolation_level: Literal["read_committed", "read_uncommitted"] = Field(
         "read_committed",
-        description="read_uncommitted also reads records of open and aborted Kafka transactions",
+        description="read_committed, or read_uncommitted: also read records of open and aborted Kafka transactions",
     )
     state_memory_mb: int = Field(
         384,
