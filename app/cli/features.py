@@ -74,7 +74,7 @@ def _lines() -> Iterator[str]:
         "# Features",
         "",
         "Every feature that can be computed. `FRAUDSTREAM_FEATURES` takes the names of sets and of single features,",
-        "comma separated: `basic,card_max_amount_1h`. This page is the output of `fraudstream features --markdown`.",
+        "comma-separated: `basic,card_max_amount_1h`. This page is the output of `fraudstream features --markdown`.",
         "",
         "`t` is the event time of the transaction and `w` a window, `(t - w, t]`. `{w}` in a name stands for the",
         "window's length, such as `90m` or `7d`. `delay` is `FRAUDSTREAM_LABEL_DELAY`: a label counts once its",
@@ -100,5 +100,5 @@ def _lines() -> Iterator[str]:
         yield f"| `{name}` | {chosen.version} | {listed} |"
     yield from (
         "",
-        "In a set, `{w}` stands for each window of `FRAUDSTREAM_WINDOWS` and `{longest}` for the longest of them.",
+        "In this table, `{w}` stands for each window of `FRAUDSTREAM_WINDOWS`, and `{longest}` for the longest one.",
     )

@@ -16,7 +16,7 @@ MOST_MEDIANS = 6
 #: Card testing: what is charged to find out whether a stolen card still works, at most, in major units.
 SMALL_AMOUNT = 5
 
-_PROFILE = f"the card's last {PROFILE_ENTRIES} in (t - {window_name(PROFILE_MS)}, t]"
+_PROFILE = f"the card's last {PROFILE_ENTRIES} transactions in (t - {window_name(PROFILE_MS)}, t]"
 _HIGH_WINDOW = window_name(HIGH_MS)
 
 
@@ -108,7 +108,7 @@ CARD_FEATURES = (
     Feature(
         "seconds_since_last",
         "seconds",
-        "t minus the card's newest earlier transaction at or before t, at most {longest}",
+        "t minus the time of the card's previous transaction (at or before t), at most {longest}",
         "card",
         "gap / 1000",
         _since_last,
@@ -192,7 +192,7 @@ CARD_FEATURES = (
     Feature(
         "amount_over_card_median",
         "ratio",
-        f"amount / median of {_PROFILE}, this one left out; 1 when there are none or it is 0",
+        f"amount / median amount of {_PROFILE}, without this one; 1 when there are none or the median is 0",
         "card",
         "ratio",
         _median,
@@ -201,7 +201,7 @@ CARD_FEATURES = (
     Feature(
         "amount_deviation",
         "standard deviations",
-        f"(amount - mean) / standard deviation of {_PROFILE}, this one left out; 0 when that is 0",
+        f"(amount - mean) / standard deviation of {_PROFILE}, without this one; 0 when the deviation is 0",
         "card",
         "deviation",
         _deviation,
@@ -211,7 +211,7 @@ CARD_FEATURES = (
     Feature(
         f"card_high_count_{_HIGH_WINDOW}",
         "transactions",
-        f"of {_PROFILE}, those in (t - {_HIGH_WINDOW}, t] of more than {VERY_HIGH_RATIO} medians",
+        f"number of {_PROFILE} that are also in (t - {_HIGH_WINDOW}, t] and above {VERY_HIGH_RATIO} times the median",
         "card",
         "float(habit_high)",
         lambda facts: (
@@ -248,7 +248,7 @@ CARD_FEATURES = (
     Feature(
         "amount_is_high_again",
         "transactions",
-        f"card_high_count_{_HIGH_WINDOW} where amount_is_very_high, else 0",
+        f"card_high_count_{_HIGH_WINDOW} if amount_is_very_high is 1, else 0",
         "card",
         f"float(habit_high) if ratio > {VERY_HIGH_RATIO} else 0.0",
         _above_median,

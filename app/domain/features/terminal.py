@@ -10,7 +10,7 @@ SHARE_LABELS = 5
 MOST_PLAIN = 3
 
 _KNOWN = (
-    f"the labels known of the terminal's last {LABEL_ENTRIES} in "
+    f"the known labels of the terminal's last {LABEL_ENTRIES} transactions in "
     f"(t - delay - {window_name(LABEL_MS)}, t - delay]"
 )
 _FRAUDS = "terminal frauds"
@@ -107,7 +107,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_risk_{w}",
         "share",
-        "of those in (t - delay - w, t - delay], known frauds / number; 0 when there are none",
+        "known frauds / number of the terminal's transactions in (t - delay - w, t - delay]; 0 when there are none",
         "terminal",
         "frauds_{w} / known_{w} if frauds_{w} else 0.0",
         lambda facts: (
@@ -120,7 +120,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_last_label",
         "0 or 1",
-        f"1 when the newest of {_KNOWN} says fraud",
+        f"1 when the newest of {_KNOWN} is fraud",
         "terminal",
         "1.0 if labels.streak else 0.0",
         lambda facts: f"the latest label at this terminal is {'' if facts.value else 'not '}fraud",
@@ -140,7 +140,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_fraud_streak",
         "transactions",
-        f"of {_KNOWN}, the frauds that are newer than any genuine one",
+        f"number of frauds among {_KNOWN} that are newer than any genuine one",
         "terminal",
         "float(labels.streak)",
         lambda facts: f"{facts.value:.0f} consecutive confirmed frauds at this terminal",
@@ -158,7 +158,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_plain_streak",
         "transactions",
-        "of terminal_fraud_streak, those whose own amount was not high for their card: the fraud is the terminal's",
+        "number of those in terminal_fraud_streak with an amount not high for their card, which points to the terminal",
         "terminal",
         "float(labels.plain)",
         _plain_streak,
@@ -185,7 +185,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_genuine_age",
         "days",
-        f"t minus the newest genuine one of {_KNOWN}; delay + {window_name(LABEL_MS)} without one",
+        f"t minus the newest genuine one among {_KNOWN}; delay + {window_name(LABEL_MS)} when there is none",
         "terminal",
         "days_since(t, t - DELAY - LABEL_MS if labels.genuine_ms is None else labels.genuine_ms)",
         lambda facts: (
