@@ -40,7 +40,7 @@ _FILE_OPTIONS = (*FILE_PARAMETERS, "drop", "keep", "only_known", "run", "skip", 
 @click.option(
     "--events",
     type=click.IntRange(min=100),
-    help=f"Simulated transactions of the first wave.  [default: {EVENTS:,}]",
+    help=f"Number of simulated transactions before the summary.  [default: {EVENTS:,}]",
 )
 @click.option(
     "--workers",
@@ -48,19 +48,17 @@ _FILE_OPTIONS = (*FILE_PARAMETERS, "drop", "keep", "only_known", "run", "skip", 
     type=POSITIVE,
     default=1,
     show_default=True,
-    help="Worker processes that share the work.",
+    help="Number of workers.",
 )
 @click.option(
     "--rate",
     type=POSITIVE_FLOAT,
     default=20.0,
     show_default=True,
-    help="Transactions a second after the summary.",
+    help="Transactions per second after the summary.",
 )
 @click.option("--once", is_flag=True, help="End after the summary.")
-@click.option(
-    "--free-ports", is_flag=True, help="Take free ports in place of 19092, 19042 and 6066."
-)
+@click.option("--free-ports", is_flag=True, help="Use free ports instead of 19092, 19042 and 6066.")
 @click.option(
     "--input",
     "file",
@@ -71,13 +69,14 @@ _FILE_OPTIONS = (*FILE_PARAMETERS, "drop", "keep", "only_known", "run", "skip", 
 @json_option
 @click.pass_context
 def demo(context: click.Context, **options: Any) -> None:
-    """Start everything, score simulated transactions, and tell what happened.
+    """Start everything, score simulated transactions, and show the results.
 
     Starts a local Kafka and Cassandra (unless FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA name
-    others), makes topics and tables, starts workers, sends simulated transactions (some late,
-    repeated or broken on purpose) and, a day of event time later, their labels, and sums up: also which
-    frauds were caught and missed. Then it goes on at a gentle rate and shows what is
-    flagged, until Ctrl-C. Workers end with the demo, servers stay up.
+    others), creates topics and tables, and starts workers. Then it sends simulated transactions
+    (some late, repeated or invalid on purpose) with their labels, one day later in event time, and
+    prints a summary, including which frauds were caught and missed. After that it continues at a
+    low rate and shows what is flagged, until Ctrl-C. The workers stop with the demo; the servers
+    keep running.
     """
     _check(context, options)
     with ExitStack() as opened:
@@ -116,7 +115,7 @@ def _demo(options: dict[str, Any], settings: Settings, opened: ExitStack) -> Non
     with screen.phase("schema"):
         made, applied = servers.prepare(settings)
         screen.step(
-            f"Topics and tables are there ({len(made)} topics and {len(applied)} migrations are new)"
+            f"Topics and tables exist ({len(made)} topics and {len(applied)} migrations are new)"
         )
     with screen.phase("workers"):
         workers = Workers(servers.make_workers(settings, count, free_ports=options["free_ports"]))
@@ -159,8 +158,8 @@ def _tell(
         click.echo(f"Seconds: {told}")
     if summary.account.missing or summary.account.repeated:
         msg = (
-            f"{summary.account.missing:,} records became nothing and {summary.account.repeated:,} two "
-            "things: `fraudstream verify` says which"
+            f"{summary.account.missing:,} records are missing and {summary.account.repeated:,} are in two "
+            "places: `fraudstream verify` lists them"
         )
         raise VerificationError(msg)
 
@@ -171,11 +170,13 @@ def _stream(
     from app.lab.demo.stream import Stream
 
     screen.line("")
-    screen.step(f"Going on at {rate:g} per second; flagged transactions show here. Ctrl-C ends.")
+    screen.step(
+        f"Continuing at {rate:g} per second; flagged transactions appear here. Ctrl-C ends the demo."
+    )
     try:
         asyncio.run(Stream(settings, feed, workers, screen, rate, _red).run())
         screen.end_status()
-        screen.step("The input is at its end")
+        screen.step("All of the input has been sent")
     except KeyboardInterrupt:  # the way to end it, no failure
         click.echo(err=True)
         screen.end_status()
@@ -185,9 +186,11 @@ def _stop(workers: "Workers", screen: "Screen", settings: Settings) -> None:
     many = len(workers.all) > 1
     screen.step("Stopping the workers" if many else "Stopping the worker")
     for worker in workers.stop():
-        screen.step(f"The worker on port {worker.port} did not end in time and was killed")
+        screen.step(f"The worker on port {worker.port} did not stop in time and was killed")
     if not (settings.broker and settings.cassandra):
-        screen.step(f"Local servers stay up: `{called()} down` stops them, their data stays")
+        screen.step(
+            f"The local servers keep running: `{called()} down` stops them and keeps their data"
+        )
 
 
 def _feed(
@@ -220,12 +223,12 @@ def _feed(
 def _check(context: click.Context, options: dict[str, Any]) -> None:
     if options["file"] is not None:
         if options["events"] is not None:
-            msg = "--events is for simulated transactions; with --input say --limit"
+            msg = "--events is for simulated transactions; with --input use --limit"
             raise UsageError(msg)
         return
     wanted = given(context, _FILE_OPTIONS)
     if wanted or options["words"]:
-        msg = f"{', '.join(wanted) or options['words'][0]}: these go with --input FILE"
+        msg = f"{', '.join(wanted) or options['words'][0]}: only with --input FILE"
         raise UsageError(msg)
 
 

@@ -117,7 +117,7 @@ def test_two_runs_one_after_the_other(settings):
     )
 
     with demo(settings, "--events", "1500", "--workers", "2", "--rate", "50") as process:
-        text = "".join(lines_until(process, "Going on at 50 per second"))
+        text = "".join(lines_until(process, "Continuing at 50 per second"))
         account = re.search(_ACCOUNT, text)
         assert account, text
         read, *parts = (int(part.replace(",", "")) for part in account.groups())

@@ -27,9 +27,9 @@ def _home(tmp_path, monkeypatch):
     [
         (["--workers", "9"], 2, "--workers 9: the topics have 4 partitions"),
         (["--events", "5"], 2, "--events"),
-        (["--map", "card_id=C"], 2, "--map: these go with --input FILE"),
-        (["--limit", "5", "--skip-bad"], 2, "--limit, --skip-bad: these go with --input FILE"),
-        (["card_id=C"], 2, "card_id=C: these go with --input FILE"),
+        (["--map", "card_id=C"], 2, "--map: only with --input FILE"),
+        (["--limit", "5", "--skip-bad"], 2, "--limit, --skip-bad: only with --input FILE"),
+        (["card_id=C"], 2, "card_id=C: only with --input FILE"),
         (["--input", "no.csv"], 2, "cannot read no.csv"),
         (["--input", "a.csv", "--events", "500"], 2, "--events is for simulated transactions"),
         (["--input", "a.csv", "card_id=C", "b.csv"], 2, "give exactly one FILE"),

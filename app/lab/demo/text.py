@@ -19,12 +19,15 @@ _WIDEST = 60
 _RARE = frozenset({"conflicting", "refund"})
 #: Kinds of fraud, for people.
 _DONE = {
-    "amount": f"an amount above {AMOUNT_LIMIT}",
-    "terminal": "compromised terminal, a fraud known there",
-    FIRST_AT_TERMINAL: "compromised terminal, none known yet",
+    "amount": f"amount above {AMOUNT_LIMIT}",
+    "terminal": "compromised terminal, fraud confirmed there",
+    FIRST_AT_TERMINAL: "compromised terminal, none confirmed yet",
     "card": "stolen card, five times its usual amounts",
 }
-_WITHOUT_LABELS = "  this model uses no label features, so it cannot recognise compromised terminals: the default can"
+_WITHOUT_LABELS = (
+    "  this model uses no label features, so it cannot recognise compromised terminals: "
+    "the default model can"
+)
 #: Alerts that are shown; of the first one, this page.
 _ALERTS, _SHOWN = 3, ("transaction",)
 
@@ -143,7 +146,7 @@ def _speed(summary: Summary) -> list[str]:
             f"{gentle.rate:,.0f} per second"
         )
     if summary.restarts:
-        lines.append(f"A worker was restarted {summary.restarts} times; its log says why")
+        lines.append(f"A worker was restarted {summary.restarts} times; its log shows why")
     return lines or ["Speed: too few records to measure"]
 
 
@@ -173,11 +176,11 @@ def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> lis
     commands = [
         (f"{summary.base_url}/", "the worker: lag, latency, partitions"),
         *(
-            (url, f"the {kind} of the first alert")
+            (url, f"the {kind} of the top alert")
             for kind, url in summary.web.items()
             if kind in _SHOWN
         ),
-        *([(f"{call} transaction {name}", "why it was scored as it was")] if ends else []),
+        *([(f"{call} transaction {name}", "explain its score")] if ends else []),
         (f"{call} alerts list --today", "alerts of today"),
         *([(f"{call} quality", "decisions compared with labels")] if summary.labels else []),
         (f"{call} verify", "recompute every feature, slowly, and compare"),
