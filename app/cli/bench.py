@@ -37,7 +37,7 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 @click.option(
     "--runs",
     type=click.IntRange(min=0),
-    help="Runs of each design, of which the median counts; 0 omits throughput.  [default: 3]",
+    help="Runs of each design; the median is reported; 0 omits throughput.  [default: 3]",
 )
 @click.option(
     "--rates",
@@ -46,7 +46,8 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 @click.option(
     "--with-labels",
     is_flag=True,
-    help="Send labels with each of our backlogs, with the features and model of the settings. Peers get no labels.",
+    help="Send labels with the backlogs of fraudstream, and use the features and model of the settings; "
+    "peers get no labels.",
 )
 @click.option("--no-verify", is_flag=True, help="Do not recompute the rows of each run.")
 @click.option(
@@ -62,14 +63,14 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 @click.option(
     "--stages",
     is_flag=True,
-    help="Measure microseconds per event of each stage, in this process without servers; for --events events.",
+    help="Measure the microseconds per event of each stage, in this process, without servers; uses --events.",
 )
 @click.option(
     "--scale",
     type=click.Choice(
         ("history", "windows", "cards", "rebuild", "partitions", "workers", "takeover")
     ),
-    help="Measure the cost of more of one thing; history and windows need no servers; uses --events.",
+    help="Measure how cost grows with one quantity; history and windows need no servers; uses --events.",
 )
 @json_option
 def bench(

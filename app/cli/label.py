@@ -25,7 +25,7 @@ from app.settings import Settings, load_settings
     "--card", metavar="ID", help="Card of the transactions: needed if several cards use an id."
 )
 @click.option(
-    "--at", metavar="TIME", help="Time of the label, ISO 8601 with a zone.  [default: now]"
+    "--at", metavar="TIME", help="Time of the label, ISO 8601 with a UTC offset.  [default: now]"
 )
 @click.option(
     "--wait",
@@ -43,7 +43,7 @@ def label(
 
     \b
     Exit codes:  0  all labels were sent
-                 2  several transactions have an id: give --card
+                 2  several transactions have an id: use --card
                  3  Kafka or Cassandra does not answer (--wait does not need Cassandra)
                  4  a transaction is unknown: check the id, or use --wait
     """
@@ -116,6 +116,6 @@ def _moment_ms(text: str) -> int:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        msg = f"--at {text!r}: write ISO 8601 with a zone, such as 2026-11-20T09:00:00Z"
+        msg = f"--at {text!r}: write ISO 8601 with a UTC offset, such as 2026-11-20T09:00:00Z"
         raise UsageError(msg)
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)

@@ -15,7 +15,7 @@ def notify() -> None:
     FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
     webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
     Alerts wait in Kafka while a receiver is unavailable, and each is sent once. A route gets at most ten messages per
-    minute; if there are more alerts, a message contains their number. Several processes share the work.
+    minute; if there are more alerts, they are summarised in one message. Several processes share the work.
 
     \b
     Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \

@@ -131,14 +131,14 @@ def produce(context: click.Context, **options: Any) -> None:
     and optionally terminal_id, currency, converted_amount and schema_version; other columns are forwarded. The
     Kafka key is the card_id.
 
-    Each record is checked as the stream will check it: a record that would be dead-lettered is malformed. The command
-    stops at the first malformed row, after sending the rows before it; --skip-bad counts such rows and reports the
-    first. Ids that look wrong (NULL, blanks, 4.53E+15) are sent and counted in a warning.
+    Each record is checked as the stream would check it: a record that would be dead-lettered counts as malformed. The
+    command stops at the first malformed row, after sending the rows before it; --skip-bad counts such rows and
+    reports the first. Ids that look wrong (NULL, blanks, 4.53E+15) are sent and counted in a warning.
 
     Label columns (is_fraud, fraud_kind, TX_FRAUD, isFraud, isFlaggedFraud, Class, 'Is Fraud?' and similar) are not
     sent without --keep, because a model could learn from them.
 
-    Times are ISO 8601 with a zone or epoch numbers; --assume-zone, --time-format and --time-unit change this.
+    Times are ISO 8601 with a UTC offset, or epoch numbers; --assume-zone, --time-format and --time-unit change this.
     Amounts are plain decimals such as 57.10; amounts with more decimals than the currency are refused without
     --round-amounts.
 
@@ -146,7 +146,7 @@ def produce(context: click.Context, **options: Any) -> None:
     generated in a repeatable way, so that sending it again gives the same records (docs/inputs.md lists the recipes).
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
-    time. Labels that are not due by the end of the file are sent then. No label is dated later than now.
+    time. Labels that are not due by the end of the file are sent at its end. No label is dated later than now.
 
     With --labels, FILE is sent to the topic `labels` instead: transaction_id, is_fraud (true or false, yes or no, 1
     or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Without labelled_at,

@@ -44,11 +44,13 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
     metavar="NAME",
     help="Name of the results: topic NAME.predictions, keyspace KEYSPACE_NAME.",
 )
-@click.option("--model", help="Model to score with.  [default: what decided live, at each offset]")
+@click.option(
+    "--model", help="Model to score with.  [default: the model that was live at each offset]"
+)
 @click.option("--features", help="Feature sets to compute.  [default: FRAUDSTREAM_FEATURES]")
 @click.option(
     "--threshold",
-    help="Score from which a transaction is flagged as fraud.  [default: as live; of --model, the model's own]",
+    help="Lowest score at which a transaction is flagged as fraud.  [default: as live; with --model, the model's own]",
 )
 @click.option(
     "--set",

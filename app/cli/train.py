@@ -69,7 +69,7 @@ from app.settings import load_settings
     type=POSITIVE,
     default=1,
     show_default=True,
-    help="Number of test weeks from --test-from on, each with a model retrained that much later.",
+    help="Number of test weeks from --test-from on; the model is retrained for each week.",
 )
 @click.option(
     "--out",
@@ -82,8 +82,8 @@ def train(context: click.Context, **options: Any) -> None:
     """Train a model, and evaluate it on transactions that it was not trained on.
 
     The features are computed with the stream's code. The oldest 60 % of the transactions are the training set,
-    the next 20 % are the validation set for parameters and threshold, and the newest 20 % are the test set. Or give
-    the periods: dates are UTC, and each end is exclusive.
+    the next 20 % are the validation set for parameters and threshold, and the newest 20 % are the test set. The
+    options for periods override this: dates are UTC, and end dates are exclusive.
 
     Files are read as by `fraudstream produce`, with the same options; with --recipe, a well-known public data
     set is read as published. Every row must be a valid transaction with a label; --skip-bad counts the others.

@@ -38,7 +38,7 @@ source_options = together(
         is_flag=True,
         help="Learn from scored transactions with labels: the topics predictions and labels.",
     ),
-    click.option("--from-cassandra", is_flag=True, help="The same from the tables in Cassandra."),
+    click.option("--from-cassandra", is_flag=True, help="The same, from the tables in Cassandra."),
     click.option(
         "--label",
         metavar="COLUMN",

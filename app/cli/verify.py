@@ -54,7 +54,7 @@ _LABELS = {
 @click.option(
     "--accept-lost",
     is_flag=True,
-    help="Succeed although offsets were deleted before they were read.",
+    help="Succeed even if offsets were deleted before they were read.",
 )
 @examples_option
 @json_option
