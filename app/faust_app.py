@@ -244,7 +244,7 @@ def create_app(settings: Settings) -> FraudApp:
     if group > largest:
         msg = (
             f"FRAUDSTREAM_MAX_ENTRIES_PER_KEY={settings.max_entries_per_key} lets one block change {group} "
-            f"bytes of one key, a changelog batch holds {largest}: lower it, or raise "
+            f"bytes of one key, but a changelog batch holds at most {largest}: lower it, or raise "
             "FRAUDSTREAM_MAX_MESSAGE_BYTES"
         )
         raise SettingsError(msg)

@@ -71,7 +71,7 @@ def place_of(alert_id: str) -> Group:
     begin, _, card = alert_id.partition("-")
     moment = datetime.strptime(begin, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     if len(bytes.fromhex(card)) != len(hash_id("")):
-        msg = f"{alert_id!r} is no alert's id"
+        msg = f"{alert_id!r} is not the id of an alert"
         raise ValueError(msg)
     return Group(alert_id, int((moment - _EPOCH).total_seconds()) * 1000)
 

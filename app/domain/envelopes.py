@@ -29,7 +29,7 @@ def path_to_record(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if inner["op"] not in _INSERTS:
         op = str(inner["op"])[:20]
         word = _WORDS.get(op, f"op {op!r}")
-        msg = f"{word} of a row is no new transaction; only c (insert) and r (snapshot) are"
+        msg = f"{word} of a row is not a new transaction; only c (insert) and r (snapshot) are"
         raise DeadRecordError("not_an_insert", msg)
     if not isinstance(inner.get("after"), dict):
         raise DeadRecordError("not_an_object", "the envelope has no row under `after`")

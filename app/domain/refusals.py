@@ -6,7 +6,7 @@ The codes are in the `reason` header of dead-letter records and in people's aler
 #: Code -> what is wrong with the record. Printed in docs/dead-letters.md, which a test compares.
 REASONS = {
     "empty_value": "the record has no value, or an empty one",
-    "too_large": "the value is larger than `FRAUDSTREAM_MAX_MESSAGE_BYTES`, or would be with its fields renamed",
+    "too_large": "the value is larger than `FRAUDSTREAM_MAX_MESSAGE_BYTES`, or would be after its fields are renamed",
     "invalid_utf8": "the value is not UTF-8",
     "invalid_json": "the value is not JSON: cut off, `NaN`, a byte-order mark, two objects, a number out of range",
     "framed_record": "the value is in Confluent's wire format, and `FRAUDSTREAM_INPUT_FORMAT` is json",
@@ -21,12 +21,12 @@ REASONS = {
     "repeated_key": "a key occurs twice in one object, so the intended value is unclear",
     "missing_key": "the Kafka key is empty",
     "key_mismatch": "the Kafka key is not the `card_id` as UTF-8",
-    "moved": "it is misrouted (in another partition than that of its key) and is not forwarded, because of "
+    "moved": "the record is misrouted (not in the partition of its key) and is not forwarded, because of "
     "`FRAUDSTREAM_MOVED=dead` or headers over 16 KiB",
     "unknown_schema_version": "`schema_version` is unknown to this release and its settings",
     "missing_card_id": "`card_id` is missing or null",
     "invalid_card_id": "`card_id` is neither text of 1 to 256 bytes without null characters nor a whole number",
-    "not_a_pseudonym": "`card_id` is no pseudonym, and `FRAUDSTREAM_CARD_IDS` is pseudonyms",
+    "not_a_pseudonym": "`card_id` is not a pseudonym, and `FRAUDSTREAM_CARD_IDS` is pseudonyms",
     "missing_transaction_id": "`transaction_id` is missing or null",
     "invalid_transaction_id": "`transaction_id` is neither text of 1 to 256 bytes without null characters "
     "nor a whole number",
@@ -56,9 +56,9 @@ UNREADABLE_REASONS = {
     "unreadable_batch": "the records of a batch cannot be read: their compression is damaged or cut off, or their "
     "lengths contradict each other",
     "batch_too_large": "the records of a compressed batch take more than 64 times `FRAUDSTREAM_MAX_MESSAGE_BYTES`",
-    "unknown_codec": "the batch is compressed in a way that this release does not know",
+    "unknown_codec": "the batch is compressed with a codec that this release does not support",
     "unreadable_record": "one record of a batch cannot be read; the value is its own bytes",
-    "damaged_batch": "the batch does not match its checksum each time it is fetched",
+    "damaged_batch": "the batch does not match its checksum, although it was fetched several times",
     "skipped": "an operator gave these offsets up with `fraudstream deadletters skip`; the value is empty",
 }
 
@@ -100,22 +100,23 @@ BY_RULES = frozenset(
 #: Codes that only labels have.
 LABEL_REASONS = {
     "missing_is_fraud": "`is_fraud` is missing or null",
-    "invalid_is_fraud": "`is_fraud` is not one of the accepted words (docs/inputs.md)",
+    "invalid_is_fraud": "`is_fraud` is not one of the accepted words (see docs/inputs.md)",
     "missing_labelled_at": "`labelled_at` is missing or null",
     "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a number, or is after the year 9999",
     "labelled_at_too_old": "`labelled_at` is before 1973",
     "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
     "at its terminal",
-    "too_many_waiting": "more labels of one partition waited for unknown transactions than "
-    "`FRAUDSTREAM_MAX_PARKED_LABELS`, and this was the oldest",
-    "invalid_copy": "it claims to be a copy of a parked label (header `origin`), but fraudstream did not write it",
+    "too_many_waiting": "more than `FRAUDSTREAM_MAX_PARKED_LABELS` labels of one partition waited for unknown "
+    "transactions, and this was the oldest",
+    "invalid_copy": "the record claims to be a copy of a parked label (header `origin`), but fraudstream did not "
+    "write it",
     "ambiguous_transaction": "several transactions have this `transaction_id`: the label must contain `card_id`, "
-    "and `event_time` too if they are one card's",
+    "and `event_time`, too, if they are all of one card",
 }
 
 #: For changes on `control`.
 CHANGE_REASONS = {
-    "invalid_change": "it is none of the changes that `fraudstream models` sends",
+    "invalid_change": "the record is not a change that `fraudstream models` sends",
 }
 
 #: For a range of offsets, where there was no record to read.

@@ -94,7 +94,7 @@ def about_many(notices: Sequence[Notice], digits: int) -> Message:
     severity = max(counts, key=rank)
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     lines = [
-        f"{len(notices):,} alerts in one message, because there are too many to tell one by one: {told}",
+        f"{len(notices):,} alerts in one message, because there are too many to send one by one: {told}",
         f"{formats.amount(total, digits, currency)} in all, "
         f"{formats.moment(min(times))[:19]} to {formats.moment(max(times))[:19]} UTC; the largest:",
         *(

@@ -160,7 +160,7 @@ class RouteReader(ConsumerRebalanceListener):
                 return
         except (ValueError, KeyError, TypeError) as error:
             logger.error(
-                "route %s: %s/%s, offset %s is no alert (%s): left out", self._route.name, record.topic,
+                "route %s: %s/%s, offset %s is not an alert (%s): skipped", self._route.name, record.topic,
                 record.partition, record.offset, type(error).__name__,
             )  # fmt: skip
             return

@@ -35,7 +35,7 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
     """
     if not settings.routes:
         msg = (
-            "FRAUDSTREAM_NOTIFY_ROUTES names nobody: write NAME=SEVERITY:URL, such as "
+            "FRAUDSTREAM_NOTIFY_ROUTES is empty: write NAME=SEVERITY:URL, such as "
             "ops=high:https://alerts.example.org/hook; docs/alerts.md has more"
         )
         raise SettingsError(msg)

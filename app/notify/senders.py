@@ -116,7 +116,7 @@ class People:
         except TimeoutError:
             taken = False
         if not taken:
-            msg = "the service does not take the message"
+            msg = "the service does not accept the message"
             raise AwayError(msg)
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ def sender_of(route: Route, settings: Settings) -> Sender:
         return People(route)
     if settings.notify_secret is None:
         msg = (
-            f"route {route.name} takes webhooks: set FRAUDSTREAM_NOTIFY_SECRET, which signs them "
+            f"route {route.name} is a webhook: set FRAUDSTREAM_NOTIFY_SECRET, which signs its messages "
             "(`echo whsec_$(openssl rand -base64 24)` makes one)"
         )
         raise SettingsError(msg)

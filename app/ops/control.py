@@ -160,7 +160,7 @@ async def send_changes(settings: Settings, *changes: AnyChange) -> int:
                 sending = producer.send_and_wait(topic.name, value, key=key, partition=_PARTITION)
                 offset = (await answered(sending, "Kafka did not take the change")).offset
             except KafkaError as error:
-                msg = f"Kafka does not take changes on {topic.name}: {error!r}; nothing has changed, try again"
+                msg = f"Kafka does not accept changes on {topic.name}: {error!r}; nothing has changed, try again"
                 raise UnavailableError(msg) from error
             if isinstance(change, LoadChange):
                 await asyncio.sleep(LEAD_SECONDS)

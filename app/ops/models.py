@@ -220,11 +220,11 @@ def _check_estimator(estimator: Any, width: int, where: str) -> None:
         two = len(estimator.classes_) == 2  # noqa: PLR2004
         takes = int(estimator.n_features_in_)
     except (AttributeError, ValueError, TypeError):
-        msg = f"{where} holds no fitted scikit-learn classifier of the classes 0 and 1 (fraud)"
+        msg = f"{where} does not contain a fitted scikit-learn classifier of the classes 0 and 1 (fraud)"
         raise UsageError(msg) from None
     if not two or not hasattr(estimator, "predict_proba"):
-        msg = f"{where} holds a classifier that gives no probabilities of two classes"
+        msg = f"{where} contains a classifier that does not return the probabilities of two classes"
         raise UsageError(msg)
     if takes != width:
-        msg = f"{where} takes {takes} features, {width} are named: give --features in its order"
+        msg = f"{where} needs {takes} features, but {width} are named: list them with --features, in its order"
         raise UsageError(msg)

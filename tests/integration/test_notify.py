@@ -203,7 +203,7 @@ def test_mistakes_are_one_line(settings: Settings) -> None:
     deployment = Deployment(settings)
     done = deployment.run("notify")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "FRAUDSTREAM_NOTIFY_ROUTES names nobody" in done.stderr
+    assert "FRAUDSTREAM_NOTIFY_ROUTES is empty" in done.stderr
 
 
 def test_test_messages(settings: Settings) -> None:

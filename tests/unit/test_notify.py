@@ -74,7 +74,7 @@ class TestStorm:
         assert len(receiver.messages) <= 10
         assert sorted(receiver.told) == sorted(one.alert_id for one in sent)
         largest = about_many(max((told for _, told in receiver.messages), key=len), 2)
-        assert "too many to tell one by one" in largest.body
+        assert "too many to send one by one" in largest.body
         assert "13,344 fraud alerts" in largest.title
 
     @pytest.mark.parametrize("seed", range(20))

@@ -260,11 +260,14 @@ def test_a_reason_is_said_in_the_deployments_words(path: Path) -> None:
     [
         ("[fields.amount]\ntype='text'\ndefault=''", "fraudstream has a field of that name"),
         ("[fields.score]\ntype='text'\ndefault=''", "fraudstream has a field of that name"),
-        ("[fields.Bad]\ntype='text'\ndefault=''", "fields.Bad: a name has small letters"),
-        ("[fields.token]\ntype='text'\ndefault=''", "no word of CQL"),
+        (
+            "[fields.Bad]\ntype='text'\ndefault=''",
+            "fields.Bad: a name consists of lower-case letters",
+        ),
+        ("[fields.token]\ntype='text'\ndefault=''", "not a CQL keyword"),
         ("[fields.a]\ntype='date'\ndefault=''", "write one of text, integer, number, boolean"),
         ("[fields.a]\ntype='text'", "fields.a: default is missing"),
-        ("[fields.a]\ntype='integer'\ndefault='x'", "the default 'x' is no integer"),
+        ("[fields.a]\ntype='integer'\ndefault='x'", "the default 'x' is not of type integer"),
         ("[fields.a]\ntype='text'\ndefault=''\nsize=3", "fields.a: size is unknown"),
         ("[sets.a]\n", r"\[sets\] is unknown"),
         ("fields", "it is not TOML"),
@@ -277,7 +280,7 @@ def test_a_reason_is_said_in_the_deployments_words(path: Path) -> None:
         (
             "[fields.a]\ntype='text'\ndefault=''\n"
             "[features.f]\nof='card'\ncompute='count'\nfield='a'\nwindows=['1 day']",
-            "'1 day' is no window",
+            "'1 day' is not a window",
         ),
         (
             "[fields.a]\ntype='text'\ndefault=''\n"
@@ -297,7 +300,7 @@ def test_a_reason_is_said_in_the_deployments_words(path: Path) -> None:
         (
             "[fields.a]\ntype='text'\ndefault=''\n"
             "[features.f]\nof='card'\ncompute='count'\nfield='a'\nwindows=['1d']\nequals=3",
-            "equals = 3 is no text",
+            "equals = 3 is not of type text",
         ),
         (
             "[fields.a]\ntype='text'\ndefault=''\n"

@@ -57,7 +57,7 @@ class OwnField:
         if value is None:
             return self.default
         if not self.accepts(value):
-            msg = f"{self.name} is {str(value)[:80]!r}, which is no {self.kind}"
+            msg = f"{self.name} is {str(value)[:80]!r}, which is not of type {self.kind}"
             raise DeadRecordError("invalid_field", msg)
         return value
 
@@ -71,7 +71,7 @@ class OwnField:
             try:
                 value = _READ[self.kind](value.strip()) if value.strip() else None
             except (ValueError, KeyError):
-                msg = f"{self.name} is {value[:80]!r}, which is no {self.kind}"
+                msg = f"{self.name} is {value[:80]!r}, which is not of type {self.kind}"
                 raise DeadRecordError("invalid_field", msg) from None
         return self.value({self.name: value})
 
@@ -269,7 +269,7 @@ def parse_own(text: str) -> OwnCatalogue:
     )
     for each in fields:
         if not each.accepts(each.default):
-            msg = f"fields.{each.name}: the default {each.default!r} is no {each.kind}"
+            msg = f"fields.{each.name}: the default {each.default!r} is not of type {each.kind}"
             raise ValueError(msg)
     kinds = {each.name: each for each in fields}
     features = []
@@ -282,7 +282,7 @@ def parse_own(text: str) -> OwnCatalogue:
             msg = f"features.{name}: {of_field.name} is a number; only text, integer and boolean fields can be counted"
             raise ValueError(msg)
         if equals is not None and not of_field.accepts(equals):
-            msg = f"features.{name}: equals = {equals!r} is no {of_field.kind}"
+            msg = f"features.{name}: equals = {equals!r} is not of type {of_field.kind}"
             raise ValueError(msg)
         windows = tuple(sorted(entry["windows"], key=window_length_ms))
         phrase = entry.get("phrase", "")

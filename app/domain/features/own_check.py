@@ -52,7 +52,10 @@ def checked(declared: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _check_name(table: str, name: str) -> None:
     if not _NAME.fullmatch(name) or (table == "fields" and name in _RESERVED):
-        msg = f"{table}.{name}: a name has small letters, digits and _, begins with a letter, and is no word of CQL"
+        msg = (
+            f"{table}.{name}: a name consists of lower-case letters, digits and _, begins with a letter, "
+            "and is not a CQL keyword"
+        )
         raise ValueError(msg)
     if table == "features" and WINDOW.fullmatch(name):
         msg = f"features.{name}: leave the window out of the name; windows = [...] adds it"
@@ -61,11 +64,11 @@ def _check_name(table: str, name: str) -> None:
 
 def _check_entry(where: str, entry: Any, shape: dict[str, Any]) -> None:
     if not isinstance(entry, dict):
-        msg = f"{where} is no table"
+        msg = f"{where} is not a table"
         raise ValueError(msg)
     unknown = entry.keys() - shape.keys()
     if unknown:
-        msg = f"{where}: {min(unknown)} is unknown; there are {', '.join(shape)}"
+        msg = f"{where}: {min(unknown)} is unknown; the keys are {', '.join(shape)}"
         raise ValueError(msg)
     for key, wanted in shape.items():
         if key not in entry:
@@ -78,7 +81,7 @@ def _check_entry(where: str, entry: Any, shape: dict[str, Any]) -> None:
             msg = f"{where}: {key} = {value!r}: write one of {', '.join(wanted)}"
             raise ValueError(msg)
         if isinstance(wanted, type) and not isinstance(value, wanted):
-            msg = f"{where}: {key} = {value!r} is no {wanted.__name__}"
+            msg = f"{where}: {key} = {value!r} is not of type {wanted.__name__}"
             raise ValueError(msg)
 
 
@@ -86,13 +89,13 @@ def _check_windows(name: str, entry: dict[str, Any]) -> None:
     windows = entry["windows"]
     for window in windows:
         if not isinstance(window, str) or not re.fullmatch(r"[1-9]\d*(ms|s|m|h|d)", window):
-            msg = f"features.{name}: {window!r} is no window; write one such as 7d"
+            msg = f"features.{name}: {window!r} is not a window; write one such as 7d"
             raise ValueError(msg)
         if window_name(window_length_ms(window)) != window:
             msg = f"features.{name}: write {window_name(window_length_ms(window))} for {window}"
             raise ValueError(msg)
     if not windows or len({window_length_ms(window) for window in windows}) < len(windows):
-        msg = f"features.{name}: windows needs one or more different windows"
+        msg = f"features.{name}: windows must contain one or more different windows"
         raise ValueError(msg)
     if entry["compute"] == "distinct" and "equals" in entry:
         msg = f"features.{name}: equals is for share and count"

@@ -84,13 +84,13 @@ def _parsed(text: str) -> Part:
     delays = [word.removeprefix(_DELAY) for word in rest if word.startswith(_DELAY)]
     windows = tuple(word for word in rest if not word.startswith(_DELAY))
     if not name or not version.isalnum() or len(delays) > 1:
-        msg = f"{text!r} names no list of features"
+        msg = f"{text!r} is not a feature schema"
         raise ValueError(msg)
     for window in (*windows, *delays):
         try:
             window_length_ms(window)
         except (AttributeError, KeyError):
-            msg = f"{text!r} names no list of features: {window!r} is no window"
+            msg = f"{text!r} is not a feature schema: {window!r} is not a window"
             raise ValueError(msg) from None
     return Part(name, version, windows, "".join(delays))
 

@@ -261,7 +261,7 @@ async def send_astray(settings: Settings, pairs: list[Pair]) -> int:
             try:
                 await out.send_and_wait(topic, value, key=key, partition=wrong)
             except KafkaError as error:
-                msg = f"Kafka does not take records: {type(error).__name__} {error}"
+                msg = f"Kafka does not accept records: {type(error).__name__} {error}"
                 raise UnavailableError(msg) from error
     return len(pairs)
 
