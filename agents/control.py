@@ -7,13 +7,17 @@ from typing import Any
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.faust.batches import OutputSender
+from app.blocks.faust.batches import OutputSender, OutRecord
 from app.blocks.faust.halt import is_away
 from app.blocks.faust.pipeline import Pipeline
+from app.domain.changes import RuleChange
+from app.domain.rules import Rule
+from app.domain.rules.defaults import default_rules
 from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source
 from app.reminder import Reminder
 from app.stages.control import ControlHandler
+from app.wire.control_records import encode_change
 
 settings, topics = app.settings, app.fraud_topics
 changes = source(app, topics.control.name)
@@ -60,7 +64,31 @@ async def _has_begun() -> bool:
     if (await app.consumer.highwaters(tp))[tp] > 0:
         return True
     change = await app.starting_model.change(settings.threshold)
-    if change is not None:
-        sent = await sender.send(app.producer._producer, {tuple(tp): [(b"start", change, [])]})  # noqa: SLF001
+    in_force = list(app.in_force.values())
+    if change is not None and in_force:
+        new = not any(one.first for one in in_force)
+        records = [(b"start", change, []), *_first_rules(new=new)]
+        sent = await sender.send(app.producer._producer, {tuple(tp): records})  # noqa: SLF001
         await sent
     return False
+
+
+def _first_rules(*, new: bool) -> list[OutRecord]:
+    """The rules that a new deployment starts with; one of an earlier release keeps what it has: none."""
+    if not (new and settings.default_rules):
+        return []
+    large = max(settings.alert_losses)
+    return [
+        (f"start/{rule.name}".encode(), encode_change(_change_of(rule)), [])
+        for rule in default_rules(app.catalogue.names, large, app.catalogue.own)
+    ]
+
+
+def _change_of(rule: Rule) -> RuleChange:
+    return RuleChange(
+        name=rule.name,
+        expression=rule.expression,
+        action=rule.action,
+        reason=rule.reason,
+        by="FRAUDSTREAM_DEFAULT_RULES",
+    )

@@ -391,12 +391,41 @@ BREAKS = (
         (("app.stages.control", "ControlHandler"),),
     ),
     Break(
+        "a rule applied at another offset on replay",
+        "app.stages.scoring",
+        (
+            (
+                "                policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)\n"
+                "                continue\n",
+                "                continue\n",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "a rule applied on some partitions only",
+        "app.stages.control",
+        (
+            (
+                "range(topics.enriched.partitions)",
+                "range(1 if b'\"rule\"' in record.value else topics.enriched.partitions)",
+            ),
+        ),
+        (("app.stages.control", "ControlHandler"),),
+    ),
+    Break(
+        "an expired list entry still in force",
+        "app.domain.rules.policy",
+        (("if item.event_time_ms < until:", "if True:"),),
+        (("app.stages.scoring", "kept_policy"), ("app.stages.scoring", "outcome_of")),
+    ),
+    Break(
         "a replayed change applied again",
         "app.stages.scoring",
         (
             (
                 "in_force.after(change, message.partition, message.offset)",
-                "InForce(in_force.first, in_force.model, in_force.threshold).after(\n"
+                "InForce(in_force.first, in_force.model, in_force.threshold, rules=in_force.rules).after(\n"
                 "            change, message.partition, message.offset\n        )",
             ),
         ),

@@ -30,6 +30,8 @@ def prediction(number: int | str = 1, **fields: Any) -> dict[str, Any]:
         "reasons": [],
         "anomaly_score": None,
         "flags": [],
+        "rules": [],
+        "action": "approve",
         "source_topic": "transactions",
         "source_partition": 3,
         "source_offset": 42,
@@ -70,6 +72,8 @@ def random_prediction(rng: random.Random, number: int, cards: int = 50) -> dict[
         source_partition=rng.randrange(64),
         source_offset=rng.choice((0, rng.randrange(2**62))),
         feature_schema=f"v1-{len(names)}",
+        rules=[f"rule-{n}@{n + 1}" for n in range(rng.randrange(3))],
+        action=rng.choice(("approve", "review", "decline")),
     )
     if rng.random() < 0.2:
         del made["terminal_id"]
@@ -95,7 +99,7 @@ def expected_row(made: dict[str, Any], month: str, event_time: str) -> dict[str,
         "transaction_id", "card_id", "terminal_id", "amount", "currency", "event_time", "schema_version",
         "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
         "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
-        "source_partition", "source_offset", "received_at", "scored_at",
+        "source_partition", "source_offset", "received_at", "scored_at", "rules", "action",
     }  # fmt: skip
     extra = {name: value for name, value in made.items() if name not in known | {"scored_by"}}
     if made.get("currency") not in {None, "EUR"}:

@@ -34,8 +34,8 @@ from models.holder import ModelHolder
 from tests.builders import T0
 
 _TEXTS = {"card_id", "month", "transaction_id", "terminal_id", "currency", "model_version",
-          "model_hash", "feature_schema", "source_topic", "extra"}  # fmt: skip
-_BYTES = {"amount", "features", "flags", "reasons"}
+          "model_hash", "feature_schema", "source_topic", "extra", "action"}  # fmt: skip
+_BYTES = {"amount", "features", "flags", "reasons", "rules"}
 _STRUCTS = {"score": ">d", "threshold": ">d", "anomaly_score": ">d", "is_fraud": ">?"}
 
 

@@ -231,7 +231,7 @@ def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
         shown["amount"] = f"{row['amount']:.{minor_unit_digits}f}"
     if "features" in row:
         shown["features"] = dict(row["features"] or {})
-    for name in ("reasons", "flags"):
+    for name in ("reasons", "flags", "rules"):
         if name in row:
             shown[name] = list(row[name] or ())
     if "extra" in row:

@@ -37,6 +37,8 @@ COMMANDS = {
     "notify": "app.cli.notify:notify",
     "train": "app.cli.train:train",
     "models": "app.cli.models:models",
+    "rules": "app.cli.rules:rules",
+    "lists": "app.cli.lists:lists",
     "card": "app.cli.look:card",
     "terminal": "app.cli.look:terminal",
     "transaction": "app.cli.look:transaction",

@@ -153,12 +153,16 @@ def history(at_ms: int | None, as_json: bool) -> None:
     Times are those at which the changes were written. Each partition follows within a second as long as workers run.
     The prediction of a transaction names the model and threshold that decided it.
     """
+    from app.domain.changes import ListChange, RuleChange
     from app.ops.control import read_history
 
     settings = load_settings()
     found = asyncio.run(read_history(settings))
     decides = found.decides(at_ms)
-    changes = [] if at_ms is not None else found.changes
+    of_models = [
+        one for one in found.changes if not isinstance(one.change, RuleChange | ListChange)
+    ]
+    changes = [] if at_ms is not None else of_models
     if as_json:
         report = {
             "changes": [_described(one) for one in changes],
@@ -187,6 +191,8 @@ def _line(made: "Made") -> str:
             what = f"threshold {'of the model' if value is None else f'{value:g}'}"
         case LoadChange(model=model):
             what = f"load {model}"
+        case _:
+            what = "another kind of change"
     note = f": {printable(made.change.note)}" if made.change.note else ""
     return f"{what}  by {printable(made.change.by)}{note}"
 

@@ -16,6 +16,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from app.cassandra.label_store import scan_labels
@@ -23,6 +24,7 @@ from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.raw_rows import read_raw
 from app.cassandra.refund_rows import RefundRow, scan_refunds
 from app.cassandra.session import connect, disconnect
+from app.domain.transaction import DeadRecordError
 from app.ops.verification.case import Case
 from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.findings import Findings
@@ -44,6 +46,7 @@ from app.ops.verification.sources import SourceReader
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import TopicSpec
+from app.wire.control_records import parse_change
 from app.wire.own_catalogue import own_of
 
 
@@ -168,6 +171,23 @@ class LabelReader:
         self._case.labels.take(*self._place, records)
 
 
+class ChangeReader:
+    """Reads one partition of `control`, up to what is forwarded."""
+
+    def __init__(self, case: Case, partition: int, done: int) -> None:
+        self._case = case
+        self._place = partition, done
+
+    def take(self, records: list[Any]) -> None:
+        """Records in offset order."""
+        partition, done = self._place
+        for record in records:
+            with suppress(DeadRecordError):  # it has changed nothing
+                if record.offset < done:
+                    change = parse_change(record.value)
+                    self._case.changes.append((partition, record.offset, change))
+
+
 class ParkedReader:
     """Reads one partition of the changelog of parked labels."""
 
@@ -255,6 +275,10 @@ class _Run:
         # beyond the ends that are looked at, there may be copies of records that were moved
         await self._read("earlier refusals", topics.dead_letters, lambda _: EarlierRefusals(case))
         await self._read("earlier refunds", topics.refunds, lambda _: EarlierRefunds(case))
+        forwarded = await self._log.done(topics.control)
+        await self._read(
+            "changes", topics.control, lambda number: ChangeReader(case, number, forwarded[number])
+        )
         await self._read("recomputing cards", topics.transactions, source)
         await self._read("recomputing terminals", topics.enriched, enriched)
         if await self._some_name_nobody():

@@ -17,6 +17,7 @@ from app.domain.changes import InForce, LoadChange
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.privacy import AS_IT_CAME, Privacy
+from app.domain.rules import Outcome, Policy, kept_policy, outcome_of
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.errors import StateError
@@ -89,7 +90,8 @@ class ModelNeeded(NamedTuple):
         return f"model {self.hash[:16]}"
 
 
-Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue]
+#: Topic, partition, transaction, features, flags, whose features they are, and what decides beside the model.
+Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue, Policy | None]
 
 
 def rearranged(
@@ -204,10 +206,12 @@ class ScoringHandler:
         decides: tuple[str, float | None] | None = None
         model: Model | None = None
         scored: list[Scored] = []
+        policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)
         for index, message in enumerate(fresh):
             batch = self._read(message.value)
             if isinstance(batch, ChangeMessage):
                 in_force, changed_at = self._change(batch, message, in_force), message.offset
+                policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)
                 continue
             if isinstance(batch, LabelBatch):
                 self._label(batch, message.offset, rows, position, outputs)
@@ -221,7 +225,7 @@ class ScoringHandler:
                     break
                 self._score_all(model, decides, scored, outputs)
                 model, decides, scored = follows, now, []
-            scored += self._items(batch, message.offset, rows, position, outputs)
+            scored += self._items(batch, message.offset, rows, position, outputs, policy)
         self._score_all(model, decides, scored, outputs)
         if not fresh:
             return Computed(outputs, taken=taken, needs=needs)
@@ -267,6 +271,7 @@ class ScoringHandler:
         rows: BlockRows,
         position: Position,
         outputs: dict[Any, Any],
+        policy: Policy | None,
     ) -> Iterator[Scored]:
         # a transaction has the features of the worker that began it, under whichever settings it goes on
         catalogue = self._catalogue
@@ -292,7 +297,8 @@ class ScoringHandler:
             if self._asked is not None and not self._asked(batch.partition, item):
                 continue
             item.features += features
-            yield batch.topic, batch.partition, item, item.features, item.flags + flags, catalogue
+            flags = item.flags + flags
+            yield batch.topic, batch.partition, item, item.features, flags, catalogue, policy
         position.seen[batch.partition] = seen
 
     def _label(
@@ -359,7 +365,7 @@ class ScoringHandler:
         scored: list[Scored],
         outputs: dict[Any, Any],
     ) -> None:
-        matrix = np.array([features for _, _, _, features, _, _ in scored])
+        matrix = np.array([features for _, _, _, features, _, _, _ in scored])
         if catalogue is not self._catalogue:
             matrix = rearranged(matrix, catalogue.names, self._catalogue.names, model.baseline)
         scores = model.score(matrix).tolist()
@@ -372,11 +378,12 @@ class ScoringHandler:
         names, schema = catalogue.names, catalogue.schema
         told = [index for index, score in enumerate(scores) if score >= self._reasons_from]
         reasons = dict(zip(told, model.reasons(matrix[told]), strict=True)) if told else {}
-        for index, (topic, partition, item, features, flags, _) in enumerate(scored):
+        for index, (topic, partition, item, features, flags, _, policy) in enumerate(scored):
             score, anomaly = scores[index], anomalies[index]
             if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
                 flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
             fraud = score >= threshold
+            outcome = outcome_of(policy, names, features, item, score, fraud)
             added = {
                 "amount_minor": item.minor,
                 "event_time_ms": item.event_time_ms,
@@ -390,6 +397,8 @@ class ScoringHandler:
                 "reasons": reasons.get(index, []),
                 "anomaly_score": anomaly,
                 "flags": flags,
+                "rules": outcome.fired,
+                "action": outcome.action,
                 "source_topic": topic,
                 "source_partition": partition,
                 "source_offset": item.offset,
@@ -402,7 +411,7 @@ class ScoringHandler:
             # the card's own partition: the same number of partitions, the same partitioner
             outputs[predictions, partition].append(record)
             if fraud or flags or added.get("rules"):  # all others are no alerts
-                self._alert(item, partition, added, outputs)
+                self._alert(item, partition, added, outcome, outputs)
             if LATE in flags:
                 outputs[late, partition].append(record)
                 self.counts["late"] += 1
@@ -412,10 +421,15 @@ class ScoringHandler:
                 self.counts["scored"] += 1
 
     def _alert(
-        self, item: EnrichedItem, partition: int, added: dict[str, Any], outputs: dict[Any, Any]
+        self,
+        item: EnrichedItem,
+        partition: int,
+        added: dict[str, Any],
+        outcome: Outcome,
+        outputs: dict[Any, Any],
     ) -> None:
         """An output like any other: exact, and for whoever reads it at a pace of their own."""
-        if self._alerts is None:
+        if self._alerts is None or outcome.allowed:
             return
         alert = self._alerts.alert(
             {
@@ -423,6 +437,8 @@ class ScoringHandler:
                 "card_id": item.card_id,
                 "terminal_id": item.terminal_id,
                 **added,
+                "rules": outcome.alerting,
+                "reasons": [*outcome.reasons, *added["reasons"]],
             }
         )
         if alert is not None:

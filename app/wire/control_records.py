@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from app.domain.changes import AnyChange
+from app.domain.changes import AnyChange, ListChange, RuleChange
+from app.domain.rules import RuleError
+from app.domain.rules.ruleset import check_ids, check_reason, check_rule
 from app.domain.transaction import DeadRecordError
 from app.wire.enriched_records import EnrichedBatch, decode_enriched, encode_item
 from app.wire.label_records import LabelBatch, decode_labels, is_of_labels
@@ -76,7 +78,24 @@ def parse_change(value: bytes | None) -> AnyChange:
         raise DeadRecordError(
             "invalid_change", f"a threshold of {threshold} is not between 0 and 1"
         )
+    try:
+        _check_rules(change)
+    except RuleError as error:
+        raise DeadRecordError("invalid_change", str(error)) from None
     return change
+
+
+def _check_rules(change: AnyChange) -> None:
+    """Refuse a rule or a list entry that can be none in any deployment.
+
+    Raises:
+        RuleError: it cannot.
+    """
+    if isinstance(change, RuleChange):
+        check_rule(change.name, change.expression or "True", change.reason)
+    elif isinstance(change, ListChange):
+        check_ids(change.ids)
+        check_reason(change.note)
 
 
 def change_message(topic: str, partition: int, record: Any) -> bytes:

@@ -103,6 +103,14 @@ FIELDS = (
         optional=True,
     ),
     _added("flags", "frozen<set<text>>", "array of texts", "below"),
+    _added(
+        "rules", "frozen<list<text>>", "array of texts",
+        "the [rules](rules.md) that fired, with versions, and entries of lists", optional=True,
+    ),
+    _added(
+        "action", "text", "text",
+        "what follows from model, rules and lists: `decline`, `review` or `approve`", optional=True,
+    ),
     _added("source_topic", "text", "text", "the topic of the input record", seldom=True),
     _added("source_partition", "int", "integer", "its partition"),
     _added("source_offset", "bigint", "integer", "its offset"),

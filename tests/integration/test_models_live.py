@@ -99,14 +99,14 @@ Run = Callable[..., str]
 def said(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
-    """Runs `fraudstream models ...` and returns what it prints; in this process, which has everything imported."""
+    """Runs `fraudstream models ...` (or another group) and returns what it prints; in this process."""
     environ = environ_of(settings)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
 
-    def run_models(*arguments: str, code: int = 0) -> str:
+    def run_models(*arguments: str, code: int = 0, group: str = "models") -> str:
         capsys.readouterr()
-        found = run(["models", *arguments])
+        found = run([group, *arguments])
         shown = capsys.readouterr()
         assert found == code, shown
         return shown.err if code else shown.out
@@ -158,6 +158,7 @@ def test_models_change_under_load_without_a_restart(
                 lambda: {model for model, _ in deciders(deployment)} == {"default@1"}, "rolled back"
             )
             assert "is the first model" in said("rollback", code=2)
+            rules_and_lists_change(deployment, said)
         deployment.drain()
         assert fleet.restarts == []
         assert fleet.failures == []
@@ -182,6 +183,51 @@ def test_models_change_under_load_without_a_restart(
             "default@1", "other@1", "default@1",
         ]  # fmt: skip
     assert deployment.verify()["scored"] == feed.sent
+    actions = {
+        (one["transaction_id"], one["action"]): one["rules"] for one in predictions(deployment)
+    }
+    blocked = {name for (name, action), rules in actions.items() if action == "decline"}
+    raised = [orjson.loads(r.value) for r in deployment.records(deployment.topics.alerts)]
+    told = {one["transaction_id"] for one in raised if "block-list:card" in one["rules"]}
+    assert blocked == told != set()
+
+
+def rules_and_lists_change(deployment: Deployment, said: Run) -> None:
+    """A rule, a list entry and their end, under load; each fires on every partition, and then no more."""
+
+    def newest() -> list[dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        for one in predictions(deployment):
+            place = one["source_partition"]
+            if place not in found or found[place]["source_offset"] < one["source_offset"]:
+                found[place] = one
+        return list(found.values())
+
+    assert "very-large-amount@1" in said("list", group="rules")  # a new deployment starts with it
+    assert "did you mean amount" in said("add", "all", "amout > 1", group="rules", code=2)
+    assert "all@1 is in force" in said(
+        "add", "all", "amount > 0 and card_id != ''", "--action", "tag", group="rules"
+    )
+    wait_until(lambda: all("all@1" in one["rules"] for one in newest()), "the rule fires")
+    assert "all@2" in said("add", "all", "amount > 0", "--action", "tag", group="rules")
+    wait_until(lambda: all("all@2" in one["rules"] for one in newest()), "its next version fires")
+    assert "card c1 is on the block list" in said(
+        "add", "block", "card", "c1", "--reason", "stolen", group="lists"
+    )
+    wait_until(
+        lambda: any(one["action"] == "decline" for one in predictions(deployment)), "c1 is declined"
+    )
+    assert "c1" in said("list", group="lists")
+    assert "off the block list" in said("remove", "block", "card", "c1", group="lists")
+    assert "is not on the block list" in said(
+        "remove", "block", "card", "c1", group="lists", code=4
+    )
+    said("remove", "all", group="rules")
+    wait_until(lambda: not any(one["rules"] for one in newest()), "no rule fires any more")
+    assert "no rule 'all' is in force" in said("remove", "all", group="rules", code=4)
+    told = said("history", group="rules")
+    for text in ("add all (tag)", "remove all", "on the block list: card c1", "stolen"):
+        assert text in told
 
 
 def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path, said: Run) -> None:

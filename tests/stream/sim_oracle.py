@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.domain.rules import Rule, RuleSet
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.ops.reference_rules import outcome
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.input_records import parse_transaction
 from app.wire.label_records import LabelBatch
@@ -58,9 +60,11 @@ def compare(world: World) -> list[str]:
             if verdict.became is not Became.DUPLICATE:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
     decided: dict[tuple[int, int], tuple[str, float]] = {}
+    ruled: dict[tuple[int, int], RuleSet] = {}
     for partition, records in world.broker.topic(topics.enriched.name).items():
         start = bound(world, partition)
         decides = ["", None] if start is None else [start.model, start.threshold]
+        beside = Beside()
         newest = -1
         for record in records:
             batch = decode_message(record.value or b"")
@@ -75,6 +79,7 @@ def compare(world: World) -> list[str]:
                         decides = [change["hash"], change.get("threshold")]
                     elif change["change"] == "threshold":
                         decides[1] = change.get("threshold")
+                    beside.take(change)
                 continue
             for item in batch.items:
                 if terminals.is_replay(partition, (batch.topic, batch.partition, item.offset)):
@@ -85,6 +90,7 @@ def compare(world: World) -> list[str]:
                 decided[batch.partition, item.offset] = (
                     model, models[model].threshold if threshold is None else threshold,
                 )  # fmt: skip
+                ruled[batch.partition, item.offset] = beside.now()
                 features, flags = wanted[batch.partition, item.offset]
                 schemas[batch.partition, item.offset] = batch.schema
                 weight = 0 if "late" in flags or "conflicting" in flags else 1
@@ -103,7 +109,51 @@ def compare(world: World) -> list[str]:
                 flags.extend(verdict.flags)
     for source, schema in schemas.items():
         wanted[source] = begun_under(world, schema, *wanted[source])
-    return [*differences(world, wanted, decided), *given_up(world, terminals)]
+    return [
+        *differences(world, wanted, decided),
+        *by_rules(world, ruled),
+        *given_up(world, terminals),
+    ]
+
+
+class Beside:
+    """Rules and lists as the changes say, without the code of the stream."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Rule] = {}
+        self._versions: dict[str, int] = {}
+        self._listed: dict[str, int | None] = {}
+
+    def take(self, change: dict[str, Any]) -> None:
+        name = change.get("name", "")
+        if change["change"] == "rule" and not change.get("expression"):
+            self._rules.pop(name, None)
+        elif change["change"] == "rule":
+            version = self._versions[name] = self._versions.get(name, 0) + 1
+            action = change.get("action", "review")
+            self._rules[name] = Rule(name, version, change["expression"], action)
+        elif change["change"] == "list":
+            for each in change["ids"]:
+                key = f"{name}/{change['subject']}/{each}"
+                if change.get("remove"):
+                    self._listed.pop(key, None)
+                else:
+                    self._listed[key] = change.get("until_ms")
+
+    def now(self) -> RuleSet:
+        rules = tuple(self._rules[name] for name in sorted(self._rules))
+        return RuleSet(rules, {}, dict(self._listed))
+
+
+def by_rules(world: World, ruled: dict[tuple[int, int], RuleSet]) -> Any:
+    """Predictions with other rules or another action than those of their offset."""
+    for records in world.broker.topic(topics.predictions.name).values():
+        for record in records:
+            fields = orjson.loads(record.value or b"")
+            source = (fields["source_partition"], fields["source_offset"])
+            want = outcome(ruled.get(source, RuleSet()), fields, world.own)
+            if want != (fields["rules"], fields["action"]):
+                yield f"oracle: {source} has {fields['rules']} {fields['action']}, not {want}"
 
 
 def begun_under(

@@ -19,7 +19,14 @@ from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.domain.card_stage import CardStage
-from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
+from app.domain.changes import (
+    AnyChange,
+    ListChange,
+    LoadChange,
+    ModelChange,
+    RuleChange,
+    ThresholdChange,
+)
 from app.domain.features import Catalogue
 from app.domain.features.own import NOTHING, parse_own
 from app.domain.json_text import load_object
@@ -853,12 +860,24 @@ class LabelSource:
             world.seen["labels"] += len(items)
 
 
+#: Of one more window, of a field that some deployments add, of the model's score, and of what all have.
+RULES: tuple[tuple[str, str, Any], ...] = (
+    ("large", "amount > 50", "decline"),
+    ("large", "amount >= 80 or terminal_id == 't2'", "review"),
+    ("often", "card_count_20s >= 2 and score < 0.9", "tag"),
+    ("wide", "card_count_1s / terminal_count_5s > 0.5", "review"),
+    ("own", "kind == 'a' and parts < 2", "review"),
+    ("trust", "startswith(terminal_id, 't1')", "allow"),
+)
+
+
 class ChangeSource:
     """Stands for agents/control: its handler, over a log of changes; at least once, and now and then again."""
 
     def __init__(self, seed: int, world: World) -> None:
         self._rng = Random(f"changes {seed}")
         self._world = world
+        self._beside = Random(f"rules {seed}")
         self._rate = self._rng.choice((0, 0, 0.1, 0.4))
         self._handler = control_module.ControlHandler(
             SimpleNamespace(
@@ -883,6 +902,8 @@ class ChangeSource:
         self._forward(start, set(range(world.plan.partitions)))
 
     def _drawn(self) -> AnyChange:
+        if self._beside.random() < 0.4:
+            return self._of_rules()
         rng = self._rng
         name = rng.choice(list(models))
         threshold = rng.choice((None, 0.3, 0.6))
@@ -892,6 +913,22 @@ class ChangeSource:
                 ThresholdChange(threshold=threshold),
                 LoadChange(model=name, hash=name),
             )
+        )
+
+    def _of_rules(self) -> AnyChange:
+        """A rule or a list entry, now and then gone again; or one that names what not all transactions have."""
+        rng = self._beside
+        if rng.random() < 0.5:
+            name, expression, action = rng.choice(RULES)
+            kept = expression if rng.random() < 0.8 else ""
+            return RuleChange(name=name, expression=kept, action=action)
+        subject, ids = rng.choice((("card", "c"), ("terminal", "t")))
+        return ListChange(
+            name=rng.choice(("block", "allow")),
+            subject=subject,
+            ids=tuple(f"{ids}{rng.randrange(4)}" for _ in range(2)),
+            until_ms=rng.choice((None, T0 + rng.randrange(100) * SECOND)),
+            remove=rng.random() < 0.2,
         )
 
     def _forward(self, start: int, acknowledged: set[int]) -> None:

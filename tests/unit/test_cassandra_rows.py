@@ -14,7 +14,9 @@ from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.migrations import load_migrations
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker, row_dict
+from app.cassandra.schema_shape import shape_of
 from app.errors import StateError
+from app.settings import load_settings
 from app.wire.label_records import LabelRecord
 from tests.builders import T0
 from tests.prediction_builder import expected_row, prediction, prediction_bytes, random_prediction
@@ -35,12 +37,15 @@ _TYPES = {
 
 @cache
 def column_types(name: str) -> dict[str, Any]:
-    """The driver's types of the columns that the migration of a table declares."""
-    table = next(m for m in load_migrations() if m.name == name)
-    lines = (line.strip() for line in table.text.splitlines())
-    pairs = (line.rstrip(",").split(" ", 1) for line in lines if line.endswith(","))
+    """The driver's types of the columns that migrations give a table."""
+    settings = load_settings()
+    tables = shape_of(s for m in load_migrations() for s in m.statements(settings)).tables
+    spelled = {kind.replace(" ", ""): marshal for kind, marshal in _TYPES.items()}
     marshal = "org.apache.cassandra.db.marshal."
-    return {name: lookup_casstype(marshal + _TYPES[kind]) for name, kind in pairs if kind in _TYPES}
+    return {
+        column: lookup_casstype(marshal + spelled[kind])
+        for column, kind in tables[name].columns.items()
+    }
 
 
 def unpack(row: bytes, table: PackedTable = PREDICTIONS) -> dict[str, Any]:
@@ -75,6 +80,7 @@ def test_a_plain_record() -> None:
         "event_time": "2023-11-14T22:13:20.000Z", "event_time_ms": T0, "amount": "10.00",
         "amount_minor": 1000, "currency": "EUR", "schema_version": 1, "score": 0.25, "is_fraud": False,
         "features": {"amount": 10.0, "is_night": 0.0, "seconds_since_last": 3600.0}, "threshold": 0.5,
+        "rules": [], "action": "approve",
         "model_version": "default-1", "model_hash": "ab" * 32, "feature_schema": "v1-1h",
         "reasons": [], "anomaly_score": None, "flags": [], "source_topic": "transactions",
         "source_partition": 3, "source_offset": 42, "received_at": T0 + 5, "scored_at": T0 + 9,

@@ -34,6 +34,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "006_refunds",
         "007_alerts",
         "008_models",
+        "009_rules",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -55,6 +56,7 @@ RELEASED = {
     "006_refunds": "ed372f8a956a98fd",
     "007_alerts": "99d809a741bda8a7",
     "008_models": "96fbc5b916e19861",
+    "009_rules": "286ffb81bf79285a",
 }
 
 
@@ -200,7 +202,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 16
+    assert len(list(dry_run(made()))) == 18
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,14 +56,14 @@ class Deciders:
             NotFoundError, UsageError: nothing was, and the model of the settings is not there, or does not fit.
         """
         self._survey = survey
-        if self._model is not None:
-            return
         done = await log.done(log.topics.control)
         history = await read_history(self._plan.live)
         self._history = History(
             [one for one in history.changes if one.offset < done[one.partition]]
         )
-        if self._history.decides() is None:  # what was scored before any worker of this release
+        if (
+            self._model is None and self._history.decides() is None
+        ):  # what was scored before any worker of this release
             self._model = await asyncio.to_thread(
                 _named, self._plan, self._holder, self._plan.own.model
             )
@@ -92,14 +92,14 @@ class Deciders:
     def at(self, partition: int, offset: int) -> Deciding:
         """What decides from an offset of a partition of `enriched` on."""
         threshold = self._plan.own.threshold if self._own_threshold else None
-        if self._model is not None:
-            return Deciding.by(self._model, threshold)
         assert self._survey is not None
         until = self._survey.first_change(partition, offset)
         begins = InForce()
         for one in self._history.changes:
             if until is None or one.partition != until[0] or one.offset < until[1]:
                 begins = begins.after(one.change, one.partition, one.offset)
+        if self._model is not None:
+            return Deciding.by(self._model, threshold, begins.rules)
         if threshold is not None:
             begins = replace(begins, threshold=threshold)
         return Deciding(begins, True, threshold, self._holder.by_hash)

@@ -16,8 +16,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from app.blocks.faust.batches import Outputs
-from app.domain.changes import InForce, ModelChange, ThresholdChange
+from app.domain.changes import InForce, ListChange, ModelChange, RuleChange, ThresholdChange
 from app.domain.features import Catalogue
+from app.domain.rules import RuleSet
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.survey import Sources
@@ -143,13 +144,16 @@ class Deciding:
     model: Callable[[str], Model]
 
     @classmethod
-    def by(cls, model: Model, threshold: float | None) -> "Deciding":
-        """One model for all of it."""
-        return cls(InForce(0, model.hash, threshold), False, threshold, lambda _: model)
+    def by(cls, model: Model, threshold: float | None, rules: RuleSet) -> "Deciding":
+        """One model for all of it, beside the rules of its time."""
+        begins = InForce(0, model.hash, threshold, rules=rules)
+        return cls(begins, False, threshold, lambda _: model)
 
     def read(self, message: ChangeMessage) -> Message:
         """A change as it is in the replay: as it was, or none."""
         change = message.change
+        if isinstance(change, RuleChange | ListChange):
+            return message
         if not self.follows or (self.threshold is not None and isinstance(change, ThresholdChange)):
             return EnrichedBatch(ENRICHED_VERSION, message.topic, 0, [])
         if self.threshold is not None and isinstance(change, ModelChange):

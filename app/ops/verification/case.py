@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+from app.domain.changes import AnyChange, ListChange, RuleChange, rules_after
+from app.domain.rules import RuleSet
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.reference import Rules, murmur2_partition
 from app.ops.verification.findings import Findings
@@ -35,6 +37,7 @@ class Case:
         of_others: predictions of other deployments on the same topic, which are left out.
         by_earlier_rules: how many of them the present rules would take.
         refunded: partition and offset of what was stored as a refund.
+        changes: all that were made, in their order: partition of `control`, offset, change.
     """
 
     settings: Settings
@@ -48,6 +51,7 @@ class Case:
     by_earlier_rules: int = 0
     of_others: int = 0
     refunded: set[tuple[int, int]] = field(default_factory=set)
+    changes: list[tuple[int, int, AnyChange]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -79,6 +83,16 @@ class Case:
             home = murmur2_partition(key.encode(), self.settings.partitions)
             self._homes[key] = home
         return home
+
+    def rules_before(self, until: tuple[int, int] | None) -> RuleSet:
+        """Rules and lists before a change (partition and offset on `control`); None: after all changes."""
+        found = RuleSet()
+        for partition, offset, change in self.changes:
+            if until is not None and partition == until[0] and offset >= until[1]:
+                break
+            if isinstance(change, RuleChange | ListChange):
+                found = rules_after(found, change)
+        return found
 
     def known_from(self, first_kept_ms: int) -> int:
         """Event time from which on everything that decides a feature is still in the log.

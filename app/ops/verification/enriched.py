@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import orjson
+from msgspec.structs import replace
 
 from app.domain.changes import InForce
+from app.domain.rules import RuleSet
 from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
@@ -33,6 +35,10 @@ class EnrichedReader:
         self._where = case.topics.enriched.name
         self._partition = partition
         self._in_force, self._decides = InForce(), -1
+        self._begins = first_kept_ms < 0  # whether the log of this partition is whole
+        self._ruled = len(case.ledger.rule_sets)
+        # of a shortened log: right unless a change follows, see `_change`
+        case.ledger.rule_sets.append(RuleSet() if self._begins else case.rules_before(None))
         self._done = done
         self._known_from = case.known_from(first_kept_ms)
         self._oracle = TerminalOracle(case.rules)
@@ -90,7 +96,16 @@ class EnrichedReader:
                     mask = self._ledger.mask(verdict.flags)
                     values = [verdict.features[name] for name in self._names]
                     fresh[batch.partition].append(
-                        (found[1], waiting, known, mask, listed, values, self._decides)
+                        (
+                            found[1],
+                            waiting,
+                            known,
+                            mask,
+                            listed,
+                            values,
+                            self._decides,
+                            self._ruled,
+                        )  # fmt: skip
                     )
         self._case.labels.given_up |= self._oracle.given_up
         for (partition, listed), compared in items.items():
@@ -107,7 +122,16 @@ class EnrichedReader:
                 self._where, "change", f"{self._where}/{self._partition}/{offset}"
             )
             return
+        if not self._begins:  # what precedes this was decided by all changes before it
+            self._begins = True
+            before = self._case.rules_before((message.partition, message.offset))
+            self._ledger.rule_sets[self._ruled] = before
+            self._in_force = replace(self._in_force, rules=before)
+        rules = self._in_force.rules
         self._in_force = self._in_force.after(change, message.partition, message.offset)
+        if self._in_force.rules is not rules:
+            self._ruled = len(self._ledger.rule_sets)
+            self._ledger.rule_sets.append(self._in_force.rules)
         if self._in_force.model:
             decision = self._in_force.model, self._in_force.threshold
             if decision not in self._ledger.decisions:
@@ -128,8 +152,11 @@ class EnrichedReader:
 
     def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
         """Keep the terminals' features and flags of items that are no replays."""
-        rows, waiting, known, masks, listed, values, decides = map(list, zip(*noted, strict=True))
+        rows, waiting, known, masks, listed, values, decides, ruled = map(
+            list, zip(*noted, strict=True)
+        )
         page.decides[rows] = decides
+        page.ruled[rows] = ruled
         twice = np.flatnonzero(page.seen[rows] & Seen.ITEM)
         for row in (rows[index] for index in twice):
             self._differs(page, row, "partition", self._partition, "another one")

@@ -14,6 +14,7 @@ import numpy as np
 from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
+from app.domain.rules import RuleSet
 from app.ops.reference import Became
 
 Flags = tuple[str, ...]
@@ -91,6 +92,8 @@ _COLUMNS: dict[str, type] = {
     "conflicting": np.bool_,  # as stored
     "model": np.int32,  # index into `Ledger.models`
     "decides": np.int32,  # index into `Ledger.decisions`: what the log says; -1: it does not say
+    "ruled": np.int32,  # index into `Ledger.rule_sets`; -1: the log does not say
+    "outcome": np.int64,  # hash of the rules that fired, and of the action
     "reasons": np.int64,  # hash of the reasons
     "extra": np.int64,  # hash of schema version and unknown fields
     "scored_at": np.int64,
@@ -128,6 +131,8 @@ class Page:
     conflicting: np.ndarray
     model: np.ndarray
     decides: np.ndarray
+    ruled: np.ndarray
+    outcome: np.ndarray
     reasons: np.ndarray
     extra: np.ndarray
     scored_at: np.ndarray
@@ -143,6 +148,7 @@ class Page:
         self.card -= 1
         self.model -= 1
         self.decides -= 1
+        self.ruled -= 1
         self.features = np.full((size, features), np.nan)
 
     def __len__(self) -> int:
@@ -185,6 +191,7 @@ class Ledger:
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
         decisions: what `decides` indexes: the hash of the model that decides, and the threshold that replaces its own.
+        rule_sets: what `ruled` indexes: rules and lists in force.
         expired_rows: rows in Cassandra whose source record retention has deleted.
     """
 
@@ -196,6 +203,7 @@ class Ledger:
     models: list[tuple[str, str, str]] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
     decisions: list[tuple[str, float | None]] = field(default_factory=list)
+    rule_sets: list[RuleSet] = field(default_factory=list)
     expired_rows: int = 0
 
     def __post_init__(self) -> None:

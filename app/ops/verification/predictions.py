@@ -12,6 +12,8 @@ from app.deployments import SCORED_BY, is_anothers
 from app.domain.features.own import OwnField
 from app.domain.flags import ANOMALY
 from app.domain.json_text import canonical, raw_fields
+from app.domain.rules import RuleSet
+from app.ops.reference_rules import outcome
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, FeatureList, Page, Seen
 
@@ -26,7 +28,7 @@ _NEEDED = frozenset({
 #: Fields that a row repeats in columns which are compared one by one; whatever else a record says must be in `extra`.
 _COMPARED = _NEEDED | {
     "transaction_id", "card_id", "terminal_id", "amount", "currency", "event_time", "schema_version",
-    SCORED_BY,
+    SCORED_BY, "rules", "action",
 }  # fmt: skip
 _POSITION = re.compile(rb'"source_partition":(\d+),"source_offset":(\d+)')
 #: Which source record an output belongs to.
@@ -178,6 +180,7 @@ class PredictionReader:
             for features, at in self._ledger.by_list(rows, page):
                 self._compare(page, features, [fresh[index] for index in at])
             self._decided(page, fresh)
+            self._ruled(page, fresh)
 
     def _store(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """Keep what rows in Cassandra must repeat."""
@@ -195,6 +198,7 @@ class PredictionReader:
             late=["late" in fields["flags"] for fields in every],
             conflicting=["conflicting" in fields["flags"] for fields in every],
             reasons=[hash(tuple(fields["reasons"])) for fields in every],
+            outcome=[hash((tuple(f.get("rules") or ()), f.get("action"))) for f in every],
             extra=[extra_of(record.value, fields, currency, own) for _, record, fields in fresh],
             scored_at=[fields["scored_at"] for fields in every],
             model=[
@@ -251,6 +255,20 @@ class PredictionReader:
                 self._differs(page, row, "model", fields["model_hash"], model[:16])
             elif threshold is not None and fields["threshold"] != threshold:
                 self._differs(page, row, "threshold", fields["threshold"], threshold)
+
+    def _ruled(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+        """By the rules and lists that the log says; records of before there were any have no action."""
+        for row, _, fields in fresh:
+            ruled = page.ruled[row]
+            rules = self._ledger.rule_sets[ruled] if ruled >= 0 else RuleSet()
+            if "action" not in fields and not rules:
+                continue
+            fired, action = fields.get("rules"), fields.get("action")
+            expected, decided = outcome(rules, fields, self._case.rules.own)
+            if ruled >= 0 and fired != expected:
+                self._differs(page, row, "rules", fired, expected)
+            elif ruled >= 0 and action != decided:
+                self._differs(page, row, "action", action, decided)
 
     def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
         fate = Fate(page.fate[row])

@@ -41,6 +41,8 @@ class Row(NamedTuple):
     reasons: bytes | None
     anomaly_score: float | None
     flags: bytes | None
+    rules: bytes | None
+    action: str | None
     source_topic: str
     source_partition: int
     source_offset: int
@@ -146,6 +148,7 @@ class RowReader:
                 model((row.model_version, row.model_hash, row.feature_schema)) for row in rows
             ],
             "reasons": [self._hash(row.reasons) for row in rows],
+            "outcome": [hash((texts(row.rules), row.action)) for row in rows],
             "extra": [self._extra(row) for row in rows],
             "received_at": [row.received_at for row in rows],
         }
@@ -252,6 +255,9 @@ class RowReader:
             self._differs(page, at, "anomaly_score", row.anomaly_score, page.anomaly[at].item())
         if page.reasons[at] != self._hash(row.reasons):
             self._differs(page, at, "reasons", list(texts(row.reasons)), "the prediction's")
+        if page.outcome[at] != hash((texts(row.rules), row.action)):
+            stored = [list(texts(row.rules)), row.action]
+            self._differs(page, at, "rules and action", stored, "the prediction's")
         if page.extra[at] != self._extra(row):
             stored = [row.schema_version, row.extra, *row.own]
             self._differs(page, at, "schema_version and extra", stored, "the prediction's")

@@ -1,0 +1,120 @@
+"""`fraudstream lists`: cards and terminals that are always declined, or always approved."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import click
+
+from app.cli.options import ListByDefault, json_option, moment_ms
+from app.errors import UsageError
+from app.formats import iso, printable
+from app.settings import load_settings
+
+_NAMES, _SUBJECTS = click.Choice(["block", "allow"]), click.Choice(["card", "terminal"])
+_reason = click.option("--reason", default="", help="Why, for the history.")
+
+
+@click.group(
+    cls=ListByDefault,
+    epilog="\b\nExamples:  fraudstream lists add block card C00042 --until 2027-01-01 --reason 'reported stolen'\n"
+    "           fraudstream lists add allow terminal T0007\n"
+    "           fraudstream lists remove block card C00042",
+)
+def lists() -> None:
+    """Cards and terminals that are always declined (block list) or approved (allow list).
+
+    The block list goes before the allow list, and both before the model. Changes take effect within seconds, without
+    a restart. An entry ends at an event time: transactions of later event times are not affected.
+    """
+
+
+@lists.command(
+    epilog="\b\nExamples:  fraudstream lists add block card C00042 C00043 --reason 'reported stolen'\n"
+    "           fraudstream lists add allow card C00044 --until 2026-12-24T18:00Z"
+)
+@click.argument("name", type=_NAMES)
+@click.argument("subject", type=_SUBJECTS)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option(
+    "--until",
+    "until_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="Event time at which the entries end.  [default: they do not end]",
+)
+@_reason
+def add(name: Any, subject: Any, ids: tuple[str, ...], until_ms: int | None, reason: str) -> None:
+    r"""Put cards or terminals on a list, or let their entries end at another time.
+
+    \b
+    Exit codes:  0  the change is written
+                 2  an id is too long, or the lists are full
+                 3  Kafka does not answer
+    """
+    count = _change(name, subject, ids, reason, until_ms=until_ms)
+    until = "" if until_ms is None else f" until {iso(until_ms)}"
+    click.echo(
+        f"{_named(subject, ids)} on the {name} list{until}; the lists have {count:,} entries"
+    )
+
+
+@lists.command(epilog="\b\nExample:  fraudstream lists remove block card C00042 --reason 'found'")
+@click.argument("name", type=_NAMES)
+@click.argument("subject", type=_SUBJECTS)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@_reason
+def remove(name: Any, subject: Any, ids: tuple[str, ...], reason: str) -> None:
+    """Take cards or terminals off a list. Exits with 4 if one is not on it."""
+    count = _change(name, subject, ids, reason, remove=True)
+    click.echo(f"{_named(subject, ids)} off the {name} list; the lists have {count:,} entries")
+
+
+@lists.command(name="list", epilog="\b\nExample:  fraudstream lists list --ended")
+@click.option("--ended", is_flag=True, help="Only entries that have ended by now.")
+@json_option
+def list_command(ended: bool, as_json: bool) -> None:
+    """List the entries, and when they end."""
+    from app.domain.rules.ruleset import entries
+    from app.ops.control import read_history
+    from app.ops.rules import rules_of
+
+    now_ms = time.time() * 1000
+    found = [
+        (name, subject, one, until)
+        for name, subject, one, until in entries(
+            rules_of(asyncio.run(read_history(load_settings()))).listed
+        )
+        if not ended or (until is not None and until <= now_ms)
+    ]
+    if as_json:
+        names = ("list", "subject", "id", "until")
+        told = [dict(zip(names, (*one[:3], iso(one[3])), strict=True)) for one in found]
+        click.echo(json.dumps({"entries": told}))
+        return
+    for name, subject, one, until in found:
+        click.echo(f"{name:5}  {subject:8}  {printable(one)}" + (f"  until {iso(until)}" if until else ""))  # fmt: skip
+    if not found:
+        click.echo("no entry has ended" if ended else "the lists are empty")
+
+
+def _change(name: Any, subject: Any, ids: tuple[str, ...], reason: str, **options: Any) -> int:
+    from app.domain.changes import ListChange
+    from app.domain.rules import RuleError
+    from app.domain.rules.ruleset import check_ids, check_reason
+    from app.ops.rules import change_list
+
+    try:
+        check_ids(ids)
+        check_reason(reason)
+    except RuleError as error:
+        raise UsageError(str(error)) from None
+    change = ListChange(name=name, subject=subject, ids=ids, note=reason, **options)
+    return asyncio.run(change_list(load_settings(), change))
+
+
+def _named(subject: str, ids: tuple[str, ...]) -> str:
+    if len(ids) == 1:
+        return f"{subject} {printable(ids[0])} is"
+    return f"{len(ids)} {subject}s are"

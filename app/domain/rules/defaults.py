@@ -1,0 +1,55 @@
+"""The rules that a new deployment starts with: what everybody would look at, whatever a model says."""
+
+from collections.abc import Sequence
+
+from app.domain.features.own import NOTHING, OwnCatalogue
+from app.domain.rules.language import RuleError, check
+from app.domain.rules.policy import types_of
+from app.domain.rules.ruleset import Rule
+
+#: Name and reason, and expressions of which the first is taken whose features the deployment computes. `{large}` and
+#: `{small}` are amounts.
+_DEFAULTS = (
+    (
+        "very-large-amount",
+        "very large amount, many times what is usual for this card",
+        (
+            "amount >= {large} and amount_over_card_median >= 10",
+            "amount >= {large} and amount_over_card_avg_30d >= 10",
+        ),
+    ),
+    (
+        "many-small-amounts",
+        "many payments in a short time, and small ones: somebody may be trying out the card",
+        (
+            "card_count_1m >= 5 and amount <= {small}",
+            "card_count_1h >= 10 and amount <= {small}",
+            "card_count_1d >= 20 and amount <= {small}",
+        ),
+    ),
+)
+#: A small amount, as a part of a large one.
+_SMALL = 200
+
+
+def default_rules(
+    names: Sequence[str], large: float, own: OwnCatalogue = NOTHING
+) -> tuple[Rule, ...]:
+    """The rules of a new deployment; one whose features it does not compute is left out.
+
+    Args:
+        names: of the features that it computes.
+        large: an amount that is large for any card, in major units of its currency.
+        own: what it adds.
+    """
+    types, found = types_of(names, own), []
+    for name, reason, expressions in _DEFAULTS:
+        for each in expressions:
+            expression = each.format(large=f"{large:g}", small=f"{large / _SMALL:g}")
+            try:
+                check(expression, types)
+            except RuleError:
+                continue
+            found.append(Rule(name, 1, expression, "review", reason))
+            break
+    return tuple(found)

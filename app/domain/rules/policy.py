@@ -1,0 +1,233 @@
+"""Which rules and list entries fire for a transaction, and the action that follows: a function of the transaction.
+
+Decided in this order, the first that fits:
+
+1. an entry of the block list, or a rule that declines: `decline`;
+2. an entry of the allow list, or a rule that allows: `approve`, whatever the model says;
+3. a rule that asks for a review, or the model's decision (`is_fraud`): `review`;
+4. otherwise: `approve`. A tag decides nothing.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.domain.features.own import NOTHING, OwnCatalogue
+from app.domain.rules.language import HELPERS, NUMBER, TEXT, TRUTH, RuleError, compiled
+from app.domain.rules.ruleset import MAX_RULES, Rule, RuleSet, entries
+
+DECLINE, REVIEW, APPROVE = "decline", "review", "approve"
+#: Fields of every transaction that rules may name; a missing terminal is an empty text.
+_TEXTS = ("transaction_id", "card_id", "terminal_id")
+#: The model's probability of fraud.
+SCORE = "score"
+_KINDS = {"text": TEXT, "integer": NUMBER, "number": NUMBER, "boolean": TRUTH}
+#: Compiled sets of rules that are kept: a worker has one per list of features, two while a change is on its way.
+_KEPT = 32
+
+#: Gives the places of the rules that fire: of features, score, ids and values of own fields.
+Fires = Callable[[Sequence[float], float, Any, Sequence[Any]], list[int]]
+
+
+class Outcome(NamedTuple):
+    """What rules and lists make of a transaction.
+
+    Attributes:
+        fired: entries and rules that fired, rules with versions.
+        action: `decline`, `review` or `approve`.
+        alerting: names of what calls for an alert.
+        reasons: of these, in words.
+        allowed: an entry or a rule allows it: what the model says calls for no alert.
+    """
+
+    fired: list[str]
+    action: str
+    alerting: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    allowed: bool = False
+
+
+def kept_policy(memo: dict[str, Any], rules: RuleSet, own: OwnCatalogue) -> "Policy | None":
+    """Rules and lists, ready to use; None where there are none.
+
+    Args:
+        memo: of a partition: they are kept there until they change.
+        rules: what is in force.
+        own: what the deployment adds.
+    """
+    kept: tuple[RuleSet, Policy | None] | None = memo.get("policy")
+    if kept is None or kept[0] is not rules:
+        kept = memo["policy"] = rules, Policy(rules, own) if rules else None
+    return kept[1]
+
+
+def outcome_of(
+    policy: "Policy | None",
+    names: tuple[str, ...],
+    features: Sequence[float],
+    item: Any,
+    score: float,
+    is_fraud: bool,
+) -> Outcome:
+    """See `Policy.decide`; without a policy, nothing but the model decides."""
+    if policy is None:
+        return _FLAGGED if is_fraud else _PLAIN
+    return policy.decide(names, features, item, score, is_fraud=is_fraud)
+
+
+def types_of(names: Sequence[str], own: OwnCatalogue = NOTHING) -> dict[str, str]:
+    """The type of everything that a rule may name.
+
+    Args:
+        names: of features.
+        own: what the deployment adds.
+    """
+    fields = {each.name: _KINDS[each.kind] for each in own.fields}
+    return {**fields, **dict.fromkeys(_TEXTS, TEXT), SCORE: NUMBER, **dict.fromkeys(names, NUMBER)}
+
+
+_FLAGGED, _PLAIN = Outcome([], REVIEW), Outcome([], APPROVE)
+
+
+class Policy:
+    """Rules and lists, ready to use.
+
+    Args:
+        rules: what is in force.
+        own: what the deployment adds.
+    """
+
+    def __init__(self, rules: RuleSet, own: OwnCatalogue = NOTHING) -> None:
+        self._rules = rules.rules
+        self._titles = [rule.title for rule in rules.rules]
+        self._own = own
+        self._listed: dict[str, dict[str, list[tuple[str, float]]]] = {"card": {}, "terminal": {}}
+        for name, subject, listed_id, until_ms in entries(rules.listed):
+            until = math.inf if until_ms is None else until_ms
+            self._listed[subject].setdefault(listed_id, []).append((name, until))
+        self._cards, self._terminals = self._listed["card"], self._listed["terminal"]
+
+    def decide(
+        self,
+        names: tuple[str, ...],
+        features: Sequence[float],
+        item: Any,
+        score: float,
+        *,
+        is_fraud: bool,
+    ) -> Outcome:
+        """What rules and lists make of a transaction.
+
+        Args:
+            names: of its features. A rule that names a feature which it lacks does not fire.
+            features: their values.
+            item: has `transaction_id`, `card_id`, `terminal_id`, `event_time_ms` and `body`.
+            score: of the model.
+            is_fraud: what the model decides.
+        """
+        fired, alerting, reasons = [], [], []
+        actions = {REVIEW} if is_fraud else set()
+        if self._cards or self._terminals:
+            for subject, listed in (
+                ("card", self._cards.get(item.card_id, ())),
+                ("terminal", self._terminals.get(item.terminal_id, ())),
+            ):
+                for name, until in listed:
+                    if item.event_time_ms < until:
+                        title = f"{name}-list:{subject}"
+                        fired.append(title)
+                        actions.add(DECLINE if name == "block" else "allow")
+                        if name == "block":
+                            alerting.append(title)
+                            reasons.append(f"the {subject} is on the block list")
+        if self._rules:
+            fires, fields = _fires_of(self._rules, names, self._own)
+            for place in fires(features, score, item, _values(fields, item.body) if fields else ()):
+                rule = self._rules[place]
+                fired.append(self._titles[place])
+                actions.add(rule.action)
+                if rule.action in (DECLINE, REVIEW):
+                    alerting.append(rule.name)
+                    reasons.append(rule.reason or f"rule {rule.name}: {rule.expression}")
+        if DECLINE in actions:
+            return Outcome(fired, DECLINE, alerting, reasons)
+        if "allow" in actions:
+            return Outcome(fired, APPROVE, allowed=True)
+        return Outcome(fired, REVIEW if REVIEW in actions else APPROVE, alerting, reasons)
+
+
+def _values(fields: Sequence[Any], body: bytes) -> list[Any]:
+    """Values of own fields, as rules take them."""
+    record: Mapping[str, Any] = orjson.loads(body)
+    return [field_value(each, record) for each in fields]
+
+
+def field_value(each: Any, record: Mapping[str, Any]) -> Any:
+    """The value of an own field as rules take it: integers are numbers."""
+    value = record.get(each.name)
+    value = each.default if value is None else value
+    return float(value) if each.kind in ("integer", "number") else value
+
+
+#: The newest compiled rules, by identity: hashing hundreds of rules for each transaction would cost more than they do.
+_compiled: dict[tuple[int, int, int], tuple[Any, ...]] = {}
+
+
+def _fires_of(
+    rules: tuple[Rule, ...], names: tuple[str, ...], own: OwnCatalogue
+) -> tuple[Fires, Sequence[Any]]:
+    key = id(rules), id(names), id(own)
+    found = _compiled.get(key)
+    if found is None or found[0] is not rules or found[1] is not names or found[2] is not own:
+        if len(_compiled) >= 4 * _KEPT:
+            _compiled.clear()
+        found = _compiled[key] = rules, names, own, _compile(rules, names, own)
+    fires: tuple[Fires, Sequence[Any]] = found[3]
+    return fires
+
+
+@lru_cache(maxsize=8 * MAX_RULES)
+def _code_of(
+    expression: str, names: tuple[str, ...], own: OwnCatalogue
+) -> tuple[str, frozenset[str]] | None:
+    """Code of one rule and the names that it uses; None where it names a feature that the transaction lacks."""
+    used: set[str] = set()
+
+    def place(name: str) -> str:
+        used.add(name)
+        return f"v_{name}"
+
+    try:
+        return compiled(expression, types_of(names, own), place), frozenset(used)
+    except RuleError:
+        return None
+
+
+@lru_cache(maxsize=_KEPT)
+def _compile(
+    rules: tuple[Rule, ...], names: tuple[str, ...], own: OwnCatalogue
+) -> tuple[Fires, Sequence[Any]]:
+    """One function that evaluates all rules, and the own fields whose values it takes."""
+    usable = [(place, _code_of(rule.expression, names, own)) for place, rule in enumerate(rules)]
+    used = {name for _, found in usable if found for name in found[1]}
+    fields = [each for each in own.fields if each.name in used and each.name not in names]
+    own_places = {each.name: at for at, each in enumerate(fields)}
+    lines = ["def fires(features, score, item, own):", "    fired = []"]
+    for name in sorted(used):
+        if name in names:
+            value = f"features[{names.index(name)}]"
+        elif name in own_places:
+            value = f"own[{own_places[name]}]"
+        elif name == "terminal_id":
+            value = "item.terminal_id or ''"
+        else:
+            value = "score" if name == SCORE else f"item.{name}"
+        lines.append(f"    v_{name} = {value}")
+    lines += [f"    if {found[0]}: fired.append({place})" for place, found in usable if found]
+    lines.append("    return fired")
+    known = dict(HELPERS)
+    exec(compile("\n".join(lines), "<the rules>", "exec"), known)  # noqa: S102 -- written from checked nodes
+    return known["fires"], fields

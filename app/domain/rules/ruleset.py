@@ -1,0 +1,166 @@
+"""The rules and list entries that are in force: a value, of which every change makes the next one.
+
+All of it is in the row that says what decides on a partition (`app.domain.changes.InForce`): its size is bounded.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from app.domain.rules.language import MAX_CHARACTERS, RuleError, check
+
+Action = Literal["decline", "review", "allow", "tag"]
+ListName = Literal["block", "allow"]
+Subject = Literal["card", "terminal"]
+
+#: Rules in force at once; entries of both lists; bytes of an id on a list, and of a rule's reason.
+MAX_RULES, MAX_LISTED, MAX_ID_BYTES, MAX_REASON_BYTES = 200, 5_000, 100, 200
+#: Characters of all expressions: they travel in one row.
+MAX_RULE_CHARACTERS = 100_000
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+class Rule(msgspec.Struct, frozen=True, array_like=True):
+    """One rule.
+
+    Attributes:
+        name: in alerts and predictions.
+        version: 1 for the first rule of that name, one more for each that replaced it.
+        expression: see `language`.
+        action: what follows when it fires.
+        reason: in alerts, for people.
+    """
+
+    name: str
+    version: int
+    expression: str
+    action: Action
+    reason: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name}@{self.version}"
+
+
+class RuleSet(msgspec.Struct, frozen=True, array_like=True):
+    """What is in force beside the model.
+
+    Attributes:
+        rules: by name, rising.
+        versions: the newest version by name, of removed rules, too.
+        listed: event time (epoch milliseconds) at which an entry ends, None: never; by list, subject and id,
+            joined by `/`.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    versions: dict[str, int] = {}
+    listed: dict[str, int | None] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything is in force."""
+        return bool(self.rules or self.listed)
+
+    def with_rule(self, name: str, expression: str, action: Action, reason: str) -> "RuleSet":
+        """A rule is added, or takes the place of that of its name. One too many changes nothing."""
+        if self.room_for_rule(name, expression) is not None:
+            return self
+        version = self.versions.get(name, 0) + 1
+        rule = Rule(name, version, expression, action, reason)
+        others = [one for one in self.rules if one.name != name]
+        rules = tuple(sorted((*others, rule), key=lambda one: one.name))
+        versions = {**self.versions, name: version}
+        return msgspec.structs.replace(self, rules=rules, versions=versions)
+
+    def without_rule(self, name: str) -> "RuleSet":
+        """A rule is removed, if it is there."""
+        rules = tuple(one for one in self.rules if one.name != name)
+        return self if len(rules) == len(self.rules) else msgspec.structs.replace(self, rules=rules)
+
+    def with_listed(
+        self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
+    ) -> "RuleSet":
+        """Ids are put on a list, or stay there until another time. What would be too many changes nothing."""
+        new = dict.fromkeys((entry_key(name, subject, one) for one in ids), until_ms)
+        listed = {**self.listed, **new}
+        if len(listed) > MAX_LISTED:
+            return self
+        return msgspec.structs.replace(self, listed=listed)
+
+    def without_listed(self, name: ListName, subject: Subject, ids: Iterable[str]) -> "RuleSet":
+        """Ids are taken off a list."""
+        gone = {entry_key(name, subject, one) for one in ids}
+        listed = {key: until for key, until in self.listed.items() if key not in gone}
+        return msgspec.structs.replace(self, listed=listed)
+
+    def room_for_rule(self, name: str, expression: str) -> str | None:
+        """Why a rule is one too many; None: there is room for it."""
+        others = [one for one in self.rules if one.name != name]
+        if len(others) >= MAX_RULES:
+            return f"{MAX_RULES} rules are in force, which is the most: remove one first"
+        characters = sum(len(one.expression) for one in others) + len(expression)
+        if characters > MAX_RULE_CHARACTERS:
+            return f"all rules together have {characters:,} characters; {MAX_RULE_CHARACTERS:,} are the most"
+        if name not in self.versions and len(self.versions) >= 10 * MAX_RULES:
+            return f"there have been {len(self.versions):,} names of rules, which is the most: use one of them"
+        return None
+
+
+def entry_key(name: ListName, subject: Subject, listed_id: str) -> str:
+    """How an entry is named in `RuleSet.listed`."""
+    return f"{name}/{subject}/{listed_id}"
+
+
+def entries(listed: Mapping[str, int | None]) -> list[tuple[str, str, str, int | None]]:
+    """List, subject, id and end of every entry."""
+    return [(*_parts(key), until) for key, until in listed.items()]
+
+
+def _parts(key: str) -> tuple[str, str, str]:
+    name, subject, listed_id = key.split("/", 2)
+    return name, subject, listed_id
+
+
+def check_rule(name: str, expression: str, reason: str) -> None:
+    """Refuse what can be no rule in any deployment.
+
+    Raises:
+        RuleError: the text says why.
+    """
+    if not _NAME.fullmatch(name):
+        msg = f"{name[:60]!r} is no name of a rule: up to 40 of a-z, 0-9, _ and -, a letter first"
+        raise RuleError(msg)
+    check_reason(reason)
+    if not 0 < len(expression) <= MAX_CHARACTERS:
+        msg = f"an expression has 1 to {MAX_CHARACTERS} characters, not {len(expression)}"
+        raise RuleError(msg)
+    check(expression)
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that is too long.
+
+    Raises:
+        RuleError: it is.
+    """
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        msg = f"a reason has at most {MAX_REASON_BYTES} bytes, this one has {len(reason.encode())}"
+        raise RuleError(msg)
+
+
+def check_ids(ids: Iterable[str]) -> None:
+    """Refuse ids that no list takes.
+
+    Raises:
+        RuleError: there is none, one is empty or too long.
+    """
+    found = tuple(ids)
+    if not found:
+        msg = "name an id"
+        raise RuleError(msg)
+    for one in found:
+        if not 0 < len(one.encode()) <= MAX_ID_BYTES:
+            msg = f"an id on a list has 1 to {MAX_ID_BYTES} bytes, {one[:40]!r} has {len(one.encode())}"
+            raise RuleError(msg)

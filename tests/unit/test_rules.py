@@ -1,0 +1,376 @@
+"""Rules and lists: the language and what it refuses, what fires, precedence, limits, and both evaluations alike."""
+
+import math
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from app.domain.changes import InForce, ListChange, RuleChange
+from app.domain.features.own import parse_own
+from app.domain.rules import Policy, Rule, RuleError, RuleSet
+from app.domain.rules.defaults import default_rules
+from app.domain.rules.language import MAX_CHARACTERS, check
+from app.domain.rules.policy import types_of
+from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES
+from app.domain.transaction import DeadRecordError
+from app.ops.reference_rules import outcome
+from app.settings import load_settings
+from app.stages.deployed_features import catalogue_of
+from app.wire.control_records import encode_change, parse_change
+from tests.builders import tx_bytes
+from tests.verify_world import VerifyWorld
+
+OWN = parse_own("""
+fields.kind = {type = "text", default = "none"}
+fields.parts = {type = "integer", default = 1}
+fields.online = {type = "boolean", default = false}
+""")
+NAMES = ("amount", "card_count_1h", "terminal_count_1h")
+TYPES = types_of(NAMES, OWN)
+VALUES = (100.0, 4.0, 0.0)
+
+
+def item(**fields: Any) -> Any:
+    """A transaction on its way to be scored."""
+    said = {"transaction_id": "tx", "card_id": "c1", "terminal_id": "t1", "event_time_ms": 1_000}
+    said |= fields
+    return SimpleNamespace(**said, body=orjson.dumps(said))
+
+
+def decided(rules: RuleSet, *, is_fraud: bool = False, score: float = 0.25, **fields: Any) -> Any:
+    """What the stream makes of a transaction; the reference implementation must say the same."""
+    one = item(**fields)
+    found = Policy(rules, OWN).decide(NAMES, VALUES, one, score, is_fraud=is_fraud)
+    record = orjson.loads(one.body) | {
+        "features": dict(zip(NAMES, VALUES, strict=True)), "score": score, "is_fraud": is_fraud,
+    }  # fmt: skip
+    assert outcome(rules, record, OWN) == (found.fired, found.action)
+    return found
+
+
+def fires(expression: str, **fields: Any) -> bool:
+    return bool(decided(RuleSet().with_rule("r", expression, "tag", ""), **fields).fired)
+
+
+class TestLanguage:
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "amount > 99", "amount >= 100 and card_count_1h < 5", "not amount < 100",
+            "amount / card_count_1h == 25", "-amount < -99.5", "amount - 1 != amount",
+            "0 < score <= 0.25", "card_id == 'c1'", "card_id in ('c0', 'c1')",
+            "terminal_id not in ['t0']", "startswith(terminal_id, 't')", "kind == 'none'",
+            "parts == 1", "not online", "online == False", "abs(-3) == 3",
+            "max(amount, 5, 300) == 300", "min(amount, 5) == 5", "amount in (100, 200)",
+            "True", " amount * 2 == 200 ", "transaction_id != 'x'",
+        ],
+    )  # fmt: skip
+    def test_what_holds(self, expression: str) -> None:
+        check(expression, TYPES)
+        assert fires(expression)
+
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "amount / terminal_count_1h > 0", "amount / terminal_count_1h < 0",
+            "amount / terminal_count_1h == 0", "amount / terminal_count_1h != 0",
+            "terminal_count_1h / terminal_count_1h != 1", "amount > 100", "card_id in ('c2', '')",
+            "0.3 < score < 1",
+        ],
+    )  # fmt: skip
+    def test_what_does_not(self, expression: str) -> None:
+        check(expression, TYPES)
+        assert not fires(expression)
+
+    def test_fields_have_their_defaults_and_a_missing_terminal_is_empty(self) -> None:
+        assert fires("terminal_id == ''", terminal_id=None)
+        assert fires("kind == 'a' and parts == 2 and online", kind="a", parts=2, online=True)
+        assert fires("kind == 'none' and parts == 1", kind=None, parts=None)
+
+    @pytest.mark.parametrize(
+        ("expression", "says"),
+        [
+            ("amount", "it is a number, and a rule is true or false"),
+            ("card_id", "it is a text"),
+            ("amout > 5", "no feature and no field amout; did you mean amount"),
+            ("amount > 'x'", "takes a number, and `'x'` is a text"),
+            ("card_id > 5", "takes a number, and `card_id` is a text"),
+            ("card_id == 5", "compares a text with a number"),
+            ("card_id in (1, 2)", "compares a text with a number"),
+            ("amount in card_id", "followed by constants"),
+            ("amount in (amount, 2)", "is none"),
+            ("amount and True", "compare it, such as `amount > 0`"),
+            ("online > 1", "takes a number, and `online` is true or false"),
+            ("amount > 5 && score > 1", "write `and` in place of `&&`"),
+            ("amount > 5 || score > 1", "write `or` in place of `||`"),
+            ("!online", "write `not` in place of `!`"),
+            ("amount > 5 or", "it is no expression"),
+            ("", "it is no expression"),
+            ("amount = 5", "it is no expression"),
+            ("1 < amount == 2", "one thing at a time"),
+            ("amount == 1 == 2", "one thing at a time"),
+            ("card_id is 5", "compare with"),
+            ("amount > None", "is no number"),
+            ("amount > 1j", "is no number"),
+            ("card_id == b'x'", "is no number"),
+            ("amount > 1e999", "too large"),
+            ("amount > " + "9" * 400, "too large"),
+            ("round(amount) > 1", "there is no function round"),
+            ("abs(amount, 1) > 1", "abs takes 1 values, not 2"),
+            ("min(1) > 1", "min takes 2 to 8 values, not 1"),
+            ("min(*(1, 2)) > 1", "not 1"),
+            ("abs(x=amount) > 1", "call a function by its name"),
+        ],
+    )
+    def test_what_is_refused_and_why(self, expression: str, says: str) -> None:
+        with pytest.raises(RuleError) as caught:
+            check(expression, TYPES)
+        assert says in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "().__class__.__bases__[0].__subclasses__()", "card_id.__class__", "card_id.upper() == 'C'",
+            "__import__('os').system('id')", "abs.__self__", "eval('1')", "exec('1')", "open('x')",
+            "(lambda: True)()", "[x for x in (1, 2)]", "{1: 2}", "[1][0] == 1", "card_id[0] == 'c'",
+            "f'{card_id}' == 'c'", "(y := amount) > 1", "amount ** 9 ** 9 > 1", "amount // 2 > 1",
+            "amount % 2 > 1", "1 << 99 > 1", "~1 > 1", "+amount > 1", "'a' * 99 == 'x'",
+            "card_id + card_id == 'x'", "amount if online else score", "await amount", "yield amount",
+            "print(1)", "globals()", "HELPERS", "features[0] > 1", "item", "own", "fired", "v0 > 1",
+            "min.__call__(1, 2) > 1", "startswith.__globals__", "divide(1, 0) > 1", "... == 1",
+            "amount > 1\nimport os", "amount > 1; 1", "amount > 1 #", "'\\x00' == card_id.x",
+        ],
+    )  # fmt: skip
+    def test_hostile_expressions_are_refused(self, expression: str) -> None:
+        if expression == "amount > 1 #":  # a comment is harmless
+            check(expression, TYPES)
+            return
+        with pytest.raises(RuleError):
+            check(expression, TYPES)
+
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "(" * 400 + "amount > 1" + ")" * 400, "not " * 240 + "online", "-" * 900 + "amount > 1",
+            " or ".join(["amount > 1"] * 80), "amount > 1" + " + amount" * 90,
+            "card_id in (" + "'c'," * 240 + ")", "x" * (MAX_CHARACTERS + 1),
+            "abs(" * 100 + "1" + ")" * 100 + " > 1", "[" * 500,
+        ],
+    )  # fmt: skip
+    def test_work_is_bounded(self, expression: str) -> None:
+        with pytest.raises(RuleError):
+            check(expression, TYPES)
+
+    def test_texts_cannot_leave_their_quotes(self) -> None:
+        for text in ("'", '"', "\\", "\n", "'); import os; ('", "\u2028", "{card_id}"):
+            assert fires(f"card_id == {text!r}", card_id=text)
+
+    def test_both_evaluations_agree_on_drawn_expressions(self, seed: int) -> None:
+        rng = random.Random(seed)
+
+        def number(depth: int) -> str:
+            if depth == 0 or rng.random() < 0.3:
+                return rng.choice((*NAMES, "score", "parts", "0", "2.5", "100"))
+            one, other = number(depth - 1), number(depth - 1)
+            return rng.choice(
+                (f"({one} {rng.choice('+-*/')} {other})", f"max({one}, {other})", f"-{one}")
+            )
+
+        def truth(depth: int) -> str:
+            if depth == 0 or rng.random() < 0.4:
+                sign = rng.choice(("<", "<=", ">", ">=", "==", "!="))
+                return f"({number(2)} {sign} {number(2)})"
+            word = rng.choice(("and", "or"))
+            return f"({truth(depth - 1)} {word} not {truth(depth - 1)})"
+
+        for _ in range(300):
+            fires(truth(2), parts=rng.choice((None, 0, 7)))
+
+
+class TestPrecedence:
+    """Block list and declines, then allow list and allows, then reviews and the model."""
+
+    def rules(self, *actions: Any) -> RuleSet:
+        found = RuleSet()
+        for number, action in enumerate(actions):
+            found = found.with_rule(f"r{number}", "amount > 1", action, f"because {number}")
+        return found
+
+    @pytest.mark.parametrize(
+        ("actions", "lists", "is_fraud", "action"),
+        [
+            ((), (), False, "approve"), ((), (), True, "review"),
+            (("tag",), (), False, "approve"), (("tag",), (), True, "review"),
+            (("review",), (), False, "review"), (("allow",), (), True, "approve"),
+            (("allow", "review"), (), True, "approve"), (("allow", "decline"), (), False, "decline"),
+            (("decline",), ("allow",), False, "decline"), (("review",), ("allow",), True, "approve"),
+            (("allow",), ("block",), False, "decline"), ((), ("allow", "block"), False, "decline"),
+        ],
+    )  # fmt: skip
+    def test_order(self, actions: Any, lists: Any, is_fraud: bool, action: str) -> None:
+        rules = self.rules(*actions)
+        for name in lists:
+            rules = rules.with_listed(name, "card", ["c1"], None)
+        assert decided(rules, is_fraud=is_fraud).action == action
+
+    def test_what_alerts_say(self) -> None:
+        rules = self.rules("review", "tag").with_listed("block", "terminal", ["t1"], None)
+        found = decided(rules)
+        assert found.fired == ["block-list:terminal", "r0@1", "r1@1"]
+        assert found.alerting == ["block-list:terminal", "r0"]
+        assert found.reasons == ["the terminal is on the block list", "because 0"]
+        allowed = decided(self.rules("review", "allow"), is_fraud=True)
+        assert (allowed.alerting, allowed.allowed) == ((), True)
+
+    def test_an_entry_ends_at_an_event_time(self) -> None:
+        rules = RuleSet().with_listed("block", "card", ["c1"], 1_000)
+        assert decided(rules, event_time_ms=999).action == "decline"
+        assert decided(rules, event_time_ms=1_000).action == "approve"
+        assert decided(rules, card_id="c2", event_time_ms=999).action == "approve"
+
+    def test_a_rule_of_features_that_a_transaction_lacks_does_not_fire(self) -> None:
+        rules = RuleSet().with_rule("a", "nothing > 1 or amount > 1", "review", "")
+        assert decided(rules).fired == []
+        rules = rules.with_rule("b", "not nothing > 1", "review", "")
+        assert decided(rules).fired == []
+
+
+class TestRuleSet:
+    def test_versions_go_on_after_a_removal(self) -> None:
+        rules = RuleSet().with_rule("a", "True", "tag", "").with_rule("b", "True", "tag", "")
+        rules = rules.with_rule("a", "False", "tag", "")
+        assert [rule.title for rule in rules.rules] == ["a@2", "b@1"]
+        again = rules.without_rule("a").with_rule("a", "True", "tag", "")
+        assert [rule.title for rule in again.rules] == ["a@3", "b@1"]
+        assert rules.without_rule("nothing") is rules
+
+    def test_one_too_many_changes_nothing(self) -> None:
+        rules = RuleSet()
+        for number in range(MAX_RULES):
+            rules = rules.with_rule(f"r{number}", "True", "tag", "")
+        assert rules.with_rule("more", "True", "tag", "") is rules
+        assert rules.with_rule("r0", "False", "tag", "") is not rules
+        listed = rules.with_listed("block", "card", map(str, range(MAX_LISTED)), None)
+        assert listed.with_listed("allow", "card", ["x"], None) is listed
+        assert len(listed.without_listed("block", "card", ["0"]).listed) == MAX_LISTED - 1
+
+    def test_the_largest_one_fits_a_record(self) -> None:
+        """It travels in one record of the changelog of each partition."""
+        rules = RuleSet()
+        for number in range(MAX_RULES):
+            text = f"card_id == '{'x' * 480}'"
+            rules = rules.with_rule(f"r{number:039}", text, "review", "y" * 200)
+        ids = [f"{number:0100}" for number in range(MAX_LISTED)]
+        rules = rules.with_listed("block", "terminal", ids, 2_000_000_000_000)
+        assert len(rules.listed) == MAX_LISTED
+        import msgspec
+
+        assert len(msgspec.msgpack.encode(InForce(rules=rules))) < load_settings().max_message_bytes
+
+    def test_changes_on_the_wire(self) -> None:
+        add = RuleChange(name="a", expression="amount > 1", action="decline", reason="why")
+        remove = RuleChange(name="a")
+        block = ListChange(name="block", subject="card", ids=("c1",), until_ms=5)
+        for change in (add, remove, block):
+            assert parse_change(encode_change(change)) == change
+        in_force = InForce().after(add, 0, 0).after(block, 0, 1)
+        assert in_force.rules == RuleSet(
+            (Rule("a", 1, "amount > 1", "decline", "why"),), {"a": 1}, {"block/card/c1": 5}
+        )
+        assert in_force.after(add, 0, 0) is in_force
+        assert in_force.after(remove, 0, 2).rules.rules == ()
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (RuleChange(name="A", expression="True"), "is no name of a rule"),
+            (RuleChange(name="a", expression="amount.x > 1"), "there are no attributes"),
+            (RuleChange(name="a", expression="True", reason="x" * 201), "at most 200 bytes"),
+            (ListChange(name="block", subject="card", ids=()), "name an id"),
+            (ListChange(name="block", subject="card", ids=("x" * 101,)), "1 to 100 bytes"),
+        ],
+    )
+    def test_what_is_no_change(self, change: Any, says: str) -> None:
+        with pytest.raises(DeadRecordError, match=says):
+            parse_change(encode_change(change))
+
+
+@pytest.mark.parametrize("features", ["basic", "engineered,label_free"])
+def test_defaults_fit_what_a_deployment_computes(features: str) -> None:
+    settings = load_settings({"features": features})
+    catalogue = catalogue_of(settings)
+    rules = default_rules(catalogue.names, 1_000)
+    assert [rule.name for rule in rules] == ["very-large-amount", "many-small-amounts"]
+    for rule in rules:
+        parse_change(
+            encode_change(
+                RuleChange(name=rule.name, expression=rule.expression, reason=rule.reason)
+            )
+        )
+        check(rule.expression, types_of(catalogue.names))
+    assert default_rules((), 1_000) == ()
+
+
+class TestVerify:
+    """`verify` recomputes rules and action by what was in force at each offset."""
+
+    def world(self) -> VerifyWorld:
+        world = VerifyWorld()
+        for number in range(4):
+            world.send(tx_bytes(number, card="c1", amount=50), b"c1")
+            world.send(tx_bytes(10 + number, card="c2", amount=5, terminal="t2"), b"c2")
+            world.run()
+            world.control(
+                RuleChange(name="large", expression=f"amount > {10 * number}", action="decline")
+            )
+            if number == 2:
+                world.control(RuleChange(name="large"))
+                world.control(ListChange(name="block", subject="card", ids=("c2",)))
+        world.send(tx_bytes(99, card="c2", amount=5), b"c2")
+        world.run()
+        return world
+
+    def test_what_was_in_force_is_what_fired(self) -> None:
+        world = self.world()
+        found = {
+            one["transaction_id"]: (one["rules"], one["action"])
+            for one in (orjson.loads(r.value or b"") for r in world.log(world.topics.predictions))
+        }
+        assert found["tx-0"] == ([], "approve")
+        assert found["tx-1"] == (["large@1"], "decline")
+        assert found["tx-11"] == (["large@1"], "decline")
+        assert found["tx-12"] == ([], "approve")
+        assert found["tx-99"][1] == "decline"
+        assert world.verify().passed, world.verify().as_json()
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ((b'"large@1"', b'"large@2"'), "rules"),
+            ((b'"action":"decline"', b'"action":"approve"'), "action"),
+        ],
+    )
+    def test_another_rule_or_action_is_found(self, change: Any, says: str) -> None:
+        world = self.world()
+        records = world.log(world.topics.predictions)
+        at = next(n for n, one in enumerate(records) if change[0] in (one.value or b""))
+        world.change(world.topics.predictions, at, value=records[at].value.replace(*change))  # type: ignore[union-attr]
+        report = world.verify()
+        assert not report.passed
+        assert says in {one["what"] for one in report.examples}, report.examples
+
+    def test_a_shortened_log_is_judged_by_all_changes(self) -> None:
+        world = self.world()
+        for number in range(2):
+            log = world.logs[world.topics.enriched.name][number]
+            world.begins[world.topics.enriched.name, number] = len(log) - 1
+        report = world.verify()
+        assert report.counts["differing"] == 0, report.as_json()
+
+
+def test_no_number_is_no_reason_to_fire() -> None:
+    assert math.isnan(math.inf - math.inf)
+    assert not fires("amount / 0 - amount / 0 == 0")
