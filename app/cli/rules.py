@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.options import ListByDefault, json_option, moment_ms
+from app.cli.options import ListByDefault, json_option, moment_ms, moment_of
+from app.cli.rule_text import line_of
+from app.durations import parse_duration_ms
 from app.errors import NotFoundError
 from app.formats import iso, printable
 from app.settings import load_settings
 
 if TYPE_CHECKING:
     from app.domain.rules import Rule
-    from app.ops.control import Made
 
 note_option = click.option("--note", default="", help="Why, for the history.")
 
@@ -149,21 +151,68 @@ def history(as_json: bool) -> None:
         click.echo("no rule and no list was ever changed")
 
 
-def line_of(made: "Made") -> str:
-    """A change of rules or lists, for people."""
-    from app.domain.changes import ListChange, RuleChange
+@rules.command(
+    name="test",
+    epilog="\b\nExamples:  fraudstream rules test 'amount >= 2000' --from 30d\n"
+    "           fraudstream rules test 'score > 0.5 and is_night == 1' --from 2026-10-01 --json",
+)
+@click.argument("expression")
+@click.option(
+    "--from",
+    "begin",
+    metavar="TIME|DURATION",
+    help="Start of the event times: a date or time, or how long before now, such as 30d.",
+)
+@click.option(
+    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
+)
+@json_option
+def test_command(expression: str, begin: str | None, to_ms: int | None, as_json: bool) -> None:
+    r"""Try a rule on stored predictions: what would it have caught, and whom would it have disturbed?
 
-    match made.change:
-        case RuleChange(name=name, expression=""):
-            what = f"remove {name}"
-        case RuleChange(name=name, expression=expression, action=action):
-            what = f"add {name} ({action}) {printable(expression)}"
-        case ListChange(name=name, subject=subject, ids=ids, remove=remove, until_ms=until_ms):
-            named = ", ".join(map(printable, ids[:5])) + (", ..." if len(ids) > 5 else "")  # noqa: PLR2004
-            what = f"{'off' if remove else 'on'} the {name} list: {subject} {named}"
-            what += "" if until_ms is None else f" until {iso(until_ms)}"
-    note = f": {printable(made.change.note)}" if made.change.note else ""
-    return f"{iso(made.at_ms)}  {what}  by {printable(made.change.by)}{note}"
+    Reads the tables of predictions and labels; changes nothing, and needs no worker. Precision and recall are over
+    labelled transactions. "New" are those that neither the model nor a rule has flagged.
+
+    \b
+    Exit codes:  0  the report is printed
+                 2  it is no rule here
+                 3  Cassandra does not answer
+    """
+    from app.cassandra.session import connected
+    from app.cli.counter import counter
+    from app.cli.rule_text import trial_lines
+    from app.ops.rules import check_here
+    from app.quality.rule_trial import try_rule
+
+    settings = load_settings()
+    catalogue, used = check_here(settings, expression)
+    from_ms = _begin_ms(begin)
+    with connected(settings) as session, counter("reading") as show:
+        result = try_rule(
+            session,
+            settings,
+            expression,
+            used,
+            catalogue.names,
+            catalogue.own,
+            from_ms=from_ms,
+            to_ms=to_ms,
+            progress=show,
+        )
+    if as_json:
+        click.echo(json.dumps({"expression": expression, **result}))
+    else:
+        click.echo("\n".join(trial_lines(result, settings)))
+
+
+def _begin_ms(text: str | None) -> int | None:
+    """A time, or a time so long before now."""
+    if text is None:
+        return None
+    try:
+        return int(time.time() * 1000) - parse_duration_ms(text)
+    except ValueError:
+        return moment_of("--from", text)
 
 
 def _in_force(at_ms: int | None) -> "tuple[Rule, ...]":

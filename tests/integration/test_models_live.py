@@ -190,6 +190,10 @@ def test_models_change_under_load_without_a_restart(
     raised = [orjson.loads(r.value) for r in deployment.records(deployment.topics.alerts)]
     told = {one["transaction_id"] for one in raised if "block-list:card" in one["rules"]}
     assert blocked == told != set()
+    trial = json.loads(said("test", "amount > 0 and card_id == 'c1'", "--json", group="rules"))
+    assert trial["read"] == feed.sent
+    assert trial["fired"] == sum(one["card_id"] == "c1" for one in predictions(deployment))
+    assert "no labels have arrived" in said("test", "score >= 0", group="rules")
 
 
 def rules_and_lists_change(deployment: Deployment, said: Run) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from app.domain.rules.policy import types_of
 from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES
 from app.domain.transaction import DeadRecordError
 from app.ops.reference_rules import outcome
+from app.quality.rule_trial import Trial
+from app.quality.verdicts import Verdicts
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from app.wire.control_records import encode_change, parse_change
@@ -369,6 +372,51 @@ class TestVerify:
             world.begins[world.topics.enriched.name, number] = len(log) - 1
         report = world.verify()
         assert report.counts["differing"] == 0, report.as_json()
+
+
+class TestTrial:
+    """```text
+    amount    10  20  30  40  50  60
+    label     -   F   F   g   g   F      F fraud, g genuine
+    decided   -   -   x   -   x   -      x flagged already
+    ```"""
+
+    def trial(self, expression: str, names: tuple[str, ...] = ("amount",)) -> dict[str, Any]:
+        labels = {2: True, 3: True, 4: False, 5: False, 6: True}
+        verdicts = Verdicts((n * 1000, f"tx-{n}", fraud) for n, fraud in labels.items())
+        trial = Trial(expression, names, OWN, verdicts)
+        rows = [
+            (
+                f"tx-{n}", datetime(1970, 1, 1) + timedelta(seconds=n), f"c{n % 2}", None, 1000 * n, n / 10,  # noqa: DTZ001
+                n in (3, 5), None if n == 3 else ("approve", "review")[n == 5],
+                *(10.0 * n if n < 6 else None for _ in names), *(None for _ in trial.fields),
+            )
+            for n in range(1, 7)
+        ]  # fmt: skip
+        for row in rows:
+            trial.take([row])
+        whole = Trial(expression, names, OWN, verdicts)
+        whole.take(rows)
+        assert whole.as_dict() == trial.as_dict()  # wherever chunks end
+        return trial.as_dict()
+
+    def test_what_it_catches_and_disturbs(self) -> None:
+        found = self.trial("amount >= 20 and kind == 'none'")
+        assert {name: found[name] for name in ("read", "labelled", "lacking", "frauds")} == {
+            "read": 6, "labelled": 5, "lacking": 1, "frauds": 3,
+        }  # fmt: skip
+        assert (found["fired"], found["caught"], found["wrong"], found["unlabelled"]) == (
+            4, 2, 2, 0,
+        )  # fmt: skip
+        assert (found["caught_minor"], found["new_caught"], found["new_caught_minor"]) == (
+            5000, 1, 2000,
+        )  # fmt: skip
+        assert (found["precision"], found["recall"], found["cards_disturbed"]) == (0.5, 2 / 3, 2)
+
+    def test_a_rule_without_features(self) -> None:
+        found = self.trial("score > 0.45 and terminal_id == ''", ())
+        assert (found["fired"], found["caught"], found["lacking"]) == (2, 1, 0)
+        assert self.trial("card_id == 'nobody'", ())["precision"] is None
 
 
 def test_no_number_is_no_reason_to_fire() -> None:

@@ -189,6 +189,13 @@ def _fires_of(
     return fires
 
 
+def rule_function(
+    expression: str, names: tuple[str, ...], own: OwnCatalogue
+) -> tuple[Fires, Sequence[Any]]:
+    """One rule as a function (it gives an empty list, or not), and the own fields whose values it takes."""
+    return _compile((Rule("trial", 1, expression, "tag"),), names, own)
+
+
 @lru_cache(maxsize=8 * MAX_RULES)
 def _code_of(
     expression: str, names: tuple[str, ...], own: OwnCatalogue

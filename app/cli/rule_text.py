@@ -1,0 +1,63 @@
+"""Rules, lists and trials of rules as text."""
+
+from typing import TYPE_CHECKING, Any
+
+from app.formats import amount, iso, printable
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.ops.control import Made
+
+
+def line_of(made: "Made") -> str:
+    """A change of rules or lists, for people."""
+    from app.domain.changes import ListChange, RuleChange
+
+    match made.change:
+        case RuleChange(name=name, expression=""):
+            what = f"remove {name}"
+        case RuleChange(name=name, expression=expression, action=action):
+            what = f"add {name} ({action}) {printable(expression)}"
+        case ListChange(name=name, subject=subject, ids=ids, remove=remove, until_ms=until_ms):
+            named = ", ".join(map(printable, ids[:5])) + (", ..." if len(ids) > 5 else "")  # noqa: PLR2004
+            what = f"{'off' if remove else 'on'} the {name} list: {subject} {named}"
+            what += "" if until_ms is None else f" until {iso(until_ms)}"
+    note = f": {printable(made.change.note)}" if made.change.note else ""
+    return f"{iso(made.at_ms)}  {what}  by {printable(made.change.by)}{note}"
+
+
+def trial_lines(result: dict[str, Any], settings: Settings) -> list[str]:
+    """What a rule would have caught and disturbed."""
+
+    def money(minor: int) -> str:
+        return amount(minor, settings.minor_unit_digits, settings.currency)
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    one = result
+    if not one["read"]:
+        return ["there is no prediction of that time"]
+    lines = [
+        f"read          {one['read']:>9,}  transactions of {one['days']:,.0f} days, {one['labelled']:,} with a label",
+        f"fires for     {one['fired']:>9,}  {share(one['fired'] / one['read'])} of them, "
+        f"{one['fired_per_day']:,.1f} per day",
+        f"caught        {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
+        f"{money(one['frauds_minor'])}",
+        f"of these new  {one['new_caught']:>9,}  {money(one['new_caught_minor'])}",
+        f"disturbed     {one['wrong']:>9,}  genuine transactions, {money(one['wrong_minor'])}",
+        f"unlabelled    {one['unlabelled']:>9,}  {money(one['unlabelled_minor'])}",
+        f"cards         {one['cards_disturbed']:>9,}  with a genuine or unlabelled transaction"
+        + (", or more" if one["cards_disturbed_is_a_minimum"] else ""),
+        f"precision     {share(one['precision']):>9}",
+        f"recall        {share(one['recall']):>9}",
+    ]
+    if one["lacking"]:
+        lines.append(
+            f"{one['lacking']:,} transactions lack a feature that it uses: it does not fire for them"
+        )
+    if not one["labelled"]:
+        lines.append(
+            "no labels have arrived: send them with `fraudstream label` or `produce --labels`"
+        )
+    return lines
