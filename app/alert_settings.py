@@ -17,6 +17,10 @@ _KEY_BYTES = 24
 class AlertSettings(BaseSettings):
     """What raises an alert, its severity, and who is notified."""
 
+    default_rules: bool = Field(
+        True,
+        description="whether a new deployment starts with the default rules; later, `fraudstream rules` changes them",
+    )
     alert_on: AlertCauses = Field(
         "model,rule",
         validate_default=True,

@@ -217,10 +217,6 @@ class Settings(AlertSettings, AccessSettings):
         description="lowest score at which a new deployment flags a transaction as fraud; unset: the "
         "model's own threshold; later, `fraudstream models threshold` changes it",
     )
-    default_rules: bool = Field(
-        True,
-        description="whether a new deployment starts with the default rules; later, `fraudstream rules` changes them",
-    )
     reasons_from: float = Field(
         0.1, ge=0, le=1, description="lowest score for which reasons are stored"
     )
