@@ -223,7 +223,7 @@ class Settings(AlertSettings, AccessSettings):
 
     # Worker
     datadir: Path | None = Field(
-        None, description="state folder, one per worker; unset: HOME/workers/PORT"
+        None, description="state folder, one per worker; unset: FRAUDSTREAM_HOME/workers/PORT"
     )
     web_host: str = Field("127.0.0.1", description="address that the web pages listen on")
     web_port: int = Field(

@@ -17,7 +17,8 @@ from app.stages.deployed_features import catalogue_of
 _url = click.option(
     "--url",
     metavar="URL",
-    help="A worker's web address.  [default: the port in the settings, then any worker of this home folder]",
+    help="A worker's web address.  [default: FRAUDSTREAM_WEB_HOST and FRAUDSTREAM_WEB_PORT, then any worker of "
+    "this FRAUDSTREAM_HOME]",
 )
 
 

@@ -37,10 +37,10 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Start of the event times; a date means midnight UTC.",
+    help="Start of the period, as an event time; a date means midnight UTC.",
 )
 @click.option(
-    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
+    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the period (exclusive)."
 )
 @click.option(
     "--by",
@@ -54,8 +54,8 @@ def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> N
     """Evaluate past decisions with the labels that have arrived since.
 
     Alerts are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but were not
-    flagged. Precision and recall are computed over labelled transactions, the average precision from scores in 2,000
-    steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
+    flagged. Precision and recall are computed over labelled transactions, the average precision is computed from scores
+    binned into 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
     """
     from app.cassandra.session import connected
     from app.quality.measure import measure

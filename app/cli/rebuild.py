@@ -24,7 +24,8 @@ from app.settings import load_settings
     "folders",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="State folder of a worker on this machine; repeatable.  [default: HOME/workers, and FRAUDSTREAM_DATADIR]",
+    help="State folder of a worker on this machine; repeatable.  [default: FRAUDSTREAM_HOME/workers, and "
+    "FRAUDSTREAM_DATADIR]",
 )
 @click.option(
     "--from-source",
@@ -37,7 +38,8 @@ def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json
     r"""Build the tables from scratch, and compare them with the stores of this machine's workers.
 
     Workers may run: each store is read as a snapshot, without its lock, and the table is built up to the
-    store's offset. Writes only scratch files.
+    store's offset. The command writes
+    only scratch files.
 
     \b
     Exit codes:  0  all rows are bit-identical

@@ -74,7 +74,7 @@ from app.settings import load_settings
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the model.  [default: HOME/models/NAME-VERSION]",
+    help="Folder of the model.  [default: FRAUDSTREAM_HOME/models/NAME-VERSION]",
 )
 @json_option
 @click.pass_context
