@@ -143,7 +143,8 @@ def produce(context: click.Context, **options: Any) -> None:
     --round-amounts.
 
     With --recipe, FILE is a well-known public data set: its columns are known, and missing ids and times are
-    generated in a repeatable way, so that sending it again gives the same records (docs/inputs.md lists the recipes).
+    generated in a repeatable way, so that sending it again gives the same records. docs/input-files.md lists the
+    recipes.
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
     time. Labels that are not due by the end of the file are sent at its end. No label is dated later than now.

@@ -100,7 +100,7 @@ BY_RULES = frozenset(
 #: Codes that only labels have.
 LABEL_REASONS = {
     "missing_is_fraud": "`is_fraud` is missing or null",
-    "invalid_is_fraud": "`is_fraud` is not one of the accepted words (see docs/inputs.md)",
+    "invalid_is_fraud": "`is_fraud` is not one of the accepted words (see docs/inputs.md, Labels)",
     "missing_labelled_at": "`labelled_at` is missing or null",
     "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a number, or is after the year 9999",
     "labelled_at_too_old": "`labelled_at` is before 1973",

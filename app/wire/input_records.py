@@ -215,7 +215,7 @@ def _own_card(fields: Fields, body: bytes, key: bytes | None, rules: RecordRules
     if key != card_id.encode():
         raise _wrong_key(key, card_id)
     if rules.pseudonyms and not is_pseudonym(card_id):
-        msg = "card_id is not a pseudonym: see docs/inputs.md, Private data"
+        msg = "card_id is not a pseudonym: see docs/private-data.md"
         raise DeadRecordError("not_a_pseudonym", msg)  # it names no card: nothing is kept under it
     return card_id
 

@@ -1,7 +1,7 @@
 """Recipes for well-known public data sets: what their columns mean, and what is to be made of them.
 
 A recipe is data. `derived` makes the columns that a file lacks; everything else is as with `--map`.
-Names in `docs/inputs.md`, "Recipes for well-known data sets", are those of `RECIPES`.
+Names in `docs/input-files.md`, "Recipes for well-known data sets", are those of `RECIPES`.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Records of Avro schemas; what JSON has no value for is written as docs/inputs.md says."""
+"""Records of Avro schemas; what JSON has no value for is written as docs/input-formats.md says."""
 
 import json
 from io import BytesIO
