@@ -7,8 +7,13 @@ from typing import Any
 import click
 
 from app.cli.options import json_option
+from app.domain.features.card import CARD_TERMS
 from app.domain.features.feature import Feature
 from app.domain.features.sets import FEATURES, SETS
+from app.domain.features.terminal import TERMINAL_TERMS
+
+#: What the formulas use, defined once.
+TERMS = CARD_TERMS | TERMINAL_TERMS
 
 
 @click.command(
@@ -33,6 +38,9 @@ def features(as_json: bool, markdown: bool) -> None:
             click.echo(click.style(f"    {fields['formula']}", dim=True))
             if fields["sets"]:
                 click.echo(click.style(f"    in {', '.join(fields['sets'])}", dim=True))
+        click.echo("\nTerms in the formulas")
+        for term, meaning in TERMS.items():
+            click.echo(f"{term}\n    {click.style(meaning, dim=True)}")
 
 
 def _fields(feature: Feature) -> dict[str, Any]:
@@ -80,6 +88,10 @@ def _lines() -> Iterator[str]:
         "window's length, such as `90m` or `7d`. `delay` is `FRAUDSTREAM_LABEL_DELAY`: a label counts once its",
         "transaction is that old, and a transaction that has no label by then counts as genuine. A label is known if",
         "it precedes the transaction on the topic `enriched`.",
+        "",
+        "Terms in the formulas:",
+        "",
+        *(f"- **{term}**: {meaning}." for term, meaning in TERMS.items()),
         "",
         "| feature | unit | formula | source | sets |",
         "|---|---|---|---|---|",

@@ -16,7 +16,13 @@ MOST_MEDIANS = 6
 #: Card testing: what is charged to find out whether a stolen card still works, at most, in major units.
 SMALL_AMOUNT = 5
 
-_PROFILE = f"the card's last {PROFILE_ENTRIES} transactions in (t - {window_name(PROFILE_MS)}, t]"
+#: Terms of the formulas below, and what they mean.
+CARD_TERMS = {
+    "recent amounts": (
+        f"the amounts of the card's last {PROFILE_ENTRIES} transactions in "
+        f"(t - {window_name(PROFILE_MS)}, t], without this one"
+    ),
+}
 _HIGH_WINDOW = window_name(HIGH_MS)
 
 
@@ -192,7 +198,7 @@ CARD_FEATURES = (
     Feature(
         "amount_over_card_median",
         "ratio",
-        f"amount / median amount of {_PROFILE}, without this one; 1 when there are none or the median is 0",
+        "amount / median of the recent amounts; 1 when there are none or the median is 0",
         "card",
         "ratio",
         _median,
@@ -201,7 +207,7 @@ CARD_FEATURES = (
     Feature(
         "amount_deviation",
         "standard deviations",
-        f"(amount - mean) / standard deviation of {_PROFILE}, without this one; 0 when the deviation is 0",
+        "(amount - mean) / standard deviation of the recent amounts; 0 when the deviation is 0",
         "card",
         "deviation",
         _deviation,
@@ -211,7 +217,7 @@ CARD_FEATURES = (
     Feature(
         f"card_high_count_{_HIGH_WINDOW}",
         "transactions",
-        f"number of {_PROFILE} that are also in (t - {_HIGH_WINDOW}, t] and above {VERY_HIGH_RATIO} times the median",
+        f"number of recent amounts in (t - {_HIGH_WINDOW}, t] above {VERY_HIGH_RATIO} times their median",
         "card",
         "float(habit_high)",
         lambda facts: (

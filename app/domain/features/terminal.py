@@ -9,10 +9,14 @@ SHARE_LABELS = 5
 #: Bounded for the sake of linear models.
 MOST_PLAIN = 3
 
-_KNOWN = (
-    f"the known labels of the terminal's last {LABEL_ENTRIES} transactions in "
-    f"(t - delay - {window_name(LABEL_MS)}, t - delay]"
-)
+#: Terms of the formulas below, and what they mean.
+TERMINAL_TERMS = {
+    "recent known labels": (
+        f"the labels of the terminal's last {LABEL_ENTRIES} transactions in "
+        f"(t - delay - {window_name(LABEL_MS)}, t - delay], as far as they are known, in the order of the "
+        "transactions; transactions without a label are left out"
+    ),
+}
 _FRAUDS = "terminal frauds"
 
 
@@ -120,7 +124,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_last_label",
         "0 or 1",
-        f"1 when the newest of {_KNOWN} is fraud",
+        "1 when the newest recent known label is fraud",
         "terminal",
         "1.0 if labels.streak else 0.0",
         lambda facts: f"the latest label at this terminal is {'' if facts.value else 'not '}fraud",
@@ -129,7 +133,7 @@ TERMINAL_FEATURES = (
     Feature(
         f"terminal_fraud_share_last_{SHARE_LABELS}",
         "share",
-        f"frauds among the newest {SHARE_LABELS} of {_KNOWN}; 0 when there are none",
+        f"share of fraud in the newest {SHARE_LABELS} recent known labels; 0 when there are none",
         "terminal",
         f"fraud_share(labels, {SHARE_LABELS})",
         lambda facts: (
@@ -140,7 +144,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_fraud_streak",
         "transactions",
-        f"number of frauds among {_KNOWN} that are newer than any genuine one",
+        "number of recent known labels after the last genuine one: the fraud streak",
         "terminal",
         "float(labels.streak)",
         lambda facts: f"{facts.value:.0f} consecutive confirmed frauds at this terminal",
@@ -149,7 +153,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_fraud_streak_age",
         "days",
-        "t minus the oldest of terminal_fraud_streak; 0 when there are none",
+        "days since the oldest transaction of the fraud streak; 0 when there is none",
         "terminal",
         "days_since(t, labels.first_ms)",
         _streak_age,
@@ -158,7 +162,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_plain_streak",
         "transactions",
-        "number of those in terminal_fraud_streak with an amount not high for their card, which points to the terminal",
+        "transactions of the fraud streak at normal amounts for their cards: the plain streak",
         "terminal",
         "float(labels.plain)",
         _plain_streak,
@@ -176,7 +180,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_plain_streak_age",
         "days",
-        "t minus the oldest of terminal_plain_streak; 0 when there are none",
+        "days since the oldest transaction of the plain streak; 0 when there is none",
         "terminal",
         "days_since(t, labels.plain_ms)",
         _plain_streak_age,
@@ -185,7 +189,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_genuine_age",
         "days",
-        f"t minus the newest genuine one among {_KNOWN}; delay + {window_name(LABEL_MS)} when there is none",
+        f"days since the newest genuine recent known label; delay + {window_name(LABEL_MS)} when there is none",
         "terminal",
         "days_since(t, t - DELAY - LABEL_MS if labels.genuine_ms is None else labels.genuine_ms)",
         lambda facts: (
