@@ -21,9 +21,12 @@ comparison for each row and tree. What makes them of scikit-learn's estimators: 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from models.few_rows import FEW_ROWS, LeafSets, Node
 
 Rows = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
@@ -79,6 +82,12 @@ class Forest:
         self._threshold: Rows = np.concatenate([part.threshold for part in parts])
         self._value: Rows = np.concatenate([part.value for part in parts])
         self._mean: Rows = np.concatenate([part.mean for part in parts])
+        inner, firsts, leaves = _from_left_to_right(
+            self._roots.tolist(), self._right.tolist(), self._feature, self._threshold
+        )
+        self._sets = LeafSets.of(inner, firsts, len(leaves))
+        self._leaf_nodes: Places = np.array(leaves, dtype=np.intp)
+        self._leaf_values: Rows = self._value.take(self._leaf_nodes)
 
     def sums(self, rows: Rows) -> Rows:
         """The sum of each row's leaves, in the order of the trees.
@@ -90,6 +99,10 @@ class Forest:
             (n,) float64.
         """
         features = self._compared(rows)
+        if self._sets is not None and len(rows) <= FEW_ROWS:
+            return np.array(
+                [self._sum(self._sets, row) for row in features.tolist()], dtype=np.float64
+            )
         sums = np.empty(len(rows))
         step = max(1, CHUNK // len(self._roots))
         for begin in range(0, len(rows), step):
@@ -99,6 +112,12 @@ class Forest:
             # accumulate adds one after the other, as scikit-learn does; reduce would add pairwise
             sums[begin : begin + step] = np.add.accumulate(leaves, axis=0)[-1]
         return sums
+
+    def _sum(self, sets: LeafSets, row: list[float]) -> float:
+        leaves = self._leaf_values.take(sets.find(row))
+        leaves[0] += self.start
+        total: float = np.add.accumulate(leaves)[-1]
+        return total
 
     def contributions(self, rows: Rows) -> Rows:
         """How far each feature moved each row's sum from the mean over the training rows, on its way down.
@@ -113,6 +132,9 @@ class Forest:
             (n, k) float64, each row what it would get alone.
         """
         features = self._compared(rows)
+        if self._sets is not None and len(rows) <= FEW_ROWS:
+            each = [self._told_by_leaf(self._sets, row) for row in features.tolist()]
+            return np.array(each, dtype=np.float64).reshape(rows.shape)
         told = np.empty(rows.shape)
         step = max(1, CHUNK // (len(self._roots) * (self.depth + 1)))
         for begin in range(0, len(rows), step):
@@ -132,6 +154,33 @@ class Forest:
         # it adds one after the other: a row's cells in the order of levels and trees, whatever stands beside it
         told = np.bincount(cells.ravel(), steps.ravel(), minlength=features.size)
         return told.astype(np.float64, copy=False).reshape(count, width)
+
+    def _told_by_leaf(self, sets: LeafSets, row: list[float]) -> Rows:
+        """The same additions in the same order as `_told`, of what is known of each leaf."""
+        cells, steps = self._ways
+        leaves = sets.find(row)
+        told = np.bincount(
+            cells.take(leaves, axis=1).ravel(),
+            steps.take(leaves, axis=1).ravel(),
+            minlength=len(row),
+        )
+        return told.astype(np.float64, copy=False)
+
+    @cached_property
+    def _ways(self) -> tuple[Places, Rows]:
+        """Of each leaf, level by level on its way: the feature that is asked, and how far the mean moves there."""
+        parents = np.arange(len(self._right), dtype=np.intp)
+        inner = np.flatnonzero(self._right != parents)
+        parents[self._right[inner]] = parents[self._right[inner] + 1] = inner
+        ways = []
+        for leaf in self._leaf_nodes.tolist():
+            way = [leaf]
+            while parents[way[-1]] != way[-1]:
+                way.append(int(parents[way[-1]]))
+            ways.append([*reversed(way), *[leaf] * (self.depth + 1 - len(way))])
+        nodes = np.array(ways, dtype=np.intp).T
+        means = self._mean.take(nodes)
+        return self._feature.take(nodes[:-1]), means[1:] - means[:-1]
 
     def _compared(self, rows: Rows) -> Rows:
         """The features as they are compared, rows behind one another."""
@@ -196,6 +245,32 @@ class _Renumbered:
     value: np.ndarray
     mean: np.ndarray
     depth: int
+
+
+def _from_left_to_right(
+    roots: Sequence[int], right: Sequence[int], feature: Places, threshold: Rows
+) -> tuple[list[Node], list[int], list[int]]:
+    """Inner nodes, each tree's leftmost leaf, and the node of each leaf; leaves are numbered from left to right."""
+    features, thresholds = feature.tolist(), threshold.tolist()
+    inner: list[Node] = []
+    firsts: list[int] = []
+    leaves: list[int] = []
+    for root in roots:
+        firsts.append(len(leaves))
+        #: nodes to be visited, the next one last; a negative one: the left side of this inner node is complete
+        ahead = [root]
+        began: dict[int, int] = {}
+        while ahead:
+            node = ahead.pop()
+            if node < 0:
+                node = ~node
+                inner.append(Node(features[node], thresholds[node], began[node], len(leaves)))
+            elif right[node] == node:
+                leaves.append(node)
+            else:
+                began[node] = len(leaves)
+                ahead += (right[node], ~node, right[node] + 1)
+    return inner, firsts, leaves
 
 
 def _renumbered(tree: Tree) -> _Renumbered:

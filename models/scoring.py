@@ -157,13 +157,14 @@ class ForestScorer(Scorer):
     def __init__(self, flat: Flat, columns: Sequence[int], explainer: Explainer) -> None:
         super().__init__(columns, explainer)
         self._flat = flat
+        self._places = np.array(self.columns, dtype=np.intp)
         usual = np.array([explainer.usual], dtype=np.float64)
         self._usual = flat.forest.contributions(usual)
         self._usual_sum = flat.forest.sums(usual)
 
     def score(self, rows: Rows) -> Rows:
         """See `Scorer.score`."""
-        return self._flat.score(rows[:, self.columns])
+        return self._flat.score(rows.take(self._places, axis=1))
 
     def contributions(self, features: Rows) -> Rows:
         """See `Scorer.contributions`: the way down the trees, less the way that the usual values take.
@@ -285,11 +286,11 @@ class AnomalyScorer:
 
     def __init__(self, isolation: IsolationForest, columns: Sequence[int]) -> None:
         self._flat = flatten_isolation(isolation)
-        self._columns = list(columns)
+        self._places = np.array(columns, dtype=np.intp)
 
     def score(self, rows: Rows) -> Rows:
         """See `Scorer.score`."""
-        return self._flat.score(rows[:, self._columns])
+        return self._flat.score(rows.take(self._places, axis=1))
 
 
 def build_scorer(pipeline: Any, columns: Sequence[int], explainer: Explainer) -> Scorer:

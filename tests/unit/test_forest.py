@@ -10,6 +10,7 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
+from models import few_rows
 from models.flatten import flatten, flatten_isolation
 from models.forest import CHUNK, Forest, Tree
 
@@ -75,6 +76,21 @@ def test_a_rows_bits_do_not_depend_on_its_company(fitted):
         ):
             assert flat.score(block).tobytes() == alone[rows].tobytes()
     assert flat.score(ROWS[:0]).shape == (0,)
+
+
+def test_few_rows_get_the_bits_of_a_walk(fitted, monkeypatch):
+    """Also on thresholds and beside them, and where the sets of leaves would be too large."""
+    flat = flatten(fitted)
+    rows = np.vstack([ROWS[:100], thresholds_of(fitted)[::7]])
+    pairs = [rows[first : first + 2] for first in range(0, len(rows), 2)]
+    by_sets = [(flat.score(pair), flat.forest.contributions(pair)) for pair in pairs]
+    assert flat.forest._sets is not None
+    monkeypatch.setattr(few_rows, "_MOST_BYTES", -1)
+    walked = flatten(fitted)
+    assert walked.forest._sets is None
+    for pair, (scores, contributions) in zip(pairs, by_sets, strict=True):
+        assert walked.score(pair).tobytes() == scores.tobytes()
+        assert walked.forest.contributions(pair).tobytes() == contributions.tobytes()
 
 
 def test_contributions_add_up_to_the_sum_less_the_mean(fitted):
