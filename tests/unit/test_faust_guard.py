@@ -127,6 +127,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.topics:Topic._compile_decode": "6474178f8c211c05",
     },
     "app/blocks/faust/transport.py": {
+        "aiokafka.consumer.subscription_state:SubscriptionState.assigned_partitions": "92937855f4e1a6e6",
         "faust.app.base:App._consumer_wait_empty": "6bc313c48c064b16",
         "faust.app.base:App._on_partitions_assigned": "de932b7927db85b3",
         "faust.app.base:App._on_partitions_revoked": "d5c895bbe57dc73a",
@@ -155,6 +156,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.consumer:ThreadDelegateConsumer._new_consumer_thread": "79e9c029a91a2cb2",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "c2701bfc3e6f6cad",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": "39a2c6c79fc1455a",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.assignment": "61f105132ae619f6",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.getmany": "26fc5fc9f3b667e1",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": "38b4e8bd1e10723a",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.position": "20a2c434bb8ed180",

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport import drivers
+from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
@@ -65,6 +66,18 @@ class BlockProducer(driver.Producer):
 
 class BlockConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches: in chunks, and with a shorter wait at the broker."""
+
+    #: aiokafka's partitions and Faust's names of them, as last asked for.
+    _assigned: tuple[Any, frozenset[TP]] = (None, frozenset())
+
+    def assignment(self) -> frozenset[TP]:
+        """As Faust's, which converts all partitions each time: a commit asks once for each of them."""
+        tps = self._ensure_consumer().assignment()
+        if (
+            tps is not self._assigned[0]
+        ):  # aiokafka makes a new set for each assignment, and changes none
+            self._assigned = tps, frozenset(ensure_TPset(tps))
+        return self._assigned[1]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
