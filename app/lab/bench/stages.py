@@ -247,9 +247,9 @@ class _TimedModel:
 
     def anomalies(self, rows: np.ndarray) -> np.ndarray | None:
         """As the model's; its time counts as the scores'."""
-        began = time.perf_counter()
+        began = time.thread_time()
         anomalies = self._model.anomalies(rows)
-        self.score_seconds += time.perf_counter() - began
+        self.score_seconds += time.thread_time() - began
         return anomalies
 
     def reasons(self, rows: np.ndarray) -> list[list[str]]:
