@@ -54,7 +54,7 @@ class Settings(AlertSettings, AccessSettings):
         1, ge=1, description="number of replicas that must have a record before it is acknowledged"
     )
     retention: str = Field(
-        "forever", description="how long topics keep records: forever or a duration such as 60d"
+        "90d", description="how long topics keep records: a duration such as 60d, or forever"
     )
     allow_topic_config: AllowedConfig = Field(
         (),
@@ -82,8 +82,8 @@ class Settings(AlertSettings, AccessSettings):
         "LOCAL_QUORUM", description="consistency level of writes and reads"
     )
     prediction_ttl: str = Field(
-        "forever",
-        description="how long rows in Cassandra are kept: forever or a duration such as 400d",
+        "400d",
+        description="how long rows in Cassandra are kept: a duration such as 400d, or forever",
     )
     sink_batch_bytes: int = Field(
         40_960,

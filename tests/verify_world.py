@@ -88,7 +88,10 @@ class VerifyWorld:
     """
 
     def __init__(self, **settings: Any) -> None:
-        values = {"partitions": 2, "max_entries_per_key": 16, **BASIC} | settings
+        # its records are of 2023: with a time to live its rows would have expired
+        values = {
+            "partitions": 2, "max_entries_per_key": 16, "prediction_ttl": "forever", **BASIC
+        } | settings  # fmt: skip
         self.settings = Settings(_env_file=None, **values)  # type: ignore[call-arg]
         self.topics = Topics(self.settings)
         self.logs: dict[str, list[list[Record]]] = {

@@ -1,6 +1,6 @@
 """Changes on the wire: checking what comes on `control`, and the messages that carry a change on `enriched`.
 
-On `enriched` these messages stand among those of transactions and labels (`app/wire/records.py`); the version in front
+On `enriched` these messages stand among those of transactions and labels (`app/wire/enriched_records.py`); the version in front
 tells them apart.
 """
 

@@ -1,6 +1,6 @@
 """A record of `transactions`, one JSON object (see README, "Send your own"): decoded, checked, made a transaction.
 
-What is wrong with it first decides: `DeadRecordError` has the reason. app/wire/records.py has what is sent on.
+What is wrong with it first decides: `DeadRecordError` has the reason. app/wire/output_records.py has what is sent on.
 """
 
 import re

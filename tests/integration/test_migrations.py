@@ -134,15 +134,13 @@ def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Sett
     schema.migrate(session, settings)
     shorter = settings.model_copy(update={"prediction_ttl": "30d"})
     with pytest.raises(
-        SchemaError, match=r"keeps rows for ever, but FRAUDSTREAM_PREDICTION_TTL is 30d"
+        SchemaError, match=r"keeps rows 400d, but FRAUDSTREAM_PREDICTION_TTL is 30d"
     ):
         schema.check_schema(session, shorter)
     assert schema.migrate(session, shorter).options
     assert schema.migrate(session, shorter).options is None
     schema.check_schema(session, shorter)
-    with pytest.raises(
-        SchemaError, match="keeps rows 30d, but FRAUDSTREAM_PREDICTION_TTL is forever"
-    ):
+    with pytest.raises(SchemaError, match="keeps rows 30d, but FRAUDSTREAM_PREDICTION_TTL is 400d"):
         schema.check_schema(session, settings)
     insert = (
         "INSERT INTO {}.predictions (card_id, month, event_time, transaction_id, score) VALUES "

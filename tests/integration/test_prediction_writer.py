@@ -271,7 +271,7 @@ async def test_a_ttl_that_is_changed_meanwhile_is_noticed(
         while not caplog.records:
             await asyncio.sleep(0.05)
             kept_for.look()
-    assert "keeps new rows 1m, but FRAUDSTREAM_PREDICTION_TTL is forever" in caplog.text
+    assert "keeps new rows 1m, but FRAUDSTREAM_PREDICTION_TTL is 400d" in caplog.text
 
 
 async def test_a_lone_batch_that_failed_before_is_prepared_again(

@@ -124,7 +124,7 @@ async def test_topics_that_were_there_before_are_compared(settings: Settings) ->
         await check_topics(settings, topics.all)
     assert await check_topics(allowed, topics.all) == {
         topics.transactions.name: "message.timestamp.type is CreateTime, the settings say LogAppendTime; "
-        "retention.ms is 604800000, the settings say -1"
+        "retention.ms is 604800000, the settings say 7776000000"
     }
 
 

@@ -95,16 +95,17 @@ def test_a_changed_ttl_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None
     session = SimpleNamespace(
         cluster=SimpleNamespace(metadata=SimpleNamespace(keyspaces=keyspaces))
     )
-    kept_for = KeptFor(session, Settings(_env_file=None), "predictions")  # type: ignore[call-arg, arg-type]
+    settings = Settings(_env_file=None, prediction_ttl="400d")  # type: ignore[call-arg]
+    kept_for = KeptFor(session, settings, "predictions")  # type: ignore[arg-type]
     kept_for.look()
-    tables["predictions"] = SimpleNamespace(options={"default_time_to_live": 0})
+    tables["predictions"] = SimpleNamespace(options={"default_time_to_live": 400 * 86_400})
     kept_for.look()
     assert not caplog.records
     tables["predictions"] = SimpleNamespace(options={"default_time_to_live": 86_400})
     kept_for.look()
     kept_for.look()
     (record,) = caplog.records
-    assert "keeps new rows 1d, but FRAUDSTREAM_PREDICTION_TTL is forever" in record.getMessage()
+    assert "keeps new rows 1d, but FRAUDSTREAM_PREDICTION_TTL is 400d" in record.getMessage()
 
 
 async def test_latencies_count_from_the_append_and_from_the_event() -> None:
