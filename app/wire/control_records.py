@@ -1,7 +1,7 @@
 """Changes on the wire: checking what comes on `control`, and the messages that carry a change on `enriched`.
 
-On `enriched` these messages stand among those of transactions and labels (`app/wire/enriched_records.py`); the version in front
-tells them apart.
+On `enriched` these messages stand among those of transactions and labels (`app/wire/enriched_records.py`); the
+version in front tells them apart.
 """
 
 from typing import Any
