@@ -143,6 +143,8 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
         known = f"{what}, since {formats.moment(label['labelled_at'])} UTC"
     facts = {
         "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
+        **({"action": row["action"]} if row.get("action") else {}),
+        **({"rules": ", ".join(row["rules"])} if row.get("rules") else {}),
         **({} if odd is None else {"anomaly": f"score {odd:.6g}; not used for the decision"}),
         "label": known,
         "amount": formats.amount(row["amount_minor"], digits, settings.currency),

@@ -35,6 +35,7 @@ def prediction(offset: int, *, card: str = "c1", score: float = 0.9, **fields):
         "event_time_ms": T0,
         "score": score,
         "is_fraud": score >= 0.5,
+        "action": "review" if score >= 0.5 else "approve",
         "reasons": ["amount 123.45 is high"],
         "flags": [],
         "source_partition": 0,

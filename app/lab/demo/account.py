@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.domain.card_stage import CONFLICTING, LATE, OUT_OF_ORDER
-from app.lab.demo.kinds import GENUINE
+from app.lab.demo.kinds import GENUINE, is_flagged
 from app.ops.verification.log import Log, Offsets
 from app.topics import TopicSpec
 from app.wire.dead_letters import headers_of
@@ -39,7 +39,7 @@ class Account:
         dead: no transactions.
         moved: sent on to another partition, where they are read once more.
         out_of_order: how many of `scored` came behind a newer one of their card.
-        flagged: how many of `scored`, `late` and `conflicting` the model calls fraud.
+        flagged: how many of `scored`, `late` and `conflicting` the model or a rule flags.
         reasons: dead records by reason.
         caught: frauds that the model called so, by their kind.
         missed: frauds that it did not, by their kind.
@@ -113,7 +113,7 @@ class Account:
             return
         became.add(position)
         self.out_of_order += OUT_OF_ORDER in flags
-        self.flagged += prediction["is_fraud"]
+        self.flagged += is_flagged(prediction)
         self._compare(prediction)
         if prediction["reasons"]:
             entry = (prediction["score"], position, prediction)
@@ -124,7 +124,7 @@ class Account:
 
     def _compare(self, prediction: dict[str, Any]) -> None:
         kind = self.kind_of(prediction["transaction_id"])
-        fraud, minor = prediction["is_fraud"], prediction["amount_minor"]
+        fraud, minor = is_flagged(prediction), prediction["amount_minor"]
         if kind == GENUINE:
             self.false_alarms += fraud
             self.false_alarms_minor += minor if fraud else 0

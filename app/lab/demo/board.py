@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app import formats
-from app.lab.demo.kinds import FIRST_AT_TERMINAL, GENUINE
+from app.lab.demo.kinds import FIRST_AT_TERMINAL, GENUINE, is_flagged
 from app.settings import Settings
 
 #: Rows of the table, and flagged transactions whose truth may still be told.
@@ -40,7 +40,7 @@ class Board:
     def score(self, prediction: dict[str, Any]) -> bool:
         """Take a prediction; whether it is flagged."""
         self.scored += 1
-        if not prediction["is_fraud"]:
+        if not is_flagged(prediction):
             return False
         self.flagged += 1
         self._times.append(self._clock())

@@ -1,5 +1,8 @@
 """Kinds of fraud as the demo tells them apart: at a compromised terminal, only a known fraud can give it away."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from app.durations import DAY_MS
@@ -35,3 +38,8 @@ def kinds_of(transactions: SimulatedTransactions, label_delay_ms: int) -> list[s
         if not len(before):
             kinds[row] = FIRST_AT_TERMINAL
     return kinds
+
+
+def is_flagged(prediction: Mapping[str, Any]) -> bool:
+    """Whether the model or a rule flags a transaction: it is not approved."""
+    return bool(prediction["action"] != "approve")
