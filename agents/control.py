@@ -10,14 +10,10 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.batches import OutputSender, OutRecord
 from app.blocks.faust.halt import is_away
 from app.blocks.faust.pipeline import Pipeline
-from app.domain.changes import RuleChange
-from app.domain.rules import Rule
-from app.domain.rules.defaults import default_rules
 from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source
 from app.reminder import Reminder
-from app.stages.control import ControlHandler
-from app.wire.control_records import encode_change
+from app.stages.control import ControlHandler, first_rules
 
 settings, topics = app.settings, app.fraud_topics
 changes = source(app, topics.control.name)
@@ -66,29 +62,9 @@ async def _has_begun() -> bool:
     change = await app.starting_model.change(settings.threshold)
     in_force = list(app.in_force.values())
     if change is not None and in_force:
-        new = not any(one.first for one in in_force)
-        records = [(b"start", change, []), *_first_rules(new=new)]
+        records: list[OutRecord] = [(b"start", change, [])]
+        if settings.default_rules:
+            records += first_rules(app.catalogue, max(settings.alert_losses), in_force)
         sent = await sender.send(app.producer._producer, {tuple(tp): records})  # noqa: SLF001
         await sent
     return False
-
-
-def _first_rules(*, new: bool) -> list[OutRecord]:
-    """The rules that a new deployment starts with; one of an earlier release keeps what it has: none."""
-    if not (new and settings.default_rules):
-        return []
-    large = max(settings.alert_losses)
-    return [
-        (f"start/{rule.name}".encode(), encode_change(_change_of(rule)), [])
-        for rule in default_rules(app.catalogue.names, large, app.catalogue.own)
-    ]
-
-
-def _change_of(rule: Rule) -> RuleChange:
-    return RuleChange(
-        name=rule.name,
-        expression=rule.expression,
-        action=rule.action,
-        reason=rule.reason,
-        by="FRAUDSTREAM_DEFAULT_RULES",
-    )

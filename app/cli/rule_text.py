@@ -41,7 +41,7 @@ def trial_lines(result: dict[str, Any], settings: Settings) -> list[str]:
     lines = [
         f"read          {one['read']:>9,}  transactions of {one['days']:,.0f} days, {one['labelled']:,} with a label",
         f"fires for     {one['fired']:>9,}  {share(one['fired'] / one['read'])} of them, "
-        f"{one['fired_per_day']:,.1f} per day",
+        f"{one['fired_per_day']:,.1f} per day; {one['new']:,} were not flagged",
         f"caught        {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
         f"{money(one['frauds_minor'])}",
         f"of these new  {one['new_caught']:>9,}  {money(one['new_caught_minor'])}",

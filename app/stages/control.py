@@ -1,13 +1,17 @@
 """Changes: from `control` into every partition of `enriched`, where each has an offset from which it applies."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.faust.batches import Outputs
+from app.blocks.faust.batches import Outputs, OutRecord
+from app.domain.changes import InForce, RuleChange
+from app.domain.features import Catalogue
+from app.domain.rules import Rule
+from app.domain.rules.defaults import default_rules
 from app.domain.transaction import DeadRecordError
 from app.topics import Topics
-from app.wire.control_records import change_message, parse_change
+from app.wire.control_records import change_message, encode_change, parse_change
 from app.wire.dead_letters import dead_letter
 from app.wire.input_records import SourceRecord
 
@@ -42,3 +46,31 @@ class ControlHandler:
                 outputs[topics.enriched.name, target].append((None, value, []))
             self.counts["forwarded"] += 1
         return Computed(outputs)
+
+
+def first_rules(catalogue: Catalogue, large: float, in_force: Iterable[InForce]) -> list[OutRecord]:
+    """Records of the rules that a new deployment starts with; none for one of an earlier release, which keeps its own.
+
+    Args:
+        catalogue: its features.
+        large: an amount that is large for any card, in major units.
+        in_force: what decides on partitions that are here.
+    """
+    if any(
+        one.first for one in in_force
+    ):  # what precedes that offset was scored by an earlier release
+        return []
+    return [
+        (f"start/{rule.name}".encode(), encode_change(_change_of(rule)), [])
+        for rule in default_rules(catalogue.names, large, catalogue.own)
+    ]
+
+
+def _change_of(rule: Rule) -> RuleChange:
+    return RuleChange(
+        name=rule.name,
+        expression=rule.expression,
+        action=rule.action,
+        reason=rule.reason,
+        by="FRAUDSTREAM_DEFAULT_RULES",
+    )

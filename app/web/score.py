@@ -40,7 +40,7 @@ from app.wire.input_records import RecordRules, parse_transaction
 #: What a prediction says to a caller.
 _FIELDS = (
     "transaction_id", "card_id", "score", "is_fraud", "threshold", "anomaly_score", "reasons", "flags",
-    "model_version", "scored_at",
+    "model_version", "scored_at", "action", "rules",
 )  # fmt: skip
 #: A transaction that was repeated may be in flight still: how often its row is looked for.
 _LOOK_SECONDS = 0.1

@@ -284,6 +284,16 @@ def test_what_workers_could_not_load_is_refused(
     assert "nothing decides yet" in said("threshold", "0.5", code=2)
 
 
+def ruled(deployment: Deployment) -> dict[int, int]:
+    """When a rule first fired on each source partition."""
+    first: dict[int, int] = {}
+    for one in predictions(deployment):
+        if "all@1" in one["rules"]:
+            partition = one["source_partition"]
+            first[partition] = min(first.get(partition, one["scored_at"]), one["scored_at"])
+    return first
+
+
 def test_promoting_takes_seconds(
     settings: Settings, tmp_path: Path, said: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,6 +313,9 @@ def test_promoting_takes_seconds(
             wait_until(
                 lambda: {model for model, _ in deciders(deployment)} == {"other@1"}, "promoted"
             )
+            said("add", "all", "amount > 0", "--action", "tag", group="rules")
+            wait_until(lambda: len(ruled(deployment)) == settings.partitions, "the rule fires")
+    added = json.loads(said("history", "--json", group="rules"))["changes"][-1]["at"]
     changed = json.loads(said("history", "--json"))["decides"]["since"]
     first: dict[int, int] = {}
     for one in predictions(deployment):
@@ -311,6 +324,7 @@ def test_promoting_takes_seconds(
             first[partition] = min(first.get(partition, one["scored_at"]), one["scored_at"])
     assert len(first) == settings.partitions
     with capsys.disabled():
+        print(f"rule on the log at {added}, first rows at {sorted(ruled(deployment).values())}")
         print(
             f"promote at {began:.0f}, on the log at {changed}, first rows at {sorted(first.values())}"
         )

@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
+from app.cli.rule_text import trial_lines
 from app.domain.changes import InForce, ListChange, RuleChange
 from app.domain.features.own import parse_own
 from app.domain.rules import Policy, Rule, RuleError, RuleSet
@@ -21,7 +23,9 @@ from app.ops.reference_rules import outcome
 from app.quality.rule_trial import Trial
 from app.quality.verdicts import Verdicts
 from app.settings import load_settings
+from app.stages.control import first_rules
 from app.stages.deployed_features import catalogue_of
+from app.stages.state import read_in_force
 from app.wire.control_records import encode_change, parse_change
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
@@ -269,8 +273,6 @@ class TestRuleSet:
         ids = [f"{number:0100}" for number in range(MAX_LISTED)]
         rules = rules.with_listed("block", "terminal", ids, 2_000_000_000_000)
         assert len(rules.listed) == MAX_LISTED
-        import msgspec
-
         assert len(msgspec.msgpack.encode(InForce(rules=rules))) < load_settings().max_message_bytes
 
     def test_changes_on_the_wire(self) -> None:
@@ -315,6 +317,17 @@ def test_defaults_fit_what_a_deployment_computes(features: str) -> None:
         )
         check(rule.expression, types_of(catalogue.names))
     assert default_rules((), 1_000) == ()
+
+
+def test_only_a_new_deployment_starts_with_rules() -> None:
+    catalogue = catalogue_of(load_settings())
+    records = first_rules(catalogue, 1_000, [InForce(), InForce(0, "m")])
+    found = [parse_change(value) for _, value, _ in records]
+    assert [one.name for one in found if isinstance(one, RuleChange)] == [
+        "very-large-amount", "many-small-amounts",
+    ]  # fmt: skip
+    assert len({key for key, _, _ in records}) == 2  # compaction keeps both
+    assert first_rules(catalogue, 1_000, [InForce(), InForce(7, "m")]) == []
 
 
 class TestVerify:
@@ -413,6 +426,22 @@ class TestTrial:
         )  # fmt: skip
         assert (found["precision"], found["recall"], found["cards_disturbed"]) == (0.5, 2 / 3, 2)
 
+    def test_as_text(self) -> None:
+        lines = trial_lines({**self.trial("amount >= 20")}, load_settings())
+        assert [" ".join(line.split()) for line in lines] == [
+            "read 6 transactions of 1 days, 5 with a label",
+            "fires for 4 66.7% of them, 4.0 per day; 2 were not flagged",
+            "caught 2 of 3 frauds, 50.00 EUR of 110.00 EUR",
+            "of these new 1 20.00 EUR",
+            "disturbed 2 genuine transactions, 90.00 EUR",
+            "unlabelled 0 0.00 EUR",
+            "cards 2 with a genuine or unlabelled transaction",
+            "precision 50.0%",
+            "recall 66.7%",
+            "1 transactions lack a feature that it uses: it does not fire for them",
+        ]
+        assert trial_lines({"read": 0}, load_settings()) == ["there is no prediction of that time"]
+
     def test_a_rule_without_features(self) -> None:
         found = self.trial("score > 0.45 and terminal_id == ''", ())
         assert (found["fired"], found["caught"], found["lacking"]) == (2, 1, 0)
@@ -422,3 +451,8 @@ class TestTrial:
 def test_no_number_is_no_reason_to_fire() -> None:
     assert math.isnan(math.inf - math.inf)
     assert not fires("amount / 0 - amount / 0 == 0")
+
+
+def test_a_row_of_before_there_were_rules_is_read() -> None:
+    row = bytes(8) + msgspec.msgpack.encode((0, "m", 0.5, {0: 3}))
+    assert read_in_force(row) == InForce(0, "m", 0.5, {0: 3}, rules=RuleSet())

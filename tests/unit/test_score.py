@@ -36,6 +36,7 @@ def prediction(offset: int = 7, **fields: Any) -> dict[str, Any]:
     return {
         "transaction_id": "tx-1", "card_id": "c1", "score": 0.25, "is_fraud": False, "threshold": 0.5,
         "anomaly_score": None, "reasons": [], "flags": [], "model_version": "default@1", "scored_at": T0,
+        "action": "approve", "rules": [],
         "source_partition": 1, "source_offset": offset, "features": {}, **fields,
     }  # fmt: skip
 

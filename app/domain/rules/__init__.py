@@ -10,6 +10,15 @@
 
 from app.domain.rules.language import RuleError
 from app.domain.rules.policy import Outcome, Policy, kept_policy, outcome_of
-from app.domain.rules.ruleset import Rule, RuleSet
+from app.domain.rules.ruleset import NO_RULES, Rule, RuleSet
 
-__all__ = ["Outcome", "Policy", "Rule", "RuleError", "RuleSet", "kept_policy", "outcome_of"]
+__all__ = [
+    "NO_RULES",
+    "Outcome",
+    "Policy",
+    "Rule",
+    "RuleError",
+    "RuleSet",
+    "kept_policy",
+    "outcome_of",
+]

@@ -108,6 +108,10 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         return None
 
 
+#: Nothing is in force beside the model.
+NO_RULES = RuleSet()
+
+
 def entry_key(name: ListName, subject: Subject, listed_id: str) -> str:
     """How an entry is named in `RuleSet.listed`."""
     return f"{name}/{subject}/{listed_id}"

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from app.blocks.faust.batches import Outputs
 from app.domain.changes import InForce, ListChange, ModelChange, RuleChange, ThresholdChange
 from app.domain.features import Catalogue
-from app.domain.rules import RuleSet
+from app.domain.rules import NO_RULES, RuleSet
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.survey import Sources
@@ -144,7 +144,7 @@ class Deciding:
     model: Callable[[str], Model]
 
     @classmethod
-    def by(cls, model: Model, threshold: float | None, rules: RuleSet) -> "Deciding":
+    def by(cls, model: Model, threshold: float | None, rules: RuleSet = NO_RULES) -> "Deciding":
         """One model for all of it, beside the rules of its time."""
         begins = InForce(0, model.hash, threshold, rules=rules)
         return cls(begins, False, threshold, lambda _: model)
