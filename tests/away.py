@@ -37,7 +37,7 @@ class Away:
 
     Attributes:
         seconds: Cassandra was away.
-        rate: transactions a second, all the time.
+        rate: transactions per second, all the time.
         sent: transactions in all.
         waiting: rows that waited when it was back.
         caught_up: seconds until no more than a second's load waited.
@@ -60,10 +60,13 @@ class Away:
             for name, before in self.before.items()
         )
         return (
-            f"Cassandra away for {self.seconds:.0f} s at {self.rate:g} transactions a second: "
-            f"{self.waiting:,} rows waited, caught up in {self.caught_up:.0f} s at "
-            f"{self.rows / self.caught_up:,.0f} rows a second, load going on; memory {memory}; "
-            f"no rebalance; {self.sent:,} transactions, each with its row"
+            f"Cassandra unavailable  {self.seconds:.0f} s\n"
+            f"load                   {self.rate:g} transactions per second, throughout\n"
+            f"rows that waited       {self.waiting:,}\n"
+            f"caught up in           {self.caught_up:.0f} s, at {self.rows / self.caught_up:,.0f} rows per second\n"
+            f"memory                 {memory}\n"
+            "rebalances             0\n"
+            f"transactions           {self.sent:,}, each with its row"
         )
 
 
@@ -83,7 +86,7 @@ def go_away(
         deployment: prepared; nothing was ever sent to it.
         fleet: its workers, ready.
         seconds: how long Cassandra is away.
-        rate: transactions a second, from before until after.
+        rate: transactions per second, from before until after.
         say: told what happens.
 
     Raises:

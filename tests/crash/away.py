@@ -30,7 +30,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--rate", type=float, default=3_000.0, help="transactions a second")
+    parser.add_argument("--rate", type=float, default=3_000.0, help="transactions per second")
     arguments = parser.parse_args()
     end_when_told()
     home = Path(tempfile.mkdtemp(prefix="fraudstream-away-"))

@@ -1,7 +1,7 @@
-"""What is left of an ordeal: states that must equal the rebuilt ones, and the line of figures."""
+"""What is left of an ordeal: states that must equal the rebuilt ones, and the figures."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from tests.crash.schedule import KILLS, Act
 from tests.crash.watch import Sample, Watch
 
 _SHOWN = 10
+#: Of the column with the names of figures.
+_NAME_WIDTH = 20
 
 #: What was done, and how often: acts, or a server and what was done to it.
 Done = Counter[Act | tuple[str, Act]]
@@ -81,44 +83,54 @@ def compare_states(
 def figures(
     seed: int, done: Done, report: dict[str, Any], states: States, old: Sample, fresh: Sample,
     watch: Watch,
-) -> Iterator[str]:  # fmt: skip
-    """The parts of the line of figures.
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    """The figures of a crash test: name and value.
 
     Args:
-        seed: of the ordeal.
+        seed: of the crash test.
         done: what was done.
         report: of `verify`.
         states: as compared.
         old, fresh: the worker that lived longest, and one that had just started, with all partitions each.
         watch: what all workers took.
     """
-    yield (
-        f"seed {seed}: {report['read']:,} records = {report['scored']:,} scored"
-        f" + {report['late']:,} late + {report['conflicting']:,} conflicting"
-        f" + {report['duplicate']:,} duplicate + {report['dead']:,} dead + {report['moved']:,} moved"
-    )
+    yield "seed", str(seed)
+    outcomes = ("scored", "late", "conflicting", "duplicate", "dead", "moved")
+    yield "records", f"{report['read']:,} = {_sum(report, outcomes)}"
     told = report["labels"]
-    applied = told["forwarded"] - told["given_up"] - states.waiting
+    waiting = states.waiting + told["waiting"]  # at their terminal, or parked
+    # `verify` found every label: what is neither dead nor waits was applied
+    applied = told["read"] - told["dead"] - waiting
     yield (
-        f"{told['read']:,} labels = {applied:,} applied + {states.waiting:,} waiting +"
-        f" {told['dead']:,} dead ({told['given_up']:,} given up by their terminal)"
+        "labels",
+        f"{told['read']:,} = {applied:,} applied + {waiting:,} waiting + {told['dead']:,} dead",
     )
-    yield f"missing {report['missing']}, differing {report['differing']}, pending {report['pending']}"
-    servers = ", ".join(
-        f"{sum(n for act, n in done.items() if isinstance(act, tuple) and act[0] == server)} {server}"
-        for server in ("kafka", "cassandra")
-    )
-    yield (
-        f"{sum(done[act] for act in KILLS)} kills ({done[Act.WIPE]} wiped),"
-        f" {done[Act.ADD] + done[Act.REMOVE]} moves, {done[Act.ZOMBIE]} zombies, outages: {servers},"
-        f" {done[Act.DELAY]} delays, {done[Act.STALL]} stalls"
-    )
-    yield f"{report['repeated_outputs']:,} repeated outputs, all identical"
-    yield (
-        f"{states.keys:,} states with {states.marked:,} labelled transactions equal the rebuilt ones"
-    )
+    yield "labels given up", f"{told['given_up']:,} by their terminal (among the dead)"
+    for name in ("missing", "differing", "pending"):
+        yield name, str(report[name])
+    yield "repeated outputs", f"{report['repeated_outputs']:,}, all identical"
+    yield "rebuilt states", f"{states.keys:,}, all equal"
+    yield "labels in states", f"{states.marked:,}"
+    yield "kills", f"{sum(done[act] for act in KILLS)}, {done[Act.WIPE]} with a wiped state folder"
+    yield "workers moved", str(done[Act.ADD] + done[Act.REMOVE])
+    yield "zombies", str(done[Act.ZOMBIE])
+    for server in ("Kafka", "Cassandra"):
+        name = server.lower()
+        outages = sum(n for act, n in done.items() if isinstance(act, tuple) and act[0] == name)
+        yield f"{server} outages", str(outages)
+    yield "delays", str(done[Act.DELAY])
+    yield "stalls", str(done[Act.STALL])
     assert watch.highest is not None, "no worker was ever sampled"
-    yield (
-        f"longest-lived worker: {old} (a new one: {fresh}); most memory"
-        f" {watch.highest[1].memory_mib:.0f} MiB, most tasks {watch.most_tasks} in {watch.samples:,} samples"
-    )
+    yield "oldest worker", str(old)
+    yield "new worker", str(fresh)
+    yield "most memory", f"{watch.highest[1].memory_mib:.0f} MiB in {watch.samples:,} samples"
+    yield "most tasks", str(watch.most_tasks)
+
+
+def lines(named: Iterable[tuple[str, str]]) -> str:
+    """Figures for people, one per line."""
+    return "\n".join(f"{name:<{_NAME_WIDTH}}{value}" for name, value in named)
+
+
+def _sum(report: Mapping[str, int], names: Sequence[str]) -> str:
+    return " + ".join(f"{report[name]:,} {name}" for name in names)

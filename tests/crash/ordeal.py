@@ -34,7 +34,7 @@ import orjson
 from app.devstack.stack import Stack
 from app.settings import Settings
 from tests.crash import worker
-from tests.crash.ending import Done, States, compare_states, figures
+from tests.crash.ending import Done, States, compare_states, figures, lines
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
 from tests.crash.watch import Sample, Watch, grown, overview, patiently, sample
@@ -118,7 +118,7 @@ class Ordeal:
         print(f"{time.monotonic() - self._began:7.1f} s  {action:10} {target}", flush=True)
 
     def run(self) -> str:
-        """Do everything, check everything; returns the line of figures.
+        """Do everything, check everything; returns the figures, one per line.
 
         Raises:
             OrdealError: something is amiss.
@@ -151,11 +151,16 @@ class Ordeal:
         states, fresh = self._compare_states(live)
         if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh)]:
             raise OrdealError("; ".join(problems))
-        parts = [*figures(self.seed, self.done, report, states, old, fresh, self._watch)]
         committed, aborted = self._feed.transactions
-        parts.insert(1, f"Kafka transactions: {committed:,} committed, {aborted:,} aborted")
-        ends = f"{len(fleet.restarts)} halts, {fleet.waits} waits for servers"
-        return "; ".join([*parts, ends, f"{time.monotonic() - self._began:.0f} s"])
+        return lines(
+            (
+                *figures(self.seed, self.done, report, states, old, fresh, self._watch),
+                ("Kafka transactions", f"{committed:,} committed, {aborted:,} aborted"),
+                ("explained halts", str(len(fleet.restarts))),
+                ("waits for servers", str(fleet.waits)),
+                ("time", f"{time.monotonic() - self._began:,.0f} s"),
+            )
+        )
 
     # ------------------------------------------------------------------ steps
 

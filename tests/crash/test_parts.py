@@ -14,10 +14,12 @@ from app.lab.simulation.arrivals import BROKEN
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.wire.label_records import parse_label
 from tests.breaks import BREAKS
+from tests.crash.ending import Done, States, figures, lines
 from tests.crash.labels import MALFORMED, with_labels
 from tests.crash.ordeal import unexplained
 from tests.crash.sabotage import CAUGHT, MISSED, summary
-from tests.crash.watch import MORE_TASKS, Sample, grown
+from tests.crash.schedule import Act
+from tests.crash.watch import MORE_TASKS, Sample, Watch, grown
 
 #: When a broker would receive them: after all of them.
 NOW_MS = 1_800_000_000_000
@@ -122,3 +124,36 @@ def test_a_report_is_told_in_a_line() -> None:
     )
     assert summary(report) == "verify: missing 2 (and the places do not add up), such as {'a': 1}"
     assert summary("it never ended\nand so on") == "it never ended"
+
+
+def test_figures_are_one_per_line() -> None:
+    outcomes = {
+        "scored": 900,
+        "late": 40,
+        "conflicting": 1,
+        "duplicate": 30,
+        "dead": 20,
+        "moved": 9,
+    }
+    report = {
+        **outcomes,
+        "read": sum(outcomes.values()),
+        "labels": {"read": 47, "waiting": 0, "given_up": 3, "dead": 5},
+        **dict.fromkeys(("missing", "differing", "pending", "repeated_outputs"), 0),
+    }
+    taken = Sample(200.0, 80, 50, 20, 4)
+    watch = Watch(dict)
+    watch.highest, watch.most_tasks, watch.samples = ("a", taken), 60, 1_234
+    done = Done({Act.KILL: 2, Act.WIPE: 1, ("cassandra", Act.FREEZE): 1, Act.ZOMBIE: 1})
+    states = States(keys=70, marked=40, waiting=2)
+    told = lines(figures(7, done, report, states, taken, taken, watch)).splitlines()
+    assert max(map(len, told)) < 120
+    values = {line[:20].strip(): line[20:] for line in told}
+    assert values["records"] == (
+        "1,000 = 900 scored + 40 late + 1 conflicting + 30 duplicate + 20 dead + 9 moved"
+    )
+    assert values["labels"] == "47 = 40 applied + 2 waiting + 5 dead"
+    assert values["kills"] == "3, 1 with a wiped state folder"
+    assert values["Cassandra outages"] == "1"
+    assert values["Kafka outages"] == "0"
+    assert values["most memory"] == "200 MiB in 1,234 samples"
