@@ -9,6 +9,7 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.delivery import TableWriters
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.recorders import alert_status
+from app.stages.answers import Heard
 from app.stages.sink import SinkHandler
 
 settings = app.settings
@@ -16,7 +17,10 @@ raised = source(app, app.fraud_topics.alerts.name)
 pipeline = Pipeline(
     app,
     raised,
-    SinkHandler(AlertPacker(settings.minor_unit_digits, settings.deployment)),
+    Heard(
+        SinkHandler(AlertPacker(settings.minor_unit_digits, settings.deployment)),
+        app.recent_alerts.heard,
+    ),
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),

@@ -34,6 +34,7 @@ from app.kafka.skips import find_skip
 from app.kafka.topic_checks import changed, recreated
 from app.kafka.topic_metadata import see_topics
 from app.settings import Settings, load_settings
+from app.stages.alerts import RecentAlerts
 from app.stages.answers import Answers
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply, StartingModel
@@ -77,6 +78,7 @@ class FraudApp(BlockApp):
         catalogue: its features.
         topic_ids: Kafka's ids of its topics, as they were when this worker started.
         answers: who waits for the prediction of one transaction.
+        recent_alerts: the newest alerts that this worker has seen.
         retries: what looks again for the transactions of parked labels.
         models: the loaded models.
         starting_model: what a new deployment starts with.
@@ -88,6 +90,7 @@ class FraudApp(BlockApp):
     catalogue: Catalogue
     topic_ids: Mapping[str, str]
     answers: Answers
+    recent_alerts: RecentAlerts
     retries: Retries
     models: ModelSupply
     starting_model: StartingModel
@@ -288,6 +291,7 @@ def create_app(settings: Settings) -> FraudApp:
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
     app.answers = Answers(app.fraud_topics, settings.score_waiting)
+    app.recent_alerts = RecentAlerts(settings.deployment)
     app.watch = watch_of(settings, report=_tell_unreadable)
     sources = (app.fraud_topics.transactions, app.fraud_topics.labels)
     app.keep_pace(

@@ -1,6 +1,7 @@
 """A worker for tests of the web views: rows in a dictionary, no Faust, no servers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.cassandra.alert_store import Alert, AlertQuery
+from app.cassandra.review_store import Review
+from app.errors import UnavailableError
+from app.metrics.history import Totals
 from app.metrics.reading import PartitionReading, Reading
 from app.quality.tally import Group
 from app.settings import Settings
@@ -27,6 +31,59 @@ HOUR = 3_600_000
 IDS = st.text(
     st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=MAX_ID_BYTES
 ).filter(lambda text: len(text.encode()) <= MAX_ID_BYTES)
+
+
+class DictReviews:
+    """See `app.web.review_queue.Store`."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Alert] = {}
+        self.known: dict[str, Review] = {}
+        self.closed: dict[str, Review] = {}
+
+    def add(self, *alerts: Alert) -> None:
+        """Open alerts."""
+        self.open |= {alert.alert_id: alert for alert in alerts}
+
+    def alerts(self, from_ms: int, to_ms: int, now_ms: int) -> list[tuple[Alert, Review | None]]:
+        return [
+            (alert, self.known.get(name))
+            for name, alert in self.open.items()
+            if alert.state == "open"
+        ]
+
+    def alert(self, alert_id: str, now_ms: int) -> tuple[Alert, Review] | None:
+        found = self.open.get(alert_id)
+        return None if found is None else (found, self.known.get(alert_id, Review()))
+
+    def of_card(self, card_id: str, now_ms: int) -> list[Alert]:
+        return [a for a in self.open.values() if a.card_id == card_id and a.state == "open"]
+
+    def claim(self, alert_id: str, by: str, until_ms: int, now_ms: int) -> Review:
+        known = self.known.get(alert_id, Review())
+        if known.verdict is None and known.holder(now_ms) in (None, by):
+            known = self.known[alert_id] = Review(by, until_ms)
+        return known
+
+    def release(self, alert_id: str, by: str) -> None:
+        known = self.known.get(alert_id, Review())
+        if known.claimed_by == by and known.verdict is None:
+            self.known[alert_id] = Review()
+
+    def decide(self, alert_id: str, wanted: Review) -> Review:
+        known = self.known.get(alert_id, Review())
+        if known.claimed_by != wanted.decided_by or known.verdict is not None:
+            return known
+        self.known[alert_id] = replace(wanted, claimed_by=known.claimed_by)
+        return wanted
+
+    def close(self, alert_id: str, review: Review) -> None:
+        self.closed[alert_id] = review
+        self.open[alert_id].acked = {
+            "at": review.decided_at,
+            "by": review.decided_by,
+            "note": review.verdict,
+        }
 
 
 class DictWorker:
@@ -52,6 +109,11 @@ class DictWorker:
         self.raised: list[Alert] = []
         self.wanted: AlertQuery | None = None
         self.answers: dict[str, tuple[int, str, bytes]] = {}
+        self.stopping = False
+        self.reviews = DictReviews()
+        self.labels: list[dict[str, Any]] = []
+        self.counted = Totals()
+        self.newest_alerts: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
         self.now = Reading(
             outcomes={("cards", "enriched"): 5, ("cards", "dead"): 1},
@@ -95,7 +157,19 @@ class DictWorker:
     def waits(self) -> list[str]:
         return self.now.waits
 
-    async def reading(self) -> Reading:
+    async def look_up(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        return ask(*arguments)
+
+    async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
+        self.labels += labels
+
+    def totals(self) -> Totals:
+        return self.counted
+
+    def recent_alerts(self) -> list[dict[str, Any]]:
+        return self.newest_alerts
+
+    async def reading(self, *, sizes: bool = True) -> Reading:
         self.now.reasons = self.not_ready
         return self.now
 
@@ -115,6 +189,9 @@ class DictWorker:
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Answer:
         self.asked.append((url, method, headers))
+        if url not in self.answers:
+            msg = f"the worker at {url} owns it and does not answer; try again"
+            raise UnavailableError(msg)
         return Answer(*self.answers[url])
 
 

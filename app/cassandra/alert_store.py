@@ -210,9 +210,26 @@ def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int)
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
+    return _alerts_of(session, settings, "card_id", card_id, now_ms)
+
+
+def terminal_alerts(
+    session: Session, settings: Settings, terminal_id: str, now_ms: int
+) -> list[Alert]:
+    """All alerts with a transaction at a terminal, newest first. Asks every node: for people.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    return _alerts_of(session, settings, "terminal_id", terminal_id, now_ms)
+
+
+def _alerts_of(
+    session: Session, settings: Settings, column: str, name: str, now_ms: int
+) -> list[Alert]:
     with explained(settings):
-        query = f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE card_id = %s"  # noqa: S608
-        ids = {row["alert_id"] for row in session.execute(query, (card_id,))}
+        query = f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE {column} = %s"  # noqa: S608
+        ids = {row["alert_id"] for row in session.execute(query, (name,))}
     snoozes = read_snoozes(session, settings, now_ms)
     alerts = [
         _alert(alert_id, *found, snoozes, now_ms)
@@ -234,7 +251,7 @@ def acknowledge(
         session.execute(
             f"INSERT INTO {settings.keyspace}.alert_acks (day, shard, opened_at, alert_id, acked_at, acked_by, note) "  # noqa: S608
             f"VALUES (%s, %s, %s, %s, %s, %s, %s) USING TTL {settings.ttl_seconds}",
-            (*_key(place_of(alert_id)), _moment(now_ms), by, note),
+            (*key_of(place_of(alert_id)), moment_of(now_ms), by, note),
         )
 
 
@@ -252,8 +269,8 @@ def snooze(session: Session, settings: Settings, wanted: Snooze, *, now_ms: int)
             (
                 wanted.kind,
                 wanted.id,
-                _moment(wanted.until_ms),
-                _moment(now_ms),
+                moment_of(wanted.until_ms),
+                moment_of(now_ms),
                 wanted.by,
                 wanted.note,
             ),
@@ -295,10 +312,10 @@ def _read(
             f"SELECT * FROM {settings.keyspace}.alerts "  # noqa: S608
             "WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
         )
-        rows = [_row(row) for row in session.execute(query, _key(place))]
+        rows = [_row(row) for row in session.execute(query, key_of(place))]
         if not rows:
             return None
-        ack = session.execute(query.replace(".alerts ", ".alert_acks "), _key(place)).one()
+        ack = session.execute(query.replace(".alerts ", ".alert_acks "), key_of(place)).one()
     return rows, None if ack is None else _ack(ack)
 
 
@@ -322,7 +339,7 @@ def _ask(session: Session, settings: Settings, day: str, from_ms: int, to_ms: in
         "WHERE day = %s AND shard = %s AND opened_at >= %s AND opened_at < %s",
         fetch_size=_PAGE_ROWS,
     )
-    period = _moment(from_ms), _moment(to_ms)
+    period = moment_of(from_ms), moment_of(to_ms)
     return [session.execute_async(statement, (day, shard, *period)) for shard in range(SHARDS)]
 
 
@@ -350,8 +367,9 @@ def _ack(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"at": epoch_ms(row["acked_at"]), "by": row["acked_by"], "note": row["note"]}
 
 
-def _key(place: Group) -> tuple[str, int, datetime, str]:
-    return place.day, place.shard, _moment(place.opened_at), place.alert_id
+def key_of(place: Group) -> tuple[str, int, datetime, str]:
+    """The key of an alert's row, in the tables of alerts, acknowledgements and reviews."""
+    return place.day, place.shard, moment_of(place.opened_at), place.alert_id
 
 
 def _days_back(from_ms: int, to_ms: int) -> Iterator[str]:
@@ -359,5 +377,6 @@ def _days_back(from_ms: int, to_ms: int) -> Iterator[str]:
         yield day_of(day * DAY_MS)
 
 
-def _moment(moment_ms: int) -> datetime:
+def moment_of(moment_ms: int) -> datetime:
+    """A moment as the driver writes it."""
     return datetime.fromtimestamp(moment_ms / 1000, UTC)

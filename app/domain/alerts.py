@@ -4,7 +4,7 @@ Everything here is a function of one scored transaction. So an alert is the same
 whatever order transactions are scored: a replay gives the same alerts under the same keys.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -84,6 +84,11 @@ def shard_of(alert_id: str) -> int:
 def day_of(moment_ms: int) -> str:
     """The day of a moment in UTC, such as 2026-11-29."""
     return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%d")
+
+
+def expected_loss(transactions: Iterable[Mapping[str, Any]]) -> float:
+    """Score times amount of an alert's transactions together, in minor units: what is looked at first."""
+    return sum(row["score"] * row["amount_minor"] for row in transactions)
 
 
 def rank(severity: str) -> int:

@@ -20,7 +20,7 @@ ROLES: dict[Role, str] = {
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
-_JUDGED = ("alert_acks", "alert_snoozes")
+_JUDGED = ("alert_acks", "alert_snoozes", "alert_reviews")
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,14 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
     if role == "notifier":
         return on(("alert_snoozes",), "SELECT")
     if role == "analyst":
-        return [*on(("alerts",), "SELECT"), *on(_JUDGED, "SELECT", "MODIFY")]
+        acted = ("alert_acks", "alert_snoozes")
+        return [*on(("alerts",), "SELECT"), *on(acted, "SELECT", "MODIFY")]
     if role == "modeller":
         return [*on(_MODELS, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
     if role == "auditor":
         return on((*_TABLES, *_JUDGED, *_MODELS, "schema_migrations"), "SELECT")
-    return [*on((*_TABLES, *_MODELS), "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
+    written = (*_TABLES, *_JUDGED, *_MODELS)
+    return [*on(written, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
 
 
 def _of(topics: Iterable[TopicSpec], *operations: str) -> list[Grant]:

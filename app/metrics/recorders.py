@@ -52,18 +52,7 @@ class Latency:
     def quantile(self, q: float) -> float | None:
         """The `q` quantile of the last one to two minutes, ms, within some 10 %; None without any."""
         self._rotate()
-        recent = _sum(self._previous, self._current)
-        wanted = q * sum(recent)
-        bounds, below = self.bounds_ms, 0
-        for index, count in enumerate(recent):
-            if count and below + count >= wanted:
-                if not 0 < index < len(bounds):
-                    return bounds[0 if index == 0 else -1]
-                low, high = bounds[index - 1 : index + 1]
-                inside: float = (high / low) ** ((wanted - below) / count)
-                return low * inside
-            below += count
-        return None
+        return quantile_of(_sum(self._previous, self._current), self.bounds_ms, q)
 
     def counts(self) -> list[int]:
         """Observations since start by bound, one more for those above the last."""
@@ -82,6 +71,26 @@ class Latency:
 
     def _no_counts(self) -> list[int]:
         return [0] * (len(self.bounds_ms) + 1)
+
+
+def quantile_of(counts: Sequence[int], bounds_ms: Sequence[float], q: float) -> float | None:
+    """The `q` quantile of a histogram, ms, within the width of a bucket; None without observations.
+
+    Args:
+        counts: observations by bound, and of those above the last.
+        bounds_ms: upper bounds, rising.
+        q: in [0, 1].
+    """
+    wanted, below = q * sum(counts), 0
+    for index, count in enumerate(counts):
+        if count and below + count >= wanted:
+            if not 0 < index < len(bounds_ms):
+                return bounds_ms[0 if index == 0 else -1]
+            low, high = bounds_ms[index - 1 : index + 1]
+            inside: float = (high / low) ** ((wanted - below) / count)
+            return low * inside
+        below += count
+    return None
 
 
 def _sum(one: list[int], other: list[int]) -> list[int]:

@@ -1,7 +1,43 @@
-"""Which scored transactions are alerts, as a deployment has it."""
+"""Which scored transactions are alerts, as a deployment has it; and the newest ones, for pages."""
 
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from app.deployments import is_anothers
 from app.domain.alerts import AlertPolicy
 from app.settings import Settings
+from app.wire.input_records import SourceRecord
+
+#: Alerts that a worker remembers.
+_REMEMBERED = 50
+
+
+class RecentAlerts:
+    """The newest alerts that this worker has seen since it started: bytes, read only when somebody looks.
+
+    Args:
+        deployment: whose alerts they are.
+    """
+
+    def __init__(self, deployment: str) -> None:
+        self._deployment = deployment
+        self._raw: deque[bytes] = deque(maxlen=_REMEMBERED)
+
+    def heard(self, _partition: int, records: Sequence[SourceRecord], _computed: Any) -> None:
+        """Records of the topic; see `app.stages.answers.Heard`."""
+        self._raw.extend(record.value for record in records[-_REMEMBERED:])
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Each once, the one that was received last first."""
+        found: dict[str, dict[str, Any]] = {}
+        for value in self._raw:
+            alert = orjson.loads(value)
+            if not is_anothers(alert, self._deployment):
+                found[alert["key"]] = alert
+        return sorted(found.values(), key=lambda alert: -(alert["received_at"] or 0))
 
 
 def alert_policy(settings: Settings) -> AlertPolicy | None:

@@ -142,6 +142,6 @@ class Heard:
         computed: Computed = self._handler.compute(partition, records, *others)
         try:
             self._listen(partition, records, computed)
-        except Exception:  # a caller gets no answer; the stream goes on
-            logger.exception("who waits for a score was not answered")
+        except Exception:  # a caller gets no answer, a page no alert; the stream goes on
+            logger.exception("what listens to a stage failed")
         return computed

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import aiohttp
+import orjson
 from aiokafka.errors import KafkaError
 from faust.types import TP
 from yarl import URL
@@ -15,11 +16,13 @@ from yarl import URL
 from app.blocks.faust.table import BlockTable
 from app.cassandra.alert_store import Alert, AlertQuery, list_alerts
 from app.cassandra.prediction_reads import find_transaction
+from app.cassandra.review_store import ReviewStore
 from app.cassandra.session import close_shared_sessions, shared_session
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
 from app.kafka.clients import partition_of
+from app.metrics.history import Totals
 from app.metrics.reading import (
     LogEnds,
     Reading,
@@ -77,6 +80,7 @@ class FaustWorker:
         # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
         self._quality = Kept(self._measure, self._lookups, _QUALITY_SECONDS, time.monotonic)
+        self.reviews = ReviewStore(app.settings)
         self._ends = LogEnds(self._ask_ends)
         topics = app.fraud_topics
         self._stages = {
@@ -139,8 +143,27 @@ class FaustWorker:
         """Who waits for what in this worker: no reason not to be ready."""
         return read_waits(self._app)
 
-    async def reading(self) -> Reading:
-        """What this worker tells about itself."""
+    @property
+    def stopping(self) -> bool:
+        """Whether this worker was told to stop."""
+        return bool(self._app.should_stop)
+
+    def totals(self) -> Totals:
+        """What this worker has counted since it started."""
+        topics, pipelines = self._app.fraud_topics, self._app.pipelines
+        cards: Any = pipelines[topics.transactions.name].handler
+        scoring: Any = pipelines[topics.enriched.name].handler
+        counts, raised = cards.counts, scoring.raised
+        return Totals(
+            sum(counts.values()), counts["dead"], sum(raised.values()), append_to_row.counts()
+        )
+
+    def recent_alerts(self) -> list[dict[str, Any]]:
+        """The newest alerts that this worker has seen, newest first."""
+        return self._app.recent_alerts.newest()
+
+    async def reading(self, *, sizes: bool = True) -> Reading:
+        """What this worker tells about itself; `sizes`: with the bytes of its state."""
         app = self._app
         copies = copied_partitions(app)
         ends, answered = await self._ends.read(self._wanted_ends())
@@ -149,7 +172,8 @@ class FaustWorker:
         reading.kafka_answers = answered
         reading.reasons, reading.waits = self._reasons(kafka_answers=answered), self.waits()
         reading.parked = app.retries.parked()
-        reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
+        if sizes:
+            reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
         reading.refunds, reading.alerts = refund_status, alert_status
         reading.event_latency = event_to_row
@@ -158,6 +182,27 @@ class FaustWorker:
         reading.rebalances = app.rebalancing_count
         reading.score_answers = dict(app.answers.statuses)
         return reading
+
+    async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
+        """Append labels to their topic; done once they are durable.
+
+        Raises:
+            UnavailableError: Kafka does not accept them.
+        """
+        spec = self._app.fraud_topics.labels
+        place = partition_of(spec.partitions)
+        producer = self._app.producer._producer  # noqa: SLF001 -- its connections serve
+        try:
+            sent = []
+            for one in labels:
+                key = one["transaction_id"].encode()
+                sent.append(
+                    await producer.send(spec.name, orjson.dumps(one), key=key, partition=place(key))
+                )
+            await asyncio.gather(*sent)
+        except KafkaError as error:
+            msg = f"Kafka does not accept the label: {error}; try again"
+            raise UnavailableError(msg) from error
 
     async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
         """Append a record to `transactions`; returns its partition and offset once it is durable.
@@ -177,9 +222,9 @@ class FaustWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
-        return await self._look_up(find_transaction, self.settings, transaction_id)
+        return await self.look_up(find_transaction, self.settings, transaction_id)
 
-    async def _look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
+    async def look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
         """Ask Cassandra in a thread.
 
         Raises:
@@ -196,7 +241,7 @@ class FaustWorker:
 
     async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
         """The newest alerts of a query, and whether there are more."""
-        return await self._look_up(self._list_alerts, query)
+        return await self.look_up(self._list_alerts, query)
 
     def _list_alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
         session = shared_session(self.settings)

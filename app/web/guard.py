@@ -129,6 +129,7 @@ class Guard:
             return await self._answer(request, page, asker)
         outcome = 500
         try:
+            self._check_author(request, asker, page)
             await self._check_form(request, asker)
             response = await self._answer(request, page, asker)
             outcome = response.status
@@ -243,6 +244,15 @@ class Guard:
                 403,
                 "passwords and tokens are accepted over https only: put a proxy with TLS before the workers, or set "
                 "FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true",
+            )
+
+    def _check_author(self, request: web.Request, asker: Viewer, page: Page) -> None:
+        """A change has an author: where anybody is let in, only whoever sits at this machine is known."""
+        anybody = self.open and asker.name == _LOCAL.name and not asker.session
+        if anybody and page.role > Role.PUBLIC and not is_loopback(str(request.remote)):
+            raise RefusedError(
+                403,
+                "changes from other machines need a login: set FRAUDSTREAM_WEB_USERS and FRAUDSTREAM_WEB_LOGIN",
             )
 
     async def _check_form(self, request: web.Request, asker: Viewer) -> None:

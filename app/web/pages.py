@@ -1,5 +1,6 @@
-"""HTML from templates: autoescaped, one base, no scripts and nothing from elsewhere."""
+"""HTML from templates: autoescaped, one base, nothing from elsewhere. Some pages have scripts, and work without."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -14,11 +15,39 @@ from app.web.ids import json_path_of, path_of
 from app.web.roles import viewer
 
 TEMPLATES = Path(__file__).parent / "templates"
+#: What pages load beside the style sheet, and its kind. uPlot (MIT licence, uPlot.LICENSE) draws the charts.
+STATIC = {
+    "live.js": "text/javascript",
+    "review.js": "text/javascript",
+    "uPlot.js": "text/javascript",
+    "uPlot.css": "text/css",
+    "uPlot.LICENSE": "text/plain",
+}
+#: Width and height of the lines that stand where no script draws.
+_SPARK = (360, 60)
 
 
 def style() -> str:
     """The style sheet of every page."""
     return (TEMPLATES / "style.css").read_text()
+
+
+@lru_cache
+def static(name: str) -> str:
+    """A file that pages load."""
+    return (TEMPLATES.parent / "static" / name).read_text()
+
+
+def spark(values: Sequence[float | None]) -> str:
+    """The points of an SVG line in a box of 360 by 60; unknown values are left out."""
+    width, height = _SPARK
+    top = max((value for value in values if value is not None), default=0) or 1
+    step = width / max(1, len(values) - 1)
+    return " ".join(
+        f"{index * step:.1f},{height - height * value / top:.1f}"
+        for index, value in enumerate(values)
+        if value is not None
+    )
 
 
 @lru_cache(maxsize=1)
@@ -43,6 +72,8 @@ def _environment() -> Environment:
         "json_path_of": json_path_of,
         "path_of": path_of,
         "release": release(),
+        "spark": spark,
+        "static_version": blake2b("".join(map(static, STATIC)).encode(), digest_size=4).hexdigest(),
         # a browser keeps the style sheet until it changes
         "style_version": blake2b(style().encode(), digest_size=4).hexdigest(),
     }

@@ -16,8 +16,10 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Seconds after which asking again makes sense while partitions move or recover.
 RETRY_AFTER_SECONDS = 2
-_HEADERS = {
-    # nothing from elsewhere, no script at all: an id that breaks out of its place still cannot run
+#: Pages with scripts of ours: these, and what they ask us for, still nothing from elsewhere.
+_SCRIPTS = "; script-src 'self'; connect-src 'self'"
+HEADERS = {
+    # nothing from elsewhere, no script but ours: an id that breaks out of its place still cannot run
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'none'"
@@ -58,11 +60,17 @@ def json_reply(data: Any, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
 
 
-def page(template: str, status: int = 200, **context: Any) -> web.Response:
-    """An HTML page."""
-    return web.Response(
+def page(
+    template: str, status: int = 200, *, scripts: bool = False, **context: Any
+) -> web.Response:
+    """An HTML page; one with `scripts` may run those of `static/`, no other."""
+    response = web.Response(
         text=render(template, **context), status=status, content_type="text/html", charset="utf-8"
     )
+    if scripts:
+        policy = "Content-Security-Policy"
+        response.headers[policy] = HEADERS[policy] + _SCRIPTS
+    return response
 
 
 def error_reply(request: web.Request, status: int, line: str) -> web.Response:
@@ -115,6 +123,6 @@ async def present_errors(request: web.Request, handler: Handler) -> web.StreamRe
         resource = request.match_info.route.resource
         logger.exception("a web page failed: %s", resource.canonical if resource else "unknown")
         response = error_reply(request, 500, "this page failed; see the worker's log")
-    for name, text in _HEADERS.items():
+    for name, text in HEADERS.items():
         response.headers.setdefault(name, text)
     return response

@@ -30,10 +30,10 @@ from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
 from app.stages.answers import Answers
+from app.web.forwarding import forward
 from app.web.guard import GUARD
 from app.web.peers import PEER_HEADER, ROUTED_HEADER
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
-from app.web.views import forward
 from app.web.worker_protocol import Elsewhere, Here, Worker
 from app.wire.input_records import RecordRules, parse_transaction
 

@@ -1,6 +1,5 @@
 """One handler a page. What they know of the worker is `ports.Worker`."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,35 +8,33 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.domain.features import Catalogue
-from app.durations import format_duration
 from app.errors import NotFoundError, UnavailableError
-from app.formats import age, in_order, iso
-from app.metrics.prometheus import WorkerMetrics, release
-from app.metrics.reading import is_of_labels
+from app.formats import in_order
+from app.metrics.prometheus import WorkerMetrics
 from app.stages.state import row_rules
 from app.web import pages, peers
 from app.web.alerts import PAGES as ALERT_PAGES
+from app.web.dashboard import PAGES as DASHBOARD_PAGES
+from app.web.forwarding import SERVED_BY_HEADER, forward
 from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
 from app.web.key_state import key_state
+from app.web.live import LIVE, Live
 from app.web.login import PAGES as LOGIN_PAGES
 from app.web.replies import json_reply, page, present_errors, wants_json
+from app.web.review import PAGES as REVIEW_PAGES
+from app.web.review import REVIEWS
+from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
-from app.web.routes import Page, who
+from app.web.routes import Page
 from app.web.worker_protocol import WORKER, Elsewhere, Here, Worker
 from app.windows.row_format import head_key
 from app.windows.window_row import LoadRow, WindowRow
 
 METRICS = web.AppKey("metrics", WorkerMetrics)
-SERVED_BY_HEADER = "X-Fraudstream-Served-By"
 #: Lets a command see that the worker it found belongs to its own deployment.
 DEPLOYMENT_HEADER = "X-Fraudstream-Deployment"
-_FORWARDED_HEADERS = ("Accept", "Accept-Language", "User-Agent")
 _STYLE_SECONDS = 86_400
-#: The order in which people think of outcomes; any other comes behind.
-_OUTCOMES = (
-    "enriched", "scored", "late", "conflicting", "duplicate", "refund", "dead", "moved", "replayed",
-)  # fmt: skip
 
 
 def install(
@@ -75,6 +72,9 @@ def install(
         return response
 
     application[WORKER], application[GUARD], application[METRICS] = worker, guard, WorkerMetrics()
+    application[REVIEWS] = ReviewQueue(worker)
+    application[LIVE] = live = Live(worker, guard)
+    application.cleanup_ctx.append(live.running)
     application.middlewares.extend((sign, present_errors, guard.middleware))
 
 
@@ -134,41 +134,6 @@ def read_key(
         worker.catalogue,
         currency=settings.currency,
         minor_unit_digits=settings.minor_unit_digits,
-    )
-
-
-async def forward(
-    request: web.Request,
-    worker: Worker,
-    url: str,
-    body: bytes | None = None,
-    further_headers: Sequence[str] = (),
-) -> web.Response:
-    """Another worker's answer to a request.
-
-    Raises:
-        UnavailableError: it does not answer, or is none of this deployment.
-    """
-    guard, target, path = request.app[GUARD], peers.origin_of(url), request.rel_url.raw_path_qs
-    headers = {
-        name: request.headers[name]
-        for name in (*_FORWARDED_HEADERS, *further_headers)
-        if name in request.headers
-    }
-    headers[peers.ROUTED_HEADER] = worker.url
-    if guard.peers is not None:
-        asker = peers.ask(guard.peers, who(request), target, request.method, path, time.time())
-        headers[peers.PEER_HEADER] = asker
-    elif not guard.open:
-        msg = f"another worker holds it ({target}): workers ask each other only with FRAUDSTREAM_WEB_SECRET"
-        raise UnavailableError(msg)
-    answer = await worker.forward(target + path, request.method, headers, body)
-    if guard.peers is not None:
-        answer = peers.checked(guard.peers, headers[peers.PEER_HEADER], answer, target)
-    return web.Response(
-        status=answer.status,
-        body=answer.body,
-        headers={"Content-Type": answer.content_type, SERVED_BY_HEADER: target},
     )
 
 
@@ -238,90 +203,6 @@ def _requested_id(request: web.Request, kind: str) -> str:
     return requested_id(kind, request.rel_url.raw_path, request.rel_url.raw_query_string)
 
 
-async def index(request: web.Request) -> web.Response:
-    """`/`: everything that this worker tells, and where to look further."""
-    worker = request.app[WORKER]
-    overview = await describe(worker)
-    if wants_json(request):
-        return json_reply(overview)
-    return page("index.html", now=pages.now_text(time.time()), **overview)
-
-
-async def describe(worker: Worker) -> dict[str, Any]:
-    """The index page as plain values."""
-    reading = await worker.reading()
-    settings, latency = worker.settings, reading.latency
-    held: dict[int, dict[str, Any]] = {}
-    for one in reading.partitions:
-        held.setdefault(one.partition, {"partition": one.partition, "stages": {}})
-        held[one.partition]["stages"][one.stage] = {
-            "records_done": one.records_done,
-            "lag": one.lag,
-            "records_waiting": one.records_waiting,
-            "blocks_in_flight": one.blocks_in_flight,
-            "event_time_ms": one.event_time_ms,
-            "event_time": iso(one.event_time_ms),
-            "held_ms": one.held_ms,
-            "ahead_ms": one.ahead_ms,
-            "waits_for_schema": one.needs,
-            "lost": one.lost,
-            "open_since": one.open_since,
-            "open_offsets": one.open_offsets,
-            "open_seconds": round(one.open_seconds, 1),
-            "waits_for": one.waits_for,
-            "stalled": one.stalled,
-        }
-    for (table, partition), size in reading.state_bytes.items():
-        if partition in held:
-            held[partition].setdefault("state_bytes", {})[table] = size
-    stages: dict[str, dict[str, Any]] = {
-        stage: {"records": records, "outcomes": {}, "units": {}, "lag": reading.lag(stage)}
-        for stage, records in reading.records.items()
-    }
-    for (stage, outcome), count in sorted(reading.outcomes.items(), key=_by_outcome):
-        stages[stage]["outcomes"][outcome] = count
-        unit = "labels" if is_of_labels(stage, outcome) else "transactions"
-        stages[stage]["units"].setdefault(unit, {})[outcome] = count
-    return {
-        "worker": worker.url,
-        "deployment": worker.deployment,
-        "release": release(),
-        "up": age(reading.started_at, time.time()),
-        "ready": not reading.reasons,
-        "reasons": reading.reasons,
-        "waits": reading.waits,
-        "parked_labels": {
-            str(one.partition): {
-                "labels": one.labels,
-                "oldest": iso(one.oldest_ms),
-                "transaction_id": one.oldest_id,
-            }
-            for one in reading.parked
-        },
-        "kafka_answers": reading.kafka_answers,
-        "sink": {
-            "rows": reading.sink.rows,
-            "refund_rows": reading.refunds.rows,
-            "alert_rows": reading.alerts.rows,
-            "waiting": reading.sink.reason or reading.refunds.reason or reading.alerts.reason,
-        },
-        "model": None if reading.model is None else dict(zip(("version", "hash"), reading.model)),  # noqa: B905
-        "features": worker.catalogue.schema,
-        "windows": [format_duration(window) for window in settings.windows],
-        "currency": settings.currency,
-        "timezone": settings.timezone,
-        "latency_ms": {f"p{q}": latency.quantile(q / 100) for q in (50, 95, 99)},
-        "stages": stages,
-        "partitions": [held[partition] for partition in sorted(held)],
-        "workers": {url: sorted(partitions) for url, partitions in sorted(worker.owners().items())},
-    }
-
-
-def _by_outcome(item: tuple[tuple[str, str], int]) -> tuple[int, str]:
-    outcome = item[0][1]
-    return (_OUTCOMES.index(outcome) if outcome in _OUTCOMES else len(_OUTCOMES), outcome)
-
-
 async def live(_request: web.Request) -> web.Response:
     """`/health/live`: the event loop runs, or nobody would answer."""
     return json_reply({"status": "alive"})
@@ -342,7 +223,21 @@ def readiness(reasons: list[str], waits: list[str]) -> web.Response:
 
 async def style_sheet(_request: web.Request) -> web.Response:
     """The style sheet; its address changes with it, so a browser may keep it."""
-    response = web.Response(text=pages.style(), content_type="text/css", charset="utf-8")
+    return kept_by_browsers(pages.style(), "text/css")
+
+
+async def static_file(request: web.Request) -> web.Response:
+    """A script, or what belongs to it; the address changes with the release."""
+    name = request.match_info["name"]
+    if name not in pages.STATIC:
+        msg = f"no file {name!r}"
+        raise NotFoundError(msg)
+    return kept_by_browsers(pages.static(name), pages.STATIC[name])
+
+
+def kept_by_browsers(text: str, content_type: str) -> web.Response:
+    """A file of ours."""
+    response = web.Response(text=text, content_type=content_type, charset="utf-8")
     response.headers["Cache-Control"] = f"public, max-age={_STYLE_SECONDS}"
     return response
 
@@ -350,8 +245,6 @@ async def style_sheet(_request: web.Request) -> web.Response:
 _KEYS = (("card", card), ("terminal", terminal), ("transaction", transaction))
 #: Every page; tables of other modules come behind.
 PAGES: tuple[Page, ...] = (
-    Page("GET", "/", index, Role.VIEWER),
-    Page("GET", "/index.json", index, Role.VIEWER),
     *(
         Page("GET", f"/{kind}s{rest}", handler, Role.ANALYST)
         for kind, handler in _KEYS
@@ -362,6 +255,9 @@ PAGES: tuple[Page, ...] = (
     Page("GET", "/health/live", live, Role.PUBLIC, any_host=True),
     Page("GET", "/health/ready", ready, Role.PUBLIC, any_host=True),
     Page("GET", "/style.css", style_sheet, Role.PUBLIC),
+    Page("GET", "/static/{name}", static_file, Role.PUBLIC),
     *ALERT_PAGES,
+    *DASHBOARD_PAGES,
+    *REVIEW_PAGES,
     *LOGIN_PAGES,
 )

@@ -1,17 +1,21 @@
 """What the views ask of a worker, and how it is decided who answers for a key."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
 from app.cassandra.alert_store import Alert, AlertQuery
 from app.domain.features import Catalogue
+from app.metrics.history import Totals
 from app.metrics.reading import Reading
 from app.settings import Settings
 from app.web.peers import Answer
+from app.web.review_queue import Store
 from app.windows.window_row import LoadRow
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,36 @@ class Worker(Protocol):
     def waits(self) -> list[str]:
         """Who waits for what in it, a line each: partitions paused for alignment, parked labels."""
 
-    async def reading(self) -> Reading:
-        """What it tells about itself."""
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop: then no answer may take long."""
+
+    def totals(self) -> Totals:
+        """What it has counted since it started."""
+
+    def recent_alerts(self) -> list[dict[str, Any]]:
+        """The newest alerts that it has seen, newest first, as the topic has them."""
+
+    async def reading(self, *, sizes: bool = True) -> Reading:
+        """What it tells about itself; `sizes`: with the bytes of its state, which takes a look at folders."""
+
+    @property
+    def reviews(self) -> Store:
+        """Claims and verdicts; its methods block."""
+
+    async def look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
+        """Call something that blocks, in a thread.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+        """
+
+    async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
+        """Append labels to their topic; done once they are durable.
+
+        Raises:
+            UnavailableError: Kafka does not accept them.
+        """
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none.

@@ -35,6 +35,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "007_alerts",
         "008_models",
         "009_rules",
+        "010_alert_reviews",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -57,6 +58,7 @@ RELEASED = {
     "007_alerts": "99d809a741bda8a7",
     "008_models": "96fbc5b916e19861",
     "009_rules": "286ffb81bf79285a",
+    "010_alert_reviews": "54b89b4065ef8ca9",
 }
 
 
@@ -122,6 +124,7 @@ def test_the_shape_of_the_tables() -> None:
         "predictions_by_transaction": "predictions",
         "conflicting_by_transaction": "conflicting_predictions",
         "alerts_by_card": "alerts",
+        "alerts_by_terminal": "alerts",
     }
 
 
@@ -150,7 +153,7 @@ def test_what_people_add_is_theirs_and_what_they_drop_is_found() -> None:
     found = compare(shape(), have)
     assert (found.tables, found.columns) == (["labels"], [("predictions", "score", "double")])
     assert sorted(found.indexes) == [
-        "alerts_by_card", "conflicting_by_transaction", "predictions_by_transaction",
+        "alerts_by_card", "alerts_by_terminal", "conflicting_by_transaction", "predictions_by_transaction",
     ]  # fmt: skip
     assert str(found) == "table labels, column predictions.score"
 

@@ -1,0 +1,82 @@
+"""What another worker answers, to a request that came to this one or to one of our own."""
+
+import time
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from app.errors import UnavailableError
+from app.web import peers
+from app.web.guard import GUARD, Guard
+from app.web.peers import Answer
+from app.web.roles import Viewer
+from app.web.routes import who
+from app.web.worker_protocol import WORKER, Worker
+
+SERVED_BY_HEADER = "X-Fraudstream-Served-By"
+_FORWARDED_HEADERS = ("Accept", "Accept-Language", "User-Agent")
+
+
+async def forward(
+    request: web.Request,
+    worker: Worker,
+    url: str,
+    body: bytes | None = None,
+    further_headers: Sequence[str] = (),
+) -> web.Response:
+    """Another worker's answer to a request.
+
+    Raises:
+        UnavailableError: it does not answer, or is none of this deployment.
+    """
+    headers = {
+        name: request.headers[name]
+        for name in (*_FORWARDED_HEADERS, *further_headers)
+        if name in request.headers
+    }
+    path = request.rel_url.raw_path_qs
+    answer = await ask(
+        request.app[GUARD], worker, who(request), url, path, request.method, headers, body
+    )
+    served_by = {"Content-Type": answer.content_type, SERVED_BY_HEADER: peers.origin_of(url)}
+    return web.Response(status=answer.status, body=answer.body, headers=served_by)
+
+
+async def ask_for_json(request: web.Request, url: str, path: str) -> Answer:
+    """Another worker's answer to a question of our own, for whoever asked us.
+
+    Raises:
+        UnavailableError: as `ask`.
+    """
+    headers = {"Accept": "application/json"}
+    return await ask(
+        request.app[GUARD], request.app[WORKER], who(request), url, path, "GET", headers
+    )
+
+
+async def ask(
+    guard: Guard,
+    worker: Worker,
+    asker: Viewer,
+    url: str,
+    path: str,
+    method: str,
+    headers: dict[str, str],
+    body: bytes | None = None,
+) -> Answer:
+    """What another worker answers, signed where the deployment has a secret.
+
+    Raises:
+        UnavailableError: it does not answer, or is none of this deployment.
+    """
+    target = peers.origin_of(url)
+    headers = {**headers, peers.ROUTED_HEADER: worker.url}
+    if guard.peers is None:
+        if not guard.open:
+            msg = f"another worker holds it ({target}): workers ask each other only with FRAUDSTREAM_WEB_SECRET"
+            raise UnavailableError(msg)
+        return await worker.forward(target + path, method, headers, body)
+    signed = peers.ask(guard.peers, asker, target, method, path, time.time())
+    headers[peers.PEER_HEADER] = signed
+    answer = await worker.forward(target + path, method, headers, body)
+    return peers.checked(guard.peers, signed, answer, target)

@@ -1,0 +1,243 @@
+"""What a dashboard shows: this worker's last hour and present, and those of the others.
+
+Counters are looked at once a second, whether somebody watches or not; that takes some 30 us. Everything else is done
+only while somebody watches, and once for all who do.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from app.errors import FraudstreamError
+from app.metrics.history import (
+    KEPT,
+    MINUTE_SECONDS,
+    NOW_SECONDS,
+    STEP_SECONDS,
+    History,
+    Span,
+    merged,
+    together,
+)
+from app.metrics.prometheus import release
+from app.metrics.reading import PartitionReading
+from app.web.forwarding import ask
+from app.web.guard import Guard
+from app.web.roles import Role, Viewer
+from app.web.worker_protocol import Worker
+
+logger = logging.getLogger(__name__)
+
+#: How often a page is told what is new.
+REFRESH_SECONDS = 1.0
+#: What another worker says is worth little later.
+_PEER_SECONDS = 2.0
+#: A point is shown when all workers that answer have told theirs.
+_SETTLED_SECONDS = 3.0
+_ALERTS_SHOWN = 10
+_ASKER = Viewer("dashboard", Role.ANALYST)
+
+
+@dataclass
+class _Known:
+    """What is known of one worker.
+
+    Attributes:
+        points: its last hour.
+        now: its newest snapshot; None: it never answered.
+        fault: why it does not answer; None: it does.
+    """
+
+    points: deque[Span] = field(default_factory=lambda: deque(maxlen=KEPT))
+    now: dict[str, Any] | None = None
+    fault: str | None = None
+
+
+class Live:
+    """Samples this worker, and collects what the others say.
+
+    Args:
+        worker: this one.
+        guard: signs what others are asked.
+    """
+
+    def __init__(self, worker: Worker, guard: Guard) -> None:
+        self._worker, self._guard = worker, guard
+        self._history = History()
+        self._lag: int | None = None
+        self._known: dict[str, _Known] = {}
+        self._refreshed = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def running(self, _application: web.Application) -> AsyncIterator[None]:
+        """Samples while the application runs; for `cleanup_ctx`."""
+        task = asyncio.create_task(self._sample())
+        yield
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def _sample(self) -> None:
+        while True:
+            now = time.time()
+            try:
+                if int(now) % STEP_SECONDS == 0:
+                    self._lag = await self._worst_lag()
+                self._history.tick(now, self._worker.totals(), self._lag)
+            except Exception:  # a chart has a gap; the stream goes on
+                logger.exception("the dashboard's counters could not be read")
+            await asyncio.sleep(1 - time.time() % 1)
+
+    async def _worst_lag(self) -> int | None:
+        return worst_lag((await self._worker.reading(sizes=False)).partitions)
+
+    async def own(self, since: float) -> dict[str, Any]:
+        """What this worker says: points behind a moment (epoch seconds), and how it is now."""
+        reading = await self._worker.reading(sizes=False)
+        return {
+            "release": release(),
+            "ready": not reading.reasons,
+            "reasons": reading.reasons,
+            "waits": reading.waits,
+            "model": None if reading.model is None else reading.model[0],
+            "lag": worst_lag(reading.partitions),
+            "partitions": _partitions(reading.partitions),
+            "now": self._history.last(NOW_SECONDS).as_dict(),
+            "minute": self._history.last(MINUTE_SECONDS).as_dict(),
+            "points": [point.as_dict() for point in self._history.since(since)],
+            "alerts": self._worker.recent_alerts(),
+        }
+
+    async def refresh(self) -> None:
+        """Ask all workers for what is new, unless somebody just did."""
+        async with self._lock:
+            if time.monotonic() - self._refreshed < REFRESH_SECONDS * 0.9:
+                return
+            own = self._worker.url
+            others = [url for url in self._worker.owners() if url.rstrip("/") != own]
+            for url in self._known.keys() - {own, *others}:
+                del self._known[url]
+            said = await asyncio.gather(self._say(own), *(self._ask(url) for url in others))
+            for url, answer in zip((own, *others), said, strict=True):
+                known = self._known.setdefault(url, _Known())
+                if isinstance(answer, str):
+                    known.fault = answer
+                    continue
+                known.fault, known.now = None, answer
+                known.points.extend(Span.read(point) for point in answer["points"])
+            self._refreshed = time.monotonic()
+
+    def _since(self, url: str) -> int:
+        known = self._known.get(url)
+        return known.points[-1].at if known and known.points else 0
+
+    async def _say(self, url: str) -> dict[str, Any]:
+        return await self.own(self._since(url))
+
+    async def _ask(self, url: str) -> dict[str, Any] | str:
+        path = f"/live.json?since={self._since(url)}"
+        headers = {"Accept": "application/json"}
+        try:
+            async with asyncio.timeout(_PEER_SECONDS):
+                answer = await ask(self._guard, self._worker, _ASKER, url, path, "GET", headers)
+            if answer.status != 200:
+                return f"it answers with status {answer.status}"
+            said: dict[str, Any] = orjson.loads(answer.body)
+            return said
+        except FraudstreamError as error:
+            return str(error)
+        except (TimeoutError, ValueError):
+            return f"no answer within {_PEER_SECONDS:g} s"
+
+    def board(self, *, may_see_cards: bool, since: float = 0.0) -> dict[str, Any]:
+        """What a page shows of all workers, as plain values.
+
+        Args:
+            may_see_cards: whether alerts are for whoever asks.
+            since: points of the charts that end behind this moment, epoch seconds.
+        """
+        known = time.time() - _SETTLED_SECONDS
+        points = merged(
+            (point for point in one.points if since < point.at <= known)
+            for one in self._known.values()
+        )
+        answering = {
+            url: one.now for url, one in self._known.items() if one.now and one.fault is None
+        }
+        now = together([Span.read(one["now"]) for one in answering.values()] or [Span(0, 0.0)])
+        minute = together(
+            [Span.read(one["minute"]) for one in answering.values()] or [Span(0, 0.0)]
+        )
+        lags = [one["lag"] for one in answering.values() if one["lag"] is not None]
+        return {
+            "workers": len(self._known),
+            "ready": sum(one["ready"] for one in answering.values()),
+            "faults": {url: one.fault for url, one in self._known.items() if one.fault},
+            "reasons": {url: one["reasons"] for url, one in answering.items() if one["reasons"]},
+            "waits": [line for one in answering.values() for line in one["waits"]],
+            "models": sorted({one["model"] for one in answering.values() if one["model"]}),
+            "rate": now.rate,
+            "lag": max(lags, default=None),
+            "dead_share": minute.dead_share,
+            "alerts_per_minute": minute.alerts_per_minute,
+            "latency": {f"p{q}": minute.quantile(q / 100) for q in (50, 95, 99)},
+            "partitions": sorted(
+                ({**one, "worker": url} for url, said in answering.items() for one in said["partitions"]),
+                key=lambda one: one["partition"],
+            ),
+            "may_see_cards": may_see_cards,
+            "alerts": _newest(answering.values()) if may_see_cards else [],
+            "digits": self._worker.settings.minor_unit_digits,
+            "points": [_drawn(point) for point in points],
+        }  # fmt: skip
+
+
+def worst_lag(partitions: Iterable[PartitionReading]) -> int | None:
+    """Records to do in the partition that has most; None while that cannot be told."""
+    return max((one.lag for one in partitions if one.lag is not None), default=None)
+
+
+def _partitions(readings: Iterable[PartitionReading]) -> list[dict[str, Any]]:
+    """The partitions of a worker: lag by stage, and what they wait for."""
+    found: dict[int, dict[str, Any]] = {}
+    for one in readings:
+        here = found.setdefault(one.partition, {"partition": one.partition, "lag": {}, "waits": []})
+        here["lag"][one.stage] = one.lag
+        here["waits"] += _waits(one)
+    return list(found.values())
+
+
+def _waits(one: PartitionReading) -> list[str]:
+    if one.held_ms is not None:
+        return [f"{one.stage}: paused for alignment with {one.waits_for or 'other partitions'}"]
+    if one.needs is not None:
+        return [f"{one.stage}: waits for {one.needs}"]
+    if one.open_since is not None:
+        return [f"{one.stage}: waits for a producer's open transaction"]
+    if one.stalled:
+        return [f"{one.stage}: waits for Cassandra"]
+    return []
+
+
+def _newest(workers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The newest alerts of all workers, one per card and window."""
+    rows = [row for one in workers for row in one["alerts"]]
+    rows.sort(key=lambda row: -(row["received_at"] or 0))
+    by_alert = {row["alert_id"]: row for row in reversed(rows)}
+    newest = sorted(by_alert.values(), key=lambda row: -(row["received_at"] or 0))
+    return newest[:_ALERTS_SHOWN]
+
+
+def _drawn(point: Span) -> list[float | None]:
+    """A point of the charts: moment, records per second, p50, p95, p99 (ms), lag, alerts per minute."""
+    quantiles = (point.quantile(q) for q in (0.5, 0.95, 0.99))
+    return [point.at, point.rate, *quantiles, point.lag, point.alerts_per_minute]
+
+
+LIVE = web.AppKey("live", Live)

@@ -1,0 +1,272 @@
+"""The review queue: who gets which alert, what a verdict does, and what is refused."""
+
+import json
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from app.cassandra.alert_store import Alert
+from app.cassandra.review_store import Review
+from app.domain.alerts import expected_loss
+from app.errors import NotFoundError, UnavailableError, UsageError
+from app.web.replies import RefusedError
+from app.web.review_queue import LEASE_MS, ReviewQueue
+from app.web.users import token_line
+from tests.unit.test_web_alerts import alert
+from tests.unit.test_web_guard import with_change
+from tests.web_worker import DictWorker, client_of
+
+JSON = {"Accept": "application/json"}
+
+
+def some(worker: DictWorker, count: int = 5) -> list[Alert]:
+    """Alerts whose expected loss rises with their number."""
+    made = [
+        alert(n, card=f"c{n}", amount_minor=1_000 * (n + 1), source_offset=n) for n in range(count)
+    ]
+    worker.reviews.add(*made)
+    return made
+
+
+class Clock:
+    ms = 1_700_000_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def seconds(self) -> float:
+        return self.ms / 1000
+
+
+def queue_of(worker: DictWorker, clock: Clock | None = None) -> ReviewQueue:
+    clock = clock or Clock()
+    return ReviewQueue(worker, clock.now_ms, clock.seconds)
+
+
+def test_expected_loss_counts_each_transaction() -> None:
+    one = alert(1, score=0.5, amount_minor=1_000)
+    one.transactions += alert(2, score=1.0, amount_minor=300).transactions
+    assert expected_loss(one.transactions) == 800
+
+
+async def test_the_greatest_loss_comes_first_and_nobody_gets_what_another_has() -> None:
+    worker = DictWorker()
+    made = some(worker, 3)
+    queue = queue_of(worker)
+    first, second = await queue.next("ann"), await queue.next("bob")
+    assert (first, second) == (made[2], made[1])
+    assert await queue.next("ann") == made[2]  # hers still
+    assert await queue.next("ann", skip=[made[2].alert_id]) == made[0]
+    assert await queue.next("cy") is None
+    holders = {a.alert_id: holder for a, holder in await queue.ranked()}
+    assert holders == {
+        made[2].alert_id: "ann", made[1].alert_id: "bob", made[0].alert_id: "ann",
+    }  # fmt: skip
+
+
+async def test_a_claim_ends() -> None:
+    worker, clock = DictWorker(), Clock()
+    (one,) = some(worker, 1)
+    queue = queue_of(worker, clock)
+    assert await queue.next("ann") == one
+    clock.ms += LEASE_MS - 1
+    assert await queue.next("bob") is None
+    clock.ms += 60_000
+    assert await queue.next("bob") == one
+    with pytest.raises(RefusedError, match="bob has taken it in the meantime"):
+        await queue.decide("ann", one.alert_id, "fraud", None, "")
+    assert worker.labels == []
+    assert await queue.decide("bob", one.alert_id, "fraud", None, "") == 1
+
+
+async def test_a_verdict_labels_what_was_seen_and_closes_the_alert() -> None:
+    worker, clock = DictWorker(), Clock()
+    (one,) = some(worker, 1)
+    queue = queue_of(worker, clock)
+    await queue.next("ann")
+    one.transactions += alert(8, card="c0", source_offset=8).transactions  # came since
+    count = await queue.decide("ann", one.alert_id, "genuine", ["tx-0"], "called")
+    assert count == 1
+    (label,) = worker.labels
+    assert (label["transaction_id"], label["is_fraud"], label["card_id"]) == ("tx-0", False, "c0")
+    assert label["labelled_at"] == "2023-11-14T22:13:20.000Z"
+    closed = worker.reviews.closed[one.alert_id]
+    assert (closed.decided_by, closed.verdict, closed.note) == ("ann", "genuine", "called")
+    assert await queue.ranked() == []
+    with pytest.raises(RefusedError, match="ann has decided it already: genuine"):
+        await queue.decide("ann", one.alert_id, "fraud", None, "")
+
+
+async def test_what_a_worker_left_undone_is_finished_by_whoever_looks() -> None:
+    worker, clock = DictWorker(), Clock()
+    (one,) = some(worker, 1)
+    queue = queue_of(worker, clock)
+    await queue.next("ann")
+    send = worker.send_labels
+
+    async def fail(_labels: Any) -> None:
+        raise UnavailableError("Kafka is away")
+
+    worker.send_labels = fail  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        await queue.decide("ann", one.alert_id, "fraud", None, "")
+    worker.send_labels = send  # type: ignore[method-assign]
+    other = queue_of(worker, clock)
+    assert await other.ranked() == []
+    assert worker.labels == []  # it may be under way
+    clock.ms += 31_000
+    await other.ranked()
+    assert [label["is_fraud"] for label in worker.labels] == [True]
+    assert worker.labels[0]["labelled_at"] == "2023-11-14T22:13:20.000Z"  # hers
+    assert worker.reviews.closed[one.alert_id].decided_by == "ann"
+    clock.ms += 31_000
+    await other.ranked()
+    assert len(worker.labels) == 1
+
+
+async def test_all_alerts_of_a_card() -> None:
+    worker = DictWorker()
+    made = [alert(n, card="c", at=n * 7_200_000, source_offset=n) for n in range(3)]
+    worker.reviews.add(*made, alert(9, card="other"))
+    queue = queue_of(worker)
+    assert await queue.next("bob", skip=[made[1].alert_id, made[2].alert_id, "x"]) is not None
+    taken = [name for name, known in worker.reviews.known.items() if known.claimed_by == "bob"]
+    decided, labels, others = await queue.decide_card("ann", "c", "fraud", "")
+    assert len(decided) == labels == 3 - others
+    assert set(decided).isdisjoint(taken)
+    assert {label["card_id"] for label in worker.labels} == {"c"}
+
+
+async def test_later_gives_an_alert_back() -> None:
+    worker = DictWorker()
+    (one,) = some(worker, 1)
+    queue = queue_of(worker)
+    await queue.next("ann")
+    await queue.give_back("bob", one.alert_id)  # not his to give
+    assert worker.reviews.known[one.alert_id].claimed_by == "ann"
+    await queue.give_back("ann", one.alert_id)
+    assert await queue.next("bob") == one
+
+
+@pytest.mark.parametrize(
+    ("verdict", "alert_id", "seen", "note", "error"),
+    [
+        ("maybe", None, None, "", UsageError),
+        ("fraud", "20200101T000000-0000000000000000", None, "", NotFoundError),
+        ("fraud", None, ["nothing"], "", RefusedError),
+        ("fraud", None, None, "x" * 2_001, UsageError),
+    ],
+)
+async def test_what_is_no_verdict(
+    verdict: str, alert_id: str | None, seen: Any, note: str, error: type[Exception]
+) -> None:
+    worker = DictWorker()
+    (one,) = some(worker, 1)
+    queue = queue_of(worker)
+    await queue.next("ann")
+    with pytest.raises(error):
+        await queue.decide("ann", alert_id or one.alert_id, verdict, seen, note)
+    assert worker.labels == []
+
+
+async def test_the_queue_is_not_read_at_every_look() -> None:
+    worker, clock, reads = DictWorker(), Clock(), 0
+    some(worker, 2)
+    queue = queue_of(worker, clock)
+    read = worker.reviews.alerts
+
+    def slow(*asked: int) -> Any:
+        nonlocal reads
+        reads += 1
+        clock.ms += 2_000
+        return read(*asked)
+
+    worker.reviews.alerts = slow  # type: ignore[method-assign]
+    await queue.ranked()
+    clock.ms += 39_000
+    await queue.ranked()
+    assert reads == 1  # two seconds of reading: not again for forty
+    clock.ms += 2_000
+    await queue.ranked()
+    assert reads == 2
+
+
+async def test_the_page_from_one_alert_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    worker = DictWorker()
+    made = some(worker, 2)
+    caplog.set_level(logging.INFO, "fraudstream.audit")
+    async with client_of(worker) as client:
+        begin = await (await client.get("/review/")).text()
+        form = {"csrf": re.search(r'name="csrf" value="([^"]*)"', begin)[1]}  # type: ignore[index]
+        assert (await client.post("/review/next")).status == 403  # no token
+        page = await client.post("/review/next", data=form)
+        text = await page.text()
+        assert page.url.query["alert"] == made[1].alert_id
+        assert "Expected loss 5.00 EUR" in text
+        sent = {
+            **form, "alert": made[1].alert_id, "verdict": "fraud", "transaction": "tx-1", "note": "odd",
+        }  # fmt: skip
+        page = await client.post("/review/verdict", data=sent)
+        assert page.url.query["alert"] == made[0].alert_id
+        assert "1 decided as fraud, 1 labels sent" in await page.text()
+        later = await client.post("/review/later", data={**form, "alert": made[0].alert_id})
+        assert "no alert is left" in await later.text()
+        twice = await client.post("/review/verdict", data=sent, headers=JSON)
+        assert (twice.status, (await twice.json())["error"]) == (
+            409, "local has decided it already: fraud",
+        )  # fmt: skip
+        decided = await (await client.get(f"/review/?alert={made[1].alert_id}")).text()
+        assert "local decided this alert: fraud." in decided
+        assert [
+            one["alert_id"] for one in (await (await client.get("/review.json")).json())["alerts"]
+        ]
+    records = [
+        json.loads(record.message)
+        for record in caplog.records
+        if record.name == "fraudstream.audit"
+    ]
+    changed = [one for one in records if one["status"] in (200, 303)]
+    assert [one["audit"] for one in changed] == ["/review/next", "/review/verdict", "/review/later"]
+    assert {one["by"] for one in changed} == {"local"}
+    assert changed[1]["verdict"] == "fraud"
+
+
+async def test_without_a_login_only_this_machine_decides() -> None:
+    worker = DictWorker(web_host="0.0.0.0", web_login="never")
+    some(worker)
+    async with with_change(worker, remote="10.0.0.9") as client:
+        refused = await client.post("/review/next", headers=JSON)
+        assert refused.status == 403
+        assert "need a login" in (await refused.json())["error"]
+        assert (await client.get("/review/")).status == 200
+    assert worker.reviews.known == {}
+
+
+async def test_who_asks_is_who_decides(tmp_path: Any) -> None:
+    viewer, analyst = token_line("prom", "viewer"), token_line("script", "analyst")
+    users = tmp_path / "users"
+    users.write_text(f"{viewer[1]}\n{analyst[1]}\n")
+    worker = DictWorker(web_host="0.0.0.0", web_users=users)
+    (one,) = some(worker, 1)
+    async with client_of(worker) as client:
+        asks = {
+            name: {"Authorization": f"Bearer {token}", **JSON}
+            for name, token in (("v", viewer[0]), ("a", analyst[0]))
+        }
+        assert (await client.get("/review.json", headers=asks["v"])).status == 403
+        assert (await client.post("/review/next", headers=asks["v"])).status == 403
+        said = await (await client.post("/review/next", headers=asks["a"])).json()
+        assert said["next"]["alert_id"] == one.alert_id
+        assert said["next"]["loss_minor"] == 250
+        form = {"alert": one.alert_id, "verdict": "genuine", "card": "c0"}
+        said = await (await client.post("/review/verdict", headers=asks["a"], data=form)).json()
+    assert said == {"verdict": "genuine", "labels": 1, "alerts": 1, "with_others": 0, "next": None}
+    assert worker.reviews.known[one.alert_id].decided_by == "script"
+
+
+def test_a_review_says_who_has_an_alert() -> None:
+    assert Review("ann", 10).holder(9) == "ann"
+    assert Review("ann", 10).holder(10) is None
+    assert Review("ann", 10, "fraud", "ann", 5).holder(9) is None
