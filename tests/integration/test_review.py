@@ -119,7 +119,9 @@ async def test_each_alert_is_decided_once_and_none_is_left(
         for client in clients:
             await client.close()
     decided = [one for of_analyst in done for one in of_analyst]
-    assert Counter(name for name, _, _ in decided) == Counter(alerts.keys())  # none twice, none lost
+    assert Counter(name for name, _, _ in decided) == Counter(
+        alerts.keys()
+    )  # none twice, none lost
     assert sum(1 for of_analyst in done if of_analyst) > ANALYSTS // 2
     labels = [label for worker in workers for label in worker.labels]
     assert Counter(label["transaction_id"] for label in labels) == Counter(

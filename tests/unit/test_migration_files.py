@@ -205,7 +205,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 18
+    assert len(list(dry_run(made()))) == 20
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
