@@ -1,6 +1,8 @@
 """Loads models and keeps them: by name for the next block, by hash for a replay of an old one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
@@ -31,6 +33,7 @@ class Model:
         self.hash = manifest.model_hash
         self.threshold = manifest.threshold
         self.baseline = dict(zip(manifest.features, manifest.usual, strict=True))
+        self._scorer = scorer
         self.score = scorer.score
         self.reasons = scorer.reasons
         self.anomaly_threshold = manifest.anomaly.threshold if manifest.anomaly else None
@@ -43,6 +46,21 @@ class Model:
             rows: (n, k) float64, the features in the order of the catalogue.
         """
         return None if self._anomaly is None else self._anomaly.score(rows)
+
+    def pushes(self, features: Mapping[str, float | None]) -> dict[str, tuple[float, float]]:
+        """By feature of one transaction: its baseline, and how far it moved the score from there.
+
+        Args:
+            features: by name; one that is missing counts as its baseline.
+
+        Returns:
+            Contributions in the scorer's unit (see `models/scoring.py`); positive means towards fraud.
+        """
+        values = [features.get(name) for name in self.baseline]
+        usual = self.baseline.values()
+        row = [at if one is None else one for one, at in zip(values, usual, strict=True)]
+        (told,) = self._scorer.contributions(np.array([row], dtype=np.float64)).tolist()
+        return dict(zip(self.baseline, zip(usual, told, strict=True), strict=True))
 
 
 class ModelHolder:

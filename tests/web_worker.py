@@ -110,6 +110,9 @@ class DictWorker:
         self.wanted: AlertQuery | None = None
         self.answers: dict[str, tuple[int, str, bytes]] = {}
         self.stopping = False
+        self.history: list[dict[str, Any]] | Exception = []
+        self.pushed: dict[str, tuple[float, float]] = {}
+        self.period: tuple[int | None, int | None] | None = None
         self.reviews = DictReviews()
         self.labels: list[dict[str, Any]] = []
         self.counted = Totals()
@@ -181,8 +184,19 @@ class DictWorker:
         self.wanted = query
         return self.raised, False
 
-    async def quality(self) -> Mapping[str, Any]:
+    async def timeline(self, kind: str, identifier: str) -> list[dict[str, Any]]:
+        if isinstance(self.history, Exception):
+            raise self.history
+        return self.history
+
+    def pushes(self, row: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+        return self.pushed
+
+    async def quality(
+        self, from_ms: int | None = None, to_ms: int | None = None
+    ) -> Mapping[str, Any]:
         """Nothing scored, unless a test says otherwise."""
+        self.period = from_ms, to_ms
         return self.judged
 
     async def forward(

@@ -161,6 +161,32 @@ def label_of(
     return {"is_fraud": is_fraud, "labelled_at": epoch_ms(labelled_at)}
 
 
+def labels_of(
+    session: Session, settings: Settings, transactions: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """The same of several transactions, given as id and event time (epoch ms); those without a label are left out.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    columns = ", ".join(_VERDICT)
+    with explained(settings):
+        statement = _prepared(
+            session,
+            f"SELECT {columns} FROM {settings.keyspace}.labels WHERE transaction_id = ?",  # noqa: S608
+        )
+        answers = execute_concurrent_with_args(
+            session, statement, [(name,) for name, _ in transactions], concurrency=_AT_ONCE
+        )
+        found = {}
+        for key, answer in zip(transactions, answers, strict=True):
+            rows = (tuple(row[name] for name in _VERDICT) for row in answer.result_or_exc)
+            if label := _latest(rows).get(key[1]):
+                found[key] = {"is_fraud": label[-1], "labelled_at": epoch_ms(label[0])}
+        return found
+
+
 def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int, int]]:
     """The source of every stored label, in no useful order: topic, partition, offset.
 

@@ -49,6 +49,10 @@ class ModelSupply:
             self._models.move_to_end(model_hash)
         return model
 
+    def loaded(self, model_hash: str) -> Model | None:
+        """The model of a hash, whole or as rows have it, if it is here; nothing is obtained."""
+        return next((m for m in self._models.values() if m.hash == model_hash), None)
+
     async def obtain(self, needed: Any) -> None:
         """Return when a model (a `ModelNeeded`) is here, however long that takes."""
         if needed.hash not in self._models:

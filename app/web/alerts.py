@@ -59,8 +59,8 @@ def alert_query(asked: Mapping[str, str], settings: Settings, now_ms: int) -> Al
     return AlertQuery.of(
         now_ms,
         settings.max_future_skew,
-        _moment("from", asked),
-        _moment("to", asked),
+        moment_of("from", asked),
+        moment_of("to", asked),
         severity=severity,
         card_id=asked.get("card") or None,
         everything=asked.get("all", "") not in ("", "0"),
@@ -68,7 +68,12 @@ def alert_query(asked: Mapping[str, str], settings: Settings, now_ms: int) -> Al
     )
 
 
-def _moment(name: str, asked: Mapping[str, str]) -> int | None:
+def moment_of(name: str, asked: Mapping[str, str]) -> int | None:
+    """A parameter that is a time, epoch milliseconds; None without it.
+
+    Raises:
+        UsageError: it is none.
+    """
     text = asked.get(name)
     if not text:
         return None

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -18,6 +19,7 @@ from app.cassandra.alert_store import Alert, AlertQuery, list_alerts
 from app.cassandra.prediction_reads import find_transaction
 from app.cassandra.review_store import ReviewStore
 from app.cassandra.session import close_shared_sessions, shared_session
+from app.cassandra.timeline import timeline
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
@@ -57,6 +59,8 @@ _LOOKUP_SECONDS = 15.0
 #: Judging decisions takes a thread of the worker some microseconds a row: never more often, nor of more rows.
 _QUALITY_SECONDS = 60.0
 _MOST_QUALITY_ROWS = 200_000
+#: Periods whose figures are kept.
+_PERIODS = 8
 T = TypeVar("T")
 
 
@@ -79,7 +83,9 @@ class FaustWorker:
         self._forward_seconds = max(_FORWARD_SECONDS, app.settings.score_timeout / 1000 + 1)
         # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
-        self._quality = Kept(self._measure, self._lookups, _QUALITY_SECONDS, time.monotonic)
+        # one at a time: each reads two tables
+        self._measuring = ThreadPoolExecutor(1, thread_name_prefix="quality")
+        self._quality: dict[tuple[int | None, int | None], Kept] = {}
         self.reviews = ReviewStore(app.settings)
         self._ends = LogEnds(self._ask_ends)
         topics = app.fraud_topics
@@ -247,17 +253,41 @@ class FaustWorker:
         session = shared_session(self.settings)
         return list_alerts(session, self.settings, query, time.time_ns() // 1_000_000)
 
-    async def quality(self) -> Mapping[str, Any]:
-        """How good decisions were, and `age_seconds`; read anew once a minute at most."""
-        return await self._quality.get()
+    async def timeline(self, kind: str, identifier: str) -> list[dict[str, Any]]:
+        """The transactions of a card, or of a terminal's alerts, newest first."""
+        now_ms = time.time_ns() // 1_000_000
+        return await self.look_up(timeline, self.settings, kind, identifier, now_ms)
 
-    def _measure(self) -> Mapping[str, Any]:
+    def pushes(self, row: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+        """By feature: its baseline, and how far it moved the score; empty where the model is not loaded here."""
+        model: Any = self._app.models.loaded(row["model_hash"])
+        return {} if model is None else model.pushes(row["features"])
+
+    async def quality(
+        self, from_ms: int | None = None, to_ms: int | None = None
+    ) -> Mapping[str, Any]:
+        """How good decisions were, and `age_seconds`; a period is read anew once a minute at most."""
+        period = from_ms, to_ms
+        kept = self._quality.pop(period, None)
+        if kept is None:
+            work = partial(self._measure, *period)
+            kept = Kept(work, self._measuring, _QUALITY_SECONDS, time.monotonic)
+        self._quality[period] = kept  # the newest is the last one
+        if len(self._quality) > _PERIODS:
+            self._quality.pop(next(iter(self._quality))).close()
+        return await kept.get()
+
+    def _measure(self, from_ms: int | None, to_ms: int | None) -> Mapping[str, Any]:
         session = shared_session(self.settings)
-        return measure(session, self.settings, most=_MOST_QUALITY_ROWS)
+        return measure(
+            session, self.settings, from_ms=from_ms, to_ms=to_ms, most=_MOST_QUALITY_ROWS
+        )
 
     async def close(self) -> None:
         """Drop the connections to Cassandra that look-ups opened."""
-        self._quality.close()
+        for kept in self._quality.values():
+            kept.close()
+        self._measuring.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(close_shared_sessions)
 

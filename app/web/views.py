@@ -8,17 +8,20 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.domain.features import Catalogue
-from app.errors import NotFoundError, UnavailableError
+from app.domain.transaction import hash_id
+from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.formats import in_order
 from app.metrics.prometheus import WorkerMetrics
 from app.stages.state import row_rules
 from app.web import pages, peers
 from app.web.alerts import PAGES as ALERT_PAGES
+from app.web.alerts import moment_of
 from app.web.dashboard import PAGES as DASHBOARD_PAGES
 from app.web.forwarding import SERVED_BY_HEADER, forward
 from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
 from app.web.key_state import key_state
+from app.web.label import PAGES as LABEL_PAGES
 from app.web.live import LIVE, Live
 from app.web.login import PAGES as LOGIN_PAGES
 from app.web.replies import json_reply, page, present_errors, wants_json
@@ -27,6 +30,7 @@ from app.web.review import REVIEWS
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
 from app.web.routes import Page
+from app.web.search import PAGES as SEARCH_PAGES
 from app.web.worker_protocol import WORKER, Elsewhere, Here, Worker
 from app.windows.row_format import head_key
 from app.windows.window_row import LoadRow, WindowRow
@@ -108,7 +112,13 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     state = read_key(kind, identifier, place.partition, place.load, worker)
     if wants_json(request):
         return json_reply(state)
-    return page("key.html", state=state)
+    rows, fault = [], None
+    try:
+        rows = await worker.timeline(kind, identifier)
+    except FraudstreamError as error:  # the state is shown all the same
+        fault = str(error)
+    links = {hash_id(row["transaction_id"]).hex(): row["transaction_id"] for row in rows}
+    return page("key.html", state=state, timeline=rows, fault=fault, links=links)
 
 
 def read_key(
@@ -154,19 +164,25 @@ async def transaction(request: web.Request) -> web.Response:
         rows=[
             {
                 **row,
-                "explained": explained(row["features"], worker.catalogue),
+                "explained": explained(row["features"], worker.catalogue, worker.pushes(row)),
                 "further": further_fields(row),
             }
             for row in (found, *found["others"])
         ],
         digits=settings.minor_unit_digits,
         currency=settings.currency,
+        said=request.query.get("said", ""),
     )
 
 
 async def quality(request: web.Request) -> web.Response:
     """`/quality/`: how good decisions were, by the labels that have come."""
-    result = await request.app[WORKER].quality()
+    asked = request.query
+    if unknown := sorted(asked.keys() - {"from", "to"}):
+        msg = f"unknown parameter {unknown[0]!r}: there are from, to"
+        raise UsageError(msg)
+    period = moment_of("from", asked), moment_of("to", asked)
+    result = await request.app[WORKER].quality(*period)
     if wants_json(request):
         return json_reply(result)
     tables = {
@@ -174,16 +190,33 @@ async def quality(request: web.Request) -> web.Response:
         "Model": result["by_model"],
         "All": {"": result["total"]},
     }
-    return page("quality.html", result=result, tables=tables)
+    shown = {name: asked.get(name, "") for name in ("from", "to")}
+    return page("quality.html", result=result, tables=tables, asked=shown)
 
 
-def explained(features: Mapping[str, float | None], catalogue: Catalogue) -> list[dict[str, Any]]:
-    """Stored features with what the catalogue says of them; of an older catalogue's, the name alone."""
+def explained(
+    features: Mapping[str, float | None],
+    catalogue: Catalogue,
+    pushes: Mapping[str, tuple[float, float]],
+) -> list[dict[str, Any]]:
+    """Stored features with what the catalogue says of them; of an older catalogue's, the name alone.
+
+    Args:
+        features: by name.
+        catalogue: the deployment's.
+        pushes: by name: baseline, and how far the value moved the score; empty: unknown.
+
+    Returns:
+        In the catalogue's order; `bar`: -100 to 100, a share of what moved the score most, None: unknown.
+    """
     known = {feature.name: feature for feature in catalogue.columns}
+    most = max((abs(push) for _, push in pushes.values()), default=0.0) or 1.0
     return [
         {
             "name": name,
             "value": value,
+            "baseline": pushes[name][0] if name in pushes else None,
+            "bar": round(100 * pushes[name][1] / most, 1) if name in pushes else None,
             "unit": known[name].unit if name in known else "",
             "formula": known[name].formula if name in known else "",
         }
@@ -258,6 +291,8 @@ PAGES: tuple[Page, ...] = (
     Page("GET", "/static/{name}", static_file, Role.PUBLIC),
     *ALERT_PAGES,
     *DASHBOARD_PAGES,
+    *LABEL_PAGES,
+    *SEARCH_PAGES,
     *REVIEW_PAGES,
     *LOGIN_PAGES,
 )

@@ -125,8 +125,21 @@ class Worker(Protocol):
             UnavailableError: Cassandra does not answer.
         """
 
-    async def quality(self) -> Mapping[str, Any]:
-        """How good decisions were, as `app.quality.measure` has it, and `age_seconds`.
+    async def timeline(self, kind: str, identifier: str) -> list[dict[str, Any]]:
+        """The transactions of a card, or of a terminal's alerts, newest first; see `app.cassandra.timeline`.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+            SchemaError: a table is missing.
+        """
+
+    def pushes(self, row: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+        """By feature of a stored prediction: its baseline, and how far it moved the score; empty: unknown here."""
+
+    async def quality(
+        self, from_ms: int | None = None, to_ms: int | None = None
+    ) -> Mapping[str, Any]:
+        """How good decisions on a period were, as `app.quality.measure` has it, and `age_seconds`.
 
         Raises:
             UnavailableError: Cassandra does not answer.

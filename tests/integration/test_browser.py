@@ -15,6 +15,9 @@ from app.web import live
 from app.web.views import install
 from tests.browser import CHROMIUM, Browser, browser
 from tests.unit.test_dashboard import told
+from tests.unit.test_web_alerts import alert
+from tests.unit.test_web_timeline import row
+from tests.unit.test_web_views import prediction
 from tests.web_worker import HOUR, DictWorker
 
 pytestmark = [
@@ -100,4 +103,55 @@ async def test_the_dashboard_is_live(page: Browser, monkeypatch: pytest.MonkeyPa
         await fits(page)
     finally:
         worker.stopping = True
+        await server.close()
+
+
+async def test_a_verdict_is_one_key(page: Browser) -> None:
+    worker = DictWorker()
+    made = [
+        alert(n, card=f"card {n}", amount_minor=1_000 * (n + 1), source_offset=n) for n in range(3)
+    ]
+    worker.reviews.add(*made)
+    server = await served(worker)
+    try:
+        await page.open(server.make_url("/review/"))
+        await page.press("b")
+        await page.until("document.querySelector('main').innerText.includes('You have this alert')")
+        await fits(page)
+        assert await page.run("document.querySelector('.verdict a').innerText") == "card 2"
+        await page.press("n")  # to the note: letters are text there
+        await page.press("f")
+        assert await page.run("document.querySelector('[name=note]').value") == "f"
+        await page.press("Escape")
+        await page.press("f")
+        await page.until("document.querySelector('.verdict a')?.innerText === 'card 1'")
+        assert [label["is_fraud"] for label in worker.labels] == [True]
+        await page.press("l")
+        await page.until("document.querySelector('.verdict a')?.innerText === 'card 0'")
+        await page.press("g")
+        await page.until(
+            "document.querySelector('[role=status]').innerText.includes('1 decided as genuine')"
+        )
+        assert [label["is_fraud"] for label in worker.labels] == [True, False]
+        await page.press("b")  # what was put off is not forgotten, only not offered again at once
+        await page.until(
+            "document.querySelector('[role=status]').innerText.includes('no alert is left')"
+        )
+        assert len(worker.reviews.closed) == 2
+    finally:
+        await server.close()
+
+
+async def test_timelines_and_bars_fit(page: Browser) -> None:
+    worker = DictWorker()
+    worker.add("c1", [0, HOUR])
+    worker.history = [row(f"x{n}", alert_id="20231114T221320-00") for n in range(5)]
+    worker.transactions["x1"] = prediction()
+    worker.pushed = {"amount": (12.5, 0.4)}
+    server = await served(worker)
+    try:
+        for path in ("/cards/c1/", "/transactions/x1/", "/quality/", "/alerts/", "/search?id=c1"):
+            await page.open(server.make_url(path))
+            await fits(page)
+    finally:
         await server.close()

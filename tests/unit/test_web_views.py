@@ -122,7 +122,7 @@ def test_no_id_changes_the_elements_of_a_page(identifier: str) -> None:
         state = key_state(
             "card", name, 1, shown, worker.catalogue, currency="EUR", minor_unit_digits=2
         )
-        return Tags(render("key.html", state=state))
+        return Tags(render("key.html", state=state, timeline=[], fault=None, links={}))
 
     plain, odd = page("plain"), page(identifier)
     if identifier in (".", ".."):  # these two have no address with a suffix, so no link to it
@@ -373,7 +373,7 @@ async def test_nothing_comes_from_elsewhere_and_nothing_runs() -> None:
             page = await client.get(path, headers=HTML)
             assert "default-src 'none'" in page.headers["Content-Security-Policy"]
             assert page.headers["X-Content-Type-Options"] == "nosniff"
-            assert page.headers["Referrer-Policy"] == "no-referrer"
+            assert page.headers["Referrer-Policy"] == "same-origin"
             tags = Tags(await page.text())
             assert not [e for e in tags.elements if e.startswith(("style", "iframe"))]
             # the dashboard's own files, and nothing written into a page

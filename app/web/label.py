@@ -1,0 +1,64 @@
+"""`POST /label`: what an analyst says of one transaction, from its page."""
+
+import asyncio
+import time
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from app.errors import NotFoundError
+from app.web.ids import path_of
+from app.web.replies import RefusedError, json_reply, wants_json
+from app.web.review_queue import VERDICTS, label
+from app.web.roles import Role
+from app.web.routes import Page, audited
+from app.web.worker_protocol import WORKER
+
+#: How long the page waits until the label is stored, so that it shows it; and how often it looks.
+_WAIT_SECONDS, _LOOK_SECONDS = 3.0, 0.1
+
+
+async def judge(request: web.Request) -> web.Response:
+    """Send a label; the latest one of a transaction wins."""
+    worker, sent = request.app[WORKER], await request.post()
+    name, card, verdict = (str(sent.get(one, "")) for one in ("transaction", "card", "verdict"))
+    at = str(sent.get("event_time_ms", ""))
+    audited(request, transaction=name, verdict=verdict)
+    if verdict not in VERDICTS:
+        raise RefusedError(400, f"verdict {verdict!r}: there are {', '.join(VERDICTS)}")
+    found = await worker.transaction(name)
+    rows = () if found is None else (found, *found["others"])
+    row = next((r for r in rows if r["card_id"] == card and str(r["event_time_ms"]) == at), None)
+    if row is None:
+        msg = f"no transaction {name!r} of this card and time has been scored and stored"
+        raise NotFoundError(msg)
+    now_ms = time.time_ns() // 1_000_000
+    await worker.send_labels([label(dict(row), verdict == "fraud", now_ms)])
+    stored = await _is_stored(request, name, now_ms)
+    if wants_json(request):
+        return json_reply({"transaction_id": name, "verdict": verdict, "stored": stored})
+    path = path_of("transaction", name)
+    said = (
+        f"labelled as {verdict}"
+        if stored
+        else f"label sent: {verdict}; it is shown when it is stored"
+    )
+    joint = "&" if "?" in path else "?"
+    return web.Response(
+        status=303, headers={"Location": f"{path}{joint}{urlencode({'said': said})}"}
+    )
+
+
+async def _is_stored(request: web.Request, name: str, at_ms: int) -> bool:
+    """Whether the label can be read already."""
+    ends = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < ends:
+        found = await request.app[WORKER].transaction(name)
+        rows = () if found is None else (found, *found["others"])
+        if any((row.get("label") or {}).get("labelled_at") == at_ms for row in rows):
+            return True
+        await asyncio.sleep(_LOOK_SECONDS)
+    return False
+
+
+PAGES = (Page("POST", "/label", judge, Role.ANALYST),)
