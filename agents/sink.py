@@ -10,7 +10,7 @@ from app.cassandra.delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.reading import records_behind
-from app.metrics.recorders import append_to_row, event_to_row, sink_status
+from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
 from app.stages.answers import Heard
 from app.stages.sink import SinkHandler
 
@@ -19,7 +19,10 @@ predictions = source(app, app.fraud_topics.predictions.name)
 pipeline: Pipeline = Pipeline(
     app,
     predictions,
-    Heard(SinkHandler(RowPacker.of(settings, settings.deployment)), app.answers.predicted),
+    Heard(
+        SinkHandler(RowPacker.of(settings, settings.deployment, decisions.add)),
+        app.answers.predicted,
+    ),
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),

@@ -24,6 +24,10 @@ class AccessSettings(BaseSettings):
     home: Path = Field(
         Path(".fraudstream"), description="folder for local servers, logs and worker state"
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="format of log lines of workers and `fraudstream notify`; `json`: an object per line",
+    )
     broker: str | None = Field(
         None,
         description="Kafka bootstrap servers, host:port[,host:port]; unset: the local server of `fraudstream up`",

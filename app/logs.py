@@ -1,8 +1,11 @@
 """What a worker writes to standard error."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
 
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
@@ -20,6 +23,30 @@ _LIBRARIES = (
 #: While Kafka is away each of its clients tells so several times a second.
 _CHATTY = "aiokafka"
 _AGAIN_SECONDS = 30.0
+
+
+class JsonLines(logging.Formatter):
+    """A line of JSON per record: `time` (ISO 8601, UTC), `level`, `logger`, `message`, and any `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said, ensure_ascii=False)
+
+
+def worker_logging(log_format: str) -> dict[str, Any] | None:
+    """What Faust's worker is told of logging: what to merge into its own settings; None: nothing."""
+    if log_format != "json":
+        return None
+    formatter = {"()": JsonLines}
+    return {"merge": True, "formatters": {"default": formatter, "colored": formatter}}
 
 
 class Seldom(logging.Filter):

@@ -60,6 +60,7 @@ class RowPacker:
         minor_unit_digits: digits after its decimal point.
         deployment: whose predictions are packed; None: everybody's.
         own: what the deployment adds: its fields have columns.
+        told: is given every record that is packed; None: nobody is.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class RowPacker:
         minor_unit_digits: int,
         deployment: str | None = None,
         own: OwnCatalogue = NOTHING,
+        told: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        self._told = told
         self._deployment = deployment
         self._currency = currency
         self._digits = minor_unit_digits
@@ -78,9 +81,16 @@ class RowPacker:
         self._constants: dict[tuple[str, ...], bytes] = {}
 
     @classmethod
-    def of(cls, settings: Settings, deployment: str | None = None) -> "RowPacker":
+    def of(
+        cls,
+        settings: Settings,
+        deployment: str | None = None,
+        told: Callable[[dict[str, Any]], None] | None = None,
+    ) -> "RowPacker":
         """The packer of some settings."""
-        return cls(settings.currency, settings.minor_unit_digits, deployment, own_of(settings))
+        return cls(
+            settings.currency, settings.minor_unit_digits, deployment, own_of(settings), told
+        )
 
     def pack_many(self, predictions: Iterable[bytes]) -> PackedRows:
         """Rows of prediction records, but for those of another deployment.
@@ -117,7 +127,10 @@ class RowPacker:
             record = orjson.loads(value)
             if is_anothers(record, self._deployment):
                 return None
-            return self._pack(record, value)
+            packed = self._pack(record, value)
+            if self._told is not None:
+                self._told(record)
+            return packed
         except (
             ValueError,
             KeyError,

@@ -24,13 +24,16 @@ def notify() -> None:
                  3  Kafka does not answer at the start
                  5  topics are missing: run `fraudstream topics`
     """
-    from app.logs import quiet_libraries
+    from app.logs import JsonLines, quiet_libraries
     from app.notify.run import notify as run
 
     settings = load_settings()
     logging.basicConfig(
         level=settings.log_level.upper(), format="[%(asctime)s] %(levelname)s %(message)s"
     )
+    if settings.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonLines())
     quiet_libraries(settings.log_level)
     for name in ("apprise", "httpx", "urllib3"):  # they print URLs, which are secrets
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -92,7 +92,7 @@ def run_worker(settings: Settings) -> int:
     from faust.worker import Worker
 
     from app.host import explained
-    from app.logs import quiet_libraries
+    from app.logs import quiet_libraries, worker_logging
     from app.main import app  # builds the app from the environment
 
     from app.faust_app import claim_state  # isort: skip
@@ -108,7 +108,12 @@ def run_worker(settings: Settings) -> int:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     faust_worker = Worker(
-        app, loglevel=settings.log_level, loop=loop, redirect_stdouts=False, quiet=True
+        app,
+        loglevel=settings.log_level,
+        loop=loop,
+        redirect_stdouts=False,
+        quiet=True,
+        logging_config=worker_logging(settings.log_format),
     )
     quiet_libraries(settings.log_level)
     try:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from app.domain.alerts import SEVERITIES
 from app.metrics.reading import CopyReading, PartitionReading, Reading
-from app.metrics.recorders import Latency
+from app.metrics.recorders import SCORE_STEPS, Decisions, Latency
 
 #: Prometheus gets every second bound of the histogram since the append.
 _EXPOSED_STEP = 2
@@ -56,6 +56,7 @@ class WorkerMetrics(Collector):
             "fraudstream_event_to_row_seconds",
             "From a transaction's event time to its acknowledged row in Cassandra.",
         )
+        yield from _decisions(reading.decisions)
         yield from _work(reading)
         yield from _identity(reading)
 
@@ -268,6 +269,23 @@ def _histogram(latency: Latency, name: str, text: str, step: int = 1) -> Metric:
     histogram = HistogramMetricFamily(name, text)
     histogram.add_metric([], buckets=buckets, sum_value=latency.total_ms / 1000)
     return histogram
+
+
+def _decisions(decisions: Decisions) -> Iterator[Metric]:
+    made = CounterMetricFamily(
+        "fraudstream_decisions",
+        "Predictions on their way to Cassandra, by model and outcome: the action, or flagged and passed in records "
+        "without one. Unit: transactions.",
+        labels=["model", "outcome"],
+    )
+    for labels, number in sorted(decisions.counts.items()):
+        made.add_metric(labels, number)
+    yield made
+    below = list(accumulate(decisions.scores))
+    buckets = [(f"{step / SCORE_STEPS:g}", below[step - 1]) for step in range(1, SCORE_STEPS)]
+    scores = HistogramMetricFamily("fraudstream_score", "Scores of these predictions.")
+    scores.add_metric([], [*buckets, ("1", below[-1]), ("+Inf", below[-1])], decisions.total)
+    yield scores
 
 
 def _work(reading: Reading) -> Iterator[Metric]:

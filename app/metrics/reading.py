@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.metrics.recorders import Latency, SinkStatus
+from app.metrics.recorders import Decisions, Latency, SinkStatus
 
 #: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
 _ENDS_TIMEOUT_SECONDS = 2.0
@@ -118,6 +118,7 @@ class Reading:
         tasks: asyncio tasks by event loop: `worker`, and `consumer`, which fetches.
         threads: threads of Python.
         rebalances: rebalances of the group since start.
+        decisions: what was decided, and with which scores.
         score_answers: HTTP status -> answers of POST /score since start.
     """
 
@@ -142,6 +143,7 @@ class Reading:
     tasks: dict[str, int] = field(default_factory=dict)
     threads: int = 0
     rebalances: int = 0
+    decisions: Decisions = field(default_factory=Decisions)
     score_answers: dict[int, int] = field(default_factory=dict)
 
     def lag(self, stage: str) -> int | None:

@@ -2,7 +2,8 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 #: Ten bounds a decade, 1 ms to 2.8 hours: catching up after an outage is latency too.
 _PER_DECADE = 10
@@ -137,6 +138,40 @@ class SinkStatus:
         self.reason = None
 
 
+#: Scores are counted in so many steps of equal width.
+SCORE_STEPS = 20
+#: Pairs of model and outcome that are counted apart: nobody promotes so many models while a worker runs.
+_MOST_DECISIONS = 60
+
+
+class Decisions:
+    """What was decided about stored predictions, and with which scores; since start.
+
+    Attributes:
+        counts: by model and outcome: the action, or `flagged` and `passed` in records without one.
+        scores: number of scores below each multiple of a twentieth, and of those that are 1.
+        total: sum of scores.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], int] = {}
+        self.scores = [0] * (SCORE_STEPS + 1)
+        self.total = 0.0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count a record of `predictions`."""
+        outcome = record.get("action") or ("flagged" if record["is_fraud"] else "passed")
+        key = record["model_version"], outcome
+        if key not in self.counts and len(self.counts) >= _MOST_DECISIONS:
+            key = "other", outcome
+        self.counts[key] = self.counts.get(key, 0) + 1
+        score = record["score"]
+        self.scores[int(score * SCORE_STEPS)] += 1
+        self.total += score
+
+
+#: Filled by the sink.
+decisions = Decisions()
 #: From the broker's append of a transaction to its acknowledged row; filled by the sink.
 append_to_row = Latency()
 #: From a transaction's event time to its acknowledged row: what a customer waits; filled by the sink.

@@ -38,6 +38,7 @@ from app.metrics.reading import (
 from app.metrics.recorders import (
     alert_status,
     append_to_row,
+    decisions,
     event_to_row,
     refund_status,
     sink_status,
@@ -182,7 +183,7 @@ class FaustWorker:
             reading.state_bytes = await asyncio.to_thread(read_state_bytes, self._stores())
         reading.sink, reading.latency = sink_status, append_to_row
         reading.refunds, reading.alerts = refund_status, alert_status
-        reading.event_latency = event_to_row
+        reading.event_latency, reading.decisions = event_to_row, decisions
         reading.model, reading.started_at = self._bound_model(), self._started_at
         reading.tasks, reading.threads = read_tasks(app), threading.active_count()
         reading.rebalances = app.rebalancing_count

@@ -137,7 +137,7 @@ async def test_each_alert_is_decided_once_and_none_is_left(
         assert sorted(review.transactions) == sorted(ids)
         assert alert.acked is not None
         assert (alert.acked["by"], alert.acked["note"]) == (by_analyst[name], said[name])
-    assert store.alerts(0, NOW, NOW) == []
+    assert store.alerts(T0 - HOUR, NOW, NOW) == []
 
 
 async def test_claims_are_decided_by_cassandra_alone(session: Session, settings: Settings) -> None:

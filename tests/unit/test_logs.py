@@ -1,11 +1,16 @@
-"""A worker's log while Kafka is away: one line in half a minute, not hundreds."""
+"""A worker's log: one line in half a minute while Kafka is away, not hundreds; JSON if wanted."""
 
+import io
+import json
 import logging
+import subprocess
+import sys
+from datetime import datetime
 
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
 
-from app.logs import Beginning, Seldom
+from app.logs import Beginning, JsonLines, Seldom, worker_logging
 
 
 def test_alike_messages_are_told_seldom(caplog: pytest.LogCaptureFixture) -> None:
@@ -41,3 +46,34 @@ def test_a_new_kafka_has_no_coordinator_for_a_moment(caplog: pytest.LogCaptureFi
         "GroupCoordinatorNotAvailableError",  # after 41 s it is a fault
         "KafkaTimeoutError",
     ]
+
+
+def test_a_line_of_json_per_record() -> None:
+    with io.StringIO() as told:
+        handler = logging.StreamHandler(told)
+        handler.setFormatter(JsonLines())
+        try:
+            raise ValueError("a\nb")
+        except ValueError:
+            record = logging.LogRecord(
+                "x", logging.ERROR, "f", 1, 'card "%s"', ("ü",), sys.exc_info()
+            )
+        handler.handle(record)
+        handler.handle(logging.LogRecord("y", logging.INFO, "f", 1, "two\nlines", (), None))
+        first, second = map(json.loads, told.getvalue().splitlines())
+    assert (first["level"], first["logger"], first["message"]) == ("error", "x", 'card "ü"')
+    assert "ValueError: a" in first["exception"]
+    assert second["message"] == "two\nlines"
+    assert datetime.fromisoformat(second["time"]).tzinfo is not None
+
+
+def test_a_worker_writes_json_if_it_is_told_to() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c",
+         "import logging; from mode.utils.logging import setup_logging; from app.logs import worker_logging\n"
+         "setup_logging(loglevel='info', logging_config=worker_logging('json'))\n"
+         "logging.getLogger('fraudstream').warning('hello %d', 7)"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stderr or done.stdout)["message"] == "hello 7"
+    assert worker_logging("text") is None

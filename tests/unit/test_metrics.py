@@ -28,7 +28,7 @@ from app.metrics.reading import (
     records_behind,
     source_partitions,
 )
-from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency, SinkStatus
+from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Decisions, Latency, SinkStatus
 from app.metrics.waits import read_waits
 from app.stages.retries import Parked
 from app.stages.scoring import ModelNeeded
@@ -381,6 +381,23 @@ def test_the_buckets_rise_and_hold_everything(since: str, count: int) -> None:
 
 def test_a_worker_that_has_just_started_has_metrics() -> None:
     assert b"fraudstream_build_info" in WorkerMetrics().text(Reading())
+
+
+def test_decisions_are_counted_by_model_and_outcome_within_bounds() -> None:
+    decisions = Decisions()
+    for score in (0.0, 0.049, 0.05, 0.5, 0.99, 1.0):
+        decisions.add({"model_version": "m@1", "is_fraud": score > 0.5, "score": score})
+    decisions.add({"model_version": "m@1", "is_fraud": True, "score": 1.0, "action": "review"})
+    assert decisions.counts == {("m@1", "passed"): 4, ("m@1", "flagged"): 2, ("m@1", "review"): 1}
+    text = WorkerMetrics().text(Reading(decisions=decisions)).decode()
+    assert 'fraudstream_decisions_total{model="m@1",outcome="review"} 1.0' in text
+    buckets = dict(re.findall(r'fraudstream_score_bucket{le="([^"]+)"} (\d+)', text))
+    assert (buckets["0.05"], buckets["0.1"], buckets["0.95"], buckets["1"]) == ("2", "3", "4", "7")
+    assert buckets["1"] == buckets["+Inf"]
+    for number in range(200):  # labels have a bound
+        decisions.add({"model_version": f"n@{number}", "is_fraud": False, "score": 0.1})
+    assert len(decisions.counts) <= 65
+    assert sum(decisions.counts.values()) == 207
 
 
 async def test_tasks_are_counted_by_event_loop() -> None:
