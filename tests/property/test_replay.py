@@ -6,17 +6,21 @@ older is left out, so that a horizon that is too short shows.
 
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 
+from app.domain.changes import ListChange, RuleChange
+from app.ops.control import History, Made
 from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
-from app.ops.replaying.passes import CardPass, Deciding, Stages, TerminalPass
+from app.ops.replaying.deciders import Deciders
+from app.ops.replaying.passes import CardPass, Stages, TerminalPass
 from app.ops.replaying.survey import Survey
 from app.ops.stores import scratch_rows
 from app.windows.window_row import NEVER
-from app.wire.control_records import decode_message
+from app.wire.control_records import decode_message, parse_change
 from models.artifact_folders import artifact_folders
 from models.holder import ModelHolder
 from tests.builders import T0, tx, tx_bytes
@@ -29,6 +33,15 @@ HOUR = 3_600_000
 DAY = 24 * HOUR
 DAYS = 160
 COUNT = 450
+
+
+#: Changed every now and then.
+RULES: tuple[Any, ...] = (
+    RuleChange(name="many", expression="terminal_count_30d > 5 and amount < 50", action="review"),
+    RuleChange(name="large", expression="amount >= 40 and score > 0.001", action="decline"),
+    ListChange(name="allow", subject="card", ids=("c0",), until_ms=T0 - 40 * DAY),
+    RuleChange(name="large"),
+)
 
 
 def lived(rng: Random, cap: int) -> VerifyWorld:
@@ -66,6 +79,10 @@ def lived(rng: Random, cap: int) -> VerifyWorld:
             )
         if rng.random() < 0.02:
             world.send(tx_bytes(f"future{number}", at=10 * DAY), b"c1")
+        if number == 0:  # before anything that is replayed, and never changed
+            world.control(RuleChange(name="first", expression="amount > 30", action="tag"))
+        if number % 40 == 20:
+            world.control(RULES[number // 40 % len(RULES)])
         if rng.random() < 0.1:  # blocks of both stages, and labels between them
             world.run(block=rng.choice([3, 50]))
             for label in [each for at_, each in due if at_ <= now]:
@@ -88,6 +105,17 @@ def replayed(
     for number in partitions:
         survey.take(number, left(world, enriched, number))
     from_ms = survey.from_ms
+    plan: Any = SimpleNamespace(own=settings, by=("model",))
+    deciders = Deciders(plan, ModelHolder(artifact_folders(settings), stages.catalogue, 2), model)
+    deciders._survey, deciders._history = (
+        survey,
+        History(
+            [
+                Made(0, record.offset, record.timestamp, parse_change(record.value))
+                for record in world.logs[world.topics.control.name][0]
+            ]
+        ),
+    )
     cards = []
     for number in partitions:
         with scratch_rows(folder) as rows:
@@ -101,11 +129,11 @@ def replayed(
     for number in partitions:
         with scratch_rows(folder) as rows:
             reach_ms = from_ms - reach.terminals_ms
+            begin, end = survey.messages(number, reach_ms)
             last = TerminalPass(
-                stages, Deciding.by(model, settings.threshold), cards, rows,
+                stages, deciders.at(number, begin), cards, rows,
                 reach_ms=reach_ms, clock_ms=lambda: 0, known_from_ms=kept.terminals_from_ms,
             )  # fmt: skip
-            begin, end = survey.messages(number, reach_ms)
             log = world.logs[enriched][number][begin:end]
             for start in range(0, len(log), 7):
                 for (topic, _), records in last.take(number, log[start : start + 7]).items():
@@ -130,7 +158,8 @@ def delete(world: VerifyWorld, topic: str, number: int, count: int) -> int:
             at = orjson.loads(record.value or b"{}")["event_time"]
             newest = max(newest, at if at <= T0 else NEVER)  # beyond it is dead: it counts nowhere
         else:
-            newest = max([newest, *(item.event_time_ms for item in batch.items)])
+            items = getattr(batch, "items", ())  # a change has none
+            newest = max([newest, *(item.event_time_ms for item in items)])
     return newest
 
 
@@ -151,6 +180,7 @@ def test_any_part_of_history_is_replayed_to_the_bit(number: int, tmp_path: Path)
     rng = Random(f"replay {SEED} {number}")
     world = lived(rng, cap=rng.choice([16, 40, 20_000]))
     live = {place_of(record.value): record.value for record in world.log(world.topics.predictions)}
+    assert any(told(value)["rules"] for value in live.values())
     skipped = 0
     for _ in range(3):
         first = T0 - rng.randrange(1, DAYS // 2) * DAY
