@@ -50,7 +50,7 @@ def add(name: Any, subject: Any, ids: tuple[str, ...], until_ms: int | None, rea
 
     \b
     Exit codes:  0  the change is written
-                 2  an id is too long, or the lists are full
+                 2  an id is too long, the lists are full, or no worker has ever started
                  3  Kafka does not answer
     """
     count = _change(name, subject, ids, reason, until_ms=until_ms)

@@ -60,7 +60,7 @@ def add(name: str, expression: str, action: Any, reason: str, note: str) -> None
 
     \b
     Exit codes:  0  the change is written
-                 2  it is no rule here, or there are too many; the line says why
+                 2  it is no rule here, there are too many, or no worker has ever started; the line says why
                  3  Kafka does not answer
                  5  the topic `control` is missing: run fraudstream topics
     """

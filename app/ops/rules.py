@@ -7,9 +7,10 @@ from app.domain.rules.language import check
 from app.domain.rules.policy import types_of
 from app.domain.rules.ruleset import MAX_LISTED, check_rule, entries
 from app.errors import NotFoundError, UsageError
-from app.ops.control import History, Made, read_history, send_changes
+from app.ops.control import History, Made, need_decides, read_history, send_changes
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
+from app.topics import Topics
 
 
 def rules_of(history: History, at_ms: float | None = None) -> RuleSet:
@@ -45,11 +46,23 @@ def check_here(settings: Settings, expression: str) -> tuple[Catalogue, set[str]
         raise UsageError(msg) from None
 
 
+async def _begun(settings: Settings) -> History:
+    """All changes, once a worker has written the first of them: the model and rules that the deployment starts with.
+
+    Raises:
+        UsageError: no worker has ever started.
+        UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
+    """
+    history = await read_history(settings)
+    need_decides(history, Topics(settings).control.name)
+    return history
+
+
 async def add_rule(settings: Settings, change: RuleChange) -> str:
     """Put a rule in force; returns its name and version.
 
     Raises:
-        UsageError: it is no rule here, or there is no room for it.
+        UsageError: it is no rule here, there is no room for it, or no worker has ever started.
         UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
     """
     check_here(settings, change.expression)
@@ -57,7 +70,7 @@ async def add_rule(settings: Settings, change: RuleChange) -> str:
         check_rule(change.name, change.expression, change.reason)
     except RuleError as error:
         raise UsageError(str(error)) from None
-    rules = rules_of(await read_history(settings))
+    rules = rules_of(await _begun(settings))
     full = rules.room_for_rule(change.name, change.expression)
     if full is not None:
         raise UsageError(full)
@@ -72,7 +85,7 @@ async def remove_rule(settings: Settings, name: str, note: str) -> None:
         NotFoundError: there is none of that name.
         UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
     """
-    rules = rules_of(await read_history(settings))
+    rules = rules_of(await _begun(settings))
     if name not in {rule.name for rule in rules.rules}:
         named = ", ".join(rule.name for rule in rules.rules) or "there is none"
         msg = f"no rule {name!r} is in force; those in force: {named}"
@@ -84,11 +97,11 @@ async def change_list(settings: Settings, change: ListChange) -> int:
     """Put ids on a list or take them off; returns how many entries both lists have then.
 
     Raises:
-        UsageError: there is no room for them.
+        UsageError: there is no room for them, or no worker has ever started.
         NotFoundError: one that is taken off is not on the list.
         UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
     """
-    rules = rules_of(await read_history(settings))
+    rules = rules_of(await _begun(settings))
     there = {
         one for name, subject, one, _ in entries(rules.listed)
         if (name, subject) == (change.name, change.subject)
