@@ -274,7 +274,7 @@ def test_what_workers_could_not_load_is_refused(
     rows = np.array([[0.0], [1.0], [2.0], [3.0]])
     joblib.dump(LogisticRegression().fit(rows, [0, 0, 1, 1]), file)
     mine = ("import", str(file), "--name", "mine", "--threshold", "0.5")
-    assert "takes 1 features, " in said(*mine, code=2)
+    assert "needs 1 features, " in said(*mine, code=2)
     assert "mine@1" in said(*mine, "--features", "amount")
     assert "mine@2" in said(*mine, "--features", "amount")
     assert "mine@1" in said("download", "mine@1", str(tmp_path / "copy"))
