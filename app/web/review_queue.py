@@ -95,7 +95,7 @@ class ReviewQueue:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker, self._now_ms, self._clock = worker, now_ms, clock
-        self._ranked: list[Alert] = []
+        self._ranked: dict[str, Alert] = {}  # by id, the greatest expected loss first
         self._reviews: dict[str, Review] = {}
         self._offered: dict[str, float] = {}
         self._read_at, self._took = float("-inf"), 0.0
@@ -107,7 +107,10 @@ class ReviewQueue:
         """Undecided alerts, the greatest expected loss first, and who has them."""
         await self._renew()
         now = self._now_ms()
-        return [(alert, self._review(alert).holder(now)) for alert in self._ranked]
+        return [
+            (alert, self._reviews.get(name, Review()).holder(now))
+            for name, alert in self._ranked.items()
+        ]
 
     async def look(self, alert_id: str) -> tuple[Alert, Review]:
         """One alert as it is.
@@ -135,11 +138,10 @@ class ReviewQueue:
         """
         await self._renew()
         now = self._now_ms()
-        holders = {alert.alert_id: self._review(alert).holder(now) for alert in self._ranked}
-        ranked = sorted(self._ranked, key=lambda alert: holders[alert.alert_id] != by)
-        for alert in ranked:
-            name = alert.alert_id
-            if name in skip or holders[name] not in (None, by) or not self._offer(name, by):
+        theirs = [name for name, known in self._reviews.items() if known.holder(now) == by]
+        for name in [*theirs, *self._ranked]:
+            holder = self._reviews.get(name, Review()).holder(now)
+            if name in skip or holder not in (None, by) or not self._offer(name, by):
                 continue
             review = await self._claim(name, by)
             if review.holder(self._now_ms()) != by:
@@ -219,9 +221,6 @@ class ReviewQueue:
     async def _ask(self, ask: Callable[..., T], *arguments: Any) -> T:
         return await self._worker.look_up(ask, *arguments)
 
-    def _review(self, alert: Alert) -> Review:
-        return self._reviews.get(alert.alert_id, Review())
-
     def _offer(self, name: str, by: str) -> bool:
         """Whether this worker offers it to nobody else at this moment."""
         now = self._clock()
@@ -242,8 +241,8 @@ class ReviewQueue:
         return review
 
     def _forget(self, alert_id: str) -> None:
-        self._ranked = [alert for alert in self._ranked if alert.alert_id != alert_id]
-        self._offered.pop(alert_id, None)
+        for known in (self._ranked, self._reviews, self._offered):
+            known.pop(alert_id, None)
 
     async def _renew(self) -> None:
         async with self._lock:
@@ -253,11 +252,10 @@ class ReviewQueue:
             began, now = self._clock(), self._now_ms()
             end = now + self._worker.settings.max_future_skew + 1
             found = await self._ask(self._worker.reviews.alerts, end - DAYS_BACK * DAY_MS, end, now)
-            undecided = [(a, r or Review()) for a, r in found if r is None or r.verdict is None]
-            self._ranked = sorted(
-                (alert for alert, _ in undecided), key=lambda one: -expected_loss(one.transactions)
-            )
-            self._reviews = {alert.alert_id: review for alert, review in undecided}
+            undecided = [(a, r) for a, r in found if r is None or r.verdict is None]
+            undecided.sort(key=lambda one: -expected_loss(one[0].transactions))
+            self._ranked = {alert.alert_id: alert for alert, _ in undecided}
+            self._reviews = {alert.alert_id: review for alert, review in undecided if review}
             self._offered = {n: at for n, at in self._offered.items() if at > self._clock()}
             self._read_at, self._took = self._clock(), self._clock() - began
         for alert, review in found:
