@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
 import orjson
@@ -64,6 +66,16 @@ class Worker:
                 return error.code, error.headers["X-Fraudstream-Served-By"], error.read()
         except OSError:
             return 0, "", b""
+
+    def post(self, path: str, **fields: str) -> tuple[int, bytes]:
+        """Status and body of a form that this worker's page would send."""
+        page = self.get("/review/", accept="text/html")[2].decode()
+        found = re.search(r'name="csrf" value="([^"]*)"', page)
+        assert found
+        data = urlencode({"csrf": found[1], **fields}).encode()
+        request = Request(self.url + path, data=data, headers={"Accept": "application/json"})
+        with OPENER.open(request, timeout=20) as reply:
+            return reply.status, reply.read()
 
     def wipe(self) -> None:
         """Kill it, throw its state away, start it again."""
@@ -242,6 +254,37 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
 
     wait_until(rebuilt, 120)
     assert every_key(first) == every_key(second) == before
+
+    # the dashboard of either shows both, a card's page its transactions; search finds any id; a label that a page sets
+    # is stored beside its transaction
+    for worker in workers:
+        _, _, board = worker.get("/", accept="text/html")
+        assert b"2 of 2" in board
+        assert first.url[7:].encode() in board
+        assert second.url[7:].encode() in board
+        assert (
+            f"/transactions/{last}/".encode()
+            in worker.get(path_of("card", CARDS[-1]), "text/html")[2]
+        )
+        for kind, name in (("transaction", last), ("card", "c1"), ("terminal", "t1")):
+            found = json.loads(worker.get(f"/search.json?id={name}")[2])
+            assert found == {"found": [{"kind": kind, "path": path_of(kind, name)}], "faults": []}
+    row = json.loads(first.get(f"/transactions/{last}/")[2])
+    status, said = first.post(
+        "/label",
+        transaction=last,
+        card=row["card_id"],
+        event_time_ms=str(row["event_time_ms"]),
+        verdict="fraud",
+    )
+    assert (status, json.loads(said)["stored"]) == (200, True)
+    assert json.loads(second.get(f"/transactions/{last}/")[2])["label"]["is_fraud"] is True
+    assert (
+        b"<rect" in second.get(f"/transactions/{last}/", accept="text/html")[2]
+    )  # what moved its score
+    assert (
+        json.loads(first.post("/review/next")[1])["next"] is None
+    )  # these alerts are of years ago
 
     # without any worker a command says so
     for worker in workers:
