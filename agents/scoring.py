@@ -72,6 +72,8 @@ async def check_and_bind(partition: int, start: int) -> None:
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
+    for one in in_force.challengers:
+        await models.try_challenger(one.hash)
     handler.in_force[partition] = in_force
     decides = in_force.model, in_force.threshold
     if decides not in comparing:  # one question for all partitions
@@ -103,6 +105,7 @@ handler = ScoringHandler.of(
     topics,
     app.catalogue,
     model=models.get,
+    challenger=models.challenger,
     clock_ms=lambda: time.time_ns() // 1_000_000,
 )
 app.in_force = handler.in_force

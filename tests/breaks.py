@@ -378,11 +378,57 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "now = self._model_at(message.offset, in_force, state), in_force.threshold",
-                "now = self._model_at(message.offset, bound, state), bound.threshold",
+                "now = self._deciding(message.offset, in_force, state)",
+                "now = self._deciding(message.offset, bound, state)",
             ),
         ),
         _SCORING,
+    ),
+    Break(
+        "a challenger applied at another offset on replay",
+        "app.stages.scoring",
+        (
+            (
+                "return model, in_force.threshold, in_force.challengers",
+                "return model, in_force.threshold, self._in_force(state).challengers",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "a canary that is not sticky",
+        "app.stages.scoring",
+        (
+            (
+                "cards = [item.card_id for _, _, item, *_ in scored]",
+                "cards = [f'{item.card_id}{len(scored)}' for _, _, item, *_ in scored]",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "shadow scores stored as the champion's",
+        "app.stages.challengers",
+        (("if place != decides", "if place != canary"),),
+        (("app.stages.scoring", "Challengers"),),
+    ),
+    Break(
+        "a shadow's score decides",
+        "app.stages.challengers",
+        (
+            ("            if one.challenger.share:\n", "            if True:\n"),
+            ("and one.challenger.decides_for(card)", "and True"),
+        ),
+        (("app.stages.scoring", "Challengers"),),
+    ),
+    Break(
+        "a challenger's failure depends on the company of its rows",
+        "app.stages.challengers",
+        (
+            ("            if len(rows) > 1:\n", "            if False:\n"),
+            ("found, why = [None], f", "found, why = [None] * len(rows), f"),
+        ),
+        (("app.stages.scoring", "Challengers"),),
     ),
     Break(
         "a change applied on some partitions only",
@@ -436,8 +482,10 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "                if follows is None:\n",
-                "                follows = follows or model\n                if follows is None:\n",
+                "                if isinstance(follows, ModelNeeded):\n",
+                "                if isinstance(follows, ModelNeeded) and judges:\n"
+                "                    follows = judges\n"
+                "                if isinstance(follows, ModelNeeded):\n",
             ),
         ),
         _SCORING,
@@ -515,7 +563,7 @@ BREAKS = (
     Break(
         "a model that takes columns of other features",
         "app.stages.scoring",
-        (("        if catalogue is not self._catalogue:\n", "        if False:\n"),),
+        (("            if catalogue is self._catalogue:\n", "            if True:\n"),),
         _SCORING,
     ),
 )

@@ -83,6 +83,11 @@ def random_prediction(rng: random.Random, number: int, cards: int = 50) -> dict[
         made["schema_version"] = 1
     if rng.random() < 0.3:
         made["merchant"] = {"name": "Çafé", "codes": [1, 2.5, None, True]}
+    if rng.random() < 0.3:
+        made |= {
+            "shadow_scores": {"b@2": 0.5, "a@10": None, "ä@1": rng.random()},
+            "shadow_flagged": ["b@2", "ä@1"],
+        }
     if rng.random() < 0.1:
         made |= {"currency": "JPY", "amount": 1234, "converted_amount": "10.00"}
     return made
@@ -100,11 +105,14 @@ def expected_row(made: dict[str, Any], month: str, event_time: str) -> dict[str,
         "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
         "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
         "source_partition", "source_offset", "received_at", "scored_at", "rules", "action",
+        "shadow_scores", "shadow_flagged",
     }  # fmt: skip
     extra = {name: value for name, value in made.items() if name not in known | {"scored_by"}}
     if made.get("currency") not in {None, "EUR"}:
         extra |= {"amount": made["amount"], "currency": made["currency"]}
     row = {name: value for name, value in made.items() if name in known}
+    if "shadow_scores" in row:  # a frozen map has no null
+        row["shadow_scores"] = {n: s for n, s in row["shadow_scores"].items() if s is not None}
     return row | {
         "month": month,
         "event_time": event_time,

@@ -35,7 +35,7 @@ from tests.builders import T0
 
 _TEXTS = {"card_id", "month", "transaction_id", "terminal_id", "currency", "model_version",
           "model_hash", "feature_schema", "source_topic", "extra", "action"}  # fmt: skip
-_BYTES = {"amount", "features", "flags", "reasons", "rules"}
+_BYTES = {"amount", "features", "flags", "reasons", "rules", "shadow_scores", "shadow_flagged"}
 _STRUCTS = {"score": ">d", "threshold": ">d", "anomaly_score": ">d", "is_fraud": ">?"}
 
 

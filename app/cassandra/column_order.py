@@ -129,7 +129,8 @@ def _set_cell(texts: Iterable[str]) -> bytes:
 
 
 def _map_cell(values: Mapping[str, float]) -> bytes:
-    pairs = sorted(values.items(), key=lambda pair: pair[0].encode())
+    known = [pair for pair in values.items() if pair[1] is not None]  # a map has no null
+    pairs = sorted(known, key=lambda pair: pair[0].encode())
     body = b"".join(text_cell(name) + _double(8, value) for name, value in pairs)
     return struct.pack(">ii", 4 + len(body), len(pairs)) + body
 

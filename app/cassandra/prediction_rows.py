@@ -26,7 +26,7 @@ from app.errors import StateError
 from app.formats import iso
 from app.settings import Settings
 from app.wire.own_catalogue import fields_with, own_of
-from app.wire.prediction_fields import FIELDS
+from app.wire.prediction_fields import FIELDS, SHADOW_FLAGGED, SHADOW_SCORES
 
 #: What an input in a foreign currency said, kept in `extra`: the columns are in the deployment's.
 _FOREIGN = ("amount", "currency")
@@ -231,7 +231,7 @@ def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
     Returns:
         Columns by name. Moments become epoch milliseconds (`event_time_ms`, `scored_at`, `received_at`) with
         `event_time` as ISO 8601 beside, `extra` the object it stands for (see
-        `json_text.values`), empty collections `[]` and `{}`.
+        `json_text.values`), empty collections `[]` and `{}`. What challengers say is missing where there were none.
     """
     shown = dict(row)
     for name in ("received_at", "scored_at"):
@@ -247,6 +247,9 @@ def row_dict(row: Mapping[str, Any], minor_unit_digits: int) -> dict[str, Any]:
     for name in ("reasons", "flags", "rules"):
         if name in row:
             shown[name] = list(row[name] or ())
+    for name, kind in ((SHADOW_SCORES, dict), (SHADOW_FLAGGED, list)):
+        if shown.pop(name, None) is not None:  # a challenger was there
+            shown[name] = kind(row[name])
     if "extra" in row:
         shown["extra"] = values((row["extra"] or "{}").encode())
     return shown

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.cli.model_gate import require_pass
 from app.cli.options import FiniteRange, json_option, moment_ms
 from app.errors import UsageError
 from app.formats import iso, printable
@@ -37,17 +38,21 @@ class _Threshold(click.ParamType):
     type=FiniteRange(0, 1),
     help="Score from which it calls a transaction fraud.  [the model's own]",
 )
+@click.option("--force", is_flag=True, help="Without a pass of `models gate`; the history says so.")
 @note_option
-def promote(model: str, threshold: float | None, note: str) -> None:
+def promote(model: str, threshold: float | None, force: bool, note: str) -> None:
     r"""Let a registered model decide, from the next transactions on.
 
     It is loaded and tried here first, with this deployment's settings: what workers could not load is refused.
     Then workers are told to load it, and a second later the change is written. Each partition has an offset from
     which the new model decides; what precedes it is decided by the old one, however often it is replayed.
 
+    `fraudstream models gate` must have compared it with the model that decides, and it must have passed. A new
+    deployment without labels has nothing to compare: --force promotes without a pass.
+
     \b
     Exit codes:  0  the change is written, or the model decides already
-                 2  workers could not load the model; the line says why and what to do
+                 2  workers could not load the model, or it has not passed the gate; the line says what to do
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing
@@ -60,17 +65,17 @@ def promote(model: str, threshold: float | None, note: str) -> None:
     with checked(settings, model) as entry:
         name, model_hash = entry.model, entry.manifest.scoring_hash
         own = entry.manifest.threshold
-    now = asyncio.run(read_history(settings)).decides()
+    history = asyncio.run(read_history(settings))
+    now = history.decides()
     if now is not None and (now.hash, now.threshold) == (model_hash, threshold):
         click.echo(f"{name} decides already")
         return
-    asyncio.run(
-        send_changes(
-            settings,
-            LoadChange(model=name, hash=model_hash),
-            ModelChange(model=name, hash=model_hash, threshold=threshold, note=note),
-        )
-    )
+    if now is not None and now.hash != model_hash and not force:
+        require_pass(settings, name, model_hash, now, threshold, own)
+    loaded = any(one.hash == model_hash for one in history.in_force().challengers)
+    load = () if loaded else (LoadChange(model=name, hash=model_hash),)
+    change = ModelChange(model=name, hash=model_hash, threshold=threshold, forced=force, note=note)
+    asyncio.run(send_changes(settings, *load, change))
     click.echo(f"{name} decides, by {_by(threshold, own)}")
     if now is not None:
         click.echo(f"Back to {now.model}: fraudstream models rollback")
@@ -158,7 +163,7 @@ def history(at_ms: int | None, as_json: bool) -> None:
 
     settings = load_settings()
     found = asyncio.run(read_history(settings))
-    decides = found.decides(at_ms)
+    decides, in_force = found.decides(at_ms), found.in_force(at_ms)
     of_models = [
         one for one in found.changes if not isinstance(one.change, RuleChange | ListChange)
     ]
@@ -167,6 +172,10 @@ def history(at_ms: int | None, as_json: bool) -> None:
         report = {
             "changes": [_described(one) for one in changes],
             "decides": None if decides is None else _state(decides),
+            "challengers": [
+                {"model": c.model, "hash": c.hash, "share": c.share, "threshold": c.threshold}
+                for c in in_force.challengers
+            ],
         }
         click.echo(json.dumps(report))
         return
@@ -179,18 +188,31 @@ def history(at_ms: int | None, as_json: bool) -> None:
         click.echo(
             f"{when}, {decides.model} ({decides.hash[:16]}) decides by {_by(decides.threshold, None)}"
         )
+    for each in in_force.challengers:
+        click.echo(f"beside it, {each.model} ({each.hash[:16]}): {challenging(each.share)}")
+
+
+def challenging(share: float | None) -> str:
+    """What a challenger does, in words."""
+    if share is None:
+        return "stop"
+    return f"canary, decides for {100 * share:.6g} % of the cards" if share else "shadow"
 
 
 def _line(made: "Made") -> str:
-    from app.domain.changes import LoadChange, ModelChange, ThresholdChange
+    from app.domain.changes import ChallengerChange, LoadChange, ModelChange, ThresholdChange
 
     match made.change:
-        case ModelChange(model=model, threshold=value, how=how):
+        case ModelChange(model=model, threshold=value, how=how, forced=forced):
             what = f"{how} {model}" + ("" if value is None else f", threshold {value:g}")
+            what += ", forced" if forced else ""
         case ThresholdChange(threshold=value):
             what = f"threshold {'of the model' if value is None else f'{value:g}'}"
         case LoadChange(model=model):
             what = f"load {model}"
+        case ChallengerChange(model=model, share=share, threshold=value):
+            own = "" if value is None or share is None else f", threshold {value:g}"
+            what = f"challenger {model}: {challenging(share)}{own}"
         case _:
             what = "another kind of change"
     note = f": {printable(made.change.note)}" if made.change.note else ""

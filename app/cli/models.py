@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import model_changes, model_text
+from app.cli import model_challengers, model_changes, model_gate, model_text
 from app.cli.options import FiniteRange, ListByDefault, json_option
 from app.errors import UsageError
 from app.settings import load_settings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:  fraudstream models\n"
     "           fraudstream models register fraud@2\n"
     "           fraudstream models promote fraud@2\n"
+    "           fraudstream models shadow fraud@3\n"
     "           fraudstream models rollback\n"
     "           fraudstream models history --at 2026-11-29T12:00Z",
 )
@@ -34,6 +35,9 @@ def models() -> None:
 for command in (
     model_changes.promote,
     model_changes.rollback,
+    model_gate.gate,
+    model_challengers.shadow,
+    model_challengers.canary,
     model_changes.threshold,
     model_changes.history,
 ):

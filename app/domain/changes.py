@@ -4,11 +4,15 @@
 and no setting takes part, so a replay of the same records gives the same decisions.
 """
 
+from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
 from app.domain.rules.ruleset import Action, ListName, RuleSet, Subject
+
+#: Models that may score beside the one that decides.
+MAX_CHALLENGERS = 3
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", omit_defaults=True):
@@ -31,12 +35,14 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
         hash: its whole hash, or what pins have of it.
         threshold: replaces the model's own; None: the model's own.
         how: `start`: a new deployment's first model; `promote`; `rollback`: back to the one before.
+        forced: it was promoted without a pass of the gate.
     """
 
     model: str
     hash: str
     threshold: float | None = None
     how: Literal["start", "promote", "rollback"] = "promote"
+    forced: bool = False
 
 
 class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
@@ -86,7 +92,49 @@ class ListChange(Change, tag="list", frozen=True, kw_only=True):
     remove: bool = False
 
 
-AnyChange = ModelChange | ThresholdChange | LoadChange | RuleChange | ListChange
+class ChallengerChange(Change, tag="challenger", frozen=True, kw_only=True):
+    """A model scores beside the one that decides, or stops doing so.
+
+    Attributes:
+        model: its name and version.
+        hash: its whole hash.
+        share: of cards, those for which it decides; 0: a shadow, which decides for none; None: it stops.
+        threshold: replaces its own; None: its own.
+    """
+
+    model: str
+    hash: str
+    share: float | None = 0.0
+    threshold: float | None = None
+
+
+AnyChange = ModelChange | ThresholdChange | LoadChange | RuleChange | ListChange | ChallengerChange
+
+
+class Challenger(msgspec.Struct, frozen=True, array_like=True):
+    """A model that scores beside the one that decides.
+
+    Attributes:
+        model: its name and version.
+        hash: its whole hash.
+        share: of cards, those for which it decides.
+        threshold: replaces its own; None: its own.
+    """
+
+    model: str
+    hash: str
+    share: float = 0.0
+    threshold: float | None = None
+
+    def decides_for(self, card_id: str) -> bool:
+        """Whether it decides for a card: always or never, as long as its share does not shrink.
+
+        Each card has a place in [0, 1), by a hash whose key is the model's: a larger share keeps the cards that were
+        in, and the next canary has other cards.
+        """
+        key = self.hash.encode()[:64]
+        place = int.from_bytes(blake2b(card_id.encode(), digest_size=8, key=key).digest(), "big")
+        return place < self.share * (1 << 64)
 
 
 class InForce(msgspec.Struct, frozen=True, array_like=True):
@@ -98,6 +146,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         threshold: replaces the model's own; None: the model's own.
         seen: offset of the newest change that was applied, by partition of `control`.
         rules: rules and list entries.
+        challengers: models that score beside it, the oldest first; at most one of them has a share of the cards.
     """
 
     first: int = 0
@@ -105,6 +154,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     threshold: float | None = None
     seen: dict[int, int] = {}
     rules: RuleSet = RuleSet()
+    challengers: tuple[Challenger, ...] = ()
 
     def after(self, change: AnyChange, partition: int, offset: int) -> "InForce":
         """What decides after a change.
@@ -119,7 +169,10 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         seen = {**self.seen, partition: offset}
         match change:
             case ModelChange(hash=model, threshold=threshold):
-                return msgspec.structs.replace(self, model=model, threshold=threshold, seen=seen)
+                others = tuple(one for one in self.challengers if one.hash != model)
+                return msgspec.structs.replace(
+                    self, model=model, threshold=threshold, seen=seen, challengers=others
+                )
             case ThresholdChange(threshold=threshold):
                 return msgspec.structs.replace(self, threshold=threshold, seen=seen)
             case LoadChange():
@@ -128,11 +181,43 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
                 return msgspec.structs.replace(
                     self, seen=seen, rules=rules_after(self.rules, change)
                 )
+            case ChallengerChange():
+                return msgspec.structs.replace(self, seen=seen, challengers=self._beside(change))
+
+    def refusal(self, change: ChallengerChange) -> str | None:
+        """Why a change of challengers changes nothing; None: it does."""
+        if change.share is None:
+            return None
+        if change.hash == self.model:
+            return f"{change.model} decides already"
+        others = [one for one in self.challengers if one.hash != change.hash]
+        if len(others) >= MAX_CHALLENGERS:
+            names = ", ".join(one.model for one in others)
+            return f"{MAX_CHALLENGERS} models score beside the one that decides: {names}"
+        canary = next((one for one in others if one.share), None)
+        if change.share and canary is not None:
+            return f"{canary.model} is the canary: there is one at a time"
+        return None
+
+    def _beside(self, change: ChallengerChange) -> tuple[Challenger, ...]:
+        if self.refusal(change) is not None:  # whoever sent it looked at an earlier state
+            return self.challengers
+        if change.share is None:
+            return tuple(one for one in self.challengers if one.hash != change.hash)
+        new = Challenger(change.model, change.hash, change.share, change.threshold)
+        if any(one.hash == change.hash for one in self.challengers):  # it keeps its place
+            return tuple(new if one.hash == change.hash else one for one in self.challengers)
+        return (*self.challengers, new)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Hashes of the models that score under it."""
+        """Hashes of the models that decide under it."""
         return (self.model,) if self.model else ()
+
+    @property
+    def canary(self) -> Challenger | None:
+        """The challenger that decides for a share of the cards."""
+        return next((one for one in self.challengers if one.share), None)
 
 
 def rules_after(rules: RuleSet, change: RuleChange | ListChange) -> RuleSet:

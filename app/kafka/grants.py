@@ -20,6 +20,7 @@ ROLES: dict[Role, str] = {
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
+_COMPARED = ("predictions", "labels")
 _JUDGED = ("alert_acks", "alert_snoozes", "alert_reviews")
 
 
@@ -104,7 +105,8 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
         acted = ("alert_acks", "alert_snoozes")
         return [*on(("alerts",), "SELECT"), *on(acted, "SELECT", "MODIFY")]
     if role == "modeller":
-        return [*on(_MODELS, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
+        read = (*_COMPARED, "schema_migrations")
+        return [*on((*_MODELS, "model_gates"), "SELECT", "MODIFY"), *on(read, "SELECT")]
     if role == "auditor":
         return on((*_TABLES, *_JUDGED, *_MODELS, "schema_migrations"), "SELECT")
     written = (*_TABLES, *_JUDGED, *_MODELS)

@@ -238,6 +238,14 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     for severity in SEVERITIES:
         raised.add_metric([severity], reading.raised.get(severity, 0))
     yield raised
+    unscored = CounterMetricFamily(
+        "fraudstream_challenger_failures",
+        "Transactions that a challenger gave no score, by its name and version. Unit: transactions.",
+        labels=["model"],
+    )
+    for model, number in sorted(reading.unscored.items()):
+        unscored.add_metric([model], number)
+    yield unscored
     yield CounterMetricFamily(
         "fraudstream_sink_failures",
         "Failed writes to Cassandra, which are repeated. Unit: batches and connection attempts.",

@@ -110,6 +110,7 @@ class Reading:
         refunds: the same of refunds.
         alerts: the same of alerts.
         raised: alerts by severity, since start.
+        unscored: transactions without a score by a challenger, by its name and version, since start.
         latency: append to row.
         event_latency: event time to row.
         model: (version, hash) of the model that scores what is new in the partitions held here; None while it is
@@ -136,6 +137,7 @@ class Reading:
     refunds: SinkStatus = field(default_factory=SinkStatus)
     alerts: SinkStatus = field(default_factory=SinkStatus)
     raised: dict[str, int] = field(default_factory=dict)
+    unscored: dict[str, int] = field(default_factory=dict)
     latency: Latency = field(default_factory=Latency)
     event_latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
@@ -211,6 +213,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
     records: dict[str, int] = {}
     waiting_bytes: dict[str, int] = {}
     raised: Counter[str] = Counter()
+    unscored: Counter[str] = Counter()
     for topic, pipeline in app.pipelines.items():
         stage = stages.get(topic, topic)
         records[stage] = pipeline.records_done
@@ -218,6 +221,8 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         for outcome, number in getattr(pipeline.handler, "counts", {}).items():
             outcomes[stage, outcome] += number
         raised.update(getattr(pipeline.handler, "raised", {}))
+        challengers = getattr(pipeline.handler, "challengers", None)
+        unscored.update(challengers.failures if challengers else {})
     partitions = [
         _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
         for tp in sorted(source_partitions(app))
@@ -227,6 +232,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         records=records,
         waiting_bytes=waiting_bytes,
         raised=dict(raised),
+        unscored=dict(unscored),
         partitions=partitions,
     )
 

@@ -10,7 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
+from app.domain.changes import AnyChange, InForce, LoadChange, ModelChange, ThresholdChange
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
 from app.host import author
@@ -77,6 +77,14 @@ class History:
         made = [one for one in self.changes if at_ms is None or one.at_ms <= at_ms]
         stack = _models(made)
         return stack[-1] if stack else None
+
+    def in_force(self, at_ms: float | None = None) -> InForce:
+        """What every partition ends up with after the changes up to a time, challengers included; None: now."""
+        in_force = InForce()
+        for one in self.changes:
+            if at_ms is None or one.at_ms <= at_ms:
+                in_force = in_force.after(one.change, one.partition, one.offset)
+        return in_force
 
     def before(self) -> Decides | None:
         """What `rollback` goes back to; None: there is nothing before."""

@@ -18,9 +18,11 @@ in time    everything else                                           kept, weigh
 ```
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -39,8 +41,8 @@ from app.ops.reference_state import (
 )  # fmt: skip
 
 __all__ = [
-    "Became", "CardOracle", "History", "Rules", "TerminalOracle", "Verdict", "Waits", "inexact",
-    "murmur2", "murmur2_partition",
+    "Became", "CardOracle", "History", "Rules", "TerminalOracle", "Verdict", "Waits", "in_share",
+    "inexact", "murmur2", "murmur2_partition",
 ]  # fmt: skip
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -344,6 +346,13 @@ class TerminalOracle:
         if rules.has_history and not terminal.exact_last(until_ms, HISTORY_MS, HISTORY):
             flags.append("inexact:terminal_labels")
         return flags
+
+
+def in_share(card_id: str, model_hash: str, share: float) -> bool:
+    """Whether a card is one of the canary's: its keyed hash, as a fraction of all hashes, is below the share."""
+    key = model_hash.encode()[:64]
+    place = hashlib.blake2b(card_id.encode(), key=key, digest_size=8).hexdigest()
+    return Fraction(int(place, 16), 16**16) < Fraction(share)
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:

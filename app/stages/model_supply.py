@@ -9,7 +9,7 @@ from typing import Any
 from app.domain.changes import ModelChange
 from app.errors import AwayError, FraudstreamError, NotFoundError
 from app.reminder import Reminder
-from app.stages.scoring import Model
+from app.stages.scorers import Model, UnloadableModel
 from app.wire.control_records import encode_change
 
 #: Under a name that is not silenced with Faust's services.
@@ -38,7 +38,8 @@ class ModelSupply:
         self._load = load
         self._forget = forget
         self._models: OrderedDict[str, Model] = OrderedDict()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._unloadable: dict[str, UnloadableModel] = {}
+        self._tasks: dict[tuple[str, bool], asyncio.Task[None]] = {}
 
     def get(self, model_hash: str) -> Model | None:
         """The loaded model; None while it is not here: then it is obtained."""
@@ -53,10 +54,26 @@ class ModelSupply:
         """The model of a hash, whole or as rows have it, if it is here; nothing is obtained."""
         return next((m for m in self._models.values() if m.hash == model_hash), None)
 
+    def challenger(self, model_hash: str) -> Model | None:
+        """As `get`, for a model that decides nothing: for one that cannot be loaded, a stand-in without scores."""
+        model = self._models.get(model_hash)
+        if model is not None:
+            self._models.move_to_end(model_hash)
+            return model
+        stands_in = self._unloadable.get(model_hash)
+        if stands_in is None:
+            self._start(model_hash, challenger=True)
+        return stands_in
+
     async def obtain(self, needed: Any) -> None:
-        """Return when a model (a `ModelNeeded`) is here, however long that takes."""
-        if needed.hash not in self._models:
-            await asyncio.shield(self._start(needed.hash))  # others may wait for the same one
+        """Return when a model (a `ModelNeeded`) is here, however long that takes.
+
+        For a challenger, also when it cannot be loaded: it keeps no transaction waiting then.
+        """
+        here = {*self._models, *(self._unloadable if needed.challenger else ())}
+        if needed.hash not in here:
+            # others may wait for the same one
+            await asyncio.shield(self._start(needed.hash, challenger=needed.challenger))
 
     async def try_once(self, model_hash: str) -> None:
         """Load a model now, if the registry answers.
@@ -70,20 +87,43 @@ class ModelSupply:
             except AwayError as error:
                 logger.warning("model %s is not loaded yet: %s", model_hash[:16], error)
 
-    def _start(self, model_hash: str) -> asyncio.Task[None]:
-        task = self._tasks.get(model_hash)
+    async def try_challenger(self, model_hash: str) -> None:
+        """Load a model that decides nothing now, if the registry answers; it may be one that cannot be loaded."""
+        if model_hash in self._models or model_hash in self._unloadable:
+            return
+        try:
+            self._keep(model_hash, await asyncio.to_thread(self._load, model_hash))
+        except AwayError as error:
+            logger.warning("challenger %s is not loaded yet: %s", model_hash[:16], error)
+        except Exception as error:
+            self._give_up(model_hash, error)
+
+    def _start(self, model_hash: str, *, challenger: bool = False) -> asyncio.Task[None]:
+        task = self._tasks.get((model_hash, challenger))
         if task is None:
             self.waiting[model_hash] = "it is being loaded"
-            task = self._tasks[model_hash] = asyncio.create_task(self._obtain(model_hash))
-            task.add_done_callback(lambda _: self._tasks.pop(model_hash, None))
+            task = asyncio.create_task(self._obtain(model_hash, challenger=challenger))
+            self._tasks[model_hash, challenger] = task
+            task.add_done_callback(lambda _: self._tasks.pop((model_hash, challenger), None))
         return task
 
-    async def _obtain(self, model_hash: str) -> None:
+    def _give_up(self, model_hash: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, FraudstreamError) else repr(error)
+        logger.warning("challenger %s cannot be loaded: %s", model_hash[:16], reason)
+        self._unloadable[model_hash] = UnloadableModel(model_hash, reason)
+
+    async def _obtain(self, model_hash: str, *, challenger: bool) -> None:
         reminder = Reminder()
         while True:
             try:
                 model = await asyncio.to_thread(self._load, model_hash)
-            except FraudstreamError as error:
+            except Exception as error:
+                if challenger and not isinstance(error, AwayError):
+                    self.waiting.pop(model_hash, None)
+                    self._give_up(model_hash, error)
+                    return
+                if not isinstance(error, FraudstreamError):
+                    raise
                 self.waiting[model_hash] = str(error)
                 if reminder.due():
                     logger.warning(
@@ -97,6 +137,7 @@ class ModelSupply:
         logger.info("model %s (%s) is loaded", model.version, model.hash)
 
     def _keep(self, model_hash: str, model: Model) -> None:
+        self._unloadable.pop(model_hash, None)
         self._models[model_hash] = model
         while len(self._models) > KEPT:
             self._forget(self._models.popitem(last=False)[0])

@@ -1,10 +1,10 @@
 """Second stage: enriched transactions to predictions; terminal rows."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from app.blocks.faust.batches import OutRecord
 from app.deployments import SCORED_BY
 from app.domain.alerts import AlertPolicy
 from app.domain.card_stage import CONFLICTING, LATE
-from app.domain.changes import InForce, LoadChange
+from app.domain.changes import Challenger, InForce, LoadChange
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.privacy import AS_IT_CAME, Privacy
@@ -23,6 +23,8 @@ from app.domain.transaction import DeadRecordError
 from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
+from app.stages.challengers import Challengers, Decided
+from app.stages.scorers import Beside, Judges, Model, ModelNeeded, rearranged
 from app.stages.state import (
     IN_FORCE_KEY,
     MAX_WAITING_LABELS,
@@ -46,70 +48,10 @@ from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, given_back
 from app.wire.output_records import alert_record, prediction_message
 
-
-class Model(Protocol):
-    """A loaded model, as scoring needs it (models/holder.py)."""
-
-    @property
-    def hash(self) -> str:
-        """Names the artifact in rows and records."""
-
-    @property
-    def version(self) -> str:
-        """Name and version, for people."""
-
-    @property
-    def threshold(self) -> float:
-        """Score from which it calls a transaction fraud."""
-
-    @property
-    def baseline(self) -> Mapping[str, float]:
-        """Median of each of its features in training, by name."""
-
-    def score(self, rows: np.ndarray) -> np.ndarray:
-        """Scores in [0, 1], shape (n,), of features of shape (n, k); no row depends on others."""
-
-    def reasons(self, rows: np.ndarray) -> list[list[str]]:
-        """What moved each score most, in words; no row depends on others."""
-
-    @property
-    def anomaly_threshold(self) -> float | None:
-        """Anomaly score from which a transaction is flagged; None when it has no such scores."""
-
-    def anomalies(self, rows: np.ndarray) -> np.ndarray | None:
-        """How odd the rows are, in [0, 1], as `score`; None when it cannot tell."""
-
-
-class ModelNeeded(NamedTuple):
-    """What has to be obtained before the next transaction can be scored."""
-
-    hash: str
-
-    def __str__(self) -> str:
-        """As pages and commands show it."""
-        return f"model {self.hash[:16]}"
-
-
+#: What decides at an offset: the model's hash, the threshold (None: its own), and who scores beside it.
+Deciding = tuple[str, float | None, tuple[Challenger, ...]]
 #: Topic, partition, transaction, features, flags, whose features they are, and what decides beside the model.
 Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue, Policy | None]
-
-
-def rearranged(
-    matrix: np.ndarray, names: Sequence[str], wanted: Sequence[str], baseline: Mapping[str, float]
-) -> np.ndarray:
-    """The columns of a matrix in another order; a column that it lacks has the model's baseline.
-
-    Args:
-        matrix: (n, k) float64.
-        names: of its columns.
-        wanted: names of the columns of the result, in order.
-        baseline: the value of a feature that is unknown; 0 where there is none.
-    """
-    at = {name: place for place, name in enumerate(names)}
-    made = np.empty((len(matrix), len(wanted)))
-    for place, name in enumerate(wanted):
-        made[:, place] = matrix[:, at[name]] if name in at else baseline.get(name, 0.0)
-    return made
 
 
 class ScoringHandler:
@@ -120,6 +62,7 @@ class ScoringHandler:
         rules: how long entries are kept.
         topics: where outputs go.
         model: gives the loaded model of a hash; None while it is not here: then it is obtained.
+        challenger: the same for models that score beside the one that decides; None: as `model`.
         clock_ms: the time, for `scored_at`.
         reasons_from: reasons are stored for scores from here on.
         threshold: replaces the model's own, where no record and no row says what decides; None keeps it.
@@ -134,6 +77,7 @@ class ScoringHandler:
     Attributes:
         counts: transactions and labels by what became of them.
         raised: alerts by severity.
+        challengers: scores by the models that do not decide.
         in_force: by partition, what decides behind the newest record that was computed.
     """
 
@@ -148,6 +92,7 @@ class ScoringHandler:
         reasons_from: float,
         threshold: float | None,
         state_settings: str,
+        challenger: Callable[[str], Model | None] | None = None,
         rows_room_bytes: int = ROWS_ROOM_BYTES,
         read: Callable[[bytes], Message] = decode_message,
         scored_by: str = "fraudstream",
@@ -162,7 +107,9 @@ class ScoringHandler:
         self._catalogue = stage.catalogue
         self._rules = rules
         self._topics = topics
+        self.challengers = Challengers(reasons_from)
         self._model = model
+        self._challenger = challenger or model
         self._clock_ms = clock_ms
         self._reasons_from = reasons_from
         self._threshold = threshold
@@ -203,8 +150,8 @@ class ScoringHandler:
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]
         taken, needs, changed_at = None, None, -1
-        decides: tuple[str, float | None] | None = None
-        model: Model | None = None
+        decides: Deciding | None = None
+        judges: Judges | None = None
         scored: list[Scored] = []
         policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)
         for index, message in enumerate(fresh):
@@ -216,17 +163,17 @@ class ScoringHandler:
             if isinstance(batch, LabelBatch):
                 self._label(batch, message.offset, rows, position, outputs)
                 continue
-            now = self._model_at(message.offset, in_force, state), in_force.threshold
+            now = self._deciding(message.offset, in_force, state)
             if now != decides:
-                follows = self._model(now[0])
-                if follows is None:
-                    taken, needs = len(records) - len(fresh) + index, ModelNeeded(now[0])
+                follows = self._loaded(*now)
+                if isinstance(follows, ModelNeeded):
+                    taken, needs = len(records) - len(fresh) + index, follows
                     fresh = fresh[:index]
                     break
-                self._score_all(model, decides, scored, outputs)
-                model, decides, scored = follows, now, []
+                self._score_all(judges, scored, outputs)
+                judges, decides, scored = follows, now, []
             scored += self._items(batch, message.offset, rows, position, outputs, policy)
-        self._score_all(model, decides, scored, outputs)
+        self._score_all(judges, scored, outputs)
         if not fresh:
             return Computed(outputs, taken=taken, needs=needs)
         position.advance(fresh[-1].offset, self._settings)
@@ -244,10 +191,26 @@ class ScoringHandler:
             kept = InForce(threshold=self._threshold) if stored is None else stored
         return kept
 
-    def _model_at(self, offset: int, in_force: InForce, state: RowReader) -> str:
-        if in_force.model and offset >= in_force.first:
-            return in_force.model
-        return Pins.read(state.get(PINS_KEY)).model_at(offset)
+    def _deciding(self, offset: int, in_force: InForce, state: RowReader) -> Deciding:
+        model = in_force.model
+        if not model or offset < in_force.first:
+            model = Pins.read(state.get(PINS_KEY)).model_at(offset)
+        return model, in_force.threshold, in_force.challengers
+
+    def _loaded(
+        self, decides: str, threshold: float | None, challengers: Sequence[Challenger]
+    ) -> Judges | ModelNeeded:
+        """The models that score, or the first of them that is not here."""
+        model = self._model(decides)
+        if model is None:
+            return ModelNeeded(decides)
+        beside = []
+        for one in challengers:
+            loaded = self._challenger(one.hash)
+            if loaded is None:
+                return ModelNeeded(one.hash, challenger=True)
+            beside.append(Beside(one, loaded))
+        return Judges(model, model.threshold if threshold is None else threshold, tuple(beside))
 
     def _change(self, message: ChangeMessage, record: SourceRecord, in_force: InForce) -> InForce:
         try:
@@ -261,7 +224,7 @@ class ScoringHandler:
         changed = in_force.after(change, message.partition, message.offset)
         self.counts["changes" if changed is not in_force else "replayed"] += 1
         if isinstance(change, LoadChange):
-            self._model(change.hash)  # it is obtained, and nobody waits
+            self._challenger(change.hash)  # it is obtained, and nobody waits
         return changed
 
     def _items(
@@ -347,39 +310,50 @@ class ScoringHandler:
 
     def _score_all(
         self,
-        model: Model | None,
-        decides: tuple[str, float | None] | None,
+        judges: Judges | None,
         scored: list[Scored],
         outputs: dict[Any, Any],
     ) -> None:
-        if model is None or decides is None:
+        if judges is None:
             return
         for catalogue, same in groupby(scored, itemgetter(5)):
-            self._score(model, decides[1], catalogue, list(same), outputs)
+            self._score(judges, catalogue, list(same), outputs)
 
     def _score(
         self,
-        model: Model,
-        threshold: float | None,
+        judges: Judges,
         catalogue: Catalogue,
         scored: list[Scored],
         outputs: dict[Any, Any],
     ) -> None:
-        matrix = np.array([features for _, _, _, features, _, _, _ in scored])
-        if catalogue is not self._catalogue:
-            matrix = rearranged(matrix, catalogue.names, self._catalogue.names, model.baseline)
-        scores = model.score(matrix).tolist()
-        threshold = model.threshold if threshold is None else threshold
-        odd = model.anomalies(matrix)
+        found = np.array([features for _, _, _, features, _, _, _ in scored])
+
+        def features_of(model: Model) -> np.ndarray:
+            if catalogue is self._catalogue:
+                return found
+            return rearranged(found, catalogue.names, self._catalogue.names, model.baseline)
+
+        champion = judges.model
+        matrix = features_of(champion)
+        scores = champion.score(matrix).tolist()
+        odd = champion.anomalies(matrix)
         anomalies = [None] * len(scored) if odd is None else odd.tolist()
-        flagged_from = model.anomaly_threshold
+        beside, by_canary = self._beside(judges, scored, scores, features_of)
         scored_at = self._clock_ms()
         predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
         names, schema = catalogue.names, catalogue.schema
-        told = [index for index, score in enumerate(scores) if score >= self._reasons_from]
-        reasons = dict(zip(told, model.reasons(matrix[told]), strict=True)) if told else {}
+        told = [
+            index
+            for index, score in enumerate(scores)
+            if score >= self._reasons_from and index not in by_canary
+        ]
+        reasons = dict(zip(told, champion.reasons(matrix[told]), strict=True)) if told else {}
         for index, (topic, partition, item, features, flags, _, policy) in enumerate(scored):
+            model, threshold, why = champion, judges.threshold, reasons.get(index, [])
             score, anomaly = scores[index], anomalies[index]
+            if index in by_canary:
+                model, threshold, score, anomaly, why = by_canary[index]
+            flagged_from = model.anomaly_threshold
             if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
                 flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
             fraud = score >= threshold
@@ -394,7 +368,7 @@ class ScoringHandler:
                 "model_version": model.version,
                 "model_hash": model.hash,
                 "feature_schema": schema,
-                "reasons": reasons.get(index, []),
+                "reasons": why,
                 "anomaly_score": anomaly,
                 "flags": flags,
                 "rules": outcome.fired,
@@ -406,6 +380,8 @@ class ScoringHandler:
                 "scored_at": scored_at,
                 SCORED_BY: self._scored_by,
             }
+            if beside:
+                added |= beside[index]
             value = prediction_message(item.body, added)
             record: OutRecord = (item.card_id.encode(), value, [])
             # the card's own partition: the same number of partitions, the same partitioner
@@ -419,6 +395,18 @@ class ScoringHandler:
                 self.counts["conflicting"] += 1
             else:
                 self.counts["scored"] += 1
+
+    def _beside(
+        self,
+        judges: Judges,
+        scored: list[Scored],
+        scores: list[float],
+        features_of: Callable[[Model], np.ndarray],
+    ) -> tuple[list[dict[str, Any]], dict[int, Decided]]:
+        if not judges.beside:
+            return [], {}
+        cards = [item.card_id for _, _, item, *_ in scored]
+        return self.challengers.judge(judges, cards, scores, features_of)
 
     def _alert(
         self,

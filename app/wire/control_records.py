@@ -73,11 +73,10 @@ def parse_change(value: bytes | None) -> AnyChange:
         change = _change_decoder.decode(value)
     except msgspec.DecodeError as error:
         raise DeadRecordError("invalid_change", f"no change that is known here: {error}") from None
-    threshold: Any = getattr(change, "threshold", None)
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise DeadRecordError(
-            "invalid_change", f"a threshold of {threshold} is not between 0 and 1"
-        )
+    for name in ("threshold", "share"):
+        part: Any = getattr(change, name, None)
+        if part is not None and not 0 <= part <= 1:
+            raise DeadRecordError("invalid_change", f"a {name} of {part} is not between 0 and 1")
     try:
         _check_rules(change)
     except RuleError as error:

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from app.deployments import SCORED_BY
 
+#: Fields of models that score beside the one that decides.
+SHADOW_SCORES, SHADOW_FLAGGED = "shadow_scores", "shadow_flagged"
+
 Origin = Literal["input", "added", "row"]
 INPUT: Origin = "input"
 ADDED: Origin = "added"
@@ -121,6 +124,17 @@ FIELDS = (
         "the deployment: `FRAUDSTREAM_TOPIC_PREFIX` and `FRAUDSTREAM_APP_ID`. Missing in records of releases "
         "before 0.2.0. There is no column",
         optional=True, dropped=True,
+    ),
+    _added(
+        SHADOW_SCORES, "frozen<map<text, double>>", "object of numbers or nulls",
+        "scores of the models that did not decide, by name and version; null: it gave none. Missing if there is no "
+        "[challenger](models-live.md#shadow)",
+        optional=True,
+    ),
+    _added(
+        SHADOW_FLAGGED, "frozen<set<text>>", "array of texts",
+        "those of these models that would have flagged it as fraud. Missing if there is no challenger",
+        optional=True,
     ),
     PredictionField(
         "extra", ROW, "text",

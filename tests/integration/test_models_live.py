@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from app.cli import run
 from app.kafka.clients import client_kwargs
+from app.ops.replaying.plan import shadow_of
 from app.settings import Settings
 from models.artifact_folders import SHIPPED
 from tests.builders import tx_bytes
@@ -42,7 +43,7 @@ def another_model(settings: Settings, name: str = "other", **changes: Any) -> Pa
     folder = settings.home / "models" / name
     shutil.copytree(SHIPPED / "default", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest |= {"name": name, "format": 2, **changes}
+    manifest |= {"name": name, "format": 2, "trained": {}, **changes}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
@@ -57,6 +58,20 @@ def transactions(first: int, count: int) -> list[Send]:
         )
         for number in range(first, first + count)
     ]
+
+
+def labels(count: int) -> list[Send]:
+    """Of the first transactions; every fifth is fraud."""
+    made = []
+    for number in range(count):
+        fields = orjson.loads(transactions(number, 1)[0].value or b"")
+        label = {
+            name: fields[name]
+            for name in ("transaction_id", "card_id", "terminal_id", "event_time")
+        }
+        label |= {"is_fraud": number % 5 == 0, "labelled_at": fields["event_time"] + MINUTE}
+        made.append(Send(orjson.dumps(label), fields["transaction_id"].encode()))
+    return made
 
 
 class Feed:
@@ -109,7 +124,7 @@ def said(
         found = run([group, *arguments])
         shown = capsys.readouterr()
         assert found == code, shown
-        return shown.err if code else shown.out
+        return shown.err if code > 1 else shown.out
 
     return run_models
 
@@ -146,7 +161,12 @@ def test_models_change_under_load_without_a_restart(
             assert "no model 'other' is registered" in said("promote", "other", code=4)
             assert "is registered" in said("register", "other")
             shutil.rmtree(folder)  # from here on, workers have it from the registry alone
-            assert "other@1 decides" in said("promote", "other@1", "--note", "better")
+            assert "other@1 was not compared with default@1" in said("promote", "other", code=2)
+            assert "give --from" in said("gate", "other", code=2)
+            gated = said("gate", "other", "--from", "2020-01-01", code=1)
+            assert "0 of 0 labelled transactions are fraud" in gated
+            assert "has not passed the gate" in said("promote", "other", code=2)
+            assert "other@1 decides" in said("promote", "other@1", "--force", "--note", "better")
             wait_until(
                 lambda: {model for model, _ in deciders(deployment)} == {"other@1"},
                 "other@1 decides",
@@ -159,6 +179,7 @@ def test_models_change_under_load_without_a_restart(
             )
             assert "is the first model" in said("rollback", code=2)
             rules_and_lists_change(deployment, said)
+            challenge(deployment, said)
         deployment.drain()
         assert fleet.restarts == []
         assert fleet.failures == []
@@ -175,9 +196,13 @@ def test_models_change_under_load_without_a_restart(
     assert found["decides"]["model"] == "default@1"
     promoted = next(one["at"] for one in found["changes"] if one.get("how") == "promote")
     assert "other@1" in said("history", "--at", promoted)
-    # on each partition the models follow each other: none decides again in between
+    # on each partition the models follow each other: none decides again in between, the canary apart
     for partition in range(settings.partitions):
-        one = [p for p in predictions(deployment) if p["source_partition"] == partition]
+        one = [
+            p
+            for p in predictions(deployment)
+            if p["source_partition"] == partition and "shadow_scores" not in p
+        ]
         models = [p["model_version"] for p in sorted(one, key=lambda p: p["source_offset"])]
         assert [m for m, n in zip(models, [*models[1:], ""], strict=True) if m != n] == [
             "default@1", "other@1", "default@1",
@@ -194,6 +219,7 @@ def test_models_change_under_load_without_a_restart(
     assert trial["read"] == feed.sent
     assert trial["fired"] == sum(one["card_id"] == "c1" for one in predictions(deployment))
     assert "no labels have arrived" in said("test", "score >= 0", group="rules")
+    check_challengers(deployment)
 
 
 def rules_and_lists_change(deployment: Deployment, said: Run) -> None:
@@ -232,6 +258,84 @@ def rules_and_lists_change(deployment: Deployment, said: Run) -> None:
     told = said("history", group="rules")
     for text in ("add all (tag)", "remove all", "on the block list: card c1", "stolen"):
         assert text in told
+
+
+def challenge(deployment: Deployment, said: Run) -> None:
+    """A shadow, a canary that grows, and their end; the deployment's own model decides all the while."""
+    assert "give --share" in said("canary", "other", code=2)
+    assert "is no share of the cards" in said("canary", "other", "--share", "0", code=2)
+    assert "does not score beside" in said("shadow", "other", "--stop", code=2)
+    assert "default@1 decides already" in said("shadow", "default@1", code=2)
+    assert "no model 'none'" in said("shadow", "none", code=4)
+    assert "other@1: shadow" in said("shadow", "other@1")
+    wait_until(
+        lambda: (
+            [sorted(one.get("shadow_scores", ())) for one in newest(deployment)]
+            == [["other@1"]] * deployment.settings.partitions
+        ),
+        "a shadow",
+    )
+    assert "is so already" in said("shadow", "other")
+    assert "beside it, other@1" in said("history")
+    for share in ("30%", "0.6"):
+        said("canary", "other", "--share", share)
+        wanted = len(decided_by_canary(deployment)) + 200
+        wait_until(lambda more=wanted: len(decided_by_canary(deployment)) > more, "a canary")
+    assert json.loads(said("history", "--json"))["challengers"][0]["share"] == 0.6
+    said("canary", "other@1", "--stop")
+    wait_until(
+        lambda: not any("shadow_scores" in one for one in newest(deployment)), "no challenger"
+    )
+
+
+def decided_by_canary(deployment: Deployment) -> list[Any]:
+    every = predictions(deployment)
+    return [p for p in every if "shadow_scores" in p and p["model_version"] == "other@1"]
+
+
+def newest(deployment: Deployment) -> list[dict[str, Any]]:
+    """The newest prediction of each source partition."""
+    found: dict[int, dict[str, Any]] = {}
+    for one in predictions(deployment):
+        before = found.setdefault(one["source_partition"], one)
+        if before["source_offset"] < one["source_offset"]:
+            found[one["source_partition"]] = one
+    return list(found.values())
+
+
+def check_challengers(deployment: Deployment) -> None:
+    """Shadow scores are those of a replay by that model, bit for bit; the canary's cards stay in."""
+    every = predictions(deployment)
+    by_canary: dict[str, list[tuple[int, bool]]] = {}
+    for one in every:
+        if "shadow_scores" in one:
+            decided = one["model_version"] == "other@1"
+            by_canary.setdefault(one["card_id"], []).append((one["source_offset"], decided))
+    # out, then in: as a shadow and by a small share, then by a larger one
+    for decided in by_canary.values():
+        steps = [mine for _, mine in sorted(decided)]
+        assert steps == sorted(steps)
+    assert 0 < sum(steps[-1][1] for steps in map(sorted, by_canary.values())) < len(by_canary)
+    begin = ",".join(f"{number}:0" for number in range(deployment.settings.partitions))
+    assert run(["replay", "--from", begin, "--model", "other@1", "--group", "again"]) == 0
+    replayed = Deployment(shadow_of(deployment.settings, "again").settings)
+    scores = {
+        (partition, offset): score
+        for partition, offset, score in replayed.rows("source_partition", "source_offset", "score")
+    }
+    columns = ("source_partition", "source_offset", "shadow_scores")
+    rows = {
+        place: beside for *place_, beside in deployment.rows(*columns) for place in [tuple(place_)]
+    }
+    shadowed = [one for one in every if "other@1" in one.get("shadow_scores", ())]
+    assert len(shadowed) > 100
+    for one in shadowed:
+        assert one["shadow_scores"]["other@1"] == scores[source(one)]
+        assert rows[source(one)]["other@1"] == scores[source(one)]
+
+
+def source(prediction: dict[str, Any]) -> tuple[int, int]:
+    return prediction["source_partition"], prediction["source_offset"]
 
 
 def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path, said: Run) -> None:
@@ -310,6 +414,12 @@ def test_promoting_takes_seconds(
         with Feed(deployment).running() as feed:
             wait_until(lambda: feed.sent >= 200, "a feed")
             wait_until(lambda: "start" in said("history"), "the first change")
+            deployment.send(labels(200), deployment.topics.labels)
+            gate = ["models", "gate", "other", "--from", "2020-01-01"]
+            wait_until(lambda: run(gate) == 0, "the gate is passed: labels are there")
+            report = said(*gate[1:])
+            for part in ("40 of them fraud", "+0.000 (+0.000 to +0.000)", "other@1 passes"):
+                assert part in report
             began = time.time() * 1000
             said("promote", "other@1")
             wait_until(

@@ -1,5 +1,6 @@
 """The end of a schedule against the oracle of `fraudstream verify`, which shares no arithmetic with the stream."""
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import orjson
 
 from app.domain.rules import Rule, RuleSet
 from app.domain.transaction import DeadRecordError, Transaction
-from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits, in_share
 from app.ops.reference_rules import outcome
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.input_records import parse_transaction
@@ -22,9 +23,9 @@ from tests.stream.sim_world import (
     WINDOWS,
     World,
     catalogue,
-    models,
     topics,
 )
+from tests.stream.sim_world import challengers as models
 
 
 def compare(world: World) -> list[str]:
@@ -59,11 +60,11 @@ def compare(world: World) -> list[str]:
             )
             if verdict.became is not Became.DUPLICATE:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
-    decided: dict[tuple[int, int], tuple[str, float]] = {}
+    decided: dict[tuple[int, int], Decides] = {}
     ruled: dict[tuple[int, int], RuleSet] = {}
     for partition, records in world.broker.topic(topics.enriched.name).items():
         start = bound(world, partition)
-        decides = ["", None] if start is None else [start.model, start.threshold]
+        decides = Decides("", None) if start is None else Decides(start.model, start.threshold)
         beside = Beside()
         newest = -1
         for record in records:
@@ -75,10 +76,7 @@ def compare(world: World) -> list[str]:
                 if batch.offset > newest:
                     newest = batch.offset
                     change = orjson.loads(batch.body)
-                    if change["change"] == "model":
-                        decides = [change["hash"], change.get("threshold")]
-                    elif change["change"] == "threshold":
-                        decides[1] = change.get("threshold")
+                    decides = decides.after(change)
                     beside.take(change)
                 continue
             for item in batch.items:
@@ -86,10 +84,7 @@ def compare(world: World) -> list[str]:
                     continue
                 if (batch.partition, item.offset) not in wanted:
                     return [f"oracle: {batch.partition}/{item.offset} must not be on enriched"]
-                model, threshold = decides
-                decided[batch.partition, item.offset] = (
-                    model, models[model].threshold if threshold is None else threshold,
-                )  # fmt: skip
+                decided[batch.partition, item.offset] = decides
                 ruled[batch.partition, item.offset] = beside.now()
                 features, flags = wanted[batch.partition, item.offset]
                 schemas[batch.partition, item.offset] = batch.schema
@@ -202,6 +197,66 @@ def parsed(world: World, record: Record) -> Transaction | None:
         return None
 
 
+@dataclass(frozen=True)
+class Decides:
+    """What decides at an offset, followed change by change: the model, its threshold, and who scores beside it."""
+
+    model: str
+    threshold: float | None
+    #: Share of cards and threshold by model, the oldest first.
+    beside: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+
+    def after(self, change: dict[str, Any]) -> "Decides":
+        """What decides after a change, as it is on the wire."""
+        threshold, name = change.get("threshold"), change.get("hash", "")
+        others = {one: its for one, its in self.beside.items() if one != name}
+        if change["change"] == "threshold":
+            return replace(self, threshold=threshold)
+        if change["change"] == "model":
+            return Decides(name, threshold, others)
+        if change["change"] != "challenger":
+            return self
+        share = change.get("share", 0.0)
+        if share is None:
+            return replace(self, beside=others)
+        if name == self.model or len(others) == 3 or (share and any(s for s, _ in others.values())):
+            return self
+        return replace(self, beside={**self.beside, name: (share, threshold)})
+
+    def judged(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """What a prediction has to say of the models."""
+        row = np.array([[fields["features"][name] for name in catalogue.names]])
+        limits = {self.model: self.threshold, **{name: its[1] for name, its in self.beside.items()}}
+        limits = {n: models[n].threshold if each is None else each for n, each in limits.items()}
+        scores = {name: alone(name, row) for name in limits}
+        decides = self.model
+        for name, (share, _) in self.beside.items():
+            if share and scores[name] is not None and in_share(fields["card_id"], name, share):
+                decides = name
+        score, threshold = scores[decides], limits[decides]
+        said = {
+            "model_hash": decides,
+            "threshold": threshold,
+            "score": score,
+            "is_fraud": score >= threshold,
+        }
+        if self.beside:
+            others = {name: s for name, s in scores.items() if name != decides}
+            flagged = [f"{n}-1" for n, s in others.items() if s is not None and s >= limits[n]]
+            said["shadow_scores"] = {f"{name}-1": s for name, s in others.items()}
+            said["shadow_flagged"] = flagged
+        return said
+
+
+def alone(name: str, row: np.ndarray) -> float | None:
+    """A model's score of one row; None where it gives none."""
+    try:
+        score = float(models[name].score(row)[0])
+    except ValueError:
+        return None
+    return score if 0 <= score <= 1 else None
+
+
 def odd_by_model(fields: dict[str, Any]) -> float | None:
     """The anomaly score that the named model gives the features of a prediction."""
     row = [fields["features"][name] for name in catalogue.names]
@@ -223,9 +278,17 @@ def differences(
             if want is None:
                 yield f"oracle: {source} must not be scored"
                 continue
-            by = fields["model_hash"], fields["threshold"]
-            if by != decided[source] or fields["is_fraud"] is not (fields["score"] >= by[1]):
-                yield f"oracle: {source} is decided by {by}, not by {decided[source]}"
+            names = (
+                "model_hash",
+                "threshold",
+                "score",
+                "is_fraud",
+                "shadow_scores",
+                "shadow_flagged",
+            )
+            said = {name: fields[name] for name in names if name in fields}
+            if said != (due := decided[source].judged(fields)):
+                yield f"oracle: {source} is decided as {said}, not as {due}"
             odd = odd_by_model(fields)
             want = (want[0], [*want[1], *(["anomaly"] if odd is not None and odd >= 0.9 else [])])
             if fields["anomaly_score"] != odd:

@@ -26,7 +26,7 @@ from app.blocks.faust.app import BlockApp
 from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
-from app.stages.scoring import ModelNeeded
+from app.stages.scorers import ModelNeeded
 from app.stages.start import bind_model, check_state, check_topics_known
 from app.wire.dead_letters import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError

@@ -21,6 +21,7 @@ from app.domain.alerts import CAUSES, AlertPolicy
 from app.domain.card_stage import CardStage
 from app.domain.changes import (
     AnyChange,
+    ChallengerChange,
     ListChange,
     LoadChange,
     ModelChange,
@@ -117,13 +118,28 @@ class FakeModel:
         return [[f"{self.hash} says so of {row[0]}"] for row in rows]
 
 
+class BrokenModel(FakeModel):
+    """Some rows make it raise, of some it says nothing that is a score."""
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        scores = super().score(rows)
+        if (scores < 0.2).any():
+            msg = "a row that it does not like"
+            raise ValueError(msg)
+        scores[scores < 0.3] = np.nan
+        scores[scores > 0.9] = 7
+        return scores
+
+
 models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}
+#: Those that may score beside the one that decides: more than there may be at a time.
+challengers = {**models, "dora": BrokenModel("dora"), "eva": FakeModel("eva")}
 
 
 @cache
 def models_on(names: tuple[str, ...]) -> dict[str, FakeModel]:
     """The same, as a worker has them that computes these features."""
-    return {name: FakeModel(name, names) for name in models}
+    return {name: type(model)(name, names) for name, model in challengers.items()}
 
 
 #: How often RocksDB makes a file by itself, of writes that it has not logged.
@@ -270,7 +286,7 @@ class World:
         self.broker = Broker(self.rng)
         self.topics = topics
         self.state_settings = STATE_SETTINGS
-        self.models = tuple(models)
+        self.models = tuple(challengers)
         self.depth = plan.depth
         self.block_records = plan.block_records
         self.failures: list[str] = []
@@ -907,11 +923,19 @@ class ChangeSource:
         rng = self._rng
         name = rng.choice(list(models))
         threshold = rng.choice((None, 0.3, 0.6))
+        beside = rng.choice(list(challengers))
+        share = rng.choice((None, 0.0, 0.0, 0.3, 0.7, 1.0))
         return rng.choice(
             (
                 ModelChange(model=name, hash=name, threshold=threshold),
                 ThresholdChange(threshold=threshold),
                 LoadChange(model=name, hash=name),
+                *2
+                * (
+                    ChallengerChange(
+                        model=f"{beside}-1", hash=beside, share=share, threshold=threshold
+                    ),
+                ),
             )
         )
 

@@ -17,7 +17,7 @@ import pytest
 from app.domain.features import Catalogue
 from app.domain.features.schema import parse_schema, same_meaning
 from app.errors import SchemaError
-from app.stages.scoring import rearranged
+from app.stages.scorers import rearranged
 from app.stages.state import POSITION_KEY, Position, terminal_settings
 from app.wire.enriched_records import decode_enriched
 from tests.builders import tx_bytes

@@ -14,7 +14,8 @@ from app.ops.control import History, Made
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
-from app.stages.scoring import ModelNeeded, ScoringHandler
+from app.stages.scorers import ModelNeeded
+from app.stages.scoring import ScoringHandler
 from app.topics import Topics
 from app.wire.control_records import (
     ChangeMessage,

@@ -31,7 +31,7 @@ from app.metrics.reading import (
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Decisions, Latency, SinkStatus
 from app.metrics.waits import read_waits
 from app.stages.retries import Parked
-from app.stages.scoring import ModelNeeded
+from app.stages.scorers import ModelNeeded
 from tests.builders import T0
 
 

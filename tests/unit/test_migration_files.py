@@ -36,6 +36,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "008_models",
         "009_rules",
         "010_alert_reviews",
+        "011_challengers",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -59,6 +60,7 @@ RELEASED = {
     "008_models": "96fbc5b916e19861",
     "009_rules": "286ffb81bf79285a",
     "010_alert_reviews": "54b89b4065ef8ca9",
+    "011_challengers": "a26b22802b0db6fc",
 }
 
 
@@ -205,7 +207,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 20
+    assert len(list(dry_run(made()))) == 25
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

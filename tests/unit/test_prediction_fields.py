@@ -55,7 +55,8 @@ def test_the_scoring_stage_writes_these_fields_in_this_order() -> None:
     (record,) = world.log(world.topics.predictions)
     fields = list(orjson.loads(record.value or b""))
     sent = list(orjson.loads(tx_bytes(1)))
-    assert fields == [*sent, *names_of(ADDED)]
+    # the last ones are there while models score beside the one that decides (test_challengers.py)
+    assert fields == [*sent, *(n for n in names_of(ADDED) if not n.startswith("shadow_"))]
 
 
 def test_a_field_may_be_missing_only_where_the_table_says_so() -> None:
@@ -67,7 +68,7 @@ def test_a_field_may_be_missing_only_where_the_table_says_so() -> None:
             RowPacker("EUR", 2).pack(orjson.dumps(made))
     for name in sorted(OUTPUT_FIELDS - needed - {"event_time_ms"}):
         made = prediction()
-        del made[name]
+        made.pop(name, None)
         RowPacker("EUR", 2).pack(orjson.dumps(made))
 
 

@@ -38,7 +38,8 @@ from app.ops.stores import open_store
 from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
-from app.stages.scoring import Model, ScoringHandler
+from app.stages.scorers import Model
+from app.stages.scoring import ScoringHandler
 from app.stages.state import (
     MAX_WAITING_LABELS,
     in_force_row,

@@ -101,7 +101,8 @@ class Deciders:
         if self._model is not None:
             return Deciding.by(self._model, threshold, begins.rules)
         if threshold is not None:
-            begins = replace(begins, threshold=threshold)
+            challengers = tuple(replace(one, threshold=threshold) for one in begins.challengers)
+            begins = replace(begins, threshold=threshold, challengers=challengers)
         return Deciding(begins, True, threshold, self._holder.by_hash)
 
     @property

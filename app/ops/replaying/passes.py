@@ -16,9 +16,17 @@ import numpy as np
 from msgspec.structs import replace
 
 from app.blocks.faust.batches import Outputs
-from app.domain.changes import InForce, ListChange, ModelChange, RuleChange, ThresholdChange
+from app.domain.changes import (
+    ChallengerChange,
+    InForce,
+    ListChange,
+    ModelChange,
+    RuleChange,
+    ThresholdChange,
+)
 from app.domain.features import Catalogue
 from app.domain.rules import NO_RULES, RuleSet
+from app.errors import FraudstreamError
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.survey import Sources
@@ -26,7 +34,8 @@ from app.ops.stores import StoredRows
 from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
-from app.stages.scoring import Model, ScoringHandler
+from app.stages.scorers import Model, UnloadableModel
+from app.stages.scoring import ScoringHandler
 from app.stages.state import in_force_row, row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
@@ -149,6 +158,13 @@ class Deciding:
         begins = InForce(0, model.hash, threshold, rules=rules)
         return cls(begins, False, threshold, lambda _: model)
 
+    def challenger(self, model_hash: str) -> Model:
+        """The loaded model of a challenger; without scores where it cannot be loaded, as in the stream."""
+        try:
+            return self.model(model_hash)
+        except FraudstreamError as error:
+            return UnloadableModel(model_hash, str(error))
+
     def read(self, message: ChangeMessage) -> Message:
         """A change as it is in the replay: as it was, or none."""
         change = message.change
@@ -156,7 +172,7 @@ class Deciding:
             return message
         if not self.follows or (self.threshold is not None and isinstance(change, ThresholdChange)):
             return EnrichedBatch(ENRICHED_VERSION, message.topic, 0, [])
-        if self.threshold is not None and isinstance(change, ModelChange):
+        if self.threshold is not None and isinstance(change, ModelChange | ChallengerChange):
             change = replace(change, threshold=self.threshold)
             return replace(message, body=encode_change(change))
         return message
@@ -262,7 +278,11 @@ class TerminalPass:
         self._reach_ms = reach_ms
         self._dead = stages.topics.dead_letters.name
         self._handler = stages.scoring(
-            deciding.model, clock_ms=clock_ms, read=self._read, asked=self._is_asked
+            deciding.model,
+            challenger=deciding.challenger,
+            clock_ms=clock_ms,
+            read=self._read,
+            asked=self._is_asked,
         )
         self._deciding = deciding
         rows.put([[in_force_row(deciding.begins, -1)]])

@@ -133,7 +133,8 @@ class EnrichedReader:
             self._ruled = len(self._ledger.rule_sets)
             self._ledger.rule_sets.append(self._in_force.rules)
         if self._in_force.model:
-            decision = self._in_force.model, self._in_force.threshold
+            in_force = self._in_force
+            decision = in_force.model, in_force.threshold, in_force.challengers
             if decision not in self._ledger.decisions:
                 self._ledger.decisions.append(decision)
             self._decides = self._ledger.decisions.index(decision)

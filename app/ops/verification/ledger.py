@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
+from app.domain.changes import MAX_CHALLENGERS, Challenger
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
@@ -95,6 +96,7 @@ _COLUMNS: dict[str, type] = {
     "ruled": np.int32,  # index into `Ledger.rule_sets`; -1: the log does not say
     "outcome": np.int64,  # hash of the rules that fired, and of the action
     "reasons": np.int64,  # hash of the reasons
+    "shadows": np.int64,  # hash of what the models say that did not decide; 0: there are none
     "extra": np.int64,  # hash of schema version and unknown fields
     "scored_at": np.int64,
     "listed": np.uint8,  # index into `Ledger.lists`
@@ -102,10 +104,27 @@ _COLUMNS: dict[str, type] = {
 }
 
 
+class Beside:
+    """What models say that did not decide: in the order of a decision, the one that decides at 0, then challengers.
+
+    Attributes:
+        scores: (n, 1 + challengers) float64; NaN: none.
+        flagged: the same as bools: whether it would have flagged the transaction as fraud.
+        there: the same: whether the prediction says so.
+    """
+
+    def __init__(self, size: int) -> None:
+        shape = (size, 1 + MAX_CHALLENGERS)
+        self.scores = np.full(shape, np.nan)
+        self.flagged = np.zeros(shape, np.bool_)
+        self.there = np.zeros(shape, np.bool_)
+
+
 class Page:
     """The source records of one partition, from `begin` to `end`; columns as in `_COLUMNS`, and `features`.
 
     Attributes:
+        beside: what the models say that did not decide; None where no prediction has it.
         number: the partition.
         begin, end: offsets; `end` is the first that is not looked at.
     """
@@ -134,6 +153,7 @@ class Page:
     ruled: np.ndarray
     outcome: np.ndarray
     reasons: np.ndarray
+    shadows: np.ndarray
     extra: np.ndarray
     scored_at: np.ndarray
     listed: np.ndarray
@@ -150,6 +170,7 @@ class Page:
         self.decides -= 1
         self.ruled -= 1
         self.features = np.full((size, features), np.nan)
+        self.beside: Beside | None = None
 
     def __len__(self) -> int:
         return self.end - self.begin
@@ -190,7 +211,8 @@ class Ledger:
         pages: by partition.
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
-        decisions: what `decides` indexes: the hash of the model that decides, and the threshold that replaces its own.
+        decisions: what `decides` indexes: the hash of the model that decides, the threshold that replaces its own, and
+            the models that score beside it.
         rule_sets: what `ruled` indexes: rules and lists in force.
         expired_rows: rows in Cassandra whose source record retention has deleted.
     """
@@ -202,7 +224,7 @@ class Ledger:
     cards: list[str] = field(default_factory=list)
     models: list[tuple[str, str, str]] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
-    decisions: list[tuple[str, float | None]] = field(default_factory=list)
+    decisions: list[tuple[str, float | None, tuple[Challenger, ...]]] = field(default_factory=list)
     rule_sets: list[RuleSet] = field(default_factory=list)
     expired_rows: int = 0
 

@@ -2,20 +2,22 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from app.deployments import SCORED_BY, is_anothers
+from app.domain.changes import Challenger
 from app.domain.features.own import OwnField
 from app.domain.flags import ANOMALY
 from app.domain.json_text import canonical, raw_fields
 from app.domain.rules import RuleSet
+from app.ops.reference import in_share
 from app.ops.reference_rules import outcome
 from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, FeatureList, Page, Seen
+from app.ops.verification.ledger import CERTAIN, PREDICTED, Beside, Fate, FeatureList, Page, Seen
 
 _TIME = re.compile(rb'"scored_at":\d+')
 #: What a prediction record adds to its input; records of before 0.2.0 do not say who scored them. Written apart from
@@ -25,8 +27,10 @@ _NEEDED = frozenset({
     "model_hash", "feature_schema", "reasons", "anomaly_score", "flags", "source_topic",
     "source_partition", "source_offset", "received_at", "scored_at",
 })  # fmt: skip
+#: What it adds while models score beside the one that decides.
+_SHADOWS = {"shadow_scores", "shadow_flagged"}
 #: Fields that a row repeats in columns which are compared one by one; whatever else a record says must be in `extra`.
-_COMPARED = _NEEDED | {
+_COMPARED = _NEEDED | _SHADOWS | {
     "transaction_id", "card_id", "terminal_id", "amount", "currency", "event_time", "schema_version",
     SCORED_BY, "rules", "action",
 }  # fmt: skip
@@ -75,6 +79,14 @@ def extra_of(
     raw = raw_fields(value) if names else {}
     extra = {name: raw[name] for name in names}
     return hash_extra(record.get("schema_version", 1), extra, said)
+
+
+def shadows_hash(scores: Mapping[str, Any] | None, flagged: Iterable[str] | None) -> int:
+    """Hash of what a row must say of the models that did not decide; 0: nothing."""
+    if scores is None and flagged is None:
+        return 0
+    known = sorted(pair for pair in (scores or {}).items() if pair[1] is not None)
+    return hash((*known, *sorted(flagged or ())))
 
 
 def _said(field: OwnField, record: dict[str, Any]) -> Any:
@@ -199,6 +211,7 @@ class PredictionReader:
             conflicting=["conflicting" in fields["flags"] for fields in every],
             reasons=[hash(tuple(fields["reasons"])) for fields in every],
             outcome=[hash((tuple(f.get("rules") or ()), f.get("action"))) for f in every],
+            shadows=[shadows_hash(f.get("shadow_scores"), f.get("shadow_flagged")) for f in every],
             extra=[extra_of(record.value, fields, currency, own) for _, record, fields in fresh],
             scored_at=[fields["scored_at"] for fields in every],
             model=[
@@ -250,7 +263,12 @@ class PredictionReader:
         for row, _, fields in fresh:
             if page.decides[row] < 0:
                 continue
-            model, threshold = self._ledger.decisions[page.decides[row]]
+            model, threshold, challengers = self._ledger.decisions[page.decides[row]]
+            decider = 0
+            if challengers or not _SHADOWS.isdisjoint(fields):
+                decider = self._beside(page, row, fields, challengers)
+            if decider:
+                model, threshold = challengers[decider - 1].hash, challengers[decider - 1].threshold
             if not model.startswith(fields["model_hash"]):
                 self._differs(page, row, "model", fields["model_hash"], model[:16])
             elif threshold is not None and fields["threshold"] != threshold:
@@ -269,6 +287,35 @@ class PredictionReader:
                 self._differs(page, row, "rules", fired, expected)
             elif ruled >= 0 and action != decided:
                 self._differs(page, row, "action", action, decided)
+
+    def _beside(
+        self, page: Page, row: int, fields: dict[str, Any], challengers: Sequence[Challenger]
+    ) -> int:
+        """Keep what the models say that did not decide; gives which one has to: 0, or a challenger's number."""
+        scores, flagged = fields.get("shadow_scores"), fields.get("shadow_flagged")
+        names = [one.model for one in challengers]
+        if not challengers or not isinstance(scores, dict) or not isinstance(flagged, list):
+            self._differs(page, row, "shadow_scores", scores, names)
+            return 0
+        decider = 0
+        for number, one in enumerate(challengers, 1):
+            mine = one.share and in_share(fields["card_id"], one.hash, one.share)
+            if mine and scores.get(one.model, 0) is not None:  # one without a score does not decide
+                decider = number
+        others = [name for number, name in enumerate(names, 1) if number != decider]
+        champion = [name for name in scores if name not in names]
+        wanted = [*champion[:1], *others] if decider else others
+        if list(scores) != wanted or not set(flagged) <= scores.keys():
+            self._differs(page, row, "shadow_scores", [scores, flagged], wanted)
+            return decider
+        if page.beside is None:
+            page.beside = Beside(len(page))
+        for name, score in scores.items():
+            place = names.index(name) + 1 if name in names else 0
+            page.beside.scores[row, place] = np.nan if score is None else score
+            page.beside.flagged[row, place] = name in flagged
+            page.beside.there[row, place] = True
+        return decider
 
     def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
         fate = Fate(page.fate[row])

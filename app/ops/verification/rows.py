@@ -14,7 +14,7 @@ from app.cassandra.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, FeatureList, Page, Seen
-from app.ops.verification.predictions import hash_extra
+from app.ops.verification.predictions import hash_extra, shadows_hash
 
 _DAY_MS = 86_400_000
 _CHUNK_ROWS = 5_000
@@ -50,6 +50,8 @@ class Row(NamedTuple):
     scored_at: int | None
     schema_version: int
     extra: str | None
+    shadow_scores: bytes | None = None
+    shadow_flagged: bytes | None = None
     own: tuple[Any, ...] = ()
 
     @classmethod
@@ -149,6 +151,7 @@ class RowReader:
             ],
             "reasons": [self._hash(row.reasons) for row in rows],
             "outcome": [hash((texts(row.rules), row.action)) for row in rows],
+            "shadows": [_shadows(row) for row in rows],
             "extra": [self._extra(row) for row in rows],
             "received_at": [row.received_at for row in rows],
         }
@@ -258,12 +261,21 @@ class RowReader:
         if page.outcome[at] != hash((texts(row.rules), row.action)):
             stored = [list(texts(row.rules)), row.action]
             self._differs(page, at, "rules and action", stored, "the prediction's")
+        if page.shadows[at] != _shadows(row):
+            stored = [doubles(row.shadow_scores), texts(row.shadow_flagged)]
+            self._differs(page, at, "shadow_scores", stored, "the prediction's")
         if page.extra[at] != self._extra(row):
             stored = [row.schema_version, row.extra, *row.own]
             self._differs(page, at, "schema_version and extra", stored, "the prediction's")
 
     def _differs(self, page: Page, at: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, at, "cassandra", what, stored, recomputed)
+
+
+def _shadows(row: Row) -> int:
+    if row.shadow_scores is None and row.shadow_flagged is None:
+        return 0
+    return shadows_hash(doubles(row.shadow_scores), texts(row.shadow_flagged))
 
 
 def _text(amount: bytes | None) -> str | None:

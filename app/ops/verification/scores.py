@@ -10,7 +10,8 @@ from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, FeatureList, Page, Seen
-from models.holder import Model
+from models.holder import Model, ModelHolder
+from models.manifest import HASH_DIGITS
 
 _CHUNK = 5_000
 #: Reasons are worked out for so many records of each page, evenly spread: with a forest one takes milliseconds.
@@ -55,7 +56,69 @@ def rescore(case: Case) -> Rescored:
                     _scores(case, page, same[start : start + _CHUNK], model, listed)
                 done.scores += len(same)
                 done.reasons += _reasons(case, page, same, model, listed)
+    _rescore_beside(case, holder, done)
     return done
+
+
+def _rescore_beside(case: Case, holder: ModelHolder, done: Rescored) -> None:
+    """What the models say that did not decide, of every record that has it."""
+    for index, (champion, replaced, challengers) in enumerate(case.ledger.decisions):
+        models = [(champion, replaced), *((one.hash, one.threshold) for one in challengers)]
+        for page in case.ledger.pages:
+            if page.beside is None:
+                continue
+            mine = _certain(page) & (page.decides == index)
+            for place, (model_hash, threshold) in enumerate(models):
+                rows = np.flatnonzero(mine & page.beside.there[:, place])
+                if not len(rows):
+                    continue
+                try:
+                    model = holder.by_hash(model_hash)
+                except FraudstreamError as error:
+                    done.models_missing[model_hash[:HASH_DIGITS]] = str(error)
+                    break
+                limit = model.threshold if threshold is None else threshold
+                for listed, at in case.ledger.by_list(rows.tolist(), page):
+                    for start in range(0, len(at), _CHUNK):
+                        same = rows[at][start : start + _CHUNK]
+                        _beside(case, page, same, place, model, limit, listed)
+                done.scores += len(rows)
+
+
+def _beside(
+    case: Case,
+    page: Page,
+    rows: np.ndarray,
+    place: int,
+    model: Model,
+    threshold: float,
+    listed: FeatureList,
+) -> None:
+    beside = page.beside
+    assert beside is not None
+    scores = _of_each(model, _features(case, page, rows, model, listed))
+    stored = beside.scores[rows, place]
+    for at in np.flatnonzero((scores != stored) & ~(np.isnan(scores) & np.isnan(stored))):
+        found = {model.version: _number(stored[at])}, {model.version: _number(scores[at])}
+        _differs(case, page, rows[at], "shadow_scores", *found)
+    flagged, wanted = beside.flagged[rows, place], scores >= threshold
+    for at in np.flatnonzero(flagged != wanted):
+        found = {model.version: bool(flagged[at])}, {model.version: bool(wanted[at])}
+        _differs(case, page, rows[at], "shadow_flagged", *found)
+
+
+def _of_each(model: Model, features: np.ndarray) -> np.ndarray:
+    """Scores; NaN where a model that does not decide has none: it raises, or gives none between 0 and 1."""
+    try:
+        scores = np.asarray(model.score(features), np.float64)
+    except Exception:
+        if len(features) == 1:
+            return np.array([np.nan])
+        return np.concatenate(
+            [_of_each(model, features[at : at + 1]) for at in range(len(features))]
+        )
+    scores[~((scores >= 0) & (scores <= 1))] = np.nan
+    return scores
 
 
 def _features(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> Any:
@@ -77,7 +140,11 @@ def _certain(page: Page) -> np.ndarray:
 def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
     """Where the log says that a model decides by its own threshold, it does."""
     decisions = case.ledger.decisions
-    own = [index for index, (_, threshold) in enumerate(decisions) if threshold is None]
+    own = []
+    for index, (_, threshold, challengers) in enumerate(decisions):
+        canary = [one.threshold for one in challengers if one.hash.startswith(model.hash)]
+        if (canary[0] if canary else threshold) is None:
+            own.append(index)
     mine = rows[np.isin(page.decides[rows], own)]
     for row in mine[page.threshold[mine] != model.threshold]:
         _differs(case, page, row, "threshold", page.threshold[row].item(), model.threshold)

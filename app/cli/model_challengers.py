@@ -1,0 +1,149 @@
+"""`fraudstream models shadow` and `canary`: models that score beside the one that decides."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.model_changes import challenging, note_option
+from app.cli.options import FiniteRange
+from app.errors import UsageError
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.domain.changes import Challenger
+
+stop_option = click.option("--stop", is_flag=True, help="End it.")
+threshold_option = click.option(
+    "--threshold",
+    type=FiniteRange(0, 1),
+    help="Score from which it flags a transaction as fraud.  [the model's own]",
+)
+
+
+class _Share(click.ParamType):
+    """A share of the cards: `5%` or `0.05`."""
+
+    name = "5%"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """More than 0, at most 1."""
+        text = str(value).strip()
+        number = text.removesuffix("%")
+        try:
+            share = float(number) / (100 if number != text else 1)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is no share of the cards: write 5% or 0.05", param, ctx)
+        return share
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream models shadow fraud@2\n"
+    "           fraudstream models shadow fraud@2 --stop"
+)
+@click.argument("model")
+@stop_option
+@threshold_option
+@note_option
+def shadow(model: str, stop: bool, threshold: float | None, note: str) -> None:
+    r"""Let a registered model score beside the one that decides.
+
+    Its scores and would-be decisions are in the fields shadow_scores and shadow_flagged of each prediction. Up to three
+    models may do so. Promoting one of them needs no load. One that fails has null; the one that decides goes on.
+
+    \b
+    Exit codes:  0  the change is written, or it is so already
+                 2  workers could not load the model, three score already, or --stop names none of them
+                 3  Kafka or Cassandra does not answer
+                 4  the model is not registered
+                 5  topics or tables are missing
+    """
+    if stop:
+        _stop(load_settings(), model, note)
+    else:
+        _begin(load_settings(), model, 0.0, threshold, note)
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream models canary fraud@2 --share 5%\n"
+    "           fraudstream models canary fraud@2 --share 20%\n"
+    "           fraudstream models canary fraud@2 --stop"
+)
+@click.argument("model")
+@click.option("--share", type=_Share(), help="Share of the cards for which it decides.")
+@stop_option
+@threshold_option
+@note_option
+def canary(model: str, share: float | None, stop: bool, threshold: float | None, note: str) -> None:
+    r"""Let a registered model decide for a share of the cards.
+
+    A keyed hash of the card decides which cards: a card stays in, and a larger share keeps the cards that were in.
+    Each prediction names the model that decided; the score of the other one is in shadow_scores. There is one canary
+    at a time. `models shadow` makes it a shadow, `promote` lets it decide for all.
+
+    \b
+    Exit codes:  0  the change is written, or it is so already
+                 2  workers could not load the model, another one is the canary, or --share is missing
+                 3  Kafka or Cassandra does not answer
+                 4  the model is not registered
+                 5  topics or tables are missing
+    """
+    if stop == (share is not None):
+        msg = "give --share 5%, for example, or --stop"
+        raise UsageError(msg)
+    if share is None:
+        _stop(load_settings(), model, note)
+    else:
+        _begin(load_settings(), model, share, threshold, note)
+
+
+def _begin(
+    settings: Settings, model: str, share: float, threshold: float | None, note: str
+) -> None:
+    from app.domain.changes import ChallengerChange, LoadChange
+    from app.ops.control import need_decides, read_history, send_changes
+    from app.ops.models import checked
+    from app.topics import Topics
+
+    with checked(settings, model) as entry:
+        name, model_hash = entry.model, entry.manifest.scoring_hash
+    history = asyncio.run(read_history(settings))
+    need_decides(history, Topics(settings).control.name)
+    in_force = history.in_force()
+    change = ChallengerChange(
+        model=name, hash=model_hash, share=share, threshold=threshold, note=note
+    )
+    refusal = in_force.refusal(change)
+    if refusal is not None:
+        hint = "" if model_hash == in_force.model else "; end one with --stop"
+        raise UsageError(refusal + hint)
+    there = next((one for one in in_force.challengers if one.hash == model_hash), None)
+    if there is not None and (there.share, there.threshold) == (share, threshold):
+        click.echo(f"{name} is so already: {challenging(share)}")
+        return
+    load = () if there is not None else (LoadChange(model=name, hash=model_hash),)
+    asyncio.run(send_changes(settings, *load, change))
+    click.echo(f"{name}: {challenging(share)}")
+    click.echo(f"End it: fraudstream models {'canary' if share else 'shadow'} {name} --stop")
+
+
+def _stop(settings: Settings, model: str, note: str) -> None:
+    from app.domain.changes import ChallengerChange
+    from app.ops.control import read_history, send_changes
+
+    challengers = asyncio.run(read_history(settings)).in_force().challengers
+    one = _find(challengers, model)
+    change = ChallengerChange(model=one.model, hash=one.hash, share=None, note=note)
+    asyncio.run(send_changes(settings, change))
+    click.echo(f"{one.model} scores no more")
+
+
+def _find(challengers: "tuple[Challenger, ...]", wanted: str) -> "Challenger":
+    for one in challengers:
+        if wanted in (one.model, one.model.partition("@")[0], one.hash):
+            return one
+    there = ", ".join(one.model for one in challengers) or "none"
+    msg = f"{wanted} does not score beside the model that decides; there are: {there}"
+    raise UsageError(msg)

@@ -1,0 +1,196 @@
+"""`fraudstream models gate`: scores stored transactions by a challenger and by the model that decides, and compares.
+
+Both score the stored features, as they were when the stream scored the transaction. What was computed under other
+features than the deployment's is left out.
+"""
+
+import time
+from array import array
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from cassandra.cluster import Session
+
+from app.cassandra import model_gates
+from app.cassandra.label_store import scan_verdicts
+from app.cassandra.model_registry import entry_of
+from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_rows import epoch_ms
+from app.domain.features.schema import same_meaning
+from app.errors import UsageError
+from app.host import author
+from app.ops.control import need_decides, read_history
+from app.ops.models import check_model
+from app.quality.gate import Pair, compare, refusals
+from app.quality.verdicts import Verdicts
+from app.settings import Settings
+from app.stages.deployed_features import catalogue_of
+from app.topics import Topics
+from models.holder import Model
+
+_COLUMNS = ("transaction_id", "card_id", "event_time", "feature_schema", "features")
+_CHUNK = 5_000
+#: Transactions of the micro-batch whose time is measured, and how often.
+_BATCH, _TIMES = 100, 30
+
+Progress = Callable[[int], None]
+
+
+async def gate(
+    settings: Settings,
+    session: Session,
+    wanted: str,
+    *,
+    from_ms: int | None,
+    threshold: float | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Compare a registered model with the one that decides, and write the result down.
+
+    Args:
+        settings: the deployment.
+        session: to read and write with.
+        wanted: name and version.
+        from_ms: event times from here on, never from before its test set; None: from its beginning.
+        threshold: replaces the challenger's own.
+        progress: told how many transactions were read.
+
+    Returns:
+        JSON-ready: `model`, `hash`, `against`, `from`, `passed`, `reasons` and the figures of `compare`.
+
+    Raises:
+        NotFoundError, UsageError: it is not registered, does not fit, decides already, or there is nothing to compare.
+        UnavailableError, SchemaError: a server does not answer, or tables are missing.
+    """
+    entry = entry_of(settings, session, wanted)
+    history = await read_history(settings)
+    decides = need_decides(history, Topics(settings).control.name)
+    if decides.hash == entry.manifest.scoring_hash:
+        msg = f"{entry.model} decides already: there is nothing to compare it with"
+        raise UsageError(msg)
+    challenger = check_model(settings, entry)
+    champion = check_model(settings, entry_of(settings, session, decides.hash))
+    unseen_ms = _unseen_from(entry.manifest.trained)
+    if from_ms is None and unseen_ms is None:
+        msg = f"the manifest of {entry.model} does not say when its training data ends: give --from, a time after that"
+        raise UsageError(msg)
+    begin_ms = max(one for one in (from_ms, unseen_ms) if one is not None)
+    pair, rows = _score(settings, session, champion, challenger, begin_ms, progress)
+    limits = (
+        champion.threshold if decides.threshold is None else decides.threshold,
+        challenger.threshold if threshold is None else threshold,
+    )
+    figures = compare(pair, thresholds=limits, delay_ms=settings.label_delay)
+    for name, model in (("champion", champion), ("challenger", challenger)):
+        figures[name]["microseconds"] = _microseconds(model, rows)
+    reasons = refusals(figures)
+    result = {
+        "model": entry.model,
+        "hash": entry.manifest.scoring_hash,
+        "against": decides.model,
+        "from_ms": begin_ms,
+        "passed": not reasons,
+        "reasons": reasons,
+        **figures,
+    }
+    model_gates.record(session, settings, result, champion=decides.hash, by=author())
+    return result
+
+
+def _score(
+    settings: Settings,
+    session: Session,
+    champion: Model,
+    challenger: Model,
+    from_ms: int,
+    progress: Progress,
+) -> tuple[Pair, np.ndarray]:
+    """Both scores of every stored transaction from a time on, and the features of some of them."""
+    catalogue = catalogue_of(settings)
+    verdicts = Verdicts(scan_verdicts(session, settings))
+    first = datetime.fromtimestamp(from_ms / 1000, UTC).replace(tzinfo=None)
+    scan = scan_predictions(session, settings, _COLUMNS)
+    times, cards, said = array("q"), array("q"), array("b")
+    numbers: dict[str, int] = {}
+    scores: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    fits: dict[str, bool] = {}
+    wanted = set(catalogue.names)
+    some, read = np.empty((0, len(catalogue.names))), 0
+    while chunk := list(islice(scan, _CHUNK)):
+        read += len(chunk)
+        progress(read)
+        kept = []
+        for row in chunk:
+            schema = row[3]
+            if schema not in fits:
+                fits[schema] = schema == catalogue.schema or same_meaning(
+                    catalogue.names, schema, catalogue.schema
+                )
+            # the driver looks a key up in its map by serializing it: one look-up each is enough
+            features = dict(row[4]) if row[2] >= first and fits[schema] else {}
+            if features.keys() >= wanted:
+                kept.append((*row[:4], features))
+        if not kept:
+            continue
+        rows = np.array([[row[4][name] for name in catalogue.names] for row in kept])
+        if len(some) < _BATCH:
+            some = np.concatenate((some, rows[:_BATCH]))[:_BATCH]
+        for found, model in zip(scores, (champion, challenger), strict=True):
+            found.append(_of_each(model, rows))
+        moments = [epoch_ms(row[2]) or 0 for row in kept]
+        times.extend(moments)
+        cards.extend(numbers.setdefault(row[1], len(numbers)) for row in kept)
+        keys = [(at, row[0]) for at, row in zip(moments, kept, strict=True)]
+        said.extend(verdicts.of(keys).tolist())
+    if not len(times):
+        when = first.isoformat(timespec="seconds")
+        msg = (
+            f"no stored transaction since {when}Z has these features: let it score as a shadow until there are some, "
+            "or give an earlier --from; a deployment without any can only `promote --force`"
+        )
+        raise UsageError(msg)
+    pair = Pair(
+        np.concatenate(scores[0]),
+        np.concatenate(scores[1]),
+        np.frombuffer(said, np.int8),
+        np.frombuffer(cards, np.int64),
+        np.frombuffer(times, np.int64),
+    )
+    return pair, some
+
+
+def _of_each(model: Model, rows: np.ndarray) -> np.ndarray:
+    """Scores; NaN where there is none, as the stream says null."""
+    try:
+        scores = np.asarray(model.score(rows), np.float64).copy()
+    except Exception:
+        if len(rows) == 1:
+            return np.array([np.nan])
+        half = len(rows) // 2
+        return np.concatenate((_of_each(model, rows[:half]), _of_each(model, rows[half:])))
+    scores[~((scores >= 0) & (scores <= 1))] = np.nan
+    return scores
+
+
+def _microseconds(model: Model, rows: np.ndarray) -> float | None:
+    """For a transaction of a micro-batch: the median of several measurements; None where it cannot score."""
+    spent = []
+    try:
+        for _ in range(_TIMES):
+            began = time.perf_counter()
+            model.score(rows)
+            spent.append(time.perf_counter() - began)
+    except Exception:
+        return None
+    return float(np.median(spent)) * 1e6 / len(rows)
+
+
+def _unseen_from(trained: dict[str, Any]) -> int | None:
+    """Event time from which on a model has learned from no label: the beginning of its test set, epoch milliseconds."""
+    try:
+        return int(datetime.fromisoformat(trained["judged_from"]).timestamp() * 1000)
+    except (KeyError, TypeError, ValueError):
+        return None

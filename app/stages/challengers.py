@@ -1,0 +1,159 @@
+"""Models that score beside the one that decides: shadows, and the canary, which decides for a share of the cards.
+
+What they do must neither stop nor delay the model that decides: one that raises, or gives no number between 0 and 1,
+has no score for that transaction (null), and a canary then leaves the decision to the other model.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from app.stages.scorers import Beside, Judges, Model
+from app.wire.prediction_fields import SHADOW_FLAGGED, SHADOW_SCORES
+
+T = TypeVar("T")
+
+#: Under a name that is not silenced with Faust's services.
+logger = logging.getLogger("fraudstream")
+
+
+class Decided(NamedTuple):
+    """What the canary says of one of its cards' transactions."""
+
+    model: Model
+    threshold: float
+    score: float
+    anomaly: float | None
+    reasons: list[str]
+
+
+class Challengers:
+    """Scores by the models that do not decide, and decisions by the canary.
+
+    Args:
+        reasons_from: reasons are given for scores from here on.
+
+    Attributes:
+        failures: transactions without a score, by challenger.
+    """
+
+    def __init__(self, reasons_from: float) -> None:
+        self.failures: Counter[str] = Counter()
+        self._reasons_from = reasons_from
+
+    def judge(
+        self,
+        judges: Judges,
+        cards: Sequence[str],
+        scores: Sequence[float],
+        features: Callable[[Model], np.ndarray],
+    ) -> tuple[list[dict[str, Any]], dict[int, Decided]]:
+        """What the challengers say of some transactions.
+
+        Args:
+            judges: the models.
+            cards: of each transaction.
+            scores: by the model that decides.
+            features: of the transactions, as a model takes them.
+
+        Returns:
+            For each transaction the fields that its prediction has besides, and by its number what the canary
+            decides.
+        """
+        said = [(judges.model.version, judges.threshold, list[float | None](scores))]
+        decided: dict[int, Decided] = {}
+        canary = 0
+        for place, one in enumerate(judges.beside, 1):
+            rows = features(one.model)
+            found = self._scores(one, rows)
+            said.append((one.challenger.model, one.threshold, found))
+            if one.challenger.share:
+                canary, decided = place, self._decided(one, cards, rows, found)
+        fields = []
+        for index in range(len(cards)):
+            decides = canary if index in decided else 0
+            others = [
+                (name, threshold, found[index])
+                for place, (name, threshold, found) in enumerate(said)
+                if place != decides  # its score is the row's own
+            ]
+            fields.append({
+                SHADOW_SCORES: {name: score for name, _, score in others},
+                SHADOW_FLAGGED: [
+                    name for name, threshold, score in others if score is not None and score >= threshold
+                ],
+            })  # fmt: skip
+        return fields, decided
+
+    def _scores(self, one: Beside, rows: np.ndarray) -> list[float | None]:
+        return self._alone(one, rows, lambda some: _checked(one.model.score(some), len(some)))
+
+    def _decided(
+        self,
+        one: Beside,
+        cards: Sequence[str],
+        rows: np.ndarray,
+        scores: Sequence[float | None],
+    ) -> dict[int, Decided]:
+        """What the canary decides of its cards, with all that a row has of the model that decided it."""
+        mine = [
+            index
+            for index, card in enumerate(cards)
+            if scores[index] is not None and one.challenger.decides_for(card)
+        ]
+        decided = {}
+        for index, more in zip(
+            mine, self._alone(one, rows[mine], lambda some: _more(one.model, some)), strict=True
+        ):
+            score = scores[index]
+            if more is not None and score is not None:
+                anomaly, reasons = more
+                reasons = reasons if score >= self._reasons_from else []
+                decided[index] = Decided(one.model, one.threshold, score, anomaly, reasons)
+        return decided
+
+    def _alone(
+        self, one: Beside, rows: np.ndarray, function: Callable[[np.ndarray], list[T | None]]
+    ) -> list[T | None]:
+        """What a function gives of each row; None where it raises, whatever it makes of other rows."""
+        if not len(rows):
+            return []
+        try:
+            found = function(rows)
+        except Exception as error:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                parts = (rows[:half], rows[half:])
+                return [each for part in parts for each in self._alone(one, part, function)]
+            found, why = [None], f"{type(error).__name__}: {error}"
+        else:
+            why = getattr(one.model, "reason", "its scores are not between 0 and 1")
+        if None in found:
+            self._tell(one.challenger.model, why)
+            self.failures[one.challenger.model] += found.count(None)
+        return found
+
+    def _tell(self, model: str, why: str) -> None:
+        if model not in self.failures:
+            logger.warning(
+                "challenger %s has no scores for some transactions: %s. Their rows have null for it; what decides is "
+                "not affected. `fraudstream models shadow %s --stop` ends it",
+                model, why, model,
+            )  # fmt: skip
+
+
+def _checked(scores: np.ndarray, number: int) -> list[float | None]:
+    """Scores, None for what is not between 0 and 1."""
+    found = np.asarray(scores, np.float64).reshape(number)
+    fine = (found >= 0) & (found <= 1)
+    return [score if good else None for score, good in zip(found.tolist(), fine, strict=True)]
+
+
+def _more(model: Model, rows: np.ndarray) -> list[tuple[float | None, list[str]] | None]:
+    """Anomaly score and reasons of each row."""
+    odd = model.anomalies(rows)
+    anomalies = [None] * len(rows) if odd is None else odd.tolist()
+    return list(zip(anomalies, model.reasons(rows), strict=True))

@@ -1,0 +1,323 @@
+"""Models that score beside the one that decides: who they are, what they say, what becomes of those that fail."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from app.domain.changes import (
+    MAX_CHALLENGERS,
+    Challenger,
+    ChallengerChange,
+    InForce,
+    ModelChange,
+)
+from app.errors import AwayError, UsageError
+from app.ops.reference import in_share
+from app.settings import load_settings
+from app.stages.challengers import Challengers
+from app.stages.deployed_features import catalogue_of
+from app.stages.model_supply import ModelSupply
+from app.stages.scorers import Beside, Judges, ModelNeeded, UnloadableModel
+from app.stages.state import in_force_row, read_in_force
+from app.wire.prediction_fields import ADDED, names_of
+from models.artifact import save_artifact
+from tests.builders import tx_bytes
+from tests.verify_world import BASIC, VerifyWorld, rows_of
+
+CARDS = [f"card-{number}" for number in range(20_000)]
+
+
+def challenge(name: str, share: float | None = 0.0, threshold: float | None = None) -> Any:
+    return ChallengerChange(model=f"{name}@1", hash=name * 64, share=share, threshold=threshold)
+
+
+def after(*changes: Any) -> InForce:
+    in_force = InForce(0, "x" * 64)
+    for offset, change in enumerate(changes):
+        in_force = in_force.after(change, 0, offset)
+    return in_force
+
+
+def beside(in_force: InForce) -> list[tuple[str, float]]:
+    return [(one.model[0], one.share) for one in in_force.challengers]
+
+
+class TestInForce:
+    def test_challengers_come_go_and_change_their_share(self) -> None:
+        assert beside(after(challenge("a"), challenge("b", 0.05))) == [("a", 0), ("b", 0.05)]
+        grown = after(challenge("b", 0.05), challenge("a"), challenge("b", 0.2))
+        assert beside(grown) == [("b", 0.2), ("a", 0)]
+        assert beside(after(challenge("a"), challenge("b"), challenge("a", None))) == [("b", 0)]
+
+    def test_whoever_is_promoted_is_no_challenger_any_more(self) -> None:
+        promoted = ModelChange(model="a@1", hash="a" * 64)
+        assert beside(after(challenge("a"), challenge("b"), promoted)) == [("b", 0)]
+        assert beside(after(promoted, challenge("a"))) == []
+
+    def test_a_fourth_and_a_second_canary_change_nothing(self) -> None:
+        names = "abcdef"[:MAX_CHALLENGERS]
+        full = after(*map(challenge, names))
+        assert beside(full.after(challenge("z"), 0, 9)) == [(name, 0) for name in names]
+        assert "score beside the one that decides: a@1" in (full.refusal(challenge("z")) or "")
+        one = after(challenge("a", 0.1), challenge("b", 0.1))
+        assert beside(one) == [("a", 0.1)]
+        assert one.refusal(challenge("b", 0.1)) == "a@1 is the canary: there is one at a time"
+        assert one.refusal(challenge("a", 0.2)) is None
+        assert one.refusal(challenge("z", None)) is None
+
+    def test_rows_of_before_are_read(self) -> None:
+        old = bytes(8) + msgspec.msgpack.encode((3, "a", 0.4, {0: 7}))
+        assert read_in_force(old) == InForce(3, "a", 0.4, {0: 7})
+        new = after(challenge("a", 0.1, 0.3))
+        assert read_in_force(in_force_row(new, 5)[1]) == new
+
+
+class TestShare:
+    def cards(self, share: float, name: str = "a") -> set[str]:
+        challenger = Challenger("m", name * 64, share)
+        return {card for card in CARDS if challenger.decides_for(card)}
+
+    def test_a_larger_share_keeps_the_cards_that_were_in(self) -> None:
+        small, large = self.cards(0.05), self.cards(0.2)
+        assert 0.045 < len(small) / len(CARDS) < 0.055
+        assert 0.19 < len(large) / len(CARDS) < 0.21
+        assert small < large
+        assert self.cards(1.0) == set(CARDS)
+        assert self.cards(0.0) == set()
+
+    def test_another_canary_has_other_cards(self) -> None:
+        both = self.cards(0.2) & self.cards(0.2, "b")
+        assert 0.03 < len(both) / len(CARDS) < 0.05
+
+    def test_it_is_that_of_the_reference(self) -> None:
+        for share in (0.05, 0.5, 1 / 3):
+            assert self.cards(share) == {card for card in CARDS if in_share(card, "a" * 64, share)}
+
+
+class Fixed:
+    """Scores that are the first feature; what is said is wrong where the second one says so."""
+
+    threshold, anomaly_threshold = 0.5, None
+    baseline: dict[str, float] = {}
+
+    def __init__(self, name: str = "m") -> None:
+        self.hash, self.version = name, f"{name}@1"
+        self.calls = 0
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        if (rows[:, 1] == 1).any():
+            msg = "a row that it does not like"
+            raise ValueError(msg)
+        return np.where(rows[:, 1] == 2, np.nan, np.where(rows[:, 1] == 3, 1.5, rows[:, 0]))
+
+    def reasons(self, rows: np.ndarray) -> list[list[str]]:
+        if (rows[:, 1] == 4).any():
+            msg = "no reasons"
+            raise ValueError(msg)
+        return [["because"] for _ in rows]
+
+    def anomalies(self, rows: np.ndarray) -> None:
+        return None
+
+
+def judged(rows: list[tuple[float, int]], share: float, model: Any = None) -> Any:
+    found = Challengers(0.5)
+    one = Beside(Challenger("m@1", "h" * 64, share), model or Fixed())
+    judges = Judges(Fixed("champion"), 0.5, (one,))
+    cards = [f"c{number}" for number in range(len(rows))]
+    matrix = np.array(rows, np.float64)
+    return *found.judge(judges, cards, [0.1] * len(rows), lambda _: matrix), found.failures
+
+
+class TestFailures:
+    @pytest.mark.parametrize("wrong", [1, 2, 3])
+    def test_a_row_without_a_score_has_null_and_its_company_has_its_own(
+        self, wrong: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, "fraudstream")
+        rows = [(0.9, 0), (0.7, wrong), (0.2, 0), (0.6, wrong), (0.3, 0)]
+        fields, decided, failures = judged(rows, 0.0)
+        assert [one["shadow_scores"]["m@1"] for one in fields] == [0.9, None, 0.2, None, 0.3]
+        assert [one["shadow_flagged"] for one in fields] == [["m@1"], [], [], [], []]
+        assert (decided, failures) == ({}, {"m@1": 2})
+        assert [r.message.count("has no scores for some") for r in caplog.records] == [1]
+
+    def test_a_canary_without_a_score_leaves_the_decision(self) -> None:
+        fields, decided, _ = judged([(0.9, 0), (0.7, 1), (0.8, 4), (0.2, 0)], 1.0)
+        assert sorted(decided) == [0, 3]
+        assert (decided[0].score, decided[0].reasons) == (0.9, ["because"])
+        assert decided[3].reasons == []
+        # of the rows that it decides, the other model's score is told
+        assert [one["shadow_scores"] for one in fields] == [
+            {"champion@1": 0.1}, {"m@1": None}, {"m@1": 0.8}, {"champion@1": 0.1},
+        ]  # fmt: skip
+
+    def test_one_that_cannot_be_loaded_has_no_scores(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, "fraudstream")
+        model = UnloadableModel("h" * 64, "its file is damaged")
+        fields, decided, failures = judged([(0.9, 0)] * 3, 1.0, model)
+        assert [one["shadow_scores"] for one in fields] == [{"m@1": None}] * 3
+        assert (decided, failures) == ({}, {"m@1": 3})
+        assert "its file is damaged" in caplog.text
+
+
+class TestSupply:
+    def supply(self, error: Exception | None) -> ModelSupply:
+        errors = iter([error])
+
+        def load(model_hash: str) -> Any:
+            found = next(errors, None)
+            if found is not None:
+                raise found
+            return Fixed(model_hash)
+
+        return ModelSupply(load)
+
+    @pytest.mark.parametrize("error", [UsageError("damaged"), ValueError("no such class")])
+    async def test_one_that_cannot_be_loaded_keeps_nobody_waiting(self, error: Exception) -> None:
+        supply = self.supply(error)
+        assert supply.challenger("a") is None
+        await supply.obtain(ModelNeeded("a", challenger=True))
+        assert isinstance(supply.challenger("a"), UnloadableModel)
+        assert supply.waiting == {}
+        assert supply.get("a") is None  # it is obtained anew where it is to decide
+        await supply.obtain(ModelNeeded("a"))
+        assert isinstance(supply.challenger("a"), Fixed)
+
+    async def test_while_the_registry_is_away_it_is_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
+        supply = self.supply(AwayError("no Cassandra"))
+        await supply.obtain(ModelNeeded("a", challenger=True))
+        assert isinstance(supply.challenger("a"), Fixed)
+
+    async def test_a_start_goes_on_without_it(self) -> None:
+        supply = self.supply(UsageError("damaged"))
+        await supply.try_challenger("a")
+        assert isinstance(supply.challenger("a"), UnloadableModel)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Callable[[VerifyWorld, str], str]:
+    """Makes another model in the home of a world; gives its whole hash."""
+
+    def make(world: VerifyWorld, name: str) -> str:
+        catalogue = catalogue_of(load_settings(BASIC))
+        rows = np.random.default_rng(len(name)).lognormal(2, 1, (400, len(catalogue.names)))
+        fitted = LogisticRegression(max_iter=2_000).fit(rows, rows[:, 0] > 10)
+        return save_artifact(
+            world.settings.home / "models" / name, fitted, name=name, version=1, kind="logistic",
+            features=catalogue.names, feature_schema=catalogue.schema, usual=rows[0].tolist(),
+            threshold=0.3, trained={}, metrics={},
+        ).scoring_hash  # fmt: skip
+
+    return make
+
+
+Make = Callable[[VerifyWorld, str], str]
+
+
+def feed(world: VerifyWorld, first: int) -> None:
+    for number in range(first, first + 60):
+        card = f"c{number % 20}"
+        world.send(tx_bytes(number, card=card, at=number * 1000, amount=number % 29), card.encode())
+    world.run()
+
+
+@pytest.fixture
+def challenged(tmp_path: Path, models: Make) -> VerifyWorld:
+    """No challenger, then a shadow, then a canary besides, then the canary decides."""
+    world = VerifyWorld(home=tmp_path)
+    hashes = {name: models(world, name) for name in ("shadow", "canary")}
+    world.restart()  # finds the models
+    start = world._champion.manifest
+    world.control(ModelChange(model="default@1", hash=start.scoring_hash, how="start"))
+    feed(world, 0)
+    world.control(ChallengerChange(model="shadow@1", hash=hashes["shadow"]))
+    feed(world, 60)
+    world.control(
+        ChallengerChange(model="canary@1", hash=hashes["canary"], share=0.4, threshold=0.2)
+    )
+    feed(world, 120)
+    world.control(ModelChange(model="canary@1", hash=hashes["canary"]))
+    feed(world, 180)
+    return world
+
+
+def found(world: VerifyWorld) -> list[dict[str, Any]]:
+    every = [orjson.loads(r.value or b"") for r in world.log(world.topics.predictions)]
+    return sorted(every, key=lambda fields: int(fields["transaction_id"].removeprefix("tx-")))
+
+
+class TestVerify:
+    def test_what_the_stream_says_passes(self, challenged: VerifyWorld) -> None:
+        report = challenged.verify()
+        assert report.passed, report.as_json()
+        every = found(challenged)
+        names = [sorted(one.get("shadow_scores", ())) for one in every]
+        assert names[:60] == [[]] * 60
+        assert names[60:120] == [["shadow@1"]] * 60
+        assert {tuple(one) for one in names[120:180]} == {
+            ("canary@1", "shadow@1"), ("default@1", "shadow@1"),
+        }  # fmt: skip
+        assert names[180:] == [["shadow@1"]] * 60
+        by_canary = {one["card_id"] for one in every[120:180] if one["model_version"] == "canary@1"}
+        assert 3 < len(by_canary) < 15
+        for one in every[120:180]:
+            decides = "canary@1" if one["card_id"] in by_canary else "default@1"
+            assert one["model_version"] == decides
+            assert (one["threshold"] == 0.2) == (decides == "canary@1")
+        assert list(every[60])[-2:] == list(names_of(ADDED))[-2:]
+        assert report.details["scores_recomputed"] == 240 + 60 + 120 + 60
+
+    @pytest.mark.parametrize(
+        ("number", "what", "change"),
+        [
+            (70, "shadow_scores", lambda f: f["shadow_scores"].update({"shadow@1": 0.123})),
+            (70, "shadow_scores", lambda f: f["shadow_scores"].update({"shadow@1": None})),
+            (70, "shadow_scores", lambda f: f.pop("shadow_scores")),
+            (70, "shadow_scores", lambda f: f["shadow_scores"].update({"other@1": 0.1})),
+            (10, "shadow_scores", lambda f: f.update(shadow_scores={}, shadow_flagged=[])),
+            (70, "shadow_flagged", lambda f: f.update(shadow_flagged=not_those(f))),
+            (
+                70, "score",
+                lambda f: f.update(score=(s := f["shadow_scores"]["shadow@1"]), is_fraud=s >= f["threshold"]),
+            ),
+        ],
+    )  # fmt: skip
+    def test_what_it_does_not_say_is_found(
+        self, challenged: VerifyWorld, number: int, what: str, change: Any
+    ) -> None:
+        world = challenged
+        for place, record in enumerate(world.log(world.topics.predictions)):
+            fields = orjson.loads(record.value or b"")
+            if fields["transaction_id"] == f"tx-{number}":
+                change(fields)
+                world.change(world.topics.predictions, place, value=orjson.dumps(fields))
+        world.rows = rows_of(world.settings, world.log(world.topics.predictions))
+        assert what in whats(world)
+
+    def test_a_row_that_lost_them_is_found(self, challenged: VerifyWorld) -> None:
+        rows = challenged.rows
+        place = next(n for n, row in enumerate(rows) if row.shadow_scores)
+        rows[place] = rows[place]._replace(shadow_scores=None, shadow_flagged=None)
+        assert whats(challenged) == {"shadow_scores"}
+
+
+def whats(world: VerifyWorld) -> set[str]:
+    return {example["what"] for example in world.verify().examples}
+
+
+def not_those(fields: dict[str, Any]) -> list[str]:
+    return [name for name in fields["shadow_scores"] if name not in fields["shadow_flagged"]]

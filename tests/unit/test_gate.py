@@ -1,0 +1,143 @@
+"""The gate: figures of two models over the same transactions, and which challengers it refuses."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from app.cli import model_gate
+from app.ops.gate import _of_each, _unseen_from
+from app.quality.gate import Pair, compare, refusals, stability
+
+DAY_MS = 86_400_000
+COUNT = 6_000
+
+
+def pair(**changes: Any) -> Pair:
+    """A champion that finds most frauds, and a challenger a bit better; over 60 days, 300 cards."""
+    rng = np.random.default_rng(3)
+    fraud = rng.random(COUNT) < 0.03
+    truth = np.where(fraud, 1.5, -3.0) + rng.normal(0, 1, COUNT)
+    both = {
+        "champion": 1 / (1 + np.exp(-truth - rng.normal(0, 0.7, COUNT))),
+        "challenger": 1 / (1 + np.exp(-truth - rng.normal(0, 0.5, COUNT))),
+        "verdict": fraud.astype(np.int8),
+        "card": rng.integers(0, 300, COUNT),
+        "event_time_ms": np.sort(rng.integers(0, 60 * DAY_MS, COUNT)),
+    }
+    made = Pair(**both)
+    return made._replace(**{name: change(made) for name, change in changes.items()})
+
+
+def refused(found: Pair, thresholds: tuple[float, float] = (0.5, 0.5), **times: float) -> str:
+    figures = compare(found, thresholds=thresholds, delay_ms=7 * DAY_MS)
+    for name, microseconds in times.items():
+        figures[name]["microseconds"] = microseconds
+    return "; ".join(refusals(figures))
+
+
+def test_a_better_model_passes() -> None:
+    figures = compare(pair(), thresholds=(0.5, 0.5), delay_ms=7 * DAY_MS)
+    assert refusals(figures) == []
+    difference = figures["difference"]["average_precision"]
+    assert difference["interval"][0] < difference["value"] < difference["interval"][1]
+    assert difference["value"] == pytest.approx(
+        figures["challenger"]["average_precision"] - figures["champion"]["average_precision"]
+    )
+
+
+def test_the_same_model_differs_by_nothing() -> None:
+    figures = compare(
+        pair(challenger=lambda p: p.champion), thresholds=(0.5, 0.5), delay_ms=7 * DAY_MS
+    )
+    for one in figures["difference"].values():
+        assert one == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert figures["psi"] == 0
+    assert refusals(figures) == []
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    found = pair()
+    # labels come so late that no card is known to be defrauded
+    figures = compare(found, thresholds=(0.5, 0.5), delay_ms=999 * DAY_MS)
+    for name in ("champion", "challenger"):
+        wanted = average_precision_score(found.verdict, getattr(found, name))
+        assert figures[name]["average_precision"] == pytest.approx(wanted)
+        alerts = (getattr(found, name) >= 0.5).sum()
+        assert figures[name]["alerts_per_day"] == pytest.approx(alerts / figures["days"], rel=1e-3)
+
+
+def test_a_draw_is_the_same_every_time() -> None:
+    one, other = (compare(pair(), thresholds=(0.5, 0.5), delay_ms=0) for _ in range(2))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "thresholds", "why"),
+    [
+        ({"challenger": lambda p: 1 - p.challenger}, (0.5, 0.5), "average precision 0.0"),
+        ({"challenger": lambda p: np.full(COUNT, np.nan)}, (0.5, 0.5), "gives no score"),
+        ({}, (0.5, 0.0), "alerts per day instead of"),
+        ({}, (0.5, 1.0), "only 0.0 alerts per day"),
+        (
+            {"challenger": lambda p: p.verdict * 0.9 + 0.05, "champion": lambda p: p.champion * (p.card % 3 > 0)},
+            (0.5, 0.5), "too good",
+        ),
+        ({"challenger": lambda p: p.challenger * 0 + 0.5}, (0.5, 0.5), "the difference may be as low as"),
+        ({"verdict": lambda p: np.full(COUNT, -1, np.int8)}, (0.5, 0.5), "0 of 0 labelled"),
+        (
+            {"verdict": lambda p: np.where(np.arange(COUNT) < 300, p.verdict, 0).astype(np.int8)},
+            (0.5, 0.5), "20 are needed to compare: wait for labels",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused(
+    changes: dict[str, Any], thresholds: tuple[float, float], why: str
+) -> None:
+    assert why in refused(pair(**changes), thresholds)
+
+
+def test_one_that_is_ten_times_slower() -> None:
+    assert "300 us per transaction instead of 30" in refused(pair(), champion=30, challenger=300)
+    assert refused(pair(), champion=0.5, challenger=27) == ""  # a forest after a regression
+    assert refused(pair(), champion=80, challenger=90) == ""
+
+
+def test_the_index_of_stability() -> None:
+    scores = np.random.default_rng(1).random(10_000)
+    assert stability(scores, scores) == 0
+    assert stability(scores, np.sqrt(scores)) > 0.25  # type: ignore[operator]
+    assert stability(scores, np.random.default_rng(2).random(10_000)) < 0.01  # type: ignore[operator]
+    assert stability(scores, np.empty(0)) is None
+
+
+def test_rows_that_make_a_model_raise_have_no_score() -> None:
+    class Model:
+        def score(self, rows: np.ndarray) -> np.ndarray:
+            if (rows == 3).any():
+                raise ValueError
+            return rows[:, 0]
+
+    rows = np.array([[0.5], [3], [0.25], [7], [np.nan]])
+    found = _of_each(Model(), rows)  # type: ignore[arg-type]
+    assert np.isnan(found).tolist() == [False, True, False, True, True]
+    assert found[[0, 2]].tolist() == [0.5, 0.25]
+
+
+def test_where_a_model_has_learned_from_is_left_out() -> None:
+    assert _unseen_from({"judged_from": "1970-01-02T00:00:00.000Z"}) == DAY_MS
+    assert _unseen_from({}) is None
+
+
+def test_the_report_says_what_matters() -> None:
+    figures = compare(pair(), thresholds=(0.5, 0.0), delay_ms=7 * DAY_MS)
+    reasons = refusals(figures)
+    for name in ("champion", "challenger"):
+        figures[name]["microseconds"] = 2.5
+    result = {
+        "model": "fraud@2", "against": "default@2", "from_ms": 0, "passed": False, "reasons": reasons, **figures,
+    }  # fmt: skip
+    text = "\n".join(model_gate._lines(result))
+    for part in ("average precision", "95 % interval", "PSI", "refused: 100.0 alerts", "--force"):
+        assert part in text
