@@ -65,7 +65,7 @@ def test_a_bench_with_labels(settings: Settings) -> None:
     environ = environ_of(settings)
     environ |= {"FRAUDSTREAM_FEATURES": "engineered", "FRAUDSTREAM_MODEL": "engineered"}
     done = subprocess.run(
-        [sys.executable, "-m", "app", "bench", "--quick", "--with-labels", "--events", "8000",
+        [sys.executable, "-m", "app", "bench", "--quick", "--with-labels", "--events", "15000",
          "--naive-events", "0", "--rates", "", "--json"],
         env=environ, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
@@ -75,8 +75,8 @@ def test_a_bench_with_labels(settings: Settings) -> None:
     (ours,) = found["systems"]
     assert "feature sets engineered; model engineered (logistic) without anomaly" in ours["work"]
     (run,) = ours["runs"]
-    assert run["events"] == 8_000
-    assert 0 < run["work"]["labels"] < 8_000, "those of the last day are not known yet"
+    assert run["events"] == 15_000
+    assert 0 < run["work"]["labels"] < 15_000, "those of the last day are not known yet"
     assert asyncio.run(topics(settings)) == set()
 
 
