@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from app.blocks.core.rows import row_offset, supersedes
@@ -299,8 +300,8 @@ class _One:
 
 
 def _no_model(_hash: str) -> Any:
-    """Nothing is scored."""
-    return _no_model
+    """Nothing is scored: what a model has is never asked for, but for its threshold."""
+    return SimpleNamespace(threshold=0.0)
 
 
 class _Parked(_One):
