@@ -5,7 +5,7 @@ and no setting takes part, so a replay of the same records gives the same decisi
 """
 
 from hashlib import blake2b
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -13,6 +13,12 @@ from app.domain.rules.ruleset import Action, ListName, RuleSet, Subject
 
 #: Models that may score beside the one that decides.
 MAX_CHALLENGERS = 3
+#: Event times of the years 1 to 9999, epoch milliseconds.
+Moment = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
+#: Everything in a change is bounded, because most of it goes into one row (`ruleset.MAX_RULES_BYTES`).
+Label = Annotated[str, msgspec.Meta(max_length=300)]
+ModelHash = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Note = Annotated[str, msgspec.Meta(max_length=2_000)]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", omit_defaults=True):
@@ -23,8 +29,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", omit
         note: why, in their words.
     """
 
-    by: str = ""
-    note: str = ""
+    by: Label = ""
+    note: Note = ""
 
 
 class ModelChange(Change, tag="model", frozen=True, kw_only=True):
@@ -38,8 +44,8 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
         forced: it was promoted without a pass of the gate.
     """
 
-    model: str
-    hash: str
+    model: Label
+    hash: ModelHash
     threshold: float | None = None
     how: Literal["start", "promote", "rollback"] = "promote"
     forced: bool = False
@@ -54,8 +60,8 @@ class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
 class LoadChange(Change, tag="load", frozen=True, kw_only=True):
     """A model will be promoted: workers load it now. Decides nothing."""
 
-    model: str
-    hash: str
+    model: Label
+    hash: ModelHash
 
 
 class RuleChange(Change, tag="rule", frozen=True, kw_only=True):
@@ -88,7 +94,7 @@ class ListChange(Change, tag="list", frozen=True, kw_only=True):
     name: ListName
     subject: Subject
     ids: tuple[str, ...]
-    until_ms: int | None = None
+    until_ms: Moment | None = None
     remove: bool = False
 
 
@@ -102,8 +108,8 @@ class ChallengerChange(Change, tag="challenger", frozen=True, kw_only=True):
         threshold: replaces its own; None: its own.
     """
 
-    model: str
-    hash: str
+    model: Label
+    hash: ModelHash
     share: float | None = 0.0
     threshold: float | None = None
 

@@ -4,6 +4,7 @@ On `enriched` these messages stand among those of transactions and labels (`app/
 version in front tells them apart.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,6 +20,9 @@ from app.wire.label_records import LabelBatch, decode_labels, is_of_labels
 CHANGE_VERSION = 110
 #: Largest change: it is copied into every partition of `enriched`.
 MAX_CHANGE_BYTES = 64 * 1024
+#: Objects and arrays in a change: how deep a decoder goes before it fails would depend on its caller's stack.
+_MAX_CONTAINERS = 100
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class ChangeMessage(msgspec.Struct, array_like=True, frozen=True):
@@ -69,9 +73,13 @@ def parse_change(value: bytes | None) -> AnyChange:
     if len(value) > MAX_CHANGE_BYTES:
         msg = f"a change has {len(value)} bytes, {MAX_CHANGE_BYTES} are the most"
         raise DeadRecordError("invalid_change", msg)
+    bare = _TEXT.sub(b"", value)
+    if bare.count(b"[") + bare.count(b"{") > _MAX_CONTAINERS:
+        msg = f"a change has more than {_MAX_CONTAINERS} objects and arrays"
+        raise DeadRecordError("invalid_change", msg)
     try:
         change = _change_decoder.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DeadRecordError("invalid_change", f"no change that is known here: {error}") from None
     for name in ("threshold", "share"):
         part: Any = getattr(change, name, None)

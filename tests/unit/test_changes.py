@@ -1,21 +1,29 @@
 """Changes: what they add up to, on the wire, forwarded, and what a worker does about a model that is not here."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app.domain.changes import InForce, LoadChange, ModelChange, ThresholdChange
+from app.domain.rules import Policy
+from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError, NotFoundError, StateError
+from app.formats import iso
 from app.ops.control import History, Made
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
 from app.stages.scorers import ModelNeeded
 from app.stages.scoring import ScoringHandler
+from app.stages.state import in_force_row, read_in_force
 from app.topics import Topics
 from app.wire.control_records import (
     ChangeMessage,
@@ -29,6 +37,10 @@ from tests.stream.sim_world import World
 
 TOPICS = Topics(load_settings({"topic_prefix": "", "app_id": "a", "partitions": 3}))
 ADA = ModelChange(model="ada@1", hash="a" * 64, threshold=0.4)
+ITEM = SimpleNamespace(
+    card_id="c", terminal_id="t", transaction_id="x", event_time_ms=1, body=b"{}"
+)
+encode_rules = msgspec.msgpack.Encoder().encode
 BEA = ModelChange(model="bea@1", hash="b" * 64)
 
 
@@ -74,6 +86,90 @@ class TestWire:
         with pytest.raises(DeadRecordError) as caught:
             parse_change(value)
         assert caught.value.reason == "invalid_change"
+
+
+#: Whatever somebody may write where a change has a value.
+WILD = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats()
+    | st.sampled_from([-(2**63) - 1, 2**63, 2**64, 10**15, "", "\0", "x" * 301, "x" * 30_000])
+    | st.text()
+    | st.lists(st.text(), max_size=5)
+)
+FIELDS: dict[str, Any] = {
+    "change": st.sampled_from(["model", "threshold", "load", "rule", "list", "challenger"]),
+    "by": st.text(),
+    "note": st.text(),
+    "model": st.text(max_size=250),
+    "hash": st.text(max_size=150),
+    "threshold": st.floats(0, 1),
+    "share": st.none() | st.floats(0, 1),
+    "how": st.sampled_from(["start", "promote", "rollback"]),
+    "name": st.sampled_from(["block", "allow", "a", "A"]),
+    "expression": st.sampled_from(["", "True", "amount > 1", "card_id == '\\ud800'", "-" * 900]),
+    "action": st.sampled_from(["decline", "tag"]),
+    "reason": st.text(max_size=80),
+    "subject": st.sampled_from(["card", "terminal"]),
+    "ids": st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=9),
+    "until_ms": st.integers(),
+    "remove": st.booleans(),
+    "forced": st.booleans(),
+}
+
+
+class TestWhatIsAccepted:
+    """Whatever `parse_change` accepts, each partition can apply, write down and read back; else it would stop."""
+
+    @given(
+        st.fixed_dictionaries(FIELDS),
+        st.dictionaries(st.sampled_from([*FIELDS, "more"]), WILD, max_size=2),
+        st.integers(0, 2**63 - 1),
+    )
+    @example(
+        {"change": "list", "name": "block", "subject": "card", "ids": ["x"]},
+        {"until_ms": 10**30},
+        1,
+    )
+    @example({"change": "model", "model": "m", "hash": "h"}, {"hash": ""}, 1)
+    @example({"change": "model", "model": "m"}, {"hash": "x" * 30_000}, 1)
+    @example({"change": "challenger", "hash": "h"}, {"model": "x" * 30_000}, 1)
+    @example({"change": "threshold"}, {"threshold": float("nan")}, 1)
+    def test_can_be_written_down(
+        self, fields: dict[str, Any], wild: dict[str, Any], offset: int
+    ) -> None:
+        self.check(json.dumps(fields | wild).encode(), offset)
+        self.check(
+            json.dumps(fields | wild, ensure_ascii=False).encode(errors="surrogatepass"), offset
+        )
+
+    @given(st.binary(max_size=40))
+    @example(b'"note":"\xff"')
+    @example(b'"more":' + b"[" * 30_000 + b"]" * 30_000)
+    @example(b'"more":' + b'{"x":' * 9_000 + b"1" + b"}" * 9_000)
+    @example(b'"threshold":1e999')
+    @example(b'"note":"' + b"[" * 1_000 + b'"')
+    def test_whatever_bytes(self, part: bytes) -> None:
+        self.check(b'{"change":"threshold",' + part + b"}", 1)
+        self.check(b"{" + part + b',"change":"threshold"}', 1)
+
+    def check(self, value: bytes, offset: int) -> None:
+        try:
+            change = parse_change(value)
+        except DeadRecordError:
+            return
+        message = decode_message(change_message("control", 0, record(offset, value)))
+        assert isinstance(message, ChangeMessage)
+        assert message.change == change
+        in_force = InForce(0, "m").after(change, 0, offset)
+        _, raw = in_force_row(in_force, offset)
+        assert read_in_force(raw) == in_force
+        assert in_force.model
+        assert len(raw or b"") - len(encode_rules(in_force.rules)) < 20_000
+        Policy(in_force.rules).decide((), (), ITEM, 0.5, is_fraud=False)
+        for _, _, _, until_ms in entries(in_force.rules.listed):
+            iso(until_ms)  # `fraudstream lists` shows it
 
 
 def test_a_change_goes_to_every_partition_and_what_is_none_to_dead_letters() -> None:
