@@ -68,7 +68,7 @@ class Settings(AlertSettings, AccessSettings):
     )
     max_message_bytes: int = Field(
         1_048_576,
-        ge=65_536,
+        ge=524_288,  # rules and lists are one row, of up to ruleset.MAX_RULES_BYTES
         description="largest record on the source topic, bytes; the limits of other topics are derived from it",
     )
     # Cassandra

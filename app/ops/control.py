@@ -151,28 +151,45 @@ async def send_changes(settings: Settings, *changes: AnyChange) -> int:
         The offset of the last one on `control`.
 
     Raises:
+        UsageError: one of them would be dead-lettered; none is written.
         UnavailableError: Kafka does not take them.
         SchemaError: the topic is missing.
     """
+    values = [_encoded(change) for change in changes]
     topic = Topics(settings).control
     await check_topics(settings, [topic])
     kwargs = client_kwargs(settings)
     producer = AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True)
     offset = -1
     async with started(producer, settings):
-        for change in changes:
-            value = encode_change(msgspec.structs.replace(change, by=change.by or author()))
+        for number, (change, value) in enumerate(zip(changes, values, strict=True)):
             # a key of its own: compaction keeps each change
             key = f"{change.__struct_config__.tag}/{uuid4()}".encode()
             try:
                 sending = producer.send_and_wait(topic.name, value, key=key, partition=_PARTITION)
                 offset = (await answered(sending, "Kafka did not take the change")).offset
             except KafkaError as error:
-                msg = f"Kafka does not accept changes on {topic.name}: {error!r}; nothing has changed, try again"
+                done = (
+                    f"{number} of {len(changes)} changes are written"
+                    if number
+                    else "nothing has changed"
+                )
+                msg = f"Kafka does not accept changes on {topic.name}: {error!r}; {done}, try again"
                 raise UnavailableError(msg) from error
             if isinstance(change, LoadChange):
                 await asyncio.sleep(LEAD_SECONDS)
     return offset
+
+
+def _encoded(change: AnyChange) -> bytes:
+    """A change as it is written, once workers are known to accept it."""
+    value = encode_change(msgspec.structs.replace(change, by=change.by or author()))
+    try:
+        parse_change(value)
+    except DeadRecordError as error:
+        msg = f"workers would refuse this change: {error.message}; nothing has changed: shorten or correct it"
+        raise UsageError(msg) from None
+    return value
 
 
 def need_decides(history: History, topic: str) -> Decides:

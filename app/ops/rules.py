@@ -1,16 +1,24 @@
 """What `fraudstream rules` and `lists` do: rules and list entries from the log of changes, and changes of them."""
 
-from app.domain.changes import InForce, ListChange, RuleChange
+from collections.abc import Iterator
+
+import msgspec
+
+from app.domain.changes import InForce, ListChange, RuleChange, rules_after
 from app.domain.features import Catalogue
 from app.domain.rules import RuleError, RuleSet
 from app.domain.rules.language import check
 from app.domain.rules.policy import types_of
-from app.domain.rules.ruleset import MAX_LISTED, check_rule, entries
+from app.domain.rules.ruleset import check_rule, entries
 from app.errors import NotFoundError, UsageError
 from app.ops.control import History, Made, need_decides, read_history, send_changes
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import Topics
+from app.wire.control_records import MAX_CHANGE_BYTES, encode_change
+
+#: Of a change of lists, beside its ids: 200 bytes of reason and 300 characters of author, each up to six in JSON.
+_AROUND_IDS = 4_096
 
 
 def rules_of(history: History, at_ms: float | None = None) -> RuleSet:
@@ -71,7 +79,7 @@ async def add_rule(settings: Settings, change: RuleChange) -> str:
     except RuleError as error:
         raise UsageError(str(error)) from None
     rules = rules_of(await _begun(settings))
-    full = rules.room_for_rule(change.name, change.expression)
+    full = rules.no_room_for_rule(change.name, change.expression, change.action, change.reason)
     if full is not None:
         raise UsageError(full)
     await send_changes(settings, change)
@@ -110,12 +118,25 @@ async def change_list(settings: Settings, change: ListChange) -> int:
     if change.remove and missing:
         msg = f"{change.subject} {missing[0]!r} is not on the {change.name} list"
         raise NotFoundError(msg)
-    count = len(rules.listed) + (-len(set(change.ids)) if change.remove else len(set(missing)))
-    if count > MAX_LISTED:
-        msg = (
-            f"the lists have {len(rules.listed):,} entries, and {MAX_LISTED:,} are the most: remove some first "
-            "(`fraudstream lists list --ended` shows those that have ended)"
-        )
-        raise UsageError(msg)
-    await send_changes(settings, change)
-    return count
+    parts = list(list_parts(change))
+    for part in parts:  # they are applied one by one
+        full = rules.no_room_for_listed(part.name, part.subject, part.ids, part.until_ms)
+        if full is not None and not part.remove:
+            raise UsageError(full)
+        rules = rules_after(rules, part)
+    await send_changes(settings, *parts)
+    return len(rules.listed)
+
+
+def list_parts(change: ListChange) -> Iterator[ListChange]:
+    """A change of lists as changes that fit one record each, without ids that are named twice."""
+    ids: list[str] = []
+    filled = 0
+    for one in dict.fromkeys(change.ids):
+        size = len(encode_change(one)) + 1
+        if ids and filled + size > MAX_CHANGE_BYTES - _AROUND_IDS:
+            yield msgspec.structs.replace(change, ids=tuple(ids))
+            ids, filled = [], 0
+        ids.append(one)
+        filled += size
+    yield msgspec.structs.replace(change, ids=tuple(ids))

@@ -10,22 +10,28 @@ import msgspec
 import orjson
 import pytest
 
+from app.blocks.core.rows import chunk_groups
 from app.cli.rule_text import trial_lines
-from app.domain.changes import InForce, ListChange, RuleChange
+from app.domain.changes import MAX_CHALLENGERS, Challenger, InForce, ListChange, RuleChange
 from app.domain.features.own import parse_own
 from app.domain.rules import Policy, Rule, RuleError, RuleSet
 from app.domain.rules.defaults import default_rules
 from app.domain.rules.language import MAX_CHARACTERS, check
 from app.domain.rules.policy import types_of
-from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES
+from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES
 from app.domain.transaction import DeadRecordError
+from app.errors import SettingsError, UsageError
+from app.ops import rules as rule_commands
+from app.ops.control import History, Made, send_changes
 from app.ops.reference_rules import outcome
+from app.ops.rules import add_rule, change_list
 from app.quality.rule_trial import Trial
 from app.quality.verdicts import Verdicts
 from app.settings import load_settings
 from app.stages.control import first_rules
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import read_in_force
+from app.stages.state import in_force_row, read_in_force
+from app.topics import batch_bytes
 from app.wire.control_records import encode_change, parse_change
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
@@ -38,6 +44,8 @@ fields.online = {type = "boolean", default = false}
 NAMES = ("amount", "card_count_1h", "terminal_count_1h")
 TYPES = types_of(NAMES, OWN)
 VALUES = (100.0, 4.0, 0.0)
+#: A character of four bytes.
+WIDE = "\N{FIRE}"
 
 
 def item(**fields: Any) -> Any:
@@ -264,16 +272,52 @@ class TestRuleSet:
         assert listed.with_listed("allow", "card", ["x"], None) is listed
         assert len(listed.without_listed("block", "card", ["0"]).listed) == MAX_LISTED - 1
 
-    def test_the_largest_one_fits_a_record(self) -> None:
-        """It travels in one record of the changelog of each partition."""
+    def test_the_largest_one_fits_a_batch_under_the_smallest_setting(self) -> None:
+        """It travels with the rest of its row in one batch of the changelog of each partition."""
         rules = RuleSet()
         for number in range(MAX_RULES):
-            text = f"card_id == '{'x' * 480}'"
+            text = f"card_id == '{WIDE * 480}'"
             rules = rules.with_rule(f"r{number:039}", text, "review", "y" * 200)
+        for size in (100, 1):  # until not one more fits
+            for begin in range(0, MAX_LISTED, size):
+                ids = [f"{number:0100}" for number in range(begin, begin + size)]
+                rules = rules.with_listed("block", "terminal", ids, 2_000_000_000_000)
+        size = len(msgspec.msgpack.encode(rules))
+        assert MAX_RULES_BYTES - 600 < size <= MAX_RULES_BYTES
+        challenger = Challenger(WIDE * 300, WIDE * 128, 0.1, 0.1)
+        seen = dict.fromkeys(range(2**40, 2**40 + 1024), 2**62)
+        model = WIDE * 128
+        whole = InForce(2**62, model, 0.1, seen, rules, (challenger,) * MAX_CHALLENGERS)
+        smallest = load_settings({"max_message_bytes": 524_288})
+        assert chunk_groups([[in_force_row(whole, 2**62)]], batch_bytes(smallest))
+        with pytest.raises(SettingsError, match="MAX_MESSAGE_BYTES"):
+            load_settings({"max_message_bytes": 524_287})
+
+    def test_what_is_too_large_changes_nothing(self) -> None:
         ids = [f"{number:0100}" for number in range(MAX_LISTED)]
+        rules = RuleSet().with_listed("block", "card", ids[:4_000], None)
+        assert len(rules.listed) == 4_000
+        assert rules.with_listed("block", "card", ids, None) is rules
+        says = rules.no_room_for_listed("block", "card", ids, None)
+        assert says is not None
+        assert says.startswith("rules and lists would take 570,0")
+        assert rules.no_room_for_listed("block", "card", ids[:4_000], None) is None
+        text = f"card_id == '{WIDE * 900}'"
+        for number in range(100):
+            rules = rules.with_rule(f"r{number}", text, "tag", "")
+        assert len(rules.rules) < 20
+        assert rules.with_rule("more", text, "tag", "") is rules
+        says = rules.no_room_for_rule("more", text, "tag", "")
+        assert says is not None
+        assert "500,000 are the most" in says
+
+    def test_usual_lists_and_rules_fit(self) -> None:
+        rules = RuleSet()
+        ids = [f"{number:036}" for number in range(MAX_LISTED)]
         rules = rules.with_listed("block", "terminal", ids, 2_000_000_000_000)
-        assert len(rules.listed) == MAX_LISTED
-        assert len(msgspec.msgpack.encode(InForce(rules=rules))) < load_settings().max_message_bytes
+        for number in range(MAX_RULES):
+            rules = rules.with_rule(f"r{number:020}", f"card_id == '{'x' * 480}'", "tag", "y" * 40)
+        assert (len(rules.listed), len(rules.rules)) == (MAX_LISTED, MAX_RULES)
 
     def test_changes_on_the_wire(self) -> None:
         add = RuleChange(name="a", expression="amount > 1", action="decline", reason="why")
@@ -296,11 +340,79 @@ class TestRuleSet:
             (RuleChange(name="a", expression="True", reason="x" * 201), "at most 200 bytes"),
             (ListChange(name="block", subject="card", ids=()), "name an id"),
             (ListChange(name="block", subject="card", ids=("x" * 101,)), "1 to 100 bytes"),
+            (ListChange(name="block", subject="card", ids=("x",), until_ms=10**30), "until_ms"),
+            (ListChange(name="block", subject="card", ids=("x",), until_ms=-(10**15)), "until_ms"),
         ],
     )
     def test_what_is_no_change(self, change: Any, says: str) -> None:
         with pytest.raises(DeadRecordError, match=says):
             parse_change(encode_change(change))
+
+
+class TestCommands:
+    """What is written is what workers accept: everything is checked before the first record."""
+
+    @pytest.fixture
+    def sent(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """Changes that are sent; they are the history, too."""
+        sent: list[Any] = []
+
+        async def begun(_settings: Any) -> History:
+            made = [Made(0, n, n, one) for n, one in enumerate(sent)]
+            return History(made)
+
+        async def send(_settings: Any, *changes: Any) -> int:
+            sent.extend(parse_change(encode_change(one)) for one in changes)
+            return len(sent)
+
+        monkeypatch.setattr(rule_commands, "_begun", begun)
+        monkeypatch.setattr(rule_commands, "send_changes", send)
+        return sent
+
+    async def test_thousands_of_ids_are_several_changes(self, sent: list[Any]) -> None:
+        ids = tuple(f"{number:016}" for number in range(4_000))
+        add = ListChange(name="block", subject="card", ids=(*ids, ids[0]), note="because")
+        assert await change_list(load_settings(), add) == 4_000
+        assert len(sent) == 2
+        assert tuple(one for change in sent for one in change.ids) == ids
+        assert {change.note for change in sent} == {"because"}
+        remove = msgspec.structs.replace(add, remove=True)
+        assert await change_list(load_settings(), remove) == 0
+        assert len(sent) == 4
+
+    async def test_ids_that_json_makes_longer(self, sent: list[Any]) -> None:
+        ids = tuple(f"\0{number:05}" + "\1" * 94 for number in range(1_000))
+        add = ListChange(name="allow", subject="card", ids=ids, note="\2" * 200, by="\3" * 300)
+        assert await change_list(load_settings(), add) == 1_000
+        assert len(sent) > 5
+
+    async def test_too_much_is_refused_with_the_figure(self, sent: list[Any]) -> None:
+        ids = tuple(f"{number:0100}" for number in range(MAX_LISTED))
+        add = ListChange(name="block", subject="card", ids=ids)
+        with pytest.raises(UsageError, match="would take 5.*500,000 are the most: remove"):
+            await change_list(load_settings(), add)
+        more = ListChange(name="block", subject="card", ids=tuple(map(str, range(5_001))))
+        with pytest.raises(UsageError, match="would have 5,001 entries"):
+            await change_list(load_settings(), more)
+        assert sent == []
+        await change_list(load_settings(), msgspec.structs.replace(add, ids=ids[:4_300]))
+        rule = RuleChange(name="a", expression=f"card_id == '{WIDE * 900}'")
+        sent += [msgspec.structs.replace(rule, name=f"r{n}") for n in range(20)]
+        with pytest.raises(UsageError, match="500,000 are the most"):
+            await add_rule(load_settings(), rule)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            RuleChange(name="a", note="x" * 70_000),
+            RuleChange(name="a", note="x" * 2_001),
+            ListChange(name="block", subject="card", ids=("x" * 16,) * 4_000),
+        ],
+    )
+    async def test_a_change_that_would_be_dead_lettered_is_refused(self, change: Any) -> None:
+        """Before Kafka is asked: there is none here."""
+        with pytest.raises(UsageError, match="workers would refuse this change"):
+            await send_changes(load_settings(), RuleChange(name="b"), change)
 
 
 @pytest.mark.parametrize("features", ["basic", "engineered,label_free"])

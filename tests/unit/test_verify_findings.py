@@ -393,8 +393,8 @@ class TestRight:
         assert report.counts["moved"] == 1
 
     def test_a_record_too_large_is_cut(self) -> None:
-        world = VerifyWorld(max_message_bytes=65_536)
-        world.send(tx_bytes(1, note="x" * 70_000), b"c1")
+        world = VerifyWorld(max_message_bytes=524_288)
+        world.send(tx_bytes(1, note="x" * 530_000), b"c1")
         world.run()
         assert world.verify().passed
         letter = world.log(world.topics.dead_letters)[0]

@@ -17,8 +17,11 @@ Subject = Literal["card", "terminal"]
 
 #: Rules in force at once; entries of both lists; bytes of an id on a list, and of a rule's reason.
 MAX_RULES, MAX_LISTED, MAX_ID_BYTES, MAX_REASON_BYTES = 200, 5_000, 100, 200
-#: Characters of all expressions: they travel in one row.
+#: Characters of all expressions: each is compiled.
 MAX_RULE_CHARACTERS = 100_000
+#: All of it as msgpack, bytes: with the rest of its row it fits one batch of the changelog under the smallest
+#: `max_message_bytes`. No setting: it would have to be the same on all workers, and in every replay.
+MAX_RULES_BYTES = 500_000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
@@ -65,8 +68,12 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
 
     def with_rule(self, name: str, expression: str, action: Action, reason: str) -> "RuleSet":
         """A rule is added, or takes the place of that of its name. One too many changes nothing."""
-        if self.room_for_rule(name, expression) is not None:
+        if self._too_many_rules(name, expression) is not None:
             return self
+        new = self._with_rule(name, expression, action, reason)
+        return self if _too_large(new) else new
+
+    def _with_rule(self, name: str, expression: str, action: Action, reason: str) -> "RuleSet":
         version = self.versions.get(name, 0) + 1
         rule = Rule(name, version, expression, action, reason)
         others = [one for one in self.rules if one.name != name]
@@ -83,11 +90,14 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
     ) -> "RuleSet":
         """Ids are put on a list, or stay there until another time. What would be too many changes nothing."""
+        new = self._with_listed(name, subject, ids, until_ms)
+        return self if _too_many_listed(new) or _too_large(new) else new
+
+    def _with_listed(
+        self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
+    ) -> "RuleSet":
         new = dict.fromkeys((entry_key(name, subject, one) for one in ids), until_ms)
-        listed = {**self.listed, **new}
-        if len(listed) > MAX_LISTED:
-            return self
-        return msgspec.structs.replace(self, listed=listed)
+        return msgspec.structs.replace(self, listed={**self.listed, **new})
 
     def without_listed(self, name: ListName, subject: Subject, ids: Iterable[str]) -> "RuleSet":
         """Ids are taken off a list."""
@@ -95,17 +105,53 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         listed = {key: until for key, until in self.listed.items() if key not in gone}
         return msgspec.structs.replace(self, listed=listed)
 
-    def room_for_rule(self, name: str, expression: str) -> str | None:
+    def no_room_for_rule(
+        self, name: str, expression: str, action: Action, reason: str
+    ) -> str | None:
         """Why a rule is one too many; None: there is room for it."""
+        return self._too_many_rules(name, expression) or _too_large(
+            self._with_rule(name, expression, action, reason)
+        )
+
+    def no_room_for_listed(
+        self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
+    ) -> str | None:
+        """Why ids are too many; None: there is room for them."""
+        new = self._with_listed(name, subject, ids, until_ms)
+        return _too_many_listed(new) or _too_large(new)
+
+    def _too_many_rules(self, name: str, expression: str) -> str | None:
         others = [one for one in self.rules if one.name != name]
         if len(others) >= MAX_RULES:
             return f"{MAX_RULES} rules are in force, which is the most: remove one first"
         characters = sum(len(one.expression) for one in others) + len(expression)
         if characters > MAX_RULE_CHARACTERS:
-            return f"all rules together have {characters:,} characters; {MAX_RULE_CHARACTERS:,} are the most"
+            return f"all rules together would have {characters:,} characters; {MAX_RULE_CHARACTERS:,} are the most"
         if name not in self.versions and len(self.versions) >= 10 * MAX_RULES:
             return f"there have been {len(self.versions):,} names of rules, which is the most: use one of them"
         return None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_ROOM = (
+    "remove rules or entries first (`fraudstream lists list --ended` shows those that have ended)"
+)
+
+
+def _too_many_listed(rules: RuleSet) -> str | None:
+    count = len(rules.listed)
+    if count <= MAX_LISTED:
+        return None
+    return f"the lists would have {count:,} entries, and {MAX_LISTED:,} are the most: {_ROOM}"
+
+
+def _too_large(rules: RuleSet) -> str | None:
+    size = len(_encode(rules))
+    if size <= MAX_RULES_BYTES:
+        return None
+    return (
+        f"rules and lists would take {size:,} bytes, and {MAX_RULES_BYTES:,} are the most: {_ROOM}"
+    )
 
 
 #: Nothing is in force beside the model.
