@@ -70,7 +70,7 @@ def _known(fields: Mapping[str, Any], own: OwnCatalogue) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for each in own.fields:
         value = fields.get(each.name)
-        value = each.default if value is None else value
+        value = value if each.accepts(value) else each.default
         known[each.name] = float(value) if each.kind in ("integer", "number") else value
     for name in ("transaction_id", "card_id", "terminal_id"):
         known[name] = fields.get(name) or ""

@@ -40,6 +40,7 @@ OWN = parse_own("""
 fields.kind = {type = "text", default = "none"}
 fields.parts = {type = "integer", default = 1}
 fields.online = {type = "boolean", default = false}
+fields.ratio = {type = "number", default = 0.5}
 """)
 NAMES = ("amount", "card_count_1h", "terminal_count_1h")
 TYPES = types_of(NAMES, OWN)
@@ -104,6 +105,20 @@ class TestLanguage:
         assert fires("terminal_id == ''", terminal_id=None)
         assert fires("kind == 'a' and parts == 2 and online", kind="a", parts=2, online=True)
         assert fires("kind == 'none' and parts == 1", kind=None, parts=None)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"kind": 5}, {"kind": ["a"]}, {"kind": "x" * 1_025}, {"parts": "n/a"}, {"parts": 1.5},
+            {"parts": 2**64 - 1}, {"parts": True}, {"online": 1}, {"online": "false"}, {"online": {}},
+            {"ratio": "n/a"}, {"ratio": [1]},
+        ],
+    )  # fmt: skip
+    def test_a_field_of_another_type_is_its_default(self, wrong: dict[str, Any]) -> None:
+        """A worker whose file lacks the field passes on what comes."""
+        assert fires(
+            "startswith(kind, 'no') and parts < 2 and not online and ratio == 0.5", **wrong
+        )
 
     @pytest.mark.parametrize(
         ("expression", "says"),

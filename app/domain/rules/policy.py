@@ -166,9 +166,12 @@ def _values(fields: Sequence[Any], body: bytes) -> list[Any]:
 
 
 def field_value(each: Any, record: Mapping[str, Any]) -> Any:
-    """The value of an own field as rules take it: integers are numbers."""
+    """The value of an own field as rules take it: integers are numbers; the default where it is of another type.
+
+    Such a record was begun by a worker that did not check the field: its file lacked it.
+    """
     value = record.get(each.name)
-    value = each.default if value is None else value
+    value = value if each.accepts(value) else each.default
     return float(value) if each.kind in ("integer", "number") else value
 
 
