@@ -441,7 +441,7 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "                policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)\n"
+                "                policy = kept_policy(state.memo, in_force.rules)\n"
                 "                continue\n",
                 "                continue\n",
             ),

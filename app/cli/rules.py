@@ -223,7 +223,9 @@ def _in_force(at_ms: int | None) -> "tuple[Rule, ...]":
 
 
 def _described(rule: "Rule") -> dict[str, Any]:
-    return {name: getattr(rule, name) for name in rule.__struct_fields__}
+    import msgspec
+
+    return {name: msgspec.to_builtins(getattr(rule, name)) for name in rule.__struct_fields__}
 
 
 def _meaning(action: str) -> str:

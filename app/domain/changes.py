@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from app.domain.rules.ruleset import Action, ListName, RuleSet, Subject
+from app.domain.rules.ruleset import Action, ListName, RuleField, RuleSet, Subject
 
 #: Models that may score beside the one that decides.
 MAX_CHALLENGERS = 3
@@ -72,12 +72,14 @@ class RuleChange(Change, tag="rule", frozen=True, kw_only=True):
         expression: see `app.domain.rules.language`; empty: the rule is removed.
         action: what follows when it fires.
         reason: in alerts, for people.
+        fields: own fields that the expression names; one that is not among them is none, on every worker.
     """
 
     name: str
     expression: str = ""
     action: Action = "review"
     reason: str = ""
+    fields: tuple[RuleField, ...] = ()
 
 
 class ListChange(Change, tag="list", frozen=True, kw_only=True):
@@ -232,7 +234,7 @@ def rules_after(rules: RuleSet, change: RuleChange | ListChange) -> RuleSet:
         case RuleChange(name=name, expression=""):
             return rules.without_rule(name)
         case RuleChange(name=name, expression=expression, action=action, reason=reason):
-            return rules.with_rule(name, expression, action, reason)
+            return rules.with_rule(name, expression, action, reason, change.fields)
         case ListChange(name=listed, subject=subject, ids=ids, remove=True):
             return rules.without_listed(listed, subject, ids)
         case ListChange(name=listed, subject=subject, ids=ids, until_ms=until_ms):

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from app.domain.features.own import OwnCatalogue
 from app.domain.rules.language import RuleError, check
-from app.domain.rules.ruleset import RuleSet
+from app.domain.rules.ruleset import Rule, RuleSet
 
 _COMPARE = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
@@ -26,13 +25,12 @@ _CALLS = {
 }
 
 
-def outcome(rules: RuleSet, fields: Mapping[str, Any], own: OwnCatalogue) -> tuple[list[str], str]:
+def outcome(rules: RuleSet, fields: Mapping[str, Any]) -> tuple[list[str], str]:
     """What fires for a prediction record, and the action that follows.
 
     Args:
         rules: what is in force.
         fields: the record.
-        own: what the deployment adds.
     """
     if not rules:
         return [], "review" if fields["is_fraud"] else "approve"
@@ -49,9 +47,9 @@ def outcome(rules: RuleSet, fields: Mapping[str, Any], own: OwnCatalogue) -> tup
             if until is None or fields["event_time_ms"] < until:
                 fired.append(f"{name}-list:{subject}")
                 lists.add(name)
-    known = _known(fields, own)
-    types = {name: _type(value) for name, value in known.items()}
     for rule in rules.rules:
+        known = _known(fields, rule)
+        types = {name: _type(value) for name, value in known.items()}
         try:
             check(rule.expression, types)
         except RuleError:
@@ -66,10 +64,10 @@ def outcome(rules: RuleSet, fields: Mapping[str, Any], own: OwnCatalogue) -> tup
     return fired, "review" if fields["is_fraud"] or "review" in decisions else "approve"
 
 
-def _known(fields: Mapping[str, Any], own: OwnCatalogue) -> dict[str, Any]:
+def _known(fields: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    for each in own.fields:
-        value = fields.get(each.name)
+    for each in (one.field for one in rule.fields):
+        value: Any = fields.get(each.name)
         value = value if each.accepts(value) else each.default
         known[each.name] = float(value) if each.kind in ("integer", "number") else value
     for name in ("transaction_id", "card_id", "terminal_id"):

@@ -8,7 +8,7 @@ from app.domain.changes import InForce, ListChange, RuleChange, rules_after
 from app.domain.features import Catalogue
 from app.domain.rules import RuleError, RuleSet
 from app.domain.rules.language import check
-from app.domain.rules.policy import types_of
+from app.domain.rules.policy import rule_fields, types_of
 from app.domain.rules.ruleset import check_rule, entries
 from app.errors import NotFoundError, UsageError
 from app.ops.control import History, Made, need_decides, read_history, send_changes
@@ -48,7 +48,7 @@ def check_here(settings: Settings, expression: str) -> tuple[Catalogue, set[str]
     """
     catalogue = catalogue_of(settings)
     try:
-        return catalogue, check(expression, types_of(catalogue.names, catalogue.own))
+        return catalogue, check(expression, types_of(catalogue.names, catalogue.own.fields))
     except RuleError as error:
         msg = f"{expression[:200]!r}: {error}"
         raise UsageError(msg) from None
@@ -73,13 +73,16 @@ async def add_rule(settings: Settings, change: RuleChange) -> str:
         UsageError: it is no rule here, there is no room for it, or no worker has ever started.
         UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
     """
-    check_here(settings, change.expression)
+    catalogue, used = check_here(settings, change.expression)
+    change = msgspec.structs.replace(change, fields=rule_fields(used, catalogue.own))
     try:
-        check_rule(change.name, change.expression, change.reason)
+        check_rule(change.name, change.expression, change.reason, change.fields)
     except RuleError as error:
         raise UsageError(str(error)) from None
     rules = rules_of(await _begun(settings))
-    full = rules.no_room_for_rule(change.name, change.expression, change.action, change.reason)
+    full = rules.no_room_for_rule(
+        change.name, change.expression, change.action, change.reason, change.fields
+    )
     if full is not None:
         raise UsageError(full)
     await send_changes(settings, change)

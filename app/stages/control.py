@@ -62,7 +62,7 @@ def first_rules(catalogue: Catalogue, large: float, in_force: Iterable[InForce])
         return []
     return [
         (f"start/{rule.name}".encode(), encode_change(_change_of(rule)), [])
-        for rule in default_rules(catalogue.names, large, catalogue.own)
+        for rule in default_rules(catalogue.names, large)
     ]
 
 

@@ -153,12 +153,12 @@ class ScoringHandler:
         decides: Deciding | None = None
         judges: Judges | None = None
         scored: list[Scored] = []
-        policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)
+        policy = kept_policy(state.memo, in_force.rules)
         for index, message in enumerate(fresh):
             batch = self._read(message.value)
             if isinstance(batch, ChangeMessage):
                 in_force, changed_at = self._change(batch, message, in_force), message.offset
-                policy = kept_policy(state.memo, in_force.rules, self._catalogue.own)
+                policy = kept_policy(state.memo, in_force.rules)
                 continue
             if isinstance(batch, LabelBatch):
                 self._label(batch, message.offset, rows, position, outputs)

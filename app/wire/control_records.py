@@ -99,7 +99,7 @@ def _check_rules(change: AnyChange) -> None:
         RuleError: it cannot.
     """
     if isinstance(change, RuleChange):
-        check_rule(change.name, change.expression or "True", change.reason)
+        check_rule(change.name, change.expression or "True", change.reason, change.fields)
     elif isinstance(change, ListChange):
         check_ids(change.ids)
         check_reason(change.note)

@@ -146,7 +146,7 @@ def by_rules(world: World, ruled: dict[tuple[int, int], RuleSet]) -> Any:
         for record in records:
             fields = orjson.loads(record.value or b"")
             source = (fields["source_partition"], fields["source_offset"])
-            want = outcome(ruled.get(source, RuleSet()), fields, world.own)
+            want = outcome(ruled.get(source, RuleSet()), fields)
             if want != (fields["rules"], fields["action"]):
                 yield f"oracle: {source} has {fields['rules']} {fields['action']}, not {want}"
 

@@ -111,6 +111,14 @@ FIELDS: dict[str, Any] = {
     "expression": st.sampled_from(["", "True", "amount > 1", "card_id == '\\ud800'", "-" * 900]),
     "action": st.sampled_from(["decline", "tag"]),
     "reason": st.text(max_size=80),
+    "fields": st.lists(
+        st.tuples(
+            st.sampled_from(["amount", "card_id", "x"]),
+            st.sampled_from(["text", "integer", "number", "boolean"]),
+            st.text(max_size=9) | st.integers() | st.booleans() | st.floats(allow_nan=False),
+        ),
+        max_size=2,
+    ),
     "subject": st.sampled_from(["card", "terminal"]),
     "ids": st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=9),
     "until_ms": st.integers(),
@@ -136,6 +144,14 @@ class TestWhatIsAccepted:
     @example({"change": "model", "model": "m"}, {"hash": "x" * 30_000}, 1)
     @example({"change": "challenger", "hash": "h"}, {"model": "x" * 30_000}, 1)
     @example({"change": "threshold"}, {"threshold": float("nan")}, 1)
+    @example(
+        {"change": "rule", "name": "a", "expression": "x > 1"},
+        {"fields": [["x", "number", 2**64]]},
+        1,
+    )
+    @example(
+        {"change": "rule", "name": "a", "expression": "x > 1"}, {"fields": [["x", "number", 1]]}, 1
+    )
     def test_can_be_written_down(
         self, fields: dict[str, Any], wild: dict[str, Any], offset: int
     ) -> None:

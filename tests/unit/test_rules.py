@@ -1,8 +1,10 @@
 """Rules and lists: the language and what it refuses, what fires, precedence, limits, and both evaluations alike."""
 
+import json
 import math
 import random
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,14 +13,15 @@ import orjson
 import pytest
 
 from app.blocks.core.rows import chunk_groups
+from app.cli import rules as rules_cli
 from app.cli.rule_text import trial_lines
 from app.domain.changes import MAX_CHALLENGERS, Challenger, InForce, ListChange, RuleChange
 from app.domain.features.own import parse_own
 from app.domain.rules import Policy, Rule, RuleError, RuleSet
 from app.domain.rules.defaults import default_rules
 from app.domain.rules.language import MAX_CHARACTERS, check
-from app.domain.rules.policy import types_of
-from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES
+from app.domain.rules.policy import rule_fields, types_of
+from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES, RuleField
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError, UsageError
 from app.ops import rules as rule_commands
@@ -43,7 +46,7 @@ fields.online = {type = "boolean", default = false}
 fields.ratio = {type = "number", default = 0.5}
 """)
 NAMES = ("amount", "card_count_1h", "terminal_count_1h")
-TYPES = types_of(NAMES, OWN)
+TYPES = types_of(NAMES, OWN.fields)
 VALUES = (100.0, 4.0, 0.0)
 #: A character of four bytes.
 WIDE = "\N{FIRE}"
@@ -59,16 +62,17 @@ def item(**fields: Any) -> Any:
 def decided(rules: RuleSet, *, is_fraud: bool = False, score: float = 0.25, **fields: Any) -> Any:
     """What the stream makes of a transaction; the reference implementation must say the same."""
     one = item(**fields)
-    found = Policy(rules, OWN).decide(NAMES, VALUES, one, score, is_fraud=is_fraud)
+    found = Policy(rules).decide(NAMES, VALUES, one, score, is_fraud=is_fraud)
     record = orjson.loads(one.body) | {
         "features": dict(zip(NAMES, VALUES, strict=True)), "score": score, "is_fraud": is_fraud,
     }  # fmt: skip
-    assert outcome(rules, record, OWN) == (found.fired, found.action)
+    assert outcome(rules, record) == (found.fired, found.action)
     return found
 
 
 def fires(expression: str, **fields: Any) -> bool:
-    return bool(decided(RuleSet().with_rule("r", expression, "tag", ""), **fields).fired)
+    own = rule_fields(expression, OWN)
+    return bool(decided(RuleSet().with_rule("r", expression, "tag", "", own), **fields).fired)
 
 
 class TestLanguage:
@@ -218,6 +222,57 @@ class TestLanguage:
 
         for _ in range(300):
             fires(truth(2), parts=rng.choice((None, 0, 7)))
+
+
+class TestOwnFields:
+    """A rule carries the declarations of the own fields that it names: no worker's file takes part."""
+
+    KIND = RuleField("kind", "text", "none")
+
+    def test_two_rules_may_have_a_field_from_different_declarations(self) -> None:
+        rules = RuleSet().with_rule("a", "kind == 'none'", "tag", "", (self.KIND,))
+        rules = rules.with_rule("b", "kind == ''", "tag", "", (RuleField("kind", "text", ""),))
+        rules = rules.with_rule("c", "kind > 4", "tag", "", (RuleField("kind", "integer", 0),))
+        assert decided(rules).fired == ["a@1", "b@1"]
+        assert decided(rules, kind=5).fired == ["a@1", "b@1", "c@1"]
+        assert decided(rules, kind="none").fired == ["a@1"]
+
+    def test_a_field_that_a_rule_does_not_declare_is_none(self) -> None:
+        rules = RuleSet().with_rule("a", "not kind == 'none'", "tag", "")
+        assert decided(rules, kind="x").fired == []
+
+    def test_features_and_fields_of_every_transaction_go_before(self) -> None:
+        fields = (RuleField("amount", "text", "x"), RuleField("card_id", "integer", 1))
+        rules = RuleSet().with_rule("a", "amount > 99 and card_id == 'c1'", "tag", "", fields)
+        assert decided(rules).fired == ["a@1"]
+
+    def test_there_and_back(self) -> None:
+        fields = (self.KIND, RuleField("n", "number", 0.5), RuleField("b", "boolean", True))
+        change = RuleChange(name="a", expression="kind == 'x' and n > 1 and b", fields=fields)
+        assert parse_change(encode_change(change)) == change
+        in_force = InForce().after(change, 0, 0)
+        assert read_in_force(in_force_row(in_force, 0)[1]) == in_force
+        assert in_force.rules.rules[0].fields == fields
+
+    def test_a_rule_of_before_there_were_fields_is_read(self) -> None:
+        rule = msgspec.msgpack.encode(["a", 1, "amount > 1", "tag", ""])
+        assert msgspec.msgpack.decode(rule, type=Rule) == Rule("a", 1, "amount > 1", "tag")
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ((RuleField("other", "text", ""),), "does not name the field 'other'"),
+            ((KIND, KIND), "or it is declared twice"),
+            ((RuleField("kind", "text", 5),), "default of the field kind is not of type text"),
+            ((RuleField("kind", "text", "x" * 1_025),), "is not of type text"),
+            ((RuleField("kind", "number", 2**63),), "is not of type number"),
+            ((RuleField("kind", "integer", True),), "is not of type integer"),
+        ],
+    )
+    def test_what_is_no_declaration(self, fields: Any, says: str) -> None:
+        change = RuleChange(name="a", expression="kind == 'x'", fields=fields)
+        with pytest.raises(DeadRecordError, match=says):
+            parse_change(encode_change(change))
 
 
 class TestPrecedence:
@@ -415,6 +470,16 @@ class TestCommands:
         sent += [msgspec.structs.replace(rule, name=f"r{n}") for n in range(20)]
         with pytest.raises(UsageError, match="500,000 are the most"):
             await add_rule(load_settings(), rule)
+
+    async def test_a_rule_takes_its_fields_along(self, sent: list[Any], tmp_path: Path) -> None:
+        file = tmp_path / "own.toml"
+        file.write_text("fields.kind = {type = 'text', default = 'none'}\n"
+                        "fields.parts = {type = 'integer', default = 1}\n")  # fmt: skip
+        settings = load_settings({"catalogue_file": str(file)})
+        title = await add_rule(settings, RuleChange(name="a", expression="kind == 'x'"))
+        assert (title, sent[0].fields) == ("a@1", (RuleField("kind", "text", "none"),))
+        described = rules_cli._described(InForce().after(sent[0], 0, 0).rules.rules[0])
+        assert json.loads(json.dumps(described))["fields"] == [["kind", "text", "none"]]
 
     @pytest.mark.parametrize(
         "change",

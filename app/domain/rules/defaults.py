@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.rules.language import RuleError, check
 from app.domain.rules.policy import types_of
 from app.domain.rules.ruleset import Rule
@@ -32,17 +31,14 @@ _DEFAULTS = (
 _SMALL = 200
 
 
-def default_rules(
-    names: Sequence[str], large: float, own: OwnCatalogue = NOTHING
-) -> tuple[Rule, ...]:
+def default_rules(names: Sequence[str], large: float) -> tuple[Rule, ...]:
     """The rules of a new deployment; one whose features it does not compute is left out.
 
     Args:
         names: of the features that it computes.
         large: an amount that is large for any card, in major units of its currency.
-        own: what it adds.
     """
-    types, found = types_of(names, own), []
+    types, found = types_of(names), []
     for name, reason, expressions in _DEFAULTS:
         for each in expressions:
             expression = each.format(large=f"{large:g}", small=f"{large / _SMALL:g}")

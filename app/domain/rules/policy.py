@@ -9,15 +9,15 @@ Decided in this order, the first that fits:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
-from app.domain.features.own import NOTHING, OwnCatalogue
-from app.domain.rules.language import HELPERS, NUMBER, TEXT, TRUTH, RuleError, compiled
-from app.domain.rules.ruleset import MAX_RULES, Rule, RuleSet, entries
+from app.domain.features.own import NOTHING, OwnCatalogue, OwnField
+from app.domain.rules.language import HELPERS, NUMBER, TEXT, TRUTH, RuleError, check, compiled
+from app.domain.rules.ruleset import MAX_RULES, Rule, RuleField, RuleSet, entries
 
 DECLINE, REVIEW, APPROVE = "decline", "review", "approve"
 #: Fields of every transaction that rules may name; a missing terminal is an empty text.
@@ -50,17 +50,16 @@ class Outcome(NamedTuple):
     allowed: bool = False
 
 
-def kept_policy(memo: dict[str, Any], rules: RuleSet, own: OwnCatalogue) -> "Policy | None":
+def kept_policy(memo: dict[str, Any], rules: RuleSet) -> "Policy | None":
     """Rules and lists, ready to use; None where there are none.
 
     Args:
         memo: of a partition: they are kept there until they change.
         rules: what is in force.
-        own: what the deployment adds.
     """
     kept: tuple[RuleSet, Policy | None] | None = memo.get("policy")
     if kept is None or kept[0] is not rules:
-        kept = memo["policy"] = rules, Policy(rules, own) if rules else None
+        kept = memo["policy"] = rules, Policy(rules) if rules else None
     return kept[1]
 
 
@@ -78,15 +77,20 @@ def outcome_of(
     return policy.decide(names, features, item, score, is_fraud=is_fraud)
 
 
-def types_of(names: Sequence[str], own: OwnCatalogue = NOTHING) -> dict[str, str]:
+def types_of(names: Sequence[str], fields: Iterable[OwnField | RuleField] = ()) -> dict[str, str]:
     """The type of everything that a rule may name.
 
     Args:
         names: of features.
-        own: what the deployment adds.
+        fields: own fields.
     """
-    fields = {each.name: _KINDS[each.kind] for each in own.fields}
-    return {**fields, **dict.fromkeys(_TEXTS, TEXT), SCORE: NUMBER, **dict.fromkeys(names, NUMBER)}
+    own = {each.name: _KINDS[each.kind] for each in fields}
+    return {**own, **dict.fromkeys(_TEXTS, TEXT), SCORE: NUMBER, **dict.fromkeys(names, NUMBER)}
+
+
+def rule_fields(used: Container[str], own: OwnCatalogue) -> tuple[RuleField, ...]:
+    """The own fields among the names that an expression uses, as a change of rules carries them."""
+    return tuple(RuleField(f.name, f.kind, f.default) for f in own.fields if f.name in used)
 
 
 _FLAGGED, _PLAIN = Outcome([], REVIEW), Outcome([], APPROVE)
@@ -97,13 +101,11 @@ class Policy:
 
     Args:
         rules: what is in force.
-        own: what the deployment adds.
     """
 
-    def __init__(self, rules: RuleSet, own: OwnCatalogue = NOTHING) -> None:
+    def __init__(self, rules: RuleSet) -> None:
         self._rules = rules.rules
         self._titles = [rule.title for rule in rules.rules]
-        self._own = own
         self._listed: dict[str, dict[str, list[tuple[str, float]]]] = {"card": {}, "terminal": {}}
         for name, subject, listed_id, until_ms in entries(rules.listed):
             until = math.inf if until_ms is None else until_ms
@@ -144,7 +146,7 @@ class Policy:
                             alerting.append(title)
                             reasons.append(f"the {subject} is on the block list")
         if self._rules:
-            fires, fields = _fires_of(self._rules, names, self._own)
+            fires, fields = _fires_of(self._rules, names)
             for place in fires(features, score, item, _values(fields, item.body) if fields else ()):
                 rule = self._rules[place]
                 fired.append(self._titles[place])
@@ -170,72 +172,83 @@ def field_value(each: Any, record: Mapping[str, Any]) -> Any:
 
     Such a record was begun by a worker that did not check the field: its file lacked it.
     """
-    value = record.get(each.name)
+    value: Any = record.get(each.name)
     value = value if each.accepts(value) else each.default
     return float(value) if each.kind in ("integer", "number") else value
 
 
 #: The newest compiled rules, by identity: hashing hundreds of rules for each transaction would cost more than they do.
-_compiled: dict[tuple[int, int, int], tuple[Any, ...]] = {}
+_compiled: dict[tuple[int, int], tuple[Any, ...]] = {}
 
 
-def _fires_of(
-    rules: tuple[Rule, ...], names: tuple[str, ...], own: OwnCatalogue
-) -> tuple[Fires, Sequence[Any]]:
-    key = id(rules), id(names), id(own)
+def _fires_of(rules: tuple[Rule, ...], names: tuple[str, ...]) -> tuple[Fires, Sequence[OwnField]]:
+    key = id(rules), id(names)
     found = _compiled.get(key)
-    if found is None or found[0] is not rules or found[1] is not names or found[2] is not own:
+    if found is None or found[0] is not rules or found[1] is not names:
         if len(_compiled) >= 4 * _KEPT:
             _compiled.clear()
-        found = _compiled[key] = rules, names, own, _compile(rules, names, own)
-    fires: tuple[Fires, Sequence[Any]] = found[3]
+        found = _compiled[key] = rules, names, _compile(rules, names)
+    fires: tuple[Fires, Sequence[OwnField]] = found[2]
     return fires
 
 
 def rule_function(
-    expression: str, names: tuple[str, ...], own: OwnCatalogue
-) -> tuple[Fires, Sequence[Any]]:
+    expression: str, names: tuple[str, ...], own: OwnCatalogue = NOTHING
+) -> tuple[Fires, Sequence[OwnField]]:
     """One rule as a function (it gives an empty list, or not), and the own fields whose values it takes."""
-    return _compile((Rule("trial", 1, expression, "tag"),), names, own)
+    fields = rule_fields(check(expression), own)
+    return _compile((Rule("trial", 1, expression, "tag", "", fields),), names)
+
+
+#: What a variable of the compiled rules stands for.
+_Source = str | RuleField
 
 
 @lru_cache(maxsize=8 * MAX_RULES)
 def _code_of(
-    expression: str, names: tuple[str, ...], own: OwnCatalogue
-) -> tuple[str, frozenset[str]] | None:
-    """Code of one rule and the names that it uses; None where it names a feature that the transaction lacks."""
-    used: set[str] = set()
+    expression: str, names: tuple[str, ...], fields: tuple[RuleField, ...]
+) -> tuple[str, dict[str, _Source]] | None:
+    """Code of one rule and what its variables stand for; None where it names what the transaction lacks."""
+    own = {each.name: each for each in fields if each.name not in types_of(names)}
+    used: dict[str, _Source] = {}
 
     def place(name: str) -> str:
-        used.add(name)
-        return f"v_{name}"
+        field = own.get(name)
+        variable = f"v_{name}"
+        if field is not None:  # another rule may have it from another declaration
+            told = repr((field.name, field.kind, field.default))
+            variable = f"o_{told.encode().hex()}"
+        used[variable] = field or name
+        return variable
 
     try:
-        return compiled(expression, types_of(names, own), place), frozenset(used)
+        return compiled(expression, types_of(names, fields), place), used
     except RuleError:
         return None
 
 
 @lru_cache(maxsize=_KEPT)
-def _compile(
-    rules: tuple[Rule, ...], names: tuple[str, ...], own: OwnCatalogue
-) -> tuple[Fires, Sequence[Any]]:
+def _compile(rules: tuple[Rule, ...], names: tuple[str, ...]) -> tuple[Fires, Sequence[OwnField]]:
     """One function that evaluates all rules, and the own fields whose values it takes."""
-    usable = [(place, _code_of(rule.expression, names, own)) for place, rule in enumerate(rules)]
-    used = {name for _, found in usable if found for name in found[1]}
-    fields = [each for each in own.fields if each.name in used and each.name not in names]
-    own_places = {each.name: at for at, each in enumerate(fields)}
+    usable = [
+        (place, _code_of(rule.expression, names, rule.fields)) for place, rule in enumerate(rules)
+    ]
+    used = {
+        variable: source for _, found in usable if found for variable, source in found[1].items()
+    }
+    fields: list[OwnField] = []
     lines = ["def fires(features, score, item, own):", "    fired = []"]
-    for name in sorted(used):
-        if name in names:
-            value = f"features[{names.index(name)}]"
-        elif name in own_places:
-            value = f"own[{own_places[name]}]"
-        elif name == "terminal_id":
+    for variable, source in sorted(used.items()):
+        if isinstance(source, RuleField):
+            value = f"own[{len(fields)}]"
+            fields.append(source.field)
+        elif source in names:
+            value = f"features[{names.index(source)}]"
+        elif source == "terminal_id":
             value = "item.terminal_id or ''"
         else:
-            value = "score" if name == SCORE else f"item.{name}"
-        lines.append(f"    v_{name} = {value}")
+            value = "score" if source == SCORE else f"item.{source}"
+        lines.append(f"    {variable} = {value}")
     lines += [f"    if {found[0]}: fired.append({place})" for place, found in usable if found]
     lines.append("    return fired")
     known = dict(HELPERS)

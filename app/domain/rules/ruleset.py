@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from app.domain.features.own import Kind, OwnField
 from app.domain.rules.language import MAX_CHARACTERS, RuleError, check
 
 Action = Literal["decline", "review", "allow", "tag"]
@@ -25,6 +26,27 @@ MAX_RULES_BYTES = 500_000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
+class RuleField(msgspec.Struct, frozen=True, array_like=True):
+    """An own field that a rule names, as the deployment declared it when the rule was added.
+
+    It travels with the rule: what a rule does must not depend on the file of the worker that evaluates it.
+
+    Attributes:
+        name: in the record.
+        kind: type of its values.
+        default: where a record lacks it, or has a value of another type.
+    """
+
+    name: str
+    kind: Kind
+    default: str | bool | int | float
+
+    @property
+    def field(self) -> OwnField:
+        """As the features of a deployment have it."""
+        return OwnField(self.name, self.kind, self.default)
+
+
 class Rule(msgspec.Struct, frozen=True, array_like=True):
     """One rule.
 
@@ -34,6 +56,7 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
         expression: see `language`.
         action: what follows when it fires.
         reason: in alerts, for people.
+        fields: own fields that the expression names.
     """
 
     name: str
@@ -41,6 +64,7 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
     expression: str
     action: Action
     reason: str = ""
+    fields: tuple[RuleField, ...] = ()
 
     @property
     def title(self) -> str:
@@ -66,19 +90,26 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         """Whether anything is in force."""
         return bool(self.rules or self.listed)
 
-    def with_rule(self, name: str, expression: str, action: Action, reason: str) -> "RuleSet":
+    def with_rule(
+        self,
+        name: str,
+        expression: str,
+        action: Action,
+        reason: str,
+        fields: tuple[RuleField, ...] = (),
+    ) -> "RuleSet":
         """A rule is added, or takes the place of that of its name. One too many changes nothing."""
         if self._too_many_rules(name, expression) is not None:
             return self
-        new = self._with_rule(name, expression, action, reason)
+        new = self._with_rule(Rule(name, 0, expression, action, reason, fields))
         return self if _too_large(new) else new
 
-    def _with_rule(self, name: str, expression: str, action: Action, reason: str) -> "RuleSet":
-        version = self.versions.get(name, 0) + 1
-        rule = Rule(name, version, expression, action, reason)
-        others = [one for one in self.rules if one.name != name]
+    def _with_rule(self, new: Rule) -> "RuleSet":
+        version = self.versions.get(new.name, 0) + 1
+        rule = msgspec.structs.replace(new, version=version)
+        others = [one for one in self.rules if one.name != new.name]
         rules = tuple(sorted((*others, rule), key=lambda one: one.name))
-        versions = {**self.versions, name: version}
+        versions = {**self.versions, new.name: version}
         return msgspec.structs.replace(self, rules=rules, versions=versions)
 
     def without_rule(self, name: str) -> "RuleSet":
@@ -106,11 +137,16 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(self, listed=listed)
 
     def no_room_for_rule(
-        self, name: str, expression: str, action: Action, reason: str
+        self,
+        name: str,
+        expression: str,
+        action: Action,
+        reason: str,
+        fields: tuple[RuleField, ...] = (),
     ) -> str | None:
         """Why a rule is one too many; None: there is room for it."""
         return self._too_many_rules(name, expression) or _too_large(
-            self._with_rule(name, expression, action, reason)
+            self._with_rule(Rule(name, 0, expression, action, reason, fields))
         )
 
     def no_room_for_listed(
@@ -173,7 +209,7 @@ def _parts(key: str) -> tuple[str, str, str]:
     return name, subject, listed_id
 
 
-def check_rule(name: str, expression: str, reason: str) -> None:
+def check_rule(name: str, expression: str, reason: str, fields: Iterable[RuleField] = ()) -> None:
     """Refuse what can be no rule in any deployment.
 
     Raises:
@@ -186,7 +222,19 @@ def check_rule(name: str, expression: str, reason: str) -> None:
     if not 0 < len(expression) <= MAX_CHARACTERS:
         msg = f"an expression has 1 to {MAX_CHARACTERS} characters, not {len(expression)}"
         raise RuleError(msg)
-    check(expression)
+    used = check(expression)
+    for one in fields:
+        # a field is named once, else it would take more than its share of the row
+        if one.name not in used:
+            msg = (
+                f"the expression does not name the field {one.name[:60]!r}, or it is declared twice"
+            )
+            raise RuleError(msg)
+        used.remove(one.name)
+        whole = type(one.default) is int and not -(1 << 63) <= one.default < 1 << 63
+        if whole or not one.field.accepts(one.default):
+            msg = f"the default of the field {one.name} is not of type {one.kind}"
+            raise RuleError(msg)
 
 
 def check_reason(reason: str) -> None:

@@ -282,7 +282,7 @@ class PredictionReader:
             if "action" not in fields and not rules:
                 continue
             fired, action = fields.get("rules"), fields.get("action")
-            expected, decided = outcome(rules, fields, self._case.rules.own)
+            expected, decided = outcome(rules, fields)
             if ruled >= 0 and fired != expected:
                 self._differs(page, row, "rules", fired, expected)
             elif ruled >= 0 and action != decided:
