@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 
 from app.domain.rules import Rule, RuleSet
+from app.domain.rules.ruleset import RuleField
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits, in_share
 from app.ops.reference_rules import outcome
@@ -126,7 +127,8 @@ class Beside:
         elif change["change"] == "rule":
             version = self._versions[name] = self._versions.get(name, 0) + 1
             action = change.get("action", "review")
-            self._rules[name] = Rule(name, version, change["expression"], action)
+            fields = tuple(RuleField(*each) for each in change.get("fields", ()))
+            self._rules[name] = Rule(name, version, change["expression"], action, "", fields)
         elif change["change"] == "list":
             for each in change["ids"]:
                 key = f"{name}/{change['subject']}/{each}"

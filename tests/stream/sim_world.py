@@ -31,6 +31,8 @@ from app.domain.changes import (
 from app.domain.features import Catalogue
 from app.domain.features.own import NOTHING, parse_own
 from app.domain.json_text import load_object
+from app.domain.rules.language import check
+from app.domain.rules.policy import rule_fields
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
 from app.errors import StateError
@@ -945,7 +947,8 @@ class ChangeSource:
         if rng.random() < 0.5:
             name, expression, action = rng.choice(RULES)
             kept = expression if rng.random() < 0.8 else ""
-            return RuleChange(name=name, expression=kept, action=action)
+            fields = rule_fields(check(kept), OWN) if kept else ()
+            return RuleChange(name=name, expression=kept, action=action, fields=fields)
         subject, ids = rng.choice((("card", "c"), ("terminal", "t")))
         return ListChange(
             name=rng.choice(("block", "allow")),
