@@ -28,6 +28,8 @@ from app.stages.scorers import Beside, Judges, ModelNeeded, UnloadableModel
 from app.stages.state import in_force_row, read_in_force
 from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import save_artifact
+from models.artifact_folders import artifact_folders
+from models.holder import Model
 from tests.builders import tx_bytes
 from tests.verify_world import BASIC, VerifyWorld, rows_of
 
@@ -110,6 +112,7 @@ class Fixed:
     def __init__(self, name: str = "m") -> None:
         self.hash, self.version = name, f"{name}@1"
         self.calls = 0
+        self.reasoned: list[float] = []
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         self.calls += 1
@@ -122,10 +125,14 @@ class Fixed:
         if (rows[:, 1] == 4).any():
             msg = "no reasons"
             raise ValueError(msg)
+        self.reasoned += rows[:, 0].tolist()
         return [["because"] for _ in rows]
 
-    def anomalies(self, rows: np.ndarray) -> None:
-        return None
+    def anomalies(self, rows: np.ndarray) -> np.ndarray:
+        if (rows[:, 1] == 5).any():
+            msg = "no anomaly scores"
+            raise ValueError(msg)
+        return rows[:, 0] / 2
 
 
 def judged(rows: list[tuple[float, int]], share: float, model: Any = None) -> Any:
@@ -151,14 +158,45 @@ class TestFailures:
         assert [r.message.count("has no scores for some") for r in caplog.records] == [1]
 
     def test_a_canary_without_a_score_leaves_the_decision(self) -> None:
-        fields, decided, _ = judged([(0.9, 0), (0.7, 1), (0.8, 4), (0.2, 0)], 1.0)
-        assert sorted(decided) == [0, 3]
-        assert (decided[0].score, decided[0].reasons) == (0.9, ["because"])
-        assert decided[3].reasons == []
+        fields, decided, _ = judged([(0.9, 0), (0.7, 1), (0.2, 0)], 1.0)
+        assert sorted(decided) == [0, 2]
+        assert (decided[0].score, decided[0].anomaly, decided[0].reasons) == (
+            0.9,
+            0.45,
+            ["because"],
+        )
+        assert decided[2].reasons == []
         # of the rows that it decides, the other model's score is told
         assert [one["shadow_scores"] for one in fields] == [
-            {"champion@1": 0.1}, {"m@1": None}, {"m@1": 0.8}, {"champion@1": 0.1},
+            {"champion@1": 0.1}, {"m@1": None}, {"champion@1": 0.1},
         ]  # fmt: skip
+
+    def test_a_canary_decides_without_reasons_or_an_anomaly_score(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, "fraudstream")
+        rows = [(0.9, 0), (0.8, 4), (0.7, 5), (0.2, 5)]
+        fields, decided, failures = judged(rows, 1.0)
+        assert [(one.score, one.anomaly, one.reasons) for one in decided.values()] == [
+            (0.9, 0.45, ["because"]), (0.8, 0.4, []), (0.7, None, ["because"]), (0.2, None, []),
+        ]  # fmt: skip
+        assert [one["shadow_scores"] for one in fields] == [{"champion@1": 0.1}] * 4
+        assert failures == {}  # each has a score
+        for what in ("no reasons for some", "no anomaly scores for some"):
+            assert caplog.text.count(what) == 1
+
+    def test_reasons_are_worked_out_only_for_what_the_canary_decides_from_that_score_on(
+        self,
+    ) -> None:
+        model = Fixed()
+        judged([(0.9, 0), (0.4, 0), (0.2, 0), (0.7, 0)], 1.0, model)
+        assert model.reasoned == [0.9, 0.7]
+        model = Fixed()
+        _, decided, _ = judged([(0.9, 0)] * 40, 0.3, model)
+        assert 0 < len(model.reasoned) == len(decided) < 40
+        model = Fixed()
+        judged([(0.9, 0)] * 40, 0.0, model)
+        assert model.reasoned == []
 
     def test_one_that_cannot_be_loaded_has_no_scores(
         self, caplog: pytest.LogCaptureFixture
@@ -235,9 +273,8 @@ def feed(world: VerifyWorld, first: int) -> None:
     world.run()
 
 
-@pytest.fixture
-def challenged(tmp_path: Path, models: Make) -> VerifyWorld:
-    """No challenger, then a shadow, then a canary besides, then the canary decides."""
+def beside_live(tmp_path: Path, models: Make) -> VerifyWorld:
+    """No challenger, then a shadow, then a canary besides."""
     world = VerifyWorld(home=tmp_path)
     hashes = {name: models(world, name) for name in ("shadow", "canary")}
     world.restart()  # finds the models
@@ -250,7 +287,19 @@ def challenged(tmp_path: Path, models: Make) -> VerifyWorld:
         ChallengerChange(model="canary@1", hash=hashes["canary"], share=0.4, threshold=0.2)
     )
     feed(world, 120)
-    world.control(ModelChange(model="canary@1", hash=hashes["canary"]))
+    return world
+
+
+@pytest.fixture
+def challenged(tmp_path: Path, models: Make) -> VerifyWorld:
+    """The same, and then the canary decides."""
+    world = beside_live(tmp_path, models)
+    (canary,) = (
+        entry.manifest.scoring_hash
+        for entry in artifact_folders(world.settings).scan()[0]
+        if entry.manifest.name == "canary"
+    )
+    world.control(ModelChange(model="canary@1", hash=canary))
     feed(world, 180)
     return world
 
@@ -307,6 +356,34 @@ class TestVerify:
                 world.change(world.topics.predictions, place, value=orjson.dumps(fields))
         world.rows = rows_of(world.settings, world.log(world.topics.predictions))
         assert what in whats(world)
+
+    def test_a_canary_that_raises_for_anomaly_scores_and_reasons_decides_all_the_same(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = Model.__init__
+
+        def begun(self: Model, *given: Any) -> None:
+            whole(self, *given)
+            if self.version == "canary@1":
+                for name in ("reasons", "anomalies"):
+                    setattr(self, name, partly(getattr(self, name)))
+
+        def partly(function: Any) -> Any:
+            def fails(rows: np.ndarray) -> Any:
+                if (rows[:, 0] > 10).any():
+                    msg = "a row that it does not like"
+                    raise ValueError(msg)
+                found = function(rows)
+                return rows[:, 0] / 100 if found is None else found
+
+            return fails
+
+        monkeypatch.setattr(Model, "__init__", begun)
+        world = beside_live(tmp_path, models)
+        by_canary = [f for f in found(world) if f["model_version"] == "canary@1"]
+        assert {fields["anomaly_score"] is None for fields in by_canary} == {True, False}
+        report = world.verify()
+        assert report.passed, report.as_json()
 
     def test_a_row_that_lost_them_is_found(self, challenged: VerifyWorld) -> None:
         rows = challenged.rows

@@ -1,5 +1,6 @@
 """Scores and reasons once more, by the model that each record names, from the recomputed features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,17 +109,23 @@ def _beside(
 
 
 def _of_each(model: Model, features: np.ndarray) -> np.ndarray:
-    """Scores; NaN where a model that does not decide has none: it raises, or gives none between 0 and 1."""
+    """Scores; NaN where a challenger has none: it raises, or gives none between 0 and 1."""
+    scores = _alone(model.score, features)
+    scores[~((scores >= 0) & (scores <= 1))] = np.nan
+    return scores
+
+
+def _alone(function: Callable[[np.ndarray], np.ndarray | None], features: np.ndarray) -> np.ndarray:
+    """What a function gives of each row; NaN where it raises or gives nothing."""
     try:
-        scores = np.asarray(model.score(features), np.float64)
+        found = function(features)
     except Exception:
         if len(features) == 1:
             return np.array([np.nan])
         return np.concatenate(
-            [_of_each(model, features[at : at + 1]) for at in range(len(features))]
+            [_alone(function, features[at : at + 1]) for at in range(len(features))]
         )
-    scores[~((scores >= 0) & (scores <= 1))] = np.nan
-    return scores
+    return np.full(len(features), np.nan) if found is None else np.array(found, np.float64)
 
 
 def _features(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> Any:
@@ -152,12 +159,11 @@ def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
 
 def _scores(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> None:
     features = _features(case, page, rows, model, listed)
-    scores = model.score(features)
+    scores = _of_each(model, features)
     for index in np.flatnonzero(scores != page.score[rows]):
         row = rows[index]
-        _differs(case, page, row, "score", page.score[row].item(), scores[index].item())
-    anomalies = model.anomalies(features)
-    odd = np.full(len(rows), np.nan) if anomalies is None else anomalies
+        _differs(case, page, row, "score", page.score[row].item(), _number(scores[index]))
+    odd = _alone(model.anomalies, features)  # a canary that raises decides without
     stored = page.anomaly[rows]
     for index in np.flatnonzero((odd != stored) & ~(np.isnan(odd) & np.isnan(stored))):
         row, found = rows[index], (_number(stored[index]), _number(odd[index]))
