@@ -22,7 +22,7 @@ import joblib
 from pydantic import ValidationError
 from sklearn.exceptions import InconsistentVersionWarning
 
-from app.errors import NotFoundError, UsageError
+from app.errors import NotFoundError, UnavailableError, UsageError
 from models.manifest import FORMAT, HASH_DIGITS, NAME, Manifest
 
 MODEL_FILE = "model.joblib"
@@ -172,6 +172,7 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
     Raises:
         NotFoundError: there is no artifact, or its model file is missing.
         UsageError: the model file is not the one that was saved, or other libraries wrote it.
+        UnavailableError: the model file cannot be read.
     """
     manifest = manifest or read_manifest(folder)
     path = folder / MODEL_FILE
@@ -182,7 +183,7 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
         raise NotFoundError(msg) from None
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
-        raise UsageError(msg) from error
+        raise UnavailableError(msg) from error
     check_content(f"{path} is not the file", packed, manifest)
     check_libraries(folder, manifest)
     try:
@@ -191,6 +192,8 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
             warnings.simplefilter("ignore", InconsistentVersionWarning)
             # the very bytes that were hashed: the file may have been replaced since
             held = joblib.load(io.BytesIO(packed))
+    except MemoryError:  # says nothing of the file
+        raise
     except Exception as error:
         msg = f"{path} cannot be unpickled ({type(error).__name__}: {error}); train again"
         raise UsageError(msg) from error

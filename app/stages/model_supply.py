@@ -9,7 +9,7 @@ from typing import Any
 from app.domain.changes import ModelChange
 from app.errors import AwayError, FraudstreamError, NotFoundError
 from app.reminder import Reminder
-from app.stages.scorers import Model, UnloadableModel
+from app.stages.scorers import Model, UnloadableModel, is_refused
 from app.wire.control_records import encode_change
 
 #: Under a name that is not silenced with Faust's services.
@@ -93,10 +93,12 @@ class ModelSupply:
             return
         try:
             self._keep(model_hash, await asyncio.to_thread(self._load, model_hash))
-        except AwayError as error:
-            logger.warning("challenger %s is not loaded yet: %s", model_hash[:16], error)
         except Exception as error:
-            self._give_up(model_hash, error)
+            if is_refused(error):
+                self._give_up(model_hash, error)
+            else:
+                reason = _reason(error)
+                logger.warning("challenger %s is not loaded yet: %s", model_hash[:16], reason)
 
     def _start(self, model_hash: str, *, challenger: bool = False) -> asyncio.Task[None]:
         task = self._tasks.get((model_hash, challenger))
@@ -108,7 +110,7 @@ class ModelSupply:
         return task
 
     def _give_up(self, model_hash: str, error: Exception) -> None:
-        reason = str(error) if isinstance(error, FraudstreamError) else repr(error)
+        reason = _reason(error)
         logger.warning("challenger %s cannot be loaded: %s", model_hash[:16], reason)
         self._unloadable[model_hash] = UnloadableModel(model_hash, reason)
 
@@ -118,16 +120,16 @@ class ModelSupply:
             try:
                 model = await asyncio.to_thread(self._load, model_hash)
             except Exception as error:
-                if challenger and not isinstance(error, AwayError):
+                if challenger and is_refused(error):
                     self.waiting.pop(model_hash, None)
                     self._give_up(model_hash, error)
                     return
-                if not isinstance(error, FraudstreamError):
+                if not challenger and not isinstance(error, FraudstreamError):
                     raise
-                self.waiting[model_hash] = str(error)
+                reason = self.waiting[model_hash] = _reason(error)
                 if reminder.due():
                     logger.warning(
-                        "transactions that model %s scores wait: %s", model_hash[:16], error
+                        "transactions that model %s scores wait: %s", model_hash[:16], reason
                     )
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
@@ -141,6 +143,10 @@ class ModelSupply:
         self._models[model_hash] = model
         while len(self._models) > KEPT:
             self._forget(self._models.popitem(last=False)[0])
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, FraudstreamError) else repr(error)
 
 
 class StartingModel:

@@ -6,6 +6,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from app.domain.changes import Challenger
+from app.errors import UsageError
+
+#: Raised for a model that does not fit; the others by our code or a library that meets what it does not expect.
+_OF_THE_MODEL = (
+    UsageError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError,
+)  # fmt: skip
 
 
 class Model(Protocol):
@@ -67,6 +73,14 @@ class UnloadableModel:
 
     def anomalies(self, _: np.ndarray) -> None:
         """No anomaly scores."""
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether a model that could not be loaded never will be here: damaged, does not fit, written by other libraries.
+
+    Anything else may pass: a server or a disk that does not answer, too little memory, a replica that lags behind.
+    """
+    return isinstance(error, _OF_THE_MODEL)
 
 
 class Beside(NamedTuple):

@@ -18,7 +18,7 @@ from app.domain.changes import (
     InForce,
     ModelChange,
 )
-from app.errors import AwayError, UsageError
+from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
 from app.ops.reference import in_share
 from app.settings import load_settings
 from app.stages.challengers import Challengers
@@ -27,11 +27,13 @@ from app.stages.model_supply import ModelSupply
 from app.stages.scorers import Beside, Judges, ModelNeeded, UnloadableModel
 from app.stages.state import in_force_row, read_in_force
 from app.wire.prediction_fields import ADDED, names_of
-from models.artifact import save_artifact
+from models.artifact import load_artifact, save_artifact
 from models.artifact_folders import artifact_folders
 from models.holder import Model
 from tests.builders import tx_bytes
 from tests.verify_world import BASIC, VerifyWorld, rows_of
+
+Make = Callable[[VerifyWorld, str], str]
 
 CARDS = [f"card-{number}" for number in range(20_000)]
 
@@ -232,13 +234,38 @@ class TestSupply:
         await supply.obtain(ModelNeeded("a"))
         assert isinstance(supply.challenger("a"), Fixed)
 
-    async def test_while_the_registry_is_away_it_is_waited_for(
-        self, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        "error",
+        [
+            AwayError("no Cassandra"), NotFoundError("a replica that lags behind"),
+            UnavailableError("cannot read it"), OSError("disk full"), MemoryError(),
+        ],
+    )  # fmt: skip
+    async def test_one_that_cannot_be_loaded_now_is_waited_for(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
-        supply = self.supply(AwayError("no Cassandra"))
+        supply = self.supply(error)
         await supply.obtain(ModelNeeded("a", challenger=True))
         assert isinstance(supply.challenger("a"), Fixed)
+        supply = self.supply(error)
+        await supply.try_challenger("a")  # a start goes on
+        assert supply.challenger("a") is None
+        await supply.obtain(ModelNeeded("a", challenger=True))
+        assert isinstance(supply.challenger("a"), Fixed)
+
+    def test_too_little_memory_is_not_taken_for_a_damaged_file(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = VerifyWorld(home=tmp_path)
+        models(world, "large")
+
+        def loads(_: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr("models.artifact.joblib.load", loads)
+        with pytest.raises(MemoryError):
+            load_artifact(tmp_path / "models" / "large")
 
     async def test_a_start_goes_on_without_it(self) -> None:
         supply = self.supply(UsageError("damaged"))
@@ -261,9 +288,6 @@ def models(tmp_path: Path) -> Callable[[VerifyWorld, str], str]:
         ).scoring_hash  # fmt: skip
 
     return make
-
-
-Make = Callable[[VerifyWorld, str], str]
 
 
 def feed(world: VerifyWorld, first: int) -> None:
