@@ -17,6 +17,7 @@ from app.domain.changes import (
     ChallengerChange,
     InForce,
     ModelChange,
+    ThresholdChange,
 )
 from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
 from app.ops.reference import in_share
@@ -26,6 +27,7 @@ from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply
 from app.stages.scorers import Beside, Judges, ModelNeeded, UnloadableModel
 from app.stages.state import in_force_row, read_in_force
+from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import load_artifact, save_artifact
 from models.artifact_folders import artifact_folders
@@ -372,14 +374,8 @@ class TestVerify:
     def test_what_it_does_not_say_is_found(
         self, challenged: VerifyWorld, number: int, what: str, change: Any
     ) -> None:
-        world = challenged
-        for place, record in enumerate(world.log(world.topics.predictions)):
-            fields = orjson.loads(record.value or b"")
-            if fields["transaction_id"] == f"tx-{number}":
-                change(fields)
-                world.change(world.topics.predictions, place, value=orjson.dumps(fields))
-        world.rows = rows_of(world.settings, world.log(world.topics.predictions))
-        assert what in whats(world)
+        tamper(challenged, number, change)
+        assert what in whats(challenged)
 
     def test_a_canary_that_raises_for_anomaly_scores_and_reasons_decides_all_the_same(
         self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
@@ -414,6 +410,68 @@ class TestVerify:
         place = next(n for n, row in enumerate(rows) if row.shadow_scores)
         rows[place] = rows[place]._replace(shadow_scores=None, shadow_flagged=None)
         assert whats(challenged) == {"shadow_scores"}
+
+    @pytest.mark.parametrize("begins_behind", [1, 2, 3], ids=["shadow", "canary", "promotion"])
+    def test_changes_that_retention_has_deleted_are_followed(
+        self, challenged: VerifyWorld, begins_behind: int
+    ) -> None:
+        shorten(challenged, begins_behind)
+        report = challenged.verify()
+        assert report.passed, report.as_json()
+
+    @pytest.mark.parametrize(
+        ("begins_behind", "number", "what", "change"),
+        [
+            (1, 119, "shadow_scores", lambda f: f.pop("shadow_scores")),
+            (2, 179, "shadow_scores", lambda f: f["shadow_scores"].update({"other@1": 0.1})),
+            (3, 239, "model", lambda f: f.update(model_hash="0" * 16)),
+        ],
+    )  # fmt: skip
+    def test_behind_deleted_changes_all_is_checked(
+        self, challenged: VerifyWorld, begins_behind: int, number: int, what: str, change: Any
+    ) -> None:
+        shorten(challenged, begins_behind)
+        tamper(challenged, number, change)
+        assert what in whats(challenged)
+
+    @pytest.mark.parametrize("followed", [False, True])
+    def test_a_threshold_whose_change_was_deleted(self, tmp_path: Path, *, followed: bool) -> None:
+        world = VerifyWorld(home=tmp_path)
+        start = world._champion.manifest
+        world.control(ModelChange(model="default@1", hash=start.scoring_hash, how="start"))
+        feed(world, 0)
+        world.control(ThresholdChange(threshold=0.01))
+        feed(world, 60)
+        if followed:
+            world.control(ThresholdChange(threshold=0.02))
+            feed(world, 120)
+        shorten(world, 1)
+        report = world.verify()
+        assert report.passed, report.as_json()
+        tamper(world, 119, lambda f: f.update(threshold=0.5, is_fraud=f["score"] >= 0.5))
+        assert whats(world) == {"threshold"}
+
+
+def shorten(world: VerifyWorld, offset: int) -> None:
+    """Let retention delete `enriched` up to a change, by its offset on `control`."""
+    topic = world.topics.enriched.name
+    for number, log in enumerate(world.logs[topic]):
+        (at,) = (
+            record.offset
+            for record in log
+            if isinstance(message := decode_message(record.value), ChangeMessage)
+            and message.offset == offset
+        )
+        world.begins[topic, number] = at + 1
+
+
+def tamper(world: VerifyWorld, number: int, change: Any) -> None:
+    for place, record in enumerate(world.log(world.topics.predictions)):
+        fields = orjson.loads(record.value or b"")
+        if fields["transaction_id"] == f"tx-{number}":
+            change(fields)
+            world.change(world.topics.predictions, place, value=orjson.dumps(fields))
+    world.rows = rows_of(world.settings, world.log(world.topics.predictions))
 
 
 def whats(world: VerifyWorld) -> set[str]:

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from app.domain.changes import AnyChange, ListChange, RuleChange, rules_after
-from app.domain.rules import RuleSet
+from app.domain.changes import AnyChange, InForce
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.reference import Rules, murmur2_partition
 from app.ops.verification.findings import Findings
@@ -84,14 +83,13 @@ class Case:
             self._homes[key] = home
         return home
 
-    def rules_before(self, until: tuple[int, int] | None) -> RuleSet:
-        """Rules and lists before a change (partition and offset on `control`); None: after all changes."""
-        found = RuleSet()
+    def in_force_before(self, until: tuple[int, int] | None) -> InForce:
+        """What decides before a change (partition and offset on `control`); None: after all changes."""
+        found = InForce()
         for partition, offset, change in self.changes:
             if until is not None and partition == until[0] and offset >= until[1]:
                 break
-            if isinstance(change, RuleChange | ListChange):
-                found = rules_after(found, change)
+            found = found.after(change, partition, offset)
         return found
 
     def known_from(self, first_kept_ms: int) -> int:

@@ -6,14 +6,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import orjson
-from msgspec.structs import replace
 
 from app.domain.changes import InForce
-from app.domain.rules import RuleSet
 from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
-from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen
+from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen, decision_of
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedItem
 from app.wire.label_records import LabelBatch
@@ -34,11 +32,14 @@ class EnrichedReader:
         self._ledger = case.ledger
         self._where = case.topics.enriched.name
         self._partition = partition
-        self._in_force, self._decides = InForce(), -1
         self._begins = first_kept_ms < 0  # whether the log of this partition is whole
-        self._ruled = len(case.ledger.rule_sets)
         # of a shortened log: right unless a change follows, see `_change`
-        case.ledger.rule_sets.append(RuleSet() if self._begins else case.rules_before(None))
+        self._in_force = InForce() if self._begins else case.in_force_before(None)
+        self._ruled, self._decides = len(case.ledger.rule_sets), -1
+        case.ledger.rule_sets.append(self._in_force.rules)
+        if not self._begins:
+            self._decides = len(case.ledger.decisions)
+            case.ledger.decisions.append(decision_of(self._in_force))
         self._done = done
         self._known_from = case.known_from(first_kept_ms)
         self._oracle = TerminalOracle(case.rules)
@@ -124,17 +125,16 @@ class EnrichedReader:
             return
         if not self._begins:  # what precedes this was decided by all changes before it
             self._begins = True
-            before = self._case.rules_before((message.partition, message.offset))
-            self._ledger.rule_sets[self._ruled] = before
-            self._in_force = replace(self._in_force, rules=before)
+            self._in_force = self._case.in_force_before((message.partition, message.offset))
+            self._ledger.rule_sets[self._ruled] = self._in_force.rules
+            self._ledger.decisions[self._decides] = decision_of(self._in_force)
         rules = self._in_force.rules
         self._in_force = self._in_force.after(change, message.partition, message.offset)
         if self._in_force.rules is not rules:
             self._ruled = len(self._ledger.rule_sets)
             self._ledger.rule_sets.append(self._in_force.rules)
         if self._in_force.model:
-            in_force = self._in_force
-            decision = in_force.model, in_force.threshold, in_force.challengers
+            decision = decision_of(self._in_force)
             if decision not in self._ledger.decisions:
                 self._ledger.decisions.append(decision)
             self._decides = self._ledger.decisions.index(decision)

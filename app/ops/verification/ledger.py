@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
-from app.domain.changes import MAX_CHALLENGERS, Challenger
+from app.domain.changes import MAX_CHALLENGERS, Challenger, InForce
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
@@ -120,6 +120,15 @@ class Beside:
         self.there = np.zeros(shape, np.bool_)
 
 
+#: See `Ledger.decisions`.
+Decision = tuple[str, float | None, tuple[Challenger, ...]]
+
+
+def decision_of(in_force: InForce) -> Decision:
+    """What a prediction is compared with."""
+    return in_force.model, in_force.threshold, in_force.challengers
+
+
 class Page:
     """The source records of one partition, from `begin` to `end`; columns as in `_COLUMNS`, and `features`.
 
@@ -211,7 +220,7 @@ class Ledger:
         pages: by partition.
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
-        decisions: what `decides` indexes: the hash of the model that decides, the threshold that replaces its own, and
+        decisions: what `decides` indexes: the hash of the model that decides (empty: not said), the threshold that replaces its own, and
             the models that score beside it.
         rule_sets: what `ruled` indexes: rules and lists in force.
         expired_rows: rows in Cassandra whose source record retention has deleted.
@@ -224,7 +233,7 @@ class Ledger:
     cards: list[str] = field(default_factory=list)
     models: list[tuple[str, str, str]] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
-    decisions: list[tuple[str, float | None, tuple[Challenger, ...]]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
     rule_sets: list[RuleSet] = field(default_factory=list)
     expired_rows: int = 0
 

@@ -264,6 +264,8 @@ class PredictionReader:
             if page.decides[row] < 0:
                 continue
             model, threshold, challengers = self._ledger.decisions[page.decides[row]]
+            if not model:  # of before the first change
+                continue
             decider = 0
             if challengers or not _SHADOWS.isdisjoint(fields):
                 decider = self._beside(page, row, fields, challengers)

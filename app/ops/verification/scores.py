@@ -148,7 +148,9 @@ def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
     """Where the log says that a model decides by its own threshold, it does."""
     decisions = case.ledger.decisions
     own = []
-    for index, (_, threshold, challengers) in enumerate(decisions):
+    for index, (decides, threshold, challengers) in enumerate(decisions):
+        if not decides:  # the log does not say
+            continue
         canary = [one.threshold for one in challengers if one.hash.startswith(model.hash)]
         if (canary[0] if canary else threshold) is None:
             own.append(index)
