@@ -4,6 +4,7 @@ What a card or terminal knew at the beginning of the part is built from what lie
 older is left out, so that a horizon that is too short shows.
 """
 
+import asyncio
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -93,20 +94,35 @@ def lived(rng: Random, cap: int) -> VerifyWorld:
 
 
 def replayed(
-    world: VerifyWorld, asked: Asked, folder: Path, kept: Kept | None = None
+    world: VerifyWorld,
+    asked: Asked,
+    folder: Path,
+    kept: Kept | None = None,
+    *,
+    follows: bool = False,
+    holder: ModelHolder | None = None,
 ) -> dict[tuple[int, int], bytes]:
-    """As `app/ops/replay.py` does it, with topics in memory that begin at `world.begins`."""
+    """As `app/ops/replay.py` does it, with topics in memory that begin at `world.begins`.
+
+    Args:
+        world: what happened live.
+        asked: what is replayed.
+        folder: for rows.
+        kept: what retention has left.
+        follows: whether the models that decided live do; else the one of the settings.
+        holder: loads models.
+    """
     settings, partitions = world.settings, range(world.settings.partitions)
     stages, reach = Stages.of(settings), Reach.of(settings)
     kept = kept or Kept(reach)
     transactions, enriched = world.topics.transactions.name, world.topics.enriched.name
-    model = ModelHolder(artifact_folders(settings), stages.catalogue, 2).named(settings.model)
+    holder = holder or ModelHolder(artifact_folders(settings), stages.catalogue, 2)
     survey = Survey(asked, settings.partitions)
     for number in partitions:
         survey.take(number, left(world, enriched, number))
     from_ms = survey.from_ms
-    plan: Any = SimpleNamespace(own=settings, by=("model",))
-    deciders = Deciders(plan, ModelHolder(artifact_folders(settings), stages.catalogue, 2), model)
+    plan: Any = SimpleNamespace(own=settings, by=() if follows else ("model",))
+    deciders = Deciders(plan, holder, None if follows else holder.named(settings.model))
     deciders._survey, deciders._history = (
         survey,
         History(
@@ -116,6 +132,8 @@ def replayed(
             ]
         ),
     )
+    messages = [survey.messages(number, from_ms - reach.terminals_ms) for number in partitions]
+    asyncio.run(deciders.load(messages))
     cards = []
     for number in partitions:
         with scratch_rows(folder) as rows:
@@ -129,7 +147,7 @@ def replayed(
     for number in partitions:
         with scratch_rows(folder) as rows:
             reach_ms = from_ms - reach.terminals_ms
-            begin, end = survey.messages(number, reach_ms)
+            begin, end = messages[number]
             last = TerminalPass(
                 stages, deciders.at(number, begin), cards, rows,
                 reach_ms=reach_ms, clock_ms=lambda: 0, known_from_ms=kept.terminals_from_ms,

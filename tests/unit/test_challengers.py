@@ -1,6 +1,7 @@
 """Models that score beside the one that decides: who they are, what they say, what becomes of those that fail."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from app.domain.changes import (
 )
 from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
 from app.ops.reference import in_share
+from app.ops.replaying.bounds import Asked, Bound
 from app.settings import load_settings
 from app.stages.challengers import Challengers
 from app.stages.deployed_features import catalogue_of
@@ -31,8 +33,9 @@ from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import load_artifact, save_artifact
 from models.artifact_folders import artifact_folders
-from models.holder import Model
-from tests.builders import tx_bytes
+from models.holder import Model, ModelHolder
+from tests.builders import T0, tx_bytes
+from tests.property.test_replay import replayed
 from tests.verify_world import BASIC, VerifyWorld, rows_of
 
 Make = Callable[[VerifyWorld, str], str]
@@ -450,6 +453,54 @@ class TestVerify:
         assert report.passed, report.as_json()
         tamper(world, 119, lambda f: f.update(threshold=0.5, is_fraud=f["score"] >= 0.5))
         assert whats(world) == {"threshold"}
+
+
+class Holder(ModelHolder):
+    """Finds models in a world's folders; raises for the one that is named."""
+
+    def __init__(self, world: VerifyWorld, name: str = "", error: Exception | None = None) -> None:
+        folders = artifact_folders(world.settings)
+        super().__init__(folders, catalogue_of(world.settings), 2)
+        self.asked: Counter[str] = Counter()
+        self._fails = (name, error)
+
+    def by_hash(self, model_hash: str) -> Model:
+        name = self.entry(model_hash).manifest.name
+        self.asked[name] += 1
+        if name == self._fails[0] and self._fails[1] is not None:
+            raise self._fails[1]
+        return super().by_hash(model_hash)
+
+
+class TestReplay:
+    """Without --model: by what decided live."""
+
+    def replayed(self, world: VerifyWorld, folder: Path, holder: Holder) -> list[dict[str, Any]]:
+        asked = Asked(Bound("from", time_ms=T0 + 70_000), Bound("to", time_ms=T0 + 170_000), 2)
+        values = replayed(world, asked, folder, follows=True, holder=holder).values()
+        every = [{**orjson.loads(value), "scored_at": 0} for value in values]
+        return sorted(every, key=lambda fields: int(fields["transaction_id"].removeprefix("tx-")))
+
+    def test_it_follows_challengers(self, challenged: VerifyWorld, tmp_path: Path) -> None:
+        live = [{**fields, "scored_at": 0} for fields in found(challenged)]
+        assert self.replayed(challenged, tmp_path, Holder(challenged)) == live[70:170]
+
+    @pytest.mark.parametrize(
+        "error", [AwayError("no Cassandra"), NotFoundError("lags behind"), OSError("disk")]
+    )
+    def test_nothing_is_scored_while_a_challenger_cannot_be_fetched(
+        self, challenged: VerifyWorld, tmp_path: Path, error: Exception
+    ) -> None:
+        with pytest.raises(type(error)):
+            self.replayed(challenged, tmp_path, Holder(challenged, "canary", error))
+
+    def test_one_that_does_not_fit_is_loaded_once_and_has_no_scores(
+        self, challenged: VerifyWorld, tmp_path: Path
+    ) -> None:
+        holder = Holder(challenged, "shadow", ValueError("no such class"))
+        for fields in self.replayed(challenged, tmp_path, holder):
+            assert fields["shadow_scores"]["shadow@1"] is None
+        assert holder.asked["shadow"] == 1
 
 
 def shorten(world: VerifyWorld, offset: int) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from app.cassandra.model_registry import find_registered, holder_of
 from app.cassandra.session import shared_session
-from app.domain.changes import InForce, ModelChange
+from app.domain.changes import ChallengerChange, InForce, ModelChange
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UnavailableError
 from app.ops.control import History, read_history
@@ -16,6 +16,8 @@ from app.ops.replaying.passes import Deciding
 from app.ops.replaying.plan import Plan
 from app.ops.replaying.survey import Survey
 from app.ops.verification.log import Log
+from app.stages import scorers
+from app.stages.scorers import UnloadableModel, is_refused
 from models.artifact_folders import is_path
 from models.holder import Model, ModelHolder
 
@@ -35,6 +37,7 @@ class Deciders:
         self._model = model
         self._history = History([])
         self._survey: Survey | None = None
+        self._unloadable: dict[str, UnloadableModel] = {}
 
     @classmethod
     async def of(cls, plan: Plan, catalogue: Catalogue) -> "Deciders":
@@ -72,22 +75,32 @@ class Deciders:
         """Load what decided in ranges of `enriched`, by partition: before anything is made that would be left behind.
 
         Raises:
-            NotFoundError, UsageError: a model is not there, or does not fit.
+            NotFoundError, UsageError: a model is not there, or does not fit; a challenger that does not fit has no
+                scores, as in the stream.
+            UnavailableError: the registry does not answer.
         """
         if self._model is not None:
             return
         assert self._survey is not None
-        hashes = set()
+        deciding, challengers = set[str](), set[str]()
         for number, (begin, end) in enumerate(ranges):
             if begin == end:
                 continue
-            hashes.add(self.at(number, begin).begins.model)
+            begins = self.at(number, begin).begins
+            deciding.add(begins.model)
+            challengers |= {one.hash for one in begins.challengers}
             made = self._survey.changes(number, begin, end)
             for one in self._history.changes:
-                if isinstance(one.change, ModelChange) and (one.partition, one.offset) in made:
-                    hashes.add(one.change.hash)
-        for model_hash in hashes - {""}:  # empty: an older release bound it
+                if (one.partition, one.offset) not in made:
+                    continue
+                if isinstance(one.change, ModelChange):
+                    deciding.add(one.change.hash)
+                elif isinstance(one.change, ChallengerChange) and one.change.share is not None:
+                    challengers.add(one.change.hash)
+        for model_hash in deciding - {""}:  # empty: an older release bound it
             await asyncio.to_thread(self._holder.by_hash, model_hash)
+        for model_hash in challengers - deciding:
+            await asyncio.to_thread(self._challenger, model_hash)
 
     def at(self, partition: int, offset: int) -> Deciding:
         """What decides from an offset of a partition of `enriched` on."""
@@ -103,7 +116,23 @@ class Deciders:
         if threshold is not None:
             challengers = tuple(replace(one, threshold=threshold) for one in begins.challengers)
             begins = replace(begins, threshold=threshold, challengers=challengers)
-        return Deciding(begins, True, threshold, self._holder.by_hash)
+        return Deciding(begins, True, threshold, self._holder.by_hash, self._challenger)
+
+    def _challenger(self, model_hash: str) -> scorers.Model:
+        """The loaded model of a challenger; without scores where it does not fit, as in the stream.
+
+        Raises:
+            Exception: it cannot be loaded now; the stream waits for it then, so nothing is scored without it.
+        """
+        found = self._unloadable.get(model_hash)
+        if found is None:
+            try:
+                return self._holder.by_hash(model_hash)
+            except Exception as error:
+                if not is_refused(error):
+                    raise
+                found = self._unloadable[model_hash] = UnloadableModel(model_hash, str(error))
+        return found
 
     @property
     def _own_threshold(self) -> bool:

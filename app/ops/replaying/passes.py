@@ -26,7 +26,6 @@ from app.domain.changes import (
 )
 from app.domain.features import Catalogue
 from app.domain.rules import NO_RULES, RuleSet
-from app.errors import FraudstreamError
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.survey import Sources
@@ -34,7 +33,7 @@ from app.ops.stores import StoredRows
 from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
-from app.stages.scorers import Model, UnloadableModel
+from app.stages.scorers import Model
 from app.stages.scoring import ScoringHandler
 from app.stages.state import in_force_row, row_rules, terminal_rules
 from app.topics import Topics
@@ -145,25 +144,20 @@ class Deciding:
         follows: whether live changes are followed; else one model scores all, whatever scored it live.
         threshold: replaces every other one; None: nothing does.
         model: gives the loaded model of a hash.
+        challenger: the same of a challenger; a stand-in without scores for one that cannot be loaded.
     """
 
     begins: InForce
     follows: bool
     threshold: float | None
     model: Callable[[str], Model]
+    challenger: Callable[[str], Model]
 
     @classmethod
     def by(cls, model: Model, threshold: float | None, rules: RuleSet = NO_RULES) -> "Deciding":
         """One model for all of it, beside the rules of its time."""
         begins = InForce(0, model.hash, threshold, rules=rules)
-        return cls(begins, False, threshold, lambda _: model)
-
-    def challenger(self, model_hash: str) -> Model:
-        """The loaded model of a challenger; without scores where it cannot be loaded, as in the stream."""
-        try:
-            return self.model(model_hash)
-        except FraudstreamError as error:
-            return UnloadableModel(model_hash, str(error))
+        return cls(begins, False, threshold, lambda _: model, lambda _: model)  # no challengers
 
     def read(self, message: ChangeMessage) -> Message:
         """A change as it is in the replay: as it was, or none."""

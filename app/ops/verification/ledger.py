@@ -220,8 +220,8 @@ class Ledger:
         pages: by partition.
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
-        decisions: what `decides` indexes: the hash of the model that decides (empty: not said), the threshold that replaces its own, and
-            the models that score beside it.
+        decisions: what `decides` indexes: the hash of the model that decides (empty: the log does not say), the
+            threshold that replaces its own, and the models that score beside it.
         rule_sets: what `ruled` indexes: rules and lists in force.
         expired_rows: rows in Cassandra whose source record retention has deleted.
     """
