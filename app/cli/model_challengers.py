@@ -9,6 +9,7 @@ from app.cli.model_changes import challenging, note_option
 from app.cli.options import FiniteRange
 from app.errors import UsageError
 from app.settings import Settings, load_settings
+from models.manifest import HASH_DIGITS
 
 if TYPE_CHECKING:
     from app.domain.changes import Challenger
@@ -17,7 +18,7 @@ stop_option = click.option("--stop", is_flag=True, help="End it.")
 threshold_option = click.option(
     "--threshold",
     type=FiniteRange(0, 1),
-    help="Score from which it flags a transaction as fraud.  [the model's own]",
+    help="Score from which it flags a transaction as fraud.  [what it has now, at first the model's own]",
 )
 
 
@@ -61,7 +62,7 @@ def shadow(model: str, stop: bool, threshold: float | None, note: str) -> None:
                  5  topics or tables are missing
     """
     if stop:
-        _stop(load_settings(), model, note)
+        _stop(load_settings(), model, note, canary=False)
     else:
         _begin(load_settings(), model, 0.0, threshold, note)
 
@@ -94,7 +95,7 @@ def canary(model: str, share: float | None, stop: bool, threshold: float | None,
         msg = "give --share 5%, for example, or --stop"
         raise UsageError(msg)
     if share is None:
-        _stop(load_settings(), model, note)
+        _stop(load_settings(), model, note, canary=True)
     else:
         _begin(load_settings(), model, share, threshold, note)
 
@@ -112,6 +113,9 @@ def _begin(
     history = asyncio.run(read_history(settings))
     need_decides(history, Topics(settings).control.name)
     in_force = history.in_force()
+    there = next((one for one in in_force.challengers if one.hash == model_hash), None)
+    if threshold is None and there is not None:
+        threshold = there.threshold
     change = ChallengerChange(
         model=name, hash=model_hash, share=share, threshold=threshold, note=note
     )
@@ -119,7 +123,6 @@ def _begin(
     if refusal is not None:
         hint = "" if model_hash == in_force.model else "; end one with --stop"
         raise UsageError(refusal + hint)
-    there = next((one for one in in_force.challengers if one.hash == model_hash), None)
     if there is not None and (there.share, there.threshold) == (share, threshold):
         click.echo(f"{name} is so already: {challenging(share)}")
         return
@@ -129,21 +132,39 @@ def _begin(
     click.echo(f"End it: fraudstream models {'canary' if share else 'shadow'} {name} --stop")
 
 
-def _stop(settings: Settings, model: str, note: str) -> None:
+def _stop(settings: Settings, model: str, note: str, *, canary: bool) -> None:
     from app.domain.changes import ChallengerChange
     from app.ops.control import read_history, send_changes
 
     challengers = asyncio.run(read_history(settings)).in_force().challengers
-    one = _find(challengers, model)
+    one = find(challengers, model, canary=canary)
     change = ChallengerChange(model=one.model, hash=one.hash, share=None, note=note)
     asyncio.run(send_changes(settings, change))
     click.echo(f"{one.model} scores no more")
 
 
-def _find(challengers: "tuple[Challenger, ...]", wanted: str) -> "Challenger":
-    for one in challengers:
-        if wanted in (one.model, one.model.partition("@")[0], one.hash):
-            return one
+def find(
+    challengers: "tuple[Challenger, ...]", wanted: str, *, canary: bool = False
+) -> "Challenger":
+    """The shadow or the canary that a person means: `name@version`, `name`, or a hash, whole or abbreviated.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    found = [one for one in challengers if wanted in (one.model, one.model.partition("@")[0])]
+    if not found and len(wanted) >= HASH_DIGITS:
+        found = [one for one in challengers if one.hash.startswith(wanted)]
+    of_kind = [one for one in found if bool(one.share) == canary]
+    if len(of_kind) == 1:
+        return of_kind[0]
+    if of_kind:
+        msg = f"{wanted} is ambiguous: name one of {', '.join(one.model for one in of_kind)}"
+        raise UsageError(msg)
+    if found:
+        other, kind = found[0].model, "a shadow" if canary else "the canary"
+        command = "shadow" if canary else "canary"
+        msg = f"{other} is {kind}: fraudstream models {command} {other} --stop ends it"
+        raise UsageError(msg)
     there = ", ".join(one.model for one in challengers) or "none"
     msg = f"{wanted} does not score beside the model that decides; there are: {there}"
     raise UsageError(msg)

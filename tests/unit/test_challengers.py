@@ -3,15 +3,19 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 import pytest
+from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
+from app.cli import model_challengers
 from app.domain.changes import (
     MAX_CHALLENGERS,
     Challenger,
@@ -21,6 +25,7 @@ from app.domain.changes import (
     ThresholdChange,
 )
 from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
+from app.ops.control import History, Made
 from app.ops.reference import in_share
 from app.ops.replaying.bounds import Asked, Bound
 from app.settings import load_settings
@@ -108,6 +113,61 @@ class TestShare:
     def test_it_is_that_of_the_reference(self) -> None:
         for share in (0.05, 0.5, 1 / 3):
             assert self.cards(share) == {card for card in CARDS if in_share(card, "a" * 64, share)}
+
+
+class TestCommands:
+    THERE = (
+        Challenger("fraud@1", "a" * 64),
+        Challenger("fraud@2", "b" * 64, 0.1, 0.7),
+        Challenger("other@1", "c" * 64),
+        Challenger("other@2", "d" * 64),
+    )
+
+    @pytest.mark.parametrize("wanted", ["fraud", "fraud@2", "b" * 64, "b" * 16])
+    def test_the_canary_of_a_name(self, wanted: str) -> None:
+        assert model_challengers.find(self.THERE, wanted, canary=True) == self.THERE[1]
+
+    @pytest.mark.parametrize("wanted", ["fraud", "fraud@1", "a" * 16])
+    def test_the_shadow_of_a_name(self, wanted: str) -> None:
+        assert model_challengers.find(self.THERE, wanted) == self.THERE[0]
+
+    @pytest.mark.parametrize(
+        ("wanted", "canary", "why"),
+        [
+            ("fraud@1", True, "fraud@1 is a shadow: fraudstream models shadow fraud@1 --stop ends it"),
+            ("fraud@2", False, "fraud@2 is the canary: fraudstream models canary fraud@2 --stop ends it"),
+            ("other", False, "other is ambiguous: name one of other@1, other@2"),
+            ("none", False, "none does not score beside the model that decides; there are: fraud@1, "),
+            ("a" * 8, False, "does not score beside"),
+        ],
+    )  # fmt: skip
+    def test_no_other_one_is_ended(self, wanted: str, canary: bool, why: str) -> None:  # noqa: FBT001
+        with pytest.raises(UsageError, match=why):
+            model_challengers.find(self.THERE, wanted, canary=canary)
+
+    @pytest.mark.parametrize(("given", "sent"), [((), 0.7), (("--threshold", "0.4"), 0.4)])
+    def test_another_share_keeps_the_threshold(
+        self, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], sent: float
+    ) -> None:
+        changes: list[Any] = []
+
+        async def read_history(_: Any) -> History:
+            begun = ModelChange(model="x@1", hash="x" * 64)
+            return History([Made(0, 0, 1, begun), Made(0, 1, 2, challenge("a", 0.05, 0.7))])
+
+        async def send_changes(_: Any, *sent: Any) -> None:
+            changes.extend(sent)
+
+        @contextmanager
+        def checked(*_: Any) -> Any:
+            yield SimpleNamespace(model="a@1", manifest=SimpleNamespace(scoring_hash="a" * 64))
+
+        monkeypatch.setattr("app.ops.control.read_history", read_history)
+        monkeypatch.setattr("app.ops.control.send_changes", send_changes)
+        monkeypatch.setattr("app.ops.models.checked", checked)
+        result = CliRunner().invoke(model_challengers.canary, ["a@1", "--share", "20%", *given])
+        assert result.exit_code == 0, result.output
+        assert [(one.share, one.threshold) for one in changes] == [(0.2, sent)]
 
 
 class Fixed:
