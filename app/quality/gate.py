@@ -31,7 +31,7 @@ class Limits:
     """From where on a challenger is refused.
 
     Attributes:
-        frauds: labelled frauds that are needed at least.
+        frauds: labelled frauds that are needed at least, of those that are compared.
         worse: how much lower average precision and card precision may be, with 95 % certainty.
         more_alerts: how many times as many alerts, beyond `few_alerts` a day.
         fewer_alerts: which share of the alerts at least.
@@ -78,9 +78,11 @@ def compare(
         seed: of the resamples.
 
     Returns:
-        JSON-ready: `transactions`, `labelled`, `frauds`, `without_score`, `days`, `psi`, and for `champion` and
-        `challenger` each `alerts_per_day`, `average_precision`, `card_precision_at_100` and `calibration_error`;
-        `difference` of the two precisions with an `interval`. Figures that labels do not tell are None.
+        JSON-ready: `transactions`; of those that both models scored, how many are `labelled`, `frauds` and
+        `frauds_compared` (without cards that were known to be defrauded); `without_score` of the challenger, `days`,
+        `psi`, and for `champion` and `challenger` each `alerts_per_day`, `average_precision`, `card_precision_at_100`
+        and `calibration_error`; `difference` of the two precisions with an `interval`. Figures that labels do not tell
+        are None.
     """
     scored = ~np.isnan(pair.challenger) & ~np.isnan(pair.champion)
     days = max(1.0, float(np.ptp(pair.event_time_ms)) / DAY_MS)
@@ -90,7 +92,7 @@ def compare(
         "transactions": len(scored),
         "labelled": int(judged.sum()),
         "frauds": int((judged & fraud).sum()),
-        "without_score": int((~scored).sum()),
+        "without_score": int(np.isnan(pair.challenger).sum()),
         "days": round(days, 2),
         "psi": stability(pair.champion[scored], pair.challenger[scored]),
     }
@@ -99,6 +101,7 @@ def compare(
         # a card that is known to be defrauded is blocked: finding its frauds once more is no merit
         known = on_known_cards(pair.card, pair.event_time_ms, fraud & judged, judged, delay_ms)
         ranked[np.flatnonzero(judged)[known]] = False
+    figures["frauds_compared"] = int((ranked & fraud).sum())
     told = bool((ranked & fraud).any() and (ranked & ~fraud).any())
     rankings = []
     for name, scores, threshold in (
@@ -148,15 +151,18 @@ def refusals(figures: dict[str, Any], limits: Limits = Limits()) -> list[str]:
             f"it takes {times[0]:,.0f} us per transaction instead of {times[1]:,.0f}; "
             f"{limits.microseconds:g} us are allowed"
         )
-    if figures["frauds"] < limits.frauds or figures["difference"] is None:
+    if figures["frauds_compared"] < limits.frauds or figures["difference"] is None:
+        compared = figures["frauds_compared"]
+        known = f" ({compared} on cards that were not known to be defrauded)"
         found.append(
-            f"{figures['frauds']} of {figures['labelled']:,} labelled transactions are fraud, {limits.frauds} are "
-            "needed to compare: wait for labels, or begin earlier (--from)"
+            f"{figures['frauds']} of {figures['labelled']:,} labelled transactions are fraud"
+            f"{known if compared != figures['frauds'] else ''}, {limits.frauds} are needed to compare: wait for "
+            "labels, or begin earlier (--from)"
         )
         return found
     for name in ("average_precision", "card_precision_at_100"):
         low, high = figures["difference"][name]["interval"]
-        if low < -limits.worse:
+        if not low >= -limits.worse:  # NaN is no pass
             text = name.replace("_at_100", "@100").replace("_", " ")
             found.append(
                 f"{text} {challenger[name]:.3f} instead of {champion[name]:.3f}: the difference may be as low as "

@@ -98,6 +98,36 @@ def test_what_is_refused(
     assert why in refused(pair(**changes), thresholds)
 
 
+def test_frauds_that_take_no_part_do_not_count() -> None:
+    """Labels come at once: of each card only the first day of fraud is compared."""
+
+    def few(p: Pair) -> np.ndarray:
+        return np.where((p.card < 15) & (np.arange(COUNT) % 3 == 0), 1, 0).astype(np.int8)
+
+    found = pair()
+    figures = compare(
+        found._replace(verdict=few(found)), thresholds=(0.5, 0.5), delay_ms=0
+    )  # fmt: skip
+    assert figures["frauds_compared"] < 20 < figures["frauds"]
+    (why,) = (text for text in refusals(figures) if "needed to compare" in text)
+    assert f"({figures['frauds_compared']} on cards that were not known to be defrauded)" in why
+
+
+def test_an_interval_that_is_no_number_is_no_pass() -> None:
+    figures = compare(pair(), thresholds=(0.5, 0.5), delay_ms=7 * DAY_MS)
+    figures["difference"]["card_precision_at_100"]["interval"] = [np.nan, np.nan]
+    assert "card precision@100" in "; ".join(refusals(figures))
+
+
+def test_what_the_other_model_does_not_score_is_not_held_against_the_challenger() -> None:
+    def some(scores: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(COUNT) < 9, np.nan, scores)
+
+    assert refused(pair(champion=lambda p: some(p.champion))) == ""
+    text = refused(pair(challenger=lambda p: some(p.challenger)))
+    assert "it gives no score between 0 and 1 to 9 of 6,000 transactions" in text
+
+
 def test_one_that_is_ten_times_slower() -> None:
     assert "300 us per transaction instead of 30" in refused(pair(), champion=30, challenger=300)
     assert refused(pair(), champion=0.5, challenger=27) == ""  # a forest after a regression
