@@ -60,7 +60,7 @@ class Decides(NamedTuple):
 
 @dataclass
 class History:
-    """All changes in their order.
+    """All changes in their order: that of their offsets, as every worker applies them.
 
     Attributes:
         changes: those that were not dead-lettered.
@@ -68,22 +68,30 @@ class History:
 
     changes: list[Made]
 
-    def decides(self, at_ms: float | None = None) -> Decides | None:
-        """What decides at a time; None before the first worker has started.
+    def until(self, at_ms: float | None = None) -> list[Made]:
+        """The changes up to the last one that was written by a time, and all before that.
+
+        A broker's clock may go backwards: a change that precedes another one has taken effect before it, whatever its
+        time.
 
         Args:
             at_ms: epoch milliseconds; None: now.
         """
-        made = [one for one in self.changes if at_ms is None or one.at_ms <= at_ms]
-        stack = _models(made)
+        if at_ms is None:
+            return self.changes
+        last = max((n for n, one in enumerate(self.changes, 1) if one.at_ms <= at_ms), default=0)
+        return self.changes[:last]
+
+    def decides(self, at_ms: float | None = None) -> Decides | None:
+        """What decides at a time (see `until`); None before the first worker has started."""
+        stack = _models(self.until(at_ms))
         return stack[-1] if stack else None
 
     def in_force(self, at_ms: float | None = None) -> InForce:
-        """What every partition ends up with after the changes up to a time, challengers included; None: now."""
+        """What every partition ends up with after the changes up to a time (see `until`), challengers included."""
         in_force = InForce()
-        for one in self.changes:
-            if at_ms is None or one.at_ms <= at_ms:
-                in_force = in_force.after(one.change, one.partition, one.offset)
+        for one in self.until(at_ms):
+            in_force = in_force.after(one.change, one.partition, one.offset)
         return in_force
 
     def before(self) -> Decides | None:
@@ -133,7 +141,8 @@ async def read_history(settings: Settings) -> History:
                     >= ends[tp]
                 ):
                     left.discard(tp)
-    return History(sorted(found, key=lambda one: (one.at_ms, one.partition, one.offset)))
+    # by offset, as workers apply them: whatever the clock of a broker said
+    return History(sorted(found, key=lambda one: (one.partition, one.offset)))
 
 
 def _made(record: object) -> Made | None:

@@ -17,7 +17,7 @@ from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError, NotFoundError, StateError
 from app.formats import iso
-from app.ops.control import History, Made
+from app.ops.control import History, Made, read_history
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
@@ -231,6 +231,61 @@ class TestHistory:
         assert [found.decides(at).model for at in (1, 1.5, 2, 9)] == [  # type: ignore[union-attr]
             "ada@1", "ada@1", "bea@1", "bea@1",
         ]  # fmt: skip
+
+    def test_what_precedes_a_change_has_taken_effect_where_times_go_backwards(self) -> None:
+        steps = (ADA, BEA, ThresholdChange(threshold=0.9))
+        found = History([Made(0, n, at, steps[n]) for n, at in enumerate((10, 50, 30))])
+        for at in (None, 30, 49, 99):
+            decides = found.decides(at)
+            assert decides is not None
+            assert (decides.model, decides.threshold) == ("bea@1", 0.9)
+            assert found.in_force(at).model == BEA.hash
+        assert found.decides(9) is None
+        assert found.decides(29).model == "ada@1"  # type: ignore[union-attr]
+
+
+class Log:
+    """A consumer of one partition, whose broker has set its clock back between two records."""
+
+    def __init__(self, *records: Any) -> None:
+        self._records = list(records)
+
+    async def __aenter__(self) -> "Log":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def assign(self, tps: Any) -> None:
+        self._tps = tps
+
+    def seek(self, *_: Any) -> None:
+        pass
+
+    async def end_offsets(self, tps: Any) -> dict[Any, int]:
+        return {tp: len(self._records) if tp.partition == 0 else 0 for tp in tps}
+
+    async def getmany(self, *_: Any, **__: Any) -> dict[Any, list[Any]]:
+        return {self._tps[0]: self._records}
+
+    async def position(self, _: Any) -> int:
+        return len(self._records)
+
+
+async def test_a_history_is_read_in_the_order_of_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def there(*_: Any) -> None:
+        pass
+
+    values = [encode_change(ADA), encode_change(BEA)]
+    log = Log(*(
+        SimpleNamespace(partition=0, offset=n, timestamp=at, value=value)
+        for n, (at, value) in enumerate(zip((50, 10), values, strict=True))
+    ))  # fmt: skip
+    monkeypatch.setattr("app.ops.control.check_topics", there)
+    monkeypatch.setattr("app.ops.control.consumer", lambda *_, **__: log)
+    found = await read_history(load_settings())
+    assert [one.offset for one in found.changes] == [0, 1]
+    assert found.decides().model == "bea@1"  # type: ignore[union-attr]
 
 
 class Loader:
