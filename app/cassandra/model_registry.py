@@ -17,7 +17,7 @@ from cassandra.cluster import Session
 from pydantic import ValidationError
 
 from app.cassandra.prediction_rows import epoch_ms
-from app.cassandra.session import explained, shared_session
+from app.cassandra.session import explained, settled, shared_session
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
@@ -243,11 +243,11 @@ def _bind(
         manifest.name, manifest.version, manifest.scoring_hash, manifest.sha256, size, datetime.now(UTC), by,
     )  # fmt: skip
     with explained(settings):
-        result = session.execute(
+        insert = (
             f"INSERT INTO {settings.keyspace}.models (name, version, hash, sha256, bytes, registered_at, "  # noqa: S608
-            "registered_by) VALUES (%s, %s, %s, %s, %s, %s, %s) IF NOT EXISTS",
-            values,
+            "registered_by) VALUES (%s, %s, %s, %s, %s, %s, %s) IF NOT EXISTS"
         )
+        result = settled(lambda: session.execute(insert, values))
         return None if result.was_applied else _registered(result.one())
 
 

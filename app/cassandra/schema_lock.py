@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cassandra import OperationTimedOut, WriteTimeout
 from cassandra.cluster import Session
 
+from app.cassandra.session import is_unknown, settled
 from app.errors import AwayError, SchemaError
 
 #: A crashed owner's lock is gone after this. The lock is renewed before each statement, and a statement with
@@ -57,21 +57,23 @@ def schema_lock(
         time.sleep(_LOCK_POLL_SECONDS)
 
     def renew() -> None:
-        if not session.execute(extend, (owner, owner)).was_applied:
+        if not settled(lambda: session.execute(extend, (owner, owner)).was_applied):
             msg = f"the migration lock of {keyspace} was lost (this run took too long): repeat the command"
             raise SchemaError(msg)
 
     try:
         yield renew
     finally:
-        session.execute(release, (owner,))
+        settled(lambda: session.execute(release, (owner,)))
 
 
 def _claim(session: Session, statement: str, owner: str) -> str | None:
     """Who holds the lock after an attempt to take it; None when nobody can tell."""
     try:
         row = session.execute(statement, (owner,)).one()
-    except (WriteTimeout, OperationTimedOut):  # contention: it may or may not have been applied
+    except Exception as error:
+        if not is_unknown(error):  # contention: it may or may not have been applied
+            raise
         return None
     holder: str | None = owner if row["[applied]"] else row.get("owner")
     return holder

@@ -8,9 +8,9 @@ batch, see docs/adr/0008-own-connections-for-writes.md.
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from cassandra import (
     ConsistencyLevel,
@@ -20,6 +20,7 @@ from cassandra import (
     ReadTimeout,
     Unauthorized,
     Unavailable,
+    WriteFailure,
     WriteTimeout,
 )
 from cassandra.cluster import (
@@ -35,6 +36,7 @@ from cassandra.policies import (
     ExponentialReconnectionPolicy,
     TokenAwarePolicy,
 )
+from cassandra.protocol import ErrorMessage
 from cassandra.query import dict_factory, tuple_factory
 
 from app.cassandra.access import Logins, causes, first_line, refusal, tls_context
@@ -49,9 +51,14 @@ SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 #: v5 (Cassandra 4.0 and later) puts a checksum on every frame.
 PROTOCOL_VERSION = 5
 _READ_SECONDS, _SCAN_SECONDS, _SCHEMA_SECONDS = 10.0, 60.0, 60.0
+#: CAS_WRITE_UNKNOWN of protocol v5, which the driver does not know by name.
+_CAS_WRITE_UNKNOWN = 0x1700
+#: Attempts of a lightweight transaction whose outcome nobody could tell.
+_ATTEMPTS = 5
 #: Between attempts to reach a lost node, seconds. The driver's default goes up to ten minutes.
 _RECONNECT_SECONDS = (0.5, 5.0)
 
+T = TypeVar("T")
 _shared: dict[tuple[Any, ...], Session] = {}
 _shared_lock = threading.Lock()
 
@@ -182,6 +189,29 @@ def close_shared_sessions() -> None:
         _shared.clear()
 
 
+def is_unknown(error: Exception) -> bool:
+    """Whether a failed write may have been applied all the same."""
+    if isinstance(error, ErrorMessage) and error.code == _CAS_WRITE_UNKNOWN:
+        return True
+    return isinstance(error, (WriteTimeout, WriteFailure, OperationTimedOut))
+
+
+def settled(attempt: Callable[[], T]) -> T:
+    """What a lightweight transaction answers; one whose outcome is unknown is repeated, which must be safe.
+
+    Raises:
+        AwayError: it stays unknown.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except Exception as error:
+            if not is_unknown(error):
+                raise
+    msg = "Cassandra did not say whether it was written: try again"
+    raise AwayError(msg)
+
+
 @contextmanager
 def explained(settings: Settings) -> Iterator[None]:
     """Turn what the driver raises inside the block into errors for people.
@@ -194,11 +224,16 @@ def explained(settings: Settings) -> Iterator[None]:
         yield
     except (NoHostAvailable, OperationTimedOut) as error:
         raise _unavailable(error, settings, resolve_cassandra(settings)) from error
-    except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout) as error:
+    except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout, WriteFailure) as error:
         msg = (
             f"too few Cassandra replicas answer for consistency {settings.cassandra_consistency}: "
             f"{first_line(error)}"
         )
+        raise AwayError(msg) from error
+    except ErrorMessage as error:
+        if not is_unknown(error):
+            raise
+        msg = f"Cassandra does not say whether it was written: {first_line(error)}; try again"
         raise AwayError(msg) from error
     except Unauthorized as error:
         msg = (
