@@ -79,7 +79,12 @@ class Browser:
     async def press(self, key: str) -> None:
         """A key, as a person presses it."""
         for kind in ("keyDown", "keyUp"):
-            text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
+            written = "\r" if key == "Enter" else key
+            text: dict[str, Any] = {}
+            if kind == "keyDown" and len(written) == 1:
+                text = {"text": written}
+            if key == "Enter":
+                text["windowsVirtualKeyCode"] = 13
             await self.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
 
     async def look(self, width: int, *, dark: bool = False) -> None:

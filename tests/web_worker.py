@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.cassandra.alert_store import Alert, AlertQuery
-from app.cassandra.review_store import Review
+from app.cassandra.review_store import Ranking, ranking
+from app.cassandra.reviews import Review
 from app.errors import UnavailableError
 from app.metrics.history import Totals
 from app.metrics.reading import PartitionReading, Reading
@@ -45,45 +46,48 @@ class DictReviews:
         """Open alerts."""
         self.open |= {alert.alert_id: alert for alert in alerts}
 
-    def alerts(self, from_ms: int, to_ms: int, now_ms: int) -> list[tuple[Alert, Review | None]]:
+    def ranked(self, from_ms: int, to_ms: int, now_ms: int, most: int) -> Ranking:
+        return ranking(iter(self.open.values()), most)
+
+    def unsent(self, from_ms: int, to_ms: int, decided_before_ms: int) -> list[str]:
         return [
-            (alert, self.known.get(name))
-            for name, alert in self.open.items()
-            if alert.state == "open"
+            name
+            for name, known in self.known.items()
+            if known.unsent and (known.decided_at or 0) < decided_before_ms
         ]
 
-    def alert(self, alert_id: str, now_ms: int) -> tuple[Alert, Review] | None:
-        found = self.open.get(alert_id)
-        return None if found is None else (found, self.known.get(alert_id, Review()))
+    def alert(self, alert_id: str, now_ms: int) -> Alert | None:
+        return self.open.get(alert_id)
 
-    def of_card(self, card_id: str, now_ms: int) -> list[Alert]:
+    def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
         return [a for a in self.open.values() if a.card_id == card_id and a.state == "open"]
 
-    def claim(self, alert_id: str, by: str, until_ms: int, now_ms: int) -> Review:
+    def claim(
+        self, alert_id: str, by: str, until_ms: int, now_ms: int, decided_at: int | None = None
+    ) -> Review:
         known = self.known.get(alert_id, Review())
-        if known.verdict is None and known.holder(now_ms) in (None, by):
-            known = self.known[alert_id] = Review(by, until_ms)
+        if known.decided_at == decided_at and known.holder(now_ms) in (None, by):
+            known = self._set(alert_id, replace(known, claimed_by=by, claimed_until=until_ms))
         return known
 
     def release(self, alert_id: str, by: str) -> None:
         known = self.known.get(alert_id, Review())
-        if known.claimed_by == by and known.verdict is None:
-            self.known[alert_id] = Review()
+        if known.claimed_by == by:
+            self._set(alert_id, replace(known, claimed_by=None, claimed_until=None))
 
-    def decide(self, alert_id: str, wanted: Review) -> Review:
+    def decide(self, alert_id: str, wanted: Review, decided_at: int | None = None) -> Review:
         known = self.known.get(alert_id, Review())
-        if known.claimed_by != wanted.decided_by or known.verdict is not None:
+        if known.claimed_by != wanted.decided_by or known.decided_at != decided_at:
             return known
-        self.known[alert_id] = replace(wanted, claimed_by=known.claimed_by)
-        return wanted
+        return self._set(alert_id, wanted)
 
-    def close(self, alert_id: str, review: Review) -> None:
-        self.closed[alert_id] = review
-        self.open[alert_id].acked = {
-            "at": review.decided_at,
-            "by": review.decided_by,
-            "note": review.verdict,
-        }
+    def close(self, alert_id: str, review: Review, now_ms: int) -> None:
+        if self.known[alert_id].decided_at == review.decided_at:
+            self.closed[alert_id] = self._set(alert_id, replace(review, labelled_at=now_ms))
+
+    def _set(self, alert_id: str, review: Review) -> Review:
+        self.known[alert_id] = self.open[alert_id].review = review
+        return review
 
 
 class DictWorker:
@@ -115,6 +119,7 @@ class DictWorker:
         self.period: tuple[int | None, int | None] | None = None
         self.reviews = DictReviews()
         self.labels: list[dict[str, Any]] = []
+        self.looked_for_labels = 0
         self.counted = Totals()
         self.newest_alerts: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
@@ -178,6 +183,13 @@ class DictWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         return self.transactions.get(transaction_id)
+
+    async def label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
+        """As the transaction has it; tests see how often it was looked for."""
+        self.looked_for_labels += 1
+        found = self.transactions.get(transaction_id, {})
+        known: Mapping[str, Any] | None = found.get("label")
+        return known if found.get("event_time_ms") == event_time_ms else None
 
     async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
         """Those that a test puts there; it sees what was wanted."""

@@ -1,9 +1,9 @@
 """Alerts as people see them: read from Cassandra, grouped, with what was done about them."""
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -11,55 +11,25 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
-from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.prediction_rows import epoch_ms, moment_of
+from app.cassandra.reviews import Review
 from app.cassandra.session import SCAN, explained
-from app.domain.alerts import CAUSES, SEVERITIES, SHARDS, Group, day_of, place_of, rank
+from app.cassandra.snoozes import Snoozes, read_snoozes
+from app.domain.alerts import CAUSES, SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
 from app.durations import DAY_MS
 from app.formats import iso
 from app.settings import Settings
 
-#: What alerts can be snoozed by.
-KINDS = ("card", "terminal", "rule")
 #: How far back a list looks that has no beginning.
 DAYS_BACK = 7
 #: Rows of a shard that are fetched at a time.
 _PAGE_ROWS = 100
+#: Rows of a card or terminal that are looked at: an index has no order, so these are any.
+_INDEX_ROWS = 10_000
+#: Alerts of a card that are read at a time.
+_AT_ONCE = 50
 #: A longer period is not asked day by day: three years took 35,000 queries.
 _FEW_DAYS = 31
-
-
-@dataclass(frozen=True)
-class Snooze:
-    """Nobody is told of the alerts of a card, terminal or rule until a moment (epoch milliseconds)."""
-
-    kind: str
-    id: str
-    until_ms: int
-    by: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Snoozes:
-    """The snoozes that are in force.
-
-    Attributes:
-        until_ms: by kind and id.
-    """
-
-    until_ms: Mapping[tuple[str, str], int] = field(default_factory=dict)
-
-    def until(self, alert: Mapping[str, Any], now_ms: int) -> int | None:
-        """Until when nobody is told of an alert; None: people are.
-
-        An alert of several rules, or of a rule and the model, is told while one of its causes is not snoozed.
-        """
-        whole = [("card", alert["card_id"]), ("terminal", alert["terminal_id"])]
-        found = [self.until_ms.get(name, 0) for name in whole if name[1] is not None]
-        if alert["rules"] and list(alert["causes"]) == ["rule"]:
-            found.append(min(self.until_ms.get(("rule", rule), 0) for rule in alert["rules"]))
-        latest = max(found, default=0)
-        return latest if latest > now_ms else None
 
 
 @dataclass
@@ -71,8 +41,9 @@ class Alert:
         opened_at: when the window begins, epoch milliseconds; `opened` the same as ISO 8601.
         transactions: its rows, newest event first, as the topic has them.
         amount_minor, currency: sum of amounts.
-        acked: who has seen to it, when, and the note; None: nobody.
+        acked: who has acknowledged it last, when, and the note; None: nobody.
         snoozed_until: until when nobody is told of it, epoch milliseconds; None: people are.
+        review: claims and verdicts.
     """
 
     alert_id: str
@@ -81,6 +52,26 @@ class Alert:
     transactions: list[dict[str, Any]]
     acked: dict[str, Any] | None = None
     snoozed_until: int | None = None
+    review: Review = field(default_factory=Review)
+
+    @property
+    def todo(self) -> list[dict[str, Any]]:
+        """The transactions that nobody has seen to: of no verdict, and received after the acknowledgement."""
+        is_done = _done(self.acked, self.review)
+        return [
+            row
+            for row in self.transactions
+            if not is_done(row["transaction_id"], row["received_at"])
+        ]
+
+    @property
+    def handled(self) -> dict[str, Any] | None:
+        """Who has acknowledged or decided it last, when, and the note; None: nobody."""
+        review = self.review
+        if review.verdict is None or (self.acked and self.acked["at"] > (review.decided_at or 0)):
+            return self.acked
+        note = f"{review.verdict}: {review.note}" if review.note else review.verdict
+        return {"at": review.decided_at, "by": review.decided_by, "note": note}
 
     @property
     def severity(self) -> str:
@@ -89,15 +80,23 @@ class Alert:
 
     @property
     def state(self) -> str:
-        """open, acked or snoozed."""
-        return "acked" if self.acked else "snoozed" if self.snoozed_until else "open"
+        """open, acked or snoozed. One that was acknowledged is open again with its next transaction."""
+        if not self.todo:
+            return "acked"
+        return "snoozed" if self.snoozed_until else "open"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = self.transactions
         return {
-            **asdict(self),
+            "alert_id": self.alert_id,
+            "card_id": self.card_id,
+            "opened_at": self.opened_at,
             "opened": iso(self.opened_at),
+            "transactions": rows,
+            "acked": self.handled,
+            "todo": len(self.todo),
+            "snoozed_until": self.snoozed_until,
             "state": self.state,
             "severity": self.severity,
             "causes": [cause for cause in CAUSES if any(cause in row["causes"] for row in rows)],
@@ -166,7 +165,13 @@ def list_alerts(
 
 
 def read_alerts(
-    session: Session, settings: Settings, *, from_ms: int, to_ms: int, now_ms: int
+    session: Session,
+    settings: Settings,
+    *,
+    from_ms: int,
+    to_ms: int,
+    now_ms: int,
+    todo_only: bool = False,
 ) -> Iterator[Alert]:
     """Alerts whose windows begin within a period, newest first, with what was done about them.
 
@@ -176,6 +181,7 @@ def read_alerts(
         from_ms: the period's first millisecond, epoch.
         to_ms: the one after its last.
         now_ms: the present: until when a snooze is in force.
+        todo_only: only those with a transaction that nobody has seen to; the others cost little.
 
     Raises:
         UnavailableError: Cassandra does not answer.
@@ -184,14 +190,31 @@ def read_alerts(
     with explained(settings):
         snoozes = read_snoozes(session, settings, now_ms)
         for day in _days(session, settings, from_ms, to_ms):
-            shards = [
-                map(_row, answer.result())
-                for answer in _ask(session, settings, day, from_ms, to_ms)
-            ]
-            acks = _acks(session, settings, day)
-            rows = heapq.merge(*shards, key=lambda row: (-row["opened_at"], row["alert_id"]))
+            shards = [answer.result() for answer in _ask(session, settings, day, from_ms, to_ms)]
+            acks = {
+                row["alert_id"]: _ack(row) for row in _of_day(session, settings, "alert_acks", day)
+            }
+            reviews = read_reviews(session, settings, day)
+            rows = heapq.merge(*shards, key=_place)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
-                yield _alert(alert_id, list(found), acks.get(alert_id), snoozes, now_ms)
+                ack, review = acks.get(alert_id), reviews.get(alert_id, Review())
+                raw, is_done = list(found), _done(ack, review)
+                if todo_only and all(
+                    is_done(row["transaction_id"], epoch_ms(row["received_at"])) for row in raw
+                ):
+                    continue
+                yield _alert(alert_id, list(map(_row, raw)), ack, review, snoozes, now_ms)
+
+
+def read_reviews(session: Session, settings: Settings, day: str) -> dict[str, Review]:
+    """By alert, the reviews of a day.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    with explained(settings):
+        found = _of_day(session, settings, "alert_reviews", day)
+        return {row["alert_id"]: Review.read(row) for row in found}
 
 
 def find_alert(session: Session, settings: Settings, alert_id: str, now_ms: int) -> Alert | None:
@@ -200,45 +223,65 @@ def find_alert(session: Session, settings: Settings, alert_id: str, now_ms: int)
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    found = _read(session, settings, alert_id)
-    if found is None:
-        return None
-    return _alert(alert_id, *found, read_snoozes(session, settings, now_ms), now_ms)
+    return next(_read(session, settings, [alert_id], now_ms), None)
 
 
-def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int) -> list[Alert]:
-    """All alerts of a card, newest first. Asks every node: for people.
+def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int) -> Iterator[Alert]:
+    """The alerts of a card, newest first, read as they are asked for. Asks every node: for people.
 
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    return _alerts_of(session, settings, "card_id", card_id, now_ms)
+    found = _indexed(session, settings, "card_id", card_id, ("alert_id",))
+    # an id begins with the time
+    return _read(
+        session, settings, sorted({row["alert_id"] for row in found}, reverse=True), now_ms
+    )
 
 
-def terminal_alerts(
-    session: Session, settings: Settings, terminal_id: str, now_ms: int
-) -> list[Alert]:
-    """All alerts with a transaction at a terminal, newest first. Asks every node: for people.
+def alert_ids(
+    session: Session, settings: Settings, card_id: str
+) -> dict[tuple[str, int | None], str]:
+    """The alerts of a card's transactions, by their id and event time (epoch ms). Asks every node: for people.
 
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    return _alerts_of(session, settings, "terminal_id", terminal_id, now_ms)
+    columns = ("alert_id", "transaction_id", "event_time")
+    return {
+        (row["transaction_id"], epoch_ms(row["event_time"])): row["alert_id"]
+        for row in _indexed(session, settings, "card_id", card_id, columns)
+    }
 
 
-def _alerts_of(
-    session: Session, settings: Settings, column: str, name: str, now_ms: int
-) -> list[Alert]:
-    with explained(settings):
-        query = f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE {column} = %s"  # noqa: S608
-        ids = {row["alert_id"] for row in session.execute(query, (name,))}
-    snoozes = read_snoozes(session, settings, now_ms)
-    alerts = [
-        _alert(alert_id, *found, snoozes, now_ms)
-        for alert_id in ids
-        if (found := _read(session, settings, alert_id)) is not None
+def terminal_rows(session: Session, settings: Settings, terminal_id: str) -> list[dict[str, Any]]:
+    """The transactions at a terminal that are part of an alert, newest event first. Asks every node: for people.
+
+    Of a terminal with more than 10,000, any 10,000.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    columns = (
+        "alert_id", "transaction_id", "card_id", "terminal_id", "event_time", "amount_minor", "score", "causes",
+        "flags",
+    )  # fmt: skip
+    found = [
+        {**row, "event_time_ms": epoch_ms(row["event_time"])}
+        for row in _indexed(session, settings, "terminal_id", terminal_id, columns)
     ]
-    return sorted(alerts, key=lambda alert: -alert.opened_at)
+    return sorted(found, key=lambda row: -(row["event_time_ms"] or 0))
+
+
+def _indexed(
+    session: Session, settings: Settings, column: str, name: str, columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    with explained(settings):
+        query = (
+            f"SELECT {', '.join(columns)} FROM {settings.keyspace}.alerts WHERE {column} = %s "  # noqa: S608
+            f"LIMIT {_INDEX_ROWS}"
+        )
+        return list(session.execute(query, (name,)))
 
 
 def acknowledge(
@@ -257,86 +300,65 @@ def acknowledge(
         )
 
 
-def snooze(session: Session, settings: Settings, wanted: Snooze, *, now_ms: int) -> None:
-    """Tell nobody of a card's, terminal's or rule's alerts until a moment; one in the past ends an earlier snooze.
-
-    Raises:
-        UnavailableError, SchemaError: as `read_alerts`.
-    """
-    seconds = max(1, (wanted.until_ms - now_ms) // 1000)
-    with explained(settings):
-        session.execute(
-            f"INSERT INTO {settings.keyspace}.alert_snoozes (kind, id, until, snoozed_at, snoozed_by, note) "  # noqa: S608
-            f"VALUES (%s, %s, %s, %s, %s, %s) USING TTL {seconds}",
-            (
-                wanted.kind,
-                wanted.id,
-                moment_of(wanted.until_ms),
-                moment_of(now_ms),
-                wanted.by,
-                wanted.note,
-            ),
-        )
-
-
-def list_snoozes(session: Session, settings: Settings, now_ms: int) -> list[Snooze]:
-    """The snoozes that are in force, by kind and id.
-
-    Raises:
-        UnavailableError, SchemaError: as `read_alerts`.
-    """
-    query = f"SELECT * FROM {settings.keyspace}.alert_snoozes WHERE kind = %s"  # noqa: S608
-    with explained(settings):
-        found = [
-            Snooze(kind, row["id"], epoch_ms(row["until"]) or 0, row["snoozed_by"], row["note"])
-            for kind in KINDS
-            for row in session.execute(query, (kind,))
-        ]
-    return [one for one in found if one.until_ms > now_ms]
-
-
-def read_snoozes(session: Session, settings: Settings, now_ms: int) -> Snoozes:
-    """The same, to ask about alerts."""
-    found = list_snoozes(session, settings, now_ms)
-    return Snoozes({(one.kind, one.id): one.until_ms for one in found})
-
-
 def _read(
-    session: Session, settings: Settings, alert_id: str
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None] | None:
-    """The rows of an alert, and who has seen to it; None where there is no such alert."""
-    try:
-        place = place_of(alert_id)
-    except ValueError:
-        return None
-    with explained(settings):
-        query = (
-            f"SELECT * FROM {settings.keyspace}.alerts "  # noqa: S608
-            "WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
-        )
-        rows = [_row(row) for row in session.execute(query, key_of(place))]
-        if not rows:
-            return None
-        ack = session.execute(query.replace(".alerts ", ".alert_acks "), key_of(place)).one()
-    return rows, None if ack is None else _ack(ack)
+    session: Session, settings: Settings, alert_ids: Sequence[str], now_ms: int
+) -> Iterator[Alert]:
+    """Alerts by their ids, some at a time; those that do not exist are left out."""
+    snoozes: Snoozes | None = None
+    for some in _batched(filter(is_alert_id, alert_ids)):
+        with explained(settings):
+            asked = [
+                [
+                    session.execute_async(
+                        _BY_ID.format(settings.keyspace, table), key_of(place_of(name))
+                    )
+                    for table in ("alerts", "alert_acks", "alert_reviews")
+                ]
+                for name in some
+            ]
+            snoozes = snoozes or read_snoozes(session, settings, now_ms)
+            answers = [[list(one.result()) for one in three] for three in asked]
+        for name, (rows, acks, reviews) in zip(some, answers, strict=True):
+            if rows:
+                ack = _ack(acks[0]) if acks else None
+                review = Review.read(reviews[0]) if reviews else Review()
+                yield _alert(name, list(map(_row, rows)), ack, review, snoozes, now_ms)
+
+
+def _batched(names: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(names)
+    while some := list(islice(left, _AT_ONCE)):
+        yield some
+
+
+_BY_ID = "SELECT * FROM {}.{} WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
+
+
+def _done(ack: Mapping[str, Any] | None, review: Review) -> Callable[[str, int | None], bool]:
+    """Tells of a transaction's id and reception (epoch ms) whether somebody has seen to it."""
+    covered, acked_at = review.covered, -1 if ack is None else ack["at"]
+    return lambda name, received_at: name in covered or (received_at or 0) <= acked_at
 
 
 def _alert(
     alert_id: str,
     rows: list[dict[str, Any]],
     ack: dict[str, Any] | None,
+    review: Review,
     snoozes: Snoozes,
     now_ms: int,
 ) -> Alert:
+    alert = Alert(alert_id, rows[0]["card_id"], rows[0]["opened_at"], rows, ack, None, review)
     # nobody is told of it where nobody would be told of any of its transactions
-    untils = [snoozes.until(row, now_ms) for row in rows]
-    snoozed = None if None in untils else min(until for until in untils if until is not None)
-    return Alert(alert_id, rows[0]["card_id"], rows[0]["opened_at"], rows, ack, snoozed)
+    untils = [snoozes.until(row, now_ms) for row in alert.todo or rows]
+    if None not in untils:
+        alert.snoozed_until = min(until for until in untils if until is not None)
+    return alert
 
 
 def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Iterator[str]:
     """The days of a period, newest first. Of a long one, those that have alerts: each day costs a query per shard."""
-    days = _days_back(from_ms, to_ms)
+    days = days_back(from_ms, to_ms)
     if to_ms - from_ms <= _FEW_DAYS * DAY_MS:
         return days
     query = SimpleStatement(f"SELECT DISTINCT day, shard FROM {settings.keyspace}.alerts")  # noqa: S608
@@ -355,10 +377,14 @@ def _ask(session: Session, settings: Settings, day: str, from_ms: int, to_ms: in
     return [session.execute_async(statement, (day, shard, *period)) for shard in range(SHARDS)]
 
 
-def _acks(session: Session, settings: Settings, day: str) -> dict[str, dict[str, Any]]:
-    query = f"SELECT * FROM {settings.keyspace}.alert_acks WHERE day = %s AND shard = %s"  # noqa: S608
+def _of_day(session: Session, settings: Settings, table: str, day: str) -> Iterator[dict[str, Any]]:
+    query = f"SELECT * FROM {settings.keyspace}.{table} WHERE day = %s AND shard = %s"  # noqa: S608
     answers = [session.execute_async(query, (day, shard)) for shard in range(SHARDS)]
-    return {row["alert_id"]: _ack(row) for answer in answers for row in answer.result()}
+    return (row for answer in answers for row in answer.result())
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, str]:
+    return -(epoch_ms(row["opened_at"]) or 0), row["alert_id"]
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -384,11 +410,7 @@ def key_of(place: Group) -> tuple[str, int, datetime, str]:
     return place.day, place.shard, moment_of(place.opened_at), place.alert_id
 
 
-def _days_back(from_ms: int, to_ms: int) -> Iterator[str]:
+def days_back(from_ms: int, to_ms: int) -> Iterator[str]:
+    """The days of a period, newest first."""
     for day in range((to_ms - 1) // DAY_MS, from_ms // DAY_MS - 1, -1):
         yield day_of(day * DAY_MS)
-
-
-def moment_of(moment_ms: int) -> datetime:
-    """A moment as the driver writes it."""
-    return datetime.fromtimestamp(moment_ms / 1000, UTC)

@@ -335,3 +335,8 @@ def tables_of(settings: Settings) -> Tables:
 #: The columns of a deployment without own fields.
 COLUMNS = ORDER.columns
 PREDICTIONS, CONFLICTS = _made(NOTHING)[1]
+
+
+def moment_of(moment_ms: int) -> datetime:
+    """A moment as the driver writes it."""
+    return datetime.fromtimestamp(moment_ms / 1000, UTC)

@@ -1,77 +1,62 @@
 """Claims and verdicts of analysts, by lightweight transaction: whoever is told "yes" has the alert, and nobody else.
 
-Clocks only decide how long a claim lasts. That an alert gets one verdict does not depend on them.
+Clocks only decide how long a claim lasts. That a transaction gets one verdict does not depend on them.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cassandra import ConsistencyLevel, OperationTimedOut, WriteTimeout
+from cassandra import ConsistencyLevel
 from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
 from app.cassandra.alert_store import (
     Alert,
-    acknowledge,
     card_alerts,
+    days_back,
     find_alert,
     key_of,
-    moment_of,
     read_alerts,
+    read_reviews,
 )
-from app.cassandra.prediction_rows import epoch_ms
-from app.cassandra.session import explained, shared_session
-from app.domain.alerts import SHARDS, place_of
-from app.errors import AwayError
+from app.cassandra.prediction_rows import moment_of
+from app.cassandra.reviews import Review
+from app.cassandra.session import explained, settled, shared_session
+from app.domain.alerts import expected_loss, place_of
 from app.settings import Settings
 
-#: Attempts of a lightweight transaction whose outcome nobody could tell. Repeating it is safe: it says who won.
-_ATTEMPTS = 5
+#: Alerts of a card that are looked at, the newest.
+_OF_CARD = 200
 
 
 @dataclass(frozen=True)
-class Review:
-    """What is known of an alert's review.
+class Ranking:
+    """Open alerts, ranked.
 
     Attributes:
-        claimed_by, claimed_until: who looks at it, and until when it is kept for them, epoch milliseconds.
-        verdict: `fraud` or `genuine`; None: undecided.
-        decided_by, decided_at: who decided and when, epoch milliseconds.
-        transactions: ids of those that the verdict is about: what the analyst saw.
-        note: theirs.
+        alerts: those with the greatest expected loss, it first.
+        open: how many there are.
     """
 
-    claimed_by: str | None = None
-    claimed_until: int | None = None
-    verdict: str | None = None
-    decided_by: str | None = None
-    decided_at: int | None = None
-    transactions: tuple[str, ...] = ()
-    note: str | None = None
+    alerts: list[Alert] = field(default_factory=list)
+    open: int = 0
 
-    @classmethod
-    def read(cls, row: Mapping[str, Any]) -> "Review":
-        """A row of the table."""
-        return cls(
-            row.get("claimed_by"),
-            epoch_ms(row.get("claimed_until")),
-            row.get("verdict"),
-            row.get("decided_by"),
-            epoch_ms(row.get("decided_at")),
-            tuple(row.get("transactions") or ()),
-            row.get("note"),
-        )
 
-    @property
-    def decision(self) -> tuple[str | None, str | None, int | None]:
-        """What was decided, by whom and when."""
-        return self.verdict, self.decided_by, self.decided_at
+def ranking(alerts: Iterator[Alert], most: int) -> Ranking:
+    """The open ones of some alerts, the `most` with the greatest expected loss; no more are in memory."""
+    count = 0
 
-    def holder(self, now_ms: int) -> str | None:
-        """Who has it now; None: nobody."""
-        held = self.verdict is None and (self.claimed_until or 0) > now_ms
-        return self.claimed_by if held else None
+    def counted() -> Iterator[Alert]:
+        nonlocal count
+        for alert in alerts:
+            if alert.state == "open":
+                count += 1
+                yield alert
+
+    best = heapq.nlargest(most, counted(), key=lambda alert: expected_loss(alert.todo))
+    return Ranking(best, count)
 
 
 class ReviewStore:
@@ -87,31 +72,47 @@ class ReviewStore:
         self._settings = settings
         self._table = f"{settings.keyspace}.alert_reviews"
 
-    def alerts(self, from_ms: int, to_ms: int, now_ms: int) -> list[tuple[Alert, Review | None]]:
-        """The open alerts of a period, newest first, and their reviews."""
-        session = self._session
-        found = read_alerts(session, self._settings, from_ms=from_ms, to_ms=to_ms, now_ms=now_ms)
-        alerts = [alert for alert in found if alert.state == "open"]
-        reviews = self._of_days({place_of(alert.alert_id).day for alert in alerts})
-        return [(alert, reviews.get(alert.alert_id)) for alert in alerts]
+    def ranked(self, from_ms: int, to_ms: int, now_ms: int, most: int) -> Ranking:
+        """The open alerts of a period."""
+        found = read_alerts(
+            self._session, self._settings, from_ms=from_ms, to_ms=to_ms, now_ms=now_ms, todo_only=True
+        )  # fmt: skip
+        return ranking(found, most)
 
-    def alert(self, alert_id: str, now_ms: int) -> tuple[Alert, Review] | None:
+    def unsent(self, from_ms: int, to_ms: int, decided_before_ms: int) -> list[str]:
+        """Alerts of a period with a verdict that is older than a moment, and whose labels were not all sent."""
+        return [
+            name
+            for day in days_back(from_ms, to_ms)
+            for name, review in read_reviews(self._session, self._settings, day).items()
+            if review.unsent and (review.decided_at or 0) < decided_before_ms
+        ]
+
+    def alert(self, alert_id: str, now_ms: int) -> Alert | None:
         """One alert and its review; None: there is no such alert."""
-        alert = find_alert(self._session, self._settings, alert_id, now_ms)
-        if alert is None:
-            return None
-        with explained(self._settings):
-            query = f"SELECT * FROM {self._table} WHERE {_WHERE}"  # noqa: S608
-            row = self._session.execute(query, key_of(place_of(alert_id))).one()
-        return alert, Review() if row is None else Review.read(row)
+        return find_alert(self._session, self._settings, alert_id, now_ms)
 
-    def of_card(self, card_id: str, now_ms: int) -> list[Alert]:
-        """The open alerts of a card."""
-        found = card_alerts(self._session, self._settings, card_id, now_ms)
-        return [alert for alert in found if alert.state == "open"]
+    def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
+        """The open alerts of a card that began since a moment; of very many, the newest."""
+        found: list[Alert] = []
+        for alert in card_alerts(self._session, self._settings, card_id, now_ms):
+            if alert.opened_at < from_ms or len(found) == _OF_CARD:
+                break
+            if alert.state == "open":
+                found.append(alert)
+        return found
 
-    def claim(self, alert_id: str, by: str, until_ms: int, now_ms: int) -> Review:
-        """Take an alert, if nobody has it and nobody has decided it.
+    def claim(
+        self, alert_id: str, by: str, until_ms: int, now_ms: int, decided_at: int | None = None
+    ) -> Review:
+        """Take an alert, if nobody has it, and its latest verdict is the one that the asker knows.
+
+        Args:
+            alert_id: which.
+            by: who asks.
+            until_ms: until when they want it, epoch milliseconds.
+            now_ms: the present.
+            decided_at: when the latest verdict was given that they know; None: they know of none.
 
         Returns:
             The review as it is now: it was taken if `holder` is the asker.
@@ -123,34 +124,40 @@ class ReviewStore:
         )
         key = key_of(place_of(alert_id))
         found = self._try(alert_id, first, (*key, by, moment_of(until_ms)), wanted)
-        if found == wanted or found.verdict is not None or found.holder(now_ms) not in (None, by):
+        if (
+            found == wanted
+            or found.holder(now_ms) not in (None, by)
+            or found.decided_at != decided_at
+        ):
             return found
         again = (
             f"UPDATE {self._table} USING TTL {self._settings.ttl_seconds} "  # noqa: S608
             f"SET claimed_by = %s, claimed_until = %s WHERE {_WHERE} "
-            "IF claimed_by = %s AND claimed_until = %s AND verdict = null"
+            "IF claimed_by = %s AND claimed_until = %s AND decided_at = %s"
         )
-        until = None if found.claimed_until is None else moment_of(found.claimed_until)
+        before = (found.claimed_by, _moment(found.claimed_until), _moment(decided_at))
         return self._try(
-            alert_id, again, (by, moment_of(until_ms), *key, found.claimed_by, until), wanted
-        )
+            alert_id, again, (by, moment_of(until_ms), *key, *before),
+            replace(found, claimed_by=by, claimed_until=until_ms),
+        )  # fmt: skip
 
     def release(self, alert_id: str, by: str) -> None:
         """Give an alert back, if the asker has it."""
         self._try(
             alert_id,
             f"UPDATE {self._table} USING TTL {self._settings.ttl_seconds} SET claimed_by = null, "  # noqa: S608
-            f"claimed_until = null WHERE {_WHERE} IF claimed_by = %s AND verdict = null",
+            f"claimed_until = null WHERE {_WHERE} IF claimed_by = %s",
             (*key_of(place_of(alert_id)), by),
             Review(),
         )
 
-    def decide(self, alert_id: str, wanted: Review) -> Review:
-        """Write a verdict, if the asker has the alert and nobody has decided it.
+    def decide(self, alert_id: str, wanted: Review, decided_at: int | None = None) -> Review:
+        """Write a verdict, if the asker has the alert and its latest verdict is the one that they know.
 
         Args:
             alert_id: which.
             wanted: the verdict, by whom, when, and what it is about.
+            decided_at: when the latest verdict was given that they know; None: they know of none.
 
         Returns:
             The review as it is now: with this verdict, or with what kept it from being written.
@@ -158,62 +165,54 @@ class ReviewStore:
         assert wanted.decided_at is not None
         statement = (
             f"UPDATE {self._table} USING TTL {self._settings.ttl_seconds} SET verdict = %s, "  # noqa: S608
-            f"decided_by = %s, decided_at = %s, transactions = %s, note = %s WHERE {_WHERE} "
-            "IF claimed_by = %s AND verdict = null"
+            "decided_by = %s, decided_at = %s, transactions = %s, note = %s, earlier = %s, labelled_at = null, "
+            f"claimed_by = null, claimed_until = null WHERE {_WHERE} IF claimed_by = %s AND decided_at = %s"
         )
         values = (
             wanted.verdict, wanted.decided_by, moment_of(wanted.decided_at), list(wanted.transactions), wanted.note,
+            list(wanted.earlier),
         )  # fmt: skip
         key = key_of(place_of(alert_id))
-        found = self._try(alert_id, statement, (*values, *key, wanted.decided_by), wanted)
+        before = wanted.decided_by, _moment(decided_at)
+        found = self._try(alert_id, statement, (*values, *key, *before), wanted)
         # an attempt of ours whose outcome was unknown may be the one that won
         return wanted if found.decision == wanted.decision else found
 
-    def close(self, alert_id: str, review: Review) -> None:
-        """Acknowledge a decided alert: its labels are on their way."""
-        assert review.decided_at is not None
-        note = f"{review.verdict}: {review.note}" if review.note else str(review.verdict)
-        acknowledge(
-            self._session, self._settings, alert_id,
-            by=str(review.decided_by), note=note, now_ms=review.decided_at,
-        )  # fmt: skip
+    def close(self, alert_id: str, review: Review, now_ms: int) -> None:
+        """Write down that the labels of a verdict are on their topic."""
+        self._try(
+            alert_id,
+            f"UPDATE {self._table} USING TTL {self._settings.ttl_seconds} SET labelled_at = %s "  # noqa: S608
+            f"WHERE {_WHERE} IF decided_at = %s",
+            (moment_of(now_ms), *key_of(place_of(alert_id)), _moment(review.decided_at)),
+            review,
+        )
 
     @property
     def _session(self) -> Session:
         return shared_session(self._settings)
 
-    def _of_days(self, days: Iterable[str]) -> dict[str, Review]:
-        query = f"SELECT * FROM {self._table} WHERE day = %s AND shard = %s"  # noqa: S608
-        with explained(self._settings):
-            answers = [
-                self._session.execute_async(query, (day, shard))
-                for day in days
-                for shard in range(SHARDS)
-            ]
-            return {
-                row["alert_id"]: Review.read(row) for answer in answers for row in answer.result()
-            }
-
     def _try(
         self, alert_id: str, statement: str, values: tuple[Any, ...], wanted: Review
     ) -> Review:
-        """What is there after a lightweight transaction; one whose outcome is unknown is repeated."""
-        key = key_of(place_of(alert_id))
+        """What is there after a lightweight transaction."""
         there = SimpleStatement(
             f"SELECT * FROM {self._table} WHERE {_WHERE}",  # noqa: S608
             consistency_level=ConsistencyLevel.SERIAL,
         )
+
+        def attempt() -> Review:
+            if self._session.execute(statement, values).was_applied:
+                return wanted
+            row = self._session.execute(there, key_of(place_of(alert_id))).one()
+            return Review() if row is None else Review.read(row)
+
         with explained(self._settings):
-            for _ in range(_ATTEMPTS):
-                try:
-                    if self._session.execute(statement, values).was_applied:
-                        return wanted
-                    row = self._session.execute(there, key).one()
-                except (WriteTimeout, OperationTimedOut):
-                    continue
-                return Review() if row is None else Review.read(row)
-        msg = "Cassandra did not say whether the alert was taken: try again"
-        raise AwayError(msg)
+            return settled(attempt)
+
+
+def _moment(moment_ms: int | None) -> Any:
+    return None if moment_ms is None else moment_of(moment_ms)
 
 
 _WHERE = "day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.cassandra.alert_store import Alert, card_alerts, terminal_alerts
+from app.cassandra.alert_store import alert_ids, terminal_rows
 from app.cassandra.label_store import labels_of
 from app.cassandra.prediction_reads import card_predictions
 from app.cassandra.session import shared_session
@@ -17,7 +17,7 @@ _FIELDS = (
 
 
 def timeline(settings: Settings, kind: str, identifier: str, now_ms: int) -> list[dict[str, Any]]:
-    """The newest transactions of a card, or those of a terminal's alerts, newest event first.
+    """The newest transactions of a card, or those of a terminal's alerts, newest event first; few queries for many.
 
     All transactions of a terminal cannot be asked for: `predictions` has no index on it, which would cost every write.
     Uses the session that this process keeps for reads; blocks.
@@ -31,16 +31,14 @@ def timeline(settings: Settings, kind: str, identifier: str, now_ms: int) -> lis
     """
     session = shared_session(settings)
     if kind == "card":
-        alerts = card_alerts(session, settings, identifier, now_ms)
         found = card_predictions(session, settings, identifier, SHOWN)
+        of_alert = alert_ids(session, settings, identifier)
     else:
-        alerts = terminal_alerts(session, settings, identifier, now_ms)
-        found = [row for row in _rows(alerts) if row["terminal_id"] == identifier]
-    of_alert = {
-        (row["transaction_id"], row["event_time_ms"]): alert.alert_id
-        for alert in alerts
-        for row in alert.transactions
-    }
+        found = [
+            {**row, "flags": list(row["flags"] or ()), "is_fraud": MODEL in (row["causes"] or ())}
+            for row in terminal_rows(session, settings, identifier)
+        ]
+        of_alert = {(row["transaction_id"], row["event_time_ms"]): row["alert_id"] for row in found}
     rows = sorted(found, key=lambda row: -row["event_time_ms"])[:SHOWN]
     keys = [(row["transaction_id"], row["event_time_ms"]) for row in rows]
     labels = labels_of(session, settings, keys)
@@ -48,11 +46,3 @@ def timeline(settings: Settings, kind: str, identifier: str, now_ms: int) -> lis
         {**{name: row[name] for name in _FIELDS}, "label": labels.get(key), "alert_id": of_alert.get(key)}
         for key, row in zip(keys, rows, strict=True)
     ]  # fmt: skip
-
-
-def _rows(alerts: list[Alert]) -> list[dict[str, Any]]:
-    return [
-        {**row, "is_fraud": MODEL in row["causes"]}
-        for alert in alerts
-        for row in alert.transactions
-    ]

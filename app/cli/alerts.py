@@ -183,9 +183,9 @@ def snooze(
     The alerts are still on the topic, in the table, and in `list --all`. `fraudstream notify` applies a snooze within
     some seconds.
     """
-    from app.cassandra.alert_store import Snooze, list_snoozes
-    from app.cassandra.alert_store import snooze as put
     from app.cassandra.session import connected
+    from app.cassandra.snoozes import Snooze, list_snoozes
+    from app.cassandra.snoozes import snooze as put
 
     settings, now = load_settings(), _now_ms()
     named = {"card": card, "terminal": terminal, "rule": rule}
@@ -286,10 +286,12 @@ def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
     digits, about = settings.minor_unit_digits, alert.as_dict()
     yield f"alert {alert.alert_id}"
     state = alert.state
-    if alert.acked:
-        by, at = formats.printable(alert.acked["by"] or "?"), formats.moment(alert.acked["at"])
+    if done := alert.handled:
+        by, at = formats.printable(done["by"] or "?"), formats.moment(done["at"])
         state = f"acknowledged by {by} at {at[:19]} UTC"
-        state += f": {formats.printable(alert.acked['note'])}" if alert.acked["note"] else ""
+        state += f": {formats.printable(done['note'])}" if done["note"] else ""
+        if alert.todo:
+            state = f"{alert.state}, {len(alert.todo):,} new transactions; the others {state}"
     elif alert.snoozed_until:
         state = f"snoozed until {formats.moment(alert.snoozed_until)[:19]} UTC"
     facts = {

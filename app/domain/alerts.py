@@ -4,6 +4,7 @@ Everything here is a function of one scored transaction. So an alert is the same
 whatever order transactions are scored: a replay gives the same alerts under the same keys.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ CAUSES = (MODEL, RULE, ANOMALY)
 SEVERITIES = ("low", "medium", "high", "critical")
 #: Alerts of one day are spread over so many partitions of the table; the first digit of the card's hash says which.
 SHARDS = 16
+_ALERT_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{16}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -68,12 +70,20 @@ def place_of(alert_id: str) -> Group:
     Raises:
         ValueError: it is no alert's id.
     """
-    begin, _, card = alert_id.partition("-")
-    moment = datetime.strptime(begin, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    if len(bytes.fromhex(card)) != len(hash_id("")):
+    if not _ALERT_ID.fullmatch(alert_id):
         msg = f"{alert_id!r} is not the id of an alert"
         raise ValueError(msg)
+    moment = datetime.strptime(alert_id.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     return Group(alert_id, int((moment - _EPOCH).total_seconds()) * 1000)
+
+
+def is_alert_id(text: str) -> bool:
+    """Whether a text can be the id of an alert."""
+    try:
+        place_of(text)
+    except ValueError:
+        return False
+    return True
 
 
 def shard_of(alert_id: str) -> int:
@@ -87,8 +97,15 @@ def day_of(moment_ms: int) -> str:
 
 
 def expected_loss(transactions: Iterable[Mapping[str, Any]]) -> float:
-    """Score times amount of an alert's transactions together, in minor units: what is looked at first."""
-    return sum(row["score"] * row["amount_minor"] for row in transactions)
+    """Expected loss of an alert's transactions together, in minor units: what is looked at first.
+
+    Of a transaction it is score times amount; the whole amount where a rule fired.
+    """
+    return sum(_loss(row["score"], row["amount_minor"], row["causes"]) for row in transactions)
+
+
+def _loss(score: float, minor: int, causes: Collection[str]) -> float:
+    return minor if RULE in causes else score * minor
 
 
 def rank(severity: str) -> int:
@@ -120,7 +137,7 @@ class AlertPolicy:
 
     def severity(self, score: float, minor: int, causes: Collection[str]) -> str:
         """How urgent an alert is."""
-        loss = minor if RULE in causes else score * minor
+        loss = _loss(score, minor, causes)
         return SEVERITIES[sum(loss >= limit for limit in self.losses_minor)]
 
     def alert(self, prediction: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.cassandra.alert_store import Snoozes, read_snoozes
 from app.cassandra.session import shared_session
+from app.cassandra.snoozes import Snoozes, read_snoozes
 from app.errors import FraudstreamError
 from app.settings import Settings
 

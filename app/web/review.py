@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from app.cassandra.alert_store import Alert
-from app.cassandra.review_store import Review
 from app.domain.alerts import expected_loss
+from app.domain.seen import seen_of
 from app.web.replies import RefusedError, json_reply, page, wants_json
-from app.web.review_queue import LEASE_MS, ReviewQueue
+from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
 from app.web.routes import Page, audited, who
 from app.web.worker_protocol import WORKER
@@ -24,26 +24,29 @@ _MOST_SKIPPED = 50
 async def show(request: web.Request) -> web.Response:
     """The alert that the asker has taken (`?alert=ID`), and what else is in the queue."""
     queue, asker = request.app[REVIEWS], who(request)
-    ranked = await queue.ranked()
-    shown, review = None, Review()
-    if name := request.query.get("alert"):
-        shown, review = await queue.look(name)
+    ranked, total = await queue.ranked(_LISTED)
+    name = request.query.get("alert")
+    shown = await queue.look(name) if name else None
     settings = request.app[WORKER].settings
-    listed = [{**about(alert), "holder": holder} for alert, holder in ranked[:_LISTED]]
+    listed = [{**about(alert), "holder": holder} for alert, holder in ranked]
     if wants_json(request):
-        return json_reply({"open": len(ranked), "alerts": listed})
+        return json_reply({"open": total, "alerts": listed})
+    left_ms = 0
+    if shown is not None and shown.state == "open" and shown.review.claimed_by == asker.name:
+        left_ms = (shown.review.claimed_until or 0) - queue.now_ms()
     return page(
         "review.html",
         scripts=True,
         alert=None if shown is None else about(shown),
-        review=review,
-        mine=shown is not None and shown.state == "open" and review.verdict is None and review.claimed_by == asker.name,
+        review=None if shown is None else shown.review,
+        mine=left_ms > 0,
+        holder=None if shown is None else shown.review.holder(queue.now_ms()),
         asker=asker.name,
         skip=_skipped(request.query.getall("skip", [])),
         said=request.query.get("said", ""),
-        open=len(ranked),
+        open=total,
         listed=listed,
-        minutes=LEASE_MS // 60_000,
+        minutes=max(1, round(left_ms / 60_000)),
         digits=settings.minor_unit_digits,
     )  # fmt: skip
 
@@ -67,7 +70,7 @@ async def decide(request: web.Request) -> web.Response:
     queue, by, sent = request.app[REVIEWS], who(request).name, await request.post()
     name, verdict, note = _field(sent, "alert"), _field(sent, "verdict"), str(sent.get("note", ""))
     audited(request, alert=name, verdict=verdict)
-    seen = {str(one) for one in sent.getall("transaction", [])} or None
+    seen = str(sent.get("seen", "")) or {str(one) for one in sent.getall("transaction", [])} or None
     labels = await queue.decide(by, name, verdict, seen, note)
     told: dict[str, Any] = {"verdict": verdict, "labels": labels, "alerts": 1, "with_others": 0}
     if sent.get("card"):  # its other open alerts, too
@@ -98,8 +101,19 @@ async def _next(request: web.Request, skip: list[str], told: dict[str, Any]) -> 
 
 
 def about(alert: Alert) -> dict[str, Any]:
-    """An alert as plain values, with its expected loss."""
-    return {**alert.as_dict(), "loss_minor": round(expected_loss(alert.transactions))}
+    """An alert as plain values, with the transactions to decide, their expected loss, and what names them.
+
+    Where nothing is to be decided, all transactions are there.
+    """
+    rows = alert.todo or alert.transactions
+    return {
+        **alert.as_dict(),
+        "transactions": rows,
+        "amount_minor": sum(row["amount_minor"] for row in rows),
+        "earlier": len(alert.transactions) - len(rows),
+        "loss_minor": round(expected_loss(rows)),
+        "seen": seen_of(rows),
+    }
 
 
 def _field(sent: Any, name: str) -> str:

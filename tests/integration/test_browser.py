@@ -122,6 +122,9 @@ async def test_a_verdict_is_one_key(page: Browser) -> None:
         await page.press("n")  # to the note: letters are text there
         await page.press("f")
         assert await page.run("document.querySelector('[name=note]').value") == "f"
+        await page.press("Enter")  # people end a line with it: that is no verdict
+        assert await page.run("document.querySelector('.verdict a').innerText") == "card 2"
+        assert worker.labels == []
         await page.press("Escape")
         await page.press("f")
         await page.until("document.querySelector('.verdict a')?.innerText === 'card 1'")

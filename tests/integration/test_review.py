@@ -13,8 +13,17 @@ from aiohttp.test_utils import TestClient, TestServer
 from cassandra.cluster import Session
 
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.review_store import Review, ReviewStore
+from app.cassandra.alert_store import (
+    AlertQuery,
+    acknowledge,
+    alert_ids,
+    card_alerts,
+    list_alerts,
+)
+from app.cassandra.review_store import ReviewStore
+from app.cassandra.reviews import Review
 from app.cassandra.row_writer import RowWriter
+from app.cassandra.timeline import timeline
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.settings import Settings
 from app.web.review import REVIEWS
@@ -44,6 +53,12 @@ class CassandraWorker(DictWorker):
         return await asyncio.to_thread(ask, *arguments)
 
 
+async def store_rows(session: Session, settings: Settings, rows: list[Any]) -> None:
+    writer = RowWriter(session, settings, ALERTS)
+    await writer.write(AlertPacker(2).pack_many(map(orjson.dumps, rows)))
+    await writer.close()
+
+
 async def written(session: Session, settings: Settings, cards: int) -> dict[str, list[str]]:
     """Alerts in Cassandra: transaction ids by alert."""
     alerts = []
@@ -54,9 +69,7 @@ async def written(session: Session, settings: Settings, cards: int) -> dict[str,
                            source_partition=card, source_offset=at)
             )  # fmt: skip
             alerts.append(row)
-    writer = RowWriter(session, settings, ALERTS)
-    await writer.write(AlertPacker(2).pack_many(map(orjson.dumps, alerts)))
-    await writer.close()
+    await store_rows(session, settings, alerts)
     found: dict[str, list[str]] = {}
     for row in alerts:
         assert row is not None
@@ -130,14 +143,16 @@ async def test_each_alert_is_decided_once_and_none_is_left(
     said = {name: verdict for name, verdict, _ in decided}
     by_analyst = {name: f"analyst-{n}" for n, found in enumerate(done) for name, _, _ in found}
     for name, ids in alerts.items():
-        found = store.alert(name, NOW)
-        assert found is not None
-        alert, review = found
+        alert = store.alert(name, NOW)
+        assert alert is not None
+        review = alert.review
         assert (review.verdict, review.decided_by) == (said[name], by_analyst[name])
         assert sorted(review.transactions) == sorted(ids)
-        assert alert.acked is not None
-        assert (alert.acked["by"], alert.acked["note"]) == (by_analyst[name], said[name])
-    assert store.alerts(T0 - HOUR, NOW, NOW) == []
+        assert alert.handled is not None
+        assert (alert.handled["by"], alert.handled["note"]) == (by_analyst[name], said[name])
+        assert review.labelled_at is not None
+    assert store.ranked(T0 - HOUR, NOW, NOW, 10).open == 0
+    assert store.unsent(T0 - HOUR, NOW, NOW + 1) == []
 
 
 async def test_claims_are_decided_by_cassandra_alone(session: Session, settings: Settings) -> None:
@@ -173,3 +188,68 @@ async def test_claims_are_decided_by_cassandra_alone(session: Session, settings:
     assert (other.verdict, other.note) == ("genuine", "why")
     store.release(name, second)
     assert store.claim(name, "c", later + LEASE_MS, later).verdict == "genuine"
+
+
+async def test_an_alert_is_open_again_with_what_came_since(
+    session: Session, settings: Settings
+) -> None:
+    def row(name: str, received_at: int, *, at: int = 0, rules: Any = ()) -> dict[str, Any]:
+        made = POLICY.alert(
+            prediction(name, card="again", at=at, is_fraud=True, rules=list(rules), terminal_id="spot",
+                       source_offset=abs(at) + received_at - NOW, received_at=received_at)
+        )  # fmt: skip
+        assert made is not None
+        return made
+
+    first = row("first", NOW)
+    name = first["alert_id"]
+    await store_rows(session, settings, [first, row("old", NOW, at=-3 * HOUR)])
+    store = ReviewStore(settings)
+
+    def todo() -> list[str]:
+        alert = store.alert(name, NOW)
+        assert alert is not None
+        assert (alert.state == "open") == bool(alert.todo)
+        listed, _ = list_alerts(session, settings, AlertQuery(T0 - HOUR, NOW, limit=9), NOW)
+        ranked = store.ranked(T0 - HOUR, NOW, NOW, 10)
+        for found in (listed, ranked.alerts, store.of_card("again", T0 - HOUR, NOW)):
+            assert (name in {one.alert_id for one in found}) == bool(alert.todo)
+        return [one["transaction_id"] for one in alert.todo]
+
+    assert todo() == ["tx-first"]
+    acknowledge(session, settings, name, by="ann", note="seen", now_ms=NOW + 1)
+    assert todo() == []
+    await store_rows(session, settings, [row("second", NOW + 2, rules=["large"])])
+    assert todo() == ["tx-second"]
+    assert store.claim(name, "bob", NOW + LEASE_MS, NOW).holder(NOW) == "bob"
+    verdict = Review(None, None, "fraud", "bob", NOW + 5, ("tx-second",))
+    assert store.decide(name, verdict) == verdict
+    assert todo() == []
+    # labels are still to be sent, although nothing is open
+    assert store.unsent(T0 - HOUR, NOW, NOW + 6) == [name]
+    assert store.unsent(T0 - HOUR, NOW, NOW + 5) == []
+    store.close(name, verdict, NOW + 7)
+    assert store.unsent(T0 - HOUR, NOW, NOW + 6) == []
+    await store_rows(
+        session, settings, [row("third", NOW + 3)]
+    )  # received before the verdict, not seen by it
+    assert todo() == ["tx-third"]
+    # whoever does not know the first verdict cannot claim nor decide past it
+    assert store.claim(name, "cy", NOW + LEASE_MS, NOW).holder(NOW) is None
+    assert store.claim(name, "cy", NOW + LEASE_MS, NOW, NOW + 5).holder(NOW) == "cy"
+    second = Review(None, None, "genuine", "cy", NOW + 9, ("tx-third",), None, ("tx-second",))
+    assert store.decide(name, second).verdict == "fraud"
+    assert store.decide(name, second, NOW + 5) == second
+    assert todo() == []
+    alert = store.alert(name, NOW)
+    assert alert is not None
+    assert (alert.review.transactions, alert.review.earlier) == (("tx-third",), ("tx-second",))
+    assert alert.review.unsent
+    # the pages of the card and the terminal ask for rows, not for alerts
+    of_card = timeline(settings, "card", "again", NOW)
+    assert of_card == []  # its transactions were never stored here
+    assert alert_ids(session, settings, "again")["tx-first", T0] == name
+    of_terminal = timeline(settings, "terminal", "spot", NOW)
+    assert [one["transaction_id"] for one in of_terminal][-1] == "tx-old"
+    assert {one["alert_id"] for one in of_terminal[:-1]} == {name}
+    assert [one.alert_id for one in card_alerts(session, settings, "again", NOW)][0] == name

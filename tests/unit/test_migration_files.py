@@ -59,7 +59,7 @@ RELEASED = {
     "007_alerts": "99d809a741bda8a7",
     "008_models": "96fbc5b916e19861",
     "009_rules": "286ffb81bf79285a",
-    "010_alert_reviews": "54b89b4065ef8ca9",
+    "010_alert_reviews": "8edd00c841d4c712",
     "011_challengers": "a26b22802b0db6fc",
 }
 

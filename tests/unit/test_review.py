@@ -1,15 +1,20 @@
 """The review queue: who gets which alert, what a verdict does, and what is refused."""
 
+import asyncio
 import json
 import logging
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from app.cassandra.alert_store import Alert
-from app.cassandra.review_store import Review
+from app.cassandra.review_store import ranking
+from app.cassandra.reviews import Review
 from app.domain.alerts import expected_loss
+from app.domain.seen import seen_of
 from app.errors import NotFoundError, UnavailableError, UsageError
 from app.web.replies import RefusedError
 from app.web.review_queue import LEASE_MS, ReviewQueue
@@ -49,6 +54,8 @@ def test_expected_loss_counts_each_transaction() -> None:
     one = alert(1, score=0.5, amount_minor=1_000)
     one.transactions += alert(2, score=1.0, amount_minor=300).transactions
     assert expected_loss(one.transactions) == 800
+    one.transactions += alert(3, score=0.1, amount_minor=700, rules=["large"]).transactions
+    assert expected_loss(one.transactions) == 1_500  # the whole amount, as for the severity
 
 
 async def test_the_greatest_loss_comes_first_and_nobody_gets_what_another_has() -> None:
@@ -60,7 +67,7 @@ async def test_the_greatest_loss_comes_first_and_nobody_gets_what_another_has() 
     assert await queue.next("ann") == made[2]  # hers still
     assert await queue.next("ann", skip=[made[2].alert_id]) == made[0]
     assert await queue.next("cy") is None
-    holders = {a.alert_id: holder for a, holder in await queue.ranked()}
+    holders = {a.alert_id: holder for a, holder in (await queue.ranked(9))[0]}
     assert holders == {
         made[2].alert_id: "ann", made[1].alert_id: "bob", made[0].alert_id: "ann",
     }  # fmt: skip
@@ -94,9 +101,20 @@ async def test_a_verdict_labels_what_was_seen_and_closes_the_alert() -> None:
     assert label["labelled_at"] == "2023-11-14T22:13:20.000Z"
     closed = worker.reviews.closed[one.alert_id]
     assert (closed.decided_by, closed.verdict, closed.note) == ("ann", "genuine", "called")
-    assert await queue.ranked() == []
-    with pytest.raises(RefusedError, match="ann has decided it already: genuine"):
+    clock.ms += 6_000
+    assert await queue.ranked(9) == ([(one, None)], 1)  # with what came since
+    assert [row["transaction_id"] for row in one.todo] == ["tx-8"]
+    with pytest.raises(RefusedError, match="the claim has ended: take the alert again"):
         await queue.decide("ann", one.alert_id, "fraud", None, "")
+    assert await queue.next("bob") == one
+    assert await queue.decide("bob", one.alert_id, "fraud", None, "") == 1
+    assert [label["transaction_id"] for label in worker.labels] == ["tx-0", "tx-8"]
+    assert (await queue.look(one.alert_id)).state == "acked"
+    with pytest.raises(RefusedError, match="bob has decided it already: fraud"):
+        await queue.decide("ann", one.alert_id, "genuine", None, "")
+    # the same again, because the answer was lost: one verdict
+    assert await queue.decide("bob", one.alert_id, "fraud", None, "") == 1
+    assert len(worker.labels) == 2
 
 
 async def test_what_a_worker_left_undone_is_finished_by_whoever_looks() -> None:
@@ -114,15 +132,15 @@ async def test_what_a_worker_left_undone_is_finished_by_whoever_looks() -> None:
         await queue.decide("ann", one.alert_id, "fraud", None, "")
     worker.send_labels = send  # type: ignore[method-assign]
     other = queue_of(worker, clock)
-    assert await other.ranked() == []
+    assert await other.ranked(9) == ([], 0)
     assert worker.labels == []  # it may be under way
     clock.ms += 31_000
-    await other.ranked()
+    await other.ranked(9)
     assert [label["is_fraud"] for label in worker.labels] == [True]
     assert worker.labels[0]["labelled_at"] == "2023-11-14T22:13:20.000Z"  # hers
     assert worker.reviews.closed[one.alert_id].decided_by == "ann"
     clock.ms += 31_000
-    await other.ranked()
+    await other.ranked(9)
     assert len(worker.labels) == 1
 
 
@@ -175,7 +193,7 @@ async def test_the_queue_is_not_read_at_every_look() -> None:
     worker, clock, reads = DictWorker(), Clock(), 0
     some(worker, 2)
     queue = queue_of(worker, clock)
-    read = worker.reviews.alerts
+    read = worker.reviews.ranked
 
     def slow(*asked: int) -> Any:
         nonlocal reads
@@ -183,13 +201,13 @@ async def test_the_queue_is_not_read_at_every_look() -> None:
         clock.ms += 2_000
         return read(*asked)
 
-    worker.reviews.alerts = slow  # type: ignore[method-assign]
-    await queue.ranked()
+    worker.reviews.ranked = slow  # type: ignore[method-assign]
+    await queue.ranked(9)
     clock.ms += 39_000
-    await queue.ranked()
+    await queue.ranked(9)
     assert reads == 1  # two seconds of reading: not again for forty
     clock.ms += 2_000
-    await queue.ranked()
+    await queue.ranked(9)
     assert reads == 2
 
 
@@ -213,7 +231,11 @@ async def test_the_page_from_one_alert_to_the_next(caplog: pytest.LogCaptureFixt
         assert "1 decided as fraud, 1 labels sent" in await page.text()
         later = await client.post("/review/later", data={**form, "alert": made[0].alert_id})
         assert "no alert is left" in await later.text()
-        twice = await client.post("/review/verdict", data=sent, headers=JSON)
+        assert (
+            await client.post("/review/verdict", data=sent, headers=JSON)
+        ).status == 200  # again
+        other = {**sent, "verdict": "genuine"}
+        twice = await client.post("/review/verdict", data=other, headers=JSON)
         assert (twice.status, (await twice.json())["error"]) == (
             409, "local has decided it already: fraud",
         )  # fmt: skip
@@ -228,7 +250,9 @@ async def test_the_page_from_one_alert_to_the_next(caplog: pytest.LogCaptureFixt
         if record.name == "fraudstream.audit"
     ]
     changed = [one for one in records if one["status"] in (200, 303)]
-    assert [one["audit"] for one in changed] == ["/review/next", "/review/verdict", "/review/later"]
+    assert [one["audit"] for one in changed] == [
+        "/review/next", "/review/verdict", "/review/later", "/review/verdict",
+    ]  # fmt: skip
     assert {one["by"] for one in changed} == {"local"}
     assert changed[1]["verdict"] == "fraud"
 
@@ -269,4 +293,163 @@ async def test_who_asks_is_who_decides(tmp_path: Any) -> None:
 def test_a_review_says_who_has_an_alert() -> None:
     assert Review("ann", 10).holder(9) == "ann"
     assert Review("ann", 10).holder(10) is None
-    assert Review("ann", 10, "fraud", "ann", 5).holder(9) is None
+    assert Review(None, None, "fraud", "ann", 5).holder(9) is None
+
+
+async def test_large_alerts_are_decided_by_a_short_text_and_put_off() -> None:
+    worker = DictWorker()
+    one = alert(0, card="c" * 60, source_offset=0)
+    for n in range(1, 1_400):
+        one.transactions += alert(f"{n:08}" * 5, card="c" * 60, source_offset=n).transactions  # type: ignore[arg-type]
+    worker.reviews.add(one)
+    async with client_of(worker) as client:
+        begin = await (await client.get("/review/")).text()
+        csrf = re.search(r'name="csrf" value="([^"]*)"', begin)[1]  # type: ignore[index]
+        text = await (await client.post("/review/next", data={"csrf": csrf})).text()
+        assert text.count('type="hidden"') < 20
+        seen = re.search(r'name="seen" value="([^"]*)"', text)[1]  # type: ignore[index]
+        form = {"csrf": csrf, "alert": one.alert_id}
+        assert (await client.post("/review/later", data=form)).status == 200
+        await client.post("/review/next", data={"csrf": csrf})
+        one.transactions += alert(9, card="c" * 60, source_offset=1_400).transactions
+        sent = {**form, "verdict": "fraud", "seen": seen}
+        said = await (await client.post("/review/verdict", data=sent, headers=JSON)).json()
+    assert said["labels"] == 1_400
+    assert [row["transaction_id"] for row in one.todo] == ["tx-9"]
+
+
+async def test_a_verdict_is_not_about_what_came_late_between_what_was_seen() -> None:
+    worker = DictWorker()
+    one = alert(1, card="c", source_offset=5)
+    worker.reviews.add(one)
+    queue = queue_of(worker)
+    await queue.next("ann")
+    seen = seen_of(one.todo)
+    one.transactions += alert(2, card="c", source_offset=3).transactions
+    with pytest.raises(RefusedError, match="look at it again"):
+        await queue.decide("ann", one.alert_id, "fraud", seen, "")
+    with pytest.raises(UsageError, match="send what the alert has"):
+        await queue.decide("ann", one.alert_id, "fraud", "nonsense", "")
+    assert worker.labels == []
+
+
+async def test_enter_presses_no_verdict_and_later_is_its_own_form() -> None:
+    worker = DictWorker()
+    some(worker, 1)
+    queue_page = ""
+    async with client_of(worker) as client:
+        begin = await (await client.get("/review/")).text()
+        csrf = re.search(r'name="csrf" value="([^"]*)"', begin)[1]  # type: ignore[index]
+        queue_page = await (await client.post("/review/next", data={"csrf": csrf})).text()
+    decide = queue_page[queue_page.index('<form class="decide"') :]
+    decide = decide[: decide.index("</form>")]
+    first = re.search(r"<button[^>]*>", decide)
+    assert first is not None
+    assert (
+        "disabled" in first[0]
+    )  # Enter presses the first button of a form, if that can be pressed
+    assert "/review/later" not in decide
+
+
+async def test_the_page_says_when_a_claim_has_ended() -> None:
+    worker = DictWorker()
+    (one,) = some(worker, 1)
+    worker.reviews.claim(one.alert_id, "local", 1_000, 0)
+    async with client_of(worker) as client:
+        text = await (await client.get(f"/review/?alert={one.alert_id}")).text()
+    assert "Your 5 minutes have ended" in text
+    assert "You have this alert" not in text
+
+
+async def test_one_thread_reads_and_a_failure_is_not_repeated_at_once() -> None:
+    worker, clock, begun = DictWorker(), Clock(), 0
+    (one,) = some(worker, 1)
+    queue, read = queue_of(worker, clock), worker.reviews.ranked
+    goes_on, threads = threading.Event(), ThreadPoolExecutor(4)
+
+    def slow(*asked: int) -> Any:
+        nonlocal begun
+        begun += 1
+        goes_on.wait(60)
+        return read(*asked)
+
+    async def give_up(ask: Any, *arguments: Any) -> Any:
+        future = asyncio.get_running_loop().run_in_executor(threads, ask, *arguments)
+        while not begun:  # noqa: ASYNC110 -- a thread sets it
+            await asyncio.sleep(0.01)
+        done, _ = await asyncio.wait({future}, timeout=0.05)
+        if not done:
+            raise UnavailableError("Cassandra did not answer")
+        return future.result()
+
+    worker.reviews.ranked = slow  # type: ignore[method-assign]
+    worker.look_up = give_up  # type: ignore[method-assign]
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="did not answer"):
+            await queue.ranked(9)
+        clock.ms += 31_000  # also when it may be tried again: the thread still reads
+    assert begun == 1
+    goes_on.set()
+    threads.shutdown(wait=True)  # what it found is not lost
+    assert await queue.ranked(9) == ([(one, None)], 1)
+    assert begun == 1
+
+
+async def test_a_failed_read_is_remembered() -> None:
+    worker, clock, reads = DictWorker(), Clock(), 0
+
+    def away(*_asked: int) -> Any:
+        nonlocal reads
+        reads += 1
+        raise UnavailableError("no Cassandra")
+
+    worker.reviews.ranked = away  # type: ignore[method-assign]
+    queue = queue_of(worker, clock)
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="no Cassandra"):
+            await queue.ranked(9)
+    assert reads == 1
+    clock.ms += 31_000
+    with pytest.raises(UnavailableError, match="no Cassandra"):
+        await queue.ranked(9)
+    assert reads == 2
+
+
+def test_a_ranking_keeps_the_best_and_counts_all() -> None:
+    made = [alert(n, card=f"c{n}", amount_minor=100 + n) for n in range(20)]
+    made[3].acked = {"at": 2**50, "by": "ann", "note": ""}
+    found = ranking(iter(made), 3)
+    assert (found.alerts, found.open) == (made[:-4:-1], 19)
+
+
+async def test_a_card_is_decided_although_one_of_its_alerts_is_refused() -> None:
+    worker = DictWorker()
+    made = [alert(n, card="c", at=n * 7_200_000, source_offset=n) for n in range(3)]
+    worker.reviews.add(*made)
+    decide = worker.reviews.decide
+
+    def refuse_one(alert_id: str, wanted: Review, decided_at: int | None = None) -> Review:
+        refused = alert_id == made[1].alert_id
+        return Review("bob", 2**50) if refused else decide(alert_id, wanted, decided_at)
+
+    worker.reviews.decide = refuse_one  # type: ignore[method-assign]
+    decided, labels, others = await queue_of(worker).decide_card("ann", "c", "fraud", "")
+    assert (decided, labels, others) == ([made[0].alert_id, made[2].alert_id], 2, 1)
+    assert {label["transaction_id"] for label in worker.labels} == {"tx-0", "tx-2"}
+
+
+async def test_labels_of_an_earlier_verdict_are_sent_before_the_next_one() -> None:
+    worker, clock = DictWorker(), Clock()
+    (one,) = some(worker, 1)
+    queue = queue_of(worker, clock)
+    await queue.next("ann")
+    worker.reviews.decide(one.alert_id, Review(None, None, "fraud", "ann", 7, ("tx-0",)))
+    one.transactions += alert(8, card="c0", source_offset=8).transactions
+    other = queue_of(worker, clock)
+    assert await other.next("bob") == one
+    assert await other.decide("bob", one.alert_id, "genuine", None, "") == 1
+    assert [(label["transaction_id"], label["is_fraud"]) for label in worker.labels] == [
+        ("tx-0", True), ("tx-8", False),
+    ]  # fmt: skip
+    assert worker.reviews.known[one.alert_id].covered == {"tx-0", "tx-8"}
+    assert one.state == "acked"

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from app.cassandra.alert_store import Alert, AlertQuery
-from app.domain.alerts import CAUSES, AlertPolicy
+from app.cassandra.reviews import Review
+from app.domain.alerts import CAUSES, AlertPolicy, is_alert_id, place_of
+from app.domain.seen import rows_seen, seen_of
 from app.errors import UsageError
 from app.settings import load_settings
 from app.web.alerts import alert_query
@@ -100,3 +102,46 @@ def test_the_worst_transaction_makes_the_severity() -> None:
         31_000,
         ["model"],
     )
+
+
+def test_an_alert_is_open_again_with_what_nobody_has_seen_to() -> None:
+    one = alert(1, card="c", received_at=T0)
+    one.acked = {"at": T0 + 5, "by": "ann", "note": "called"}
+    assert (one.state, one.todo) == ("acked", [])
+    one.transactions += alert(2, card="c", received_at=T0 + 6).transactions
+    assert one.state == "open"
+    assert [row["transaction_id"] for row in one.todo] == ["tx-2"]
+    one.review = Review(None, None, "fraud", "bob", T0 + 7, ("tx-2",), "stolen")
+    assert (one.state, one.as_dict()["acked"]) == (
+        "acked", {"at": T0 + 7, "by": "bob", "note": "fraud: stolen"},
+    )  # fmt: skip
+    # a verdict is about what was seen, whenever the others arrived
+    one.transactions += alert(3, card="c", received_at=T0 + 6).transactions
+    assert (one.state, one.as_dict()["todo"]) == ("open", 1)
+
+
+async def test_a_page_says_what_is_new() -> None:
+    worker = DictWorker()
+    one = alert(1, card="c", received_at=T0)
+    one.transactions += alert(2, card="c", received_at=T0 + 6).transactions
+    one.acked = {"at": T0, "by": "ann", "note": ""}
+    worker.raised = [one]
+    async with client_of(worker) as client:
+        assert "1 new, others by ann" in await (await client.get("/alerts/")).text()
+
+
+def test_what_was_seen_is_told_from_what_is_new() -> None:
+    rows = [row for n in range(3) for row in alert(n, card="c", source_offset=n).transactions]
+    text = seen_of(rows[:2])
+    assert rows_seen(rows, text) == rows[:2]
+    assert rows_seen(rows[1:], text) is None  # one is missing
+    with pytest.raises(ValueError, match="seen"):
+        rows_seen(rows, "1-2_x")
+
+
+@pytest.mark.parametrize("text", ["", "x", "20260101T000000- 3f9a1c2b4d5e6f7", "20260101T000000-3F9A1C2B4D5E6F70",
+                                  "20260101T000000-3f9a1c2b4d5e6f7 0", "20261301T000000-3f9a1c2b4d5e6f70"])  # fmt: skip
+def test_what_is_no_alert_id(text: str) -> None:
+    assert not is_alert_id(text)
+    with pytest.raises(ValueError, match="does not match|is not the id"):
+        place_of(text)

@@ -8,9 +8,12 @@ document.addEventListener("submit", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  if (event.key === "Enter" && event.target.matches("input[type=checkbox]")) event.preventDefault();
   const writing = event.target.matches("input:not([type=checkbox]), textarea, select");
   if (writing) {
     if (event.key === "Escape") event.target.blur();
+    // Enter would press the first button of the form, which is a verdict
+    if (event.key === "Enter" && event.target.matches("input")) event.preventDefault();
     return;
   }
   if (!/^[a-z]$/i.test(event.key)) return;

@@ -1,0 +1,51 @@
+"""What somebody saw of an alert, in a text of few characters: its newest positions and a digest.
+
+A verdict is about what its analyst saw. The ids themselves would not fit into a form: an alert may have thousands.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+_SEEN = re.compile(r"([0-9]{1,9}-[0-9]{1,18}_)+[0-9a-f]{16}")
+Row = Mapping[str, Any]
+
+
+def seen_of(rows: Iterable[Row]) -> str:
+    """The text for transactions of an alert: the newest offset of each source partition, and a digest of the ids."""
+    shown, newest = list(rows), dict[int, int]()
+    for row in shown:
+        partition, offset = row["source_partition"], row["source_offset"]
+        newest[partition] = max(offset, newest.get(partition, -1))
+    marks = "".join(f"{partition}-{offset}_" for partition, offset in sorted(newest.items()))
+    return marks + _digest(shown)
+
+
+def rows_seen(rows: Sequence[Row], text: str) -> list[Row] | None:
+    """Those of an alert's transactions that somebody saw.
+
+    Args:
+        rows: as they are now: there may be new ones.
+        text: what `seen_of` gave them.
+
+    Returns:
+        None: they cannot be told from the others. One arrived late, before the newest of those that were seen.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    if not _SEEN.fullmatch(text):
+        msg = f"seen {text[:40]!r}: send what the alert has as `seen`"
+        raise ValueError(msg)
+    *marks, digest = text.split("_")
+    newest = {int(one.split("-")[0]): int(one.split("-")[1]) for one in marks}
+    found = [row for row in rows if row["source_offset"] <= newest.get(row["source_partition"], -1)]
+    return found if _digest(found) == digest else None
+
+
+def _digest(rows: Iterable[Row]) -> str:
+    ids = sorted(
+        f"{r['source_partition']}-{r['source_offset']}-{r['transaction_id']}" for r in rows
+    )
+    return blake2b("\n".join(ids).encode(), digest_size=8).hexdigest()
