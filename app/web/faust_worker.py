@@ -16,6 +16,7 @@ from yarl import URL
 
 from app.blocks.faust.table import BlockTable
 from app.cassandra.alert_store import Alert, AlertQuery, list_alerts
+from app.cassandra.label_store import label_of
 from app.cassandra.prediction_reads import find_transaction
 from app.cassandra.review_store import ReviewStore
 from app.cassandra.session import close_shared_sessions, shared_session
@@ -230,6 +231,14 @@ class FaustWorker:
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
         return await self.look_up(find_transaction, self.settings, transaction_id)
+
+    async def label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
+        """What is known of a transaction afterwards, None when there is no label."""
+        return await self.look_up(self._label, transaction_id, event_time_ms)
+
+    def _label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
+        session = shared_session(self.settings)
+        return label_of(session, self.settings, transaction_id, event_time_ms)
 
     async def look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
         """Ask Cassandra in a thread.

@@ -12,9 +12,9 @@ from app.web.replies import RefusedError, json_reply, wants_json
 from app.web.review_queue import VERDICTS, label
 from app.web.roles import Role
 from app.web.routes import Page, audited
-from app.web.worker_protocol import WORKER
+from app.web.worker_protocol import WORKER, Worker
 
-#: How long the page waits until the label is stored, so that it shows it; and how often it looks.
+#: How long the page waits until the label is stored, so that it shows it; and how soon it looks first: then ever later.
 _WAIT_SECONDS, _LOOK_SECONDS = 3.0, 0.1
 
 
@@ -34,9 +34,9 @@ async def judge(request: web.Request) -> web.Response:
         raise NotFoundError(msg)
     now_ms = time.time_ns() // 1_000_000
     await worker.send_labels([label(dict(row), verdict == "fraud", now_ms)])
-    stored = await _is_stored(request, name, now_ms)
     if wants_json(request):
-        return json_reply({"transaction_id": name, "verdict": verdict, "stored": stored})
+        return json_reply({"transaction_id": name, "verdict": verdict})
+    stored = await _is_stored(worker, name, int(at), now_ms)
     path = path_of("transaction", name)
     said = (
         f"labelled as {verdict}"
@@ -49,16 +49,17 @@ async def judge(request: web.Request) -> web.Response:
     )
 
 
-async def _is_stored(request: web.Request, name: str, at_ms: int) -> bool:
-    """Whether the label can be read already."""
-    ends = time.monotonic() + _WAIT_SECONDS
-    while time.monotonic() < ends:
-        found = await request.app[WORKER].transaction(name)
-        rows = () if found is None else (found, *found["others"])
-        if any((row.get("label") or {}).get("labelled_at") == at_ms for row in rows):
+async def _is_stored(worker: Worker, name: str, event_time_ms: int, at_ms: int) -> bool:
+    """Whether the label can be read already; looks by its key, which asks few nodes."""
+    ends, pause = time.monotonic() + _WAIT_SECONDS, _LOOK_SECONDS
+    while True:
+        found = await worker.label(name, event_time_ms)
+        if found is not None and found["labelled_at"] == at_ms:
             return True
-        await asyncio.sleep(_LOOK_SECONDS)
-    return False
+        if time.monotonic() + pause > ends:
+            return False
+        await asyncio.sleep(pause)
+        pause *= 2
 
 
 PAGES = (Page("POST", "/label", judge, Role.ANALYST),)

@@ -125,6 +125,13 @@ class Worker(Protocol):
             UnavailableError: Cassandra does not answer.
         """
 
+    async def label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
+        """What is known of a transaction: `is_fraud`, `labelled_at` (epoch ms); None without a label.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+        """
+
     async def timeline(self, kind: str, identifier: str) -> list[dict[str, Any]]:
         """The transactions of a card, or of a terminal's alerts, newest first; see `app.cassandra.timeline`.
 

@@ -124,6 +124,12 @@ async def test_a_label_is_set_from_the_page() -> None:
         done = await client.post("/label", data=form)
         assert "labelled as genuine" in await done.text()
         assert done.url.path == "/transactions/x1/"
+        looked = worker.looked_for_labels
+        assert looked >= 1
+        quick = await client.post("/label", data=form, headers=JSON)
+        assert await quick.json() == {"transaction_id": "x1", "verdict": "genuine"}
+        assert worker.looked_for_labels == looked  # programs do not wait
+        worker.labels.pop()
         bad = await client.post("/label", data={**form, "verdict": "maybe"}, headers=JSON)
         assert bad.status == 400
         missing = await client.post("/label", data={**form, "card": "c2"}, headers=JSON)
@@ -162,6 +168,14 @@ async def test_search_finds_the_page_without_being_told_the_kind() -> None:
         ):
             found = await client.get("/search", params={"id": f" {name} "}, allow_redirects=False)
             assert (found.status, found.headers["Location"]) == (303, wanted)
+        odd = "20260101T000000- 3f9a1c2b4d5e6f7"
+        for kind in ("cards", "terminals"):
+            worker.answers[f"{OTHER}/{kind}/{odd.replace(' ', '%20')}/"] = (
+                404,
+                "application/json",
+                b"{}",
+            )
+        assert (await client.get("/search", params={"id": odd}, headers=JSON)).status == 404
         nothing = await client.get("/search?id=nope", headers=JSON)
         assert nothing.status == 404
         assert "no transaction, card, terminal or alert" in (await nothing.json())["error"]
