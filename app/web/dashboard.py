@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,8 +13,8 @@ from app.formats import age, iso
 from app.metrics.prometheus import release
 from app.metrics.reading import is_of_labels
 from app.web import pages
-from app.web.live import LIVE, REFRESH_SECONDS
-from app.web.replies import HEADERS, json_reply, page, wants_json
+from app.web.live import LIVE, REFRESH_SECONDS, Live
+from app.web.replies import HEADERS, RefusedError, json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Page, who
 from app.web.worker_protocol import WORKER, Worker
@@ -21,6 +22,9 @@ from app.web.worker_protocol import WORKER, Worker
 #: A stream of events ends after this time, and the browser asks again: then its login is checked again, too.
 _STREAM_SECONDS = 25.0
 _RECONNECT_MS = 300
+#: Streams of a worker; a page beyond that is as it was read, and asks again after some seconds.
+_MOST_STREAMS, _FULL_SECONDS = 50, 10
+STREAMS = web.AppKey("streams", set[object])
 #: The parts of the page that change.
 _PARTS = ("strip", "waits", "recent", "held")
 #: The order in which people think of outcomes; any other comes behind.
@@ -137,31 +141,56 @@ async def stream(request: web.Request) -> web.StreamResponse:
     if request.method == "HEAD":
         return web.Response(headers=headers)
     live, worker = request.app[LIVE], request.app[WORKER]
-    may_see_cards = who(request).may("analyst")
+    streams = request.app[STREAMS]
+    if len(streams) >= _MOST_STREAMS:
+        msg = (
+            f"{_MOST_STREAMS} pages watch this worker already: reload later, or ask another worker"
+        )
+        raise RefusedError(503, msg, retry_after=_FULL_SECONDS)
     told = request.headers.get("Last-Event-ID", "")
     since = int(told) if told.isdecimal() else 0
+    may_see_cards = who(request).may("analyst")
     response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    await response.write(b"retry: %d\n\n" % _RECONNECT_MS)
-    before: dict[str, str] = {}
-    ends = time.monotonic() + _STREAM_SECONDS
-    while time.monotonic() < ends and not worker.stopping:
-        await live.refresh()
-        board = live.board(may_see_cards=may_see_cards, since=since)
-        html = {part: pages.render(f"live_{part}.html", board=board) for part in _PARTS}
-        points = board["points"]
-        since = points[-1][0] if points else since
-        said = {
-            "html": {part: text for part, text in html.items() if before.get(part) != text},
-            "points": points,
-        }
-        before = html
-        try:
-            await response.write(b"id: %d\ndata: %b\n\n" % (since, orjson.dumps(said)))
-        except ConnectionError:  # the page was closed
-            break
-        await asyncio.sleep(REFRESH_SECONDS)
+    streams.add(response)
+    try:
+        await response.prepare(request)
+        await response.write(b"retry: %d\n\n" % _RECONNECT_MS)
+        before: dict[str, str] = {}
+        tick = -1
+        ends = time.monotonic() + _STREAM_SECONDS
+        while time.monotonic() < ends and not worker.stopping:
+            await live.refresh()
+            if live.tick != tick:
+                key = (may_see_cards, since, tick)
+                make = partial(_frame, live, may_see_cards, since, before)
+                frame, before, since = live.shared(key, make)
+                tick = live.tick
+                await response.write(frame)
+            await asyncio.sleep(REFRESH_SECONDS)
+    except ConnectionError:  # the page was closed
+        pass
+    finally:
+        streams.discard(response)
     return response
+
+
+def _frame(
+    live: Live, may_see_cards: bool, since: int, before: dict[str, str]
+) -> tuple[bytes, dict[str, str], int]:
+    """One event: the parts that have changed, and new points; with all parts, and the newest point's moment."""
+    html = live.shared(may_see_cards, partial(_parts, live, may_see_cards))
+    points = live.points(since)
+    newest = since if not points or points[-1][0] is None else int(points[-1][0])
+    said = {
+        "html": {part: text for part, text in html.items() if before.get(part) != text},
+        "points": points,
+    }
+    return b"id: %d\ndata: %b\n\n" % (newest, orjson.dumps(said)), html, newest
+
+
+def _parts(live: Live, may_see_cards: bool) -> dict[str, str]:
+    board = live.board(may_see_cards=may_see_cards, since=float("inf"))
+    return {part: pages.render(f"live_{part}.html", board=board) for part in _PARTS}
 
 
 PAGES = (

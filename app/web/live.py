@@ -8,9 +8,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
@@ -33,6 +33,7 @@ from app.web.guard import Guard
 from app.web.roles import Role, Viewer
 from app.web.worker_protocol import Worker
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 #: How often a page is told what is new.
@@ -66,6 +67,9 @@ class Live:
     Args:
         worker: this one.
         guard: signs what others are asked.
+
+    Attributes:
+        tick: how often all workers were asked.
     """
 
     def __init__(self, worker: Worker, guard: Guard) -> None:
@@ -74,6 +78,8 @@ class Live:
         self._lag: int | None = None
         self._known: dict[str, _Known] = {}
         self._refreshed = float("-inf")
+        self._frames: dict[Any, Any] = {}
+        self.tick = 0
         self._lock = asyncio.Lock()
 
     async def running(self, _application: web.Application) -> AsyncIterator[None]:
@@ -132,6 +138,14 @@ class Live:
                 known.fault, known.now = None, answer
                 known.points.extend(Span.read(point) for point in answer["points"])
             self._refreshed = time.monotonic()
+            self._frames, self.tick = {}, self.tick + 1
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What pages are told of the newest look, made by the first that asks for it."""
+        if key not in self._frames:
+            self._frames[key] = make()
+        made: T = self._frames[key]
+        return made
 
     def _since(self, url: str) -> int:
         known = self._known.get(url)
@@ -162,11 +176,6 @@ class Live:
             may_see_cards: whether alerts are for whoever asks.
             since: points of the charts that end behind this moment, epoch seconds.
         """
-        known = time.time() - _SETTLED_SECONDS
-        points = merged(
-            (point for point in one.points if since < point.at <= known)
-            for one in self._known.values()
-        )
         answering = {
             url: one.now for url, one in self._known.items() if one.now and one.fault is None
         }
@@ -194,8 +203,17 @@ class Live:
             "may_see_cards": may_see_cards,
             "alerts": _newest(answering.values()) if may_see_cards else [],
             "digits": self._worker.settings.minor_unit_digits,
-            "points": [_drawn(point) for point in points],
+            "points": self.points(since),
         }  # fmt: skip
+
+    def points(self, since: float) -> list[list[float | None]]:
+        """Points of the charts that end behind a moment, epoch seconds."""
+        known = time.time() - _SETTLED_SECONDS
+        points = merged(
+            (point for point in one.points if since < point.at <= known)
+            for one in self._known.values()
+        )
+        return [_drawn(point) for point in points]
 
 
 def worst_lag(partitions: Iterable[PartitionReading]) -> int | None:

@@ -17,6 +17,7 @@ from app.web import pages, peers
 from app.web.alerts import PAGES as ALERT_PAGES
 from app.web.alerts import moment_of
 from app.web.dashboard import PAGES as DASHBOARD_PAGES
+from app.web.dashboard import STREAMS
 from app.web.forwarding import SERVED_BY_HEADER, forward
 from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
@@ -78,6 +79,7 @@ def install(
     application[WORKER], application[GUARD], application[METRICS] = worker, guard, WorkerMetrics()
     application[REVIEWS] = ReviewQueue(worker)
     application[LIVE] = live = Live(worker, guard)
+    application[STREAMS] = set()
     application.cleanup_ctx.append(live.running)
     application.middlewares.extend((sign, present_errors, guard.middleware))
 

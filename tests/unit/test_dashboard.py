@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -11,6 +12,8 @@ from aiohttp.test_utils import TestClient
 from app.metrics.history import KEPT, STEP_SECONDS, History, Span, Totals, merged, together
 from app.metrics.recorders import LATENCY_BOUNDS_MS
 from app.stages.alerts import RecentAlerts
+from app.web import pages
+from app.web.dashboard import STREAMS
 from app.web.guard import Guard
 from app.web.live import Live
 from app.web.peers import PROOF_HEADER, Answer
@@ -178,3 +181,32 @@ async def test_points_of_all_workers_are_drawn_once_they_are_settled(
     monkeypatch.setattr("app.web.live.REFRESH_SECONDS", 0)
     await live.refresh()
     assert live.board(may_see_cards=True)["workers"] == 1  # one that left is forgotten
+
+
+async def test_pages_share_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, rendered = DictWorker(), Counter[str]()
+    render = pages.render
+
+    def counted(template: str, **context: Any) -> str:
+        rendered[template] += 1
+        return render(template, **context)
+
+    monkeypatch.setattr("app.web.dashboard.pages.render", counted)
+    monkeypatch.setattr("app.web.live.REFRESH_SECONDS", 3_600.0)  # one look
+    async with client_of(worker) as client:
+        told = await asyncio.gather(*(events(client, 1) for _ in range(5)))
+    assert all(one == told[0] for one in told)
+    assert rendered["live_strip.html"] == 1
+
+
+async def test_streams_of_a_worker_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.dashboard._MOST_STREAMS", 1)
+    async with client_of(DictWorker()) as client:
+        async with client.get("/live") as first:
+            await first.content.readline()
+            refused = await client.get("/live", headers={"Accept": "text/event-stream"})
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "10")
+        # until the worker has seen that the page was closed
+        while client.app[STREAMS]:  # type: ignore[index] # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert await events(client, 1)

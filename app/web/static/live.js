@@ -3,6 +3,7 @@
 
 const KEPT = 360;
 const SILENT_MS = 5000;
+const AGAIN_MS = 10000;
 const CHARTS = {
   rate: { columns: [1], labels: ["per second"] },
   latency: { columns: [2, 3, 4], labels: ["p50", "p95", "p99"] },
@@ -68,8 +69,13 @@ function take(said) {
   }
 }
 
-const source = new EventSource("/live");
-source.onmessage = (event) => take(JSON.parse(event.data));
+// a browser asks again by itself, except after a refusal: too many pages watch the worker, or the login has ended
+function listen() {
+  const source = new EventSource("/live");
+  source.onmessage = (event) => take(JSON.parse(event.data));
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS); };
+}
+listen();
 setInterval(() => {
   if (Date.now() - heard > SILENT_MS)
     document.getElementById("connection").textContent = "The worker does not answer, or the login has ended: the figures below are old.";
