@@ -303,8 +303,9 @@ class ReviewQueue:
                 except FraudstreamError as error:
                     self._next_read, self._fault = self._clock() + _FAILED_SECONDS, str(error)
                 unsent = self._adopt()
-            if self._fault and not self._ranked:
-                raise UnavailableError(self._fault)
+            never = self._next_read == float("-inf")  # whoever began to read has gone
+            if not self._ranked and (self._fault or never):
+                raise UnavailableError(self._fault or "the queue is being read; try again")
         for name in unsent:
             try:
                 alert = await self.look(name)

@@ -453,3 +453,12 @@ async def test_labels_of_an_earlier_verdict_are_sent_before_the_next_one() -> No
     ]  # fmt: skip
     assert worker.reviews.known[one.alert_id].covered == {"tx-0", "tx-8"}
     assert one.state == "acked"
+
+
+async def test_a_queue_that_is_still_read_is_not_shown_as_empty() -> None:
+    worker = DictWorker()
+    some(worker, 1)
+    queue = queue_of(worker)
+    with queue._reading, pytest.raises(UnavailableError, match="is being read; try again"):
+        await queue.ranked(9)
+    assert (await queue.ranked(9))[1] == 1
