@@ -1,0 +1,109 @@
+"""How many questions and rows the lists of alerts take, at a session that counts them."""
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from app.cassandra import alert_store
+from app.cassandra.alert_store import card_alerts, read_alerts, terminal_rows
+from app.domain.alerts import place_of
+from app.settings import load_settings
+from tests.builders import T0
+from tests.unit.test_web_alerts import alert
+
+HOUR = 3_600_000
+COUNT = 200
+
+
+def moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None)
+
+
+class Session:
+    """Tables in lists; answers by the names of a statement's columns."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[dict[str, Any]]] = {
+            "alerts": [], "alert_acks": [], "alert_reviews": [], "alert_snoozes": [],
+        }  # fmt: skip
+        self.asked: Counter[str] = Counter()
+
+    def execute(self, statement: Any, values: Any = ()) -> list[dict[str, Any]]:
+        text = getattr(statement, "query_string", statement)
+        table = re.search(r"FROM \w+\.(\w+)", text)
+        assert table is not None
+        self.asked[table[1]] += 1
+        names = re.findall(r"(\w+) = %s", text)
+        limit = re.search(r"LIMIT (\d+)", text)
+        wanted = list(zip(names, values, strict=False))
+        found = (
+            row
+            for row in self.tables[table[1]]
+            if all(row[name] == value for name, value in wanted if name != "opened_at")
+        )
+        return list(islice(found, int(limit[1]) if limit else None))
+
+    def execute_async(self, statement: Any, values: Any = ()) -> Any:
+        answer = self.execute(statement, values)
+        return type("Future", (), {"result": lambda _self: answer})()
+
+    def add(self, number: int, **fields: Any) -> str:
+        """A transaction; gives its alert's id."""
+        one = alert(number, card="c", at=number * HOUR, source_offset=number, **fields)
+        (row,) = one.transactions
+        place = place_of(one.alert_id)
+        self.tables["alerts"].append(
+            {
+                **row, "day": place.day, "shard": place.shard, "amount": None,
+                **{name: moment(row[name]) for name in ("opened_at", "received_at")},
+                "event_time": moment(row["event_time_ms"]),
+            }
+        )  # fmt: skip
+        return one.alert_id
+
+
+def test_alerts_of_a_card_are_read_as_far_as_somebody_wants() -> None:
+    session: Any = Session()
+    ids = [session.add(number) for number in range(COUNT)]
+    found = list(islice(card_alerts(session, load_settings(), "c", T0), 5))
+    assert [one.alert_id for one in found] == ids[:-6:-1]
+    assert session.asked["alerts"] <= 1 + 50  # at once, and no more than that
+
+
+def test_a_terminal_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: Any = Session()
+    for number in range(COUNT):
+        session.add(number, terminal_id="t")
+    found = terminal_rows(session, load_settings(), "t")
+    assert (len(found), found[0]["transaction_id"]) == (COUNT, f"tx-{COUNT - 1}")
+    assert session.asked == {"alerts": 1}
+    monkeypatch.setattr(alert_store, "_INDEX_ROWS", 7)
+    assert len(terminal_rows(session, load_settings(), "t")) == 7
+
+
+def test_rows_of_closed_alerts_are_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: Any = Session()
+    ids = [session.add(number) for number in range(20)]
+    for name in ids[:18]:
+        session.tables["alert_acks"].append(
+            {
+                "alert_id": name, "day": place_of(name).day, "shard": place_of(name).shard,
+                "acked_at": moment(T0 + COUNT * HOUR), "acked_by": "ann", "note": "",
+            }
+        )  # fmt: skip
+    built, build = Counter[str](), alert_store._row
+
+    def counted(row: Any) -> Any:
+        built[row["alert_id"]] += 1
+        return build(row)
+
+    monkeypatch.setattr(alert_store, "_row", counted)
+    period = {"from_ms": T0 - HOUR, "to_ms": T0 + 20 * HOUR, "now_ms": T0}
+    found = read_alerts(session, load_settings(), **period, todo_only=True)
+    assert {one.alert_id for one in found} == set(ids[18:])
+    assert built.keys() == set(ids[18:])
+    assert len(list(read_alerts(session, load_settings(), **period))) == 20
