@@ -190,7 +190,7 @@ def read_alerts(
     with explained(settings):
         snoozes = read_snoozes(session, settings, now_ms)
         for day in _days(session, settings, from_ms, to_ms):
-            shards = [answer.result() for answer in _ask(session, settings, day, from_ms, to_ms)]
+            shards = [_rows(answer) for answer in _ask(session, settings, day, from_ms, to_ms)]
             acks = {
                 row["alert_id"]: _ack(row) for row in _of_day(session, settings, "alert_acks", day)
             }
@@ -381,6 +381,11 @@ def _of_day(session: Session, settings: Settings, table: str, day: str) -> Itera
     query = f"SELECT * FROM {settings.keyspace}.{table} WHERE day = %s AND shard = %s"  # noqa: S608
     answers = [session.execute_async(query, (day, shard)) for shard in range(SHARDS)]
     return (row for answer in answers for row in answer.result())
+
+
+def _rows(answer: Any) -> Iterator[dict[str, Any]]:
+    # a generator: the driver's result begins anew whenever it is iterated, and heapq.merge does so with the last one
+    yield from answer.result()
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, str]:

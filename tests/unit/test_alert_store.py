@@ -1,9 +1,11 @@
 """How many questions and rows the lists of alerts take, at a session that counts them."""
 
+import heapq
 import re
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,3 +109,24 @@ def test_rows_of_closed_alerts_are_not_built(monkeypatch: pytest.MonkeyPatch) ->
     assert {one.alert_id for one in found} == set(ids[18:])
     assert built.keys() == set(ids[18:])
     assert len(list(read_alerts(session, load_settings(), **period))) == 20
+
+
+class _Again(list[dict[str, Any]]):
+    """As the driver's result: to iterate it is to begin anew."""
+
+    def __iter__(self) -> Any:
+        self._at = super().__iter__()
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._at)
+
+
+def test_rows_of_a_shard_come_once_although_the_driver_begins_anew() -> None:
+    newer, older = (
+        [{"opened_at": moment(ms), "alert_id": str(ms)} for ms in (5_000, 3_000)],
+        [{"opened_at": moment(ms), "alert_id": str(ms)} for ms in (4_000, 2_000, 1_000)],
+    )
+    answers = [SimpleNamespace(result=lambda rows=rows: _Again(rows)) for rows in (newer, older)]
+    merged = heapq.merge(*map(alert_store._rows, answers), key=alert_store._place)  # noqa: SLF001
+    assert [row["alert_id"] for row in merged] == ["5000", "4000", "3000", "2000", "1000"]
