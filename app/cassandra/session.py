@@ -6,8 +6,10 @@ batch, see docs/adr/0008-own-connections-for-writes.md.
 """
 
 import logging
+import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -55,6 +57,7 @@ _READ_SECONDS, _SCAN_SECONDS, _SCHEMA_SECONDS = 10.0, 60.0, 60.0
 _CAS_WRITE_UNKNOWN = 0x1700
 #: Attempts of a lightweight transaction whose outcome nobody could tell.
 _ATTEMPTS = 5
+_PAUSE_SECONDS = 0.2
 #: Between attempts to reach a lost node, seconds. The driver's default goes up to ten minutes.
 _RECONNECT_SECONDS = (0.5, 5.0)
 
@@ -202,11 +205,13 @@ def settled(attempt: Callable[[], T]) -> T:
     Raises:
         AwayError: it stays unknown.
     """
-    for _ in range(_ATTEMPTS):
+    for number in range(_ATTEMPTS):
+        time.sleep(number * _PAUSE_SECONDS * random.random())  # noqa: S311 -- rivals would meet again
         try:
             return attempt()
         except Exception as error:
-            if not is_unknown(error):
+            # a serial read is a round of the same protocol, and fails by the same contention
+            if not is_unknown(error) and not isinstance(error, ReadTimeout):
                 raise
     msg = "Cassandra did not say whether it was written: try again"
     raise AwayError(msg)

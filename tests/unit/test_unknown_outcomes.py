@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from cassandra import OperationTimedOut, WriteFailure, WriteTimeout
+from cassandra import OperationTimedOut, ReadTimeout, WriteFailure, WriteTimeout
 from cassandra.protocol import ErrorMessage, SyntaxException
 
 from app.cassandra.schema_lock import schema_lock
@@ -18,6 +18,11 @@ FAULTS = [
     WriteFailure("failed", write_type=0),
     OperationTimedOut(),
 ]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cassandra.session._PAUSE_SECONDS", 0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -43,6 +48,18 @@ def test_people_are_told_to_try_again(fault: Exception) -> None:
         settled(attempt)
     with pytest.raises(AwayError), explained(load_settings({"cassandra": "127.0.0.1:9042"})):
         raise fault
+
+
+def test_a_serial_read_that_lost_to_rivals_is_repeated() -> None:
+    answers: list[Any] = [ReadTimeout("late"), "read"]
+
+    def attempt() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert settled(attempt) == "read"
 
 
 def test_other_errors_are_no_unknown_outcome() -> None:
