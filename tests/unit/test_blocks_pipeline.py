@@ -370,6 +370,18 @@ async def test_an_error_halts(app: Any) -> None:
         await made._tasks[0]
 
 
+async def test_a_task_that_goes_with_its_loop_halts_nothing(app: Any) -> None:
+    made = await opened(app)
+
+    async def run() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    partition: Any = SimpleNamespace(run=run, closed=False, number=0, done_offset=0)
+    running = made._run(partition)
+    running.send(None)
+    running.close()  # as when the loop was closed before the task ended
+
+
 class TestLostBlocks:
     async def test_what_a_partition_awaits(self, app: Any) -> None:
         gate = asyncio.Event()

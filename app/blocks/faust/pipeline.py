@@ -256,8 +256,8 @@ class Pipeline:
     async def _run(self, partition: Partition) -> None:
         try:
             await partition.run()
-        except asyncio.CancelledError:
-            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            raise  # the second: the loop is closed, and this task goes with it
         except BaseException as error:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
