@@ -78,14 +78,11 @@ def list_command(ended: bool, as_json: bool) -> None:
     """List the entries, and when they end."""
     from app.domain.rules.ruleset import entries
     from app.ops.control import read_history
-    from app.ops.rules import rules_of
 
-    now_ms = time.time() * 1000
+    history, now_ms = asyncio.run(read_history(load_settings())), time.time() * 1000
     found = [
         (name, subject, one, until)
-        for name, subject, one, until in entries(
-            rules_of(asyncio.run(read_history(load_settings()))).listed
-        )
+        for name, subject, one, until in entries(history.in_force().rules.listed)
         if not ended or (until is not None and until <= now_ms)
     ]
     if as_json:

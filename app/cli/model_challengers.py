@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.model_changes import challenging, note_option
-from app.cli.options import FiniteRange
+from app.cli.model_changes import challenging
+from app.cli.options import FiniteRange, note_option
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 from models.manifest import HASH_DIGITS

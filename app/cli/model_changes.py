@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.model_gate import require_pass
-from app.cli.options import FiniteRange, json_option, moment_ms
+from app.cli.options import FiniteRange, json_option, moment_ms, note_option
 from app.errors import UsageError
 from app.formats import iso, printable
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.ops.control import Decides, Made
-
-note_option = click.option("--note", default="", help="Why, for the history.")
 
 
 class _Threshold(click.ParamType):

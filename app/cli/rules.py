@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.options import ListByDefault, json_option, moment_ms, moment_of
+from app.cli.options import ListByDefault, json_option, moment_ms, moment_of, note_option
 from app.cli.rule_text import line_of
 from app.durations import parse_duration_ms
 from app.errors import NotFoundError
@@ -16,8 +16,6 @@ from app.settings import load_settings
 
 if TYPE_CHECKING:
     from app.domain.rules import Rule
-
-note_option = click.option("--note", default="", help="Why, for the history.")
 
 
 @click.group(
@@ -106,10 +104,10 @@ def list_command(at_ms: int | None, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Show a rule, and the changes of it. Exits with 4 if there is none of that name."""
     from app.ops.control import read_history
-    from app.ops.rules import rule_changes, rules_of
+    from app.ops.rules import rule_changes
 
     history = asyncio.run(read_history(load_settings()))
-    rule = next((one for one in rules_of(history).rules if one.name == name), None)
+    rule = next((one for one in history.in_force().rules.rules if one.name == name), None)
     if rule is None:
         msg = f"no rule {name!r} is in force; `fraudstream rules history` shows those of before"
         raise NotFoundError(msg)
@@ -217,9 +215,8 @@ def _begin_ms(text: str | None) -> int | None:
 
 def _in_force(at_ms: int | None) -> "tuple[Rule, ...]":
     from app.ops.control import read_history
-    from app.ops.rules import rules_of
 
-    return rules_of(asyncio.run(read_history(load_settings())), at_ms).rules
+    return asyncio.run(read_history(load_settings())).in_force(at_ms).rules.rules
 
 
 def _described(rule: "Rule") -> dict[str, Any]:

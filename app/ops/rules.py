@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from app.domain.changes import InForce, ListChange, RuleChange, rules_after
+from app.domain.changes import ListChange, RuleChange, rules_after
 from app.domain.features import Catalogue
-from app.domain.rules import RuleError, RuleSet
+from app.domain.rules import RuleError
 from app.domain.rules.language import check
 from app.domain.rules.policy import rule_fields, types_of
 from app.domain.rules.ruleset import check_rule, entries
@@ -19,20 +19,6 @@ from app.wire.control_records import MAX_CHANGE_BYTES, encode_change
 
 #: Of a change of lists, beside its ids: 200 bytes of reason and 300 characters of author, each up to six in JSON.
 _AROUND_IDS = 4_096
-
-
-def rules_of(history: History, at_ms: float | None = None) -> RuleSet:
-    """The rules and list entries in force.
-
-    Args:
-        history: all changes.
-        at_ms: epoch milliseconds; None: now.
-    """
-    found = InForce()
-    for one in history.changes:
-        if at_ms is None or one.at_ms <= at_ms:
-            found = found.after(one.change, one.partition, one.offset)
-    return found.rules
 
 
 def rule_changes(history: History) -> list[Made]:
@@ -79,7 +65,7 @@ async def add_rule(settings: Settings, change: RuleChange) -> str:
         check_rule(change.name, change.expression, change.reason, change.fields)
     except RuleError as error:
         raise UsageError(str(error)) from None
-    rules = rules_of(await _begun(settings))
+    rules = (await _begun(settings)).in_force().rules
     full = rules.no_room_for_rule(
         change.name, change.expression, change.action, change.reason, change.fields
     )
@@ -96,7 +82,7 @@ async def remove_rule(settings: Settings, name: str, note: str) -> None:
         NotFoundError: there is none of that name.
         UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
     """
-    rules = rules_of(await _begun(settings))
+    rules = (await _begun(settings)).in_force().rules
     if name not in {rule.name for rule in rules.rules}:
         named = ", ".join(rule.name for rule in rules.rules) or "there is none"
         msg = f"no rule {name!r} is in force; those in force: {named}"
@@ -112,7 +98,7 @@ async def change_list(settings: Settings, change: ListChange) -> int:
         NotFoundError: one that is taken off is not on the list.
         UnavailableError, SchemaError: Kafka does not answer, or the topic is missing.
     """
-    rules = rules_of(await _begun(settings))
+    rules = (await _begun(settings)).in_force().rules
     there = {
         one for name, subject, one, _ in entries(rules.listed)
         if (name, subject) == (change.name, change.subject)
