@@ -7,7 +7,7 @@ features than the deployment's is left out.
 import time
 from array import array
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -18,11 +18,12 @@ from app.cassandra import model_gates
 from app.cassandra.label_store import scan_verdicts
 from app.cassandra.model_registry import entry_of
 from app.cassandra.prediction_reads import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
 from app.errors import UsageError
 from app.host import author
 from app.ops.control import need_decides, read_history
+from app.ops.each_row import scores_of_each
 from app.ops.models import check_model
 from app.quality.gate import Pair, compare, refusals
 from app.quality.verdicts import Verdicts
@@ -111,7 +112,7 @@ def _score(
     """Both scores of every stored transaction from a time on, and the features of some of them."""
     catalogue = catalogue_of(settings)
     verdicts = Verdicts(scan_verdicts(session, settings))
-    first = datetime.fromtimestamp(from_ms / 1000, UTC).replace(tzinfo=None)
+    first = read_moment_of(from_ms)
     scan = scan_predictions(session, settings, _COLUMNS)
     times, cards, said = array("q"), array("q"), array("b")
     numbers: dict[str, int] = {}
@@ -139,7 +140,7 @@ def _score(
         if len(some) < _BATCH:
             some = np.concatenate((some, rows[:_BATCH]))[:_BATCH]
         for found, model in zip(scores, (champion, challenger), strict=True):
-            found.append(_of_each(model, rows))
+            found.append(scores_of_each(model, rows))
         moments = [epoch_ms(row[2]) or 0 for row in kept]
         times.extend(moments)
         cards.extend(numbers.setdefault(row[1], len(numbers)) for row in kept)
@@ -160,19 +161,6 @@ def _score(
         np.frombuffer(times, np.int64),
     )
     return pair, some
-
-
-def _of_each(model: Model, rows: np.ndarray) -> np.ndarray:
-    """Scores; NaN where there is none, as the stream says null."""
-    try:
-        scores = np.asarray(model.score(rows), np.float64).copy()
-    except Exception:
-        if len(rows) == 1:
-            return np.array([np.nan])
-        half = len(rows) // 2
-        return np.concatenate((_of_each(model, rows[:half]), _of_each(model, rows[half:])))
-    scores[~((scores >= 0) & (scores <= 1))] = np.nan
-    return scores
 
 
 def _microseconds(model: Model, rows: np.ndarray) -> float | None:

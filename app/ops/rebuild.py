@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from app.blocks.core.rows import row_offset, supersedes
@@ -41,6 +40,7 @@ from app.ops.states import (
 from app.ops.stores import scratch_rows
 from app.ops.verification.log import Log, Progress, open_log
 from app.settings import Settings
+from app.stages.scorers import UnloadableModel
 from app.stages.state import (
     IN_FORCE_KEY,
     PINS_KEY,
@@ -299,9 +299,8 @@ class _One:
         done.seconds += time.perf_counter() - began
 
 
-def _no_model(_hash: str) -> Any:
-    """Nothing is scored: what a model has is never asked for, but for its threshold."""
-    return SimpleNamespace(threshold=0.0)
+def _no_model(model_hash: str) -> UnloadableModel:
+    return UnloadableModel(model_hash, "nothing is scored here")
 
 
 class _Parked(_One):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -11,7 +10,7 @@ from cassandra.cluster import Session
 
 from app.cassandra.label_store import scan_verdicts
 from app.cassandra.prediction_reads import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.errors import UsageError
 from app.quality.tally import Tally
 from app.quality.verdicts import Verdicts
@@ -60,8 +59,8 @@ def measure(
     verdicts = Verdicts(labels)
     rows = _counted(scan_predictions(session, settings, _COLUMNS), "predictions", most, progress)
     tally = Tally()
-    first = None if from_ms is None else _moment(from_ms)
-    end = None if to_ms is None else _moment(to_ms)
+    first = None if from_ms is None else read_moment_of(from_ms)
+    end = None if to_ms is None else read_moment_of(to_ms)
     while chunk := list(islice(rows, _CHUNK)):
         wanted = [
             row
@@ -100,8 +99,3 @@ def _counted(rows: Iterator[Any], text: str, most: int | None, progress: Progres
         if number % _CHUNK == 0:
             progress(text, number)
         yield row
-
-
-def _moment(epoch_ms: int) -> datetime:
-    """As the driver reads moments: UTC without a zone."""
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).replace(tzinfo=None)

@@ -4,7 +4,6 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +13,11 @@ from cassandra.cluster import Session
 
 from app.cassandra.label_store import scan_verdicts
 from app.cassandra.prediction_reads import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.own import OwnCatalogue
-from app.domain.rules.policy import APPROVE, SCORE, rule_function
+from app.domain.rules.policy import APPROVE, SCORE, field_value, rule_function
 from app.domain.transaction import hash_id
+from app.durations import DAY_MS
 from app.quality.verdicts import FRAUD, GENUINE, Verdicts
 from app.settings import Settings
 
@@ -25,7 +25,6 @@ from app.settings import Settings
 _CHUNK = 10_000
 #: Cards are counted up to here: 64 bits each in a set.
 MAX_CARDS = 200_000
-_DAY_MS = 86_400_000
 _FIXED = (
     "transaction_id", "event_time", "card_id", "terminal_id", "amount_minor", "score", "is_fraud", "action",
 )  # fmt: skip
@@ -71,7 +70,7 @@ class Trial:
             amount, score, is_fraud, action = said
             keys.append((epoch_ms(moment) or 0, item.transaction_id))
             features = row[at_features:at_own]
-            own = [_own(row[place], each) for place, each in fields]
+            own = [field_value(each, row[place]) for place, each in fields]
             fires = False
             if None in features:
                 counts["lacking"] += 1
@@ -115,7 +114,7 @@ class Trial:
         """For JSON: the counts, precision and recall over labelled transactions, and what people would notice."""
         counts = self.counts
         judged = counts["caught"] + counts["wrong"]
-        days = max(1.0, (self._span[1] - self._span[0]) / _DAY_MS) if counts["read"] else None
+        days = max(1.0, (self._span[1] - self._span[0]) / DAY_MS) if counts["read"] else None
         return {
             **{name: counts[name] for name in _COUNTS},
             "precision": counts["caught"] / judged if judged else None,
@@ -125,11 +124,6 @@ class Trial:
             "fired_per_day": counts["fired"] / days if days else None,
             "days": days,
         }
-
-
-def _own(value: Any, field: Any) -> Any:
-    value = field.default if value is None else value
-    return float(value) if field.kind in ("integer", "number") else value
 
 
 def try_rule(
@@ -182,15 +176,10 @@ def try_rule(
 def _within(
     rows: Iterator[Any], from_ms: int | None, to_ms: int | None, progress: Progress
 ) -> Iterator[Any]:
-    first = None if from_ms is None else _moment(from_ms)
-    end = None if to_ms is None else _moment(to_ms)
+    first = None if from_ms is None else read_moment_of(from_ms)
+    end = None if to_ms is None else read_moment_of(to_ms)
     for number, row in enumerate(rows):
         if number % _CHUNK == 0:
             progress(number)
         if (first is None or row[1] >= first) and (end is None or row[1] < end):
             yield row
-
-
-def _moment(epoch_ms_: int) -> datetime:
-    """As the driver reads moments: UTC without a zone."""
-    return datetime.fromtimestamp(epoch_ms_ / 1000, UTC).replace(tzinfo=None)

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from app.cli import model_gate
-from app.ops.gate import _of_each, _unseen_from
+from app.ops.each_row import scores_of_each
+from app.ops.gate import _unseen_from
 from app.quality.gate import Pair, compare, refusals, stability
 
 DAY_MS = 86_400_000
@@ -150,7 +151,7 @@ def test_rows_that_make_a_model_raise_have_no_score() -> None:
             return rows[:, 0]
 
     rows = np.array([[0.5], [3], [0.25], [7], [np.nan]])
-    found = _of_each(Model(), rows)  # type: ignore[arg-type]
+    found = scores_of_each(Model(), rows)  # type: ignore[arg-type]
     assert np.isnan(found).tolist() == [False, True, False, True, True]
     assert found[[0, 2]].tolist() == [0.5, 0.25]
 

@@ -111,6 +111,8 @@ class Policy:
             until = math.inf if until_ms is None else until_ms
             self._listed[subject].setdefault(listed_id, []).append((name, until))
         self._cards, self._terminals = self._listed["card"], self._listed["terminal"]
+        self._names: tuple[str, ...] | None = None
+        self._compiled: tuple[Fires, Sequence[OwnField]] | None = None
 
     def decide(
         self,
@@ -146,7 +148,7 @@ class Policy:
                             alerting.append(title)
                             reasons.append(f"the {subject} is on the block list")
         if self._rules:
-            fires, fields = _fires_of(self._rules, names)
+            fires, fields = self._fires_of(names)
             for place in fires(features, score, item, _values(fields, item.body) if fields else ()):
                 rule = self._rules[place]
                 fired.append(self._titles[place])
@@ -160,36 +162,27 @@ class Policy:
             return Outcome(fired, APPROVE, allowed=True)
         return Outcome(fired, REVIEW if REVIEW in actions else APPROVE, alerting, reasons)
 
+    def _fires_of(self, names: tuple[str, ...]) -> tuple[Fires, Sequence[OwnField]]:
+        # kept for the last names, by identity: to hash hundreds of rules for each transaction would cost more than
+        # they do
+        if self._compiled is None or names is not self._names:
+            self._names, self._compiled = names, _compile(self._rules, names)
+        return self._compiled
+
 
 def _values(fields: Sequence[Any], body: bytes) -> list[Any]:
     """Values of own fields, as rules take them."""
     record: Mapping[str, Any] = orjson.loads(body)
-    return [field_value(each, record) for each in fields]
+    return [field_value(each, record.get(each.name)) for each in fields]
 
 
-def field_value(each: Any, record: Mapping[str, Any]) -> Any:
+def field_value(each: Any, value: Any) -> Any:
     """The value of an own field as rules take it: integers are numbers; the default where it is of another type.
 
-    Such a record was begun by a worker that did not check the field: its file lacked it.
+    Such a record was begun by a worker that did not check the field: its file lacked it. None: there is no value.
     """
-    value: Any = record.get(each.name)
     value = value if each.accepts(value) else each.default
     return float(value) if each.kind in ("integer", "number") else value
-
-
-#: The newest compiled rules, by identity: hashing hundreds of rules for each transaction would cost more than they do.
-_compiled: dict[tuple[int, int], tuple[Any, ...]] = {}
-
-
-def _fires_of(rules: tuple[Rule, ...], names: tuple[str, ...]) -> tuple[Fires, Sequence[OwnField]]:
-    key = id(rules), id(names)
-    found = _compiled.get(key)
-    if found is None or found[0] is not rules or found[1] is not names:
-        if len(_compiled) >= 4 * _KEPT:
-            _compiled.clear()
-        found = _compiled[key] = rules, names, _compile(rules, names)
-    fires: tuple[Fires, Sequence[OwnField]] = found[2]
-    return fires
 
 
 def rule_function(

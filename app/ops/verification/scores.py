@@ -1,6 +1,5 @@
 """Scores and reasons once more, by the model that each record names, from the recomputed features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from app.cassandra.model_registry import holder_of
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
+from app.ops.each_row import of_each, scores_of_each
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, FeatureList, Page, Seen
 from models.holder import Model, ModelHolder
@@ -97,7 +97,7 @@ def _beside(
 ) -> None:
     beside = page.beside
     assert beside is not None
-    scores = _of_each(model, _features(case, page, rows, model, listed))
+    scores = scores_of_each(model, _features(case, page, rows, model, listed))
     stored = beside.scores[rows, place]
     for at in np.flatnonzero((scores != stored) & ~(np.isnan(scores) & np.isnan(stored))):
         found = {model.version: _number(stored[at])}, {model.version: _number(scores[at])}
@@ -106,26 +106,6 @@ def _beside(
     for at in np.flatnonzero(flagged != wanted):
         found = {model.version: bool(flagged[at])}, {model.version: bool(wanted[at])}
         _differs(case, page, rows[at], "shadow_flagged", *found)
-
-
-def _of_each(model: Model, features: np.ndarray) -> np.ndarray:
-    """Scores; NaN where a challenger has none: it raises, or gives none between 0 and 1."""
-    scores = _alone(model.score, features)
-    scores[~((scores >= 0) & (scores <= 1))] = np.nan
-    return scores
-
-
-def _alone(function: Callable[[np.ndarray], np.ndarray | None], features: np.ndarray) -> np.ndarray:
-    """What a function gives of each row; NaN where it raises or gives nothing."""
-    try:
-        found = function(features)
-    except Exception:
-        if len(features) == 1:
-            return np.array([np.nan])
-        return np.concatenate(
-            [_alone(function, features[at : at + 1]) for at in range(len(features))]
-        )
-    return np.full(len(features), np.nan) if found is None else np.array(found, np.float64)
 
 
 def _features(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> Any:
@@ -161,11 +141,11 @@ def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
 
 def _scores(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> None:
     features = _features(case, page, rows, model, listed)
-    scores = _of_each(model, features)
+    scores = scores_of_each(model, features)
     for index in np.flatnonzero(scores != page.score[rows]):
         row = rows[index]
         _differs(case, page, row, "score", page.score[row].item(), _number(scores[index]))
-    odd = _alone(model.anomalies, features)  # a canary that raises decides without
+    odd = of_each(model.anomalies, features)  # a canary that raises decides without
     stored = page.anomaly[rows]
     for index in np.flatnonzero((odd != stored) & ~(np.isnan(odd) & np.isnan(stored))):
         row, found = rows[index], (_number(stored[index]), _number(odd[index]))
