@@ -56,10 +56,8 @@ class ModelSupply:
 
     def challenger(self, model_hash: str) -> Model | None:
         """As `get`, for a model that decides nothing: for one that cannot be loaded, a stand-in without scores."""
-        model = self._models.get(model_hash)
-        if model is not None:
-            self._models.move_to_end(model_hash)
-            return model
+        if model_hash in self._models:
+            return self.get(model_hash)
         stands_in = self._unloadable.get(model_hash)
         if stands_in is None:
             self._start(model_hash, challenger=True)

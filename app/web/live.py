@@ -246,10 +246,10 @@ def _waits(one: PartitionReading) -> list[str]:
 def _newest(workers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The newest alerts of all workers, one per card and window."""
     rows = [row for one in workers for row in one["alerts"]]
-    rows.sort(key=lambda row: -(row["received_at"] or 0))
-    by_alert = {row["alert_id"]: row for row in reversed(rows)}
-    newest = sorted(by_alert.values(), key=lambda row: -(row["received_at"] or 0))
-    return newest[:_ALERTS_SHOWN]
+    newest: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: -(row["received_at"] or 0)):
+        newest.setdefault(row["alert_id"], row)
+    return list(newest.values())[:_ALERTS_SHOWN]
 
 
 def _drawn(point: Span) -> list[float | None]:
