@@ -10,9 +10,9 @@ from app.blocks.faust.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import waited_schemas
-from app.stages.answers import Heard
 from app.stages.cards import CardsHandler
-from app.stages.start import check_state, check_topics_known
+from app.stages.partition_start import check_state, check_topics_known
+from app.stages.score_callers import Heard
 from app.stages.state import state_settings
 from tables.cards import cards as table
 

@@ -12,7 +12,7 @@ from app.blocks.faust.halt import is_away
 from app.blocks.faust.pipeline import Pipeline
 from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source
-from app.reminder import Reminder
+from app.repeated_warnings import Reminder
 from app.stages.control import ControlHandler, first_rules
 
 settings, topics = app.settings, app.fraud_topics

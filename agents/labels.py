@@ -16,8 +16,8 @@ from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.clients import partition_of
 from app.stages.labels import LabelBlock, LabelsHandler
-from app.stages.retries import Retries, look_up_with
-from app.stages.start import check_labels, check_topics_known
+from app.stages.parked_label_retries import Retries, look_up_with
+from app.stages.partition_start import check_labels, check_topics_known
 from app.wire.input_records import privacy_of
 from tables.labels import labels as table
 

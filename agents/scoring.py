@@ -15,8 +15,8 @@ from app.cassandra.session import shared_session
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.stages.model_supply import ModelSupply, StartingModel
+from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scoring import ScoringHandler
-from app.stages.start import bind_model, check_state, check_topics_known
 from app.stages.state import PINS_KEY, Pins, terminal_settings
 from models.artifact_folders import is_path
 from tables.terminals import terminals as table

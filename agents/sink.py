@@ -11,7 +11,7 @@ from app.cassandra.prediction_rows import RowPacker
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.reading import records_behind
 from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
-from app.stages.answers import Heard
+from app.stages.score_callers import Heard
 from app.stages.sink import SinkHandler
 
 settings = app.settings

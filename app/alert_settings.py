@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 
 from app.alert_routes import Route, parse_routes
 from app.durations import Duration, format_duration
-from app.words import AlertCauses, Losses
+from app.setting_lists import AlertCauses, Losses
 
 #: Length of a webhook secret by its convention: 24 to 64 bytes.
 _KEY_BYTES = 24

@@ -13,7 +13,7 @@ from mode import Service
 from app.blocks.core.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.app import BlockApp
 from app.blocks.faust.batches import Outputs
-from app.blocks.faust.collector import calm_collector
+from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.topic import BlockTopic
 from app.domain.changes import InForce
@@ -30,15 +30,15 @@ from app.kafka.clients import (
     topic_ids,
     watch_of,
 )
-from app.kafka.skips import find_skip
+from app.kafka.given_up_offsets import find_skip
 from app.kafka.topic_checks import changed, recreated
 from app.kafka.topic_metadata import see_topics
 from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
-from app.stages.answers import Answers
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply, StartingModel
-from app.stages.retries import Retries
+from app.stages.parked_label_retries import Retries
+from app.stages.score_callers import Answers
 from app.stages.state import row_rules, terminal_rules
 from app.topics import Topics, batch_bytes
 from app.windows.row_format import max_group_bytes

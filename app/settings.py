@@ -26,9 +26,9 @@ from app.alert_settings import AlertSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
 from app.errors import SettingsError
-from app.named_fields import parse_dropped, parse_field_names, parse_private
+from app.field_settings import parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import Pseudonyms, parse_keys
-from app.words import AllowedConfig, Sets
+from app.setting_lists import AllowedConfig, Sets
 
 __all__ = ["ENV_PREFIX", "NOT_SETTINGS", "Settings", "load_settings"]
 

@@ -4,7 +4,7 @@
 |-----------|----------------|----------|-----------------------------------------------------|
 | cards     | agents/cards   | card     | head and segments (app/windows/window_row.py), `position` |
 | terminals | agents/scoring | terminal | the same, and `pins` (app/stages/state.py)         |
-| labels    | agents/labels  | offset   | parked labels (app/stages/parked.py), `position`  |
+| labels    | agents/labels  | offset   | parked labels (app/stages/parked_labels.py), `position`  |
 """
 
 from functools import cache

@@ -317,7 +317,7 @@ BREAKS = (
     ),
     Break(
         "a committed offset taken for that of a record",
-        "app.blocks.core.drift",
+        "app.blocks.core.event_time_drift",
         (("return committed if end is None else min(end, committed)", "return committed"),),
         (("tests.stream.sim_worker", "Note"),),
     ),
@@ -369,7 +369,7 @@ BREAKS = (
     ),
     Break(
         "a worker's setting overrides what decides",
-        "app.stages.start",
+        "app.stages.partition_start",
         (("    if in_force is None:\n", "    if True:\n"),),
         (("tests.stream.sim_worker", "bind_model"),),
     ),
@@ -498,7 +498,7 @@ BREAKS = (
     ),
     Break(
         "a reused id taken for a repetition",
-        "app.domain.card_stage",
+        "app.domain.transaction_outcomes",
         (
             (
                 "                if at == t and minor in (transaction.minor, UNKNOWN):",
@@ -509,13 +509,13 @@ BREAKS = (
     ),
     Break(
         "a repetition recognised without its amount",
-        "app.domain.card_stage",
+        "app.domain.transaction_outcomes",
         (("minor in (transaction.minor, UNKNOWN)", "True"),),
         _CARD_STAGE,
     ),
     Break(
         "a refund counted for its card",
-        "app.domain.card_stage",
+        "app.domain.transaction_outcomes",
         (("        if transaction.minor < 0:\n", "        if False:\n"),),
         _CARD_STAGE,
     ),
@@ -538,7 +538,7 @@ BREAKS = (
     ),
     Break(
         "a conflicting transaction counted for its card",
-        "app.domain.card_stage",
+        "app.domain.transaction_outcomes",
         (("        counted = not (late or conflicting)\n", "        counted = not late\n"),),
         _CARD_STAGE,
     ),
@@ -556,7 +556,7 @@ BREAKS = (
     ),
     Break(
         "another stage's fields kept with a card's transactions",
-        "app.domain.card_stage",
+        "app.domain.transaction_outcomes",
         (('own.codes("card", transaction.own)', 'own.codes("terminal", transaction.own)'),),
         _CARD_STAGE,
     ),
@@ -599,7 +599,7 @@ LABEL_BREAKS: Sequence[Break] = (
     ),
     Break(
         "a parked label removed when its copy is sent",
-        "app.stages.retries",
+        "app.stages.parked_label_retries",
         (
             (
                 "                schedule.copied(offset, now_ms)\n",
@@ -607,17 +607,17 @@ LABEL_BREAKS: Sequence[Break] = (
                 "                self._rows.store(partition, [(row_key(offset), None)], 0)\n",
             ),
         ),
-        (("app.stages.retries", "Retries"),),
+        (("app.stages.parked_label_retries", "Retries"),),
     ),
     Break(
         "a parked label given up while Cassandra is away",
-        "app.stages.retries",
+        "app.stages.parked_label_retries",
         (
             (
                 "found = await self._find(names) if names else []",
                 "found = [[] for _ in names]\n        now_ms += 1 << 40",
             ),
         ),
-        (("app.stages.retries", "Retries"),),
+        (("app.stages.parked_label_retries", "Retries"),),
     ),
 )

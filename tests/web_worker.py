@@ -13,12 +13,12 @@ from app.cassandra.alert_store import Alert, AlertQuery
 from app.cassandra.review_store import Ranking, ranking
 from app.cassandra.reviews import Review
 from app.errors import UnavailableError
-from app.metrics.history import Totals
+from app.metrics.last_hour import Totals
 from app.metrics.reading import PartitionReading, Reading
 from app.quality.tally import Group
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.retries import Parked
+from app.stages.parked_label_retries import Parked
 from app.stages.state import row_rules
 from app.web.peers import Answer
 from app.web.views import install

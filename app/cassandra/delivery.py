@@ -7,14 +7,14 @@ from typing import Any
 
 from cassandra.cluster import Session
 
-from app.cassandra.kept_for import KeptFor
-from app.cassandra.outage import Behind, Status
+from app.cassandra.outage_log import Behind, Status
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PackedRows, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect
+from app.cassandra.table_ttl import KeptFor
 from app.errors import UnavailableError
-from app.reminder import Reminder
+from app.repeated_warnings import Reminder
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from cassandra.cluster import Session
 
 from app.cassandra import cql_wire as wire
 from app.cassandra.cql_nodes import REFUSED_FOR_EVER, UNAUTHORIZED, Nodes
-from app.cassandra.outage import Behind, Outage, Status
+from app.cassandra.outage_log import Behind, Outage, Status
 from app.cassandra.packed import PackedTable
 from app.cassandra.row_batches import Batch, Part, WaitingRows, Write, wanted
 from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError

@@ -191,7 +191,7 @@ def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool)
     why is recorded on the dead-letters topic. Workers, verify, replay and rebuild all skip the same offsets, which
     count as one dead-letter record with the reason `skipped`. A running worker continues within seconds.
     """
-    from app.ops.skip import skip
+    from app.ops.give_up_offsets import skip
 
     made = asyncio.run(skip(load_settings(), position, to=to, why=why, dry_run=dry_run))
     count = made.last - made.first + 1

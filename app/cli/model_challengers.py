@@ -104,7 +104,7 @@ def _begin(
     settings: Settings, model: str, share: float, threshold: float | None, note: str
 ) -> None:
     from app.domain.changes import ChallengerChange, LoadChange
-    from app.ops.control import need_decides, read_history, send_changes
+    from app.ops.change_history import need_decides, read_history, send_changes
     from app.ops.models import checked
     from app.topics import Topics
 
@@ -134,7 +134,7 @@ def _begin(
 
 def _stop(settings: Settings, model: str, note: str, *, canary: bool) -> None:
     from app.domain.changes import ChallengerChange
-    from app.ops.control import read_history, send_changes
+    from app.ops.change_history import read_history, send_changes
 
     challengers = asyncio.run(read_history(settings)).in_force().challengers
     one = find(challengers, model, canary=canary)

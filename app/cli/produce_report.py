@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from app.formats import printable
 
 if TYPE_CHECKING:
-    from app.ops.files.passing import Pass
+    from app.ops.files.file_pass import Pass
     from app.ops.produce import ProduceReport
 
 

@@ -76,7 +76,7 @@ async def _sent(
         return report, None
 
     from app.ops.producing.following import following
-    from app.ops.producing.pace import Pace
+    from app.ops.producing.wait_for_workers import Pace
     from app.ops.verification.log import open_log
 
     async with AsyncExitStack() as opened:

@@ -103,7 +103,7 @@ def list_command(at_ms: int | None, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show a rule, and the changes of it. Exits with 4 if there is none of that name."""
-    from app.ops.control import read_history
+    from app.ops.change_history import read_history
     from app.ops.rules import rule_changes
 
     history = asyncio.run(read_history(load_settings()))
@@ -132,7 +132,7 @@ def history(as_json: bool) -> None:
     """
     import msgspec
 
-    from app.ops.control import read_history
+    from app.ops.change_history import read_history
     from app.ops.rules import rule_changes
 
     found = rule_changes(asyncio.run(read_history(load_settings())))
@@ -214,7 +214,7 @@ def _begin_ms(text: str | None) -> int | None:
 
 
 def _in_force(at_ms: int | None) -> "tuple[Rule, ...]":
-    from app.ops.control import read_history
+    from app.ops.change_history import read_history
 
     return asyncio.run(read_history(load_settings())).in_force(at_ms).rules.rules
 

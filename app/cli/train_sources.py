@@ -103,7 +103,7 @@ def transactions_of(
 
     from joblib import cpu_count
 
-    from app.ops.labelled import read_labelled
+    from app.ops.train_from_files import read_labelled
 
     others, mapping = words_and_pairs(options["words"], options["mapping"])
     if others:
@@ -136,12 +136,12 @@ def transactions_of(
 
 
 def _stored(settings: Settings, *, from_kafka: bool) -> tuple["Examples", None, dict[str, Any]]:
-    from app.ops import stored
+    from app.ops import train_from_cassandra
 
     place = "Kafka" if from_kafka else "Cassandra"
     with stage(f"reading {place}", 0) as tell:
         if from_kafka:
-            examples = asyncio.run(stored.from_kafka(settings, tell))
+            examples = asyncio.run(train_from_cassandra.from_kafka(settings, tell))
         else:
-            examples = stored.from_cassandra(settings, tell)
+            examples = train_from_cassandra.from_cassandra(settings, tell)
     return examples, None, {"stored_in": place}

@@ -29,7 +29,7 @@ def users() -> None:
 @_role
 def add(name: str, role: str) -> None:
     """Ask for a password and print the line of a user."""
-    from app.web.users import password_line
+    from app.web.access.users import password_line
 
     password = click.prompt(
         f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
@@ -48,7 +48,7 @@ def token(name: str, role: str) -> None:
 
     Programs send it as `Authorization: Bearer TOKEN`; commands read it from FRAUDSTREAM_WEB_TOKEN.
     """
-    from app.web.users import token_line
+    from app.web.access.users import token_line
 
     made, line = token_line(_checked(name), role)
     click.echo(line)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from enum import Enum
 
-from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE
 from app.domain.features import Catalogue
+from app.domain.transaction_outcomes import CONFLICTING, HIGH_AMOUNT, LATE
 from app.windows.entry_labels import Label
 from app.windows.window_row import WindowRow
 

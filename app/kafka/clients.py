@@ -19,7 +19,7 @@ from aiokafka.errors import (
 from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetching import watch
 from app.blocks.faust.halt import forbidden
-from app.blocks.faust.watch import Watch
+from app.blocks.faust.unreadable_batches import Watch
 from app.endpoints import resolve_broker
 from app.errors import AwayError, SchemaError, UnavailableError
 from app.kafka.access import refusal, security

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.transaction import NotReadableYetError
 from app.errors import UnavailableError, UsageError
-from app.reminder import Reminder
+from app.repeated_warnings import Reminder
 from app.settings import Settings
 from app.wire.decoding.avro import AvroReader
 from app.wire.decoding.protobuf import ProtobufReader

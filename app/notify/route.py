@@ -19,10 +19,10 @@ from app.alert_routes import Route
 from app.deployments import is_anothers
 from app.domain.alerts import rank
 from app.errors import AwayError, FraudstreamError
+from app.notify.delivered import Told
+from app.notify.digests import Pending
 from app.notify.notices import Message, Notice, about_many, about_one
-from app.notify.pending import Pending
 from app.notify.senders import Sender
-from app.notify.told import Told
 from app.settings import Settings
 
 logger = logging.getLogger("fraudstream")

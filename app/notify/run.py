@@ -13,11 +13,11 @@ from app.alert_routes import Route
 from app.cassandra.session import close_shared_sessions
 from app.errors import AwayError, SettingsError
 from app.kafka.clients import check_topics, client_kwargs, started
+from app.notify.delivered import Told
 from app.notify.notices import test_message
 from app.notify.route import RouteReader
 from app.notify.senders import sender_of
 from app.notify.snoozes import SnoozeCheck
-from app.notify.told import Told
 from app.settings import Settings
 from app.topics import Topics
 

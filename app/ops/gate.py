@@ -22,9 +22,9 @@ from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
 from app.errors import UsageError
 from app.host import author
-from app.ops.control import need_decides, read_history
-from app.ops.each_row import scores_of_each
+from app.ops.change_history import need_decides, read_history
 from app.ops.models import check_model
+from app.ops.row_by_row_scores import scores_of_each
 from app.quality.gate import Pair, compare, refusals
 from app.quality.verdicts import Verdicts
 from app.settings import Settings

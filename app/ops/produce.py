@@ -178,7 +178,7 @@ async def produce_with_labels(
         rate: transactions a second; labels go with the transaction behind them. None: as fast as it goes.
         speed: event seconds a second, in place of a rate.
         stamp: add the `due` header to transactions; None: with a rate or a speed.
-        keep_pace: awaited now and then, such as `app.ops.producing.pace.Pace`.
+        keep_pace: awaited now and then, such as `app.ops.producing.wait_for_workers.Pace`.
         on_progress: as in `produce`, for transactions.
 
     Returns:

@@ -23,7 +23,7 @@ from typing import Any
 from app.blocks.core.rows import row_offset, supersedes
 from app.errors import NotFoundError
 from app.ops.replaying.passes import BLOCK, Stages
-from app.ops.states import (
+from app.ops.state_comparison import (
     OFFSET_KEY,
     PARKED,
     TABLES,
@@ -37,7 +37,7 @@ from app.ops.states import (
     read_store,
     stores,
 )
-from app.ops.stores import scratch_rows
+from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.log import Log, Progress, open_log
 from app.settings import Settings
 from app.stages.scorers import UnloadableModel

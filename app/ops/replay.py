@@ -19,7 +19,7 @@ from typing import Any
 
 from cassandra.cluster import Session
 
-from app.cassandra import shadows
+from app.cassandra import replay_targets
 from app.cassandra.label_store import scan_verdicts
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.session import connect, disconnect
@@ -30,7 +30,7 @@ from app.ops.replaying.passes import CardFeatures, CardPass, Stages, TerminalPas
 from app.ops.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
 from app.ops.replaying.results import sending
 from app.ops.replaying.survey import Sources, Survey
-from app.ops.stores import scratch_rows
+from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.log import Log, Progress, open_log
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
@@ -81,7 +81,7 @@ async def remove(settings: Settings, name: str) -> list[str]:
     shadow = shadow_of(settings, name)
     session = await asyncio.to_thread(connect, settings)
     try:
-        return await shadows.remove(session, shadow)
+        return await replay_targets.remove(session, shadow)
     finally:
         await asyncio.to_thread(disconnect, session)
 
@@ -131,7 +131,7 @@ class _Run:
         sources = [survey.sources(number, cards_ms) for number in partitions]
         messages = [survey.messages(number, terminals_ms) for number in partitions]
         await self._deciders.load(messages)
-        await shadows.make(self._session, plan.shadow, self._told(finished=False))
+        await replay_targets.make(self._session, plan.shadow, self._told(finished=False))
         self._folder.mkdir(parents=True, exist_ok=True)
         cards = await self._work_out_cards(sources)
         verdicts = await asyncio.to_thread(
@@ -163,7 +163,9 @@ class _Run:
             "seconds": round(seconds, 3),
             "transactions_per_second": round((warmed + scored) / max(seconds, 1e-3)),
         }
-        shadows.tell(self._session, plan.shadow, self._told(finished=True) | {"result": result})
+        replay_targets.tell(
+            self._session, plan.shadow, self._told(finished=True) | {"result": result}
+        )
         return result
 
     def _told(self, *, finished: bool) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
-from app.domain.card_stage import CardStage, Enriched
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
+from app.domain.transaction_outcomes import CardStage, Enriched
 from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of

@@ -7,9 +7,9 @@ from typing import Any
 
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.faust.batches import Outputs
-from app.domain.card_stage import CardStage, Duplicate, Enriched, Moved, Refund
 from app.domain.features import Catalogue
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
+from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Moved, Refund
 from app.settings import Settings
 from app.stages.batch_prefix import LOOK_AHEAD, Stretch
 from app.stages.state import (

@@ -2,7 +2,7 @@
 
 A label that names card, terminal and event time is forwarded. One that does not is looked up before its block is
 computed (`prepare`, with a deadline). Where its transaction is not found, the label is parked as a row
-(app/stages/parked.py): it holds back neither the labels behind it nor other partitions.
+(app/stages/parked_labels.py): it holds back neither the labels behind it nor other partitions.
 """
 
 import math
@@ -18,7 +18,7 @@ from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD, Stretch
-from app.stages.parked import (
+from app.stages.parked_labels import (
     PREFIX,
     REASON,
     Found,

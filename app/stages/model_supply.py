@@ -8,7 +8,7 @@ from typing import Any
 
 from app.domain.changes import ModelChange
 from app.errors import AwayError, FraudstreamError, NotFoundError
-from app.reminder import Reminder
+from app.repeated_warnings import Reminder
 from app.stages.scorers import Model, UnloadableModel, is_refused
 from app.wire.control_records import encode_change
 

@@ -12,7 +12,6 @@ from app.blocks.core.partition import Computed, RowReader
 from app.blocks.faust.batches import OutRecord
 from app.deployments import SCORED_BY
 from app.domain.alerts import AlertPolicy
-from app.domain.card_stage import CONFLICTING, LATE
 from app.domain.changes import Challenger, InForce, LoadChange
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
@@ -20,6 +19,7 @@ from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.rules import Outcome, Policy, kept_policy, outcome_of
 from app.domain.terminal_stage import Labelling, TerminalStage
 from app.domain.transaction import DeadRecordError
+from app.domain.transaction_outcomes import CONFLICTING, LATE
 from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy

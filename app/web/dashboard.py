@@ -12,8 +12,8 @@ from app.durations import format_duration
 from app.formats import age, iso
 from app.metrics.prometheus import release
 from app.metrics.reading import is_of_labels
-from app.web import pages
-from app.web.live import LIVE, REFRESH_SECONDS, Live
+from app.web import page_templates
+from app.web.dashboard_data import LIVE, REFRESH_SECONDS, Live
 from app.web.replies import HEADERS, RefusedError, json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Page, who
@@ -44,7 +44,7 @@ async def index(request: web.Request) -> web.Response:
     return page(
         "index.html",
         scripts=True,
-        now=pages.now_text(time.time()),
+        now=page_templates.now_text(time.time()),
         board=live.board(may_see_cards=who(request).may("analyst")),
         **overview,
     )
@@ -190,7 +190,7 @@ def _frame(
 
 def _parts(live: Live, may_see_cards: bool) -> dict[str, str]:
     board = live.board(may_see_cards=may_see_cards, since=float("inf"))
-    return {part: pages.render(f"live_{part}.html", board=board) for part in _PARTS}
+    return {part: page_templates.render(f"live_{part}.html", board=board) for part in _PARTS}
 
 
 PAGES = (

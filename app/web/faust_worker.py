@@ -25,7 +25,7 @@ from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
 from app.kafka.clients import partition_of
-from app.metrics.history import Totals
+from app.metrics.last_hour import Totals
 from app.metrics.reading import (
     LogEnds,
     Reading,
@@ -44,10 +44,10 @@ from app.metrics.recorders import (
     refund_status,
     sink_status,
 )
-from app.metrics.waits import read_waits
+from app.metrics.waiting_partitions import read_waits
 from app.quality.measure import measure
 from app.settings import Settings
-from app.web.kept import Kept
+from app.web.cached_answers import Kept
 from app.web.peers import PROOF_HEADER, Answer
 from app.web.worker_protocol import Elsewhere, Here, Nobody, Place, holder, why_not_ready
 

@@ -27,12 +27,12 @@ from app.addresses import is_loopback
 from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
 from app.web import peers
-from app.web.limits import Limit
+from app.web.access.rate_limits import Limit
+from app.web.access.sessions import Session, Signer
+from app.web.access.users import User, Users
 from app.web.replies import RefusedError, wants_json
 from app.web.roles import CSRF_FIELD, CSRF_HEADER, NOBODY, Role, Viewer, viewer
 from app.web.routes import Handler, Page, audit_details
-from app.web.sessions import Session, Signer
-from app.web.users import User, Users
 
 logger = logging.getLogger("fraudstream.web")
 audit_log = logging.getLogger("fraudstream.audit")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from yarl import URL
 
 from app.errors import UnavailableError
+from app.web.access.sessions import Signer
 from app.web.roles import Role, Viewer
-from app.web.sessions import Signer
 
 #: Set on a request that another worker sent on: it is not sent on again, or stale assignments would make
 #: two workers send it to and fro.

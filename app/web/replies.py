@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.errors import FraudstreamError, NotFoundError, SchemaError, UnavailableError, UsageError
 from app.web.ids import JSON_SUFFIX
-from app.web.pages import render
+from app.web.page_templates import render
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from app.cassandra.alert_store import DAYS_BACK, Alert
 from app.cassandra.review_store import Ranking
 from app.cassandra.reviews import Review
-from app.domain.seen import rows_seen, seen_of
+from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.formats import iso

@@ -29,7 +29,7 @@ from app.addresses import is_loopback
 from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
-from app.stages.answers import Answers
+from app.stages.score_callers import Answers
 from app.web.forwarding import forward
 from app.web.guard import GUARD
 from app.web.peers import PEER_HEADER, ROUTED_HEADER

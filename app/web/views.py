@@ -13,17 +13,17 @@ from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageE
 from app.formats import in_order
 from app.metrics.prometheus import WorkerMetrics
 from app.stages.state import row_rules
-from app.web import pages, peers
+from app.web import page_templates, peers
 from app.web.alerts import PAGES as ALERT_PAGES
 from app.web.alerts import moment_of
 from app.web.dashboard import PAGES as DASHBOARD_PAGES
 from app.web.dashboard import STREAMS
+from app.web.dashboard_data import LIVE, Live
 from app.web.forwarding import SERVED_BY_HEADER, forward
 from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
 from app.web.key_state import key_state
 from app.web.label import PAGES as LABEL_PAGES
-from app.web.live import LIVE, Live
 from app.web.login import PAGES as LOGIN_PAGES
 from app.web.replies import json_reply, page, present_errors, wants_json
 from app.web.review import PAGES as REVIEW_PAGES
@@ -258,16 +258,16 @@ def readiness(reasons: list[str], waits: list[str]) -> web.Response:
 
 async def style_sheet(_request: web.Request) -> web.Response:
     """The style sheet; its address changes with it, so a browser may keep it."""
-    return kept_by_browsers(pages.style(), "text/css")
+    return kept_by_browsers(page_templates.style(), "text/css")
 
 
 async def static_file(request: web.Request) -> web.Response:
     """A script, or what belongs to it; the address changes with the release."""
     name = request.match_info["name"]
-    if name not in pages.STATIC:
+    if name not in page_templates.STATIC:
         msg = f"no file {name!r}"
         raise NotFoundError(msg)
-    return kept_by_browsers(pages.static(name), pages.STATIC[name])
+    return kept_by_browsers(page_templates.static(name), page_templates.STATIC[name])
 
 
 def kept_by_browsers(text: str, content_type: str) -> web.Response:

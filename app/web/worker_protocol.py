@@ -8,7 +8,7 @@ from aiohttp import web
 
 from app.cassandra.alert_store import Alert, AlertQuery
 from app.domain.features import Catalogue
-from app.metrics.history import Totals
+from app.metrics.last_hour import Totals
 from app.metrics.reading import Reading
 from app.settings import Settings
 from app.web.peers import Answer

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from app.domain.amounts import is_currency, parse_minor_units
-from app.domain.envelopes import is_envelope
+from app.domain.debezium import is_envelope
 from app.domain.features.own import OwnField
 from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
@@ -26,7 +26,7 @@ from app.domain.json_text import (
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
-from app.named_fields import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
+from app.field_settings import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import is_pseudonym
 from app.settings import Settings
 from app.wire.own_catalogue import own_of

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.metrics.history import Totals
+from app.metrics.last_hour import Totals
 from app.metrics.recorders import LATENCY_BOUNDS_MS
-from app.web import live
+from app.web import dashboard_data
 from app.web.views import install
 from tests.browser import CHROMIUM, Browser, browser
 from tests.unit.test_dashboard import told
@@ -98,7 +98,7 @@ async def test_the_dashboard_is_live(page: Browser, monkeypatch: pytest.MonkeyPa
         await page.until("document.getElementById('recent').innerText.includes('newcomer')")
         await page.until("document.getElementById('waits').innerText.includes('Kafka does not')")
         await page.until("document.querySelectorAll('.u-legend').length === 4")
-        points: Any = server.app[live.LIVE]._history.points
+        points: Any = server.app[dashboard_data.LIVE]._history.points
         assert len(points) >= 1
         await fits(page)
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from app.kafka.clients import log_ends
 from app.ops.reference import murmur2_partition
-from app.ops.states import read_rows
+from app.ops.state_comparison import read_rows
 from app.settings import Settings
 from app.stages.state import row_rules, terminal_rules
 from app.windows.row_format import head_key, max_head_bytes

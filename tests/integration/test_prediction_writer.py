@@ -11,8 +11,7 @@ import orjson
 import pytest
 from cassandra.cluster import Session
 
-from app.cassandra import outage, row_writer
-from app.cassandra.kept_for import KeptFor
+from app.cassandra import outage_log, row_writer
 from app.cassandra.prediction_reads import (
     card_predictions,
     find_transaction,
@@ -22,6 +21,7 @@ from app.cassandra.prediction_reads import (
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, RowPacker, row_dict
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect, disconnect
+from app.cassandra.table_ttl import KeptFor
 from app.errors import SchemaError, StateError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0
@@ -297,8 +297,8 @@ async def test_a_lone_batch_that_failed_before_is_prepared_again(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outages are spoken of, and silence is given up, within a test's patience."""
-    monkeypatch.setattr(outage, "_WARN_SECONDS", 0.3)
-    monkeypatch.setattr(outage, "_REMIND_SECONDS", 0.5)
+    monkeypatch.setattr(outage_log, "_WARN_SECONDS", 0.3)
+    monkeypatch.setattr(outage_log, "_REMIND_SECONDS", 0.5)
     monkeypatch.setattr(row_writer, "_SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(row_writer, "_WATCH_SECONDS", 0.1)
 

@@ -11,7 +11,7 @@ import rocksdict
 from app.blocks.core.rows import row_offset
 from app.ops.rebuild import furthest_stores
 from app.settings import Settings
-from app.stages.parked import row_key
+from app.stages.parked_labels import row_key
 from app.windows.row_format import head_key
 from tests.crash.feed import Feed
 from tests.deployment import Deployment, wait_until

@@ -26,9 +26,9 @@ from app.cassandra.row_writer import RowWriter
 from app.cassandra.timeline import timeline
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.settings import Settings
+from app.web.access.users import token_line
 from app.web.review import REVIEWS
 from app.web.review_queue import LEASE_MS, ReviewQueue
-from app.web.users import token_line
 from app.web.views import install
 from tests.builders import T0
 from tests.prediction_builder import prediction

@@ -8,7 +8,7 @@ import pytest
 from app.kafka.clients import log_ends
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.histories import fill_cards
-from app.ops.states import OFFSET_KEY, TABLES, read_store, stores
+from app.ops.state_comparison import OFFSET_KEY, TABLES, read_store, stores
 from app.settings import Settings
 from tests import deaf_worker
 from tests.builders import tx_bytes

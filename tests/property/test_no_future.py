@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.card_stage import CardStage, Enriched
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
+from app.domain.transaction_outcomes import CardStage, Enriched
 from app.windows.entry_labels import Label
 from app.windows.window_row import RowRules, WindowRow
 

@@ -14,12 +14,12 @@ import orjson
 import pytest
 
 from app.domain.changes import ListChange, RuleChange
-from app.ops.control import History, Made
+from app.ops.change_history import History, Made
 from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
 from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardPass, Stages, TerminalPass
 from app.ops.replaying.survey import Survey
-from app.ops.stores import scratch_rows
+from app.ops.temporary_stores import scratch_rows
 from app.windows.window_row import NEVER
 from app.wire.control_records import decode_message, parse_change
 from models.artifact_folders import artifact_folders

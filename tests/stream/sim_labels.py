@@ -15,9 +15,9 @@ from faust.types import TP
 from app.blocks.core.ports import Sent
 from app.errors import AwayError
 from app.stages import labels as labels_module
-from app.stages import retries as retries_module
-from app.stages.parked import PREFIX, copied_offset, offset_of
-from app.stages.start import check_labels
+from app.stages import parked_label_retries as retries_module
+from app.stages.parked_labels import PREFIX, copied_offset, offset_of
+from app.stages.partition_start import check_labels
 from app.wire.control_records import decode_message
 from app.wire.label_records import LabelBatch
 from tests.builders import T0

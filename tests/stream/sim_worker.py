@@ -18,7 +18,7 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from app.blocks.core.alignment import Pace, Seen
-from app.blocks.core.drift import Note
+from app.blocks.core.event_time_drift import Note
 from app.blocks.core.partition import Handler
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
@@ -26,8 +26,8 @@ from app.blocks.faust.app import BlockApp
 from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
+from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scorers import ModelNeeded
-from app.stages.start import bind_model, check_state, check_topics_known
 from app.wire.dead_letters import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop

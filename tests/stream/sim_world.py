@@ -18,7 +18,6 @@ from faust.types import TP
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.domain.alerts import CAUSES, AlertPolicy
-from app.domain.card_stage import CardStage
 from app.domain.changes import (
     AnyChange,
     ChallengerChange,
@@ -35,6 +34,7 @@ from app.domain.rules.language import check
 from app.domain.rules.policy import rule_fields
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
+from app.domain.transaction_outcomes import CardStage
 from app.errors import StateError
 from app.settings import load_settings
 from app.stages import cards as cards_module

@@ -7,7 +7,7 @@ from app.lab.bench.histories import row_with_past
 from app.lab.bench.scale import PARTS, _stored_rows, scale_text
 from app.lab.bench.stage_store import write_store
 from app.lab.simulation.simulate import SimulationConfig, simulate
-from app.ops.stores import open_store
+from app.ops.temporary_stores import open_store
 from app.settings import Settings
 from app.stages.state import row_rules
 from app.windows.window_row import WindowRow

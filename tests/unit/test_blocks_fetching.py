@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from app.blocks.faust import codecs
 from app.blocks.faust.fetching import Answer
-from app.blocks.faust.watch import Watch
+from app.blocks.faust.unreadable_batches import Watch
 from app.errors import DamagedLogError
 from app.wire.unreadable import Unreadable
 from tests.raw_batches import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.blocks.core.budget import Budget
+from app.blocks.core.memory_budget import Budget
 from app.blocks.core.partition import Computed, Partition
 from app.errors import ForeignWriterError, StateError
 from tests.fakes import Counter, Effects, block, count_of, covering, until

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from app.blocks.core.alignment import Pace, Seen
-from app.blocks.core.drift import Note
+from app.blocks.core.event_time_drift import Note
 from app.blocks.core.partition import Computed
 from app.blocks.core.ports import PassedRecord
 from app.blocks.faust import pipeline as pipeline_module

@@ -9,15 +9,15 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.metrics.history import KEPT, STEP_SECONDS, History, Span, Totals, merged, together
+from app.metrics.last_hour import KEPT, STEP_SECONDS, History, Span, Totals, merged, together
 from app.metrics.recorders import LATENCY_BOUNDS_MS
 from app.stages.alerts import RecentAlerts
-from app.web import pages
+from app.web import page_templates
+from app.web.access.users import token_line
 from app.web.dashboard import STREAMS
+from app.web.dashboard_data import Live
 from app.web.guard import Guard
-from app.web.live import Live
 from app.web.peers import PROOF_HEADER, Answer
-from app.web.users import token_line
 from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.unit.test_web_alerts import POLICY
@@ -178,21 +178,21 @@ async def test_points_of_all_workers_are_drawn_once_they_are_settled(
     ]  # fmt: skip
     assert [point[0] for point in live.board(may_see_cards=True, since=985)["points"]] == [990]
     worker.owners = lambda: {worker.url: [0, 1, 2, 3]}  # type: ignore[method-assign]
-    monkeypatch.setattr("app.web.live.REFRESH_SECONDS", 0)
+    monkeypatch.setattr("app.web.dashboard_data.REFRESH_SECONDS", 0)
     await live.refresh()
     assert live.board(may_see_cards=True)["workers"] == 1  # one that left is forgotten
 
 
 async def test_pages_share_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     worker, rendered = DictWorker(), Counter[str]()
-    render = pages.render
+    render = page_templates.render
 
     def counted(template: str, **context: Any) -> str:
         rendered[template] += 1
         return render(template, **context)
 
-    monkeypatch.setattr("app.web.dashboard.pages.render", counted)
-    monkeypatch.setattr("app.web.live.REFRESH_SECONDS", 3_600.0)  # one look
+    monkeypatch.setattr("app.web.dashboard.page_templates.render", counted)
+    monkeypatch.setattr("app.web.dashboard_data.REFRESH_SECONDS", 3_600.0)  # one look
     async with client_of(worker) as client:
         told = await asyncio.gather(*(events(client, 1) for _ in range(5)))
     assert all(one == told[0] for one in told)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.cassandra.delivery import Delivery
-from app.cassandra.kept_for import KeptFor
 from app.cassandra.prediction_rows import PackedRows
+from app.cassandra.table_ttl import KeptFor
 from app.errors import UnavailableError
 from app.metrics.recorders import SinkStatus
 from app.settings import Settings

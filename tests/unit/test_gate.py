@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from app.cli import model_gate
-from app.ops.each_row import scores_of_each
 from app.ops.gate import _unseen_from
+from app.ops.row_by_row_scores import scores_of_each
 from app.quality.gate import Pair, compare, refusals, stability
 
 DAY_MS = 86_400_000

@@ -29,8 +29,8 @@ from app.metrics.reading import (
     source_partitions,
 )
 from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Decisions, Latency, SinkStatus
-from app.metrics.waits import read_waits
-from app.stages.retries import Parked
+from app.metrics.waiting_partitions import read_waits
+from app.stages.parked_label_retries import Parked
 from app.stages.scorers import ModelNeeded
 from tests.builders import T0
 

@@ -12,8 +12,8 @@ import pytest
 from app.alert_routes import parse_routes
 from app.domain.alerts import CAUSES, AlertPolicy, rank
 from app.errors import SettingsError
+from app.notify.digests import SINGLE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
-from app.notify.pending import SINGLE, Pending
 from app.notify.senders import sender_of
 from app.settings import load_settings
 from tests.prediction_builder import prediction

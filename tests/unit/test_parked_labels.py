@@ -12,7 +12,8 @@ from app.domain.transaction import DeadRecordError
 from app.errors import AwayError, RowFormatError
 from app.settings import load_settings
 from app.stages.labels import LabelsHandler
-from app.stages.parked import (
+from app.stages.parked_label_retries import Parked, Retries, look_up_with
+from app.stages.parked_labels import (
     Found,
     Schedule,
     copied_offset,
@@ -21,7 +22,6 @@ from app.stages.parked import (
     read_parked,
     row_key,
 )
-from app.stages.retries import Parked, Retries, look_up_with
 from app.stages.state import POSITION_KEY
 from app.topics import Topics
 from app.wire.control_records import decode_message

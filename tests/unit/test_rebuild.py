@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.ops.rebuild import furthest_stores
-from app.ops.states import OFFSET_KEY
-from app.ops.stores import open_store
+from app.ops.state_comparison import OFFSET_KEY
+from app.ops.temporary_stores import open_store
 
 
 def store(folder: Path, offset: int | None, *, card: bytes) -> Path:

@@ -16,7 +16,7 @@ from app.ops.files.columns import FileOptions
 from app.ops.files.labels import open_labels
 from app.ops.files.recipes import RECIPES, recognised
 from app.ops.files.transactions import Reading, open_reading
-from app.ops.labelled import read_labelled
+from app.ops.train_from_files import read_labelled
 from app.settings import load_settings
 from app.wire.input_records import RecordRules, parse_transaction
 

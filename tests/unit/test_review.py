@@ -13,14 +13,14 @@ import pytest
 from app.cassandra.alert_store import Alert
 from app.cassandra.review_store import ranking
 from app.cassandra.reviews import Review
+from app.domain.alert_seen import seen_of
 from app.domain.alerts import expected_loss
-from app.domain.seen import seen_of
 from app.errors import NotFoundError, UnavailableError, UsageError
+from app.web.access.users import token_line
 from app.web.replies import RefusedError
 from app.web.review_queue import LEASE_MS, ReviewQueue
-from app.web.users import token_line
+from tests.unit.test_web_access import with_change
 from tests.unit.test_web_alerts import alert
-from tests.unit.test_web_guard import with_change
 from tests.web_worker import DictWorker, client_of
 
 JSON = {"Accept": "application/json"}

@@ -182,7 +182,7 @@ async def test_a_worker_whose_waiting_rows_are_given_up_waits_for_nothing(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.cassandra.outage._WARN_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.outage_log._WARN_SECONDS", 0.01)
     writer, status, fail = failing
     first, second = writer.submit([b"x" * 100]), writer.submit([b"y" * 100])
     await asyncio.sleep(0)
@@ -207,8 +207,8 @@ async def test_all_that_wait_are_counted(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.cassandra.outage._WARN_SECONDS", 0.01)
-    monkeypatch.setattr("app.cassandra.outage._REMIND_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.outage_log._WARN_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.outage_log._REMIND_SECONDS", 0.01)
     answers = [20_343, OSError("Kafka is away")]
 
     async def behind() -> int:

@@ -12,7 +12,7 @@ from app.domain.changes import InForce
 from app.errors import AwayError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
-from app.stages.start import bind_model, check_state, check_topics_known
+from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.state import (
     IN_FORCE_KEY,
     POSITION_KEY,

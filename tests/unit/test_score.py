@@ -14,14 +14,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.blocks.core.partition import Computed
 from app.errors import BusyError, UnavailableError
 from app.settings import Settings
-from app.stages.answers import Answers, Heard
+from app.stages.score_callers import Answers, Heard
 from app.topics import Topics
 from app.web import peers
+from app.web.access.sessions import Signer
 from app.web.peers import ROUTED_HEADER
 from app.web.roles import NOBODY, Role
 from app.web.routes import Page
 from app.web.score import ScoreHandler
-from app.web.sessions import Signer
 from app.web.views import PAGES, install
 from app.web.worker_protocol import Elsewhere, Nobody
 from app.wire.decoding.rules import record_rules

@@ -25,7 +25,7 @@ from app.lab.simulation.simulate import (
     simulate,
 )
 from app.lab.simulation.transactions import Names
-from app.ops import parquet
+from app.ops import pyarrow_extra
 from app.ops.files.suffixes import SUFFIXES
 from app.wire.input_records import RecordRules, parse_transaction
 
@@ -335,7 +335,7 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
         write_labels(tmp_path / "t.jsonl", deliveries.transactions)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(UsageError, match="pip install pyarrow"):
-        parquet.require_pyarrow()
+        pyarrow_extra.require_pyarrow()
 
 
 def test_the_command_writes_a_file_and_says_what_is_in_it(tmp_path, capsys):

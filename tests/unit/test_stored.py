@@ -10,7 +10,7 @@ import pytest
 
 from app.cli import run
 from app.errors import UsageError
-from app.ops.stored import Gathering, gather
+from app.ops.train_from_cassandra import Gathering, gather
 from app.settings import Settings
 from models.examples import Examples
 from tests.builders import T0, tx_bytes

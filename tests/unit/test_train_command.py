@@ -15,9 +15,9 @@ from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.files.amounts import Rounding
 from app.ops.files.columns import FileOptions
-from app.ops.files.moments import TimeRules
+from app.ops.files.event_times import TimeRules
 from app.ops.files.recipes import RECIPES
-from app.ops.labelled import read_labelled
+from app.ops.train_from_files import read_labelled
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import artifact_folders
@@ -74,8 +74,8 @@ def test_several_processes_read_the_same(drawn, tmp_path, monkeypatch, suffix):
     path = tmp_path / f"history{suffix}"
     write_deliveries(path, deliver(drawn.take(slice(0, 3_000))))
     alone = read_labelled(path, load_settings())
-    monkeypatch.setattr("app.ops.labelled._ALONE_BYTES", 0)
-    monkeypatch.setattr("app.ops.labelled._CHUNK_ROWS", 700)
+    monkeypatch.setattr("app.ops.train_from_files._ALONE_BYTES", 0)
+    monkeypatch.setattr("app.ops.train_from_files._CHUNK_ROWS", 700)
     told: list[int] = []
     together = read_labelled(path, load_settings(), cores=2, progress=told.append)
     for column in ("transaction_id", "card_id", "terminal_id", "amount_minor", "event_time_ms"):
@@ -89,8 +89,8 @@ def test_several_processes_read_the_same(drawn, tmp_path, monkeypatch, suffix):
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_the_first_fault_is_told_whoever_finds_it(tmp_path, monkeypatch, cores):
-    monkeypatch.setattr("app.ops.labelled._ALONE_BYTES", 0)
-    monkeypatch.setattr("app.ops.labelled._CHUNK_ROWS", 3)
+    monkeypatch.setattr("app.ops.train_from_files._ALONE_BYTES", 0)
+    monkeypatch.setattr("app.ops.train_from_files._CHUNK_ROWS", 3)
     rows = [f"{number},2018-04-01 00:00:{number:02d},596,3156,57.16,0" for number in range(12)]
     header = "TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_FRAUD"
 
@@ -121,8 +121,8 @@ def test_refunds_are_not_learned_from(tmp_path):
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_malformed_rows_can_be_left_out_and_are_counted(tmp_path, monkeypatch, cores):
-    monkeypatch.setattr("app.ops.labelled._ALONE_BYTES", 0)
-    monkeypatch.setattr("app.ops.labelled._CHUNK_ROWS", 3)
+    monkeypatch.setattr("app.ops.train_from_files._ALONE_BYTES", 0)
+    monkeypatch.setattr("app.ops.train_from_files._CHUNK_ROWS", 3)
     rows = [GOOD.replace("t1", f"t{number}") for number in range(12)]
     rows[4] = rows[4].replace("5.00", "5.001")
     rows[7] = "t7,c1\n"

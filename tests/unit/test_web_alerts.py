@@ -6,8 +6,8 @@ import pytest
 
 from app.cassandra.alert_store import Alert, AlertQuery
 from app.cassandra.reviews import Review
+from app.domain.alert_seen import rows_seen, seen_of
 from app.domain.alerts import CAUSES, AlertPolicy, is_alert_id, place_of
-from app.domain.seen import rows_seen, seen_of
 from app.errors import UsageError
 from app.settings import load_settings
 from app.web.alerts import alert_query

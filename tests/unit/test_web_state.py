@@ -3,9 +3,9 @@
 import orjson
 import pytest
 
-from app.domain.card_stage import CardStage, Enriched
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
+from app.domain.transaction_outcomes import CardStage, Enriched
 from app.stages.state import row_rules
 from app.web.key_state import SHOWN_ENTRIES, key_state, newest_entries
 from app.windows.window_row import WindowRow

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from app.errors import SchemaError, StateError, UnavailableError
 from app.quality.tally import Group
+from app.web.cached_answers import Kept
 from app.web.ids import json_path_of, path_of
-from app.web.kept import Kept
 from app.web.key_state import key_state
-from app.web.pages import render
+from app.web.page_templates import render
 from app.web.worker_protocol import Elsewhere, Nobody, holder, why_not_ready
 from tests.builders import T0
 from tests.web_worker import HOUR, IDS, DictWorker, client_of, raw

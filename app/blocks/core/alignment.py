@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.blocks.core.drift import Note, Standing, newer, slowest_ms, slowest_of
+from app.blocks.core.event_time_drift import Note, Standing, newer, slowest_ms, slowest_of
 from app.blocks.core.partition import Partition
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Hashable
 from itertools import islice
 from typing import Any
 
-from app.blocks.core.budget import Budget, Pile
 from app.blocks.core.forwarded import Forwarded, Step
+from app.blocks.core.memory_budget import Budget, Pile
 from app.blocks.core.ports import (
     Block,
     Computed,

@@ -90,7 +90,7 @@ class PreparingHandler(Protocol):
 
 
 class PacedHandler(Protocol):
-    """The work on a topic whose partitions keep in step in event time (`pace.py`)."""
+    """The work on a topic whose partitions are aligned in event time (`alignment.py`)."""
 
     def compute(
         self,

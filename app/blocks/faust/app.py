@@ -12,15 +12,15 @@ import faust
 from mode.utils.queues import FlowControlEvent
 
 from app.blocks.core.alignment import Pace
-from app.blocks.core.drift import Note
+from app.blocks.core.event_time_drift import Note
 from app.blocks.faust import transport  # noqa: F401  registers the driver under the name `block`
 from app.blocks.faust.batches import Outputs, PassOn
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.offset_metadata import ConsumerPorts
-from app.blocks.faust.queue import Destination
+from app.blocks.faust.producer_queue import Destination
 from app.blocks.faust.recovery import BlockTables
-from app.blocks.faust.stops import Stops
-from app.blocks.faust.watch import Watch
+from app.blocks.faust.stopped_partitions import Stops
+from app.blocks.faust.unreadable_batches import Watch
 from app.errors import DamagedLogError
 
 logger = logging.getLogger(__name__)

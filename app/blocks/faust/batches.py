@@ -7,7 +7,7 @@ from typing import Any
 
 from app.blocks.core.ports import PassedRecord
 from app.blocks.core.rows import RECORD_OVERHEAD_BYTES, Row
-from app.blocks.faust.queue import Destination, await_topic, enqueue, last_unsent
+from app.blocks.faust.producer_queue import Destination, await_topic, enqueue, last_unsent
 from app.errors import StateError
 
 #: For so long a broker knows a producer at least (producer.id.expiration.ms is a day).
@@ -151,7 +151,7 @@ class Passing:
 
     def _done(self, future: "asyncio.Future[Any]") -> None:
         # Batch and records hold each other: left so, all of their bytes wait for the next search for cycles, and
-        # those are rare (app/blocks/faust/collector.py).
+        # those are rare (app/blocks/faust/garbage_collection.py).
         batch, records = self._batch, self._records
         delattr(batch, _PASSING)
         self._batch, self._records = None, []

@@ -27,8 +27,8 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.structs import TopicPartition
 
 from app.blocks.faust import codecs
-from app.blocks.faust.careful import HEADER, Record, read_carefully
-from app.blocks.faust.watch import EXPANSION_BYTES, Watch
+from app.blocks.faust.record_by_record import HEADER, Record, read_carefully
+from app.blocks.faust.unreadable_batches import EXPANSION_BYTES, Watch
 from app.wire.unreadable import Unreadable
 
 #: So many bytes are expanded of one answer, and one batch more; the rest is fetched again.

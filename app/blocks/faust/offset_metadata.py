@@ -7,7 +7,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from app.blocks.core.alignment import Seen
-from app.blocks.core.drift import Note
+from app.blocks.core.event_time_drift import Note
 
 
 def carry_notes(consumer: Any, note_of: Callable[[Any], Note]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionGate
-from app.blocks.core.budget import Budget
+from app.blocks.core.memory_budget import Budget
 from app.blocks.core.partition import Block, Handler, Partition
 from app.blocks.core.ports import PacedHandler, PassedRecord, Sent
 from app.blocks.core.rows import Row
@@ -21,7 +21,7 @@ from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.table import BlockTable
 from app.blocks.faust.topic import BlockTopic
 from app.errors import AwayError
-from app.reminder import Reminder
+from app.repeated_warnings import Reminder
 
 logger = logging.getLogger(__name__)
 

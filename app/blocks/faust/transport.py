@@ -23,8 +23,8 @@ from app.blocks.faust.connections import drop_broken
 from app.blocks.faust.fetch_backoff import Resting, leave_out
 from app.blocks.faust.fetching import watch
 from app.blocks.faust.offset_metadata import Committed, carry_notes, committed
-from app.blocks.faust.stops import Stops
-from app.blocks.faust.unstable import OpenTransactions, Unstable
+from app.blocks.faust.open_transactions import OpenTransactions, Unstable
+from app.blocks.faust.stopped_partitions import Stops
 
 logger = logging.getLogger(__name__)
 

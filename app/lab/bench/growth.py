@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from app.domain.card_stage import CardStage
 from app.domain.features import Catalogue
 from app.domain.transaction import Transaction
+from app.domain.transaction_outcomes import CardStage
 from app.lab.bench.histories import row_with_past
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of

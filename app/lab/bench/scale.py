@@ -16,7 +16,7 @@ from app.lab.bench.run import Tell
 from app.lab.bench.takeover import takeover
 from app.lab.processes import WorkerProcess
 from app.lab.supervisor import Workers
-from app.ops.stores import open_store
+from app.ops.temporary_stores import open_store
 from app.settings import Settings
 from app.topics import Topics
 

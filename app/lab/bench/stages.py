@@ -21,11 +21,11 @@ import orjson
 from app.blocks.core.partition import Handler
 from app.blocks.core.rows import RowGroup
 from app.cassandra.prediction_rows import RowPacker
-from app.domain.card_stage import CardStage
 from app.domain.changes import InForce
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
+from app.domain.transaction_outcomes import CardStage
 from app.lab.bench.stage_store import (
     MemoryRows,
     Record,
@@ -34,7 +34,7 @@ from app.lab.bench.stage_store import (
     write_store,
 )
 from app.lab.simulation.simulate import SimulationConfig, simulate
-from app.ops.stores import open_store
+from app.ops.temporary_stores import open_store
 from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of

@@ -18,7 +18,7 @@ from app.ops.files.amounts import Rounding
 from app.ops.files.columns import FileOptions
 from app.ops.files.recipes import RECIPES
 from app.ops.files.transactions import Reading, open_reading
-from app.ops.labelled import LabelledTransactions, read_labelled
+from app.ops.train_from_files import LabelledTransactions, read_labelled
 from app.settings import Settings
 
 VARIABLE = "HANDBOOK_TRANSACTIONS"

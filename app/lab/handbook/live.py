@@ -26,7 +26,7 @@ from app.lab.handbook.plan import FEATURE_SETS, Plan
 from app.lab.supervisor import Workers
 from app.ops.produce import produce_with_labels, quiet_client
 from app.ops.producing.following import following
-from app.ops.producing.pace import Pace
+from app.ops.producing.wait_for_workers import Pace
 from app.ops.verification.log import open_log, wait_for_workers
 from app.settings import Settings, load_settings
 from app.topics import Topics

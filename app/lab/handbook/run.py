@@ -17,8 +17,8 @@ from app.lab.bench.run import naive
 from app.lab.handbook import data, judging, live, rows
 from app.lab.handbook.plan import ENGINEERED, Plan
 from app.lab.handbook.report import Report
-from app.ops.labelled import LabelledTransactions
 from app.ops.train import Trained, TrainingOptions, train_on
+from app.ops.train_from_files import LabelledTransactions
 from app.ops.training_features import compute_features
 from app.ops.verification.report import PLACES
 from app.ops.verify import verify

@@ -19,7 +19,7 @@ from app.lab.simulation.arrivals import BROKEN, Deliveries
 from app.lab.simulation.frauds import KINDS
 from app.lab.simulation.transactions import CHUNK, SimulatedTransactions
 from app.ops.files.suffixes import LABEL_FIELDS, STDOUT, file_format
-from app.ops.parquet import require_pyarrow
+from app.ops.pyarrow_extra import require_pyarrow
 
 FIELDS = ("transaction_id", "card_id", "terminal_id", "amount", "currency", "event_time")
 

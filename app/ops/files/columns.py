@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from app.errors import UsageError
 from app.ops.files.amounts import Rounding
-from app.ops.files.answers import is_answer
-from app.ops.files.moments import TimeRules
+from app.ops.files.event_times import TimeRules
+from app.ops.files.label_columns import is_answer
 from app.ops.files.recipes import Recipe, recognised
 from app.wire.prediction_fields import INPUT_FIELDS
 

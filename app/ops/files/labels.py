@@ -10,16 +10,16 @@ import orjson
 
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.ops.files.answers import usual_label
 from app.ops.files.columns import FileOptions
 from app.ops.files.derived import apply_recipe
+from app.ops.files.event_times import MomentError, Moments
+from app.ops.files.file_pass import Pass
 from app.ops.files.identifiers import ID_FIELDS, id_text, is_missing
 from app.ops.files.json_lines import JsonNumber, values_of
-from app.ops.files.moments import MomentError, Moments
+from app.ops.files.label_columns import usual_label
 from app.ops.files.opening import open_source
-from app.ops.files.passing import Pass
 from app.ops.files.source import MalformedRecordError, Source
-from app.ops.files.verdicts import verdict
+from app.ops.files.verdict_columns import verdict
 from app.wire.label_records import parse_label
 
 REQUIRED = ("transaction_id", "is_fraud")

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from app.errors import UsageError
 from app.ops.files.identifiers import ID_FIELDS
 from app.ops.files.source import Row, Source
-from app.ops.parquet import require_pyarrow
+from app.ops.pyarrow_extra import require_pyarrow
 
 _BATCH_ROWS = 2_000
 

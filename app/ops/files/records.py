@@ -13,9 +13,9 @@ import orjson
 
 from app.ops.files.amounts import MONEY, PLAIN_AMOUNT, amount_text
 from app.ops.files.columns import KNOWN, REQUIRED, Plan
+from app.ops.files.event_times import MomentError, Moments
 from app.ops.files.identifiers import ID_FIELDS, id_text
 from app.ops.files.json_lines import JsonNumber, value_of
-from app.ops.files.moments import MomentError, Moments
 from app.ops.files.source import MalformedRecordError
 
 #: Kafka key, value, event time in epoch milliseconds.

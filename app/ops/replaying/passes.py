@@ -29,7 +29,7 @@ from app.domain.rules import NO_RULES, RuleSet
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.survey import Sources
-from app.ops.stores import StoredRows
+from app.ops.temporary_stores import StoredRows
 from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of

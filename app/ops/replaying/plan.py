@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from cassandra.cluster import Session
 
-from app.cassandra import shadows
-from app.cassandra.shadows import Shadow
+from app.cassandra import replay_targets
+from app.cassandra.replay_targets import Shadow
 from app.errors import UsageError
 from app.ops.replaying.bounds import Asked
 from app.ops.verification.log import Log
@@ -79,7 +79,7 @@ async def check_name(plan: Plan, log: Log, session: Session) -> None:
     if name in names or live.topic_prefix + name in names:
         msg = f"--group {name} is a live consumer group: choose another name"
         raise UsageError(msg)
-    told = shadows.told_of(session, shadow)
+    told = replay_targets.told_of(session, shadow)
     if told is not None:
         state = "finished" if told.get("finished") else "did not finish"
         msg = (
@@ -87,7 +87,7 @@ async def check_name(plan: Plan, log: Log, session: Session) -> None:
             f"{state}): `fraudstream replay --remove {name}` first, or choose another --group"
         )
         raise UsageError(msg)
-    topics = await shadows.existing_topics(shadow)
+    topics = await replay_targets.existing_topics(shadow)
     if topics:
         msg = f"topic {topics[0]} exists and was not created by a replay: choose another --group"
         raise UsageError(msg)

@@ -12,8 +12,8 @@ from cassandra.cluster import Session
 
 from app.blocks.faust.batches import Outputs, OutputSender
 from app.cassandra.prediction_rows import PackedRows, RowPacker, tables_of
+from app.cassandra.replay_targets import Shadow
 from app.cassandra.row_writer import RowWriter
-from app.cassandra.shadows import Shadow
 from app.kafka.clients import answered, client_kwargs, started
 from app.ops.replaying.comparison import Comparison
 from app.topics import Topics, batch_bytes

@@ -9,7 +9,7 @@ from typing import Any
 from app.domain.card_numbers import without_card_numbers
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
-from app.stages.parked import PREFIX, copied_offset, offset_of
+from app.stages.parked_labels import PREFIX, copied_offset, offset_of
 from app.wire.label_records import LabelItem, LabelRecord, parse_label
 
 #: Keys of the report's `labels`, in order.

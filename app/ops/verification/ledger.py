@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.card_stage import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.changes import MAX_CHALLENGERS, Challenger, InForce
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
+from app.domain.transaction_outcomes import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.ops.reference import Became
 
 Flags = tuple[str, ...]

@@ -12,10 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from app.blocks.faust.halt import forbidden
-from app.blocks.faust.watch import Watch
+from app.blocks.faust.unreadable_batches import Watch
 from app.errors import DamagedLogError, UnavailableError
 from app.kafka.clients import admin, answered, check_topics, consumer, watch_of
-from app.kafka.skips import find_skip
+from app.kafka.given_up_offsets import find_skip
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.domain.card_numbers import without_card_numbers
 from app.domain.refusals import BY_RULES, LOST
-from app.kafka.skips import skip_in
+from app.kafka.given_up_offsets import skip_in
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import Fate, Page, Seen
 from app.ops.verification.predictions import SOURCE_FIELDS, fields_of, source_in

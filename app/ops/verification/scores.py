@@ -8,7 +8,7 @@ import numpy as np
 from app.cassandra.model_registry import holder_of
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
-from app.ops.each_row import of_each, scores_of_each
+from app.ops.row_by_row_scores import of_each, scores_of_each
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, FeatureList, Page, Seen
 from models.holder import Model, ModelHolder

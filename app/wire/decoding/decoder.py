@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app.domain.envelopes import path_to_record
+from app.domain.debezium import path_to_record
 from app.domain.json_shape import MAX_DEPTH, MAX_VALUES, refuse_deep, refuse_many
 from app.domain.json_text import Fields, load_object, raw_fields
 from app.domain.transaction import DeadRecordError

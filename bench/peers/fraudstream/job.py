@@ -20,8 +20,8 @@ from app.blocks.core.partition import Computed
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
-from app.domain.card_stage import CardStage, Enriched
 from app.domain.features import Catalogue
+from app.domain.transaction_outcomes import CardStage, Enriched
 from app.faust_app import app, batch_bytes, source
 from app.kafka.clients import partition_of
 from app.metrics.recorders import SinkStatus

@@ -10,7 +10,7 @@ from typing import Any
 import rocksdict
 
 from app.errors import UnavailableError
-from app.stages.parked import PREFIX, offset_of
+from app.stages.parked_labels import PREFIX, offset_of
 from app.stages.state import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, Pins, Position
 from app.windows.row_format import head_key, segment_key, without_settings
 from app.windows.window_row import RowRules, WindowRow

@@ -13,12 +13,12 @@ from joblib import Parallel, delayed
 from app.domain.features.own import OwnField
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.ops.files.answers import USUAL_LABELS, usual_label
 from app.ops.files.columns import FileOptions, Plan
+from app.ops.files.label_columns import USUAL_LABELS, usual_label
 from app.ops.files.opening import open_rows
 from app.ops.files.records import Converter
 from app.ops.files.source import MalformedRecordError, Source
-from app.ops.files.verdicts import verdict
+from app.ops.files.verdict_columns import verdict
 from app.settings import Settings
 from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.own_catalogue import own_of

@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from app.errors import FraudstreamError
-from app.metrics.history import (
+from app.metrics.last_hour import (
     KEPT,
     MINUTE_SECONDS,
     NOW_SECONDS,

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from app.errors import DamagedLogError, UnavailableError, UsageError
 from app.host import author
 from app.kafka.clients import check_topics, client_kwargs, consumer, started
-from app.kafka.skips import skip_record
+from app.kafka.given_up_offsets import skip_record
 from app.ops.deadletters import partition_in
 from app.settings import Settings
 from app.topics import Topics

@@ -16,11 +16,11 @@ from yarl import URL
 
 from app.errors import SettingsError
 from app.web import peers
-from app.web.limits import Limit
+from app.web.access.rate_limits import Limit
+from app.web.access.sessions import Session, Signer
+from app.web.access.users import Users, password_line, token_line
 from app.web.roles import Role, Viewer
 from app.web.routes import Page, audited
-from app.web.sessions import Session, Signer
-from app.web.users import Users, password_line, token_line
 from app.web.views import PAGES, install
 from app.web.worker_protocol import Elsewhere
 from tests.web_worker import DictWorker, client_of

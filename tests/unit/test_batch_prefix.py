@@ -14,7 +14,7 @@ from app.stages.batch_prefix import Stretch
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.labels import LabelsHandler
-from app.stages.parked import row_key
+from app.stages.parked_labels import row_key
 from app.topics import Topics
 from tests.builders import T0, tx_bytes
 from tests.fakes import Rows

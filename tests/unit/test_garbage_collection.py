@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import gc
-from app.blocks.faust.collector import calm_collector
+from app.blocks.faust.garbage_collection import calm_collector
 kept = [[] for _ in range(1_000)]
 calm_collector()
 assert gc.get_freeze_count() > 1_000

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.domain.card_stage import CONFLICTING, LATE, CardStage, Duplicate, Enriched, Moved
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
+from app.domain.transaction_outcomes import CONFLICTING, LATE, CardStage, Duplicate, Enriched, Moved
 from app.ops.reference import (
     Became,
     CardOracle,

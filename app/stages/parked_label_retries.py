@@ -11,7 +11,7 @@ from app.blocks.faust.batches import Outputs, OutRecord
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError
-from app.stages.parked import (
+from app.stages.parked_labels import (
     PREFIX,
     ParkedLabel,
     Schedule,

@@ -6,7 +6,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from app.blocks.core.alignment import Seen
-from app.blocks.core.drift import Note
+from app.blocks.core.event_time_drift import Note
 from app.blocks.faust.offset_metadata import _see, carry_notes, committed
 
 ONE, TWO, THREE = (TopicPartition("s", number) for number in range(3))

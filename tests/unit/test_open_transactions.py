@@ -1,6 +1,6 @@
 """Open transactions: since when, and how much waits behind them."""
 
-from app.blocks.faust.unstable import OpenTransactions, Unstable
+from app.blocks.faust.open_transactions import OpenTransactions, Unstable
 
 
 def test_an_open_transaction_is_known_since_it_was_first_seen() -> None:

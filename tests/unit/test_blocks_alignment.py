@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.blocks.core.alignment import Pace, PartitionGate, Seen, Slowest, Watermark
-from app.blocks.core.drift import Note, Standing, newer, slowest_ms
+from app.blocks.core.event_time_drift import Note, Standing, newer, slowest_ms
 
 ONE, TWO, THREE = ("s", 0), ("s", 1), ("s", 2)
 

@@ -1,4 +1,4 @@
-from app.reminder import Reminder
+from app.repeated_warnings import Reminder
 
 
 def test_it_is_due_at_once_and_then_once_per_interval(monkeypatch):

@@ -24,7 +24,7 @@ from app.errors import UsageError
 from app.ops.verification.log import Log, open_log
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.parked import copied_offset
+from app.stages.parked_labels import copied_offset
 from app.topics import TopicSpec
 from app.wire.label_records import parse_label
 from models.examples import Examples

@@ -6,10 +6,10 @@ import logging
 import pytest
 from faust.types import TP
 
-from app.blocks.faust.stops import LOOK_SECONDS, Stops
-from app.blocks.faust.watch import Watch
+from app.blocks.faust.stopped_partitions import LOOK_SECONDS, Stops
+from app.blocks.faust.unreadable_batches import Watch
 from app.errors import AwayError, DamagedLogError
-from app.kafka.skips import skip_in, skip_record
+from app.kafka.given_up_offsets import skip_in, skip_record
 
 TP3 = TP("transactions", 3)
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.blocks.faust.watch import Watch
+from app.blocks.faust.unreadable_batches import Watch
 from app.errors import DamagedLogError
 
 logger = logging.getLogger(__name__)
