@@ -20,9 +20,9 @@ from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.parked_label_retries import Parked
 from app.stages.state import row_rules
+from app.web.key_owner import Here, Place
 from app.web.peers import Answer
 from app.web.views import install
-from app.web.worker_protocol import Here, Place
 from app.windows.window_row import WindowRow
 from app.wire.input_records import MAX_ID_BYTES
 from tests.builders import T0

@@ -28,8 +28,8 @@ from app.metrics.last_hour import (
 )
 from app.metrics.prometheus import release
 from app.metrics.reading import PartitionReading
+from app.web.access.checks import AccessChecks
 from app.web.forwarding import ask
-from app.web.guard import Guard
 from app.web.roles import Role, Viewer
 from app.web.worker_protocol import Worker
 
@@ -66,14 +66,14 @@ class Live:
 
     Args:
         worker: this one.
-        guard: signs what others are asked.
+        access: signs what others are asked.
 
     Attributes:
         tick: how often all workers were asked.
     """
 
-    def __init__(self, worker: Worker, guard: Guard) -> None:
-        self._worker, self._guard = worker, guard
+    def __init__(self, worker: Worker, access: AccessChecks) -> None:
+        self._worker, self._access = worker, access
         self._history = History()
         self._lag: int | None = None
         self._known: dict[str, _Known] = {}
@@ -159,7 +159,7 @@ class Live:
         headers = {"Accept": "application/json"}
         try:
             async with asyncio.timeout(_PEER_SECONDS):
-                answer = await ask(self._guard, self._worker, _ASKER, url, path, "GET", headers)
+                answer = await ask(self._access, self._worker, _ASKER, url, path, "GET", headers)
             if answer.status != 200:
                 return f"it answers with status {answer.status}"
             said: dict[str, Any] = orjson.loads(answer.body)

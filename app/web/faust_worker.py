@@ -48,8 +48,9 @@ from app.metrics.waiting_partitions import read_waits
 from app.quality.measure import measure
 from app.settings import Settings
 from app.web.cached_answers import Kept
+from app.web.key_owner import Elsewhere, Here, Nobody, Place, key_owner
 from app.web.peers import PROOF_HEADER, Answer
-from app.web.worker_protocol import Elsewhere, Here, Nobody, Place, holder, why_not_ready
+from app.web.readiness import why_not_ready
 
 #: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
 _FORWARD_SECONDS = 5.0
@@ -67,7 +68,7 @@ T = TypeVar("T")
 
 
 class FaustWorker:
-    """See `ports.Worker`.
+    """See `worker_protocol.Worker`.
 
     Args:
         app: the running app.
@@ -113,7 +114,7 @@ class FaustWorker:
         # producer has seen the changelog topic
         partition = self._partition_of(key)
         active = TP(table.changelog_topic.get_topic_name(), partition) in self._actives()
-        answer = holder(
+        answer = key_owner(
             partition, self.url, self.owners(), active=active, ready=self._is_ready(table)
         )
         if answer is None:

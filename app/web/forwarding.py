@@ -7,7 +7,7 @@ from aiohttp import web
 
 from app.errors import UnavailableError
 from app.web import peers
-from app.web.guard import GUARD, Guard
+from app.web.access.checks import ACCESS, AccessChecks
 from app.web.peers import Answer
 from app.web.roles import Viewer
 from app.web.routes import who
@@ -36,7 +36,7 @@ async def forward(
     }
     path = request.rel_url.raw_path_qs
     answer = await ask(
-        request.app[GUARD], worker, who(request), url, path, request.method, headers, body
+        request.app[ACCESS], worker, who(request), url, path, request.method, headers, body
     )
     served_by = {"Content-Type": answer.content_type, SERVED_BY_HEADER: peers.origin_of(url)}
     return web.Response(status=answer.status, body=answer.body, headers=served_by)
@@ -50,12 +50,12 @@ async def ask_for_json(request: web.Request, url: str, path: str) -> Answer:
     """
     headers = {"Accept": "application/json"}
     return await ask(
-        request.app[GUARD], request.app[WORKER], who(request), url, path, "GET", headers
+        request.app[ACCESS], request.app[WORKER], who(request), url, path, "GET", headers
     )
 
 
 async def ask(
-    guard: Guard,
+    access: AccessChecks,
     worker: Worker,
     asker: Viewer,
     url: str,
@@ -71,12 +71,12 @@ async def ask(
     """
     target = peers.origin_of(url)
     headers = {**headers, peers.ROUTED_HEADER: worker.url}
-    if guard.peers is None:
-        if not guard.open:
+    if access.peers is None:
+        if not access.open:
             msg = f"another worker holds it ({target}): workers ask each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
         return await worker.forward(target + path, method, headers, body)
-    signed = peers.ask(guard.peers, asker, target, method, path, time.time())
+    signed = peers.ask(access.peers, asker, target, method, path, time.time())
     headers[peers.PEER_HEADER] = signed
     answer = await worker.forward(target + path, method, headers, body)
-    return peers.checked(guard.peers, signed, answer, target)
+    return peers.checked(access.peers, signed, answer, target)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from app.web.guard import GUARD
+from app.web.access.checks import ACCESS
 from app.web.replies import RefusedError, page
 from app.web.roles import Role, Viewer, viewer
 from app.web.routes import Page, audited
@@ -17,40 +17,40 @@ async def form(request: web.Request) -> web.Response:
 
 
 def _form(request: web.Request, status: int, line: str) -> web.Response:
-    guard = request.app[GUARD]
+    access = request.app[ACCESS]
     nonce = secrets.token_hex(16)
-    token = viewer.set(Viewer(csrf=guard.login_token(nonce)))
+    token = viewer.set(Viewer(csrf=access.csrf.login_token(nonce)))
     try:
         response = page("login.html", status, line=line, next=_local(request.query.get("next", "")))
     finally:
         viewer.reset(token)
-    guard.set_cookie(response, guard.login_cookie, nonce)
+    access.cookies.set(response, access.cookies.login, nonce)
     return response
 
 
 async def log_in(request: web.Request) -> web.Response:
     """Begin a session, and go on to the page that was asked for."""
-    guard = request.app[GUARD]
+    access = request.app[ACCESS]
     sent = await request.post()
     name = str(sent.get("name", ""))[:256]
     audited(request, user=name)
     try:
-        cookie = await guard.log_in(request, name, str(sent.get("password", ""))[:1024])
+        cookie = await access.log_in(request, name, str(sent.get("password", ""))[:1024])
     except RefusedError as error:
         if error.status != 401:
             raise
         return _form(request, 401, str(error))
     response = web.Response(status=303, headers={"Location": _local(str(sent.get("next", "")))})
-    guard.set_cookie(response, guard.cookie, cookie)
-    response.del_cookie(guard.login_cookie, path="/", secure=guard.cookie.startswith("__Host-"))
+    access.cookies.set(response, access.cookies.session, cookie)
+    access.cookies.delete(response, access.cookies.login)
     return response
 
 
 async def log_out(request: web.Request) -> web.Response:
     """End the session of this browser."""
-    guard = request.app[GUARD]
+    access = request.app[ACCESS]
     response = web.Response(status=303, headers={"Location": "/login"})
-    response.del_cookie(guard.cookie, path="/", secure=guard.cookie.startswith("__Host-"))
+    access.cookies.delete(response, access.cookies.session)
     return response
 
 

@@ -30,11 +30,12 @@ from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
 from app.stages.score_callers import Answers
+from app.web.access.checks import ACCESS
 from app.web.forwarding import forward
-from app.web.guard import GUARD
+from app.web.key_owner import Elsewhere, Here
 from app.web.peers import PEER_HEADER, ROUTED_HEADER
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
-from app.web.worker_protocol import Elsewhere, Here, Worker
+from app.web.worker_protocol import Worker
 from app.wire.input_records import RecordRules, parse_transaction
 
 #: What a prediction says to a caller.
@@ -146,7 +147,7 @@ class ScoreHandler:
         The group's metadata says where it answers, and whoever joins the group writes that: our token goes to no other
         machine. A worker of this deployment proves itself by FRAUDSTREAM_WEB_SECRET.
         """
-        if request.app[GUARD].peers is not None:
+        if request.app[ACCESS].peers is not None:
             return ("Content-Type",)
         if self._worker.settings.score_token and not is_loopback(urlsplit(url).hostname or ""):
             msg = f"the worker at {url} has this card: workers ask each other only with FRAUDSTREAM_WEB_SECRET"
@@ -156,7 +157,7 @@ class ScoreHandler:
     def _check(self, request: web.Request) -> None:
         token = self._worker.settings.score_token
         if request.headers.get(PEER_HEADER):
-            allowed = request.app[GUARD].is_from_worker(request)
+            allowed = request.app[ACCESS].is_from_worker(request)
         elif token is not None:
             wanted = b"Bearer " + token.get_secret_value().encode()
             allowed = hmac.compare_digest(request.headers.get("Authorization", "").encode(), wanted)

@@ -1,4 +1,4 @@
-"""One handler a page. What they know of the worker is `ports.Worker`."""
+"""One handler a page. What they know of the worker is in `worker_protocol.py`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,14 +14,15 @@ from app.formats import in_order
 from app.metrics.prometheus import WorkerMetrics
 from app.stages.state import row_rules
 from app.web import page_templates, peers
+from app.web.access.checks import ACCESS, AccessChecks
 from app.web.alerts import PAGES as ALERT_PAGES
 from app.web.alerts import moment_of
 from app.web.dashboard import PAGES as DASHBOARD_PAGES
 from app.web.dashboard import STREAMS
 from app.web.dashboard_data import LIVE, Live
 from app.web.forwarding import SERVED_BY_HEADER, forward
-from app.web.guard import GUARD, Guard
 from app.web.ids import requested_id
+from app.web.key_owner import Elsewhere, Here
 from app.web.key_state import key_state
 from app.web.label import PAGES as LABEL_PAGES
 from app.web.login import PAGES as LOGIN_PAGES
@@ -32,7 +33,7 @@ from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
 from app.web.routes import Page
 from app.web.search import PAGES as SEARCH_PAGES
-from app.web.worker_protocol import WORKER, Elsewhere, Here, Worker
+from app.web.worker_protocol import WORKER, Worker
 from app.windows.row_format import head_key
 from app.windows.window_row import LoadRow, WindowRow
 
@@ -60,7 +61,7 @@ def install(
         routes[application.router.add_route(one.method, one.path, one.handler)] = one
         if one.method == "GET":
             routes[application.router.add_route("HEAD", one.path, one.handler)] = one
-    guard = Guard(worker.settings, worker.url, routes)
+    access = AccessChecks(worker.settings, worker.url, routes)
 
     @web.middleware
     async def sign(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -68,20 +69,20 @@ def install(
         response.headers.setdefault(SERVED_BY_HEADER, worker.url)
         response.headers[DEPLOYMENT_HEADER] = worker.deployment
         header = request.headers.get(peers.PEER_HEADER)
-        if header and guard.peers and isinstance(response, web.Response):
+        if header and access.peers and isinstance(response, web.Response):
             body = response.body if isinstance(response.body, bytes) else b""
             kind = response.headers.get("Content-Type", "")
             response.headers[peers.PROOF_HEADER] = peers.prove(
-                guard.peers, header, response.status, kind, body
+                access.peers, header, response.status, kind, body
             )
         return response
 
-    application[WORKER], application[GUARD], application[METRICS] = worker, guard, WorkerMetrics()
+    application[WORKER], application[ACCESS], application[METRICS] = worker, access, WorkerMetrics()
     application[REVIEWS] = ReviewQueue(worker)
-    application[LIVE] = live = Live(worker, guard)
+    application[LIVE] = live = Live(worker, access)
     application[STREAMS] = set()
     application.cleanup_ctx.append(live.running)
-    application.middlewares.extend((sign, present_errors, guard.middleware))
+    application.middlewares.extend((sign, present_errors, access.middleware))
 
 
 async def prometheus(request: web.Request) -> web.Response:

@@ -1,7 +1,6 @@
-"""What the views ask of a worker, and how it is decided who answers for a key."""
+"""What the pages need from a running worker."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
@@ -11,49 +10,11 @@ from app.domain.features import Catalogue
 from app.metrics.last_hour import Totals
 from app.metrics.reading import Reading
 from app.settings import Settings
+from app.web.key_owner import Place
 from app.web.peers import Answer
 from app.web.review_queue import Store
-from app.windows.window_row import LoadRow
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Here:
-    """This worker holds the key's partition.
-
-    Attributes:
-        partition: its number.
-        load: gives the stored bytes of a row key, None when there is none.
-    """
-
-    partition: int
-    load: LoadRow
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Another worker holds it.
-
-    Attributes:
-        url: where that worker answers.
-    """
-
-    url: str
-
-
-@dataclass(frozen=True)
-class Nobody:
-    """It cannot be read just now.
-
-    Attributes:
-        reason: one line for people.
-    """
-
-    reason: str
-
-
-Place = Here | Elsewhere | Nobody
 
 
 class Worker(Protocol):
@@ -174,63 +135,3 @@ class Worker(Protocol):
 
 #: The worker, in an application.
 WORKER = web.AppKey("worker", Worker)
-
-
-def holder(
-    partition: int, own_url: str, owners: Mapping[str, Sequence[int]], *, active: bool, ready: bool
-) -> str | Nobody | None:
-    """Who answers for a partition: another worker's URL, nobody, or None for this worker.
-
-    Args:
-        partition: the key's partition.
-        own_url: URL of this worker.
-        owners: partitions by URL, as the group's leader handed them out.
-        active: whether this worker was handed the partition.
-        ready: whether its table is recovered.
-    """
-    if active:
-        return None if ready else Nobody(f"partition {partition} is being recovered; try again")
-    for url, partitions in owners.items():
-        if partition in partitions:
-            if url.rstrip("/") == own_url.rstrip("/"):
-                return Nobody(
-                    f"several workers have the address {own_url}: give each its own "
-                    "FRAUDSTREAM_ADVERTISED_HOST or FRAUDSTREAM_WEB_PORT"
-                )
-            return url.rstrip("/")
-    return Nobody(f"no worker owns partition {partition} yet; try again")
-
-
-def why_not_ready(
-    *,
-    stopping: bool,
-    joined: bool,
-    rebalancing: bool,
-    kafka_answers: bool,
-    tables: Mapping[str, bool],
-    sink: str | None,
-    stopped: Iterable[str] = (),
-) -> list[str]:
-    """Why a worker does not do its work just now, a line each; empty when it does.
-
-    A spare worker, which was handed no partition, is ready: it does what there is to do.
-
-    Args:
-        stopping: it was told to stop.
-        joined: it is a member of the consumer group.
-        rebalancing: the group is handing out partitions.
-        kafka_answers: Kafka answered a question just now.
-        tables: by name, whether a table is recovered.
-        sink: why predictions wait, None while they are written.
-        stopped: why partitions cannot be read further.
-    """
-    if stopping:
-        return ["this worker is stopping"]
-    if not joined:
-        return ["this worker has not joined the group yet"]
-    reasons = [] if kafka_answers else ["Kafka does not answer"]
-    reasons += ["partitions are being assigned"] if rebalancing else []
-    reasons += [f"table {name} is being recovered" for name, ready in tables.items() if not ready]
-    if sink is not None:
-        reasons.append(f"predictions wait for Cassandra: {sink}")
-    return [*reasons, *stopped]

@@ -13,10 +13,10 @@ from app.metrics.last_hour import KEPT, STEP_SECONDS, History, Span, Totals, mer
 from app.metrics.recorders import LATENCY_BOUNDS_MS
 from app.stages.alerts import RecentAlerts
 from app.web import page_templates
+from app.web.access.checks import AccessChecks
 from app.web.access.users import token_line
 from app.web.dashboard import STREAMS
 from app.web.dashboard_data import Live
-from app.web.guard import Guard
 from app.web.peers import PROOF_HEADER, Answer
 from tests.builders import T0
 from tests.prediction_builder import prediction
@@ -167,7 +167,7 @@ async def test_points_of_all_workers_are_drawn_once_they_are_settled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker = DictWorker()
-    live = Live(worker, Guard(worker.settings, worker.url, {}))
+    live = Live(worker, AccessChecks(worker.settings, worker.url, {}))
     monkeypatch.setattr("app.web.live.time.time", lambda: 1_000.0)
     points = [Span(at, 10, 50, alerts=1, lag=at).as_dict() for at in (980, 990, 1_000)]
     answer = orjson.dumps({**await live.own(0), "points": points})

@@ -13,8 +13,8 @@ from app.cli import run
 from app.cli.ask import worker_urls
 from app.cli.look import transaction_facts
 from app.settings import Settings
+from app.web.key_owner import Nobody
 from app.web.views import install
-from app.web.worker_protocol import Nobody
 from tests.web_worker import HOUR, DictWorker
 
 

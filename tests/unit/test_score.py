@@ -18,12 +18,12 @@ from app.stages.score_callers import Answers, Heard
 from app.topics import Topics
 from app.web import peers
 from app.web.access.sessions import Signer
+from app.web.key_owner import Elsewhere, Nobody
 from app.web.peers import ROUTED_HEADER
 from app.web.roles import NOBODY, Role
 from app.web.routes import Page
 from app.web.score import ScoreHandler
 from app.web.views import PAGES, install
-from app.web.worker_protocol import Elsewhere, Nobody
 from app.wire.decoding.rules import record_rules
 from tests.builders import T0, tx
 from tests.web_worker import DictWorker

@@ -19,10 +19,10 @@ from app.web import peers
 from app.web.access.rate_limits import Limit
 from app.web.access.sessions import Session, Signer
 from app.web.access.users import Users, password_line, token_line
+from app.web.key_owner import Elsewhere
 from app.web.roles import Role, Viewer
 from app.web.routes import Page, audited
 from app.web.views import PAGES, install
-from app.web.worker_protocol import Elsewhere
 from tests.web_worker import DictWorker, client_of
 
 JSON = {"Accept": "application/json"}
@@ -269,8 +269,8 @@ async def test_credentials_beyond_loopback_need_tls(users: Path) -> None:
 
 
 async def test_guessing_is_slow(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.guard._NAME_BURST", 2)
-    monkeypatch.setattr("app.web.guard._NAME_PER_SECOND", 1e-6)
+    monkeypatch.setattr("app.web.access.login_attempts._NAME_BURST", 2)
+    monkeypatch.setattr("app.web.access.login_attempts._NAME_PER_SECOND", 1e-6)
     async with with_change(guarded(users)) as client:
         statuses = [(await log_in(client, "wrong")).status for _ in range(3)]
         assert statuses == [401, 401, 429]
@@ -354,10 +354,10 @@ async def ask_through(users: Path, ours: str | None, theirs: str | None) -> tupl
     install(server.app, holder)
     async with server:
         holder.url = str(server.make_url("")).rstrip("/")
-        # the guard was told the address when it was made, before the port was known
-        from app.web.guard import GUARD
+        # the checks were given the address when it was made, before the port was known
+        from app.web.access.checks import ACCESS
 
-        server.app[GUARD]._own_url = holder.url
+        server.app[ACCESS]._own_url = holder.url
         asking = Asking(web_host="0.0.0.0", web_users=users, web_secret=ours)
         asking.place = Elsewhere(holder.url)
         async with client_of(asking) as client:

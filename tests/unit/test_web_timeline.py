@@ -11,7 +11,7 @@ from app.errors import UnavailableError
 from app.formats import iso
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
-from app.web.worker_protocol import Elsewhere, Nobody
+from app.web.key_owner import Elsewhere, Nobody
 from models.artifact_folders import artifact_folders
 from models.holder import ModelHolder
 from tests.builders import T0

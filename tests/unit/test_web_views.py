@@ -14,9 +14,10 @@ from app.errors import SchemaError, StateError, UnavailableError
 from app.quality.tally import Group
 from app.web.cached_answers import Kept
 from app.web.ids import json_path_of, path_of
+from app.web.key_owner import Elsewhere, Nobody, key_owner
 from app.web.key_state import key_state
 from app.web.page_templates import render
-from app.web.worker_protocol import Elsewhere, Nobody, holder, why_not_ready
+from app.web.readiness import why_not_ready
 from tests.builders import T0
 from tests.web_worker import HOUR, IDS, DictWorker, client_of, raw
 
@@ -205,7 +206,7 @@ OWN, OTHER = "http://127.0.0.1:1", "http://127.0.0.1:2"
     ],
 )
 def test_who_answers(active: bool, ready: bool, owners: dict, answer: str | None) -> None:
-    found = holder(1, OWN, owners, active=active, ready=ready)
+    found = key_owner(1, OWN, owners, active=active, ready=ready)
     if isinstance(found, Nobody):
         assert answer is not None
         assert found.reason.startswith(answer)

@@ -1,0 +1,220 @@
+"""What every request passes before its page: host, rate limit, login, role, CSRF, audit.
+
+| module            | decides                                                                        |
+|-------------------|--------------------------------------------------------------------------------|
+| hosts.py          | under which names this worker answers                                          |
+| rate_limits.py    | how often somebody may ask                                                     |
+| login_attempts.py | whether a password or token is accepted, and how many may be tried             |
+| users.py          | who may log in, and with which role                                            |
+| sessions.py       | whether a session, or another signed value, is ours                            |
+| cookies.py        | what browsers keep                                                             |
+| csrf.py           | whether a form is ours                                                         |
+| audit.py          | what is written down about a change                                            |
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from aiohttp import web
+from aiohttp.web_urldispatcher import AbstractRoute
+
+from app.addresses import is_loopback
+from app.errors import UnavailableError
+from app.settings import Settings
+from app.web import peers
+from app.web.access.audit import record
+from app.web.access.cookies import Cookies
+from app.web.access.csrf import Csrf
+from app.web.access.hosts import Hosts
+from app.web.access.login_attempts import LoginAttempts
+from app.web.access.rate_limits import Limit
+from app.web.access.sessions import Signer
+from app.web.replies import RefusedError, wants_json
+from app.web.roles import NOBODY, Role, Viewer, viewer
+from app.web.routes import Handler, Page
+
+logger = logging.getLogger("fraudstream.web")
+
+#: After which a page gives up.
+_SECONDS = 30.0
+#: Requests of one asker: a person's browser, a dashboard.
+_BURST, _PER_SECOND = 100, 20.0
+_LOCAL = Viewer("local", Role.OPERATOR)
+
+
+class AccessChecks:
+    """What all requests pass.
+
+    Args:
+        settings: of the deployment.
+        own_url: where this worker answers.
+        pages: the page of each route.
+        now: epoch seconds.
+        clock: seconds that never go back.
+
+    Raises:
+        SettingsError: the file of users cannot be used.
+
+    Attributes:
+        open: whether no login is needed.
+        peers: signs requests between workers; None where nobody could tell them from others.
+        cookies, csrf: for the login form.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        own_url: str,
+        pages: Mapping[AbstractRoute, Page],
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        login = settings.web_login
+        self.open = login == "never" or (
+            login == "beyond-loopback" and is_loopback(settings.web_host)
+        )
+        self._own_url, self._pages, self._now = own_url, pages, now
+        secret = settings.web_secret
+        raw = secret.get_secret_value().encode() if secret else secrets.token_bytes(32)
+        self.peers = Signer(raw, "peers") if secret else None
+        self._hosts = Hosts(settings, own_url)
+        self.cookies = Cookies(settings, Signer(raw, "cookies"), now)
+        self.csrf = Csrf(Signer(raw, "csrf"), self._hosts, self.cookies)
+        self._logins = LoginAttempts(settings, clock)
+        self._requests = Limit(_BURST, _PER_SECOND, clock)
+        self._public = {"/metrics"} if settings.web_open_metrics else set()
+        if not self.open and not self._logins:
+            logger.warning(
+                "nobody can log in to the web pages: name a file in FRAUDSTREAM_WEB_USERS, see `fraudstream users`"
+            )
+
+    @property
+    def middleware(self) -> Any:
+        """For `web.Application.middlewares`."""
+
+        @web.middleware
+        async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+            page = self._pages.get(request.match_info.route)
+            if page is not None and not page.own_login:
+                return await self._pass(request, page)
+            if page is None and request.match_info.http_exception is None:
+                raise RefusedError(404, "this page is in no table of pages")  # it names no role
+            return await handler(request)
+
+        return check
+
+    async def log_in(self, request: web.Request, name: str, password: str) -> str:
+        """The session cookie's value.
+
+        Raises:
+            RefusedError: as `LoginAttempts.by_password`.
+        """
+        return self.cookies.begin(await self._logins.by_password(request, name, password))
+
+    def is_from_worker(self, request: web.Request) -> bool:
+        """Whether another worker of this deployment asks."""
+        return self._vouched(request, request.headers.get(peers.PEER_HEADER, "")) is not None
+
+    async def _pass(self, request: web.Request, page: Page) -> web.StreamResponse:
+        if not page.any_host:
+            self._hosts.check(request)
+        asker = self._asker(request)
+        if not self.open and not page.any_host:
+            wait = self._requests.take(asker.name or str(request.remote))
+            if wait:
+                raise RefusedError(429, "too many requests: wait", retry_after=math.ceil(wait))
+        if asker.role < page.role and page.path not in self._public:
+            self._refuse(request, asker, page)
+        if page.method != "POST":
+            return await self._answer(request, page, asker)
+        outcome = 500
+        try:
+            self._check_author(request, asker, page)
+            await self.csrf.check(request, asker)
+            response = await self._answer(request, page, asker)
+            outcome = response.status
+        except RefusedError as error:
+            outcome = error.status
+            raise
+        except web.HTTPException as error:
+            outcome = error.status
+            raise
+        finally:
+            record(request, asker, page, outcome)
+        return response
+
+    async def _answer(self, request: web.Request, page: Page, asker: Viewer) -> web.StreamResponse:
+        token = viewer.set(asker)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                response = await page.handler(request)
+        except TimeoutError:
+            msg = f"this page took more than {_SECONDS:g} s; try again"
+            raise UnavailableError(msg) from None
+        finally:
+            viewer.reset(token)
+        return response
+
+    # ------------------------------------------------------------------ who asks
+
+    def _asker(self, request: web.Request) -> Viewer:
+        if header := request.headers.get(peers.PEER_HEADER):
+            return self._vouched(request, header)
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            user = self._logins.by_token(request, token.strip())
+            return Viewer(user.name, user.role)
+        session = self.cookies.read(request)
+        found = self._logins.of_session(session.name, session.stamp) if session else None
+        if session and found:
+            return Viewer(found.name, found.role, self.csrf.token(session.nonce), session=True)
+        if self.open:
+            return Viewer(_LOCAL.name, _LOCAL.role, self.csrf.token("local"))
+        return NOBODY
+
+    def _vouched(self, request: web.Request, header: str) -> Viewer:
+        path = request.rel_url.raw_path_qs
+        found = self.peers and peers.asker_of(
+            self.peers, header, self._own_url, request.method, path, self._now()
+        )
+        if not found:
+            raise RefusedError(401, "this request is not from a worker of this deployment")
+        return found
+
+    # ------------------------------------------------------------------ what they may
+
+    def _refuse(self, request: web.Request, asker: Viewer, page: Page) -> NoReturn:
+        if asker.role is not Role.PUBLIC:
+            raise RefusedError(
+                403, f"this needs the role {page.role.title}; {asker.name} is {asker.role.title}"
+            )
+        if not self._logins:
+            raise RefusedError(
+                401, "nobody can log in yet: the operator names a file in FRAUDSTREAM_WEB_USERS"
+            )
+        if wants_json(request) or page.method == "POST" or not _is_browser(request):
+            raise RefusedError(401, "log in, or send a token: Authorization: Bearer TOKEN")
+        raise web.HTTPSeeOther(f"/login?next={quote(request.rel_url.raw_path_qs, safe='')}")
+
+    def _check_author(self, request: web.Request, asker: Viewer, page: Page) -> None:
+        """A change has an author: where no login is needed, only whoever sits at this machine is known."""
+        anybody = self.open and asker.name == _LOCAL.name and not asker.session
+        if anybody and page.role > Role.PUBLIC and not is_loopback(str(request.remote)):
+            raise RefusedError(
+                403,
+                "changes from other machines need a login: set FRAUDSTREAM_WEB_USERS and FRAUDSTREAM_WEB_LOGIN",
+            )
+
+
+ACCESS = web.AppKey("access", AccessChecks)
+
+
+def _is_browser(request: web.Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")

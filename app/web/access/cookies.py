@@ -1,0 +1,53 @@
+"""Cookies: of a session, and of a login form that was not sent yet."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from app.addresses import is_loopback
+from app.settings import Settings
+from app.web.access.sessions import Session, Signer
+from app.web.access.users import User
+
+
+class Cookies:
+    """Writes and reads them.
+
+    Args:
+        settings: how long a session lasts; whether cookies may travel over http.
+        signer: of cookies.
+        now: epoch seconds.
+
+    Attributes:
+        session: name of the session's cookie; with the prefix `__Host-` browsers accept it over https only, for this
+            host only.
+        login: name of the cookie that ties a login form to the browser that asked for it.
+    """
+
+    def __init__(self, settings: Settings, signer: Signer, now: Callable[[], float]) -> None:
+        self._secure = not (
+            settings.allow_unencrypted_credentials or is_loopback(settings.web_host)
+        )
+        self._seconds = settings.web_session // 1000
+        self._signer, self._now = signer, now
+        self.session = "__Host-fraudstream" if self._secure else "fraudstream"
+        self.login = f"{self.session}-login"
+
+    def begin(self, user: User) -> str:
+        """The value of a new session's cookie."""
+        until = int(self._now()) + self._seconds
+        return Session.begin(user.name, user.stamp, until).write(self._signer)
+
+    def read(self, request: web.Request) -> Session | None:
+        """The session of a request, if it is one of ours and has not ended."""
+        return Session.read(request.cookies.get(self.session, ""), self._signer, self._now())
+
+    def set(self, response: web.StreamResponse, name: str, value: str) -> None:
+        """Give a browser a cookie that no script reads and no other site sends."""
+        response.set_cookie(
+            name, value, path="/", httponly=True, samesite="Lax", secure=self._secure, max_age=self._seconds
+        )  # fmt: skip
+
+    def delete(self, response: web.StreamResponse, name: str) -> None:
+        """Take a cookie away again."""
+        response.del_cookie(name, path="/", secure=self._secure)

@@ -1,0 +1,58 @@
+"""The names under which this worker answers: any other Host header is refused.
+
+If an attacker points a name at our address, a browser takes our pages for the attacker's (DNS rebinding).
+"""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from app.addresses import is_loopback
+from app.settings import Settings
+from app.web.replies import RefusedError
+
+
+class Hosts:
+    """The names of one worker.
+
+    Args:
+        settings: names of the deployment.
+        own_url: where this worker answers.
+    """
+
+    def __init__(self, settings: Settings, own_url: str) -> None:
+        named = (settings.web_host, settings.advertised_host, urlsplit(own_url).hostname)
+        further = settings.web_hosts.split(",")
+        self._hosts = {name.strip().lower() for name in (*named, *further) if name} - {""}
+
+    def check(self, request: web.Request) -> None:
+        """Refuse a request to another name.
+
+        Raises:
+            RefusedError: the Host header is not one of ours.
+        """
+        host = _host_of(request.headers.get("Host", ""))
+        if not self._is_ours(host):
+            raise RefusedError(
+                421,
+                f"{host!r} is not a name of this worker: the operator adds names to FRAUDSTREAM_WEB_HOSTS",
+            )
+
+    def is_origin(self, origin: str) -> bool:
+        """Whether an Origin header names one of our pages."""
+        return self._is_ours(_host_of(urlsplit(origin).netloc))
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            ip_address(host)  # nobody can make an address their own by DNS
+        except ValueError:
+            return host in self._hosts or is_loopback(host)
+        return True
+
+
+def _host_of(text: str) -> str:
+    try:
+        return (urlsplit(f"//{text}").hostname or "").lower().rstrip(".")
+    except ValueError:
+        return ""

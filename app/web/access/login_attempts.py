@@ -1,0 +1,101 @@
+"""Passwords and tokens: how many attempts are allowed, over which connections, and whose they are."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from aiohttp import web
+
+from app.addresses import is_loopback
+from app.errors import SettingsError
+from app.settings import Settings
+from app.web.access.rate_limits import Limit
+from app.web.access.users import User, Users
+from app.web.replies import RefusedError
+
+logger = logging.getLogger("fraudstream.web")
+
+#: Logins as one user, and from one address: some typing errors, no dictionary.
+_NAME_BURST, _NAME_PER_SECOND = 10, 1 / 12
+_ADDRESS_BURST, _ADDRESS_PER_SECOND = 60, 1.0  # a proxy may send everybody's from one address
+#: Passwords that are verified at once: each takes 64 MiB.
+_HASHES = 2
+
+
+class LoginAttempts:
+    """Checks credentials.
+
+    Args:
+        settings: the file of users; whether unencrypted connections are allowed.
+        clock: seconds that never go back.
+
+    Raises:
+        SettingsError: the file of users cannot be used.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._allow_unencrypted = settings.allow_unencrypted_credentials
+        self._users = Users(settings.web_users)
+        self._names = Limit(_NAME_BURST, _NAME_PER_SECOND, clock)
+        self._addresses = Limit(_ADDRESS_BURST, _ADDRESS_PER_SECOND, clock)
+        self._hashes = asyncio.Semaphore(_HASHES)
+
+    def __bool__(self) -> bool:
+        """Whether anybody can log in."""
+        return bool(self._users)
+
+    def by_token(self, request: web.Request, token: str) -> User:
+        """The user of a bearer token.
+
+        Raises:
+            RefusedError: unknown, too many unknown ones, or over a connection that others can read.
+        """
+        self._require_encryption(request)
+        self._renew()
+        user = self._users.by_token(token)
+        if user is None:
+            if wait := self._addresses.take(str(request.remote)):
+                raise RefusedError(429, "too many wrong tokens: wait", retry_after=math.ceil(wait))
+            raise RefusedError(401, "no such token")
+        return user
+
+    async def by_password(self, request: web.Request, name: str, password: str) -> User:
+        """The user of a name and password.
+
+        Raises:
+            RefusedError: wrong, too many attempts, or over a connection that others can read.
+        """
+        self._require_encryption(request)
+        wait = self._addresses.take(str(request.remote)) or self._names.take(name)
+        if wait:
+            raise RefusedError(429, "too many logins: wait", retry_after=math.ceil(wait))
+        self._renew()
+        async with self._hashes:
+            user = await asyncio.to_thread(self._users.by_password, name, password)
+        if user is None:
+            raise RefusedError(401, "wrong name or password")
+        return user
+
+    def of_session(self, name: str, stamp: str) -> User | None:
+        """The user of a session, unless they were removed or have another password by now."""
+        self._renew()
+        user = self._users.get(name)
+        return user if user is not None and user.stamp == stamp else None
+
+    def _renew(self) -> None:
+        try:
+            self._users.renew()
+        except SettingsError as error:
+            logger.error("users of the web pages stay as they were: %s", error)
+
+    def _require_encryption(self, request: web.Request) -> None:
+        """Credentials beyond loopback need TLS, by a proxy that says so."""
+        if self._allow_unencrypted or is_loopback(str(request.remote)):
+            return
+        if request.headers.get("X-Forwarded-Proto") != "https":
+            raise RefusedError(
+                403,
+                "passwords and tokens are accepted over https only: put a proxy with TLS before the workers, or set "
+                "FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true",
+            )

@@ -1,0 +1,69 @@
+"""Which worker answers for a card or terminal: the one that owns its partition."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.windows.window_row import LoadRow
+
+
+@dataclass(frozen=True)
+class Here:
+    """This worker owns the key's partition.
+
+    Attributes:
+        partition: its number.
+        load: gives the stored bytes of a row key, None when there is none.
+    """
+
+    partition: int
+    load: LoadRow
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another worker owns it.
+
+    Attributes:
+        url: where that worker answers.
+    """
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Nobody:
+    """It cannot be read now.
+
+    Attributes:
+        reason: one line for people.
+    """
+
+    reason: str
+
+
+Place = Here | Elsewhere | Nobody
+
+
+def key_owner(
+    partition: int, own_url: str, owners: Mapping[str, Sequence[int]], *, active: bool, ready: bool
+) -> str | Nobody | None:
+    """Who answers for a partition: another worker's URL, nobody, or None for this worker.
+
+    Args:
+        partition: the key's partition.
+        own_url: URL of this worker.
+        owners: partitions by URL, as the group's leader assigned them.
+        active: whether this worker was assigned the partition.
+        ready: whether its table is recovered.
+    """
+    if active:
+        return None if ready else Nobody(f"partition {partition} is being recovered; try again")
+    for url, partitions in owners.items():
+        if partition in partitions:
+            if url.rstrip("/") == own_url.rstrip("/"):
+                return Nobody(
+                    f"several workers have the address {own_url}: give each its own "
+                    "FRAUDSTREAM_ADVERTISED_HOST or FRAUDSTREAM_WEB_PORT"
+                )
+            return url.rstrip("/")
+    return Nobody(f"no worker owns partition {partition} yet; try again")
