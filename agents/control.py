@@ -59,9 +59,11 @@ async def _has_begun() -> bool:
     tp = TP(topics.control.name, 0)
     if (await app.consumer.highwaters(tp))[tp] > 0:
         return True
-    change = await app.starting_model.change(settings.threshold)
     in_force = list(app.in_force.values())
-    if change is not None and in_force:
+    if not in_force:  # no partition of `enriched` is bound to a model here yet
+        return False
+    change = await app.starting_model.change(settings.threshold)
+    if change is not None:
         records: list[OutRecord] = [(b"start", change, [])]
         if settings.default_rules:
             records += first_rules(app.catalogue, max(settings.alert_losses), in_force)

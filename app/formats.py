@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import overload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KIB = 1024
 
 
+@overload
+def iso(moment_ms: int) -> str: ...
+@overload
+def iso(moment_ms: None) -> None: ...
+@overload
+def iso(moment_ms: int | None) -> str | None: ...
 def iso(moment_ms: int | None) -> str | None:
     """A moment as ISO 8601 in UTC with milliseconds; None stays None."""
     if moment_ms is None:

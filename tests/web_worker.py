@@ -9,9 +9,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import strategies as st
 from yarl import URL
 
-from app.cassandra.alert_store import Alert, AlertQuery
+from app.cassandra.alert_queries import AlertQuery
 from app.cassandra.review_store import Ranking, ranking
 from app.cassandra.reviews import Review
+from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError
 from app.metrics.last_hour import Totals
 from app.metrics.reading import PartitionReading, Reading

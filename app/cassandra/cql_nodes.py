@@ -14,13 +14,11 @@ from app.cassandra.cql_link import Access, Link, LinkError, OnAnswer, open_link
 from app.cassandra.cql_wire import Failure
 from app.cassandra.packed import PackedTable
 from app.cassandra.session import READ, consistency
+from app.cassandra.write_retries import REFUSED_FOR_EVER
 from app.settings import Settings
 
 #: Between attempts to reach a node, seconds: the first, and the most.
 _BACKOFF_SECONDS = (0.1, 5.0)
-#: The protocol's codes for a statement that cannot be prepared, however often one tries.
-UNAUTHORIZED = 0x2100
-REFUSED_FOR_EVER = frozenset({0x2000, UNAUTHORIZED, 0x2200, 0x2300})
 
 Address = tuple[str, int]
 RoutingKey = Callable[[bytes], bytes]

@@ -12,8 +12,7 @@ from cassandra import ConsistencyLevel
 from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
-from app.cassandra.alert_store import (
-    Alert,
+from app.cassandra.alert_queries import (
     card_alerts,
     days_back,
     find_alert,
@@ -24,6 +23,7 @@ from app.cassandra.alert_store import (
 from app.cassandra.prediction_rows import moment_of
 from app.cassandra.reviews import Review
 from app.cassandra.session import explained, settled, shared_session
+from app.cassandra.stored_alert import Alert
 from app.domain.alerts import expected_loss, place_of
 from app.settings import Settings
 

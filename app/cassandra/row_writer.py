@@ -15,20 +15,16 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.cassandra import cql_wire as wire
-from app.cassandra.cql_nodes import REFUSED_FOR_EVER, UNAUTHORIZED, Nodes
+from app.cassandra.cql_nodes import Nodes
 from app.cassandra.outage_log import Behind, Outage, Status
 from app.cassandra.packed import PackedTable
 from app.cassandra.row_batches import Batch, Part, WaitingRows, Write, wanted
-from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError
+from app.cassandra.write_retries import Reaction, delay_seconds, reaction, refusal
 from app.settings import Settings
 
-#: Between attempts to write a batch that a node would not take now, seconds: the first, and the most.
-_BACKOFF_SECONDS = (0.05, 5.0)
 #: A node that is silent for so long with batches on their way is given up; the server itself gives up after 2.
 _SILENCE_SECONDS = 10.0
 _WATCH_SECONDS = 1.0
-_UNPREPARED = 0x2500
-_TOO_LARGE = "Batch too large"
 
 
 class RowWriter:
@@ -206,28 +202,27 @@ class RowWriter:
         self._outage.succeeded(count)
 
     def _failed(self, batch: Batch, failure: wire.Failure) -> None:
-        if failure.code == _UNPREPARED:
+        what = reaction(failure, batch.attempts, len(batch.rows))
+        if what in (Reaction.PREPARE, Reaction.PREPARE_AND_RETRY):
             assert self._nodes is not None
             self._nodes.prepare_again()
-        if failure.code == _UNPREPARED and batch.attempts == 0:
+        if what is Reaction.PREPARE:
             batch.attempts += 1
             self._again.appendleft(batch)
-        elif failure.code not in REFUSED_FOR_EVER:
+        elif what in (Reaction.RETRY, Reaction.PREPARE_AND_RETRY):
             self._retry(batch, failure.message)
-        elif failure.code != UNAUTHORIZED and len(batch.rows) > 1:
-            # too large for this server, or one row is to blame: halves show which
-            if _TOO_LARGE in failure.message:
-                self._batch_bytes = min(self._batch_bytes, self._batch_bytes * 3 // 4)
+        elif what in (Reaction.SMALLER, Reaction.HALVES):
+            if what is Reaction.SMALLER:
+                self._batch_bytes = self._batch_bytes * 3 // 4
             self._again.extendleft(reversed(list(batch.halves())))
         else:
-            error = self._refusal(failure, batch.rows[0])
+            error = refusal(failure, self._table, batch.rows[0])
             for write, _ in batch.parts:
                 write.give_up(error)
 
     def _retry(self, batch: Batch, reason: str) -> None:
         self._outage.failed(reason, batch.attempts)
-        first, most = _BACKOFF_SECONDS
-        delay = min(most, first * 2 ** min(batch.attempts, 20)) * self._rng.uniform(0.5, 1.0)
+        delay = delay_seconds(batch.attempts, self._rng)
         batch.attempts += 1
         self.retries += 1
         loop = asyncio.get_running_loop()
@@ -252,7 +247,7 @@ class RowWriter:
 
     def _refused(self, failure: wire.Failure) -> None:
         """The statement cannot be prepared: nothing can be written, ever."""
-        error = self._refusal(failure, None)
+        error = refusal(failure, self._table, None)
         parts = list(self._waiting)
         parts += [part for batch in [*self._again, *self._delayed] for part in batch.parts]
         for write in {write for write, _ in parts}:
@@ -292,19 +287,6 @@ class RowWriter:
                 link.abort(f"no answer for {_SILENCE_SECONDS:g} s")
         if self.in_flight:
             self._watch = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
-
-    def _refusal(self, failure: wire.Failure, row: bytes | None) -> FraudstreamError:
-        if failure.code == UNAUTHORIZED:
-            return UnavailableError(
-                f"Cassandra forbids writing: {failure.message}; grant MODIFY to "
-                "FRAUDSTREAM_CASSANDRA_USERNAME"
-            )
-        if row is None:
-            return SchemaError(f"{failure.message}: run `fraudstream migrate`")
-        table = self._table
-        return StateError(
-            f"Cassandra refuses the {table.holds} of {table.place(row)}: {failure.message}"
-        )
 
 
 def _cancel(parts: Iterable[Part]) -> None:

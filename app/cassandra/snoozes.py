@@ -52,7 +52,7 @@ def snooze(session: Session, settings: Settings, wanted: Snooze, *, now_ms: int)
     """Tell nobody of a card's, terminal's or rule's alerts until a moment; one in the past ends an earlier snooze.
 
     Raises:
-        UnavailableError, SchemaError: as `app.cassandra.alert_store.read_alerts`.
+        UnavailableError, SchemaError: as `app.cassandra.alert_queries.read_alerts`.
     """
     seconds = max(1, (wanted.until_ms - now_ms) // 1000)
     with explained(settings):
@@ -74,7 +74,7 @@ def list_snoozes(session: Session, settings: Settings, now_ms: int) -> list[Snoo
     """The snoozes that are in force, by kind and id.
 
     Raises:
-        UnavailableError, SchemaError: as `app.cassandra.alert_store.read_alerts`.
+        UnavailableError, SchemaError: as `app.cassandra.alert_queries.read_alerts`.
     """
     query = f"SELECT * FROM {settings.keyspace}.alert_snoozes WHERE kind = %s"  # noqa: S608
     with explained(settings):

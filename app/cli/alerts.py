@@ -16,7 +16,7 @@ from app.host import user_name
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.cassandra.alert_store import Alert
+    from app.cassandra.stored_alert import Alert
 
 #: How many transactions of an alert `show` prints.
 _SHOWN = 20
@@ -80,7 +80,7 @@ def list_command(
     if today and from_ms is not None:
         msg = "--today and --from both set the start: leave one out"
         raise UsageError(msg)
-    from app.cassandra.alert_store import AlertQuery, list_alerts
+    from app.cassandra.alert_queries import AlertQuery, list_alerts
     from app.cassandra.session import connected
 
     settings, now = load_settings(), _now_ms()
@@ -134,7 +134,7 @@ def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
 
     This does not label the transactions: use `fraudstream label`.
     """
-    from app.cassandra.alert_store import acknowledge
+    from app.cassandra.alert_queries import acknowledge
     from app.cassandra.session import connected
 
     settings = load_settings()
@@ -237,7 +237,7 @@ def test_notify(names: tuple[str, ...]) -> None:
 
 
 def _found(settings: Settings, alert_id: str) -> "Alert":
-    from app.cassandra.alert_store import find_alert
+    from app.cassandra.alert_queries import find_alert
     from app.cassandra.session import connected
 
     with connected(settings) as session:

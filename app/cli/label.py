@@ -49,16 +49,23 @@ def label(
     """
     from app.ops import produce as tool
     from app.topics import Topics
+    from app.wire.label_records import label_object, label_of_row
 
     settings = load_settings()
     labelled_at_ms = time.time_ns() // 1_000_000 if at is None else _moment_ms(at)
-    said = {"is_fraud": verdict == "fraud", "labelled_at": formats.iso(labelled_at_ms)}
+    is_fraud = verdict == "fraud"
     ids = tuple(dict.fromkeys(transaction_ids))
-    places = [_place(card)] * len(ids) if wait else list(_places(settings, ids, card))
-    pairs = [
-        (name.encode(), orjson.dumps({"transaction_id": name, **said, **place}))
-        for name, place in zip(ids, places, strict=True)
-    ]
+    if wait:
+        at_text = formats.iso(labelled_at_ms)
+        labels = [
+            label_object(name, is_fraud=is_fraud, labelled_at=at_text, card_id=card) for name in ids
+        ]
+    else:
+        labels = [
+            label_of_row(row, is_fraud=is_fraud, at_ms=labelled_at_ms)
+            for row in _rows(settings, ids, card)
+        ]
+    pairs = [(one["transaction_id"].encode(), orjson.dumps(one)) for one in labels]
     with tool.quiet_client():
         report = asyncio.run(
             tool.produce(pairs, settings=settings, topic=Topics(settings).labels.name)
@@ -67,8 +74,8 @@ def label(
         click.echo(f"{formats.printable(name)} is {verdict}: sent to {report.topic}")
 
 
-def _places(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[dict[str, Any]]:
-    """Card, terminal and time of each transaction.
+def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[dict[str, Any]]:
+    """Each transaction, as Cassandra has it.
 
     Raises:
         NotFoundError: one is unknown.
@@ -97,17 +104,7 @@ def _places(settings: Settings, ids: Sequence[str], card: str | None) -> Iterato
                 "sent; give --card, or send a file with event_time (`produce --labels`)"
             )
             raise UsageError(msg)
-        (row,) = rows
-        terminal = {} if row["terminal_id"] is None else {"terminal_id": row["terminal_id"]}
-        yield {
-            **_place(row["card_id"]),
-            **terminal,
-            "event_time": formats.iso(row["event_time_ms"]),
-        }
-
-
-def _place(card: str | None) -> dict[str, Any]:
-    return {} if card is None else {"card_id": card}
+        yield {"transaction_id": name, **rows[0]}
 
 
 def _moment_ms(text: str) -> int:

@@ -66,7 +66,7 @@ async def add_rule(settings: Settings, change: RuleChange) -> str:
     except RuleError as error:
         raise UsageError(str(error)) from None
     rules = (await _begun(settings)).in_force().rules
-    full = rules.no_room_for_rule(
+    _, full = rules.adding_rule(
         change.name, change.expression, change.action, change.reason, change.fields
     )
     if full is not None:
@@ -109,9 +109,10 @@ async def change_list(settings: Settings, change: ListChange) -> int:
         raise NotFoundError(msg)
     parts = list(list_parts(change))
     for part in parts:  # they are applied one by one
-        full = rules.no_room_for_listed(part.name, part.subject, part.ids, part.until_ms)
-        if full is not None and not part.remove:
-            raise UsageError(full)
+        if not part.remove:
+            _, full = rules.adding_listed(part.name, part.subject, part.ids, part.until_ms)
+            if full is not None:
+                raise UsageError(full)
         rules = rules_after(rules, part)
     await send_changes(settings, *parts)
     return len(rules.listed)

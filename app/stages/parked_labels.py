@@ -18,7 +18,7 @@ from app.errors import RowFormatError
 from app.formats import iso
 from app.wire.dead_letters import KEPT_HEADER_BYTES, LETTER_KEY_BYTES, REDRIVEN
 from app.wire.input_records import SourceRecord
-from app.wire.label_records import LabelRecord, parse_label
+from app.wire.label_records import LabelRecord, label_object, parse_label
 from app.wire.output_records import origin_of, source_position
 
 #: Row keys of parked labels start with this; the offset follows, so that rows are in the order of the log.
@@ -116,15 +116,14 @@ def whole_copy(
     topic: str, partition: int, label: LabelRecord, parked: ParkedLabel, found: Found
 ) -> OutRecord:
     """The record that completes a parked label: a label that names card, terminal and time."""
-    said = {
-        "transaction_id": label.transaction_id,
-        "is_fraud": label.is_fraud,
-        "labelled_at": iso(label.labelled_at_ms),
-        "card_id": found.card_id,
-        "event_time": iso(found.event_time_ms),
-    }
-    if found.terminal_id is not None:
-        said["terminal_id"] = found.terminal_id
+    said = label_object(
+        label.transaction_id,
+        is_fraud=label.is_fraud,
+        labelled_at=iso(label.labelled_at_ms),
+        card_id=found.card_id,
+        event_time=iso(found.event_time_ms),
+        terminal_id=found.terminal_id,
+    )
     origin = source_position(topic, partition, label.offset)
     return parked.key, orjson.dumps(said), [("origin", origin)]
 

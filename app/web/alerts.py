@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from app.cassandra.alert_store import AlertQuery
+from app.cassandra.alert_queries import AlertQuery
 from app.domain.alerts import SEVERITIES
 from app.errors import UsageError
 from app.settings import Settings

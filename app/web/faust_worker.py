@@ -15,11 +15,12 @@ from faust.types import TP
 from yarl import URL
 
 from app.blocks.faust.table import BlockTable
-from app.cassandra.alert_store import Alert, AlertQuery, list_alerts
+from app.cassandra.alert_queries import AlertQuery, list_alerts
 from app.cassandra.label_store import label_of
 from app.cassandra.prediction_reads import find_transaction
 from app.cassandra.review_store import ReviewStore
 from app.cassandra.session import close_shared_sessions, shared_session
+from app.cassandra.stored_alert import Alert
 from app.cassandra.timeline import timeline
 from app.domain.features import Catalogue
 from app.errors import UnavailableError

@@ -9,10 +9,11 @@ from aiohttp import web
 from app.errors import NotFoundError
 from app.web.ids import path_of
 from app.web.replies import RefusedError, json_reply, wants_json
-from app.web.review_queue import VERDICTS, label
+from app.web.review_queue import VERDICTS
 from app.web.roles import Role
 from app.web.routes import Page, audited
 from app.web.worker_protocol import WORKER, Worker
+from app.wire.label_records import label_of_row
 
 #: How long the page waits until the label is stored, so that it shows it; and how soon it looks first: then ever later.
 _WAIT_SECONDS, _LOOK_SECONDS = 3.0, 0.1
@@ -33,7 +34,7 @@ async def judge(request: web.Request) -> web.Response:
         msg = f"no transaction {name!r} of this card and time has been scored and stored"
         raise NotFoundError(msg)
     now_ms = time.time_ns() // 1_000_000
-    await worker.send_labels([label(dict(row), verdict == "fraud", now_ms)])
+    await worker.send_labels([label_of_row(row, is_fraud=verdict == "fraud", at_ms=now_ms)])
     if wants_json(request):
         return json_reply({"transaction_id": name, "verdict": verdict})
     stored = await _is_stored(worker, name, int(at), now_ms)

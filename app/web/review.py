@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from app.cassandra.alert_store import Alert
+from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import seen_of
 from app.domain.alerts import expected_loss
 from app.web.replies import RefusedError, json_reply, page, wants_json

@@ -5,7 +5,8 @@ from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
-from app.cassandra.alert_store import Alert, AlertQuery
+from app.cassandra.alert_queries import AlertQuery
+from app.cassandra.stored_alert import Alert
 from app.domain.features import Catalogue
 from app.metrics.last_hour import Totals
 from app.metrics.reading import Reading

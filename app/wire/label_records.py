@@ -5,8 +5,9 @@ missing is looked up. On `enriched` label messages stand among those of transact
 the version in front tells them apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from app.domain.json_text import Fields, exact_number, load_object, too_large
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
+from app.formats import iso
 from app.windows.entry_labels import Label
 from app.wire.enriched_records import encode_item
 
@@ -102,6 +104,52 @@ def parse_label(
         optional_identifier(fields, "terminal_id", body),
         None if event_time is None else _moment_ms(fields, "event_time", body, time_unit),
         body,
+    )
+
+
+def label_object(
+    transaction_id: str,
+    *,
+    is_fraud: bool,
+    labelled_at: str | int,
+    card_id: str | None = None,
+    event_time: str | int | None = None,
+    terminal_id: str | None = None,
+) -> dict[str, Any]:
+    """The object of a record on `labels`, as `parse_label` reads it; what is None is left out.
+
+    Args:
+        transaction_id: the transaction.
+        is_fraud: whether it was fraud.
+        labelled_at: when that was found: ISO 8601 with a UTC offset, or epoch milliseconds.
+        card_id: its card; a label that lacks one of these is looked up.
+        event_time: its event time, in the same notation.
+        terminal_id: its terminal.
+    """
+    place = {"card_id": card_id, "event_time": event_time, "terminal_id": terminal_id}
+    return {
+        "transaction_id": transaction_id,
+        "is_fraud": is_fraud,
+        "labelled_at": labelled_at,
+        **{name: value for name, value in place.items() if value is not None},
+    }
+
+
+def label_of_row(row: Mapping[str, Any], *, is_fraud: bool, at_ms: int) -> dict[str, Any]:
+    """The label of a transaction that Cassandra has: see `label_object`.
+
+    Args:
+        row: with `transaction_id`, `card_id`, `terminal_id` and `event_time_ms`.
+        is_fraud: the verdict.
+        at_ms: when it was given, epoch milliseconds.
+    """
+    return label_object(
+        row["transaction_id"],
+        is_fraud=is_fraud,
+        labelled_at=iso(at_ms),
+        card_id=row["card_id"],
+        event_time=iso(row["event_time_ms"]),
+        terminal_id=row["terminal_id"],
     )
 
 

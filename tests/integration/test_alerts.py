@@ -9,8 +9,8 @@ import pytest
 from cassandra.cluster import Session
 from cassandra.metadata import Murmur3Token
 
+from app.cassandra.alert_queries import find_alert
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.alert_store import find_alert
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connected
 from app.domain.alerts import AlertPolicy

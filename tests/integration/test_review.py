@@ -12,14 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from cassandra.cluster import Session
 
+from app.cassandra.alert_queries import AlertQuery, acknowledge, alert_ids, card_alerts, list_alerts
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.alert_store import (
-    AlertQuery,
-    acknowledge,
-    alert_ids,
-    card_alerts,
-    list_alerts,
-)
 from app.cassandra.review_store import ReviewStore
 from app.cassandra.reviews import Review
 from app.cassandra.row_writer import RowWriter

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.alert_store import Alert
 from app.cassandra.review_store import ranking
 from app.cassandra.reviews import Review
+from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import seen_of
 from app.domain.alerts import expected_loss
 from app.errors import NotFoundError, UnavailableError, UsageError
@@ -459,6 +459,6 @@ async def test_a_queue_that_is_still_read_is_not_shown_as_empty() -> None:
     worker = DictWorker()
     some(worker, 1)
     queue = queue_of(worker)
-    with queue._reading, pytest.raises(UnavailableError, match="is being read; try again"):
+    with queue._open._reading, pytest.raises(UnavailableError, match="is being read; try again"):
         await queue.ranked(9)
     assert (await queue.ranked(9))[1] == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.cassandra import cql_nodes, row_batches, row_writer
+from app.cassandra import cql_nodes, row_batches, row_writer, write_retries
 from app.cassandra import cql_wire as wire
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS
@@ -316,7 +316,7 @@ async def test_rows_given_up_leave_a_batch_that_is_repeated(
     failing: tuple[RowWriter, SinkStatus, Callable[[], None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(row_writer, "_BACKOFF_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(write_retries, "_BACKOFF_SECONDS", (0.0, 0.0))
     writer, _, fail = failing
     revoked, kept = writer.submit([b"revoked"]), writer.submit([b"kept"])
     await asyncio.sleep(0)

@@ -368,16 +368,16 @@ class TestRuleSet:
         rules = RuleSet().with_listed("block", "card", ids[:4_000], None)
         assert len(rules.listed) == 4_000
         assert rules.with_listed("block", "card", ids, None) is rules
-        says = rules.no_room_for_listed("block", "card", ids, None)
+        _, says = rules.adding_listed("block", "card", ids, None)
         assert says is not None
         assert says.startswith("rules and lists would take 570,0")
-        assert rules.no_room_for_listed("block", "card", ids[:4_000], None) is None
+        assert rules.adding_listed("block", "card", ids[:4_000], None)[1] is None
         text = f"card_id == '{WIDE * 900}'"
         for number in range(100):
             rules = rules.with_rule(f"r{number}", text, "tag", "")
         assert len(rules.rules) < 20
         assert rules.with_rule("more", text, "tag", "") is rules
-        says = rules.no_room_for_rule("more", text, "tag", "")
+        _, says = rules.adding_rule("more", text, "tag", "")
         assert says is not None
         assert "500,000 are the most" in says
 

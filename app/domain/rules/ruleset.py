@@ -99,18 +99,26 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         fields: tuple[RuleField, ...] = (),
     ) -> "RuleSet":
         """A rule is added, or takes the place of that of its name. One too many changes nothing."""
-        if self._too_many_rules(name, expression) is not None:
-            return self
-        new = self._with_rule(Rule(name, 0, expression, action, reason, fields))
-        return self if _too_large(new) else new
+        return self.adding_rule(name, expression, action, reason, fields)[0]
 
-    def _with_rule(self, new: Rule) -> "RuleSet":
-        version = self.versions.get(new.name, 0) + 1
-        rule = msgspec.structs.replace(new, version=version)
-        others = [one for one in self.rules if one.name != new.name]
+    def adding_rule(
+        self,
+        name: str,
+        expression: str,
+        action: Action,
+        reason: str,
+        fields: tuple[RuleField, ...] = (),
+    ) -> tuple["RuleSet", str | None]:
+        """As `with_rule`, and why there is no room for the rule; None: there is."""
+        full = self._too_many_rules(name, expression)
+        if full is not None:
+            return self, full
+        version = self.versions.get(name, 0) + 1
+        rule = Rule(name, version, expression, action, reason, fields)
+        others = [one for one in self.rules if one.name != name]
         rules = tuple(sorted((*others, rule), key=lambda one: one.name))
-        versions = {**self.versions, new.name: version}
-        return msgspec.structs.replace(self, rules=rules, versions=versions)
+        versions = {**self.versions, name: version}
+        return self._or_why(msgspec.structs.replace(self, rules=rules, versions=versions))
 
     def without_rule(self, name: str) -> "RuleSet":
         """A rule is removed, if it is there."""
@@ -121,40 +129,24 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
         self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
     ) -> "RuleSet":
         """Ids are put on a list, or stay there until another time. What would be too many changes nothing."""
-        new = self._with_listed(name, subject, ids, until_ms)
-        return self if _too_many_listed(new) or _too_large(new) else new
+        return self.adding_listed(name, subject, ids, until_ms)[0]
 
-    def _with_listed(
+    def adding_listed(
         self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
-    ) -> "RuleSet":
+    ) -> tuple["RuleSet", str | None]:
+        """As `with_listed`, and why there is no room for the ids; None: there is."""
         new = dict.fromkeys((entry_key(name, subject, one) for one in ids), until_ms)
-        return msgspec.structs.replace(self, listed={**self.listed, **new})
+        return self._or_why(msgspec.structs.replace(self, listed={**self.listed, **new}))
+
+    def _or_why(self, new: "RuleSet") -> tuple["RuleSet", str | None]:
+        full = _too_many_listed(new) or _too_large(new)
+        return (new, None) if full is None else (self, full)
 
     def without_listed(self, name: ListName, subject: Subject, ids: Iterable[str]) -> "RuleSet":
         """Ids are taken off a list."""
         gone = {entry_key(name, subject, one) for one in ids}
         listed = {key: until for key, until in self.listed.items() if key not in gone}
         return msgspec.structs.replace(self, listed=listed)
-
-    def no_room_for_rule(
-        self,
-        name: str,
-        expression: str,
-        action: Action,
-        reason: str,
-        fields: tuple[RuleField, ...] = (),
-    ) -> str | None:
-        """Why a rule is one too many; None: there is room for it."""
-        return self._too_many_rules(name, expression) or _too_large(
-            self._with_rule(Rule(name, 0, expression, action, reason, fields))
-        )
-
-    def no_room_for_listed(
-        self, name: ListName, subject: Subject, ids: Iterable[str], until_ms: int | None
-    ) -> str | None:
-        """Why ids are too many; None: there is room for them."""
-        new = self._with_listed(name, subject, ids, until_ms)
-        return _too_many_listed(new) or _too_large(new)
 
     def _too_many_rules(self, name: str, expression: str) -> str | None:
         others = [one for one in self.rules if one.name != name]

@@ -24,6 +24,7 @@ from app.lab.supervisor import Workers
 from app.ops.produce import produce_with_labels, quiet_client
 from app.settings import Settings
 from app.topics import Topics
+from app.wire.label_records import label_object
 
 #: Between two renewals of the status line.
 _STATUS_SECONDS = 2.0
@@ -138,13 +139,12 @@ class Stream:
         if kind is None:
             return None
         self._told(name, kind)
-        places = ("card_id", "terminal_id", "event_time")
-        label = {
-            "transaction_id": name,
-            "is_fraud": kind != GENUINE,
-            "labelled_at": time.time_ns() // 1_000_000,
-            **{field: payment[field] for field in places if field in payment},
-        }
+        label = label_object(
+            name,
+            is_fraud=kind != GENUINE,
+            labelled_at=time.time_ns() // 1_000_000,
+            **{field: payment.get(field) for field in ("card_id", "terminal_id", "event_time")},
+        )
         return name.encode(), orjson.dumps(label)
 
     async def _follow(self) -> None:

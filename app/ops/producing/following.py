@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
+from app.wire.label_records import label_object
+
 #: Kafka key and value.
 Pair = tuple[bytes | None, bytes]
 
@@ -52,14 +54,12 @@ def following(
 def _label(value: bytes, fraud: bool, labelled_at_ms: int) -> tuple[bytes, bytes]:
     # what was sent says exactly what the transaction is called, and when it was: the label must agree with it
     record = orjson.loads(value)
-    label = {
-        "transaction_id": record["transaction_id"],
-        "is_fraud": fraud,
-        "labelled_at": labelled_at_ms,
-        "card_id": record["card_id"],
-        "event_time": record["event_time"],
-    }
-    terminal = record.get("terminal_id")
-    if terminal:
-        label["terminal_id"] = terminal
+    label = label_object(
+        record["transaction_id"],
+        is_fraud=fraud,
+        labelled_at=labelled_at_ms,
+        card_id=record["card_id"],
+        event_time=record["event_time"],
+        terminal_id=record.get("terminal_id") or None,
+    )
     return str(record["transaction_id"]).encode(), orjson.dumps(label)

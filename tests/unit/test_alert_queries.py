@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.cassandra import alert_store
-from app.cassandra.alert_store import card_alerts, read_alerts, terminal_rows
+from app.cassandra import alert_queries
+from app.cassandra.alert_queries import card_alerts, read_alerts, terminal_rows
 from app.domain.alerts import place_of
 from app.settings import load_settings
 from tests.builders import T0
@@ -83,7 +83,7 @@ def test_a_terminal_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
     found = terminal_rows(session, load_settings(), "t")
     assert (len(found), found[0]["transaction_id"]) == (COUNT, f"tx-{COUNT - 1}")
     assert session.asked == {"alerts": 1}
-    monkeypatch.setattr(alert_store, "_INDEX_ROWS", 7)
+    monkeypatch.setattr(alert_queries, "_INDEX_ROWS", 7)
     assert len(terminal_rows(session, load_settings(), "t")) == 7
 
 
@@ -97,13 +97,13 @@ def test_rows_of_closed_alerts_are_not_built(monkeypatch: pytest.MonkeyPatch) ->
                 "acked_at": moment(T0 + COUNT * HOUR), "acked_by": "ann", "note": "",
             }
         )  # fmt: skip
-    built, build = Counter[str](), alert_store._row
+    built, build = Counter[str](), alert_queries.alert_row
 
     def counted(row: Any) -> Any:
         built[row["alert_id"]] += 1
         return build(row)
 
-    monkeypatch.setattr(alert_store, "_row", counted)
+    monkeypatch.setattr(alert_queries, "alert_row", counted)
     period = {"from_ms": T0 - HOUR, "to_ms": T0 + 20 * HOUR, "now_ms": T0}
     found = read_alerts(session, load_settings(), **period, todo_only=True)
     assert {one.alert_id for one in found} == set(ids[18:])
@@ -128,5 +128,5 @@ def test_rows_of_a_shard_come_once_although_the_driver_begins_anew() -> None:
         [{"opened_at": moment(ms), "alert_id": str(ms)} for ms in (4_000, 2_000, 1_000)],
     )
     answers = [SimpleNamespace(result=lambda rows=rows: _Again(rows)) for rows in (newer, older)]
-    merged = heapq.merge(*map(alert_store._rows, answers), key=alert_store._place)  # noqa: SLF001
+    merged = heapq.merge(*map(alert_queries._rows, answers), key=alert_queries._place)  # noqa: SLF001
     assert [row["alert_id"] for row in merged] == ["5000", "4000", "3000", "2000", "1000"]

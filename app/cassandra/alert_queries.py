@@ -1,8 +1,8 @@
-"""Alerts as people see them: read from Cassandra, grouped, with what was done about them."""
+"""Queries of alerts: of a period, a card, a terminal or an id; and acknowledgements."""
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
 from operator import itemgetter
@@ -15,9 +15,9 @@ from app.cassandra.prediction_rows import epoch_ms, moment_of
 from app.cassandra.reviews import Review
 from app.cassandra.session import SCAN, explained
 from app.cassandra.snoozes import Snoozes, read_snoozes
-from app.domain.alerts import CAUSES, SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
+from app.cassandra.stored_alert import Alert, ack_of, alert_of, alert_row, is_done_by
+from app.domain.alerts import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
 from app.durations import DAY_MS
-from app.formats import iso
 from app.settings import Settings
 
 #: How far back a list looks that has no beginning.
@@ -30,79 +30,6 @@ _INDEX_ROWS = 10_000
 _AT_ONCE = 50
 #: A longer period is not asked day by day: three years took 35,000 queries.
 _FEW_DAYS = 31
-
-
-@dataclass
-class Alert:
-    """The alerts of one card within a window.
-
-    Attributes:
-        alert_id, card_id, severity, causes, rules: what they have in common; the highest severity.
-        opened_at: when the window begins, epoch milliseconds; `opened` the same as ISO 8601.
-        transactions: its rows, newest event first, as the topic has them.
-        amount_minor, currency: sum of amounts.
-        acked: who has acknowledged it last, when, and the note; None: nobody.
-        snoozed_until: until when nobody is told of it, epoch milliseconds; None: people are.
-        review: claims and verdicts.
-    """
-
-    alert_id: str
-    card_id: str
-    opened_at: int
-    transactions: list[dict[str, Any]]
-    acked: dict[str, Any] | None = None
-    snoozed_until: int | None = None
-    review: Review = field(default_factory=Review)
-
-    @property
-    def todo(self) -> list[dict[str, Any]]:
-        """The transactions that nobody has seen to: of no verdict, and received after the acknowledgement."""
-        is_done = _done(self.acked, self.review)
-        return [
-            row
-            for row in self.transactions
-            if not is_done(row["transaction_id"], row["received_at"])
-        ]
-
-    @property
-    def handled(self) -> dict[str, Any] | None:
-        """Who has acknowledged or decided it last, when, and the note; None: nobody."""
-        review = self.review
-        if review.verdict is None or (self.acked and self.acked["at"] > (review.decided_at or 0)):
-            return self.acked
-        note = f"{review.verdict}: {review.note}" if review.note else review.verdict
-        return {"at": review.decided_at, "by": review.decided_by, "note": note}
-
-    @property
-    def severity(self) -> str:
-        """The highest one."""
-        return max((row["severity"] for row in self.transactions), key=rank)
-
-    @property
-    def state(self) -> str:
-        """open, acked or snoozed. One that was acknowledged is open again with its next transaction."""
-        if not self.todo:
-            return "acked"
-        return "snoozed" if self.snoozed_until else "open"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = self.transactions
-        return {
-            "alert_id": self.alert_id,
-            "card_id": self.card_id,
-            "opened_at": self.opened_at,
-            "opened": iso(self.opened_at),
-            "transactions": rows,
-            "acked": self.handled,
-            "todo": len(self.todo),
-            "snoozed_until": self.snoozed_until,
-            "state": self.state,
-            "severity": self.severity,
-            "causes": [cause for cause in CAUSES if any(cause in row["causes"] for row in rows)],
-            "amount_minor": sum(row["amount_minor"] for row in rows),
-            "currency": rows[0]["currency"],
-        }
 
 
 @dataclass(frozen=True)
@@ -192,18 +119,19 @@ def read_alerts(
         for day in _days(session, settings, from_ms, to_ms):
             shards = [_rows(answer) for answer in _ask(session, settings, day, from_ms, to_ms)]
             acks = {
-                row["alert_id"]: _ack(row) for row in _of_day(session, settings, "alert_acks", day)
+                row["alert_id"]: ack_of(row)
+                for row in _of_day(session, settings, "alert_acks", day)
             }
             reviews = read_reviews(session, settings, day)
             rows = heapq.merge(*shards, key=_place)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
                 ack, review = acks.get(alert_id), reviews.get(alert_id, Review())
-                raw, is_done = list(found), _done(ack, review)
+                raw, is_done = list(found), is_done_by(ack, review)
                 if todo_only and all(
                     is_done(row["transaction_id"], epoch_ms(row["received_at"])) for row in raw
                 ):
                     continue
-                yield _alert(alert_id, list(map(_row, raw)), ack, review, snoozes, now_ms)
+                yield alert_of(alert_id, list(map(alert_row, raw)), ack, review, snoozes, now_ms)
 
 
 def read_reviews(session: Session, settings: Settings, day: str) -> dict[str, Review]:
@@ -320,9 +248,9 @@ def _read(
             answers = [[list(one.result()) for one in three] for three in asked]
         for name, (rows, acks, reviews) in zip(some, answers, strict=True):
             if rows:
-                ack = _ack(acks[0]) if acks else None
+                ack = ack_of(acks[0]) if acks else None
                 review = Review.read(reviews[0]) if reviews else Review()
-                yield _alert(name, list(map(_row, rows)), ack, review, snoozes, now_ms)
+                yield alert_of(name, list(map(alert_row, rows)), ack, review, snoozes, now_ms)
 
 
 def _batched(names: Iterable[str]) -> Iterator[list[str]]:
@@ -332,28 +260,6 @@ def _batched(names: Iterable[str]) -> Iterator[list[str]]:
 
 
 _BY_ID = "SELECT * FROM {}.{} WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
-
-
-def _done(ack: Mapping[str, Any] | None, review: Review) -> Callable[[str, int | None], bool]:
-    """Tells of a transaction's id and reception (epoch ms) whether somebody has seen to it."""
-    covered, acked_at = review.covered, -1 if ack is None else ack["at"]
-    return lambda name, received_at: name in covered or (received_at or 0) <= acked_at
-
-
-def _alert(
-    alert_id: str,
-    rows: list[dict[str, Any]],
-    ack: dict[str, Any] | None,
-    review: Review,
-    snoozes: Snoozes,
-    now_ms: int,
-) -> Alert:
-    alert = Alert(alert_id, rows[0]["card_id"], rows[0]["opened_at"], rows, ack, None, review)
-    # nobody is told of it where nobody would be told of any of its transactions
-    untils = [snoozes.until(row, now_ms) for row in alert.todo or rows]
-    if None not in untils:
-        alert.snoozed_until = min(until for until in untils if until is not None)
-    return alert
 
 
 def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Iterator[str]:
@@ -390,24 +296,6 @@ def _rows(answer: Any) -> Iterator[dict[str, Any]]:
 
 def _place(row: Mapping[str, Any]) -> tuple[int, str]:
     return -(epoch_ms(row["opened_at"]) or 0), row["alert_id"]
-
-
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as the topic has it."""
-    found = {
-        name: list(value) if isinstance(value, (list, tuple)) else value
-        for name, value in row.items()
-        if name not in ("day", "shard", "event_time", "amount")
-    }
-    for name in ("causes", "rules", "reasons", "flags"):
-        found[name] = list(row[name] or ())
-    for name in ("opened_at", "received_at"):
-        found[name] = epoch_ms(row[name])
-    return found | {"event_time_ms": epoch_ms(row["event_time"])}
-
-
-def _ack(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"at": epoch_ms(row["acked_at"]), "by": row["acked_by"], "note": row["note"]}
 
 
 def key_of(place: Group) -> tuple[str, int, datetime, str]:
