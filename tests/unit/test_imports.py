@@ -20,6 +20,7 @@ HEIGHT = {
     "app.addresses": 0,
     "app.alert_routes": 0,
     "app.alert_settings": 0.5,
+    "app.worker_settings": 0.5,
     "app.deployments": 0,
     "app.durations": 0,
     "app.env_file": 0,
