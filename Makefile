@@ -45,7 +45,7 @@ integration: install ## the tests on a real Kafka and Cassandra
 	$(PYTEST) -m integration $(ARGS)
 
 crash: install ## the long crash test: make crash SEED=1 KILLS=20 EVENTS=200000
-	$(BIN)/python -m tests.crash.ordeal --seed $(SEED) --kills $(KILLS) --events $(EVENTS)
+	$(BIN)/python -m tests.crash.run --seed $(SEED) --kills $(KILLS) --events $(EVENTS)
 
 crash-sabotage: install ## the crash test must find seeded faults: BREAKS='"NAME" "NAME"'
 	$(BIN)/python -m tests.crash.sabotage $(BREAKS)

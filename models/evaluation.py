@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from models.judging import DAY_MS, card_precision, intervals, rank
+from models.evaluation_sets import DAY_MS, card_precision, intervals, rank
 
 #: Bounds of the calibration table: frauds are rare, so most scores lie below a hundredth.
 CALIBRATION_BOUNDS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -42,7 +42,7 @@ def evaluate(
         threshold: score from which a transaction is called fraud.
         card: (n,) identifiers.
         event_time_ms: (n,) epoch milliseconds.
-        known: (n,) transactions on cards that are blocked (`judging.on_known_cards`): the ranking is judged
+        known: (n,) transactions on cards that are blocked (`evaluation_sets.on_known_cards`): the ranking is judged
             without them, the threshold with them, because the stream scores them too.
         kind: (n,) names of the kind of fraud, if known.
         seed: of the resamples of cards.

@@ -26,7 +26,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from models.few_rows import FEW_ROWS, LeafSets, Node
+from models.leaf_lookup import FEW_ROWS, LeafSets, Node
 
 Rows = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]

@@ -1,4 +1,4 @@
-"""Ways to get it wrong, a line or two each: the simulation finds all of them, the ordeal some.
+"""Ways to get it wrong, a line or two each: the simulation finds all of them, the crash test some.
 
 Nothing of the project is imported here: in a worker, breaks must be in place before anything is.
 """

@@ -21,9 +21,9 @@ from models.artifact import check_free, check_name, save_artifact
 from models.artifact_folders import artifact_folders
 from models.backtest import judge_weeks
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
+from models.evaluation_sets import on_known_cards
 from models.examples import Examples
 from models.importance import permutation_importance
-from models.judging import on_known_cards
 from models.manifest import Manifest
 from models.scoring import Scorer, build_scorer
 from models.splits import Labels, Periods, Split, in_training, split_by_periods, split_by_time
@@ -213,7 +213,7 @@ def train_on(
     delay_ms = settings.label_delay if periods is None else periods.delay_ms
     known = on_known_cards(card, times, fraud, split.test, delay_ms)
     scores = scorer.score(features[split.test])
-    with stage("judging", 0):
+    with stage("evaluating", 0):
         metrics = evaluate(
             scores,
             fraud[split.test],

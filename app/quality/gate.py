@@ -11,7 +11,7 @@ import numpy as np
 
 from app.quality.verdicts import FRAUD, UNKNOWN
 from models.evaluation import calibration
-from models.judging import (
+from models.evaluation_sets import (
     DAY_MS,
     RESAMPLES,
     Bools,
@@ -74,7 +74,7 @@ def compare(
     Args:
         pair: at least one transaction.
         thresholds: of the champion and of the challenger.
-        delay_ms: how long a label takes to come: see `judging.on_known_cards`.
+        delay_ms: how long a label takes to come: see `evaluation_sets.on_known_cards`.
         seed: of the resamples.
 
     Returns:

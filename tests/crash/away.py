@@ -16,7 +16,7 @@ from pathlib import Path
 from app.devstack.stack import Stack
 from app.settings import Settings
 from tests.away import go_away
-from tests.crash.ordeal import end_when_told, remove
+from tests.crash.run import end_when_told, remove
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.stack import environ_of

@@ -1,4 +1,4 @@
-"""What is left of an ordeal: states that must equal the rebuilt ones, and the figures."""
+"""What is left of a crash test: states that must equal the rebuilt ones, and the figures."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

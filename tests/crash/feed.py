@@ -1,4 +1,4 @@
-"""The producer of an ordeal: out of order, late, repeated, broken and misplaced records, and labels, at a rate."""
+"""The producer of a crash test: out of order, late, repeated, broken and misplaced records, and labels, at a rate."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ _CARDS = 1_500
 _FEWEST_DAYS, _MOST_DAYS, _DAY_RECORDS = 10, 60, 2_000
 #: At least so many terminals, and so many that what one keeps (`HARSH`) reaches behind the label delay.
 _TERMINALS, _TERMINAL_RECORDS = 60, 4_000
-#: 2025-01-01T00:00:00Z: the same records whenever the ordeal runs.
+#: 2025-01-01T00:00:00Z: the same records whenever the crash test runs.
 _START_MS = 1_735_689_600_000
 _DISORDER = Disorder(out_of_order=0.08, late=0.02, duplicates=0.02, broken=0.01)
 #: One record in so many goes to another partition than its card's.
@@ -106,7 +106,7 @@ class Feed(threading.Thread):
             self.error = error
 
     def give_up(self) -> None:
-        """Send no more: the ordeal has failed."""
+        """Send no more: the crash test has failed."""
         self._over = True
 
     def stall(self, seconds: float) -> None:

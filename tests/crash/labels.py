@@ -1,4 +1,4 @@
-"""Chargebacks of an ordeal's transactions: early, late, corrected, repeated, of nothing, and malformed."""
+"""Chargebacks of a crash test's transactions: early, late, corrected, repeated, of nothing, and malformed."""
 
 import heapq
 from collections import deque

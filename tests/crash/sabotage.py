@@ -1,9 +1,9 @@
-"""The ordeal can fail: workers that are broken in one line must not get through it.
+"""The crash test can fail: workers that are broken in one line must not get through it.
 
     python -m tests.crash.sabotage                          # every break that it can find, one after the other
     python -m tests.crash.sabotage "no fence against a zombie"
 
-For each name (`tests/breaks.py`; the simulation finds all of them) it plays a short ordeal on real servers, with
+For each name (`tests/breaks.py`; the simulation finds all of them) it plays a short crash test on real servers, with
 a schedule that brings the case about, and expects it not to be clean. Unless names are given, it first plays one
 without any break, which must be clean. It exits with 0 only if all of that is so.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from app.devstack.stack import Stack
 from app.settings import Settings
 from tests.breaks import BREAKS
-from tests.crash.ordeal import Ordeal, OrdealError, end_when_told, ordeal_settings, remove
+from tests.crash.run import CrashTest, CrashTestError, crash_settings, end_when_told, remove
 from tests.crash.schedule import Act, Step
 
 #: Without any break.
@@ -56,7 +56,7 @@ CAUGHT: dict[str, tuple[Step, ...]] = {
 }
 #: Settings under which a case comes about: what is acknowledged too early must be committed before the kill.
 UNDER: dict[str, dict[str, int]] = {"acknowledged before stored": {"commit_interval": 100}}
-#: Those that the ordeal did not find so far, and may be asked for by name.
+#: Those that the crash test did not find so far, and may be asked for by name.
 MISSED: dict[str, tuple[Step, ...]] = {
     "acknowledged before stored": KILLED,
     "replayed record applied again": KILLED,
@@ -67,7 +67,7 @@ MISSED: dict[str, tuple[Step, ...]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one ordeal ended.
+    """How one crash test ended.
 
     Attributes:
         name: of the break.
@@ -93,7 +93,7 @@ class Outcome:
 def play(
     stack: Stack, settings: Settings, name: str, steps: Sequence[Step], *, seed: int, events: int
 ) -> Outcome:
-    """Play one short ordeal with broken workers.
+    """Play one short crash test with broken workers.
 
     Args:
         stack: its servers, running.
@@ -104,14 +104,14 @@ def play(
         events: about how many.
     """
     began = time.monotonic()
-    ordeal = Ordeal(
+    crash_test = CrashTest(
         stack, settings, seed=seed, steps=steps, events=events, seconds_a_step=4.0, wrong=name,
         drain_seconds=_DRAIN_SECONDS,
     )  # fmt: skip
     found = None
     try:
-        ordeal.run()
-    except (OrdealError, AssertionError) as error:
+        crash_test.run()
+    except (CrashTestError, AssertionError) as error:
         found = summary(str(error))
     return Outcome(name, found, time.monotonic() - began)
 
@@ -135,7 +135,7 @@ def summary(text: str) -> str:
 def separate(home: Path, broker: str, cassandra: str, number: int) -> Settings:
     """Settings of one of several deployments on the same servers."""
     unique = f"sabotage{number}"
-    return ordeal_settings(home / unique, broker, cassandra).model_copy(
+    return crash_settings(home / unique, broker, cassandra).model_copy(
         update={"topic_prefix": f"{unique}-", "app_id": unique, "keyspace": unique,
                 "label_wait": 3_000}
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an ordeal does and when: everything follows from the seed."""
+"""What a crash test does and when: everything follows from the seed."""
 
 import random
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""A short ordeal on the session's servers; `make crash` runs a long one."""
+"""A short crash test on the session's servers; `make crash` runs a long one."""
 
 import pytest
 
 from app.settings import Settings
-from tests.crash.ordeal import HARSH, Ordeal
+from tests.crash.run import HARSH, CrashTest
 from tests.crash.schedule import SPARED, Act, Counts, schedule
 from tests.stack import Servers
 
@@ -14,8 +14,8 @@ SHORT = Counts(
 
 @pytest.mark.crash
 @pytest.mark.timeout(1_200)
-def test_a_short_ordeal(stack: Servers, settings: Settings, seed: int) -> None:
-    ordeal = Ordeal(
+def test_a_short_crash_test(stack: Servers, settings: Settings, seed: int) -> None:
+    crash_test = CrashTest(
         stack.require_local(),
         settings.model_copy(update={**HARSH, "label_wait": 2_000}),
         seed=seed,
@@ -23,9 +23,9 @@ def test_a_short_ordeal(stack: Servers, settings: Settings, seed: int) -> None:
         events=8_000,
         seconds_a_step=6.0,
     )
-    print(ordeal.run())
-    assert sum(ordeal.done.values()) == 7
-    committed, aborted = ordeal._feed.transactions
+    print(crash_test.run())
+    assert sum(crash_test.done.values()) == 7
+    committed, aborted = crash_test._feed.transactions
     assert committed > 0
     assert aborted > 0
 

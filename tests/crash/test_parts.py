@@ -1,4 +1,4 @@
-"""Parts of the ordeal that need no server: the labels that it sends, and what it calls a leak."""
+"""Parts of the crash test that need no server: the labels that it sends, and what it calls a leak."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from app.wire.label_records import parse_label
 from tests.breaks import BREAKS
 from tests.crash.ending import Done, States, figures, lines
 from tests.crash.labels import MALFORMED, with_labels
-from tests.crash.ordeal import unexplained
+from tests.crash.run import unexplained
 from tests.crash.sabotage import CAUGHT, MISSED, summary
 from tests.crash.schedule import Act
 from tests.crash.watch import MORE_TASKS, Sample, Watch, grown

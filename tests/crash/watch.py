@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.lab.processes import WorkerProcess
 
 MIB = 1 << 20
-#: A worker of an ordeal holds some 16 MiB of decoded rows and 16 of RocksDB's cache for each table partition.
+#: A worker of a crash test holds some 16 MiB of decoded rows and 16 of RocksDB's cache for each table partition.
 MOST_MEMORY_MIB = 700.0
 #: More than one that has just started, with the same partitions. Threads of pools start when they are first
 #: needed (sixteen for one's Cassandra sessions and look-ups), RocksDB opens a file for each of its own.

@@ -1,9 +1,9 @@
-"""A `fraudstream worker` for the ordeal: its producer's path can be filled with delays, and it can be broken.
+"""A `fraudstream worker` for the crash test: its producer's path can be filled with delays, and it can be broken.
 
-    ORDEAL_BREAK="changelog before outputs" ORDEAL_DELAYS=FILE python -m tests.crash.worker worker ...
+    CRASH_BREAK="changelog before outputs" CRASH_DELAYS=FILE python -m tests.crash.worker worker ...
 
-`ORDEAL_DELAYS` names a file that says how many seconds what the producer sends may wait, at most; it is
-read before each request, so that the ordeal can change it. `ORDEAL_BREAK` is a name of `tests/breaks.py`.
+`CRASH_DELAYS` names a file that says how many seconds what the producer sends may wait, at most; it is
+read before each request, so that the crash test can change it. `CRASH_BREAK` is a name of `tests/breaks.py`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.breaks import named
 
-BREAK, DELAYS = "ORDEAL_BREAK", "ORDEAL_DELAYS"
+BREAK, DELAYS = "CRASH_BREAK", "CRASH_DELAYS"
 
 
 def delay_producers(file: Path) -> None:

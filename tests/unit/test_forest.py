@@ -10,7 +10,7 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
-from models import few_rows
+from models import leaf_lookup
 from models.flatten import flatten, flatten_isolation
 from models.forest import CHUNK, Forest, Tree
 
@@ -85,7 +85,7 @@ def test_few_rows_get_the_bits_of_a_walk(fitted, monkeypatch):
     pairs = [rows[first : first + 2] for first in range(0, len(rows), 2)]
     by_sets = [(flat.score(pair), flat.forest.contributions(pair)) for pair in pairs]
     assert flat.forest._sets is not None
-    monkeypatch.setattr(few_rows, "_MOST_BYTES", -1)
+    monkeypatch.setattr(leaf_lookup, "_MOST_BYTES", -1)
     walked = flatten(fitted)
     assert walked.forest._sets is None
     for pair, (scores, contributions) in zip(pairs, by_sets, strict=True):

@@ -10,8 +10,8 @@ import pytest
 
 from app.cli import run
 from app.errors import NotFoundError, UsageError, VerificationError
-from app.lab.handbook import data, judging, rows
-from app.lab.handbook.judging import Lines
+from app.lab.handbook import data, evaluation, rows
+from app.lab.handbook.evaluation import Lines
 from app.lab.handbook.live import Pass
 from app.lab.handbook.plan import ENGINEERED, GOALS, Figures, Plan, Recipe
 from app.lab.handbook.report import Report
@@ -176,7 +176,7 @@ def test_the_figures_leave_out_cards_that_were_known_by_then():
         np.array(["known", "known", "a", "b", "c"]),
     )
     # the known card's fraud ranks last: counted, it would spoil both figures
-    found = judging.ranking_figures(np.array([0.5, 0.0, 0.2, 0.9, 0.1]), examples, plan.a_week())
+    found = evaluation.ranking_figures(np.array([0.5, 0.0, 0.2, 0.9, 0.1]), examples, plan.a_week())
     assert (found.auc, found.average_precision) == (1.0, 1.0)
     assert found.card_precision_at_100 == pytest.approx(1 / 100)
 
@@ -202,7 +202,7 @@ def test_every_line_is_judged_and_shaped_features_are_told_apart():
     plan = Plan(Path("x"), day("2018-07-01"), day("2018-08-29"), weeks=2)
     fraud = examples.is_fraud.astype(float)
     said: list[str] = []
-    lines = judging.judge(
+    lines = evaluation.judge(
         settings,
         plan,
         examples,
@@ -249,9 +249,9 @@ def test_a_champion_that_is_trained_anew_for_its_own_week_is_the_champion(tmp_pa
     model = load_artifact(trained.folder, trained.manifest).model
     columns = choose_features(settings, ENGINEERED).columns
     scores = model.predict_proba(examples.features[:, columns])[:, 1]
-    live = judging.ranking_figures(scores, examples, plan.a_week())
-    learned = judging._learned(model, recipe)
-    (anew,) = judging._weekly(learned, examples, periods, [(columns, 0)], 1)
+    live = evaluation.ranking_figures(scores, examples, plan.a_week())
+    learned = evaluation._learned(model, recipe)
+    (anew,) = evaluation._weekly(learned, examples, periods, [(columns, 0)], 1)
     assert anew == pytest.approx(live, abs=1e-12)
     assert 0.2 < live.average_precision < 0.8
 

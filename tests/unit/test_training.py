@@ -27,15 +27,15 @@ from models.evaluation import (
     calibration,
     evaluate,
 )
-from models.examples import Examples
-from models.holder import ModelHolder
-from models.judging import (
+from models.evaluation_sets import (
     auc_and_precision,
     card_precision,
     intervals,
     on_known_cards,
     rank,
 )
+from models.examples import Examples
+from models.holder import ModelHolder
 from models.splits import split_by_time
 from models.training import LOGISTIC_C, fit_best, refit
 

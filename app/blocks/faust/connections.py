@@ -18,7 +18,7 @@ def drop_broken(client: Any) -> None:
 
     aiokafka takes a connection for a good one until its reader has read to the end. What is written to it meanwhile
     asyncio drops and uvloop refuses, with a RuntimeError that aiokafka does not know: its sender ended, and the
-    worker with it, when Kafka was restarted (seen in an ordeal of a million records).
+    worker with it, when Kafka was restarted (seen in a crash test of a million records).
 
     Args:
         client: an aiokafka client.

@@ -30,7 +30,7 @@ from app.ops.producing.wait_for_workers import Pace
 from app.ops.verification.log import open_log, wait_for_workers
 from app.settings import Settings, load_settings
 from app.topics import Topics
-from models.judging import DAY_MS
+from models.evaluation_sets import DAY_MS
 
 #: What a transaction takes on disk at most, in topics, state and Cassandra together, bytes: 565,000 took 2.8 GB,
 #: half of this each, and Cassandra compacts into new files beside the old ones.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.errors import UsageError
-from models.judging import DAY_MS
+from models.evaluation_sets import DAY_MS
 from models.splits import Periods
 
 WEEK_MS = 7 * DAY_MS
@@ -60,7 +60,7 @@ class Goal:
 
 
 _REPRODUCED = Figures(0.871, 0.606, 0.291)
-#: By line of the table, as `judging` calls them: published figures of the Handbook's chapters on its simulated
+#: By line of the table, as `evaluation.py` calls them: published figures of the Handbook's chapters on its simulated
 #: data, and what is promised here.
 GOALS: Mapping[str, Goal] = {
     "logistic, fifteen": Goal(_REPRODUCED, _REPRODUCED, equal=True),

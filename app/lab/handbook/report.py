@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.lab.bench.report import aligned
-from app.lab.handbook.judging import Lines
+from app.lab.handbook.evaluation import Lines
 from app.lab.handbook.live import Pass
 from app.lab.handbook.plan import GOALS, WEEK_MS, Figures, Plan
 

@@ -14,7 +14,7 @@ from app.lab.bench import backlog
 from app.lab.bench.deployment import deployment
 from app.lab.bench.peer import Peer
 from app.lab.bench.run import naive
-from app.lab.handbook import data, judging, live, rows
+from app.lab.handbook import data, evaluation, live, rows
 from app.lab.handbook.plan import ENGINEERED, Plan
 from app.lab.handbook.report import Report
 from app.ops.train import Trained, TrainingOptions, train_on
@@ -88,8 +88,8 @@ class Run:
                     differing = rows.differing(stored.features, computed)
                 del computed
                 self._say(f"{differing:,} rows differ from training")
-                with self._part("judging", 0):
-                    lines = judging.judge(
+                with self._part("evaluating", 0):
+                    lines = evaluation.judge(
                         settings,
                         plan,
                         _examples(columns, stored.features),
@@ -101,7 +101,7 @@ class Run:
                     )
                 naive_rate = self._naive(settings) if beside_naive else None
                 counts = self._verify(settings) if verified else None
-        parameters = judging.parameters(plan.recipe, model.trained["parameters"])
+        parameters = evaluation.parameters(plan.recipe, model.trained["parameters"])
         return Report(plan, parameters, passed, lines, differing, counts, naive_rate, self._seconds)
 
     def _train(

@@ -1,6 +1,6 @@
-"""The ordeal: workers, Kafka and Cassandra are killed under load; afterwards nothing may be amiss.
+"""The crash test: workers, Kafka and Cassandra are killed under load; afterwards nothing may be amiss.
 
-    python -m tests.crash.ordeal --seed 1 --kills 20 --events 200000
+    python -m tests.crash.run --seed 1 --kills 20 --events 200000
 
 It starts a Kafka and a Cassandra of its own and two to three workers, which compute every feature set and score
 with the model that learns from labels. While transactions arrive (out of order, late, repeated, broken, in the
@@ -57,11 +57,11 @@ EXPLAINED = ("another worker wrote it", "start again")
 _DELAY_SECONDS = 0.4
 
 
-class OrdealError(Exception):
+class CrashTestError(Exception):
     """Something is amiss; the text says what."""
 
 
-class Ordeal:
+class CrashTest:
     """One run.
 
     Args:
@@ -121,7 +121,7 @@ class Ordeal:
         """Do everything, check everything; returns the figures, one per line.
 
         Raises:
-            OrdealError: something is amiss.
+            CrashTestError: something is amiss.
         """
         self._deployment.prepare()
         with self._fleet as fleet:
@@ -150,7 +150,7 @@ class Ordeal:
             old = self._leave_the_oldest()
         states, fresh = self._compare_states(live)
         if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh)]:
-            raise OrdealError("; ".join(problems))
+            raise CrashTestError("; ".join(problems))
         committed, aborted = self._feed.transactions
         return lines(
             (
@@ -272,19 +272,19 @@ class Ordeal:
             self._outage = None
         if self._outage_error is not None:
             msg = f"Cassandra did not come back: {self._outage_error}"
-            raise OrdealError(msg) from self._outage_error
+            raise CrashTestError(msg) from self._outage_error
 
     # ------------------------------------------------------------------ waiting
 
     def _check(self) -> None:
         if self._fleet.failures:
-            raise OrdealError("; ".join(self._fleet.failures))
+            raise CrashTestError("; ".join(self._fleet.failures))
         if odd := unexplained(self._fleet.restarts):
             msg = f"a worker stopped with what no zombie explains: {odd[0]}"
-            raise OrdealError(msg)
+            raise CrashTestError(msg)
         if self._feed.error is not None:
             msg = f"the producer failed: {self._feed.error!r}"
-            raise OrdealError(msg) from self._feed.error
+            raise CrashTestError(msg) from self._feed.error
 
     def _wait(self, so: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -292,7 +292,7 @@ class Ordeal:
             self._check()
             if time.monotonic() > deadline:
                 msg = f"waited {PATIENCE_SECONDS:g} s for {what}"
-                raise OrdealError(msg)
+                raise CrashTestError(msg)
             time.sleep(_POLL_SECONDS)
 
     def _settle(self) -> None:
@@ -317,7 +317,7 @@ class Ordeal:
         try:
             self._deployment.drain(self._drain_seconds)
         except AssertionError as error:
-            raise OrdealError(str(error)) from error
+            raise CrashTestError(str(error)) from error
         self._check()
 
     def _await_parked(self) -> None:
@@ -381,7 +381,7 @@ class Ordeal:
             rebuilt = fleet["fresh"].datadir
         states = compare_states(self._settings, live, rebuilt)
         if states.different:
-            raise OrdealError(states.said())
+            raise CrashTestError(states.said())
         self.say("compared", f"{states.keys:,} states equal the rebuilt ones")
         return states, fresh
 
@@ -392,8 +392,8 @@ def unexplained(halts: Sequence[str]) -> list[str]:
 
 
 def main() -> int:
-    """Run one ordeal on servers of its own; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.ordeal", description=__doc__,
+    """Run one crash test on servers of its own; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
@@ -406,17 +406,17 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     end_when_told()
-    home = arguments.home or Path(tempfile.mkdtemp(prefix="fraudstream-ordeal-"))
+    home = arguments.home or Path(tempfile.mkdtemp(prefix="fraudstream-crash-"))
     print(f"seed {arguments.seed}, {arguments.kills} kills, {arguments.events:,} events, in {home}")
     stack = Stack(home, quick=True, durable=True)
     clean = False
     try:
         endpoints = stack.up(free_ports=True)
         assert endpoints is not None
-        settings = ordeal_settings(
+        settings = crash_settings(
             home, endpoints.broker, ",".join(f"{host}:{port}" for host, port in endpoints.cassandra)
         )
-        ordeal = Ordeal(
+        crash_test = CrashTest(
             stack,
             settings,
             seed=arguments.seed,
@@ -425,10 +425,10 @@ def main() -> int:
             transactional=not arguments.plain,
         )
         try:
-            print(ordeal.run())
+            print(crash_test.run())
             clean = True
-        except (OrdealError, AssertionError) as error:
-            ordeal.say("failed", str(error))
+        except (CrashTestError, AssertionError) as error:
+            crash_test.say("failed", str(error))
             print(
                 f"NOT CLEAN: replay with --seed {arguments.seed} --kills {arguments.kills} "
                 f"--events {arguments.events}; logs and states are in {home}",
@@ -464,7 +464,7 @@ HARSH: dict[str, Any] = {
 }
 
 
-def ordeal_settings(home: Path, broker: str, cassandra: str) -> Settings:
+def crash_settings(home: Path, broker: str, cassandra: str) -> Settings:
     """The settings of a run on servers of its own."""
     settings = Settings(
         _env_file=None,  # type: ignore[call-arg]

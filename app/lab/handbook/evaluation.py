@@ -14,8 +14,8 @@ from app.lab.handbook.plan import ENGINEERED, Figures, Plan, Recipe
 from app.ops.feature_choice import choose_features
 from app.settings import Settings
 from models.backtest import judge_weeks
+from models.evaluation_sets import card_precision, on_known_cards, rank
 from models.examples import Examples
-from models.judging import card_precision, on_known_cards, rank
 from models.splits import Periods, split_by_periods
 from models.training import Fitted, Floats, candidates_of, fit_best
 
