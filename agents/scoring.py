@@ -94,8 +94,8 @@ async def compare_with_settings(model: str, threshold: float | None) -> None:
         return
     if (model, threshold) != (begins_with, settings.threshold):
         logger.warning(
-            "model %s decides, by %s: FRAUDSTREAM_MODEL=%s and FRAUDSTREAM_THRESHOLD only say what a new deployment "
-            "starts with; `fraudstream models promote` and `threshold` change it",
+            "the current model is %s, with %s; FRAUDSTREAM_MODEL=%s and FRAUDSTREAM_THRESHOLD only apply to a new "
+            "deployment; to change it, use `fraudstream models promote` and `threshold`",
             model[:16], "its own threshold" if threshold is None else f"threshold {threshold:g}", settings.model,
         )  # fmt: skip
 

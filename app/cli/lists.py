@@ -1,4 +1,4 @@
-"""`fraudstream lists`: cards and terminals that are always declined, or always approved."""
+"""`fraudstream lists`: cards and terminals that are always declined or always approved."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from app.formats import iso, printable
 from app.settings import load_settings
 
 _NAMES, _SUBJECTS = click.Choice(["block", "allow"]), click.Choice(["card", "terminal"])
-_reason = click.option("--reason", default="", help="Why, for the history.")
+_reason = click.option("--reason", default="", help="Reason, recorded in the history.")
 
 
 @click.group(
@@ -23,10 +23,10 @@ _reason = click.option("--reason", default="", help="Why, for the history.")
     "           fraudstream lists remove block card C00042",
 )
 def lists() -> None:
-    """Cards and terminals that are always declined (block list) or approved (allow list).
+    """Always decline (block list) or always approve (allow list) some cards and terminals.
 
-    The block list goes before the allow list, and both before the model. Changes take effect within seconds, without
-    a restart. An entry ends at an event time: transactions of later event times are not affected.
+    The block list takes precedence over the allow list, and both over the model. Changes take effect within seconds,
+    without a restart. An entry may end at an event time: it does not apply to transactions after that.
     """
 
 
@@ -42,14 +42,14 @@ def lists() -> None:
     "until_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Event time at which the entries end.  [default: they do not end]",
+    help="Event time at which the entries end.  [default: never]",
 )
 @_reason
 def add(name: Any, subject: Any, ids: tuple[str, ...], until_ms: int | None, reason: str) -> None:
-    r"""Put cards or terminals on a list, or let their entries end at another time.
+    r"""Add cards or terminals to a list, or change when their entries end.
 
     \b
-    Exit codes:  0  the change is written
+    Exit codes:  0  the change is recorded
                  2  an id is too long, the lists are full, or no worker has ever started
                  3  Kafka does not answer
     """
@@ -66,13 +66,13 @@ def add(name: Any, subject: Any, ids: tuple[str, ...], until_ms: int | None, rea
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @_reason
 def remove(name: Any, subject: Any, ids: tuple[str, ...], reason: str) -> None:
-    """Take cards or terminals off a list. Exits with 4 if one is not on it."""
+    """Remove cards or terminals from a list. Exit code 4: one is not on it."""
     count = _change(name, subject, ids, reason, remove=True)
     click.echo(f"{_named(subject, ids)} off the {name} list; the lists have {count:,} entries")
 
 
 @lists.command(name="list", epilog="\b\nExample:  fraudstream lists list --ended")
-@click.option("--ended", is_flag=True, help="Only entries that have ended by now.")
+@click.option("--ended", is_flag=True, help="List only entries that have ended.")
 @json_option
 def list_command(ended: bool, as_json: bool) -> None:
     """List the entries, and when they end."""

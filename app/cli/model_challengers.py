@@ -1,4 +1,4 @@
-"""`fraudstream models shadow` and `canary`: models that score beside the one that decides."""
+"""`fraudstream models shadow` and `canary`: challengers, which score beside the current model."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ from models.manifest import HASH_DIGITS
 if TYPE_CHECKING:
     from app.domain.changes import Challenger
 
-stop_option = click.option("--stop", is_flag=True, help="End it.")
+stop_option = click.option("--stop", is_flag=True, help="Stop it.")
 threshold_option = click.option(
     "--threshold",
     type=FiniteRange(0, 1),
-    help="Score from which it flags a transaction as fraud.  [what it has now, at first the model's own]",
+    help="Lowest score at which it flags a transaction as fraud.  [default: unchanged; at first, the model's own]",
 )
 
 
@@ -36,7 +36,7 @@ class _Share(click.ParamType):
         except ValueError:
             share = 0.0
         if not 0 < share <= 1:
-            self.fail(f"{value!r} is no share of the cards: write 5% or 0.05", param, ctx)
+            self.fail(f"{value!r} is not a share of the cards: write 5% or 0.05", param, ctx)
         return share
 
 
@@ -49,14 +49,15 @@ class _Share(click.ParamType):
 @threshold_option
 @note_option
 def shadow(model: str, stop: bool, threshold: float | None, note: str) -> None:
-    r"""Let a registered model score beside the one that decides.
+    r"""Let a registered model score the same transactions as the current model, without deciding anything.
 
-    Its scores and would-be decisions are in the fields shadow_scores and shadow_flagged of each prediction. Up to three
-    models may do so. Promoting one of them needs no load. One that fails has null; the one that decides goes on.
+    Its scores are in the field shadow_scores of each prediction, and what it would have flagged is in shadow_flagged.
+    At most three challengers (shadows and the canary) run at a time. If a shadow fails, its score is null, and the
+    current model is not affected.
 
     \b
-    Exit codes:  0  the change is written, or it is so already
-                 2  workers could not load the model, three score already, or --stop names none of them
+    Exit codes:  0  the change is recorded, or the model is a shadow already
+                 2  workers could not load the model, there are three challengers already, or --stop names none
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing
@@ -73,20 +74,22 @@ def shadow(model: str, stop: bool, threshold: float | None, note: str) -> None:
     "           fraudstream models canary fraud@2 --stop"
 )
 @click.argument("model")
-@click.option("--share", type=_Share(), help="Share of the cards for which it decides.")
+@click.option(
+    "--share", type=_Share(), help="Share of the cards that it scores instead of the current model."
+)
 @stop_option
 @threshold_option
 @note_option
 def canary(model: str, share: float | None, stop: bool, threshold: float | None, note: str) -> None:
-    r"""Let a registered model decide for a share of the cards.
+    r"""Use a registered model instead of the current one for a share of the cards.
 
-    A keyed hash of the card decides which cards: a card stays in, and a larger share keeps the cards that were in.
-    Each prediction names the model that decided; the score of the other one is in shadow_scores. There is one canary
-    at a time. `models shadow` makes it a shadow, `promote` lets it decide for all.
+    A keyed hash of the card id selects the cards. A card that is selected stays selected when the share grows. Each
+    prediction names its model, and shadow_scores has the score of the other one. There is one canary at a time.
+    `models shadow` turns it into a shadow, `models promote` makes it the current model.
 
     \b
-    Exit codes:  0  the change is written, or it is so already
-                 2  workers could not load the model, another one is the canary, or --share is missing
+    Exit codes:  0  the change is recorded, or the model is the canary with that share already
+                 2  workers could not load the model, another model is the canary, or --share is missing
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing
@@ -121,15 +124,15 @@ def _begin(
     )
     refusal = in_force.refusal(change)
     if refusal is not None:
-        hint = "" if model_hash == in_force.model else "; end one with --stop"
+        hint = "" if model_hash == in_force.model else "; stop one with --stop"
         raise UsageError(refusal + hint)
     if there is not None and (there.share, there.threshold) == (share, threshold):
-        click.echo(f"{name} is so already: {challenging(share)}")
+        click.echo(f"nothing to change: {name} is a {challenging(share)} already")
         return
     load = () if there is not None else (LoadChange(model=name, hash=model_hash),)
     asyncio.run(send_changes(settings, *load, change))
     click.echo(f"{name}: {challenging(share)}")
-    click.echo(f"End it: fraudstream models {'canary' if share else 'shadow'} {name} --stop")
+    click.echo(f"To stop it: fraudstream models {'canary' if share else 'shadow'} {name} --stop")
 
 
 def _stop(settings: Settings, model: str, note: str, *, canary: bool) -> None:
@@ -140,7 +143,7 @@ def _stop(settings: Settings, model: str, note: str, *, canary: bool) -> None:
     one = find(challengers, model, canary=canary)
     change = ChallengerChange(model=one.model, hash=one.hash, share=None, note=note)
     asyncio.run(send_changes(settings, change))
-    click.echo(f"{one.model} scores no more")
+    click.echo(f"{one.model} is stopped")
 
 
 def find(
@@ -163,8 +166,8 @@ def find(
     if found:
         other, kind = found[0].model, "a shadow" if canary else "the canary"
         command = "shadow" if canary else "canary"
-        msg = f"{other} is {kind}: fraudstream models {command} {other} --stop ends it"
+        msg = f"{other} is {kind}: use fraudstream models {command} {other} --stop"
         raise UsageError(msg)
     there = ", ".join(one.model for one in challengers) or "none"
-    msg = f"{wanted} does not score beside the model that decides; there are: {there}"
+    msg = f"{wanted} is not a challenger; challengers: {there}"
     raise UsageError(msg)

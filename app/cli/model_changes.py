@@ -1,4 +1,4 @@
-"""`fraudstream models promote`, `rollback`, `threshold` and `history`: changes of what decides."""
+"""`fraudstream models promote`, `rollback`, `threshold` and `history`: changes of the current model."""
 
 import asyncio
 import json
@@ -34,23 +34,27 @@ class _Threshold(click.ParamType):
 @click.option(
     "--threshold",
     type=FiniteRange(0, 1),
-    help="Score from which it calls a transaction fraud.  [the model's own]",
+    help="Lowest score at which it flags a transaction as fraud.  [default: the model's own]",
 )
-@click.option("--force", is_flag=True, help="Without a pass of `models gate`; the history says so.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Promote without a pass of `models gate`; recorded in the history.",
+)
 @note_option
 def promote(model: str, threshold: float | None, force: bool, note: str) -> None:
-    r"""Let a registered model decide, from the next transactions on.
+    r"""Make a registered model the current one, from the next transactions on.
 
-    It is loaded and tried here first, with this deployment's settings: what workers could not load is refused.
-    Then workers are told to load it, and a second later the change is written. Each partition has an offset from
-    which the new model decides; what precedes it is decided by the old one, however often it is replayed.
+    The model is loaded and tested on this machine first, with this deployment's settings; one that workers could not
+    load is refused. Then the workers load it, and a second later the change is recorded. On each partition the new
+    model applies from one offset on. Earlier transactions keep the old model, also in a replay.
 
-    `fraudstream models gate` must have compared it with the model that decides, and it must have passed. A new
-    deployment without labels has nothing to compare: --force promotes without a pass.
+    The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
+    deployment, there is nothing to compare: use --force.
 
     \b
-    Exit codes:  0  the change is written, or the model decides already
-                 2  workers could not load the model, or it has not passed the gate; the line says what to do
+    Exit codes:  0  the change is recorded, or the model is the current one already
+                 2  workers could not load the model, or it has not passed the gate; the error says what to do
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing
@@ -66,7 +70,7 @@ def promote(model: str, threshold: float | None, force: bool, note: str) -> None
     history = asyncio.run(read_history(settings))
     now = history.decides()
     if now is not None and (now.hash, now.threshold) == (model_hash, threshold):
-        click.echo(f"{name} decides already")
+        click.echo(f"{name} is the current model already")
         return
     if now is not None and now.hash != model_hash and not force:
         require_pass(settings, name, model_hash, now, threshold, own)
@@ -74,21 +78,21 @@ def promote(model: str, threshold: float | None, force: bool, note: str) -> None
     load = () if loaded else (LoadChange(model=name, hash=model_hash),)
     change = ModelChange(model=name, hash=model_hash, threshold=threshold, forced=force, note=note)
     asyncio.run(send_changes(settings, *load, change))
-    click.echo(f"{name} decides, by {_by(threshold, own)}")
+    click.echo(f"{name} is the current model, with {_by(threshold, own)}")
     if now is not None:
-        click.echo(f"Back to {now.model}: fraudstream models rollback")
+        click.echo(f"To go back to {now.model}: fraudstream models rollback")
 
 
 @click.command(epilog="\b\nExample:  fraudstream models rollback --note 'too many alerts'")
 @note_option
 def rollback(note: str) -> None:
-    r"""Let the model before the present one decide again, with the threshold that it had.
+    r"""Return to the previous model and its threshold.
 
-    Further calls go further back, up to the model that the deployment has started with.
+    Each further rollback goes back one more, up to the model that the deployment started with.
 
     \b
-    Exit codes:  0  the change is written
-                 2  there is no model before it, or workers could not load it
+    Exit codes:  0  the change is recorded
+                 2  there is no previous model, or workers could not load it
                  3  Kafka or Cassandra does not answer
     """
     from app.domain.changes import LoadChange, ModelChange
@@ -99,7 +103,7 @@ def rollback(note: str) -> None:
     history = asyncio.run(read_history(settings))
     now, before = need_decides(history, _topic(settings)), history.before()
     if before is None:
-        msg = f"{now.model} is the first model that has decided: there is none to go back to"
+        msg = f"{now.model} is the first model of this deployment: there is no previous one"
         raise UsageError(msg)
     with checked(settings, before.hash) as entry:
         own = entry.manifest.threshold
@@ -108,7 +112,7 @@ def rollback(note: str) -> None:
     )
     asyncio.run(send_changes(settings, LoadChange(model=before.model, hash=before.hash), change))
     click.echo(
-        f"{before.model} decides again, by {_by(before.threshold, own)}; {now.model} does not"
+        f"{before.model} is the current model again, with {_by(before.threshold, own)}; it replaces {now.model}"
     )
 
 
@@ -119,13 +123,14 @@ def rollback(note: str) -> None:
 @click.argument("value", type=_Threshold())
 @note_option
 def threshold(value: float | None, note: str) -> None:
-    r"""Change the score from which a transaction is called fraud; `model` restores the model's own.
+    r"""Change the threshold: the lowest score at which a transaction is flagged as fraud.
 
-    It counts for the model that decides now: a promotion goes back to the new model's own threshold.
+    VALUE is a number from 0 to 1, or `model` for the model's own threshold. It applies to the current model only: a
+    promotion starts with the new model's own threshold.
 
     \b
-    Exit codes:  0  the change is written
-                 2  it is no number from 0 to 1, or nothing decides yet
+    Exit codes:  0  the change is recorded
+                 2  VALUE is not a number from 0 to 1, or no worker has ever started
                  3  Kafka does not answer
     """
     from app.domain.changes import ThresholdChange
@@ -135,7 +140,7 @@ def threshold(value: float | None, note: str) -> None:
     now = need_decides(asyncio.run(read_history(settings)), _topic(settings))
     asyncio.run(send_changes(settings, ThresholdChange(threshold=value, note=note)))
     was = _by(now.threshold, None)
-    click.echo(f"{now.model} decides by {_by(value, None)}; it was {was}")
+    click.echo(f"{now.model} has {_by(value, None)} now; it was {was}")
 
 
 @click.command(
@@ -147,14 +152,14 @@ def threshold(value: float | None, note: str) -> None:
     "at_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="What decided then, instead of all changes.",
+    help="Show the model, threshold and challengers of that time instead.",
 )
 @json_option
 def history(at_ms: int | None, as_json: bool) -> None:
-    """Show every change of what decides: when, what, who and why; then what decides now.
+    """Show all changes of model, threshold and challengers, with time, author and note; then the current state.
 
-    Times are those at which the changes were written. Each partition follows within a second as long as workers run.
-    The prediction of a transaction names the model and threshold that decided it.
+    Times are those at which the changes were recorded. While workers run, each partition applies a change within a
+    second. Each prediction names its model and threshold.
     """
     from app.domain.changes import ListChange, RuleChange
     from app.ops.change_history import read_history
@@ -181,20 +186,20 @@ def history(at_ms: int | None, as_json: bool) -> None:
         click.echo(f"{iso(one.at_ms)}  {_line(one)}")
     when = "now" if at_ms is None else f"at {iso(at_ms)}"
     if decides is None:
-        click.echo(f"nothing decides {when}: no worker has started before")
+        click.echo(f"no model {when}: no worker had started")
     else:
         click.echo(
-            f"{when}, {decides.model} ({decides.hash[:16]}) decides by {_by(decides.threshold, None)}"
+            f"{when}: {decides.model} ({decides.hash[:16]}), with {_by(decides.threshold, None)}"
         )
     for each in in_force.challengers:
-        click.echo(f"beside it, {each.model} ({each.hash[:16]}): {challenging(each.share)}")
+        click.echo(f"challenger: {each.model} ({each.hash[:16]}), {challenging(each.share)}")
 
 
 def challenging(share: float | None) -> str:
     """What a challenger does, in words."""
     if share is None:
         return "stop"
-    return f"canary, decides for {100 * share:.6g} % of the cards" if share else "shadow"
+    return f"canary for {100 * share:.6g} % of the cards" if share else "shadow"
 
 
 def _line(made: "Made") -> str:

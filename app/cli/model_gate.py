@@ -1,4 +1,4 @@
-"""`fraudstream models gate`: whether a model may decide."""
+"""`fraudstream models gate`: whether a model may replace the current one."""
 
 import asyncio
 import json
@@ -31,20 +31,23 @@ _ROWS = (
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Start of the event times.  [the start of the model's test set]",
+    help="Start of the event times.  [default: start of the model's test set]",
 )
-@click.option("--threshold", type=FiniteRange(0, 1), help="Its threshold.  [the model's own]")
+@click.option(
+    "--threshold",
+    type=FiniteRange(0, 1),
+    help="Threshold of the model.  [default: the model's own]",
+)
 @json_option
 def gate(model: str, from_ms: int | None, threshold: float | None, as_json: bool) -> None:
-    r"""Compare a registered model with the one that decides, and record whether it passes.
+    r"""Compare a registered model with the current one, and record whether it passes. `promote` requires a pass.
 
-    Both score the stored features of the same transactions. With the labels that have arrived, the average precision
-    and the card precision are compared by a paired bootstrap over cards. `promote` requires a pass against the model
-    that decides.
+    Both models score the stored features of the same transactions. Average precision and card precision are compared
+    with the labels that have arrived, by a paired bootstrap over cards.
 
     \b
-    Exit codes:  0  it passes
-                 1  it does not pass; the lines say why
+    Exit codes:  0  the model passes
+                 1  it does not pass; the output says why
                  2  there is nothing to compare, or workers could not load the model
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
@@ -91,11 +94,11 @@ def require_pass(
 
     with connected(settings) as session:
         found = latest(session, settings, model_hash, champion.hash)
-    force = "`promote --force` promotes it all the same, and the history says so"
+    force = "`promote --force` promotes it without a pass, which the history records"
     given = "" if threshold is None else f" --threshold {threshold:g}"
     if found is None:
         msg = (
-            f"{model} was not compared with {champion.model}: run `fraudstream models gate {model}{given}`. Where "
+            f"{model} has not been compared with {champion.model}: run `fraudstream models gate {model}{given}`. If "
             f"labels or stored transactions are missing, {force}"
         )
         raise UsageError(msg)
@@ -128,7 +131,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"score distribution: PSI {result['psi']:.3f} (above 0.25 is a large shift)")
     lines += [f"refused: {reason}" for reason in result["reasons"]]
     lines.append(
-        f"{result['model']} passes: fraudstream models promote {result['model']}"
+        f"{result['model']} passes. To use it: fraudstream models promote {result['model']}"
         if result["passed"]
         else f"{result['model']} does not pass; `fraudstream models promote {result['model']} --force` ignores that"
     )

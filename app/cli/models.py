@@ -1,4 +1,4 @@
-"""`fraudstream models`: the models that there are, the registry, and what decides."""
+"""`fraudstream models`: list, show, register and import models."""
 
 import json
 from pathlib import Path
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     "           fraudstream models history --at 2026-11-29T12:00Z",
 )
 def models() -> None:
-    r"""The models that there are, and which one decides.
+    r"""List models, register them, and choose the one that scores live transactions.
 
-    Workers load models from the registry, which is in Cassandra. A change takes effect within seconds, without a
-    restart: it is a record on the topic `control`, and each prediction names the model that decided it.
+    Workers load models from a registry in Cassandra. A change takes effect within seconds, without a restart: it is a
+    record on the topic `control`, and each prediction names the model that it comes from.
     """
 
 
@@ -47,7 +47,7 @@ for command in (
 @models.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the registered models, then those in folders here."""
+    """List the registered models, then those in folders on this machine."""
     from app.ops.models import list_models
 
     settings = load_settings()
@@ -71,7 +71,7 @@ def list_(as_json: bool) -> None:
         click.echo(f"the registry is not shown: {listing.away}", err=True)
     else:
         click.echo("\n".join(model_text.registered_table(listing.registered)))
-        click.echo("\nIn folders here:")
+        click.echo("\nIn folders on this machine:")
     click.echo("\n".join(model_text.table(listing.here)))
     for line in listing.damaged:
         click.echo(f"damaged: {line}", err=True)
@@ -85,7 +85,7 @@ def list_(as_json: bool) -> None:
 def show(model: str, as_json: bool) -> None:
     """Show a model: a name (its newest version), name@version, hash or folder.
 
-    The registry's model is shown; if it has none, or does not answer, the one in a folder here.
+    A registered model takes precedence. Without one, or without Cassandra, folders on this machine are searched.
     """
     from app.ops.models import find_model
 
@@ -101,7 +101,7 @@ def show(model: str, as_json: bool) -> None:
 @click.argument("other")
 @json_option
 def diff(one: str, other: str, as_json: bool) -> None:
-    """Show what differs between the manifests of two models."""
+    """Compare the manifests of two models."""
     from app.ops.models import find_model
 
     settings = load_settings()
@@ -122,15 +122,16 @@ def diff(one: str, other: str, as_json: bool) -> None:
 )
 @click.argument("model")
 def register(model: str) -> None:
-    r"""Put a model of this home, or of a folder, into the registry, where every worker finds it.
+    r"""Upload a model to the registry, where every worker finds it.
 
-    A version is registered once. To register another artifact, train it under the next version.
+    MODEL is the name of a model in FRAUDSTREAM_HOME, or a folder. A version is registered once and never changes;
+    training again creates the next version.
 
     \b
-    Exit codes:  0  it is registered, or was already
-                 2  it is damaged, or its version is registered with another artifact
+    Exit codes:  0  the model is registered, or was already
+                 2  it is damaged, or this version is registered with other contents
                  3  Cassandra does not answer
-                 4  there is no such model here
+                 4  there is no such model on this machine
     """
     from app.ops.models import register as run
 
@@ -146,26 +147,29 @@ def register(model: str) -> None:
     "               --features amount,card_count_1h --usual amount=42.5",
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="What the model is called.")
+@click.option("--name", required=True, help="Name of the model.")
 @click.option(
     "--threshold",
     type=FiniteRange(0, 1),
     required=True,
-    help="Score from which a transaction is called fraud.",
+    help="Lowest score at which a transaction is flagged as fraud.",
 )
 @click.option(
     "--features",
     metavar="NAME,...",
-    help="The features that it takes, in its order.  [all of the set]",
+    help="Features that the model takes, in its order.  [default: all of --set]",
 )
 @click.option(
-    "--set", "feature_set", metavar="SET", help="The set that they are of.  [all that are computed]"
+    "--set",
+    "feature_set",
+    metavar="SET",
+    help="Feature set that they belong to.  [default: FRAUDSTREAM_FEATURES]",
 )
 @click.option(
     "--usual",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="A feature's typical value, which reasons compare with; repeatable.  [0]",
+    help="Baseline of a feature, for the reasons; repeatable.  [default: 0]",
 )
 def import_(
     file: Path,
@@ -175,15 +179,15 @@ def import_(
     feature_set: str | None,
     usual: tuple[str, ...],
 ) -> None:
-    r"""Make a model of your own scikit-learn estimator or pipeline, and register it.
+    r"""Import your own scikit-learn estimator or pipeline, and register it.
 
-    FILE is what joblib.dump has saved: a fitted classifier of the classes 0 and 1 (fraud). Loading it runs what is
-    in it: import only files that you trust.
+    FILE is a fitted classifier of the classes 0 and 1 (fraud), saved by joblib.dump. Loading it runs code from it:
+    import only files that you trust.
 
     \b
-    Exit codes:  0  it is registered
-                 2  it is no such classifier, or features are not computed here
-                 3  Cassandra does not answer, or the home cannot be written
+    Exit codes:  0  the model is registered
+                 2  FILE is not such a classifier, or needs features that this deployment does not compute
+                 3  Cassandra does not answer, or FRAUDSTREAM_HOME is not writable
     """
     from app.ops.models import import_model
 
@@ -203,14 +207,14 @@ def _tell_imported(entry: "Entry") -> None:
     click.echo(
         f"{entry.model} ({entry.manifest.model_hash}) is registered; it is in {entry.folder}"
     )
-    click.echo(f"Let it decide: fraudstream models promote {entry.model}")
+    click.echo(f"To use it: fraudstream models promote {entry.model}")
 
 
 @models.command(epilog="\b\nExample:  fraudstream models download fraud@2 ./fraud-2")
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 def download(model: str, folder: Path) -> None:
-    """Copy a registered model into a new folder."""
+    """Download a registered model into a new folder."""
     from app.ops.models import download as run
 
     entry = run(load_settings(), model, folder)

@@ -40,7 +40,7 @@ class FiniteRange(click.FloatRange):
 POSITIVE_FLOAT = FiniteRange(min=0, min_open=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-note_option = click.option("--note", default="", help="Why, for the history.")
+note_option = click.option("--note", default="", help="Note for the history.")
 examples_option = click.option(
     "--examples",
     type=click.IntRange(min=0),

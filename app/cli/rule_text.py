@@ -37,24 +37,24 @@ def trial_lines(result: dict[str, Any], settings: Settings) -> list[str]:
 
     one = result
     if not one["read"]:
-        return ["there is no prediction of that time"]
+        return ["there are no predictions in that period"]
     lines = [
-        f"read          {one['read']:>9,}  transactions of {one['days']:,.0f} days, {one['labelled']:,} with a label",
-        f"fires for     {one['fired']:>9,}  {share(one['fired'] / one['read'])} of them, "
+        f"read            {one['read']:>9,}  transactions of {one['days']:,.0f} days, {one['labelled']:,} with a label",
+        f"matches         {one['fired']:>9,}  {share(one['fired'] / one['read'])} of them, "
         f"{one['fired_per_day']:,.1f} per day; {one['new']:,} were not flagged",
-        f"caught        {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
+        f"caught          {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
         f"{money(one['frauds_minor'])}",
-        f"of these new  {one['new_caught']:>9,}  {money(one['new_caught_minor'])}",
-        f"disturbed     {one['wrong']:>9,}  genuine transactions, {money(one['wrong_minor'])}",
-        f"unlabelled    {one['unlabelled']:>9,}  {money(one['unlabelled_minor'])}",
-        f"cards         {one['cards_disturbed']:>9,}  with a genuine or unlabelled transaction"
+        f"of these new    {one['new_caught']:>9,}  {money(one['new_caught_minor'])}",
+        f"false positives {one['wrong']:>9,}  genuine transactions, {money(one['wrong_minor'])}",
+        f"unlabelled      {one['unlabelled']:>9,}  {money(one['unlabelled_minor'])}",
+        f"cards           {one['cards_disturbed']:>9,}  with a genuine or unlabelled transaction"
         + (", or more" if one["cards_disturbed_is_a_minimum"] else ""),
-        f"precision     {share(one['precision']):>9}",
-        f"recall        {share(one['recall']):>9}",
+        f"precision       {share(one['precision']):>9}",
+        f"recall          {share(one['recall']):>9}",
     ]
     if one["lacking"]:
         lines.append(
-            f"{one['lacking']:,} transactions lack a feature that it uses: it does not fire for them"
+            f"{one['lacking']:,} transactions lack a feature that the rule uses: it does not match them"
         )
     if not one["labelled"]:
         lines.append(

@@ -1,4 +1,4 @@
-"""`fraudstream rules`: rules beside the model."""
+"""`fraudstream rules`: rules that decide together with the model."""
 
 import asyncio
 import json
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     "           fraudstream rules remove large",
 )
 def rules() -> None:
-    r"""Rules beside the model: expressions over features and input fields.
+    r"""Add, test and remove rules: expressions over features and input fields.
 
-    A rule declines a transaction, asks for a review, allows it or only tags it. The first of these decides: a block
-    list or a rule that declines; an allow list or a rule that allows; a rule that asks for a review, or the model.
+    A rule declines a transaction, requests a review, allows it, or only tags it. Declining takes precedence (block
+    list and rules), then allowing (allow list and rules), then a review (rules and the model).
 
     Changes take effect within seconds, without a restart: each is a record on the topic `control`. docs/rules.md
     describes the expressions.
@@ -47,18 +47,18 @@ def rules() -> None:
     type=click.Choice(["decline", "review", "allow", "tag"]),
     default="review",
     show_default=True,
-    help="What follows when it fires.",
+    help="Action for matching transactions.",
 )
-@click.option("--reason", default="", help="Why it fires, shown in alerts.")
+@click.option("--reason", default="", help="Reason that alerts show.")
 @note_option
 def add(name: str, expression: str, action: Any, reason: str, note: str) -> None:
-    r"""Put a rule in force, or a new version of it, from the next transactions on.
+    r"""Add a rule, or replace it with a new version, from the next transactions on.
 
     The expression is checked first, with the features and fields of this deployment.
 
     \b
-    Exit codes:  0  the change is written
-                 2  it is no rule here, there are too many, or no worker has ever started; the line says why
+    Exit codes:  0  the change is recorded
+                 2  the rule is not valid here, there are too many, or no worker has ever started; the error says why
                  3  Kafka does not answer
                  5  the topic `control` is missing: run fraudstream topics
     """
@@ -74,15 +74,17 @@ def add(name: str, expression: str, action: Any, reason: str, note: str) -> None
 @click.argument("name")
 @note_option
 def remove(name: str, note: str) -> None:
-    """Take a rule out of force, from the next transactions on. Exits with 4 if there is none of that name."""
+    """Remove a rule, from the next transactions on. Exit code 4: there is no rule of that name."""
     from app.ops.rules import remove_rule
 
     asyncio.run(remove_rule(load_settings(), name, note))
-    click.echo(f"{name} is not in force any more")
+    click.echo(f"{name} is removed")
 
 
 @rules.command(name="list", epilog="\b\nExample:  fraudstream rules list --json")
-@click.option("--at", "at_ms", metavar="TIME", callback=moment_ms, help="Those in force then.")
+@click.option(
+    "--at", "at_ms", metavar="TIME", callback=moment_ms, help="List the rules of that time."
+)
 @json_option
 def list_command(at_ms: int | None, as_json: bool) -> None:
     """List the rules in force."""
@@ -102,14 +104,14 @@ def list_command(at_ms: int | None, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show a rule, and the changes of it. Exits with 4 if there is none of that name."""
+    """Show a rule and its changes. Exit code 4: there is no rule of that name."""
     from app.ops.change_history import read_history
     from app.ops.rules import rule_changes
 
     history = asyncio.run(read_history(load_settings()))
     rule = next((one for one in history.in_force().rules.rules if one.name == name), None)
     if rule is None:
-        msg = f"no rule {name!r} is in force; `fraudstream rules history` shows those of before"
+        msg = f"no rule {name!r} is in force; `fraudstream rules history` shows removed ones"
         raise NotFoundError(msg)
     if as_json:
         click.echo(json.dumps(_described(rule)))
@@ -126,9 +128,9 @@ def show(name: str, as_json: bool) -> None:
 @rules.command(epilog="\b\nExample:  fraudstream rules history")
 @json_option
 def history(as_json: bool) -> None:
-    """Show every change of rules and lists: when, what, who and why.
+    """Show all changes of rules and lists, with time, author and note.
 
-    Times are those at which the changes were written. A prediction names the rules that fired, with their versions.
+    Times are those at which the changes were recorded. A prediction names the rules that fired, with their versions.
     """
     import msgspec
 
@@ -146,7 +148,7 @@ def history(as_json: bool) -> None:
     for one in found:
         click.echo(line_of(one))
     if not found:
-        click.echo("no rule and no list was ever changed")
+        click.echo("no rule or list has ever been changed")
 
 
 @rules.command(
@@ -166,14 +168,14 @@ def history(as_json: bool) -> None:
 )
 @json_option
 def test_command(expression: str, begin: str | None, to_ms: int | None, as_json: bool) -> None:
-    r"""Try a rule on stored predictions: what would it have caught, and whom would it have disturbed?
+    r"""Test a rule on stored predictions: the frauds that it would have caught, and its false positives.
 
-    Reads the tables of predictions and labels; changes nothing, and needs no worker. Precision and recall are over
-    labelled transactions. "New" are those that neither the model nor a rule has flagged.
+    Reads the tables of predictions and labels; changes nothing, and needs no worker. Precision and recall are computed
+    over labelled transactions. "New" means that neither the model nor a rule flagged the transaction.
 
     \b
     Exit codes:  0  the report is printed
-                 2  it is no rule here
+                 2  the rule is not valid here
                  3  Cassandra does not answer
     """
     from app.cassandra.session import connected
@@ -227,8 +229,8 @@ def _described(rule: "Rule") -> dict[str, Any]:
 
 def _meaning(action: str) -> str:
     return {
-        "decline": "what it fires for is declined, and raises an alert",
-        "review": "what it fires for is to be reviewed, and raises an alert",
-        "allow": "what it fires for is approved, unless a block list or a rule declines it",
-        "tag": "what it fires for is tagged; it decides nothing",
+        "decline": "it declines matching transactions and raises an alert",
+        "review": "it requests a review of matching transactions and raises an alert",
+        "allow": "it approves matching transactions, unless the block list or another rule declines them",
+        "tag": "it tags matching transactions; the decision does not change",
     }[action]

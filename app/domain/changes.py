@@ -197,14 +197,14 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         if change.share is None:
             return None
         if change.hash == self.model:
-            return f"{change.model} decides already"
+            return f"{change.model} is the current model already"
         others = [one for one in self.challengers if one.hash != change.hash]
         if len(others) >= MAX_CHALLENGERS:
             names = ", ".join(one.model for one in others)
-            return f"{MAX_CHALLENGERS} models score beside the one that decides: {names}"
+            return f"there are {MAX_CHALLENGERS} challengers already: {names}"
         canary = next((one for one in others if one.share), None)
         if change.share and canary is not None:
-            return f"{canary.model} is the canary: there is one at a time"
+            return f"{canary.model} is the canary, and there can be only one"
         return None
 
     def _beside(self, change: ChallengerChange) -> tuple[Challenger, ...]:

@@ -209,6 +209,6 @@ def need_decides(history: History, topic: str) -> Decides:
     """
     decides = history.decides()
     if decides is None:
-        msg = f"nothing decides yet: {topic} is empty; start a worker, whose FRAUDSTREAM_MODEL is the first model"
+        msg = f"no worker has ever started ({topic} is empty): start one, which records FRAUDSTREAM_MODEL as the first"
         raise UsageError(msg)
     return decides

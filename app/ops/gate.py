@@ -70,7 +70,7 @@ async def gate(
     history = await read_history(settings)
     decides = need_decides(history, Topics(settings).control.name)
     if decides.hash == entry.manifest.scoring_hash:
-        msg = f"{entry.model} decides already: there is nothing to compare it with"
+        msg = f"{entry.model} is the current model: there is nothing to compare it with"
         raise UsageError(msg)
     challenger = check_model(settings, entry)
     champion = check_model(settings, entry_of(settings, session, decides.hash))

@@ -161,19 +161,23 @@ def test_models_change_under_load_without_a_restart(
             assert "no model 'other' is registered" in said("promote", "other", code=4)
             assert "is registered" in said("register", "other")
             shutil.rmtree(folder)  # from here on, workers have it from the registry alone
-            assert "other@1 was not compared with default@1" in said("promote", "other", code=2)
+            assert "other@1 has not been compared with default@1" in said(
+                "promote", "other", code=2
+            )
             assert "give --from" in said("gate", "other", code=2)
             gated = said("gate", "other", "--from", "2020-01-01", code=1)
             assert "0 of 0 labelled transactions are fraud" in gated
             assert "has not passed the gate" in said("promote", "other", code=2)
-            assert "other@1 decides" in said("promote", "other@1", "--force", "--note", "better")
+            assert "other@1 is the current model" in said(
+                "promote", "other@1", "--force", "--note", "better"
+            )
             wait_until(
                 lambda: {model for model, _ in deciders(deployment)} == {"other@1"},
                 "other@1 decides",
             )
             said("threshold", "0.25")
             wait_until(lambda: deciders(deployment) == {("other@1", 0.25)}, "the threshold counts")
-            assert "default@1 decides again" in said("rollback")
+            assert "default@1 is the current model again" in said("rollback")
             wait_until(
                 lambda: {model for model, _ in deciders(deployment)} == {"default@1"}, "rolled back"
             )
@@ -263,9 +267,9 @@ def rules_and_lists_change(deployment: Deployment, said: Run) -> None:
 def challenge(deployment: Deployment, said: Run) -> None:
     """A shadow, a canary that grows, and their end; the deployment's own model decides all the while."""
     assert "give --share" in said("canary", "other", code=2)
-    assert "is no share of the cards" in said("canary", "other", "--share", "0", code=2)
-    assert "does not score beside" in said("shadow", "other", "--stop", code=2)
-    assert "default@1 decides already" in said("shadow", "default@1", code=2)
+    assert "is not a share of the cards" in said("canary", "other", "--share", "0", code=2)
+    assert "is not a challenger" in said("shadow", "other", "--stop", code=2)
+    assert "default@1 is the current model already" in said("shadow", "default@1", code=2)
     assert "no model 'none'" in said("shadow", "none", code=4)
     assert "other@1: shadow" in said("shadow", "other@1")
     wait_until(
@@ -275,8 +279,8 @@ def challenge(deployment: Deployment, said: Run) -> None:
         ),
         "a shadow",
     )
-    assert "is so already" in said("shadow", "other")
-    assert "beside it, other@1" in said("history")
+    assert "nothing to change" in said("shadow", "other")
+    assert "challenger: other@1" in said("history")
     for share in ("30%", "0.6"):
         said("canary", "other", "--share", share)
         wanted = len(decided_by_canary(deployment)) + 200
@@ -351,7 +355,7 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
             deployment.drain()
             assert fleet.restarts == []
             log = fleet["a"].log.read_text()
-            assert ("only say what a new deployment starts with" in log) == (model == "other")
+            assert ("only apply to a new deployment" in log) == (model == "other")
             fleet.terminate("a")
     assert {model for model, _ in deciders(deployment)} == {"default@1"}
     assert deployment.verify()["scored"] == 100
@@ -385,7 +389,7 @@ def test_what_workers_could_not_load_is_refused(
     assert "threshold" in said("diff", "mine@1", "engineered@1")
     # nothing of all that is on the log
     assert deployment.records(deployment.topics.control) == []
-    assert "nothing decides yet" in said("threshold", "0.5", code=2)
+    assert "no worker has ever started" in said("threshold", "0.5", code=2)
     assert "start a worker" in said("add", "all", "amount > 0", group="rules", code=2)
     assert "start a worker" in said("add", "block", "card", "c1", group="lists", code=2)
 

@@ -79,10 +79,10 @@ class TestInForce:
         names = "abcdef"[:MAX_CHALLENGERS]
         full = after(*map(challenge, names))
         assert beside(full.after(challenge("z"), 0, 9)) == [(name, 0) for name in names]
-        assert "score beside the one that decides: a@1" in (full.refusal(challenge("z")) or "")
+        assert "there are 3 challengers already: a@1" in (full.refusal(challenge("z")) or "")
         one = after(challenge("a", 0.1), challenge("b", 0.1))
         assert beside(one) == [("a", 0.1)]
-        assert one.refusal(challenge("b", 0.1)) == "a@1 is the canary: there is one at a time"
+        assert one.refusal(challenge("b", 0.1)) == "a@1 is the canary, and there can be only one"
         assert one.refusal(challenge("a", 0.2)) is None
         assert one.refusal(challenge("z", None)) is None
 
@@ -134,11 +134,11 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("wanted", "canary", "why"),
         [
-            ("fraud@1", True, "fraud@1 is a shadow: fraudstream models shadow fraud@1 --stop ends it"),
-            ("fraud@2", False, "fraud@2 is the canary: fraudstream models canary fraud@2 --stop ends it"),
+            ("fraud@1", True, "fraud@1 is a shadow: use fraudstream models shadow fraud@1 --stop"),
+            ("fraud@2", False, "fraud@2 is the canary: use fraudstream models canary fraud@2 --stop"),
             ("other", False, "other is ambiguous: name one of other@1, other@2"),
-            ("none", False, "none does not score beside the model that decides; there are: fraud@1, "),
-            ("a" * 8, False, "does not score beside"),
+            ("none", False, "none is not a challenger; challengers: fraud@1, "),
+            ("a" * 8, False, "is not a challenger"),
         ],
     )  # fmt: skip
     def test_no_other_one_is_ended(self, wanted: str, canary: bool, why: str) -> None:  # noqa: FBT001

@@ -405,7 +405,7 @@ class TestRuleSet:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            (RuleChange(name="A", expression="True"), "is no name of a rule"),
+            (RuleChange(name="A", expression="True"), "is not a valid rule name"),
             (RuleChange(name="a", expression="amount.x > 1"), "there are no attributes"),
             (RuleChange(name="a", expression="True", reason="x" * 201), "at most 200 bytes"),
             (ListChange(name="block", subject="card", ids=()), "name an id"),
@@ -622,17 +622,19 @@ class TestTrial:
         lines = trial_lines({**self.trial("amount >= 20")}, load_settings())
         assert [" ".join(line.split()) for line in lines] == [
             "read 6 transactions of 1 days, 5 with a label",
-            "fires for 4 66.7% of them, 4.0 per day; 2 were not flagged",
+            "matches 4 66.7% of them, 4.0 per day; 2 were not flagged",
             "caught 2 of 3 frauds, 50.00 EUR of 110.00 EUR",
             "of these new 1 20.00 EUR",
-            "disturbed 2 genuine transactions, 90.00 EUR",
+            "false positives 2 genuine transactions, 90.00 EUR",
             "unlabelled 0 0.00 EUR",
             "cards 2 with a genuine or unlabelled transaction",
             "precision 50.0%",
             "recall 66.7%",
-            "1 transactions lack a feature that it uses: it does not fire for them",
+            "1 transactions lack a feature that the rule uses: it does not match them",
         ]
-        assert trial_lines({"read": 0}, load_settings()) == ["there is no prediction of that time"]
+        assert trial_lines({"read": 0}, load_settings()) == [
+            "there are no predictions in that period"
+        ]
 
     def test_a_rule_without_features(self) -> None:
         found = self.trial("score > 0.45 and terminal_id == ''", ())

@@ -208,7 +208,7 @@ def check_rule(name: str, expression: str, reason: str, fields: Iterable[RuleFie
         RuleError: the text says why.
     """
     if not _NAME.fullmatch(name):
-        msg = f"{name[:60]!r} is no name of a rule: up to 40 of a-z, 0-9, _ and -, a letter first"
+        msg = f"{name[:60]!r} is not a valid rule name: use up to 40 of a-z, 0-9, _ and -, starting with a letter"
         raise RuleError(msg)
     check_reason(reason)
     if not 0 < len(expression) <= MAX_CHARACTERS:
