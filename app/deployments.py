@@ -1,7 +1,7 @@
 """Which deployment scored a transaction: several may share a topic `predictions`, one after the other.
 
 A changed `FRAUDSTREAM_APP_ID` scores everything once more, into the same topic. Each deployment goes by its own
-predictions. Those of releases before 0.2.0 name nobody, and count as anybody's.
+predictions. Those of release 0.1.0 name nobody, and count as anybody's.
 """
 
 from collections.abc import Mapping

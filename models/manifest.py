@@ -17,7 +17,7 @@ from app.errors import UsageError
 HASH_DIGITS = 16
 #: Of the manifests that are written: 2 since the hash covers the manifest's scoring fields too.
 FORMAT = 2
-#: The default since 0.2.0; the one before it takes the set `basic`.
+#: The default now; the one before it takes the set `basic`.
 _NEW = ("default", 2)
 #: Missing features that are named.
 _SHOWN = 3

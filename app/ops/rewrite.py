@@ -228,7 +228,7 @@ async def _named(
 
 
 async def _some_name_nobody(log: Log, topic: TopicSpec, low: Offsets, high: Offsets) -> bool:
-    """Whether the range has records of a release before 0.2.0: in each partition they come first."""
+    """Whether the range has records of release 0.1.0: in each partition they come first."""
     for number, (begin, end) in enumerate(zip(low, high, strict=True)):
         async for records in log.read(topic, number, begin, end):
             if names_nobody(records[0]):

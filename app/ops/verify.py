@@ -297,7 +297,7 @@ class _Run:
         )
 
     async def _some_name_nobody(self) -> bool:
-        """Whether predictions are left of a release before 0.2.0: in each partition they come first."""
+        """Whether predictions are left of release 0.1.0: in each partition they come first."""
         topic = self._log.topics.predictions
         begins, ends = await self._log.begins(topic), await self._log.ends(topic)
         for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):

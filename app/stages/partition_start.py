@@ -113,7 +113,7 @@ async def bind_model(
     reader = table.reader(partition)
     in_force = read_in_force(reader.get(IN_FORCE_KEY))
     if in_force is None:
-        # a release before 0.3.0 bound what stands before this end to models of its own
+        # release 0.1.0 bound what stands before this end to models of its own
         first = log_end if reader.get(PINS_KEY) else 0
         in_force = InForce(first, await begins_with(), threshold)
         await table.write(partition, [in_force_row(in_force, -1)])

@@ -145,7 +145,7 @@ class Position:
     Attributes:
         last_offset: every record up to here is in the state, its outputs durable.
         settings: `state_settings` under which the state was built.
-        unnamed: feature schema of messages on `enriched` that do not say theirs: releases before 0.2.0 sent them.
+        unnamed: feature schema of messages on `enriched` that do not say theirs: release 0.1.0 sent them.
         seen: highest source offset by partition of `transactions` (terminal stage): at or below it lies a
             replay.
         labels: the same by topic and partition of labels.
@@ -253,7 +253,7 @@ _position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
 
 
 class Pins:
-    """Which model scored from which offset on, as releases before 0.3.0 wrote it down at each start.
+    """Which model scored from which offset on, as release 0.1.0 wrote it down at each start.
 
     Args:
         pins: (first offset, model hash), rising.

@@ -49,7 +49,7 @@ class EnrichedBatch(msgspec.Struct, array_like=True):
         topic, partition: where the items come from.
         items: in source order.
         schema: names the features that the transactions are scored by (app/domain/features/schema.py): those of the
-            worker that began them. Empty in messages of releases before 0.2.0.
+            worker that began them. Empty in messages of release 0.1.0.
     """
 
     version: int

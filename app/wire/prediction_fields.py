@@ -121,8 +121,8 @@ FIELDS = (
     _added("scored_at", "timestamp", "integer", "when it was scored, by the worker's clock"),
     _added(
         SCORED_BY, "", "text",
-        "the deployment: `FRAUDSTREAM_TOPIC_PREFIX` and `FRAUDSTREAM_APP_ID`. Missing in records of releases "
-        "before 0.2.0. There is no column",
+        "the deployment: `FRAUDSTREAM_TOPIC_PREFIX` and `FRAUDSTREAM_APP_ID`. Missing in records of release "
+        "0.1.0. There is no column",
         optional=True, dropped=True,
     ),
     _added(

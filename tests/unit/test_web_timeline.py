@@ -52,7 +52,7 @@ async def test_a_card_shows_its_transactions_with_scores_alerts_and_labels() -> 
     )  # in the state, too: found by its hash
     assert {"flagged", "fraud", "not flagged", "12.50"} <= set(tags.texts)
     assert "no Cassandra at &lt;x&gt;" in text  # and the state all the same
-    assert "Windows up to its newest event time" in text
+    assert "Windows that end at the newest event time" in text
 
 
 async def test_a_terminal_shows_its_alerts() -> None:

@@ -20,7 +20,7 @@ from app.ops.verification.case import Case
 from app.ops.verification.ledger import CERTAIN, PREDICTED, Beside, Fate, FeatureList, Page, Seen
 
 _TIME = re.compile(rb'"scored_at":\d+')
-#: What a prediction record adds to its input; records of before 0.2.0 do not say who scored them. Written apart from
+#: What a prediction record adds to its input; records of 0.1.0 do not say who scored them. Written apart from
 #: app/wire/prediction_fields.py on purpose: a field that gets lost there is found here.
 _NEEDED = frozenset({
     "amount_minor", "event_time_ms", "features", "score", "is_fraud", "threshold", "model_version",
@@ -107,7 +107,7 @@ def hash_extra(
 def ours(case: Case, found: tuple[Page, int], fields: dict[str, Any]) -> bool:
     """Whether this deployment made an output; others are counted.
 
-    One that names nobody is of a release before 0.2.0. It is ours unless there is one of the same source record that
+    One that names nobody is of release 0.1.0. It is ours unless there is one of the same source record that
     names us: then a changed `FRAUDSTREAM_APP_ID` has scored that record again.
     """
     if SCORED_BY in fields:

@@ -25,7 +25,7 @@ _decode = msgspec.msgpack.Decoder(_Message).decode
 async def schemas_on(log: Log, catalogue: Catalogue, progress: Progress) -> dict[str, Catalogue]:
     """Catalogues by the schema that a message names, the settings' first.
 
-    Messages of releases before 0.2.0 name none (the empty schema): their features are those of the oldest prediction.
+    Messages of release 0.1.0 name none (the empty schema): their features are those of the oldest prediction.
 
     Raises:
         SchemaError: this release, or these settings, compute something else under a schema.

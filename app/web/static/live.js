@@ -78,7 +78,7 @@ function listen() {
 listen();
 setInterval(() => {
   if (Date.now() - heard > SILENT_MS)
-    document.getElementById("connection").textContent = "The worker does not answer, or the login has ended: the figures below are old.";
+    document.getElementById("connection").textContent = "The worker does not respond, or you are logged out: the figures below are out of date.";
 }, 1000);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (drawn.rate) draw(); });
 let resizing = 0;
