@@ -9,4 +9,7 @@
 | sink    | predictions  | Cassandra `predictions`, `conflicting_predictions`  |           | app/stages/sink    |
 | refunds | refunds      | Cassandra `refunds`                                 |           | app/stages/sink    |
 | alerts  | alerts       | Cassandra `alerts`                                  |           | app/stages/sink    |
+
+Beside them, `guard` looks every second whether a model or threshold that was changed has to be taken back, and writes
+that to `control`.
 """

@@ -12,8 +12,11 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.model_registry import find_registered, holder_of, register
 from app.cassandra.session import shared_session
+from app.domain.guard import Limits
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
+from app.stages.champion import Tallies
+from app.stages.guard import Guard
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scoring import ScoringHandler
@@ -72,8 +75,9 @@ async def check_and_bind(partition: int, start: int) -> None:
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
-    for one in in_force.challengers:
-        await models.try_challenger(one.hash)
+    for one in (*in_force.challengers, in_force.fallback):
+        if one is not None:
+            await models.try_challenger(one.hash)
     handler.in_force[partition] = in_force
     decides = in_force.model, in_force.threshold
     if decides not in comparing:  # one question for all partitions
@@ -100,6 +104,8 @@ async def compare_with_settings(model: str, threshold: float | None) -> None:
         )  # fmt: skip
 
 
+limits = Limits(microseconds=settings.guard_scoring_time)
+tallies = Tallies(limits)
 handler = ScoringHandler.of(
     settings,
     topics,
@@ -107,8 +113,18 @@ handler = ScoringHandler.of(
     model=models.get,
     challenger=models.challenger,
     clock_ms=lambda: time.time_ns() // 1_000_000,
+    tallies=tallies,
 )
 app.in_force = handler.in_force
+
+
+def name_of(model_hash: str) -> str:
+    """A model's name and version, of one that is loaded; else its hash, which names it as well."""
+    model = models.known(model_hash)
+    return model_hash[:16] if model is None else model.version
+
+
+guard = app.guard = Guard(tallies, limits, settings.guard_time, name_of)
 pipeline = Pipeline(
     app,
     enriched,

@@ -1,4 +1,4 @@
-"""The settings of alerts and notifications; see `app.settings`."""
+"""The settings of alerts, notifications and the guard; see `app.settings`."""
 
 from base64 import b64decode
 from functools import cached_property
@@ -15,7 +15,7 @@ _KEY_BYTES = 24
 
 
 class AlertSettings(BaseSettings):
-    """What raises an alert, its severity, and who is notified."""
+    """What raises an alert, its severity, who is notified, and what the guard watches."""
 
     default_rules: bool = Field(
         True,
@@ -35,6 +35,18 @@ class AlertSettings(BaseSettings):
         "50,200,1000",
         validate_default=True,
         description="expected losses (score times amount) from which an alert is medium, high and critical",
+    )
+    guard_time: Duration = Field(
+        "30m",
+        validate_default=True,
+        description="how long the guard watches a promoted model or changed threshold; it restores the earlier one if "
+        "there are no scores, too many or too few flagged transactions, or scoring is too slow; 0s: never",
+    )
+    guard_scoring_time: float = Field(
+        100,
+        gt=0,
+        description="scoring time per transaction that the guard allows, microseconds, in addition to 1 ms per "
+        "micro-batch; twice the time of the earlier model is always allowed",
     )
     notify_routes: SecretStr | None = Field(
         None,

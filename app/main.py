@@ -11,7 +11,7 @@ def __getattr__(name: str) -> Any:
     from app.errors import FraudstreamError
 
     try:
-        from agents import alerts, cards, control, labels, refunds, scoring, sink  # noqa: F401
+        from agents import alerts, cards, control, guard, labels, refunds, scoring, sink  # noqa: F401
         from app.faust_app import app
         from app.web import register  # noqa: F401
     except FraudstreamError as error:  # Faust's command would print a traceback

@@ -111,6 +111,12 @@ _CARD_STAGE = (
     ("app.stages.cards", "Moved"),
     ("app.stages.cards", "Refund"),
 )
+_WITH_COMPANY = (
+    (
+        "        if len(rows) == 1:\n            return [None], f",
+        "        if True:\n            return [None] * len(rows), f",
+    ),
+)
 
 BREAKS = (
     Break(
@@ -389,8 +395,8 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "return model, in_force.threshold, in_force.challengers",
-                "return model, in_force.threshold, self._in_force(state).challengers",
+                "return Deciding(model, in_force.threshold, in_force.challengers,",
+                "return Deciding(model, in_force.threshold, self._in_force(state).challengers,",
             ),
         ),
         _SCORING,
@@ -423,12 +429,9 @@ BREAKS = (
     ),
     Break(
         "a challenger's failure depends on the company of its rows",
-        "app.stages.challengers",
-        (
-            ("            if len(rows) > 1:\n", "            if False:\n"),
-            ("found, why = [None], f", "found, why = [None] * len(rows), f"),
-        ),
-        (("app.stages.scoring", "Challengers"),),
+        "app.stages.scorers",
+        _WITH_COMPANY,
+        (("app.stages.challengers", "of_each_row"),),
     ),
     Break(
         "a change applied on some partitions only",
@@ -470,12 +473,36 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "in_force.after(change, message.partition, message.offset)",
+                "in_force.after(change, message.partition, message.offset, message.received_at)",
                 "InForce(in_force.first, in_force.model, in_force.threshold, rules=in_force.rules).after(\n"
                 "            change, message.partition, message.offset\n        )",
             ),
         ),
         _SCORING,
+    ),
+    Break(
+        "a change is taken back although another one followed it",
+        "app.stages.scoring",
+        (
+            (
+                "in_force.after(change, message",
+                "in_force.after(type(change)(**{n: getattr(change, n) for n in change.__struct_fields__ if n != "
+                "'reverts'}), message",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "a row without a score takes its company along",
+        "app.stages.scorers",
+        _WITH_COMPANY,
+        (("app.stages.champion", "of_each_row"),),
+    ),
+    Break(
+        "the score of the model before stored as that of the one that decides",
+        "app.stages.champion",
+        (("Decided(model, threshold,", "Decided(judges.model, threshold,"),),
+        (("app.stages.scoring", "Champion"),),
     ),
     Break(
         "another model scores while the right one is loaded",

@@ -26,6 +26,11 @@ class _Threshold(click.ParamType):
         return None if value == "model" else FiniteRange(0, 1).convert(value, param, ctx)
 
 
+_no_guard_option = click.option(
+    "--no-guard", is_flag=True, help="Do not watch this change; recorded in the history."
+)
+
+
 @click.command(
     epilog="\b\nExamples:  fraudstream models promote fraud@2\n"
     "           fraudstream models promote fraud@2 --threshold 0.42 --note 'retrained on May'"
@@ -41,8 +46,9 @@ class _Threshold(click.ParamType):
     is_flag=True,
     help="Promote without a pass of `models gate`; recorded in the history.",
 )
+@_no_guard_option
 @note_option
-def promote(model: str, threshold: float | None, force: bool, note: str) -> None:
+def promote(model: str, threshold: float | None, force: bool, no_guard: bool, note: str) -> None:
     r"""Make a registered model the current one, from the next transactions on.
 
     The model is loaded and tested on this machine first, with this deployment's settings; one that workers could not
@@ -51,6 +57,9 @@ def promote(model: str, threshold: float | None, force: bool, note: str) -> None
 
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
+
+    For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it gives no scores, flags far more
+    or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
 
     \b
     Exit codes:  0  the change is recorded, or the model is the current one already
@@ -76,7 +85,14 @@ def promote(model: str, threshold: float | None, force: bool, note: str) -> None
         require_pass(settings, name, model_hash, now, threshold, own)
     loaded = any(one.hash == model_hash for one in history.in_force().challengers)
     load = () if loaded else (LoadChange(model=name, hash=model_hash),)
-    change = ModelChange(model=name, hash=model_hash, threshold=threshold, forced=force, note=note)
+    change = ModelChange(
+        model=name,
+        hash=model_hash,
+        threshold=threshold,
+        forced=force,
+        unguarded=no_guard,
+        note=note,
+    )
     asyncio.run(send_changes(settings, *load, change))
     click.echo(f"{name} is the current model, with {_by(threshold, own)}")
     if now is not None:
@@ -121,12 +137,13 @@ def rollback(note: str) -> None:
     "           fraudstream models threshold model"
 )
 @click.argument("value", type=_Threshold())
+@_no_guard_option
 @note_option
-def threshold(value: float | None, note: str) -> None:
+def threshold(value: float | None, no_guard: bool, note: str) -> None:
     r"""Change the threshold: the lowest score at which a transaction is flagged as fraud.
 
     VALUE is a number from 0 to 1, or `model` for the model's own threshold. It applies to the current model only: a
-    promotion starts with the new model's own threshold.
+    promotion starts with the new model's own threshold. The workers watch the change as they watch a promotion.
 
     \b
     Exit codes:  0  the change is recorded
@@ -138,7 +155,8 @@ def threshold(value: float | None, note: str) -> None:
 
     settings = load_settings()
     now = need_decides(asyncio.run(read_history(settings)), _topic(settings))
-    asyncio.run(send_changes(settings, ThresholdChange(threshold=value, note=note)))
+    change = ThresholdChange(threshold=value, unguarded=no_guard, note=note)
+    asyncio.run(send_changes(settings, change))
     was = _by(now.threshold, None)
     click.echo(f"{now.model} has {_by(value, None)} now; it was {was}")
 
@@ -171,9 +189,10 @@ def history(at_ms: int | None, as_json: bool) -> None:
         one for one in found.changes if not isinstance(one.change, RuleChange | ListChange)
     ]
     changes = [] if at_ms is not None else of_models
+    ignored = found.ignored()
     if as_json:
         report = {
-            "changes": [_described(one) for one in changes],
+            "changes": [_described(one, ignored) for one in changes],
             "decides": None if decides is None else _state(decides),
             "challengers": [
                 {"model": c.model, "hash": c.hash, "share": c.share, "threshold": c.threshold}
@@ -183,7 +202,8 @@ def history(at_ms: int | None, as_json: bool) -> None:
         click.echo(json.dumps(report))
         return
     for one in changes:
-        click.echo(f"{iso(one.at_ms)}  {_line(one)}")
+        without = "" if one[:2] not in ignored else "  (without effect)"
+        click.echo(f"{iso(one.at_ms)}  {_line(one)}{without}")
     when = "now" if at_ms is None else f"at {iso(at_ms)}"
     if decides is None:
         click.echo(f"no model {when}: no worker had started")
@@ -209,8 +229,10 @@ def _line(made: "Made") -> str:
         case ModelChange(model=model, threshold=value, how=how, forced=forced):
             what = f"{how} {model}" + ("" if value is None else f", threshold {value:g}")
             what += ", forced" if forced else ""
+            what += ", unguarded" if made.change.unguarded else ""
         case ThresholdChange(threshold=value):
             what = f"threshold {'of the model' if value is None else f'{value:g}'}"
+            what += ", unguarded" if made.change.unguarded else ""
         case LoadChange(model=model):
             what = f"load {model}"
         case ChallengerChange(model=model, share=share, threshold=value):
@@ -222,12 +244,13 @@ def _line(made: "Made") -> str:
     return f"{what}  by {printable(made.change.by)}{note}"
 
 
-def _described(made: "Made") -> dict[str, Any]:
+def _described(made: "Made", ignored: set[tuple[int, int]]) -> dict[str, Any]:
     import msgspec
 
     told: dict[str, Any] = msgspec.to_builtins(made.change)
     how = getattr(made.change, "how", None)  # the usual one is left out on the log
     told |= {} if how is None else {"how": how}
+    told |= {"ignored": True} if made[:2] in ignored else {}
     return {"at": iso(made.at_ms), "offset": made.offset, **told}
 
 

@@ -19,6 +19,7 @@ Moment = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_
 Label = Annotated[str, msgspec.Meta(max_length=300)]
 ModelHash = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Note = Annotated[str, msgspec.Meta(max_length=2_000)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", omit_defaults=True):
@@ -42,6 +43,9 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
         threshold: replaces the model's own; None: the model's own.
         how: `start`: a new deployment's first model; `promote`; `rollback`: back to the one before.
         forced: it was promoted without a pass of the gate.
+        unguarded: nobody watches whether it has to be reverted.
+        reverts: offset of the change that it undoes, on its own partition of `control`; without effect where another
+            change was made since. So of several that undo one change, one has an effect.
     """
 
     model: Label
@@ -49,12 +53,16 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
     threshold: float | None = None
     how: Literal["start", "promote", "rollback"] = "promote"
     forced: bool = False
+    unguarded: bool = False
+    reverts: Offset | None = None
 
 
 class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
-    """Another threshold; None: the model's own."""
+    """Another threshold; None: the model's own. `unguarded` and `reverts` as in `ModelChange`."""
 
     threshold: float | None = None
+    unguarded: bool = False
+    reverts: Offset | None = None
 
 
 class LoadChange(Change, tag="load", frozen=True, kw_only=True):
@@ -145,6 +153,34 @@ class Challenger(msgspec.Struct, frozen=True, array_like=True):
         return place < self.share * (1 << 64)
 
 
+class Earlier(msgspec.Struct, frozen=True, array_like=True):
+    """A model that has decided before.
+
+    Attributes:
+        hash: its whole hash.
+        threshold: replaced its own; None: its own.
+    """
+
+    hash: str
+    threshold: float | None = None
+
+
+class Since(msgspec.Struct, frozen=True, array_like=True):
+    """The newest change of the model or the threshold, and what decided before it: what a revert restores.
+
+    Attributes:
+        partition: of `control`.
+        offset: its place there.
+        at_ms: when the broker appended it, epoch milliseconds.
+        before: what decided before it.
+    """
+
+    partition: int
+    offset: int
+    at_ms: int
+    before: Earlier
+
+
 class InForce(msgspec.Struct, frozen=True, array_like=True):
     """What decides from an offset on.
 
@@ -155,6 +191,8 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         seen: offset of the newest change that was applied, by partition of `control`.
         rules: rules and list entries.
         challengers: models that score beside it, the oldest first; at most one of them has a share of the cards.
+        fallback: the model that decided before the present one: it decides where that one gives no score.
+        since: the newest change of the model or the threshold, if it may be reverted.
     """
 
     first: int = 0
@@ -163,34 +201,63 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     seen: dict[int, int] = {}
     rules: RuleSet = RuleSet()
     challengers: tuple[Challenger, ...] = ()
+    fallback: Earlier | None = None
+    since: Since | None = None
 
-    def after(self, change: AnyChange, partition: int, offset: int) -> "InForce":
+    def after(self, change: AnyChange, partition: int, offset: int, at_ms: int = 0) -> "InForce":
         """What decides after a change.
 
         Args:
             change: the change.
             partition: of `control`.
             offset: its place there. A change that was applied before changes nothing.
+            at_ms: when the broker appended it there, epoch milliseconds.
         """
         if offset <= self.seen.get(partition, -1):
             return self
         seen = {**self.seen, partition: offset}
         match change:
+            case _ if isinstance(change, LoadChange) or self.ignores(change, partition):
+                return msgspec.structs.replace(self, seen=seen)
             case ModelChange(hash=model, threshold=threshold):
                 others = tuple(one for one in self.challengers if one.hash != model)
+                since = self._since(change, partition, offset, at_ms)
                 return msgspec.structs.replace(
-                    self, model=model, threshold=threshold, seen=seen, challengers=others
-                )
+                    self, model=model, threshold=threshold, seen=seen, challengers=others,
+                    fallback=self._fallback(change), since=since,
+                )  # fmt: skip
             case ThresholdChange(threshold=threshold):
-                return msgspec.structs.replace(self, threshold=threshold, seen=seen)
-            case LoadChange():
-                return msgspec.structs.replace(self, seen=seen)
+                since = self._since(change, partition, offset, at_ms)
+                return msgspec.structs.replace(self, threshold=threshold, seen=seen, since=since)
             case RuleChange() | ListChange():
                 return msgspec.structs.replace(
                     self, seen=seen, rules=rules_after(self.rules, change)
                 )
             case ChallengerChange():
                 return msgspec.structs.replace(self, seen=seen, challengers=self._beside(change))
+
+    def ignores(self, change: AnyChange, partition: int) -> bool:
+        """Whether a change undoes one that is not the newest any more: it was undone, or another one followed it."""
+        reverts = getattr(change, "reverts", None)
+        now = self.since
+        return reverts is not None and (
+            now is None or (now.partition, now.offset) != (partition, reverts)
+        )
+
+    def _since(
+        self, change: ModelChange | ThresholdChange, partition: int, offset: int, at_ms: int
+    ) -> Since | None:
+        """None for a change that is not reverted: it goes back itself, there is nothing before it, or by request."""
+        goes_back = isinstance(change, ModelChange) and change.how != "promote"
+        if goes_back or change.reverts is not None or change.unguarded or not self.model:
+            return None
+        return Since(partition, offset, at_ms, Earlier(self.model, self.threshold))
+
+    def _fallback(self, change: ModelChange) -> Earlier | None:
+        """The first model has none, also where a worker's setting named another one before it was written down."""
+        if change.how == "start" or not self.model:
+            return None
+        return self.fallback if change.hash == self.model else Earlier(self.model, self.threshold)
 
     def refusal(self, change: ChallengerChange) -> str | None:
         """Why a change of challengers changes nothing; None: it does."""

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from app.domain.alerts import SEVERITIES
+from app.domain.guard import CAUSES
 from app.metrics.reading import CopyReading, PartitionReading, Reading
 from app.metrics.recorders import SCORE_STEPS, Decisions, Latency
 
@@ -246,6 +247,20 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     for model, number in sorted(reading.unscored.items()):
         unscored.add_metric([model], number)
     yield unscored
+    yield CounterMetricFamily(
+        "fraudstream_model_failures",
+        "Transactions without a score by the current model; the model before it decided. Unit: transactions.",
+        reading.fell_back,
+    )
+    reverts = CounterMetricFamily(
+        "fraudstream_guard_reverts",
+        "Reverts of a changed model or threshold that this worker's guard has proposed, by cause; several workers may "
+        "propose the same one. Unit: reverts.",
+        labels=["cause"],
+    )
+    for cause in CAUSES:
+        reverts.add_metric([cause], reading.reverts.get(cause, 0))
+    yield reverts
     yield CounterMetricFamily(
         "fraudstream_sink_failures",
         "Failed writes to Cassandra, which are repeated. Unit: batches and connection attempts.",

@@ -110,6 +110,8 @@ class Reading:
         refunds: the same of refunds.
         alerts: the same of alerts.
         raised: alerts by severity, since start.
+        fell_back: transactions that the model that decides gave no score, since start.
+        reverts: changes that the guard of this worker has proposed, by cause, since start.
         unscored: transactions without a score by a challenger, by its name and version, since start.
         latency: append to row.
         event_latency: event time to row.
@@ -138,6 +140,8 @@ class Reading:
     alerts: SinkStatus = field(default_factory=SinkStatus)
     raised: dict[str, int] = field(default_factory=dict)
     unscored: dict[str, int] = field(default_factory=dict)
+    fell_back: int = 0
+    reverts: dict[str, int] = field(default_factory=dict)
     latency: Latency = field(default_factory=Latency)
     event_latency: Latency = field(default_factory=Latency)
     model: tuple[str, str] | None = None
@@ -214,6 +218,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
     waiting_bytes: dict[str, int] = {}
     raised: Counter[str] = Counter()
     unscored: Counter[str] = Counter()
+    fell_back = 0
     for topic, pipeline in app.pipelines.items():
         stage = stages.get(topic, topic)
         records[stage] = pipeline.records_done
@@ -223,6 +228,8 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         raised.update(getattr(pipeline.handler, "raised", {}))
         challengers = getattr(pipeline.handler, "challengers", None)
         unscored.update(challengers.failures if challengers else {})
+        champion = getattr(pipeline.handler, "champion", None)
+        fell_back += champion.failures if champion else 0
     partitions = [
         _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
         for tp in sorted(source_partitions(app))
@@ -233,6 +240,8 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         waiting_bytes=waiting_bytes,
         raised=dict(raised),
         unscored=dict(unscored),
+        fell_back=fell_back,
+        reverts=dict(app.guard.reverts) if hasattr(app, "guard") else {},
         partitions=partitions,
     )
 

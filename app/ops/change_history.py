@@ -91,8 +91,17 @@ class History:
         """What every partition ends up with after the changes up to a time (see `until`), challengers included."""
         in_force = InForce()
         for one in self.until(at_ms):
-            in_force = in_force.after(one.change, one.partition, one.offset)
+            in_force = in_force.after(one.change, one.partition, one.offset, one.at_ms)
         return in_force
+
+    def ignored(self) -> set[tuple[int, int]]:
+        """Partition and offset of changes without effect: they undo what was undone or replaced before them."""
+        in_force, found = InForce(), set()
+        for one in self.changes:
+            if in_force.ignores(one.change, one.partition):
+                found.add((one.partition, one.offset))
+            in_force = in_force.after(one.change, one.partition, one.offset, one.at_ms)
+        return found
 
     def before(self) -> Decides | None:
         """What `rollback` goes back to; None: there is nothing before."""
@@ -103,8 +112,13 @@ class History:
 def _models(made: Iterable[Made]) -> list[Decides]:
     """What decides, on top of what each rollback would lead back to."""
     stack: list[Decides] = []
+    in_force = InForce()
     for one in made:
         change = one.change
+        ignored = in_force.ignores(change, one.partition)
+        in_force = in_force.after(change, one.partition, one.offset, one.at_ms)
+        if ignored:
+            continue
         if isinstance(change, ModelChange):
             if change.how == "rollback" and len(stack) > 1:
                 stack.pop()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from app.domain.changes import Challenger
-from app.stages.scorers import Beside, Judges, Model
+from app.stages.scorers import Beside, Judges, Model, checked, of_each_row
 from app.wire.prediction_fields import SHADOW_FLAGGED, SHADOW_SCORES
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Challengers:
         self,
         judges: Judges,
         cards: Sequence[str],
-        scores: Sequence[float],
+        scores: Sequence[float | None],
         features: Callable[[Model], np.ndarray],
     ) -> tuple[list[dict[str, Any]], dict[int, Decided]]:
         """What the challengers say of some transactions.
@@ -58,7 +58,7 @@ class Challengers:
         Args:
             judges: the models.
             cards: of each transaction.
-            scores: by the model that decides.
+            scores: by the model that decides; None: it gives none.
             features: of the transactions, as a model takes them.
 
         Returns:
@@ -79,6 +79,8 @@ class Challengers:
         fields = []
         for index in range(len(cards)):
             decides = canary if index in decided else 0
+            if scores[index] is None and not decides:  # the model of before will: nobody here
+                decides = -1
             others = [
                 (name, threshold, found[index])
                 for place, (name, threshold, found) in enumerate(said)
@@ -94,7 +96,7 @@ class Challengers:
 
     def _scores(self, one: Beside, rows: np.ndarray) -> Sequence[float | None]:
         return self._alone(
-            one, rows, lambda some: _checked(one.model.score(some), len(some)), "scores"
+            one, rows, lambda some: checked(one.model.score(some), len(some)), "scores"
         )
 
     def _decided(
@@ -135,19 +137,9 @@ class Challengers:
         what: str,
     ) -> Sequence[T | None]:
         """What a function gives of each row; None where it raises, whatever it makes of other rows."""
-        if not len(rows):
-            return []
-        try:
-            found = function(rows)
-        except Exception as error:
-            if len(rows) > 1:
-                half = len(rows) // 2
-                parts = (rows[:half], rows[half:])
-                return [each for part in parts for each in self._alone(one, part, function, what)]
-            found, why = [None], f"{type(error).__name__}: {error}"
-        else:
-            why = getattr(one.model, "reason", "its scores are not between 0 and 1")
+        found, why = of_each_row(rows, function)
         if None in found:
+            why = why or getattr(one.model, "reason", "its scores are not between 0 and 1")
             self._tell(one.challenger, what, why)
             if what == "scores":
                 self.failures[one.challenger.model] += found.count(None)
@@ -161,13 +153,6 @@ class Challengers:
                 "same. `fraudstream models %s %s --stop` ends it",
                 challenger.model, what, why, "canary" if challenger.share else "shadow", challenger.model,
             )  # fmt: skip
-
-
-def _checked(scores: np.ndarray, number: int) -> list[float | None]:
-    """Scores, None for what is not between 0 and 1."""
-    found = np.asarray(scores, np.float64).reshape(number)
-    fine = (found >= 0) & (found <= 1)
-    return [score if good else None for score, good in zip(found.tolist(), fine, strict=True)]
 
 
 def _anomalies(model: Model, rows: np.ndarray) -> list[tuple[float | None] | None]:

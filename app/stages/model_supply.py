@@ -54,6 +54,10 @@ class ModelSupply:
         """The model of a hash, whole or as rows have it, if it is here; nothing is obtained."""
         return next((m for m in self._models.values() if m.hash == model_hash), None)
 
+    def known(self, model_hash: str) -> Model | None:
+        """The model of a whole hash, if it is here; nothing is obtained."""
+        return self._models.get(model_hash)
+
     def challenger(self, model_hash: str) -> Model | None:
         """As `get`, for a model that decides nothing: for one that cannot be loaded, a stand-in without scores."""
         if model_hash in self._models:

@@ -1,12 +1,14 @@
 """Models as the scoring stage takes them."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from app.domain.changes import Challenger
+from app.domain.changes import Challenger, Earlier, Since
 from app.errors import UsageError
+
+T = TypeVar("T")
 
 #: Raised for a model that does not fit; the others by our code or a library that meets what it does not expect.
 _OF_THE_MODEL = (
@@ -96,6 +98,23 @@ class Beside(NamedTuple):
         return self.model.threshold if own is None else own
 
 
+class Deciding(NamedTuple):
+    """What decides at an offset: the model's hash, the threshold (None: its own), and the rest as in `InForce`."""
+
+    model: str
+    threshold: float | None
+    challengers: tuple[Challenger, ...] = ()
+    fallback: Earlier | None = None
+    since: Since | None = None
+
+
+class Fallback(NamedTuple):
+    """The model that decided before, with its threshold: it decides where the one that decides gives no score."""
+
+    model: Model
+    threshold: float
+
+
 class Judges(NamedTuple):
     """The models that score a transaction.
 
@@ -103,11 +122,15 @@ class Judges(NamedTuple):
         model: decides, but for the canary's cards.
         threshold: score from which it calls a transaction fraud.
         beside: the challengers, in the order in which they began.
+        fallback: decides where `model` gives no score; None: there is none.
+        since: the change that put it in force, while that may be reverted.
     """
 
     model: Model
     threshold: float
     beside: tuple[Beside, ...] = ()
+    fallback: Fallback | None = None
+    since: Since | None = None
 
 
 class ModelNeeded(NamedTuple):
@@ -115,7 +138,8 @@ class ModelNeeded(NamedTuple):
 
     Attributes:
         hash: of the model.
-        challenger: it decides nothing: whoever obtains it may find that it cannot be loaded.
+        challenger: it decides nothing, or only where another one gives no score: whoever obtains it may find that
+            it cannot be loaded.
     """
 
     hash: str
@@ -124,6 +148,38 @@ class ModelNeeded(NamedTuple):
     def __str__(self) -> str:
         """As pages and commands show it."""
         return f"model {self.hash[:16]}"
+
+
+def judges_of(
+    decides: Deciding,
+    model: Callable[[str], Model | None],
+    challenger: Callable[[str], Model | None],
+) -> Judges | ModelNeeded:
+    """The models that score, or the first of them that is not here.
+
+    Args:
+        decides: what decides.
+        model: gives the loaded model of a hash; None while it is not here.
+        challenger: the same; a stand-in for one that cannot be loaded.
+    """
+    champion = model(decides.model)
+    if champion is None:
+        return ModelNeeded(decides.model)
+    beside = []
+    for one in decides.challengers:
+        loaded = challenger(one.hash)
+        if loaded is None:
+            return ModelNeeded(one.hash, challenger=True)
+        beside.append(Beside(one, loaded))
+    fallback, earlier = None, decides.fallback
+    if earlier is not None:
+        loaded = challenger(earlier.hash)
+        if loaded is None:
+            return ModelNeeded(earlier.hash, challenger=True)
+        own = loaded.threshold if earlier.threshold is None else earlier.threshold
+        fallback = Fallback(loaded, own)
+    threshold = champion.threshold if decides.threshold is None else decides.threshold
+    return Judges(champion, threshold, tuple(beside), fallback, decides.since)
 
 
 def rearranged(
@@ -142,3 +198,39 @@ def rearranged(
     for place, name in enumerate(wanted):
         made[:, place] = matrix[:, at[name]] if name in at else baseline.get(name, 0.0)
     return made
+
+
+def of_each_row(
+    rows: np.ndarray,
+    function: Callable[[np.ndarray], Sequence[T | None]],
+    fatal: tuple[type[Exception], ...] = (),
+) -> tuple[Sequence[T | None], str]:
+    """What a function gives of each row: None where it raises, whatever it makes of other rows.
+
+    Args:
+        rows: (n, k) float64.
+        function: gives n results of n rows.
+        fatal: errors that are raised.
+
+    Returns:
+        The results, and the last error that it raised; empty without one.
+    """
+    if not len(rows):
+        return [], ""
+    try:
+        return function(rows), ""
+    except fatal:
+        raise
+    except Exception as error:
+        if len(rows) == 1:
+            return [None], f"{type(error).__name__}: {error}"
+    half = len(rows) // 2
+    one, two = (of_each_row(part, function, fatal) for part in (rows[:half], rows[half:]))
+    return [*one[0], *two[0]], two[1] or one[1]
+
+
+def checked(scores: np.ndarray, number: int) -> list[float | None]:
+    """Scores, None for what is not between 0 and 1."""
+    found = np.asarray(scores, np.float64).reshape(number)
+    fine = (found >= 0) & (found <= 1)
+    return [score if good else None for score, good in zip(found.tolist(), fine, strict=True)]

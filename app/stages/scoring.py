@@ -12,7 +12,7 @@ from app.blocks.core.partition import Computed, RowReader
 from app.blocks.faust.batches import OutRecord
 from app.deployments import SCORED_BY
 from app.domain.alerts import AlertPolicy
-from app.domain.changes import Challenger, InForce, LoadChange
+from app.domain.changes import InForce, LoadChange
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.privacy import AS_IT_CAME, Privacy
@@ -24,7 +24,8 @@ from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.challengers import Challengers, Decided
-from app.stages.scorers import Beside, Judges, Model, ModelNeeded, rearranged
+from app.stages.champion import Champion, Tallies
+from app.stages.scorers import Deciding, Judges, Model, ModelNeeded, judges_of, rearranged
 from app.stages.state import (
     IN_FORCE_KEY,
     MAX_WAITING_LABELS,
@@ -48,8 +49,6 @@ from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, given_back
 from app.wire.output_records import alert_record, prediction_message
 
-#: What decides at an offset: the model's hash, the threshold (None: its own), and who scores beside it.
-Deciding = tuple[str, float | None, tuple[Challenger, ...]]
 #: Topic, partition, transaction, features, flags, whose features they are, and what decides beside the model.
 Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue, Policy | None]
 
@@ -73,11 +72,13 @@ class ScoringHandler:
         asked: whether a transaction of this source partition is scored, or only counted for others; None: all
             are scored.
         alerts: which of them are alerts; None: none are.
+        tallies: told what the model that decides did; for the guard.
 
     Attributes:
         counts: transactions and labels by what became of them.
         raised: alerts by severity.
         challengers: scores by the models that do not decide.
+        champion: scores by the one that does.
         in_force: by partition, what decides behind the newest record that was computed.
     """
 
@@ -99,6 +100,7 @@ class ScoringHandler:
         asked: Callable[[int, EnrichedItem], bool] | None = None,
         privacy: Privacy = AS_IT_CAME,
         alerts: AlertPolicy | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
@@ -108,6 +110,7 @@ class ScoringHandler:
         self._rules = rules
         self._topics = topics
         self.challengers = Challengers(reasons_from)
+        self.champion = Champion(reasons_from, tallies or Tallies())
         self._model = model
         self._challenger = challenger or model
         self._clock_ms = clock_ms
@@ -165,7 +168,7 @@ class ScoringHandler:
                 continue
             now = self._deciding(message.offset, in_force, state)
             if now != decides:
-                follows = self._loaded(*now)
+                follows = judges_of(now, self._model, self._challenger)
                 if isinstance(follows, ModelNeeded):
                     taken, needs = len(records) - len(fresh) + index, follows
                     fresh = fresh[:index]
@@ -195,22 +198,8 @@ class ScoringHandler:
         model = in_force.model
         if not model or offset < in_force.first:
             model = Pins.read(state.get(PINS_KEY)).model_at(offset)
-        return model, in_force.threshold, in_force.challengers
-
-    def _loaded(
-        self, decides: str, threshold: float | None, challengers: Sequence[Challenger]
-    ) -> Judges | ModelNeeded:
-        """The models that score, or the first of them that is not here."""
-        model = self._model(decides)
-        if model is None:
-            return ModelNeeded(decides)
-        beside = []
-        for one in challengers:
-            loaded = self._challenger(one.hash)
-            if loaded is None:
-                return ModelNeeded(one.hash, challenger=True)
-            beside.append(Beside(one, loaded))
-        return Judges(model, model.threshold if threshold is None else threshold, tuple(beside))
+        fallback = in_force.fallback
+        return Deciding(model, in_force.threshold, in_force.challengers, fallback, in_force.since)
 
     def _change(self, message: ChangeMessage, record: SourceRecord, in_force: InForce) -> InForce:
         try:
@@ -221,7 +210,7 @@ class ScoringHandler:
                 f"know ({error.message}): run the release that made it"
             )
             raise StateError(msg) from None
-        changed = in_force.after(change, message.partition, message.offset)
+        changed = in_force.after(change, message.partition, message.offset, message.received_at)
         self.counts["changes" if changed is not in_force else "replayed"] += 1
         if isinstance(change, LoadChange):
             self._challenger(change.hash)  # it is obtained, and nobody waits
@@ -335,24 +324,28 @@ class ScoringHandler:
 
         champion = judges.model
         matrix = features_of(champion)
-        scores = champion.score(matrix).tolist()
-        odd = champion.anomalies(matrix)
-        anomalies = [None] * len(scored) if odd is None else odd.tolist()
-        beside, by_canary = self._beside(judges, scored, scores, features_of)
+        scores = self.champion.scores(judges, matrix)
+        anomalies = self.champion.anomalies(champion, matrix)
+        beside, by_others = self._beside(judges, scored, scores, features_of)
+        if None in scores:
+            left = [n for n, score in enumerate(scores) if score is None and n not in by_others]
+            by_others |= self.champion.fall_back(judges, left, features_of)
         scored_at = self._clock_ms()
         predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
         names, schema = catalogue.names, catalogue.schema
         told = [
             index
             for index, score in enumerate(scores)
-            if score >= self._reasons_from and index not in by_canary
+            if score is not None and score >= self._reasons_from and index not in by_others
         ]
-        reasons = dict(zip(told, champion.reasons(matrix[told]), strict=True)) if told else {}
+        reasons = self.champion.reasons(champion, matrix[told]) if told else ()
+        explained = dict(zip(told, reasons, strict=True))
         for index, (topic, partition, item, features, flags, _, policy) in enumerate(scored):
-            model, threshold, why = champion, judges.threshold, reasons.get(index, [])
+            model, threshold, why = champion, judges.threshold, explained.get(index, [])
             score, anomaly = scores[index], anomalies[index]
-            if index in by_canary:
-                model, threshold, score, anomaly, why = by_canary[index]
+            if index in by_others:
+                model, threshold, score, anomaly, why = by_others[index]
+            assert score is not None
             flagged_from = model.anomaly_threshold
             if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
                 flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
@@ -400,7 +393,7 @@ class ScoringHandler:
         self,
         judges: Judges,
         scored: list[Scored],
-        scores: list[float],
+        scores: list[float | None],
         features_of: Callable[[Model], np.ndarray],
     ) -> tuple[list[dict[str, Any]], dict[int, Decided]]:
         if not judges.beside:

@@ -1,6 +1,7 @@
 """Models, thresholds and the registry on real servers: changed under load, with two workers and no restart."""
 
 import asyncio
+import copy
 import json
 import shutil
 import threading
@@ -15,12 +16,18 @@ import numpy as np
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from app.cli import run
+from app.domain.changes import ModelChange
 from app.kafka.clients import client_kwargs
+from app.ops.change_history import send_changes
 from app.ops.replaying.plan import shadow_of
 from app.settings import Settings
+from models.artifact import load_artifact, read_manifest, save_artifact
 from models.artifact_folders import SHIPPED
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
@@ -404,6 +411,67 @@ def ruled(deployment: Deployment) -> dict[int, int]:
     return first
 
 
+#: What the guard takes back.
+HARM = ("NaN", "threshold", "inverted", "slow")
+
+
+def harm(deployment: Deployment, said: Run, what: str) -> tuple[float, int, int]:
+    """Let something do harm until the guard takes it back; seconds, decisions by it, and all of them."""
+    settings = deployment.settings
+    before = said("history")
+    began = time.monotonic()
+    if what == "threshold":
+        said("threshold", "0", "--note", what)
+    elif what == "NaN":  # `promote` refuses it: someone writes the change by hand
+        model_hash = harmful(settings, what)
+        said("register", what)
+        change = ModelChange(model=f"{what}@1", hash=model_hash, forced=True, note=what)
+        asyncio.run(send_changes(settings, change))
+    else:
+        harmful(settings, what)
+        said("register", what)
+        said("promote", what, "--force", "--note", what)
+
+    def taken_back() -> bool:
+        new = said("history").splitlines()[len(before.splitlines()) - 1 :]
+        return any("by guard" in line and "without effect" not in line for line in new)
+
+    wait_until(taken_back, f"the guard takes {what} back")
+    wait_until(lambda: {m for m, _ in deciders(deployment)} == {"other@1"}, "other@1 decides again")
+    wait_until(lambda: all(p["threshold"] != 0 for p in newest(deployment)), "its own threshold")
+    seconds = time.monotonic() - began
+    new = said("history").splitlines()[len(before.splitlines()) - 1 : -1]
+    effective = [line for line in new if "by guard" in line and "without effect" not in line]
+    assert len(effective) == 1, new
+    every = predictions(deployment)
+    by_it = [p for p in every if p["model_version"] == f"{what}@1" or p["threshold"] == 0]
+    if what == "NaN":
+        assert by_it == []  # the model before it has decided each of them
+    return seconds, len(by_it), len(every)
+
+
+def harmful(settings: Settings, name: str) -> str:
+    """A model of the features of the shipped one; gives its hash."""
+    shipped = read_manifest(SHIPPED / "default")
+    good = load_artifact(SHIPPED / "default", shipped).model
+    rows = np.random.default_rng(1).gamma(1.0, 100.0, (400, len(shipped.features)))
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, rows[:, 0] > 100)
+    if name == "slow":  # no flat arrays of it
+        model = make_pipeline(StandardScaler(), RandomForestClassifier(100, max_depth=3))
+        model.fit(rows, rows[:, 0] > 1e2)
+    elif name == "inverted":
+        scaler, one = good.steps[0][1], copy.deepcopy(good.steps[-1][1])
+        one.coef_, one.intercept_ = -one.coef_, -one.intercept_
+        model = make_pipeline(scaler, one)
+    else:
+        model.steps[-1][1].coef_[:] = np.nan
+    return save_artifact(
+        settings.home / "models" / name, model, name=name, version=1, kind="logistic",
+        features=shipped.features, feature_schema=shipped.feature_schema, usual=shipped.usual,
+        threshold=shipped.threshold, trained={}, metrics={},
+    ).scoring_hash  # fmt: skip
+
+
 def test_promoting_takes_seconds(
     settings: Settings, tmp_path: Path, said: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,8 +499,16 @@ def test_promoting_takes_seconds(
             )
             said("add", "all", "amount > 0", "--action", "tag", group="rules")
             wait_until(lambda: len(ruled(deployment)) == settings.partitions, "the rule fires")
-    added = json.loads(said("history", "--json", group="rules"))["changes"][-1]["at"]
-    changed = json.loads(said("history", "--json"))["decides"]["since"]
+            added = json.loads(said("history", "--json", group="rules"))["changes"][-1]["at"]
+            changed = json.loads(said("history", "--json"))["decides"]["since"]
+            reverted = {what: harm(deployment, said, what) for what in HARM}
+        deployment.drain()
+        assert fleet.restarts == []
+    assert deployment.verify()["scored"] == feed.sent
+    for what, (seconds, decided, every) in reverted.items():
+        assert decided < 0.5 * every  # most of what is here was decided by models that do no harm
+        with capsys.disabled():
+            print(f"{what}: reverted after {seconds:.1f} s, it decided {decided} of {every}")
     first: dict[int, int] = {}
     for one in predictions(deployment):
         if one["model_version"] == "other@1":

@@ -315,7 +315,7 @@ class Problems:
             for record in self.world.changes:
                 change = known_change(record.value)
                 if change is not None:
-                    in_force = in_force.after(change, 0, record.offset)
+                    in_force = in_force.after(change, 0, record.offset, record.timestamp)
             raw = owner_rows(self.world, TERMINALS, partition).get(IN_FORCE_KEY)
             if read_in_force(raw) != in_force:
                 self.found.append(

@@ -77,7 +77,7 @@ def compare(world: World) -> list[str]:
                 if batch.offset > newest:
                     newest = batch.offset
                     change = orjson.loads(batch.body)
-                    decides = decides.after(change)
+                    decides = decides.after(change, batch.offset)
                     beside.take(change)
                 continue
             for item in batch.items:
@@ -207,15 +207,23 @@ class Decides:
     threshold: float | None
     #: Share of cards and threshold by model, the oldest first.
     beside: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    #: Model and threshold of before: it decides where this one gives no score.
+    earlier: tuple[str, float | None] | None = None
+    #: Offset of the newest change of model or threshold, while it may be taken back.
+    newest: int | None = None
 
-    def after(self, change: dict[str, Any]) -> "Decides":
+    def after(self, change: dict[str, Any], offset: int) -> "Decides":
         """What decides after a change, as it is on the wire."""
         threshold, name = change.get("threshold"), change.get("hash", "")
         others = {one: its for one, its in self.beside.items() if one != name}
-        if change["change"] == "threshold":
-            return replace(self, threshold=threshold)
-        if change["change"] == "model":
-            return Decides(name, threshold, others)
+        if change["change"] in ("threshold", "model"):
+            if "reverts" in change and change["reverts"] != self.newest:
+                return self
+            newest = None if "reverts" in change else offset
+            if change["change"] == "threshold":
+                return replace(self, threshold=threshold, newest=newest)
+            earlier = self.earlier if name == self.model else (self.model, self.threshold)
+            return Decides(name, threshold, others, earlier, newest)
         if change["change"] != "challenger":
             return self
         share = change.get("share", 0.0)
@@ -235,7 +243,11 @@ class Decides:
         for name, (share, _) in self.beside.items():
             if share and scores[name] is not None and in_share(fields["card_id"], name, share):
                 decides = name
-        score, threshold = scores[decides], limits[decides]
+        score, threshold, decided = scores[decides], limits[decides], decides
+        if score is None and self.earlier is not None:
+            decided, (decides, own) = "", self.earlier
+            score = alone(decides, row)
+            threshold = models[decides].threshold if own is None else own
         said = {
             "model_hash": decides,
             "threshold": threshold,
@@ -243,7 +255,7 @@ class Decides:
             "is_fraud": score >= threshold,
         }
         if self.beside:
-            others = {name: s for name, s in scores.items() if name != decides}
+            others = {name: s for name, s in scores.items() if name != decided}
             flagged = [f"{n}-1" for n, s in others.items() if s is not None and s >= limits[n]]
             said["shadow_scores"] = {f"{name}-1": s for name, s in others.items()}
             said["shadow_flagged"] = flagged

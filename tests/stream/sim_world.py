@@ -896,6 +896,7 @@ class ChangeSource:
         self._rng = Random(f"changes {seed}")
         self._world = world
         self._beside = Random(f"rules {seed}")
+        self._guard = Random(f"guard {seed}")
         self._rate = self._rng.choice((0, 0, 0.1, 0.4))
         self._handler = control_module.ControlHandler(
             SimpleNamespace(
@@ -922,8 +923,11 @@ class ChangeSource:
     def _drawn(self) -> AnyChange:
         if self._beside.random() < 0.4:
             return self._of_rules()
+        if self._guard.random() < 0.15 and self.log:
+            return self._revert()
         rng = self._rng
-        name = rng.choice(list(models))
+        # one may be promoted that gives some rows no score
+        name = rng.choice(list(models) if self._guard.random() < 0.8 else ["dora"])
         threshold = rng.choice((None, 0.3, 0.6))
         beside = rng.choice(list(challengers))
         share = rng.choice((None, 0.0, 0.0, 0.3, 0.7, 1.0))
@@ -939,6 +943,17 @@ class ChangeSource:
                     ),
                 ),
             )
+        )
+
+    def _revert(self) -> AnyChange:
+        """What a guard proposes of one of the newest changes: by several workers, late, or of one that is none."""
+        offset = max(0, len(self.log) - 1 - self._guard.randrange(3))
+        threshold = self._guard.choice((None, 0.3))
+        if self._guard.random() < 0.4:
+            return ThresholdChange(threshold=threshold, reverts=offset, by="guard")
+        name = self._guard.choice(list(models))
+        return ModelChange(
+            model=name, hash=name, threshold=threshold, how="rollback", reverts=offset, by="guard"
         )
 
     def _of_rules(self) -> AnyChange:

@@ -123,6 +123,9 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a rule applied on some partitions only": {"changes": 0.4, "partitions": 3},
     "an expired list entry still in force": {"changes": 0.4},
     "a replayed change applied again": {"changes": 0.4},
+    "a change is taken back although another one followed it": {"changes": 0.4},
+    "a row without a score takes its company along": {"changes": 0.4},
+    "the score of the model before stored as that of the one that decides": {"changes": 0.4},
     "another model scores while the right one is loaded": {"changes": 0.4, "models_here": False},
     "what decides is lost in a crash": {"changes": 0.4, "rates": {"crash": 6}},
 }

@@ -88,7 +88,8 @@ class Deciders:
                 continue
             begins = self.at(number, begin).begins
             deciding.add(begins.model)
-            challengers |= {one.hash for one in begins.challengers}
+            beside = (*begins.challengers, begins.fallback)
+            challengers |= {one.hash for one in beside if one is not None}
             made = self._survey.changes(number, begin, end)
             for one in self._history.changes:
                 if (one.partition, one.offset) not in made:
@@ -110,12 +111,15 @@ class Deciders:
         begins = InForce()
         for one in self._history.changes:
             if until is None or one.partition != until[0] or one.offset < until[1]:
-                begins = begins.after(one.change, one.partition, one.offset)
+                begins = begins.after(one.change, one.partition, one.offset, one.at_ms)
         if self._model is not None:
             return Deciding.by(self._model, threshold, begins.rules)
         if threshold is not None:
             challengers = tuple(replace(one, threshold=threshold) for one in begins.challengers)
-            begins = replace(begins, threshold=threshold, challengers=challengers)
+            fallback = begins.fallback and replace(begins.fallback, threshold=threshold)
+            begins = replace(
+                begins, threshold=threshold, challengers=challengers, fallback=fallback
+            )
         return Deciding(begins, True, threshold, self._holder.by_hash, self._challenger)
 
     def _challenger(self, model_hash: str) -> scorers.Model:

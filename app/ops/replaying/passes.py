@@ -17,12 +17,10 @@ from msgspec.structs import replace
 
 from app.blocks.faust.batches import Outputs
 from app.domain.changes import (
-    ChallengerChange,
     InForce,
     ListChange,
-    ModelChange,
+    LoadChange,
     RuleChange,
-    ThresholdChange,
 )
 from app.domain.features import Catalogue
 from app.domain.rules import NO_RULES, RuleSet
@@ -164,9 +162,9 @@ class Deciding:
         change = message.change
         if isinstance(change, RuleChange | ListChange):
             return message
-        if not self.follows or (self.threshold is not None and isinstance(change, ThresholdChange)):
+        if not self.follows:
             return EnrichedBatch(ENRICHED_VERSION, message.topic, 0, [])
-        if self.threshold is not None and isinstance(change, ModelChange | ChallengerChange):
+        if self.threshold is not None and not isinstance(change, LoadChange):
             change = replace(change, threshold=self.threshold)
             return replace(message, body=encode_change(change))
         return message

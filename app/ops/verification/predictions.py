@@ -263,14 +263,23 @@ class PredictionReader:
         for row, _, fields in fresh:
             if page.decides[row] < 0:
                 continue
-            model, threshold, challengers = self._ledger.decisions[page.decides[row]]
+            model, threshold, challengers, earlier = self._ledger.decisions[page.decides[row]]
             if not model:  # of before the first change
                 continue
+            fell_back = (
+                earlier is not None
+                and not model.startswith(fields["model_hash"])
+                and earlier.hash.startswith(fields["model_hash"])
+            )
             decider = 0
             if challengers or not _SHADOWS.isdisjoint(fields):
-                decider = self._beside(page, row, fields, challengers)
+                decider = self._beside(page, row, fields, challengers, fell_back=fell_back)
             if decider:
                 model, threshold = challengers[decider - 1].hash, challengers[decider - 1].threshold
+            elif fell_back:
+                assert earlier is not None
+                model, threshold = earlier.hash, earlier.threshold
+                page.fell_back[row] = True
             if not model.startswith(fields["model_hash"]):
                 self._differs(page, row, "model", fields["model_hash"], model[:16])
             elif threshold is not None and fields["threshold"] != threshold:
@@ -291,9 +300,18 @@ class PredictionReader:
                 self._differs(page, row, "action", action, decided)
 
     def _beside(
-        self, page: Page, row: int, fields: dict[str, Any], challengers: Sequence[Challenger]
+        self,
+        page: Page,
+        row: int,
+        fields: dict[str, Any],
+        challengers: Sequence[Challenger],
+        *,
+        fell_back: bool,
     ) -> int:
-        """Keep what the models say that did not decide; gives which one has to: 0, or a challenger's number."""
+        """Keep what the models say that did not decide; gives which one has to: 0, or a challenger's number.
+
+        Where the model before decided, the one that the log says did not.
+        """
         scores, flagged = fields.get("shadow_scores"), fields.get("shadow_flagged")
         names = [one.model for one in challengers]
         if not challengers or not isinstance(scores, dict) or not isinstance(flagged, list):
@@ -306,7 +324,7 @@ class PredictionReader:
                 decider = number
         others = [name for number, name in enumerate(names, 1) if number != decider]
         champion = [name for name in scores if name not in names]
-        wanted = [*champion[:1], *others] if decider else others
+        wanted = [*champion[:1], *others] if decider or fell_back else others
         if list(scores) != wanted or not set(flagged) <= scores.keys():
             self._differs(page, row, "shadow_scores", [scores, flagged], wanted)
             return decider

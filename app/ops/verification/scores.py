@@ -58,12 +58,33 @@ def rescore(case: Case) -> Rescored:
                 done.scores += len(same)
                 done.reasons += _reasons(case, page, same, model, listed)
     _rescore_beside(case, holder, done)
+    _rescore_unscored(case, holder, done)
     return done
+
+
+def _rescore_unscored(case: Case, holder: ModelHolder, done: Rescored) -> None:
+    """Where the model before decided, the one that the log says gives no score."""
+    for index, (champion, *_) in enumerate(case.ledger.decisions):
+        for page in case.ledger.pages:
+            rows = np.flatnonzero(_certain(page) & (page.decides == index) & page.fell_back)
+            if not len(rows):
+                continue
+            try:
+                model = holder.by_hash(champion)
+            except FraudstreamError as error:
+                done.models_missing[champion[:HASH_DIGITS]] = str(error)
+                break
+            for listed, at in case.ledger.by_list(rows.tolist(), page):
+                same = rows[at]
+                scores = scores_of_each(model, _features(case, page, same, model, listed))
+                for place in np.flatnonzero(~np.isnan(scores)):
+                    stored = case.ledger.models[page.model[same[place]]][0]
+                    _differs(case, page, same[place], "model", stored, model.version)
 
 
 def _rescore_beside(case: Case, holder: ModelHolder, done: Rescored) -> None:
     """What the models say that did not decide, of every record that has it."""
-    for index, (champion, replaced, challengers) in enumerate(case.ledger.decisions):
+    for index, (champion, replaced, challengers, _) in enumerate(case.ledger.decisions):
         models = [(champion, replaced), *((one.hash, one.threshold) for one in challengers)]
         for page in case.ledger.pages:
             if page.beside is None:
@@ -127,14 +148,20 @@ def _certain(page: Page) -> np.ndarray:
 def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
     """Where the log says that a model decides by its own threshold, it does."""
     decisions = case.ledger.decisions
-    own = []
-    for index, (decides, threshold, challengers) in enumerate(decisions):
+    own, own_before = [], []
+    for index, (decides, threshold, challengers, earlier) in enumerate(decisions):
         if not decides:  # the log does not say
             continue
+        if earlier is not None and earlier.threshold is None:
+            own_before.append(index)
         canary = [one.threshold for one in challengers if one.hash.startswith(model.hash)]
         if (canary[0] if canary else threshold) is None:
             own.append(index)
-    mine = rows[np.isin(page.decides[rows], own)]
+    before = page.fell_back[rows]
+    by_own = np.where(
+        before, np.isin(page.decides[rows], own_before), np.isin(page.decides[rows], own)
+    )
+    mine = rows[by_own]
     for row in mine[page.threshold[mine] != model.threshold]:
         _differs(case, page, row, "threshold", page.threshold[row].item(), model.threshold)
 

@@ -1,0 +1,143 @@
+"""Whether a model or threshold that was just put in force has to be taken back: the rule, without a clock.
+
+It looks at what was counted since the change and before it, on the same stream. What it finds is only proposed: the
+change that takes it back goes through the log like every other one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+#: Why a change is taken back: for metrics.
+Cause = Literal["unscored", "more_alerts", "fewer_alerts", "slow"]
+CAUSES: tuple[Cause, ...] = ("unscored", "more_alerts", "fewer_alerts", "slow")
+#: Beyond this number of transactions older ones count less.
+_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a change is taken back.
+
+    Attributes:
+        microseconds: scoring time allowed per transaction of a micro-batch, besides `batch_microseconds`.
+        batch_microseconds: scoring time allowed for a micro-batch, however few transactions it has.
+        batches: micro-batches that are looked at, at least.
+        times_before: how many times the scoring time of before, where that is known.
+        known: transactions from which on the share of alerts before the change is known.
+        more_alerts: how many times as many alerts, besides `more_share` and `few_alerts`.
+        more_share: share of the transactions that may be alerts in addition.
+        few_alerts: alerts that say nothing yet.
+        fewer_alerts: which share of the alerts at least.
+        seen_alerts: alerts before the change from which on too few can be told.
+        unknown_share: share of the transactions that may be alerts where that of before is not known.
+    """
+
+    microseconds: float = 100.0
+    batch_microseconds: float = 1_000.0
+    batches: int = 20
+    times_before: float = 2.0
+    known: int = 500
+    more_alerts: float = 4.0
+    more_share: float = 0.02
+    few_alerts: float = 20.0
+    fewer_alerts: float = 0.2
+    seen_alerts: int = 50
+    unknown_share: float = 0.5
+
+
+LIMITS = Limits()
+
+
+class Trip(NamedTuple):
+    """Why a change has to be taken back: the cause, and a sentence for people."""
+
+    cause: Cause
+    reason: str
+
+
+@dataclass
+class Tally:
+    """What the model that decides did to some transactions.
+
+    Attributes:
+        scored: transactions that it was given.
+        flagged: those that it called fraud.
+        unscored: those that it gave no number between 0 and 1.
+        microseconds: time that its scores took.
+        batches: micro-batches.
+        slow: those that took longer than the limits allow.
+    """
+
+    scored: float = 0
+    flagged: float = 0
+    unscored: int = 0
+    microseconds: float = 0
+    batches: int = 0
+    slow: int = 0
+
+    def add(
+        self, scored: int, flagged: int, unscored: int, microseconds: float, limits: Limits
+    ) -> None:
+        """Count a micro-batch of at least one transaction."""
+        self.scored += scored
+        self.flagged += flagged
+        self.unscored += unscored
+        self.microseconds += microseconds
+        self.batches += 1
+        if microseconds > limits.batch_microseconds + scored * limits.microseconds:
+            self.slow += 1
+        if self.scored > _REMEMBERED:  # the share of alerts of weeks ago says little
+            self.scored, self.flagged = self.scored / 2, self.flagged / 2
+            self.microseconds /= 2
+            self.batches, self.slow = self.batches // 2, self.slow // 2
+
+
+def trip(before: Tally, now: Tally, limits: Limits = LIMITS) -> Trip | None:
+    """Why a change has to be taken back; None: it does not have to, as far as is known.
+
+    Args:
+        before: what was counted before the change.
+        now: what was counted since.
+        limits: what is allowed.
+    """
+    if now.unscored:
+        text = f"no score between 0 and 1 for {now.unscored:,} of {now.scored:,.0f} transactions"
+        return Trip("unscored", text)
+    return _by_alerts(before, now, limits) or _by_time(before, now, limits)
+
+
+def _by_alerts(before: Tally, now: Tally, limits: Limits) -> Trip | None:
+    found = f"{now.flagged:,.0f} of {now.scored:,.0f} transactions are flagged"
+    if before.scored < limits.known:
+        if now.flagged > limits.unknown_share * now.scored + limits.few_alerts:
+            return Trip("more_alerts", found)
+        return None
+    share = before.flagged / before.scored
+    expected = share * now.scored
+    if not now.scored:
+        return None
+    compared = (
+        f"{found} ({_percent(now.flagged / now.scored)}); before the change, {_percent(share)} were"
+    )
+    most = limits.more_alerts * expected + limits.more_share * now.scored + limits.few_alerts
+    if now.flagged > most:
+        return Trip("more_alerts", compared)
+    few = now.flagged < limits.fewer_alerts * expected - limits.few_alerts
+    if few and before.flagged >= limits.seen_alerts:
+        return Trip("fewer_alerts", compared)
+    return None
+
+
+def _by_time(before: Tally, now: Tally, limits: Limits) -> Trip | None:
+    if now.batches < limits.batches or 2 * now.slow < now.batches:
+        return None
+    took = now.microseconds / now.scored
+    usual = before.microseconds / before.scored if before.batches >= limits.batches else 0.0
+    if took <= limits.times_before * usual:
+        return None
+    text = f"scoring takes {took:,.0f} us per transaction, {limits.microseconds:g} us are allowed"
+    return Trip("slow", text + (f"; before {usual:,.0f} us" if usual else ""))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,84 @@
+"""The guard: watches what decides for a while after it was changed, and proposes to take the change back.
+
+It only proposes. What it writes is a change like any other one, which names the change that it undoes: of the
+proposals of several workers the first has an effect (`InForce.ignores`).
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from app.domain.changes import InForce, ModelChange, Since, ThresholdChange
+from app.domain.guard import Cause, Limits, Trip, trip
+from app.stages.champion import Tallies
+
+#: Under a name that is not silenced with Faust's services.
+logger = logging.getLogger("fraudstream")
+
+#: Until a proposal is repeated that has had no effect yet, milliseconds.
+_REPEAT_MS = 10_000
+BY = "guard"
+
+
+class Guard:
+    """Of one worker: it judges by the transactions that this worker has scored.
+
+    Args:
+        tallies: what was counted.
+        limits: what is allowed.
+        watch_ms: for how long a change is watched, milliseconds; 0: never.
+        name: gives the name and version of a model's hash.
+
+    Attributes:
+        reverts: proposals by their cause.
+    """
+
+    def __init__(
+        self, tallies: Tallies, limits: Limits, watch_ms: int, name: Callable[[str], str]
+    ) -> None:
+        self.reverts: Counter[Cause] = Counter()
+        self._tallies = tallies
+        self._limits = limits
+        self._watch_ms = watch_ms
+        self._name = name
+        self._proposed_ms: dict[tuple[int, int], int] = {}
+
+    def proposals(
+        self, in_force: Iterable[InForce], now_ms: int
+    ) -> list[tuple[Since, ModelChange | ThresholdChange]]:
+        """The changes that have to be taken back, and what takes them back.
+
+        Args:
+            in_force: what decides on the partitions that are here.
+            now_ms: the time, epoch milliseconds.
+        """
+        found = []
+        newest = {one.since: one for one in in_force if one.since is not None}
+        for since, one in newest.items():
+            key = since.partition, since.offset
+            if now_ms - since.at_ms > self._watch_ms:
+                continue
+            if now_ms - self._proposed_ms.get(key, -_REPEAT_MS) < _REPEAT_MS:
+                continue
+            tripped = trip(*self._tallies.of(since), self._limits)
+            if tripped is not None:
+                self._proposed_ms[key] = now_ms
+                found.append((since, self._revert(one, since, tripped)))
+        return found
+
+    def _revert(self, one: InForce, since: Since, tripped: Trip) -> ModelChange | ThresholdChange:
+        self.reverts[tripped.cause] += 1
+        before, now = since.before, self._name(one.model)
+        if before.hash == one.model:
+            note = f"threshold of {now} reverted: {tripped.reason}"
+            logger.warning("the guard restores the earlier threshold: %s", tripped.reason)
+            return ThresholdChange(
+                threshold=before.threshold, reverts=since.offset, by=BY, note=note
+            )
+        name = self._name(before.hash)
+        note = f"{now} reverted: {tripped.reason}"
+        logger.warning("the guard restores model %s instead of %s: %s", name, now, tripped.reason)
+        return ModelChange(
+            model=name, hash=before.hash, threshold=before.threshold, how="rollback",
+            reverts=since.offset, by=BY, note=note,
+        )  # fmt: skip

@@ -1,0 +1,422 @@
+"""The guard: its rule, what it counts, what it proposes, and what becomes of rows without a score."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.cli import model_changes
+from app.domain.changes import (
+    Earlier,
+    InForce,
+    LoadChange,
+    ModelChange,
+    Since,
+    ThresholdChange,
+)
+from app.domain.guard import LIMITS, Tally, trip
+from app.errors import StateError
+from app.ops.change_history import History, Made
+from app.stages.champion import Champion, Tallies
+from app.stages.guard import Guard
+from app.stages.scorers import Fallback, Judges
+from app.stages.state import in_force_row, read_in_force
+from models.holder import Model
+from tests.unit import test_challengers
+from tests.unit.test_challengers import (
+    Holder,
+    Make,
+    feed,
+    found,
+    models,
+    tamper,
+    whats,
+)
+from tests.verify_world import VerifyWorld
+
+__all__ = ["models"]  # a fixture
+
+SINCE = Since(0, 7, 1_000_000, Earlier("a" * 64, 0.4))
+counts = st.integers(0, 50_000)
+
+
+def tally(scored: int, flagged: int, unscored: int = 0, microseconds: float = 10) -> Tally:
+    """In micro-batches of ten."""
+    made = Tally()
+    for _ in range(scored // 10):
+        made.add(10, 0, 0, microseconds * 10, LIMITS)
+    made.flagged, made.unscored = flagged, unscored
+    return made
+
+
+def cause(before: Tally, now: Tally) -> str | None:
+    tripped = trip(before, now)
+    return None if tripped is None else tripped.cause
+
+
+class TestRule:
+    """```text
+    before: 10,000 transactions, 100 of them flagged (1 %), 10 us each
+    ```"""
+
+    BEFORE = tally(10_000, 100)
+
+    @pytest.mark.parametrize(
+        ("now", "what"),
+        [
+            (tally(0, 0), None),
+            (tally(1_000, 10), None),
+            (tally(1_000, 30), None),  # a worse hour
+            (tally(20, 20), None),  # too few to tell
+            (tally(30, 30), "more_alerts"),  # threshold 0
+            (tally(100, 60), "more_alerts"),  # inverted scores
+            (tally(10_000, 900), "more_alerts"),
+            (tally(10_000, 0), None),
+            (tally(20_000, 0), "fewer_alerts"),  # every score is 0
+            (tally(1_000, 10, unscored=1), "unscored"),
+            (tally(1_000, 10, microseconds=100), None),  # ten times slower, and still quick
+            (tally(1_000, 10, microseconds=300), "slow"),
+            (tally(100, 1, microseconds=300), None),  # ten micro-batches say little
+        ],
+    )
+    def test_of_a_usual_stream(self, now: Tally, what: str | None) -> None:
+        assert cause(self.BEFORE, now) == what
+
+    def test_it_says_why(self) -> None:
+        for now, text in (
+            (
+                tally(100, 60),
+                "60 of 100 transactions are flagged (60 %); before the change, 1 % were",
+            ),
+            (tally(1_000, 9, unscored=3), "no score between 0 and 1 for 3 of 1,000 transactions"),
+            (
+                tally(1_000, 9, microseconds=300),
+                "scoring takes 300 us per transaction, 100 us are allowed; before 10 us",
+            ),
+        ):
+            tripped = trip(self.BEFORE, now)
+            assert tripped is not None
+            assert tripped.reason == text
+
+    def test_a_model_that_was_as_slow_before_is_not_too_slow(self) -> None:
+        slow = tally(1_000, 10, microseconds=300)
+        assert cause(slow, tally(1_000, 10, microseconds=400)) is None
+        assert cause(slow, tally(1_000, 10, microseconds=700)) == "slow"
+
+    def test_a_few_stalls_are_not_slow(self) -> None:
+        now = tally(1_000, 10)
+        for _ in range(50):
+            now.add(10, 0, 0, 100_000, LIMITS)
+        assert cause(self.BEFORE, now) is None
+
+    def test_without_a_past_only_what_no_model_does(self) -> None:
+        assert cause(Tally(), tally(1_000, 500)) is None
+        assert cause(Tally(), tally(1_000, 530)) == "more_alerts"
+        assert cause(Tally(), tally(1_000, 0, microseconds=300)) == "slow"
+
+    @given(st.integers(500, 50_000), counts)
+    def test_the_same_share_of_alerts_is_never_taken_back(self, scored: int, flagged: int) -> None:
+        one = tally(scored, min(flagged, scored // 10 * 10))
+        assert cause(one, one) is None
+
+    @given(counts, st.floats(0, 0.2), counts)
+    def test_flagging_all_is_always_taken_back(self, before: int, share: float, now: int) -> None:
+        taken = cause(tally(before, int(before // 10 * 10 * share)), tally(now, now // 10 * 10))
+        assert taken == ("more_alerts" if now >= 200 else taken)
+
+    @given(counts, counts, st.integers(0, 5_000), st.integers(0, 5_000))
+    def test_more_alerts_are_no_better(self, before: int, now: int, few: int, more: int) -> None:
+        """What is taken back for too many alerts would be with even more."""
+        was = tally(before, before // 100)
+        if cause(was, tally(now, few)) == "more_alerts":
+            assert cause(was, tally(now, few + more)) == "more_alerts"
+
+    @given(st.lists(st.tuples(st.integers(1, 5_000), st.floats(0, 1)), max_size=300))
+    def test_what_is_long_ago_fades(self, blocks: list[tuple[int, float]]) -> None:
+        made = Tally()
+        for scored, share in blocks:
+            made.add(scored, int(scored * share), 0, 1, LIMITS)
+        assert made.scored <= 105_000
+        assert 0 <= made.flagged <= made.scored
+
+
+class Scores:
+    """A model whose scores are the rows' first feature; it raises for a second one of 1, and has NaN for 2."""
+
+    threshold = 0.5
+    anomaly_threshold = None
+
+    def __init__(self, name: str, *, fine: bool = False) -> None:
+        self.hash, self.version, self._fine = name, f"{name}@1", fine
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        if not self._fine and (rows[:, 1] == 1).any():
+            msg = "a row that it does not like"
+            raise ValueError(msg)
+        return np.where((rows[:, 1] == 2) & (not self._fine), np.nan, rows[:, 0])
+
+    def reasons(self, rows: np.ndarray) -> list[list[str]]:
+        if (rows[:, 1] == 3).any():
+            raise ArithmeticError
+        return [["because"] for _ in rows]
+
+    def anomalies(self, rows: np.ndarray) -> np.ndarray:
+        if (rows[:, 1] == 3).any():
+            raise ArithmeticError
+        return rows[:, 0] / 2
+
+
+def judges(*, fallback: bool = True) -> Judges:
+    before = Fallback(Scores("old", fine=True), 0.3) if fallback else None  # type: ignore[arg-type]
+    return Judges(Scores("new"), 0.5, (), before, SINCE)  # type: ignore[arg-type]
+
+
+ROWS = np.array([(0.9, 0), (0.8, 1), (0.2, 0), (0.4, 2), (0.7, 3)], np.float64)
+
+
+class TestChampion:
+    def test_a_row_without_a_score_is_decided_by_the_model_before(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, "fraudstream")
+        tallies = Tallies()
+        champion = Champion(0.5, tallies)
+        for _ in range(2):
+            scores = champion.scores(judges(), ROWS)
+            assert scores == [0.9, None, 0.2, None, 0.7]
+        assert champion.failures == 4
+        decided = champion.fall_back(judges(), [1, 3], lambda _: ROWS)
+        assert {n: (one.model.version, one.score, one.threshold) for n, one in decided.items()} == {
+            1: ("old@1", 0.8, 0.3), 3: ("old@1", 0.4, 0.3),
+        }  # fmt: skip
+        assert [one.reasons for one in decided.values()] == [["because"], []]
+        assert [r.message.count("new@1 gives no score") for r in caplog.records] == [1]
+        now = tallies.of(SINCE)[1]
+        assert (now.scored, now.flagged, now.unscored, now.batches) == (10, 4, 4, 2)
+
+    def test_without_reasons_or_an_anomaly_score_it_decides_all_the_same(self) -> None:
+        champion = Champion(0.5, Tallies())
+        rows = ROWS[[0, 4]]
+        assert champion.anomalies(judges().model, rows) == [0.45, None]
+        assert champion.reasons(judges().model, rows) == [["because"], []]
+
+    def test_no_model_gives_a_score(self) -> None:
+        champion = Champion(0.5, Tallies())
+        with pytest.raises(StateError, match="new@1 gives no score .* no model has decided before"):
+            champion.fall_back(judges(fallback=False), [1], lambda _: ROWS)
+        bad = judges()._replace(fallback=Fallback(Scores("old"), 0.3))  # type: ignore[arg-type]
+        with pytest.raises(StateError, match="neither model new@1 nor old@1"):
+            champion.fall_back(bad, [1], lambda _: ROWS)
+
+    def test_a_machine_without_memory_does_not_decide(self) -> None:
+        """Another worker would have a score."""
+
+        class Greedy(Scores):
+            def score(self, rows: np.ndarray) -> np.ndarray:
+                raise MemoryError
+
+        with pytest.raises(MemoryError):
+            Champion(0.5, Tallies()).scores(Judges(Greedy("new"), 0.5), ROWS)  # type: ignore[arg-type]
+
+
+class TestInForce:
+    A, B = "a" * 64, "b" * 64
+
+    def begun(self, *changes: Any) -> InForce:
+        start = ModelChange(model="a@1", hash=self.A, threshold=0.4, how="start")
+        in_force = InForce()
+        for offset, change in enumerate((start, *changes)):
+            in_force = in_force.after(change, 0, offset, 10 * offset)
+        return in_force
+
+    def test_what_decided_before_is_known(self) -> None:
+        assert (self.begun().fallback, self.begun().since) == (None, None)
+        promoted = self.begun(ModelChange(model="b@1", hash=self.B))
+        assert promoted.fallback == Earlier(self.A, 0.4)
+        assert promoted.since == Since(0, 1, 10, Earlier(self.A, 0.4))
+        assert read_in_force(in_force_row(promoted, 5)[1]) == promoted
+        again = promoted.after(ThresholdChange(threshold=0.1), 0, 2, 20)
+        assert again.fallback == Earlier(self.A, 0.4)
+        assert again.since == Since(0, 2, 20, Earlier(self.B, None))
+        loads = again.after(LoadChange(model="c@1", hash="c"), 0, 3)
+        assert (loads.fallback, loads.since) == (again.fallback, again.since)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            ModelChange(model="b@1", hash="b" * 64, how="rollback"),
+            ModelChange(model="b@1", hash="b" * 64, unguarded=True),
+            ThresholdChange(threshold=0.9, unguarded=True),
+        ],
+    )
+    def test_what_is_not_taken_back(self, change: Any) -> None:
+        assert self.begun(change).since is None
+
+    def test_of_several_that_undo_a_change_one_has_an_effect(self) -> None:
+        promoted = self.begun(ModelChange(model="b@1", hash=self.B))
+        revert = ModelChange(model="a@1", hash=self.A, threshold=0.4, how="rollback", reverts=1)
+        once = promoted.after(revert, 0, 2)
+        assert (once.model, once.threshold, once.since) == (self.A, 0.4, None)
+        other = ModelChange(model="c@1", hash="c" * 64)
+        assert once.after(other, 0, 3).after(revert, 0, 4).model == "c" * 64
+        assert promoted.after(other, 0, 2).after(revert, 0, 3).model == "c" * 64
+        assert promoted.after(revert, 1, 2).model == self.B  # the offset is of another partition
+        back = promoted.after(ThresholdChange(threshold=0), 0, 2).after(
+            ThresholdChange(threshold=None, reverts=2), 0, 3
+        )
+        assert (back.model, back.threshold, back.since) == (self.B, None, None)
+
+
+class TestHistory:
+    REVERT = ModelChange(model="a@1", hash="a", how="rollback", reverts=1, by="guard", note="NaN")
+
+    def history(self) -> History:
+        changes = (
+            ModelChange(model="a@1", hash="a", how="start"), ModelChange(model="b@1", hash="b"),
+            self.REVERT, self.REVERT, ThresholdChange(threshold=0.2), self.REVERT,
+        )  # fmt: skip
+        return History([Made(0, n, n, change) for n, change in enumerate(changes)])
+
+    def test_what_had_no_effect_decides_nothing(self) -> None:
+        history = self.history()
+        assert history.ignored() == {(0, 3), (0, 5)}
+        decides = history.decides()
+        assert decides is not None
+        assert (decides.model, decides.threshold, decides.since.offset) == ("a@1", 0.2, 4)
+        assert history.before() is None
+        assert history.in_force().threshold == 0.2
+
+    def test_it_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from click.testing import CliRunner
+
+        async def read(_: Any) -> History:
+            return self.history()
+
+        monkeypatch.setattr("app.ops.change_history.read_history", read)
+        shown = CliRunner().invoke(model_changes.history).output.splitlines()
+        assert ["(without effect)" in line for line in shown[:6]] == [
+            False, False, False, True, False, True,
+        ]  # fmt: skip
+        assert shown[2].endswith("rollback a@1  by guard: NaN")
+
+
+class TestGuard:
+    def guard(self, tallies: Tallies, watch_ms: int = 60_000) -> Guard:
+        return Guard(tallies, LIMITS, watch_ms, lambda one: f"{one[0]}@1")
+
+    def in_force(self, since: Since | None = SINCE, model: str = "b") -> InForce:
+        return InForce(0, model * 64, since=since)
+
+    def tripped(self) -> Tallies:
+        tallies = Tallies()
+        tallies.add(None, 1_000, 10, 0, 0.01)
+        tallies.add(SINCE, 50, 50, 0, 0.01)
+        return tallies
+
+    def test_it_restores_the_model_and_threshold_of_before(self) -> None:
+        guard = self.guard(self.tripped())
+        ((since, change),) = guard.proposals([self.in_force()] * 3, 1_001_000)
+        assert since == SINCE
+        assert change == ModelChange(
+            model="a@1", hash="a" * 64, threshold=0.4, how="rollback", reverts=7, by="guard",
+            note="b@1 reverted: 50 of 50 transactions are flagged (100 %); before the change, 1 % were",
+        )  # fmt: skip
+        assert guard.reverts == {"more_alerts": 1}
+        assert guard.proposals([self.in_force()], 1_002_000) == []  # it is on its way
+        assert len(guard.proposals([self.in_force()], 1_020_000)) == 1
+
+    def test_it_restores_the_threshold_of_before(self) -> None:
+        ((_, change),) = self.guard(self.tripped()).proposals([self.in_force(model="a")], 1_001_000)
+        assert isinstance(change, ThresholdChange)
+        assert (change.threshold, change.reverts, change.by) == (0.4, 7, "guard")
+
+    def test_it_ends(self) -> None:
+        for watch_ms in (0, 500):
+            guard = self.guard(self.tripped(), watch_ms)
+            assert guard.proposals([self.in_force()], 1_001_000) == []
+
+    def test_other_changes_are_not_its_business(self) -> None:
+        guard = self.guard(self.tripped())
+        other = Since(0, 8, 1_000_000, SINCE.before)
+        assert guard.proposals([self.in_force(other), self.in_force(None)], 1_001_000) == []
+
+    def test_the_past_is_that_of_the_newest_changes(self) -> None:
+        tallies = Tallies()
+        for offset in range(20):
+            tallies.add(Since(0, offset, 0, SINCE.before), 600, offset, 0, 0.01)
+        before, now = tallies.of(Since(0, 19, 0, SINCE.before))
+        assert (before.scored, before.flagged) == (600, 18)
+        assert now.flagged == 19
+
+
+def broken(tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch) -> VerifyWorld:
+    """A model is promoted that raises for some rows and gives NaN for others; then it is taken back twice."""
+    whole = Model.__init__
+
+    def begun(self: Model, *given: Any) -> None:
+        whole(self, *given)
+        if self.version == "bad@1":
+            score = self.score
+
+            def fails(rows: np.ndarray) -> np.ndarray:
+                if (rows[:, 0] > 20).any():
+                    msg = "a row that it does not like"
+                    raise ValueError(msg)
+                return np.where(rows[:, 0] > 10, np.nan, score(rows))
+
+            self.score = fails  # type: ignore[method-assign]
+
+    monkeypatch.setattr(Model, "__init__", begun)
+    world = VerifyWorld(home=tmp_path)
+    bad = models(world, "bad")
+    world.restart()
+    start = world._champion.manifest
+    world.control(ModelChange(model="default@1", hash=start.scoring_hash, how="start"))
+    feed(world, 0)
+    world.control(ModelChange(model="bad@1", hash=bad))
+    feed(world, 60)
+    revert = ModelChange(
+        model="default@1", hash=start.scoring_hash, how="rollback", reverts=1, by="guard"
+    )
+    world.control(revert)
+    world.control(revert)
+    feed(world, 120)
+    return world
+
+
+class TestWholeStream:
+    def test_every_transaction_is_decided_and_verified(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = broken(tmp_path, models, monkeypatch)
+        every = found(world)
+        assert len(every) == 180
+        deciders = [one["model_version"] for one in every]
+        assert set(deciders[:60]) == set(deciders[120:]) == {"default@1"}
+        assert [one == "bad@1" for one in deciders[60:120]] == [
+            number % 29 <= 10 for number in range(60, 120)
+        ]
+        report = world.verify()
+        assert report.passed, report.as_json()
+
+    def test_the_model_before_must_not_decide_what_the_other_one_has_a_score_for(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = broken(tmp_path, models, monkeypatch)
+        default = next(one for one in found(world) if one["model_version"] == "default@1")
+        names = ("model_version", "model_hash", "threshold")
+        number = next(n for n, one in enumerate(found(world)) if one["model_version"] == "bad@1")
+        tamper(world, number, lambda f: f.update({name: default[name] for name in names}))
+        assert {"model", "score"} <= whats(world)
+
+    def test_a_replay_decides_alike(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = broken(tmp_path, models, monkeypatch)
+        live = [{**fields, "scored_at": 0} for fields in found(world)]
+        again = test_challengers.TestReplay().replayed(world, tmp_path / "again", Holder(world))
+        assert again == live[70:170]
