@@ -1,11 +1,13 @@
 """Amounts in major units, as exact minor units."""
 
 import re
-from decimal import Decimal
+from decimal import MAX_PREC, Context, Decimal
 from typing import Any
 
 from app.domain.transaction import DeadRecordError
 
+#: Moves a decimal point and rounds nothing: the usual context keeps 28 digits.
+_EXACT = Context(prec=MAX_PREC)
 _DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
 
 
@@ -35,7 +37,7 @@ def parse_minor_units(amount: Any, digits: int) -> int:
     elif type(amount) is Decimal and amount.is_finite():
         if not abs(amount) < 10**13:
             raise DeadRecordError("amount_too_large", f"amount {amount:.6g} is out of range")
-        exact = amount.scaleb(digits)
+        exact = amount.scaleb(digits, _EXACT)
         if exact == exact.to_integral_value():
             return int(exact)
     elif amount is None:

@@ -7,22 +7,33 @@ from app.domain.transaction import DeadRecordError
 
 #: Inserts, and rows that a snapshot read.
 _INSERTS = ("c", "r")
+#: Events without a row.
+_ROWLESS = ("t", "m")
 _WORDS = {"u": "an update", "d": "a delete", "t": "a truncate", "m": "a message"}
 
 
 def is_envelope(fields: Mapping[str, Any]) -> bool:
     """Whether fields are those of an envelope, with or without the schema that Kafka Connect adds."""
     inner = _payload(fields)
-    return isinstance(inner, dict) and "op" in inner and ("after" in inner or "before" in inner)
+    if not isinstance(inner, dict) or "op" not in inner:
+        return False
+    return "after" in inner or "before" in inner or ("source" in inner and inner["op"] in _ROWLESS)
+
+
+def is_wrapped(fields: Mapping[str, Any]) -> bool:
+    """Whether fields are those that Kafka Connect wraps a record in to send its schema along."""
+    return fields.keys() == {"schema", "payload"} and isinstance(fields["payload"], dict)
 
 
 def path_to_record(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """The names under which the row is in an envelope; empty where the record is none.
 
     Raises:
-        DeadRecordError: the envelope tells of something else than a new row.
+        DeadRecordError: the envelope tells of something else than a new row, or nothing is in it.
     """
     path = () if _payload(fields) is fields else ("payload",)
+    if not isinstance(_payload(fields), dict):  # null where a row was deleted
+        raise DeadRecordError("not_an_object", "the envelope has no object under `payload`")
     if not is_envelope(fields):
         return path
     inner = _payload(fields)

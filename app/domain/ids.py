@@ -48,7 +48,7 @@ def _digits(value: Any, name: str, body: bytes) -> str:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Decimal) and value == value.to_integral_value():
-        return f"{value:f}"
+        return f"{value.to_integral_value():f}"  # 42.00 is the card 42
     if type(value) is float:  # a whole number beyond 64 bits is read as one, too
         text = number_text(body, name)
         if _WHOLE.fullmatch(text):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from app.domain.amounts import is_currency, parse_minor_units
-from app.domain.debezium import is_envelope
+from app.domain.debezium import is_envelope, is_wrapped
 from app.domain.features.own import OwnField
 from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
@@ -40,8 +40,8 @@ SCHEMA_VERSIONS = (1,)
 MAX_RECORD_BYTES = 1 << 20
 #: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
 MAX_MINOR_UNITS = 10**11
-#: An amount of more digits than a double is sure to hold.
-_long_amount = re.compile(rb'amount"\s*:\s*-?[\d.]{16}').search
+#: An amount of more digits than a double is sure to hold, or so small that it may become zero.
+_long_amount = re.compile(rb'amount"\s*:\s*-?(?:[\d.]{16}|[\d.]+[eE]-\d{3})').search
 _IDS = ("transaction_id", "card_id", "terminal_id")
 
 
@@ -231,6 +231,12 @@ def _without_card(fields: Fields) -> DeadRecordError:
     if is_envelope(fields):
         msg = "the record is a Debezium change event: set FRAUDSTREAM_INPUT_ENVELOPE=debezium"
         return DeadRecordError("debezium_envelope", msg)
+    if is_wrapped(fields):
+        msg = (
+            "card_id is missing: the record is under `payload`, as Kafka Connect sends it with a schema; set the "
+            "connector's schemas.enable=false, or FRAUDSTREAM_INPUT_ENVELOPE=debezium"
+        )
+        return DeadRecordError("missing_card_id", msg)
     return DeadRecordError("missing_card_id", "card_id is missing")
 
 
@@ -238,7 +244,7 @@ def _wrong_key(key: bytes | None, card_id: str) -> DeadRecordError:
     if not key:
         return DeadRecordError("missing_key", "the Kafka key is empty; it must be the card_id")
     more = ""
-    if key[0] in b"\0{":
+    if key[0] in b'\0{"':
         more = "; it must be plain text: configure the producer's key serializer for strings"
     return DeadRecordError("key_mismatch", f"the Kafka key is not the card_id {card_id!r}{more}")
 

@@ -89,11 +89,15 @@ def parse_label(
         msg = f"is_fraud {str(said)[:40]!r} is not {ACCEPTED_VERDICTS}"
         raise DeadRecordError("invalid_is_fraud", msg)
     labelled_at_ms = _moment_ms(fields, "labelled_at", body, time_unit)
-    if labelled_at_ms > broker_time_ms + max_future_skew_ms:
-        late_by = (labelled_at_ms - broker_time_ms) / 1000
-        msg = f"labelled_at is {late_by:.0f} s after the broker received the label"
-        raise DeadRecordError("in_the_future", msg)  # it could never be corrected
-    event_time = fields.get("event_time")
+    event_time_ms = None
+    if fields.get("event_time") is not None:
+        event_time_ms = _moment_ms(fields, "event_time", body, time_unit)
+    # A later verdict could never be corrected, and no transaction is accepted with such a time
+    for name, moment_ms in (("labelled_at", labelled_at_ms), ("event_time", event_time_ms)):
+        if moment_ms is not None and moment_ms > broker_time_ms + max_future_skew_ms:
+            late_by = (moment_ms - broker_time_ms) / 1000
+            msg = f"{name} is {late_by:.0f} s after the broker received the label"
+            raise DeadRecordError("in_the_future", msg)
     return LabelRecord(
         offset,
         broker_time_ms,
@@ -102,7 +106,7 @@ def parse_label(
         labelled_at_ms,
         optional_identifier(fields, "card_id", body),
         optional_identifier(fields, "terminal_id", body),
-        None if event_time is None else _moment_ms(fields, "event_time", body, time_unit),
+        event_time_ms,
         body,
     )
 

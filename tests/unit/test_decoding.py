@@ -153,7 +153,8 @@ class TestAvro:
     @pytest.mark.parametrize(
         ("kind", "value", "text"),
         [("long", 42, "42"), ({"type": "string", "logicalType": "uuid"}, uuid.UUID(GUID), GUID),
-         ({"type": "bytes", "logicalType": "decimal", "precision": 30}, Decimal(10**25), str(10**25))],
+         ({"type": "bytes", "logicalType": "decimal", "precision": 30}, Decimal(10**25), str(10**25)),
+         ({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}, Decimal("42.00"), "42")],
     )  # fmt: skip
     def test_ids(self, kind: Any, value: Any, text: str) -> None:
         found = one({"name": "transaction_id", "type": kind}, transaction_id=value)
@@ -232,7 +233,7 @@ class TestAvro:
             }
         )
         schemas = Known({7: AvroReader(source(schema))})
-        for depth, wanted in ((90, None), (101, "too_deep"), (400, "undecodable")):
+        for depth, wanted in ((90, None), (101, "too_deep"), (400, "too_deep")):
             nested: Any = None
             for _ in range(depth):
                 nested = {"n": nested}
@@ -241,6 +242,17 @@ class TestAvro:
                 assert parse(value, schemas).minor == 1250
             else:
                 assert reason(value, schemas) == wanted
+
+    def test_no_depth_ends_the_process(self) -> None:
+        """The reader in C has no limit: records that may hold themselves are read by the one in Python."""
+        inner = {
+            "type": "record",
+            "name": "B",
+            "fields": [{"name": "a", "type": {"type": "map", "values": "A"}}],
+        }
+        schema = {"type": "record", "name": "A", "fields": [{"name": "b", "type": ["null", inner]}]}
+        data = framed(7, b"\2\2\2x" * 200_000)
+        assert reason(data, Known({7: AvroReader(source(schema))})) == "too_deep"
 
 
 def proto_file() -> descriptor_pb2.FileDescriptorProto:
@@ -315,12 +327,43 @@ class TestProtobuf:
         )
         nested = b"\4\2\0" + struct.pack("<Bd", 9, 1.0)
         assert reason(framed(3, nested), schemas, input_format="protobuf") == "missing_card_id"
-        for bad in (b"", b"\2", b"\2\x7e", b"\xff\xff\xff", b"\4\2\x10", b"\2\2\xff"):
+        for bad in (b"", b"\2", b"\2\x7e", b"\2\1", b"\xff\xff\xff", b"\4\2\x10", b"\2\2\xff"):
             assert reason(framed(3, bad), schemas, input_format="protobuf") == "undecodable"
 
-    def test_a_schema_as_text_is_refused(self) -> None:
+    @pytest.mark.parametrize(
+        "text",
+        ['syntax = "proto3"; message T {}', "AAAA", base64.b64encode(b"\xff\xff").decode()],
+    )
+    def test_a_schema_that_is_none_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="serialized"):
-            ProtobufReader(Source("PROTOBUF", 'syntax = "proto3"; message T {}', {}))
+            ProtobufReader(Source("PROTOBUF", text, {}))
+
+    @pytest.mark.parametrize(
+        ("seconds", "nanos"), [(T0, 0), (-(10**13), 0), (T0 // 1000, -5), (T0 // 1000, 2**31 - 1)]
+    )
+    def test_a_time_out_of_range(self, seconds: int, nanos: int) -> None:
+        """Such as milliseconds where seconds belong: Protobuf sends them, and refuses to write them."""
+        message = self.message()
+        message.event_time.seconds, message.event_time.nanos = seconds, nanos
+        value = framed(3, b"\2\2" + message.SerializeToString())
+        assert reason(value, Known({3: self.reader()}), input_format="protobuf") == "undecodable"
+
+    @pytest.mark.parametrize("scale", [2**31 - 1, -(2**31)])
+    def test_a_decimal_with_an_absurd_scale(self, scale: int) -> None:
+        """Its digits would fill the memory."""
+        from confluent_kafka.schema_registry.confluent.types import decimal_pb2
+
+        file = proto_file()
+        file.dependency.append("confluent/type/decimal.proto")
+        amount = file.message_type[1].field[2]
+        amount.type, amount.type_name = amount.TYPE_MESSAGE, ".confluent.type.Decimal"
+        reader = ProtobufReader(
+            Source("PROTOBUF", base64.b64encode(file.SerializeToString()).decode(), {})
+        )
+        decimal = decimal_pb2.Decimal(value=b"\x04\xd2", scale=scale, precision=4)
+        field = decimal.SerializeToString()
+        value = framed(3, b"\2\2\x1a" + bytes([len(field)]) + field)
+        assert reason(value, Known({3: reader}), input_format="protobuf") == "undecodable"
 
 
 class TestEnvelopes:
@@ -354,6 +397,29 @@ class TestEnvelopes:
         with pytest.raises(DeadRecordError) as caught:
             self.parse(self.event() | event)
         assert caught.value.reason == wanted
+
+    @pytest.mark.parametrize("payload", [None, "x", 1, [1]])
+    def test_a_wrapper_around_nothing(self, payload: Any) -> None:
+        """What Kafka Connect writes with a schema where a row was deleted."""
+        with pytest.raises(DeadRecordError, match="payload") as caught:
+            self.parse({"schema": None, "payload": payload})
+        assert caught.value.reason == "not_an_object"
+
+    @pytest.mark.parametrize("op", ["t", "m"])
+    def test_an_event_without_a_row(self, op: str) -> None:
+        for settings, wanted in (
+            ("debezium", "not_an_insert"),
+            ("none", "debezium_envelope"),
+        ):
+            value = orjson.dumps({"op": op, "source": {"db": "shop"}, "ts_ms": T0})
+            given = {"input_format": "json", "schema_registry": None, "input_envelope": settings}
+            assert reason(value, None, **given) == wanted
+
+    def test_a_record_beside_its_schema_is_named_without_the_setting(self) -> None:
+        value = orjson.dumps({"schema": {"type": "struct"}, "payload": tx()})
+        with pytest.raises(DeadRecordError, match=r"schemas\.enable=false") as caught:
+            parse(value, None, input_format="json", schema_registry=None)
+        assert caught.value.reason == "missing_card_id"
 
     def test_in_avro(self) -> None:
         row = avro_schema()

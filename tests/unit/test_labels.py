@@ -200,6 +200,8 @@ class TestRecord:
             ("invalid_card_id", {"card_id": ""}),
             ("invalid_event_time", {"event_time": [1]}),
             ("event_time_too_old", {"event_time": 1.5}),
+            ("in_the_future", {"event_time": T0 + 11}),
+            ("in_the_future", {"event_time": "9999-12-31T23:59:59-14:00"}),
             ("too_large", {"note": "n" * MAX_LABEL_BYTES}),
         ],
     )

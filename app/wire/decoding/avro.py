@@ -1,6 +1,7 @@
 """Records of Avro schemas; what JSON has no value for is written as docs/input-formats.md says."""
 
 import json
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +19,7 @@ class AvroReader:
 
     def __init__(self, source: Source) -> None:
         from fastavro import parse_schema, schemaless_reader
+        from fastavro._read_py import schemaless_reader as slow_reader
 
         try:
             named: dict[str, Any] = {}
@@ -27,13 +29,16 @@ class AvroReader:
             msg = f"{type(error).__name__}: {error}"
             raise ValueError(msg) from error
         self._schema = parsed
-        self._read = schemaless_reader
+        # records that may hold themselves can be nested so deep that the reader in C ends the process
+        self._read = slow_reader if _holds_itself(named) else schemaless_reader
 
     def read(self, data: bytes) -> Fields:
         """See `app.wire.decoding.schemas.Reader`."""
         stream = BytesIO(data)
         try:
             fields = self._read(stream, self._schema, None)
+        except RecursionError:
+            raise DeadRecordError("too_deep", "the Avro record is nested too deep") from None
         except Exception as error:  # hostile bytes fail anywhere in it
             msg = f"not a record of its Avro schema: {type(error).__name__}: {str(error)[:200]}"
             raise DeadRecordError("undecodable", msg) from None
@@ -53,3 +58,29 @@ def _in_order(source: Source) -> list[Source]:
         for inner in _in_order(each):
             found.setdefault(inner.text, inner)
     return [*found.values(), source]
+
+
+def _holds_itself(named: Mapping[str, Any]) -> bool:
+    """Whether a record of these definitions may hold one of its own kind."""
+    mentioned = {name: _names_in(each.get("fields", ())) for name, each in named.items()}
+    for name in mentioned:
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for inner in mentioned.get(waiting.pop(), ()):
+                if inner == name:
+                    return True
+                if inner not in seen:
+                    seen.add(inner)
+                    waiting.append(inner)
+    return False
+
+
+def _names_in(schema: Any) -> set[str]:
+    """All that a schema mentions, names of types among it."""
+    if isinstance(schema, str):
+        return {schema}
+    if isinstance(schema, Mapping):
+        inner = [schema.get(key, ()) for key in ("type", "items", "values", "fields", "name")]
+        return set().union(*map(_names_in, inner))
+    return set().union(*map(_names_in, schema))

@@ -59,7 +59,9 @@ def read_json_envelope(value: bytes | None, headers: Headers = ()) -> tuple[Fiel
 def _as_json(fields: Fields) -> bytes:
     try:
         body = orjson.dumps(fields, default=_plain)
-    except TypeError as error:  # orjson's own limits, such as 254 levels
+    except TypeError as error:  # orjson's own limits
+        if "Recursion" in str(error):
+            raise DeadRecordError("too_deep", "the record is nested too deep for JSON") from None
         raise DeadRecordError("undecodable", f"the record has no JSON form: {error}") from None
     nested = body.count(b"[") + body.count(b"{")
     if nested + body.count(b",") > MAX_VALUES:

@@ -12,6 +12,9 @@ from app.domain.transaction import DeadRecordError
 from app.wire.decoding.framing import read_indexes
 from app.wire.decoding.schemas import Source
 
+#: A decimal comes with its own scale, and its digits are written: 2^31 zeros behind one byte would be as many bytes.
+_MOST_DIGITS = 1_000
+
 
 class ProtobufReader:
     """Reads records with the schema that they were written with.
@@ -23,12 +26,13 @@ class ProtobufReader:
     def __init__(self, source: Source) -> None:
         from confluent_kafka.schema_registry.common.protobuf import _init_pool
         from google.protobuf.descriptor_pool import DescriptorPool
+        from google.protobuf.message import DecodeError
 
         pool = DescriptorPool()
         _init_pool(pool)
         try:
             self._file = pool.FindFileByName(_add(pool, "the schema", source))
-        except (KeyError, TypeError, binascii.Error) as error:
+        except (KeyError, TypeError, binascii.Error, DecodeError) as error:
             msg = f"not a serialized Protobuf file: {type(error).__name__}: {error}"
             raise ValueError(msg) from error
         self._classes: dict[tuple[int, ...], Any] = {}
@@ -47,12 +51,22 @@ class ProtobufReader:
         except DecodeError as error:
             msg = f"not a message of its Protobuf schema: {error}"
             raise DeadRecordError("undecodable", msg) from None
-        return _fields(message)
+        try:
+            return _fields(message)
+        except DeadRecordError:
+            raise
+        except (
+            Exception
+        ) as error:  # values that Protobuf lets through, such as a time in the year 60000
+            msg = f"a value of the Protobuf message is out of range: {str(error)[:200]}"
+            raise DeadRecordError("undecodable", msg) from None
 
     def _class(self, indexes: tuple[int, ...]) -> Any:
         from google.protobuf.message_factory import GetMessageClass
 
         try:
+            if min(indexes) < 0:
+                raise IndexError  # noqa: TRY301 -- Python would count from the end
             outer, *inner = indexes
             described = list(self._file.message_types_by_name.values())[outer]
             for index in inner:
@@ -115,6 +129,9 @@ def _timestamp(value: Any) -> Any:
 def _decimal(value: Any) -> Any:
     from confluent_kafka.schema_registry.common.protobuf import protobuf_to_decimal
 
+    if abs(value.scale) > _MOST_DIGITS or len(value.value) > _MOST_DIGITS:
+        msg = f"a decimal of scale {value.scale} and {len(value.value)} bytes is out of range"
+        raise DeadRecordError("undecodable", msg)
     return protobuf_to_decimal(value)
 
 
