@@ -11,7 +11,7 @@ from app.cassandra.outage_log import Behind, Status
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PackedRows, tables_of
 from app.cassandra.row_writer import RowWriter
-from app.cassandra.session import connect
+from app.cassandra.session import shared_session
 from app.cassandra.table_ttl import KeptFor
 from app.errors import UnavailableError
 from app.repeated_warnings import Reminder
@@ -78,7 +78,7 @@ class TableWriters:
     async def _connect(self, table: PackedTable) -> None:
         # a thread cannot be cancelled: whoever asks next takes over the attempt of one that was
         if self._attempt is None:
-            self._attempt = asyncio.create_task(asyncio.to_thread(connect, self._settings))
+            self._attempt = asyncio.create_task(asyncio.to_thread(shared_session, self._settings))
         attempt = self._attempt
         try:
             self.session = await asyncio.shield(attempt)

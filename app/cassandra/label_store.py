@@ -19,7 +19,7 @@ from cassandra.query import PreparedStatement
 from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.row_writer import RowWriter
-from app.cassandra.session import SCAN, connect, explained
+from app.cassandra.session import SCAN, explained, shared_session
 from app.errors import AwayError
 from app.settings import Settings
 from app.wire.label_records import LabelRecord
@@ -132,7 +132,7 @@ class LabelStore:
         return task
 
     async def _connect(self) -> None:
-        self._session = await asyncio.to_thread(connect, self._settings)
+        self._session = await asyncio.to_thread(shared_session, self._settings)
         self._writer = RowWriter(self._session, self._settings, LABELS)
 
 

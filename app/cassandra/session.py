@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -62,7 +63,7 @@ _PAUSE_SECONDS = 0.2
 _RECONNECT_SECONDS = (0.5, 5.0)
 
 T = TypeVar("T")
-_shared: dict[tuple[Any, ...], Session] = {}
+_shared: dict[tuple[Any, ...], "Future[Session]"] = {}
 _shared_lock = threading.Lock()
 
 
@@ -164,7 +165,10 @@ def connected(settings: Settings) -> Iterator[Session]:
 
 
 def shared_session(settings: Settings) -> Session:
-    """The session that this process keeps for reads, opened at its first use.
+    """The session of this process, opened at its first use: each costs connections and four threads.
+
+    Who asks while somebody connects gets what that attempt gives, its error too: in line, each for itself, the
+    last of five would wait for five timeouts.
 
     Raises:
         UnavailableError, SettingsError: see `connect`.
@@ -178,18 +182,35 @@ def shared_session(settings: Settings) -> Session:
         settings.cassandra_consistency,
     )
     with _shared_lock:
-        session = _shared.get(key)
-        if session is None or session.is_shutdown:
-            session = _shared[key] = connect(settings)
-        return session
+        attempt = _shared.get(key)
+        ours = attempt is None or _is_over(attempt)
+        if ours:
+            attempt = _shared[key] = Future()
+    assert attempt is not None
+    if ours:
+        try:
+            attempt.set_result(connect(settings))
+        except BaseException as error:
+            attempt.set_exception(error)
+            raise
+    return attempt.result()
+
+
+def _is_over(attempt: "Future[Session]") -> bool:
+    """Whether it failed, or its session is closed."""
+    return attempt.done() and (
+        attempt.exception() is not None or bool(attempt.result().is_shutdown)
+    )
 
 
 def close_shared_sessions() -> None:
     """Close what `shared_session` opened: a process that goes on should not keep the connections."""
     with _shared_lock:
-        for session in _shared.values():
-            disconnect(session)
+        attempts = list(_shared.values())
         _shared.clear()
+    for attempt in attempts:
+        if attempt.done() and attempt.exception() is None:
+            disconnect(attempt.result())
 
 
 def is_unknown(error: Exception) -> bool:

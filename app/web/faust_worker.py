@@ -19,7 +19,7 @@ from app.cassandra.alert_queries import AlertQuery, list_alerts
 from app.cassandra.label_store import label_of
 from app.cassandra.prediction_reads import find_transaction
 from app.cassandra.review_store import ReviewStore
-from app.cassandra.session import close_shared_sessions, shared_session
+from app.cassandra.session import shared_session
 from app.cassandra.stored_alert import Alert
 from app.cassandra.timeline import timeline
 from app.domain.features import Catalogue
@@ -295,13 +295,12 @@ class FaustWorker:
             session, self.settings, from_ms=from_ms, to_ms=to_ms, most=_MOST_QUALITY_ROWS
         )
 
-    async def close(self) -> None:
-        """Drop the connections to Cassandra that look-ups opened."""
+    def close(self) -> None:
+        """Begin no more look-ups. The session stays: rows may still be on their way to Cassandra."""
         for kept in self._quality.values():
             kept.close()
         self._measuring.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(close_shared_sessions)
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None

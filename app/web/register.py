@@ -22,7 +22,7 @@ def register() -> None:
     worker = FaustWorker(app, {"card": cards, "terminal": terminals})
 
     async def close(_application: Any) -> None:
-        await worker.close()
+        worker.close()
 
     application = app.web.web_app
     table = PAGES

@@ -1,6 +1,7 @@
 """What workers take, sampled from their own metrics: memory, files, threads and tasks must not grow for ever."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from app.lab.processes import WorkerProcess
 MIB = 1 << 20
 #: A worker of a crash test holds some 16 MiB of decoded rows and 16 of RocksDB's cache for each table partition.
 MOST_MEMORY_MIB = 700.0
-#: More than one that has just started, with the same partitions. Threads of pools start when they are first
-#: needed (sixteen for one's Cassandra sessions and look-ups), RocksDB opens a file for each of its own.
-MORE_TASKS, MORE_THREADS, MORE_FILES = 4, 16, 150
+#: More than one that has just started, with the same partitions. RocksDB opens a file for each of its own.
+MORE_TASKS, MORE_FILES = 4, 150
+#: Threads start when they are first needed: asyncio's pool, five for look-ups and figures of pages, four of the
+#: Cassandra driver's session.
+MORE_THREADS = min(32, (os.cpu_count() or 1) + 4) + 9
 _EVERY_SECONDS = 3.0
 #: For an answer: the machine may have much to do.
 _ANSWER_SECONDS = 60.0

@@ -2,7 +2,9 @@
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +59,39 @@ def test_nobody_listens(tmp_path: Path, closed_port: int) -> None:
     for use in (connect, shared_session):
         with pytest.raises(UnavailableError, match=expected):
             use(settings)
+
+
+def test_who_asks_while_another_connects_gets_what_that_attempt_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = made(tmp_path, cassandra="127.0.0.1:1")
+    begun, go_on = threading.Event(), threading.Event()
+    made_here: list[Any] = []
+    outcome: list[Any] = [AwayError("first")]
+
+    def slow(_settings: Settings) -> Any:
+        made_here.append(outcome[0])
+        begun.set()
+        assert go_on.wait(60)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    monkeypatch.setattr("app.cassandra.session.connect", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shared_session, settings)
+        assert begun.wait(60)
+        second = pool.submit(shared_session, settings)
+        with pytest.raises(TimeoutError):
+            second.result(0.1)
+        go_on.set()
+        assert second.exception() is first.exception() is outcome[0]
+    outcome[0] = SimpleNamespace(is_shutdown=False)
+    assert shared_session(settings) is shared_session(settings) is outcome[0]
+    outcome[0].is_shutdown = True
+    closed, outcome[0] = outcome[0], SimpleNamespace(is_shutdown=False)
+    assert shared_session(settings) is outcome[0] is not closed
+    assert len(made_here) == 3
 
 
 def test_a_server_that_accepts_and_does_not_answer_is_given_up(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiti
             raise UnavailableError(msg)
         return None
 
-    monkeypatch.setattr("app.cassandra.delivery.connect", connect)
+    monkeypatch.setattr("app.cassandra.delivery.shared_session", connect)
     monkeypatch.setattr("app.cassandra.delivery._RECONNECT_SECONDS", 0.01)
     status = SinkStatus()
     delivery = Delivery(
