@@ -23,11 +23,12 @@ from pydantic import (
 from app.access_settings import AccessSettings
 from app.alert_settings import AlertSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
-from app.env_file import ENV_PREFIX, NOT_SETTINGS, names_in, refuse_unknown
+from app.env_file import names_in
 from app.errors import SettingsError
 from app.field_settings import parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import Pseudonyms, parse_keys
 from app.setting_lists import AllowedConfig, Sets
+from app.unknown_settings import ENV_PREFIX, NOT_SETTINGS, refuse_unknown
 from app.worker_settings import WorkerSettings
 
 __all__ = ["ENV_PREFIX", "NOT_SETTINGS", "Settings", "load_settings"]

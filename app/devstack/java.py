@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from app.devstack.server import environment
+from app.devstack.environment import environment
 from app.errors import UnavailableError
 
 #: Cassandra 5.0 runs on 11 and 17, Kafka 4.1 needs 17.

@@ -7,9 +7,10 @@ import uuid
 from pathlib import Path
 from shutil import rmtree
 
+from app.devstack.environment import environment
 from app.devstack.ports import HOST
 from app.devstack.probe import kafka_answers
-from app.devstack.server import Launch, Server, environment, render
+from app.devstack.server import Launch, Server, render
 from app.errors import UnavailableError
 
 

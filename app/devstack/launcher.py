@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 
 from app.devstack import logs, ports, records
+from app.devstack.environment import environment
 from app.devstack.processes import Running
 from app.devstack.progress import Progress
-from app.devstack.server import Launch, Server, environment
+from app.devstack.server import Launch, Server
 from app.devstack.servers import SERVERS
 from app.errors import UnavailableError
 

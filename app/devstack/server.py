@@ -1,6 +1,5 @@
 """What any local server is: ports, memory, configuration, JVM options, and a way to ask it."""
 
-import os
 import re
 import ssl
 from abc import ABC, abstractmethod
@@ -115,16 +114,6 @@ class Server(ABC):
             "-cp",
             ":".join(map(str, launch.classpath)),
         ]
-
-
-#: What a server gets of our environment. The rest is none of its business: passwords, tokens, settings.
-_INHERITED = ("HOME", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
-
-
-def environment() -> dict[str, str]:
-    """Environment of a server: what Java needs of this process's, with file names in UTF-8 whatever the locale."""
-    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def heap_mib(name: str, heap: str) -> int:

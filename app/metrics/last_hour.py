@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from app.metrics.recorders import LATENCY_BOUNDS_MS, quantile_of
+from app.metrics.latency_histogram import LATENCY_BOUNDS_MS, quantile_of
 
 STEP_SECONDS = 10
 #: Points that are kept: an hour.

@@ -17,8 +17,9 @@ from prometheus_client.registry import Collector
 
 from app.domain.alerts import SEVERITIES
 from app.domain.guard import CAUSES
+from app.metrics.latency_histogram import Latency
 from app.metrics.reading import CopyReading, PartitionReading, Reading
-from app.metrics.recorders import SCORE_STEPS, Decisions, Latency
+from app.metrics.recorders import SCORE_STEPS, Decisions
 
 #: Prometheus gets every second bound of the histogram since the append.
 _EXPOSED_STEP = 2

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.metrics.recorders import Decisions, Latency, SinkStatus
+from app.metrics.latency_histogram import Latency
+from app.metrics.recorders import Decisions, SinkStatus
 
 #: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
 _ENDS_TIMEOUT_SECONDS = 2.0

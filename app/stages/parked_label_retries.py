@@ -11,10 +11,10 @@ from app.blocks.faust.batches import Outputs, OutRecord
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError
+from app.stages.label_retry_schedule import Schedule
 from app.stages.parked_labels import (
     PREFIX,
     ParkedLabel,
-    Schedule,
     decide,
     given_up_copy,
     read_parked,

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.metrics.last_hour import Totals
-from app.metrics.recorders import LATENCY_BOUNDS_MS
+from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
 from app.web import dashboard_data
 from app.web.views import install
 from tests.browser import CHROMIUM, Browser, browser

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from app.cassandra.session import connected, disconnect
-from app.devstack.server import environment
+from app.devstack.environment import environment
 from app.kafka.grants import ROLES, Role, grants_of, table_grants_of
 from app.settings import Settings
 from tests.builders import tx_bytes

@@ -17,9 +17,10 @@ from app.lab.bench.histogram import WorkerPage, quantile
 from app.lab.bench.latency import LatencyRun
 from app.lab.bench.plot import latency_svg
 from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
+from app.metrics.latency_histogram import FINE_BOUNDS_MS, Latency
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import Reading
-from app.metrics.recorders import FINE_BOUNDS_MS, Latency, SinkStatus
+from app.metrics.recorders import SinkStatus
 
 
 def page(latencies: list[float], rows: int) -> WorkerPage:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.metrics.last_hour import KEPT, STEP_SECONDS, History, Span, Totals, merged, together
-from app.metrics.recorders import LATENCY_BOUNDS_MS
+from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
 from app.stages.alerts import RecentAlerts
 from app.web import page_templates
 from app.web.access.checks import AccessChecks
@@ -168,7 +168,7 @@ async def test_points_of_all_workers_are_drawn_once_they_are_settled(
 ) -> None:
     worker = DictWorker()
     live = Live(worker, AccessChecks(worker.settings, worker.url, {}))
-    monkeypatch.setattr("app.web.live.time.time", lambda: 1_000.0)
+    monkeypatch.setattr("app.web.dashboard_data.time.time", lambda: 1_000.0)
     points = [Span(at, 10, 50, alerts=1, lag=at).as_dict() for at in (980, 990, 1_000)]
     answer = orjson.dumps({**await live.own(0), "points": points})
     worker.answers[f"{OTHER}/live.json?since=0"] = (200, "application/json", answer)

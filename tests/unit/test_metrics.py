@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.blocks.core.alignment import Slowest, Watermark
+from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
     CopyReading,
@@ -28,7 +29,7 @@ from app.metrics.reading import (
     records_behind,
     source_partitions,
 )
-from app.metrics.recorders import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Decisions, Latency, SinkStatus
+from app.metrics.recorders import Decisions, SinkStatus
 from app.metrics.waiting_partitions import read_waits
 from app.stages.parked_label_retries import Parked
 from app.stages.scorers import ModelNeeded

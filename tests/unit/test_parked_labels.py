@@ -11,17 +11,10 @@ import pytest
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError, RowFormatError
 from app.settings import load_settings
+from app.stages.label_retry_schedule import Schedule
 from app.stages.labels import LabelsHandler
 from app.stages.parked_label_retries import Parked, Retries, look_up_with
-from app.stages.parked_labels import (
-    Found,
-    Schedule,
-    copied_offset,
-    decide,
-    parked_row,
-    read_parked,
-    row_key,
-)
+from app.stages.parked_labels import Found, copied_offset, decide, parked_row, read_parked, row_key
 from app.stages.state import POSITION_KEY
 from app.topics import Topics
 from app.wire.control_records import decode_message

@@ -8,7 +8,7 @@ recipes, derived     well-known public data sets, and the columns that their fil
 columns, answers     which column becomes which field; which columns tell what is fraud
 identifiers, amounts, moments
                      single values
-records, suspects    a row as an input record; ids that are probably none
+records, doubtful_ids  a row as an input record; ids that are probably none
 transactions, labels a whole file
 ```
 """

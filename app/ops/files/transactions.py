@@ -13,6 +13,7 @@ import orjson
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.columns import KNOWN, FileOptions, Plan
+from app.ops.files.doubtful_ids import Suspects
 from app.ops.files.file_pass import Pass
 from app.ops.files.json_lines import JsonSource
 from app.ops.files.label_columns import is_answer, usual_label
@@ -20,7 +21,6 @@ from app.ops.files.opening import open_rows, open_source
 from app.ops.files.records import Converter
 from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.suffixes import file_format
-from app.ops.files.suspects import Suspects
 from app.ops.files.verdict_columns import verdict
 from app.wire.input_records import MAX_RECORD_BYTES, RecordRules, parse_transaction
 

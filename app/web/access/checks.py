@@ -3,7 +3,7 @@
 | module            | decides                                                                        |
 |-------------------|--------------------------------------------------------------------------------|
 | hosts.py          | under which names this worker answers                                          |
-| rate_limits.py    | how often somebody may ask                                                     |
+| rate_limits.py    | the token bucket of a limit; its numbers are where it is used                  |
 | login_attempts.py | whether a password or token is accepted, and how many may be tried             |
 | users.py          | who may log in, and with which role                                            |
 | sessions.py       | whether a session, or another signed value, is ours                            |
