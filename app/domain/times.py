@@ -16,7 +16,7 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 #: 1973 in milliseconds. The spans from 1973 to 5138 in seconds, milliseconds, ... do not overlap.
 _FROM_MS, _BEFORE_MS = 10**11, 10**14
 #: The end of the year 9999, the last one of ISO 8601.
-_LAST_MS = 253_402_300_799_999
+LAST_MS = 253_402_300_799_999
 #: Unit -> the smallest number that is read as such, and how many are a millisecond.
 _UNITS = {
     "ns": (Decimal(10**17), Decimal(1_000_000)),
@@ -108,7 +108,7 @@ def _of_decimal(value: Decimal, name: str, unit: TimeUnit) -> int:
     moment_ms = _FLOOR.divide(value, _UNITS[counted][1])
     if moment_ms < _FROM_MS:
         raise DeadRecordError(f"{name}_too_old", f"{name} is before 1973")
-    if moment_ms > _LAST_MS:
+    if moment_ms > LAST_MS:
         msg = f"{name} {value:g} is out of range: in {_NAMES[counted]} it is after the year 9999; see {_SETTING}"
         raise DeadRecordError(f"invalid_{name}", msg)
     return int(moment_ms)

@@ -1,11 +1,14 @@
 """The words that say whether a transaction was fraud: the same on the topic `labels` and in files."""
 
+import re
 from typing import Any
 
 _WORDS = {
-    True: ("1", "1.0", "true", "t", "yes", "y", "fraud"),
-    False: ("0", "0.0", "false", "f", "no", "n", "genuine"),
+    True: ("1", "true", "t", "yes", "y", "fraud"),
+    False: ("0", "false", "f", "no", "n", "genuine"),
 }
+#: 1.0 is 1, and so is a decimal's 1.00.
+_DECIMALS = re.compile(r"(?<=^[01])\.0+$", re.ASCII)
 _VERDICTS = {word: fraud for fraud, words in _WORDS.items() for word in words}
 
 #: What is accepted, for error messages.
@@ -20,4 +23,5 @@ def verdict_of(value: Any) -> bool | None:
     Args:
         value: a plain value (bool, number, text), as it was read.
     """
-    return _VERDICTS.get(str(value).strip().lower())
+    word = str(value).strip().lower()
+    return _VERDICTS.get(_DECIMALS.sub("", word))

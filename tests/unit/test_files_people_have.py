@@ -3,8 +3,11 @@
 Kafka is replaced by a producer that keeps what it is given; `tests/integration/test_produce.py` has the real one.
 """
 
+import bz2
 import gzip
 import json
+import lzma
+import pickle
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -250,6 +253,29 @@ def test_ids_that_are_probably_none_are_counted_in_a_warning(sent):  # 22
     assert len(json.loads(sent.out)["warnings"]) == 1
 
 
+@pytest.mark.parametrize(
+    "card", ["c\u00a0", "c\u200b1", "\ufeffc", "'c1'", '" ""c1"""', '"=""0012"""']
+)
+def test_ids_with_blanks_quotes_and_formulas_are_counted_in_a_warning(sent, card):
+    assert len(sent(lines(f"1,{card},5.00,{T}"))) == 1
+    assert "Warning: card_id of 1 records is probably not an id" in sent.out
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "1e400", "-1E-999999", '{"a":%s}' % ("9" * 5_000)])
+@pytest.mark.parametrize(
+    "field", ["transaction_id", "card_id", "amount", "event_time", "x", "is_fraud"]
+)
+def test_numbers_that_no_double_holds_have_a_line(sent, field, number):
+    bad = json.dumps({**ROW, "is_fraud": 1, field: "@"}).replace('"@"', number)
+    text = bad + "\n" + json.dumps({**ROW, "is_fraud": 1}) + "\n"
+    for options in ((), ("--labels",)):
+        sent(text, *options, "--skip-bad", name="f.jsonl")
+        assert sent.code == 0
+    with open_reading(sent.path(text, "f.jsonl"), label="is_fraud", skip_bad=True) as reading:
+        assert list(reading.labelled())
+        assert (reading.first_bad or "line 1").count("line 1") == 1
+
+
 # ---------------------------------------------------------------------- times
 
 
@@ -431,6 +457,47 @@ def test_files_of_excel(sent):  # 18
     quoted = '"transaction\nid","card\r\nid",amount,event_time\n' + row.replace(";", ",") + "\n"
     assert len(sent(quoted, "--map", "transaction_id=transaction id,card_id=card id")) == 1
     assert "an Excel workbook or a ZIP archive" in sent.refused(b"PK\x03\x04rest")
+
+
+@pytest.mark.parametrize(
+    ("begin", "words"),
+    [
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook of the old format"),
+        (bz2.compress(b"x"), "compressed with bzip2"),
+        (lzma.compress(b"x"), "compressed with xz"),
+        (b"\x28\xb5\x2f\xfd\x04", "compressed with zstd"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+        (b"Obj\x01\x04", "Avro"),
+        (b"ORC\n\x06\x12", "ORC"),
+        (b"ARROW1\0\0", "Arrow"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        (pickle.dumps(ROW), "a Python pickle"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"<!doctype html><html>", "a web page, not data"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+    ],
+)
+@pytest.mark.parametrize("name", ["f.csv", "f.jsonl"])
+def test_files_of_other_formats_are_named(sent, begin, words, name):
+    assert f"{name} is {words}" in sent.refused(begin + b"\nrest", name=name)
+
+
+def test_json_that_is_no_json_lines(sent):
+    pretty = json.dumps([ROW], indent=1)
+    for text in (pretty, json.dumps([ROW])):
+        assert "is one JSON array: write one object per line" in sent.refused(text, name="f.jsonl")
+        assert "looks like JSON" in sent.refused(text, name="f.csv")
+    assert "write one object per line" in sent.refused(json.dumps(ROW, indent=1), name="f.jsonl")
+
+
+def test_columns_whose_names_differ_in_case_only_are_suggested(sent):
+    text = lines(f"1,c,5.00,{T}", head="TransactionID,card id,AMOUNT,event_time")
+    wanted = "--map transaction_id=TransactionID,card_id='card id',amount=AMOUNT;"
+    assert wanted in sent.refused(text)
+
+
+def test_lines_of_blanks_are_blank(sent):
+    assert len(sent(lines(f"1,c,5.00,{T}", "  \t", f"2,c,5.00,{T}", "\x1a"))) == 2
 
 
 def test_json_lines_of_powershell(sent):

@@ -13,7 +13,22 @@ from app.ops.files.verdict_columns import verdict
 from app.wire.label_records import parse_label
 from tests.builders import T0
 
-FRAUD = (True, 1, 1.0, "1", "1.0", "true", "TRUE", " True ", "t", "T", "yes", "Y", "Fraud\n")
+FRAUD = (
+    True,
+    1,
+    1.0,
+    "1",
+    "1.0",
+    "1.00",
+    "true",
+    "TRUE",
+    " True ",
+    "t",
+    "T",
+    "yes",
+    "Y",
+    "Fraud\n",
+)
 GENUINE = (False, 0, 0.0, "0", "0.0", "false", " f", "F", "No", "n", "N", "genuine")
 NEITHER = ("", " ", "maybe", 2, -1, 0.5, "10", "tr ue", [1], {}, "\0")
 

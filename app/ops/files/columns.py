@@ -1,5 +1,6 @@
 """Which column of a file becomes which field of the record, and which are left out."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -147,10 +148,17 @@ def make_plan(path: object, columns: Iterable[str], options: FileOptions) -> Pla
             command = options.command.format(file=shlex.quote(str(path)))
             msg = f"{named}; it looks like {known.title}: {command} --recipe {known.name}"
             raise UsageError(msg)
-        pairs = ",".join(f"{name}=COLUMN" for name in missing)
+        pairs = ",".join(f"{name}={_spelt_otherwise(name, columns)}" for name in missing)
         msg = f"{named}: give --map {pairs}; {have}"
         raise UsageError(msg)
     return Plan(targets, tuple(answers), options)
+
+
+def _spelt_otherwise(field: str, columns: list[str]) -> str:
+    """The one column that is called so but for case, spaces and punctuation; else the word COLUMN."""
+    plain = field.replace("_", "")
+    found = [name for name in columns if re.sub(r"[\W_]", "", name).lower() == plain]
+    return shlex.quote(found[0]) if len(found) == 1 else "COLUMN"
 
 
 def _check(path: object, columns: list[str], options: FileOptions) -> None:

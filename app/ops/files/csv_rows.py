@@ -15,6 +15,8 @@ from app.ops.files.text import MAX_LINE, open_text
 #: What Excel writes in front of the header, and reads.
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _LINE_FEEDS = re.compile(r"\s*[\r\n]+\s*")
+#: A line of nothing else is blank; DOS ends files with the last one.
+_BLANK = " \t\x1a"
 _UNCLOSED = "not CSV: a quote is not closed"
 
 
@@ -87,6 +89,9 @@ class CsvSource(Source):
         if any("\udc80" <= letter <= "\udcff" for letter in first):
             msg = f"{self.path}, line {self._lines.number}, not UTF-8 text"
             raise UsageError(msg)
+        if first.lstrip()[:1] in {"{", "["}:
+            msg = f"{self.path} looks like JSON: give it a name that ends in .jsonl, with one object per line"
+            raise UsageError(msg)
         delimiter = separator[1] if separator else max(",;\t|", key=first.count)
         place = f"{self.path}, line {self._lines.number}"
         self._lines.begin()
@@ -140,7 +145,7 @@ class CsvSource(Source):
     def _row(self) -> list[str]:
         lines = self._lines
         row: list[str] = []
-        while not row:  # a blank line has no cells
+        while not row or (len(row) == 1 < len(self._names) and not row[0].strip(_BLANK)):
             lines.begin()
             try:
                 row = next(self._reader)

@@ -1,12 +1,14 @@
-"""Ids that are accepted and are probably none: words for nothing, blanks, numbers that a spreadsheet has rewritten."""
+"""Ids that are accepted and are probably none: words for nothing, blanks, quotes, what a spreadsheet has rewritten."""
 
 import re
 
 from app.domain.transaction import Transaction
 
 _SUSPECT = re.compile(
-    r"\s.*|.*\s|null|none|nil|nan|n/?a|#n/a|\\n|unknown|undefined|[+-]?\d+\.0+|[+-]?\d([.,]\d+)?e[+-]?\d+",
-    re.ASCII | re.IGNORECASE | re.DOTALL,
+    r"\s.*|.*\s|.*[\u200b\u2060\ufeff].*|([\"']).*\1|=.*"  # blanks, also those without a width; quotes; formulas
+    r"|null|none|nil|nan|n/?a|#n/a|\\n|unknown|undefined"
+    r"|[+-]?[0-9]+\.0+|[+-]?[0-9]([.,][0-9]+)?e[+-]?[0-9]+",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from app.domain.times import TimeUnit, parse_moment_ms
+from app.domain.times import LAST_MS, TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 
@@ -102,9 +102,13 @@ class Moments:
             if moment.tzinfo is None:
                 return self._local(moment, text)
             epoch_ms = (moment - _EPOCH) // _MILLISECOND
+            if epoch_ms > LAST_MS:
+                raise OverflowError
         except MomentError:
             raise
-        except (ValueError, OverflowError) as error:
+        except OverflowError:
+            raise MomentError(f"{text[:40]!r} is out of range in UTC") from None
+        except ValueError as error:
             if pattern is None:
                 return self._parsed(text)
             raise MomentError(f"{text[:40]!r} does not match --time-format {pattern}") from error

@@ -18,6 +18,9 @@ from app.ops.files.text import MAX_LINE, open_text
 PEEKED_RECORDS = 1_000
 _PEEKED_BYTES = MAX_LINE
 
+#: How values begin.
+_OBJECT_OR_ARRAY = (b"{", b"[")
+_NUMBER = frozenset(bytes([byte]) for byte in b"-0123456789")
 Fields = dict[str, msgspec.Raw]
 
 
@@ -54,6 +57,10 @@ class JsonSource(Source):
                 names |= dict.fromkeys(self._decoder.decode(line or b""))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue  # told when its turn comes
+        first = next((line for line in self._ahead if line and not line.isspace()), b"").strip()
+        if first == b"[" or (first[:1] == b"[" and not names):
+            msg = f"{path} is one JSON array: write one object per line, such as with `jq -c '.[]'`"
+            raise UsageError(msg)
         self.columns = tuple(names)
 
     def _read(self) -> tuple[bytes, Fields]:
@@ -74,9 +81,12 @@ class JsonSource(Source):
         except msgspec.ValidationError as error:
             raise MalformedRecordError(None, "a JSON value, but not an object") from error
         except msgspec.DecodeError as error:
-            raise MalformedRecordError(None, f"not JSON: {error}") from error
+            more = "; write one object per line, such as with `jq -c .`" if line == b"{" else ""
+            raise MalformedRecordError(None, f"not JSON: {error}{more}") from error
         except RecursionError as error:
             raise MalformedRecordError(None, "objects and arrays are nested too deep") from error
+        except ValueError as error:  # Python's int() takes 4,300 digits
+            raise MalformedRecordError(None, "a number has too many digits") from error
 
     def raw(self) -> bytes:
         """The next line as it is, without its line feed.
@@ -114,12 +124,9 @@ def values_of(fields: Mapping[str, msgspec.Raw]) -> Row:
 
 def value_of(raw: msgspec.Raw) -> Any:
     """One field, as `values_of` has it."""
-    value = msgspec.json.decode(raw)
-    if type(value) is str:
-        return value
     text = bytes(raw)
-    if isinstance(value, dict | list):
+    if text[:1] in _OBJECT_OR_ARRAY:
         return orjson.Fragment(text)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if text[:1] in _NUMBER:  # never as a number: a double may be too small for it
         return JsonNumber(text.decode())
-    return value
+    return msgspec.json.decode(raw)

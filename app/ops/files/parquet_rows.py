@@ -10,6 +10,8 @@ from app.ops.files.source import Row, Source
 from app.ops.pyarrow_extra import require_pyarrow
 
 _BATCH_ROWS = 2_000
+#: Up to here every whole number has a 32-bit float of its own.
+_MOST_EXACT = 2**24
 
 
 class ParquetSource(Source):
@@ -55,8 +57,8 @@ class ParquetSource(Source):
 
     def _batch(self) -> list[Row]:
         try:
-            rows: list[Row] = _plain(next(self._batches), self._names).to_pylist()
-        except StopIteration:
+            rows = _rows_of(_plain(next(self._batches), self._names), self.path, self.line)
+        except (StopIteration, UsageError):
             raise
         except self._faults as error:
             msg = f"{self.path} cannot be read beyond row {self.line}: {_line(error)}"
@@ -64,11 +66,33 @@ class ParquetSource(Source):
         return rows
 
 
+def _rows_of(batch: Any, path: Path, row: int) -> list[Row]:
+    try:
+        rows: list[Row] = batch.to_pylist()
+    except (ValueError, OverflowError, TypeError):  # which column it is, pyarrow does not say
+        for name, values in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                values.to_pylist()
+            except (ValueError, OverflowError, TypeError) as error:
+                msg = (
+                    f"{path}, column {name} behind row {row}: values of the type {values.type} are out of range or too "
+                    f"precise ({_line(error)}); --drop {name} leaves the column out"
+                )
+                raise UsageError(msg) from error
+        raise
+    return rows
+
+
 def _plain(batch: Any, names: Mapping[str, str | None]) -> Any:
-    """The batch with times and decimals as text: a Python object for each would cost more."""
+    """The columns that are wanted, with times and decimals as text: a Python object for each would cost more.
+
+    Raises:
+        ValueError: floats of 32 bits are ids, and so large that several share one.
+    """
     import pyarrow as pa
     from pyarrow import compute
 
+    batch = batch.select([name for name in batch.schema.names if names[name] is not None])
     for at, column in enumerate(batch.schema):
         values = batch.column(at)
         if pa.types.is_timestamp(column.type):
@@ -77,6 +101,23 @@ def _plain(batch: Any, names: Mapping[str, str | None]) -> Any:
             values = compute.strftime(values, "%Y-%m-%dT%H:%M:%S" + ("Z" if zone else ""))
         elif pa.types.is_decimal(column.type) and names[column.name] not in ID_FIELDS:
             values = values.cast(pa.string())
+        elif column.type in (pa.time64("ns"), pa.duration("ns")):
+            # Python's own types end at microseconds
+            us = pa.time64("us") if pa.types.is_time64(column.type) else pa.duration("us")
+            values = values.cast(us, safe=False)
+        elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            try:
+                values = values.cast(pa.string())  # older tools write text without saying so
+            except pa.ArrowInvalid:
+                continue
+        elif pa.types.is_float32(column.type) and names[column.name] in ID_FIELDS:
+            if compute.any(compute.greater_equal(compute.abs(values), _MOST_EXACT)).as_py():
+                msg = (
+                    f"column {column.name} has 32-bit floats of 2^24 or more, which have lost digits: store ids "
+                    "as text or as integers"
+                )
+                raise ValueError(msg)
+            continue
         else:
             continue
         batch = batch.set_column(at, column.name, values)

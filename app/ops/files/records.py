@@ -5,6 +5,7 @@ is acceptable is decided by the parser of the stream (`app.wire.input_records`),
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,10 +80,22 @@ class Converter:
         except UnicodeError as error:
             raise MalformedRecordError(None, "not UTF-8 text") from error
         except (orjson.JSONEncodeError, RecursionError) as error:
-            text = "not UTF-8 text" if "surrogates" in str(error) else f"not JSON: {error}"
-            raise MalformedRecordError(None, text) from error
+            raise self._unwritable(record, error) from error
         self.rounded += rounded
         return key, value, event_ms
+
+    def _unwritable(self, record: Mapping[str, Any], error: Exception) -> MalformedRecordError:
+        if "surrogates" in str(error):
+            return MalformedRecordError(None, "not UTF-8 text")
+        for name, value in record.items():
+            try:
+                orjson.dumps(value, default=_plain)
+            except (orjson.JSONEncodeError, RecursionError):
+                column = self._plan.columns.get(name, name)
+                kind = type(value).__name__
+                fault = f"has no form as text or JSON ({kind}): --drop {shlex.quote(column)} leaves it out"
+                return MalformedRecordError(column, fault, general=True)
+        return MalformedRecordError(None, f"not JSON: {error}")
 
     def _money(self, record: dict[str, Any]) -> bool:
         """Write the amounts of a table's row as their very digits, never via a float; whether one was rounded."""

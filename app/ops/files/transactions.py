@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import orjson
 
 from app.domain.transaction import DeadRecordError
@@ -15,7 +14,7 @@ from app.errors import UsageError
 from app.ops.files.columns import KNOWN, FileOptions, Plan
 from app.ops.files.doubtful_ids import Suspects
 from app.ops.files.file_pass import Pass
-from app.ops.files.json_lines import JsonSource
+from app.ops.files.json_lines import JsonSource, value_of
 from app.ops.files.label_columns import is_answer, usual_label
 from app.ops.files.opening import open_rows, open_source
 from app.ops.files.records import Converter
@@ -235,7 +234,7 @@ class _Maker:
         assert self.label
         if self._source.gives_json:
             raw = row[1].pop(self.label, None)
-            return verdict(None if raw is None else msgspec.json.decode(raw), self.label)
+            return verdict(None if raw is None else value_of(raw), self.label)
         return verdict(row.pop(_VERDICT, None), self.label)
 
     def _check(self, item: Item) -> None:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import orjson
+
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
+from app.ops.files.json_lines import JsonNumber
 from app.ops.files.source import MalformedRecordError
 
 
@@ -20,5 +23,11 @@ def verdict(value: Any, column: str) -> bool:
         raise MalformedRecordError(column, "is empty")
     fraud = verdict_of(value)
     if fraud is None:
-        raise MalformedRecordError(column, f"{value!r} is not {ACCEPTED_VERDICTS}")
+        raise MalformedRecordError(column, f"{_shown(value)} is not {ACCEPTED_VERDICTS}")
     return fraud
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, orjson.Fragment):
+        return "an object or array"
+    return str(value) if isinstance(value, JsonNumber) else f"{value!r:.60}"
