@@ -170,7 +170,8 @@ def test_files_that_texts_mention_are_there() -> None:
     """Comments, docstrings and documents name modules: a renamed one must not live on in them."""
     texts = [*MODULES.values(), *(ROOT / "tests").rglob("*.py"), *ROOT.glob("*.md")]
     texts += (ROOT / "docs").rglob("*.md")
-    present = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("[!.]*/**/*.py")]
+    present = ["/app/web/owners.py", "/train_mine.py"]  # docs/extending.md shows how to write them
+    present += [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("[!.]*/**/*.py")]
     for path in texts:
         for name in set(re.findall(r"(?<![\w/.{-])\w[\w/]*\.py\b", path.read_text())):
             assert any(one.endswith(f"/{name}") for one in present), f"{path}: {name}"
