@@ -15,6 +15,7 @@ from app.cassandra.label_store import LabelStore
 from app.errors import AwayError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.clients import partition_of
+from app.metrics.recorders import label_counts
 from app.stages.labels import LabelBlock, LabelsHandler
 from app.stages.parked_label_retries import Retries, look_up_with
 from app.stages.partition_start import check_labels, check_topics_known
@@ -32,6 +33,7 @@ _BLOCKS_IN_FLIGHT = 64
 async def deliver(_partition: int, block: LabelBlock) -> Sent:
     """Send labels to their terminals, and store them."""
     sent = await sender.send(app.producer._producer, block.outputs)  # noqa: SLF001
+    label_counts.add(block.labels)
     return Sent.of(sent, store.store(block.partition, block.labels))
 
 

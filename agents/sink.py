@@ -10,17 +10,26 @@ from app.cassandra.delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.reading import records_behind
+from app.metrics.recent_sample import recent_sample
 from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
 from app.stages.score_callers import Heard
 from app.stages.sink import SinkHandler
 
 settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)
+
+
+def seen(record: dict[str, Any]) -> None:
+    """Counts a prediction on its way, and keeps some."""
+    decisions.add(record)
+    recent_sample.add(record)
+
+
 pipeline: Pipeline = Pipeline(
     app,
     predictions,
     Heard(
-        SinkHandler(RowPacker.of(settings, settings.deployment, decisions.add)),
+        SinkHandler(RowPacker.of(settings, settings.deployment, seen)),
         app.answers.predicted,
     ),
     depth=settings.blocks_in_flight,

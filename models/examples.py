@@ -15,6 +15,7 @@ class Examples:
         event_time_ms: (n,) epoch milliseconds.
         card_id: (n,) identifiers.
         kind: (n,) names of the kind of fraud, where they are known.
+        terminal_id: (n,) identifiers, empty where there is none; None: they are not known.
     """
 
     features: np.ndarray
@@ -22,3 +23,4 @@ class Examples:
     event_time_ms: np.ndarray
     card_id: np.ndarray
     kind: np.ndarray | None = None
+    terminal_id: np.ndarray | None = None

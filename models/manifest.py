@@ -62,6 +62,7 @@ class Manifest(BaseModel):
         metrics: figures on data that training never saw.
         libraries: versions that wrote the pickle.
         anomaly: the isolation forest in the same file, if there is one.
+        distribution: of the training data, for drift (models/distribution.py reads it); None: trained before that.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -79,6 +80,7 @@ class Manifest(BaseModel):
     metrics: dict[str, Any]
     libraries: dict[str, str]
     anomaly: AnomalyPart | None = None
+    distribution: dict[str, Any] | None = None
 
     @property
     def scoring_hash(self) -> str:

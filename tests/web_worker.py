@@ -111,6 +111,12 @@ class DictWorker:
         self.judged: Mapping[str, Any] = {
             "labels": 0, "total": Group().as_dict(), "by_day": {}, "by_model": {}, "seconds": 0.1, "age_seconds": 0,
         }  # fmt: skip
+        self.of_models: dict[str, Any] = {
+            "decides": None, "challengers": [], "changes": [], "more_changes": 0, "changes_fault": None,
+            "gates": [], "gates_fault": None, "lineage": {},
+        }  # fmt: skip
+        self.drifts: dict[str, Any] = {}
+        self.in_force: dict[str, dict[str, Any]] = {}
         self.raised: list[Alert] = []
         self.wanted: AlertQuery | None = None
         self.answers: dict[str, tuple[int, str, bytes]] = {}
@@ -191,6 +197,16 @@ class DictWorker:
         found = self.transactions.get(transaction_id, {})
         known: Mapping[str, Any] | None = found.get("label")
         return known if found.get("event_time_ms") == event_time_ms else None
+
+    async def models(self) -> dict[str, Any]:
+        """Nothing decides, unless a test says otherwise."""
+        return dict(self.of_models)
+
+    async def drift(self) -> dict[str, Any]:
+        return self.drifts
+
+    def deciding(self) -> dict[str, dict[str, Any]]:
+        return self.in_force
 
     async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
         """Those that a test puts there; it sees what was wanted."""

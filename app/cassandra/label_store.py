@@ -210,6 +210,19 @@ def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[int, s
             yield event_time_ms, transaction_id, label[-1]
 
 
+def scan_arrivals(session: Session, settings: Settings) -> Iterator[int]:
+    """When each stored label arrived, epoch ms, in no useful order.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    for (received_at,) in _scan(session, settings, "received_at"):
+        arrived = epoch_ms(received_at)
+        if arrived is not None:
+            yield arrived
+
+
 #: What decides which of several labels wins, after the event time of their transaction; the verdict comes last.
 _VERDICT = ("event_time", "labelled_at", "source_partition", "source_offset", "is_fraud")
 

@@ -1,13 +1,18 @@
 """Results of `fraudstream models gate`: which model was compared with which, and whether it passed."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from cassandra.cluster import Session
 
+from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.session import explained
 from app.settings import Settings
+
+#: Comparisons of one model that are read at most.
+_MOST = 20
 
 
 def record(
@@ -32,6 +37,25 @@ def record(
             "VALUES (%s, %s, %s, %s, %s, %s)",
             (result["hash"], champion, datetime.now(UTC), result["passed"], json.dumps(result), by),
         )
+
+
+def recent(session: Session, settings: Settings, hashes: Iterable[str]) -> list[dict[str, Any]]:
+    """Comparisons of some models, the newest first: what `record` was given, with `at` (epoch ms) and `by`.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    found = []
+    with explained(settings):
+        for model_hash in hashes:
+            for row in session.execute(
+                f"SELECT at, report, made_by FROM {settings.keyspace}.model_gates WHERE hash = %s LIMIT {_MOST}",  # noqa: S608
+                (model_hash,),
+            ):
+                report = json.loads(row["report"])
+                found.append({**report, "at": epoch_ms(row["at"]) or 0, "by": row["made_by"]})
+    return sorted(found, key=lambda one: -one["at"])
 
 
 def latest(

@@ -43,6 +43,7 @@ COMMANDS = {
     "terminal": "app.cli.look:terminal",
     "transaction": "app.cli.look:transaction",
     "quality": "app.cli.quality:quality",
+    "drift": "app.cli.drift:drift",
     "deadletters": "app.cli.deadletters:deadletters",
     "replay": "app.cli.replay:replay",
     "rebuild": "app.cli.rebuild:rebuild",

@@ -77,7 +77,7 @@ def remove(name: Any, subject: Any, ids: tuple[str, ...], reason: str) -> None:
 def list_command(ended: bool, as_json: bool) -> None:
     """List the entries, and when they end."""
     from app.domain.rules.ruleset import entries
-    from app.ops.change_history import read_history
+    from app.kafka.change_history import read_history
 
     history, now_ms = asyncio.run(read_history(load_settings())), time.time() * 1000
     found = [

@@ -107,7 +107,7 @@ def _begin(
     settings: Settings, model: str, share: float, threshold: float | None, note: str
 ) -> None:
     from app.domain.changes import ChallengerChange, LoadChange
-    from app.ops.change_history import need_decides, read_history, send_changes
+    from app.kafka.change_history import need_decides, read_history, send_changes
     from app.ops.models import checked
     from app.topics import Topics
 
@@ -137,7 +137,7 @@ def _begin(
 
 def _stop(settings: Settings, model: str, note: str, *, canary: bool) -> None:
     from app.domain.changes import ChallengerChange
-    from app.ops.change_history import read_history, send_changes
+    from app.kafka.change_history import read_history, send_changes
 
     challengers = asyncio.run(read_history(settings)).in_force().challengers
     one = find(challengers, model, canary=canary)

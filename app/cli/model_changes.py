@@ -13,7 +13,7 @@ from app.formats import iso, printable
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.ops.change_history import Decides, Made
+    from app.kafka.change_history import Decides, Made
 
 
 class _Threshold(click.ParamType):
@@ -69,7 +69,7 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
                  5  topics or tables are missing
     """
     from app.domain.changes import LoadChange, ModelChange
-    from app.ops.change_history import read_history, send_changes
+    from app.kafka.change_history import read_history, send_changes
     from app.ops.models import checked
 
     settings = load_settings()
@@ -112,7 +112,7 @@ def rollback(note: str) -> None:
                  3  Kafka or Cassandra does not answer
     """
     from app.domain.changes import LoadChange, ModelChange
-    from app.ops.change_history import need_decides, read_history, send_changes
+    from app.kafka.change_history import need_decides, read_history, send_changes
     from app.ops.models import checked
 
     settings = load_settings()
@@ -151,7 +151,7 @@ def threshold(value: float | None, no_guard: bool, note: str) -> None:
                  3  Kafka does not answer
     """
     from app.domain.changes import ThresholdChange
-    from app.ops.change_history import need_decides, read_history, send_changes
+    from app.kafka.change_history import need_decides, read_history, send_changes
 
     settings = load_settings()
     now = need_decides(asyncio.run(read_history(settings)), _topic(settings))
@@ -180,7 +180,7 @@ def history(at_ms: int | None, as_json: bool) -> None:
     second. Each prediction names its model and threshold.
     """
     from app.domain.changes import ListChange, RuleChange
-    from app.ops.change_history import read_history
+    from app.kafka.change_history import read_history
 
     settings = load_settings()
     found = asyncio.run(read_history(settings))

@@ -1,6 +1,7 @@
 """Options of more than one command, and how their values are parsed."""
 
 import math
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
@@ -106,6 +107,25 @@ def duration_ms(_context: Any, parameter: click.Parameter, text: str | None) -> 
     except ValueError as error:
         msg = f"{parameter.opts[0]} {text}: {error}"
         raise UsageError(msg) from None
+
+
+def _moment_or_ago(_context: Any, parameter: click.Parameter, text: str | None) -> int | None:
+    """Callback of an option that takes a date, a time, or how long before now."""
+    if text is None:
+        return None
+    try:
+        return int(time.time() * 1000) - parse_duration_ms(text)
+    except ValueError:
+        return moment_of(parameter.opts[0], text)
+
+
+from_option = click.option(
+    "--from",
+    "from_ms",
+    metavar="TIME|DURATION",
+    callback=_moment_or_ago,
+    help="Start of the event times: a date or time, or how long before now, such as 30d.",
+)
 
 
 # ---------------------------------------------------------------------- simulated transactions

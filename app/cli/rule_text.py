@@ -6,7 +6,7 @@ from app.formats import amount, iso, printable
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.ops.change_history import Made
+    from app.kafka.change_history import Made
 
 
 def line_of(made: "Made") -> str:

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.options import ListByDefault, json_option, moment_ms, moment_of, note_option
+from app.cli.options import ListByDefault, from_option, json_option, moment_ms, note_option
 from app.cli.rule_text import line_of
-from app.durations import parse_duration_ms
 from app.errors import NotFoundError
 from app.formats import iso, printable
 from app.settings import load_settings
@@ -105,7 +103,7 @@ def list_command(at_ms: int | None, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show a rule and its changes. Exit code 4: there is no rule of that name."""
-    from app.ops.change_history import read_history
+    from app.kafka.change_history import read_history
     from app.ops.rules import rule_changes
 
     history = asyncio.run(read_history(load_settings()))
@@ -134,7 +132,7 @@ def history(as_json: bool) -> None:
     """
     import msgspec
 
-    from app.ops.change_history import read_history
+    from app.kafka.change_history import read_history
     from app.ops.rules import rule_changes
 
     found = rule_changes(asyncio.run(read_history(load_settings())))
@@ -157,17 +155,12 @@ def history(as_json: bool) -> None:
     "           fraudstream rules test 'score > 0.5 and is_night == 1' --from 2026-10-01 --json",
 )
 @click.argument("expression")
-@click.option(
-    "--from",
-    "begin",
-    metavar="TIME|DURATION",
-    help="Start of the event times: a date or time, or how long before now, such as 30d.",
-)
+@from_option
 @click.option(
     "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
 )
 @json_option
-def test_command(expression: str, begin: str | None, to_ms: int | None, as_json: bool) -> None:
+def test_command(expression: str, from_ms: int | None, to_ms: int | None, as_json: bool) -> None:
     r"""Test a rule on stored predictions: the frauds that it would have caught, and its false positives.
 
     Reads the tables of predictions and labels; changes nothing, and needs no worker. Precision and recall are computed
@@ -186,7 +179,6 @@ def test_command(expression: str, begin: str | None, to_ms: int | None, as_json:
 
     settings = load_settings()
     catalogue, used = check_here(settings, expression)
-    from_ms = _begin_ms(begin)
     with connected(settings) as session, counter("reading") as show:
         result = try_rule(
             session,
@@ -205,18 +197,8 @@ def test_command(expression: str, begin: str | None, to_ms: int | None, as_json:
         click.echo("\n".join(trial_lines(result, settings)))
 
 
-def _begin_ms(text: str | None) -> int | None:
-    """A time, or a time so long before now."""
-    if text is None:
-        return None
-    try:
-        return int(time.time() * 1000) - parse_duration_ms(text)
-    except ValueError:
-        return moment_of("--from", text)
-
-
 def _in_force(at_ms: int | None) -> "tuple[Rule, ...]":
-    from app.ops.change_history import read_history
+    from app.kafka.change_history import read_history
 
     return asyncio.run(read_history(load_settings())).in_force(at_ms).rules.rules
 

@@ -1,7 +1,7 @@
 """Every metric of /metrics, once: its name, labels and help."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Any
@@ -19,7 +19,7 @@ from app.domain.alerts import SEVERITIES
 from app.domain.guard import CAUSES
 from app.metrics.latency_histogram import Latency
 from app.metrics.reading import CopyReading, PartitionReading, Reading
-from app.metrics.recorders import SCORE_STEPS, Decisions
+from app.metrics.recorders import SCORE_STEPS, Decisions, LabelCounts
 
 #: Prometheus gets every second bound of the histogram since the append.
 _EXPOSED_STEP = 2
@@ -59,6 +59,8 @@ class WorkerMetrics(Collector):
             "From a transaction's event time to its acknowledged row in Cassandra.",
         )
         yield from _decisions(reading.decisions)
+        yield from _labels(reading.labels)
+        yield from _drift(reading.drift)
         yield from _work(reading)
         yield from _identity(reading)
 
@@ -310,6 +312,62 @@ def _decisions(decisions: Decisions) -> Iterator[Metric]:
     scores = HistogramMetricFamily("fraudstream_score", "Scores of these predictions.")
     scores.add_metric([], [*buckets, ("1", below[-1]), ("+Inf", below[-1])], decisions.total)
     yield scores
+
+
+def _labels(labels: LabelCounts) -> Iterator[Metric]:
+    counts = CounterMetricFamily(
+        "fraudstream_labels",
+        "Labels on their way to Cassandra, by verdict. Unit: labels.",
+        labels=["verdict"],
+    )
+    counts.add_metric(["genuine"], labels.genuine)
+    counts.add_metric(["fraud"], labels.fraud)
+    yield counts
+    yield GaugeMetricFamily(
+        "fraudstream_last_label_timestamp_seconds",
+        "When the newest label of this worker was appended to its topic, epoch seconds; 0 before the first.",
+        labels.received_ms / 1000,
+    )
+
+
+def _drift(drift: Mapping[str, Any]) -> Iterator[Metric]:
+    rows = GaugeMetricFamily(
+        "fraudstream_drift_transactions",
+        "Newest predictions that are compared with the model's training data. Unit: transactions.",
+        labels=["model"],
+    )
+    gauges = {
+        "psi": GaugeMetricFamily(
+            "fraudstream_drift_psi",
+            "Population stability index of a feature, or of the score, against training: above the limit is drift.",
+            labels=["model", "feature"],
+        ),
+        "limit": GaugeMetricFamily(
+            "fraudstream_drift_psi_limit",
+            "Population stability index above which it is drift.",
+            labels=["model", "feature"],
+        ),
+        "missing": GaugeMetricFamily(
+            "fraudstream_drift_missing_ratio",
+            "Share of transactions without a value of the feature.",
+            labels=["model", "feature"],
+        ),
+    }
+    found = GaugeMetricFamily(
+        "fraudstream_drift_found",
+        "1 for everything that differs from training now, by detector (docs/drift.md); absent otherwise.",
+        labels=["model", "detector", "subject"],
+    )
+    for model, one in drift.items():
+        if one is None:  # it has no training distribution
+            continue
+        rows.add_metric([model], one["transactions"])
+        for column in one["columns"]:
+            for name, gauge in gauges.items():
+                gauge.add_metric([model, column["name"]], column[name])
+        for finding in one["findings"]:
+            found.add_metric([model, finding["detector"], finding["subject"]], 1)
+    yield from (rows, *gauges.values(), found)
 
 
 def _work(reading: Reading) -> Iterator[Metric]:

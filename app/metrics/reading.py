@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.metrics.latency_histogram import Latency
-from app.metrics.recorders import Decisions, SinkStatus
+from app.metrics.recorders import Decisions, LabelCounts, SinkStatus
 
 #: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
 _ENDS_TIMEOUT_SECONDS = 2.0
@@ -124,6 +124,8 @@ class Reading:
         rebalances: rebalances of the group since start.
         decisions: what was decided, and with which scores.
         score_answers: HTTP status -> answers of POST /score since start.
+        labels: what labels said.
+        drift: by model, as `app.quality.drift_live.live_drift` has it.
     """
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -152,6 +154,8 @@ class Reading:
     rebalances: int = 0
     decisions: Decisions = field(default_factory=Decisions)
     score_answers: dict[int, int] = field(default_factory=dict)
+    labels: LabelCounts = field(default_factory=LabelCounts)
+    drift: Mapping[str, Any] = field(default_factory=dict)
 
     def lag(self, stage: str) -> int | None:
         """Records that a stage still has to do in the partitions held here, None while unknown."""

@@ -1,7 +1,7 @@
 """Recorders: what the sink tells while it works. Cheap, and without a word of Prometheus."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, Latency
@@ -79,8 +79,32 @@ class Decisions:
         self.total += score
 
 
+class LabelCounts:
+    """What labels said, and when the newest one arrived; since start.
+
+    Attributes:
+        genuine, fraud: labels by verdict.
+        received_ms: when the broker appended the newest one, epoch milliseconds; 0 before any.
+    """
+
+    def __init__(self) -> None:
+        self.genuine = self.fraud = 0
+        self.received_ms = 0
+
+    def add(self, labels: Iterable[Any]) -> None:
+        """Count some (`app.wire.label_records.LabelRecord`)."""
+        for label in labels:
+            if label.is_fraud:
+                self.fraud += 1
+            else:
+                self.genuine += 1
+            self.received_ms = max(self.received_ms, label.received_at)
+
+
 #: Filled by the sink.
 decisions = Decisions()
+#: Filled by the stage of labels.
+label_counts = LabelCounts()
 #: From the broker's append of a transaction to its acknowledged row; filled by the sink.
 append_to_row = Latency()
 #: From a transaction's event time to its acknowledged row: what a customer waits; filled by the sink.

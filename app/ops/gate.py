@@ -22,7 +22,7 @@ from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
 from app.errors import UsageError
 from app.host import author
-from app.ops.change_history import need_decides, read_history
+from app.kafka.change_history import need_decides, read_history
 from app.ops.models import check_model
 from app.ops.row_by_row_scores import scores_of_each
 from app.quality.gate import Pair, compare, refusals

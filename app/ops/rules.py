@@ -11,7 +11,7 @@ from app.domain.rules.language import check
 from app.domain.rules.policy import rule_fields, types_of
 from app.domain.rules.ruleset import check_rule, entries
 from app.errors import NotFoundError, UsageError
-from app.ops.change_history import History, Made, need_decides, read_history, send_changes
+from app.kafka.change_history import History, Made, need_decides, read_history, send_changes
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import Topics

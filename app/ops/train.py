@@ -15,11 +15,13 @@ from app.host import require_writable
 from app.ops.feature_choice import FeatureChoice, choose_features, label_free_choice
 from app.ops.training_features import Columns, compute_features
 from app.settings import Settings
+from app.stages.deployed_features import catalogue_of
 from app.wire.own_catalogue import own_of
 from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
 from models.artifact_folders import artifact_folders
 from models.backtest import judge_weeks
+from models.distribution import Described, describe
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.evaluation_sets import on_known_cards
 from models.examples import Examples
@@ -154,6 +156,7 @@ def train(
         columns.event_time_ms[scored],
         columns.card_id[scored],
         None if kinds_of_fraud is None else kinds_of_fraud[scored],
+        columns.terminal_id[scored],
     )
     return train_on(examples, settings, options, now_ms=now_ms, stage=stage)
 
@@ -254,8 +257,42 @@ def train_on(
         threshold=threshold,
         trained=_described(options, fitted, times, fraud, split, delay_ms, now_ms),
         metrics=metrics,
+        distribution=_distribution(
+            examples, settings, choice, scores, split.test, threshold=threshold
+        ),
     )
     return Trained(options.folder, manifest, scores, fraud[split.test])
+
+
+def _distribution(
+    examples: Examples,
+    settings: Settings,
+    choice: FeatureChoice,
+    scores: np.ndarray,
+    test: Labels,
+    *,
+    threshold: float,
+) -> dict[str, Any]:
+    """What the training data looked like, for drift: its scores are those of the test slice."""
+    every = np.full(len(examples.event_time_ms), np.nan)
+    every[test] = scores
+    order = np.argsort(examples.event_time_ms, kind="stable")
+    terminal = examples.terminal_id
+    catalogue = catalogue_of(settings)
+    return describe(
+        Described(
+            choice.names,
+            examples.features[:, choice.columns][order],
+            every[order],
+            examples.is_fraud[order],
+            examples.event_time_ms[order],
+            examples.card_id[order],
+            None if terminal is None else terminal[order],
+        ),
+        threshold=threshold,
+        warm_up_ms=max(catalogue.card_reach_ms, catalogue.terminal_reach_ms),
+        timezone=settings.timezone,
+    )
 
 
 def _scorer(fitted: Fitted, choice: FeatureChoice, settings: Settings) -> Scorer:

@@ -58,6 +58,10 @@ class ModelSupply:
         """The model of a whole hash, if it is here; nothing is obtained."""
         return self._models.get(model_hash)
 
+    def named(self, version: str) -> Model | None:
+        """The model of a name and version, if it is here; nothing is obtained. Any thread may ask."""
+        return next((m for m in list(self._models.values()) if m.version == version), None)
+
     def challenger(self, model_hash: str) -> Model | None:
         """As `get`, for a model that decides nothing: for one that cannot be loaded, a stand-in without scores."""
         if model_hash in self._models:

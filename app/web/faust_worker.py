@@ -42,6 +42,7 @@ from app.metrics.recorders import (
     append_to_row,
     decisions,
     event_to_row,
+    label_counts,
     refund_status,
     sink_status,
 )
@@ -50,6 +51,7 @@ from app.quality.measure import measure
 from app.settings import Settings
 from app.web.cached_answers import Kept
 from app.web.key_owner import Elsewhere, Here, Nobody, Place, key_owner
+from app.web.model_reader import ModelReader
 from app.web.peers import PROOF_HEADER, Answer
 from app.web.readiness import why_not_ready
 
@@ -89,6 +91,7 @@ class FaustWorker:
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
         # one at a time: each reads two tables
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="quality")
+        self._models = ModelReader(app, self.look_up)
         self._quality: dict[tuple[int | None, int | None], Kept] = {}
         self.reviews = ReviewStore(app.settings)
         self._ends = LogEnds(self._ask_ends)
@@ -187,6 +190,7 @@ class FaustWorker:
         reading.sink, reading.latency = sink_status, append_to_row
         reading.refunds, reading.alerts = refund_status, alert_status
         reading.event_latency, reading.decisions = event_to_row, decisions
+        reading.labels = label_counts
         reading.model, reading.started_at = self._bound_model(), self._started_at
         reading.tasks, reading.threads = read_tasks(app), threading.active_count()
         reading.rebalances = app.rebalancing_count
@@ -295,10 +299,23 @@ class FaustWorker:
             session, self.settings, from_ms=from_ms, to_ms=to_ms, most=_MOST_QUALITY_ROWS
         )
 
+    async def drift(self) -> dict[str, Any]:
+        """The newest predictions of this worker against training, by model."""
+        return await self._models.drift()
+
+    async def models(self) -> dict[str, Any]:
+        """What decides, challengers, changes, gates and lineage."""
+        return await self._models.models()
+
+    def deciding(self) -> dict[str, dict[str, Any]]:
+        """By partition that is here: `model`, `threshold` and `challengers` in force."""
+        return self._models.deciding()
+
     def close(self) -> None:
         """Begin no more look-ups. The session stays: rows may still be on their way to Cassandra."""
         for kept in self._quality.values():
             kept.close()
+        self._models.close()
         self._measuring.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
 

@@ -26,6 +26,7 @@ from app.web.key_owner import Elsewhere, Here
 from app.web.key_state import key_state
 from app.web.label import PAGES as LABEL_PAGES
 from app.web.login import PAGES as LOGIN_PAGES
+from app.web.models import PAGES as MODEL_PAGES
 from app.web.replies import json_reply, page, present_errors, wants_json
 from app.web.review import PAGES as REVIEW_PAGES
 from app.web.review import REVIEWS
@@ -87,7 +88,10 @@ def install(
 
 async def prometheus(request: web.Request) -> web.Response:
     """`/metrics`: for Prometheus."""
-    text = request.app[METRICS].text(await request.app[WORKER].reading())
+    worker = request.app[WORKER]
+    reading = await worker.reading()
+    reading.drift = await worker.drift()
+    text = request.app[METRICS].text(reading)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -295,6 +299,7 @@ PAGES: tuple[Page, ...] = (
     *ALERT_PAGES,
     *DASHBOARD_PAGES,
     *LABEL_PAGES,
+    *MODEL_PAGES,
     *SEARCH_PAGES,
     *REVIEW_PAGES,
     *LOGIN_PAGES,

@@ -116,6 +116,15 @@ class Worker(Protocol):
             UsageError: there is too much for a worker to read.
         """
 
+    async def models(self) -> dict[str, Any]:
+        """What decides, challengers, changes, gates and lineage, as `app.web.model_facts` has it."""
+
+    async def drift(self) -> dict[str, Any]:
+        """The newest predictions of this worker against training, by model: see `app.quality.drift_live`."""
+
+    def deciding(self) -> dict[str, dict[str, Any]]:
+        """By partition that is here: `model`, `threshold` and `challengers` in force."""
+
     async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
         """The newest alerts of a query, and whether there are more.
 

@@ -16,6 +16,7 @@ from app.web.views import install
 from tests.browser import CHROMIUM, Browser, browser
 from tests.unit.test_dashboard import told
 from tests.unit.test_web_alerts import alert
+from tests.unit.test_web_models import several_models
 from tests.unit.test_web_timeline import row
 from tests.unit.test_web_views import prediction
 from tests.web_worker import HOUR, DictWorker
@@ -153,7 +154,16 @@ async def test_timelines_and_bars_fit(page: Browser) -> None:
     worker.pushed = {"amount": (12.5, 0.4)}
     server = await served(worker)
     try:
-        for path in ("/cards/c1/", "/transactions/x1/", "/quality/", "/alerts/", "/search?id=c1"):
+        several_models(worker)
+        paths = (
+            "/cards/c1/",
+            "/transactions/x1/",
+            "/quality/",
+            "/alerts/",
+            "/search?id=c1",
+            "/models/",
+        )
+        for path in paths:
             await page.open(server.make_url(path))
             await fits(page)
     finally:

@@ -137,6 +137,7 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
         told = deployment.run("quality", "--json", "--from", iso(T0 - 6 * DAY_MS))
         assert told.returncode == 0, told.stderr
         check_quality(json.loads(told.stdout), deployment, made, T0 - 6 * DAY_MS)
+        check_drift(deployment)
         url = f"http://127.0.0.1:{fleet.workers['one'].port}/quality.json"
         with build_opener(ProxyHandler({})).open(url, timeout=60) as reply:
             assert json.load(reply)["total"]["transactions"] == 4_000
@@ -144,6 +145,20 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
     assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
     risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]
     assert any(risks), "no transaction was scored with what a label said"
+
+
+def check_drift(deployment: Deployment) -> None:
+    """Everything that is stored is compared with the training data of the model that scored it."""
+    told = deployment.run("drift", "--json")
+    assert told.returncode in (0, 1), told.stderr
+    result = json.loads(told.stdout)
+    assert (result["transactions"], result["labels"]["known"]) == (4_000, 4_000)
+    assert result["labels"]["labelled_share"]["30d"] == 1.0
+    assert result["labels"]["silent_ms"] < 3_600_000
+    print(json.dumps(result)[:3000])
+    told = deployment.run("drift", "--from", "2001-01-01", "--to", "2001-01-02")
+    assert told.returncode == 2
+    assert "no predictions are stored for this period" in told.stderr
 
 
 def check_quality(

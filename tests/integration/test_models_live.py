@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 
 from app.cli import run
 from app.domain.changes import ModelChange
+from app.kafka.change_history import send_changes
 from app.kafka.clients import client_kwargs
-from app.ops.change_history import send_changes
 from app.ops.replaying.plan import shadow_of
 from app.settings import Settings
 from models.artifact import load_artifact, read_manifest, save_artifact

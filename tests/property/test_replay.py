@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from app.domain.changes import ListChange, RuleChange
-from app.ops.change_history import History, Made
+from app.kafka.change_history import History, Made
 from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
 from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardPass, Stages, TerminalPass

@@ -25,7 +25,7 @@ from app.domain.changes import (
     ThresholdChange,
 )
 from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
-from app.ops.change_history import History, Made
+from app.kafka.change_history import History, Made
 from app.ops.reference import in_share
 from app.ops.replaying.bounds import Asked, Bound
 from app.settings import load_settings
@@ -162,8 +162,8 @@ class TestCommands:
         def checked(*_: Any) -> Any:
             yield SimpleNamespace(model="a@1", manifest=SimpleNamespace(scoring_hash="a" * 64))
 
-        monkeypatch.setattr("app.ops.change_history.read_history", read_history)
-        monkeypatch.setattr("app.ops.change_history.send_changes", send_changes)
+        monkeypatch.setattr("app.kafka.change_history.read_history", read_history)
+        monkeypatch.setattr("app.kafka.change_history.send_changes", send_changes)
         monkeypatch.setattr("app.ops.models.checked", checked)
         result = CliRunner().invoke(model_challengers.canary, ["a@1", "--share", "20%", *given])
         assert result.exit_code == 0, result.output

@@ -17,7 +17,7 @@ from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError
 from app.errors import AwayError, NotFoundError, StateError
 from app.formats import iso
-from app.ops.change_history import History, Made, read_history
+from app.kafka.change_history import History, Made, read_history
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
@@ -281,8 +281,8 @@ async def test_a_history_is_read_in_the_order_of_offsets(monkeypatch: pytest.Mon
         SimpleNamespace(partition=0, offset=n, timestamp=at, value=value)
         for n, (at, value) in enumerate(zip((50, 10), values, strict=True))
     ))  # fmt: skip
-    monkeypatch.setattr("app.ops.change_history.check_topics", there)
-    monkeypatch.setattr("app.ops.change_history.consumer", lambda *_, **__: log)
+    monkeypatch.setattr("app.kafka.change_history.check_topics", there)
+    monkeypatch.setattr("app.kafka.change_history.consumer", lambda *_, **__: log)
     found = await read_history(load_settings())
     assert [one.offset for one in found.changes] == [0, 1]
     assert found.decides().model == "bea@1"  # type: ignore[union-attr]

@@ -20,7 +20,7 @@ from app.domain.changes import (
 )
 from app.domain.guard import LIMITS, Tally, trip
 from app.errors import StateError
-from app.ops.change_history import History, Made
+from app.kafka.change_history import History, Made
 from app.stages.champion import Champion, Tallies
 from app.stages.guard import Guard
 from app.stages.scorers import Fallback, Judges
@@ -296,7 +296,7 @@ class TestHistory:
         async def read(_: Any) -> History:
             return self.history()
 
-        monkeypatch.setattr("app.ops.change_history.read_history", read)
+        monkeypatch.setattr("app.kafka.change_history.read_history", read)
         shown = CliRunner().invoke(model_changes.history).output.splitlines()
         assert ["(without effect)" in line for line in shown[:6]] == [
             False, False, False, True, False, True,

@@ -24,8 +24,8 @@ from app.domain.rules.policy import rule_fields, types_of
 from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES, RuleField
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError, UsageError
+from app.kafka.change_history import History, Made, send_changes
 from app.ops import rules as rule_commands
-from app.ops.change_history import History, Made, send_changes
 from app.ops.reference_rules import outcome
 from app.ops.rules import add_rule, change_list
 from app.quality.rule_trial import Trial

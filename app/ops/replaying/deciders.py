@@ -11,7 +11,7 @@ from app.cassandra.session import shared_session
 from app.domain.changes import ChallengerChange, InForce, ModelChange
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UnavailableError
-from app.ops.change_history import History, read_history
+from app.kafka.change_history import History, read_history
 from app.ops.replaying.passes import Deciding
 from app.ops.replaying.plan import Plan
 from app.ops.replaying.survey import Survey

@@ -1,0 +1,126 @@
+"""Drift of the newest predictions of a worker, and of several workers together. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from app.metrics.recent_sample import Sampled
+from app.quality.drift import compare
+from app.quality.drift_stored import Seen, by_model, columns_of
+from app.quality.verdicts import UNKNOWN
+from models.distribution import Distribution, psi_of
+
+#: The distribution of a model, by its name and version; None: it has none, or is not loaded.
+Finder = Callable[[str], Distribution | None]
+
+
+def live_drift(rows: Iterable[Sequence[Sampled]], find: Finder, unit: int) -> dict[str, Any]:
+    """The newest predictions against training.
+
+    Args:
+        rows: by model that decided, oldest first.
+        find: gives distributions.
+        unit: minor units of one unit of the currency.
+
+    Returns:
+        JSON-ready, by name and version of each model, challengers included: `transactions`, `columns` and `findings`
+        as `app.quality.drift.Drift` has them; None for a model without a training distribution.
+    """
+    seen: dict[str, tuple[Distribution, Seen] | None] = {}
+    for sampled in rows:
+        for alike in _alike(sampled):
+            fields = [one.fields for one in alike]
+            features = np.array([one.features for one in alike])
+            for model, places in by_model(fields).items():
+                if model not in seen:
+                    found = find(model)
+                    seen[model] = None if found is None else (found, Seen(found, unit))
+                if (known := seen[model]) is not None:
+                    at = [place for place, _, _ in places]
+                    matrix = _matrix(features[at], alike[0].names, tuple(known[0].features))
+                    verdicts = np.full(len(at), UNKNOWN, np.int8)
+                    known[1].add([fields[place] for place in at], matrix, places, verdicts)
+    told: dict[str, Any] = {}
+    for model, known in sorted(seen.items()):
+        if known is None:
+            told[model] = None
+            continue
+        drift = compare(known[0], known[1].ordered()[0])
+        told[model] = {
+            "transactions": drift.rows,
+            "columns": columns_of(drift),
+            "findings": [one._asdict() for one in drift.findings],
+        }
+    return told
+
+
+def together(workers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several workers as one: shares are added up by their transactions, findings are those of any of them.
+
+    Args:
+        workers: what `live_drift` returned in each.
+    """
+    by_name: dict[str, list[Any]] = {}
+    for one in workers:
+        for model, drift in one.items():
+            by_name.setdefault(model, []).append(drift)
+    merged: dict[str, Any] = {}
+    for model, parts in sorted(by_name.items()):
+        known = [part for part in parts if part is not None]
+        if not known:
+            merged[model] = None
+            continue
+        findings: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for one in (one for part in known for one in part["findings"]):
+            key = one["detector"], one["subject"]
+            if key not in findings or one["value"] > findings[key]["value"]:
+                findings[key] = one
+        merged[model] = {
+            "transactions": sum(part["transactions"] for part in known),
+            "columns": _columns(known),
+            "findings": list(findings.values()),
+        }
+    return merged
+
+
+def _columns(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    named: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for part in parts:
+        for column in part["columns"]:
+            named.setdefault(column["name"], []).append((part["transactions"], column))
+    made = []
+    for name, columns in named.items():
+        rows = np.array([count for count, _ in columns], np.float64)
+        weights = rows / rows.sum()
+        expected, found = (
+            weights @ np.array([column[side] for _, column in columns])
+            for side in ("expected", "found")
+        )
+        made.append({
+            "name": name,
+            "psi": psi_of(expected, found),
+            # more transactions have a lower limit than any of their parts
+            "limit": min(column["limit"] for _, column in columns),
+            "missing": float(found[-1]),
+            "expected": expected.tolist(),
+            "found": found.tolist(),
+        })  # fmt: skip
+    return made
+
+
+def _alike(rows: Sequence[Sampled]) -> list[list[Sampled]]:
+    """The rows by their names of features: those that the deployment had before are apart."""
+    found: dict[tuple[str, ...], list[Sampled]] = {}
+    for row in rows:
+        found.setdefault(row.names, []).append(row)
+    return list(found.values())
+
+
+def _matrix(features: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    at = {name: place for place, name in enumerate(names)}
+    made = np.full((len(features), len(wanted)), np.nan)
+    for place, name in enumerate(wanted):
+        if name in at:
+            made[:, place] = features[:, at[name]]
+    return made
