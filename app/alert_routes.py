@@ -44,6 +44,6 @@ def parse_routes(text: str) -> tuple[Route, ...]:
         routes.append(Route(*match.groups()))
     names = [route.name for route in routes]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        msg = f"two routes are called {repeated[0]}: what is remembered of a route goes by its name"
+        msg = f"two routes have the name {repeated[0]}: give each its own, because its progress is stored under it"
         raise ValueError(msg)
     return tuple(routes)

@@ -100,7 +100,7 @@ def meaning(
 def _closed(prefix: str, *, certificate: bool) -> str:
     if not certificate:
         files = f"{prefix}_CERT_FILE and {prefix}_KEY_FILE"
-        return f"closes the connection: if it asks for a client certificate, set {files}"
+        return f"closes the connection: if it requires a client certificate, set {files}"
     return (
         f"refuses our certificate, it seems, and closes the connection: check that {prefix}_CERT_FILE has not expired "
         "and is signed by an authority that the server trusts"
@@ -128,7 +128,7 @@ def _fault(error: ssl.SSLCertVerificationError, prefix: str, address: str, host:
 def _alert(reason: str, prefix: str, address: str, *, shown: bool) -> str:
     words = reason.lower().replace("_", " ")
     if reason.endswith(_NO_CERTIFICATE):
-        return f"asks for a client certificate: set {prefix}_CERT_FILE and {prefix}_KEY_FILE"
+        return f"requires a client certificate: set {prefix}_CERT_FILE and {prefix}_KEY_FILE"
     # Cassandra's way of refusing one
     if reason.endswith(_REFUSED) or (shown and reason.endswith("INTERNAL_ERROR")):
         return (

@@ -96,7 +96,7 @@ def _login(text: str, settings: Settings) -> str:
         return f"logs in by {asked}, which fraudstream does not know: no password was sent"
     if settings.cassandra_username is None:
         return (
-            "asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME and FRAUDSTREAM_CASSANDRA_PASSWORD"
+            "requires a user: set FRAUDSTREAM_CASSANDRA_USERNAME and FRAUDSTREAM_CASSANDRA_PASSWORD"
         )
     return (
         f"refuses user {settings.cassandra_username!r}: check FRAUDSTREAM_CASSANDRA_USERNAME and "

@@ -211,7 +211,7 @@ def _credentials(access: Access, authenticator: str) -> bytes:
     if authenticator == wire.CERTIFICATE_LOGIN:
         return wire.empty_credentials()
     if not access.user:
-        msg = "it asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME and _PASSWORD"
+        msg = "it requires a user: set FRAUDSTREAM_CASSANDRA_USERNAME and _PASSWORD"
         raise LinkError(msg)
     if authenticator not in wire.PASSWORD_LOGINS:
         msg = (

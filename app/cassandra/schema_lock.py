@@ -45,7 +45,7 @@ def schema_lock(
             known = time.monotonic()
         elif time.monotonic() - known > seconds:
             msg = (
-                f"Cassandra did not show for {seconds} s who holds the migration lock of "
+                f"Cassandra did not report for {seconds} s who holds the migration lock of "
                 f"{keyspace}: repeat the command"
             )
             raise AwayError(msg)

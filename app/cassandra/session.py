@@ -234,7 +234,7 @@ def settled(attempt: Callable[[], T]) -> T:
             # a serial read is a round of the same protocol, and fails by the same contention
             if not is_unknown(error) and not isinstance(error, ReadTimeout):
                 raise
-    msg = "Cassandra did not say whether it was written: try again"
+    msg = "it is unknown whether Cassandra has written it: try again"
     raise AwayError(msg)
 
 
@@ -259,7 +259,7 @@ def explained(settings: Settings) -> Iterator[None]:
     except ErrorMessage as error:
         if not is_unknown(error):
             raise
-        msg = f"Cassandra does not say whether it was written: {first_line(error)}; try again"
+        msg = f"it is unknown whether Cassandra has written it: {first_line(error)}; try again"
         raise AwayError(msg) from error
     except Unauthorized as error:
         msg = (

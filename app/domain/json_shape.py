@@ -53,7 +53,7 @@ def _too_many() -> DeadRecordError:
 
 
 def refuse_repeated_keys(body: bytes) -> None:
-    """Check that no key stands twice in one object of a JSON text.
+    """Check that no key occurs twice in one object of a JSON text.
 
     Raises:
         DeadRecordError: one does, or there are too many: of repeated ones, parsers keep the last.
@@ -68,6 +68,6 @@ def refuse_repeated_keys(body: bytes) -> None:
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise DeadRecordError("repeated_key", f"the key {twice!r} stands twice in one object")
+            raise DeadRecordError("repeated_key", f"the key {twice!r} occurs twice in one object")
 
     json.loads(body, object_pairs_hook=check)

@@ -142,7 +142,9 @@ async def read_history(settings: Settings) -> History:
     tps = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
     async with consumer(settings, auto_offset_reset="earliest") as reader:
         reader.assign(tps)
-        ends = await answered(reader.end_offsets(tps), "Kafka did not say where changes end")
+        ends = await answered(
+            reader.end_offsets(tps), "Kafka did not return the end of the changes"
+        )
         for tp in tps:
             reader.seek(tp, 0)
         left = {tp for tp in tps if ends[tp]}
@@ -151,7 +153,7 @@ async def read_history(settings: Settings) -> History:
             found += [made for records in fetched.values() for made in map(_made, records) if made]
             for tp in list(left):
                 if (
-                    await answered(reader.position(tp), "Kafka did not say what is read")
+                    await answered(reader.position(tp), "Kafka did not return the position")
                     >= ends[tp]
                 ):
                     left.discard(tp)
@@ -190,7 +192,7 @@ async def send_changes(settings: Settings, *changes: AnyChange) -> int:
             key = f"{change.__struct_config__.tag}/{uuid4()}".encode()
             try:
                 sending = producer.send_and_wait(topic.name, value, key=key, partition=_PARTITION)
-                offset = (await answered(sending, "Kafka did not take the change")).offset
+                offset = (await answered(sending, "Kafka did not accept the change")).offset
             except KafkaError as error:
                 done = (
                     f"{number} of {len(changes)} changes are written"

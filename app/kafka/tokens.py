@@ -98,7 +98,7 @@ def _called(where: str) -> Callable[[], Awaitable[str]]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"{_SETTING}={where} is no function: write https://..., file:PATH or MODULE:FUNCTION ({error})"
+        msg = f"{_SETTING}={where} is not a function: write https://..., file:PATH or MODULE:FUNCTION ({error})"
         raise SettingsError(msg) from None
 
     async def call() -> str:

@@ -89,7 +89,7 @@ def check_counts(counts: Mapping[str, int], specs: Sequence[TopicSpec], settings
     if len(set(have.values())) == 1 and len(have) == len(specs):
         (count,) = set(have.values())
         msg = (
-            f"all topics have {count} partitions, the settings say {settings.partitions}: set "
+            f"all topics have {count} partitions, but the settings require {settings.partitions}: set "
             f"FRAUDSTREAM_PARTITIONS={count}"
         )
         raise SchemaError(msg)
@@ -102,8 +102,8 @@ def check_counts(counts: Mapping[str, int], specs: Sequence[TopicSpec], settings
     then = f", then start the workers with {' and '.join(words)}" if words else ""
     why = ", and the state of a deployment cannot follow a changed number" if state else ""
     msg = (
-        f"topic {told} partitions, the settings say {settings.partitions}: all topics of a deployment need the same "
-        f"number{why}; run `{command}`{then}"
+        f"topic {told} partitions, but the settings require {settings.partitions}: all topics of a deployment need "
+        f"the same number{why}; run `{command}`{then}"
     )
     raise SchemaError(msg)
 
@@ -138,6 +138,6 @@ def check_config(
         for key in _BINDING:
             want, is_now = spec.config.get(key), have.get(key)
             if want is not None and is_now is not None and is_now != want:
-                text = f"{key} is {is_now}, the settings say {want}"
+                text = f"{key} is {is_now}, but the settings require {want}"
                 warnings.setdefault(spec.name, []).append(text)
     return {name: "; ".join(texts) for name, texts in warnings.items()}

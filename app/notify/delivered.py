@@ -87,7 +87,7 @@ class Told:
                 await asyncio.gather(*sent)
                 break
             except KafkaError as error:
-                logger.warning("Kafka does not take the record of what was delivered: %r", error)
+                logger.warning("Kafka does not accept the record of a delivery: %r", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
         if at_ms - self._since_ms > NOTIFIED_MS:
             self._older, self._newer, self._since_ms = self._newer, {}, at_ms

@@ -188,7 +188,7 @@ class RouteReader(ConsumerRebalanceListener):
             logger.warning(
                 "route %s: delivered again after %.0f s", self._route.name, self._clock() - began
             )
-        logger.info("route %s: told of %s alerts: %s", self._route.name, len(told), message.id)
+        logger.info("route %s: sent %s alerts: %s", self._route.name, len(told), message.id)
         return True
 
     async def _attempt(self, message: Message, delay: float) -> bool:
@@ -216,6 +216,4 @@ class RouteReader(ConsumerRebalanceListener):
                 await self._consumer.commit(new)
             self._committed |= new
         except (KafkaError, TimeoutError) as error:  # the next one says the same and more
-            logger.warning(
-                "route %s: what is done is not committed yet (%r)", self._route.name, error
-            )
+            logger.warning("route %s: progress is not committed yet (%r)", self._route.name, error)

@@ -131,7 +131,7 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
         return "it is not a dead-letter record of this deployment: its source is unknown"
     origin = letter.source.rsplit("/", 2)[0]
     if origin != topic:
-        return f"it comes from {origin}, but records are sent back to {topic} only; send a label "
+        return f"it is from {origin}, but records are sent back to {topic} only; send a label "
         "again with `fraudstream label`"
     if what := _NO_RECORD.get(letter.reason):
         return f"{what}: send it again from its producer"

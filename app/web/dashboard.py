@@ -143,9 +143,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     live, worker = request.app[LIVE], request.app[WORKER]
     streams = request.app[STREAMS]
     if len(streams) >= _MOST_STREAMS:
-        msg = (
-            f"{_MOST_STREAMS} pages watch this worker already: reload later, or ask another worker"
-        )
+        msg = f"{_MOST_STREAMS} dashboards are connected to this worker already: reload later, or use another worker"
         raise RefusedError(503, msg, retry_after=_FULL_SECONDS)
     told = request.headers.get("Last-Event-ID", "")
     since = int(told) if told.isdecimal() else 0

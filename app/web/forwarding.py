@@ -73,7 +73,7 @@ async def ask(
     headers = {**headers, peers.ROUTED_HEADER: worker.url}
     if access.peers is None:
         if not access.open:
-            msg = f"another worker holds it ({target}): workers ask each other only with FRAUDSTREAM_WEB_SECRET"
+            msg = f"another worker owns it ({target}): workers can query each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
         return await worker.forward(target + path, method, headers, body)
     signed = peers.ask(access.peers, asker, target, method, path, time.time())

@@ -96,7 +96,7 @@ async def _next(request: web.Request, skip: list[str], told: dict[str, Any]) -> 
         )
         query.append(("said", line))
     elif alert is None:
-        query.append(("said", "no alert is left that nobody has"))
+        query.append(("said", "all open alerts are taken"))
     return web.Response(status=303, headers={"Location": f"/review/?{urlencode(query)}"})
 
 

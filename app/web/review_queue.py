@@ -178,7 +178,7 @@ class ReviewQueue:
         if not about:
             if known.verdict is not None and not alert.todo:
                 raise RefusedError(409, _why_not(known, by, self._now_ms()))
-            raise RefusedError(400, "none of these transactions of this alert is to be decided")
+            raise RefusedError(400, "none of these transactions of the alert is undecided")
         wanted = Review(
             None, None, verdict, by, self._now_ms(), about, note or None, known.earlier + known.transactions
         )  # fmt: skip
@@ -285,7 +285,7 @@ def _is_of(alert: Alert, review: Review, seen: str | Collection[str] | None) -> 
 
 def _why_not(review: Review, by: str, now_ms: int, known: Review | None = None) -> str:
     if review.verdict is not None and (known is None or review.decided_at != known.decided_at):
-        return f"{review.decided_by} has decided it already: {review.verdict}"
+        return f"{review.decided_by} has already decided it: {review.verdict}"
     holder = review.holder(now_ms)
     if holder is None or holder == by:
         return "the claim has ended: take the alert again"

@@ -111,7 +111,7 @@ class ScoreHandler:
                     await self._score(place.partition, key, transaction.transaction_id, body)
                 )
         except TimeoutError:
-            line = "no prediction in time; the transaction is on the log: ask again with the same transaction_id"
+            line = "no prediction in time; the transaction is on the log: send it again with the same id"
             raise RefusedError(504, line) from None
 
     async def _score(
@@ -150,7 +150,7 @@ class ScoreHandler:
         if request.app[ACCESS].peers is not None:
             return ("Content-Type",)
         if self._worker.settings.score_token and not is_loopback(urlsplit(url).hostname or ""):
-            msg = f"the worker at {url} has this card: workers ask each other only with FRAUDSTREAM_WEB_SECRET"
+            msg = f"the worker at {url} owns this card: workers can query each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
         return ("Authorization", "Content-Type")
 

@@ -127,13 +127,14 @@ FIELDS = (
     ),
     _added(
         SHADOW_SCORES, "frozen<map<text, double>>", "object of numbers or nulls",
-        "scores of the models that did not decide, by name and version; null: it gave none. Missing if there is no "
+        "scores of the challengers (and of the current model, if the canary decided), by name and version; null: "
+        "no score. Missing if there is no "
         "[challenger](models-live.md#shadow)",
         optional=True,
     ),
     _added(
         SHADOW_FLAGGED, "frozen<set<text>>", "array of texts",
-        "those of these models that would have flagged it as fraud. Missing if there is no challenger",
+        "which of these models would have flagged it as fraud. Missing if there is no challenger",
         optional=True,
     ),
     PredictionField(

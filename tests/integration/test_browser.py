@@ -139,7 +139,7 @@ async def test_a_verdict_is_one_key(page: Browser) -> None:
         assert [label["is_fraud"] for label in worker.labels] == [True, False]
         await page.press("b")  # what was put off is not forgotten, only not offered again at once
         await page.until(
-            "document.querySelector('[role=status]').innerText.includes('no alert is left')"
+            "document.querySelector('[role=status]').innerText.includes('all open alerts are taken')"
         )
         assert len(worker.reviews.closed) == 2
     finally:

@@ -197,14 +197,14 @@ def test_cassandra_says_why_it_refuses(bank: Bank, secured: Secured, tmp_path: P
             {"cassandra_username": "nobody"},
             "refuses user 'nobody': check FRAUDSTREAM_CASSANDRA_USER",
         ),
-        ({"cassandra_username": None, "cassandra_password": None}, "asks for a user: set FRAUD"),
+        ({"cassandra_username": None, "cassandra_password": None}, "requires a user: set FRAUD"),
         (
             {"cassandra_ca_file": other},
             "an authority that is not trusted here: name its certificate",
         ),
         (
             {"cassandra_cert_file": None, "cassandra_key_file": None},
-            "asks for a client certificate",
+            "requires a client certificate",
         ),
         ({"cassandra_cert_file": old[0], "cassandra_key_file": old[1]}, "refuses our certificate"),
     ]

@@ -123,8 +123,8 @@ async def test_topics_that_were_there_before_are_compared(settings: Settings) ->
     with pytest.raises(SchemaError, match="FRAUDSTREAM_ALLOW_TOPIC_CONFIG=create-time"):
         await check_topics(settings, topics.all)
     assert await check_topics(allowed, topics.all) == {
-        topics.transactions.name: "message.timestamp.type is CreateTime, the settings say LogAppendTime; "
-        "retention.ms is 604800000, the settings say 7776000000"
+        topics.transactions.name: "message.timestamp.type is CreateTime, but the settings require LogAppendTime; "
+        "retention.ms is 604800000, but the settings require 7776000000"
     }
 
 

@@ -121,7 +121,7 @@ _TLS = ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate
     ("cause", "user", "kind", "text"),
     [
         (AuthenticationFailed("Remote end requires authentication"), None, UnavailableError,
-         "asks for a user: set FRAUDSTREAM_CASSANDRA_USERNAME"),
+         "requires a user: set FRAUDSTREAM_CASSANDRA_USERNAME"),
         (AuthenticationFailed("Bad credentials"), "ann", UnavailableError, "refuses user 'ann'"),
         (_TLS, None, UnavailableError, "no TLS with Cassandra at h:1"),
         (ConnectionRefusedError(111, "refused"), None, AwayError, "no Cassandra at h:1: run"),

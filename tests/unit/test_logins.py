@@ -71,7 +71,7 @@ async def test_only_a_known_authenticator_gets_the_password() -> None:
     )
     with pytest.raises(AuthenticationFailed, match="requires authentication"):
         driver_answer(KNOWN, None)
-    assert b"it asks for a user" in await link_answer(KNOWN, "")
+    assert b"it requires a user" in await link_answer(KNOWN, "")
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "%s".__mod__, "%r".__mod__])

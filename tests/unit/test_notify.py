@@ -183,7 +183,7 @@ class TestRoutes:
         [
             ("ops:high:slack://secret", "route 1 is not NAME=SEVERITY:URL"),
             ("a=low:https://x b=urgent:https://secret", "route 2 is not NAME=SEVERITY:URL"),
-            ("a=low:https://secret a=high:https://secret", "two routes are called a"),
+            ("a=low:https://secret a=high:https://secret", "two routes have the name a"),
         ],
     )
     def test_refusals_tell_no_secret(self, text: str, says: str) -> None:

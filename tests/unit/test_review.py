@@ -110,7 +110,7 @@ async def test_a_verdict_labels_what_was_seen_and_closes_the_alert() -> None:
     assert await queue.decide("bob", one.alert_id, "fraud", None, "") == 1
     assert [label["transaction_id"] for label in worker.labels] == ["tx-0", "tx-8"]
     assert (await queue.look(one.alert_id)).state == "acked"
-    with pytest.raises(RefusedError, match="bob has decided it already: fraud"):
+    with pytest.raises(RefusedError, match="bob has already decided it: fraud"):
         await queue.decide("ann", one.alert_id, "genuine", None, "")
     # the same again, because the answer was lost: one verdict
     assert await queue.decide("bob", one.alert_id, "fraud", None, "") == 1
@@ -230,14 +230,14 @@ async def test_the_page_from_one_alert_to_the_next(caplog: pytest.LogCaptureFixt
         assert page.url.query["alert"] == made[0].alert_id
         assert "1 decided as fraud, 1 labels sent" in await page.text()
         later = await client.post("/review/later", data={**form, "alert": made[0].alert_id})
-        assert "no alert is left" in await later.text()
+        assert "all open alerts are taken" in await later.text()
         assert (
             await client.post("/review/verdict", data=sent, headers=JSON)
         ).status == 200  # again
         other = {**sent, "verdict": "genuine"}
         twice = await client.post("/review/verdict", data=other, headers=JSON)
         assert (twice.status, (await twice.json())["error"]) == (
-            409, "local has decided it already: fraud",
+            409, "local has already decided it: fraud",
         )  # fmt: skip
         decided = await (await client.get(f"/review/?alert={made[1].alert_id}")).text()
         assert "local decided this alert: fraud." in decided

@@ -174,7 +174,7 @@ async def test_nobody_answers_in_time() -> None:
     log = Log(score_timeout="50ms")
     status, said = await ask(log)
     assert status == 504
-    assert "ask again" in said["error"]
+    assert "send it again" in said["error"]
     assert len(log.appended) == 1
 
 

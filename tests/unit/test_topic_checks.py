@@ -103,7 +103,9 @@ class TestConfig:
         found = check_config(
             {topics.predictions.name: {"cleanup.policy": "compact"}}, topics.all, settings
         )
-        assert found == {"predictions": "cleanup.policy is compact, the settings say delete"}
+        assert found == {
+            "predictions": "cleanup.policy is compact, but the settings require delete"
+        }
 
 
 class TestWhileRunning:

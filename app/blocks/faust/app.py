@@ -135,7 +135,7 @@ class BlockApp(faust.App):
     def _leave(self) -> None:
         print(
             f"fraudstream: stopped after {STOP_SECONDS:g} s without an answer from Kafka or Cassandra; what is "
-            "unfinished is done again at the next start",
+            "unfinished is repeated at the next start",
             file=sys.stderr,
             flush=True,
         )

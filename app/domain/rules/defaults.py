@@ -11,7 +11,7 @@ from app.domain.rules.ruleset import Rule
 _DEFAULTS = (
     (
         "very-large-amount",
-        "very large amount, many times what is usual for this card",
+        "very large amount, many times the card's median",
         (
             "amount >= {large} and amount_over_card_median >= 10",
             "amount >= {large} and amount_over_card_avg_30d >= 10",
@@ -19,7 +19,7 @@ _DEFAULTS = (
     ),
     (
         "many-small-amounts",
-        "many payments in a short time, and small ones: somebody may be trying out the card",
+        "many small payments in a short time: the card may be being tested",
         (
             "card_count_1m >= 5 and amount <= {small}",
             "card_count_1h >= 10 and amount <= {small}",

@@ -261,7 +261,7 @@ def _constant(value: Any) -> tuple[str, str]:
             return NUMBER, repr(number)
         msg = "a number is too large"
         raise RuleError(msg)
-    msg = f"{value!r} is no number, no text, and not True or False"
+    msg = f"{value!r} is not a number, a text, True or False"
     raise RuleError(msg)
 
 
@@ -289,8 +289,8 @@ def _syntax(text: str, error: BaseException) -> str:
         if mark in text.replace("!=", ""):
             return f"write `{word}` in place of `{mark}`"
     if isinstance(error, SyntaxError) and error.offset and error.msg:
-        return f"it is no expression: {error.msg.lower()} at character {error.offset}"
-    return "it is no expression"
+        return f"not a valid expression: {error.msg.lower()} at character {error.offset}"
+    return "not a valid expression"
 
 
 def _not_known(node: ast.expr) -> str:

@@ -92,7 +92,7 @@ class AccessChecks:
         self._public = {"/metrics"} if settings.web_open_metrics else set()
         if not self.open and not self._logins:
             logger.warning(
-                "nobody can log in to the web pages: name a file in FRAUDSTREAM_WEB_USERS, see `fraudstream users`"
+                "nobody can log in to the web pages: set FRAUDSTREAM_WEB_USERS, see `fraudstream users`"
             )
 
     @property
@@ -197,7 +197,7 @@ class AccessChecks:
             )
         if not self._logins:
             raise RefusedError(
-                401, "nobody can log in yet: the operator names a file in FRAUDSTREAM_WEB_USERS"
+                401, "nobody can log in yet: an operator must set FRAUDSTREAM_WEB_USERS"
             )
         if wants_json(request) or page.method == "POST" or not _is_browser(request):
             raise RefusedError(401, "log in, or send a token: Authorization: Bearer TOKEN")

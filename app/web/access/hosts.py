@@ -36,7 +36,7 @@ class Hosts:
         if not self._is_ours(host):
             raise RefusedError(
                 421,
-                f"{host!r} is not a name of this worker: the operator adds names to FRAUDSTREAM_WEB_HOSTS",
+                f"{host!r} is not a name of this worker: an operator can add it to FRAUDSTREAM_WEB_HOSTS",
             )
 
     def is_origin(self, origin: str) -> bool:

@@ -132,7 +132,7 @@ class Users:
                 continue
             user = _parse(line, f"{path}, line {number}")
             if any(user.name == other.name for other in (*users.values(), *tokens.values())):
-                msg = f"{path}, line {number}: there is another {user.name!r}"
+                msg = f"{path}, line {number}: there is already a {user.name!r}"
                 raise SettingsError(msg)
             if user.hash.startswith(_TOKEN):
                 tokens[user.hash] = user
