@@ -210,6 +210,11 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
         description="model that a new deployment starts with: a name or the path of a folder; later, "
         "`fraudstream models promote` changes it",
     )
+    allow_pickled_models: bool = Field(
+        False,
+        description="load models that are pickles (model.joblib); loading one runs code from it. fraudstream itself "
+        "writes none",
+    )
     threshold: float | None = Field(
         None,
         ge=0,

@@ -1,14 +1,12 @@
-"""A model's artifact: a folder with `model.joblib` and the `manifest.json` that says what it is.
+"""A model's artifact: a folder with `model.skops` and the `manifest.json` that says what it is.
 
-joblib is pickle, and loading a pickle runs what is in it. So the file's hash is checked against the
-manifest before a byte is unpickled, only known folders are loaded (`models/artifact_folders.py`), and what
-is saved may name classes of scikit-learn and numpy alone: a pickle stores import paths, and one of ours
-would tie old models to today's module names.
+Reading a file in skops' format runs no code of it (`models/skops_file.py`). Artifacts of earlier releases, and foreign
+models whose types skops does not take, are pickles (`model.joblib`): loading one runs what is in it. They are loaded
+only where the deployment allows it, and only once the file's hash is the manifest's.
 """
 
 import hashlib
 import io
-import pickle
 import re
 import shutil
 import sys
@@ -23,12 +21,12 @@ from pydantic import ValidationError
 from sklearn.exceptions import InconsistentVersionWarning
 
 from app.errors import NotFoundError, UnavailableError, UsageError
-from models.manifest import FORMAT, HASH_DIGITS, NAME, Manifest
+from models.manifest import HASH_DIGITS, NAME, PICKLED, SKOPS, Manifest
+from models.shipped import FORMER, SHIPPED
+from models.skops_file import UntrustedTypeError, pack, unpack
 
-MODEL_FILE = "model.joblib"
 MANIFEST_FILE = "manifest.json"
-_LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
-_PICKLED_FROM = ("sklearn", "numpy", "scipy", "builtins", "collections", "copyreg")
+_LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib", "skops")
 
 
 class Contents(NamedTuple):
@@ -44,7 +42,7 @@ class Contents(NamedTuple):
 
 
 def save_artifact(
-    folder: Path, pipeline: Any, *, isolation: Any = None, **described: Any
+    folder: Path, pipeline: Any, *, isolation: Any = None, pickled: bool = False, **described: Any
 ) -> Manifest:
     """Write an artifact; it appears whole or not at all.
 
@@ -52,20 +50,24 @@ def save_artifact(
         folder: where; must not exist yet.
         pipeline: a fitted scikit-learn estimator.
         isolation: a fitted isolation forest, described by `anomaly`; None without one.
+        pickled: whether it may be a pickle if skops does not take all of its types.
         described: the manifest's fields, but for `format`, `sha256` and `libraries`.
 
     Raises:
         UsageError: the folder exists or cannot be written.
-        ValueError: the pipeline holds classes that are not scikit-learn's or numpy's.
+        UntrustedTypeError: the pipeline holds types that skops does not take, and must not be a pickle.
     """
     check_free(folder)
     held = {"model": pipeline, "anomaly": isolation}
-    _check_classes(held)
-    packed = io.BytesIO()
-    joblib.dump(held, packed)
+    try:
+        written, packed = SKOPS, pack(held)
+    except UntrustedTypeError:
+        if not pickled:
+            raise
+        written, packed = PICKLED, _pickle(held)
     manifest = Manifest(
-        format=FORMAT,
-        sha256=hashlib.sha256(packed.getvalue()).hexdigest(),
+        format=written,
+        sha256=hashlib.sha256(packed).hexdigest(),
         libraries={
             "python": ".".join(map(str, sys.version_info[:3])),
             **{name: library_version(name) for name in _LIBRARIES},
@@ -76,7 +78,7 @@ def save_artifact(
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            (draft / MODEL_FILE).write_bytes(packed.getvalue())
+            (draft / manifest.file).write_bytes(packed)
             (draft / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
             draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from a worker of another user
             draft.rename(folder)
@@ -162,41 +164,46 @@ def check_content(otherwise: str, packed: bytes, manifest: Manifest) -> None:
         raise UsageError(msg)
 
 
-def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
+def load_artifact(
+    folder: Path, manifest: Manifest | None = None, *, pickled: bool = False
+) -> Contents:
     """What was fitted for an artifact, once its hash and libraries are what the manifest says.
 
     Args:
         folder: the artifact. The caller has made sure that it belongs to the registry.
         manifest: what was read from it, if it was.
+        pickled: whether a pickle is loaded.
 
     Raises:
         NotFoundError: there is no artifact, or its model file is missing.
-        UsageError: the model file is not the one that was saved, or other libraries wrote it.
+        UsageError: the model file is not the one that was saved, other libraries wrote it, or it must not be loaded.
         UnavailableError: the model file cannot be read.
     """
     manifest = manifest or read_manifest(folder)
-    path = folder / MODEL_FILE
+    for former in FORMER:
+        if manifest.is_pickle and manifest.sha256 == former.sha256:
+            return load_artifact(SHIPPED / former.folder)
+    path = folder / manifest.file
+    if manifest.is_pickle and not pickled:
+        model = f"{manifest.name}@{manifest.version}"
+        msg = (
+            f"model {model} is a pickle, and loading a pickle runs code: if you trust it, set "
+            f"FRAUDSTREAM_ALLOW_PICKLED_MODELS=true, convert it (`fraudstream models convert {model}`), promote the "
+            "result, and remove the setting"
+        )
+        raise UsageError(msg)
     try:
         packed = path.read_bytes()
     except FileNotFoundError:
-        msg = f"no model in {folder}: there is a {MANIFEST_FILE} but no {MODEL_FILE}"
+        msg = f"no model in {folder}: there is a {MANIFEST_FILE} but no {manifest.file}"
         raise NotFoundError(msg) from None
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise UnavailableError(msg) from error
     check_content(f"{path} is not the file", packed, manifest)
     check_libraries(folder, manifest)
-    try:
-        with warnings.catch_warnings():
-            # patch releases differ without harm; check_libraries has refused the others
-            warnings.simplefilter("ignore", InconsistentVersionWarning)
-            # the very bytes that were hashed: the file may have been replaced since
-            held = joblib.load(io.BytesIO(packed))
-    except MemoryError:  # says nothing of the file
-        raise
-    except Exception as error:
-        msg = f"{path} cannot be unpickled ({type(error).__name__}: {error}); train again"
-        raise UsageError(msg) from error
+    # the very bytes that were hashed: the file may have been replaced since
+    held = _read(path, packed, pickled=manifest.is_pickle)
     fitted = (
         Contents(**held) if isinstance(held, dict) else Contents(held)
     )  # format 1: the model alone
@@ -208,8 +215,28 @@ def load_artifact(folder: Path, manifest: Manifest | None = None) -> Contents:
     return fitted
 
 
+def _read(path: Path, packed: bytes, *, pickled: bool) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # patch releases differ without harm; check_libraries has refused the others
+            warnings.simplefilter("ignore", InconsistentVersionWarning)
+            return joblib.load(io.BytesIO(packed)) if pickled else unpack(packed)
+    except MemoryError:  # says nothing of the file
+        raise
+    except UntrustedTypeError as error:
+        msg = (
+            f"{path} is refused: {error}; train again, or import the estimator from its pickle with "
+            "FRAUDSTREAM_ALLOW_PICKLED_MODELS=true"
+        )
+        raise UsageError(msg) from error
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        msg = f"{path} cannot be read ({type(error).__name__}: {detail}); train again"
+        raise UsageError(msg) from error
+
+
 def check_libraries(folder: Path, manifest: Manifest) -> None:
-    """Refuse a pickle that another minor release of scikit-learn wrote: its fields may mean other things.
+    """Refuse a file that another minor release of scikit-learn wrote: its fields may mean other things.
 
     Raises:
         UsageError: the releases differ.
@@ -223,15 +250,7 @@ def check_libraries(folder: Path, manifest: Manifest) -> None:
         raise UsageError(msg)
 
 
-class _ImportPaths(pickle.Unpickler):
-    """Unpickles what this process has just pickled, and refuses classes that must not be in a model."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".", maxsplit=1)[0] not in _PICKLED_FROM:
-            msg = f"a model must hold scikit-learn and numpy objects only, not {module}.{name}"
-            raise ValueError(msg)
-        return super().find_class(module, name)
-
-
-def _check_classes(held: Any) -> None:
-    _ImportPaths(io.BytesIO(pickle.dumps(held))).load()  # noqa: S301
+def _pickle(held: Any) -> bytes:
+    packed = io.BytesIO()
+    joblib.dump(held, packed)
+    return packed.getvalue()

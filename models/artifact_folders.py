@@ -1,5 +1,6 @@
 """Which folders of this machine models are loaded from, and which artifact a name means."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,9 +8,7 @@ from app.errors import NotFoundError, UsageError
 from app.settings import Settings
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.manifest import HASH_DIGITS, Manifest
-
-#: Models that come with the package.
-SHIPPED = Path(__file__).parent / "artifacts"
+from models.shipped import FORMER, SHIPPED
 
 
 class Entry(NamedTuple):
@@ -28,7 +27,8 @@ class ArtifactFolders:
     """The artifacts below some folders. Nothing else is ever loaded.
 
     Args:
-        folders: each an artifact or a folder of artifacts; earlier ones win where versions are equal.
+        folders: each an artifact or a folder of artifacts. A name means the model of the first folder that has one
+            of that name, whatever versions later folders have.
     """
 
     def __init__(self, *folders: Path) -> None:
@@ -60,7 +60,8 @@ class ArtifactFolders:
         """The artifact that a person means.
 
         Args:
-            wanted: `name` (its newest version), `name@version`, a hash, or an artifact's folder.
+            wanted: `name` (its newest version in the first folder that has one), `name@version`, a hash, or an
+                artifact's folder.
 
         Raises:
             NotFoundError: there is none; the text lists those that there are.
@@ -76,8 +77,12 @@ class ArtifactFolders:
             if entry.manifest.name == name and version in ("", str(entry.manifest.version))
         ]
         if found:
-            newest = found[-1].manifest.version
-            return next(entry for entry in found if entry.manifest.version == newest)
+            rank = min(map(self._rank, found))
+            # the newest of its versions; of equal ones the first
+            return max(
+                (entry for entry in found if self._rank(entry) == rank),
+                key=lambda entry: entry.manifest.version,
+            )
         try:
             return self.by_hash(wanted)
         except NotFoundError:
@@ -94,7 +99,7 @@ class ArtifactFolders:
             NotFoundError: it is not here any more; the text says what needs it.
         """
         if len(model_hash) >= HASH_DIGITS:
-            for entry in self.scan()[0]:
+            for entry in (*self._former(), *sorted(self.scan()[0], key=self._rank)):
                 if entry.manifest.scoring_hash.startswith(model_hash):
                     return entry
         msg = (
@@ -107,6 +112,24 @@ class ArtifactFolders:
         """The version of this name's next training: 1 for a new name."""
         entries = self.scan()[0]
         return 1 + max((e.manifest.version for e in entries if e.manifest.name == name), default=0)
+
+    def newer(self, entry: Entry) -> list[Entry]:
+        """Models that have an entry's name and a higher version, in later folders: those that `find` passes over."""
+        same = [one for one in self.scan()[0] if one.manifest.name == entry.manifest.name]
+        return [one for one in same if one.manifest.version > entry.manifest.version]
+
+    def _former(self) -> Iterator[Entry]:
+        """Shipped models under the hashes that they had before they were converted."""
+        if SHIPPED.resolve() in self.folders:
+            for name, written, sha256 in FORMER:
+                manifest = read_manifest(SHIPPED / name)
+                told = {"format": written, "sha256": sha256}
+                yield Entry(SHIPPED / name, manifest.model_copy(update=told))
+
+    def _rank(self, entry: Entry) -> int:
+        """Which of the folders it is in."""
+        at = entry.folder.resolve()
+        return next(n for n, folder in enumerate(self.folders) if at.is_relative_to(folder))
 
     def _is_ours(self, folder: Path) -> bool:
         return any(folder.is_relative_to(ours) for ours in self.folders)
@@ -130,6 +153,9 @@ def is_path(wanted: str) -> bool:
 
 
 def artifact_folders(settings: Settings) -> ArtifactFolders:
-    """The registry of a deployment: what was trained here, what came with the package, and `settings.model`."""
+    """The folders of a deployment: what came with the package, what was trained here, and `settings.model`.
+
+    Whoever can write to the home must not replace a model that came with the package by a higher version.
+    """
     named = [Path(settings.model)] if is_path(settings.model) else []
-    return ArtifactFolders(settings.home / "models", SHIPPED, *named)
+    return ArtifactFolders(SHIPPED, settings.home / "models", *named)

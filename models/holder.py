@@ -11,6 +11,7 @@ from models.artifact import load_artifact
 from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
 from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
+from models.trust import Trust
 
 
 class Model:
@@ -71,6 +72,7 @@ class ModelHolder:
         catalogue: the features that this deployment computes.
         digits: digits after the decimal point in its currency, for the wording of reasons.
         elsewhere: gives the artifact of a hash that is not in these folders; None: there is nowhere else.
+        trust: which artifacts are loaded.
     """
 
     def __init__(
@@ -79,9 +81,11 @@ class ModelHolder:
         catalogue: Catalogue,
         digits: int,
         elsewhere: Callable[[str], Entry] | None = None,
+        trust: Trust = Trust(),  # noqa: B008 -- it never changes
     ) -> None:
         self.registry = registry
         self._elsewhere = elsewhere
+        self._trust = trust
         self._catalogue = catalogue
         self._digits = digits
         self._loaded: dict[str, Model] = {}
@@ -143,7 +147,7 @@ class ModelHolder:
             explainer = Explainer(manifest.features, manifest.usual, self._digits, catalogue.own)
             part, anomaly = manifest.anomaly, None
             odd = part and check_features(manifest, catalogue.names, catalogue.schema, part)
-            fitted = load_artifact(entry.folder, manifest)
+            fitted = load_artifact(entry.folder, manifest, pickled=self._trust.pickled)
             if odd:
                 anomaly = AnomalyScorer(fitted.anomaly, odd)
             scorer = build_scorer(fitted.model, columns, explainer)

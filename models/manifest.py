@@ -1,7 +1,7 @@
 """What a manifest says of a model, and whether a deployment computes what it needs.
 
-A model is named in rows and records by a hash of all that scoring takes from its artifact: the pickle and the
-manifest's features, usual values and thresholds. Change one by hand, and it is another model.
+A model is named in rows and records by a hash of all that scoring takes from its artifact: the model's file and
+the manifest's features, usual values and thresholds. Change one by hand, and it is another model.
 """
 
 import hashlib
@@ -15,8 +15,9 @@ from app.errors import UsageError
 
 #: Hexadecimal digits of a model's hash in rows and records: enough to tell models apart.
 HASH_DIGITS = 16
-#: Of the manifests that are written: 2 since the hash covers the manifest's scoring fields too.
-FORMAT = 2
+#: Formats of manifests: since 2 the hash covers the manifest's scoring fields too; the model's file of 3 is skops'.
+PICKLED = 2
+SKOPS = 3
 #: The default now; the one before it takes the set `basic`.
 _NEW = ("default", 2)
 #: Missing features that are named.
@@ -49,10 +50,10 @@ class Manifest(BaseModel):
     """What an artifact is; unknown fields of later releases are ignored.
 
     Attributes:
-        format: 1: the model's hash is that of its file; 2: see `scoring_hash`.
+        format: 1: the model's hash is that of its file; from 2 on: see `scoring_hash`; 3: the file is not a pickle.
         name: what the model is called; versions of one model share it.
         version: a number, rising with each training.
-        sha256: of model.joblib, 64 hexadecimal digits.
+        sha256: of the model's file, 64 hexadecimal digits.
         kind: family of the estimator, such as `logistic`.
         features: names in the order in which the model takes them.
         feature_schema: the catalogue that they were computed by.
@@ -60,14 +61,14 @@ class Manifest(BaseModel):
         threshold: score from which a transaction is called fraud.
         trained: where the data came from (`from`, `to` as ISO 8601, `rows`, `frauds`, `source`, `seed`).
         metrics: figures on data that training never saw.
-        libraries: versions that wrote the pickle.
+        libraries: versions that wrote the file.
         anomaly: the isolation forest in the same file, if there is one.
         distribution: of the training data, for drift (models/distribution.py reads it); None: trained before that.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    format: int = Field(default=1, ge=1, le=FORMAT)
+    format: int = Field(default=1, ge=1, le=SKOPS)
     name: str = Field(pattern=NAME)
     version: int = Field(ge=1)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -81,6 +82,16 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     anomaly: AnomalyPart | None = None
     distribution: dict[str, Any] | None = None
+
+    @property
+    def is_pickle(self) -> bool:
+        """Whether loading the model's file runs what is in it."""
+        return self.format < SKOPS
+
+    @property
+    def file(self) -> str:
+        """The name of the model's file, beside the manifest."""
+        return "model.joblib" if self.is_pickle else "model.skops"
 
     @property
     def scoring_hash(self) -> str:

@@ -21,10 +21,11 @@ from app.cassandra.session import explained, settled, shared_session
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings
-from models.artifact import MANIFEST_FILE, MODEL_FILE, check_content
+from models.artifact import MANIFEST_FILE, check_content
 from models.artifact_folders import Entry, artifact_folders
 from models.holder import ModelHolder
 from models.manifest import HASH_DIGITS, Manifest
+from models.trust import trust_of
 
 #: Bytes of a chunk: a server refuses mutations of half a commit-log segment, 16 MiB by default.
 _CHUNK_BYTES = 512 * 1024
@@ -68,9 +69,13 @@ def register(session: Session, settings: Settings, entry: Entry, by: str) -> boo
         SchemaError: the tables are missing.
     """
     folder, manifest = entry
-    content = (folder / MODEL_FILE).read_bytes()
-    _check(manifest, content, manifest.scoring_hash, str(folder))
     known = _version(session, settings, manifest.name, manifest.version)
+    path = folder / manifest.file
+    if (
+        known is None or path.exists()
+    ):  # what a shipped model was before it was converted is not here
+        content = path.read_bytes()
+        _check(manifest, content, manifest.scoring_hash, str(folder))
     if known is None:
         _store(session, settings, manifest, (folder / MANIFEST_FILE).read_text(), content)
         known = _bind(session, settings, manifest, len(content), by)
@@ -164,7 +169,9 @@ class FetchedModels:
             manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
             if not manifest.scoring_hash.startswith(model_hash):
                 return None
-            _check(manifest, (folder / MODEL_FILE).read_bytes(), manifest.scoring_hash, str(folder))
+            _check(
+                manifest, (folder / manifest.file).read_bytes(), manifest.scoring_hash, str(folder)
+            )
         except (OSError, ValidationError, UsageError):  # not here, or damaged: it is fetched
             return None
         folder.touch()
@@ -174,7 +181,7 @@ class FetchedModels:
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
         (draft / MANIFEST_FILE).write_text(text)
-        (draft / MODEL_FILE).write_bytes(content)
+        (draft / entry.manifest.file).write_bytes(content)
         shutil.rmtree(entry.folder, ignore_errors=True)
         try:
             draft.rename(entry.folder)
@@ -191,7 +198,11 @@ def holder_of(settings: Settings, catalogue: Catalogue) -> ModelHolder:
     session = partial(shared_session, settings)
     fetched = FetchedModels(settings, settings.home / "fetched-models", session)
     return ModelHolder(
-        artifact_folders(settings), catalogue, settings.minor_unit_digits, elsewhere=fetched.fetch
+        artifact_folders(settings),
+        catalogue,
+        settings.minor_unit_digits,
+        elsewhere=fetched.fetch,
+        trust=trust_of(settings),
     )
 
 

@@ -142,8 +142,8 @@ def register(model: str) -> None:
 
 @models.command(
     "import",
-    epilog="\b\nExamples:  fraudstream models import clf.joblib --name mine --threshold 0.4\n"
-    "           fraudstream models import clf.joblib --name mine --threshold 0.4 \\\n"
+    epilog="\b\nExamples:  fraudstream models import clf.skops --name mine --threshold 0.4\n"
+    "           fraudstream models import clf.skops --name mine --threshold 0.4 \\\n"
     "               --features amount,card_count_1h --usual amount=42.5",
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -181,15 +181,17 @@ def import_(
 ) -> None:
     r"""Import your own scikit-learn estimator or pipeline, and register it.
 
-    FILE is a fitted classifier of the classes 0 and 1 (fraud), saved by joblib.dump. Loading it runs code from it:
+    FILE is a fitted classifier of the classes 0 and 1 (fraud), saved by skops.io.dump. With
+    FRAUDSTREAM_ALLOW_PICKLED_MODELS=true it may also be saved by joblib.dump. Loading such a file runs code from it:
     import only files that you trust.
 
     \b
     Exit codes:  0  the model is registered
-                 2  FILE is not such a classifier, or needs features that this deployment does not compute
+                 2  FILE is not such a classifier, contains types that are not trusted, or needs features that this
+                    deployment does not compute
                  3  Cassandra does not answer, or FRAUDSTREAM_HOME is not writable
     """
-    from app.ops.models import import_model
+    from app.ops.foreign_models import import_model
 
     entry = import_model(
         load_settings(),
@@ -208,6 +210,30 @@ def _tell_imported(entry: "Entry") -> None:
         f"{entry.model} ({entry.manifest.model_hash}) is registered; it is in {entry.folder}"
     )
     click.echo(f"To use it: fraudstream models promote {entry.model}")
+
+
+@models.command(
+    epilog="\b\nExample:  FRAUDSTREAM_ALLOW_PICKLED_MODELS=true fraudstream models convert fraud@1"
+)
+@click.argument("model")
+def convert(model: str) -> None:
+    r"""Save a model that is a pickle in skops' format, as its next version, and register it.
+
+    Earlier releases saved models as pickles. Loading one runs code from it, so FRAUDSTREAM_ALLOW_PICKLED_MODELS must
+    allow it: convert only models that you trust. The scores of the new version are bit-identical.
+
+    \b
+    Exit codes:  0  the new version is registered
+                 2  MODEL is not a pickle, pickles are not allowed, or it contains types that are not trusted
+                 3  Cassandra does not answer, or FRAUDSTREAM_HOME is not writable
+                 4  there is no such model
+    """
+    from app.ops.foreign_models import convert_model
+
+    old, new = convert_model(load_settings(), model)
+    click.echo(f"{new.model} ({new.manifest.model_hash}) is registered; it is in {new.folder}")
+    click.echo(f"Its scores are those of {old.model}, bit for bit. To use it without a comparison:")
+    click.echo(f"fraudstream models promote {new.model} --force --note 'converted {old.model}'")
 
 
 @models.command(epilog="\b\nExample:  fraudstream models download fraud@2 ./fraud-2")

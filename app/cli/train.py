@@ -131,7 +131,8 @@ def train(context: click.Context, **options: Any) -> None:
         click.echo(json.dumps(model_text.described(trained.folder, trained.manifest)))
         return
     by_name = trained.folder.parent == settings.home / "models"
-    use = trained.manifest.name if by_name else str(trained.folder.resolve())
+    model = f"{trained.manifest.name}@{trained.manifest.version}"
+    use = model if by_name else str(trained.folder.resolve())
     click.echo("\n".join(model_text.report(trained.folder, trained.manifest, use)))
     if options["plots"]:
         click.echo(f"Plots: {options['plots']}")

@@ -100,20 +100,23 @@ def _silent(_text: str, _length: int) -> AbstractContextManager[Callable[[int], 
     return nullcontext(lambda _done: None)
 
 
-def place(settings: Settings, name: str, out: Path | None = None) -> tuple[int, Path]:
+def place(
+    settings: Settings, name: str, out: Path | None = None, *, after: int = 0
+) -> tuple[int, Path]:
     """The version and folder of the next model of this name: known, and free, before the work begins.
 
     Args:
         settings: `home`, and where models are.
         name: what the model is called.
         out: its folder; None: in `<home>/models`, where `settings.model` finds it by name.
+        after: the highest version that there is elsewhere.
 
     Raises:
         UsageError: the name cannot be one, or the folder exists already.
         UnavailableError: its parent cannot be written.
     """
     check_name(name)
-    version = artifact_folders(settings).next_version(name)
+    version = max(after + 1, artifact_folders(settings).next_version(name))
     folder = out or settings.home / "models" / f"{name}-{version}"
     check_free(folder)
     require_writable(folder.parent, "--out" if out else "FRAUDSTREAM_HOME")

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import hashlib
 import json
 import shutil
 import threading
@@ -15,6 +16,7 @@ import joblib
 import numpy as np
 import orjson
 import pytest
+import skops.io
 from aiokafka import AIOKafkaProducer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -47,12 +49,23 @@ def settings(settings: Settings) -> Settings:
 
 def another_model(settings: Settings, name: str = "other", **changes: Any) -> Path:
     """A copy of the shipped model under another name, in this home."""
-    folder = settings.home / "models" / name
+    folder = settings.home / "models" / f"{name}-{changes.get('version', 1)}"
     shutil.copytree(SHIPPED / "default", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest |= {"name": name, "format": 2, "trained": {}, **changes}
+    manifest |= {"name": name, "trained": {}, **changes}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def pickled_model(settings: Settings, name: str) -> None:
+    """A model as earlier releases trained it."""
+    folder = another_model(settings, name, format=2)
+    held = load_artifact(SHIPPED / "default")._asdict()
+    (folder / "model.skops").unlink()
+    joblib.dump(held, folder / "model.joblib")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"] = hashlib.sha256((folder / "model.joblib").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def transactions(first: int, count: int) -> list[Send]:
@@ -353,6 +366,8 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
     deployment = Deployment(settings)
     deployment.prepare()
     another_model(settings)
+    for version in (1, 99):  # planted: it would flag everything
+        another_model(settings, "default", version=version, threshold=0.0)
     for number, model in enumerate(("default@1", "other")):
         environ = environ_of(settings) | {"FRAUDSTREAM_MODEL": model}
         with Fleet(environ, tmp_path / str(number)) as fleet:
@@ -365,11 +380,17 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
             assert ("only apply to a new deployment" in log) == (model == "other")
             fleet.terminate("a")
     assert {model for model, _ in deciders(deployment)} == {"default@1"}
+    assert all(one["threshold"] > 0 for one in predictions(deployment))
+    assert "default@1 decides already" in said("promote", "default", code=2)
+    assert "is registered with another artifact" in said(
+        "register", str(settings.home / "models" / "default-1"), code=2
+    )
+    assert "name the version" in said("register", "default", code=2)
     assert deployment.verify()["scored"] == 100
 
 
 def test_what_workers_could_not_load_is_refused(
-    settings: Settings, tmp_path: Path, said: Run
+    settings: Settings, tmp_path: Path, said: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = Deployment(settings)
     deployment.prepare()
@@ -382,18 +403,36 @@ def test_what_workers_could_not_load_is_refused(
     old = another_model(settings, "old", libraries={"scikit-learn": "0.1"})
     said("register", "old")
     assert "install scikit-learn 0.1 or train again" in said("promote", "old", code=2)
-    (old / "model.joblib").write_bytes(b"something else")
+    (old / "model.skops").write_bytes(b"something else")
     assert "there is no model at" in said("register", "./nowhere", code=4)
     assert "is not the one that was saved" in said("register", "old", code=2)
-    file = tmp_path / "mine.joblib"
+    file, foreign = tmp_path / "mine.skops", tmp_path / "mine.joblib"
     rows = np.array([[0.0], [1.0], [2.0], [3.0]])
-    joblib.dump(LogisticRegression().fit(rows, [0, 0, 1, 1]), file)
+    classifier = LogisticRegression().fit(rows, [0, 0, 1, 1])
+    skops.io.dump(classifier, file)
+    joblib.dump(classifier, foreign)
     mine = ("import", str(file), "--name", "mine", "--threshold", "0.5")
+    assert "skops.io.dump" in said(
+        "import", str(foreign), *mine[2:], "--features", "amount", code=2
+    )
     assert "needs 1 features, " in said(*mine, code=2)
     assert "mine@1" in said(*mine, "--features", "amount")
     assert "mine@2" in said(*mine, "--features", "amount")
     assert "mine@1" in said("download", "mine@1", str(tmp_path / "copy"))
     assert "threshold" in said("diff", "mine@1", "engineered@1")
+    # models that earlier releases trained
+    pickled_model(settings, "pickled")
+    said("register", "pickled")
+    assert "is a pickle, and loading a pickle runs code" in said("promote", "pickled", code=2)
+    assert "is a pickle, and loading a pickle runs code" in said("shadow", "pickled", code=2)
+    assert "is a pickle, and loading a pickle runs code" in said("convert", "pickled", code=2)
+    monkeypatch.setenv("FRAUDSTREAM_ALLOW_PICKLED_MODELS", "true")
+    assert "promote pickled@2 --force" in said("convert", "pickled")
+    assert "pickled@2 is not a pickle" in said("convert", "pickled", code=2)
+    assert "mine@3" in said("import", str(foreign), *mine[2:], "--features", "amount")
+    monkeypatch.delenv("FRAUDSTREAM_ALLOW_PICKLED_MODELS")
+    for converted in ("pickled@2", "mine@3"):
+        assert '"format": 3' in said("show", converted, "--json")
     # nothing of all that is on the log
     assert deployment.records(deployment.topics.control) == []
     assert "no worker has ever started" in said("threshold", "0.5", code=2)

@@ -14,11 +14,14 @@ from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
-from models.artifact import MANIFEST_FILE, MODEL_FILE, load_artifact, read_manifest, save_artifact
+from models.artifact import MANIFEST_FILE, load_artifact, read_manifest, save_artifact
 from models.artifact_folders import SHIPPED, ArtifactFolders, artifact_folders
 from models.holder import ModelHolder
+from models.skops_file import UntrustedTypeError
+from models.trust import Trust
 
 CATALOGUE = Catalogue((3_600_000, 86_400_000), 2, "UTC")
+MODEL_FILE, PICKLE_FILE = "model.skops", "model.joblib"
 FEATURES = ("amount", "is_night", "card_count_1h")
 
 
@@ -53,8 +56,8 @@ def change(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def holder(*folders):
-    return ModelHolder(ArtifactFolders(*folders), CATALOGUE, 2)
+def holder(*folders, pickled=False):
+    return ModelHolder(ArtifactFolders(*folders), CATALOGUE, 2, trust=Trust(pickled))
 
 
 def one_line(error):
@@ -69,7 +72,7 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
     assert len(saved.sha256) == 64
     assert saved.scoring_hash.startswith(saved.model_hash)
     assert len(saved.model_hash) == 16
-    assert set(saved.libraries) == {"python", "scikit-learn", "numpy", "scipy", "joblib"}
+    assert set(saved.libraries) == {"python", "scikit-learn", "numpy", "scipy", "joblib", "skops"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop-1"]
     rows = np.random.default_rng(2).lognormal(2, 1, (20, 3))
     loaded, anomaly = load_artifact(tmp_path / "shop-1")
@@ -104,25 +107,32 @@ def test_the_hash_covers_what_scoring_takes_from_the_manifest(tmp_path, edit):
 
 
 def save_old(folder, **changes):
-    """An artifact as releases before format 2 wrote it: the file holds the model alone."""
+    """An artifact as releases before format 2 wrote it: the file is a pickle, and holds the model alone."""
     import hashlib
 
     import joblib
 
     manifest = json.loads(save(folder, **changes).model_dump_json())
-    joblib.dump(fitted(), folder / MODEL_FILE)
-    digest = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+    (folder / MODEL_FILE).unlink()
+    joblib.dump(fitted(), folder / PICKLE_FILE)
+    digest = hashlib.sha256((folder / PICKLE_FILE).read_bytes()).hexdigest()
     old = {name: value for name, value in manifest.items() if name not in ("format", "anomaly")}
     (folder / MANIFEST_FILE).write_text(json.dumps(old | {"sha256": digest}))
     return digest
 
 
-def test_artifacts_of_older_releases_are_read_and_keep_their_hash(tmp_path):
+def test_pickles_of_older_releases_are_read_where_that_is_allowed_and_keep_their_hash(tmp_path):
     digest = save_old(tmp_path / "old")
-    model = holder(tmp_path).by_hash(digest[:16])
+    with pytest.raises(UsageError) as error:
+        holder(tmp_path).by_hash(digest[:16])
+    assert "model shop@1 is a pickle, and loading a pickle runs code" in one_line(error)
+    assert "FRAUDSTREAM_ALLOW_PICKLED_MODELS=true" in one_line(error)
+    assert "`fraudstream models convert shop@1`" in one_line(error)
+    model = holder(tmp_path, pickled=True).by_hash(digest[:16])
     assert model.hash == digest[:16]
     assert model.anomalies(np.ones((2, len(CATALOGUE.names)))) is None
-    assert load_artifact(tmp_path / "old").model.predict_proba(np.ones((1, 3))).shape == (1, 2)
+    loaded = load_artifact(tmp_path / "old", pickled=True).model
+    assert loaded.predict_proba(np.ones((1, 3))).shape == (1, 2)
 
 
 def odd_forest():
@@ -170,8 +180,8 @@ def test_a_manifest_without_the_anomaly_part_of_its_file_is_refused(tmp_path):
 
 def test_a_manifest_of_a_later_format_is_refused(tmp_path):
     save(tmp_path / "shop-1")
-    change(tmp_path / "shop-1", format=3)
-    with pytest.raises(UsageError, match="format: Input should be less than or equal to 2"):
+    change(tmp_path / "shop-1", format=4)
+    with pytest.raises(UsageError, match="format: Input should be less than or equal to 3"):
         read_manifest(tmp_path / "shop-1")
 
 
@@ -186,11 +196,26 @@ def test_nothing_is_written_over(tmp_path):
         save(tmp_path / "shop-1")
 
 
-def test_our_own_classes_stay_out_of_pickles(tmp_path):
+def test_our_own_code_stays_out_of_models(tmp_path):
     pipeline = make_pipeline(FunctionTransformer(ours), LogisticRegression())
-    with pytest.raises(ValueError, match="scikit-learn and numpy objects only, not .*ours"):
+    with pytest.raises(UntrustedTypeError, match="ours is not among the types that a model may"):
         save_artifact(tmp_path / "x", pipeline)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_skops_does_not_take_is_a_pickle_where_that_is_allowed(tmp_path):
+    rows = np.random.default_rng(1).lognormal(2, 1, (100, 3))
+    pipeline = make_pipeline(FunctionTransformer(ours), LogisticRegression())
+    pipeline.fit(rows, rows[:, 0] > 8)
+    described = json.loads(save(tmp_path / "plain").model_dump_json())
+    for name in ("format", "sha256", "libraries"):
+        del described[name]
+    saved = save_artifact(tmp_path / "x", pipeline, pickled=True, **described | {"name": "own"})
+    assert (saved.format, saved.file) == (2, PICKLE_FILE)
+    with pytest.raises(UsageError, match="own@1 is a pickle"):
+        load_artifact(tmp_path / "x")
+    loaded = load_artifact(tmp_path / "x", pickled=True).model
+    assert loaded.predict_proba(rows).tobytes() == pipeline.predict_proba(rows).tobytes()
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -201,7 +226,7 @@ def test_a_folder_without_a_model(tmp_path):
     (tmp_path / "shop-1" / MODEL_FILE).unlink()
     with pytest.raises(NotFoundError) as error:
         load_artifact(tmp_path / "shop-1")
-    assert "no model.joblib" in one_line(error)
+    assert "no model.skops" in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -243,12 +268,30 @@ def test_the_hash_is_checked_before_a_byte_is_unpickled(tmp_path):
     import joblib
 
     folder, mark = tmp_path / "shop-1", tmp_path / "went-off"
-    manifest = save(folder)
-    joblib.dump(Bomb(mark), folder / MODEL_FILE)
+    digest = save_old(folder)
+    joblib.dump(Bomb(mark), folder / PICKLE_FILE)
+    with pytest.raises(UsageError) as error:
+        load_artifact(folder, pickled=True)
+    assert "is not the file that was saved" in one_line(error)
+    assert digest[:16] in one_line(error)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("written", [2, 3])
+def test_a_pickle_is_not_loaded_whatever_its_manifest_says(tmp_path, written):
+    import hashlib
+
+    import joblib
+
+    folder, mark = tmp_path / "shop-1", tmp_path / "went-off"
+    save(folder)
+    for name in (MODEL_FILE, PICKLE_FILE):
+        joblib.dump(Bomb(mark), folder / name)
+    digest = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+    change(folder, sha256=digest, format=written)
     with pytest.raises(UsageError) as error:
         load_artifact(folder)
-    assert "is not the file that was saved" in one_line(error)
-    assert manifest.sha256[:16] in one_line(error)
+    assert ("is a pickle" if written == 2 else "cannot be read (BadZipFile") in one_line(error)
     assert not mark.exists()
 
 
@@ -296,20 +339,34 @@ def test_a_model_picks_its_columns_from_the_catalogue(tmp_path):
     np.testing.assert_allclose(model.score(rows), expected, rtol=0, atol=1e-12)
 
 
-def test_the_newest_version_wins_and_earlier_folders_among_equals(tmp_path):
+def test_the_first_folder_that_has_a_name_wins_and_in_it_the_newest_version(tmp_path):
     packaged, home = tmp_path / "packaged", tmp_path / "home"
     save(packaged / "shop", version=9)
     save(home / "shop-9", version=9, seed=2)
     save(home / "shop-10", version=10, seed=3)
     save(home / "other", name="other", seed=4)
-    registry = ArtifactFolders(home, packaged)
-    assert registry.find("shop").folder == home / "shop-10"
-    assert registry.find("shop@9").folder == home / "shop-9"
-    assert ArtifactFolders(packaged, home).find("shop@9").folder == packaged / "shop"
+    save(home / "other-2", name="other", version=2, seed=5)
+    registry = ArtifactFolders(packaged, home)
+    assert registry.find("shop").folder == packaged / "shop"
+    assert registry.find("shop@9").folder == packaged / "shop"
+    assert registry.find("shop@10").folder == home / "shop-10"
+    assert registry.find("other").folder == home / "other-2"
+    assert [one.folder for one in registry.newer(registry.find("shop"))] == [home / "shop-10"]
+    assert not registry.newer(registry.find("other"))
+    assert ArtifactFolders(home, packaged).find("shop").folder == home / "shop-10"
     assert registry.next_version("shop") == 11
     assert registry.next_version("new") == 1
     listed = [(each.manifest.name, each.manifest.version) for each in registry.scan()[0]]
-    assert listed == [("other", 1), ("shop", 9), ("shop", 9), ("shop", 10)]
+    assert listed == [("other", 1), ("other", 2), ("shop", 9), ("shop", 9), ("shop", 10)]
+
+
+def test_a_planted_folder_does_not_replace_a_shipped_model(tmp_path):
+    for version in (1, 2, 99):
+        save(tmp_path / "models" / f"default-{version}", name="default", version=version)
+    settings = load_settings({"home": tmp_path})
+    folders = artifact_folders(settings)
+    assert folders.find(settings.model).folder == SHIPPED / "default-2"
+    assert folders.find("default@1").folder == SHIPPED / "default"
 
 
 def test_a_replay_finds_the_model_of_its_time_by_hash(tmp_path):

@@ -328,7 +328,7 @@ class TestSupply:
         def loads(_: Any) -> Any:
             raise MemoryError
 
-        monkeypatch.setattr("models.artifact.joblib.load", loads)
+        monkeypatch.setattr("models.artifact.unpack", loads)
         with pytest.raises(MemoryError):
             load_artifact(tmp_path / "models" / "large")
 

@@ -69,8 +69,7 @@ windows = (
     .relative_to_stream()
 )
 
-held = joblib.load(os.environ["BENCH_MODEL"])
-pipeline = held["model"] if isinstance(held, dict) else held  # older artifacts hold the model alone
+pipeline = joblib.load(os.environ["BENCH_MODEL"])
 FEATURES = int(os.environ["BENCH_FEATURES"])
 THRESHOLD = float(os.environ["BENCH_THRESHOLD"])
 

@@ -11,7 +11,7 @@ Its environment has the deployment's settings and
 |---|---|
 | BENCH_EVENTS | transactions in all |
 | BENCH_WARM_UP | so many of them are not counted in `latency_ms` |
-| BENCH_MODEL | file of the scikit-learn pipeline |
+| BENCH_MODEL | file of the scikit-learn pipeline, as joblib saves it: peers need no package of ours |
 | BENCH_FEATURES, BENCH_THRESHOLD | number of columns that it takes, score from which it says fraud |
 """
 
@@ -25,12 +25,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import joblib
+
 from app.errors import UnavailableError
 from app.lab.bench.backlog import RUN_SECONDS, Throughput, servers_of
 from app.lab.bench.cpu_use import CpuClock
 from app.lab.bench.deployment import environment
 from app.settings import Settings
-from models.artifact import MODEL_FILE
+from models.artifact import load_artifact
 from models.artifact_folders import artifact_folders
 
 _END_SECONDS = 10.0
@@ -59,11 +61,13 @@ class Peer:
         self._settings = settings
         self._command = [str(part) for part in command]
         entry = artifact_folders(settings).find(settings.model)
+        self._artifact = entry.folder
+        self._model = settings.home / "peer-model.joblib"
         self._environ = environment(
             settings,
             BENCH_EVENTS=str(events),
             BENCH_WARM_UP=str(warm_up),
-            BENCH_MODEL=str(entry.folder / MODEL_FILE),
+            BENCH_MODEL=str(self._model),
             BENCH_FEATURES=str(len(entry.manifest.features)),
             BENCH_THRESHOLD=repr(entry.manifest.threshold),
             **(environ or {}),
@@ -76,6 +80,7 @@ class Peer:
     def __enter__(self) -> Self:
         """Start it."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        joblib.dump(load_artifact(self._artifact).model, self._model)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(  # noqa: S603  designs of this project
                 self._command,

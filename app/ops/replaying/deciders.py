@@ -10,7 +10,7 @@ from app.cassandra.model_registry import find_registered, holder_of
 from app.cassandra.session import shared_session
 from app.domain.changes import ChallengerChange, InForce, ModelChange
 from app.domain.features import Catalogue
-from app.errors import NotFoundError, UnavailableError
+from app.errors import AwayError, NotFoundError, UnavailableError
 from app.kafka.change_history import History, read_history
 from app.ops.replaying.passes import Deciding
 from app.ops.replaying.plan import Plan
@@ -158,6 +158,8 @@ def _named(plan: Plan, holder: ModelHolder, wanted: str) -> Model:
             return holder.by_hash(
                 find_registered(shared_session(plan.live), plan.live, wanted).hash
             )
+        except AwayError:  # what it has of this name is not known
+            raise
         except (NotFoundError, UnavailableError):
             pass
     return holder.named(wanted)

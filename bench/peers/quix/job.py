@@ -33,8 +33,7 @@ WINDOWS = (HOUR, 24 * HOUR, 7 * 24 * HOUR, 30 * 24 * HOUR) if MODE == "full" els
 #: A batch of Cassandra may have 50 KB.
 ROWS_A_BATCH, BATCHES_IN_FLIGHT = 40, 16
 
-held = joblib.load(os.environ["BENCH_MODEL"])
-model = held["model"] if isinstance(held, dict) else held  # older artifacts hold the model alone
+model = joblib.load(os.environ["BENCH_MODEL"])
 host, port = os.environ["FRAUDSTREAM_CASSANDRA"].split(":")
 session = Cluster([host], port=int(port), sockopts=[(6, 1, 1)]).connect(
     os.environ["FRAUDSTREAM_KEYSPACE"]

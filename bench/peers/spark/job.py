@@ -46,9 +46,7 @@ spark = (
     .getOrCreate()
 )
 spark.sparkContext.setLogLevel("ERROR")
-held = joblib.load(os.environ["BENCH_MODEL"])
-# older artifacts hold the model alone
-model = spark.sparkContext.broadcast(held["model"] if isinstance(held, dict) else held)
+model = spark.sparkContext.broadcast(joblib.load(os.environ["BENCH_MODEL"]))
 
 
 def say(**said):

@@ -1,0 +1,172 @@
+"""Fitted estimators in skops' format: a zip of arrays and of JSON that names types. Reading it runs no code from it.
+
+Every type in a file is compared with a list before anything is made of it: skops' own (estimators of scikit-learn,
+numpy's arrays and scalars) and `TRUSTED`. skops leaves out trees, because scikit-learn follows the numbers of their
+nodes without checking them, and a made-up file could crash the process; here they are checked (`_check_trees`).
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import numpy as np
+from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.tree._tree import Tree
+
+#: Types that our models hold, and calibrated ones, beside those that skops trusts.
+TRUSTED = (
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+#: The first bytes of every file in this format; no pickle begins so.
+MAGIC = b"PK\x03\x04"
+_SCHEMA = "schema.json"
+_DAMAGED = "a tree in it is damaged: its nodes do not lead to leaves"
+
+
+class UntrustedTypeError(ValueError):
+    """Something must not be in a model, or cannot be saved in this format; the text names it."""
+
+
+def pack(fitted: Any) -> bytes:
+    """The file of fitted estimators: equal ones have equal files.
+
+    Raises:
+        UntrustedTypeError: it could not be loaded again.
+    """
+    from skops.io import dumps  # type: ignore[import-untyped]
+
+    try:
+        raw = dumps(fitted)
+    except TypeError as error:
+        raise UntrustedTypeError(" ".join(str(error).split())) from error
+    packed = io.BytesIO()
+    with ZipFile(io.BytesIO(raw)) as source, ZipFile(packed, "w") as target:
+        schema = json.loads(source.read(_SCHEMA))
+        files = _renumber(schema)
+        _write(target, _SCHEMA, json.dumps(schema, separators=(",", ":")).encode())
+        for old, new in files.items():
+            _write(target, new, _cleaned(source.read(old)))
+    unpack(packed.getvalue())
+    return packed.getvalue()
+
+
+def unpack(packed: bytes) -> Any:
+    """What `pack`, or somebody's `skops.io.dump`, has saved.
+
+    Raises:
+        UntrustedTypeError: it names a type that is not trusted, or trees that are none.
+        Exception: it is not in this format; what is raised depends on where it is damaged.
+    """
+    # not before a model is loaded: importing it takes half a second, since it lists scikit-learn's estimators
+    from skops.io import get_untrusted_types, loads
+
+    if unknown := sorted({*get_untrusted_types(data=packed)} - {*TRUSTED}):
+        msg = f"{', '.join(unknown)} is not among the types that a model may hold"
+        raise UntrustedTypeError(msg)
+    fitted = loads(packed, trusted=TRUSTED)
+    _check_trees(fitted)
+    return fitted
+
+
+def _renumber(schema: Any) -> dict[str, str]:
+    """Number objects by their first place: skops takes their addresses in memory. The files' old and new names."""
+    numbers: dict[int, int] = {}
+    files: dict[str, str] = {}
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if (
+                node.get("__loader__") == "JsonNode"
+            ):  # equal numbers and texts may be one object or two
+                node.pop("__id__", None)
+            elif isinstance(number := node.get("__id__"), int):
+                node["__id__"] = numbers.setdefault(number, len(numbers) + 1)
+            if isinstance(name := node.get("file"), str):
+                suffix = name.rpartition(".")[2]
+                node["file"] = files.setdefault(name, f"{len(files) + 1}.{suffix}")
+            waiting.extend(reversed(node.values()))
+        elif isinstance(node, list):
+            waiting.extend(reversed(node))
+    return files
+
+
+def _cleaned(content: bytes) -> bytes:
+    """The nodes of a tree have gaps between their fields, with whatever was in memory: zeros instead."""
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        return content
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype.names is None:
+        return content
+    begin = len(content) - array.nbytes
+    items = np.frombuffer(content, np.uint8, offset=begin).reshape(-1, array.itemsize)
+    used = np.zeros(array.itemsize, np.uint8)
+    for field, place, *_ in (array.dtype.fields or {}).values():
+        used[place : place + field.itemsize] = 1
+    return content[:begin] + (items * used).tobytes()
+
+
+def _write(target: ZipFile, name: str, content: bytes) -> None:
+    # without the time of writing
+    target.writestr(ZipInfo(name), content, compress_type=ZIP_DEFLATED)
+
+
+def _check_trees(fitted: Any) -> None:
+    """Refuse trees that lead out of their nodes or ask for features that no row has.
+
+    Children stand behind their parents, as scikit-learn numbers them: so no walk is without an end.
+
+    Raises:
+        UntrustedTypeError: there is one.
+    """
+    for tree, width in _trees(fitted, None, set()):
+        if isinstance(tree, Tree):
+            if tree.node_count > tree.capacity:
+                raise UntrustedTypeError(_DAMAGED)
+            inner = tree.children_left >= 0
+            left, right, feature = tree.children_left, tree.children_right, tree.feature
+        else:
+            nodes = tree.nodes
+            inner = nodes["is_leaf"] == 0
+            left, right, feature = (
+                nodes[name].astype(np.int64) for name in ("left", "right", "feature_idx")
+            )
+            if nodes["is_categorical"].any():
+                msg = "splits of categorical features are not among what a model may hold"
+                raise UntrustedTypeError(msg)
+        places = np.arange(len(inner))
+        follow = [(side > places) & (side < len(inner)) for side in (left, right)]
+        asks = (feature >= 0) & (feature < width)
+        if not len(inner) or not (follow[0] & follow[1] & asks)[inner].all():
+            raise UntrustedTypeError(_DAMAGED)
+
+
+def _trees(
+    held: Any, width: int | None, seen: set[tuple[int, int | None]]
+) -> Iterator[tuple[Any, int]]:
+    """Every tree, with the number of features of the rows that it is given."""
+    if (id(held), width) in seen:
+        return
+    seen.add((id(held), width))
+    if isinstance(held, Tree | TreePredictor):
+        yield held, width or 0
+        return
+    inside: Iterable[Any] = ()
+    if isinstance(held, dict):
+        inside = held.values()
+    elif isinstance(held, list | tuple | set):
+        inside = held
+    elif isinstance(held, np.ndarray):
+        inside = held.ravel().tolist() if held.dtype == object else ()
+    elif hasattr(held, "__dict__"):
+        inside, own = vars(held).values(), vars(held).get("n_features_in_")
+        # a forest checks a row's length once, and not for each of its trees
+        width = min(own, width) if "tree_" in vars(held) and own and width else own
+    for each in inside:
+        yield from _trees(each, width, seen)

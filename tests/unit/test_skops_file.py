@@ -1,0 +1,201 @@
+"""Models in skops' format: the same scores to the bit, equal files, and what is refused."""
+
+import io
+import json
+import re
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
+
+from app.domain.explanation import Explainer
+from app.domain.features import Catalogue
+from models.artifact import load_artifact, read_manifest
+from models.artifact_folders import ArtifactFolders
+from models.holder import ModelHolder
+from models.scoring import AnomalyScorer, build_scorer
+from models.shipped import FORMER, SHIPPED
+from models.skops_file import MAGIC, UntrustedTypeError, pack, unpack
+from models.training import KINDS, candidates_of
+
+NAMES = ("amount", "card_count_1h", "card_count_1d", "card_count_7d")
+
+
+def drawn(rows: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).lognormal(2, 1, (rows, len(NAMES)))
+
+
+def trained(estimator):
+    rows = drawn(400)
+    with threadpool_limits(1):
+        return clone(estimator).fit(rows, (rows[:, 0] > 10).astype(int))
+
+
+FOREST = RandomForestClassifier(n_estimators=5, max_depth=6, random_state=1)
+SMALL = {
+    "logistic": {},
+    "histgb": {"max_iter": 5},
+    "forest": {"n_estimators": 5},
+    "blend": {"forest__n_estimators": 5, "histgb__max_iter": 5},
+}
+ESTIMATORS = {kind: candidates_of(kind, 1, SMALL[kind])[0].estimator for kind in KINDS} | {
+    "calibrated": CalibratedClassifierCV(LogisticRegression(), cv=3),
+    "isotonic": CalibratedClassifierCV(FOREST, method="isotonic", cv=2),
+    "boosting": GradientBoostingClassifier(n_estimators=5, random_state=1),
+    "extra": ExtraTreesClassifier(n_estimators=5, max_depth=6, random_state=1),
+}
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_scores_are_the_same_to_the_bit_after_saving_and_loading(kind):
+    fitted = trained(ESTIMATORS[kind])
+    packed = pack({"model": fitted, "anomaly": None})
+    assert packed.startswith(MAGIC)
+    assert pack(unpack(packed)) == packed
+    loaded = unpack(packed)["model"]
+    explainer = Explainer(NAMES, (8.0, 1.0, 1.0, 2.0), 2)
+    before, after = (build_scorer(one, range(4), explainer) for one in (fitted, loaded))
+    assert type(after) is type(before)
+    for count in (1, 2, 300):
+        rows = drawn(count, seed=2)
+        assert after.score(rows).tobytes() == before.score(rows).tobytes()
+    rows = rows[:5]
+    assert after.contributions(rows).tobytes() == before.contributions(rows).tobytes()
+
+
+def test_anomaly_scores_are_the_same_to_the_bit():
+    fitted = IsolationForest(n_estimators=20, random_state=1).fit(drawn(300))
+    loaded = unpack(pack(fitted))
+    before, after = (
+        AnomalyScorer(one, range(4)).score(drawn(100, seed=2)) for one in (fitted, loaded)
+    )
+    assert after.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("former", FORMER, ids=lambda one: one.folder)
+def test_the_hash_that_a_shipped_model_had_still_means_it(former, tmp_path):
+    """States and predictions of earlier releases name it; the registry may have the pickle."""
+    hashes = {
+        "default": "03ac983c486bbdcd",
+        "default-2": "52318de9c1f32697",
+        "engineered": "80352149aeb88819",
+    }
+    now = read_manifest(SHIPPED / former.folder)
+    assert now.trained["converted_from"] == hashes[former.folder]
+    entry = ArtifactFolders(tmp_path, SHIPPED).by_hash(hashes[former.folder])
+    assert entry.manifest.sha256 == former.sha256
+    assert entry.manifest.is_pickle
+    assert entry.manifest.features == now.features
+    fitted = load_artifact(tmp_path, entry.manifest)  # no pickle is read: there is none
+    assert pack(fitted._asdict()) == (SHIPPED / former.folder / now.file).read_bytes()
+
+
+def test_a_worker_goes_on_with_the_former_hash_of_the_shipped_model(tmp_path):
+    catalogue = Catalogue((3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000), 2, "UTC")
+    holder = ModelHolder(ArtifactFolders(SHIPPED, tmp_path), catalogue, 2)
+    model = holder.by_hash("03ac983c486bbdcd")
+    assert (model.hash, model.version) == ("03ac983c486bbdcd", "default@1")
+    rows = np.random.default_rng(1).lognormal(2, 1, (50, len(catalogue.names)))
+    assert model.score(rows).tobytes() == holder.named("default@1").score(rows).tobytes()
+
+
+class Planted:
+    """A type that is nobody's."""
+
+
+def test_a_type_that_is_not_trusted_is_named():
+    with pytest.raises(
+        UntrustedTypeError, match=r"Planted is not among the types that a model may hold"
+    ):
+        pack({"model": Planted(), "anomaly": None})
+    with pytest.raises(UntrustedTypeError, match=r"Planted is not among"):
+        unpack(skops.io.dumps(Planted()))
+    with pytest.raises(UntrustedTypeError, match=r"posix.system is not among"):
+        unpack(
+            renamed(
+                skops.io.dumps(trained(LogisticRegression())),
+                "LogisticRegression",
+                "posix",
+                "system",
+            )
+        )
+
+
+def renamed(packed: bytes, name: str, module: str, other: str) -> bytes:
+    """A file whose type is another."""
+    changed = io.BytesIO()
+    with ZipFile(io.BytesIO(packed)) as source, ZipFile(changed, "w") as target:
+        for each in source.namelist():
+            content = source.read(each)
+            if each == "schema.json":
+                schema = json.loads(content)
+                assert schema["__class__"] == name
+                content = json.dumps(schema | {"__class__": other, "__module__": module}).encode()
+            target.writestr(each, content)
+    return changed.getvalue()
+
+
+def altered(packed: bytes, field: str, at: int, value: int) -> bytes:
+    """A file in which a field of the nodes of each tree is another."""
+    changed = io.BytesIO()
+    with ZipFile(io.BytesIO(packed)) as source, ZipFile(changed, "w") as target:
+        for each in source.namelist():
+            content = source.read(each)
+            if each.endswith(".npy"):
+                array = np.load(io.BytesIO(content), allow_pickle=False)
+                if array.dtype.names and field in array.dtype.names:
+                    array[field][at] = value
+                    file = io.BytesIO()
+                    np.save(file, array)
+                    content = file.getvalue()
+            target.writestr(each, content)
+    assert changed.getvalue() != packed
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("forest", "left_child", 10_000_000),
+        ("forest", "right_child", 0),  # it would be walked for ever
+        ("forest", "feature", 4),
+        ("forest", "feature", -7),
+        ("histgb", "left", 10_000_000),
+        ("histgb", "right", 0),
+        ("histgb", "feature_idx", 4),
+    ],
+)
+def test_trees_that_would_crash_scikit_learn_are_refused(kind, field, value):
+    packed = pack(trained(FOREST if kind == "forest" else ESTIMATORS["histgb"]))
+    with pytest.raises(UntrustedTypeError, match="a tree in it is damaged"):
+        unpack(altered(packed, field, 0, value))
+
+
+def test_a_tree_of_a_forest_takes_the_features_of_the_forest():
+    wide = np.hstack([drawn(400), drawn(400, seed=3)])
+    other = DecisionTreeClassifier(random_state=1).fit(wide, (wide[:, 7] > 10).astype(int))
+    forest = trained(FOREST)
+    forest.estimators_[3] = other
+    with pytest.raises(UntrustedTypeError, match="a tree in it is damaged"):
+        pack(forest)
+
+
+def test_the_shipped_models_are_in_the_package():
+    files = sorted(path.name for path in SHIPPED.glob("*/*"))
+    assert files == ["manifest.json"] * 3 + ["model.skops"] * 3
+    for folder in SHIPPED.glob("*/"):
+        assert (folder / read_manifest(folder).file).read_bytes().startswith(MAGIC)
+    setup = (SHIPPED.parents[1] / "setup.cfg").read_text()
+    assert re.search(r"^models = artifacts/\*/\*$", setup, re.MULTILINE)
