@@ -22,6 +22,7 @@ from app.stages.partition_start import bind_model, check_state, check_topics_kno
 from app.stages.scoring import ScoringHandler
 from app.stages.state import PINS_KEY, Pins, terminal_settings
 from models.artifact_folders import is_path
+from models.signing import SignatureError
 from tables.terminals import terminals as table
 
 #: Under a name that is not silenced with Faust's services.
@@ -58,7 +59,7 @@ def publish(model_hash: str) -> str:
 
 
 starting = app.starting_model = StartingModel(registered, local, publish)
-with suppress(NotFoundError):  # it may be registered
+with suppress(NotFoundError, SignatureError):  # it may be registered, and signed there
     local()  # one that does not fit is refused before anything is joined
 
 

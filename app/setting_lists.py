@@ -1,5 +1,6 @@
 """Types of settings that are lists of words, comma separated in the environment."""
 
+from base64 import b64decode
 from itertools import pairwise
 from math import isfinite
 from typing import Annotated, Any, Literal
@@ -9,6 +10,8 @@ from pydantic_settings import NoDecode
 
 #: Severities above the lowest one.
 _LIMITS = 3
+#: Of an Ed25519 public key.
+_KEY_BYTES = 32
 
 
 def _parse_sets(value: Any) -> tuple[str, ...]:
@@ -35,6 +38,19 @@ def _parse_losses(value: Any) -> tuple[float, ...]:
     return losses
 
 
+def _parse_keys(value: Any) -> tuple[str, ...]:
+    keys = _parse_allowed(value)
+    for key in keys:
+        try:
+            length = len(b64decode(key, validate=True))
+        except ValueError:
+            length = 0
+        if length != _KEY_BYTES:
+            msg = f"{key!r} is not a public key as `fraudstream models keygen` prints it"
+            raise ValueError(msg)
+    return keys
+
+
 def _rise(values: tuple[float, ...]) -> bool:
     return values[0] >= 0 and all(one < next_one for one, next_one in pairwise(values))
 
@@ -56,3 +72,5 @@ AlertCauses = Annotated[
 ]
 #: Amounts from which an alert is medium, high, critical.
 Losses = Annotated[tuple[float, float, float], NoDecode, BeforeValidator(_parse_losses)]
+#: Public keys that models may be signed with.
+ModelKeys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_keys)]

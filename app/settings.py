@@ -27,7 +27,7 @@ from app.env_file import names_in
 from app.errors import SettingsError
 from app.field_settings import parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import Pseudonyms, parse_keys
-from app.setting_lists import AllowedConfig, Sets
+from app.setting_lists import AllowedConfig, ModelKeys, Sets
 from app.unknown_settings import ENV_PREFIX, NOT_SETTINGS, refuse_unknown
 from app.worker_settings import WorkerSettings
 
@@ -214,6 +214,11 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
         False,
         description="load models that are pickles (model.joblib); loading one runs code from it. fraudstream itself "
         "writes none",
+    )
+    model_keys: ModelKeys = Field(
+        (),
+        description="public keys from `fraudstream models keygen`, comma-separated; if set, only models "
+        "that are signed with one of them are promoted and loaded",
     )
     threshold: float | None = Field(
         None,

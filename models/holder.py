@@ -120,17 +120,25 @@ class ModelHolder:
         Raises:
             NotFoundError, UsageError: it is missing or damaged; the text says why.
         """
+        here, missing = None, NotFoundError()
         try:
-            return self.registry.by_hash(model_hash)
-        except NotFoundError as missing:
-            if self._elsewhere is None:
-                raise
+            here = self.registry.by_hash(model_hash)
+        except NotFoundError as error:
+            missing = error
+        if here is not None and self._trust.accepts(*here):
+            return here
+        if self._elsewhere is not None:
             try:
                 return self._elsewhere(model_hash)
-            except UnavailableError as error:
-                if isinstance(error, AwayError):
-                    raise
-                raise missing from error  # there is no registry here
+            except AwayError:
+                raise
+            except UnavailableError as error:  # there is no registry here
+                missing.__cause__ = error
+            except NotFoundError as error:
+                missing = error
+        if here is None:
+            raise missing
+        return here  # not signed: `load` says so
 
     def load(self, entry: Entry) -> Model:
         """Load an artifact, checked; once.
@@ -142,6 +150,7 @@ class ModelHolder:
         model = self._loaded.get(manifest.model_hash)
         # a model of format 1 may have a copy of its hash with another threshold
         if model is None or model.manifest != manifest:
+            self._trust.check(*entry)
             catalogue = self._catalogue
             columns = check_features(manifest, catalogue.names, catalogue.schema)
             explainer = Explainer(manifest.features, manifest.usual, self._digits, catalogue.own)

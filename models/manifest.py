@@ -46,6 +46,20 @@ class AnomalyPart(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
 
 
+class Signature(BaseModel):
+    """Who vouches for a manifest; see `models/signing.py`.
+
+    Attributes:
+        key: public Ed25519 key, base64.
+        value: the signature, base64.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    value: str
+
+
 class Manifest(BaseModel):
     """What an artifact is; unknown fields of later releases are ignored.
 
@@ -64,6 +78,7 @@ class Manifest(BaseModel):
         libraries: versions that wrote the file.
         anomaly: the isolation forest in the same file, if there is one.
         distribution: of the training data, for drift (models/distribution.py reads it); None: trained before that.
+        signature: over all else in the manifest; no part of the hash.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -82,6 +97,7 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     anomaly: AnomalyPart | None = None
     distribution: dict[str, Any] | None = None
+    signature: Signature | None = None
 
     @property
     def is_pickle(self) -> bool:

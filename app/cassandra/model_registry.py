@@ -148,8 +148,8 @@ class FetchedModels:
             UnavailableError: Cassandra does not answer.
         """
         kept = self._kept(model_hash)
-        if kept is not None:
-            return kept
+        if kept is not None and trust_of(self._settings).accepts(*kept):
+            return kept  # if it is not signed, it may have been since
         session = self._session()
         if len(model_hash) < len(hashlib.sha256().hexdigest()):
             model_hash = find_registered(session, self._settings, model_hash).hash
@@ -211,10 +211,33 @@ def entry_of(settings: Settings, session: Session, wanted: str) -> Entry:
 
     Raises:
         NotFoundError, UsageError, UnavailableError: see `find_registered` and `FetchedModels.fetch`.
+        UsageError: the registry binds the name and version to an artifact of another.
     """
     found = find_registered(session, settings, wanted)
     fetched = FetchedModels(settings, settings.home / "fetched-models", lambda: session)
-    return fetched.fetch(found.hash)
+    entry = fetched.fetch(found.hash)
+    if entry.model != found.model:
+        msg = f"the registry says that {found.model} is {entry.model}: it was changed; register the model again"
+        raise UsageError(msg)
+    return entry
+
+
+def keep_signed(session: Session, settings: Settings, entry: Entry, manifest: str) -> None:
+    """Replace the manifest of a registered artifact by the same one with a signature, here too.
+
+    Raises:
+        UsageError: it is another model's.
+        UnavailableError: Cassandra does not answer.
+    """
+    if Manifest.model_validate_json(manifest).scoring_hash != entry.manifest.scoring_hash:
+        msg = f"this is not the manifest of {entry.model}"
+        raise UsageError(msg)
+    with explained(settings):
+        session.execute(
+            f"UPDATE {settings.keyspace}.model_artifacts SET manifest = %s WHERE hash = %s AND chunk = 0",  # noqa: S608
+            (manifest, entry.manifest.scoring_hash),
+        )
+    (entry.folder / MANIFEST_FILE).write_text(manifest)
 
 
 def _check(manifest: Manifest, content: bytes, model_hash: str, where: str) -> None:

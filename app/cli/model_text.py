@@ -141,6 +141,8 @@ def details(folder: Path, manifest: "Manifest") -> Iterator[str]:
     if manifest.anomaly is not None:
         part = manifest.anomaly
         yield f"  anomaly    {part.feature_schema}: {', '.join(part.features)}"
+    if manifest.signature is not None:
+        yield f"  signed by  {printable(manifest.signature.key)}"
     yield f"  libraries  {', '.join(f'{name} {libraries[name]}' for name in libraries)}"
     yield ""
     yield from _figures(manifest)

@@ -121,7 +121,14 @@ def diff(one: str, other: str, as_json: bool) -> None:
     "           fraudstream models register ./fraud-2"
 )
 @click.argument("model")
-def register(model: str) -> None:
+@click.option(
+    "--sign",
+    "key",
+    type=click.Path(path_type=Path),
+    metavar="KEYFILE",
+    help="Sign it with this private key; see `models sign`.",
+)
+def register(model: str, key: Path | None) -> None:
     r"""Upload a model to the registry, where every worker finds it.
 
     MODEL is the name of a model in FRAUDSTREAM_HOME, or a folder. A version is registered once and never changes;
@@ -134,10 +141,56 @@ def register(model: str) -> None:
                  4  there is no such model on this machine
     """
     from app.ops.models import register as run
+    from app.ops.models import sign as run_sign
 
-    entry, new = run(load_settings(), model)
+    settings = load_settings()
+    entry, new = run(settings, model)
     said = "is registered" if new else "was registered already"
+    if key is not None:
+        run_sign(settings, entry.model, key)
+        said += " and is signed"
     click.echo(f"{entry.model} ({entry.manifest.model_hash}) {said}")
+
+
+@models.command(epilog="\b\nExample:  fraudstream models keygen model-key.pem")
+@click.argument("file", type=click.Path(path_type=Path))
+def keygen(file: Path) -> None:
+    """Make a key for signing models: the private key goes into FILE, the public key is printed.
+
+    The file is not encrypted, and only its owner can read it. Workers need the public key alone.
+    """
+    from app.ops.models import make_key
+
+    public = make_key(file)
+    click.echo(f"The private key is in {file}. Require signatures by it from workers and commands:")
+    click.echo(f"FRAUDSTREAM_MODEL_KEYS={public}")
+
+
+@models.command(epilog="\b\nExample:  fraudstream models sign fraud@2 --key model-key.pem")
+@click.argument("model")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="KEYFILE",
+    help="File of the private key, from `models keygen`.",
+)
+def sign(model: str, key: Path) -> None:
+    r"""Sign a registered model: who requires signatures then accepts it.
+
+    The signature covers the whole manifest: name, version, hash of the model's file, features, threshold and the rest.
+    An earlier signature is replaced.
+
+    \b
+    Exit codes:  0  it is signed
+                 2  the key cannot be used
+                 3  Cassandra does not answer
+                 4  there is no such model in the registry
+    """
+    from app.ops.models import sign as run
+
+    entry = run(load_settings(), model, key)
+    click.echo(f"{entry.model} ({entry.manifest.model_hash}) is signed")
 
 
 @models.command(

@@ -95,7 +95,7 @@ def convert_model(settings: Settings, wanted: str) -> tuple[Entry, Entry]:
         raise UsageError(msg)
     before = check_model(settings, old)
     fitted = load_artifact(old.folder, manifest, pickled=settings.allow_pickled_models)
-    told = manifest.model_dump(exclude={"format", "sha256", "libraries", "version"})
+    told = manifest.model_dump(exclude={"format", "sha256", "libraries", "version", "signature"})
     told["trained"]["converted_from"] = manifest.model_hash
     with connected(settings) as session:
         version, folder = _next_place(settings, session, manifest.name)

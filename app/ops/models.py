@@ -1,8 +1,10 @@
 """What `fraudstream models` does: models in the folders here and in the registry, and whether workers can load them."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +17,10 @@ from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageE
 from app.host import author
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from models.artifact import MANIFEST_FILE, check_free, check_libraries
+from models.artifact import MANIFEST_FILE, check_free, check_libraries, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is_path
 from models.holder import Model, ModelHolder
+from models.signing import new_key, sign_manifest
 from models.trust import trust_of
 
 #: Rows that a model scores before it may decide anything.
@@ -86,6 +89,45 @@ def register(settings: Settings, wanted: str) -> tuple[Entry, bool]:
         raise UsageError(msg)
     with connected(settings) as session:
         return entry, model_registry.register(session, settings, entry, author())
+
+
+def make_key(file: Path) -> str:
+    """Write a new private key into a file that its owner alone can read; gives the public key.
+
+    Raises:
+        UsageError: the file exists, or cannot be written.
+    """
+    pem, public = new_key()
+    try:
+        with open(file, "xb", opener=partial(os.open, mode=0o600)) as private:  # noqa: PTH123
+            private.write(pem)
+    except FileExistsError:
+        msg = f"{file} exists already: choose another file"
+        raise UsageError(msg) from None
+    except OSError as error:
+        msg = f"cannot write {file}: {error.strerror}"
+        raise UsageError(msg) from error
+    return public
+
+
+def sign(settings: Settings, wanted: str, key: Path) -> Entry:
+    """Sign the manifest of a registered model.
+
+    Raises:
+        NotFoundError: there is no such model.
+        UsageError: the key cannot be used.
+        UnavailableError: the registry does not answer.
+    """
+    try:
+        pem = key.read_bytes()
+    except OSError as error:
+        msg = f"cannot read {key}: {error.strerror}"
+        raise UsageError(msg) from error
+    with connected(settings) as session:
+        entry = model_registry.entry_of(settings, session, wanted)
+        signed = sign_manifest((entry.folder / MANIFEST_FILE).read_text(), pem)
+        model_registry.keep_signed(session, settings, entry, signed)
+    return Entry(entry.folder, read_manifest(entry.folder))
 
 
 def download(settings: Settings, wanted: str, folder: Path) -> Entry:

@@ -1,0 +1,188 @@
+"""Signatures of models: what they cover, and what is refused where they are required."""
+
+import hashlib
+import json
+import shutil
+import stat
+
+import pytest
+
+from app.domain.features import Catalogue
+from app.errors import NotFoundError, SettingsError, UnavailableError, UsageError
+from app.ops.models import make_key
+from app.settings import load_settings
+from models.artifact import MANIFEST_FILE, read_manifest
+from models.artifact_folders import SHIPPED, ArtifactFolders, Entry
+from models.holder import ModelHolder
+from models.signing import SignatureError, new_key, sign_manifest
+from models.trust import Trust
+
+CATALOGUE = Catalogue((3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000), 2, "UTC")
+PRIVATE, PUBLIC = new_key()
+
+
+def signed(folder, pem=PRIVATE, **changes):
+    """A copy of a shipped model with changes, signed after them."""
+    shutil.copytree(SHIPPED / "default", folder)
+    write(folder, read(folder) | changes)
+    if pem is not None:
+        path = folder / MANIFEST_FILE
+        path.write_text(sign_manifest(path.read_text(), pem))
+    return Entry(folder, read_manifest(folder))
+
+
+def read(folder):
+    return json.loads((folder / MANIFEST_FILE).read_text())
+
+
+def write(folder, manifest):
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+def load(folder, *keys):
+    trust = Trust(keys=keys or (PUBLIC,))
+    return ModelHolder(ArtifactFolders(), CATALOGUE, 2, trust=trust).load(
+        Entry(folder, read_manifest(folder))
+    )
+
+
+def refused(folder, *keys):
+    with pytest.raises(SignatureError) as error:
+        load(folder, *keys)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_model_that_a_known_key_has_signed_is_loaded(tmp_path):
+    entry = signed(tmp_path / "m")
+    assert entry.manifest.signature.key == PUBLIC
+    assert entry.manifest.scoring_hash == read_manifest(SHIPPED / "default").scoring_hash
+    assert load(tmp_path / "m", new_key()[1], PUBLIC).version == "default@1"
+
+
+def test_a_model_without_a_signature_is_refused(tmp_path):
+    signed(tmp_path / "m", pem=None)
+    assert refused(tmp_path / "m") == (
+        "model default@1 is not signed, and FRAUDSTREAM_MODEL_KEYS requires it: "
+        "`fraudstream models sign default@1 --key FILE` signs it"
+    )
+    assert ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2).named("default")
+
+
+def test_a_key_that_is_not_known_is_refused_and_named(tmp_path):
+    private, public = new_key()
+    signed(tmp_path / "m", private)
+    assert f"is signed by key {public}, which is not in FRAUDSTREAM_MODEL_KEYS" in refused(
+        tmp_path / "m"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0.25},
+        {"usual": [1.0] * 17},
+        {"trained": {"from": "2025-01-01T00:00:00Z"}},
+        {"metrics": {}},
+        {"kind": "forest"},
+        {"format": 2},
+        {"of_a_later_release": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_manifest_that_was_changed_is_refused(tmp_path, change):
+    signed(tmp_path / "m", of_a_later_release=1)
+    write(tmp_path / "m", read(tmp_path / "m") | change)
+    assert "the signature of model default@1 is of another manifest" in refused(tmp_path / "m")
+
+
+def test_a_model_file_that_was_swapped_is_refused_with_its_hash_or_without(tmp_path):
+    signed(tmp_path / "m")
+    other = (SHIPPED / "engineered" / "model.skops").read_bytes()
+    (tmp_path / "m" / "model.skops").write_bytes(other)
+    with pytest.raises(UsageError, match="is not the file that was saved"):
+        load(tmp_path / "m")
+    write(tmp_path / "m", read(tmp_path / "m") | {"sha256": hashlib.sha256(other).hexdigest()})
+    assert "is of another manifest" in refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"name": "other"}])
+def test_the_signature_of_another_version_or_name_is_refused(tmp_path, change):
+    signature = read(signed(tmp_path / "one").folder)["signature"]
+    signed(tmp_path / "two", pem=None, **change)
+    write(tmp_path / "two", read(tmp_path / "two") | {"signature": signature})
+    assert "is of another manifest" in refused(tmp_path / "two")
+
+
+@pytest.mark.parametrize("value", ["", "AAAA", "not base64!", "A" * 88])
+def test_a_signature_that_is_none_is_refused(tmp_path, value):
+    signed(tmp_path / "m")
+    write(tmp_path / "m", read(tmp_path / "m") | {"signature": {"key": PUBLIC, "value": value}})
+    refused(tmp_path / "m")
+
+
+def test_how_a_manifest_is_written_does_not_matter(tmp_path):
+    signed(tmp_path / "m")
+    manifest = read(tmp_path / "m")
+    (tmp_path / "m" / MANIFEST_FILE).write_text(
+        json.dumps(dict(reversed(manifest.items())), separators=(" , ", " : "))
+    )
+    assert load(tmp_path / "m")
+
+
+def test_what_was_read_before_is_what_was_signed(tmp_path):
+    """The manifest may be replaced between reading it and checking it."""
+    first = signed(tmp_path / "m", threshold=0.9)
+    shutil.rmtree(tmp_path / "m")
+    signed(tmp_path / "m", threshold=0.1)
+    with pytest.raises(SignatureError, match="has just changed"):
+        ModelHolder(ArtifactFolders(), CATALOGUE, 2, trust=Trust(keys=(PUBLIC,))).load(first)
+
+
+def test_the_registrys_signed_model_is_taken_for_a_local_one_that_is_not(tmp_path):
+    plain = signed(tmp_path / "here" / "m", pem=None)
+    there = signed(tmp_path / "there" / "m")
+
+    def holder(elsewhere, keys=(PUBLIC,)):
+        folders = ArtifactFolders(tmp_path / "here")
+        return ModelHolder(folders, CATALOGUE, 2, elsewhere, Trust(keys=keys))
+
+    def missing(_):
+        raise NotFoundError
+
+    def away(_):
+        raise UnavailableError
+
+    model_hash = plain.manifest.scoring_hash
+    assert holder(lambda _: there).entry(model_hash) == there
+    assert holder(lambda _: there).by_hash(model_hash).version == "default@1"
+    assert holder(lambda _: there, ()).entry(model_hash) == plain
+    for nothing in (missing, away):
+        with pytest.raises(SignatureError, match="is not signed"):
+            holder(nothing).by_hash(model_hash)
+
+
+def test_a_private_key_is_written_once_and_for_its_owner_alone(tmp_path):
+    public = make_key(tmp_path / "key.pem")
+    assert load_settings({"model_keys": public}).model_keys == (public,)
+    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
+    signed(tmp_path / "m", (tmp_path / "key.pem").read_bytes())
+    assert load(tmp_path / "m", public)
+    with pytest.raises(UsageError, match="exists already"):
+        make_key(tmp_path / "key.pem")
+    with pytest.raises(UsageError, match="cannot write"):
+        make_key(tmp_path / "nowhere" / "key.pem")
+
+
+@pytest.mark.parametrize("pem", [b"", b"nothing", PUBLIC.encode()])
+def test_a_key_file_that_is_none_is_refused(pem):
+    with pytest.raises(UsageError, match="unencrypted private key"):
+        sign_manifest("{}", pem)
+
+
+def test_a_setting_of_keys_is_checked():
+    assert load_settings({"model_keys": f" {PUBLIC}, {PUBLIC}"}).model_keys == (PUBLIC, PUBLIC)
+    for wrong in ("AAAA", "not a key", PUBLIC[:-1]):
+        with pytest.raises(SettingsError, match="FRAUDSTREAM_MODEL_KEYS: .* is not a public key"):
+            load_settings({"model_keys": wrong})
