@@ -23,6 +23,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from app.cassandra import model_registry
+from app.cassandra.session import connected
 from app.cli import run
 from app.domain.changes import ModelChange
 from app.kafka.change_history import send_changes
@@ -66,6 +68,15 @@ def pickled_model(settings: Settings, name: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["sha256"] = hashlib.sha256((folder / "model.joblib").read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def replay_signature(settings: Settings, signed: str, other: str) -> None:
+    """Give a registered model the signature of another, as somebody who can write to Cassandra would."""
+    with connected(settings) as session:
+        entries = [model_registry.entry_of(settings, session, one) for one in (signed, other)]
+        texts = [json.loads((entry.folder / "manifest.json").read_text()) for entry in entries]
+        forged = json.dumps(texts[1] | {"signature": texts[0]["signature"]})
+        model_registry.keep_signed(session, settings, entries[1], forged)
 
 
 def transactions(first: int, count: int) -> list[Send]:
@@ -368,8 +379,14 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
     another_model(settings)
     for version in (1, 99):  # planted: it would flag everything
         another_model(settings, "default", version=version, threshold=0.0)
+    public = said("keygen", str(tmp_path / "key.pem")).strip().rpartition("KEYS=")[2]
+    for one in ("default@1", "other"):
+        said("register", one, "--sign", str(tmp_path / "key.pem"))
     for number, model in enumerate(("default@1", "other")):
-        environ = environ_of(settings) | {"FRAUDSTREAM_MODEL": model}
+        environ = environ_of(settings) | {
+            "FRAUDSTREAM_MODEL": model,
+            "FRAUDSTREAM_MODEL_KEYS": public,
+        }
         with Fleet(environ, tmp_path / str(number)) as fleet:
             fleet.start("a")
             fleet.await_ready()
@@ -381,7 +398,7 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
             fleet.terminate("a")
     assert {model for model, _ in deciders(deployment)} == {"default@1"}
     assert all(one["threshold"] > 0 for one in predictions(deployment))
-    assert "default@1 decides already" in said("promote", "default", code=2)
+    assert "default@1 is the current model already" in said("shadow", "default", code=2)
     assert "is registered with another artifact" in said(
         "register", str(settings.home / "models" / "default-1"), code=2
     )
@@ -433,6 +450,21 @@ def test_what_workers_could_not_load_is_refused(
     monkeypatch.delenv("FRAUDSTREAM_ALLOW_PICKLED_MODELS")
     for converted in ("pickled@2", "mine@3"):
         assert '"format": 3' in said("show", converted, "--json")
+    # signatures
+    assert "is not signed" not in said("shadow", "mine", code=2)
+    keys = [tmp_path / "one.pem", tmp_path / "other.pem"]
+    public, _ = [said("keygen", str(key)).strip().rpartition("KEYS=")[2] for key in keys]
+    monkeypatch.setenv("FRAUDSTREAM_MODEL_KEYS", public)
+    for command in (("promote",), ("promote", "--force"), ("shadow",), ("canary", "--share", "5%")):
+        assert "mine@3 is not signed" in said(*command, "mine", code=2)
+    said("sign", "mine@3", "--key", str(keys[1]))
+    assert "is not in FRAUDSTREAM_MODEL_KEYS" in said("promote", "mine", code=2)
+    assert "mine@3" in said("sign", "mine", "--key", str(keys[0]))
+    assert "sign" not in said("shadow", "mine", code=2)
+    assert f"signed by  {public}" in said("show", "mine")
+    assert "mine@2 is not signed" in said("promote", "mine@2", code=2)
+    replay_signature(settings, "mine@3", "mine@2")
+    assert "signature of model mine@2 is of another manifest" in said("promote", "mine@2", code=2)
     # nothing of all that is on the log
     assert deployment.records(deployment.topics.control) == []
     assert "no worker has ever started" in said("threshold", "0.5", code=2)
