@@ -52,7 +52,7 @@ def manifests(text: str) -> Iterator[dict[str, Any]]:
 def pod_specs(all_of_them: list[dict[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Kind and pod of everything that runs containers."""
     for each in all_of_them:
-        if each["kind"] in {"StatefulSet", "Job"}:
+        if each["kind"] in {"StatefulSet", "Deployment", "Job"}:
             yield each["kind"], each["spec"]["template"]["spec"]
 
 

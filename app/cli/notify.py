@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import click
 
@@ -9,7 +10,12 @@ from app.settings import load_settings
 
 
 @click.command()
-def notify() -> None:
+@click.option(
+    "--heartbeat",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that is written again every 5 seconds while the process works, for a liveness probe.",
+)
+def notify(heartbeat: Path | None) -> None:
     r"""Send notifications about alerts until stopped: signed webhooks, e-mail, Slack, Teams, PagerDuty.
 
     FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
@@ -20,7 +26,7 @@ def notify() -> None:
     \b
     Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \
                 fraudstream notify
-    Exit codes:  2  routes are missing or wrong
+    Exit codes:  2  routes are missing or wrong, or the heartbeat cannot be written
                  3  Kafka does not answer at the start
                  5  topics are missing: run `fraudstream topics`
     """
@@ -37,4 +43,4 @@ def notify() -> None:
     quiet_libraries(settings.log_level)
     for name in ("apprise", "httpx", "urllib3"):  # they print URLs, which are secrets
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    asyncio.run(run(settings))
+    asyncio.run(run(settings, heartbeat))

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -25,6 +26,7 @@ logger = logging.getLogger("fraudstream")
 
 #: Longer than any outage of a receiver: while one is away nothing is read, and that is no reason to leave the group.
 _MAX_POLL_MS = 7 * 86_400_000
+_HEARTBEAT_SECONDS = 5.0
 
 
 def routes_of(settings: Settings) -> tuple[Route, ...]:
@@ -42,11 +44,15 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
     return settings.routes
 
 
-async def notify(settings: Settings) -> None:
+async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
     """Tell all routes of alerts until SIGTERM or SIGINT.
 
+    Args:
+        settings: the deployment.
+        heartbeat: a file whose time shows that the event loop runs; made once Kafka has answered.
+
     Raises:
-        SettingsError: there are no routes, or one cannot be used.
+        SettingsError: there are no routes, one cannot be used, or the heartbeat cannot be written.
         SchemaError: a topic is missing.
         UnavailableError: Kafka does not answer at the start.
     """
@@ -86,7 +92,19 @@ async def notify(settings: Settings) -> None:
         logger.info(
             "ready: tells %s", ", ".join(f"{one.name} from {one.severity} on" for one in routes)
         )
+        if heartbeat is not None:
+            tasks.append(asyncio.create_task(_beat(heartbeat), name="heartbeat"))
         await _until(ended, tasks)
+
+
+async def _beat(file: Path) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(file.touch)
+        except OSError as error:
+            msg = f"the heartbeat {file} cannot be written: {error.strerror}"
+            raise SettingsError(msg) from error
+        await asyncio.sleep(_HEARTBEAT_SECONDS)
 
 
 async def _until(ended: asyncio.Event, tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -88,7 +88,7 @@ def notifying(
     }  # fmt: skip
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "notify"],
+            [sys.executable, "-m", "app", "notify", "--heartbeat", str(log.with_suffix(".beat"))],
             env={**environ_of(deployment.settings), **secrets}, stdout=file, stderr=file,
         )  # fmt: skip
 
@@ -133,6 +133,7 @@ def test_a_receiver_that_is_away_and_kills_lose_and_repeat_nothing(
         with notifying(deployment, receiver.url, log):
             deployment.send(alerts_of(deployment, range(3)), topic)
             wait_until(lambda: len(receiver.taken) == 3, "the first alerts")
+            wait_until(log.with_suffix(".beat").exists, "a heartbeat")
             wait_until(lambda: len(notified(deployment)) == 3, "what was told")
             receiver.up = False
             deployment.send(alerts_of(deployment, range(3, 100)), topic)

@@ -1,7 +1,10 @@
 """The Helm chart: what Kubernetes would get, against its schemas and against what a worker needs."""
 
 import json
+import os
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,18 @@ import yaml
 
 from app.settings import Settings
 from app.topics import Topics
-from tests.chart import CHART, HELM, VALUES, chart_hash, helm, manifests, pod_specs, render, sample
+from tests.chart import (
+    CHART,
+    HELM,
+    ROOT,
+    VALUES,
+    chart_hash,
+    helm,
+    manifests,
+    pod_specs,
+    render,
+    sample,
+)
 
 #: The oldest that the chart admits, and a new one. Schemas of the API servers themselves, strict.
 KUBERNETES = ("1.29", "1.34")
@@ -65,6 +79,16 @@ def test_helm_has_nothing_to_say_against_it() -> None:
         (["--set", "settings.FRAUDSTREAM_HOME=/x"], "propertyName 'FRAUDSTREAM_HOME'"),
         (["--set", "settings.FRAUDSTREAM_BROKER=null"], "FRAUDSTREAM_BROKER"),
         (["--set", "secretSettings.FRAUDSTREAM_KAFKA_PASSWORD.value=x"], "value"),
+        (["--set", "notify.enabled=true"], "FRAUDSTREAM_NOTIFY_ROUTES"),
+        (["--set", "notify.settings.FRAUDSTREAM_NOTIFY_ROUTES=x"], "FRAUDSTREAM_NOTIFY_ROUTES"),
+        (
+            [
+                *("--set", "notify.enabled=true", "--set", "notify.replicas=5"),
+                *("--set", "notify.secretSettings.FRAUDSTREAM_NOTIFY_ROUTES.name=x"),
+                *("--set", "notify.secretSettings.FRAUDSTREAM_NOTIFY_ROUTES.key=x"),
+            ],
+            "more notifiers than partitions",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(given: list[str], complaint: str) -> None:
@@ -74,8 +98,9 @@ def test_what_cannot_work_is_refused(given: list[str], complaint: str) -> None:
 
 
 def test_secrets_are_refused_among_settings() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
-    base = yaml.safe_load(VALUES[0].read_text())["settings"]
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    base = yaml.safe_load((CHART / "values.yaml").read_text())
+    base["settings"] |= yaml.safe_load(VALUES[0].read_text())["settings"]
     jsonschema.validate(base, schema)
     secret = [
         name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
@@ -83,7 +108,8 @@ def test_secrets_are_refused_among_settings() -> None:
     assert len(secret) >= 3
     for name in secret:
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**base, f"FRAUDSTREAM_{name.upper()}": "x"}, schema)
+            settings = {**base["settings"], f"FRAUDSTREAM_{name.upper()}": "x"}
+            jsonschema.validate({**base, "settings": settings}, schema)
 
 
 @by_values
@@ -97,7 +123,7 @@ def test_kubernetes_accepts_it(values: Path, version: str) -> None:
 @by_values
 def test_containers_may_do_no_more_than_they_need(values: Path) -> None:
     pods = list(pod_specs(kept(values)))
-    assert {kind for kind, _ in pods} == {"StatefulSet", "Job"}
+    assert {"StatefulSet", "Job"} <= {kind for kind, _ in pods}
     for _, pod in pods:
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -196,9 +222,18 @@ def test_every_selector_finds_its_pods_and_no_others(values: Path) -> None:
     worker = stateful["spec"]["template"]["metadata"]["labels"].items()
     setup = job["spec"]["template"]["metadata"]["labels"].items()
     [budget] = of_kind(values, "PodDisruptionBudget")
-    policy, for_setup = of_kind(values, "NetworkPolicy")
-    if "setup" in policy["metadata"]["name"]:
-        policy, for_setup = for_setup, policy
+    policies = {each["metadata"]["name"]: each for each in of_kind(values, "NetworkPolicy")}
+    policy = policies["fraudstream"]
+    others = {"setup": setup}
+    for notifier in of_kind(values, "Deployment"):
+        others["notify"] = notifier["spec"]["template"]["metadata"]["labels"].items()
+        assert notifier["spec"]["selector"]["matchLabels"].items() <= others["notify"]
+    for name, labels in others.items():
+        selected = policies[f"fraudstream-{name}"]["spec"]["podSelector"]["matchLabels"].items()
+        assert [other for other, its in others.items() if selected <= its] == [name]
+        assert not selected <= worker
+        assert selected <= labels
+    assert len(policies) == 1 + len(others)
     selectors = [
         stateful["spec"]["selector"]["matchLabels"],
         budget["spec"]["selector"]["matchLabels"],
@@ -207,8 +242,7 @@ def test_every_selector_finds_its_pods_and_no_others(values: Path) -> None:
     ]
     for selector in selectors:
         assert selector.items() <= worker
-        assert not selector.items() <= setup
-    assert for_setup["spec"]["podSelector"]["matchLabels"].items() <= setup
+        assert not [name for name, labels in others.items() if selector.items() <= labels]
 
 
 @by_values
@@ -217,6 +251,67 @@ def test_the_network_is_closed_by_default(values: Path) -> None:
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
         assert all(rule["from"] for rule in policy["spec"].get("ingress", []))
         assert all(rule["ports"] for rule in policy["spec"]["egress"])
+
+
+def commands(values: Path) -> set[str]:
+    return {each["args"][0] for _, pod in pod_specs(kept(values)) for each in containers(pod)}
+
+
+def test_every_process_is_everywhere() -> None:
+    """What Procfile, compose.yaml and the chart run; and docs/deploy.md names it."""
+    _, full = VALUES
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values()
+    composed = {each["command"][0] for each in services if "fraudstream" in each["image"]}
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    started = {line.partition(":")[0] for line in lines} - {"simulator"}
+    assert started == {"worker", "notify"}
+    assert commands(full) == composed == started | {"topics", "migrate"}
+    text = (ROOT / "docs/deploy.md").read_text()
+    assert all(f"`fraudstream {name}`" in text for name in composed)
+
+
+def test_the_notifier_has_secrets_of_its_own() -> None:
+    default, full = VALUES
+    assert not of_kind(default, "Deployment")
+    [notifier] = of_kind(full, "Deployment")
+    assert notifier["spec"]["replicas"] == 2
+    env = {
+        kind: {each["name"]: each for each in containers(pod)[0]["env"]}
+        for kind, pod in pod_specs(kept(full))
+    }
+    mine = env["Deployment"]
+    assert mine["FRAUDSTREAM_NOTIFY_ROUTES"]["valueFrom"]["secretKeyRef"]["key"] == "routes"
+    assert mine["FRAUDSTREAM_KAFKA_USERNAME"]["value"] == "fraudstream-notify"
+    # the same servers and names as everybody
+    assert {"FRAUDSTREAM_BROKER", "FRAUDSTREAM_APP_ID", "FRAUDSTREAM_TOPIC_PREFIX"} <= mine.keys()
+    for kind in ("StatefulSet", "Job"):
+        assert not [name for name in env[kind] if "NOTIFY" in name]
+        assert env[kind]["FRAUDSTREAM_KAFKA_USERNAME"]["value"] == "fraudstream"
+
+
+def test_the_notifiers_probe_sees_whether_the_heartbeat_is_old(tmp_path: Path) -> None:
+    _, full = VALUES
+    [notifier] = of_kind(full, "Deployment")
+    [container] = notifier["spec"]["template"]["spec"]["containers"]
+    probe = container["livenessProbe"]
+    assert probe["exec"] == container["startupProbe"]["exec"]
+    *shell, test = probe["exec"]["command"]
+    file = container["args"][-1]
+    composed = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["notify"]
+    assert composed["command"] == container["args"]
+    assert composed["healthcheck"]["test"] == ["CMD-SHELL", test.replace("$", "$$")]
+    beat = tmp_path / "beat"
+
+    def works() -> bool:
+        command = [*shell, test.replace(file, str(beat))]
+        return not subprocess.run(command, check=False, capture_output=True).returncode
+
+    assert not works()  # Kafka has not answered yet
+    beat.touch()
+    assert works()
+    minutes_ago = time.time() - 150
+    os.utime(beat, (minutes_ago, minutes_ago))
+    assert not works()
 
 
 @by_values

@@ -22,7 +22,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{- /* What the workers and the setup job have in common: who they are, and what they must not do. */ -}}
+{{- /* What all pods have in common: who they are, and what they must not do. */ -}}
 {{- define "fraudstream.pod" -}}
 automountServiceAccountToken: false
 {{- with .Values.serviceAccountName }}
@@ -60,17 +60,31 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- /* Of `settings` and `secretSettings`. */ -}}
 {{- define "fraudstream.env" -}}
-{{- range $name, $value := .Values.settings }}
+{{- range $name, $value := .settings }}
 - name: {{ $name }}
   {{- /* a large number is a float to Helm, which would write 1.34217728e+08 */}}
   value: {{ if kindIs "float64" $value }}{{ if eq $value (floor $value) }}{{ int64 $value | quote }}{{ else }}{{ $value | quote }}{{ end }}{{ else }}{{ $value | quote }}{{ end }}
 {{- end }}
-{{- range $name, $secret := .Values.secretSettings }}
+{{- range $name, $secret := .secretSettings }}
 - name: {{ $name }}
   valueFrom:
     secretKeyRef: {name: {{ $secret.name | quote }}, key: {{ $secret.key | quote }}}
 {{- end }}
+{{- end }}
+
+{{- /* Everybody's settings; the notifier's own replace those of the same name. */ -}}
+{{- define "fraudstream.notifyEnv" -}}
+{{- $settings := dict }}
+{{- range list .Values.settings .Values.notify.settings }}
+{{- range $name, $value := . }}{{- $_ := set $settings $name $value }}{{- end }}
+{{- end }}
+{{- $secrets := dict }}
+{{- range list .Values.secretSettings .Values.notify.secretSettings }}
+{{- range $name, $secret := . }}{{- $_ := set $secrets $name $secret }}{{- end }}
+{{- end }}
+{{- include "fraudstream.env" (dict "settings" $settings "secretSettings" $secrets) }}
 {{- end }}
 
 {{- define "fraudstream.mounts" -}}
@@ -91,7 +105,11 @@ securityContext:
 
 {{- define "fraudstream.egress" -}}
 - ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
-{{- range .Values.networkPolicy.egress }}
+{{- include "fraudstream.destinations" .Values.networkPolicy.egress }}
+{{- end }}
+
+{{- define "fraudstream.destinations" -}}
+{{- range . }}
 - ports: {{- toYaml .ports | nindent 4 }}
   {{- with .to }}
   to: {{- toYaml . | nindent 4 }}
