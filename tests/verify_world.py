@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from aiokafka.partitioner import murmur2
 
+from app.cassandra.alert_rows import ALERTS, AlertPacker, AlertRow
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
 from app.domain.changes import AnyChange
@@ -34,8 +35,11 @@ from models.holder import ModelHolder
 from tests.builders import T0
 
 _TEXTS = {"card_id", "month", "transaction_id", "terminal_id", "currency", "model_version",
-          "model_hash", "feature_schema", "source_topic", "extra", "action"}  # fmt: skip
-_BYTES = {"amount", "features", "flags", "reasons", "rules", "shadow_scores", "shadow_flagged"}
+          "model_hash", "feature_schema", "source_topic", "extra", "action", "day", "alert_id",
+          "severity"}  # fmt: skip
+_BYTES = {
+    "amount", "features", "flags", "reasons", "rules", "causes", "shadow_scores", "shadow_flagged",
+}  # fmt: skip
 _STRUCTS = {"score": ">d", "threshold": ">d", "anomaly_score": ">d", "is_fraud": ">?"}
 
 
@@ -102,6 +106,7 @@ class VerifyWorld:
         self.rows: list[Row] = []
         self.label_rows: list[tuple[str, int, int]] = []
         self.refund_rows: list[RefundRow] = []
+        self.alert_rows: list[AlertRow] = []
         self.clock_ms = T0
         self._build()
         self._states: dict[tuple[str, int], State] = {}
@@ -192,6 +197,7 @@ class VerifyWorld:
         if sink:
             self.rows = rows_of(self.settings, self.log(self.topics.predictions))
             self.refund_rows = refunds_of(self.settings, self.log(self.topics.refunds))
+            self.alert_rows = alerts_of(self.settings, self.log(self.topics.alerts))
 
     def replay(self, topic: TopicSpec, partition: int, offset: int = 0) -> None:
         """As after a crash in which no row became durable: state is lost, outputs are not."""
@@ -210,7 +216,7 @@ class VerifyWorld:
                 return
             number -= len(records)
 
-    def verify(self, examples: int = 100) -> Report:
+    def verify(self, examples: int = 100, **options: Any) -> Report:
         """What `fraudstream verify` says of all that."""
         return asyncio.run(
             compare(
@@ -219,9 +225,11 @@ class VerifyWorld:
                 lambda: ((*row[:-1], *row.own) for row in self.rows),
                 lambda: iter(self.label_rows),
                 lambda: iter(self.refund_rows),
+                lambda: iter(self.alert_rows),
                 timeout_seconds=0,
                 examples=examples,
                 progress=lambda *_: None,
+                **options,
             )
         )
 
@@ -307,6 +315,17 @@ def refunds_of(settings: Settings, refunds: Sequence[Record]) -> list[RefundRow]
         cells = cells_of(packed, REFUNDS.columns)
         row = RefundRow(**{name: cells[name] for name in RefundRow._fields})
         rows[row[:4]] = row
+    return list(rows.values())
+
+
+def alerts_of(settings: Settings, alerts: Sequence[Record]) -> list[AlertRow]:
+    """The same of alerts."""
+    rows = {}
+    packer = AlertPacker(settings.minor_unit_digits, settings.deployment)
+    for packed in packer.pack_many(record.value or b"" for record in alerts):
+        cells = cells_of(packed, ALERTS.columns)
+        row = AlertRow(**{name: cells[name] for name in AlertRow._fields})
+        rows[row[:8]] = row
     return list(rows.values())
 
 

@@ -1,15 +1,18 @@
 """Alerts as packed Cassandra rows."""
 
 import struct
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import orjson
+from cassandra.cluster import Session
 
 from app.cassandra.packed import UNSET, PackedTable, text_cell, texts_cell
+from app.cassandra.session import SCAN, explained
 from app.deployments import is_anothers
 from app.domain.alerts import day_of, shard_of
 from app.errors import StateError
+from app.settings import Settings
 
 _TEXTS = ("transaction_id", "card_id", "severity", "model_version", "currency", "source_topic")
 _OPTIONAL = ("terminal_id", "action")
@@ -79,3 +82,52 @@ class AlertPacker:
                 8, alert["received_at"],
             ),
         ))  # fmt: skip
+
+
+class AlertRow(NamedTuple):
+    """What `verify` reads of a row: lists and decimals as bytes, moments as epoch milliseconds."""
+
+    day: str
+    shard: int
+    opened_at: int
+    alert_id: str
+    event_time: int
+    transaction_id: str
+    source_partition: int
+    source_offset: int
+    card_id: str | None
+    terminal_id: str | None
+    severity: str | None
+    causes: bytes | None
+    rules: bytes | None
+    reasons: bytes | None
+    flags: bytes | None
+    action: str | None
+    amount: bytes | None
+    amount_minor: int | None
+    currency: str | None
+    score: float | None
+    threshold: float | None
+    anomaly_score: float | None
+    model_version: str | None
+    source_topic: str | None
+    received_at: int | None
+
+
+def scan_alerts(session: Session, settings: Settings) -> Iterator[AlertRow]:
+    """Every stored alert, in no useful order.
+
+    Args:
+        session: gives lists, decimals and moments raw (`app.cassandra.raw_rows.read_raw`).
+        settings: keyspace.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    with explained(settings):
+        rows = session.execute(
+            f"SELECT {', '.join(AlertRow._fields)} FROM {settings.keyspace}.alerts",  # noqa: S608
+            execution_profile=SCAN,
+        )
+        yield from map(AlertRow._make, rows)

@@ -20,8 +20,8 @@ from app.settings import load_settings
     "--from",
     "begin",
     metavar="TIME|OFFSET",
-    help="Start: when a prediction was appended to `predictions` (a date means midnight UTC), or its offset there, for "
-    "every partition or as PARTITION:OFFSET[,...].  [default: the beginning of the log]",
+    help="Start: when a record was appended to its topic (a date means midnight UTC), or an offset of `predictions`, "
+    "for every partition or as PARTITION:OFFSET[,...].  [default: the beginning of the log]",
 )
 @click.option(
     "--to",
@@ -31,11 +31,12 @@ from app.settings import load_settings
 )
 @json_option
 def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
-    r"""Write rows of the table `predictions` again, from the topic `predictions`.
+    r"""Write rows of the tables `predictions`, `refunds` and `alerts` again, from the topics of these names.
 
     Use it when Cassandra has lost rows: after `verify` reported missing rows, or after `migrate` created a dropped
     table or column again. Workers may run. It is safe to re-run: an existing row is replaced by the same row, and its
-    time to live starts again. An interrupted run prints where to continue.
+    time to live starts again. An interrupted run prints where to continue. A range of offsets applies to predictions;
+    refunds and alerts are then all written.
 
     \b
     Exit codes:  0  all rows of the range are written
@@ -71,7 +72,8 @@ def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
         click.echo(json.dumps(report.as_dict()))
         return
     click.echo(
-        f"{report.rows:,} rows written from {report.records:,} predictions ({report.seconds:.1f} s)"
+        f"{report.rows:,} rows written from {report.records:,} predictions, {report.refunds:,} of refunds, "
+        f"{report.alerts:,} of alerts ({report.seconds:.1f} s)"
     )
     if others := report.records - report.rows:
         click.echo(f"{others:,} predictions of other deployments were left out")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app import formats
-from app.cli.options import FiniteRange, examples_option, json_option
+from app.cli.options import FiniteRange, examples_option, json_option, moment_ms
 from app.cli.stages import stages
 from app.errors import VerificationError
 from app.settings import load_settings
@@ -38,6 +38,13 @@ _LABELS = {
     "waiting": "waiting for their transactions",
     "dead": "dead-lettered",
 }
+#: The same of alerts.
+_ALERTS = {
+    "required": "alerts required",
+    "found": "on their topic",
+    "other_settings": "of other settings",
+    "rows": "in Cassandra",
+}
 
 
 @click.command(
@@ -56,13 +63,21 @@ _LABELS = {
     is_flag=True,
     help="Succeed even if offsets were deleted before they were read.",
 )
+@click.option(
+    "--alerts-from",
+    metavar="TIME",
+    callback=moment_ms,
+    help="Do not expect alerts of predictions that were made earlier, because FRAUDSTREAM_ALERT_ON was none.",
+)
 @examples_option
 @json_option
-def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> None:
+def verify(
+    timeout: float, accept_lost: bool, alerts_from: int | None, examples: int, as_json: bool
+) -> None:
     r"""Recompute every feature and compare it with what was stored.
 
     Waits until the workers have processed everything that is in `transactions` now. Then recomputes all of it
-    with the reference implementation, and checks every record in the topics and in Cassandra.
+    with the reference implementation, and checks every record in the topics and in Cassandra, alerts included.
 
     \b
     Exit codes:  0  everything is in its place and bit-identical
@@ -73,7 +88,13 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
     settings = load_settings()
     with stages() as progress:
         report = asyncio.run(
-            run(settings, timeout_seconds=timeout, examples=examples, progress=progress)
+            run(
+                settings,
+                timeout_seconds=timeout,
+                examples=examples,
+                progress=progress,
+                alerts_from_ms=alerts_from or 0,
+            )
         )
     if as_json:
         click.echo(json.dumps(report.as_json()))
@@ -82,6 +103,13 @@ def verify(timeout: float, accept_lost: bool, examples: int, as_json: bool) -> N
             click.echo(f"{name:<12} {report.counts[name]:>12,}  {meaning}")
         labels = report.details["labels"]
         click.echo(", ".join(f"{labels[name]:,} {words}" for name, words in _LABELS.items()))
+        alerts = report.details["alerts"]
+        click.echo(", ".join(f"{alerts[name]:,} {words}" for name, words in _ALERTS.items()))
+        if before := alerts["before"]:
+            click.echo(
+                f"{before:,} predictions would raise alerts under the present settings, but were made before these "
+                "were in force"
+            )
         if earlier := report.details["dead_by_earlier_rules"]:
             click.echo(
                 f"{earlier:,} dead-lettered records were refused by an earlier release or other settings: "

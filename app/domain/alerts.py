@@ -140,6 +140,15 @@ class AlertPolicy:
         loss = _loss(score, minor, causes)
         return SEVERITIES[sum(loss >= limit for limit in self.losses_minor)]
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """The policy as an alert names it: no log has the settings that decide here."""
+        return {
+            "causes": [cause for cause in CAUSES if cause in self.causes],
+            "window_ms": self.window_ms,
+            "losses_minor": list(self.losses_minor),
+        }
+
     def alert(self, prediction: Mapping[str, Any]) -> dict[str, Any] | None:
         """The alert of a scored transaction; None where it is none.
 
@@ -163,6 +172,7 @@ class AlertPolicy:
             "currency": self.currency,
             "rules": list(rules),
             **{name: prediction.get(name) for name in COPIED},
+            "policy": self.named,
         }
 
 

@@ -1,7 +1,7 @@
-"""`fraudstream rewrite`: rows of Cassandra once more, from what stands on `predictions`.
+"""`fraudstream rewrite`: rows of Cassandra once more, from what stands on `predictions`, `refunds` and `alerts`.
 
 Cassandra may forget what it has acknowledged: a table was dropped, or a node with a periodic commit log was killed.
-The topic has it all. Rows are packed and written as the sink does it, so that one which is there stays as it is.
+The topics have it all. Rows are packed and written as the sink does it, so that one which is there stays as it is.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
+from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.prediction_rows import RowPacker, tables_of
+from app.cassandra.refund_rows import REFUNDS, RefundPacker
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.schema import check_schema
 from app.cassandra.session import connect, disconnect
@@ -57,6 +59,7 @@ class Rewritten:
         done: by partition, the offset up to which all rows are in Cassandra.
         records: read so far.
         rows: of these, written.
+        refunds, alerts: rows of these tables that are written.
         seconds: how long it took.
     """
 
@@ -65,6 +68,8 @@ class Rewritten:
     done: Offsets = field(default_factory=list)
     records: int = 0
     rows: int = 0
+    refunds: int = 0
+    alerts: int = 0
     seconds: float = 0.0
 
     @property
@@ -84,6 +89,8 @@ class Rewritten:
             "records": self.records,
             "rows": self.rows,
             "of_other_deployments": self.records - self.rows,
+            "refunds": self.refunds,
+            "alerts": self.alerts,
             "from": dict(enumerate(self.begins)),
             "to": dict(enumerate(self.ends)),
             "seconds": round(self.seconds, 3),
@@ -102,7 +109,7 @@ async def rewrite(
 
     Args:
         settings: the deployment's.
-        begin: times are those of the append to `predictions`; None: from its beginning.
+        begin: times are those of the append to the topics, offsets those of `predictions`; None: from the beginning.
         end: not included; None: to its end.
         progress: told how far it has come.
         report: filled in on the way, for whoever interrupts.
@@ -115,13 +122,16 @@ async def rewrite(
     session = await asyncio.to_thread(connect, settings)
     try:
         await asyncio.to_thread(check_schema, session, settings)
-        writer, conflicts = (RowWriter(session, settings, table) for table in tables_of(settings))
+        tables = (*tables_of(settings), REFUNDS, ALERTS)
+        writers = [RowWriter(session, settings, table) for table in tables]
+        writer, conflicts, refunds, alerts = writers
         try:
             async with open_log(settings) as log:
+                await write_beside(settings, log, refunds, alerts, begin, end, progress, report)
                 await write_range(settings, log, writer, begin, end, progress, report, conflicts)
         finally:
-            await writer.close()
-            await conflicts.close()
+            for each in writers:
+                await each.close()
     finally:
         await asyncio.to_thread(disconnect, session)
 
@@ -176,6 +186,38 @@ async def write_range(
             report.done[number] = high[number]  # the last offsets may hold no record
     finally:
         report.seconds = time.monotonic() - started
+
+
+async def write_beside(
+    settings: Settings,
+    log: Log,
+    refunds: Writer,
+    alerts: Writer,
+    begin: Bound | None,
+    end: Bound | None,
+    progress: Progress,
+    report: Rewritten,
+) -> None:
+    """The refunds and alerts of a range of time. They are few: of a range of offsets, all that there are."""
+    digits = settings.minor_unit_digits
+    packers = (
+        ("refunds", log.topics.refunds, RefundPacker(settings.currency, digits), refunds),
+        ("alerts", log.topics.alerts, AlertPacker(digits, settings.deployment), alerts),
+    )
+    for name, topic, packer, writer in packers:
+        low, high = await log.begins(topic), await log.ends(topic)
+        if begin is not None and begin.time_ms is not None:
+            low = await log.at_time(topic, begin.time_ms)
+        if end is not None and end.time_ms is not None:
+            high = await log.at_time(topic, end.time_ms)
+        written = 0
+        for number in range(topic.partitions):
+            async for records in log.read(topic, number, low[number], high[number]):
+                rows = packer.pack_many(record.value for record in records)
+                await _patiently(writer.submit(rows), writer)
+                written += len(rows)
+                progress(name, written, written)
+        setattr(report, name, written)
 
 
 async def _patiently(written: "asyncio.Future[Any]", writer: Writer) -> None:

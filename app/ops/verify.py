@@ -4,7 +4,7 @@
 labels ───────► forwarded, dead, stored ──────┐
 transactions ─► oracle: fates, card features ─┐
 enriched ─────► oracle: terminal features ────┤                     ┌─ predictions, late-transactions
-                                           ledger ◄── compared with ┼─ dead-letters, duplicates
+                                           ledger ◄── compared with ┼─ dead-letters, duplicates, alerts
                                                                     └─ Cassandra
 ```
 
@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from app.cassandra.alert_rows import AlertRow, scan_alerts
 from app.cassandra.label_store import scan_labels
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.raw_rows import read_raw
 from app.cassandra.refund_rows import RefundRow, scan_refunds
 from app.cassandra.session import connect, disconnect
 from app.domain.transaction import DeadRecordError
+from app.ops.verification.alert_rows import read_rows as read_alert_rows
+from app.ops.verification.alerts import AlertReader
 from app.ops.verification.case import Case
 from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.findings import Findings
@@ -58,7 +61,12 @@ class Reader(Protocol):
 
 
 async def verify(
-    settings: Settings, *, timeout_seconds: float, examples: int, progress: Progress
+    settings: Settings,
+    *,
+    timeout_seconds: float,
+    examples: int,
+    progress: Progress,
+    alerts_from_ms: int = 0,
 ) -> Report:
     """Wait for the workers, recompute, compare.
 
@@ -67,6 +75,7 @@ async def verify(
         timeout_seconds: how long to wait for workers that are behind; afterwards the rest is pending.
         examples: differences to describe.
         progress: told what is done, how far it has come, and where it ends.
+        alerts_from_ms: predictions that were appended earlier need no alerts, epoch milliseconds.
 
     Raises:
         UnavailableError: Kafka or Cassandra does not answer.
@@ -84,9 +93,11 @@ async def verify(
                 lambda: scan_scored(session, settings, columns),
                 lambda: scan_labels(session, settings),
                 lambda: scan_refunds(session, settings),
+                lambda: scan_alerts(session, settings),
                 timeout_seconds=timeout_seconds,
                 examples=examples,
                 progress=progress,
+                alerts_from_ms=alerts_from_ms,
             )
     finally:
         gc.enable()
@@ -99,10 +110,12 @@ async def compare(
     scan: Callable[[], Iterable[tuple[Any, ...]]],
     scan_labels: Callable[[], Iterable[tuple[str, int, int]]],
     scan_refunds: Callable[[], Iterable[RefundRow]],
+    scan_alerts: Callable[[], Iterable[AlertRow]],
     *,
     timeout_seconds: float,
     examples: int,
     progress: Progress,
+    alerts_from_ms: int = 0,
 ) -> Report:
     """As `verify`, of topics and rows that are given.
 
@@ -113,8 +126,10 @@ async def compare(
         timeout_seconds: see `verify`.
         examples: see `verify`.
         progress: see `verify`.
+        alerts_from_ms: see `verify`.
         scan_labels: gives the source of every stored label: topic, partition, offset.
         scan_refunds: gives every stored refund.
+        scan_alerts: gives every stored alert.
 
     Raises:
         UnavailableError, SchemaError: see `verify`.
@@ -123,8 +138,9 @@ async def compare(
     reached = await wait_for_workers(log, timeout_seconds, progress)
     waited = time.monotonic() - began
     run = await _Run.begin(settings, log, reached, examples, progress)
-    await run.read_topics()
     case = run.case
+    case.alerts.from_ms = alerts_from_ms
+    await run.read_topics()
     rows = RowReader(case)
     for count in rows.read(scan()):
         progress("rows in Cassandra", count, sum(map(len, case.ledger.pages)))
@@ -132,13 +148,14 @@ async def compare(
         case.labels.row(*source)
     refunds = RefundRows(case)
     refunds.read(scan_refunds())
+    read_alert_rows(case, scan_alerts(), run.kept["alerts"])
     progress("scores", 0, 1)
     rescored = rescore(case)
     report = conclude(case, rows, refunds, reached, run.kept, clock_ms())
     labels = case.labels.conclude(reached.done["labels"])
     for name in ("pending", "missing", "differing"):
         report.counts[name] += labels[name]
-    report.details = {
+    report.details |= {
         "labels": labels,
         "lost_ranges": case.lost.ranges(),
         "rows": rows.rows,
@@ -240,6 +257,7 @@ class _Run:
             "dead-letters": topics.dead_letters,
             "duplicates": topics.duplicates,
             "refunds": topics.refunds,
+            "alerts": topics.alerts,
         }
         kept = {role: await log.first_kept(topic) for role, topic in roles.items()}
         case = Case(settings, ledger, Findings(ledger, examples))
@@ -294,6 +312,9 @@ class _Run:
         await self._read("duplicates", topics.duplicates, lambda _: DuplicateReader(case))
         await self._read(
             "refunds", topics.refunds, lambda number: RefundReader(case, done["refunds"][number])
+        )
+        await self._read(
+            "alerts", topics.alerts, lambda number: AlertReader(case, done["alerts"][number])
         )
 
     async def _some_name_nobody(self) -> bool:

@@ -9,11 +9,12 @@ import pytest
 from cassandra.cluster import Session
 from cassandra.metadata import Murmur3Token
 
-from app.cassandra.alert_queries import find_alert
+from app.cassandra.alert_queries import find_alert, key_of
 from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.prediction_rows import moment_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connected
-from app.domain.alerts import AlertPolicy
+from app.domain.alerts import AlertPolicy, place_of
 from app.settings import Settings
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
@@ -106,6 +107,52 @@ def test_flagged_transactions_become_alerts_once(settings: Settings, tmp_path: P
     assert {a["state"] for a in listed(deployment, "--all")} == {"open", "acked"}
     missing = deployment.run("alerts", "show", "20200101T000000-0000000000000000")
     assert (missing.returncode, missing.stderr.count("\n")) == (4, 1)
+    verify_compares_them(deployment, told)
+
+
+def verify_compares_them(deployment: Deployment, told: list[dict[str, Any]]) -> None:
+    """Other settings are no difference; what somebody edits is one, and what is lost is missing."""
+
+    def verified(**settings: Any) -> dict[str, Any]:
+        other = Deployment(deployment.settings.model_copy(update=settings))
+        found: dict[str, Any] = orjson.loads(other.run("verify", "--json", "--timeout", "0").stdout)
+        return found
+
+    report = verified()
+    assert report["missing"] == report["differing"] == report["pending"] == 0, report
+    assert report["alerts"] == {
+        "required": 90, "found": 90, "repeated": report["alerts"]["repeated"], "other_settings": 0,
+        "before": 0, "rows": 90,
+    }  # fmt: skip
+    report = verified(alert_window=2 * HOUR)
+    assert report["missing"] == report["differing"] == 0, report
+    assert (report["alerts"]["other_settings"], report["alerts"]["before"]) == (90, 0)
+    first, second = told[:2]
+    with connected(deployment.settings) as session:
+        table = f"{deployment.settings.keyspace}.alerts"
+        key = " AND ".join(
+            f"{name} = %s"
+            for name in (
+                "day", "shard", "opened_at", "alert_id", "event_time", "transaction_id",
+                "source_partition", "source_offset",
+            )
+        )  # fmt: skip
+
+        def where(alert: dict[str, Any]) -> tuple[Any, ...]:
+            place = key_of(place_of(alert["alert_id"]))
+            moment = moment_of(alert["event_time_ms"])
+            return (
+                *place, moment, alert["transaction_id"], alert["source_partition"],
+                alert["source_offset"],
+            )  # fmt: skip
+
+        session.execute(f"UPDATE {table} SET severity = 'none' WHERE {key}", where(first))
+        session.execute(f"DELETE FROM {table} WHERE {key}", where(second))
+    report = verified()
+    assert (report["missing"], report["differing"], report["rows_lost"]) == (1, 1, 1), report
+    assert {(each["where"], each["what"]) for each in report["examples"]} == {
+        ("cassandra (alerts)", "severity"), ("cassandra (alerts)", "row"),
+    }  # fmt: skip
 
 
 async def test_every_column_comes_back(session: Session, settings: Settings) -> None:
@@ -130,7 +177,9 @@ async def test_every_column_comes_back(session: Session, settings: Settings) -> 
         assert found is not None
         (stored,) = found.transactions
         assert stored == {
-            name: value for name, value in alert.items() if name not in ("key", "scored_by")
+            name: value
+            for name, value in alert.items()
+            if name not in ("key", "scored_by", "policy")
         }
         token = session.execute(
             f"SELECT token(day, shard) AS place, amount FROM {settings.keyspace}.alerts "  # noqa: S608

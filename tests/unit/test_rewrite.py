@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from app.cassandra.alert_rows import AlertPacker
 from app.cli.replay import bound_of
 from app.errors import AwayError, UsageError
 from app.ops import rewrite as module
 from app.ops.replaying.bounds import Bound
-from app.ops.rewrite import Rewritten, write_range
+from app.ops.rewrite import Rewritten, write_beside, write_range
 from tests.unit.test_verify_findings import busy, scored_again
 from tests.verify_world import MemoryLog, VerifyWorld, rows_of, unpacked
 
@@ -102,6 +103,46 @@ def test_a_range_by_offset_and_by_time() -> None:
         written(world, "100000")
     with pytest.raises(UsageError, match="partition 7 does not exist"):
         written(world, "7:1")
+
+
+def test_refunds_and_alerts_of_a_range_of_time_or_all() -> None:
+    world = busy(threshold=0.0)
+    topics = world.topics
+    middle = world.log(topics.alerts)[40].timestamp
+    later = {
+        topic.name: [one for one in world.log(topic) if one.timestamp >= middle]
+        for topic in (topics.refunds, topics.alerts)
+    }
+    for begin, refunds, alerts in (
+        (None, world.log(topics.refunds), world.log(topics.alerts)),
+        ("0:3", world.log(topics.refunds), world.log(topics.alerts)),
+        (str(middle), later[topics.refunds.name], later[topics.alerts.name]),
+    ):
+        report, written_rows = Rewritten(), ([], [])  # type: ignore[var-annotated]
+
+        class Keeps:
+            unavailable_since = last_error = None
+
+            def __init__(self, rows: list[bytes]) -> None:
+                self.rows = rows
+
+            def submit(self, rows: Sequence[bytes]) -> "asyncio.Future[None]":
+                self.rows += rows
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                future.set_result(None)
+                return future
+
+        asyncio.run(
+            write_beside(
+                world.settings, TimedLog(world), *map(Keeps, written_rows),  # type: ignore[arg-type]
+                None if begin is None else bound_of("--from", begin), None, lambda *_: None, report,
+            )
+        )  # fmt: skip
+        assert (report.refunds, report.alerts) == (len(refunds), len(alerts))
+        packer = AlertPacker(2, world.settings.deployment)
+        assert sorted(written_rows[1]) == sorted(
+            packer.pack_many(one.value or b"" for one in alerts)
+        )
 
 
 def test_one_that_cassandra_leaves_alone_says_where_to_go_on(

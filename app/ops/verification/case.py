@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from app.domain.changes import AnyChange, InForce
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.reference import Rules, murmur2_partition
+from app.ops.verification.alerts import AlertLedger
 from app.ops.verification.findings import Findings
 from app.ops.verification.labels import LabelLedger
 from app.ops.verification.ledger import Ledger
 from app.ops.verification.lost import Lost
 from app.settings import Settings
+from app.stages.alerts import alert_policy
 from app.stages.state import MAX_WAITING_LABELS
 from app.topics import Topics
 from app.wire.decoding.rules import record_rules
@@ -32,6 +34,7 @@ class Case:
         rules: what decides a feature.
         record_rules: what decides whether an input is valid.
         labels: what is expected and seen of labels.
+        alerts: the same of alerts.
         refused: reason by partition and offset of what was refused for a reason that rules decide.
         of_others: predictions of other deployments on the same topic, which are left out.
         by_earlier_rules: how many of them the present rules would take.
@@ -46,6 +49,7 @@ class Case:
     rules: Rules = field(init=False)
     record_rules: RecordRules = field(init=False)
     labels: LabelLedger = field(init=False)
+    alerts: AlertLedger = field(init=False)
     refused: dict[tuple[int, int], str] = field(default_factory=dict)
     by_earlier_rules: int = 0
     of_others: int = 0
@@ -73,6 +77,7 @@ class Case:
         self.labels = LabelLedger(
             self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
         )
+        self.alerts = AlertLedger.of(alert_policy(settings), settings.currency)
         self._homes: dict[str, int] = {}
 
     def home(self, key: str) -> int:

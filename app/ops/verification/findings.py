@@ -64,6 +64,14 @@ class Findings:
         page.faults[row] |= Fault.MISSING
         self._keep(page, row, where, what, None, recomputed)
 
+    def pending(self, page: Page, row: int) -> None:
+        """An output or a row is still to come."""
+        page.faults[row] |= Fault.PENDING
+
+    def unverifiable(self, page: Page, row: int) -> None:
+        """An output or a row may have been deleted since."""
+        page.faults[row] |= Fault.UNVERIFIABLE
+
     def stray(self, where: str, what: str, stored: Any) -> None:
         """An output or a row that no source record explains."""
         self.strays += 1
@@ -75,7 +83,7 @@ class Findings:
 
         Args:
             number: how many.
-            from_ms: when the first of them was scored.
+            from_ms: when the first of them was scored, or earlier.
         """
         self.lost_rows += number
         known = self.lost_from_ms

@@ -200,6 +200,7 @@ async def wait_for_workers(log: Log, timeout_seconds: float, progress: Progress)
         "enriched": topics.enriched,
         "predictions": topics.predictions,
         "refunds": topics.refunds,
+        "alerts": topics.alerts,
     }
     for text, topic in roles.items():
         role = "transactions" if topic is topics.transactions else text

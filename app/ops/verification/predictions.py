@@ -287,9 +287,12 @@ class PredictionReader:
 
     def _ruled(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """By the rules and lists that the log says; records of before there were any have no action."""
-        for row, _, fields in fresh:
+        for row, record, fields in fresh:
             ruled = page.ruled[row]
             rules = self._ledger.rule_sets[ruled] if ruled >= 0 else RuleSet()
+            known = rules if ruled >= 0 else None
+            if page.fate[row] in PREDICTED:
+                self._case.alerts.predicted((page.number, page.begin + row), record, fields, known)
             if "action" not in fields and not rules:
                 continue
             fired, action = fields.get("rules"), fields.get("action")

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from app.ops.verification.alerts import Lacks
+from app.ops.verification.alerts import conclude as conclude_alerts
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import PREDICTED, Fate, Fault, Page, Seen
 from app.ops.verification.log import Reached
@@ -98,8 +100,20 @@ def conclude(
         now_ms: the time, for rows that have expired.
     """
     counts = dict.fromkeys(COUNTS, 0)
-    for page in case.ledger.pages:
-        judge = _Judge(case, page, reached.done["transactions"][page.number], kept)
+    judges = [
+        _Judge(case, page, reached.done["transactions"][page.number], kept)
+        for page in case.ledger.pages
+    ]
+    ttl_ms = case.settings.ttl_seconds * 1000
+    lacks = Lacks(
+        lambda page, row: judges[page.number].is_to_come(row),
+        kept["alerts"],
+        now_ms - ttl_ms if ttl_ms else -1,
+    )
+    alerts = conclude_alerts(
+        case.alerts, case.ledger, case.findings, case.topics.alerts.name, lacks
+    )
+    for judge, page in zip(judges, case.ledger.pages, strict=True):
         judge.copies()
         judge.places()
         judge.late_copies()
@@ -109,7 +123,7 @@ def conclude(
     counts["unverifiable"] += case.ledger.expired_rows
     counts["differing"] += case.findings.strays
     counts["lost"] = case.lost.count()
-    return Report(counts, examples=case.findings.as_json())
+    return Report(counts, {"alerts": alerts}, case.findings.as_json())
 
 
 class _Judge:
@@ -129,6 +143,10 @@ class _Judge:
         self._kept = kept
         self._late_to_come = np.arange(page.begin, page.end) >= done
         self._late_to_come |= (page.seen & Seen.WAITING) != 0
+
+    def is_to_come(self, row: int) -> bool:
+        """Whether the effects of a source record may not be durable yet."""
+        return bool(self._late_to_come[row])
 
     def copies(self) -> None:
         """Forwarded copies are what was moved, unchanged."""
@@ -200,6 +218,9 @@ class _Judge:
             self._mark(lacking & over, Fault.UNVERIFIABLE)
             lacking &= ~over
         self._lacking(lacking, None, "cassandra", "refund")
+        lost = lacking & ~self._late_to_come
+        if lost.any():
+            self._findings.rows_lost(int(lost.sum()), int(page.received_at[lost].min()))
 
     def count(self, counts: dict[str, int]) -> None:
         """Add this page to the totals."""
