@@ -14,7 +14,7 @@ _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.propert
     epilog="\b\nExamples:  fraudstream grants worker --user fraud-worker\n"
     "           fraudstream grants --markdown"
 )
-@click.argument("role", type=click.Choice(list(ROLES)), required=False)
+@click.argument("role", type=click.Choice(list(ROLES)), required=False, metavar="[ROLE]")
 @click.option("--user", default="USER", show_default=True, help="User name on both servers.")
 @click.option(
     "--markdown", is_flag=True, help="Print all roles as Markdown tables: docs/access.md."

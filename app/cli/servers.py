@@ -14,7 +14,7 @@ from app.settings import Settings, load_settings
 NAMES = ("kafka", "cassandra")
 _TITLES = {"kafka": "Kafka", "cassandra": "Cassandra"}
 
-_names = click.argument("servers", nargs=-1, type=click.Choice(NAMES))
+_names = click.argument("servers", nargs=-1, type=click.Choice(NAMES), metavar="[SERVERS]...")
 _port = click.IntRange(1024, 65_000)
 
 
