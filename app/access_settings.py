@@ -1,7 +1,7 @@
 """Settings that say where the servers are and how this deployment proves to them who it is; see app/settings.py."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -12,6 +12,8 @@ from app.durations import Duration
 from app.env_file import ENV_PREFIX
 
 _SECRET_CHARACTERS = 32
+#: Lists that have a default, and may be empty.
+_MAY_BE_EMPTY = frozenset({"drop_fields"})
 _ALLOWING = "or allow it with FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
 
 
@@ -142,6 +144,29 @@ class AccessSettings(BaseSettings):
     web_token: SecretStr | None = Field(
         None, description="token that commands send to workers; see `fraudstream users`"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Undo what tools leave around a value: blanks, nothing for "unset"; refuse quotes, as Docker keeps them."""
+        assert info.field_name
+        field = cls.model_fields[info.field_name]
+        if not isinstance(value, str) or "SecretStr" in str(field.annotation):
+            return value
+        value = value.strip()
+        if value == "" and field.default is None:
+            return None
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            msg = f"{value} has quotes, which count as a part of it: remove them"
+            raise ValueError(msg)
+        if value.startswith("~") and "Path" in str(field.annotation):
+            return Path(value).expanduser()  # as a shell would have done
+        # web_host empty would mean all addresses, home the present folder
+        named = field.annotation in (str, Path) and info.field_name not in _MAY_BE_EMPTY
+        if value == "" and field.default and named:
+            msg = f"it is empty; remove it to get the default, {field.default}"
+            raise ValueError(msg)
+        return value
 
     @field_validator("web_secret", "privacy_key", check_fields=False)
     @classmethod

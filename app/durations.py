@@ -9,7 +9,8 @@ from pydantic_settings import NoDecode
 
 DAY_MS = 86_400_000
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
-_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+_MOST_MS = 36_525 * DAY_MS
+_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)", re.ASCII)
 
 
 def parse_duration_ms(value: Any) -> int:
@@ -24,7 +25,11 @@ def parse_duration_ms(value: Any) -> int:
     if not match:
         msg = f"{value!r} is not a duration; write a number and ms, s, m, h or d, such as 30d"
         raise ValueError(msg)
-    return int(match[1]) * _UNIT_MS[match[2]]
+    duration_ms = int(match[1]) * _UNIT_MS[match[2]]
+    if duration_ms > _MOST_MS:
+        msg = f"{value} is more than {_MOST_MS // DAY_MS:,}d, which is 100 years"
+        raise ValueError(msg)
+    return duration_ms
 
 
 def format_duration(ms: int) -> str:

@@ -49,7 +49,7 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
         le=1024,
         description="number of partitions of the transaction, enriched and prediction topics",
     )
-    replication: int = Field(1, ge=1, description="number of replicas of every topic")
+    replication: int = Field(1, ge=1, le=32_767, description="number of replicas of every topic")
     min_insync: int = Field(
         1, ge=1, description="number of replicas that must have a record before it is acknowledged"
     )
@@ -69,6 +69,7 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
     max_message_bytes: int = Field(
         1_048_576,
         ge=524_288,  # rules and lists are one row, of up to ruleset.MAX_RULES_BYTES
+        le=1 << 27,
         description="largest record on the source topic, bytes; the limits of other topics are derived from it",
     )
     # Cassandra
@@ -76,7 +77,10 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
         None, description="local datacenter; unset: the datacenter of the first contact point"
     )
     cassandra_replication: int = Field(
-        1, ge=1, description="number of replicas of the keyspace when `migrate` creates it"
+        1,
+        ge=1,
+        le=1_000,
+        description="number of replicas of the keyspace when `migrate` creates it",
     )
     cassandra_consistency: Literal["ONE", "LOCAL_ONE", "QUORUM", "LOCAL_QUORUM", "ALL"] = Field(
         "LOCAL_QUORUM", description="consistency level of writes and reads"
@@ -146,7 +150,7 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
         "records with schema_version 2, and makes that version known",
     )
     drop_fields: str = Field(
-        "is_fraud,isFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class",
+        "is_fraud,isFraud,isFlaggedFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class,fraud_bool",
         description="input fields to drop, comma-separated; by default the label columns of public data sets",
     )
     card_ids: Literal["any", "pseudonyms"] = Field(
@@ -180,7 +184,7 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
         description="how long a label waits for an unknown transaction",
     )
     max_parked_labels: int = Field(
-        20_000, ge=1, description="largest number of waiting labels per partition"
+        20_000, ge=1, le=10_000_000, description="largest number of waiting labels per partition"
     )
     max_event_skew: Duration = Field(
         "1d",
@@ -200,6 +204,7 @@ class Settings(AlertSettings, WorkerSettings, AccessSettings):
     max_entries_per_key: int = Field(
         20_000,
         ge=16,
+        le=10_000_000,
         description="transactions retained per card or terminal; older ones are evicted and "
         "truncated windows are flagged",
     )

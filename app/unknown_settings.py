@@ -1,5 +1,6 @@
 """Which names under `FRAUDSTREAM_` are settings: any other is refused, in the environment and in files."""
 
+import re
 from collections.abc import Iterable, Set
 from difflib import get_close_matches
 
@@ -15,6 +16,12 @@ NOT_SETTINGS = frozenset(
         ENV_PREFIX + "TEST_SEED",  # tests
     }
 )
+#: What Kubernetes puts into the environment of every pod for a service with such a name.
+_OF_SERVICES = re.compile(r"FRAUDSTREAM_(.+_)?(SERVICE_HOST|SERVICE_PORT.*|PORT(_\d+_.*)?)")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^A-Z]", "", name.upper())
 
 
 def refuse_unknown(names: Iterable[str], known: Set[str], where: str = "") -> None:
@@ -28,14 +35,25 @@ def refuse_unknown(names: Iterable[str], known: Set[str], where: str = "") -> No
     Raises:
         ValueError: a name is unknown; the text suggests a similar one.
     """
+    meant = {
+        _letters(name): name for name in known
+    }  # FRAUDSTREAM-BROKER is none, and not of others
     unknown = sorted(
         name
         for name in names
-        if name.startswith(ENV_PREFIX) and name not in known and name not in NOT_SETTINGS
+        if (name.upper().startswith(ENV_PREFIX) or _letters(name) in meant)
+        and name.upper() not in known
+        and name not in NOT_SETTINGS
     )
     if unknown:
+        if _OF_SERVICES.fullmatch(unknown[0]):
+            why = "Kubernetes adds it for a service; set enableServiceLinks: false"
+            msg = f"{unknown[0]} is not a setting{where}: {why}"
+            raise ValueError(msg)
         ours = [name.removeprefix(ENV_PREFIX) for name in known]
-        close = get_close_matches(unknown[0].removeprefix(ENV_PREFIX), ours, 1)
+        same = meant.get(_letters(unknown[0]), "").removeprefix(ENV_PREFIX)
+        name = unknown[0].upper().removeprefix(ENV_PREFIX)
+        close = [same] if same else get_close_matches(name, ours, 1)
         hint = (
             f"; did you mean {ENV_PREFIX}{close[0]}?"
             if close

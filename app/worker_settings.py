@@ -40,6 +40,7 @@ class WorkerSettings(BaseSettings):
     score_waiting: int = Field(
         1_000,
         ge=1,
+        le=1_000_000,
         description="largest number of POST /score requests that wait at one worker; further ones get 429",
     )
     standby_replicas: int = Field(
@@ -54,6 +55,7 @@ class WorkerSettings(BaseSettings):
     max_waiting_bytes: int = Field(
         128 << 20,
         ge=8 << 20,
+        le=1 << 40,
         description="memory for records between fetch and acknowledgement, per worker, bytes",
     )
     isolation_level: Literal["read_committed", "read_uncommitted"] = Field(
@@ -63,6 +65,7 @@ class WorkerSettings(BaseSettings):
     state_memory_mb: int = Field(
         384,
         ge=24,
+        le=1 << 20,
         description="memory for state per worker, MiB: a third each for decoded rows, RocksDB's block cache and its "
         "buffered writes",
     )

@@ -132,8 +132,9 @@ class TestAnswers:
     """Label columns of public data sets are no part of a transaction: what learns from rows must not see them."""
 
     @pytest.mark.parametrize(
-        "name", ["isFraud", "Class", "Is Fraud?", "TX_FRAUD", "TX_FRAUD_SCENARIO", "is_fraud"]
-    )
+        "name",
+        ["isFraud", "isFlaggedFraud", "Class", "Is Fraud?", "TX_FRAUD", "TX_FRAUD_SCENARIO", "is_fraud", "fraud_bool"],
+    )  # fmt: skip
     def test_they_are_left_out(self, name: str) -> None:
         value = record(**{name: b"1", "kept": b"1.50"})
         body = parse(value, log_level="info").body

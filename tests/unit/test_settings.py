@@ -40,6 +40,16 @@ def refusal() -> str:
         ("THRESHOLD", "nan", "it must be less than or equal to 1"),
         ("PARTITIONS", "", "write a whole number"),
         ("PARTITIONS", "0", "greater than or equal to 1"),
+        ("REPLICATION", "9" * 30, "less than or equal to"),
+        ("ALLOWED_LATENESS", "999999999999d", "999999999999d is more than 36,525d"),
+        ("WINDOWS", "1h,99999999999999d", "is more than 36,525d"),
+        ("RETENTION", "99999999999999d", "is more than 36,525d"),
+        ("ALLOWED_LATENESS", "\u0663s", "is not a duration"),
+        ("MODEL", '"default@1"', '"default@1" has quotes, which count as a part of it'),
+        ("KAFKA_USERNAME", "'fraud'", "'fraud' has quotes"),
+        ("BROKER", '"kafka:9092"', "has quotes"),
+        ("HOME", "", "it is empty; remove it to get the default, .fraudstream"),
+        ("WEB_HOST", " ", "it is empty; remove it to get the default, 127.0.0.1"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -51,6 +61,42 @@ def test_what_cannot_be_is_refused(
     assert (
         line.startswith((f"{ENV_PREFIX}{name}: ", f"{ENV_PREFIX}{name}=")) or name == "MIN_INSYNC"
     )
+
+
+def test_values_are_read_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "BROKER": " kafka:9092\r", "DATADIR": "", "KAFKA_CA_FILE": " ", "CASSANDRA": "", "MODEL": "default\t",
+        "HOME": "~/fraud", "DROP_FIELDS": "", "MASK_CARD_NUMBERS": "false ", "KAFKA_PASSWORD": " 'p' ",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(ENV_PREFIX + name, value)
+    settings = load_settings()
+    assert (settings.broker, settings.model) == ("kafka:9092", "default")
+    assert settings.datadir is settings.kafka_ca_file is settings.cassandra is None
+    assert settings.home == Path.home() / "fraud"
+    assert settings.drop_fields == ""
+    assert settings.mask_card_numbers is False
+    assert settings.kafka_password
+    assert settings.kafka_password.get_secret_value() == " 'p' "
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("fraudstream_brokr", "did you mean FRAUDSTREAM_BROKER?"),
+        ("FRAUDSTREAM-BROKER", "did you mean FRAUDSTREAM_BROKER?"),
+        ("FRAUDSTREAMWEB_PORT", "did you mean FRAUDSTREAM_WEB_PORT?"),
+        ("FRAUD_STREAM_HOME", "did you mean FRAUDSTREAM_HOME?"),
+        ("FRAUDSTREAM_SERVICE_HOST", "set enableServiceLinks: false"),
+        ("FRAUDSTREAM_PORT_6066_TCP_ADDR", "set enableServiceLinks: false"),
+    ],
+)
+def test_names_that_were_meant_to_be_settings(
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    line = refusal()
+    assert line.startswith(f"{name} is not a setting")
+    assert line.endswith(hint)
 
 
 @pytest.mark.parametrize(
