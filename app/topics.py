@@ -2,8 +2,8 @@
 
 | topic               | key             | value                                   | read by          |
 |---------------------|-----------------|-----------------------------------------|------------------|
-| transactions        | card_id         | one transaction, JSON                   | agents/cards     |
-| labels              | transaction_id  | one label, JSON                         | agents/labels    |
+| transactions        | card_id         | one transaction, JSON; or an erase record | agents/cards   |
+| labels              | transaction_id  | one label, JSON; or an erase record      | agents/labels   |
 | control             | change          | one change of models, JSON               | agents/control   |
 | enriched            | none            | many transactions or labels, or a change (internal) | agents/scoring |
 | predictions         | card_id         | one prediction, JSON                    | agents/sink      |
@@ -27,6 +27,8 @@ from app.settings import Settings
 #: Room for what we add around a source record: features, reasons, headers, batch framing.
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
+#: Deleted rows are gone from changelogs after so many times the least age for compaction.
+MAX_LAG = 7
 #: How long it is remembered who was told of an alert.
 NOTIFIED_MS = 2 * DAY_MS
 
@@ -88,6 +90,8 @@ class Topics:
             **common,
             "cleanup.policy": "compact",
             "min.compaction.lag.ms": str(settings.compaction_lag),
+            # without it a deleted row may stay for ever: compaction waits for half of the topic to be outdated
+            "max.compaction.lag.ms": str(MAX_LAG * settings.compaction_lag),
         }
         self.transactions = source(
             "transactions",

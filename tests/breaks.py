@@ -246,7 +246,7 @@ BREAKS = (
         "lower offset wins in recovery",
         "app.blocks.core.rows",
         (("current is None or row_offset(candidate)", "True or row_offset(candidate)"),),
-        (("app.blocks.faust.table", "supersedes"),),
+        (("app.blocks.core.deletions", "supersedes"),),
     ),
     Break(
         "position before the rows",
@@ -593,6 +593,46 @@ BREAKS = (
         (("            if catalogue is self._catalogue:\n", "            if True:\n"),),
         _SCORING,
     ),
+    Break(
+        "an erased card comes back on replay",
+        "app.stages.state",
+        (("        row.last_offset = self._deletions.offset(head)\n", ""),),
+        (("app.stages.cards", "BlockRows"),),
+    ),
+    Break(
+        "a frozen worker brings an erased card back",
+        "app.blocks.core.deletions",
+        (("return deleted_at < 0 or row_offset(raw) > deleted_at", "return True"),),
+        (("app.blocks.faust.table", "follows"),),
+    ),
+    Break(
+        "an erasure overtakes the transactions before it",
+        "app.stages.cards",
+        (
+            (
+                "        self._send_items()\n        value = erase_message",
+                "        value = erase_message",
+            ),
+        ),
+        _CARDS,
+    ),
+    Break(
+        "segments of an erased card stay",
+        "app.stages.state",
+        (
+            (
+                "        keys = [head_key(key), *(segment_key(key, ref.number) for ref in row.refs)]\n",
+                "        keys = [head_key(key)]\n",
+            ),
+        ),
+        (("app.stages.cards", "BlockRows"),),
+    ),
+    Break(
+        "labels of an erased card wait on",
+        "app.stages.erasing",
+        (("            row.waiting = left\n", "            pass\n"),),
+        (("app.stages.scoring", "forget_labels"),),
+    ),
 )
 
 _LABELS = (("app.stages.labels", "LabelsHandler"),)
@@ -622,6 +662,17 @@ LABEL_BREAKS: Sequence[Break] = (
         "a label that was looked up deduplicated by its offset",
         "app.stages.labels",
         (("pack, looked_up=looked_up)", "pack, looked_up=False)"),),
+        _LABELS,
+    ),
+    Break(
+        "parked labels of an erased card stay",
+        "app.stages.labels",
+        (
+            (
+                '                self._remove(offset)\n        self.counts["erased"]',
+                '                pass\n        self.counts["erased"]',
+            ),
+        ),
         _LABELS,
     ),
     Break(

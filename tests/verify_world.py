@@ -29,6 +29,7 @@ from app.stages.state import (
 )
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
+from app.wire.erase_records import erase_record
 from app.wire.own_catalogue import own_of
 from models.artifact_folders import artifact_folders
 from models.holder import ModelHolder
@@ -158,10 +159,24 @@ class VerifyWorld:
         self, fields: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()
     ) -> tuple[int, int]:
         """A label on `labels`, done at once: forwarded and in Cassandra, or parked; its partition and offset."""
-        topic = self.topics.labels.name
         key = str(fields["transaction_id"]).encode()
-        partition = self.home(key)
-        self._append(topic, partition, key, orjson.dumps(fields), headers)
+        return self._labelled(self.home(key), key, orjson.dumps(fields), headers)
+
+    def erase_labels(self, card_id: str) -> None:
+        """Erase records of a card on every partition of `labels`."""
+        key, value, headers = erase_record(card_id, "e1")
+        for partition in range(self.settings.partitions):
+            self._labelled(partition, key, value, headers)
+
+    def _labelled(
+        self,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> tuple[int, int]:
+        topic = self.topics.labels.name
+        self._append(topic, partition, key, value, headers)
         record = self.logs[topic][partition][-1]
         state = self._states.setdefault((topic, partition), State())
         computed = self._labels.compute(partition, [record], state)  # type: ignore[list-item]

@@ -49,6 +49,7 @@ COMMANDS = {
     "rebuild": "app.cli.rebuild:rebuild",
     "rewrite": "app.cli.rewrite:rewrite",
     "verify": "app.cli.verify:verify",
+    "erase": "app.cli.erase:erase",
     "bench": "app.cli.bench:bench",
     "handbook": "app.cli.handbook:handbook",
 }

@@ -101,6 +101,7 @@ def verify(
     else:
         for name, meaning in _MEANINGS.items():
             click.echo(f"{name:<12} {report.counts[name]:>12,}  {meaning}")
+        _echo_erased(report.details["erased_cards"], report.details["erased_transactions"])
         labels = report.details["labels"]
         click.echo(", ".join(f"{labels[name]:,} {words}" for name, words in _LABELS.items()))
         alerts = report.details["alerts"]
@@ -137,6 +138,13 @@ def verify(
     if not as_json:
         what = "everything that is left" if report.counts["lost"] else "everything"
         click.echo(f"{what} is in its place ({report.details['seconds']:.1f} s)")
+
+
+def _echo_erased(cards: int, transactions: int) -> None:
+    if cards:
+        click.echo(
+            f"{'erased':<12} {transactions:>12,}  of these, records of {cards:,} erased cards; their rows are gone"
+        )
 
 
 def _verdict(report: "Report") -> str:

@@ -254,6 +254,16 @@ async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[
         return await _configured(client, specs, settings)
 
 
+async def topic_configs(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The configuration of topics, as Kafka spells it, by topic.
+
+    Raises:
+        UnavailableError: no broker answers, or our user may not ask.
+    """
+    async with admin(settings) as client:
+        return await _configs(client, names)
+
+
 async def cluster_id(settings: Settings) -> str:
     """Kafka's own name of the cluster: another one has other logs, whatever they are called.
 
@@ -332,11 +342,15 @@ async def _configured(
 ) -> dict[str, str]:
     if not specs:
         return {}
-    resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    return check_config(await _configs(client, [spec.name for spec in specs]), specs, settings)
+
+
+async def _configs(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     actual: dict[str, dict[str, str]] = {}
     for response in await client.describe_configs(resources):
         for code, _text, _kind, name, entries in response.resources:
             if code and (forbids := forbidden(for_code(code)(name))):
                 raise forbids
             actual[name] = {entry[0]: entry[1] for entry in entries}
-    return check_config(actual, specs, settings)
+    return actual

@@ -7,7 +7,9 @@ from typing import Literal
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
-Role = Literal["setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor"]
+Role = Literal[
+    "setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor", "eraser"
+]
 #: Who they are.
 ROLES: dict[Role, str] = {
     "setup": "creates and checks topics and tables: `fraudstream topics`, `fraudstream migrate`",
@@ -17,11 +19,13 @@ ROLES: dict[Role, str] = {
     "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
     "modeller": "registers and promotes models: `fraudstream models`",
     "auditor": "read-only: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
+    "eraser": "deletes what is stored of a card: `fraudstream erase`",
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
 _COMPARED = ("predictions", "labels")
 _JUDGED = ("alert_acks", "alert_snoozes", "alert_reviews")
+_ERASURES = "erasures"
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ def grants_of(role: Role, settings: Settings) -> list[Grant]:  # noqa: PLR0911
     if role == "auditor":
         group = Grant("group", settings.deployment, ("DESCRIBE",))
         return [*_of(topics.all, "READ", "DESCRIBE", "DESCRIBE_CONFIGS"), group]
+    if role == "eraser":
+        group = Grant("group", settings.deployment, ("DESCRIBE",))
+        ordered = (topics.transactions, topics.labels, topics.control)
+        others = [topic for topic in topics.all if topic not in ordered]
+        return [
+            *_of(ordered, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+            *_of(others, "DESCRIBE", "DESCRIBE_CONFIGS"),
+            group,
+        ]
     only_written = (topics.duplicates, topics.late_transactions)
     only_seen = (topics.notifications,)
     read = [topic for topic in topics.all if topic not in (*only_written, *only_seen)]
@@ -108,7 +121,9 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
         read = (*_COMPARED, "schema_migrations")
         return [*on((*_MODELS, "model_gates"), "SELECT", "MODIFY"), *on(read, "SELECT")]
     if role == "auditor":
-        return on((*_TABLES, *_JUDGED, *_MODELS, "schema_migrations"), "SELECT")
+        return on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, "schema_migrations"), "SELECT")
+    if role == "eraser":
+        return on((*_TABLES, *_JUDGED, _ERASURES), "SELECT", "MODIFY")
     written = (*_TABLES, *_JUDGED, *_MODELS)
     return [*on(written, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
 

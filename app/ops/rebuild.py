@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.blocks.core.rows import row_offset, supersedes
+from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
+from app.blocks.core.rows import row_offset
 from app.errors import NotFoundError
 from app.ops.replaying.passes import BLOCK, Stages
 from app.ops.state_comparison import (
@@ -221,14 +222,19 @@ class _One:
             )
             return
         rows: dict[bytes, bytes] = {}
+        deletions = Deletions()
         (begin,) = (await self._log.begins(topic))[number : number + 1]
         async for records in self._read(topic, begin, end):
             for record in records:
                 key, raw = record.key, record.value
+                if not follows(key, raw, rows.get(key), deletions):
+                    continue
                 if raw is None:
                     rows.pop(key, None)
-                elif supersedes(raw, rows.get(key)):
-                    rows[key] = raw
+                    continue
+                rows[key] = raw
+                if key == DELETED_KEY:
+                    deletions = Deletions.read(raw)
         self._done.offsets[self._where] = end - 1
         self._compare(furthest, rows, math.inf, (POSITION_KEY, PINS_KEY, IN_FORCE_KEY))
 

@@ -20,7 +20,7 @@ in time    everything else                                           kept, weigh
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -84,6 +84,10 @@ class CardOracle:
         card.add(t_ms, minor, weight, transaction_id, conflicting=conflicting, own=said)
         card.forget(rules.horizon_ms, rules.max_entries)
         return Verdict(became, features, tuple(flags))
+
+    def erase(self, card_id: str) -> None:
+        """Forget a card: its next transaction is its first."""
+        self.cards.pop(card_id, None)
 
     def _features(
         self, card: History, t_ms: int, minor: int, said: Mapping[str, Any]
@@ -167,6 +171,7 @@ class Waits(NamedTuple):
     labelled_at_ms: int
     received_at_ms: int
     source: tuple[str, int, int]
+    card_id: str | None = None  # as the label itself says
 
 
 class TerminalOracle:
@@ -228,6 +233,12 @@ class TerminalOracle:
             if label in too_many or now_ms - label.received_at_ms > self.rules.label_wait_ms:
                 waiting.remove(label)
                 self.given_up.add(label.source)
+
+    def erase(self, card_id: str, terminals: Callable[[str], bool] = lambda _: True) -> None:
+        """Labels that name a card wait no more, at some terminals."""
+        for terminal_id, waiting in self.waiting.items():
+            if terminals(terminal_id):
+                waiting[:] = [label for label in waiting if label.card_id != card_id]
 
     def _meet(self, terminal_id: str, transaction_id: str, t_ms: int) -> None:
         """A transaction has come for which a label may have waited."""

@@ -41,6 +41,10 @@ class StoredRows:
         raw: bytes | None = self._database.get(key)
         return raw
 
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The rows whose keys start with a prefix."""
+        return [(key, raw) for key, raw in self.items() if key.startswith(prefix)]
+
     def put(self, groups: Sequence[RowGroup]) -> None:
         """Take changed rows, all or nothing."""
         batch = rocksdict.WriteBatch(raw_mode=True)

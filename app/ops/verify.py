@@ -165,6 +165,8 @@ async def compare(
         "rows_lost": case.findings.lost_rows,
         "rows_lost_from_ms": case.findings.lost_from_ms,
         "repeated_outputs": case.findings.repeated,
+        "erased_cards": len({each.card_id for each in case.erasures.values()}),
+        "erased_transactions": sum(int(page.erased.sum()) for page in case.ledger.pages),
         "strays": case.findings.strays,
         "feature_schemas": case.ledger.found_schemas(),
         "scores_recomputed": rescored.scores,

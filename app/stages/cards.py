@@ -26,6 +26,7 @@ from app.wire.dead_letters import dead_letter
 from app.wire.decoding.rules import record_rules
 from app.wire.decoding.schemas import Schemas
 from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
+from app.wire.erase_records import erase_message, erased_card
 from app.wire.input_records import RecordRules, SourceRecord, parse_transaction
 from app.wire.output_records import duplicate_message, refund_message, source_position
 
@@ -111,6 +112,8 @@ class CardsHandler:
         stretch = Stretch(until_ms)
         taken = next_ms = needs = None
         for index, record in enumerate(records):
+            if record.value is None and self._erases(record, partition, rows, block):
+                continue
             try:
                 transaction = self._parse(record)
                 event_time_ms = transaction.event_time_ms
@@ -157,6 +160,16 @@ class CardsHandler:
             next_ms,
             needs,
         )
+
+    def _erases(
+        self, record: SourceRecord, partition: int, rows: BlockRows, block: "_Block"
+    ) -> bool:
+        """Forget a card of this partition if a record orders that; whether it does."""
+        if erased_card(record) is None or self._partition_of(record.key) != partition:
+            return False
+        if rows.delete(record.key, record.offset):
+            block.erase(record)
+        return True
 
     def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
         for record in records[start : start + LOOK_AHEAD]:
@@ -210,6 +223,14 @@ class _Block:
         self._outputs[self._topics.refunds.name, self._partition].append((record.key, value, []))
         self.counts["refund"] += 1
 
+    def erase(self, record: SourceRecord) -> None:
+        """On to every partition of `enriched`, behind what precedes it here."""
+        self._send_items()
+        value = erase_message(self._source, self._partition, record.offset, record.key.decode())
+        for partition in range(self._topics.enriched.partitions):
+            self._outputs[self._topics.enriched.name, partition].append((None, value, []))
+        self.counts["erased"] += 1
+
     def moved(self, record: SourceRecord, moved: Moved, *, forward: bool) -> None:
         """On to the card's own partition, with where it came from."""
         heavy = sum(len(name) + len(raw or b"") for name, raw in record.headers) > _HEADER_BYTES
@@ -250,6 +271,10 @@ class _Block:
 
     def outputs(self) -> Outputs:
         """Everything, with the enriched items packed into messages."""
+        self._send_items()
+        return self._outputs
+
+    def _send_items(self) -> None:
         for partition, items in self._items.items():
             destination = self._outputs[self._topics.enriched.name, partition]
             pack: list[bytes] = []
@@ -261,7 +286,7 @@ class _Block:
                 pack.append(item)
                 filled += len(item)
             destination.append((None, self._message(pack), []))
-        return self._outputs
+        self._items.clear()
 
     def _message(self, items: list[bytes]) -> bytes:
         return enriched_message(self._source, self._partition, items, self._catalogue.schema)

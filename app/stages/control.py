@@ -34,6 +34,11 @@ class ControlHandler:
         outputs: Outputs = defaultdict(list)
         topics, source = self._topics, self._topics.control.name
         for record in records:
+            if (
+                record.value is None and record.key
+            ):  # deletes an earlier change: see `fraudstream erase`
+                self.counts["deleted"] += 1
+                continue
             try:
                 parse_change(record.value)
             except DeadRecordError as dead:

@@ -34,6 +34,7 @@ from app.stages.parked_labels import (
 from app.stages.state import Position
 from app.topics import Topics
 from app.wire.dead_letters import dead_letter
+from app.wire.erase_records import erased_card, names_card
 from app.wire.input_records import SourceRecord
 from app.wire.label_records import LabelItem, LabelRecord, labels_message, parse_label
 
@@ -142,6 +143,10 @@ class LabelsHandler:
             if record.offset <= position.last_offset:
                 block.counts["replayed"] += 1  # its row proves that it is done
                 continue
+            erased = None if record.value is not None else erased_card(record)
+            if erased is not None:
+                block.erase(erased)
+                continue
             copied = copied_offset(self._topics.labels.name, partition, record)
             if copied is not None:
                 block.settle(record, copied)
@@ -168,7 +173,9 @@ class LabelsHandler:
                 block.park(record)
         self.counts += block.counts
         groups = block.groups()
-        if groups:
+        if (
+            groups or block.counts["erased"]
+        ):  # Kafka closes no segment of a changelog that gets no record
             # behind the rows: where it stands, every record up to it is done, and its effects are durable
             position.last_offset = records[-1 if taken is None else taken - 1].offset
             groups.append([position.encode()])
@@ -288,6 +295,16 @@ class _Block:
             return
         self.forward(label, found)
         self._remove(offset)
+
+    def erase(self, card_id: str) -> None:
+        """Parked labels are kept as they came: those that name the card go."""
+        for offset in list(self._parked()):
+            original = self._read(offset)
+            if original is None:
+                continue
+            if original.key == card_id.encode() or names_card(original.value, card_id):
+                self._remove(offset)
+        self.counts["erased"] += 1
 
     def _give_up(self, offset: int, original: ParkedLabel | None, dead: DeadRecordError) -> None:
         assert original is not None

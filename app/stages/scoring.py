@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.challengers import Challengers, Decided
 from app.stages.champion import Champion, Tallies
+from app.stages.erasing import forget_labels
 from app.stages.scorers import Deciding, Judges, Model, ModelNeeded, judges_of, rearranged
 from app.stages.state import (
     IN_FORCE_KEY,
@@ -45,6 +46,7 @@ from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message
 from app.wire.dead_letters import dead_letter
 from app.wire.enriched_records import EnrichedBatch, EnrichedItem
+from app.wire.erase_records import EraseMessage
 from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, given_back
 from app.wire.output_records import alert_record, prediction_message
@@ -165,6 +167,9 @@ class ScoringHandler:
                 continue
             if isinstance(batch, LabelBatch):
                 self._label(batch, message.offset, rows, position, outputs)
+                continue
+            if isinstance(batch, EraseMessage):
+                self.counts[forget_labels(batch, message.offset, rows, position, state)] += 1
                 continue
             now = self._deciding(message.offset, in_force, state)
             if now != decides:

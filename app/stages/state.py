@@ -6,6 +6,7 @@ from zlib import crc32
 
 import msgspec
 
+from app.blocks.core.deletions import DELETED_KEY, Deletions
 from app.blocks.core.partition import RowReader
 from app.blocks.core.rows import Row, RowGroup
 from app.domain.changes import InForce
@@ -22,6 +23,7 @@ from app.stages.state_settings import (
     terminal_settings,
 )
 from app.windows.entries import ID_BYTES
+from app.windows.row_format import head_key, segment_key
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
 from app.wire.own_catalogue import own_of
@@ -113,14 +115,49 @@ class BlockRows:
         self._cache: RowCache = state.memo.setdefault("rows", RowCache(room_bytes))
         self._rows: dict[bytes, WindowRow] = {}
         self._changed: dict[bytes, WindowRow] = {}
+        self._deleted: list[RowGroup] = []
+        if "deletions" not in state.memo:
+            state.memo["deletions"] = Deletions.read(state.get(DELETED_KEY))
+        self._deletions: Deletions = state.memo["deletions"]
 
     def read(self, key: bytes) -> WindowRow:
         """The row of a card or terminal, as the block has left it so far."""
         row = self._rows.get(key)
         if row is None:
             row = self._cache.get(key) or WindowRow.read(key, self._rules, self._state.get)
+            if row.last_offset < 0 and self._deletions:
+                self._begin_again(row)
             self._rows[key] = row
         return row
+
+    def _begin_again(self, row: WindowRow) -> None:
+        """A row that was deleted for good proves as much as one that is there: what precedes that is a replay."""
+        head = head_key(row.key)
+        row.last_offset = self._deletions.offset(head)
+        row.next_segment = self._deletions.number(head)
+
+    def delete(self, key: bytes, offset: int) -> bool:
+        """Delete what is kept of a key, because a record says so: False when that has been done already.
+
+        Its next transaction begins from scratch.
+        """
+        row = self.read(key)
+        if offset <= row.last_offset:
+            return False
+        keys = [head_key(key), *(segment_key(key, ref.number) for ref in row.refs)]
+        deletions = self._deletions
+        for each in reversed(keys):  # the head's is what a replay is known by: it goes last of them
+            deletions.add(each, offset, row.next_segment)
+        keys += [segment_key(key, number) for number in row.dropped]
+        self._deleted.append([deletions.row(offset), *((each, None) for each in keys)])
+        self._changed.pop(key, None)
+        row = self._rows[key] = WindowRow(key, self._rules, self._state.get)
+        self._begin_again(row)
+        return True
+
+    def touched(self) -> list[WindowRow]:
+        """The rows that the block has read so far."""
+        return list(self._rows.values())
 
     def advance(self, row: WindowRow, offset: int) -> bool:
         """Claim a record for its row: False when the row has its effect already."""
@@ -132,7 +169,7 @@ class BlockRows:
 
     def groups(self) -> list[RowGroup]:
         """The changed rows, encoded, a group a key."""
-        groups = [row.encode() for row in self._changed.values()]
+        groups = [*self._deleted, *(row.encode() for row in self._changed.values())]
         for row in self._rows.values():
             self._cache.put(row)
         return groups

@@ -12,6 +12,8 @@ ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION = 1, 2, 3
 VERSIONS = (ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION)
 #: Added to the version where a deployment's own fields have columns: how many is in the byte behind the head.
 OWN_VERSION = 16
+#: Row keys of heads start with this.
+HEAD_PREFIX = b"h"
 #: Before every event time: newest and floor of a key that has seen nothing.
 NEVER = -(1 << 62)
 SEGMENT_ENTRIES = 256
@@ -32,7 +34,21 @@ _HASH = slice(9, 13)
 
 def head_key(key: bytes) -> bytes:
     """Row key of a card's or terminal's head."""
-    return b"h" + key
+    return HEAD_PREFIX + key
+
+
+def key_of_head(row_key: bytes) -> bytes:
+    """The opposite of `head_key`."""
+    return row_key[len(HEAD_PREFIX) :]
+
+
+def has_waiting(raw: bytes) -> bool:
+    """Whether labels wait in a head row for their transactions, without decoding it."""
+    version, _ = _plain(raw[8])
+    if version != LABELLED_VERSION:
+        return False
+    _, waiting = LABELS.unpack_from(raw, HEAD.size)
+    return bool(waiting)
 
 
 def segment_key(key: bytes, segment: int) -> bytes:

@@ -60,11 +60,12 @@ class WindowRow:
         floor_ms: newest event time of an entry that ever left: a feature over `(t - w, t]` is
             exact when `t - w >= floor_ms`.
         waiting: labels whose transaction has not come yet, in the order in which they came.
+        refs, dropped: its segments; numbers of those that left since `read`. No number comes twice: `next_segment`.
     """
 
     __slots__ = (
-        "_asked", "_dirty", "_dropped", "_labelled", "_load", "_loaded", "_next", "_sealed",
-        "_spans", "floor_ms", "key", "last_offset", "newest_ms", "refs", "rules", "tail", "waiting",
+        "_asked", "_dirty", "_labelled", "_load", "_loaded", "_sealed", "_spans", "dropped", "floor_ms",
+        "key", "last_offset", "newest_ms", "next_segment", "refs", "rules", "tail", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, rules: RowRules, load: LoadRow) -> None:
@@ -78,10 +79,10 @@ class WindowRow:
         self.refs: list[SegmentRef] = []
         self.waiting: list[Label] = []
         self._labelled = False
-        self._next = 0
+        self.next_segment = 0
         self._loaded: dict[int, Entries] = {}
         self._dirty: set[int] = set()
-        self._dropped: list[int] = []
+        self.dropped: list[int] = []
         self._asked = False
         self._sealed: SealedIds | None = None
         self._spans: Spans | None = None
@@ -362,7 +363,7 @@ class WindowRow:
         ref = self.refs.pop(0)
         self._spans = None
         self._left(ref.last)
-        self._dropped.append(ref.number)
+        self.dropped.append(ref.number)
         self._dirty.discard(ref.number)
         self._loaded.pop(ref.number, None)
         if self._sealed is not None and len(self._sealed) > 2 * self.count:
@@ -383,7 +384,7 @@ class WindowRow:
         self.tail = rest
 
     def _new_segment(self, entries: Entries) -> SegmentRef:
-        number, self._next = self._next, self._next + 1
+        number, self.next_segment = self.next_segment, self.next_segment + 1
         ref = SegmentRef(number, 0, 0, 0, 0, 0, 0)
         ref.refresh(entries)
         self._loaded[number] = entries
@@ -417,17 +418,17 @@ class WindowRow:
         head = HEAD.pack(
             self.last_offset, version + OWN_VERSION if own else version, self.rules.settings_hash,
             self.newest_ms, self.floor_ms, tail.base, tail.zeros, len(tail.times), len(self.refs),
-            self._next,
+            self.next_segment,
         )  # fmt: skip
-        if not (labelled or self.refs or self._dropped):  # nearly every card
+        if not (labelled or self.refs or self.dropped):  # nearly every card
             return [(head_key(self.key), tail.behind(head, own))]
         rows: list[tuple[bytes, bytes | None]] = []
         for number in sorted(self._dirty):
             raw = encode_segment(self._loaded[number], self.last_offset, self.rules.settings_hash)
             rows.append((segment_key(self.key, number), raw))
-        rows += [(segment_key(self.key, number), None) for number in self._dropped]
+        rows += [(segment_key(self.key, number), None) for number in self.dropped]
         self._dirty.clear()
-        self._dropped.clear()
+        self.dropped.clear()
         parts = [head]
         waiting = b""
         if labelled:
@@ -441,7 +442,7 @@ class WindowRow:
 
     def _decode(self, raw: bytes) -> None:
         (
-            self.last_offset, self.newest_ms, self.floor_ms, self._next, self._labelled,
+            self.last_offset, self.newest_ms, self.floor_ms, self.next_segment, self._labelled,
             self.refs, self.tail, self.waiting,
         ) = decode_head(raw, self.key)  # fmt: skip
         if len(self.tail.own) != self.rules.own:

@@ -14,6 +14,7 @@ from app.domain.rules import RuleError
 from app.domain.rules.ruleset import check_ids, check_reason, check_rule
 from app.domain.transaction import DeadRecordError
 from app.wire.enriched_records import EnrichedBatch, decode_enriched, encode_item
+from app.wire.erase_records import EraseMessage, decode_erase, is_of_erasure
 from app.wire.label_records import LabelBatch, decode_labels, is_of_labels
 
 #: Version of a message that carries a change; those of transactions count from 1, those of labels from 100.
@@ -57,7 +58,7 @@ _message_decoder = msgspec.msgpack.Decoder(ChangeMessage)
 _MARK = bytes((CHANGE_VERSION,))
 encode_change = msgspec.json.Encoder().encode
 
-Message = EnrichedBatch | LabelBatch | ChangeMessage
+Message = EnrichedBatch | LabelBatch | ChangeMessage | EraseMessage
 
 
 def parse_change(value: bytes | None) -> AnyChange:
@@ -121,4 +122,6 @@ def decode_message(value: bytes) -> Message:
     mark = value[1:2]
     if mark == _MARK:
         return _message_decoder.decode(value)
-    return decode_labels(value) if is_of_labels(value) else decode_enriched(value)
+    if is_of_labels(value):
+        return decode_labels(value)
+    return decode_erase(value) if is_of_erasure(value) else decode_enriched(value)

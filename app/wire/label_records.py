@@ -19,6 +19,7 @@ from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.formats import iso
 from app.windows.entry_labels import Label
 from app.wire.enriched_records import encode_item
+from app.wire.erase_records import names_card
 
 #: Version of a message of labels; those of transactions count from 1.
 LABELS_VERSION = 100
@@ -246,6 +247,12 @@ class GivenBack:
     timestamp: int
     key: None = None
     headers: tuple[()] = ()
+
+
+def label_names_card(label: Label, card_id: str) -> bool:
+    """Whether a label that waits at its terminal names a card in what is kept of it."""
+    *_, body = _source_decoder.decode(label.source)
+    return names_card(body, card_id)
 
 
 def given_back(label: Label) -> GivenBack:

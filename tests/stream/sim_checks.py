@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from app.blocks.core.rows import row_offset, supersedes
+from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
+from app.blocks.core.rows import row_offset
 from app.blocks.faust.table import _STALE_KEY as STALE_KEY
 from app.domain.changes import AnyChange, InForce
 from app.domain.refusals import LOST
@@ -21,10 +22,12 @@ from app.stages.state import (
     in_force_row,
     read_in_force,
 )
+from app.windows.row_format import head_key, segment_key
 from app.windows.window_row import WindowRow
 from app.wire.control_records import ChangeMessage, decode_message, parse_change
 from app.wire.dead_letters import UNTIL
-from app.wire.enriched_records import encode_item
+from app.wire.enriched_records import EnrichedBatch, encode_item
+from app.wire.erase_records import EraseMessage, erased_card
 from app.wire.input_records import parse_transaction
 from app.wire.label_records import LabelBatch
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
@@ -47,6 +50,9 @@ class State:
 
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
+
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
 
     def write(self, groups: list[list[tuple[bytes, bytes | None]]]) -> None:
         for group in groups:
@@ -79,6 +85,7 @@ def check(world: World) -> list[str]:
     problems.apart()
     problems.alerts()
     problems.models()
+    problems.erased()
     for stage, states in ((CARDS, expected.cards), (TERMINALS, expected.terminals)):
         for partition, state in states.items():
             problems.state(stage, partition, state)
@@ -163,6 +170,9 @@ def named(topic: str, partition: int, key: Any, value: Any, headers: Any) -> lis
         batch = decode_message(value)
         if isinstance(batch, LabelBatch | ChangeMessage):
             return []  # of the schedule, not of the first stage
+        if isinstance(batch, EraseMessage):
+            name = f"{partition} of {batch.partition}/{batch.offset}"
+            return [(("erase", name), (partition, value))]
         return [
             ((batch.partition, item.offset, batch.schema), (partition, encode_item(item)))
             for item in batch.items
@@ -235,6 +245,8 @@ class Problems:
         )  # fmt: skip
         for partition, records in self.world.source_records().items():
             for record in records:
+                if erased_card(record) and self.world.partition_of(record.key) == partition:
+                    continue
                 source = (partition, record.offset)
                 places = [spec.name for spec in ends if source in self.real[spec.name]]
                 if len(places) != 1:
@@ -290,7 +302,7 @@ class Problems:
             newest: dict[int, int] = {}
             met: set[Source] = set()
             for batch in map(decode_message, (record.value or b"" for record in records)):
-                if isinstance(batch, LabelBatch | ChangeMessage):
+                if not isinstance(batch, EnrichedBatch):
                     continue
                 for item in batch.items:
                     source = (batch.partition, item.offset)
@@ -322,6 +334,19 @@ class Problems:
                     f"terminals/{partition}: {read_in_force(raw)} decides, the changes say {in_force}"
                 )
 
+    def erased(self) -> None:
+        """No row names a card whose last record is its erasure; what the log has of it is retention's to delete."""
+        last: dict[tuple[int, bytes], bool] = {}
+        for partition, records in self.world.source_records().items():
+            for record in records:
+                if record.key and self.world.partition_of(record.key) == partition:
+                    last[partition, record.key] = erased_card(record) is not None
+        for (partition, card), gone in last.items():
+            rows = owner_rows(self.world, CARDS, partition) if gone else {}
+            named = {head_key(card), *(segment_key(card, number) for number in range(200))}
+            if found := sorted(named & rows.keys()):
+                self.found.append(f"cards/{partition}: {found} are left of an erased card")
+
     def _reached(self) -> dict[Source, int]:
         """By source record, the newest event time of its partition up to it.
 
@@ -346,16 +371,18 @@ class Problems:
         """Rows are those of a single pass, wherever they are read from."""
         changelog = next(s.changelog for s in self.world.stages if s.name == stage)
         highest: Rows = {}
+        deletions = Deletions()
         last: Rows = {}
         for record in self.world.broker.log(changelog, partition).records:
             assert record.key is not None
-            if record.value is None:
-                highest.pop(record.key, None)
-                last.pop(record.key, None)
-                continue
-            if supersedes(record.value, highest.get(record.key)):
-                highest[record.key] = record.value
-            last[record.key] = record.value
+            takes = follows(record.key, record.value, highest.get(record.key), deletions)
+            for rows, taken in ((highest, takes), (last, True)):
+                if taken and record.value is None:
+                    rows.pop(record.key, None)
+                elif taken:
+                    rows[record.key] = record.value
+            if takes and record.key == DELETED_KEY:
+                deletions = Deletions.read(record.value)
         owner = owner_rows(self.world, stage, partition)
         for where, rows in (("store", owner), ("changelog", highest), ("compacted", last)):
             self._same(f"{stage}/{partition} {where}", State(rows), expected)
@@ -378,6 +405,9 @@ class Problems:
                 pair = read_in_force(have.get(key)), read_in_force(want.get(key))
                 if pair[0] != pair[1]:
                     self.found.append(f"{where}: {pair[0]} decides, expected {pair[1]}")
+            elif key == DELETED_KEY:
+                if have.get(key) != want.get(key):
+                    self.found.append(f"{where}: other deletions than expected")
             elif key.startswith(b"s") or key in (TOPICS_KEY, OFFSET_KEY, STALE_KEY):
                 continue  # segments are read with their heads
             else:

@@ -19,6 +19,7 @@ from app.stages import parked_label_retries as retries_module
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of
 from app.stages.partition_start import check_labels
 from app.wire.control_records import decode_message
+from app.wire.erase_records import erase_record
 from app.wire.label_records import LabelBatch
 from tests.builders import T0
 from tests.stream.sim_worker import Rows, Stage, Worker
@@ -26,6 +27,8 @@ from tests.stream.sim_world import World, topics
 
 LABELS = "labels"
 SECOND = 1_000
+#: A card that labels name whose transactions never come.
+CARD = "erased"
 ENRICHED, LETTERS, SOURCE = topics.enriched.name, topics.dead_letters.name, topics.labels.name
 Offset = tuple[int, int]
 
@@ -37,6 +40,7 @@ class LabelWorld(World):
         known: transactions in Cassandra, by id.
         stored: labels in Cassandra: partition and offset.
         names: what the label at a partition and offset speaks of; None for what is no label.
+        erased: labels that name a card which is erased behind them.
     """
 
     def __init__(self, seed: int, **changes: Any) -> None:
@@ -53,6 +57,9 @@ class LabelWorld(World):
         self.known: dict[str, list[dict[str, Any]]] = {}
         self.stored: set[Offset] = set()
         self.names: dict[Offset, str | None] = {}
+        self.erased: set[Offset] = set()
+        self._naming: set[Offset] = set()
+        self._erasing = Random(f"erased labels {seed}")
         self.whole: set[Offset] = set()
         self.max_parked = rng.choice((2, 1_000, 1_000))
         self.label_wait_ms = rng.choice((5 * SECOND, 10**9, 10**9))
@@ -110,15 +117,29 @@ class LabelWorld(World):
         if whole:
             said |= {"card_id": "c", "terminal_id": f"t{rng.randrange(5)}", "event_time": T0}
         partition = rng.randrange(self.plan.partitions)
+        named = not whole and self._erasing.random() < 0.3
+        if named:
+            said |= {"card_id": CARD}
         broken = rng.random() < 0.1
         value = b"{" if broken else orjson.dumps(said)
         offset = self.broker.log(SOURCE, partition).append(self.broker.now_ms, b"k", value)
         self.names[partition, offset] = None if broken else name
         if whole and not broken:
             self.whole.add((partition, offset))
+        if named and not broken:
+            self._naming.add((partition, offset))
+        if self._erasing.random() < 0.1:
+            self._forget(partition)
         if rng.random() < 0.2:
             self._learn()
         return True
+
+    def _forget(self, partition: int) -> None:
+        """An erase record: labels before it that are parked go."""
+        key, value, headers = erase_record(CARD, "e1")
+        self.broker.log(SOURCE, partition).append(self.broker.now_ms, key, value, headers)
+        self.erased |= {where for where in self._naming if where[0] == partition}
+        self.seen["erased"] += 1
 
     def _learn(self) -> bool:
         if not self._to_learn:
@@ -163,7 +184,7 @@ class LabelWorld(World):
                 return False
         now_ms = self.broker.now_ms + self.passed_ms
         return all(
-            self.names[partition, offset] not in self.known
+            ((partition, offset) in self._naming or self.names[partition, offset] not in self.known)
             and now_ms - self._at(partition, offset).timestamp <= self.label_wait_ms
             for partition in range(self.plan.partitions)
             for offset in parked(self.owner_rows(partition))
@@ -235,6 +256,10 @@ def _problems(world: LabelWorld) -> Any:
         # A zombie may bring a row back that was removed: its label is looked up again, and applied or dead twice. And
         # a replay may find at once what had to be parked before, so that nothing need give way to it.
         twice = world.seen["zombie"] or "too_many_waiting" in why
+        if where in world.erased:
+            if "parked" in places and not world.seen["zombie"]:
+                yield f"label {where} is parked still, its card was erased"
+            continue
         if not places or (len(places) > 1 and not twice):
             yield f"label {where} of {name} is in {places} {why}"
         if where in applied and not why and where not in world.stored:

@@ -12,6 +12,7 @@ from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits, in_share
 from app.ops.reference_rules import outcome
 from app.wire.control_records import ChangeMessage, decode_message
+from app.wire.erase_records import EraseMessage, card_named_in, erased_card
 from app.wire.input_records import parse_transaction
 from app.wire.label_records import LabelBatch
 from tests.stream.sim_checks import bound
@@ -47,6 +48,10 @@ def compare(world: World) -> list[str]:
     wanted: dict[tuple[int, int], tuple[dict[str, float], list[str]]] = {}
     for partition, records in world.source_records().items():
         for record in records:
+            erased = erased_card(record)
+            if erased is not None and world.partition_of(record.key) == partition:
+                cards.erase(erased)
+                continue
             transaction = parsed(world, record)
             if transaction is None or world.partition_of(record.key) != partition:
                 continue
@@ -79,6 +84,9 @@ def compare(world: World) -> list[str]:
                     change = orjson.loads(batch.body)
                     decides = decides.after(change, batch.offset)
                     beside.take(change)
+                continue
+            if isinstance(batch, EraseMessage):
+                erase(world, terminals, partition, batch)
                 continue
             for item in batch.items:
                 if terminals.is_replay(partition, (batch.topic, batch.partition, item.offset)):
@@ -163,6 +171,15 @@ def begun_under(
     return {n: features[n] for n in begun.names}, [f for f in flags if f not in gone]
 
 
+def erase(world: World, terminals: TerminalOracle, partition: int, message: EraseMessage) -> None:
+    """An erase record, but for one that was seen before."""
+    source = (message.topic, message.partition, message.offset)
+    if not terminals.is_replay(partition, source):
+        terminals.erase(
+            message.card_id, lambda terminal: world.partition_of(terminal.encode()) == partition
+        )
+
+
 def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
     """Labels of one message, but for those that were seen before."""
     for item in batch.items:
@@ -175,6 +192,7 @@ def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
                 item.labelled_at_ms,
                 item.received_at,
                 source,
+                card_named_in(item.body),
             )
             terminals.label(item.terminal_id, waits)
 

@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
@@ -43,6 +44,7 @@ from app.stages import scoring as scoring_module
 from app.topics import Topics
 from app.windows.window_row import RowRules
 from app.wire.control_records import encode_change
+from app.wire.erase_records import erase_record
 from app.wire.input_records import RecordRules
 from app.wire.label_records import LabelItem, labels_message
 from tests.builders import T0, tx
@@ -184,6 +186,8 @@ class Plan:
     own: bool = False
     #: How often something changes what decides; None: as the seed draws.
     changes: float | None = None
+    #: How often a card is erased.
+    erasures: float = 0.0
     #: Whether workers have every model loaded when they start.
     models_here: bool = False
     #: Memory for the blocks of one pipeline; None: as much as they take.
@@ -274,6 +278,7 @@ class World:
             "models_here": Random(f"models {seed}").random() < 0.5,
             "schemas": Random(f"schemas {seed}").choice((0, 0, 2, 5)),
             "waiting_bytes": log_rng.choice((None, None, 2_000, 20_000)),
+            "erasures": Random(f"erasures {seed}").choice((0, 0, 0.05, 0.2)),
         }
         self.plan = plan = replace(drawn, rates=rates, **{**more, **changes})
         if plan.own:
@@ -308,6 +313,8 @@ class World:
             self.to_produce = run_apart(apart, self.to_produce)
         self._labels = LabelSource(seed, self)
         self._changes = ChangeSource(seed, self)
+        self._erasing = Random(f"erasing {seed}")
+        self._cards_sent: list[bytes] = []
         self.disks: dict[str, dict[Any, Any]] = {f"w{i}": {} for i in range(plan.workers)}
         self.workers: dict[str, Worker] = {}
         self.members: list[Worker] = []
@@ -357,11 +364,17 @@ class World:
             CardStage(features or self.lists[0], LATENESS, self.partition_of),
             self.plan.rules,
             replace(self.record_rules, decode=decode),
-            topics,
+            self._topics_here(),
             partition_of=self.partition_of,
             forward_moved=self.seed % 4 != 0,
             state_settings=STATE_SETTINGS,
         )
+
+    def _topics_here(self) -> Topics:
+        """The topics, with as many partitions as the plan says."""
+        here = copy(topics)
+        here.enriched = replace(topics.enriched, partitions=self.plan.partitions)
+        return here
 
     def _scoring(self, worker: Worker) -> Any:
         return self.scoring_handler(
@@ -473,9 +486,26 @@ class World:
             log.skip(hole)
         log.append(self.broker.now_ms, key, value)
         self.mark(log)
+        self._erase(key)
         self._labels.send()
         self._changes.send()
         return True
+
+    def _erase(self, key: bytes) -> None:
+        """Erase a card, one that was there more likely than not."""
+        self._cards_sent.append(key)
+        rng = self._erasing
+        if rng.random() >= self.plan.erasures:
+            return
+        erased, value, headers = erase_record(rng.choice(self._cards_sent).decode(), "e1")
+        partition = self.partition_of(erased)
+        if rng.random() < 0.1:  # one that is misrouted, and one that is none: both are refused
+            partition = rng.randrange(self.plan.partitions)
+            headers = rng.choice((headers, []))
+        log = self.broker.log(topics.transactions.name, partition)
+        log.append(self.broker.now_ms, erased, value, headers)
+        self.mark(log)
+        self.seen["erased"] += 1
 
     @property
     def changes(self) -> list[Record]:
@@ -837,6 +867,7 @@ class LabelSource:
 
     def __init__(self, seed: int, world: World) -> None:
         self._rng = Random(f"labels {seed}")
+        self._naming = Random(f"labels that name cards {seed}")
         self._world = world
         self._records = [r for r in map(_readable, world.to_produce) if r is not None]
         self._logs: list[list[LabelItem]] = [[] for _ in range(world.plan.partitions)]
@@ -862,7 +893,7 @@ class LabelSource:
                 record["event_time"],
                 rng.random() < 0.5,
                 T0 + rng.randrange(4) * SECOND,
-                b"{}",
+                orjson.dumps({"card_id": record["card_id"]} if self._naming.random() < 0.7 else {}),
             )
         )
         start = rng.randrange(len(log)) if rng.random() < 0.2 else len(log) - 1

@@ -128,6 +128,28 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "the score of the model before stored as that of the one that decides": {"changes": 0.4},
     "another model scores while the right one is loaded": {"changes": 0.4, "models_here": False},
     "what decides is lost in a crash": {"changes": 0.4, "rates": {"crash": 6}},
+    "an erased card comes back on replay": {"erasures": 0.2, "rates": {"crash": 6, "commit": 1}},
+    "a frozen worker brings an erased card back": {
+        "erasures": 0.2,
+        "workers": 2,
+        "partitions": 1,
+        "lose": 0,
+        "rates": {
+            "crash": 10,
+            "late": 2,
+            "restart": 100,
+            "notice": 100,
+            "freeze": 0,
+            "rebalance": 0,
+            "refuse": 0,
+            "produce": 100,
+            "commit": 20,
+            "acknowledge": 10,
+        },
+    },
+    "an erasure overtakes the transactions before it": {"erasures": 0.2},
+    "segments of an erased card stay": {"erasures": 0.2},
+    "labels of an erased card wait on": {"erasures": 0.2, "labels": 1},
 }
 
 

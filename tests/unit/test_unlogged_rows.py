@@ -26,6 +26,7 @@ class Stores:
 
 table = object.__new__(BlockTable)
 table._data, table._unlogged, table._stale, table._changelog_name = Stores(), set(), {}, "c"
+table._deleted = {}
 row = (1).to_bytes(8, "big") + bytes(1_000)
 records = [SimpleNamespace(key=b"%d" % n, value=row) for n in range(100)]
 message = SimpleNamespace(partition=0, offset=99)

@@ -20,7 +20,7 @@ from app.blocks.core.ports import (
     Sent,
     nothing_to_send,
 )
-from app.blocks.core.rows import Row, chunk_groups
+from app.blocks.core.rows import Row, chunk_groups, newest
 from app.errors import ForeignWriterError
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
@@ -174,8 +174,8 @@ class Partition:
         return self._ports.load(self.number, key) if newest is None else newest[1]
 
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """The stored rows whose keys start with a prefix; those of blocks in flight are not among them."""
-        return self._ports.scan(self.number, prefix)
+        """The newest rows whose keys start with a prefix: as `get` gives them."""
+        return newest(self._ports.scan(self.number, prefix), self._overlay, prefix)
 
     @property
     def next_ms(self) -> int | None:

@@ -161,7 +161,7 @@ class RowScanner(RowReader, Protocol):
     """Where a handler that keeps an index of its rows finds them all once."""
 
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """The stored rows whose keys start with a prefix; those of blocks in flight are not among them."""
+        """The newest rows whose keys start with a prefix, durable or not."""
 
 
 class Ports(Protocol):

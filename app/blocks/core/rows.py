@@ -1,6 +1,7 @@
 """What the block transport asks of a row: it starts with `last_offset`, eight bytes, big-endian."""
 
 import struct
+from collections.abc import Iterable, Mapping
 
 from app.errors import StateError
 
@@ -28,6 +29,23 @@ def supersedes(candidate: bytes, current: bytes | None) -> bool:
     pinned a model) the first wins: whoever wrote the second found a foreign record before it, and stopped.
     """
     return current is None or row_offset(candidate) > row_offset(current) or candidate == current
+
+
+def newest(
+    stored: Iterable[tuple[bytes, bytes]],
+    overlay: Mapping[bytes, tuple[int, bytes | None]],
+    prefix: bytes,
+) -> list[tuple[bytes, bytes]]:
+    """Rows whose keys start with a prefix, as blocks in flight have left them.
+
+    Args:
+        stored: the stored ones.
+        overlay: number of the block, and bytes, of rows that are not stored yet.
+        prefix: of their keys.
+    """
+    found: dict[bytes, bytes | None] = dict(stored)
+    found |= {key: raw for key, (_, raw) in overlay.items() if key.startswith(prefix)}
+    return [(key, raw) for key, raw in found.items() if raw is not None]
 
 
 def chunk_groups(groups: list[RowGroup], limit_bytes: int) -> list[list[Row]]:

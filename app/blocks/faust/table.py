@@ -12,7 +12,8 @@ from faust.tables.table import Table
 from faust.types import TP
 from mode import Service
 
-from app.blocks.core.rows import Row, chunk_groups, supersedes
+from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
+from app.blocks.core.rows import Row, chunk_groups
 from app.blocks.faust.batches import append_rows
 from app.blocks.faust.halt import halt
 from app.blocks.faust.store import UNLOGGED, StoreOptions
@@ -74,6 +75,7 @@ class BlockTable(Table):
         self.changelog_next: dict[int, int] = {}
         self._pending_generation: int | None = None
         self._stale: dict[int, set[bytes]] = {}
+        self._deleted: dict[int, Deletions] = {}
         # counts blocks; with 1 Faust goes on reading active changelogs for ever
         kwargs.setdefault("recovery_buffer_size", 16)
         super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
@@ -226,11 +228,14 @@ class BlockTable(Table):
             rows, last = pending.get(partition, ({}, -1))
             stored = self._database(partition).get
             stale = self._stale_keys(partition)
+            deletions = self._deletions(partition)
             for record in event.value:
                 key, raw = record.key, record.value
                 current = rows[key] if key in rows else stored(key)
-                if current is None or raw is None or supersedes(raw, current):
+                if follows(key, raw, current, deletions):
                     rows[key] = raw
+                    if key == DELETED_KEY:
+                        deletions = self._deleted[partition] = Deletions.read(raw)
                     if stale:
                         stale.discard(key)
                 else:
@@ -257,6 +262,13 @@ class BlockTable(Table):
             stale = self._stale[partition] = keys
         return stale
 
+    def _deletions(self, partition: int) -> Deletions:
+        """What was deleted for good, as far as the changelog was read."""
+        found = self._deleted.get(partition)
+        if found is None:
+            found = self._deleted[partition] = Deletions.read(self.load(partition, DELETED_KEY))
+        return found
+
     def _stale_row(self, partition: int) -> Row:
         keys = self._stale[partition]
         # eight bytes in front, as every row has
@@ -269,6 +281,7 @@ class BlockTable(Table):
         self.ready_generation = None
         self._pending_generation = generation_id
         self._stale.clear()
+        self._deleted.clear()
         self.changelog_next.clear()
         if self.on_ready is not None:
             self.on_ready([])

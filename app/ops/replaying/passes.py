@@ -38,6 +38,8 @@ from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message, encode_change
 from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch, EnrichedItem, decode_enriched
+from app.wire.erase_records import erased_card, is_of_erasure
+from app.wire.label_records import LabelBatch
 
 #: Records of a block: results do not depend on it.
 BLOCK = 1_000
@@ -190,6 +192,9 @@ class _Since:
         raw = self._rows.get(key)
         return self._new if raw is None and key.startswith(self._head) else raw
 
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return self._rows.scan(prefix)
+
 
 class CardPass:
     """Works out the cards of one partition of `transactions`.
@@ -222,7 +227,7 @@ class CardPass:
     def take(self, partition: int, records: Sequence[Any]) -> None:
         """Records in offset order."""
         begin, placed = self.found.sources.begin, self.found.sources.placed
-        wanted = [record for record in records if placed[record.offset - begin]]
+        wanted = [r for r in records if placed[r.offset - begin] or erased_card(r) is not None]
         for start in range(0, len(wanted), BLOCK):
             block = wanted[start : start + BLOCK]
             computed = self._handler.compute(partition, block, self._rows, math.inf)
@@ -231,6 +236,8 @@ class CardPass:
                 if topic != self._enriched:
                     continue  # dead or duplicate by other rules than the live ones: counted as lost
                 for _, value, _ in messages:
+                    if is_of_erasure(value):
+                        continue
                     for item in decode_enriched(value).items:
                         self.found.put(item)
 
@@ -298,7 +305,7 @@ class TerminalPass:
             batch.schema = self._schema  # whatever the features were live
         elif isinstance(batch, ChangeMessage):
             return self._deciding.read(batch)
-        else:
+        elif isinstance(batch, LabelBatch):
             # its transaction is not looked at: it would wait for it
             batch.items = [item for item in batch.items if item.event_time_ms >= self._reach_ms]
         return batch

@@ -17,6 +17,7 @@ from app.errors import UsageError
 from app.ops.replaying.bounds import Asked
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch
+from app.wire.erase_records import EraseMessage
 
 _NEVER = -(1 << 62)
 
@@ -85,6 +86,8 @@ class Survey:
             batch = decode_message(record.value)
             if isinstance(batch, ChangeMessage):
                 self._changes[partition].append((record.offset, batch.partition, batch.offset))
+                continue
+            if isinstance(batch, EraseMessage):
                 continue
             newest, wanted, source, top = _NEVER, False, -1, -1
             if isinstance(batch, EnrichedBatch):

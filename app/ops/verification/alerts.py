@@ -292,7 +292,11 @@ def conclude(
         else:
             findings.lacks(page, row, topic, "alert", name)
     for key, one in ledger.rows.items():
-        if key in ledger.stored:
+        erased = bool(one.page.erased[one.row])
+        if key in ledger.stored and erased:
+            gone = "there", "erased with its card"
+            findings.differs(one.page, one.row, "cassandra (alerts)", "row", *gone)
+        if key in ledger.stored or erased:
             continue
         if one.received_at <= by.expired_before_ms:
             findings.unverifiable(one.page, one.row)

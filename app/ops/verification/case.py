@@ -23,6 +23,21 @@ _ALWAYS = -(1 << 62)
 
 
 @dataclass
+class Erasure:
+    """An erase record on `transactions`.
+
+    Attributes:
+        card_id: the card.
+        received_at: when the broker appended it, epoch milliseconds.
+        forwarded: the partitions of `enriched` that have it.
+    """
+
+    card_id: str
+    received_at: int
+    forwarded: set[int] = field(default_factory=set)
+
+
+@dataclass
 class Case:
     """One run.
 
@@ -39,6 +54,7 @@ class Case:
         of_others: predictions of other deployments on the same topic, which are left out.
         by_earlier_rules: how many of them the present rules would take.
         refunded: partition and offset of what was stored as a refund.
+        erasures: by partition and offset of an erase record on `transactions`.
         changes: all that were made, in their order: partition of `control`, offset, change.
     """
 
@@ -54,6 +70,7 @@ class Case:
     by_earlier_rules: int = 0
     of_others: int = 0
     refunded: set[tuple[int, int]] = field(default_factory=set)
+    erasures: dict[tuple[int, int], Erasure] = field(default_factory=dict)
     changes: list[tuple[int, int, AnyChange]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

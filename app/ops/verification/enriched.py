@@ -13,7 +13,8 @@ from app.ops.reference import TerminalOracle, Waits
 from app.ops.verification.case import Case
 from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen, decision_of
 from app.wire.control_records import ChangeMessage, decode_message
-from app.wire.enriched_records import EnrichedItem
+from app.wire.enriched_records import EnrichedBatch, EnrichedItem
+from app.wire.erase_records import EraseMessage, card_named_in
 from app.wire.label_records import LabelBatch
 
 
@@ -61,11 +62,8 @@ class EnrichedReader:
                 position = f"{self._where}/{self._partition}/{record.offset}"
                 self._case.findings.stray(self._where, "record", position)
                 continue
-            if isinstance(batch, LabelBatch):
-                self._label(batch)
-                continue
-            if isinstance(batch, ChangeMessage):
-                self._change(batch, record.offset)
+            if not isinstance(batch, EnrichedBatch):
+                self._other(batch, record.offset)
                 continue
             listed = self._ledger.list_of.get(batch.schema)
             if listed is None:
@@ -114,6 +112,14 @@ class EnrichedReader:
         for partition, noted in fresh.items():
             self._note(self._ledger.pages[partition], noted)
 
+    def _other(self, batch: LabelBatch | ChangeMessage | EraseMessage, offset: int) -> None:
+        if isinstance(batch, LabelBatch):
+            self._label(batch)
+        elif isinstance(batch, ChangeMessage):
+            self._change(batch, offset)
+        else:
+            self._erase(batch)
+
     def _change(self, message: ChangeMessage, offset: int) -> None:
         """From here on something else decides; before the first model is named, the log does not say what does."""
         try:
@@ -139,6 +145,16 @@ class EnrichedReader:
                 self._ledger.decisions.append(decision)
             self._decides = self._ledger.decisions.index(decision)
 
+    def _erase(self, message: EraseMessage) -> None:
+        source = message.topic, message.partition, message.offset
+        known = self._case.erasures.get(source[1:])
+        if known is not None and known.card_id == message.card_id:
+            known.forwarded.add(self._partition)
+        elif self._ledger.find(*source) is not None or self._ledger.is_foreign(*source):
+            self._case.findings.stray(self._where, "erase record", "/".join(map(str, source)))
+        if not self._oracle.is_replay(self._partition, source):
+            self._oracle.erase(message.card_id)
+
     def _label(self, batch: LabelBatch) -> None:
         for item in batch.items:
             source = (batch.topic, batch.partition, item.offset)
@@ -147,7 +163,7 @@ class EnrichedReader:
                 continue
             label = Waits(
                 item.transaction_id, item.event_time_ms, item.is_fraud, item.labelled_at_ms,
-                item.received_at, source,
+                item.received_at, source, card_named_in(item.body),
             )  # fmt: skip
             self._oracle.label(item.terminal_id, label)
 

@@ -10,14 +10,17 @@ from app.domain.card_numbers import without_card_numbers
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of
+from app.wire.erase_records import erased_card
 from app.wire.label_records import LabelItem, LabelRecord, parse_label
 
 #: Keys of the report's `labels`, in order.
-COUNTS = ("read", "forwarded", "waiting", "dead", "given_up", "pending", "missing", "differing")
+COUNTS = (
+    "read", "forwarded", "waiting", "dead", "given_up", "erased", "pending", "missing", "differing",
+)  # fmt: skip
 #: Why a valid label may be dead: its transaction was not found, or not the only one; or too many waited.
 _LOST = frozenset({"unknown_transaction", "ambiguous_transaction", "too_many_waiting"})
 _HOLE, _VALID, _DEAD = range(3)
-_ITEM, _LETTER, _ROW, _WRONG = 1, 2, 4, 8
+_ITEM, _LETTER, _ROW, _WRONG, _ERASED = 1, 2, 4, 8, 16
 
 
 @dataclass
@@ -30,6 +33,8 @@ class LabelPage:
         said: hash of what a valid label says.
         seen: where it was found.
         reasons: why others are dead, by offset.
+        cards: hash of the card that a label names, 0 where it names none.
+        erasures: erase records: the offset of the last one by card.
     """
 
     begin: int
@@ -37,14 +42,26 @@ class LabelPage:
     said: "array[int]" = field(default_factory=lambda: array("q"))
     seen: bytearray = field(default_factory=bytearray)
     reasons: dict[int, str] = field(default_factory=dict)
+    cards: "array[int]" = field(default_factory=lambda: array("q"))
+    erasures: dict[str, int] = field(default_factory=dict)
 
-    def put(self, offset: int, kind: int, said: int) -> None:
+    def put(self, offset: int, kind: int, said: int, card: int = 0) -> None:
         """Note a record; offsets without one are holes."""
         lacking = offset + 1 - self.begin - len(self.kinds)
         self.kinds += bytes(lacking)
         self.seen += bytes(lacking)
         self.said.extend([0] * lacking)
-        self.kinds[-1], self.said[-1] = kind, said
+        self.cards.extend([0] * lacking)
+        self.kinds[-1], self.said[-1], self.cards[-1] = kind, said, card
+
+    def erase(self, offset: int, card_id: str) -> None:
+        """An erase record: no row is left of the labels of its card before it."""
+        self.put(offset, _HOLE, 0)
+        self.erasures[card_id] = offset
+        card = hash(card_id)
+        for index, named in enumerate(self.cards):
+            if named == card:
+                self.seen[index] |= _ERASED
 
 
 class LabelLedger:
@@ -77,6 +94,10 @@ class LabelLedger:
         """
         page = self._pages.setdefault(partition, LabelPage(begin))
         for record in records:
+            erased = erased_card(record)
+            if erased is not None:
+                page.erase(record.offset, erased)
+                continue
             if copied_offset(self._topic, partition, record) is not None:
                 page.put(record.offset, _HOLE, 0)
                 continue
@@ -86,13 +107,16 @@ class LabelLedger:
                 page.reasons[record.offset] = dead.reason
                 page.put(record.offset, _DEAD, _letter(record.value))
             else:
-                page.put(record.offset, _VALID, _said(label))
+                page.put(record.offset, _VALID, _said(label), hash(label.card_id or ""))
 
     def item(self, topic: str, partition: int, item: LabelItem) -> None:
         """A label on `enriched`, replays included."""
         if topic != self._topic:
             return
         right = self._said(partition, item.offset) == _said(item)
+        page = self._pages.get(partition)
+        if page is not None and item.offset < page.erasures.get(item.card_id, -1):
+            self._see(partition, item.offset, _ERASED, None, right=True)
         self._see(partition, item.offset, _ITEM, _VALID, right=right)
 
     def letter(self, position: tuple[str, int, int], reason: str, value: bytes | None) -> None:
@@ -132,8 +156,11 @@ class LabelLedger:
                     whole = seen & _ITEM and seen & _ROW
                     waits = (partition, offset) in self.parked and not seen & (_ITEM | _LETTER)
                     counts["waiting"] += waits
-                    if seen & _WRONG:
+                    counts["erased"] += bool(seen & _ERASED)
+                    if seen & _WRONG or (seen & _ERASED and seen & _ROW):
                         counts["differing"] += 1
+                    elif seen & _ERASED:
+                        continue
                     elif not (
                         seen & _LETTER if kind == _DEAD else whole or waits or self._lost(seen)
                     ):

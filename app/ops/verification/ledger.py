@@ -101,6 +101,7 @@ _COLUMNS: dict[str, type] = {
     "extra": np.int64,  # hash of schema version and unknown fields
     "scored_at": np.int64,
     "listed": np.uint8,  # index into `Ledger.lists`
+    "erased": np.bool_,  # its card was erased behind it
     "named": np.bool_,  # a prediction names this deployment: those that name none are another's
 }
 
@@ -169,6 +170,7 @@ class Page:
     scored_at: np.ndarray
     listed: np.ndarray
     named: np.ndarray
+    erased: np.ndarray
 
     def __init__(self, number: int, begin: int, end: int, features: int) -> None:
         self.number = number

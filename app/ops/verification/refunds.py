@@ -116,6 +116,9 @@ class RefundRows:
                     ledger.expired_rows += 1
                 continue
             page, at = found
+            if page.erased[at]:
+                findings.differs(page, at, "cassandra", "refund", "there", "erased with its card")
+                continue
             fate, detail = Fate(page.fate[at]), hash((row.terminal_id, row.amount_minor))
             if fate != Fate.REFUND:
                 findings.differs(page, at, "cassandra", "fate", "refund", fate.name.lower())

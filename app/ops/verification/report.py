@@ -123,7 +123,17 @@ def conclude(
     counts["unverifiable"] += case.ledger.expired_rows
     counts["differing"] += case.findings.strays
     counts["lost"] = case.lost.count()
+    counts["missing"] += _not_forwarded(case, reached.done["transactions"], kept["enriched"])
     return Report(counts, {"alerts": alerts}, case.findings.as_json())
+
+
+def _not_forwarded(case: Case, done: list[int], kept_ms: int) -> int:
+    """Erase records that have been processed and are not on every partition of `enriched`; what was deleted apart."""
+    lacking = 0
+    for (partition, offset), erasure in case.erasures.items():
+        if offset < done[partition] and erasure.received_at > kept_ms:
+            lacking += case.settings.partitions - len(erasure.forwarded)
+    return lacking
 
 
 class _Judge:
@@ -164,6 +174,11 @@ class _Judge:
         # its prediction was deleted by retention, but the row is there
         only_row = self._seen(Seen.ROW) & ~self._seen(Seen.PREDICTED)
         page.seen[only_row & self._deleted("predictions")] |= Seen.PREDICTED
+        # the same where the row was erased
+        gone = page.erased & np.isin(page.fate, PREDICTED) & self._deleted("predictions")
+        gone &= (page.seen & (Seen.PREDICTED | Seen.DUPLICATE)) == 0
+        page.seen[gone] |= Seen.PREDICTED
+        self._mark(gone, Fault.UNVERIFIABLE)
         bits = {
             Seen.PREDICTED: self._topics.predictions.name,
             Seen.DEAD: self._topics.dead_letters.name,
@@ -199,7 +214,10 @@ class _Judge:
     def rows(self, lacking: np.ndarray, now_ms: int) -> None:
         """Each scored record has a row, unless its time to live is over."""
         page = self._page
-        lacking = lacking & self._seen(Seen.PREDICTED) & np.isin(page.fate, PREDICTED)
+        self._erased()
+        lacking = (
+            lacking & self._seen(Seen.PREDICTED) & np.isin(page.fate, PREDICTED) & ~page.erased
+        )
         if self._settings.ttl_seconds:
             over = page.scored_at + self._settings.ttl_seconds * 1000 <= now_ms
             self._mark(lacking & over, Fault.UNVERIFIABLE)
@@ -209,10 +227,16 @@ class _Judge:
         if lost.any():
             self._findings.rows_lost(int(lost.sum()), int(page.scored_at[lost].min()))
 
+    def _erased(self) -> None:
+        """No row is left of what precedes the erasure of its card."""
+        page = self._page
+        for row in _each(page.erased & self._seen(Seen.ROW)):
+            self._findings.differs(page, row, "cassandra", "row", "there", "erased with its card")
+
     def refunds(self, lacking: np.ndarray, now_ms: int) -> None:
         """Each refund has a row, unless its time to live is over."""
         page = self._page
-        lacking = lacking & self._seen(Seen.REFUND)
+        lacking = lacking & self._seen(Seen.REFUND) & ~page.erased
         if self._settings.ttl_seconds:
             over = page.received_at + self._settings.ttl_seconds * 1000 <= now_ms
             self._mark(lacking & over, Fault.UNVERIFIABLE)

@@ -6,6 +6,7 @@ import orjson
 from app.domain.features import Catalogue
 from app.ops.verification.log import Log, Progress
 from app.settings import Settings
+from app.wire.erase_records import is_of_erasure
 from app.wire.label_records import LABELS_VERSION
 
 
@@ -63,8 +64,8 @@ def union_of(settings: Settings, schemas: dict[str, Catalogue]) -> Catalogue:
 
 
 def _schema_of(value: bytes | None) -> str | None:
-    """What a message names; None for messages of labels, and for what cannot be read: that is found later."""
-    if not value or value[1:2] == bytes((LABELS_VERSION,)):
+    """What a message of transactions names; None for others, and for what cannot be read: that is found later."""
+    if not value or value[1:2] == bytes((LABELS_VERSION,)) or is_of_erasure(value):
         return None
     try:
         return _decode(value).schema

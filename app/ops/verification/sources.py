@@ -9,9 +9,10 @@ import orjson
 from app.domain.card_numbers import without_card_numbers
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import Became, CardOracle
-from app.ops.verification.case import Case
+from app.ops.verification.case import Case, Erasure
 from app.ops.verification.ledger import FATE_OF, Fate, Page, Seen
 from app.ops.verification.refunds import refund_identity
+from app.wire.erase_records import erased_card
 from app.wire.input_records import parse_transaction
 
 #: Columns that are known of every record, in the order of `_Judged.cells`.
@@ -51,6 +52,9 @@ class SourceReader:
                 self._note_copy(record)
             if record.offset >= page.end:
                 continue
+            if record.value is None and self._erases(record):
+                self._erase(record, at, columns["card"])
+                continue
             row = record.offset - page.begin
             cells, values = self._judge(record)
             at.append(row)
@@ -64,6 +68,19 @@ class SourceReader:
             page.put(at, **columns)
         if featured:
             page.features[featured, : len(self._names)] = features
+
+    def _erases(self, record: Any) -> bool:
+        card = erased_card(record)
+        return card is not None and self._case.home(card) == self._page.number
+
+    def _erase(self, record: Any, at: list[int], cards: list[int]) -> None:
+        """What precedes an erase record of its card has no rows any more; the record itself is no transaction."""
+        card_id = record.key.decode()
+        card, page = self._card(card_id), self._page
+        self._oracle.erase(card_id)
+        page.erased[: record.offset - page.begin] |= page.card[: record.offset - page.begin] == card
+        page.erased[[row for row, its in zip(at, cards, strict=True) if its == card]] = True
+        self._case.erasures[page.number, record.offset] = Erasure(card_id, record.timestamp)
 
     def _judge(self, record: Any) -> tuple[_Cells, list[float]]:
         case = self._case

@@ -1,0 +1,187 @@
+"""`fraudstream erase`: delete what is stored of a card, and say when the rest is gone."""
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.options import FiniteRange, json_option
+from app.cli.stages import stages
+from app.errors import UsageError
+from app.formats import iso, printable
+from app.pseudonyms import is_pseudonym
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.cassandra.erasing import Erasure
+    from app.ops.erase import Report
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream erase --card C00042 --dry-run\n"
+    "           fraudstream erase --card C00042 --reason 'request 4711'\n"
+    "           fraudstream erase --list"
+)
+@click.option("--card", "card_id", metavar="ID", help="The card.")
+@click.option("--reason", help="Why, for the audit record. Do not write the card's id here.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--list", "listing", is_flag=True, help="List erasures; with --card, those of a card."
+)
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Delete rows of erased cards that came back: after a rebuild under a new FRAUDSTREAM_APP_ID, after `rewrite`, "
+    "or after an erasure that was interrupted.",
+)
+@click.option(
+    "--timeout",
+    type=FiniteRange(min=0),
+    default=300,
+    show_default=True,
+    help="Seconds to wait for workers.",
+)
+@json_option
+def erase(
+    card_id: str | None,
+    reason: str | None,
+    dry_run: bool,
+    yes: bool,
+    listing: bool,
+    again: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    r"""Delete everything that is stored of a card, and show when the rest is gone.
+
+    At once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on lists.
+    Kafka deletes what topics have of it later: the command shows by when, topic by topic. Workers must be running.
+    Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
+
+    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased. docs/private-data.md has the whole procedure.
+
+    \b
+    Exit codes:  0  done
+                 2  a rule names the card, or the options do not fit together
+                 3  a server does not answer, or workers did not catch up in time: the message says how to go on
+    """
+    settings = load_settings()
+    if listing or again:
+        if dry_run or reason or (again and (listing or card_id)):
+            msg = "--list takes no other option than --card and --json, and --again none but --json"
+            raise UsageError(msg)
+        _list(settings, card_id, as_json) if listing else _again(settings, as_json)
+        return
+    if not card_id:
+        msg = "name the card with --card"
+        raise UsageError(msg)
+    cards = _cards(settings, card_id)
+    if dry_run:
+        from app.ops.erase import preview
+
+        _show([asyncio.run(preview(settings, card)) for card in cards], as_json, would=True)
+        return
+    if not reason:
+        msg = "say why with --reason: the audit record needs it"
+        raise UsageError(msg)
+    if any(card in reason for card in (card_id, *cards)):
+        msg = "--reason must not have the card's id: it is kept for ever"
+        raise UsageError(msg)
+    if not yes:
+        if not sys.stdin.isatty():
+            msg = f"erase deletes all that is stored of card {card_id}: without a terminal, confirm with --yes"
+            raise UsageError(msg)
+        click.confirm(f"Delete everything that is stored of card {card_id}?", abort=True)
+    from app.ops.erase import erase as run
+
+    with stages() as progress:
+        reports = [
+            asyncio.run(
+                run(settings, card, reason=reason, timeout_seconds=timeout, progress=progress)
+            )
+            for card in cards
+        ]
+    _show(reports, as_json)
+
+
+def _cards(settings: Settings, card_id: str) -> list[str]:
+    """The ids under which a card is stored."""
+    if settings.pseudonyms is None or is_pseudonym(card_id):
+        return [card_id]
+    return settings.pseudonyms.all_of(card_id)
+
+
+def _show(reports: "list[Report]", as_json: bool, *, would: bool = False) -> None:
+    if as_json:
+        click.echo(json.dumps({"erasures": [_as_json(r.erasure, r.undated) for r in reports]}))
+        return
+    for report in reports:
+        erasure = report.erasure
+        head = "Would delete" if would else f"Erasure {erasure.id}: deleted"
+        click.echo(f"{head} from Cassandra:")
+        for table, rows in erasure.deleted.items():
+            click.echo(f"  {table:<24} {rows:>9,}")
+        click.echo(
+            f"{'Would take' if would else 'Took'} {report.changes:,} changes of lists out of control."
+        )
+        if not would:
+            click.echo("Workers have deleted the card's state.")
+        click.echo("Records in Kafka are gone by:")
+        for topic, at_ms in erasure.gone_by.items():
+            click.echo(f"  {topic:<40} {iso(at_ms)}")
+        for topic in report.undated:
+            click.echo(f"  {topic:<40} no date: {_UNDATED}")
+    click.echo(
+        'Next: docs/private-data.md, "After the erasure" (disks of Cassandra, Kafka and workers).'
+    )
+
+
+_UNDATED = "set retention.ms, or of a compacted topic max.compaction.lag.ms"
+
+
+def _list(settings: Settings, card_id: str | None, as_json: bool) -> None:
+    from app.ops.erase import erasures
+
+    found = asyncio.run(erasures(settings, _cards(settings, card_id) if card_id else ()))
+    if as_json:
+        click.echo(json.dumps({"erasures": [_as_json(one) for one in found]}))
+        return
+    for one in found:
+        rows = f"{sum(one.deleted.values()):,} rows" if one.deleted else "not finished: --again"
+        click.echo(
+            f"{iso(one.at_ms)}  {one.id}  {printable(one.by)}  {rows}  {printable(one.reason)}"
+        )
+    if not found:
+        click.echo("this card was not erased" if card_id else "no card was erased")
+
+
+def _again(settings: Settings, as_json: bool) -> None:
+    from app.ops.erase import again
+
+    done = asyncio.run(again(settings))
+    if as_json:
+        told = [{"id": one.id, "deleted": rows} for one, rows in done]
+        click.echo(json.dumps({"erasures": told}))
+        return
+    for one, rows in done:
+        text = "gone from Kafka" if rows is None else f"{sum(rows.values()):,} rows deleted"
+        click.echo(f"{iso(one.at_ms)}  {one.id}  {text}")
+    if not done:
+        click.echo("no card was erased")
+
+
+def _as_json(erasure: "Erasure", undated: list[str] | None = None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "id": erasure.id,
+        "at": iso(erasure.at_ms),
+        "by": erasure.by,
+        "reason": erasure.reason,
+        "partition": erasure.place[0],
+        "offset": erasure.place[1],
+        "deleted": erasure.deleted,
+        "gone_by": {topic: iso(at_ms) for topic, at_ms in erasure.gone_by.items()},
+    }
+    return told if undated is None else {**told, "no_date": undated}

@@ -1,0 +1,271 @@
+"""`fraudstream erase`: a card is forgotten everywhere, as far as that can be done at once; the rest gets a date.
+
+```text
+lists ─► labels (parked ones) ─► transactions ─► cards, enriched, terminals ─► wait ─► Cassandra ─► audit record, dates
+```
+
+The erase records go first and the rows of Cassandra last: what the workers still had of the card on its way is stored
+by then. The order among the records matters as well: once the labels before the erase record are on `enriched`, the
+record of `transactions` follows them there.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer
+from cassandra.cluster import Session
+
+from app.cassandra.erasing import (
+    Before,
+    Erasure,
+    delete_card,
+    hash_of,
+    read_erasures,
+    record_erasure,
+)
+from app.cassandra.session import connect, disconnect
+from app.errors import UnavailableError
+from app.host import author
+from app.kafka.clients import answered, client_kwargs, partition_of, started, topic_configs
+from app.ops.erase_lists import clean_lists, find_named
+from app.ops.gone_by import gone_by
+from app.ops.verification.log import Log, Progress, open_log, wait_for_workers
+from app.settings import Settings
+from app.topics import Topics, TopicSpec
+from app.wire.erase_records import erase_record, erased_card
+
+_POLL_SECONDS = 0.25
+#: The key of records that only close segments.
+NOBODY = "erase --again"
+
+
+@dataclass
+class Report:
+    """What was erased, or would be.
+
+    Attributes:
+        erasure: as it is recorded; its `deleted` has the rows of Cassandra.
+        changes: changes of lists that named the card.
+        undated: topics whose configuration sets no date.
+    """
+
+    erasure: Erasure
+    changes: int = 0
+    undated: list[str] = field(default_factory=list)
+
+
+async def erase(
+    settings: Settings, card_id: str, *, reason: str, timeout_seconds: float, progress: Progress
+) -> Report:
+    """Erase one card.
+
+    Args:
+        settings: the deployment's.
+        card_id: the card, as topics have it.
+        reason: why, for the audit record.
+        timeout_seconds: how long workers may take to process what precedes the erase record, and the record.
+        progress: told what is waited for.
+
+    Raises:
+        UsageError: a rule names the card.
+        UnavailableError: a server does not answer; or workers did not process the records in time: the text says how
+            to go on.
+        SchemaError: topics or tables are missing.
+    """
+    erasure_id, salt = uuid4().hex, uuid4().hex
+    async with _servers(settings) as (log, session):
+        changes = await clean_lists(settings, log, card_id)
+        before = await _send_records(settings, log, card_id, erasure_id, timeout_seconds, progress)
+        assert before.offset is not None
+        place = before.partition, before.offset
+        known_by = hash_of(card_id, salt), salt
+        # first without counts: whatever happens now, `--again` finds it
+        erasure = Erasure(
+            erasure_id, _now_ms(), author(), reason, place, before.labels, {}, {}, *known_by
+        )
+        await asyncio.to_thread(record_erasure, session, settings, erasure)
+        await _wait(log, timeout_seconds, progress)
+        deleted = await asyncio.to_thread(delete_card, session, settings, card_id, before)
+        dates, undated = await dates_of(settings, _now_ms())  # nothing of the card is sent any more
+        erasure = replace(erasure, deleted=deleted, gone_by=dates)
+        await asyncio.to_thread(record_erasure, session, settings, erasure)
+    return Report(erasure, changes, undated)
+
+
+async def preview(settings: Settings, card_id: str) -> Report:
+    """What `erase` would delete; nothing changes.
+
+    Raises:
+        UnavailableError, SchemaError: see `erase`.
+    """
+    async with _servers(settings) as (log, session):
+        named = await find_named(log, card_id)
+        rows = await asyncio.to_thread(
+            delete_card, session, settings, card_id, Before(), dry_run=True
+        )
+    dates, undated = await dates_of(settings, _now_ms())
+    place = partition_of(settings.partitions)(card_id.encode()), -1
+    would = Erasure("", _now_ms(), "", "", place, deleted=rows, gone_by=dates)
+    return Report(would, len(named.keys), undated)
+
+
+async def again(settings: Settings) -> list[tuple[Erasure, dict[str, int] | None]]:
+    """Delete rows of erased cards that came back: a rebuild, or `fraudstream rewrite`, writes what topics still have.
+
+    Returns:
+        Each erasure with the rows that were deleted now; None: its record is gone from `transactions`, and with it all
+        that could bring rows back.
+
+    Raises:
+        UnavailableError, SchemaError: see `erase`.
+    """
+    done: list[tuple[Erasure, dict[str, int] | None]] = []
+    async with _servers(settings) as (log, session):
+        for erasure in await asyncio.to_thread(read_erasures, session, settings):
+            card_id = await _card_at(log, *erasure.place)
+            if card_id is None or not erasure.is_of(card_id):
+                done.append((erasure, None))
+                continue
+            before = Before(*erasure.place, erasure.labels)
+            deleted = await asyncio.to_thread(delete_card, session, settings, card_id, before)
+            done.append((erasure, deleted))
+        if done:
+            await _close_segments(settings, log)
+    return done
+
+
+async def erasures(settings: Settings, cards: Sequence[str] = ()) -> list[Erasure]:
+    """The audit records, the newest first; of some cards alone, where they are given.
+
+    Raises:
+        UnavailableError, SchemaError: see `erase`.
+    """
+    session = await asyncio.to_thread(connect, settings)
+    try:
+        found = await asyncio.to_thread(read_erasures, session, settings)
+    finally:
+        await asyncio.to_thread(disconnect, session)
+    return [one for one in found if not cards or any(one.is_of(card) for card in cards)]
+
+
+async def dates_of(settings: Settings, now_ms: int) -> tuple[dict[str, int], list[str]]:
+    """By topic, when what it has now is gone at the latest; and the topics that have no such date.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
+    names = [topic.name for topic in Topics(settings).all]
+    configs = await topic_configs(settings, names)
+    dates = {name: gone_by(configs.get(name, {}), now_ms) for name in names}
+    known = {name: at_ms for name, at_ms in dates.items() if at_ms is not None}
+    return known, [name for name in names if name not in known]
+
+
+async def _close_segments(settings: Settings, log: Log) -> None:
+    """Records that mean nothing, on compacted topics that may get none for months: Kafka compacts closed segments only.
+
+    On `control` it is the deletion of a change that there is none of; an erase record of no card makes workers write
+    to the changelog of parked labels.
+    """
+    nobody, value, headers = erase_record(NOBODY, uuid4().hex)
+    topics = log.topics
+    producer = AIOKafkaProducer(**client_kwargs(settings), acks="all", enable_idempotence=True)
+    async with started(producer, settings):
+        for number in range(settings.partitions):
+            for topic, its in ((topics.control, []), (topics.labels, headers)):
+                sending = producer.send_and_wait(
+                    topic.name, value, key=nobody, partition=number, headers=its
+                )
+                await answered(sending, f"Kafka did not take a record on {topic.name}")
+
+
+async def _send_records(
+    settings: Settings,
+    log: Log,
+    card_id: str,
+    erasure_id: str,
+    timeout_seconds: float,
+    progress: Progress,
+) -> Before:
+    """Order the workers to forget the card; returns where the records are."""
+    topics = log.topics
+    key, value, headers = erase_record(card_id, erasure_id)
+    producer = AIOKafkaProducer(**client_kwargs(settings), acks="all", enable_idempotence=True)
+    async with started(producer, settings):
+
+        async def send(topic: TopicSpec, partition: int) -> int:
+            sending = producer.send_and_wait(
+                topic.name, value, key=key, partition=partition, headers=headers
+            )
+            sent = await answered(sending, f"Kafka did not take the erase record on {topic.name}")
+            return int(sent.offset)
+
+        labels = {
+            number: await send(topics.labels, number) for number in range(settings.partitions)
+        }
+        wanted = [labels[number] + 1 for number in range(settings.partitions)]
+        deadline = time.monotonic() + timeout_seconds
+        while not _reached(await log.done(topics.labels), wanted):
+            progress("waiting for labels", 0, 1)
+            if time.monotonic() >= deadline:
+                msg = (
+                    f"workers have not processed {topics.labels.name} within {timeout_seconds:g} s, and nothing was "
+                    "erased: start them, and run the command again"
+                )
+                raise UnavailableError(msg)
+            await asyncio.sleep(_POLL_SECONDS)
+        home = partition_of(settings.partitions)(key)
+        return Before(home, await send(topics.transactions, home), labels)
+
+
+async def _wait(log: Log, timeout_seconds: float, progress: Progress) -> None:
+    """Until the workers have stored all that precedes the erase record, and forgotten the card."""
+    reached = await wait_for_workers(log, timeout_seconds, progress)
+    alerts = await log.ends(log.topics.alerts)
+    behind = [role for role, ends in reached.ends.items() if not _reached(reached.done[role], ends)]
+    deadline = time.monotonic() + timeout_seconds
+    while not behind and not _reached(await log.done(log.topics.alerts), alerts):
+        if time.monotonic() >= deadline:
+            behind = ["alerts"]
+        await asyncio.sleep(_POLL_SECONDS)
+    if behind:
+        msg = (
+            f"workers have not processed {', '.join(behind)} within {timeout_seconds:g} s: the erase record is "
+            "written, but no row is deleted from Cassandra yet; once they have caught up, run `fraudstream erase "
+            "--again`"
+        )
+        raise UnavailableError(msg)
+
+
+async def _card_at(log: Log, partition: int, offset: int) -> str | None:
+    """The card that an erase record names; None: retention has deleted it."""
+    topic = log.topics.transactions
+    if not 0 <= partition < topic.partitions or offset < (await log.begins(topic))[partition]:
+        return None
+    async for records in log.read(topic, partition, offset, offset + 1):
+        for record in records:
+            if record.offset == offset:
+                return erased_card(record)
+    return None
+
+
+@asynccontextmanager
+async def _servers(settings: Settings) -> AsyncIterator[tuple[Log, Session]]:
+    session = await asyncio.to_thread(connect, settings)
+    try:
+        async with open_log(settings) as log:
+            yield log, session
+    finally:
+        await asyncio.to_thread(disconnect, session)
+
+
+def _reached(done: Sequence[int], ends: Sequence[int]) -> bool:
+    return all(one >= end for one, end in zip(done, ends, strict=True))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
