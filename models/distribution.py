@@ -49,24 +49,29 @@ class Bins(BaseModel):
     """How one feature, or the score, is distributed.
 
     Attributes:
-        bounds: rising; bin i holds values above bound i - 1 and up to bound i, one more bin the values above the
-            last, and one the missing ones.
+        bounds: rising, separated by spaces; bin i holds values above bound i - 1 and up to bound i, one more bin the
+            values above the last, and one the missing ones.
         counts: rows by stratum (separated by semicolons) and bin (by spaces).
         effect: design effect of windows; at least 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    bounds: tuple[float, ...]
+    bounds: str
     counts: str
     effect: float = Field(ge=1, allow_inf_nan=False)
+
+    @cached_property
+    def edges(self) -> Floats:
+        """The bounds as numbers."""
+        return np.array([float(number) for number in self.bounds.split()])
 
     @cached_property
     def table(self) -> Floats:
         """The counts, shape (strata, bins)."""
         rows = [[float(number) for number in part.split()] for part in self.counts.split(";")]
         table = np.array(rows)
-        if table.shape != (STRATA, len(self.bounds) + 2):
+        if table.shape != (STRATA, len(self.edges) + 2):
             msg = f"counts have the shape {table.shape}"
             raise ValueError(msg)
         return table
@@ -95,8 +100,8 @@ class Bins(BaseModel):
     def codes(self, values: npt.ArrayLike) -> Codes:
         """The bin of each value."""
         found = np.asarray(values, np.float64)
-        bins = np.searchsorted(np.array(self.bounds), found, "left")
-        return np.where(np.isnan(found), len(self.bounds) + 1, bins).astype(np.uint8)
+        bins = np.searchsorted(self.edges, found, "left")
+        return np.where(np.isnan(found), len(self.edges) + 1, bins).astype(np.uint8)
 
     def expected(self, strata: Codes) -> Floats:
         """Share of each bin among training rows of the same times of day and week."""
@@ -106,7 +111,7 @@ class Bins(BaseModel):
 
     def found(self, codes: Codes) -> Floats:
         """Share of each bin."""
-        return np.bincount(codes, minlength=len(self.bounds) + 2) / len(codes)
+        return np.bincount(codes, minlength=len(self.edges) + 2) / len(codes)
 
     def psi(self, codes: Codes, strata: Codes) -> float:
         """Population stability index against training rows of the same times; 0 where they are spread alike."""
@@ -156,7 +161,7 @@ class Distribution(BaseModel):
         version: of this form.
         rows: training rows that are described: those whose windows were full.
         timezone: of hours.
-        hours: mean number of transactions of each hour, 24 of weekdays, then 24 of weekends.
+        hours: mean number of transactions of each hour, 24 of weekdays, then 24 of weekends, separated by spaces.
         features: by name.
         score: of transactions that the model has not learned from.
         amount: mean logarithm (base 10) of the amount; None: amount is no feature.
@@ -169,12 +174,21 @@ class Distribution(BaseModel):
     version: int = VERSION
     rows: int
     timezone: str
-    hours: tuple[float, ...] = Field(min_length=2 * _HOURS, max_length=2 * _HOURS)
+    hours: str
     features: dict[str, Bins]
     score: Bins
     amount: float | None = None
     shares: dict[str, Share]
     ids: dict[str, Ids]
+
+    @cached_property
+    def hourly(self) -> Floats:
+        """`hours` as numbers."""
+        mean = np.array([float(number) for number in self.hours.split()])
+        if len(mean) != 2 * _HOURS:
+            msg = f"there are {len(mean)} hours"
+            raise ValueError(msg)
+        return mean
 
     def clock(self) -> "LocalTime":
         """Hours and weekends as training had them."""
@@ -188,6 +202,7 @@ def read_distribution(manifest: Any) -> Distribution | None:
         return None
     try:
         read = Distribution.model_validate(fields)
+        _ = read.hourly
         for bins in (read.score, *read.features.values()):
             _ = bins.table
     except (ValidationError, ValueError):
@@ -310,7 +325,7 @@ def _bins(values: Floats, strata: Codes) -> Bins:
     if len(known):
         # values that occur, so that many equal ones lie on one side
         bounds = np.unique(np.quantile(known, _QUANTILES, method="lower")).tolist()
-    made = Bins(bounds=tuple(bounds), counts="", effect=1.0)
+    made = Bins(bounds=" ".join(map(repr, bounds)), counts="", effect=1.0)
     codes = made.codes(values)
     table = np.zeros((STRATA, len(bounds) + 2), np.int64)
     np.add.at(table, (strata, codes), 1)
@@ -349,9 +364,7 @@ def _ids(ids: np.ndarray) -> Ids:
     )
 
 
-def _hours(
-    clock: LocalTime, slots: npt.NDArray[np.int64], times: npt.NDArray[np.int64]
-) -> tuple[float, ...]:
+def _hours(clock: LocalTime, slots: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> str:
     """Mean number of transactions in an hour of each kind; of the other days where training had no such hour."""
     counts = np.bincount(slots, minlength=2 * _HOURS).astype(np.float64)
     hour_ms = 4 * _QUARTER_MS
@@ -363,4 +376,4 @@ def _hours(
         other = (slot + _HOURS) % (2 * _HOURS)
         if not often[slot] and often[other]:
             mean[slot] = mean[other]
-    return tuple(round(float(one), 3) for one in mean)
+    return " ".join(repr(round(one, 3)) for one in mean.tolist())

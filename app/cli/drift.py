@@ -135,7 +135,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
             )
             continue
         lines.append(
-            f"{formats.printable(model)}: {one['transactions']:,} transactions in {one['windows']} windows"
+            f"{formats.printable(model)}: {one['transactions']:,} transactions, in {_windows(one['windows'])}"
         )
         if one["fraud_share"] is not None:
             lines.append(
@@ -157,12 +157,16 @@ def _lines(result: dict[str, Any]) -> list[str]:
                 f"  {rest} others are below (PSI: up to {MODERATE:g} no change, above {LARGE:g} a large one)"
             )
         for found in one["findings"]:
-            windows = f"in {found['windows']} of {one['windows']} windows"
+            windows = f"in {found['windows']} of {_windows(one['windows'])}"
             now = "" if found["newest"] else ", not in the newest"
             lines.append(f"  drift: {formats.printable(found['text'])} ({windows}{now})")
         if not one["findings"]:
             lines.append("  nothing has drifted")
     return lines
+
+
+def _windows(count: int) -> str:
+    return f"{count} window{'' if count == 1 else 's'}"
 
 
 def _inject(names: tuple[str, ...], quiet: int, cards: int, seed: int, *, as_json: bool) -> bool:

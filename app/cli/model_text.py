@@ -68,6 +68,12 @@ def difference(one: "Manifest", other: "Manifest") -> list[tuple[str, Any, Any]]
                 for a, b in ((value, theirs[name]), (theirs[name], value))
             ]
             found.append((name, mine_alone, theirs_alone))
+        elif name == "distribution":  # hundreds of numbers
+            told = [
+                each and f"of {each.get('rows', 0):,} transactions"
+                for each in (value, theirs[name])
+            ]
+            found.append((name, told[0], told[1]))
         elif isinstance(value, dict) and isinstance(theirs[name], dict):
             found += [
                 (f"{name}.{key}", value.get(key), theirs[name].get(key))

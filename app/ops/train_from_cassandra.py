@@ -35,7 +35,9 @@ Verdict = tuple[tuple[int, int], bool]
 #: By transaction and its event time; or its card, "" where the label names neither.
 Verdicts = dict[tuple[str, int | str], Verdict]
 _STEP = 5_000
-_COLUMNS = ("transaction_id", "card_id", "event_time", "flags", "feature_schema", "features")
+_COLUMNS = (
+    "transaction_id", "card_id", "event_time", "flags", "feature_schema", "features", "terminal_id",
+)  # fmt: skip
 
 
 class Gathering:
@@ -60,10 +62,17 @@ class Gathering:
         self._features = array("d")
         self._fraud, self._times = array("b"), array("q")
         self._cards: list[str] = []
+        self._terminals: list[str] = []
         self._other_schemas: set[str] = set()
 
     def add(
-        self, transaction: str, card: str, time_ms: int, schema: str, features: dict[str, float]
+        self,
+        transaction: str,
+        card: str,
+        time_ms: int,
+        schema: str,
+        features: dict[str, float],
+        terminal: str | None = None,
     ) -> None:
         """One prediction; repeated ones are the same and count once."""
         key = transaction, card
@@ -85,6 +94,7 @@ class Gathering:
         self._fraud.append(max(said)[1])
         self._times.append(time_ms)
         self._cards.append(card)
+        self._terminals.append(terminal or "")
 
     def _fits(self, schema: str, features: dict[str, float]) -> bool:
         """Whether what was computed under another schema has all of these features, with the same meaning."""
@@ -127,6 +137,7 @@ class Gathering:
             fraud[order],
             times[order],
             cards[order],
+            terminal_id=np.array(self._terminals)[order],
         )
 
 
@@ -148,9 +159,11 @@ def from_cassandra(settings: Settings, progress: Progress | None = None) -> Exam
             verdicts[transaction, event_time_ms] = (0, 0), fraud
         gathering = Gathering(settings, verdicts)
         rows = scan_predictions(session, settings, _COLUMNS)
-        for number, (transaction, card, moment, flags, schema, features) in enumerate(rows):
+        for number, (transaction, card, moment, flags, schema, features, terminal) in enumerate(
+            rows
+        ):
             if "late" not in (flags or ()):  # conflicting ones are in a table of their own
-                gathering.add(transaction, card, epoch_ms(moment) or 0, schema, features)
+                gathering.add(transaction, card, epoch_ms(moment) or 0, schema, features, terminal)
             if progress and number % _STEP == 0:
                 progress(number)
     return gathering.examples("Cassandra")
@@ -205,6 +218,7 @@ async def gather(log: Log, settings: Settings, progress: Progress | None = None)
                 fields["event_time_ms"],
                 fields["feature_schema"],
                 fields["features"],
+                fields.get("terminal_id"),
             )
         number += 1
         if progress and number % _STEP == 0:

@@ -103,5 +103,5 @@ def compare(
         found += bad_records(records)
     if labels is not None:
         found += label_arrival(distribution, labels)
-    found.sort(key=lambda one: -one.value / one.limit if one.limit else -one.value)
+    found.sort(key=lambda one: one.rank)
     return Drift(len(observed), tuple(columns), tuple(found))

@@ -96,6 +96,10 @@ class Labels(NamedTuple):
     pause_ms: int
 
 
+#: What producers send; features follow from it, and scores from them.
+_INPUTS = frozenset({"amount", "event_time", "card_id", "terminal_id", "transaction_id", "labels"})
+
+
 class Finding(NamedTuple):
     """Something that has changed.
 
@@ -111,6 +115,12 @@ class Finding(NamedTuple):
     value: float
     limit: float
     text: str
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Causes come before what follows from them: inputs, features, scores; then the largest deviation."""
+        follows = 2 if self.subject == "score" else int(self.subject not in _INPUTS)
+        return follows, -self.value / (self.limit or 1.0)
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ class Drift:
     Attributes:
         rows: transactions.
         columns: the score, then each feature.
-        findings: what has changed, the largest deviation first.
+        findings: what has changed, in the order of `Finding.rank`.
     """
 
     rows: int

@@ -140,7 +140,7 @@ def other_hours(
     starts = np.arange(begin // _HOUR_MS, end // _HOUR_MS + 1) * _HOUR_MS
     long = np.minimum(starts + _HOUR_MS, end + 1) - np.maximum(starts, begin)
     every = distribution.clock().slots(np.maximum(starts, begin))
-    weights = np.array(distribution.hours)[every] * long
+    weights = distribution.hourly[every] * long
     expected = np.bincount(every % _HOURS, weights, _HOURS).astype(np.float64)
     if not expected.sum():
         return []

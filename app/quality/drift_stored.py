@@ -4,7 +4,7 @@ Rows become bins while they are read, so that a transaction takes some 100 bytes
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -201,9 +201,11 @@ def summary(
         labels = _labels(verdicts[part], arrived if last else (None, 0))
         for one in compare(distribution, observed.take(part), labels=labels).findings:
             key = one.detector, one.subject
-            found = worst.setdefault(key, {**one._asdict(), "windows": 0, "newest": False})
+            found = worst.setdefault(
+                key, {**one._asdict(), "rank": one.rank, "windows": 0, "newest": False}
+            )
             if one.value > found["value"]:
-                found |= one._asdict()
+                found |= {**one._asdict(), "rank": one.rank}
             found["windows"] += 1
             found["newest"] |= last
     whole = compare(distribution, observed)
@@ -214,8 +216,14 @@ def summary(
         "columns": columns_of(whole),
         "fraud_share": known.frauds / known.known if known.known else None,
         "trained_fraud_share": distribution.shares["fraud"].value,
-        "findings": sorted(worst.values(), key=lambda one: (not one["newest"], -one["windows"])),
+        "findings": _in_order(worst.values()),
     }
+
+
+def _in_order(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is there now, then what is over; causes first."""
+    ordered = sorted(findings, key=lambda one: (not one["newest"], one["rank"]))
+    return [{name: value for name, value in one.items() if name != "rank"} for one in ordered]
 
 
 def columns_of(found: Drift) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from app.quality import drift
 from app.quality.drift import Labels, Observed, Records, bin_features, compare, psi_limit
 from app.quality.drift_stored import Seen, by_model, label_arrivals, matrix, summary
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN
+from models.artifact_folders import SHIPPED, ArtifactFolders
 from models.distribution import (
     IDS_WINDOW,
     VERSION,
@@ -129,14 +130,14 @@ def test_stability_is_the_sum_over_bins(trained: Distribution) -> None:
     bins = trained.features["amount"]
     slots = trained.clock().slots(data["times"])
     strata = slots % 24 // 6 + 4 * (slots // 24)
-    expected = np.zeros(len(bins.bounds) + 2)
+    expected = np.zeros(len(bins.edges) + 2)
     for stratum in range(8):
         counts = bins.table[stratum] + 50 * bins.table.sum(axis=0) / bins.table.sum()
         expected += (strata == stratum).mean() * counts / counts.sum()
     total = 0.0
-    for place in range(len(bins.bounds) + 1):
-        low = bins.bounds[place - 1] if place else -np.inf
-        high = bins.bounds[place] if place < len(bins.bounds) else np.inf
+    for place in range(len(bins.edges) + 1):
+        low = bins.edges[place - 1] if place else -np.inf
+        high = bins.edges[place] if place < len(bins.edges) else np.inf
         share = ((data["amount"] > low) & (data["amount"] <= high)).mean()
         a, b = max(share, 1e-4), max(expected[place], 1e-4)
         total += (a - b) * np.log(a / b)
@@ -265,7 +266,7 @@ def test_hours_are_those_of_the_time_zone() -> None:
 
 
 def test_quantiles_that_coincide_share_a_bin() -> None:
-    bins = Bins(bounds=(0.0, 1.0), counts=";".join(["90 8 2 0"] * 8), effect=1)
+    bins = Bins(bounds="0.0 1.0", counts=";".join(["90 8 2 0"] * 8), effect=1)
     assert bins.codes([-1, 0, 0.5, 1, 7, np.nan]).tolist() == [0, 0, 1, 1, 2, 3]
     assert bins.whole.tolist() == [0.9, 0.08, 0.02, 0]
     assert bins.freedom == 2
@@ -296,8 +297,21 @@ def test_a_distribution_does_not_change_the_models_hash() -> None:
 def test_what_this_release_does_not_read_is_no_distribution(damaged: Any) -> None:
     assert read_distribution(manifest(distribution=damaged)) is None
     whole = described(draw(6_000, BEGIN, 3, 1))
-    whole["score"]["counts"] = "1 2 3"
-    assert read_distribution(manifest(distribution=whole)) is None
+    for damage in (
+        {"score": {**whole["score"], "counts": "1 2 3"}},
+        {"hours": "1 2 3"},
+        {"hours": "x"},
+    ):
+        assert read_distribution(manifest(distribution={**whole, **damage})) is None
+
+
+def test_the_included_models_have_one() -> None:
+    entries, _ = ArtifactFolders(SHIPPED).scan()
+    assert len(entries) == 3
+    for _, included in entries:
+        found = read_distribution(included)
+        assert found is not None
+        assert tuple(found.features) == included.features
 
 
 def test_windows_are_consecutive_and_end_with_the_newest() -> None:

@@ -58,6 +58,8 @@ def test_labelled_transactions_are_learned_from_with_their_stored_features(
     assert got.event_time_ms.tolist() == [T0 + (number - 60) * HOUR for number in range(11, 21)]
     assert got.is_fraud.tolist() == [number in (12, 13, 16, 20) for number in range(11, 21)]
     assert got.card_id.tolist() == [f"c{number % 3}" for number in range(11, 21)]
+    assert got.terminal_id is not None
+    assert got.terminal_id.tolist() == ["t1"] * 10
     records = [orjson.loads(record.value or b"") for record in world.log(world.topics.predictions)]
     by_time = {fields["event_time_ms"]: list(fields["features"].values()) for fields in records}
     np.testing.assert_array_equal(got.features, [by_time[t] for t in got.event_time_ms.tolist()])
