@@ -1,5 +1,6 @@
 """Signatures of models: what they cover, and what is refused where they are required."""
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -11,6 +12,8 @@ from app.domain.features import Catalogue
 from app.errors import NotFoundError, SettingsError, UnavailableError, UsageError
 from app.ops.models import make_key
 from app.settings import load_settings
+from app.stages.model_supply import ModelSupply
+from app.stages.scorers import ModelNeeded
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import SHIPPED, ArtifactFolders, Entry
 from models.holder import ModelHolder
@@ -161,6 +164,37 @@ def test_the_registrys_signed_model_is_taken_for_a_local_one_that_is_not(tmp_pat
     for nothing in (missing, away):
         with pytest.raises(SignatureError, match="is not signed"):
             holder(nothing).by_hash(model_hash)
+
+
+async def test_a_worker_that_meets_an_unsigned_model_waits_and_goes_on_once_it_is_signed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
+    folder = signed(tmp_path / "m", pem=None).folder
+    holder = ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2, trust=Trust(keys=(PUBLIC,)))
+    supply = ModelSupply(holder.by_hash)
+    model_hash = read_manifest(folder).scoring_hash
+    assert supply.get(model_hash) is None
+    while "is being loaded" in supply.waiting[model_hash]:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    assert "`fraudstream models sign default@1 --key FILE`" in supply.waiting[model_hash]
+    path = folder / MANIFEST_FILE
+    path.write_text(sign_manifest(path.read_text(), PRIVATE))
+    await supply.obtain(ModelNeeded(model_hash))
+    assert supply.get(model_hash).version == "default@1"
+    assert not supply.waiting
+
+
+async def test_a_worker_that_meets_a_pickle_waits_and_says_what_to_do(tmp_path):
+    folder = signed(tmp_path / "m", pem=None, format=2, sha256="0" * 64).folder
+    supply = ModelSupply(ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2).by_hash)
+    model_hash = read_manifest(folder).scoring_hash
+    assert supply.get(model_hash) is None
+    while "is being loaded" in supply.waiting[model_hash]:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    assert "set FRAUDSTREAM_ALLOW_PICKLED_MODELS=true" in supply.waiting[model_hash]
+    for task in supply._tasks.values():
+        task.cancel()
 
 
 def test_a_private_key_is_written_once_and_for_its_owner_alone(tmp_path):
