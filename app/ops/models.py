@@ -165,8 +165,13 @@ def checked(settings: Settings, wanted: str) -> Iterator[Entry]:
         yield entry
 
 
-def check_model(settings: Settings, entry: Entry) -> Model:
+def check_model(settings: Settings, entry: Entry, *, signed: bool = True) -> Model:
     """Load a model as workers do, and look at scores of drawn rows.
+
+    Args:
+        settings: the deployment.
+        entry: the model.
+        signed: whether it must be signed as the settings require; not yet, before it is registered.
 
     Raises:
         UsageError: it does not fit, or its scores are no probabilities.
@@ -174,6 +179,8 @@ def check_model(settings: Settings, entry: Entry) -> Model:
     catalogue = catalogue_of(settings)
     check_libraries(entry.folder, entry.manifest)
     digits, trust = settings.minor_unit_digits, trust_of(settings)
+    if not signed:
+        trust = trust._replace(keys=())
     model = ModelHolder(ArtifactFolders(), catalogue, digits, trust=trust).load(entry)
     try:
         scores = model.score(probes(settings))

@@ -465,6 +465,7 @@ def test_what_workers_could_not_load_is_refused(
     assert "mine@2 is not signed" in said("promote", "mine@2", code=2)
     replay_signature(settings, "mine@3", "mine@2")
     assert "signature of model mine@2 is of another manifest" in said("promote", "mine@2", code=2)
+    assert "mine@4" in said(*mine, "--features", "amount")  # it can be signed once it is registered
     # nothing of all that is on the log
     assert deployment.records(deployment.topics.control) == []
     assert "no worker has ever started" in said("threshold", "0.5", code=2)
