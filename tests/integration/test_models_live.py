@@ -469,8 +469,8 @@ def test_what_workers_could_not_load_is_refused(
     # nothing of all that is on the log
     assert deployment.records(deployment.topics.control) == []
     assert "no worker has ever started" in said("threshold", "0.5", code=2)
-    assert "start a worker" in said("add", "all", "amount > 0", group="rules", code=2)
-    assert "start a worker" in said("add", "block", "card", "c1", group="lists", code=2)
+    assert "no worker has ever started" in said("add", "all", "amount > 0", group="rules", code=2)
+    assert "no worker has ever started" in said("add", "block", "card", "c1", group="lists", code=2)
 
 
 def ruled(deployment: Deployment) -> dict[int, int]:
