@@ -3,13 +3,16 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 import orjson
 
 from app import formats
+from app.cli.options import valid_id
+from app.domain.times import parse_moment_ms
+from app.domain.transaction import DeadRecordError
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings, load_settings
 
@@ -52,9 +55,15 @@ def label(
     from app.wire.label_records import label_object, label_of_row
 
     settings = load_settings()
-    labelled_at_ms = time.time_ns() // 1_000_000 if at is None else _moment_ms(at)
     is_fraud = verdict == "fraud"
-    ids = tuple(dict.fromkeys(transaction_ids))
+    ids = tuple(dict.fromkeys(map(valid_id, transaction_ids)))
+    if card is not None:
+        valid_id(card, "card_id")
+    now_ms = time.time_ns() // 1_000_000
+    labelled_at_ms = now_ms
+    if at is not None:
+        labelled_at_ms = _moment_ms(at)
+        _check_time(at, labelled_at_ms, now_ms + settings.max_future_skew)
     if wait:
         at_text = formats.iso(labelled_at_ms)
         labels = [
@@ -107,6 +116,21 @@ def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[
         yield {"transaction_id": name, **rows[0]}
 
 
+def _check_time(at: str, labelled_at_ms: int, latest_ms: int) -> None:
+    """Refuse what workers would refuse.
+
+    Raises:
+        UsageError: a label cannot have this time.
+    """
+    if labelled_at_ms > latest_ms:
+        msg = f"--at {at} is in the future"
+        raise UsageError(msg)
+    try:
+        parse_moment_ms(labelled_at_ms, f"--at {at}", "ms")
+    except DeadRecordError as dead:
+        raise UsageError(str(dead)) from None
+
+
 def _moment_ms(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
@@ -115,4 +139,4 @@ def _moment_ms(text: str) -> int:
     if moment is None or moment.tzinfo is None:
         msg = f"--at {text!r}: write ISO 8601 with a UTC offset, such as 2026-11-20T09:00:00Z"
         raise UsageError(msg)
-    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

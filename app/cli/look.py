@@ -9,7 +9,7 @@ import orjson
 
 from app import formats
 from app.cli.ask import ask
-from app.cli.options import json_option
+from app.cli.options import json_option, valid_id
 from app.errors import NotFoundError
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
@@ -62,7 +62,7 @@ def transaction(transaction_id: str, as_json: bool) -> None:
     from app.cassandra.prediction_reads import find_transaction
 
     settings = load_settings()
-    found = find_transaction(settings, transaction_id)
+    found = find_transaction(settings, valid_id(transaction_id))
     if found is None:
         msg = f"no transaction {transaction_id!r} has been scored and stored"
         raise NotFoundError(msg)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from app.domain.ids import identifier
+from app.domain.transaction import DeadRecordError
 from app.durations import parse_duration_ms
 from app.errors import UsageError
 
@@ -126,6 +128,21 @@ from_option = click.option(
     callback=_moment_or_ago,
     help="Start of the event times: a date or time, or how long before now, such as 30d.",
 )
+
+
+# ---------------------------------------------------------------------- ids
+
+
+def valid_id(text: str, name: str = "transaction_id") -> str:
+    """An id of the command line, if a record could have it: Cassandra has errors of its own for others.
+
+    Raises:
+        UsageError: none could.
+    """
+    try:
+        return identifier({name: text}, name, b"")
+    except DeadRecordError as dead:
+        raise UsageError(str(dead)) from None
 
 
 # ---------------------------------------------------------------------- simulated transactions

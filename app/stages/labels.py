@@ -278,7 +278,12 @@ class _Block:
             self.counts["repeated"] += 1
             return
         reason = next(
-            (raw.decode() for name, raw in record.headers if name == REASON and raw), None
+            (
+                raw.decode(errors="replace")
+                for name, raw in record.headers
+                if name == REASON and raw
+            ),
+            None,
         )
         try:
             if reason is not None:

@@ -12,6 +12,7 @@ import orjson
 
 from app.blocks.core.rows import Row
 from app.blocks.faust.batches import OutRecord
+from app.domain.ids import identifier, optional_identifier
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError
 from app.errors import RowFormatError
@@ -158,7 +159,10 @@ def found_in(record: SourceRecord) -> Found:
         said = orjson.loads(record.value)
         event_time_ms = parse_moment_ms(said["event_time"], "event_time")
         fields = {"card_id": said["card_id"], "terminal_id": said.get("terminal_id")}
-        return msgspec.convert({**fields, "event_time_ms": event_time_ms}, Found)
+        found = msgspec.convert({**fields, "event_time_ms": event_time_ms}, Found)
+        identifier(said, "card_id", record.value or b"")
+        optional_identifier(said, "terminal_id", record.value or b"")
+        return found
     except (
         orjson.JSONDecodeError, TypeError, KeyError, AttributeError, msgspec.ValidationError,
         DeadRecordError,

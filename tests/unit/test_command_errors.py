@@ -27,6 +27,16 @@ def environment(no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ("arguments", "code", "says"),
     [
         (["card", os.fsdecode(b"x\xff")], 2, "the argument b'x\\xff' is not UTF-8 text"),
+        (["transaction", ""], 2, "transaction_id must be text of 1 to 256 bytes"),
+        (["label", "x" * 300, "fraud"], 2, "transaction_id must be text of 1 to 256 bytes"),
+        (["label", "t", "fraud", "--wait", "--card", ""], 2, "card_id must be text"),
+        (["label", "t", "fraud", "--wait", "--at", "2099-01-01T00:00Z"], 2, "is in the future"),
+        (
+            ["label", "t", "fraud", "--wait", "--at", "9999-12-31T23:59:59-14:00"],
+            2,
+            "is in the future",
+        ),
+        (["label", "t", "fraud", "--wait", "--at", "1960-01-01T00:00Z"], 2, "is before 1973"),
         (["simulate", "--out", "a.csv", "--labels", "./a.csv"], 2, "name the same file"),
         (["simulate", "--out", "a.csv", "--cards", "99999999999999"], 2, "cards must be from 1 to"),
         (["simulate", "--out", "a.csv", "--end", "0001-01-02"], 2, "before March 1973"),

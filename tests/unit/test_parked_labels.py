@@ -267,7 +267,10 @@ class TestCopies:
             (b"[]", []),
             (said("x"), []),
             (said("x", card_id=1, event_time=T0), []),
+            (said("x", card_id="", event_time=T0), []),
+            (said("x", card_id="c", terminal_id="a\0b", event_time=T0), []),
             (said("x"), [("reason", b"because")]),
+            (said("x"), [("reason", b"\xff")]),
         ],
     )
     def test_a_forged_copy_is_dead_and_leaves_the_label(self, value: bytes, headers: Any) -> None:

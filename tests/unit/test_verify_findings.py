@@ -385,6 +385,12 @@ class TestRight:
         first = world.send(tx_bytes(1), b"c1")
         origin = f"transactions/{first[0]}/{first[1]}".encode()
         world.send(tx_bytes(2), b"c1", headers=[("origin", origin)])
+        many = b"9" * 5_000  # more digits than int() takes
+        for number, forged in enumerate(
+            (b"%b/1" % many, b"0/%b" % many, b"0/1\xff", b"99/1", b"0/")
+        ):
+            headers = [("origin", b"transactions/" + forged), ("", b"")]
+            world.send(tx_bytes(10 + number), b"c1", headers=headers)
         wrong = 1 - world.home(b"c1")
         world.send(tx_bytes(3), b"c1", partition=wrong, headers=[("origin", b"elsewhere")])
         world.run()

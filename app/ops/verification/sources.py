@@ -19,6 +19,8 @@ from app.wire.input_records import parse_transaction
 _CELLS = ("fate", "card", "identity", "detail", "content", "length", "flags")
 #: A record that is not at home and has larger headers is not sent on.
 _MOST_HEADER_BYTES = 16 * 1024
+#: The longest topic, two numbers of 19 digits and their slashes; anything longer is no position.
+_MOST_ORIGIN_BYTES = 249 + 2 * 20
 _Cells = tuple[int, int, int, int, int, int, int]
 
 
@@ -161,7 +163,8 @@ class SourceReader:
             if name != "origin" or value is None:
                 continue
             partition, _, offset = value.removeprefix(self._origin).partition(b"/")
-            if value.startswith(self._origin) and partition.isdigit() and offset.isdigit():
+            named = partition.isdigit() and offset.isdigit() and len(value) < _MOST_ORIGIN_BYTES
+            if value.startswith(self._origin) and named:
                 found = self._ledger.find(self._ledger.topic, int(partition), int(offset))
                 if found is not None:
                     page, row = found
