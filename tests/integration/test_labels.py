@@ -155,7 +155,10 @@ def check_drift(deployment: Deployment) -> None:
     assert (result["transactions"], result["labels"]["known"]) == (4_000, 4_000)
     assert result["labels"]["labelled_share"]["30d"] == 1.0
     assert result["labels"]["silent_ms"] < 3_600_000
-    print(json.dumps(result)[:3000])
+    (model,) = result["models"].values()
+    assert model["transactions"] == 4_000
+    assert all(column["missing"] == 0 for column in model["columns"])
+    assert 0 < model["fraud_share"] < 0.1
     told = deployment.run("drift", "--from", "2001-01-01", "--to", "2001-01-02")
     assert told.returncode == 2
     assert "no predictions are stored for this period" in told.stderr

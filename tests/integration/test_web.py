@@ -224,6 +224,25 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
     assert all(overview["latency_ms"]["p99"] > 0 for overview in overviews)
     assert [overview["workers"] for overview in overviews] == [overviews[0]["workers"]] * 2
 
+    # the page of models adds up both workers
+    for worker in workers:
+        found = json.loads(worker.get("/models.json")[2])
+        assert (found["faults"], found["changes_fault"], found["gates_fault"]) == ({}, None, None)
+        model = found["decides"]["model"]
+        assert [group["model"] for group in found["partitions"]] == [model]
+        assert found["partitions"][0]["partitions"] == list(range(settings.partitions))
+        assert (found["changes"][-1]["change"], found["changes"][-1]["model"]) == ("start", model)
+        assert found["lineage"][model]["facts"]["Source"].startswith("simulated cards")
+        assert (
+            b"Nothing has drifted" not in worker.get("/models/", accept="text/html")[2]
+        )  # too few
+
+    def sampled(worker: Worker) -> bool:
+        drift = json.loads(worker.get("/models.json")[2])["drift"].get(model)
+        return drift is not None and 0 < drift["transactions"] <= total
+
+    wait_until(lambda: all(sampled(worker) for worker in workers))
+
     # unknown ones are one line
     for worker in workers:
         for kind in ("card", "terminal", "transaction"):
