@@ -75,7 +75,7 @@ def drift(
     transactions and labels. Reads Cassandra, and needs no worker. Transactions are taken in windows of 5,000; a limit
     is what windows of the training data do not exceed. docs/drift.md describes the detectors.
 
-    --inject needs no server. It trains a model on a simulated stream, lets one thing after the other break, and shows
+    --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
     how many transactions arrive until the detectors name it.
 
     \b

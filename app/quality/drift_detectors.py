@@ -97,7 +97,7 @@ def moved_columns(column: Column, bins: Bins, rows: int, scale: str) -> list[Fin
                 name,
                 column.psi,
                 column.limit,
-                f"{name} is distributed otherwise than in training: PSI {column.psi:.2f}, limit "
+                f"{name} is distributed differently from training: PSI {column.psi:.2f}, limit "
                 f"{column.limit:.2f}{hint}",
             )
         )
