@@ -1,4 +1,4 @@
-"""`fraudstream erase`: delete what is stored of a card, and say when the rest is gone."""
+"""`fraudstream erase`: delete what is stored about a card, and say when the rest is gone."""
 
 import asyncio
 import json
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--again",
     is_flag=True,
-    help="Delete rows of erased cards that came back: after a rebuild under a new FRAUDSTREAM_APP_ID, after `rewrite`, "
-    "or after an erasure that was interrupted.",
+    help="Delete rows of erased cards that were written again: after a rebuild under a new FRAUDSTREAM_APP_ID, after "
+    "`rewrite`, or after an erasure that was interrupted.",
 )
 @click.option(
     "--timeout",
@@ -55,10 +55,10 @@ def erase(
     timeout: float,
     as_json: bool,
 ) -> None:
-    r"""Delete everything that is stored of a card, and show when the rest is gone.
+    r"""Delete everything that is stored about a card, and show when topics will have deleted the rest.
 
     At once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on lists.
-    Kafka deletes what topics have of it later: the command shows by when, topic by topic. Workers must be running.
+    Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
     Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
 
     With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased. docs/private-data.md has the whole procedure.
@@ -66,7 +66,7 @@ def erase(
     \b
     Exit codes:  0  done
                  2  a rule names the card, or the options do not fit together
-                 3  a server does not answer, or workers did not catch up in time: the message says how to go on
+                 3  a server does not answer, or workers did not catch up in time: the message says how to continue
     """
     settings = load_settings()
     if listing or again:

@@ -19,7 +19,7 @@ ROLES: dict[Role, str] = {
     "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
     "modeller": "registers and promotes models: `fraudstream models`",
     "auditor": "read-only: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
-    "eraser": "deletes what is stored of a card: `fraudstream erase`",
+    "eraser": "deletes what is stored about a card: `fraudstream erase`",
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
