@@ -209,7 +209,9 @@ def test_a_private_key_is_written_once_and_for_its_owner_alone(tmp_path):
         make_key(tmp_path / "nowhere" / "key.pem")
 
 
-@pytest.mark.parametrize("pem", [b"", b"nothing", PUBLIC.encode()])
+@pytest.mark.parametrize(
+    "pem", [b"", b"nothing", PUBLIC.encode()], ids=["empty", "other", "public"]
+)
 def test_a_key_file_that_is_none_is_refused(pem):
     with pytest.raises(UsageError, match="unencrypted private key"):
         sign_manifest("{}", pem)
