@@ -1,5 +1,6 @@
 """Options for reading a file of transactions or labels: the same for every command that reads one."""
 
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC
@@ -147,7 +148,8 @@ def words_and_pairs(
     others: list[str] = []
     for word in words:
         field = word.partition("=")[0]
-        loose = "=" in word and field.isidentifier() and not Path(word).exists()
+        # not Path.exists: it raises for names that are too long for a file
+        loose = "=" in word and field.isidentifier() and not os.path.exists(word)  # noqa: PTH110
         (pairs if loose else others).append(word)
     return others, mapping_of(tuple(pairs))
 

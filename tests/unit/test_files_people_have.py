@@ -496,6 +496,15 @@ def test_columns_whose_names_differ_in_case_only_are_suggested(sent):
     assert wanted in sent.refused(text)
 
 
+def test_names_of_columns_may_be_in_brackets(sent):
+    text = lines(f"1,c,5.00,{T}", head="[transaction_id],card_id,amount,event_time")
+    assert len(sent(text, "--map", "transaction_id=[transaction_id]", "--limit", "9" * 30)) == 1
+
+
+def test_a_word_too_long_for_a_file(sent):
+    assert run(["produce", "a=" + "x" * 5_000]) == 2
+
+
 def test_lines_of_blanks_are_blank(sent):
     assert len(sent(lines(f"1,c,5.00,{T}", "  \t", f"2,c,5.00,{T}", "\x1a"))) == 2
 

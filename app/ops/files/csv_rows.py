@@ -14,6 +14,8 @@ from app.ops.files.text import MAX_LINE, open_text
 
 #: What Excel writes in front of the header, and reads.
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+#: How JSON begins, and not a column such as [CARD ID].
+_JSON = re.compile(r"\s*(\{|\[\s*(\{|$))")
 _LINE_FEEDS = re.compile(r"\s*[\r\n]+\s*")
 #: A line of nothing else is blank; DOS ends files with the last one.
 _BLANK = " \t\x1a"
@@ -89,7 +91,7 @@ class CsvSource(Source):
         if any("\udc80" <= letter <= "\udcff" for letter in first):
             msg = f"{self.path}, line {self._lines.number}, not UTF-8 text"
             raise UsageError(msg)
-        if first.lstrip()[:1] in {"{", "["}:
+        if _JSON.match(first):
             msg = f"{self.path} looks like JSON: give it a name that ends in .jsonl, with one object per line"
             raise UsageError(msg)
         delimiter = separator[1] if separator else max(",;\t|", key=first.count)

@@ -1,5 +1,6 @@
 """One pass over a file: leaves out what it is asked to, counts malformed rows, says what else was found."""
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
@@ -81,7 +82,7 @@ class Pass(Generic[Item]):
         Raises:
             UsageError: a malformed row, or the file is damaged; the text names the line.
         """
-        return islice(self._items(), self._limit)
+        return islice(self._items(), None if self._limit is None else min(self._limit, sys.maxsize))
 
     def _items(self) -> Iterator[Item]:
         for _ in range(self._skip):
