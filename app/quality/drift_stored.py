@@ -90,8 +90,8 @@ class Seen:
         self._verdicts.append(verdicts)
 
     def ordered(self) -> tuple[Observed, np.ndarray]:
-        """All of them in the order of their arrival, and their verdicts."""
-        every = together(self._parts)
+        """All of them in the order of their arrival, and their verdicts; to be called once."""
+        every, self._parts = together(self._parts), []
         order = np.lexsort((every.card, every.event_time_ms, every.received_ms))
         return every.take(order), np.concatenate(self._verdicts)[order]
 
