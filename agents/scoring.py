@@ -76,9 +76,9 @@ async def check_and_bind(partition: int, start: int) -> None:
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
-    for one in (*in_force.challengers, in_force.fallback):
-        if one is not None:
-            await models.try_challenger(one.hash)
+    beside = [one.hash for one in in_force.challengers]
+    for model_hash in (*beside, *(one.hash for one in in_force.fallbacks)):
+        await models.try_challenger(model_hash)
     handler.in_force[partition] = in_force
     decides = in_force.model, in_force.threshold
     if decides not in comparing:  # one question for all partitions

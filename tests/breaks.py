@@ -395,8 +395,8 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "return Deciding(model, in_force.threshold, in_force.challengers,",
-                "return Deciding(model, in_force.threshold, self._in_force(state).challengers,",
+                "model, in_force.threshold, in_force.challengers,",
+                "model, in_force.threshold, self._in_force(state).challengers,",
             ),
         ),
         _SCORING,
@@ -501,8 +501,44 @@ BREAKS = (
     Break(
         "the score of the model before stored as that of the one that decides",
         "app.stages.champion",
-        (("Decided(model, threshold,", "Decided(judges.model, threshold,"),),
+        (
+            (
+                "found |= self._by(*one, left, features_of)",
+                "found |= {\n"
+                "                    n: its._replace(model=judges.model)\n"
+                "                    for n, its in self._by(*one, left, features_of).items()\n"
+                "                }",
+            ),
+        ),
         (("app.stages.scoring", "Champion"),),
+    ),
+    Break(
+        "one earlier model only is asked for a score",
+        "app.stages.champion",
+        (("for one in judges.fallbacks:", "for one in judges.fallbacks[:1]:"),),
+        (("app.stages.scoring", "Champion"),),
+    ),
+    Break(
+        "the oldest of the earlier models decides",
+        "app.stages.champion",
+        (("for one in judges.fallbacks:", "for one in judges.fallbacks[::-1]:"),),
+        (("app.stages.scoring", "Champion"),),
+    ),
+    Break(
+        "a model that was taken back decides where the other one gives no score",
+        "app.stages.scoring",
+        (
+            (
+                "        if changed is not in_force:\n            for one",
+                "        if in_force.undone(change, message.partition) and changed.model != in_force.model:\n"
+                "            from app.domain.changes import Earlier\n"
+                "            before = Earlier(in_force.model, in_force.threshold), *changed.fallbacks\n"
+                "            changed = type(changed)(**{**{n: getattr(changed, n) for n in changed.__struct_fields__}, "
+                "'fallbacks': before})\n"
+                "        if changed is not in_force:\n            for one",
+            ),
+        ),
+        _SCORING,
     ),
     Break(
         "another model scores while the right one is loaded",

@@ -13,6 +13,10 @@ from app.domain.rules.ruleset import Action, ListName, RuleField, RuleSet, Subje
 
 #: Models that may score beside the one that decides.
 MAX_CHALLENGERS = 3
+#: Earlier models that are asked, one after the other, for a row that the one that decides gives no score.
+MAX_FALLBACKS = 3
+#: Changes that can be reverted one after the other, the newest first.
+MAX_WATCHED = 4
 #: Event times of the years 1 to 9999, epoch milliseconds.
 Moment = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 #: Everything in a change is bounded, because most of it goes into one row (`ruleset.MAX_RULES_BYTES`).
@@ -45,7 +49,8 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
         forced: it was promoted without a pass of the gate.
         unguarded: nobody watches whether it has to be reverted.
         reverts: offset of the change that it undoes, on its own partition of `control`; without effect where another
-            change was made since. So of several that undo one change, one has an effect.
+            change was made since (of a model's promotion: another promotion). So of several that undo one change, one
+            has an effect.
     """
 
     model: Label
@@ -166,19 +171,26 @@ class Earlier(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Since(msgspec.Struct, frozen=True, array_like=True):
-    """The newest change of the model or the threshold, and what decided before it: what a revert restores.
+    """A change of the model or the threshold, and what decided before it: what a revert restores.
 
     Attributes:
         partition: of `control`.
         offset: its place there.
         at_ms: when the broker appended it, epoch milliseconds.
         before: what decided before it.
+        fallbacks: as in `InForce`, before it.
     """
 
     partition: int
     offset: int
     at_ms: int
     before: Earlier
+    fallbacks: tuple[Earlier, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset on `control`."""
+        return self.partition, self.offset
 
 
 class InForce(msgspec.Struct, frozen=True, array_like=True):
@@ -191,8 +203,10 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         seen: offset of the newest change that was applied, by partition of `control`.
         rules: rules and list entries.
         challengers: models that score beside it, the oldest first; at most one of them has a share of the cards.
-        fallback: the model that decided before the present one: it decides where that one gives no score.
-        since: the newest change of the model or the threshold, if it may be reverted.
+        fallbacks: models that decided before the present one, the newest first, each once: the first of them that
+            gives a score decides where the present one gives none.
+        watched: the newest change of the model or the threshold and those that it followed, the newest first, as far
+            as they may be reverted.
     """
 
     first: int = 0
@@ -201,8 +215,8 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     seen: dict[int, int] = {}
     rules: RuleSet = RuleSet()
     challengers: tuple[Challenger, ...] = ()
-    fallback: Earlier | None = None
-    since: Since | None = None
+    fallbacks: tuple[Earlier, ...] = ()
+    watched: tuple[Since, ...] = ()
 
     def after(self, change: AnyChange, partition: int, offset: int, at_ms: int = 0) -> "InForce":
         """What decides after a change.
@@ -221,14 +235,16 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
                 return msgspec.structs.replace(self, seen=seen)
             case ModelChange(hash=model, threshold=threshold):
                 others = tuple(one for one in self.challengers if one.hash != model)
-                since = self._since(change, partition, offset, at_ms)
                 return msgspec.structs.replace(
                     self, model=model, threshold=threshold, seen=seen, challengers=others,
-                    fallback=self._fallback(change), since=since,
+                    fallbacks=self._fallbacks(change, partition),
+                    watched=self._watched(change, partition, offset, at_ms),
                 )  # fmt: skip
             case ThresholdChange(threshold=threshold):
-                since = self._since(change, partition, offset, at_ms)
-                return msgspec.structs.replace(self, threshold=threshold, seen=seen, since=since)
+                watched = self._watched(change, partition, offset, at_ms)
+                return msgspec.structs.replace(
+                    self, threshold=threshold, seen=seen, watched=watched
+                )
             case RuleChange() | ListChange():
                 return msgspec.structs.replace(
                     self, seen=seen, rules=rules_after(self.rules, change)
@@ -236,28 +252,60 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
             case ChallengerChange():
                 return msgspec.structs.replace(self, seen=seen, challengers=self._beside(change))
 
+    @property
+    def since(self) -> Since | None:
+        """The newest change of the model or the threshold, if it may be reverted."""
+        return self.watched[0] if self.watched else None
+
+    @property
+    def promoted(self) -> Since | None:
+        """The change that put the present model in force, if it may be reverted."""
+        return next((one for one in self.watched if one.before.hash != self.model), None)
+
     def ignores(self, change: AnyChange, partition: int) -> bool:
-        """Whether a change undoes one that is not the newest any more: it was undone, or another one followed it."""
+        """Whether a change undoes one that it cannot undo any more: it was undone, or another one followed it."""
+        return getattr(change, "reverts", None) is not None and not self.undone(change, partition)
+
+    def undone(self, change: AnyChange, partition: int) -> tuple[Since, ...]:
+        """The changes that a change undoes: the newest one; or the promotion, with changes of the threshold since."""
         reverts = getattr(change, "reverts", None)
-        now = self.since
-        return reverts is not None and (
-            now is None or (now.partition, now.offset) != (partition, reverts)
-        )
+        for number, one in enumerate(self.watched if reverts is not None else (), 1):
+            of_model = isinstance(change, ModelChange) and one is self.promoted
+            if one.place == (partition, reverts) and (number == 1 or of_model):
+                return self.watched[:number]
+        return ()
 
-    def _since(
+    def _watched(
         self, change: ModelChange | ThresholdChange, partition: int, offset: int, at_ms: int
-    ) -> Since | None:
-        """None for a change that is not reverted: it goes back itself, there is nothing before it, or by request."""
+    ) -> tuple[Since, ...]:
+        """None behind a change that is not reverted: it goes back itself, nothing is before it, or by request."""
+        if undone := self.undone(change, partition):
+            model = change.hash if isinstance(change, ModelChange) else self.model
+            as_before = undone[-1].before.hash == model
+            return self.watched[len(undone) :] if as_before else ()
         goes_back = isinstance(change, ModelChange) and change.how != "promote"
-        if goes_back or change.reverts is not None or change.unguarded or not self.model:
-            return None
-        return Since(partition, offset, at_ms, Earlier(self.model, self.threshold))
+        if goes_back or change.unguarded or not self.model:
+            return ()
+        before = Earlier(self.model, self.threshold)
+        return (Since(partition, offset, at_ms, before, self.fallbacks), *self.watched)[
+            :MAX_WATCHED
+        ]
 
-    def _fallback(self, change: ModelChange) -> Earlier | None:
-        """The first model has none, also where a worker's setting named another one before it was written down."""
+    def _fallbacks(self, change: ModelChange, partition: int) -> tuple[Earlier, ...]:
+        """The first model has none, also where a worker's setting named another one before it was written down.
+
+        Whoever goes back to a model also goes back to those that were before it.
+        """
         if change.how == "start" or not self.model:
-            return None
-        return self.fallback if change.hash == self.model else Earlier(self.model, self.threshold)
+            return ()
+        hashes = [one.hash for one in self.fallbacks]
+        if undone := self.undone(change, partition):
+            earlier = undone[-1].fallbacks
+        elif change.how == "rollback" and change.hash in hashes:
+            earlier = self.fallbacks[hashes.index(change.hash) + 1 :]
+        else:
+            earlier = (Earlier(self.model, self.threshold), *self.fallbacks)
+        return tuple(one for one in earlier if one.hash != change.hash)[:MAX_FALLBACKS]
 
     def refusal(self, change: ChallengerChange) -> str | None:
         """Why a change of challengers changes nothing; None: it does."""

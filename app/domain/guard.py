@@ -30,6 +30,10 @@ class Limits:
         fewer_alerts: which share of the alerts at least.
         seen_alerts: alerts before the change from which on too few can be told.
         unknown_share: share of the transactions that may be alerts where that of before is not known.
+        times_unscored: how many times as many transactions without a score, besides `few_unscored`, if the model
+            before left some without.
+        few_unscored: transactions without a score that say nothing yet then.
+        unknown_unscored: share of the transactions that may be without a score where that of before is not known.
     """
 
     microseconds: float = 100.0
@@ -43,6 +47,9 @@ class Limits:
     fewer_alerts: float = 0.2
     seen_alerts: int = 50
     unknown_share: float = 0.5
+    times_unscored: float = 2.0
+    few_unscored: float = 5.0
+    unknown_unscored: float = 0.01
 
 
 LIMITS = Limits()
@@ -70,10 +77,17 @@ class Tally:
 
     scored: float = 0
     flagged: float = 0
-    unscored: int = 0
+    unscored: float = 0
     microseconds: float = 0
     batches: int = 0
     slow: int = 0
+
+    def with_(self, other: "Tally") -> "Tally":
+        """Both together."""
+        return Tally(
+            self.scored + other.scored, self.flagged + other.flagged, self.unscored + other.unscored,
+            self.microseconds + other.microseconds, self.batches + other.batches, self.slow + other.slow,
+        )  # fmt: skip
 
     def add(
         self, scored: int, flagged: int, unscored: int, microseconds: float, limits: Limits
@@ -88,22 +102,43 @@ class Tally:
             self.slow += 1
         if self.scored > _REMEMBERED:  # the share of alerts of weeks ago says little
             self.scored, self.flagged = self.scored / 2, self.flagged / 2
+            self.unscored /= 2
             self.microseconds /= 2
             self.batches, self.slow = self.batches // 2, self.slow // 2
 
 
-def trip(before: Tally, now: Tally, limits: Limits = LIMITS) -> Trip | None:
+def trip(
+    before: Tally, now: Tally, limits: Limits = LIMITS, *, same_model: bool = False
+) -> Trip | None:
     """Why a change has to be taken back; None: it does not have to, as far as is known.
 
     Args:
         before: what was counted before the change.
         now: what was counted since.
         limits: what is allowed.
+        same_model: the change is only one of the threshold: what the model does is not its fault.
     """
-    if now.unscored:
-        text = f"no score between 0 and 1 for {now.unscored:,} of {now.scored:,.0f} transactions"
-        return Trip("unscored", text)
-    return _by_alerts(before, now, limits) or _by_time(before, now, limits)
+    if same_model:
+        return _by_alerts(before, now, limits)
+    return (
+        _by_scores(before, now, limits)
+        or _by_alerts(before, now, limits)
+        or _by_time(before, now, limits)
+    )
+
+
+def _by_scores(before: Tally, now: Tally, limits: Limits) -> Trip | None:
+    if before.scored < limits.known:
+        most, was = limits.unknown_unscored * now.scored, ""
+    else:
+        share = before.unscored / before.scored
+        # none at all where the model before had a score for all
+        most = limits.times_unscored * share * now.scored + (limits.few_unscored if share else 0)
+        was = f"; before the change, for {_percent(share)}" if share else ""
+    if now.unscored <= most:
+        return None
+    found = f"{now.unscored:,.0f} of {now.scored:,.0f}"
+    return Trip("unscored", f"no score between 0 and 1 for {found} transactions{was}")
 
 
 def _by_alerts(before: Tally, now: Tally, limits: Limits) -> Trip | None:

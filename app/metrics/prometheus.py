@@ -252,7 +252,7 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     yield unscored
     yield CounterMetricFamily(
         "fraudstream_model_failures",
-        "Transactions without a score by the current model; the model before it decided. Unit: transactions.",
+        "Transactions without a score by the current model; an earlier one decided. Unit: transactions.",
         reading.fell_back,
     )
     reverts = CounterMetricFamily(

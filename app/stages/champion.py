@@ -1,30 +1,31 @@
-"""The model that decides, and the one before it, which decides where the first gives no score.
+"""The model that decides, and those before it, which decide where it gives no score.
 
 A model that raises for a transaction, or gives no number between 0 and 1, must not stop the stream: the transactions
 between its promotion and the change that takes it back have to be decided all the same, on every replay alike. So a
-row without a score is decided by the model that decided before, whatever the company of the row.
+row without a score is decided by the model that decided before, or by one that decided before that one, whatever the
+company of the row.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from app.domain.changes import Since
+from app.domain.changes import InForce, Since
 from app.domain.guard import LIMITS, Limits, Tally
 from app.errors import StateError
 from app.stages.challengers import Decided
-from app.stages.scorers import Judges, Model, checked, of_each_row
+from app.stages.scorers import Epoch, Judges, Model, checked, of_each_row
 
 #: Under a name that is not silenced with Faust's services.
 logger = logging.getLogger("fraudstream")
 
 #: Of this machine, not of the model: another worker would have a score.
 _FATAL = (MemoryError, OSError)
-#: Changes whose counts are kept.
+#: Epochs whose counts are kept.
 _KEPT = 8
 
 
@@ -37,39 +38,57 @@ class Tallies:
 
     def __init__(self, limits: Limits = LIMITS) -> None:
         self._limits = limits
-        self._by_change: dict[tuple[int, int] | None, Tally] = {}
+        #: The one that was added to last stands last.
+        self._by_epoch: OrderedDict[Epoch, Tally] = OrderedDict()
+        self._reverted: set[tuple[int, int]] = set()
 
-    def add(
-        self, since: Since | None, scored: int, flagged: int, unscored: int, took: float
-    ) -> None:
+    def add(self, epoch: Epoch, scored: int, flagged: int, unscored: int, took: float) -> None:
         """Count a micro-batch.
 
         Args:
-            since: the change under which it was scored; None: one that is not guarded.
+            epoch: what decided.
             scored: its transactions.
             flagged: those that the model called fraud.
             unscored: those that it gave no score.
             took: seconds that the scores took.
         """
-        key = None if since is None else (since.partition, since.offset)
-        tally = self._by_change.get(key)
+        tally = self._by_epoch.get(epoch)
         if tally is None:
-            tally = self._by_change[key] = Tally()
-            if len(self._by_change) > _KEPT:
-                del self._by_change[next(iter(self._by_change))]
+            tally = self._by_epoch[epoch] = Tally()
+            if len(self._by_epoch) > _KEPT:
+                self._by_epoch.popitem(last=False)
+        else:
+            self._by_epoch.move_to_end(epoch)
         tally.add(scored, flagged, unscored, took * 1e6, self._limits)
 
-    def of(self, since: Since) -> tuple[Tally, Tally]:
-        """What was counted before a change, and since."""
-        key = since.partition, since.offset
+    def flag(self, epoch: Epoch, flagged: int) -> None:
+        """Count transactions that the model gave no score, and that were called fraud all the same."""
+        self._by_epoch[epoch].flagged += flagged
+
+    def revert(self, since: Since) -> None:
+        """A change was taken back: what was counted under it is no measure for others."""
+        self._reverted.add(since.place)
+
+    def of(self, in_force: InForce, since: Since) -> tuple[Tally, Tally]:
+        """What was counted before one of the changes that are watched, and what under the newest one.
+
+        First what decided right before the change, under whatever change it did; then, until enough is known, what
+        decided last.
+        """
+        later = {one.place for one in in_force.watched[: in_force.watched.index(since) + 1]}
+        others = [
+            (epoch, tally)
+            for epoch, tally in reversed(self._by_epoch.items())
+            if epoch.since is None or epoch.since.place not in (later | self._reverted)
+        ]
+        right_before = since.before.hash, since.before.threshold
+        others.sort(key=lambda one: one[0][:2] != right_before)
         before = Tally()
-        for other, tally in reversed(self._by_change.items()):
-            if other != key and before.scored < self._limits.known:
-                before = Tally(
-                    before.scored + tally.scored, before.flagged + tally.flagged, 0,
-                    before.microseconds + tally.microseconds, before.batches + tally.batches,
-                )  # fmt: skip
-        return before, self._by_change.get(key, Tally())
+        for _, tally in others:
+            if before.scored < self._limits.known:
+                before = before.with_(tally)
+        newest = Epoch(in_force.model, in_force.threshold, in_force.since)
+        return before, self._by_epoch.get(newest, Tally())
 
 
 class Champion:
@@ -104,7 +123,7 @@ class Champion:
         took = perf_counter() - began
         if fine:
             self.tallies.add(
-                judges.since, len(rows), int((found >= judges.threshold).sum()), 0, took
+                judges.epoch, len(rows), int((found >= judges.threshold).sum()), 0, took
             )
             scores: list[float | None] = found.tolist()
             return scores
@@ -114,7 +133,7 @@ class Champion:
         unscored = scores.count(None)
         flagged = sum(one is not None and one >= judges.threshold for one in scores)
         self.failures += unscored
-        self.tallies.add(judges.since, len(rows), flagged, unscored, took)
+        self.tallies.add(judges.epoch, len(rows), flagged, unscored, took)
         return scores
 
     def anomalies(self, model: Model, rows: np.ndarray) -> Sequence[float | None]:
@@ -139,46 +158,60 @@ class Champion:
             return [one or [] for one in self._alone(model, rows, model.reasons, "reasons")]
 
     def fall_back(
-        self, judges: Judges, indices: Sequence[int], features_of: Callable[[Model], np.ndarray]
+        self,
+        judges: Judges,
+        unscored: Sequence[int],
+        decided: Mapping[int, Decided],
+        features_of: Callable[[Model], np.ndarray],
     ) -> dict[int, Decided]:
-        """What the model before it says of rows that it gives no score.
+        """What the models before it say of rows that it gives no score: of each row the first that gives one.
 
         Args:
             judges: the models.
-            indices: of the rows.
+            unscored: indices of the rows.
+            decided: what the canary decides.
             features_of: all rows, as a model takes them.
 
         Raises:
-            StateError: that one gives none either, or there is none.
+            StateError: of a row that the canary does not decide none gives one, or there is none.
         """
-        one = judges.fallback
-        name = judges.model.version
-        if one is None:
+        found: dict[int, Decided] = {}
+        left = [index for index in unscored if index not in decided]
+        for one in judges.fallbacks:
+            if left:
+                found |= self._by(*one, left, features_of)
+                left = [index for index in left if index not in found]
+        if left:
+            names = [judges.model.version, *(one.model.version for one in judges.fallbacks)]
             msg = (
-                f"model {name} gives no score between 0 and 1 to a transaction, and no model has decided before it: "
+                f"none of the models that decide gives a transaction a score between 0 and 1 ({', '.join(names)}): "
                 "start with another FRAUDSTREAM_APP_ID and FRAUDSTREAM_MODEL, after `fraudstream topics` with the same"
             )
             raise StateError(msg)
-        model, threshold = one
+        deciders = [found.get(index) or decided[index] for index in unscored]
+        self.tallies.flag(judges.epoch, sum(one.score >= one.threshold for one in deciders))
+        return found
+
+    def _by(
+        self,
+        model: Model,
+        threshold: float,
+        indices: Sequence[int],
+        features_of: Callable[[Model], np.ndarray],
+    ) -> dict[int, Decided]:
         rows = features_of(model)[list(indices)]
         scores = self._alone(
             model, rows, lambda some: checked(model.score(some), len(some)), "score"
         )
-        found = [
-            (index, row, score)
-            for index, row, score in zip(indices, rows, scores, strict=True)
-            if score is not None
-        ]
-        if len(found) < len(indices):
-            msg = f"neither model {name} nor {model.version}, which decided before it, gives a score to a transaction"
-            raise StateError(msg)
-        odd = self.anomalies(model, rows)
-        decided = {}
-        for (index, row, score), anomaly in zip(found, odd, strict=True):
+        has = [place for place, score in enumerate(scores) if score is not None]
+        odd = self.anomalies(model, rows[has]) if has else ()
+        found = {}
+        for place, anomaly in zip(has, odd, strict=True):
+            score = scores[place]
             told = score >= self._reasons_from
-            why = self.reasons(model, row[np.newaxis])[0] if told else []
-            decided[index] = Decided(model, threshold, score, anomaly, why)
-        return decided
+            why = self.reasons(model, rows[place : place + 1])[0] if told else []
+            found[indices[place]] = Decided(model, threshold, score, anomaly, why)
+        return found
 
     def _alone(
         self, model: Model, rows: np.ndarray, function: Callable[[np.ndarray], Any], what: str

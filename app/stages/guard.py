@@ -52,19 +52,24 @@ class Guard:
             in_force: what decides on the partitions that are here.
             now_ms: the time, epoch milliseconds.
         """
-        found = []
-        newest = {one.since: one for one in in_force if one.since is not None}
-        for since, one in newest.items():
-            key = since.partition, since.offset
-            if now_ms - since.at_ms > self._watch_ms:
-                continue
-            if now_ms - self._proposed_ms.get(key, -_REPEAT_MS) < _REPEAT_MS:
-                continue
-            tripped = trip(*self._tallies.of(since), self._limits)
-            if tripped is not None:
-                self._proposed_ms[key] = now_ms
-                found.append((since, self._revert(one, since, tripped)))
-        return found
+        found = {}
+        for one in in_force:
+            # the newest change; then, if that is harmless, the promotion that it followed
+            for since in dict.fromkeys(filter(None, (one.since, one.promoted))):
+                if since.place in found:
+                    break
+                if now_ms - since.at_ms > self._watch_ms:
+                    continue
+                if now_ms - self._proposed_ms.get(since.place, -_REPEAT_MS) < _REPEAT_MS:
+                    break
+                same_model = since.before.hash == one.model
+                tallies = self._tallies.of(one, since)
+                tripped = trip(*tallies, self._limits, same_model=same_model)
+                if tripped is not None:
+                    self._proposed_ms[since.place] = now_ms
+                    found[since.place] = since, self._revert(one, since, tripped)
+                    break
+        return list(found.values())
 
     def _revert(self, one: InForce, since: Since, tripped: Trip) -> ModelChange | ThresholdChange:
         self.reverts[tripped.cause] += 1

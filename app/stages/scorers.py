@@ -104,12 +104,26 @@ class Deciding(NamedTuple):
     model: str
     threshold: float | None
     challengers: tuple[Challenger, ...] = ()
-    fallback: Earlier | None = None
+    fallbacks: tuple[Earlier, ...] = ()
+    since: Since | None = None
+
+
+class Epoch(NamedTuple):
+    """What is counted together, for the guard.
+
+    Attributes:
+        model: hash of the model that decides.
+        threshold: replaces its own; None: its own.
+        since: the newest change, while it may be reverted.
+    """
+
+    model: str
+    threshold: float | None = None
     since: Since | None = None
 
 
 class Fallback(NamedTuple):
-    """The model that decided before, with its threshold: it decides where the one that decides gives no score."""
+    """A model that decided before, with its threshold."""
 
     model: Model
     threshold: float
@@ -122,15 +136,15 @@ class Judges(NamedTuple):
         model: decides, but for the canary's cards.
         threshold: score from which it calls a transaction fraud.
         beside: the challengers, in the order in which they began.
-        fallback: decides where `model` gives no score; None: there is none.
-        since: the change that put it in force, while that may be reverted.
+        fallbacks: where `model` gives no score, the first of them that gives one decides.
+        epoch: under which it is counted.
     """
 
     model: Model
     threshold: float
     beside: tuple[Beside, ...] = ()
-    fallback: Fallback | None = None
-    since: Since | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+    epoch: Epoch = Epoch("")
 
 
 class ModelNeeded(NamedTuple):
@@ -171,15 +185,16 @@ def judges_of(
         if loaded is None:
             return ModelNeeded(one.hash, challenger=True)
         beside.append(Beside(one, loaded))
-    fallback, earlier = None, decides.fallback
-    if earlier is not None:
+    fallbacks = []
+    for earlier in decides.fallbacks:
         loaded = challenger(earlier.hash)
         if loaded is None:
             return ModelNeeded(earlier.hash, challenger=True)
         own = loaded.threshold if earlier.threshold is None else earlier.threshold
-        fallback = Fallback(loaded, own)
+        fallbacks.append(Fallback(loaded, own))
     threshold = champion.threshold if decides.threshold is None else decides.threshold
-    return Judges(champion, threshold, tuple(beside), fallback, decides.since)
+    epoch = Epoch(decides.model, decides.threshold, decides.since)
+    return Judges(champion, threshold, tuple(beside), tuple(fallbacks), epoch)
 
 
 def rearranged(

@@ -203,8 +203,9 @@ class ScoringHandler:
         model = in_force.model
         if not model or offset < in_force.first:
             model = Pins.read(state.get(PINS_KEY)).model_at(offset)
-        fallback = in_force.fallback
-        return Deciding(model, in_force.threshold, in_force.challengers, fallback, in_force.since)
+        return Deciding(
+            model, in_force.threshold, in_force.challengers, in_force.fallbacks, in_force.since
+        )
 
     def _change(self, message: ChangeMessage, record: SourceRecord, in_force: InForce) -> InForce:
         try:
@@ -216,6 +217,9 @@ class ScoringHandler:
             )
             raise StateError(msg) from None
         changed = in_force.after(change, message.partition, message.offset, message.received_at)
+        if changed is not in_force:
+            for one in in_force.undone(change, message.partition):
+                self.champion.tallies.revert(one)
         self.counts["changes" if changed is not in_force else "replayed"] += 1
         if isinstance(change, LoadChange):
             self._challenger(change.hash)  # it is obtained, and nobody waits
@@ -333,8 +337,8 @@ class ScoringHandler:
         anomalies = self.champion.anomalies(champion, matrix)
         beside, by_others = self._beside(judges, scored, scores, features_of)
         if None in scores:
-            left = [n for n, score in enumerate(scores) if score is None and n not in by_others]
-            by_others |= self.champion.fall_back(judges, left, features_of)
+            left = [n for n, score in enumerate(scores) if score is None]
+            by_others |= self.champion.fall_back(judges, left, by_others, features_of)
         scored_at = self._clock_ms()
         predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
         names, schema = catalogue.names, catalogue.schema

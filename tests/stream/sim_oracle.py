@@ -27,7 +27,7 @@ from tests.stream.sim_world import (
     catalogue,
     topics,
 )
-from tests.stream.sim_world import challengers as models
+from tests.stream.sim_world import everybody as models
 
 
 def compare(world: World) -> list[str]:
@@ -225,22 +225,33 @@ class Decides:
     threshold: float | None
     #: Share of cards and threshold by model, the oldest first.
     beside: dict[str, tuple[float, float | None]] = field(default_factory=dict)
-    #: Model and threshold of before: it decides where this one gives no score.
-    earlier: tuple[str, float | None] | None = None
-    #: Offset of the newest change of model or threshold, while it may be taken back.
-    newest: int | None = None
+    #: Models and thresholds of before, the newest first: the first with a score decides where this one gives none.
+    earlier: tuple[tuple[str, float | None], ...] = ()
+    #: The changes that may be taken back, the newest first: offset, and what decided before it.
+    newest: tuple[tuple[int, "Decides"], ...] = ()
 
     def after(self, change: dict[str, Any], offset: int) -> "Decides":
         """What decides after a change, as it is on the wire."""
         threshold, name = change.get("threshold"), change.get("hash", "")
         others = {one: its for one, its in self.beside.items() if one != name}
         if change["change"] in ("threshold", "model"):
-            if "reverts" in change and change["reverts"] != self.newest:
-                return self
-            newest = None if "reverts" in change else offset
-            if change["change"] == "threshold":
+            of_model = change["change"] == "model"
+            earlier = self.earlier
+            if of_model and name != self.model:
+                earlier = ((self.model, self.threshold), *earlier)
+            if "reverts" in change:
+                undone = self.undone(change["reverts"], of_model=of_model)
+                if not undone:
+                    return self
+                before = self.newest[undone - 1][1]
+                as_before = before.model == (name if of_model else self.model)
+                newest = self.newest[undone:] if as_before else ()
+                earlier = before.earlier if of_model else earlier
+            else:
+                newest = ((offset, self), *self.newest)[:4]
+            if not of_model:
                 return replace(self, threshold=threshold, newest=newest)
-            earlier = self.earlier if name == self.model else (self.model, self.threshold)
+            earlier = tuple(one for one in earlier if one[0] != name)[:3]
             return Decides(name, threshold, others, earlier, newest)
         if change["change"] != "challenger":
             return self
@@ -250,6 +261,16 @@ class Decides:
         if name == self.model or len(others) == 3 or (share and any(s for s, _ in others.values())):
             return self
         return replace(self, beside={**self.beside, name: (share, threshold)})
+
+    def undone(self, offset: int, *, of_model: bool) -> int:
+        """How many of the newest changes are taken back with one: the newest, or what is newer than a promotion."""
+        for number, (one, before) in enumerate(self.newest, 1):
+            switched = before.model != self.model
+            if one == offset and (number == 1 or (of_model and switched)):
+                return number
+            if switched:
+                break
+        return 0
 
     def judged(self, fields: dict[str, Any]) -> dict[str, Any]:
         """What a prediction has to say of the models."""
@@ -262,10 +283,10 @@ class Decides:
             if share and scores[name] is not None and in_share(fields["card_id"], name, share):
                 decides = name
         score, threshold, decided = scores[decides], limits[decides], decides
-        if score is None and self.earlier is not None:
-            decided, (decides, own) = "", self.earlier
-            score = alone(decides, row)
-            threshold = models[decides].threshold if own is None else own
+        for earlier, own in self.earlier:
+            if score is None:
+                decided, decides, score = "", earlier, alone(earlier, row)
+                threshold = models[decides].threshold if own is None else own
         said = {
             "model_hash": decides,
             "threshold": threshold,
@@ -292,7 +313,10 @@ def alone(name: str, row: np.ndarray) -> float | None:
 def odd_by_model(fields: dict[str, Any]) -> float | None:
     """The anomaly score that the named model gives the features of a prediction."""
     row = [fields["features"][name] for name in catalogue.names]
-    odd = models[fields["model_hash"]].anomalies(np.array([row]))
+    try:
+        odd = models[fields["model_hash"]].anomalies(np.array([row]))
+    except ValueError:
+        return None
     return None if odd is None else float(odd[0])
 
 

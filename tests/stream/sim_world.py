@@ -138,12 +138,15 @@ class BrokenModel(FakeModel):
 models = {name: FakeModel(name) for name in ("ada", "bea", "cleo")}
 #: Those that may score beside the one that decides: more than there may be at a time.
 challengers = {**models, "dora": BrokenModel("dora"), "eva": FakeModel("eva")}
+#: Those that may be promoted although they give some rows no score; and of half of those rows neither has one.
+faulty = ("dora", "gail")
+everybody = {**challengers, "gail": BrokenModel("gail")}
 
 
 @cache
 def models_on(names: tuple[str, ...]) -> dict[str, FakeModel]:
     """The same, as a worker has them that computes these features."""
-    return {name: type(model)(name, names) for name, model in challengers.items()}
+    return {name: type(model)(name, names) for name, model in everybody.items()}
 
 
 #: How often RocksDB makes a file by itself, of writes that it has not logged.
@@ -188,6 +191,8 @@ class Plan:
     changes: float | None = None
     #: How often a card is erased.
     erasures: float = 0.0
+    #: How often a model is promoted that gives some rows no score, of all that are.
+    faulty: float = 0.3
     #: Whether workers have every model loaded when they start.
     models_here: bool = False
     #: Memory for the blocks of one pipeline; None: as much as they take.
@@ -293,7 +298,7 @@ class World:
         self.broker = Broker(self.rng)
         self.topics = topics
         self.state_settings = STATE_SETTINGS
-        self.models = tuple(challengers)
+        self.models = tuple(everybody)
         self.depth = plan.depth
         self.block_records = plan.block_records
         self.failures: list[str] = []
@@ -958,7 +963,8 @@ class ChangeSource:
             return self._revert()
         rng = self._rng
         # one may be promoted that gives some rows no score
-        name = rng.choice(list(models) if self._guard.random() < 0.8 else ["dora"])
+        wrong = self._guard.random() < self._world.plan.faulty
+        name = rng.choice(faulty if wrong else list(models))
         threshold = rng.choice((None, 0.3, 0.6))
         beside = rng.choice(list(challengers))
         share = rng.choice((None, 0.0, 0.0, 0.3, 0.7, 1.0))

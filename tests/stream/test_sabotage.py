@@ -125,7 +125,16 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a replayed change applied again": {"changes": 0.4},
     "a change is taken back although another one followed it": {"changes": 0.4},
     "a row without a score takes its company along": {"changes": 0.4},
-    "the score of the model before stored as that of the one that decides": {"changes": 0.4},
+    "the score of the model before stored as that of the one that decides": {
+        "changes": 0.4,
+        "faulty": 0.8,
+    },
+    "one earlier model only is asked for a score": {"changes": 0.4, "faulty": 0.8},
+    "the oldest of the earlier models decides": {"changes": 0.4, "faulty": 0.8},
+    "a model that was taken back decides where the other one gives no score": {
+        "changes": 0.4,
+        "faulty": 0.8,
+    },
     "another model scores while the right one is loaded": {"changes": 0.4, "models_here": False},
     "what decides is lost in a crash": {"changes": 0.4, "rates": {"crash": 6}},
     "an erased card comes back on replay": {"erasures": 0.2, "rates": {"crash": 6, "commit": 1}},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.cli import model_changes
 from app.domain.changes import (
+    ChallengerChange,
     Earlier,
     InForce,
     LoadChange,
@@ -21,9 +22,10 @@ from app.domain.changes import (
 from app.domain.guard import LIMITS, Tally, trip
 from app.errors import StateError
 from app.kafka.change_history import History, Made
+from app.stages.challengers import Decided
 from app.stages.champion import Champion, Tallies
 from app.stages.guard import Guard
-from app.stages.scorers import Fallback, Judges
+from app.stages.scorers import Epoch, Fallback, Judges
 from app.stages.state import in_force_row, read_in_force
 from models.holder import Model
 from tests.unit import test_challengers
@@ -40,7 +42,10 @@ from tests.verify_world import VerifyWorld
 
 __all__ = ["models"]  # a fixture
 
-SINCE = Since(0, 7, 1_000_000, Earlier("a" * 64, 0.4))
+BEFORE = Earlier("a" * 64, 0.4)
+SINCE = Since(0, 7, 1_000_000, BEFORE)
+#: What decided before that, and since.
+PAST, EPOCH = Epoch(*("a" * 64, 0.4)), Epoch("b" * 64, None, SINCE)
 counts = st.integers(0, 50_000)
 
 
@@ -113,6 +118,31 @@ class TestRule:
             now.add(10, 0, 0, 100_000, LIMITS)
         assert cause(self.BEFORE, now) is None
 
+    def test_the_threshold_is_judged_by_alerts_only(self) -> None:
+        for now in (tally(1_000, 10, unscored=9), tally(1_000, 10, microseconds=300)):
+            assert trip(self.BEFORE, now, same_model=True) is None
+        assert trip(self.BEFORE, tally(30, 30), same_model=True) is not None
+
+    @pytest.mark.parametrize(
+        ("before", "now", "unscored", "taken"),
+        [
+            (1, 10_000, 1, False),  # one of 10,000, as before
+            (1, 100_000, 24, False),
+            (1, 100_000, 50, True),
+            (5_000, 1_000_000, 1, False),  # repaired
+            (0, 100_000, 1, True),
+        ],
+    )
+    def test_rows_without_a_score_are_compared_with_those_before(
+        self, before: int, now: int, unscored: int, taken: bool
+    ) -> None:
+        was, is_ = Tally(10_000, 100, before), Tally(now, now / 100, unscored)
+        assert cause(was, is_) == ("unscored" if taken else None)
+
+    def test_without_a_past_one_in_a_hundred(self) -> None:
+        assert cause(Tally(), Tally(1_000, 10, 10)) is None
+        assert cause(Tally(), Tally(1_000, 10, 11)) == "unscored"
+
     def test_without_a_past_only_what_no_model_does(self) -> None:
         assert cause(Tally(), tally(1_000, 500)) is None
         assert cause(Tally(), tally(1_000, 530)) == "more_alerts"
@@ -171,8 +201,8 @@ class Scores:
 
 
 def judges(*, fallback: bool = True) -> Judges:
-    before = Fallback(Scores("old", fine=True), 0.3) if fallback else None  # type: ignore[arg-type]
-    return Judges(Scores("new"), 0.5, (), before, SINCE)  # type: ignore[arg-type]
+    before = (Fallback(Scores("old", fine=True), 0.3),) if fallback else ()  # type: ignore[arg-type]
+    return Judges(Scores("new"), 0.5, (), before, EPOCH)  # type: ignore[arg-type]
 
 
 ROWS = np.array([(0.9, 0), (0.8, 1), (0.2, 0), (0.4, 2), (0.7, 3)], np.float64)
@@ -189,14 +219,15 @@ class TestChampion:
             scores = champion.scores(judges(), ROWS)
             assert scores == [0.9, None, 0.2, None, 0.7]
         assert champion.failures == 4
-        decided = champion.fall_back(judges(), [1, 3], lambda _: ROWS)
+        decided = champion.fall_back(judges(), [1, 3], {}, lambda _: ROWS)
         assert {n: (one.model.version, one.score, one.threshold) for n, one in decided.items()} == {
             1: ("old@1", 0.8, 0.3), 3: ("old@1", 0.4, 0.3),
         }  # fmt: skip
         assert [one.reasons for one in decided.values()] == [["because"], []]
         assert [r.message.count("new@1 gives no score") for r in caplog.records] == [1]
-        now = tallies.of(SINCE)[1]
-        assert (now.scored, now.flagged, now.unscored, now.batches) == (10, 4, 4, 2)
+        now = tallies.of(InForce(0, "b" * 64, watched=(SINCE,)), SINCE)[1]
+        # what the model before called fraud counts, too
+        assert (now.scored, now.flagged, now.unscored, now.batches) == (10, 6, 4, 2)
 
     def test_without_reasons_or_an_anomaly_score_it_decides_all_the_same(self) -> None:
         champion = Champion(0.5, Tallies())
@@ -206,11 +237,35 @@ class TestChampion:
 
     def test_no_model_gives_a_score(self) -> None:
         champion = Champion(0.5, Tallies())
-        with pytest.raises(StateError, match="new@1 gives no score .* no model has decided before"):
-            champion.fall_back(judges(fallback=False), [1], lambda _: ROWS)
-        bad = judges()._replace(fallback=Fallback(Scores("old"), 0.3))  # type: ignore[arg-type]
-        with pytest.raises(StateError, match="neither model new@1 nor old@1"):
-            champion.fall_back(bad, [1], lambda _: ROWS)
+        with pytest.raises(
+            StateError, match=r"none of the models .* \(new@1\): start with another"
+        ):
+            champion.fall_back(judges(fallback=False), [1], {}, lambda _: ROWS)
+        bad = judges()._replace(fallbacks=(Fallback(Scores("old"), 0.3),))  # type: ignore[arg-type]
+        with pytest.raises(StateError, match=r"\(new@1, old@1\): start with another"):
+            champion.fall_back(bad, [1], {}, lambda _: ROWS)
+
+    def test_earlier_models_are_asked_in_turn(self) -> None:
+        champion = Champion(0.5, Tallies())
+        scores = champion.scores(judges(), ROWS)
+        assert scores[1] is scores[3] is None
+        chain = (Scores("middle"), 0.1), (Scores("old", fine=True), 0.3), (Scores("older"), 0.2)
+        several = judges()._replace(fallbacks=tuple(Fallback(*one) for one in chain))  # type: ignore[arg-type]
+        rows = ROWS.copy()
+        rows[3, 1] = 0  # one that the second has a score for
+        decided = champion.fall_back(several, [1, 3], {}, lambda _: rows)
+        assert {n: (one.model.version, one.threshold) for n, one in decided.items()} == {
+            1: ("old@1", 0.3), 3: ("middle@1", 0.1),
+        }  # fmt: skip
+
+    def test_what_the_canary_decides_needs_no_earlier_model(self) -> None:
+        tallies = Tallies()
+        champion = Champion(0.5, tallies)
+        champion.scores(judges(fallback=False), ROWS)
+        canary = Decided(Scores("canary"), 0.1, 0.2, None, [])  # type: ignore[arg-type]
+        decided = {1: canary, 3: canary._replace(threshold=0.9)}
+        assert not champion.fall_back(judges(fallback=False), [1, 3], decided, lambda _: ROWS)
+        assert tallies.of(InForce(0, "b" * 64, watched=(SINCE,)), SINCE)[1].flagged == 3
 
     def test_a_machine_without_memory_does_not_decide(self) -> None:
         """Another worker would have a score."""
@@ -224,7 +279,7 @@ class TestChampion:
 
 
 class TestInForce:
-    A, B = "a" * 64, "b" * 64
+    A, B, C = "a" * 64, "b" * 64, "c" * 64
 
     def begun(self, *changes: Any) -> InForce:
         start = ModelChange(model="a@1", hash=self.A, threshold=0.4, how="start")
@@ -233,17 +288,81 @@ class TestInForce:
             in_force = in_force.after(change, 0, offset, 10 * offset)
         return in_force
 
+    def to(self, model: str, **others: Any) -> ModelChange:
+        return ModelChange(model=f"{model[0]}@1", hash=model, **others)
+
+    def back(self, model: str, reverts: int | None = None, **others: Any) -> ModelChange:
+        return self.to(model, how="rollback", reverts=reverts, **others)
+
+    def chain(self, in_force: InForce) -> str:
+        return in_force.model[0] + "".join(one.hash[0] for one in in_force.fallbacks)
+
     def test_what_decided_before_is_known(self) -> None:
-        assert (self.begun().fallback, self.begun().since) == (None, None)
-        promoted = self.begun(ModelChange(model="b@1", hash=self.B))
-        assert promoted.fallback == Earlier(self.A, 0.4)
-        assert promoted.since == Since(0, 1, 10, Earlier(self.A, 0.4))
+        before = Earlier(self.A, 0.4)
+        assert (self.begun().fallbacks, self.begun().since) == ((), None)
+        promoted = self.begun(self.to(self.B))
+        assert promoted.fallbacks == (before,)
+        assert promoted.since == promoted.promoted == Since(0, 1, 10, before)
         assert read_in_force(in_force_row(promoted, 5)[1]) == promoted
         again = promoted.after(ThresholdChange(threshold=0.1), 0, 2, 20)
-        assert again.fallback == Earlier(self.A, 0.4)
-        assert again.since == Since(0, 2, 20, Earlier(self.B, None))
+        assert again.fallbacks == (before,)
+        assert again.since == Since(0, 2, 20, Earlier(self.B, None), (before,))
+        assert again.promoted == promoted.since
+        assert read_in_force(in_force_row(again, 5)[1]) == again
         loads = again.after(LoadChange(model="c@1", hash="c"), 0, 3)
-        assert (loads.fallback, loads.since) == (again.fallback, again.since)
+        assert (loads.fallbacks, loads.watched) == (again.fallbacks, again.watched)
+
+    def test_three_earlier_models_are_kept_each_once(self) -> None:
+        assert self.chain(self.begun(self.to(self.B), self.to(self.C))) == "cba"
+        again = self.begun(self.to(self.B), self.to(self.C), self.to(self.B))
+        assert self.chain(again) == "bca"
+        assert self.chain(again.after(self.to(self.B, threshold=0.1), 0, 9)) == "bca"
+        more = [self.to(one * 64) for one in "bcdef"]
+        assert self.chain(self.begun(*more)) == "fedc"
+
+    def test_whoever_goes_back_also_goes_back_to_those_before(self) -> None:
+        promoted = self.to(self.B), self.to(self.C)
+        assert self.chain(self.begun(*promoted, self.back(self.B, 2))) == "ba"
+        assert self.chain(self.begun(*promoted, self.back(self.B))) == "ba"
+        assert self.chain(self.begun(*promoted, self.back(self.A))) == "a"
+        assert self.chain(self.begun(*promoted, self.back("d" * 64))) == "dcba"
+        # exactly, also where the promotion has moved one to the front, or out
+        turned = self.begun(*promoted, self.to(self.A))
+        assert self.chain(turned.after(self.back(self.C, 3), 0, 4)) == "cba"
+        many = [self.to(one * 64) for one in "bcde"]
+        assert self.chain(self.begun(*many, self.back("d" * 64, 4))) == "dcba"
+
+    def test_a_revert_restores_the_watch_that_it_interrupted(self) -> None:
+        promoted = self.begun(self.to(self.B))
+        threshold = promoted.after(ThresholdChange(threshold=0), 0, 2, 20)
+        back = threshold.after(ThresholdChange(threshold=None, reverts=2), 0, 3)
+        assert (back.model, back.threshold) == (self.B, None)
+        assert back.watched == promoted.watched
+        again = promoted.after(self.to(self.C), 0, 2, 20).after(self.back(self.B, 2), 0, 3)
+        assert again.watched == promoted.watched
+
+    def test_a_promotion_is_undone_with_the_thresholds_that_followed(self) -> None:
+        threshold = self.begun(
+            self.to(self.B), ThresholdChange(threshold=0.9), ThresholdChange(threshold=0.8)
+        )
+        assert threshold.promoted is not None
+        assert threshold.promoted.offset == 1
+        back = threshold.after(self.back(self.A, 1, threshold=0.4), 0, 4)
+        assert (back.model, back.threshold, back.watched) == (self.A, 0.4, ())
+        # not an earlier one of several, and not by a change of the threshold
+        assert threshold.after(ThresholdChange(threshold=0.1, reverts=2), 0, 4).threshold == 0.8
+        assert threshold.after(ThresholdChange(threshold=0.1, reverts=1), 0, 4).threshold == 0.8
+        other = threshold.after(self.to(self.C), 0, 4)
+        assert other.after(self.back(self.A, 1), 0, 5).model == self.C
+
+    def test_what_it_remembers_is_bounded(self) -> None:
+        changes = [ThresholdChange(threshold=one / 10) for one in range(9)]
+        assert len(self.begun(self.to(self.B), *changes).watched) == 4
+
+    def test_a_revert_to_something_else_is_not_watched(self) -> None:
+        promoted = self.begun(self.to(self.B), self.to(self.C))
+        assert promoted.after(self.back("d" * 64, 2), 0, 3).watched == ()
+        assert promoted.after(ThresholdChange(threshold=0.1, reverts=2), 0, 3).watched == ()
 
     @pytest.mark.parametrize(
         "change",
@@ -265,10 +384,6 @@ class TestInForce:
         assert once.after(other, 0, 3).after(revert, 0, 4).model == "c" * 64
         assert promoted.after(other, 0, 2).after(revert, 0, 3).model == "c" * 64
         assert promoted.after(revert, 1, 2).model == self.B  # the offset is of another partition
-        back = promoted.after(ThresholdChange(threshold=0), 0, 2).after(
-            ThresholdChange(threshold=None, reverts=2), 0, 3
-        )
-        assert (back.model, back.threshold, back.since) == (self.B, None, None)
 
 
 class TestHistory:
@@ -308,13 +423,13 @@ class TestGuard:
     def guard(self, tallies: Tallies, watch_ms: int = 60_000) -> Guard:
         return Guard(tallies, LIMITS, watch_ms, lambda one: f"{one[0]}@1")
 
-    def in_force(self, since: Since | None = SINCE, model: str = "b") -> InForce:
-        return InForce(0, model * 64, since=since)
+    def in_force(self, *watched: Since, model: str = "b") -> InForce:
+        return InForce(0, model * 64, watched=watched or (SINCE,))
 
     def tripped(self) -> Tallies:
         tallies = Tallies()
-        tallies.add(None, 1_000, 10, 0, 0.01)
-        tallies.add(SINCE, 50, 50, 0, 0.01)
+        tallies.add(PAST, 1_000, 10, 0, 0.01)
+        tallies.add(EPOCH, 50, 50, 0, 0.01)
         return tallies
 
     def test_it_restores_the_model_and_threshold_of_before(self) -> None:
@@ -330,7 +445,11 @@ class TestGuard:
         assert len(guard.proposals([self.in_force()], 1_020_000)) == 1
 
     def test_it_restores_the_threshold_of_before(self) -> None:
-        ((_, change),) = self.guard(self.tripped()).proposals([self.in_force(model="a")], 1_001_000)
+        tallies = Tallies()
+        tallies.add(PAST, 1_000, 10, 0, 0.01)
+        tallies.add(Epoch("a" * 64, 0.0, SINCE), 50, 50, 0, 0.01)
+        in_force = InForce(0, "a" * 64, 0.0, watched=(SINCE,))
+        ((_, change),) = self.guard(tallies).proposals([in_force], 1_001_000)
         assert isinstance(change, ThresholdChange)
         assert (change.threshold, change.reverts, change.by) == (0.4, 7, "guard")
 
@@ -342,49 +461,109 @@ class TestGuard:
     def test_other_changes_are_not_its_business(self) -> None:
         guard = self.guard(self.tripped())
         other = Since(0, 8, 1_000_000, SINCE.before)
-        assert guard.proposals([self.in_force(other), self.in_force(None)], 1_001_000) == []
+        assert guard.proposals([self.in_force(other), InForce(0, "b" * 64)], 1_001_000) == []
 
-    def test_the_past_is_that_of_the_newest_changes(self) -> None:
+    def test_the_past_is_what_decided_right_before_then_what_decided_last(self) -> None:
         tallies = Tallies()
-        for offset in range(20):
-            tallies.add(Since(0, offset, 0, SINCE.before), 600, offset, 0, 0.01)
-        before, now = tallies.of(Since(0, 19, 0, SINCE.before))
-        assert (before.scored, before.flagged) == (600, 18)
-        assert now.flagged == 19
+        for model, scored in (("z", 900), ("a", 300), ("y", 400), ("x", 400)):
+            tallies.add(Epoch(model * 64, 0.4), scored, ord(model), 0, 0.01)
+        before, _ = tallies.of(self.in_force(), SINCE)
+        assert (before.scored, before.flagged) == (700, ord("a") + ord("x"))
+
+    def test_good_promotions_after_a_revert_stay(self) -> None:
+        """What was counted under a change that was taken back is no measure."""
+        tallies = Tallies()
+        guard = self.guard(tallies)
+        tallies.add(PAST, 100_000, 1_000, 0, 1)
+        tallies.add(EPOCH, 10_000, 5_000, 5_000, 0.1)
+        assert guard.proposals([self.in_force()], 1_001_000)
+        tallies.revert(SINCE)
+        tallies.add(PAST, 300, 3, 0, 0.003)
+        good = Since(0, 9, 1_000_000, BEFORE)
+        tallies.add(Epoch("c" * 64, None, good), 90_000, 900, 0, 1)
+        assert guard.proposals([self.in_force(good, model="c")], 1_001_000) == []
+
+    def test_harm_is_reverted_each_time(self) -> None:
+        """Threshold 0, a revert, and threshold 0 again."""
+        tallies = Tallies()
+        guard = self.guard(tallies)
+        tallies.add(PAST, 600, 6, 0, 0.01)
+        for offset in (7, 9, 11):
+            since = Since(0, offset, 1_000_000, BEFORE)
+            tallies.add(Epoch("a" * 64, 0.0, since), 5_000, 5_000, 0, 0.01)
+            in_force = InForce(0, "a" * 64, 0.0, watched=(since,))
+            ((_, change),) = guard.proposals([in_force], 1_001_000)
+            assert (change.threshold, change.reverts) == (0.4, offset)
+            tallies.revert(since)
+
+    def test_a_threshold_does_not_shield_a_harmful_model(self) -> None:
+        """Promoted, and the threshold changed a moment later: the promotion is what is taken back."""
+        threshold = Since(0, 8, 1_000_000, Earlier("b" * 64))
+        epoch = Epoch("b" * 64, 0.9, threshold)
+        in_force = InForce(0, "b" * 64, 0.9, watched=(threshold, SINCE))
+        for flagged, unscored in ((500, 0), (10, 7)):
+            tallies = Tallies()
+            tallies.add(PAST, 1_000, 10, 0, 0.01)
+            tallies.add(EPOCH, 1_000, flagged, unscored, 0.01)
+            tallies.add(epoch, 1_000, flagged, unscored, 0.01)
+            ((since, change),) = self.guard(tallies).proposals([in_force] * 2, 1_001_000)
+            assert since == SINCE
+            assert isinstance(change, ModelChange)
+            assert (change.hash, change.threshold, change.reverts) == ("a" * 64, 0.4, 7)
+
+    def test_a_threshold_of_a_model_that_fails_now_and_then_stays(self) -> None:
+        tallies = Tallies()
+        tallies.add(PAST, 10_000, 100, 1, 0.1)
+        tallies.add(Epoch("a" * 64, 0.3, SINCE), 10_000, 120, 3, 0.1)
+        in_force = InForce(0, "a" * 64, 0.3, watched=(SINCE,))
+        assert self.guard(tallies).proposals([in_force], 1_001_000) == []
+
+
+def badly(model: Model) -> None:
+    """It raises for some rows and gives NaN for others."""
+    score = model.score
+
+    def fails(rows: np.ndarray) -> np.ndarray:
+        if (rows[:, 0] > 20).any():
+            msg = "a row that it does not like"
+            raise ValueError(msg)
+        return np.where(rows[:, 0] > 10, np.nan, score(rows))
+
+    model.score = fails  # type: ignore[method-assign]
+
+
+def worse(model: Model) -> None:
+    """It has no score for half of the rows that have one by the bad model, and for all that have none."""
+    score = model.score
+    model.score = lambda rows: np.where(rows[:, 0] > 5, np.nan, score(rows))  # type: ignore[method-assign]
 
 
 def broken(tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch) -> VerifyWorld:
-    """A model is promoted that raises for some rows and gives NaN for others; then it is taken back twice."""
+    """A model without some scores is promoted, then one with fewer; then that is taken back twice, and the other."""
     whole = Model.__init__
 
     def begun(self: Model, *given: Any) -> None:
         whole(self, *given)
-        if self.version == "bad@1":
-            score = self.score
-
-            def fails(rows: np.ndarray) -> np.ndarray:
-                if (rows[:, 0] > 20).any():
-                    msg = "a row that it does not like"
-                    raise ValueError(msg)
-                return np.where(rows[:, 0] > 10, np.nan, score(rows))
-
-            self.score = fails  # type: ignore[method-assign]
+        {"bad@1": badly, "worse@1": worse}.get(self.version, lambda _: None)(self)
 
     monkeypatch.setattr(Model, "__init__", begun)
     world = VerifyWorld(home=tmp_path)
-    bad = models(world, "bad")
+    bad, worst = models(world, "bad"), models(world, "worse")
     world.restart()
     start = world._champion.manifest
     world.control(ModelChange(model="default@1", hash=start.scoring_hash, how="start"))
     feed(world, 0)
     world.control(ModelChange(model="bad@1", hash=bad))
     feed(world, 60)
-    revert = ModelChange(
-        model="default@1", hash=start.scoring_hash, how="rollback", reverts=1, by="guard"
-    )
-    world.control(revert)
-    world.control(revert)
+    world.control(ModelChange(model="worse@1", hash=worst, threshold=0.6))
     feed(world, 120)
+    revert = ModelChange(model="bad@1", hash=bad, how="rollback", reverts=2, by="guard")
+    world.control(revert)
+    world.control(revert)
+    feed(world, 180)
+    first = start.scoring_hash
+    world.control(ModelChange(model="default@1", hash=first, how="rollback", reverts=1, by="guard"))
+    feed(world, 240)
     return world
 
 
@@ -394,12 +573,17 @@ class TestWholeStream:
     ) -> None:
         world = broken(tmp_path, models, monkeypatch)
         every = found(world)
-        assert len(every) == 180
+        assert len(every) == 300
         deciders = [one["model_version"] for one in every]
-        assert set(deciders[:60]) == set(deciders[120:]) == {"default@1"}
-        assert [one == "bad@1" for one in deciders[60:120]] == [
-            number % 29 <= 10 for number in range(60, 120)
+        assert set(deciders[:60]) == set(deciders[240:]) == {"default@1"}
+        amounts = [number % 29 for number in range(300)]
+        by_bad = ["bad@1" if amount <= 10 else "default@1" for amount in amounts]
+        assert deciders[60:120] == by_bad[60:120]
+        assert deciders[120:180] == [
+            "worse@1" if amount <= 5 else other
+            for amount, other in zip(amounts[120:180], by_bad[120:180], strict=True)
         ]
+        assert deciders[180:240] == by_bad[180:240]
         report = world.verify()
         assert report.passed, report.as_json()
 
@@ -412,6 +596,44 @@ class TestWholeStream:
         number = next(n for n, one in enumerate(found(world)) if one["model_version"] == "bad@1")
         tamper(world, number, lambda f: f.update({name: default[name] for name in names}))
         assert {"model", "score"} <= whats(world)
+
+    def test_an_earlier_one_must_not_decide_what_one_between_has_a_score_for(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = broken(tmp_path, models, monkeypatch)
+        every = found(world)
+        default = next(one for one in every if one["model_version"] == "default@1")
+        names = ("model_version", "model_hash", "threshold")
+        number = next(
+            n for n, one in enumerate(every[120:180], 120) if one["model_version"] == "bad@1"
+        )
+        model = Holder(world).by_hash(world._champion.manifest.scoring_hash)
+        row = np.array([list(every[number]["features"].values())])
+        score = float(model.score(row)[0])  # of a model that may decide, only not here
+        tamper(world, number, lambda f: f.update({n: default[n] for n in names}, score=score))
+        assert "model" in whats(world)
+
+    def test_the_canary_decides_where_no_model_was_before(
+        self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = Model.__init__
+
+        def begun(self: Model, *given: Any) -> None:
+            whole(self, *given)
+            if self.version == "default@1":
+                badly(self)
+
+        monkeypatch.setattr(Model, "__init__", begun)
+        world = VerifyWorld(home=tmp_path)
+        canary = models(world, "canary")
+        world.restart()
+        start = world._champion.manifest.scoring_hash
+        world.control(ModelChange(model="default@1", hash=start, how="start"))
+        world.control(ChallengerChange(model="canary@1", hash=canary, share=1.0))
+        feed(world, 0)
+        assert {one["model_version"] for one in found(world)} == {"canary@1"}
+        report = world.verify()
+        assert report.passed, report.as_json()
 
     def test_a_replay_decides_alike(
         self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from app.cassandra.model_registry import find_registered, holder_of
 from app.cassandra.session import shared_session
-from app.domain.changes import ChallengerChange, InForce, ModelChange
+from app.domain.changes import ChallengerChange, Earlier, InForce, ModelChange
 from app.domain.features import Catalogue
 from app.errors import AwayError, NotFoundError, UnavailableError
 from app.kafka.change_history import History, read_history
@@ -88,8 +88,10 @@ class Deciders:
                 continue
             begins = self.at(number, begin).begins
             deciding.add(begins.model)
-            beside = (*begins.challengers, begins.fallback)
-            challengers |= {one.hash for one in beside if one is not None}
+            # a revert goes back to what was before the change that it undoes
+            for before in (begins.fallbacks, *(each.fallbacks for each in begins.watched)):
+                challengers |= {one.hash for one in before}
+            challengers |= {one.hash for one in begins.challengers}
             made = self._survey.changes(number, begin, end)
             for one in self._history.changes:
                 if (one.partition, one.offset) not in made:
@@ -116,10 +118,13 @@ class Deciders:
             return Deciding.by(self._model, threshold, begins.rules)
         if threshold is not None:
             challengers = tuple(replace(one, threshold=threshold) for one in begins.challengers)
-            fallback = begins.fallback and replace(begins.fallback, threshold=threshold)
-            begins = replace(
-                begins, threshold=threshold, challengers=challengers, fallback=fallback
+            watched = tuple(
+                replace(one, fallbacks=_by(threshold, one.fallbacks)) for one in begins.watched
             )
+            fallbacks = _by(threshold, begins.fallbacks)
+            begins = replace(
+                begins, threshold=threshold, challengers=challengers, fallbacks=fallbacks, watched=watched
+            )  # fmt: skip
         return Deciding(begins, True, threshold, self._holder.by_hash, self._challenger)
 
     def _challenger(self, model_hash: str) -> scorers.Model:
@@ -149,6 +154,10 @@ class Deciders:
             return {"model": "as live", "model_hash": None, "threshold": threshold}
         own = self._model.threshold if threshold is None else threshold
         return {"model": self._model.version, "model_hash": self._model.hash, "threshold": own}
+
+
+def _by(threshold: float, models: tuple[Earlier, ...]) -> tuple[Earlier, ...]:
+    return tuple(replace(one, threshold=threshold) for one in models)
 
 
 def _named(plan: Plan, holder: ModelHolder, wanted: str) -> Model:

@@ -93,7 +93,7 @@ _COLUMNS: dict[str, type] = {
     "conflicting": np.bool_,  # as stored
     "model": np.int32,  # index into `Ledger.models`
     "decides": np.int32,  # index into `Ledger.decisions`: what the log says; -1: it does not say
-    "fell_back": np.bool_,  # the model before decided: the one that the log says gave no score
+    "fell_back": np.uint8,  # number of the earlier model that decided, as the others gave no score; 0: none did
     "ruled": np.int32,  # index into `Ledger.rule_sets`; -1: the log does not say
     "outcome": np.int64,  # hash of the rules that fired, and of the action
     "reasons": np.int64,  # hash of the reasons
@@ -123,12 +123,12 @@ class Beside:
 
 
 #: See `Ledger.decisions`.
-Decision = tuple[str, float | None, tuple[Challenger, ...], Earlier | None]
+Decision = tuple[str, float | None, tuple[Challenger, ...], tuple[Earlier, ...]]
 
 
 def decision_of(in_force: InForce) -> Decision:
     """What a prediction is compared with."""
-    return in_force.model, in_force.threshold, in_force.challengers, in_force.fallback
+    return in_force.model, in_force.threshold, in_force.challengers, in_force.fallbacks
 
 
 class Page:
@@ -225,8 +225,8 @@ class Ledger:
         cards, models, letters: what `card`, `model` and the `flags` of dead records index; a model is
             (version, hash, feature schema), a letter the reason code.
         decisions: what `decides` indexes: the hash of the model that decides (empty: the log does not say), the
-            threshold that replaces its own, the models that score beside it, and the one that decides where it
-            gives no score.
+            threshold that replaces its own, the models that score beside it, and those that decide, in turn,
+            where it gives no score.
         rule_sets: what `ruled` indexes: rules and lists in force.
         expired_rows: rows in Cassandra whose source record retention has deleted.
     """

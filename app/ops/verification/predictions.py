@@ -263,23 +263,21 @@ class PredictionReader:
         for row, _, fields in fresh:
             if page.decides[row] < 0:
                 continue
-            model, threshold, challengers, earlier = self._ledger.decisions[page.decides[row]]
+            model, threshold, challengers, fallbacks = self._ledger.decisions[page.decides[row]]
             if not model:  # of before the first change
                 continue
-            fell_back = (
-                earlier is not None
-                and not model.startswith(fields["model_hash"])
-                and earlier.hash.startswith(fields["model_hash"])
-            )
+            deciders = [model, *(one.hash for one in fallbacks)]
+            named = (n for n, one in enumerate(deciders) if one.startswith(fields["model_hash"]))
+            fell_back = next(named, 0)
             decider = 0
             if challengers or not _SHADOWS.isdisjoint(fields):
-                decider = self._beside(page, row, fields, challengers, fell_back=fell_back)
+                decider = self._beside(page, row, fields, challengers, fell_back=bool(fell_back))
             if decider:
                 model, threshold = challengers[decider - 1].hash, challengers[decider - 1].threshold
             elif fell_back:
-                assert earlier is not None
+                earlier = fallbacks[fell_back - 1]
                 model, threshold = earlier.hash, earlier.threshold
-                page.fell_back[row] = True
+                page.fell_back[row] = fell_back
             if not model.startswith(fields["model_hash"]):
                 self._differs(page, row, "model", fields["model_hash"], model[:16])
             elif threshold is not None and fields["threshold"] != threshold:
@@ -313,7 +311,7 @@ class PredictionReader:
     ) -> int:
         """Keep what the models say that did not decide; gives which one has to: 0, or a challenger's number.
 
-        Where the model before decided, the one that the log says did not.
+        Where a model before it decided, the one that the log says did not.
         """
         scores, flagged = fields.get("shadow_scores"), fields.get("shadow_flagged")
         names = [one.model for one in challengers]

@@ -63,16 +63,22 @@ def rescore(case: Case) -> Rescored:
 
 
 def _rescore_unscored(case: Case, holder: ModelHolder, done: Rescored) -> None:
-    """Where the model before decided, the one that the log says gives no score."""
-    for index, (champion, *_) in enumerate(case.ledger.decisions):
+    """Where an earlier model decided, the one that the log says gives no score, and none between the two does."""
+    tried = [
+        (index, number, model_hash)
+        for index, (champion, _, _, fallbacks) in enumerate(case.ledger.decisions)
+        for number, model_hash in enumerate((champion, *(one.hash for one in fallbacks)))
+    ]
+    for index, number, model_hash in tried:
         for page in case.ledger.pages:
-            rows = np.flatnonzero(_certain(page) & (page.decides == index) & page.fell_back)
+            mine = _certain(page) & (page.decides == index) & (page.fell_back > number)
+            rows = np.flatnonzero(mine)
             if not len(rows):
                 continue
             try:
-                model = holder.by_hash(champion)
+                model = holder.by_hash(model_hash)
             except FraudstreamError as error:
-                done.models_missing[champion[:HASH_DIGITS]] = str(error)
+                done.models_missing[model_hash[:HASH_DIGITS]] = str(error)
                 break
             for listed, at in case.ledger.by_list(rows.tolist(), page):
                 same = rows[at]
@@ -149,17 +155,18 @@ def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
     """Where the log says that a model decides by its own threshold, it does."""
     decisions = case.ledger.decisions
     own, own_before = [], []
-    for index, (decides, threshold, challengers, earlier) in enumerate(decisions):
+    for index, (decides, threshold, challengers, fallbacks) in enumerate(decisions):
         if not decides:  # the log does not say
             continue
-        if earlier is not None and earlier.threshold is None:
+        before = [one.threshold for one in fallbacks if one.hash.startswith(model.hash)]
+        if None in before:
             own_before.append(index)
         canary = [one.threshold for one in challengers if one.hash.startswith(model.hash)]
         if (canary[0] if canary else threshold) is None:
             own.append(index)
-    before = page.fell_back[rows]
+    fell_back = page.fell_back[rows] > 0
     by_own = np.where(
-        before, np.isin(page.decides[rows], own_before), np.isin(page.decides[rows], own)
+        fell_back, np.isin(page.decides[rows], own_before), np.isin(page.decides[rows], own)
     )
     mine = rows[by_own]
     for row in mine[page.threshold[mine] != model.threshold]:
