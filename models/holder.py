@@ -11,6 +11,7 @@ from models.artifact import load_artifact
 from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
 from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
+from models.shipped import SHIPPED
 from models.trust import Trust
 
 
@@ -125,7 +126,7 @@ class ModelHolder:
             here = self.registry.by_hash(model_hash)
         except NotFoundError as error:
             missing = error
-        if here is not None and self._trust.accepts(*here):
+        if here is not None and self._trust.accepts(*here) and _is_covered(here):
             return here
         if self._elsewhere is not None:
             try:
@@ -138,7 +139,7 @@ class ModelHolder:
                 missing = error
         if here is None:
             raise missing
-        return here  # not signed: `load` says so
+        return here  # if it is not signed, `load` says so
 
     def load(self, entry: Entry) -> Model:
         """Load an artifact, checked; once.
@@ -162,3 +163,11 @@ class ModelHolder:
             scorer = build_scorer(fitted.model, columns, explainer)
             model = self._loaded[manifest.model_hash] = Model(manifest, scorer, anomaly)
         return model
+
+
+def _is_covered(entry: Entry) -> bool:
+    """Whether the hash of a local artifact covers all that decides; in format 1 it is that of the file alone.
+
+    So somebody could place the file here with another threshold, and it would be taken for the registry's.
+    """
+    return entry.manifest.format > 1 or entry.folder.is_relative_to(SHIPPED)

@@ -71,9 +71,8 @@ def register(session: Session, settings: Settings, entry: Entry, by: str) -> boo
     folder, manifest = entry
     known = _version(session, settings, manifest.name, manifest.version)
     path = folder / manifest.file
-    if (
-        known is None or path.exists()
-    ):  # what a shipped model was before it was converted is not here
+    # what a shipped model was before it was converted is not here
+    if known is None or path.exists():
         content = path.read_bytes()
         _check(manifest, content, manifest.scoring_hash, str(folder))
     if known is None:
@@ -167,8 +166,8 @@ class FetchedModels:
         folder = self._folder / model_hash[:HASH_DIGITS]
         try:
             manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-            if not manifest.scoring_hash.startswith(model_hash):
-                return None
+            if manifest.format == 1 or not manifest.scoring_hash.startswith(model_hash):
+                return None  # the hash of format 1 does not cover the manifest
             _check(
                 manifest, (folder / manifest.file).read_bytes(), manifest.scoring_hash, str(folder)
             )

@@ -17,6 +17,7 @@ from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, load_artifact, read_manifest, save_artifact
 from models.artifact_folders import SHIPPED, ArtifactFolders, artifact_folders
 from models.holder import ModelHolder
+from models.shipped import FORMER
 from models.skops_file import UntrustedTypeError
 from models.trust import Trust
 
@@ -404,6 +405,33 @@ def test_an_unknown_name_lists_the_known_ones_and_damage_is_told(tmp_path):
         registry.find("sho")
     assert "known models: shop" in one_line(error)
     assert "is damaged" in one_line(error)
+
+
+def test_a_planted_manifest_of_format_1_does_not_replace_the_registrys(tmp_path):
+    """Its hash is that of the file alone, so the threshold beside it may be another."""
+    digest = save_old(tmp_path / "there" / "shop")
+    save_old(tmp_path / "here" / "shop", threshold=0.0)
+    there = ArtifactFolders(tmp_path / "there").by_hash(digest)
+    here = ArtifactFolders(tmp_path / "here")
+    assert here.by_hash(digest).manifest.threshold == 0.0
+    models = ModelHolder(here, CATALOGUE, 2, lambda _: there, Trust(pickled=True))
+    assert models.by_hash(digest).threshold == 0.5
+
+    def missing(_):
+        raise NotFoundError
+
+    assert (
+        ModelHolder(here, CATALOGUE, 2, missing).entry(digest).folder == tmp_path / "here" / "shop"
+    )
+
+
+def test_a_planted_copy_of_what_a_shipped_model_was_does_not_replace_it(tmp_path):
+    save_old(tmp_path / "models" / "x", name="default", threshold=0.0)
+    former = FORMER[0]
+    change(tmp_path / "models" / "x", sha256=former.sha256)
+    entry = artifact_folders(load_settings({"home": tmp_path})).by_hash(former.sha256)
+    assert entry.folder == SHIPPED / "default"
+    assert entry.manifest.threshold > 0
 
 
 def test_only_folders_of_the_registry_are_loaded(tmp_path):
