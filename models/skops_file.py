@@ -65,11 +65,14 @@ def unpack(packed: bytes) -> Any:
     """
     # not before a model is loaded: importing it takes half a second, since it lists scikit-learn's estimators
     from skops.io import get_untrusted_types, loads
+    from skops.io.exceptions import UntrustedTypesFoundException  # type: ignore[import-untyped]
 
-    if unknown := sorted({*get_untrusted_types(data=packed)} - {*TRUSTED}):
+    try:
+        fitted = loads(packed, trusted=TRUSTED)
+    except UntrustedTypesFoundException as error:
+        unknown = sorted({*get_untrusted_types(data=packed)} - {*TRUSTED})
         msg = f"{', '.join(unknown)} is not among the types that a model may hold"
-        raise UntrustedTypeError(msg)
-    fitted = loads(packed, trusted=TRUSTED)
+        raise UntrustedTypeError(msg) from error
     _check_trees(fitted)
     return fitted
 
