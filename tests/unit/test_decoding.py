@@ -243,6 +243,27 @@ class TestAvro:
             else:
                 assert reason(value, schemas) == wanted
 
+    @pytest.mark.parametrize("kind", ["bytes", "fixed"])
+    def test_decimals_are_exact_and_bounded(self, kind: str) -> None:
+        """fastavro's own reader rounds to the schema's precision, and takes a minute for 300 KB."""
+        for size, digits in ((8, 4), (128, 300), (129, None), (400_000, None)):
+            of = {"logicalType": "decimal", "precision": 4, "scale": 2}
+            schema = avro_schema(
+                {"name": "x", "type": {"type": kind, "name": "F", "size": size, **of}}
+            )
+            exact = 10 ** (digits or 4) + 1
+            number = exact.to_bytes(size, "big", signed=True)
+            before = avro(avro_schema(), VALUES)
+            length = io.BytesIO()
+            fastavro.schemaless_writer(length, "long", size)
+            framing = length.getvalue() if kind == "bytes" else b""
+            value = framed(7, before + framing + number)
+            schemas = Known({7: AvroReader(source(schema))})
+            if digits is None:
+                assert reason(value, schemas) == "undecodable"
+            else:
+                assert b'"x":%d.01}' % (exact // 100) in parse(value, schemas).body
+
     def test_no_depth_ends_the_process(self) -> None:
         """The reader in C has no limit: records that may hold themselves are read by the one in Python."""
         inner = {
