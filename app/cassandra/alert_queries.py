@@ -15,7 +15,7 @@ from app.cassandra.prediction_rows import epoch_ms, moment_of
 from app.cassandra.reviews import Review
 from app.cassandra.session import SCAN, explained
 from app.cassandra.snoozes import Snoozes, read_snoozes
-from app.cassandra.stored_alert import Alert, ack_of, alert_of, alert_row, is_done_by
+from app.cassandra.stored_alert import Alert, Handled, ack_of, alert_of, alert_row, is_done_by
 from app.domain.alerts import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
 from app.durations import DAY_MS
 from app.settings import Settings
@@ -228,6 +228,32 @@ def acknowledge(
         )
 
 
+def read_handled(
+    session: Session, settings: Settings, alert_ids: Iterable[str]
+) -> dict[str, Handled]:
+    """By id, what was done about alerts; those that nobody has seen to are left out.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    handled = {}
+    for some in _batched(filter(is_alert_id, alert_ids)):
+        with explained(settings):
+            answers = [
+                [list(one.result()) for one in asked]
+                for asked in [
+                    [_by_id(session, settings, table, name) for table in _HANDLED] for name in some
+                ]
+            ]
+        for name, (acks, reviews) in zip(some, answers, strict=True):
+            ack = ack_of(acks[0]) if acks else None
+            review = Review.read(reviews[0]) if reviews else Review()
+            at_ms = max(ack["at"] if ack else 0, review.decided_at or 0)
+            if at_ms:
+                handled[name] = Handled(at_ms, is_done_by(ack, review))
+    return handled
+
+
 def _read(
     session: Session, settings: Settings, alert_ids: Sequence[str], now_ms: int
 ) -> Iterator[Alert]:
@@ -236,12 +262,7 @@ def _read(
     for some in _batched(filter(is_alert_id, alert_ids)):
         with explained(settings):
             asked = [
-                [
-                    session.execute_async(
-                        _BY_ID.format(settings.keyspace, table), key_of(place_of(name))
-                    )
-                    for table in ("alerts", "alert_acks", "alert_reviews")
-                ]
+                [_by_id(session, settings, table, name) for table in ("alerts", *_HANDLED)]
                 for name in some
             ]
             snoozes = snoozes or read_snoozes(session, settings, now_ms)
@@ -253,12 +274,20 @@ def _read(
                 yield alert_of(name, list(map(alert_row, rows)), ack, review, snoozes, now_ms)
 
 
+def _by_id(session: Session, settings: Settings, table: str, alert_id: str) -> Any:
+    return session.execute_async(
+        _BY_ID.format(settings.keyspace, table), key_of(place_of(alert_id))
+    )
+
+
 def _batched(names: Iterable[str]) -> Iterator[list[str]]:
     left = iter(names)
     while some := list(islice(left, _AT_ONCE)):
         yield some
 
 
+#: Tables of what people have done about alerts.
+_HANDLED = ("alert_acks", "alert_reviews")
 _BY_ID = "SELECT * FROM {}.{} WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
 
 

@@ -84,6 +84,19 @@ class Alert:
         }
 
 
+@dataclass(frozen=True)
+class Handled:
+    """What people have done about an alert.
+
+    Attributes:
+        at_ms: when it was acknowledged or decided last, epoch milliseconds.
+        covers: tells of a transaction's id and reception (epoch milliseconds) whether that was about it.
+    """
+
+    at_ms: int
+    covers: Callable[[str, int | None], bool]
+
+
 def is_done_by(ack: Mapping[str, Any] | None, review: Review) -> Callable[[str, int | None], bool]:
     """A function of a transaction's id and reception (epoch ms): whether it was acknowledged or decided."""
     covered, acked_at = review.covered, -1 if ack is None else ack["at"]

@@ -113,7 +113,7 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
     if role == "producer":
         return []
     if role == "notifier":
-        return on(("alert_snoozes",), "SELECT")
+        return on(("alert_acks", "alert_snoozes", "alert_reviews"), "SELECT")
     if role == "analyst":
         acted = ("alert_acks", "alert_snoozes")
         return [*on(("alerts",), "SELECT"), *on(acted, "SELECT", "MODIFY")]

@@ -39,7 +39,7 @@ class Told:
         self._topic = Topics(settings).notifications.name
         self._prefix = f"{route}/".encode()
         self._producer = producer
-        # by hash of the alert's id, the highest severity told: of this period, and of the one before
+        # by hash of the notice's name, the highest severity told: of this period, and of the one before
         self._newer: dict[int, int] = {}
         self._older: dict[int, int] = {}
         self._since_ms = 0
@@ -64,10 +64,10 @@ class Told:
                     for record in records:
                         self._read(record)
 
-    def knows(self, alert_id: str, severity: str) -> bool:
-        """Whether the route was told of an alert, at least as severe."""
-        name = _name(alert_id)
-        known = max(self._newer.get(name, -1), self._older.get(name, -1))
+    def knows(self, name: str, severity: str) -> bool:
+        """Whether the route was told of a notice of this name, at least as severe."""
+        hashed = _name(name)
+        known = max(self._newer.get(hashed, -1), self._older.get(hashed, -1))
         return known >= rank(severity)
 
     async def remember(self, message: Message, notices: Sequence[Notice], at_ms: int) -> None:
@@ -79,7 +79,7 @@ class Told:
                     await self._producer.send(
                         self._topic,
                         orjson.dumps({"severity": one.severity, **value}),
-                        key=self._prefix + one.alert_id.encode(),
+                        key=self._prefix + one.name.encode(),
                         partition=one.partition,
                     )
                     for one in notices
@@ -92,18 +92,18 @@ class Told:
         if at_ms - self._since_ms > NOTIFIED_MS:
             self._older, self._newer, self._since_ms = self._newer, {}, at_ms
         for notice in notices:
-            self._add(notice.alert_id, notice.severity)
+            self._add(notice.name, notice.severity)
 
     def _read(self, record: Any) -> None:
         if record.key and record.value and record.key.startswith(self._prefix):
-            alert_id = record.key[len(self._prefix) :].decode()
-            self._add(alert_id, orjson.loads(record.value)["severity"])
+            name = record.key[len(self._prefix) :].decode()
+            self._add(name, orjson.loads(record.value)["severity"])
 
-    def _add(self, alert_id: str, severity: str) -> None:
-        name = _name(alert_id)
-        self._newer[name] = max(rank(severity), self._newer.get(name, -1))
+    def _add(self, name: str, severity: str) -> None:
+        hashed = _name(name)
+        self._newer[hashed] = max(rank(severity), self._newer.get(hashed, -1))
 
 
-def _name(alert_id: str) -> int:
+def _name(name: str) -> int:
     """A number in place of a text: a third of the memory."""
-    return int.from_bytes(hash_id(alert_id), "big")
+    return int.from_bytes(hash_id(name), "big")

@@ -20,7 +20,7 @@ class Pending:
     """The alerts of one route that nobody was told of yet.
 
     Attributes:
-        notices: by alert, in the order in which they came; of several the most severe.
+        notices: by name, in the order in which they came; of several the most severe.
     """
 
     def __init__(self) -> None:
@@ -36,14 +36,12 @@ class Pending:
 
     def add(self, notice: Notice) -> None:
         """Take an alert. One that is pending already keeps its place, and becomes as severe as this one."""
-        known = self.notices.get(notice.alert_id)
+        known = self.notices.get(notice.name)
         if known is None:
-            self.notices[notice.alert_id] = notice
+            self.notices[notice.name] = notice
         elif rank(notice.severity) > rank(known.severity):
             # the place of the first one: it must not be committed before it is told
-            self.notices[notice.alert_id] = known._replace(
-                severity=notice.severity, alert=notice.alert
-            )
+            self.notices[notice.name] = known._replace(severity=notice.severity, alert=notice.alert)
 
     def due(self, now: float) -> list[Notice]:
         """What the next message is about: one alert, many, or nothing for now.
@@ -72,9 +70,9 @@ class Pending:
     def done(self, told: list[Notice], now: float) -> None:
         """Alerts were told in one message."""
         for notice in told:
-            known = self.notices.get(notice.alert_id)
+            known = self.notices.get(notice.name)
             if known is not None and known.severity == notice.severity:
-                del self.notices[notice.alert_id]
+                del self.notices[notice.name]
         if self._storm:
             self._digest_at = now
         else:

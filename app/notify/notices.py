@@ -21,6 +21,7 @@ class Notice(NamedTuple):
         alert_id, severity: what is told, and how urgent it is.
         partition, offset: the record on `alerts`.
         alert: the record's value.
+        handled_at: of an alert that is open again, when somebody had seen to it, epoch milliseconds; else 0.
     """
 
     alert_id: str
@@ -28,6 +29,12 @@ class Notice(NamedTuple):
     partition: int
     offset: int
     alert: Mapping[str, Any]
+    handled_at: int = 0
+
+    @property
+    def name(self) -> str:
+        """What is told once per severity: the alert, and each time that it is open again."""
+        return f"{self.alert_id}@{self.handled_at}" if self.handled_at else self.alert_id
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,9 @@ def about_one(notice: Notice, digits: int) -> Message:
     """
     alert = notice.alert
     money = formats.amount(alert["amount_minor"], digits, alert["currency"])
+    again = notice.handled_at
     lines = [
+        *([f"open again: it was handled at {formats.moment(again)[:19]} UTC"] if again else []),
         *(f"rule {rule}" for rule in alert["rules"]),
         *alert["reasons"],
         f"score {alert['score']:.3f} (threshold {alert['threshold']:.3f})",
@@ -66,14 +75,18 @@ def about_one(notice: Notice, digits: int) -> Message:
         f"fraudstream alerts show {notice.alert_id}",
     ]
     return Message(
-        f"{notice.alert_id}-{notice.severity}",
+        f"{notice.name}-{notice.severity}",
         notice.severity,
-        f"{notice.severity} fraud alert: {money}, card {_short(alert['card_id'])}",
+        f"{notice.severity} fraud alert{' open again' if again else ''}: {money}, card {_short(alert['card_id'])}",
         "\n".join(map(formats.printable, lines)),
         {
             "type": "fraud.alert",
             "timestamp": formats.iso(alert["received_at"]),
-            "data": {**alert, "severity": notice.severity},
+            "data": {
+                **alert,
+                "severity": notice.severity,
+                **({"handled_at": again} if again else {}),
+            },
         },
     )
 
@@ -143,6 +156,6 @@ def _short(card_id: str) -> str:
 def _digest(notices: Sequence[Notice]) -> str:
     """Names a set of alerts: the same set, the same name."""
     hashed = blake2b(digest_size=12)
-    for name in sorted(f"{one.alert_id}-{one.severity}" for one in notices):
+    for name in sorted(f"{one.name}-{one.severity}" for one in notices):
         hashed.update(name.encode() + b"\n")
     return hashed.hexdigest()

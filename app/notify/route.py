@@ -8,7 +8,8 @@ repeats a message, under the same id.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -16,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from app.alert_routes import Route
+from app.cassandra.stored_alert import Handled
 from app.deployments import is_anothers
 from app.domain.alerts import rank
 from app.errors import AwayError, FraudstreamError
@@ -33,6 +35,8 @@ _BACKOFF_SECONDS = (1.0, 30.0)
 _POLL_MS = 500
 _POLL_RECORDS = 2_000
 _COMMIT_SECONDS = 5.0
+#: Alerts that may be open again, and wait for Cassandra to say so.
+_WAITING = 10_000
 
 
 class Snoozed(Protocol):
@@ -55,6 +59,7 @@ class RouteReader(ConsumerRebalanceListener):
         told: what the route was told.
         sender: sends to it.
         snoozed: what it is not told of.
+        handled: by id, what was done about alerts; None while that is unknown.
         clock: seconds that never go back.
         sleep: waits so many seconds.
     """
@@ -67,6 +72,7 @@ class RouteReader(ConsumerRebalanceListener):
         told: Told,
         sender: Sender,
         snoozed: Snoozed,
+        handled: Callable[[Collection[str]], Awaitable[Mapping[str, Handled] | None]],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -75,8 +81,10 @@ class RouteReader(ConsumerRebalanceListener):
         self._settings = settings
         self._consumer = consumer
         self._told, self._sender, self._snoozed = told, sender, snoozed
+        self._handled = handled
         self._clock, self._sleep = clock, sleep
         self._pending = Pending()
+        self._again: deque[Notice] = deque()  # told before, and perhaps open again
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._generation = 0
@@ -88,6 +96,7 @@ class RouteReader(ConsumerRebalanceListener):
         async with self._sending:
             self._generation += 1
             self._pending.clear()
+            self._again.clear()
             self._next.clear()
             self._committed.clear()
 
@@ -126,6 +135,7 @@ class RouteReader(ConsumerRebalanceListener):
     async def step(self) -> None:
         """Read what there is, send what is due, commit what is done."""
         await self._read()
+        await self._reopened()
         while told := self._pending.due(self._clock()):
             if not await self._tell(told):
                 return
@@ -164,8 +174,36 @@ class RouteReader(ConsumerRebalanceListener):
                 record.partition, record.offset, type(error).__name__,
             )  # fmt: skip
             return
-        if not self._told.knows(alert_id, severity):
-            self._pending.add(Notice(alert_id, severity, record.partition, record.offset, alert))
+        notice = Notice(alert_id, severity, record.partition, record.offset, alert)
+        if self._told.knows(alert_id, severity):
+            self._again.append(notice)
+        else:
+            self._pending.add(notice)
+
+    async def _reopened(self) -> None:
+        """Tell once more of alerts that somebody had seen to when their transaction came."""
+        if not self._again:
+            return
+        generation = self._generation
+        handled = await self._handled({notice.alert_id for notice in self._again})
+        if generation != self._generation:
+            return
+        if handled is None:  # their offsets are not committed meanwhile
+            while len(self._again) > _WAITING:
+                notice = self._again.popleft()
+                logger.error(
+                    "route %s: Cassandra does not tell whether %s is open again: skipped",
+                    self._route.name, notice.alert_id,
+                )  # fmt: skip
+            return
+        for notice in self._again:
+            by, alert = handled.get(notice.alert_id), notice.alert
+            if by is None or by.covers(alert["transaction_id"], alert["received_at"]):
+                continue
+            again = notice._replace(handled_at=by.at_ms)
+            if not self._told.knows(again.name, again.severity):
+                self._pending.add(again)
+        self._again.clear()
 
     async def _tell(self, told: list[Notice]) -> bool:
         """Send one message until it is taken; False when the partitions were taken away before that."""
@@ -207,6 +245,8 @@ class RouteReader(ConsumerRebalanceListener):
     async def _commit(self) -> None:
         """Commit what is told, or need not be."""
         first = self._pending.first_offsets()
+        for notice in self._again:
+            first[notice.partition] = min(notice.offset, first.get(notice.partition, notice.offset))
         offsets = {tp: first.get(tp.partition, after) for tp, after in self._next.items()}
         new = {tp: at for tp, at in offsets.items() if self._committed.get(tp) != at}
         if not new:

@@ -16,6 +16,7 @@ from app.errors import AwayError, SettingsError
 from app.kafka.clients import check_topics, client_kwargs, started
 from app.notify.delivered import Told
 from app.notify.notices import test_message
+from app.notify.reopened import HandledCheck
 from app.notify.route import RouteReader
 from app.notify.senders import sender_of
 from app.notify.snoozes import SnoozeCheck
@@ -64,6 +65,7 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     kwargs = client_kwargs(settings)
     snoozed = SnoozeCheck(settings, time.monotonic, lambda: time.time_ns() // 1_000_000)
+    handled = HandledCheck(settings, time.monotonic)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, close_shared_sessions)
         producer = await stack.enter_async_context(
@@ -84,7 +86,13 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
             sender = senders[route.name]
             stack.push_async_callback(sender.close)
             reader = RouteReader(
-                route, settings, consumer, Told(settings, route.name, producer), sender, snoozed
+                route,
+                settings,
+                consumer,
+                Told(settings, route.name, producer),
+                sender,
+                snoozed,
+                handled,
             )
             await stack.enter_async_context(started(consumer, settings))
             consumer.subscribe([topics.alerts.name], listener=reader)

@@ -4,16 +4,22 @@ import base64
 import hmac
 import random
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from aiokafka import TopicPartition
 
 from app.alert_routes import parse_routes
+from app.cassandra.stored_alert import Handled
 from app.domain.alerts import CAUSES, AlertPolicy, rank
-from app.errors import SettingsError
+from app.errors import AwayError, SettingsError
+from app.notify.delivered import Told
 from app.notify.digests import SINGLE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
+from app.notify.reopened import HandledCheck
+from app.notify.route import RouteReader
 from app.notify.senders import sender_of
 from app.settings import load_settings
 from tests.prediction_builder import prediction
@@ -167,6 +173,160 @@ class TestMessages:
         alert = {**notice(1).alert, "transaction_id": "a\x1b[31m\n"}
         message = about_one(notice(1)._replace(alert=alert), 2)
         assert "\x1b" not in message.body
+
+
+class Consumer:
+    """The records of one partition, and what was committed of them."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.committed_at = 0
+        self.position = 0
+
+    async def committed(self, _: TopicPartition) -> int:
+        return self.committed_at
+
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        self.position = offset
+
+    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        found, self.position = self.records[self.position :], len(self.records)
+        return {TP: found} if found else {}
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.committed_at = offsets[TP]
+
+
+class Remembers(Told):
+    """What was told, in memory alone."""
+
+    async def load(self, _: Any) -> None: ...
+
+    async def remember(self, _: Message, notices: Any, __: int) -> None:
+        for one in notices:
+            self._add(one.name, one.severity)
+
+
+class NothingSnoozed:
+    async def refresh(self) -> None: ...
+
+    def __call__(self, _: Any) -> bool:
+        return False
+
+
+TP = TopicPartition("alerts", 0)
+
+
+class TestOpenAgain:
+    """Alerts that somebody has seen to, while Cassandra answers and while it does not."""
+
+    def reader(self) -> RouteReader:
+        self.consumer, self.sent = Consumer(), list[Message]()
+        self.handled: dict[str, Handled] | None = {}
+        settings = load_settings()
+
+        class Keeps:
+            async def send(_, message: Message) -> None:  # noqa: N805
+                self.sent.append(message)
+
+            async def close(_) -> None: ...  # noqa: N805
+
+        async def handled(_: Any) -> dict[str, Handled] | None:
+            return self.handled
+
+        return RouteReader(
+            parse_routes("a=low:https://x")[0], settings, self.consumer, Remembers(settings, "a", None),
+            Keeps(), NothingSnoozed(), handled, clock=lambda: 0.0,
+        )  # fmt: skip
+
+    def alert(self, number: int, received_at: int, card: str = "c") -> str:
+        alert = POLICY.alert(
+            prediction(
+                number, card=card, is_fraud=True, source_offset=number, received_at=received_at,
+                scored_by=load_settings().deployment,
+            )
+        )  # fmt: skip
+        assert alert is not None
+        record = SimpleNamespace(
+            topic="alerts",
+            partition=0,
+            offset=len(self.consumer.records),
+            value=orjson.dumps(alert),
+        )
+        self.consumer.records.append(record)
+        found: str = alert["alert_id"]
+        return found
+
+    def after(self, at_ms: int) -> Handled:
+        return Handled(at_ms, lambda _, received_at: (received_at or 0) <= at_ms)
+
+    async def test_they_wait_while_cassandra_is_away_and_nothing_else_does(self) -> None:
+        reader = self.reader()
+        await reader.on_partitions_assigned([TP])
+        alert_id = self.alert(1, 10)
+        await reader.step()
+        assert len(self.sent) == 1
+        self.handled = None
+        self.alert(2, 30)
+        self.alert(3, 31, card="another")
+        await reader.step()
+        assert [one.title for one in self.sent][1:] == [
+            self.sent[0].title.replace("card c", "card …ther")
+        ]
+        assert self.consumer.committed_at == 1  # a process that starts again reads it again
+        self.handled = {alert_id: self.after(20)}
+        await reader.step()
+        assert self.sent[2].id == f"{alert_id}@20-low"
+        assert "open again" in self.sent[2].title
+        assert self.consumer.committed_at == 3
+
+    async def test_each_time_is_told_once(self) -> None:
+        reader = self.reader()
+        await reader.on_partitions_assigned([TP])
+        alert_id = self.alert(1, 10)
+        await reader.step()
+        self.alert(2, 11)  # nobody has seen to it yet
+        await reader.step()
+        self.handled = {alert_id: self.after(20)}
+        for number, at in ((1, 10), (3, 30), (4, 31), (3, 30)):
+            self.alert(number, at)
+            await reader.step()
+        self.handled = {alert_id: self.after(40)}
+        for number, at in ((4, 31), (5, 50), (6, 51)):
+            self.alert(number, at)
+            await reader.step()
+        assert [one.id.partition("-low")[0].rpartition("@")[2] for one in self.sent[1:]] == [
+            "20",
+            "40",
+        ]
+
+    async def test_a_server_that_is_away_is_not_asked_all_the_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[float] = []
+
+        def away(*_: Any) -> Any:
+            asked.append(now)
+            raise AwayError("no node")
+
+        monkeypatch.setattr("app.notify.reopened.shared_session", away)
+        check = HandledCheck(load_settings(), lambda: now)
+        for second in range(12):
+            now = float(second)
+            assert await check(["x"]) is None
+        assert asked == [0.0, 5.0, 10.0]
+
+    async def test_those_that_wait_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.notify.route._WAITING", 3)
+        reader = self.reader()
+        await reader.on_partitions_assigned([TP])
+        self.alert(1, 10)
+        await reader.step()
+        self.handled = None
+        for number in range(2, 9):
+            self.alert(number, 20)
+        await reader.step()
+        assert self.consumer.committed_at == 5  # of eight
 
 
 class TestRoutes:
