@@ -11,7 +11,7 @@ RATE ?= 3000
 BREAKS ?=
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers handbook docs chart dist sbom down clean lock
+.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers bench-pages handbook docs screenshots chart dist sbom down clean lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,14 @@ bench: install ## measure this machine; ARGS=--quick for a short run
 bench-peers: install ## compare with Quix Streams and PySpark, each in its own environment (.venv-peers)
 	$(BIN)/fraudstream bench --peers all $(ARGS)
 
+bench-pages: install ## measure pages, review queue and notifications, for half an hour; ARGS='--only queue,lists'
+	$(BIN)/python -m tests.figures.run $(ARGS)
+
 handbook: install ## score the Fraud Detection Handbook's data live, compare with published figures; ARGS=--verify also recomputes everything
 	$(BIN)/fraudstream handbook $(ARGS)
+
+screenshots: install ## make the pictures in docs/images again (maintainers; needs chromium)
+	$(BIN)/python -m tests.screenshots
 
 docs: install ## build docs/ as a site in build/site; a broken link or anchor fails
 	$(BIN)/mkdocs build

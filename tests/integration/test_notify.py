@@ -51,7 +51,9 @@ class Receiver:
                 except Exception:
                     receiver.unsigned += 1
                 if receiver.up:
-                    receiver.taken.append((self.headers["webhook-id"], orjson.loads(body)))
+                    payload = orjson.loads(body)
+                    receiver.taken.append((self.headers["webhook-id"], payload))
+                    receiver.took(payload)
                 else:
                     receiver.refused += 1
                 self.send_response(204 if receiver.up else 503)
@@ -70,6 +72,9 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def took(self, payload: dict[str, Any]) -> None:
+        """Told of each that it acknowledged."""
 
     @property
     def alerts(self) -> int:
@@ -185,8 +190,8 @@ def test_what_is_told_to_whom(settings: Settings, tmp_path: Path) -> None:
         wait_until(lambda: bool(receiver.taken), "the first")
         deployment.send(sent[-1:], topic)
         wait_until(lambda: len(receiver.taken) > 1, "the worst")
-    assert [body["data"]["transaction_id"] for _, body in receiver.taken] == ["tx-3", "tx-5"]
-    assert [body["data"]["severity"] for _, body in receiver.taken] == ["high", "critical"]
+        assert [body["data"]["transaction_id"] for _, body in receiver.taken] == ["tx-3", "tx-5"]
+        assert [body["data"]["severity"] for _, body in receiver.taken] == ["high", "critical"]
 
 
 def test_a_storm_is_ten_messages_a_minute(settings: Settings, tmp_path: Path) -> None:

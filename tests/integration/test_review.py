@@ -102,10 +102,18 @@ async def analyst(client: TestClient, token: str, number: int) -> list[tuple[str
 async def test_each_alert_is_decided_once_and_none_is_left(
     session: Session, settings: Settings, tmp_path: Path
 ) -> None:
-    alerts = await written(session, settings, CARDS)
-    assert 2 * CARDS <= len(alerts) <= 3 * CARDS
+    await decide_all(session, settings, tmp_path, CARDS)
+
+
+async def decide_all(session: Session, settings: Settings, folder: Path, cards: int) -> int:
+    """Let analysts decide the alerts of some cards; how many there were.
+
+    `make bench-pages` does it with thousands.
+    """
+    alerts = await written(session, settings, cards)
+    assert 2 * cards <= len(alerts) <= 3 * cards
     lines = [token_line(f"analyst-{number}", "analyst") for number in range(ANALYSTS)]
-    users = tmp_path / "users"
+    users = folder / "users"
     users.write_text("".join(f"{line}\n" for _, line in lines))
     store = ReviewStore(settings)
     clients, workers = [], []
@@ -147,6 +155,7 @@ async def test_each_alert_is_decided_once_and_none_is_left(
         assert review.labelled_at is not None
     assert store.ranked(T0 - HOUR, NOW, NOW, 10).open == 0
     assert store.unsent(T0 - HOUR, NOW, NOW + 1) == []
+    return len(alerts)
 
 
 async def test_claims_are_decided_by_cassandra_alone(session: Session, settings: Settings) -> None:
