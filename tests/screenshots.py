@@ -1,0 +1,179 @@
+"""Pictures of the pages for README and docs, from real servers, a real worker and headless Chromium.
+
+    python -m tests.screenshots
+
+Simulates payments of two weeks; the labels of the last two days are not known yet. Then an alert is found, and its
+transaction and its card are looked at. Times of the machine that made a picture are in it; so a picture whose pixels
+are nearly the same as before is left as it is.
+"""
+
+import asyncio
+import io
+import json
+import sys
+import tempfile
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import numpy as np
+from PIL import Image
+
+from app.devstack.stack import Stack
+from app.lab.processes import WorkerProcess
+from tests.browser import CHROMIUM, Browser, browser
+from tests.crash.run import end_when_told, remove
+from tests.deployment import Deployment
+from tests.figures.servers import Servers
+from tests.fleet import Fleet
+from tests.stack import environ_of
+
+OUT = Path(__file__).parents[1] / "docs" / "images"
+WIDTH, HEIGHT = 1_280, 800
+COLOURS = 64
+#: A picture with fewer pixels that differ, in percent, is left as it is.
+_SAME_PERCENT = 3.0
+_START, _UNLABELLED, _END = "2026-06-01", "2026-06-13", "2026-06-15"
+_PERIOD = {"from": _UNLABELLED, "to": _END}
+_CARDS, _TERMINALS = 600, 300
+
+
+@dataclass
+class Analyst:
+    """Somebody at the pages of a worker.
+
+    Attributes:
+        worker: whose pages.
+        page: their browser.
+        taken: names of the pictures, and whether they are new.
+    """
+
+    worker: WorkerProcess
+    page: Browser
+    taken: dict[str, bool] = field(default_factory=dict)
+
+    async def open(self, path: str, **parameters: str) -> None:
+        """Go to a page."""
+        asked = f"?{urlencode(parameters)}" if parameters else ""
+        await self.page.open(f"{self.worker.url}{path}{asked}")
+
+    async def json(self, path: str, **parameters: str) -> Any:
+        """What a page says, for programs."""
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"{self.worker.url}{path}", params=parameters) as reply,
+        ):
+            assert reply.status == 200, (path, await reply.text())
+            return await reply.json()
+
+    async def shoot(self, name: str) -> None:
+        """A picture of the upper part of the page."""
+        await asyncio.sleep(0.5)  # fonts and charts
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT, "scale": 1}
+        said = await self.page.call("Page.captureScreenshot", clip=clip)
+        self.taken[name] = await asyncio.to_thread(
+            keep, b64decode(said["data"]), OUT / f"{name}.png"
+        )
+
+
+def keep(raw: bytes, file: Path) -> bool:
+    """Keep a picture with few colours, unless the one that is there is nearly the same; whether it was kept."""
+    image = Image.open(io.BytesIO(raw)).convert("RGB")
+    if file.exists():
+        before = Image.open(file).convert("RGB")
+        if before.size == image.size:
+            apart = np.abs(np.asarray(before, np.int16) - np.asarray(image, np.int16)).max(axis=2)
+            if 100 * (apart > 64).mean() < _SAME_PERCENT:
+                return False
+    file.parent.mkdir(exist_ok=True)
+    image.quantize(COLOURS).save(file, optimize=True)
+    return True
+
+
+async def look_around(analyst: Analyst) -> None:
+    """An alert arrives and is understood."""
+    await analyst.page.look(WIDTH)
+    await analyst.open("/alerts/", **_PERIOD)
+    await analyst.shoot("alerts")
+    alert = _telling((await analyst.json("/alerts.json", **_PERIOD, limit="500"))["alerts"])
+    transaction = max(alert["transactions"], key=lambda row: row["score"])
+    await analyst.open(f"/transactions/{quote(transaction['transaction_id'])}/")
+    await analyst.shoot("transaction")
+    await analyst.open(f"/cards/{quote(alert['card_id'])}/")
+    await analyst.shoot("card")
+
+
+def _telling(alerts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One with reasons and a few transactions, the same in every run."""
+    good = [one for one in alerts if 2 <= len(one["transactions"]) <= 5]
+    return max(good or alerts, key=lambda one: (one["amount_minor"], one["alert_id"]))
+
+
+def fill(deployment: Deployment, folder: Path) -> None:
+    """Payments and what became of them."""
+    file, first, second = (folder / name for name in ("all.jsonl", "first.jsonl", "second.jsonl"))
+    _run(
+        deployment, "simulate", "--out", str(file), "--start", _START, "--days", "14", "--seed", "7",
+        "--cards", str(_CARDS), "--terminals", str(_TERMINALS), "--run", "tx",
+    )  # fmt: skip
+    lines = file.read_text().splitlines()
+    labelled = [line for line in lines if json.loads(line)["event_time"] < _UNLABELLED]
+    first.write_text("\n".join(labelled) + "\n")
+    second.write_text("\n".join(lines[len(labelled) :]) + "\n")
+    _run(deployment, "produce", str(first), "--with-labels", "is_fraud", "--label-after", "1d")
+    deployment.drain()
+    _run(deployment, "produce", str(second))
+    deployment.drain()
+
+
+def _run(deployment: Deployment, *arguments: str) -> None:
+    done = deployment.run(*arguments)
+    assert not done.returncode, done.stderr
+
+
+def _steps(servers: Servers) -> Iterator[str]:
+    with (
+        servers.deployment("screenshots") as (deployment, folder),
+        Fleet(environ_of(deployment.settings), folder / "fleet") as fleet,
+    ):
+        fleet.start("a")
+        fleet.await_ready()
+        fill(deployment, folder)
+
+        async def look() -> dict[str, bool]:
+            async with browser(folder / "profile") as page:
+                analyst = Analyst(fleet["a"], page)
+                await look_around(analyst)
+                assert page.faults == [], page.faults
+                return analyst.taken
+
+        for name, new in asyncio.run(look()).items():
+            size = (OUT / f"{name}.png").stat().st_size / 1024
+            yield f"docs/images/{name}.png  {size:.0f} KiB{'' if new else '  (as it was)'}"
+
+
+def main() -> int:
+    """The command; returns the exit code."""
+    if CHROMIUM is None:
+        print("screenshots need chromium on PATH", file=sys.stderr)
+        return 3
+    end_when_told()
+    home = Path(tempfile.mkdtemp(prefix="fraudstream-screenshots-"))
+    stack = Stack(home, quick=True)
+    try:
+        endpoints = stack.up(free_ports=True)
+        assert endpoints is not None
+        for line in _steps(Servers(endpoints, home)):
+            print(line, flush=True)
+    finally:
+        stack.wipe()
+        remove(home)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
