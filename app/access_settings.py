@@ -96,6 +96,12 @@ class AccessSettings(BaseSettings):
     cassandra_key_file: Path | None = Field(None, description="PEM file of this client's key")
     cassandra_key_password: SecretStr | None = Field(None, description="password of the key file")
 
+    cassandra_compression: Literal["none", "lz4"] = Field(
+        "none",
+        description="compression of rows on their way to Cassandra: none, or lz4 (about 4 times smaller, for a third "
+        "more CPU per row in the sink)",
+    )
+
     # Schema registry
     schema_registry: str | None = Field(
         None,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.cassandra import cql_lz4
 from app.cassandra import cql_wire as wire
 
 #: Streams of one connection: far more than the batches that are ever on their way.
@@ -41,6 +42,7 @@ class Access:
         tls: None without TLS.
         statement: the one that is prepared.
         columns: the number of its values.
+        compression: `none` or `lz4`.
         timeout_seconds: for connection and handshake together, and for each later answer to PREPARE.
     """
 
@@ -49,6 +51,7 @@ class Access:
     tls: ssl.SSLContext | None
     statement: str
     columns: int
+    compression: str = "none"
     timeout_seconds: float = 10.0
 
 
@@ -79,6 +82,7 @@ class Link(asyncio.Protocol):
         self._streams = deque(range(_STREAMS))
         self._transport: Any = None
         self._segmented = False
+        self._segments: Any = wire
         self._bytes = bytearray()
         self._frames = bytearray()
 
@@ -86,7 +90,7 @@ class Link(asyncio.Protocol):
         """Send a BATCH body; the answer comes with `tag`."""
         stream = self._streams.popleft()
         self.pending[stream] = (tag, time.monotonic())
-        self._transport.write(wire.segments(wire.BATCH, stream, body))
+        self._transport.write(self._segments.segments(wire.BATCH, stream, body))
         if self._transport.is_closing():  # the write failed; `connection_lost` follows
             self.ready = False
 
@@ -105,8 +109,10 @@ class Link(asyncio.Protocol):
             LinkError: the node refuses.
         """
         within = access.timeout_seconds
-        flags, opcode, body = await self._request(wire.STARTUP, wire.startup(), within)
+        start = wire.startup(access.compression)
+        flags, opcode, body = await self._request(wire.STARTUP, start, within)
         self._segmented = True  # both answers switch to segments
+        self._segments = cql_lz4 if access.compression == "lz4" else wire
         if opcode == wire.AUTHENTICATE:
             answer = _credentials(access, wire.read_authenticator(flags, body))
             _, opcode, _ = await self._request(wire.AUTH_RESPONSE, answer, within)
@@ -142,7 +148,7 @@ class Link(asyncio.Protocol):
         self._requests[stream] = answer
         if self.closed.done():
             raise LinkError(self.closed.result())
-        encode = wire.segments if self._segmented else wire.frame
+        encode = self._segments.segments if self._segmented else wire.frame
         self._transport.write(encode(opcode, stream, body))
         try:
             async with asyncio.timeout(within):
@@ -172,7 +178,7 @@ class Link(asyncio.Protocol):
         try:
             if self._segmented:
                 self._bytes += data
-                for payload in wire.take_segments(self._bytes):
+                for payload in self._segments.take_segments(self._bytes):
                     self._frames += payload
             else:
                 self._frames += data

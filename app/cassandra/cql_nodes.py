@@ -133,6 +133,7 @@ class Nodes:
             tls=tls_context(settings),
             statement=table.insert(settings.keyspace, settings.ttl_seconds),
             columns=len(table.columns),
+            compression=settings.cassandra_compression,
         )
         self.consistency = consistency(settings)
 

@@ -34,10 +34,10 @@ _RESULT_PREPARED = 4
 _header = struct.Struct(">BBhBi")
 _batch_tail = struct.Struct(">HIq").pack
 
-_SEGMENT_PAYLOAD = (1 << 17) - 1
+SEGMENT_PAYLOAD = (1 << 17) - 1
 _SELF_CONTAINED = 1 << 17
-_SEGMENT_HEADER, _SEGMENT_TRAILER = 6, 4
-_CRC32_START = zlib.crc32(b"\xfa\x2d\x55\xca")
+_SEGMENT_HEADER, SEGMENT_TRAILER = 6, 4
+CRC32_START = zlib.crc32(b"\xfa\x2d\x55\xca")
 _CRC24_START, _CRC24_POLYNOMIAL = 0x875060, 0x1974F0B
 
 
@@ -63,9 +63,11 @@ def frame(opcode: int, stream: int, body: bytes) -> bytes:
     return _header.pack(VERSION, 0, stream, opcode, len(body)) + body
 
 
-def startup() -> bytes:
-    """The body that opens a conversation."""
+def startup(compression: str = "none") -> bytes:
+    """The body that opens a conversation; with `lz4`, segments are those of cql_lz4.py."""
     options = {"CQL_VERSION": "3.0.0", "DRIVER_NAME": "fraudstream"}
+    if compression != "none":
+        options["COMPRESSION"] = compression
     return struct.pack(">H", len(options)) + b"".join(
         _string(text) for pair in options.items() for text in pair
     )
@@ -184,19 +186,19 @@ def segments(opcode: int, stream: int, body: bytes) -> bytes:
     """One request frame in as many segments as it needs."""
     header = _header.pack(VERSION, 0, stream, opcode, len(body))
     size = HEADER_BYTES + len(body)
-    if size <= _SEGMENT_PAYLOAD:  # nearly always: no copy of the body before the last one
-        checksum = zlib.crc32(body, zlib.crc32(header, _CRC32_START))
+    if size <= SEGMENT_PAYLOAD:  # nearly always: no copy of the body before the last one
+        checksum = zlib.crc32(body, zlib.crc32(header, CRC32_START))
         return b"".join((
-            _segment_header(size | _SELF_CONTAINED), header, body, checksum.to_bytes(4, "little"),
+            segment_header(size | _SELF_CONTAINED), header, body, checksum.to_bytes(4, "little"),
         ))  # fmt: skip
     whole = header + body
     parts = []
-    for at in range(0, size, _SEGMENT_PAYLOAD):
-        payload = whole[at : at + _SEGMENT_PAYLOAD]
+    for at in range(0, size, SEGMENT_PAYLOAD):
+        payload = whole[at : at + SEGMENT_PAYLOAD]
         parts += [
-            _segment_header(len(payload)),
+            segment_header(len(payload)),
             payload,
-            zlib.crc32(payload, _CRC32_START).to_bytes(4, "little"),
+            zlib.crc32(payload, CRC32_START).to_bytes(4, "little"),
         ]
     return b"".join(parts)
 
@@ -215,12 +217,12 @@ def take_segments(data: bytearray) -> Iterator[bytes]:
                 msg = "a segment header's checksum does not match"
                 raise ProtocolError(msg)
             start = at + _SEGMENT_HEADER
-            end = start + (word & _SEGMENT_PAYLOAD)
-            if len(data) < end + _SEGMENT_TRAILER:
+            end = start + (word & SEGMENT_PAYLOAD)
+            if len(data) < end + SEGMENT_TRAILER:
                 return
             payload = bytes(data[start:end])
-            at = end + _SEGMENT_TRAILER
-            if zlib.crc32(payload, _CRC32_START).to_bytes(4, "little") != data[end:at]:
+            at = end + SEGMENT_TRAILER
+            if zlib.crc32(payload, CRC32_START).to_bytes(4, "little") != data[end:at]:
                 msg = "a segment's checksum does not match"
                 raise ProtocolError(msg)
             yield payload
@@ -248,14 +250,20 @@ def take_frames(data: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
         del data[:at]
 
 
-def _segment_header(word: int) -> bytes:
-    return (word | _crc24(word) << 24).to_bytes(6, "little")
+def segment_header(word: int, size: int = 3) -> bytes:
+    """A segment's header with its checksum.
+
+    Args:
+        word: lengths and flag.
+        size: bytes that they take, 5 with compression.
+    """
+    return (word | _crc24(word, size) << 8 * size).to_bytes(size + 3, "little")
 
 
-def _crc24(word: int) -> int:
-    """CRC-24 of the three bytes of a segment header, lowest byte first."""
+def _crc24(word: int, size: int = 3) -> int:
+    """CRC-24 of the bytes of a segment header, lowest byte first."""
     checksum = _CRC24_START
-    for shift in (0, 8, 16):
+    for shift in range(0, 8 * size, 8):
         checksum = (checksum << 8 & 0xFFFFFF) ^ _CRC24_TABLE[
             (checksum >> 16) ^ (word >> shift & 0xFF)
         ]

@@ -99,6 +99,19 @@ def expected(made: dict[str, Any]) -> dict[str, Any]:
     return expected_row(made, f"{moment:%Y-%m}", iso)
 
 
+async def test_compressed_rows_are_the_same(session: Session, settings: Settings) -> None:
+    smaller = settings.model_copy(update={"cassandra_compression": "lz4"})
+    writer = RowWriter(session, smaller, PREDICTIONS, seed=1)
+    rng = random.Random(8)
+    records = [random_prediction(rng, number) for number in range(300)]
+    await writer.write(packed(*records))
+    assert (writer.rows_written, writer.retries, writer.last_error) == (300, 0, None)
+    await writer.close()
+    rows = await asyncio.to_thread(stored, session, settings)
+    for made in records:
+        assert rows[made["transaction_id"]] == expected(made)
+
+
 async def test_every_column_comes_back(
     session: Session, settings: Settings, writer: RowWriter
 ) -> None:

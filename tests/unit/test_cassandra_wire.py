@@ -3,12 +3,15 @@
 import io
 import random
 import struct
+import zlib
 
+import cramjam
 import pytest
 from cassandra.protocol import _UNSET_VALUE, BatchMessage, PrepareMessage, ProtocolHandler
 from cassandra.query import BatchType
 from cassandra.segment import SegmentCodec
 
+from app.cassandra import cql_lz4
 from app.cassandra import cql_wire as wire
 
 
@@ -26,6 +29,63 @@ def by_driver(frame: bytes) -> bytes:
 def test_segments_equal_those_of_the_driver(size: int) -> None:
     body = random.Random(size).randbytes(size)
     assert wire.segments(wire.BATCH, 300, body) == by_driver(wire.frame(wire.BATCH, 300, body))
+
+
+def lz4_by_driver(frame: bytes) -> bytes:
+    buffer = io.BytesIO()
+    driver_lz4().encode(buffer, frame)
+    return buffer.getvalue()
+
+
+def driver_lz4() -> SegmentCodec:
+    """The driver's codec with our library: the one that it looks for is not installed."""
+    return SegmentCodec(
+        lambda data: bytes(4) + bytes(cramjam.lz4.compress_block(data, store_size=False)),
+        lambda data: bytes(
+            cramjam.lz4.decompress_block(data[4:], output_len=int.from_bytes(data[:4], "big"))
+        ),
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 131_062, 131_063, 400_000])
+@pytest.mark.parametrize("alphabet", [2, 256])
+def test_compressed_segments_equal_those_of_the_driver(size: int, alphabet: int) -> None:
+    body = bytes(random.Random(size).choices(range(alphabet), k=size))
+    made = cql_lz4.segments(wire.BATCH, 300, body)
+    assert made == lz4_by_driver(wire.frame(wire.BATCH, 300, body))
+    assert (len(made) < len(body)) == (alphabet == 2 and size > 1)
+
+
+@pytest.mark.parametrize(("step", "large"), [(1, 900), (1000, 200_000), (10**6, 200_000)])
+def test_compressed_answers_may_come_in_pieces(step: int, large: int) -> None:
+    sizes = [0, 4, 300, large, 1]
+    stream = b"".join(
+        lz4_by_driver(response(wire.RESULT, b"x" * size, size % 99)) for size in sizes
+    )
+    segments, waiting, got = bytearray(), bytearray(), []
+    for at in range(0, len(stream), step):
+        segments += stream[at : at + step]
+        for payload in cql_lz4.take_segments(segments):
+            waiting += payload
+        got += [len(body) for *_, body in wire.take_frames(waiting)]
+    assert got == sizes
+    assert not segments and not waiting
+
+
+@pytest.mark.parametrize("at", [0, 4, 6, 12, -1])
+def test_a_flipped_bit_of_a_compressed_segment_is_found(at: int) -> None:
+    damaged = bytearray(lz4_by_driver(response(wire.RESULT, b"\0\0\0\1" * 90)))
+    damaged[at] ^= 0x10
+    with pytest.raises(wire.ProtocolError, match="checksum"):
+        list(cql_lz4.take_segments(damaged))
+
+
+def test_a_compressed_segment_of_another_length_is_refused() -> None:
+    payload = bytes(cramjam.lz4.compress_block(b"x" * 900, store_size=False))
+    header = wire.segment_header(len(payload) | 901 << 17 | 1 << 34, 5)
+    checksum = zlib.crc32(payload, wire.CRC32_START).to_bytes(4, "little")
+    with pytest.raises(wire.ProtocolError, match="decompressed|announced"):
+        list(cql_lz4.take_segments(bytearray(header + payload + checksum)))
 
 
 def test_a_batch_equals_that_of_the_driver() -> None:

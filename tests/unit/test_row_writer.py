@@ -46,8 +46,8 @@ class Node(asyncio.Protocol):
     def answer(self, opcode: int, stream: int, body: bytes) -> None:
         frame = struct.pack(">BBhBi", 0x85, 0, stream, opcode, len(body)) + body
         if self.segmented:
-            head = wire._segment_header(len(frame) | wire._SELF_CONTAINED)
-            frame = head + frame + zlib.crc32(frame, wire._CRC32_START).to_bytes(4, "little")
+            head = wire.segment_header(len(frame) | wire._SELF_CONTAINED)
+            frame = head + frame + zlib.crc32(frame, wire.CRC32_START).to_bytes(4, "little")
         self.transport.write(frame)
 
     def data_received(self, data: bytes) -> None:
