@@ -653,4 +653,4 @@ def test_names_of_files_in_upper_case(sent):
 @pytest.mark.parametrize("key", ['"amount"', '"amount" ', '"amount"\t', '"\\u0061mount"'])
 def test_keys_that_stand_twice_are_refused_also_where_a_record_is_written_anew(sent, options, key):
     line = json.dumps({**ROW, "shop": "s"})[:-1] + f", {key}: 7}}\n"
-    assert "stands twice" in sent.refused(line, *options, name="f.jsonl")
+    assert "occurs twice" in sent.refused(line, *options, name="f.jsonl")
