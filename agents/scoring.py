@@ -106,7 +106,7 @@ async def compare_with_settings(model: str, threshold: float | None) -> None:
 
 
 limits = Limits(microseconds=settings.guard_scoring_time)
-tallies = Tallies(limits)
+tallies = Tallies(limits, settings.guard_time)
 handler = ScoringHandler.of(
     settings,
     topics,
@@ -125,7 +125,7 @@ def name_of(model_hash: str) -> str:
     return model_hash[:16] if model is None else model.version
 
 
-guard = app.guard = Guard(tallies, limits, settings.guard_time, name_of)
+guard = Guard(tallies, limits, settings.guard_time, name_of)
 pipeline = Pipeline(
     app,
     enriched,

@@ -36,7 +36,6 @@ from app.kafka.topic_metadata import see_topics
 from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
 from app.stages.deployed_features import catalogue_of
-from app.stages.guard import Guard
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.parked_label_retries import Retries
 from app.stages.score_callers import Answers
@@ -84,7 +83,6 @@ class FraudApp(BlockApp):
         models: the loaded models.
         starting_model: what a new deployment starts with.
         in_force: by partition of `enriched` that is or was here, what decides.
-        guard: watches it after a change.
     """
 
     settings: Settings
@@ -97,7 +95,6 @@ class FraudApp(BlockApp):
     models: ModelSupply
     starting_model: StartingModel
     in_force: Mapping[int, InForce]
-    guard: Guard
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""

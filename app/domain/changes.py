@@ -51,6 +51,7 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
         reverts: offset of the change that it undoes, on its own partition of `control`; without effect where another
             change was made since (of a model's promotion: another promotion). So of several that undo one change, one
             has an effect.
+        cause: of the guard's reverts, for metrics.
     """
 
     model: Label
@@ -60,14 +61,16 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
     forced: bool = False
     unguarded: bool = False
     reverts: Offset | None = None
+    cause: Label = ""
 
 
 class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
-    """Another threshold; None: the model's own. `unguarded` and `reverts` as in `ModelChange`."""
+    """Another threshold; None: the model's own. `unguarded`, `reverts` and `cause` as in `ModelChange`."""
 
     threshold: float | None = None
     unguarded: bool = False
     reverts: Offset | None = None
+    cause: Label = ""
 
 
 class LoadChange(Change, tag="load", frozen=True, kw_only=True):

@@ -257,8 +257,8 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     )
     reverts = CounterMetricFamily(
         "fraudstream_guard_reverts",
-        "Reverts of a changed model or threshold that this worker's guard has proposed, by cause; several workers may "
-        "propose the same one. Unit: reverts.",
+        "The guard's reverts of a model or threshold that took effect on this worker, by cause; each worker counts "
+        "them. Unit: reverts.",
         labels=["cause"],
     )
     for cause in CAUSES:

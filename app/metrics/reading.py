@@ -112,7 +112,7 @@ class Reading:
         alerts: the same of alerts.
         raised: alerts by severity, since start.
         fell_back: transactions that the model that decides gave no score, since start.
-        reverts: changes that the guard of this worker has proposed, by cause, since start.
+        reverts: the guard's reverts that took effect on this worker, by cause, since start.
         unscored: transactions without a score by a challenger, by its name and version, since start.
         latency: append to row.
         event_latency: event time to row.
@@ -224,6 +224,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
     raised: Counter[str] = Counter()
     unscored: Counter[str] = Counter()
     fell_back = 0
+    reverts: Counter[str] = Counter()
     for topic, pipeline in app.pipelines.items():
         stage = stages.get(topic, topic)
         records[stage] = pipeline.records_done
@@ -235,6 +236,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         unscored.update(challengers.failures if challengers else {})
         champion = getattr(pipeline.handler, "champion", None)
         fell_back += champion.failures if champion else 0
+        reverts.update(champion.tallies.reverts if champion else {})
     partitions = [
         _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
         for tp in sorted(source_partitions(app))
@@ -246,7 +248,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         raised=dict(raised),
         unscored=dict(unscored),
         fell_back=fell_back,
-        reverts=dict(app.guard.reverts) if hasattr(app, "guard") else {},
+        reverts=dict(reverts),
         partitions=partitions,
     )
 

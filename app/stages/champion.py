@@ -34,13 +34,32 @@ class Tallies:
 
     Args:
         limits: what is slow.
+        watch_ms: for how long a change is judged, milliseconds.
+
+    Attributes:
+        reverts: the guard's that took effect here, by their cause.
     """
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(self, limits: Limits = LIMITS, watch_ms: int = 1_800_000) -> None:
+        self.reverts: Counter[str] = Counter()
         self._limits = limits
+        self._watch_ms = watch_ms
         #: The one that was added to last stands last.
         self._by_epoch: OrderedDict[Epoch, Tally] = OrderedDict()
         self._reverted: set[tuple[int, int]] = set()
+
+    def of_time(self, epoch: Epoch, received: Sequence[int]) -> Epoch:
+        """Under what transactions are counted, given when the broker received them, epoch milliseconds.
+
+        A change is judged by those that came while it was watched: older ones are those of a worker that lags, or of
+        a rebuild under another app id; and a worker that lags scores the others long after they came.
+        """
+        since = epoch.since
+        if since is None or since.at_ms < min(received) <= max(received) <= (
+            since.at_ms + self._watch_ms
+        ):
+            return epoch
+        return epoch._replace(judged=False)
 
     def add(self, epoch: Epoch, scored: int, flagged: int, unscored: int, took: float) -> None:
         """Count a micro-batch.
@@ -65,9 +84,12 @@ class Tallies:
         """Count transactions that the model gave no score, and that were called fraud all the same."""
         self._by_epoch[epoch].flagged += flagged
 
-    def revert(self, since: Since) -> None:
-        """A change was taken back: what was counted under it is no measure for others."""
-        self._reverted.add(since.place)
+    def revert(self, undone: Sequence[Since], cause: str = "") -> None:
+        """Changes were taken back: what was counted under them is no measure for others. Each partition tells it."""
+        places = {one.place for one in undone} - self._reverted
+        self._reverted |= places
+        if places and cause:
+            self.reverts[cause] += 1
 
     def of(self, in_force: InForce, since: Since) -> tuple[Tally, Tally]:
         """What was counted before one of the changes that are watched, and what under the newest one.

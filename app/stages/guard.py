@@ -5,18 +5,19 @@ proposals of several workers the first has an effect (`InForce.ignores`).
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from app.domain.changes import InForce, ModelChange, Since, ThresholdChange
-from app.domain.guard import Cause, Limits, Trip, trip
+from app.domain.guard import Limits, Trip, trip
 from app.stages.champion import Tallies
 
 #: Under a name that is not silenced with Faust's services.
 logger = logging.getLogger("fraudstream")
 
-#: Until a proposal is repeated that has had no effect yet, milliseconds.
+#: Until a proposal is repeated that has had no effect yet, milliseconds: the first time, then twice as long each time.
 _REPEAT_MS = 10_000
+#: A worker may lag by so much and still judge a change, milliseconds.
+_MAX_LAG_MS = 86_400_000
 BY = "guard"
 
 
@@ -29,19 +30,17 @@ class Guard:
         watch_ms: for how long a change is watched, milliseconds; 0: never.
         name: gives the name and version of a model's hash.
 
-    Attributes:
-        reverts: proposals by their cause.
     """
 
     def __init__(
         self, tallies: Tallies, limits: Limits, watch_ms: int, name: Callable[[str], str]
     ) -> None:
-        self.reverts: Counter[Cause] = Counter()
         self._tallies = tallies
         self._limits = limits
         self._watch_ms = watch_ms
         self._name = name
-        self._proposed_ms: dict[tuple[int, int], int] = {}
+        #: By change: when it may be proposed again, and how long after that.
+        self._next_ms: dict[tuple[int, int], tuple[int, int]] = {}
 
     def proposals(
         self, in_force: Iterable[InForce], now_ms: int
@@ -58,32 +57,33 @@ class Guard:
             for since in dict.fromkeys(filter(None, (one.since, one.promoted))):
                 if since.place in found:
                     break
-                if now_ms - since.at_ms > self._watch_ms:
+                # when transactions came decides which ones count (see `Tallies`)
+                if not self._watch_ms or now_ms - since.at_ms > self._watch_ms + _MAX_LAG_MS:
                     continue
-                if now_ms - self._proposed_ms.get(since.place, -_REPEAT_MS) < _REPEAT_MS:
+                next_ms, pause_ms = self._next_ms.get(since.place, (now_ms, _REPEAT_MS))
+                if now_ms < next_ms:
                     break
                 same_model = since.before.hash == one.model
                 tallies = self._tallies.of(one, since)
                 tripped = trip(*tallies, self._limits, same_model=same_model)
                 if tripped is not None:
-                    self._proposed_ms[since.place] = now_ms
+                    self._next_ms[since.place] = now_ms + pause_ms, 2 * pause_ms
                     found[since.place] = since, self._revert(one, since, tripped)
                     break
         return list(found.values())
 
     def _revert(self, one: InForce, since: Since, tripped: Trip) -> ModelChange | ThresholdChange:
-        self.reverts[tripped.cause] += 1
         before, now = since.before, self._name(one.model)
         if before.hash == one.model:
             note = f"threshold of {now} reverted: {tripped.reason}"
             logger.warning("the guard restores the earlier threshold: %s", tripped.reason)
             return ThresholdChange(
-                threshold=before.threshold, reverts=since.offset, by=BY, note=note
-            )
+                threshold=before.threshold, reverts=since.offset, cause=tripped.cause, by=BY, note=note
+            )  # fmt: skip
         name = self._name(before.hash)
         note = f"{now} reverted: {tripped.reason}"
         logger.warning("the guard restores model %s instead of %s: %s", name, now, tripped.reason)
         return ModelChange(
             model=name, hash=before.hash, threshold=before.threshold, how="rollback",
-            reverts=since.offset, by=BY, note=note,
+            reverts=since.offset, cause=tripped.cause, by=BY, note=note,
         )  # fmt: skip

@@ -115,11 +115,13 @@ class Epoch(NamedTuple):
         model: hash of the model that decides.
         threshold: replaces its own; None: its own.
         since: the newest change, while it may be reverted.
+        judged: whether the change is judged by it.
     """
 
     model: str
     threshold: float | None = None
     since: Since | None = None
+    judged: bool = True
 
 
 class Fallback(NamedTuple):

@@ -218,8 +218,8 @@ class ScoringHandler:
             raise StateError(msg) from None
         changed = in_force.after(change, message.partition, message.offset, message.received_at)
         if changed is not in_force:
-            for one in in_force.undone(change, message.partition):
-                self.champion.tallies.revert(one)
+            undone = in_force.undone(change, message.partition)
+            self.champion.tallies.revert(undone, getattr(change, "cause", ""))
         self.counts["changes" if changed is not in_force else "replayed"] += 1
         if isinstance(change, LoadChange):
             self._challenger(change.hash)  # it is obtained, and nobody waits
@@ -331,6 +331,9 @@ class ScoringHandler:
                 return found
             return rearranged(found, catalogue.names, self._catalogue.names, model.baseline)
 
+        received = [item.received_at for _, _, item, *_ in scored]
+        epoch = self.champion.tallies.of_time(judges.epoch, received)
+        judges = judges._replace(epoch=epoch)
         champion = judges.model
         matrix = features_of(champion)
         scores = self.champion.scores(judges, matrix)

@@ -28,6 +28,7 @@ from app.stages.guard import Guard
 from app.stages.scorers import Epoch, Fallback, Judges
 from app.stages.state import in_force_row, read_in_force
 from models.holder import Model
+from tests.builders import tx_bytes
 from tests.unit import test_challengers
 from tests.unit.test_challengers import (
     Holder,
@@ -437,10 +438,9 @@ class TestGuard:
         ((since, change),) = guard.proposals([self.in_force()] * 3, 1_001_000)
         assert since == SINCE
         assert change == ModelChange(
-            model="a@1", hash="a" * 64, threshold=0.4, how="rollback", reverts=7, by="guard",
+            model="a@1", hash="a" * 64, threshold=0.4, how="rollback", reverts=7, cause="more_alerts", by="guard",
             note="b@1 reverted: 50 of 50 transactions are flagged (100 %); before the change, 1 % were",
         )  # fmt: skip
-        assert guard.reverts == {"more_alerts": 1}
         assert guard.proposals([self.in_force()], 1_002_000) == []  # it is on its way
         assert len(guard.proposals([self.in_force()], 1_020_000)) == 1
 
@@ -454,14 +454,39 @@ class TestGuard:
         assert (change.threshold, change.reverts, change.by) == (0.4, 7, "guard")
 
     def test_it_ends(self) -> None:
-        for watch_ms in (0, 500):
-            guard = self.guard(self.tripped(), watch_ms)
-            assert guard.proposals([self.in_force()], 1_001_000) == []
+        off, on = self.guard(self.tripped(), 0), self.guard(self.tripped(), 500)
+        assert off.proposals([self.in_force()], 1_001_000) == []
+        assert on.proposals([self.in_force()], 1_001_000 + 86_400_000) == []
+        assert on.proposals([self.in_force()], 1_000_500 + 86_400_000)  # of a worker that lags
+
+    def test_a_proposal_without_effect_is_repeated_less_and_less(self) -> None:
+        guard = self.guard(self.tripped(), 1_000_000)
+        seconds = range(1_000, 1_600)
+        made = [s for s in seconds if guard.proposals([self.in_force()], s * 1_000)]
+        assert [s - 1_000 for s in made] == [0, 10, 30, 70, 150, 310]
+
+    def test_transactions_count_that_came_while_it_was_watched(self) -> None:
+        tallies = Tallies(LIMITS, 60_000)
+        for received, judged in (
+            ([1_000_001, 1_060_000], True),
+            ([1_000_000, 1_000_001], False),  # of a rebuild, or of a worker that lags
+            ([1_000_001, 1_060_001], False),
+        ):
+            assert tallies.of_time(EPOCH, received).judged == judged
+            assert tallies.of_time(PAST, received) == PAST
 
     def test_other_changes_are_not_its_business(self) -> None:
         guard = self.guard(self.tripped())
         other = Since(0, 8, 1_000_000, SINCE.before)
         assert guard.proposals([self.in_force(other), InForce(0, "b" * 64)], 1_001_000) == []
+
+    def test_reverts_are_counted_when_they_take_effect_and_once_for_all_partitions(self) -> None:
+        tallies = Tallies()
+        for _ in range(3):
+            tallies.revert([Since(0, 8, 2_000_000, Earlier("b" * 64)), SINCE], "slow")
+        tallies.revert([Since(0, 9, 2_000_000, BEFORE)])  # somebody's rollback
+        tallies.revert([], "slow")  # without effect
+        assert tallies.reverts == {"slow": 1}
 
     def test_the_past_is_what_decided_right_before_then_what_decided_last(self) -> None:
         tallies = Tallies()
@@ -477,7 +502,7 @@ class TestGuard:
         tallies.add(PAST, 100_000, 1_000, 0, 1)
         tallies.add(EPOCH, 10_000, 5_000, 5_000, 0.1)
         assert guard.proposals([self.in_force()], 1_001_000)
-        tallies.revert(SINCE)
+        tallies.revert([SINCE])
         tallies.add(PAST, 300, 3, 0, 0.003)
         good = Since(0, 9, 1_000_000, BEFORE)
         tallies.add(Epoch("c" * 64, None, good), 90_000, 900, 0, 1)
@@ -494,7 +519,7 @@ class TestGuard:
             in_force = InForce(0, "a" * 64, 0.0, watched=(since,))
             ((_, change),) = guard.proposals([in_force], 1_001_000)
             assert (change.threshold, change.reverts) == (0.4, offset)
-            tallies.revert(since)
+            tallies.revert([since])
 
     def test_a_threshold_does_not_shield_a_harmful_model(self) -> None:
         """Promoted, and the threshold changed a moment later: the promotion is what is taken back."""
@@ -568,6 +593,25 @@ def broken(tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch) -> Ver
 
 
 class TestWholeStream:
+    def test_what_came_before_a_change_does_not_count(self, tmp_path: Path, models: Make) -> None:
+        """On `enriched` it stands behind the change, as in a rebuild, or where a worker lags."""
+        world = VerifyWorld(home=tmp_path)
+        other = models(world, "other")
+        world.restart()
+        start = world._champion.manifest.scoring_hash
+        world.control(ModelChange(model="default@1", hash=start, how="start"))
+        for number in range(20):
+            world.send(tx_bytes(number, card=f"c{number}", at=number, amount=9), b"c%d" % number)
+        world.clock_ms += 10
+        world.control(ModelChange(model="other@1", hash=other))
+        world.run()
+        tallies = world._handlers[world.topics.enriched.name].champion.tallies
+        assert {one.judged for one in tallies._by_epoch if one.since is not None} == {False}
+        world.clock_ms += 10
+        feed(world, 60)
+        (judged,) = (one for one in tallies._by_epoch if one.since is not None and one.judged)
+        assert tallies._by_epoch[judged].scored == 60
+
     def test_every_transaction_is_decided_and_verified(
         self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
