@@ -3,7 +3,8 @@
 ```text
 FraudstreamError                 one clear line for a person; the command line exits with `exit_code`
 ├── UsageError               2   an argument or a file is wrong
-│   └── SettingsError        2   a setting is wrong
+│   ├── SettingsError        2   a setting is wrong
+│   └── TooFewError          2   there are not enough transactions or labels yet
 ├── UnavailableError         3   a server does not answer, a port is taken, the disk is full
 │   ├── AwayError            3   a server does not answer now: it may later
 │   └── BusyError            3   too much is in progress: try again
@@ -32,6 +33,10 @@ class UsageError(FraudstreamError):
 
 class SettingsError(UsageError):
     """A setting is wrong; the text names it and what it accepts."""
+
+
+class TooFewError(UsageError):
+    """There are not enough transactions or labels to learn from or to compare with; there may be later."""
 
 
 class UnavailableError(FraudstreamError):

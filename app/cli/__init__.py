@@ -36,6 +36,7 @@ COMMANDS = {
     "alerts": "app.cli.alerts:alerts",
     "notify": "app.cli.notify:notify",
     "train": "app.cli.train:train",
+    "retrain": "app.cli.retrain:retrain",
     "models": "app.cli.models:models",
     "rules": "app.cli.rules:rules",
     "lists": "app.cli.lists:lists",

@@ -159,7 +159,8 @@ def _source(source: dict[str, Any]) -> str:
         numbers = ", ".join(f"{name} {value}" for name, value in source["simulated"].items())
         return f"on simulated transactions ({numbers})"
     if "stored_in" in source:
-        return f"on scored transactions from {source['stored_in']}"
+        after = f", after {source['parent']}" if "parent" in source else ""
+        return f"on scored transactions from {source['stored_in']}{after}"
     if "file" not in source:
         return "source unknown"
     counted = {

@@ -9,6 +9,7 @@ from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.wire.own_catalogue import own_of
+from models.manifest import Manifest, check_features
 
 
 class FeatureChoice(NamedTuple):
@@ -37,6 +38,17 @@ def choose_features(settings: Settings, wanted: str | None) -> FeatureChoice:
     names = set_names(wanted, settings.windows)
     schema = str(part_of(wanted, settings.windows, settings.label_delay))
     return FeatureChoice(names, schema, [catalogue.names.index(name) for name in names])
+
+
+def features_of(settings: Settings, manifest: Manifest) -> FeatureChoice:
+    """The features that a model takes.
+
+    Raises:
+        UsageError: the deployment does not compute them.
+    """
+    catalogue = catalogue_of(settings)
+    columns = check_features(manifest, catalogue.names, catalogue.schema)
+    return FeatureChoice(manifest.features, manifest.feature_schema, columns)
 
 
 def label_free_choice(settings: Settings, choice: FeatureChoice) -> FeatureChoice:

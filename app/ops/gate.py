@@ -20,7 +20,7 @@ from app.cassandra.model_registry import entry_of
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
-from app.errors import UsageError
+from app.errors import TooFewError, UsageError
 from app.host import author
 from app.kafka.change_history import need_decides, read_history
 from app.ops.models import check_model
@@ -152,7 +152,7 @@ def _score(
             f"no stored transaction since {when}Z has these features: let it score as a shadow until there are some, "
             "or give an earlier --from; a deployment without any can only `promote --force`"
         )
-        raise UsageError(msg)
+        raise TooFewError(msg)
     pair = Pair(
         np.concatenate(scores[0]),
         np.concatenate(scores[1]),

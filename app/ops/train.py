@@ -55,6 +55,7 @@ class TrainingOptions:
         seed: for kinds that draw.
         alerts_a_day: the threshold keeps to so many on the validation slice; None: the best F1.
         features: the feature set to learn from; None: all that the deployment computes.
+        choice: the features to learn from, where they are of no set; None: those of `features`.
         periods: when to learn and to judge; None: by share, see `train`.
         anomaly: whether an isolation forest goes with it.
         source: where the transactions come from, for the manifest.
@@ -72,6 +73,7 @@ class TrainingOptions:
     seed: int = 1
     alerts_a_day: float | None = None
     features: str | None = None
+    choice: FeatureChoice | None = None
     periods: Periods | None = None
     anomaly: bool = False
     source: dict[str, Any] = field(default_factory=dict)
@@ -191,7 +193,7 @@ def train_on(
         UsageError: too few transactions or frauds, periods out of order, a feature set that the deployment
             does not compute, or the artifact exists already.
     """
-    choice = choose_features(settings, options.features)
+    choice = options.choice or choose_features(settings, options.features)
     computed, fraud = examples.features, examples.is_fraud
     # a set may hold all features of the catalogue in another order
     in_order = choice.columns == list(range(computed.shape[1]))
@@ -343,12 +345,23 @@ def _described(
         "frauds": int(np.count_nonzero(fraud)),
         "seed": options.seed,
         "parameters": fitted.parameters,
+        "fixed": dict(options.fixed),
+        "periods": None if periods is None else _lengths(periods),
         "genuine_share": fitted.genuine,
         "tried": [{**parameters, "average_precision": ap} for parameters, ap in fitted.tried],
         "threshold_by": (
             "best F1" if options.alerts_a_day is None else f"{options.alerts_a_day:g} alerts a day"
         ),
         "source": options.source,
+    }
+
+
+def _lengths(periods: Periods) -> dict[str, int]:
+    """How long the periods and the gap between them are, milliseconds: for training again."""
+    return {
+        "train_ms": periods.train_to - periods.train_from,
+        "gap_ms": periods.test_from - periods.train_to,
+        "test_ms": periods.test_to - periods.test_from,
     }
 
 

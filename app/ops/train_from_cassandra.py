@@ -20,7 +20,7 @@ from app.cassandra.session import connected
 from app.deployments import is_anothers
 from app.domain.features.schema import same_meaning
 from app.domain.transaction import DeadRecordError
-from app.errors import UsageError
+from app.errors import TooFewError, UsageError
 from app.ops.verification.log import Log, open_log
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
@@ -113,12 +113,13 @@ class Gathering:
         """
         if not self._times:
             msg = f"{source} contains no scored transactions with labels"
-            if self._other_schemas:
-                msg += (
-                    f" and features {self._schema}; some have "
-                    f"{', '.join(sorted(self._other_schemas))}: set FRAUDSTREAM_FEATURES and "
-                    "FRAUDSTREAM_WINDOWS to match"
-                )
+            if not self._other_schemas:
+                raise TooFewError(msg)
+            msg += (
+                f" and features {self._schema}; some have "
+                f"{', '.join(sorted(self._other_schemas))}: set FRAUDSTREAM_FEATURES and "
+                "FRAUDSTREAM_WINDOWS to match"
+            )
             raise UsageError(msg)
         times = np.array(self._times, dtype=np.int64)
         cards = np.array(self._cards)

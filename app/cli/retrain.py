@@ -1,0 +1,90 @@
+"""`fraudstream retrain`: train the next model, compare it, promote it; one step per call."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import click
+
+from app.cli.counter import stage
+from app.cli.options import json_option
+from app.settings import load_settings
+
+_NOT_PASSED = 1
+
+
+@click.command(
+    epilog="\b\nExamples:  fraudstream retrain\n"
+    "           fraudstream retrain --promote --min-new 5000\n"
+    "           0 3 * * *  fraudstream retrain --promote   (crontab: every night at three)"
+)
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Promote a challenger that passes the gate.  [default: only report it]",
+)
+@click.option(
+    "--min-new",
+    type=click.IntRange(min=1),
+    default=1_000,
+    show_default=True,
+    help="Number of labelled transactions that must have arrived since the last training.",
+)
+@click.option(
+    "--name",
+    help="Name of the new model.  [default: the current model's; fraud after default]",
+)
+@click.option(
+    "--sign",
+    "key",
+    type=click.Path(path_type=Path),
+    metavar="KEYFILE",
+    help="Sign the new model with this private key; see `models sign`.",
+)
+@json_option
+def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_json: bool) -> None:
+    r"""Take the next step towards a newer model; meant for cron or a timer.
+
+    Without a challenger from an earlier call: train a model as the current one was trained (kind, features, periods,
+    fixed parameters, threshold), on the stored features and labels in Cassandra; register it, and start it as a shadow.
+
+    With one: compare it with the current model, as `fraudstream models gate` does. While there are too few labels,
+    it stays a shadow. If it does not pass, it is stopped. If it passes, it is promoted with --promote; otherwise the
+    call only reports that.
+
+    It is safe to call it again at any time: what was done is read from the log and the registry. Do not run two calls
+    at once.
+
+    \b
+    Exit codes:  0  one step is done, or there is nothing to do; the output says which
+                 1  the challenger did not pass and is stopped
+                 2  the current model cannot be trained again here, there is no room for a challenger, or the new model
+                    lacks a signature that this deployment requires
+                 3  Kafka or Cassandra does not answer
+                 4  the current model is not registered
+                 5  topics or tables are missing
+    """
+    from app.cassandra.session import connected
+    from app.ops.retrain import retrain as run
+
+    settings = load_settings()
+    with connected(settings) as session:
+        step = asyncio.run(
+            run(
+                settings,
+                session,
+                name=name,
+                min_new=min_new,
+                promote=promote,
+                key=key,
+                now_ms=time.time_ns() // 1_000_000,
+                stage=stage,
+            )
+        )
+    if as_json:
+        click.echo(json.dumps({"did": step.did, "model": step.model, "lines": step.lines}))
+    else:
+        click.echo("\n".join(step.lines))
+    if step.did == "refused":
+        raise click.exceptions.Exit(_NOT_PASSED)

@@ -1,0 +1,261 @@
+"""`fraudstream retrain`: one step from the current model to the next one, each time it is called.
+
+Where a challenger of an earlier call is scoring, it is compared with the current model, and promoted if asked for.
+Else the next one is trained, by the current model's recipe, on the stored features and labels, and starts as a shadow.
+What has been done is read from the log and the registry: nothing is remembered elsewhere.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from cassandra.cluster import Session
+
+from app.cassandra.model_registry import entry_of, list_registered
+from app.domain.changes import (
+    MAX_CHALLENGERS,
+    AnyChange,
+    Challenger,
+    ChallengerChange,
+    LoadChange,
+    ModelChange,
+)
+from app.errors import TooFewError, UsageError
+from app.formats import iso
+from app.kafka.change_history import History, need_decides, read_history, send_changes
+from app.ops import gate, train_from_cassandra
+from app.ops.models import check_model, register, sign
+from app.ops.train import Stage, place, train
+from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until
+from app.quality.gate import Limits
+from app.settings import Settings
+from app.topics import Topics
+from models.manifest import Manifest
+
+Did = Literal["trained", "shadowed", "promoted", "passed", "refused", "waits"]
+#: Versions of a name that are looked at, the newest first.
+_VERSIONS = 5
+#: The model that comes with fraudstream: what is trained here has a name of its own.
+_SHIPPED, _OWN = "default", "fraud"
+
+
+class Step(NamedTuple):
+    """What a call has done.
+
+    Attributes:
+        did: what.
+        model: name and version of the challenger; empty: there is none.
+        lines: the same for people.
+    """
+
+    did: Did
+    model: str
+    lines: list[str]
+
+
+class Retraining:
+    """One call.
+
+    Args:
+        settings: the deployment.
+        session: to read and write with.
+        history: every change.
+        name: of the challenger; None: the current model's.
+        min_new: labelled transactions that must have come since the last training.
+        promote: whether a challenger that has passed the gate becomes the current model.
+        key: file of the private key that signs it; None: it is not signed.
+        now_ms: the time, epoch milliseconds.
+        stage: shows progress.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: Session,
+        history: History,
+        *,
+        name: str | None,
+        min_new: int,
+        promote: bool,
+        key: Path | None,
+        now_ms: int,
+        stage: Stage,
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._history = history
+        self._promote = promote
+        self._key = key
+        self._min_new = min_new
+        self._now_ms = now_ms
+        self._stage = stage
+        self._current = need_decides(history, Topics(settings).control.name)
+        self._parent = entry_of(settings, session, self._current.hash).manifest
+        parent = self._parent.name
+        self._name = name or (_OWN if parent == _SHIPPED else parent)
+
+    async def step(self) -> Step:
+        """Do what is next.
+
+        Raises:
+            UsageError: the current model cannot be trained again here, there is no room for a challenger, or the new
+                model lacks a signature.
+            UnavailableError, SchemaError: a server does not answer, or tables are missing.
+        """
+        challengers = self._history.in_force().challengers
+        for one in challengers:
+            if parent_of(self._manifest(one.hash)) is not None:
+                return await self._gate(one)
+        if len(challengers) >= MAX_CHALLENGERS:
+            names = ", ".join(one.model for one in challengers)
+            msg = (
+                f"there are {MAX_CHALLENGERS} challengers already: {names}; stop one with `fraudstream models shadow "
+                "NAME --stop`"
+            )
+            raise UsageError(msg)
+        children = list(self._children())
+        if children and not self._was_shadow(children[0]):  # an earlier call ended in between
+            return await self._shadow(children[0], "shadowed", [])
+        return await self._train(children)
+
+    def _manifest(self, model_hash: str) -> Manifest:
+        return entry_of(self._settings, self._session, model_hash).manifest
+
+    def _children(self) -> Iterator[Manifest]:
+        """What was trained after the current model, the newest first."""
+        known = [
+            one for one in list_registered(self._session, self._settings) if one.name == self._name
+        ]
+        for one in known[: -_VERSIONS - 1 : -1]:
+            manifest = self._manifest(one.hash)
+            if parent_of(manifest) == self._current.hash:
+                yield manifest
+
+    def _was_shadow(self, manifest: Manifest) -> bool:
+        return any(
+            isinstance(one.change, ChallengerChange | ModelChange)
+            and one.change.hash == manifest.scoring_hash
+            for one in self._history.changes
+        )
+
+    async def _gate(self, one: Challenger) -> Step:
+        with self._stage("comparing", 0) as tell:
+            try:
+                result = await gate.gate(
+                    self._settings,
+                    self._session,
+                    one.model,
+                    from_ms=None,
+                    threshold=one.threshold,
+                    progress=tell,
+                )
+            except TooFewError as error:
+                return Step("waits", one.model, [f"{one.model} is not compared yet: {error}"])
+        frauds, needed = result["frauds_compared"], Limits().frauds
+        if frauds < needed or result["difference"] is None:
+            text = f"{one.model} is not compared yet: {frauds} labelled frauds, {needed} are needed"
+            return Step("waits", one.model, [text])
+        current = self._current.model
+        if not result["passed"]:
+            note = f"did not pass the gate: {result['reasons'][0]}"[:500]
+            await self._send(
+                ChallengerChange(model=one.model, hash=one.hash, share=None, note=note)
+            )
+            lines = [
+                f"{one.model} does not pass against {current} and is stopped:",
+                *result["reasons"],
+            ]
+            return Step("refused", one.model, lines)
+        if not self._promote:
+            lines = [
+                f"{one.model} passes against {current}",
+                f"To use it: fraudstream models promote {one.model}, or fraudstream retrain --promote",
+            ]
+            return Step("passed", one.model, lines)
+        await self._send(
+            ModelChange(
+                model=one.model,
+                hash=one.hash,
+                threshold=one.threshold,
+                note="retrained: passed the gate",
+            )
+        )
+        lines = [
+            f"{one.model} passes against {current} and is the current model now",
+            f"To go back to {current}: fraudstream models rollback",
+        ]
+        return Step("promoted", one.model, lines)
+
+    async def _train(self, children: list[Manifest]) -> Step:
+        recipe = Recipe.of(self._settings, self._parent)
+        try:
+            with self._stage("reading Cassandra", 0) as tell:
+                examples = train_from_cassandra.from_cassandra(self._settings, tell)
+            known = max((trained_until(one) for one in (self._parent, *children)), default=0)
+            new = int(np.count_nonzero(examples.event_time_ms > known))
+            if new < self._min_new:
+                since = f" since {iso(known)}" if known else ""
+                text = f"nothing to do: {new:,} labelled transactions{since}, {self._min_new:,} are needed (--min-new)"
+                return Step("waits", "", [text])
+            version, folder = self._place()
+            options = recipe.options(
+                self._settings,
+                folder=folder,
+                name=self._name,
+                version=version,
+                newest_ms=int(examples.event_time_ms.max()),
+                source=lineage(self._current, examples),
+            )
+            trained = train(
+                examples, self._settings, options, now_ms=self._now_ms, stage=self._stage
+            )
+        except TooFewError as error:
+            return Step("waits", "", [f"nothing to do yet: {error}"])
+        entry, _ = register(self._settings, str(trained.folder))
+        if self._key is not None:
+            sign(self._settings, entry.model, self._key)
+        rows = trained.manifest.trained["rows"]
+        lines = [
+            f"trained {_named(trained.manifest)} on {rows:,} labelled transactions, as {self._current.model} was"
+        ]
+        return await self._shadow(trained.manifest, "trained", lines)
+
+    def _place(self) -> tuple[int, Path]:
+        """The next version of the registry and of the folders here."""
+        version, folder = place(self._settings, self._name)
+        known = [
+            one.version
+            for one in list_registered(self._session, self._settings)
+            if one.name == self._name
+        ]
+        version = max([version, *(one + 1 for one in known)])
+        return version, folder.with_name(f"{self._name}-{version}")
+
+    async def _shadow(self, manifest: Manifest, did: Did, lines: list[str]) -> Step:
+        model, model_hash = _named(manifest), manifest.scoring_hash
+        # the registry's copy: it may have been signed since
+        check_model(self._settings, entry_of(self._settings, self._session, model_hash))
+        note = f"retrained after {self._current.model}"
+        await self._send(
+            LoadChange(model=model, hash=model_hash),
+            ChallengerChange(model=model, hash=model_hash, note=note),
+        )
+        lines = [
+            *lines,
+            f"{model} is a shadow now; the next `fraudstream retrain` compares it with {self._current.model}",
+        ]
+        return Step(did, model, lines)
+
+    async def _send(self, *changes: AnyChange) -> None:
+        await send_changes(self._settings, *changes)
+
+
+def _named(manifest: Manifest) -> str:
+    return f"{manifest.name}@{manifest.version}"
+
+
+async def retrain(settings: Settings, session: Session, **options: Any) -> Step:
+    """See `Retraining`."""
+    history = await read_history(settings)
+    return await Retraining(settings, session, history, **options).step()
