@@ -27,16 +27,21 @@ def without_card_numbers(text: bytes) -> bytes:
         return text
     masked: bytearray | None = None
     for match in _find(text):
-        if _is_one(match[0]):
+        found = match[0]
+        digits = found.translate(None, b" -")
+        if _is_one(digits):
             masked = bytearray(text) if masked is None else masked
-            places = [at for at in range(*match.span()) if text[at] in _DIGITS]
+            begin, end = match.span()
+            if len(digits) == len(found):
+                masked[begin + _FIRST : end - _LAST] = b"0" * (len(found) - _FIRST - _LAST)
+                continue
+            places = [at for at in range(begin, end) if text[at] in _DIGITS]
             for at in places[_FIRST:-_LAST]:
                 masked[at] = 0x30
     return text if masked is None else bytes(masked)
 
 
-def _is_one(found: bytes) -> bool:
+def _is_one(digits: bytes) -> bool:
     """Luhn's check."""
-    digits = bytes(byte for byte in found if byte in _DIGITS)
     odd, even = digits[::-2], digits[-2::-2].translate(_DOUBLED)
     return (sum(odd) - 0x30 * len(odd) + sum(even)) % 10 == 0
