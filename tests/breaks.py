@@ -529,13 +529,13 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "        if changed is not in_force:\n            for one",
+                "        if changed is not in_force:\n            undone",
                 "        if in_force.undone(change, message.partition) and changed.model != in_force.model:\n"
                 "            from app.domain.changes import Earlier\n"
                 "            before = Earlier(in_force.model, in_force.threshold), *changed.fallbacks\n"
                 "            changed = type(changed)(**{**{n: getattr(changed, n) for n in changed.__struct_fields__}, "
                 "'fallbacks': before})\n"
-                "        if changed is not in_force:\n            for one",
+                "        if changed is not in_force:\n            undone",
             ),
         ),
         _SCORING,
