@@ -80,7 +80,7 @@ def bank(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for command in ("topics", "migrate"):
         done = setup.run(command)
         assert done.returncode == 0, done.stderr
-    for role in ("worker", "auditor", "eraser"):
+    for role in ("worker", "auditor"):
         made.grant_tables(role)
     yield made
     disconnect(made.admin)
@@ -101,12 +101,6 @@ def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_p
         bank.deployment("producer").send(sends)
         auditor = bank.deployment("auditor")
         auditor.drain()
-        done = auditor.run("verify", "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        eraser = bank.deployment("eraser")
-        for options in (["--card", CARD, "--reason", "asked", "--yes"], ["--again"], ["--list"]):
-            done = eraser.run("erase", *options)
-            assert done.returncode == 0, done.stdout + done.stderr
         done = auditor.run("verify", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         pages = "".join(
