@@ -8,8 +8,10 @@ nodes without checking them, and a made-up file could crash the process; here th
 import io
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
+from types import MethodType
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
@@ -26,6 +28,13 @@ TRUSTED = (
 #: The first bytes of every file in this format; no pickle begins so.
 MAGIC = b"PK\x03\x04"
 _SCHEMA = "schema.json"
+#: Bytes of a file when it is not compressed, and of the JSON in it: far more than any useful model has.
+_MAX_BYTES = 1024**3
+_MAX_SCHEMA_BYTES = 64 * 1024**2
+#: Objects that skops' comparison of types visits; it visits one again for each reference to it.
+_MAX_VISITS = 1_000_000
+#: The left child of a leaf, for scikit-learn; it follows every other number.
+_LEAF = -1
 _DAMAGED = "a tree in it is damaged: its nodes do not lead to leaves"
 
 
@@ -60,21 +69,104 @@ def unpack(packed: bytes) -> Any:
     """What `pack`, or somebody's `skops.io.dump`, has saved.
 
     Raises:
-        UntrustedTypeError: it names a type that is not trusted, or trees that are none.
+        UntrustedTypeError: it names a type that is not trusted, has damaged trees, or would exhaust memory or time.
         Exception: it is not in this format; what is raised depends on where it is damaged.
     """
     # not before a model is loaded: importing it takes half a second, since it lists scikit-learn's estimators
     from skops.io import get_untrusted_types, loads
     from skops.io.exceptions import UntrustedTypesFoundException  # type: ignore[import-untyped]
 
+    plain = _inflated(packed)
     try:
-        fitted = loads(packed, trusted=TRUSTED)
+        fitted = loads(plain, trusted=TRUSTED)
     except UntrustedTypesFoundException as error:
-        unknown = sorted({*get_untrusted_types(data=packed)} - {*TRUSTED})
+        unknown = sorted({*get_untrusted_types(data=plain)} - {*TRUSTED})
         msg = f"{', '.join(unknown)} is not among the types that a model may hold"
         raise UntrustedTypeError(msg) from error
     _check_trees(fitted)
     return fitted
+
+
+def _inflated(packed: bytes) -> bytes:
+    """The same file without compression, once its size and its references are within limits.
+
+    Raises:
+        UntrustedTypeError: they are not.
+    """
+    plain = io.BytesIO()
+    with ZipFile(io.BytesIO(packed)) as source, ZipFile(plain, "w") as target:
+        members = {member.filename: member for member in source.infolist()}
+        if (
+            sum(member.file_size for member in members.values()) > _MAX_BYTES
+            or _SCHEMA in members
+            and members[_SCHEMA].file_size > _MAX_SCHEMA_BYTES
+        ):
+            msg = "it is too large without compression"
+            raise UntrustedTypeError(msg)
+        for name, member in members.items():
+            # zipfile inflates other kinds without a limit
+            if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+                msg = "it is compressed by another method than deflate"
+                raise UntrustedTypeError(msg)
+            with source.open(member) as file:
+                # with a length, no more than that is inflated, whatever the size says
+                content = file.read(member.file_size)
+            if content.startswith(b"PK"):  # its members would need limits, too
+                msg = "sparse matrices are not among what a model may hold"
+                raise UntrustedTypeError(msg)
+            if name == _SCHEMA:
+                _check_references(json.loads(content))
+            target.writestr(ZipInfo(name), content)
+    return plain.getvalue()
+
+
+def _check_references(schema: Any) -> None:
+    """Refuse objects that refer to others so often that comparing their types would not end.
+
+    An object with a known `__id__` is a reference. skops writes every object whole each time, and could not write one
+    that contains itself.
+
+    Raises:
+        UntrustedTypeError: it is so.
+    """
+    written: dict[Any, list[dict[str, Any]]] = {}
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if _number(node) is not None:
+                written.setdefault(_number(node), []).append(node)
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    known: dict[Any, int | None] = {}
+
+    def visits(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(map(visits, node))
+        if not isinstance(node, dict):
+            return 0
+        number = _number(node)
+        if number is None:
+            return 1 + sum(map(visits, node.values()))
+        if number not in known:
+            known[number] = None
+            # skops takes the first that it meets, in an order of its own
+            known[number] = max(1 + sum(map(visits, one.values())) for one in written[number])
+        found = known[number]
+        if found is None:
+            msg = "an object in it contains itself"
+            raise UntrustedTypeError(msg)
+        return found
+
+    if visits(schema) > _MAX_VISITS:
+        msg = f"its objects refer to more than {_MAX_VISITS:,} others"
+        raise UntrustedTypeError(msg)
+
+
+def _number(node: dict[str, Any]) -> Any:
+    number = node.get("__id__")
+    return number if isinstance(number, int | float | str) else None
 
 
 def _renumber(schema: Any) -> dict[str, str]:
@@ -132,10 +224,12 @@ def _check_trees(fitted: Any) -> None:
         if isinstance(tree, Tree):
             if tree.node_count > tree.capacity:
                 raise UntrustedTypeError(_DAMAGED)
-            inner = tree.children_left >= 0
+            inner = tree.children_left != _LEAF
             left, right, feature = tree.children_left, tree.children_right, tree.feature
         else:
             nodes = tree.nodes
+            if type(nodes) is not np.ndarray:
+                raise UntrustedTypeError(_DAMAGED)
             inner = nodes["is_leaf"] == 0
             left, right, feature = (
                 nodes[name].astype(np.int64) for name in ("left", "right", "feature_idx")
@@ -166,7 +260,14 @@ def _trees(
     elif isinstance(held, list | tuple | set):
         inside = held
     elif isinstance(held, np.ndarray):
+        if type(held) is not np.ndarray:  # a masked one hides what it holds
+            msg = f"{type(held).__name__} is not among the types that a model may hold"
+            raise UntrustedTypeError(msg)
         inside = held.ravel().tolist() if held.dtype == object else ()
+    elif isinstance(held, partial):
+        inside = (held.func, held.args, held.keywords, vars(held))
+    elif isinstance(held, MethodType):
+        inside = (held.__self__,)
     elif hasattr(held, "__dict__"):
         inside, own = vars(held).values(), vars(held).get("n_features_in_")
         # a forest checks a row's length once, and not for each of its trees

@@ -3,7 +3,8 @@
 import io
 import json
 import re
-from zipfile import ZipFile
+from functools import partial
+from zipfile import ZIP_DEFLATED, ZIP_LZMA, ZipFile
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from models.artifact_folders import ArtifactFolders
 from models.holder import ModelHolder
 from models.scoring import AnomalyScorer, build_scorer
 from models.shipped import FORMER, SHIPPED
-from models.skops_file import MAGIC, UntrustedTypeError, pack, unpack
+from models.skops_file import MAGIC, UntrustedTypeError, _check_trees, pack, unpack
 from models.training import KINDS, candidates_of
 
 NAMES = ("amount", "card_count_1h", "card_count_1d", "card_count_7d")
@@ -170,6 +171,8 @@ def altered(packed: bytes, field: str, at: int, value: int) -> bytes:
     [
         ("forest", "left_child", 10_000_000),
         ("forest", "right_child", 0),  # it would be walked for ever
+        ("forest", "left_child", -2),  # only -1 is a leaf for scikit-learn
+        ("forest", "left_child", -(10**12)),
         ("forest", "feature", 4),
         ("forest", "feature", -7),
         ("histgb", "left", 10_000_000),
@@ -181,6 +184,106 @@ def test_trees_that_would_crash_scikit_learn_are_refused(kind, field, value):
     packed = pack(trained(FOREST if kind == "forest" else ESTIMATORS["histgb"]))
     with pytest.raises(UntrustedTypeError, match="a tree in it is damaged"):
         unpack(altered(packed, field, 0, value))
+
+
+def node(loader: str, module: str, name: str, content, **more) -> dict:
+    return {
+        "__class__": name,
+        "__module__": module,
+        "__loader__": loader,
+        "content": content,
+    } | more
+
+
+def masked(data: dict) -> dict:
+    """An array in a file, masked, with all of it visible: for Python it then holds None."""
+    mask = node("JsonNode", "builtins", "bool", "true", is_json=True)
+    return node("MaskedArrayNode", "numpy.ma", "MaskedArray", {"data": data, "mask": mask})
+
+
+def rewritten(packed: bytes, change) -> bytes:
+    """A file with another schema."""
+    changed = io.BytesIO()
+    with ZipFile(io.BytesIO(packed)) as source, ZipFile(changed, "w") as target:
+        for each in source.namelist():
+            content = source.read(each)
+            if each == "schema.json":
+                content = json.dumps(change(json.loads(content))).encode()
+            target.writestr(each, content)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize("hidden_in", ["estimators", "nodes"])
+def test_no_tree_hides_in_a_masked_array(hidden_in):
+    made = trained(GradientBoostingClassifier(n_estimators=5, random_state=1))
+    packed = pack(made if hidden_in == "estimators" else trained(ESTIMATORS["histgb"]))
+
+    def hide(schema):
+        if isinstance(schema, list):
+            return [hide(each) for each in schema]
+        if not isinstance(schema, dict):
+            return schema
+        told = {name: hide(each) for name, each in schema.items()}
+        for name in {"estimators_", "nodes"} & {*told}:
+            if told[name].get("__loader__") == "NdArrayNode":
+                told[name] = masked(told[name])
+        return told
+
+    with pytest.raises(UntrustedTypeError, match="damaged|MaskedArray is not among the types"):
+        unpack(rewritten(packed, hide))
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [lambda tree: partial(np.add, tree), lambda tree: tree.predict],
+    ids=["partial", "method"],
+)
+def test_no_tree_hides_in_what_can_be_called(hide):
+    tree = trained(DecisionTreeClassifier())
+    del tree.n_features_in_  # without it, no feature of the tree is in a row
+    with pytest.raises(UntrustedTypeError, match="a tree in it is damaged"):
+        _check_trees(hide(tree))
+
+
+@pytest.mark.parametrize("depth", [60, 200])
+def test_references_that_double_are_refused_at_once(depth):
+    """skops' comparison of types would visit 2**depth objects."""
+
+    def of(number, *inside):
+        return node("ListNode", "builtins", "list", [*inside], __id__=number)
+
+    inner = of(1)
+    for number in range(2, depth):
+        inner = of(number, inner, {"__id__": number - 1})
+    with pytest.raises(UntrustedTypeError, match="refer to more than 1,000,000 others"):
+        unpack(zipped(**{"schema.json": json.dumps(inner | {"protocol": 2})}))
+
+
+def test_an_object_that_contains_itself_is_refused():
+    own = node("ListNode", "builtins", "list", [{"__id__": 1}], __id__=1, protocol=2)
+    with pytest.raises(UntrustedTypeError, match="contains itself"):
+        unpack(zipped(**{"schema.json": json.dumps(own)}))
+
+
+def zipped(*, compression: int = ZIP_DEFLATED, **files: str | bytes) -> bytes:
+    packed = io.BytesIO()
+    with ZipFile(packed, "w", compression) as target:
+        for name, content in files.items():
+            target.writestr(name, content)
+    return packed.getvalue()
+
+
+def test_a_file_that_inflates_beyond_its_limits_is_refused(monkeypatch):
+    monkeypatch.setattr("models.skops_file._MAX_BYTES", 2_000_000)
+    monkeypatch.setattr("models.skops_file._MAX_SCHEMA_BYTES", 1_000)
+    small, large = "{}", bytes(1_200_000)
+    for files in ({"schema.json": large}, {"schema.json": small, "1.npy": large, "2.npy": large}):
+        with pytest.raises(UntrustedTypeError, match="too large without compression"):
+            unpack(zipped(**files))
+    with pytest.raises(UntrustedTypeError, match="another method than deflate"):
+        unpack(zipped(**{"schema.json": small}, compression=ZIP_LZMA))
+    with pytest.raises(UntrustedTypeError, match="sparse matrices"):
+        unpack(zipped(**{"schema.json": small, "1.npz": zipped(a=large)}))
 
 
 def test_a_tree_of_a_forest_takes_the_features_of_the_forest():
