@@ -100,19 +100,25 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
 
 
 @click.command(epilog="\b\nExample:  fraudstream models rollback --note 'too many alerts'")
+@click.option(
+    "--further", is_flag=True, help="Go back one more although the guard has just gone back."
+)
 @note_option
-def rollback(note: str) -> None:
+def rollback(further: bool, note: str) -> None:
     r"""Return to the previous model and its threshold.
 
-    Each further rollback goes back one more, up to the model that the deployment started with.
+    Each further rollback goes back one more, up to the model that the deployment started with. If the guard has
+    restored the current model, a rollback needs --further. If another change is recorded first, by the guard or
+    somebody else, the rollback is without effect.
 
     \b
     Exit codes:  0  the change is recorded
-                 2  there is no previous model, or workers could not load it
+                 2  there is no previous model, workers could not load it, the guard has gone back already, or
+                    another change was first
                  3  Kafka or Cassandra does not answer
     """
-    from app.domain.changes import LoadChange, ModelChange
-    from app.kafka.change_history import need_decides, read_history, send_changes
+    from app.domain.changes import LoadChange
+    from app.kafka.change_history import need_decides, read_history, send_in_time
     from app.ops.models import checked
 
     settings = load_settings()
@@ -121,12 +127,16 @@ def rollback(note: str) -> None:
     if before is None:
         msg = f"{now.model} is the first model of this deployment: there is no previous one"
         raise UsageError(msg)
+    if history.reverted_by_guard() and not further:
+        msg = (
+            f"the guard has gone back to {now.model} already, at {iso(now.since.at_ms)}; "
+            f"to go back further, to {before.model}: fraudstream models rollback --further"
+        )
+        raise UsageError(msg)
     with checked(settings, before.hash) as entry:
         own = entry.manifest.threshold
-    change = ModelChange(
-        model=before.model, hash=before.hash, threshold=before.threshold, how="rollback", note=note
-    )
-    asyncio.run(send_changes(settings, LoadChange(model=before.model, hash=before.hash), change))
+    load = LoadChange(model=before.model, hash=before.hash)
+    asyncio.run(send_in_time(settings, load, history.rollback_to(before, note)))
     click.echo(
         f"{before.model} is the current model again, with {_by(before.threshold, own)}; it replaces {now.model}"
     )
@@ -144,19 +154,21 @@ def threshold(value: float | None, no_guard: bool, note: str) -> None:
 
     VALUE is a number from 0 to 1, or `model` for the model's own threshold. It applies to the current model only: a
     promotion starts with the new model's own threshold. The workers watch the change as they watch a promotion.
+    If another model becomes the current one first, the change is without effect.
 
     \b
     Exit codes:  0  the change is recorded
-                 2  VALUE is not a number from 0 to 1, or no worker has ever started
+                 2  VALUE is not a number from 0 to 1, no worker has ever started, or another model became the
+                    current one first
                  3  Kafka does not answer
     """
     from app.domain.changes import ThresholdChange
-    from app.kafka.change_history import need_decides, read_history, send_changes
+    from app.kafka.change_history import need_decides, read_history, send_in_time
 
     settings = load_settings()
     now = need_decides(asyncio.run(read_history(settings)), _topic(settings))
-    change = ThresholdChange(threshold=value, unguarded=no_guard, note=note)
-    asyncio.run(send_changes(settings, change))
+    change = ThresholdChange(threshold=value, hash=now.hash, unguarded=no_guard, note=note)
+    asyncio.run(send_in_time(settings, change))
     was = _by(now.threshold, None)
     click.echo(f"{now.model} has {_by(value, None)} now; it was {was}")
 

@@ -65,9 +65,14 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
 
 
 class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
-    """Another threshold; None: the model's own. `unguarded`, `reverts` and `cause` as in `ModelChange`."""
+    """Another threshold; None: the model's own. `unguarded`, `reverts` and `cause` as in `ModelChange`.
+
+    Attributes:
+        hash: of the model that it was made for: without effect on another; None: whichever is the current one.
+    """
 
     threshold: float | None = None
+    hash: ModelHash | None = None
     unguarded: bool = False
     reverts: Offset | None = None
     cause: Label = ""
@@ -266,7 +271,9 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         return next((one for one in self.watched if one.before.hash != self.model), None)
 
     def ignores(self, change: AnyChange, partition: int) -> bool:
-        """Whether a change undoes one that it cannot undo any more: it was undone, or another one followed it."""
+        """Whether a change is without effect: what it undoes was undone or replaced, or it is for another model."""
+        if isinstance(change, ThresholdChange) and change.hash not in (None, self.model):
+            return True
         return getattr(change, "reverts", None) is not None and not self.undone(change, partition)
 
     def undone(self, change: AnyChange, partition: int) -> tuple[Since, ...]:

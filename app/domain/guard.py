@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 #: Why a change is taken back: for metrics.
 Cause = Literal["unscored", "more_alerts", "fewer_alerts", "slow"]
 CAUSES: tuple[Cause, ...] = ("unscored", "more_alerts", "fewer_alerts", "slow")
-#: Beyond this number of transactions older ones count less.
-_REMEMBERED = 100_000
+#: Beyond this number of transactions older ones count less: enough to know a share of alerts of 0.1 %.
+_REMEMBERED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,9 @@ class Tally:
         self.batches += 1
         if microseconds > limits.batch_microseconds + scored * limits.microseconds:
             self.slow += 1
+
+    def fade(self) -> None:
+        """Let older transactions count less; not of what is judged, where few alerts need many transactions to tell."""
         if self.scored > _REMEMBERED:  # the share of alerts of weeks ago says little
             self.scored, self.flagged = self.scored / 2, self.flagged / 2
             self.unscored /= 2

@@ -10,7 +10,14 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.domain.changes import AnyChange, InForce, LoadChange, ModelChange, ThresholdChange
+from app.domain.changes import (
+    AnyChange,
+    Earlier,
+    InForce,
+    LoadChange,
+    ModelChange,
+    ThresholdChange,
+)
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
 from app.host import author
@@ -95,7 +102,7 @@ class History:
         return in_force
 
     def ignored(self) -> set[tuple[int, int]]:
-        """Partition and offset of changes without effect: they undo what was undone or replaced before them."""
+        """Partition and offset of changes without effect (`InForce.ignores`)."""
         in_force, found = InForce(), set()
         for one in self.changes:
             if in_force.ignores(one.change, one.partition):
@@ -107,6 +114,27 @@ class History:
         """What `rollback` goes back to; None: there is nothing before."""
         stack = _models(self.changes)
         return stack[-2] if len(stack) > 1 else None
+
+    def reverted_by_guard(self) -> bool:
+        """Whether the guard has restored the current model, and nobody has changed model or threshold since."""
+        decides = self.decides()
+        change = None if decides is None else decides.since.change
+        return isinstance(change, ModelChange) and bool(change.cause)
+
+    def rollback_to(self, before: Decides, note: str = "") -> ModelChange:
+        """The change that restores an earlier model, and names what it undoes, where that is known.
+
+        So it is without effect if the guard, or somebody else, is first.
+        """
+        in_force, earlier = self.in_force(), Earlier(before.hash, before.threshold)
+        back = ModelChange(
+            model=before.model, hash=before.hash, threshold=before.threshold, how="rollback", note=note
+        )  # fmt: skip
+        for since in in_force.watched:
+            undoes = msgspec.structs.replace(back, reverts=since.offset)
+            if since.before == earlier and in_force.undone(undoes, _PARTITION):
+                return undoes
+        return back
 
 
 def _models(made: Iterable[Made]) -> list[Decides]:
@@ -204,6 +232,24 @@ async def send_changes(settings: Settings, *changes: AnyChange) -> int:
             if isinstance(change, LoadChange):
                 await asyncio.sleep(LEAD_SECONDS)
     return offset
+
+
+async def send_in_time(settings: Settings, *changes: AnyChange) -> None:
+    """As `send_changes`; the last one must have an effect.
+
+    Raises:
+        UsageError: it has none, because another change was made first.
+        UnavailableError, SchemaError: see `send_changes`.
+    """
+    offset = await send_changes(settings, *changes)
+    history = await read_history(settings)
+    if (_PARTITION, offset) in history.ignored():
+        decides = need_decides(history, Topics(settings).control.name)
+        msg = (
+            f"without effect: another change was made first, and {decides.model} is the current model now; "
+            "see `fraudstream models history`"
+        )
+        raise UsageError(msg)
 
 
 def _encoded(change: AnyChange) -> bytes:

@@ -79,6 +79,8 @@ class Tallies:
         else:
             self._by_epoch.move_to_end(epoch)
         tally.add(scored, flagged, unscored, took * 1e6, self._limits)
+        if epoch.since is None or not epoch.judged:  # else it ends with the watch
+            tally.fade()
 
     def flag(self, epoch: Epoch, flagged: int) -> None:
         """Count transactions that the model gave no score, and that were called fraud all the same."""

@@ -66,7 +66,8 @@ class TestInForce:
 
 class TestWire:
     @pytest.mark.parametrize(
-        "change", [ADA, BEA, ThresholdChange(), LoadChange(model="m@1", hash="c")]
+        "change",
+        [ADA, BEA, ThresholdChange(), ThresholdChange(hash="a"), LoadChange(model="m@1", hash="c")],
     )
     def test_there_and_back(self, change: Any) -> None:
         message = decode_message(change_message("control", 0, record(9, encode_change(change))))
