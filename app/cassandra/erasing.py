@@ -69,6 +69,8 @@ CARD_TABLES = (
 ALERT_TABLES = ("alert_acks", "alert_reviews")
 #: A row per card whose alerts are snoozed.
 SNOOZES = "alert_snoozes"
+#: Among the numbers of an erasure: not a table.
+KEPT = "changes_kept"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Erasure:
         reason: why.
         place: partition and offset of its record on `transactions`.
         labels: by partition of `labels`, the offset of its record there.
-        deleted: rows by table.
+        deleted: rows by table; under `KEPT`, changes that name the card and had to be kept.
         gone_by: by topic, when its last record of the card is gone at the latest, epoch milliseconds.
         card_hash, salt: by which a card is recognised.
     """
@@ -120,6 +122,16 @@ class Erasure:
     gone_by: dict[str, int] = field(default_factory=dict)
     card_hash: str = ""
     salt: str = ""
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """By table, how many rows were deleted; empty: the erasure is not finished."""
+        return {name: number for name, number in self.deleted.items() if name != KEPT}
+
+    @property
+    def kept(self) -> int:
+        """How many changes on `control` name the card and are kept: their place in the log decides something."""
+        return self.deleted.get(KEPT, 0)
 
     def is_of(self, card_id: str) -> bool:
         """Whether it erased this card."""

@@ -58,6 +58,7 @@ def erase(
     r"""Delete everything that is stored about a card, and show when topics will have deleted the rest.
 
     At once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on lists.
+    Changes of rules and models whose notes name it are deleted only if nothing else depends on them.
     Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
     Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
 
@@ -122,11 +123,13 @@ def _show(reports: "list[Report]", as_json: bool, *, would: bool = False) -> Non
         erasure = report.erasure
         head = "Would delete" if would else f"Erasure {erasure.id}: deleted"
         click.echo(f"{head} from Cassandra:")
-        for table, rows in erasure.deleted.items():
+        for table, rows in erasure.rows.items():
             click.echo(f"  {table:<24} {rows:>9,}")
         click.echo(
-            f"{'Would take' if would else 'Took'} {report.changes:,} changes of lists out of control."
+            f"{'Would delete' if would else 'Deleted'} {report.changes:,} changes that name it from control."
         )
+        if erasure.kept:
+            click.echo(f"{'Would keep' if would else 'Kept'} {erasure.kept:,}: {_DECIDES}")
         if not would:
             click.echo("Workers have deleted the card's state.")
         click.echo("Records in Kafka are gone by:")
@@ -139,6 +142,10 @@ def _show(reports: "list[Report]", as_json: bool, *, would: bool = False) -> Non
     )
 
 
+_DECIDES = (
+    "these changes name the card in a note or a reason, and their place in the log decides what is in force "
+    "(fraudstream models history, rules history)"
+)
 _UNDATED = "set retention.ms, or of a compacted topic max.compaction.lag.ms"
 
 
@@ -150,7 +157,7 @@ def _list(settings: Settings, card_id: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"erasures": [_as_json(one) for one in found]}))
         return
     for one in found:
-        rows = f"{sum(one.deleted.values()):,} rows" if one.deleted else "not finished: --again"
+        rows = f"{sum(one.rows.values()):,} rows" if one.rows else "not finished: --again"
         click.echo(
             f"{iso(one.at_ms)}  {one.id}  {printable(one.by)}  {rows}  {printable(one.reason)}"
         )
@@ -181,7 +188,8 @@ def _as_json(erasure: "Erasure", undated: list[str] | None = None) -> dict[str, 
         "reason": erasure.reason,
         "partition": erasure.place[0],
         "offset": erasure.place[1],
-        "deleted": erasure.deleted,
+        "deleted": erasure.rows,
+        "changes_kept": erasure.kept,
         "gone_by": {topic: iso(at_ms) for topic, at_ms in erasure.gone_by.items()},
     }
     return told if undated is None else {**told, "no_date": undated}

@@ -101,6 +101,10 @@ class History:
             in_force = in_force.after(one.change, one.partition, one.offset, one.at_ms)
         return in_force
 
+    def leads_to(self) -> tuple[InForce, list[Decides]]:
+        """What the changes add up to: what decides, and what each rollback would lead back to; not which were seen."""
+        return msgspec.structs.replace(self.in_force(), seen={}), _models(self.changes)
+
     def ignored(self) -> set[tuple[int, int]]:
         """Partition and offset of changes without effect (`InForce.ignores`)."""
         in_force, found = InForce(), set()

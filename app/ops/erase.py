@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
 from app.cassandra.erasing import (
+    KEPT,
     Before,
     Erasure,
     delete_card,
@@ -31,7 +32,7 @@ from app.cassandra.session import connect, disconnect
 from app.errors import UnavailableError
 from app.host import author
 from app.kafka.clients import answered, client_kwargs, partition_of, started, topic_configs
-from app.ops.erase_lists import clean_lists, find_named
+from app.ops.erase_lists import clean_lists, would_clean
 from app.ops.gone_by import gone_by
 from app.ops.verification.log import Log, Progress, open_log, wait_for_workers
 from app.settings import Settings
@@ -49,7 +50,7 @@ class Report:
 
     Attributes:
         erasure: as it is recorded; its `deleted` has the rows of Cassandra.
-        changes: changes of lists that named the card.
+        changes: changes that named the card, and are deleted.
         undated: topics whose configuration sets no date.
     """
 
@@ -78,22 +79,30 @@ async def erase(
     """
     erasure_id, salt = uuid4().hex, uuid4().hex
     async with _servers(settings) as (log, session):
-        changes = await clean_lists(settings, log, card_id)
+        cleaned = await clean_lists(settings, log, card_id)
         before = await _send_records(settings, log, card_id, erasure_id, timeout_seconds, progress)
         assert before.offset is not None
         place = before.partition, before.offset
         known_by = hash_of(card_id, salt), salt
         # first without counts: whatever happens now, `--again` finds it
         erasure = Erasure(
-            erasure_id, _now_ms(), author(), reason, place, before.labels, {}, {}, *known_by
+            erasure_id,
+            _now_ms(),
+            author(),
+            reason,
+            place,
+            before.labels,
+            {KEPT: cleaned.kept},
+            {},
+            *known_by,
         )
         await asyncio.to_thread(record_erasure, session, settings, erasure)
         await _wait(log, timeout_seconds, progress)
         deleted = await asyncio.to_thread(delete_card, session, settings, card_id, before)
         dates, undated = await dates_of(settings, _now_ms())  # nothing of the card is sent any more
-        erasure = replace(erasure, deleted=deleted, gone_by=dates)
+        erasure = replace(erasure, deleted=erasure.deleted | deleted, gone_by=dates)
         await asyncio.to_thread(record_erasure, session, settings, erasure)
-    return Report(erasure, changes, undated)
+    return Report(erasure, cleaned.deleted, undated)
 
 
 async def preview(settings: Settings, card_id: str) -> Report:
@@ -103,14 +112,16 @@ async def preview(settings: Settings, card_id: str) -> Report:
         UnavailableError, SchemaError: see `erase`.
     """
     async with _servers(settings) as (log, session):
-        named = await find_named(log, card_id)
+        cleaned = await would_clean(log, card_id)
         rows = await asyncio.to_thread(
             delete_card, session, settings, card_id, Before(), dry_run=True
         )
     dates, undated = await dates_of(settings, _now_ms())
     place = partition_of(settings.partitions)(card_id.encode()), -1
-    would = Erasure("", _now_ms(), "", "", place, deleted=rows, gone_by=dates)
-    return Report(would, len(named.keys), undated)
+    would = Erasure(
+        "", _now_ms(), "", "", place, deleted={KEPT: cleaned.kept} | rows, gone_by=dates
+    )
+    return Report(would, cleaned.deleted, undated)
 
 
 async def again(settings: Settings) -> list[tuple[Erasure, dict[str, int] | None]]:

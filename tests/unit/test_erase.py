@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from app.blocks.core.deletions import MAX_DELETIONS, Deletions, follows
 from app.cassandra.erasing import ALERT_TABLES, CARD_TABLES, SNOOZES, Before, Erasure, hash_of
 from app.cli.erase import erase as command
-from app.domain.changes import ListChange
 from app.durations import DAY_MS
 from app.ops.gone_by import gone_by
 from app.settings import load_settings
@@ -280,17 +279,3 @@ def test_a_mistake_is_one_line(arguments: list[str], text: str) -> None:
     done: Any = CliRunner().invoke(command, arguments)
     assert done.exception is not None
     assert text in str(done.exception)
-
-
-def test_list_changes_name_cards_by_their_ids() -> None:
-    from app.ops.erase_lists import _names
-
-    change = ListChange(name="block", subject="card", ids=("C1", "C2"))
-    assert _names(change, "C1")
-    assert not _names(change, "C12")
-    assert _names(
-        ListChange(name="block", subject="terminal", ids=("T1",), note="with C1, twice"), "C1"
-    )
-    assert not _names(
-        ListChange(name="block", subject="terminal", ids=("T1",), note="with C12"), "C1"
-    )

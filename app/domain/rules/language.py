@@ -75,6 +75,16 @@ def parse(text: str) -> ast.expr:
     return tree
 
 
+def texts_in(text: str) -> list[str]:
+    """The texts that an expression compares with.
+
+    Raises:
+        RuleError: see `parse`.
+    """
+    nodes = (node for node in ast.walk(parse(text)) if isinstance(node, ast.Constant))
+    return [node.value for node in nodes if isinstance(node.value, str)]
+
+
 def check(text: str, types: Mapping[str, str] | None = None) -> set[str]:
     """The names that an expression uses.
 
