@@ -6,8 +6,8 @@ import numpy as np
 
 from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
-from app.errors import AwayError, NotFoundError, UnavailableError
-from models.artifact import load_artifact
+from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
+from models.artifact import check_content, load_artifact
 from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
 from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
@@ -72,7 +72,7 @@ class ModelHolder:
         registry: where models are.
         catalogue: the features that this deployment computes.
         digits: digits after the decimal point in its currency, for the wording of reasons.
-        elsewhere: gives the artifact of a hash that is not in these folders; None: there is nowhere else.
+        elsewhere: gives the artifact of a hash from the registry; None: there is none.
         trust: which artifacts are loaded.
     """
 
@@ -116,22 +116,27 @@ class ModelHolder:
         self._loaded.pop(model_hash[:HASH_DIGITS], None)
 
     def entry(self, model_hash: str) -> Entry:
-        """The artifact of a hash, not loaded.
+        """The artifact of a hash, not loaded: one that came with the package, else the registry's.
+
+        Others in folders serve where the registry has none, and while it does not answer, if they are intact.
 
         Raises:
             NotFoundError, UsageError: it is missing or damaged; the text says why.
+            AwayError: the registry does not answer, and it is not here.
         """
         here, missing = None, NotFoundError()
         try:
             here = self.registry.by_hash(model_hash)
         except NotFoundError as error:
             missing = error
-        if here is not None and self._trust.accepts(*here) and _is_covered(here):
+        if here is not None and _is_shipped(here) and self._trust.accepts(*here):
             return here
         if self._elsewhere is not None:
             try:
                 return self._elsewhere(model_hash)
             except AwayError:
+                if here is not None and self._trust.accepts(*here) and _is_intact(here):
+                    return here
                 raise
             except UnavailableError as error:  # there is no registry here
                 missing.__cause__ = error
@@ -139,7 +144,7 @@ class ModelHolder:
                 missing = error
         if here is None:
             raise missing
-        return here  # if it is not signed, `load` says so
+        return here  # if it is damaged or not signed, `load` says so
 
     def load(self, entry: Entry) -> Model:
         """Load an artifact, checked; once.
@@ -165,9 +170,16 @@ class ModelHolder:
         return model
 
 
-def _is_covered(entry: Entry) -> bool:
-    """Whether the hash of a local artifact covers all that decides; in format 1 it is that of the file alone.
+def _is_shipped(entry: Entry) -> bool:
+    return entry.folder.resolve().is_relative_to(SHIPPED.resolve())
 
-    So somebody could place the file here with another threshold, and it would be taken for the registry's.
-    """
-    return entry.manifest.format > 1 or entry.folder.is_relative_to(SHIPPED)
+
+def _is_intact(entry: Entry) -> bool:
+    """Whether a local artifact is what its hash says; in format 1 that covers the file alone, and not the threshold."""
+    manifest = entry.manifest
+    try:
+        packed = (entry.folder / manifest.file).read_bytes()
+        check_content("", packed, manifest)
+    except (OSError, UsageError):
+        return False
+    return manifest.format > 1

@@ -64,6 +64,7 @@ def register(session: Session, settings: Settings, entry: Entry, by: str) -> boo
     """Store an artifact and bind its name and version to it; False when that was so already.
 
     Raises:
+        NotFoundError: the model file is missing.
         UsageError: the version is registered with another artifact, or the file is not what its manifest says.
         UnavailableError: Cassandra does not answer.
         SchemaError: the tables are missing.
@@ -73,7 +74,11 @@ def register(session: Session, settings: Settings, entry: Entry, by: str) -> boo
     path = folder / manifest.file
     # what a shipped model was before it was converted is not here
     if known is None or path.exists():
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            msg = f"the model file {path} cannot be read ({error.strerror}): restore it or train again"
+            raise NotFoundError(msg) from error
         _check(manifest, content, manifest.scoring_hash, str(folder))
     if known is None:
         _store(session, settings, manifest, (folder / MANIFEST_FILE).read_text(), content)
@@ -193,7 +198,7 @@ class FetchedModels:
 
 
 def holder_of(settings: Settings, catalogue: Catalogue) -> ModelHolder:
-    """Loads models of a deployment by hash: those in its folders, else those in the registry."""
+    """Loads models of a deployment by hash: those that come with it, else the registry's, else those in its folders."""
     session = partial(shared_session, settings)
     fetched = FetchedModels(settings, settings.home / "fetched-models", session)
     return ModelHolder(

@@ -147,7 +147,7 @@ def register(model: str, key: Path | None) -> None:
     entry, new = run(settings, model)
     said = "is registered" if new else "was registered already"
     if key is not None:
-        run_sign(settings, entry.model, key)
+        run_sign(settings, entry.manifest.scoring_hash, key, approved=entry)
         said += " and is signed"
     click.echo(f"{entry.model} ({entry.manifest.model_hash}) {said}")
 
@@ -166,7 +166,9 @@ def keygen(file: Path) -> None:
     click.echo(f"FRAUDSTREAM_MODEL_KEYS={public}")
 
 
-@models.command(epilog="\b\nExample:  fraudstream models sign fraud@2 --key model-key.pem")
+@models.command(
+    epilog="\b\nExample:  fraudstream models sign fraud@2 --key model-key.pem --hash 79b0e1c4a5d2f386"
+)
 @click.argument("model")
 @click.option(
     "--key",
@@ -175,22 +177,33 @@ def keygen(file: Path) -> None:
     metavar="KEYFILE",
     help="File of the private key, from `models keygen`.",
 )
-def sign(model: str, key: Path) -> None:
+@click.option(
+    "--hash",
+    "expected",
+    metavar="HASH",
+    help="Hash of the model that you approve (16 digits or more): another one is not signed.",
+)
+def sign(model: str, key: Path, expected: str | None) -> None:
     r"""Sign a registered model: who requires signatures then accepts it.
 
     The signature covers the whole manifest: name, version, hash of the model's file, features, threshold and the rest.
-    An earlier signature is replaced.
+    An earlier signature is replaced. What is signed is what the registry has: give the hash that `register` has
+    printed, since whoever can write to Cassandra can change the registry.
 
     \b
     Exit codes:  0  it is signed
-                 2  the key cannot be used
+                 2  the key cannot be used, or the model has another hash
                  3  Cassandra does not answer
                  4  there is no such model in the registry
     """
     from app.ops.models import sign as run
 
-    entry = run(load_settings(), model, key)
-    click.echo(f"{entry.model} ({entry.manifest.model_hash}) is signed")
+    entry = run(load_settings(), model, key, expected=expected)
+    manifest = entry.manifest
+    click.echo(f"{entry.model} ({manifest.model_hash}) is signed")
+    click.echo(f"hash       {manifest.scoring_hash}")
+    click.echo(f"threshold  {manifest.threshold}")
+    click.echo(f"file       sha256 {manifest.sha256}")
 
 
 @models.command(

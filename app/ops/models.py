@@ -1,12 +1,13 @@
 """What `fraudstream models` does: models in the folders here and in the registry, and whether workers can load them."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, check_free, check_libraries, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is_path
 from models.holder import Model, ModelHolder
+from models.manifest import HASH_DIGITS
 from models.signing import new_key, sign_manifest
 from models.trust import trust_of
 
@@ -110,12 +112,26 @@ def make_key(file: Path) -> str:
     return public
 
 
-def sign(settings: Settings, wanted: str, key: Path) -> Entry:
+def sign(
+    settings: Settings,
+    wanted: str,
+    key: Path,
+    *,
+    expected: str | None = None,
+    approved: Entry | None = None,
+) -> Entry:
     """Sign the manifest of a registered model.
+
+    Args:
+        settings: the deployment.
+        wanted: the model.
+        key: file of the private key.
+        expected: its hash, whole or abbreviated; None: whatever the registry has.
+        approved: an artifact that was trained or examined here: the registry's manifest must be the same.
 
     Raises:
         NotFoundError: there is no such model.
-        UsageError: the key cannot be used.
+        UsageError: the key cannot be used, or the registry's model is not the one that was expected or approved.
         UnavailableError: the registry does not answer.
     """
     try:
@@ -125,9 +141,30 @@ def sign(settings: Settings, wanted: str, key: Path) -> Entry:
         raise UsageError(msg) from error
     with connected(settings) as session:
         entry = model_registry.entry_of(settings, session, wanted)
-        signed = sign_manifest((entry.folder / MANIFEST_FILE).read_text(), pem)
+        text = (entry.folder / MANIFEST_FILE).read_text()
+        if expected is not None and not (
+            len(expected) >= HASH_DIGITS and entry.manifest.scoring_hash.startswith(expected)
+        ):
+            msg = (
+                f"the registry's {entry.model} has the hash {entry.manifest.model_hash}, not {expected}: it is not "
+                "signed; compare it with what was trained"
+            )
+            raise UsageError(msg)
+        if approved is not None and _unsigned(text) != _unsigned(
+            (approved.folder / MANIFEST_FILE).read_text()
+        ):
+            msg = (
+                f"the registry's manifest of {entry.model} is not the one in {approved.folder}: it is not signed; "
+                "compare them"
+            )
+            raise UsageError(msg)
+        signed = sign_manifest(text, pem)
         model_registry.keep_signed(session, settings, entry, signed)
     return Entry(entry.folder, read_manifest(entry.folder))
+
+
+def _unsigned(manifest: str) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(manifest).items() if name != "signature"}
 
 
 def download(settings: Settings, wanted: str, folder: Path) -> Entry:

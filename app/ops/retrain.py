@@ -214,7 +214,7 @@ class Retraining:
             return Step("waits", "", [f"nothing to do yet: {error}"])
         entry, _ = register(self._settings, str(trained.folder))
         if self._key is not None:
-            sign(self._settings, entry.model, self._key)
+            sign(self._settings, entry.manifest.scoring_hash, self._key, approved=entry)
         rows = trained.manifest.trained["rows"]
         lines = [
             f"trained {_named(trained.manifest)} on {rows:,} labelled transactions, as {self._current.model} was"

@@ -5,12 +5,16 @@ import hashlib
 import json
 import shutil
 import stat
+from contextlib import nullcontext
 
 import pytest
+from click.testing import CliRunner
 
+from app.cassandra import model_registry
+from app.cli.models import models
 from app.domain.features import Catalogue
-from app.errors import NotFoundError, SettingsError, UnavailableError, UsageError
-from app.ops.models import make_key
+from app.errors import AwayError, NotFoundError, SettingsError, UnavailableError, UsageError
+from app.ops.models import make_key, sign
 from app.settings import load_settings
 from app.stages.model_supply import ModelSupply
 from app.stages.scorers import ModelNeeded
@@ -160,10 +164,99 @@ def test_the_registrys_signed_model_is_taken_for_a_local_one_that_is_not(tmp_pat
     model_hash = plain.manifest.scoring_hash
     assert holder(lambda _: there).entry(model_hash) == there
     assert holder(lambda _: there).by_hash(model_hash).version == "default@1"
-    assert holder(lambda _: there, ()).entry(model_hash) == plain
+    assert holder(lambda _: there, ()).entry(model_hash) == there
     for nothing in (missing, away):
         with pytest.raises(SignatureError, match="is not signed"):
             holder(nothing).by_hash(model_hash)
+
+
+def test_a_local_copy_never_stands_in_for_a_registered_model(tmp_path):
+    """The hash covers neither the model file's bytes nor the figures."""
+    broken = signed(tmp_path / "here" / "m", pem=None, metrics={})
+    there = signed(tmp_path / "there" / "m", pem=None)
+    (broken.folder / "model.skops").write_bytes(b"PK")
+    holder = ModelHolder(ArtifactFolders(tmp_path / "here"), CATALOGUE, 2, lambda _: there)
+    assert broken.manifest.scoring_hash == there.manifest.scoring_hash
+    assert holder.by_hash(broken.manifest.scoring_hash).manifest == there.manifest
+
+
+def test_an_intact_local_copy_serves_while_the_registry_does_not_answer(tmp_path):
+    here = signed(tmp_path / "m", pem=None)
+
+    def away(_):
+        raise AwayError
+
+    holder = ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2, away)
+    assert holder.entry(here.manifest.scoring_hash) == here
+    (here.folder / "model.skops").write_bytes(b"PK")
+    with pytest.raises(AwayError):
+        holder.entry(here.manifest.scoring_hash)
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """Signs what a registry without Cassandra has in a folder; gives the folder."""
+    entry = signed(tmp_path / "registry" / "m", pem=None)
+    (tmp_path / "key.pem").write_bytes(PRIVATE)
+    monkeypatch.setattr("app.ops.models.connected", lambda _: nullcontext())
+    monkeypatch.setattr(
+        model_registry, "entry_of", lambda *_: Entry(entry.folder, read_manifest(entry.folder))
+    )
+    monkeypatch.setattr(
+        model_registry,
+        "keep_signed",
+        lambda _, __, found, text: (found.folder / MANIFEST_FILE).write_text(text),
+    )
+    return entry.folder
+
+
+def test_only_the_model_that_was_approved_is_signed(tmp_path, registry):
+    key, settings = tmp_path / "key.pem", load_settings({})
+    approved = signed(tmp_path / "trained", pem=None)
+    write(registry, read(registry) | {"metrics": {}})  # the hash is the same
+    with pytest.raises(UsageError, match="is not the one in .*trained: it is not signed"):
+        sign(settings, "default@1", key, approved=approved)
+    write(registry, read(registry) | {"metrics": approved.manifest.metrics, "threshold": 0.9})
+    with pytest.raises(UsageError, match="is not the one in"):
+        sign(settings, "default@1", key, approved=approved)
+    assert "signature" not in read(registry)
+    write(registry, read(approved.folder))
+    assert sign(settings, "default@1", key, approved=approved).manifest.signature.key == PUBLIC
+    assert sign(settings, "default@1", key, approved=approved)  # once more: signed already
+
+
+def test_a_model_of_another_hash_than_expected_is_not_signed(tmp_path, registry):
+    key, settings = tmp_path / "key.pem", load_settings({})
+    right = read_manifest(registry).scoring_hash
+    write(registry, read(registry) | {"threshold": 0.9})
+    for wrong in (right, right[:16], "", read_manifest(registry).scoring_hash[:8]):
+        with pytest.raises(UsageError, match="it is not signed"):
+            sign(settings, "default@1", key, expected=wrong)
+    assert "signature" not in read(registry)
+    sign(settings, "default@1", key, expected=read_manifest(registry).model_hash)
+    assert load(registry)
+
+
+def test_the_command_says_what_it_has_signed(tmp_path, registry):
+    key = str(tmp_path / "key.pem")
+    said = CliRunner().invoke(models, ["sign", "default@1", "--key", key], catch_exceptions=False)
+    manifest = read_manifest(registry)
+    assert said.output.splitlines() == [
+        f"default@1 ({manifest.model_hash}) is signed",
+        f"hash       {manifest.scoring_hash}",
+        f"threshold  {manifest.threshold}",
+        f"file       sha256 {manifest.sha256}",
+    ]
+    said = CliRunner().invoke(models, ["sign", "default@1", "--key", key, "--hash", "0" * 16])
+    assert "it is not signed" in str(said.exception)
+
+
+def test_a_model_without_its_file_is_not_registered(tmp_path, monkeypatch):
+    entry = signed(tmp_path / "m", pem=None)
+    (entry.folder / "model.skops").unlink()
+    monkeypatch.setattr(model_registry, "_version", lambda *_: None)
+    with pytest.raises(NotFoundError, match="model.skops cannot be read .*restore it or train"):
+        model_registry.register(None, load_settings({}), entry, "me")
 
 
 async def test_a_worker_that_meets_an_unsigned_model_waits_and_goes_on_once_it_is_signed(
