@@ -4,7 +4,8 @@ It looks at what was counted since the change and before it, on the same stream.
 change that takes it back goes through the log like every other one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal, NamedTuple
 
 #: Why a change is taken back: for metrics.
@@ -22,7 +23,8 @@ class Limits:
         microseconds: scoring time allowed per transaction of a micro-batch, besides `batch_microseconds`.
         batch_microseconds: scoring time allowed for a micro-batch, however few transactions it has.
         batches: micro-batches that are looked at, at least.
-        times_before: how many times the scoring time of before, where that is known.
+        times_before: how many times the scoring time of before, in micro-batches of the same size, where it is known.
+        unknown_times: how many times the time allowed, where that of before is not known.
         known: transactions from which on the share of alerts before the change is known.
         more_alerts: how many times as many alerts, besides `more_share` and `few_alerts`.
         more_share: share of the transactions that may be alerts in addition.
@@ -40,6 +42,7 @@ class Limits:
     batch_microseconds: float = 1_000.0
     batches: int = 20
     times_before: float = 2.0
+    unknown_times: float = 5.0
     known: int = 500
     more_alerts: float = 4.0
     more_share: float = 0.02
@@ -63,6 +66,30 @@ class Trip(NamedTuple):
 
 
 @dataclass
+class Timing:
+    """How long scores took.
+
+    Attributes:
+        batches: micro-batches.
+        scored: their transactions.
+        microseconds: their time.
+        slow: those that took longer than the limits allow.
+    """
+
+    batches: float = 0
+    scored: float = 0
+    microseconds: float = 0
+    slow: float = 0
+
+    def with_(self, other: "Timing") -> "Timing":
+        """Both together."""
+        return Timing(
+            self.batches + other.batches, self.scored + other.scored,
+            self.microseconds + other.microseconds, self.slow + other.slow,
+        )  # fmt: skip
+
+
+@dataclass
 class Tally:
     """What the model that decides did to some transactions.
 
@@ -70,23 +97,22 @@ class Tally:
         scored: transactions that it was given.
         flagged: those that it called fraud.
         unscored: those that it gave no number between 0 and 1.
-        microseconds: time that its scores took.
-        batches: micro-batches.
-        slow: those that took longer than the limits allow.
+        times: of micro-batches by their size, the number of its binary digits: those of one size differ by less than
+            a factor of two.
     """
 
     scored: float = 0
     flagged: float = 0
     unscored: float = 0
-    microseconds: float = 0
-    batches: int = 0
-    slow: int = 0
+    times: dict[int, Timing] = field(default_factory=dict)
 
     def with_(self, other: "Tally") -> "Tally":
         """Both together."""
+        times = {size: one.with_(Timing()) for size, one in self.times.items()}
+        for size, one in other.times.items():
+            times[size] = one.with_(times.get(size, Timing()))
         return Tally(
-            self.scored + other.scored, self.flagged + other.flagged, self.unscored + other.unscored,
-            self.microseconds + other.microseconds, self.batches + other.batches, self.slow + other.slow,
+            self.scored + other.scored, self.flagged + other.flagged, self.unscored + other.unscored, times
         )  # fmt: skip
 
     def add(
@@ -96,18 +122,36 @@ class Tally:
         self.scored += scored
         self.flagged += flagged
         self.unscored += unscored
-        self.microseconds += microseconds
-        self.batches += 1
+        timing = self.times.setdefault(scored.bit_length(), Timing())
+        timing.batches += 1
+        timing.scored += scored
+        timing.microseconds += microseconds
         if microseconds > limits.batch_microseconds + scored * limits.microseconds:
-            self.slow += 1
+            timing.slow += 1
 
     def fade(self) -> None:
         """Let older transactions count less; not of what is judged, where few alerts need many transactions to tell."""
         if self.scored > _REMEMBERED:  # the share of alerts of weeks ago says little
             self.scored, self.flagged = self.scored / 2, self.flagged / 2
             self.unscored /= 2
-            self.microseconds /= 2
-            self.batches, self.slow = self.batches // 2, self.slow // 2
+            for one in self.times.values():
+                one.batches, one.scored = one.batches / 2, one.scored / 2
+                one.microseconds, one.slow = one.microseconds / 2, one.slow / 2
+
+    def per_transaction(self, size: int, batches: int) -> float | None:
+        """Microseconds per transaction in micro-batches of a size; None: not known.
+
+        Smaller ones take part where there are too few of that size: a transaction takes no less time in them.
+
+        Args:
+            size: as in `times`.
+            batches: micro-batches from which on it is known.
+        """
+        found = Timing()
+        while size and found.batches < batches:
+            found = found.with_(self.times.get(size, Timing()))
+            size -= 1
+        return found.microseconds / found.scored if found.batches >= batches else None
 
 
 def trip(
@@ -167,14 +211,23 @@ def _by_alerts(before: Tally, now: Tally, limits: Limits) -> Trip | None:
 
 
 def _by_time(before: Tally, now: Tally, limits: Limits) -> Trip | None:
-    if now.batches < limits.batches or 2 * now.slow < now.batches:
+    total = reduce(Timing.with_, now.times.values(), Timing())
+    if total.batches < limits.batches or 2 * total.slow < total.batches:
         return None
-    took = now.microseconds / now.scored
-    usual = before.microseconds / before.scored if before.batches >= limits.batches else 0.0
-    if took <= limits.times_before * usual:
+    text = f"scoring takes {{:,.0f}} us per transaction, {limits.microseconds:g} us are allowed"
+    compared, usual = Timing(), 0.0
+    for size, one in now.times.items():
+        if (each := before.per_transaction(size, limits.batches)) is not None:
+            compared, usual = compared.with_(one), usual + each * one.scored
+    if compared.batches >= limits.batches:
+        if compared.microseconds <= limits.times_before * usual:
+            return None
+        text += f"; before {usual / compared.scored:,.0f} us"
+        return Trip("slow", text.format(compared.microseconds / compared.scored))
+    allowed = total.batches * limits.batch_microseconds + total.scored * limits.microseconds
+    if total.microseconds <= limits.unknown_times * allowed:
         return None
-    text = f"scoring takes {took:,.0f} us per transaction, {limits.microseconds:g} us are allowed"
-    return Trip("slow", text + (f"; before {usual:,.0f} us" if usual else ""))
+    return Trip("slow", text.format(total.microseconds / total.scored))
 
 
 def _percent(share: float) -> str:

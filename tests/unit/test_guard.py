@@ -118,6 +118,24 @@ class TestRule:
         assert cause(slow, tally(1_000, 10, microseconds=400)) is None
         assert cause(slow, tally(1_000, 10, microseconds=700)) == "slow"
 
+    def test_smaller_micro_batches_are_not_slow(self) -> None:
+        """A batch takes 3 ms and 5 us per transaction, before and after; the traffic is less."""
+
+        def batches(*sizes: int, of: float = 3_000) -> Tally:
+            made = Tally()
+            for size in sizes * 30:
+                made.add(size, 0, 0, of + 5 * size, LIMITS)
+            return made
+
+        assert cause(batches(100), batches(1)) is None
+        assert cause(batches(100), batches(1, 100)) is None
+        assert cause(batches(100, 1), batches(1)) is None
+        assert cause(batches(100, 1), batches(1, of=9_000)) == "slow"
+        # larger ones, because a slow model falls behind
+        assert cause(batches(1), batches(100, of=700_000)) == "slow"
+        # of a size of which nothing is known
+        assert cause(batches(100), batches(1, of=9_000)) == "slow"
+
     def test_a_few_stalls_are_not_slow(self) -> None:
         now = tally(1_000, 10)
         for _ in range(50):
@@ -152,7 +170,8 @@ class TestRule:
     def test_without_a_past_only_what_no_model_does(self) -> None:
         assert cause(Tally(), tally(1_000, 500)) is None
         assert cause(Tally(), tally(1_000, 530)) == "more_alerts"
-        assert cause(Tally(), tally(1_000, 0, microseconds=300)) == "slow"
+        assert cause(Tally(), tally(1_000, 0, microseconds=900)) is None
+        assert cause(Tally(), tally(1_000, 0, microseconds=1_100)) == "slow"
 
     @given(st.integers(500, 50_000), counts)
     def test_the_same_share_of_alerts_is_never_taken_back(self, scored: int, flagged: int) -> None:
@@ -234,7 +253,7 @@ class TestChampion:
         assert [r.message.count("new@1 gives no score") for r in caplog.records] == [1]
         now = tallies.of(InForce(0, "b" * 64, watched=(SINCE,)), SINCE)[1]
         # what the model before called fraud counts, too
-        assert (now.scored, now.flagged, now.unscored, now.batches) == (10, 6, 4, 2)
+        assert (now.scored, now.flagged, now.unscored, now.times[3].batches) == (10, 6, 4, 2)
 
     def test_without_reasons_or_an_anomaly_score_it_decides_all_the_same(self) -> None:
         champion = Champion(0.5, Tallies())
