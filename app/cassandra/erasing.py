@@ -81,11 +81,13 @@ class Before:
         partition: the card's partition of `transactions`.
         offset: of the erase record there; None: all rows.
         labels: the same by partition of `labels`.
+        at_ms: when it was asked for, epoch milliseconds: a snooze has no source record; None: now.
     """
 
     partition: int = 0
     offset: int | None = None
     labels: dict[int, int] = field(default_factory=dict)
+    at_ms: int | None = None
 
     def covers(self, table: str, partition: int, offset: int) -> bool:
         """Whether a row of a source record is from before the erasure."""
@@ -94,6 +96,10 @@ class Before:
         if table == "labels":
             return offset < self.labels.get(partition, offset + 1)
         return partition != self.partition or offset < self.offset
+
+    def covers_snooze(self, snoozed_at_ms: int | None) -> bool:
+        """Whether a snooze of the card is from before the erasure."""
+        return self.at_ms is None or (snoozed_at_ms or 0) <= self.at_ms
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,27 @@ def delete_card(
         for name in ALERT_TABLES:
             gone = sorted(of_alerts - left.keys())
             deleted[name] = _of_alerts(session, settings, name, gone, dry_run=dry_run)
-        deleted[SNOOZES] = _snooze(session, settings, card_id, dry_run=dry_run)
+        deleted[SNOOZES] = _snooze(session, settings, card_id, before, dry_run=dry_run)
     return deleted
+
+
+def replays_beside(session: Session, settings: Settings) -> list[str]:
+    """Names of the replays whose keyspaces are there: they have copies of what was replayed.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+    """
+    with explained(settings):
+        rows = session.execute(
+            "SELECT keyspace_name FROM system_schema.tables WHERE table_name = 'replay' ALLOW FILTERING"
+        )
+        return replay_names(settings.keyspace, [row["keyspace_name"] for row in rows])
+
+
+def replay_names(keyspace: str, keyspaces: Sequence[str]) -> list[str]:
+    """Those of the keyspaces that belong to replays of a deployment, by the names that `replay --remove` takes."""
+    start = f"{keyspace}_"
+    return sorted(one.removeprefix(start) for one in keyspaces if one.startswith(start))
 
 
 def record_erasure(session: Session, settings: Settings, erasure: Erasure) -> None:
@@ -288,9 +313,12 @@ def _of_alerts(
     return found
 
 
-def _snooze(session: Session, settings: Settings, card_id: str, *, dry_run: bool) -> int:
+def _snooze(
+    session: Session, settings: Settings, card_id: str, before: Before, *, dry_run: bool
+) -> int:
     named = f"FROM {settings.keyspace}.{SNOOZES} WHERE kind = 'card' AND id = %s"
-    found = len(list(session.execute(f"SELECT id {named}", (card_id,))))  # noqa: S608
+    rows = list(session.execute(f"SELECT snoozed_at {named}", (card_id,)))  # noqa: S608
+    found = sum(before.covers_snooze(epoch_ms(row["snoozed_at"])) for row in rows)
     if found and not dry_run:
         session.execute(f"DELETE {named}", (card_id,))
     return found

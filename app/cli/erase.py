@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,19 +63,20 @@ def erase(
     Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
     Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
 
-    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased. docs/private-data.md has the whole procedure.
+    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased; the card itself, too, unless
+    FRAUDSTREAM_CARD_IDS=pseudonyms. docs/private-data.md has the whole procedure.
 
     \b
     Exit codes:  0  done
-                 2  a rule names the card, or the options do not fit together
+                 2  a rule names the card, there are results of replays, or the options do not fit together
                  3  a server does not answer, or workers did not catch up in time: the message says how to continue
     """
     settings = load_settings()
     if listing or again:
         if dry_run or reason or (again and (listing or card_id)):
-            msg = "--list takes no other option than --card and --json, and --again none but --json"
+            msg = "--list takes no other option than --card and --json, and --again none but --json and --timeout"
             raise UsageError(msg)
-        _list(settings, card_id, as_json) if listing else _again(settings, as_json)
+        _list(settings, card_id, as_json) if listing else _again(settings, timeout, as_json)
         return
     if not card_id:
         msg = "name the card with --card"
@@ -112,7 +114,9 @@ def _cards(settings: Settings, card_id: str) -> list[str]:
     """The ids under which a card is stored."""
     if settings.pseudonyms is None or is_pseudonym(card_id):
         return [card_id]
-    return settings.pseudonyms.all_of(card_id)
+    pseudonyms = settings.pseudonyms.all_of(card_id)
+    # where others are accepted, it may have come as it is; elsewhere the erase record would be the first to have it
+    return pseudonyms if settings.card_ids == "pseudonyms" else [card_id, *pseudonyms]
 
 
 def _show(reports: "list[Report]", as_json: bool, *, would: bool = False) -> None:
@@ -130,6 +134,10 @@ def _show(reports: "list[Report]", as_json: bool, *, would: bool = False) -> Non
         )
         if erasure.kept:
             click.echo(f"{'Would keep' if would else 'Kept'} {erasure.kept:,}: {_DECIDES}")
+        for name in report.replays:
+            click.echo(
+                f"First remove a replay, which may have copies: fraudstream replay --remove {name}"
+            )
         if not would:
             click.echo("Workers have deleted the card's state.")
         click.echo("Records in Kafka are gone by:")
@@ -165,17 +173,23 @@ def _list(settings: Settings, card_id: str | None, as_json: bool) -> None:
         click.echo("this card was not erased" if card_id else "no card was erased")
 
 
-def _again(settings: Settings, as_json: bool) -> None:
+def _again(settings: Settings, timeout: float, as_json: bool) -> None:
     from app.ops.erase import again
 
-    done = asyncio.run(again(settings))
+    with stages() as progress:
+        done = asyncio.run(again(settings, timeout_seconds=timeout, progress=progress))
+    now_ms = time.time_ns() // 1_000_000
     if as_json:
-        told = [{"id": one.id, "deleted": rows} for one, rows in done]
+        told = [
+            {"id": one.erasure.id, "deleted": one.rows, "lacks": one.lacks(now_ms)} for one in done
+        ]
         click.echo(json.dumps({"erasures": told}))
         return
-    for one, rows in done:
-        text = "gone from Kafka" if rows is None else f"{sum(rows.values()):,} rows deleted"
-        click.echo(f"{iso(one.at_ms)}  {one.id}  {text}")
+    for one in done:
+        text = one.lacks(now_ms) or (
+            "gone from Kafka" if one.rows is None else f"{sum(one.rows.values()):,} rows deleted"
+        )
+        click.echo(f"{iso(one.erasure.at_ms)}  {one.erasure.id}  {text}")
     if not done:
         click.echo("no card was erased")
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
@@ -27,9 +28,10 @@ from app.cassandra.erasing import (
     hash_of,
     read_erasures,
     record_erasure,
+    replays_beside,
 )
 from app.cassandra.session import connect, disconnect
-from app.errors import UnavailableError
+from app.errors import UnavailableError, UsageError
 from app.host import author
 from app.kafka.clients import answered, client_kwargs, partition_of, started, topic_configs
 from app.ops.erase_lists import clean_lists, would_clean
@@ -52,11 +54,13 @@ class Report:
         erasure: as it is recorded; its `deleted` has the rows of Cassandra.
         changes: changes that named the card, and are deleted.
         undated: topics whose configuration sets no date.
+        replays: names of replays, which may have copies.
     """
 
     erasure: Erasure
     changes: int = 0
     undated: list[str] = field(default_factory=list)
+    replays: list[str] = field(default_factory=list)
 
 
 async def erase(
@@ -72,13 +76,14 @@ async def erase(
         progress: told what is waited for.
 
     Raises:
-        UsageError: a rule names the card.
+        UsageError: a rule names the card, or there are results of replays.
         UnavailableError: a server does not answer; or workers did not process the records in time: the text says how
             to go on.
         SchemaError: topics or tables are missing.
     """
     erasure_id, salt = uuid4().hex, uuid4().hex
     async with _servers(settings) as (log, session):
+        refuse_replays(await asyncio.to_thread(replays_beside, session, settings))
         cleaned = await clean_lists(settings, log, card_id)
         before = await _send_records(settings, log, card_id, erasure_id, timeout_seconds, progress)
         assert before.offset is not None
@@ -105,6 +110,18 @@ async def erase(
     return Report(erasure, cleaned.deleted, undated)
 
 
+def refuse_replays(names: Sequence[str]) -> None:
+    """Refuse to erase while there are results of replays: they are copies, and this command does not look into them.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if names:
+        commands = ", ".join(f"`fraudstream replay --remove {name}`" for name in names)
+        msg = f"results of replays may have copies of the card: remove them first with {commands}; nothing has changed"
+        raise UsageError(msg)
+
+
 async def preview(settings: Settings, card_id: str) -> Report:
     """What `erase` would delete; nothing changes.
 
@@ -113,6 +130,7 @@ async def preview(settings: Settings, card_id: str) -> Report:
     """
     async with _servers(settings) as (log, session):
         cleaned = await would_clean(log, card_id)
+        replays = await asyncio.to_thread(replays_beside, session, settings)
         rows = await asyncio.to_thread(
             delete_card, session, settings, card_id, Before(), dry_run=True
         )
@@ -121,32 +139,76 @@ async def preview(settings: Settings, card_id: str) -> Report:
     would = Erasure(
         "", _now_ms(), "", "", place, deleted={KEPT: cleaned.kept} | rows, gone_by=dates
     )
-    return Report(would, cleaned.deleted, undated)
+    return Report(would, cleaned.deleted, undated, replays)
 
 
-async def again(settings: Settings) -> list[tuple[Erasure, dict[str, int] | None]]:
-    """Delete rows of erased cards that came back: a rebuild, or `fraudstream rewrite`, writes what topics still have.
+class Again(NamedTuple):
+    """What `again` did for one erasure.
 
-    Returns:
-        Each erasure with the rows that were deleted now; None: its record is gone from `transactions`, and with it all
-        that could bring rows back.
+    Attributes:
+        erasure: as it is recorded now.
+        rows: by table, those that were deleted now; None: the erase record is gone from `transactions`, so the card is
+            not known any more.
+    """
+
+    erasure: Erasure
+    rows: dict[str, int] | None
+
+    def lacks(self, now_ms: int) -> str | None:
+        """Why rows of the card may still come back, or be there, without `again` finding them; None: they cannot."""
+        if self.rows is not None:
+            return None
+        if not self.erasure.rows:
+            return "not finished, and its erase record is gone: erase the card again with --card"
+        if now_ms < max(self.erasure.gone_by.values(), default=now_ms + 1):
+            return (
+                "its erase record is gone, but other topics may still have records of the card: after a rebuild or a "
+                "rewrite, erase the card again with --card"
+            )
+        return None
+
+
+async def again(settings: Settings, *, timeout_seconds: float, progress: Progress) -> list[Again]:
+    """Finish erasures that were interrupted, and delete rows of erased cards that came back.
+
+    A rebuild, or `fraudstream rewrite`, writes what topics still have.
+
+    Args:
+        settings: the deployment's.
+        timeout_seconds: how long workers may take to process what topics have now.
+        progress: told what is waited for.
 
     Raises:
         UnavailableError, SchemaError: see `erase`.
     """
-    done: list[tuple[Erasure, dict[str, int] | None]] = []
+    done: list[Again] = []
     async with _servers(settings) as (log, session):
-        for erasure in await asyncio.to_thread(read_erasures, session, settings):
+        found = await asyncio.to_thread(read_erasures, session, settings)
+        if found:
+            await _wait(log, timeout_seconds, progress)
+        for erasure in found:
             card_id = await _card_at(log, *erasure.place)
             if card_id is None or not erasure.is_of(card_id):
-                done.append((erasure, None))
+                done.append(Again(erasure, None))
                 continue
-            before = Before(*erasure.place, erasure.labels)
-            deleted = await asyncio.to_thread(delete_card, session, settings, card_id, before)
-            done.append((erasure, deleted))
+            before = Before(*erasure.place, erasure.labels, erasure.at_ms)
+            rows = await asyncio.to_thread(delete_card, session, settings, card_id, before)
+            dates, _ = await dates_of(settings, _now_ms())
+            counted = counted_again(erasure, rows, dates)
+            if counted != erasure:
+                await asyncio.to_thread(record_erasure, session, settings, counted)
+            done.append(Again(counted, rows))
         if done:
             await _close_segments(settings, log)
     return done
+
+
+def counted_again(erasure: Erasure, rows: dict[str, int], dates: dict[str, int]) -> Erasure:
+    """An erasure with the rows that were deleted now; whatever wrote them wrote records, too, so the dates are new."""
+    if erasure.rows and not any(rows.values()):
+        return erasure
+    total = {name: erasure.deleted.get(name, 0) + number for name, number in rows.items()}
+    return replace(erasure, deleted=erasure.deleted | total, gone_by=dates)
 
 
 async def erasures(settings: Settings, cards: Sequence[str] = ()) -> list[Erasure]:
@@ -218,19 +280,33 @@ async def _send_records(
         labels = {
             number: await send(topics.labels, number) for number in range(settings.partitions)
         }
-        wanted = [labels[number] + 1 for number in range(settings.partitions)]
-        deadline = time.monotonic() + timeout_seconds
-        while not _reached(await log.done(topics.labels), wanted):
-            progress("waiting for labels", 0, 1)
+        await settled(log, timeout_seconds, progress)
+        home = partition_of(settings.partitions)(key)
+        return Before(home, await send(topics.transactions, home), labels)
+
+
+async def settled(log: Log, timeout_seconds: float, progress: Progress) -> None:
+    """Until workers have processed what is in `labels` and `transactions` now.
+
+    Of `transactions` twice: the first stage sends records that came to a wrong partition to their own, and there they
+    must precede the erase record as well.
+
+    Raises:
+        UnavailableError: they have not in time.
+    """
+    topics = log.topics
+    deadline = time.monotonic() + timeout_seconds
+    for topic in (topics.labels, topics.transactions, topics.transactions):
+        wanted = await log.ends(topic)
+        while not _reached(await log.done(topic), wanted):
+            progress(f"waiting for {topic.name}", 0, 1)
             if time.monotonic() >= deadline:
                 msg = (
-                    f"workers have not processed {topics.labels.name} within {timeout_seconds:g} s, and nothing was "
-                    "erased: start them, and run the command again"
+                    f"workers have not processed {topic.name} within {timeout_seconds:g} s; the card is off the lists, "
+                    "but nothing else was erased: start them, and run the command again"
                 )
                 raise UnavailableError(msg)
             await asyncio.sleep(_POLL_SECONDS)
-        home = partition_of(settings.partitions)(key)
-        return Before(home, await send(topics.transactions, home), labels)
 
 
 async def _wait(log: Log, timeout_seconds: float, progress: Progress) -> None:

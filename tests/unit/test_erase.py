@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
@@ -132,6 +133,22 @@ class TestVerify:
             False,
             True,
         ]
+
+    def test_a_parked_label_can_name_its_card_by_the_key_alone(self) -> None:
+        made = world()
+        body = {
+            "transaction_id": "unknown",
+            "is_fraud": True,
+            "labelled_at": "2023-11-14T00:00:00Z",
+        }
+        key = b"c1"
+        made._labelled(made.home(key), key, orjson.dumps(body), ())
+        made.erase_labels("c1")
+        made.run()
+        without_rows(made, "c1", place_of(made))
+        report = made.verify()
+        assert report.passed, report.as_json()
+        assert report.details["labels"]["erased"] == 1
 
 
 class TestDeletions:
@@ -272,7 +289,7 @@ def test_rows_since_the_erasure_stay() -> None:
         (["--card", "c1", "--reason", "c1 asked"], "must not have the card's id"),
         (["--card", "c1", "--reason", "asked"], "confirm with --yes"),
         (["--list", "--dry-run"], "--list takes no other option"),
-        (["--again", "--card", "c1"], "--again none but --json"),
+        (["--again", "--card", "c1"], "--again none but --json and --timeout"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], text: str) -> None:

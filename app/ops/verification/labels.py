@@ -20,7 +20,7 @@ COUNTS = (
 #: Why a valid label may be dead: its transaction was not found, or not the only one; or too many waited.
 _LOST = frozenset({"unknown_transaction", "ambiguous_transaction", "too_many_waiting"})
 _HOLE, _VALID, _DEAD = range(3)
-_ITEM, _LETTER, _ROW, _WRONG, _ERASED = 1, 2, 4, 8, 16
+_ITEM, _LETTER, _ROW, _WRONG, _ERASED, _BY_KEY = 1, 2, 4, 8, 16, 32
 
 
 @dataclass
@@ -33,7 +33,8 @@ class LabelPage:
         said: hash of what a valid label says.
         seen: where it was found.
         reasons: why others are dead, by offset.
-        cards: hash of the card that a label names, 0 where it names none.
+        cards: hash of the card that a label names.
+        keys: hash of its key: an erase record of a card removes parked labels that have it as key.
         erasures: erase records: the offset of the last one by card.
     """
 
@@ -43,16 +44,18 @@ class LabelPage:
     seen: bytearray = field(default_factory=bytearray)
     reasons: dict[int, str] = field(default_factory=dict)
     cards: "array[int]" = field(default_factory=lambda: array("q"))
+    keys: "array[int]" = field(default_factory=lambda: array("q"))
     erasures: dict[str, int] = field(default_factory=dict)
 
-    def put(self, offset: int, kind: int, said: int, card: int = 0) -> None:
+    def put(self, offset: int, kind: int, said: int, card: int = 0, key: int = 0) -> None:
         """Note a record; offsets without one are holes."""
         lacking = offset + 1 - self.begin - len(self.kinds)
         self.kinds += bytes(lacking)
         self.seen += bytes(lacking)
         self.said.extend([0] * lacking)
         self.cards.extend([0] * lacking)
-        self.kinds[-1], self.said[-1], self.cards[-1] = kind, said, card
+        self.keys.extend([0] * lacking)
+        self.kinds[-1], self.said[-1], self.cards[-1], self.keys[-1] = kind, said, card, key
 
     def erase(self, offset: int, card_id: str) -> None:
         """An erase record: no row is left of the labels of its card before it."""
@@ -62,6 +65,10 @@ class LabelPage:
         for index, named in enumerate(self.cards):
             if named == card:
                 self.seen[index] |= _ERASED
+        key = hash(card_id.encode())
+        for index, its in enumerate(self.keys):
+            if its == key:
+                self.seen[index] |= _BY_KEY
 
 
 class LabelLedger:
@@ -107,7 +114,9 @@ class LabelLedger:
                 page.reasons[record.offset] = dead.reason
                 page.put(record.offset, _DEAD, _letter(record.value))
             else:
-                page.put(record.offset, _VALID, _said(label), hash(label.card_id or ""))
+                page.put(
+                    record.offset, _VALID, _said(label), hash(label.card_id or ""), hash(record.key)
+                )
 
     def item(self, topic: str, partition: int, item: LabelItem) -> None:
         """A label on `enriched`, replays included."""
@@ -156,6 +165,8 @@ class LabelLedger:
                     whole = seen & _ITEM and seen & _ROW
                     waits = (partition, offset) in self.parked and not seen & (_ITEM | _LETTER)
                     counts["waiting"] += waits
+                    if seen & _BY_KEY and not waits and not seen & (_ITEM | _LETTER | _ROW):
+                        seen |= _ERASED  # it was parked
                     counts["erased"] += bool(seen & _ERASED)
                     if seen & _WRONG or (seen & _ERASED and seen & _ROW):
                         counts["differing"] += 1
