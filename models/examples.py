@@ -24,3 +24,15 @@ class Examples:
     card_id: np.ndarray
     kind: np.ndarray | None = None
     terminal_id: np.ndarray | None = None
+
+    def until(self, last_ms: int) -> "Examples":
+        """Those with event times up to this one, epoch milliseconds."""
+        rows = self.event_time_ms <= last_ms
+        return Examples(
+            self.features[rows],
+            self.is_fraud[rows],
+            self.event_time_ms[rows],
+            self.card_id[rows],
+            None if self.kind is None else self.kind[rows],
+            None if self.terminal_id is None else self.terminal_id[rows],
+        )

@@ -29,7 +29,8 @@ _NOT_PASSED = 1
     type=click.IntRange(min=1),
     default=1_000,
     show_default=True,
-    help="Number of labelled transactions that must have arrived since the last training.",
+    help="Number of labelled transactions that a training needs: newer than those of the last training, and older "
+    "than FRAUDSTREAM_LABEL_DELAY.",
 )
 @click.option(
     "--name",
@@ -40,7 +41,8 @@ _NOT_PASSED = 1
     "key",
     type=click.Path(path_type=Path),
     metavar="KEYFILE",
-    help="Sign the new model with this private key; see `models sign`.",
+    help="Sign the new model with this private key, also one that an earlier call trained here and did not sign; see "
+    "`models sign`.",
 )
 @json_option
 def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_json: bool) -> None:
@@ -52,6 +54,9 @@ def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_
     With one: compare it with the current model, as `fraudstream models gate` does. While there are too few labels,
     it stays a shadow. If it does not pass, it is stopped. If it passes, it is promoted with --promote; otherwise the
     call only reports that.
+
+    Neither step uses labels of transactions that are younger than FRAUDSTREAM_LABEL_DELAY: until then, some labels
+    are missing, often those of genuine transactions.
 
     It is safe to call it again at any time: what was done is read from the log and the registry. Do not run two calls
     at once.

@@ -48,6 +48,7 @@ async def gate(
     from_ms: int | None,
     threshold: float | None,
     progress: Progress,
+    labels_until_ms: int | None = None,
 ) -> dict[str, Any]:
     """Compare a registered model with the one that decides, and write the result down.
 
@@ -58,6 +59,7 @@ async def gate(
         from_ms: event times from here on, never from before its test set; None: from its beginning.
         threshold: replaces the challenger's own.
         progress: told how many transactions were read.
+        labels_until_ms: labels of transactions with later event times do not count; None: all do.
 
     Returns:
         JSON-ready: `model`, `hash`, `against`, `from`, `passed`, `reasons` and the figures of `compare`.
@@ -80,6 +82,8 @@ async def gate(
         raise UsageError(msg)
     begin_ms = max(one for one in (from_ms, unseen_ms) if one is not None)
     pair, rows = _score(settings, session, champion, challenger, begin_ms, progress)
+    if labels_until_ms is not None:
+        pair = pair.labels_until(labels_until_ms)
     limits = (
         champion.threshold if decides.threshold is None else decides.threshold,
         challenger.threshold if threshold is None else threshold,

@@ -21,7 +21,8 @@ from app.domain.changes import (
     LoadChange,
     ModelChange,
 )
-from app.errors import TooFewError, UsageError
+from app.durations import format_duration
+from app.errors import NotFoundError, TooFewError, UsageError
 from app.formats import iso
 from app.kafka.change_history import History, need_decides, read_history, send_changes
 from app.ops import gate, train_from_cassandra
@@ -31,6 +32,7 @@ from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until
 from app.quality.gate import Limits
 from app.settings import Settings
 from app.topics import Topics
+from models.artifact_folders import Entry, artifact_folders
 from models.manifest import Manifest
 
 Did = Literal["trained", "shadowed", "promoted", "passed", "refused", "waits"]
@@ -62,7 +64,8 @@ class Retraining:
         session: to read and write with.
         history: every change.
         name: of the challenger; None: the current model's.
-        min_new: labelled transactions that must have come since the last training.
+        min_new: labelled transactions that a training needs, newer than those of the last one and older than the
+            label delay.
         promote: whether a challenger that has passed the gate becomes the current model.
         key: file of the private key that signs it; None: it is not signed.
         now_ms: the time, epoch milliseconds.
@@ -89,6 +92,8 @@ class Retraining:
         self._key = key
         self._min_new = min_new
         self._now_ms = now_ms
+        # of what is newer, the labels that come fast are known, and the others are not: it would mislead
+        self._known_ms = now_ms - settings.label_delay
         self._stage = stage
         self._current = need_decides(history, Topics(settings).control.name)
         self._parent = entry_of(settings, session, self._current.hash).manifest
@@ -116,7 +121,7 @@ class Retraining:
             raise UsageError(msg)
         children = list(self._children())
         if children and not self._was_shadow(children[0]):  # an earlier call ended in between
-            return await self._shadow(children[0], "shadowed", [])
+            return await self._shadow(children[0], "shadowed", self._sign_again(children[0]))
         return await self._train(children)
 
     def _manifest(self, model_hash: str) -> Manifest:
@@ -149,6 +154,7 @@ class Retraining:
                     from_ms=None,
                     threshold=one.threshold,
                     progress=tell,
+                    labels_until_ms=self._known_ms,
                 )
             except TooFewError as error:
                 return Step("waits", one.model, [f"{one.model} is not compared yet: {error}"])
@@ -191,12 +197,17 @@ class Retraining:
         recipe = Recipe.of(self._settings, self._parent)
         try:
             with self._stage("reading Cassandra", 0) as tell:
-                examples = train_from_cassandra.from_cassandra(self._settings, tell)
+                stored = train_from_cassandra.from_cassandra(self._settings, tell)
+            examples = stored.until(self._known_ms)
             known = max((trained_until(one) for one in (self._parent, *children)), default=0)
             new = int(np.count_nonzero(examples.event_time_ms > known))
             if new < self._min_new:
                 since = f" since {iso(known)}" if known else ""
-                text = f"nothing to do: {new:,} labelled transactions{since}, {self._min_new:,} are needed (--min-new)"
+                delay = format_duration(self._settings.label_delay)
+                text = (
+                    f"nothing to do: {new:,} labelled transactions{since}, {self._min_new:,} are needed (--min-new); "
+                    f"those of the last {delay} do not count yet (FRAUDSTREAM_LABEL_DELAY)"
+                )
                 return Step("waits", "", [text])
             version, folder = self._place()
             options = recipe.options(
@@ -213,8 +224,7 @@ class Retraining:
         except TooFewError as error:
             return Step("waits", "", [f"nothing to do yet: {error}"])
         entry, _ = register(self._settings, str(trained.folder))
-        if self._key is not None:
-            sign(self._settings, entry.manifest.scoring_hash, self._key, approved=entry)
+        self._sign(entry)
         rows = trained.manifest.trained["rows"]
         lines = [
             f"trained {_named(trained.manifest)} on {rows:,} labelled transactions, as {self._current.model} was"
@@ -231,6 +241,28 @@ class Retraining:
         ]
         version = max([version, *(one + 1 for one in known)])
         return version, folder.with_name(f"{self._name}-{version}")
+
+    def _sign(self, entry: Entry) -> None:
+        """Sign what was trained here, if there is a key."""
+        if self._key is not None:
+            sign(self._settings, entry.manifest.scoring_hash, self._key, approved=entry)
+
+    def _sign_again(self, manifest: Manifest) -> list[str]:
+        """Sign a model of an earlier call, which may have ended before it did so, or had no key.
+
+        Only if it was trained here: whoever can write to the registry must not get a signature by it.
+        """
+        if self._key is None:
+            return []
+        try:
+            self._sign(artifact_folders(self._settings).by_hash(manifest.scoring_hash))
+        except NotFoundError:
+            model = _named(manifest)
+            return [
+                f"{model} was not trained on this machine: --sign has not signed it; "
+                f"`fraudstream models sign {model} --key FILE` does"
+            ]
+        return []
 
     async def _shadow(self, manifest: Manifest, did: Did, lines: list[str]) -> Step:
         model, model_hash = _named(manifest), manifest.scoring_hash

@@ -65,6 +65,11 @@ class Pair(NamedTuple):
     card: np.ndarray
     event_time_ms: np.ndarray
 
+    def labels_until(self, last_ms: int) -> "Pair":
+        """The same without the labels of transactions after this event time, epoch milliseconds."""
+        verdict = np.where(self.event_time_ms <= last_ms, self.verdict, UNKNOWN)
+        return self._replace(verdict=verdict.astype(self.verdict.dtype))
+
 
 def compare(
     pair: Pair, *, thresholds: tuple[float, float], delay_ms: int, seed: int = 1

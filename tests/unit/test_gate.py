@@ -10,6 +10,7 @@ from app.cli import model_gate
 from app.ops.gate import _unseen_from
 from app.ops.row_by_row_scores import scores_of_each
 from app.quality.gate import Pair, compare, refusals, stability
+from app.quality.verdicts import UNKNOWN
 
 DAY_MS = 86_400_000
 COUNT = 6_000
@@ -133,6 +134,16 @@ def test_one_that_is_ten_times_slower() -> None:
     assert "300 us per transaction instead of 30" in refused(pair(), champion=30, challenger=300)
     assert refused(pair(), champion=0.5, challenger=27) == ""  # a forest after a regression
     assert refused(pair(), champion=80, challenger=90) == ""
+
+
+def test_labels_of_later_transactions_are_left_out() -> None:
+    whole, last = pair(), 30 * DAY_MS
+    found = whole.labels_until(last)
+    old = whole.event_time_ms <= last
+    assert found.verdict[old].tolist() == whole.verdict[old].tolist()
+    assert set(found.verdict[~old]) == {UNKNOWN}
+    figures = compare(found, thresholds=(0.5, 0.5), delay_ms=7 * DAY_MS)
+    assert (figures["transactions"], figures["labelled"]) == (COUNT, np.count_nonzero(old))
 
 
 def test_the_index_of_stability() -> None:
