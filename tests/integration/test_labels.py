@@ -106,7 +106,7 @@ def test_labels_reach_their_transactions_and_are_learned_from(
             made_of.append((made["sha256"], made["usual"]))
         assert made_of[0] == made_of[1]
     assert report["labels"] == {
-        "read": 7 + len(lines), "forwarded": 5 + len(lines), "waiting": 0, "dead": 3, "given_up": 1,
+        "read": 7 + len(lines), "forwarded": 5 + len(lines), "waiting": 0, "dead": 3, "given_up": 1, "erased": 0,
         "pending": 0, "missing": 0, "differing": 0,
     }  # fmt: skip
     reasons = sorted(
