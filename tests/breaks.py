@@ -173,7 +173,7 @@ BREAKS = (
         _PARTITION,
     ),
     Break(
-        "no fence against a zombie",
+        "no zombie fencing",
         "app.blocks.core.partition",
         (("if base != self.changelog_next:", "if False:"),),
         _PARTITION,

@@ -181,7 +181,7 @@ def snooze(
     """Suppress notifications about a card, a terminal or a rule for a while.
 
     The alerts are still on the topic, in the table, and in `list --all`. `fraudstream notify` applies a snooze within
-    some seconds.
+    a few seconds.
     """
     from app.cassandra.session import connected
     from app.cassandra.snoozes import Snooze, list_snoozes

@@ -178,16 +178,16 @@ def redrive_(
     "--to",
     type=click.IntRange(min=0),
     metavar="OFFSET",
-    help="The last offset to give up.  [default: the one before the next readable offset]",
+    help="The last offset to skip.  [default: the one before the next readable offset]",
 )
 @click.option("--why", default="", help="Reason, stored for audits.")
-@click.option("--dry-run", is_flag=True, help="Give up nothing; print the offsets.")
+@click.option("--dry-run", is_flag=True, help="Skip nothing; print the offsets.")
 @json_option
 def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool) -> None:
-    """Give up unreadable offsets, so that their partition continues after them.
+    """Skip unreadable offsets, so that their partition continues after them.
 
     For a partition that cannot be read further: the worker's log names POSITION, topic/partition/offset. The
-    records there are lost to the stream: send them again from their producer if you can. Who gave them up, when and
+    records there are lost to the stream: send them again from their producer if you can. Who skipped them, when and
     why is recorded on the dead-letters topic. Workers, verify, replay and rebuild all skip the same offsets, which
     count as one dead-letter record with the reason `skipped`. A running worker continues within seconds.
     """
@@ -202,7 +202,7 @@ def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool)
         }  # fmt: skip
         click.echo(json.dumps(report))
         return
-    verb = "would be given up" if dry_run else "given up"
+    verb = "would be skipped" if dry_run else "skipped"
     click.echo(
         f"{made.topic}/{made.partition}: offsets {made.first} to {made.last} ({count:,}) {verb}"
     )

@@ -76,11 +76,11 @@ def drift(
     is what windows of the training data do not exceed. docs/drift.md describes the detectors.
 
     --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
-    how many transactions arrive until the detectors name it.
+    how many transactions arrive until it is detected.
 
     \b
-    Exit codes:  0  nothing has drifted; with --inject: each fault was named, and nothing else raised an alert
-                 1  something has
+    Exit codes:  0  nothing has drifted; with --inject: each fault was detected, and nothing else raised an alert
+                 1  something has drifted; with --inject: a fault was not detected, or something else raised an alert
                  2  there are no stored predictions, or no such fault
                  3  Cassandra does not answer
                  5  tables are missing
@@ -186,7 +186,7 @@ def _inject(names: tuple[str, ...], quiet: int, cards: int, seed: int, *, as_jso
             click.echo(f"{quiet:,} transactions without a fault: {said}")
             for done, one in false:
                 click.echo(f"  after {done:,}: {one.detector}, {one.subject}: {one.text}")
-            click.echo(f"{'fault':15} {'after':>6}  named")
+            click.echo(f"{'fault':15} {'after':>6}  detected")
         results = []
         for fault in faults:
             named = laboratory.inject(fault)
@@ -214,5 +214,5 @@ def _inject(names: tuple[str, ...], quiet: int, cards: int, seed: int, *, as_jso
         click.echo(json.dumps(told))
     else:
         within = f"within {WINDOW:,} transactions"
-        click.echo(f"{len(results) - missed} of {len(results)} faults named {within}")
+        click.echo(f"{len(results) - missed} of {len(results)} faults detected {within}")
     return bool(missed or false)

@@ -56,7 +56,7 @@ def erase(
     timeout: float,
     as_json: bool,
 ) -> None:
-    r"""Delete everything that is stored about a card, and show when topics will have deleted the rest.
+    r"""Delete everything that is stored about a card, and show when Kafka will have deleted the rest.
 
     At once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on lists.
     Changes of rules and models whose notes name it are deleted only if nothing else depends on them.
@@ -95,9 +95,9 @@ def erase(
         raise UsageError(msg)
     if not yes:
         if not sys.stdin.isatty():
-            msg = f"erase deletes all that is stored of card {card_id}: without a terminal, confirm with --yes"
+            msg = f"erase deletes all that is stored about card {card_id}: without a terminal, confirm with --yes"
             raise UsageError(msg)
-        click.confirm(f"Delete everything that is stored of card {card_id}?", abort=True)
+        click.confirm(f"Delete everything that is stored about card {card_id}?", abort=True)
     from app.ops.erase import erase as run
 
     with stages() as progress:

@@ -66,7 +66,7 @@ def add(name: Any, subject: Any, ids: tuple[str, ...], until_ms: int | None, rea
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @_reason
 def remove(name: Any, subject: Any, ids: tuple[str, ...], reason: str) -> None:
-    """Remove cards or terminals from a list. Exit code 4: one is not on it."""
+    """Remove cards or terminals from a list. Exit code 4: at least one of them is not on the list."""
     count = _change(name, subject, ids, reason, remove=True)
     click.echo(f"{_named(subject, ids)} off the {name} list; the lists have {count:,} entries")
 

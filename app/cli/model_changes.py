@@ -49,16 +49,16 @@ _no_guard_option = click.option(
 @_no_guard_option
 @note_option
 def promote(model: str, threshold: float | None, force: bool, no_guard: bool, note: str) -> None:
-    r"""Make a registered model the current one, from the next transactions on.
+    r"""Make a registered model the current one. Takes effect with the next transactions.
 
     The model is loaded and tested on this machine first, with this deployment's settings; one that workers could not
     load is refused. Then the workers load it, and a second later the change is recorded. On each partition the new
-    model applies from one offset on. Earlier transactions keep the old model, also in a replay.
+    model applies from one offset on. Earlier transactions keep the old model, even in a replay.
 
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
 
-    For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it gives no scores, flags far more
+    For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it returns no scores, flags far more
     or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
 
     \b
@@ -182,7 +182,7 @@ def threshold(value: float | None, no_guard: bool, note: str) -> None:
     "at_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Show the model, threshold and challengers of that time instead.",
+    help="Show the model, threshold and challengers in force at that time instead.",
 )
 @json_option
 def history(at_ms: int | None, as_json: bool) -> None:

@@ -184,7 +184,7 @@ def keygen(file: Path) -> None:
     help="Hash of the model that you approve (16 digits or more): another one is not signed.",
 )
 def sign(model: str, key: Path, expected: str | None) -> None:
-    r"""Sign a registered model: who requires signatures then accepts it.
+    r"""Sign a registered model, so that workers and commands that require signatures accept it.
 
     The signature covers the whole manifest: name, version, hash of the model's file, features, threshold and the rest.
     An earlier signature is replaced. What is signed is what the registry has: give the hash that `register` has

@@ -23,8 +23,8 @@ class ListByDefault(click.Group):
     """Without a subcommand, `list`: its options may follow the group's name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The arguments, `list` before them where no subcommand is named."""
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+        """The arguments, `list` before them if they begin with an option; a wrong name stays an error."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 

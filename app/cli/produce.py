@@ -84,7 +84,9 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Send at most N records.")
 @click.option(
-    "--skip-bad", is_flag=True, help="Count malformed rows instead of stopping at the first."
+    "--skip-bad",
+    is_flag=True,
+    help="Skip malformed rows and report how many there were, instead of stopping at the first.",
 )
 @click.option(
     "--raw", is_flag=True, help="Send JSON lines byte for byte, including invalid records."

@@ -50,7 +50,7 @@ def rules() -> None:
 @click.option("--reason", default="", help="Reason that alerts show.")
 @note_option
 def add(name: str, expression: str, action: Any, reason: str, note: str) -> None:
-    r"""Add a rule, or replace it with a new version, from the next transactions on.
+    r"""Add a rule, or replace it with a new version. Takes effect with the next transactions.
 
     The expression is checked first, with the features and fields of this deployment.
 
@@ -72,7 +72,7 @@ def add(name: str, expression: str, action: Any, reason: str, note: str) -> None
 @click.argument("name")
 @note_option
 def remove(name: str, note: str) -> None:
-    """Remove a rule, from the next transactions on. Exit code 4: there is no rule of that name."""
+    """Remove a rule. Takes effect with the next transactions. Exit code 4: no rule has that name."""
     from app.ops.rules import remove_rule
 
     asyncio.run(remove_rule(load_settings(), name, note))
@@ -81,7 +81,11 @@ def remove(name: str, note: str) -> None:
 
 @rules.command(name="list", epilog="\b\nExample:  fraudstream rules list --json")
 @click.option(
-    "--at", "at_ms", metavar="TIME", callback=moment_ms, help="List the rules of that time."
+    "--at",
+    "at_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="List the rules in force at that time.",
 )
 @json_option
 def list_command(at_ms: int | None, as_json: bool) -> None:

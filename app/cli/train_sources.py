@@ -47,7 +47,7 @@ source_options = together(
     click.option(
         "--skip-bad",
         is_flag=True,
-        help="Count malformed rows of the file instead of stopping at the first.",
+        help="Skip malformed rows of the file and report how many there were, instead of stopping at the first.",
     ),
     file_options,
     simulation_options(

@@ -47,7 +47,8 @@ REASONS = {
     "epoch_in_seconds": "`event_time` is a whole number so small that it must be in seconds, not milliseconds: "
     "see `FRAUDSTREAM_EVENT_TIME_UNIT`",
     "event_time_too_old": "`event_time` is before 1973",
-    "invalid_field": "a field that the deployment declares (`FRAUDSTREAM_CATALOGUE_FILE`) has a value of another type",
+    "invalid_field": "a field that the deployment declares (`FRAUDSTREAM_CATALOGUE_FILE`) has a value of "
+    "a different type",
     "in_the_future": "`event_time` is later than the broker's timestamp by more than `FRAUDSTREAM_MAX_FUTURE_SKEW`",
 }
 

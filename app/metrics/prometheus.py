@@ -120,7 +120,8 @@ def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
             lambda reading: reading.blocks_in_flight,
         ),
         "consumer_lag_messages": (
-            "Offsets between the last one processed and the end of the readable log (its end, or an open transaction). "
+            "Offsets between the last one processed and the end of the readable log (its end, or an open Kafka "
+            "transaction). "
             "Unit: Kafka offsets.",
             lambda reading: reading.lag,
         ),
@@ -236,7 +237,7 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     )
     raised = CounterMetricFamily(
         "fraudstream_alerts",
-        "Scored transactions that are alerts, by severity. Unit: transactions.",
+        "Scored transactions that raised alerts, by severity. Unit: transactions.",
         labels=["severity"],
     )
     for severity in SEVERITIES:
@@ -244,7 +245,7 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     yield raised
     unscored = CounterMetricFamily(
         "fraudstream_challenger_failures",
-        "Transactions that a challenger gave no score, by its name and version. Unit: transactions.",
+        "Transactions that a challenger returned no score for, by its name and version. Unit: transactions.",
         labels=["model"],
     )
     for model, number in sorted(reading.unscored.items()):

@@ -50,7 +50,7 @@ async def skip(
     first = int(offset)
     if topic not in (topics.transactions.name, topics.labels.name):
         msg = (
-            f"offsets of {topics.transactions.name} and {topics.labels.name} can be given up, "
+            f"offsets of {topics.transactions.name} and {topics.labels.name} can be skipped, "
             f"but not those of {topic}"
         )
         raise UsageError(msg)
@@ -63,10 +63,10 @@ async def skip(
         reader.assign([tp])
         end = (await reader.end_offsets([tp]))[tp]
         if not first < end or (to is not None and not first <= to < end):
-            msg = f"{topic}/{partition} ends before offset {end}: give up only existing offsets"
+            msg = f"{topic}/{partition} ends before offset {end}: skip only existing offsets"
             raise UsageError(msg)
         if await _is_readable(reader, tp, first):
-            raise UsageError(f"{source} can be read: there is nothing to give up")
+            raise UsageError(f"{source} can be read: there is nothing to skip")
         last = await _last_unreadable(reader, tp, first, end) if to is None else to
     made = Skipped(topic, partition, first, last)
     if not dry_run:
@@ -122,4 +122,4 @@ async def _write(settings: Settings, made: Skipped, why: str) -> None:
                 partition=made.partition, headers=headers,
             )  # fmt: skip
         except KafkaError as error:
-            raise UnavailableError(f"Kafka refuses: {error!r}; nothing was given up") from error
+            raise UnavailableError(f"Kafka refuses: {error!r}; nothing was skipped") from error

@@ -237,7 +237,7 @@ def _waits(one: PartitionReading) -> list[str]:
     if one.needs is not None:
         return [f"{one.stage}: waits for {one.needs}"]
     if one.open_since is not None:
-        return [f"{one.stage}: waits for a producer's open transaction"]
+        return [f"{one.stage}: waits for a producer's open Kafka transaction"]
     if one.stalled:
         return [f"{one.stage}: waits for Cassandra"]
     return []

@@ -105,7 +105,7 @@ def figures(
         "labels",
         f"{told['read']:,} = {applied:,} applied + {waiting:,} waiting + {told['dead']:,} dead",
     )
-    yield "labels given up", f"{told['given_up']:,} by their terminal (among the dead)"
+    yield "labels expired", f"{told['given_up']:,} at their terminal (among the dead)"
     for name in ("missing", "differing", "pending"):
         yield name, str(report[name])
     yield "repeated outputs", f"{report['repeated_outputs']:,}, all identical"
@@ -121,7 +121,7 @@ def figures(
     yield "delays", str(done[Act.DELAY])
     yield "stalls", str(done[Act.STALL])
     assert watch.highest is not None, "no worker was ever sampled"
-    yield "oldest worker", str(old)
+    yield "longest-lived", str(old)
     yield "new worker", str(fresh)
     yield "most memory", f"{watch.highest[1].memory_mib:.0f} MiB in {watch.samples:,} samples"
     yield "most tasks", str(watch.most_tasks)

@@ -156,7 +156,7 @@ class CrashTest:
             (
                 *figures(self.seed, self.done, report, states, old, fresh, self._watch),
                 ("Kafka transactions", f"{committed:,} committed, {aborted:,} aborted"),
-                ("explained halts", str(len(fleet.restarts))),
+                ("stops by zombies", str(len(fleet.restarts))),
                 ("waits for servers", str(fleet.waits)),
                 ("time", f"{time.monotonic() - self._began:,.0f} s"),
             )

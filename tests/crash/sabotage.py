@@ -1,7 +1,7 @@
 """The crash test can fail: workers that are broken in one line must not get through it.
 
     python -m tests.crash.sabotage                          # every break that it can find, one after the other
-    python -m tests.crash.sabotage "no fence against a zombie"
+    python -m tests.crash.sabotage "no zombie fencing"
 
 For each name (`tests/breaks.py`; the simulation finds all of them) it plays a short crash test on real servers, with
 a schedule that brings the case about, and expects it not to be clean. Unless names are given, it first plays one
@@ -51,7 +51,7 @@ CAUGHT: dict[str, tuple[Step, ...]] = {
     "changelog before outputs": KILLED,
     "replay counted as new in the second stage": KILLED,
     "late record does not advance last_offset": KILLED,
-    "no fence against a zombie": UNDEAD,
+    "no zombie fencing": UNDEAD,
     "persisted changelog offset off by one": MOVED,
 }
 #: Settings under which a case comes about: what is acknowledged too early must be committed before the kill.

@@ -252,7 +252,7 @@ def test_a_partition_that_cannot_be_read_stops_until_its_offsets_are_given_up(
         wait_until(lambda: stopped(unknown) in log.read_text(), "the line that says so")
         refused = skip(0)
         assert refused.returncode == 2
-        assert "can be read: there is nothing to give up" in refused.stderr
+        assert "can be read: there is nothing to skip" in refused.stderr
         verified = deployment.run("verify", "--timeout", "1")
         assert verified.returncode == 70, verified.stderr
         assert stopped(unknown) in verified.stderr.splitlines()[-1]

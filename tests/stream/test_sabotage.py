@@ -21,7 +21,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "rates": {"crash": 6, "commit": 100, "rebalance": 0, "refuse": 0}
     },
     "overlay kept on revocation": {"rates": {"rebalance": 6, "crash": 0}},
-    "no fence against a zombie": {
+    "no zombie fencing": {
         "workers": 2,
         "partitions": 1,
         "records": 60,

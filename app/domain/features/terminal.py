@@ -162,7 +162,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_plain_streak",
         "transactions",
-        "transactions of the fraud streak at normal amounts for their cards: the plain streak",
+        "transactions of the fraud streak whose amounts are normal for their cards (the plain streak)",
         "terminal",
         "float(labels.plain)",
         _plain_streak,
