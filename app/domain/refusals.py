@@ -61,7 +61,7 @@ UNREADABLE_REASONS = {
     "unknown_codec": "the batch is compressed with a codec that this release does not support",
     "unreadable_record": "one record of a batch cannot be read; the value is its own bytes",
     "damaged_batch": "the batch does not match its checksum, although it was fetched several times",
-    "skipped": "an operator gave these offsets up with `fraudstream deadletters skip`; the value is empty",
+    "skipped": "an operator skipped these offsets with `fraudstream deadletters skip`; the value is empty",
 }
 
 #: Codes that depend on settings or on the release: a record refused with one of them may be valid now.
