@@ -245,7 +245,6 @@ def test_a_partition_that_cannot_be_read_stops_until_its_offsets_are_given_up(
 
     with Fleet(environ_of(settings), tmp_path) as fleet:
         fleet.start("a")
-        fleet.await_ready()
         send(other, "other", 0)
         wait_until(lambda: rows() == 6, "the rows of the other partition")
         log = tmp_path / "a.log"
