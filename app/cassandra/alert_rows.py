@@ -1,18 +1,15 @@
 """Alerts as packed Cassandra rows."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
-from cassandra.cluster import Session
 
 from app.cassandra.packed import UNSET, PackedTable, text_cell, texts_cell
-from app.cassandra.session import SCAN, explained
 from app.deployments import is_anothers
 from app.domain.alerts import day_of, shard_of
 from app.errors import StateError
-from app.settings import Settings
 
 _TEXTS = ("transaction_id", "card_id", "severity", "model_version", "currency", "source_topic")
 _OPTIONAL = ("terminal_id", "action")
@@ -112,22 +109,3 @@ class AlertRow(NamedTuple):
     model_version: str | None
     source_topic: str | None
     received_at: int | None
-
-
-def scan_alerts(session: Session, settings: Settings) -> Iterator[AlertRow]:
-    """Every stored alert, in no useful order.
-
-    Args:
-        session: gives lists, decimals and moments raw (`app.cassandra.raw_rows.read_raw`).
-        settings: keyspace.
-
-    Raises:
-        UnavailableError: Cassandra does not answer.
-        SchemaError: the table is missing.
-    """
-    with explained(settings):
-        rows = session.execute(
-            f"SELECT {', '.join(AlertRow._fields)} FROM {settings.keyspace}.alerts",  # noqa: S608
-            execution_profile=SCAN,
-        )
-        yield from map(AlertRow._make, rows)

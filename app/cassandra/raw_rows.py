@@ -4,8 +4,9 @@ The driver builds a dictionary of its own for each map and a sorted set for each
 time of a whole-table read. Whoever reads a million rows to compare them takes the bytes instead.
 """
 
+from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from cassandra.cluster import Session
@@ -20,6 +21,10 @@ from cassandra.cqltypes import (
 )
 from cassandra.protocol import ProtocolHandler, ResultMessage
 
+from app.cassandra.session import SCAN, explained
+from app.settings import Settings
+
+Row = TypeVar("Row")
 _AS_BYTES = (MapType, SetType, ListType, DecimalType)
 
 
@@ -45,6 +50,28 @@ class _RawHandler(ProtocolHandler):  # type: ignore[misc,unused-ignore]
 def read_raw(session: Session) -> None:
     """From now on, let a session give lists, sets, maps and decimals as bytes, moments as integers."""
     session.client_protocol_handler = _RawHandler
+
+
+def scan_rows(session: Session, settings: Settings, table: str, row: type[Row]) -> Iterator[Row]:
+    """Every row of a table, in no useful order.
+
+    Args:
+        session: see `read_raw`.
+        settings: keyspace.
+        table: its name.
+        row: a named tuple; its fields are the columns that are read.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    made: Any = row
+    with explained(settings):
+        rows = session.execute(
+            f"SELECT {', '.join(made._fields)} FROM {settings.keyspace}.{table}",  # noqa: S608
+            execution_profile=SCAN,
+        )
+        yield from map(made._make, rows)
 
 
 def texts(raw: bytes | None) -> tuple[str, ...]:

@@ -1,18 +1,15 @@
 """Refunds as packed Cassandra rows, and read again."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
-from cassandra.cluster import Session
 
 from app.cassandra.column_order import month_of
 from app.cassandra.packed import UNSET, PackedTable, text_cell
 from app.cassandra.prediction_rows import extra_cell, routing_key
-from app.cassandra.session import SCAN, explained
 from app.errors import StateError
-from app.settings import Settings
 
 _COLUMNS = (
     "card_id", "month", "transaction_id", "terminal_id", "extra", "currency", "source_topic",
@@ -83,22 +80,3 @@ class RefundRow(NamedTuple):
     source_topic: str
     source_partition: int
     source_offset: int
-
-
-def scan_refunds(session: Session, settings: Settings) -> Iterator[RefundRow]:
-    """Every stored refund, in no useful order.
-
-    Args:
-        session: gives moments as integers (`app.cassandra.raw_rows.read_raw`).
-        settings: keyspace.
-
-    Raises:
-        UnavailableError: Cassandra does not answer.
-        SchemaError: the table is missing.
-    """
-    with explained(settings):
-        rows = session.execute(
-            f"SELECT {', '.join(RefundRow._fields)} FROM {settings.keyspace}.refunds",  # noqa: S608
-            execution_profile=SCAN,
-        )
-        yield from map(RefundRow._make, rows)

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from app.cassandra.alert_rows import AlertRow, scan_alerts
+from app.cassandra.alert_rows import AlertRow
 from app.cassandra.label_store import scan_labels
 from app.cassandra.prediction_reads import scan_scored
-from app.cassandra.raw_rows import read_raw
-from app.cassandra.refund_rows import RefundRow, scan_refunds
+from app.cassandra.raw_rows import read_raw, scan_rows
+from app.cassandra.refund_rows import RefundRow
 from app.cassandra.session import connect, disconnect
 from app.domain.transaction import DeadRecordError
 from app.ops.verification.alert_rows import read_rows as read_alert_rows
@@ -92,8 +92,8 @@ async def verify(
                 log,
                 lambda: scan_scored(session, settings, columns),
                 lambda: scan_labels(session, settings),
-                lambda: scan_refunds(session, settings),
-                lambda: scan_alerts(session, settings),
+                lambda: scan_rows(session, settings, "refunds", RefundRow),
+                lambda: scan_rows(session, settings, "alerts", AlertRow),
                 timeout_seconds=timeout_seconds,
                 examples=examples,
                 progress=progress,
