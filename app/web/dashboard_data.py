@@ -12,10 +12,8 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import orjson
 from aiohttp import web
 
-from app.errors import FraudstreamError
 from app.metrics.last_hour import (
     KEPT,
     MINUTE_SECONDS,
@@ -29,7 +27,7 @@ from app.metrics.last_hour import (
 from app.metrics.prometheus import release
 from app.metrics.reading import PartitionReading
 from app.web.access.checks import AccessChecks
-from app.web.forwarding import ask
+from app.web.forwarding import ask, said_within
 from app.web.roles import Role, Viewer
 from app.web.worker_protocol import Worker
 
@@ -157,17 +155,8 @@ class Live:
     async def _ask(self, url: str) -> dict[str, Any] | str:
         path = f"/live.json?since={self._since(url)}"
         headers = {"Accept": "application/json"}
-        try:
-            async with asyncio.timeout(_PEER_SECONDS):
-                answer = await ask(self._access, self._worker, _ASKER, url, path, "GET", headers)
-            if answer.status != 200:
-                return f"it answers with status {answer.status}"
-            said: dict[str, Any] = orjson.loads(answer.body)
-            return said
-        except FraudstreamError as error:
-            return str(error)
-        except (TimeoutError, ValueError):
-            return f"no answer within {_PEER_SECONDS:g} s"
+        asking = ask(self._access, self._worker, _ASKER, url, path, "GET", headers)
+        return await said_within(_PEER_SECONDS, asking)
 
     def board(self, *, may_see_cards: bool, since: float = 0.0) -> dict[str, Any]:
         """What a page shows of all workers, as plain values.

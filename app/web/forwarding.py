@@ -1,11 +1,14 @@
 """What another worker answers, to a request that came to this one or to one of our own."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
+import orjson
 from aiohttp import web
 
-from app.errors import UnavailableError
+from app.errors import FraudstreamError, UnavailableError
 from app.web import peers
 from app.web.access.checks import ACCESS, AccessChecks
 from app.web.peers import Answer
@@ -52,6 +55,21 @@ async def ask_for_json(request: web.Request, url: str, path: str) -> Answer:
     return await ask(
         request.app[ACCESS], request.app[WORKER], who(request), url, path, "GET", headers
     )
+
+
+async def said_within(seconds: float, asking: Awaitable[Answer]) -> dict[str, Any] | str:
+    """The JSON object that another worker answers with, or one sentence: why there is none."""
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await asking
+        if answer.status != 200:
+            return f"it answers with status {answer.status}"
+        said: dict[str, Any] = orjson.loads(answer.body)
+        return said
+    except FraudstreamError as error:
+        return str(error)
+    except (TimeoutError, ValueError):
+        return f"no answer within {seconds:g} s"
 
 
 async def ask(

@@ -7,13 +7,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from aiohttp import web
 
-from app.errors import FraudstreamError, UsageError
+from app.errors import UsageError
 from app.quality.drift_detectors import MODERATE
 from app.quality.drift_live import together
-from app.web.forwarding import ask_for_json
+from app.web.forwarding import ask_for_json, said_within
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Page
@@ -77,17 +76,8 @@ async def _own(request: web.Request) -> dict[str, Any]:
 
 
 async def _other(request: web.Request, url: str) -> dict[str, Any] | str:
-    try:
-        async with asyncio.timeout(_PEER_SECONDS):
-            answer = await ask_for_json(request, url, "/models/worker.json")
-        if answer.status != 200:
-            return f"it answers with status {answer.status}"
-        said: dict[str, Any] = orjson.loads(answer.body)
-        return said
-    except FraudstreamError as error:
-        return str(error)
-    except (TimeoutError, ValueError):
-        return f"no answer within {_PEER_SECONDS:g} s"
+    asking = ask_for_json(request, url, "/models/worker.json")
+    return await said_within(_PEER_SECONDS, asking)
 
 
 def grouped(partitions: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
