@@ -39,7 +39,7 @@ _FIELDS = (
 
 
 class RecentSample:
-    """Filled by the sink; belongs to one thread.
+    """Filled by the sink, in one thread; any other may read it.
 
     Args:
         clock: seconds that never go back.
@@ -64,7 +64,8 @@ class RecentSample:
 
     def rows(self) -> dict[str, Sequence[Sampled]]:
         """What is kept, by the hash of the model that decided, oldest first."""
-        return {model: list(rows) for model, rows in self._rows.items()}
+        # copied first: the sink may put another model last meanwhile
+        return {model: list(rows) for model, rows in list(self._rows.items())}
 
     def _take(self, record: Mapping[str, Any]) -> None:
         self._adapt()
