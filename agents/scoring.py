@@ -121,7 +121,7 @@ app.in_force = handler.in_force
 
 def name_of(model_hash: str) -> str:
     """A model's name and version, of one that is loaded; else its hash, which names it as well."""
-    model = models.known(model_hash)
+    model = models.loaded(model_hash)
     return model_hash[:16] if model is None else model.version
 
 

@@ -52,11 +52,8 @@ class ModelSupply:
 
     def loaded(self, model_hash: str) -> Model | None:
         """The model of a hash, whole or as rows have it, if it is here; nothing is obtained."""
-        return next((m for m in self._models.values() if m.hash == model_hash), None)
-
-    def known(self, model_hash: str) -> Model | None:
-        """The model of a whole hash, if it is here; nothing is obtained."""
-        return self._models.get(model_hash)
+        whole = self._models.get(model_hash)
+        return whole or next((m for m in self._models.values() if m.hash == model_hash), None)
 
     def named(self, version: str) -> Model | None:
         """The model of a name and version, if it is here; nothing is obtained. Any thread may ask."""
