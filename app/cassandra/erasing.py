@@ -271,9 +271,8 @@ def _rows_of(
         for answer in answers:
             yield from answer.result_or_exc
         return
-    if (
-        table.by == "scan"
-    ):  # one row per label, and few are of one card: not worth an index on every write
+    # one row per label, and few are of one card: not worth an index on every write
+    if table.by == "scan":
         text += " ALLOW FILTERING"
     statement = session.prepare(text)
     for row in session.execute(statement, (card_id,), execution_profile=SCAN):

@@ -297,16 +297,24 @@ async def settled(log: Log, timeout_seconds: float, progress: Progress) -> None:
     topics = log.topics
     deadline = time.monotonic() + timeout_seconds
     for topic in (topics.labels, topics.transactions, topics.transactions):
-        wanted = await log.ends(topic)
-        while not _reached(await log.done(topic), wanted):
-            progress(f"waiting for {topic.name}", 0, 1)
-            if time.monotonic() >= deadline:
-                msg = (
-                    f"workers have not processed {topic.name} within {timeout_seconds:g} s; the card is off the lists, "
-                    "but nothing else was erased: start them, and run the command again"
-                )
-                raise UnavailableError(msg)
-            await asyncio.sleep(_POLL_SECONDS)
+        if not await _processed(log, topic, await log.ends(topic), deadline, progress):
+            msg = (
+                f"workers have not processed {topic.name} within {timeout_seconds:g} s; the card is off the lists, "
+                "but nothing else was erased: start them, and run the command again"
+            )
+            raise UnavailableError(msg)
+
+
+async def _processed(
+    log: Log, topic: TopicSpec, ends: Sequence[int], deadline: float, progress: Progress
+) -> bool:
+    """Whether workers have processed a topic up to some offsets by a moment of the monotonic clock."""
+    while not _reached(await log.done(topic), ends):
+        if time.monotonic() >= deadline:
+            return False
+        progress(f"waiting for {topic.name}", 0, 1)
+        await asyncio.sleep(_POLL_SECONDS)
+    return True
 
 
 async def _wait(log: Log, timeout_seconds: float, progress: Progress) -> None:
@@ -315,10 +323,8 @@ async def _wait(log: Log, timeout_seconds: float, progress: Progress) -> None:
     alerts = await log.ends(log.topics.alerts)
     behind = [role for role, ends in reached.ends.items() if not _reached(reached.done[role], ends)]
     deadline = time.monotonic() + timeout_seconds
-    while not behind and not _reached(await log.done(log.topics.alerts), alerts):
-        if time.monotonic() >= deadline:
-            behind = ["alerts"]
-        await asyncio.sleep(_POLL_SECONDS)
+    if not behind and not await _processed(log, log.topics.alerts, alerts, deadline, progress):
+        behind = ["alerts"]
     if behind:
         msg = (
             f"workers have not processed {', '.join(behind)} within {timeout_seconds:g} s: the erase record is "

@@ -151,9 +151,7 @@ class Champion:
             )
             scores: list[float | None] = found.tolist()
             return scores
-        scores = list(
-            self._alone(model, rows, lambda some: checked(model.score(some), len(some)), "score")
-        )
+        scores = list(self._scores_alone(model, rows))
         unscored = scores.count(None)
         flagged = sum(one is not None and one >= judges.threshold for one in scores)
         self.failures += unscored
@@ -224,18 +222,18 @@ class Champion:
         features_of: Callable[[Model], np.ndarray],
     ) -> dict[int, Decided]:
         rows = features_of(model)[list(indices)]
-        scores = self._alone(
-            model, rows, lambda some: checked(model.score(some), len(some)), "score"
-        )
-        has = [place for place, score in enumerate(scores) if score is not None]
-        odd = self.anomalies(model, rows[has]) if has else ()
+        scores = self._scores_alone(model, rows)
+        has = {place: score for place, score in enumerate(scores) if score is not None}
+        odd = self.anomalies(model, rows[list(has)]) if has else ()
         found = {}
-        for place, anomaly in zip(has, odd, strict=True):
-            score = scores[place]
+        for (place, score), anomaly in zip(has.items(), odd, strict=True):
             told = score >= self._reasons_from
             why = self.reasons(model, rows[place : place + 1])[0] if told else []
             found[indices[place]] = Decided(model, threshold, score, anomaly, why)
         return found
+
+    def _scores_alone(self, model: Model, rows: np.ndarray) -> Sequence[float | None]:
+        return self._alone(model, rows, lambda some: checked(model.score(some), len(some)), "score")
 
     def _alone(
         self, model: Model, rows: np.ndarray, function: Callable[[np.ndarray], Any], what: str

@@ -29,7 +29,6 @@ class Guard:
         limits: what is allowed.
         watch_ms: for how long a change is watched, milliseconds; 0: never.
         name: gives the name and version of a model's hash.
-
     """
 
     def __init__(

@@ -173,9 +173,8 @@ class LabelsHandler:
                 block.park(record)
         self.counts += block.counts
         groups = block.groups()
-        if (
-            groups or block.counts["erased"]
-        ):  # Kafka closes no segment of a changelog that gets no record
+        # an erase record writes in any case: Kafka closes no segment of a changelog that gets no record
+        if groups or block.counts["erased"]:
             # behind the rows: where it stands, every record up to it is done, and its effects are durable
             position.last_offset = records[-1 if taken is None else taken - 1].offset
             groups.append([position.encode()])

@@ -32,6 +32,14 @@ class Rescored:
     reasons: int
     models_missing: dict[str, str]
 
+    def model(self, holder: ModelHolder, model_hash: str) -> Model | None:
+        """A model, loaded; None: it is missing, which is noted."""
+        try:
+            return holder.by_hash(model_hash)
+        except FraudstreamError as error:
+            self.models_missing[model_hash[:HASH_DIGITS]] = str(error)
+            return None
+
 
 def rescore(case: Case) -> Rescored:
     """Compare every score whose model is here, and some of the reasons."""
@@ -39,10 +47,8 @@ def rescore(case: Case) -> Rescored:
     holder = holder_of(settings, ledger.catalogue)
     done = Rescored(0, 0, {})
     for index, (version, model_hash, schema) in enumerate(ledger.models):
-        try:
-            model = holder.by_hash(model_hash)
-        except FraudstreamError as error:
-            done.models_missing[model_hash] = str(error)
+        model = done.model(holder, model_hash)
+        if model is None:
             continue
         for page in ledger.pages:
             rows = np.flatnonzero(_certain(page) & (page.model == index))
@@ -75,10 +81,8 @@ def _rescore_unscored(case: Case, holder: ModelHolder, done: Rescored) -> None:
             rows = np.flatnonzero(mine)
             if not len(rows):
                 continue
-            try:
-                model = holder.by_hash(model_hash)
-            except FraudstreamError as error:
-                done.models_missing[model_hash[:HASH_DIGITS]] = str(error)
+            model = done.model(holder, model_hash)
+            if model is None:
                 break
             for listed, at in case.ledger.by_list(rows.tolist(), page):
                 same = rows[at]
@@ -100,10 +104,8 @@ def _rescore_beside(case: Case, holder: ModelHolder, done: Rescored) -> None:
                 rows = np.flatnonzero(mine & page.beside.there[:, place])
                 if not len(rows):
                     continue
-                try:
-                    model = holder.by_hash(model_hash)
-                except FraudstreamError as error:
-                    done.models_missing[model_hash[:HASH_DIGITS]] = str(error)
+                model = done.model(holder, model_hash)
+                if model is None:
                     break
                 limit = model.threshold if threshold is None else threshold
                 for listed, at in case.ledger.by_list(rows.tolist(), page):
