@@ -11,7 +11,6 @@ import asyncio
 import io
 import json
 import sys
-import tempfile
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,12 +22,10 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
-from app.devstack.stack import Stack
 from app.lab.processes import WorkerProcess
 from tests.browser import CHROMIUM, Browser, browser
-from tests.crash.run import end_when_told, remove
 from tests.deployment import Deployment
-from tests.figures.servers import Servers
+from tests.figures.servers import Servers, own_servers
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
@@ -161,17 +158,9 @@ def main() -> int:
     if CHROMIUM is None:
         print("screenshots need chromium on PATH", file=sys.stderr)
         return 3
-    end_when_told()
-    home = Path(tempfile.mkdtemp(prefix="fraudstream-screenshots-"))
-    stack = Stack(home, quick=True)
-    try:
-        endpoints = stack.up(free_ports=True)
-        assert endpoints is not None
-        for line in _steps(Servers(endpoints, home)):
+    with own_servers("screenshots") as servers:
+        for line in _steps(servers):
             print(line, flush=True)
-    finally:
-        stack.wipe()
-        remove(home)
     return 0
 
 

@@ -324,23 +324,23 @@ def rows_of(settings: Settings, predictions: Sequence[Record]) -> list[Row]:
 
 def refunds_of(settings: Settings, refunds: Sequence[Record]) -> list[RefundRow]:
     """The same of refunds."""
-    rows = {}
     packer = RefundPacker(settings.currency, settings.minor_unit_digits)
-    for packed in packer.pack_many(record.value or b"" for record in refunds):
-        cells = cells_of(packed, REFUNDS.columns)
-        row = RefundRow(**{name: cells[name] for name in RefundRow._fields})
-        rows[row[:4]] = row
-    return list(rows.values())
+    return _rows_of(packer, refunds, REFUNDS.columns, RefundRow, 4)
 
 
 def alerts_of(settings: Settings, alerts: Sequence[Record]) -> list[AlertRow]:
     """The same of alerts."""
-    rows = {}
     packer = AlertPacker(settings.minor_unit_digits, settings.deployment)
-    for packed in packer.pack_many(record.value or b"" for record in alerts):
-        cells = cells_of(packed, ALERTS.columns)
-        row = AlertRow(**{name: cells[name] for name in AlertRow._fields})
-        rows[row[:8]] = row
+    return _rows_of(packer, alerts, ALERTS.columns, AlertRow, 8)
+
+
+def _rows_of(packer: Any, records: Sequence[Record], columns: Any, kind: Any, key: int) -> Any:
+    """The last row of each key, its first `key` fields."""
+    rows = {}
+    for packed in packer.pack_many(record.value or b"" for record in records):
+        cells = cells_of(packed, columns)
+        row = kind(**{name: cells[name] for name in kind._fields})
+        rows[row[:key]] = row
     return list(rows.values())
 
 

@@ -10,14 +10,10 @@ Prints one line per figure. Leave the machine alone meanwhile: the load of other
 import argparse
 import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from app.devstack.stack import Stack
-from tests.crash.run import end_when_told, remove
 from tests.figures import dashboard, lists, notifying, queue
-from tests.figures.servers import Servers
+from tests.figures.servers import own_servers
 
 FIGURES = {
     "queue": queue.measure,
@@ -40,22 +36,13 @@ def main() -> int:
     wanted = arguments.only.split(",")
     if unknown := [name for name in wanted if name not in FIGURES]:
         parser.error(f"--only {unknown[0]}: there are {', '.join(FIGURES)}")
-    end_when_told()
-    home = Path(tempfile.mkdtemp(prefix="fraudstream-figures-"))
-    stack = Stack(home, quick=True)
-    try:
-        endpoints = stack.up(free_ports=True)
-        assert endpoints is not None
-        servers = Servers(endpoints, home)
+    with own_servers("figures") as servers:
         for name in wanted:
             began = time.monotonic()
             for line in FIGURES[name](servers, 0.1 if arguments.quick else 1.0):
                 print(line, flush=True)
             spent = time.monotonic() - began
             print(f"  ({name}: {spent:.0f} s; load average {os.getloadavg()[0]:.1f})", flush=True)
-    finally:
-        stack.wipe()
-        remove(home)
     return 0
 
 

@@ -1,13 +1,16 @@
 """A deployment of its own for each figure, on the same servers."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.devstack.stack import Stack
 from app.endpoints import Endpoints
 from app.settings import Settings
+from tests.crash.run import end_when_told, remove
 from tests.deployment import Deployment
 
 
@@ -42,6 +45,21 @@ class Servers:
         deployment = Deployment(made)
         deployment.prepare()
         yield deployment, folder
+
+
+@contextmanager
+def own_servers(name: str) -> Iterator[Servers]:
+    """Servers for the length of a block, also where SIGTERM ends it; nothing of them is left."""
+    end_when_told()
+    home = Path(tempfile.mkdtemp(prefix=f"fraudstream-{name}-"))
+    stack = Stack(home, quick=True)
+    try:
+        endpoints = stack.up(free_ports=True)
+        assert endpoints is not None
+        yield Servers(endpoints, home)
+    finally:
+        stack.wipe()
+        remove(home)
 
 
 def quantiles(milliseconds: list[float]) -> str:
