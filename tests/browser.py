@@ -77,7 +77,8 @@ class Browser:
                 await asyncio.sleep(0.05)
 
     async def press(self, key: str) -> None:
-        """A key, as a person presses it."""
+        """A key, as a person presses it: once the page is there with its scripts, which listen to keys."""
+        await self.until("document.readyState === 'complete'")
         for kind in ("keyDown", "keyUp"):
             written = "\r" if key == "Enter" else key
             text: dict[str, Any] = {}
