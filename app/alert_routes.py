@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass, field
 
+#: Messages in a minute that summarise: at its beginning, every 15 seconds, at its end. A limit must be above it.
+DIGESTS = 5
+
 _ROUTE = re.compile(r"([A-Za-z0-9_-]{1,40})=(low|medium|high|critical):(\S+)")
 
 

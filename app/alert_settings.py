@@ -6,7 +6,7 @@ from functools import cached_property
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from app.alert_routes import Route, parse_routes
+from app.alert_routes import DIGESTS, Route, parse_routes
 from app.durations import Duration, format_duration
 from app.setting_lists import AlertCauses, Losses
 
@@ -52,9 +52,23 @@ class AlertSettings(BaseSettings):
         None,
         description="notification routes: NAME=SEVERITY:URL, separated by spaces; see docs/alerts.md",
     )
+    notify_webhook_limit: int = Field(
+        0,
+        ge=0,
+        description=f"largest number of messages per minute to a webhook, at least {DIGESTS + 1}: further alerts are "
+        "summarised; 0: no limit, each alert is a message",
+    )
     notify_secret: SecretStr | None = Field(
         None, description="secret for signing webhooks: whsec_ and base64"
     )
+
+    @field_validator("notify_webhook_limit")
+    @classmethod
+    def _has_room_for_digests(cls, value: int) -> int:
+        if 0 < value <= DIGESTS:
+            msg = f"write 0 for no limit, or at least {DIGESTS + 1}: summaries take {DIGESTS} messages per minute"
+            raise ValueError(msg)
+        return value
 
     @field_validator("notify_routes")
     @classmethod

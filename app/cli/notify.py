@@ -20,13 +20,15 @@ def notify(heartbeat: Path | None) -> None:
 
     FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
     webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
-    Alerts wait in Kafka while a receiver is unavailable, and each is sent once. A route gets at most ten messages per
-    minute; if there are more alerts, they are summarised in one message. Several processes share the work.
+    Alerts wait in Kafka while a receiver is unavailable, and each is sent once. People get at most ten messages per
+    minute; if there are more alerts, they are summarised in one message. Webhooks get each alert, unless
+    FRAUDSTREAM_NOTIFY_WEBHOOK_LIMIT limits them, too. Several processes share the work. Without routes the command
+    says so and waits, so that tools that run it beside the workers continue.
 
     \b
     Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \
                 fraudstream notify
-    Exit codes:  2  routes are missing or wrong, or the heartbeat cannot be written
+    Exit codes:  2  a route is wrong, or the heartbeat cannot be written
                  3  Kafka does not answer at the start
                  5  topics are missing: run `fraudstream topics`
     """

@@ -1,17 +1,21 @@
 """What a route is still to be told, and when: one by one while there are few, else in digests. Pure: time is given.
 
-In any minute at most `SINGLE` messages about one alert and one digest every `DIGEST_SECONDS` are sent: at most ten
-messages, however many alerts there are.
+With a limit, at most that many messages are sent in any minute, however many alerts there are: some about one alert,
+and a digest every `DIGEST_SECONDS`. Without one, every alert is a message of its own.
 """
 
 from collections import deque
+from collections.abc import Sequence
+from itertools import islice
 
+from app.alert_routes import DIGESTS
 from app.domain.alerts import rank
 from app.notify.notices import Notice
 
-SINGLE = 5
 MINUTE_SECONDS = 60.0
 DIGEST_SECONDS = 15.0
+#: Messages without a limit that are sent at the same time.
+AT_ONCE = 16
 #: With more alerts than this pending none are read: their log is the better place to wait in.
 MOST = 100_000
 
@@ -19,12 +23,16 @@ MOST = 100_000
 class Pending:
     """The alerts of one route that nobody was told of yet.
 
+    Args:
+        per_minute: messages that the route gets at most in a minute, more than `DIGESTS`; None: no limit.
+
     Attributes:
         notices: by name, in the order in which they came; of several the most severe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, per_minute: int | None) -> None:
         self.notices: dict[str, Notice] = {}
+        self._single = None if per_minute is None else per_minute - DIGESTS
         self._sent: deque[float] = deque()
         self._digest_at = float("-inf")
         self._storm = False
@@ -43,23 +51,25 @@ class Pending:
             # the place of the first one: it must not be committed before it is told
             self.notices[notice.name] = known._replace(severity=notice.severity, alert=notice.alert)
 
-    def due(self, now: float) -> list[Notice]:
-        """What the next message is about: one alert, many, or nothing for now.
+    def due(self, now: float) -> list[list[Notice]]:
+        """What the next messages are about, one alert each, or many in one; nothing for now if empty.
 
         Args:
             now: seconds that never go back.
         """
+        if self._single is None:
+            return [[notice] for notice in islice(self.notices.values(), AT_ONCE)]
         while self._sent and self._sent[0] <= now - MINUTE_SECONDS:
             self._sent.popleft()
         if not self.notices:
             self._storm = False
             return []
-        if not self._storm and len(self._sent) < SINGLE:
-            return [next(iter(self.notices.values()))]
+        if not self._storm and len(self._sent) < self._single:
+            return [[next(iter(self.notices.values()))]]
         if not self._storm:
             self._storm = True  # what comes within the next seconds goes along
             self._digest_at = max(self._digest_at, now)
-        return list(self.notices.values()) if now >= self._digest_at + DIGEST_SECONDS else []
+        return [list(self.notices.values())] if now >= self._digest_at + DIGEST_SECONDS else []
 
     def wait_seconds(self, now: float) -> float | None:
         """Until a message is due; None: until an alert comes."""
@@ -67,7 +77,7 @@ class Pending:
             return None
         return max(0.0, self._digest_at + DIGEST_SECONDS - now) if self._storm else 0.0
 
-    def done(self, told: list[Notice], now: float) -> None:
+    def done(self, told: Sequence[Notice], now: float) -> None:
         """Alerts were told in one message."""
         for notice in told:
             known = self.notices.get(notice.name)
@@ -75,7 +85,7 @@ class Pending:
                 del self.notices[notice.name]
         if self._storm:
             self._digest_at = now
-        else:
+        elif self._single is not None:
             self._sent.append(now)
 
     def clear(self) -> None:

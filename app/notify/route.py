@@ -3,6 +3,8 @@
 An alert's offset is committed after a message about it was acknowledged and written down. So nothing is lost when this
 process is killed, and what was acknowledged is not sent again; only a kill between an acknowledgement and its record
 repeats a message, under the same id.
+
+People get at most ten messages per minute. A program gets each alert, unless the deployment limits webhooks.
 """
 
 import asyncio
@@ -29,12 +31,16 @@ from app.settings import Settings
 
 logger = logging.getLogger("fraudstream")
 
+#: Messages that people get at most in a minute.
+PEOPLE_PER_MINUTE = 10
 #: Between attempts to reach a receiver, seconds: the first, and the most.
 _BACKOFF_SECONDS = (1.0, 30.0)
 #: How long one look for new alerts takes.
 _POLL_MS = 500
 _POLL_RECORDS = 2_000
 _COMMIT_SECONDS = 5.0
+#: Between commits while messages are sent: what was told is written down anyway.
+_COMMIT_EVERY_SECONDS = 1.0
 #: Alerts that may be open again, and wait for Cassandra to say so.
 _WAITING = 10_000
 
@@ -83,11 +89,13 @@ class RouteReader(ConsumerRebalanceListener):
         self._told, self._sender, self._snoozed = told, sender, snoozed
         self._handled = handled
         self._clock, self._sleep = clock, sleep
-        self._pending = Pending()
+        limit = settings.notify_webhook_limit or None
+        self._pending = Pending(limit if route.is_webhook else PEOPLE_PER_MINUTE)
         self._again: deque[Notice] = deque()  # told before, and perhaps open again
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._generation = 0
+        self._committed_at = float("-inf")
         # a message is sent, written down and committed by whoever has the partition; nobody takes it away meanwhile
         self._sending = asyncio.Lock()
 
@@ -136,8 +144,8 @@ class RouteReader(ConsumerRebalanceListener):
         """Read what there is, send what is due, commit what is done."""
         await self._read()
         await self._reopened()
-        while told := self._pending.due(self._clock()):
-            if not await self._tell(told):
+        while due := self._pending.due(self._clock()):
+            if not await self._tell(due):
                 return
         async with self._sending:
             await self._commit()
@@ -205,28 +213,46 @@ class RouteReader(ConsumerRebalanceListener):
                 self._pending.add(again)
         self._again.clear()
 
-    async def _tell(self, told: list[Notice]) -> bool:
-        """Send one message until it is taken; False when the partitions were taken away before that."""
+    async def _tell(self, due: list[list[Notice]]) -> bool:
+        """Send messages until all are taken; False when the partitions were taken away before that."""
         digits, generation = self._settings.minor_unit_digits, self._generation
-        message = about_one(told[0], digits) if len(told) == 1 else about_many(told, digits)
+        waiting = [
+            (about_one(told[0], digits) if len(told) == 1 else about_many(told, digits), told)
+            for told in due
+        ]
         delay, most = _BACKOFF_SECONDS
         began = self._clock()
         while True:
             async with self._sending:
                 if self._generation != generation:
                     return False
-                if await self._attempt(message, delay):
-                    await self._told.remember(message, told, time.time_ns() // 1_000_000)
-                    self._pending.done(told, self._clock())
+                taken = await asyncio.gather(
+                    *(self._deliver(message, told, delay) for message, told in waiting)
+                )
+                if self._clock() - self._committed_at >= _COMMIT_EVERY_SECONDS:
                     await self._commit()
-                    break
+            if done := [one for one, is_taken in zip(waiting, taken, strict=True) if is_taken]:
+                logger.info(
+                    "route %s: sent %s alerts in %s messages, the first of them %s",
+                    self._route.name, sum(len(told) for _, told in done), len(done), done[0][0].id,
+                )  # fmt: skip
+            waiting = [one for one in waiting if one not in done]
+            if not waiting:
+                break
             await self._sleep(delay)
             delay = min(most, 2 * delay)
         if delay > _BACKOFF_SECONDS[0]:
             logger.warning(
                 "route %s: delivered again after %.0f s", self._route.name, self._clock() - began
             )
-        logger.info("route %s: sent %s alerts: %s", self._route.name, len(told), message.id)
+        return True
+
+    async def _deliver(self, message: Message, told: list[Notice], delay: float) -> bool:
+        """Try to send one message; write down that it was taken."""
+        if not await self._attempt(message, delay):
+            return False
+        await self._told.remember(message, told, time.time_ns() // 1_000_000)
+        self._pending.done(told, self._clock())
         return True
 
     async def _attempt(self, message: Message, delay: float) -> bool:
@@ -244,6 +270,7 @@ class RouteReader(ConsumerRebalanceListener):
 
     async def _commit(self) -> None:
         """Commit what is told, or need not be."""
+        self._committed_at = self._clock()
         first = self._pending.first_offsets()
         for notice in self._again:
             first[notice.partition] = min(notice.offset, first.get(notice.partition, notice.offset))

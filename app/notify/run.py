@@ -28,6 +28,10 @@ logger = logging.getLogger("fraudstream")
 #: Longer than any outage of a receiver: while one is away nothing is read, and that is no reason to leave the group.
 _MAX_POLL_MS = 7 * 86_400_000
 _HEARTBEAT_SECONDS = 5.0
+_NO_ROUTES = (
+    "FRAUDSTREAM_NOTIFY_ROUTES is empty: write NAME=SEVERITY:URL, such as "
+    "ops=high:https://alerts.example.org/hook; docs/alerts.md has more"
+)
 
 
 def routes_of(settings: Settings) -> tuple[Route, ...]:
@@ -37,32 +41,32 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
         SettingsError: there are none.
     """
     if not settings.routes:
-        msg = (
-            "FRAUDSTREAM_NOTIFY_ROUTES is empty: write NAME=SEVERITY:URL, such as "
-            "ops=high:https://alerts.example.org/hook; docs/alerts.md has more"
-        )
-        raise SettingsError(msg)
+        raise SettingsError(_NO_ROUTES)
     return settings.routes
 
 
 async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
-    """Tell all routes of alerts until SIGTERM or SIGINT.
+    """Tell all routes of alerts until SIGTERM or SIGINT; without a route only wait for that.
+
+    Programs that run several processes end all of them when one ends: a deployment without routes must not end here.
 
     Args:
         settings: the deployment.
         heartbeat: a file whose time shows that the event loop runs; made once Kafka has answered.
 
     Raises:
-        SettingsError: there are no routes, one cannot be used, or the heartbeat cannot be written.
+        SettingsError: a route cannot be used, or the heartbeat cannot be written.
         SchemaError: a topic is missing.
         UnavailableError: Kafka does not answer at the start.
     """
-    routes, topics = routes_of(settings), Topics(settings)
+    routes, topics = settings.routes, Topics(settings)
+    if not routes:
+        logger.warning("nobody is notified of alerts: %s", _NO_ROUTES)
+        await _until(_end_wanted(), _beats(heartbeat))
+        return
     senders = {route.name: sender_of(route, settings) for route in routes}
     await check_topics(settings, [topics.alerts, topics.notifications])
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    ended = _end_wanted()
     kwargs = client_kwargs(settings)
     snoozed = SnoozeCheck(settings, time.monotonic, lambda: time.time_ns() // 1_000_000)
     handled = HandledCheck(settings, time.monotonic)
@@ -100,9 +104,11 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
         logger.info(
             "ready: tells %s", ", ".join(f"{one.name} from {one.severity} on" for one in routes)
         )
-        if heartbeat is not None:
-            tasks.append(asyncio.create_task(_beat(heartbeat), name="heartbeat"))
-        await _until(ended, tasks)
+        await _until(ended, [*tasks, *_beats(heartbeat)])
+
+
+def _beats(file: Path | None) -> list["asyncio.Task[None]"]:
+    return [] if file is None else [asyncio.create_task(_beat(file), name="heartbeat")]
 
 
 async def _beat(file: Path) -> None:
@@ -113,6 +119,14 @@ async def _beat(file: Path) -> None:
             msg = f"the heartbeat {file} cannot be written: {error.strerror}"
             raise SettingsError(msg) from error
         await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+
+def _end_wanted() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT from now on."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
 
 
 async def _until(ended: asyncio.Event, tasks: Sequence["asyncio.Task[None]"]) -> None:

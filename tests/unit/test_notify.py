@@ -1,9 +1,13 @@
 """Telling people of alerts: routes, messages, signatures, storms."""
 
+import asyncio
 import base64
 import hmac
+import os
 import random
+import signal
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +20,11 @@ from app.cassandra.stored_alert import Handled
 from app.domain.alerts import CAUSES, AlertPolicy, rank
 from app.errors import AwayError, SettingsError
 from app.notify.delivered import Told
-from app.notify.digests import SINGLE, Pending
+from app.notify.digests import AT_ONCE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
 from app.notify.reopened import HandledCheck
-from app.notify.route import RouteReader
+from app.notify.route import PEOPLE_PER_MINUTE, RouteReader
+from app.notify.run import notify
 from app.notify.senders import sender_of
 from app.settings import load_settings
 from tests.prediction_builder import prediction
@@ -41,6 +46,10 @@ def notice(
     return Notice(alert["alert_id"], alert["severity"], partition, number, alert)
 
 
+def for_people() -> Pending:
+    return Pending(PEOPLE_PER_MINUTE)
+
+
 class Receiver:
     """What a route's receiver gets while time passes, second by second."""
 
@@ -49,9 +58,10 @@ class Receiver:
         self.messages: list[tuple[float, list[Notice]]] = []
 
     def at(self, now: float) -> None:
-        while told := self.pending.due(now):
-            self.messages.append((now, told))
-            self.pending.done(told, now)
+        while due := self.pending.due(now):
+            for told in due:
+                self.messages.append((now, told))
+                self.pending.done(told, now)
 
     @property
     def told(self) -> list[str]:
@@ -60,16 +70,16 @@ class Receiver:
 
 class TestStorm:
     def test_few_alerts_are_told_one_by_one_at_once(self) -> None:
-        receiver = Receiver(Pending())
-        for number in range(SINGLE):
+        receiver = Receiver(for_people())
+        for number in range(5):
             receiver.pending.add(notice(number))
             receiver.at(float(number))
         assert [(at, len(told)) for at, told in receiver.messages] == [
-            (float(number), 1) for number in range(SINGLE)
+            (float(number), 1) for number in range(5)
         ]
 
     def test_fifty_thousand_in_a_minute_are_at_most_ten_messages(self) -> None:
-        receiver = Receiver(Pending())
+        receiver = Receiver(for_people())
         sent = [notice(number) for number in range(50_000)]
         for second in range(60):
             for one in sent[second * 834 : (second + 1) * 834]:
@@ -86,7 +96,7 @@ class TestStorm:
     @pytest.mark.parametrize("seed", range(20))
     def test_no_minute_has_more_than_ten_whatever_comes(self, seed: int) -> None:
         rng = random.Random(seed)
-        receiver, number = Receiver(Pending()), 0
+        receiver, number = Receiver(for_people()), 0
         for second in range(600):
             for _ in range(rng.choice((0, 0, 1, 3, 50))):
                 receiver.pending.add(notice(number))
@@ -101,7 +111,7 @@ class TestStorm:
         assert all(sum(start <= at < start + 60 for at in times) <= 10 for start in times)
 
     def test_after_a_storm_alerts_are_told_one_by_one_again(self) -> None:
-        receiver = Receiver(Pending())
+        receiver = Receiver(for_people())
         for number in range(100):
             receiver.pending.add(notice(number))
         for second in range(90):
@@ -112,31 +122,72 @@ class TestStorm:
         assert len(receiver.messages[-1][1]) == 1
 
 
+class TestPrograms:
+    """Webhooks: each alert is a message of its own, unless the deployment limits them."""
+
+    def test_a_storm_is_as_many_messages(self) -> None:
+        receiver = Receiver(Pending(None))
+        sent = [notice(number) for number in range(1_000)]
+        for one in sent:
+            receiver.pending.add(one)
+        assert len(receiver.pending.due(0.0)) == AT_ONCE
+        receiver.at(0.0)
+        assert receiver.told == [one.alert_id for one in sent]
+        assert {len(told) for _, told in receiver.messages} == {1}
+
+    def test_one_that_is_refused_does_not_keep_the_others_from_being_done(self) -> None:
+        pending = Pending(None)
+        for number in range(3):
+            pending.add(notice(number))
+        refused, *others = pending.due(0.0)
+        for told in others:
+            pending.done(told, 0.0)
+        assert pending.due(1.0) == [refused]
+        assert pending.first_offsets() == {0: 0}
+
+    @pytest.mark.parametrize("limit", [6, 30])
+    def test_no_minute_has_more_than_the_limit(self, limit: int) -> None:
+        receiver = Receiver(Pending(limit))
+        one = notice(1)
+        for second in range(180):
+            for number in range(3):  # of another card each
+                receiver.pending.add(one._replace(alert_id=f"{second}-{number}"))
+            receiver.at(float(second))
+        times = [at for at, _ in receiver.messages]
+        most = max(sum(start <= at < start + 60 for at in times) for start in times)
+        assert limit - 1 <= most <= limit
+
+    @pytest.mark.parametrize("limit", [-1, 1, 5])
+    def test_limits_without_room_for_summaries_are_refused(self, limit: int) -> None:
+        with pytest.raises(SettingsError, match="FRAUDSTREAM_NOTIFY_WEBHOOK_LIMIT"):
+            load_settings({"notify_webhook_limit": limit})
+
+
 class TestPending:
     def test_an_alert_that_becomes_more_severe_keeps_its_place(self) -> None:
-        pending = Pending()
+        pending = for_people()
         low, high = notice(1, card="c"), notice(2, card="c", minor=500_000)
         assert low.alert_id == high.alert_id
         for one in (low, high, low):
             pending.add(one)
-        (found,) = pending.due(0.0)
+        ((found,),) = pending.due(0.0)
         assert (found.severity, found.offset) == ("critical", 1)
         assert pending.first_offsets() == {0: 1}
 
     def test_one_that_becomes_more_severe_while_it_is_sent_is_told_again(self) -> None:
-        pending = Pending()
+        pending = for_people()
         pending.add(notice(1, card="c"))
-        told = pending.due(0.0)
+        (told,) = pending.due(0.0)
         pending.add(notice(2, card="c", minor=500_000))
         pending.done(told, 0.0)
-        assert [one.severity for one in pending.due(0.0)] == ["critical"]
+        assert [one.severity for (one,) in pending.due(0.0)] == ["critical"]
 
     def test_what_is_not_told_is_not_committed(self) -> None:
-        pending = Pending()
+        pending = for_people()
         for number, partition in ((5, 0), (3, 1), (7, 0)):
             pending.add(notice(number, partition=partition))
         assert pending.first_offsets() == {0: 5, 1: 3}
-        pending.done(pending.due(0.0), 0.0)
+        pending.done(*pending.due(0.0), 0.0)
         assert pending.first_offsets() == {0: 7, 1: 3}
 
 
@@ -220,10 +271,10 @@ TP = TopicPartition("alerts", 0)
 class TestOpenAgain:
     """Alerts that somebody has seen to, while Cassandra answers and while it does not."""
 
-    def reader(self) -> RouteReader:
+    def reader(self, url: str = "https://x", limit: int = 0) -> RouteReader:
         self.consumer, self.sent = Consumer(), list[Message]()
         self.handled: dict[str, Handled] | None = {}
-        settings = load_settings()
+        settings = load_settings({"notify_webhook_limit": limit})
 
         class Keeps:
             async def send(_, message: Message) -> None:  # noqa: N805
@@ -235,7 +286,7 @@ class TestOpenAgain:
             return self.handled
 
         return RouteReader(
-            parse_routes("a=low:https://x")[0], settings, self.consumer, Remembers(settings, "a", None),
+            parse_routes(f"a=low:{url}")[0], settings, self.consumer, Remembers(settings, "a", None),
             Keeps(), NothingSnoozed(), handled, clock=lambda: 0.0,
         )  # fmt: skip
 
@@ -279,6 +330,18 @@ class TestOpenAgain:
         assert self.sent[2].id == f"{alert_id}@20-low"
         assert "open again" in self.sent[2].title
         assert self.consumer.committed_at == 3
+
+    @pytest.mark.parametrize(
+        ("url", "limit", "messages"), [("https://x", 0, 40), ("https://x", 25, 20), ("slack://x", 25, 5)],
+        ids=["program", "limited", "people"],
+    )  # fmt: skip
+    async def test_who_gets_each_alert_at_once(self, url: str, limit: int, messages: int) -> None:
+        reader = self.reader(url, limit)
+        await reader.on_partitions_assigned([TP])
+        for number in range(40):
+            self.alert(number, 10, card=f"card-{number}")
+        await reader.step()
+        assert len(self.sent) == len({one.id for one in self.sent}) == messages
 
     async def test_each_time_is_told_once(self) -> None:
         reader = self.reader()
@@ -327,6 +390,21 @@ class TestOpenAgain:
             self.alert(number, 20)
         await reader.step()
         assert self.consumer.committed_at == 5  # of eight
+
+
+async def test_without_routes_it_says_so_and_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat = tmp_path / "beat"
+    waiting = asyncio.create_task(notify(load_settings(), beat))
+    async with asyncio.timeout(60):
+        while not beat.exists():  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        (line,) = caplog.messages
+        assert "nobody is notified of alerts: FRAUDSTREAM_NOTIFY_ROUTES is empty" in line
+        os.kill(os.getpid(), signal.SIGTERM)
+        await waiting
 
 
 class TestRoutes:
