@@ -76,9 +76,8 @@ async def check_and_bind(partition: int, start: int) -> None:
     pins = Pins.read(table.reader(partition).get(PINS_KEY))
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
-    beside = [one.hash for one in in_force.challengers]
-    for model_hash in (*beside, *(one.hash for one in in_force.fallbacks)):
-        await models.try_challenger(model_hash)
+    for one in in_force.challengers:
+        await models.try_challenger(one.hash)
     handler.in_force[partition] = in_force
     decides = in_force.model, in_force.threshold
     if decides not in comparing:  # one question for all partitions
@@ -125,7 +124,7 @@ def name_of(model_hash: str) -> str:
     return model_hash[:16] if model is None else model.version
 
 
-guard = Guard(tallies, limits, settings.guard_time, name_of)
+guard = Guard(tallies, limits, settings.guard_time, name_of, models.refusal)
 pipeline = Pipeline(
     app,
     enriched,

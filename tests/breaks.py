@@ -503,11 +503,9 @@ BREAKS = (
         "app.stages.champion",
         (
             (
-                "found |= self._by(*one, left, features_of)",
-                "found |= {\n"
-                "                    n: its._replace(model=judges.model)\n"
-                "                    for n, its in self._by(*one, left, features_of).items()\n"
-                "                }",
+                "found |= self._by(one.model, one.earlier.threshold, left, features_of)",
+                "by = self._by(one.model, one.earlier.threshold, left, features_of)\n"
+                "                found |= {n: its._replace(model=judges.model) for n, its in by.items()}",
             ),
         ),
         (("app.stages.scoring", "Champion"),),
@@ -517,6 +515,18 @@ BREAKS = (
         "app.stages.champion",
         (("for one in judges.fallbacks:", "for one in judges.fallbacks[:1]:"),),
         (("app.stages.scoring", "Champion"),),
+    ),
+    Break(
+        "an earlier model that is not here is passed over",
+        "app.stages.champion",
+        (("raise FallbackNeededError(one.earlier.hash)", "continue"),),
+        (("app.stages.scoring", "Champion"),),
+    ),
+    Break(
+        "what is computed again has changed rows before",
+        "app.stages.needed_fallbacks",
+        (('state.memo.pop("rows", None)', "pass"),),
+        (("app.stages.scoring", "computed_or_needed"),),
     ),
     Break(
         "the oldest of the earlier models decides",

@@ -27,7 +27,7 @@ def schema_lock(
     Raises:
         AwayError: Cassandra does not say who holds it.
     """
-    owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+    owner = new_owner()
     table = f"{keyspace}.schema_lock"
     acquire = (
         f"INSERT INTO {table} (name, owner) VALUES ('migrate', %s) "  # noqa: S608
@@ -40,7 +40,7 @@ def schema_lock(
     release = f"DELETE FROM {table} WHERE name = 'migrate' IF owner = %s"  # noqa: S608
     told: str | None = None
     known = time.monotonic()
-    while (holder := _claim(session, acquire, owner)) != owner:
+    while (holder := claim(session, acquire, owner)) != owner:
         if holder is not None:
             known = time.monotonic()
         elif time.monotonic() - known > seconds:
@@ -67,7 +67,12 @@ def schema_lock(
         settled(lambda: session.execute(release, (owner,)))
 
 
-def _claim(session: Session, statement: str, owner: str) -> str | None:
+def new_owner() -> str:
+    """Names a run: host, process, and what tells it from an earlier process of that number."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+
+def claim(session: Session, statement: str, owner: str) -> str | None:
     """Who holds the lock after an attempt to take it; None when nobody can tell."""
     try:
         row = session.execute(statement, (owner,)).one()

@@ -58,19 +58,25 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
 
+    If workers could not load the current model any more (it is a pickle, or not signed), the guard would restore an
+    earlier one: the command warns. If there is none that workers could load, it refuses: use --no-guard.
+
     For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it returns no scores, flags far more
     or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
 
     \b
     Exit codes:  0  the change is recorded, or the model is the current one already
-                 2  workers could not load the model, or it has not passed the gate; the error says what to do
+                 2  workers could not load the model, it has not passed the gate, or the guard could not restore an
+                    earlier one; the error says what to do
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing
     """
+    from app.cassandra.session import connected
     from app.domain.changes import LoadChange, ModelChange
     from app.kafka.change_history import read_history, send_changes
     from app.ops.models import checked
+    from app.ops.restorable_models import check_restorable
 
     settings = load_settings()
     with checked(settings, model) as entry:
@@ -83,6 +89,10 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
         return
     if now is not None and now.hash != model_hash and not force:
         require_pass(settings, name, model_hash, now, threshold, own)
+    if now is not None and now.hash != model_hash and not no_guard:
+        with connected(settings) as session:
+            if warning := check_restorable(settings, session, history.in_force()):
+                click.echo(f"warning: {warning}", err=True)
     loaded = any(one.hash == model_hash for one in history.in_force().challengers)
     load = () if loaded else (LoadChange(model=name, hash=model_hash),)
     change = ModelChange(
@@ -133,8 +143,12 @@ def rollback(further: bool, note: str) -> None:
             f"to go back further, to {before.model}: fraudstream models rollback --further"
         )
         raise UsageError(msg)
-    with checked(settings, before.hash) as entry:
-        own = entry.manifest.threshold
+    try:
+        with checked(settings, before.hash) as entry:
+            own = entry.manifest.threshold
+    except UsageError as error:
+        msg = f"cannot go back to {before.model}: {error}; or promote another model"
+        raise UsageError(msg) from error
     load = LoadChange(model=before.model, hash=before.hash)
     asyncio.run(send_in_time(settings, load, history.rollback_to(before, note)))
     click.echo(

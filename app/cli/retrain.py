@@ -58,15 +58,15 @@ def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_
     Neither step uses labels of transactions that are younger than FRAUDSTREAM_LABEL_DELAY: until then, some labels
     are missing, often those of genuine transactions.
 
-    It is safe to call it again at any time: what was done is read from the log and the registry. Do not run two calls
-    at once.
+    It is safe to call it again at any time: what was done is read from the log and the registry. While one call is
+    running, another one does nothing and exits with 3.
 
     \b
     Exit codes:  0  one step is done, or there is nothing to do; the output says which
                  1  the challenger did not pass and is stopped
                  2  the current model cannot be trained again here, there is no room for a challenger, or the new model
                     lacks a signature that this deployment requires
-                 3  Kafka or Cassandra does not answer
+                 3  Kafka or Cassandra does not answer, or another call is running
                  4  the current model is not registered
                  5  topics or tables are missing
     """

@@ -311,6 +311,9 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         hashes = [one.hash for one in self.fallbacks]
         if undone := self.undone(change, partition):
             earlier = undone[-1].fallbacks
+            gone = [one.hash for one in earlier]
+            if change.hash in gone:  # those after it are refused: the guard has passed over them
+                earlier = earlier[gone.index(change.hash) + 1 :]
         elif change.how == "rollback" and change.hash in hashes:
             earlier = self.fallbacks[hashes.index(change.hash) + 1 :]
         else:

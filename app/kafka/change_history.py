@@ -154,7 +154,9 @@ def _models(made: Iterable[Made]) -> list[Decides]:
         if isinstance(change, ModelChange):
             if change.how == "rollback" and len(stack) > 1:
                 stack.pop()
-                stack.pop()
+                there = [number for number, one in enumerate(stack) if one.hash == change.hash]
+                # the guard passes over models that workers refuse
+                del stack[there[-1] if there else -1 :]
             stack.append(Decides(change.model, change.hash, change.threshold, one))
         elif isinstance(change, ThresholdChange) and stack:
             stack[-1] = stack[-1]._replace(threshold=change.threshold, since=one)

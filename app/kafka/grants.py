@@ -119,7 +119,10 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
         return [*on(("alerts",), "SELECT"), *on(acted, "SELECT", "MODIFY")]
     if role == "modeller":
         read = (*_COMPARED, "schema_migrations")
-        return [*on((*_MODELS, "model_gates"), "SELECT", "MODIFY"), *on(read, "SELECT")]
+        return [
+            *on((*_MODELS, "model_gates", "schema_lock"), "SELECT", "MODIFY"),
+            *on(read, "SELECT"),
+        ]
     if role == "auditor":
         return on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, "schema_migrations"), "SELECT")
     if role == "eraser":

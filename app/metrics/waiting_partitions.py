@@ -18,7 +18,7 @@ def read_waits(app: Any) -> list[str]:
             for number in sorted(pipeline.partitions):
                 if app.pace.paces(topic):
                     lines += _partition(f"{topic}/{number}", app.pace.watermark((topic, number)))
-    lines += _models(app)
+    lines += _models(app) + _refused(app)
     return lines + [line for one in app.retries.parked() for line in _parked(app, one)]
 
 
@@ -29,6 +29,20 @@ def _models(app: Any) -> list[str]:
         for topic, pipeline in sorted(app.pipelines.items())
         for number, partition in sorted(pipeline.partitions.items())
         if getattr(partition.needs, "hash", None) in app.models.waiting
+    ]
+
+
+def _refused(app: Any) -> list[str]:
+    """A line for each challenger and earlier model that this worker cannot load."""
+    beside: dict[str, str] = {}
+    for in_force in app.in_force.values():
+        beside |= {one.hash: f"earlier model {one.hash[:16]}" for one in in_force.fallbacks}
+        beside |= {one.hash: f"challenger {one.model}" for one in in_force.challengers}
+    refused = app.models.refused
+    return [
+        f"{name} gives no scores here: {refused[model_hash]}"
+        for model_hash, name in sorted(beside.items())
+        if model_hash in refused
     ]
 
 

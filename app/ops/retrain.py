@@ -5,13 +5,14 @@ Else the next one is trained, by the current model's recipe, on the stored featu
 What has been done is read from the log and the registry: nothing is remembered elsewhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from cassandra.cluster import Session
 
+from app.cassandra.command_lock import command_lock
 from app.cassandra.model_registry import entry_of, list_registered
 from app.domain.changes import (
     MAX_CHALLENGERS,
@@ -27,6 +28,7 @@ from app.formats import iso
 from app.kafka.change_history import History, need_decides, read_history, send_changes
 from app.ops import gate, train_from_cassandra
 from app.ops.models import check_model, register, sign
+from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
 from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until
 from app.quality.gate import Limits
@@ -70,6 +72,7 @@ class Retraining:
         key: file of the private key that signs it; None: it is not signed.
         now_ms: the time, epoch milliseconds.
         stage: shows progress.
+        check: raises where another call may have begun; before each step that only one may take.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Retraining:
         key: Path | None,
         now_ms: int,
         stage: Stage,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._session = session
@@ -95,6 +99,7 @@ class Retraining:
         # of what is newer, the labels that come fast are known, and the others are not: it would mislead
         self._known_ms = now_ms - settings.label_delay
         self._stage = stage
+        self._check = check
         self._current = need_decides(history, Topics(settings).control.name)
         self._parent = entry_of(settings, session, self._current.hash).manifest
         parent = self._parent.name
@@ -179,6 +184,7 @@ class Retraining:
                 f"To use it: fraudstream models promote {one.model}, or fraudstream retrain --promote",
             ]
             return Step("passed", one.model, lines)
+        warning = check_restorable(self._settings, self._session, self._history.in_force())
         await self._send(
             ModelChange(
                 model=one.model,
@@ -190,6 +196,7 @@ class Retraining:
         lines = [
             f"{one.model} passes against {current} and is the current model now",
             f"To go back to {current}: fraudstream models rollback",
+            *([f"warning: {warning}"] if warning else []),
         ]
         return Step("promoted", one.model, lines)
 
@@ -223,6 +230,7 @@ class Retraining:
             )
         except TooFewError as error:
             return Step("waits", "", [f"nothing to do yet: {error}"])
+        self._check()
         entry, _ = register(self._settings, str(trained.folder))
         self._sign(entry)
         rows = trained.manifest.trained["rows"]
@@ -280,6 +288,7 @@ class Retraining:
         return Step(did, model, lines)
 
     async def _send(self, *changes: AnyChange) -> None:
+        self._check()
         await send_changes(self._settings, *changes)
 
 
@@ -288,6 +297,11 @@ def _named(manifest: Manifest) -> str:
 
 
 async def retrain(settings: Settings, session: Session, **options: Any) -> Step:
-    """See `Retraining`."""
-    history = await read_history(settings)
-    return await Retraining(settings, session, history, **options).step()
+    """See `Retraining`; one call at a time does anything.
+
+    Raises:
+        BusyError: another call is running.
+    """
+    with command_lock(session, settings, "retrain") as check:
+        history = await read_history(settings)
+        return await Retraining(settings, session, history, check=check, **options).step()

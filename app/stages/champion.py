@@ -18,7 +18,15 @@ from app.domain.changes import InForce, Since
 from app.domain.guard import LIMITS, Limits, Tally
 from app.errors import StateError
 from app.stages.challengers import Decided
-from app.stages.scorers import Epoch, Judges, Model, checked, of_each_row
+from app.stages.scorers import (
+    Epoch,
+    FallbackNeededError,
+    Judges,
+    Model,
+    UnloadableModel,
+    checked,
+    of_each_row,
+)
 
 #: Under a name that is not silenced with Faust's services.
 logger = logging.getLogger("fraudstream")
@@ -38,15 +46,18 @@ class Tallies:
 
     Attributes:
         reverts: the guard's that took effect here, by their cause.
+        unscored: transactions without a score, in all.
     """
 
     def __init__(self, limits: Limits = LIMITS, watch_ms: int = 1_800_000) -> None:
         self.reverts: Counter[str] = Counter()
+        self.unscored = 0
         self._limits = limits
         self._watch_ms = watch_ms
         #: The one that was added to last stands last.
         self._by_epoch: OrderedDict[Epoch, Tally] = OrderedDict()
         self._reverted: set[tuple[int, int]] = set()
+        self._new: list[tuple[Epoch, int, int, int, float | None]] = []
 
     def of_time(self, epoch: Epoch, received: Sequence[int]) -> Epoch:
         """Under what transactions are counted, given when the broker received them, epoch milliseconds.
@@ -62,7 +73,7 @@ class Tallies:
         return epoch._replace(judged=False)
 
     def add(self, epoch: Epoch, scored: int, flagged: int, unscored: int, took: float) -> None:
-        """Count a micro-batch.
+        """Count a micro-batch; see `settle`.
 
         Args:
             epoch: what decided.
@@ -71,20 +82,34 @@ class Tallies:
             unscored: those that it gave no score.
             took: seconds that the scores took.
         """
-        tally = self._by_epoch.get(epoch)
-        if tally is None:
-            tally = self._by_epoch[epoch] = Tally()
-            if len(self._by_epoch) > _KEPT:
-                self._by_epoch.popitem(last=False)
-        else:
-            self._by_epoch.move_to_end(epoch)
-        tally.add(scored, flagged, unscored, took * 1e6, self._limits)
-        if epoch.since is None or not epoch.judged:  # else it ends with the watch
-            tally.fade()
+        self._new.append((epoch, scored, flagged, unscored, took))
 
     def flag(self, epoch: Epoch, flagged: int) -> None:
         """Count transactions that the model gave no score, and that were called fraud all the same."""
-        self._by_epoch[epoch].flagged += flagged
+        self._new.append((epoch, 0, flagged, 0, None))
+
+    def forget(self) -> None:
+        """What was added since `settle` is computed again."""
+        self._new.clear()
+
+    def settle(self) -> None:
+        """What was added is not computed again."""
+        for epoch, scored, flagged, unscored, took in self._new:
+            tally = self._by_epoch.get(epoch)
+            if tally is None:
+                tally = self._by_epoch[epoch] = Tally()
+                if len(self._by_epoch) > _KEPT:
+                    self._by_epoch.popitem(last=False)
+            else:
+                self._by_epoch.move_to_end(epoch)
+            if took is None:
+                tally.flagged += flagged
+                continue
+            self.unscored += unscored
+            tally.add(scored, flagged, unscored, took * 1e6, self._limits)
+            if epoch.since is None or not epoch.judged:  # else it ends with the watch
+                tally.fade()
+        self._new.clear()
 
     def revert(self, undone: Sequence[Since], cause: str = "") -> None:
         """Changes were taken back: what was counted under them is no measure for others. Each partition tells it."""
@@ -99,6 +124,7 @@ class Tallies:
         First what decided right before the change, under whatever change it did; then, until enough is known, what
         decided last.
         """
+        self.settle()
         later = {one.place for one in in_force.watched[: in_force.watched.index(since) + 1]}
         others = [
             (epoch, tally)
@@ -123,15 +149,18 @@ class Champion:
         tallies: told of each micro-batch.
 
     Attributes:
-        failures: transactions without a score.
         tallies: the same.
     """
 
     def __init__(self, reasons_from: float, tallies: Tallies) -> None:
-        self.failures = 0
         self.tallies = tallies
         self._reasons_from = reasons_from
         self._told: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def failures(self) -> int:
+        """Transactions without a score."""
+        return self.tallies.unscored
 
     def scores(self, judges: Judges, rows: np.ndarray) -> list[float | None]:
         """The score of each row; None where the model raises, or gives no number between 0 and 1."""
@@ -154,7 +183,6 @@ class Champion:
         scores = list(self._scores_alone(model, rows))
         unscored = scores.count(None)
         flagged = sum(one is not None and one >= judges.threshold for one in scores)
-        self.failures += unscored
         self.tallies.add(judges.epoch, len(rows), flagged, unscored, took)
         return scores
 
@@ -195,21 +223,21 @@ class Champion:
             features_of: all rows, as a model takes them.
 
         Raises:
+            FallbackNeededError: a row needs one that is not here.
             StateError: of a row that the canary does not decide none gives one, or there is none.
         """
         found: dict[int, Decided] = {}
         left = [index for index in unscored if index not in decided]
+        tried = [judges.model]
         for one in judges.fallbacks:
             if left:
-                found |= self._by(*one, left, features_of)
+                if one.model is None:
+                    raise FallbackNeededError(one.earlier.hash)
+                tried.append(one.model)
+                found |= self._by(one.model, one.earlier.threshold, left, features_of)
                 left = [index for index in left if index not in found]
         if left:
-            names = [judges.model.version, *(one.model.version for one in judges.fallbacks)]
-            msg = (
-                f"none of the models that decide gives a transaction a score between 0 and 1 ({', '.join(names)}): "
-                "start with another FRAUDSTREAM_APP_ID and FRAUDSTREAM_MODEL, after `fraudstream topics` with the same"
-            )
-            raise StateError(msg)
+            raise StateError(_no_score(tried))
         deciders = [found.get(index) or decided[index] for index in unscored]
         self.tallies.flag(judges.epoch, sum(one.score >= one.threshold for one in deciders))
         return found
@@ -217,10 +245,11 @@ class Champion:
     def _by(
         self,
         model: Model,
-        threshold: float,
+        replaced: float | None,
         indices: Sequence[int],
         features_of: Callable[[Model], np.ndarray],
     ) -> dict[int, Decided]:
+        threshold = model.threshold if replaced is None else replaced
         rows = features_of(model)[list(indices)]
         scores = self._scores_alone(model, rows)
         has = {place: score for place, score in enumerate(scores) if score is not None}
@@ -246,6 +275,18 @@ class Champion:
                 model.version, what, why or "its scores are not between 0 and 1",
             )  # fmt: skip
         return found
+
+
+def _no_score(tried: Sequence[Model]) -> str:
+    """What has happened, and what to do: a model that could not be loaded may be what is missing."""
+    names = ", ".join(one.version for one in tried if not isinstance(one, UnloadableModel))
+    unloadable = [one for one in tried if isinstance(one, UnloadableModel)]
+    refused = "".join(f"; {one.hash[:16]} cannot be loaded: {one.reason}" for one in unloadable)
+    mend = "mend that and restart the worker, or " if unloadable else ""
+    return (
+        f"none of the models that decide gives a transaction a score between 0 and 1 ({names}{refused}): {mend}start "
+        "with another FRAUDSTREAM_APP_ID and FRAUDSTREAM_MODEL, after `fraudstream topics` with the same"
+    )
 
 
 def _listed(odd: np.ndarray | None, rows: np.ndarray) -> list[float | None]:

@@ -7,7 +7,7 @@ proposals of several workers the first has an effect (`InForce.ignores`).
 import logging
 from collections.abc import Callable, Iterable
 
-from app.domain.changes import InForce, ModelChange, Since, ThresholdChange
+from app.domain.changes import Earlier, InForce, ModelChange, Since, ThresholdChange
 from app.domain.guard import Limits, Trip, trip
 from app.stages.champion import Tallies
 
@@ -18,6 +18,8 @@ logger = logging.getLogger("fraudstream")
 _REPEAT_MS = 10_000
 #: A worker may lag by so much and still judge a change, milliseconds.
 _MAX_LAG_MS = 86_400_000
+#: Of a reason in a note, so that it fits one however many there are.
+_REASON_CHARACTERS = 300
 BY = "guard"
 
 
@@ -29,15 +31,23 @@ class Guard:
         limits: what is allowed.
         watch_ms: for how long a change is watched, milliseconds; 0: never.
         name: gives the name and version of a model's hash.
+        refusal: why workers refuse a model of a hash, which would not decide then; empty: they do not; None: that is
+            not known yet.
     """
 
     def __init__(
-        self, tallies: Tallies, limits: Limits, watch_ms: int, name: Callable[[str], str]
+        self,
+        tallies: Tallies,
+        limits: Limits,
+        watch_ms: int,
+        name: Callable[[str], str],
+        refusal: Callable[[str], str | None] = lambda _: "",
     ) -> None:
         self._tallies = tallies
         self._limits = limits
         self._watch_ms = watch_ms
         self._name = name
+        self._refusal = refusal
         #: By change: when it may be proposed again, and how long after that.
         self._next_ms: dict[tuple[int, int], tuple[int, int]] = {}
 
@@ -65,14 +75,38 @@ class Guard:
                 same_model = since.before.hash == one.model
                 tallies = self._tallies.of(one, since)
                 tripped = trip(*tallies, self._limits, same_model=same_model)
-                if tripped is not None:
+                if tripped is None:
+                    continue
+                before = (since.before, "") if same_model else self._restorable(since)
+                if before is not None:
                     self._next_ms[since.place] = now_ms + pause_ms, 2 * pause_ms
-                    found[since.place] = since, self._revert(one, since, tripped)
-                    break
+                    if change := self._revert(one, since, tripped, *before):
+                        found[since.place] = since, change
+                break
         return list(found.values())
 
-    def _revert(self, one: InForce, since: Since, tripped: Trip) -> ModelChange | ThresholdChange:
-        before, now = since.before, self._name(one.model)
+    def _restorable(self, since: Since) -> tuple[Earlier | None, str] | None:
+        """The newest earlier model that is not refused, and why newer ones are; None: that is not known yet."""
+        refused = ""
+        for earlier in (since.before, *since.fallbacks):
+            why = self._refusal(earlier.hash)
+            if why is None:
+                return None
+            if not why:
+                return earlier, refused
+            refused += f"; {self._name(earlier.hash)} cannot be loaded: {why[:_REASON_CHARACTERS]}"
+        return None, refused
+
+    def _revert(
+        self, one: InForce, since: Since, tripped: Trip, before: Earlier | None, refused: str
+    ) -> ModelChange | ThresholdChange | None:
+        now = self._name(one.model)
+        if before is None:
+            logger.error(
+                "the guard cannot restore an earlier model instead of %s: %s%s; promote a model that workers can load",
+                now, tripped.reason, refused,
+            )  # fmt: skip
+            return None
         if before.hash == one.model:
             note = f"threshold of {now} reverted: {tripped.reason}"
             logger.warning("the guard restores the earlier threshold: %s", tripped.reason)
@@ -80,8 +114,8 @@ class Guard:
                 threshold=before.threshold, reverts=since.offset, cause=tripped.cause, by=BY, note=note
             )  # fmt: skip
         name = self._name(before.hash)
-        note = f"{now} reverted: {tripped.reason}"
-        logger.warning("the guard restores model %s instead of %s: %s", name, now, tripped.reason)
+        note = f"{now} reverted: {tripped.reason}{refused}"
+        logger.warning("the guard restores model %s: %s", name, note)
         return ModelChange(
             model=name, hash=before.hash, threshold=before.threshold, how="rollback",
             reverts=since.offset, cause=tripped.cause, by=BY, note=note,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.domain.changes import ModelChange
-from app.errors import AwayError, FraudstreamError, NotFoundError
+from app.errors import AwayError, FraudstreamError, NotFoundError, UsageError
 from app.repeated_warnings import Reminder
 from app.stages.scorers import Model, UnloadableModel, is_refused
 from app.wire.control_records import encode_change
@@ -18,6 +18,7 @@ logger = logging.getLogger("fraudstream")
 #: Loaded models that are kept: what decides, challengers, and some of before.
 KEPT = 12
 _RETRY_SECONDS = 0.5
+_LOADING = "it is being loaded"
 
 
 class ModelSupply:
@@ -29,12 +30,14 @@ class ModelSupply:
 
     Attributes:
         waiting: by hash of each model that is being obtained, why it is not here yet.
+        refused: by hash, why models are refused here, as far as they were tried.
     """
 
     def __init__(
         self, load: Callable[[str], Model], forget: Callable[[str], None] = lambda _: None
     ) -> None:
         self.waiting: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
         self._load = load
         self._forget = forget
         self._models: OrderedDict[str, Model] = OrderedDict()
@@ -67,6 +70,19 @@ class ModelSupply:
         if stands_in is None:
             self._start(model_hash, challenger=True)
         return stands_in
+
+    def refusal(self, model_hash: str) -> str | None:
+        """Why a model is refused here; empty: it is not, as far as is known; None: it is tried now, ask again."""
+        if model_hash in self._models:
+            return ""
+        if model_hash in self.refused:
+            return self.refused[model_hash]
+        if (
+            self.waiting.get(model_hash, _LOADING) != _LOADING
+        ):  # a server does not answer, for example
+            return ""
+        self._start(model_hash, challenger=True)
+        return None
 
     async def obtain(self, needed: Any) -> None:
         """Return when a model (a `ModelNeeded`) is here, however long that takes.
@@ -101,12 +117,12 @@ class ModelSupply:
                 self._give_up(model_hash, error)
             else:
                 reason = _reason(error)
-                logger.warning("challenger %s is not loaded yet: %s", model_hash[:16], reason)
+                logger.warning("model %s is not loaded yet: %s", model_hash[:16], reason)
 
     def _start(self, model_hash: str, *, challenger: bool = False) -> asyncio.Task[None]:
         task = self._tasks.get((model_hash, challenger))
         if task is None:
-            self.waiting[model_hash] = "it is being loaded"
+            self.waiting[model_hash] = _LOADING
             task = asyncio.create_task(self._obtain(model_hash, challenger=challenger))
             self._tasks[model_hash, challenger] = task
             task.add_done_callback(lambda _: self._tasks.pop((model_hash, challenger), None))
@@ -114,7 +130,8 @@ class ModelSupply:
 
     def _give_up(self, model_hash: str, error: Exception) -> None:
         reason = _reason(error)
-        logger.warning("challenger %s cannot be loaded: %s", model_hash[:16], reason)
+        logger.warning("model %s cannot be loaded: %s", model_hash[:16], reason)
+        self.refused[model_hash] = reason
         self._unloadable[model_hash] = UnloadableModel(model_hash, reason)
 
     async def _obtain(self, model_hash: str, *, challenger: bool) -> None:
@@ -130,9 +147,11 @@ class ModelSupply:
                 if not challenger and not isinstance(error, FraudstreamError):
                     raise
                 reason = self.waiting[model_hash] = _reason(error)
+                if isinstance(error, UsageError):  # until somebody mends it
+                    self.refused[model_hash] = reason
                 if reminder.due():
                     logger.warning(
-                        "transactions that model %s scores wait: %s", model_hash[:16], reason
+                        "model %s is not loaded yet, trying again: %s", model_hash[:16], reason
                     )
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
@@ -143,6 +162,7 @@ class ModelSupply:
 
     def _keep(self, model_hash: str, model: Model) -> None:
         self._unloadable.pop(model_hash, None)
+        self.refused.pop(model_hash, None)
         self._models[model_hash] = model
         while len(self._models) > KEPT:
             self._forget(self._models.popitem(last=False)[0])

@@ -7,6 +7,7 @@ import numpy as np
 
 from app.domain.changes import Challenger, Earlier, Since
 from app.errors import UsageError
+from models.signing import SignatureError
 
 T = TypeVar("T")
 
@@ -80,9 +81,10 @@ class UnloadableModel:
 def is_refused(error: Exception) -> bool:
     """Whether a model that could not be loaded never will be here: damaged, does not fit, written by other libraries.
 
-    Anything else may pass: a server or a disk that does not answer, too little memory, a replica that lags behind.
+    Anything else may pass: a server or a disk that does not answer, too little memory, a replica that lags behind, a
+    signature that is missing.
     """
-    return isinstance(error, _OF_THE_MODEL)
+    return isinstance(error, _OF_THE_MODEL) and not isinstance(error, SignatureError)
 
 
 class Beside(NamedTuple):
@@ -125,10 +127,10 @@ class Epoch(NamedTuple):
 
 
 class Fallback(NamedTuple):
-    """A model that decided before, with its threshold."""
+    """A model that decided before: with its loaded model, None while that is not here."""
 
-    model: Model
-    threshold: float
+    earlier: Earlier
+    model: Model | None
 
 
 class Judges(NamedTuple):
@@ -166,12 +168,22 @@ class ModelNeeded(NamedTuple):
         return f"model {self.hash[:16]}"
 
 
+class FallbackNeededError(Exception):
+    """A row is decided by an earlier model that is not here: what was computed with it is computed again."""
+
+    def __init__(self, model_hash: str) -> None:
+        super().__init__(model_hash)
+        self.needed = ModelNeeded(model_hash, challenger=True)
+
+
 def judges_of(
     decides: Deciding,
     model: Callable[[str], Model | None],
     challenger: Callable[[str], Model | None],
 ) -> Judges | ModelNeeded:
     """The models that score, or the first of them that is not here.
+
+    The earlier models are obtained beside: they are waited for where a row needs them.
 
     Args:
         decides: what decides.
@@ -187,16 +199,10 @@ def judges_of(
         if loaded is None:
             return ModelNeeded(one.hash, challenger=True)
         beside.append(Beside(one, loaded))
-    fallbacks = []
-    for earlier in decides.fallbacks:
-        loaded = challenger(earlier.hash)
-        if loaded is None:
-            return ModelNeeded(earlier.hash, challenger=True)
-        own = loaded.threshold if earlier.threshold is None else earlier.threshold
-        fallbacks.append(Fallback(loaded, own))
+    fallbacks = tuple(Fallback(one, challenger(one.hash)) for one in decides.fallbacks)
     threshold = champion.threshold if decides.threshold is None else decides.threshold
     epoch = Epoch(decides.model, decides.threshold, decides.since)
-    return Judges(champion, threshold, tuple(beside), tuple(fallbacks), epoch)
+    return Judges(champion, threshold, tuple(beside), fallbacks, epoch)
 
 
 def rearranged(

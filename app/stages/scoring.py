@@ -26,6 +26,7 @@ from app.stages.alerts import alert_policy
 from app.stages.challengers import Challengers, Decided
 from app.stages.champion import Champion, Tallies
 from app.stages.erasing import forget_labels
+from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import Deciding, Judges, Model, ModelNeeded, judges_of, rearranged
 from app.stages.state import (
     IN_FORCE_KEY,
@@ -148,6 +149,14 @@ class ScoringHandler:
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
         """Predictions and new rows of consecutive `enriched` messages, up to one whose model is not here."""
+        counters = self.counts, self.raised, self.challengers.failures
+        return computed_or_needed(
+            lambda: self._compute(partition, records, state), state, self.champion.tallies, counters
+        )
+
+    def _compute(
+        self, partition: int, records: Sequence[SourceRecord], state: RowReader
+    ) -> Computed:
         position = Position.read(state, self._settings)
         in_force = bound = self._in_force(state)
         rows = BlockRows(self._rules, state, self._room)

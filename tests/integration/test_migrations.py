@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,11 +13,13 @@ import pytest
 from cassandra.cluster import Session
 
 from app.cassandra import schema
+from app.cassandra.command_lock import command_lock
 from app.cassandra.migrations import Migration, load_migrations
 from app.cassandra.prediction_reads import find_transactions
 from app.cassandra.session import connect, disconnect
-from app.errors import SchemaError
+from app.errors import BusyError, SchemaError
 from app.settings import Settings
+from tests.deployment import wait_until
 from tests.stack import environ_of
 
 pytestmark = pytest.mark.integration
@@ -73,6 +75,41 @@ def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Setting
     assert lines == [
         f"waiting for crashed/1/x, who migrates {settings.keyspace}; the lock of a crashed run expires after 2 s"
     ]
+
+
+def test_of_two_runs_of_a_command_the_second_does_nothing(
+    session: Session, settings: Settings
+) -> None:
+    schema.migrate(session, settings)
+    written = (
+        f"SELECT WRITETIME(owner) AS at FROM {settings.keyspace}.schema_lock WHERE name = 'retrain'"
+    )
+    with command_lock(session, settings, "retrain", seconds=12) as check:
+        at = session.execute(written).one()["at"]
+        with (
+            pytest.raises(
+                BusyError, match=r"another `fraudstream retrain` is running .* after 120 s"
+            ),
+            command_lock(session, settings, "retrain"),
+        ):
+            pass
+        with command_lock(session, settings, "another"):
+            pass
+        wait_until(lambda: session.execute(written).one()["at"] > at, "the lock to be renewed")
+        check()
+        session.execute(f"TRUNCATE {settings.keyspace}.schema_lock")
+        wait_until(lambda: is_lost(check), "the lock to be found lost")
+    with command_lock(session, settings, "retrain"):
+        pass
+    assert not session.execute(f"SELECT * FROM {settings.keyspace}.schema_lock").all()
+
+
+def is_lost(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except BusyError as error:
+        return "was lost, and another run may have begun" in str(error)
+    return False
 
 
 def test_a_lost_lock_stops_the_run(session: Session, settings: Settings) -> None:

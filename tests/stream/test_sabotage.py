@@ -125,6 +125,16 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     },
     "one earlier model only is asked for a score": {"changes": 0.4, "faulty": 0.8},
     "the oldest of the earlier models decides": {"changes": 0.4, "faulty": 0.8},
+    "an earlier model that is not here is passed over": {
+        "changes": 0.4,
+        "faulty": 0.8,
+        "models_here": False,
+    },
+    "what is computed again has changed rows before": {
+        "changes": 0.4,
+        "faulty": 0.8,
+        "models_here": False,
+    },
     "a model that was taken back decides where the other one gives no score": {
         "changes": 0.4,
         "faulty": 0.8,

@@ -1,6 +1,7 @@
 """Models that score beside the one that decides: who they are, what they say, what becomes of those that fail."""
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import load_artifact, save_artifact
 from models.artifact_folders import artifact_folders
 from models.holder import Model, ModelHolder
+from models.signing import SignatureError
 from tests.builders import T0, tx_bytes
 from tests.property.test_replay import replayed
 from tests.verify_world import BASIC, VerifyWorld, rows_of
@@ -295,15 +297,24 @@ class TestSupply:
         await supply.obtain(ModelNeeded("a", challenger=True))
         assert isinstance(supply.challenger("a"), UnloadableModel)
         assert supply.waiting == {}
+        assert supply.refusal("a") == (str(error) if isinstance(error, UsageError) else repr(error))
         assert supply.get("a") is None  # it is obtained anew where it is to decide
         await supply.obtain(ModelNeeded("a"))
         assert isinstance(supply.challenger("a"), Fixed)
+        assert supply.refusal("a") == ""
+
+    async def test_whether_one_is_refused_is_asked_of_the_registry_first(self) -> None:
+        supply = self.supply(UsageError("damaged"))
+        assert supply.refusal("a") is None
+        await supply.obtain(ModelNeeded("a", challenger=True))
+        assert supply.refusal("a") == "damaged"
 
     @pytest.mark.parametrize(
         "error",
         [
             AwayError("no Cassandra"), NotFoundError("a replica that lags behind"),
             UnavailableError("cannot read it"), OSError("disk full"), MemoryError(),
+            SignatureError("nobody has signed it yet"),
         ],
     )  # fmt: skip
     async def test_one_that_cannot_be_loaded_now_is_waited_for(
@@ -439,6 +450,16 @@ class TestVerify:
     ) -> None:
         tamper(challenged, number, change)
         assert what in whats(challenged)
+
+    def test_one_that_is_missing_does_not_hide_what_others_say(
+        self, challenged: VerifyWorld, tmp_path: Path
+    ) -> None:
+        shutil.rmtree(tmp_path / "models" / "shadow")
+        both = [
+            n for n, f in enumerate(found(challenged)) if "canary@1" in f.get("shadow_scores", ())
+        ]
+        tamper(challenged, both[0], lambda f: f["shadow_scores"].update({"canary@1": 0.123}))
+        assert whats(challenged) == {"shadow_scores"}
 
     def test_a_canary_that_raises_for_anomaly_scores_and_reasons_decides_all_the_same(
         self, tmp_path: Path, models: Make, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.blocks.core.partition import Computed
 from app.cli import model_changes
 from app.domain.changes import (
     ChallengerChange,
@@ -30,7 +32,15 @@ from app.kafka.change_history import History, Made
 from app.stages.challengers import Decided
 from app.stages.champion import Champion, Tallies
 from app.stages.guard import Guard
-from app.stages.scorers import Epoch, Fallback, Judges
+from app.stages.needed_fallbacks import computed_or_needed
+from app.stages.scorers import (
+    Epoch,
+    Fallback,
+    FallbackNeededError,
+    Judges,
+    ModelNeeded,
+    UnloadableModel,
+)
 from app.stages.state import in_force_row, read_in_force
 from models.holder import Model
 from tests.builders import tx_bytes
@@ -226,8 +236,12 @@ class Scores:
         return rows[:, 0] / 2
 
 
+def earlier(model: Any, threshold: float | None) -> Fallback:
+    return Fallback(Earlier(model.hash, threshold), model)
+
+
 def judges(*, fallback: bool = True) -> Judges:
-    before = (Fallback(Scores("old", fine=True), 0.3),) if fallback else ()  # type: ignore[arg-type]
+    before = (earlier(Scores("old", fine=True), 0.3),) if fallback else ()
     return Judges(Scores("new"), 0.5, (), before, EPOCH)  # type: ignore[arg-type]
 
 
@@ -244,7 +258,6 @@ class TestChampion:
         for _ in range(2):
             scores = champion.scores(judges(), ROWS)
             assert scores == [0.9, None, 0.2, None, 0.7]
-        assert champion.failures == 4
         decided = champion.fall_back(judges(), [1, 3], {}, lambda _: ROWS)
         assert {n: (one.model.version, one.score, one.threshold) for n, one in decided.items()} == {
             1: ("old@1", 0.8, 0.3), 3: ("old@1", 0.4, 0.3),
@@ -254,6 +267,7 @@ class TestChampion:
         now = tallies.of(InForce(0, "b" * 64, watched=(SINCE,)), SINCE)[1]
         # what the model before called fraud counts, too
         assert (now.scored, now.flagged, now.unscored, now.times[3].batches) == (10, 6, 4, 2)
+        assert champion.failures == 4
 
     def test_without_reasons_or_an_anomaly_score_it_decides_all_the_same(self) -> None:
         champion = Champion(0.5, Tallies())
@@ -267,16 +281,64 @@ class TestChampion:
             StateError, match=r"none of the models .* \(new@1\): start with another"
         ):
             champion.fall_back(judges(fallback=False), [1], {}, lambda _: ROWS)
-        bad = judges()._replace(fallbacks=(Fallback(Scores("old"), 0.3),))  # type: ignore[arg-type]
+        bad = judges()._replace(fallbacks=(earlier(Scores("old"), 0.3),))
         with pytest.raises(StateError, match=r"\(new@1, old@1\): start with another"):
             champion.fall_back(bad, [1], {}, lambda _: ROWS)
+
+    def test_no_model_gives_a_score_because_one_cannot_be_loaded(self) -> None:
+        refused = UnloadableModel("f" * 64, "it is a pickle: convert it")
+        bad = judges()._replace(fallbacks=(earlier(refused, None),))
+        says = r"\(new@1; f{16} cannot be loaded: it is a pickle: convert it\): mend that and restart the worker, or"
+        with pytest.raises(StateError, match=says):
+            Champion(0.5, Tallies()).fall_back(bad, [1], {}, lambda _: ROWS)
+
+    def test_an_earlier_model_is_waited_for_where_a_row_needs_it(self) -> None:
+        champion, older = Champion(0.5, Tallies()), Scores("older", fine=True)
+        away = judges()._replace(
+            fallbacks=(earlier(Scores("old", fine=True), 0.3), Fallback(Earlier("f" * 64), None))
+        )
+        assert champion.fall_back(away, [], {}, lambda _: ROWS) == {}
+        assert set(champion.fall_back(away, [1, 3], {}, lambda _: ROWS)) == {1, 3}
+        away = away._replace(fallbacks=(Fallback(Earlier("f" * 64), None), earlier(older, 0.3)))
+        canary = Decided(Scores("canary"), 0.1, 0.2, None, [])  # type: ignore[arg-type]
+        assert champion.fall_back(away, [1], {1: canary}, lambda _: ROWS) == {}
+        with pytest.raises(FallbackNeededError) as error:
+            champion.fall_back(away, [1, 3], {1: canary}, lambda _: ROWS)
+        assert error.value.needed == ModelNeeded("f" * 64, challenger=True)
+
+    def test_what_needs_an_earlier_model_is_counted_once(self) -> None:
+        champion, counts = Champion(0.5, Tallies()), Counter(scored=7)
+        state = SimpleNamespace(memo={"rows": "changed in place", "policy": "kept"})
+
+        def compute(needs: bool) -> Computed:
+            champion.scores(judges(), ROWS)
+            counts["scored"] += 5
+            if needs:
+                raise FallbackNeededError("f" * 64)
+            return Computed()
+
+        def computed(needs: bool) -> Computed:
+            return computed_or_needed(
+                lambda: compute(needs),
+                state,
+                champion.tallies,
+                (counts,),  # type: ignore[arg-type]
+            )
+
+        needed = computed(needs=True)
+        assert (needed.taken, str(needed.needs), needed.groups) == (0, f"model {'f' * 16}", [])
+        assert (counts, state.memo) == (Counter(scored=7), {"policy": "kept"})
+        assert computed(needs=False).taken is None
+        assert (counts["scored"], champion.failures) == (12, 2)
+        now = champion.tallies.of(InForce(0, "b" * 64, watched=(SINCE,)), SINCE)[1]
+        assert (now.scored, now.unscored) == (5, 2)
 
     def test_earlier_models_are_asked_in_turn(self) -> None:
         champion = Champion(0.5, Tallies())
         scores = champion.scores(judges(), ROWS)
         assert scores[1] is scores[3] is None
         chain = (Scores("middle"), 0.1), (Scores("old", fine=True), 0.3), (Scores("older"), 0.2)
-        several = judges()._replace(fallbacks=tuple(Fallback(*one) for one in chain))  # type: ignore[arg-type]
+        several = judges()._replace(fallbacks=tuple(earlier(*one) for one in chain))
         rows = ROWS.copy()
         rows[3, 1] = 0  # one that the second has a score for
         decided = champion.fall_back(several, [1, 3], {}, lambda _: rows)
@@ -479,6 +541,13 @@ class TestWhoeverIsSecond:
             )
         assert self.history(ModelChange(model="d@1", hash="d"), back).in_force().model == "d"
 
+    def test_the_guard_passes_over_a_model(self) -> None:
+        history = self.history(msgspec.structs.replace(self.BY_GUARD, model="a@1", hash="a" * 64))
+        decides = history.decides()
+        assert decides is not None
+        assert (decides.model, history.before()) == ("a@1", None)
+        assert history.in_force().fallbacks == ()
+
     def test_a_rollback_after_changes_of_the_threshold(self) -> None:
         changes = ThresholdChange(threshold=0.1), ThresholdChange(threshold=0.2)
         back = self.rollback(*changes)
@@ -553,8 +622,13 @@ class TestWhoeverIsSecond:
 
 
 class TestGuard:
-    def guard(self, tallies: Tallies, watch_ms: int = 60_000) -> Guard:
-        return Guard(tallies, LIMITS, watch_ms, lambda one: f"{one[0]}@1")
+    def guard(
+        self,
+        tallies: Tallies,
+        watch_ms: int = 60_000,
+        refusal: Callable[[str], str | None] = lambda _: "",
+    ) -> Guard:
+        return Guard(tallies, LIMITS, watch_ms, lambda one: f"{one[0]}@1", refusal)
 
     def in_force(self, *watched: Since, model: str = "b") -> InForce:
         return InForce(0, model * 64, watched=watched or (SINCE,))
@@ -575,6 +649,37 @@ class TestGuard:
         )  # fmt: skip
         assert guard.proposals([self.in_force()], 1_002_000) == []  # it is on its way
         assert len(guard.proposals([self.in_force()], 1_020_000)) == 1
+
+    def test_it_passes_over_models_that_workers_refuse(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, "fraudstream")
+        older, oldest = Earlier("y" * 64, 0.7), Earlier("z" * 64)
+        since = Since(0, 7, 1_000_000, BEFORE, (older, oldest))
+        tallies = Tallies()
+        tallies.add(PAST, 1_000, 10, 0, 0.01)
+        tallies.add(Epoch("b" * 64, None, since), 50, 50, 0, 0.01)
+        refused: dict[str, str | None] = {"a": "it is not signed", "y": None}
+        guard = self.guard(tallies, refusal=lambda of: refused.get(of[0], ""))
+        assert (
+            guard.proposals([self.in_force(since)], 1_001_000) == []
+        )  # the next one is being loaded
+        refused["y"] = ""
+        ((_, change),) = guard.proposals([self.in_force(since)], 1_002_000)
+        assert isinstance(change, ModelChange)
+        assert (change.hash, change.threshold, change.reverts) == ("y" * 64, 0.7, 7)
+        assert change.note.endswith("1 % were; a@1 cannot be loaded: it is not signed")
+        before = InForce(0, "b" * 64, fallbacks=(BEFORE, older, oldest), watched=(since,))
+        after = before.after(change, 0, 9)
+        assert (after.model, after.threshold, after.fallbacks) == ("y" * 64, 0.7, (oldest,))
+        assert after.watched == ()
+        refused |= {"y": "a pickle", "z": "damaged"}
+        guard = self.guard(tallies, refusal=lambda of: refused.get(of[0], ""))
+        for now_ms in (1_001_000, 1_002_000):
+            assert guard.proposals([self.in_force(since)], now_ms) == []
+        (line,) = [one.message for one in caplog.records if one.levelname == "ERROR"]
+        assert "cannot restore an earlier model instead of b@1: 50 of 50 transactions" in line
+        assert "a@1 cannot be loaded: it is not signed; y@1 cannot be loaded: a pickle; z@1" in line
 
     def test_it_restores_the_threshold_of_before(self) -> None:
         tallies = Tallies()

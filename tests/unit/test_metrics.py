@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.blocks.core.alignment import Slowest, Watermark
+from app.domain.changes import Earlier, InForce
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
@@ -463,13 +464,17 @@ def test_who_waits_for_what() -> None:
             parked=lambda: [Parked(0, 0), Parked(1, 7, T0, "w\x1bho")], away="away"
         ),
         fraud_topics=SimpleNamespace(labels=SimpleNamespace(name="labels")),
-        models=SimpleNamespace(waiting={"5eed" * 16: "no Cassandra answers"}),
+        models=SimpleNamespace(
+            waiting={"5eed" * 16: "no Cassandra answers"}, refused={"a" * 64: "not signed"}
+        ),
+        in_force={0: InForce(fallbacks=(Earlier("a" * 64), Earlier("b" * 64)))},
     )
     waiting = app.pipelines["predictions"].partitions
     waiting[0] = SimpleNamespace(needs=ModelNeeded("5eed" * 16))
     assert "predictions/0 waits for model 5eed5eed5eed5eed: no Cassandra answers" in read_waits(app)
     waiting[0] = SimpleNamespace(needs=7)  # a schema
-    labels, paused, unknown, parked = read_waits(app)
+    labels, paused, unknown, refused, parked = read_waits(app)
+    assert refused == "earlier model aaaaaaaaaaaaaaaa gives no scores here: not signed"
     assert labels == "labels/2 waits for Cassandra, which does not accept labels"
     assert paused == (
         "tx/0 is paused for alignment at event time 1970-01-01T00:00:09.000Z, for labels/2, which is at "

@@ -15,10 +15,10 @@ import pytest
 
 from app.cassandra import model_registry
 from app.cassandra.model_registry import Registered
-from app.domain.changes import AnyChange, ChallengerChange, ModelChange
-from app.errors import NotFoundError, UnavailableError, UsageError
+from app.domain.changes import AnyChange, ChallengerChange, Earlier, InForce, ModelChange
+from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import History, Made
-from app.ops import models, retrain, train_from_cassandra
+from app.ops import models, restorable_models, retrain, train_from_cassandra
 from app.ops.train import TrainingOptions, train
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
@@ -65,8 +65,9 @@ class Rig:
         self.changes: list[AnyChange] = []
         self.away = False
         self._registry = home / "registry"
-        for where in (retrain, model_registry):
+        for where in (retrain, model_registry, restorable_models):
             patch.setattr(where, "entry_of", self._entry_of)
+        for where in (retrain, model_registry):
             patch.setattr(where, "list_registered", self._list)
         patch.setattr(model_registry, "register", self._register)
         patch.setattr(model_registry, "keep_signed", self._keep_signed)
@@ -188,6 +189,49 @@ def test_the_comparison_knows_the_label_delay(rig: Rig, monkeypatch: pytest.Monk
     monkeypatch.setattr(retrain.gate, "gate", gate)
     assert rig.retrain().did == "passed"
     assert given["labels_until_ms"] == NOW - DELAY_MS
+
+
+async def passes(*_: Any, **__: Any) -> dict[str, Any]:
+    return {"frauds_compared": 40, "difference": {}, "passed": True, "reasons": []}
+
+
+def test_a_call_whose_lock_was_lost_registers_and_promotes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise BusyError("another one has begun")  # noqa: EM101
+
+    with pytest.raises(BusyError):
+        rig.retrain(check=lost)
+    assert [one.model for one in rig._list()] == ["fraud@1"]
+    assert rig.retrain().did == "trained"
+    monkeypatch.setattr(retrain.gate, "gate", passes)
+    before = list(rig.changes)
+    with pytest.raises(BusyError):
+        rig.retrain(promote=True, check=lost)
+    assert rig.changes == before
+    assert rig.retrain(promote=True).did == "promoted"
+
+
+def test_what_the_guard_could_not_take_back_is_not_promoted(
+    signed: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys were set while a model decides that nobody has signed."""
+    signed.retrain(sign=True)
+    monkeypatch.setattr(retrain.gate, "gate", passes)
+    before = list(signed.changes)
+    says = "guard could not take this promotion back: .* current model any more .*fraud@1 is not signed.*--no-guard"
+    with pytest.raises(UsageError, match=says):
+        signed.retrain(promote=True)
+    assert signed.changes == before
+    first, second = signed.manifest("fraud@1").scoring_hash, signed.manifest().scoring_hash
+    earlier = InForce(model=first, fallbacks=(Earlier("gone"), Earlier(second)))
+    warning = restorable_models.check_restorable(signed.settings, None, earlier)  # type: ignore[arg-type]
+    assert "fraud@1 is not signed" in warning
+    assert warning.endswith("): the guard would restore fraud@2 instead")
+    models.sign(signed.settings, "fraud@1", signed.key)
+    step = signed.retrain(promote=True)
+    assert (step.did, "warning" in step.lines[-1]) == ("promoted", False)
 
 
 def test_the_new_model_is_signed_before_it_starts(signed: Rig) -> None:

@@ -259,23 +259,25 @@ def test_a_model_without_its_file_is_not_registered(tmp_path, monkeypatch):
         model_registry.register(None, load_settings({}), entry, "me")
 
 
+@pytest.mark.parametrize("challenger", [False, True], ids=["current", "challenger"])
 async def test_a_worker_that_meets_an_unsigned_model_waits_and_goes_on_once_it_is_signed(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, challenger
 ):
     monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
     folder = signed(tmp_path / "m", pem=None).folder
     holder = ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2, trust=Trust(keys=(PUBLIC,)))
     supply = ModelSupply(holder.by_hash)
     model_hash = read_manifest(folder).scoring_hash
-    assert supply.get(model_hash) is None
+    assert (supply.challenger if challenger else supply.get)(model_hash) is None
     while "is being loaded" in supply.waiting[model_hash]:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     assert "`fraudstream models sign default@1 --key FILE`" in supply.waiting[model_hash]
+    assert supply.refusal(model_hash) == supply.waiting[model_hash]
     path = folder / MANIFEST_FILE
     path.write_text(sign_manifest(path.read_text(), PRIVATE))
-    await supply.obtain(ModelNeeded(model_hash))
+    await supply.obtain(ModelNeeded(model_hash, challenger=challenger))
     assert supply.get(model_hash).version == "default@1"
-    assert not supply.waiting
+    assert not (supply.waiting or supply.refused)
 
 
 async def test_a_worker_that_meets_a_pickle_waits_and_says_what_to_do(tmp_path):

@@ -102,11 +102,9 @@ def _rescore_beside(case: Case, holder: ModelHolder, done: Rescored) -> None:
             mine = _certain(page) & (page.decides == index)
             for place, (model_hash, threshold) in enumerate(models):
                 rows = np.flatnonzero(mine & page.beside.there[:, place])
-                if not len(rows):
+                # of the others of this page, the scores are compared all the same
+                if not len(rows) or (model := done.model(holder, model_hash)) is None:
                     continue
-                model = done.model(holder, model_hash)
-                if model is None:
-                    break
                 limit = model.threshold if threshold is None else threshold
                 for listed, at in case.ledger.by_list(rows.tolist(), page):
                     for start in range(0, len(at), _CHUNK):
