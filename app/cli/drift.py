@@ -81,7 +81,8 @@ def drift(
     \b
     Exit codes:  0  nothing has drifted; with --inject: each fault was detected, and nothing else raised an alert
                  1  something has drifted; with --inject: a fault was not detected, or something else raised an alert
-                 2  there are no stored predictions, or no such fault
+                 2  there are no stored predictions, none of their models has a training distribution, or there is no
+                    such fault
                  3  Cassandra does not answer
                  5  tables are missing
     """
@@ -110,6 +111,8 @@ def _stored(from_ms: int | None, to_ms: int | None, *, as_json: bool) -> bool:
     with connected(settings) as session, counter("reading") as show:
         result = run(settings, session, from_ms=from_ms, to_ms=to_ms, progress=show)
     click.echo(json.dumps(result) if as_json else "\n".join(_lines(result)))
+    if not any(result["models"].values()):
+        raise click.exceptions.Exit(UsageError.exit_code)
     return any(one and one["findings"] for one in result["models"].values())
 
 
@@ -131,7 +134,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append("")
         if one is None:
             lines.append(
-                f"{formats.printable(model)}: no training distribution in its manifest: train it again"
+                f"{formats.printable(model)}: cannot be compared: no training distribution in its manifest (an earlier "
+                "release trained it, or it was imported); train it again (`fraudstream train` or `retrain`), and "
+                "promote the new version"
             )
             continue
         lines.append(

@@ -1,6 +1,7 @@
 """Drift: quiet data raises nothing, whatever the hour; each detector finds what it is for, and says so."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -385,3 +386,19 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> 
     ):
         assert run_command(["drift", *args]) == 2
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compared", [False, True], ids=["none", "another"])
+def test_a_model_without_a_distribution_is_named_with_the_remedy(
+    compared: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"transactions": 3, "windows": 0, "fraud_share": None, "findings": []}
+    labels = {"known": 0, "silent_ms": None, "labelled_share": {}}
+    models = {"old@1": None, **({"new@1": few} if compared else {})}
+    result = {"transactions": 7, "labels": labels, "models": models}
+    monkeypatch.setattr("app.cassandra.session.connected", lambda _: nullcontext())
+    monkeypatch.setattr("app.ops.drift.drift", lambda *_, **__: result)
+    assert run_command(["drift"]) == (0 if compared else 2)
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("old@1")]
+    assert line.startswith("old@1: cannot be compared: no training distribution in its manifest")
+    assert "train it again (`fraudstream train` or `retrain`)" in line
