@@ -674,9 +674,20 @@ BREAKS = (
         (("app.stages.cards", "BlockRows"),),
     ),
     Break(
+        "an erased card's row of a misrouted record stays",
+        "app.stages.cards",
+        (
+            (
+                "        there = home or rows.read(record.key).last_offset >= 0\n",
+                "        there = home\n",
+            ),
+        ),
+        _CARDS,
+    ),
+    Break(
         "labels of an erased card wait on",
         "app.stages.erasing",
-        (("            row.waiting = left\n", "            pass\n"),),
+        (("row.waiting = left\n", "pass\n"),),
         (("app.stages.scoring", "forget_labels"),),
     ),
 )

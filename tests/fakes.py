@@ -1,7 +1,7 @@
 """Fakes of our own interfaces."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ class Rows:
 
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
+
+    def pages(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        yield self.scan(prefix)
 
     def write(self, rows: Sequence[Row]) -> None:
         for key, raw in rows:

@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,6 +68,9 @@ class State:
 
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
+
+    def pages(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        yield self.scan(prefix)
 
     def apply(self, groups: Any) -> None:
         for group in groups:

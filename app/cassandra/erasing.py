@@ -5,7 +5,7 @@ even under the same key, is a newer one and stays.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,6 +15,7 @@ from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent_with_args
 
 from app.cassandra.prediction_rows import epoch_ms, moment_of
+from app.cassandra.replay_targets import replayed_keyspace
 from app.cassandra.session import SCAN, explained
 from app.settings import Settings
 from app.topics import Topics
@@ -82,20 +83,41 @@ class Before:
         offset: of the erase record there; None: all rows.
         labels: the same by partition of `labels`.
         at_ms: when it was asked for, epoch milliseconds: a snooze has no source record; None: now.
+        received_ms: when the broker appended the erase record, epoch milliseconds; None where that is not known.
+        labels_received_ms: the same of the first one on `labels`.
     """
 
     partition: int = 0
     offset: int | None = None
     labels: dict[int, int] = field(default_factory=dict)
     at_ms: int | None = None
+    received_ms: int | None = None
+    labels_received_ms: int | None = None
 
-    def covers(self, table: str, partition: int, offset: int) -> bool:
-        """Whether a row of a source record is from before the erasure."""
+    def covers(
+        self, table: str, partition: int, offset: int, received_ms: int | None = None
+    ) -> bool:
+        """Whether a row of a source record is from before the erasure.
+
+        By the offset; and by the broker's time, because offsets say nothing of a topic of that name that was deleted
+        since: its records may have higher ones.
+
+        Args:
+            table: the row's.
+            partition: of its source record.
+            offset: of its source record.
+            received_ms: when the broker appended that; None where the row does not say.
+        """
         if self.offset is None:
             return True
         if table == "labels":
-            return offset < self.labels.get(partition, offset + 1)
-        return partition != self.partition or offset < self.offset
+            since_ms, before = self.labels_received_ms, self.labels.get(partition)
+        else:
+            since_ms = self.received_ms
+            before = self.offset if partition == self.partition else None
+        if since_ms is not None and received_ms is not None and received_ms < since_ms:
+            return True
+        return before is None or offset < before
 
     def covers_snooze(self, snoozed_at_ms: int | None) -> bool:
         """Whether a snooze of the card is from before the erasure."""
@@ -174,7 +196,7 @@ def delete_card(
             for row in _rows_of(session, settings, table, card_id):
                 place = row["source_partition"], row["source_offset"]
                 alert = tuple(row[name] for name in _ALERT) if table.name == "alerts" else None
-                if before.covers(table.name, *place):
+                if before.covers(table.name, *place, epoch_ms(row["received_at"])):
                     rows.append(row)
                     of_alerts |= {alert} if alert else set()
                 elif alert:
@@ -197,15 +219,27 @@ def replays_beside(session: Session, settings: Settings) -> list[str]:
     """
     with explained(settings):
         rows = session.execute(
-            "SELECT keyspace_name FROM system_schema.tables WHERE table_name = 'replay' ALLOW FILTERING"
+            "SELECT keyspace_name, comment FROM system_schema.tables WHERE table_name = 'replay' ALLOW FILTERING"
         )
-        return replay_names(settings.keyspace, [row["keyspace_name"] for row in rows])
+        return replay_names(
+            settings.keyspace, [(row["keyspace_name"], row["comment"]) for row in rows]
+        )
 
 
-def replay_names(keyspace: str, keyspaces: Sequence[str]) -> list[str]:
-    """Those of the keyspaces that belong to replays of a deployment, by the names that `replay --remove` takes."""
+def replay_names(keyspace: str, replays: Iterable[tuple[str, str]]) -> list[str]:
+    """The replays of a deployment, by the names that `replay --remove` takes.
+
+    Args:
+        keyspace: the deployment's.
+        replays: their keyspaces, and the comments of the tables that mark them: other deployments' as well.
+    """
     start = f"{keyspace}_"
-    return sorted(one.removeprefix(start) for one in keyspaces if one.startswith(start))
+    return sorted(
+        one.removeprefix(start)
+        for one, comment in replays
+        # a replay of an earlier release does not say whose it is: it may be ours
+        if one.startswith(start) and replayed_keyspace(comment) in (keyspace, None)
+    )
 
 
 def record_erasure(session: Session, settings: Settings, erasure: Erasure) -> None:
@@ -259,7 +293,7 @@ def read_erasures(session: Session, settings: Settings) -> list[Erasure]:
 def _rows_of(
     session: Session, settings: Settings, table: CardTable, card_id: str
 ) -> Iterator[dict[str, Any]]:
-    columns = list(dict.fromkeys((*table.key, *_SOURCE)))
+    columns = list(dict.fromkeys((*table.key, *_SOURCE, "received_at")))
     text = (
         f"SELECT {', '.join(columns)}, WRITETIME({table.written}) AS written "  # noqa: S608
         f"FROM {settings.keyspace}.{table.name} WHERE card_id = ?"

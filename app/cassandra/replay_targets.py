@@ -4,6 +4,7 @@ A shadow's keyspace has a table `replay` with one row. It tells what was replaye
 dropped: nothing is removed that is not marked so.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,10 @@ from app.topics import Topics, TopicSpec
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS {}.replay (name text PRIMARY KEY, told text) "
-    "WITH comment = 'what was replayed into this keyspace, JSON'"
+    "WITH comment = '{}what was replayed into this keyspace, JSON'"
 )
+#: In front of the comment: whose replay it is. Everybody may read comments.
+_OF = re.compile(r"of (\w+): ")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class Shadow:
     def keyspace(self) -> str:
         """Its keyspace."""
         return self.settings.keyspace
+
+
+def replayed_keyspace(comment: str) -> str | None:
+    """The keyspace of the deployment that was replayed, by the comment of the table `replay`; None: it does not say."""
+    found = _OF.match(comment or "")
+    return found and found[1]
 
 
 async def existing_topics(shadow: Shadow) -> list[str]:
@@ -97,7 +106,8 @@ async def make(session: Session, shadow: Shadow, told: Mapping[str, Any]) -> Non
     with explained(settings):
         for statement in load_migrations()[0].statements(settings):
             session.execute(statement, execution_profile=SCHEMA)
-        session.execute(_TABLE.format(settings.keyspace), execution_profile=SCHEMA)
+        of = f"of {settings.keyspace.removesuffix(f'_{shadow.name}')}: "
+        session.execute(_TABLE.format(settings.keyspace, of), execution_profile=SCHEMA)
         tell(session, shadow, told)
         migrate(session, settings, say=lambda _: None)
     await ensure_topics(settings, shadow.topics)

@@ -69,7 +69,8 @@ def erase(
     \b
     Exit codes:  0  done
                  2  a rule names the card, there are results of replays, or the options do not fit together
-                 3  a server does not answer, or workers did not catch up in time: the message says how to continue
+                 3  a server does not answer, workers did not catch up in time, or another `erase` is running: the
+                    message says how to continue
     """
     settings = load_settings()
     if listing or again:

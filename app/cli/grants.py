@@ -24,7 +24,7 @@ def grants(role: Role | None, user: str, markdown: bool) -> None:
 
     Roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
     sends transactions and labels, analyst handles alerts, modeller registers and promotes
-    models, auditor is read-only. The names of topics, consumer group and keyspace come from the
+    models, auditor is read-only, eraser erases cards. The names of topics, consumer group and keyspace come from the
     settings.
     """
     if markdown:

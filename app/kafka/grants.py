@@ -126,7 +126,7 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
     if role == "auditor":
         return on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, "schema_migrations"), "SELECT")
     if role == "eraser":
-        return on((*_TABLES, *_JUDGED, _ERASURES), "SELECT", "MODIFY")
+        return on((*_TABLES, *_JUDGED, _ERASURES, "schema_lock"), "SELECT", "MODIFY")
     written = (*_TABLES, *_JUDGED, *_MODELS)
     return [*on(written, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
 

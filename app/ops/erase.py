@@ -12,14 +12,15 @@ record of `transactions` follows them there.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
+from app.cassandra.command_lock import command_lock
 from app.cassandra.erasing import (
     KEPT,
     Before,
@@ -31,7 +32,7 @@ from app.cassandra.erasing import (
     replays_beside,
 )
 from app.cassandra.session import connect, disconnect
-from app.errors import UnavailableError, UsageError
+from app.errors import FraudstreamError, UnavailableError, UsageError
 from app.host import author
 from app.kafka.clients import answered, client_kwargs, partition_of, started, topic_configs
 from app.ops.erase_lists import clean_lists, would_clean
@@ -39,11 +40,9 @@ from app.ops.gone_by import gone_by
 from app.ops.verification.log import Log, Progress, open_log, wait_for_workers
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
-from app.wire.erase_records import erase_record, erased_card
+from app.wire.erase_records import NOBODY, erase_record, erased_card
 
 _POLL_SECONDS = 0.25
-#: The key of records that only close segments.
-NOBODY = "erase --again"
 
 
 @dataclass
@@ -77,12 +76,13 @@ async def erase(
 
     Raises:
         UsageError: a rule names the card, or there are results of replays.
+        BusyError: another erasure runs.
         UnavailableError: a server does not answer; or workers did not process the records in time: the text says how
             to go on.
         SchemaError: topics or tables are missing.
     """
     erasure_id, salt = uuid4().hex, uuid4().hex
-    async with _servers(settings) as (log, session):
+    async with _servers(settings) as (log, session), _alone(session, settings):
         refuse_replays(await asyncio.to_thread(replays_beside, session, settings))
         cleaned = await clean_lists(settings, log, card_id)
         before = await _send_records(settings, log, card_id, erasure_id, timeout_seconds, progress)
@@ -182,16 +182,23 @@ async def again(settings: Settings, *, timeout_seconds: float, progress: Progres
         UnavailableError, SchemaError: see `erase`.
     """
     done: list[Again] = []
-    async with _servers(settings) as (log, session):
+    async with _servers(settings) as (log, session), _alone(session, settings):
         found = await asyncio.to_thread(read_erasures, session, settings)
         if found:
             await _wait(log, timeout_seconds, progress)
         for erasure in found:
-            card_id = await _card_at(log, *erasure.place)
+            record = await _record_at(log, log.topics.transactions, *erasure.place)
+            card_id = record and erased_card(record)
             if card_id is None or not erasure.is_of(card_id):
                 done.append(Again(erasure, None))
                 continue
-            before = Before(*erasure.place, erasure.labels, erasure.at_ms)
+            before = Before(
+                *erasure.place,
+                erasure.labels,
+                erasure.at_ms,
+                _received_ms(record),
+                await _labels_received_ms(log, erasure, card_id),
+            )
             rows = await asyncio.to_thread(delete_card, session, settings, card_id, before)
             dates, _ = await dates_of(settings, _now_ms())
             counted = counted_again(erasure, rows, dates)
@@ -241,15 +248,16 @@ async def dates_of(settings: Settings, now_ms: int) -> tuple[dict[str, int], lis
 async def _close_segments(settings: Settings, log: Log) -> None:
     """Records that mean nothing, on compacted topics that may get none for months: Kafka compacts closed segments only.
 
-    On `control` it is the deletion of a change that there is none of; an erase record of no card makes workers write
-    to the changelog of parked labels.
+    On `control` it is the deletion of a change that there is none of; erase records of no card make workers write
+    to all changelogs.
     """
     nobody, value, headers = erase_record(NOBODY, uuid4().hex)
     topics = log.topics
     producer = AIOKafkaProducer(**client_kwargs(settings), acks="all", enable_idempotence=True)
     async with started(producer, settings):
         for number in range(settings.partitions):
-            for topic, its in ((topics.control, []), (topics.labels, headers)):
+            for topic in (topics.control, topics.labels, topics.transactions):
+                its = [] if topic is topics.control else headers
                 sending = producer.send_and_wait(
                     topic.name, value, key=nobody, partition=number, headers=its
                 )
@@ -270,19 +278,32 @@ async def _send_records(
     producer = AIOKafkaProducer(**client_kwargs(settings), acks="all", enable_idempotence=True)
     async with started(producer, settings):
 
-        async def send(topic: TopicSpec, partition: int) -> int:
+        async def send(topic: TopicSpec, partition: int) -> Any:
             sending = producer.send_and_wait(
                 topic.name, value, key=key, partition=partition, headers=headers
             )
-            sent = await answered(sending, f"Kafka did not take the erase record on {topic.name}")
-            return int(sent.offset)
+            return await answered(sending, f"Kafka did not take the erase record on {topic.name}")
 
-        labels = {
-            number: await send(topics.labels, number) for number in range(settings.partitions)
-        }
+        labels = [await send(topics.labels, number) for number in range(settings.partitions)]
         await settled(log, timeout_seconds, progress)
         home = partition_of(settings.partitions)(key)
-        return Before(home, await send(topics.transactions, home), labels)
+        # its own partition last: whoever is interrupted before has erased nothing but what nobody needs
+        for number in range(settings.partitions):
+            if number != home:
+                await send(topics.transactions, number)
+        sent = await send(topics.transactions, home)
+        return Before(
+            home,
+            int(sent.offset),
+            {number: int(one.offset) for number, one in enumerate(labels)},
+            received_ms=_received_ms(sent),
+            labels_received_ms=_received_ms(labels[0]),
+        )
+
+
+def _received_ms(record: Any) -> int | None:
+    """When the broker appended a record; None where a record has the time of its producer."""
+    return int(record.timestamp) if record.timestamp_type else None
 
 
 async def settled(log: Log, timeout_seconds: float, progress: Progress) -> None:
@@ -334,16 +355,40 @@ async def _wait(log: Log, timeout_seconds: float, progress: Progress) -> None:
         raise UnavailableError(msg)
 
 
-async def _card_at(log: Log, partition: int, offset: int) -> str | None:
-    """The card that an erase record names; None: retention has deleted it."""
-    topic = log.topics.transactions
+async def _labels_received_ms(log: Log, erasure: Erasure, card_id: str) -> int | None:
+    """When the first erase record on `labels` was appended; None where that is not known any more."""
+    if 0 not in erasure.labels:
+        return None
+    record = await _record_at(log, log.topics.labels, 0, erasure.labels[0])
+    return _received_ms(record) if record and erased_card(record) == card_id else None
+
+
+async def _record_at(log: Log, topic: TopicSpec, partition: int, offset: int) -> Any:
+    """A record; None: retention has deleted it."""
     if not 0 <= partition < topic.partitions or offset < (await log.begins(topic))[partition]:
         return None
     async for records in log.read(topic, partition, offset, offset + 1):
         for record in records:
             if record.offset == offset:
-                return erased_card(record)
+                return record
     return None
+
+
+@asynccontextmanager
+async def _alone(session: Session, settings: Settings) -> AsyncIterator[None]:
+    """While this runs, no other erasure does: two that change lists and rules would undo each other's changes.
+
+    Raises:
+        BusyError: another one runs.
+        AwayError, UnavailableError: Cassandra does not answer.
+    """
+    lock = command_lock(session, settings, "erase")
+    await asyncio.to_thread(lock.__enter__)
+    try:
+        yield
+    finally:
+        with suppress(FraudstreamError):  # it expires; what went wrong before matters more
+            await asyncio.to_thread(lock.__exit__, None, None, None)
 
 
 @asynccontextmanager

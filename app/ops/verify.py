@@ -50,6 +50,7 @@ from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import TopicSpec
 from app.wire.control_records import parse_change
+from app.wire.erase_records import NOBODY
 from app.wire.own_catalogue import own_of
 
 
@@ -165,7 +166,7 @@ async def compare(
         "rows_lost": case.findings.lost_rows,
         "rows_lost_from_ms": case.findings.lost_from_ms,
         "repeated_outputs": case.findings.repeated,
-        "erased_cards": len({each.card_id for each in case.erasures.values()}),
+        "erased_cards": len({each.card_id for each in case.erasures.values()} - {NOBODY}),
         "erased_transactions": sum(int(page.erased.sum()) for page in case.ledger.pages),
         "strays": case.findings.strays,
         "feature_schemas": case.ledger.found_schemas(),

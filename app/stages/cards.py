@@ -164,10 +164,16 @@ class CardsHandler:
     def _erases(
         self, record: SourceRecord, partition: int, rows: BlockRows, block: "_Block"
     ) -> bool:
-        """Forget a card of this partition if a record orders that; whether it does."""
-        if erased_card(record) is None or self._partition_of(record.key) != partition:
+        """Forget a card if a record orders that; whether it does.
+
+        Another partition than the card's has a row of it where a misrouted or refused record came to it. The card's own
+        partition alone orders the scoring stage to forget it.
+        """
+        if erased_card(record) is None:
             return False
-        if rows.delete(record.key, record.offset):
+        home = self._partition_of(record.key) == partition
+        there = home or rows.read(record.key).last_offset >= 0
+        if there and rows.delete(record.key, record.offset) and home:
             block.erase(record)
         return True
 

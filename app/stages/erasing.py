@@ -1,13 +1,44 @@
-"""What the scoring stage forgets at an erase record: labels that wait at terminals, and name the card."""
+"""What the scoring stage forgets at an erase record: labels that wait at terminals, and name the card.
 
+Which terminals have such labels is found by reading all rows of the partition: once, before the first erase record
+since the partition was assigned, and in parts, between which other partitions work. From then on it is kept up to date.
+"""
+
+import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.ports import RowScanner
 from app.stages.state import BlockRows, Position
-from app.windows.row_format import HEAD_PREFIX, has_waiting, key_of_head
-from app.wire.erase_records import EraseMessage
+from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head, waiting_labels
+from app.wire.erase_records import EraseMessage, is_of_erasure
+from app.wire.input_records import SourceRecord
 from app.wire.label_records import label_names_card
+
+#: What is kept in `RowReader.memo`: the terminals at which labels wait, and some at which none do any more. They stay,
+#: because a block may be computed twice.
+_WAITING = "waiting"
+
+
+async def find_waiting(
+    _partition: int, records: Sequence[SourceRecord], state: RowReader, _until_ms: float
+) -> None:
+    """Find the terminals at which labels wait, if an erase record is among the messages that come next."""
+    if _WAITING in state.memo or not any(is_of_erasure(record.value or b"") for record in records):
+        return
+    found: set[bytes] = set()
+    for page in cast(RowScanner, state).pages(HEAD_PREFIX):
+        found |= {key_of_head(key) for key, raw in page if has_waiting(raw)}
+        await asyncio.sleep(0)
+    state.memo[_WAITING] = found
+
+
+def note_waiting(rows: BlockRows, state: RowReader) -> None:
+    """Keep what was found up to date, behind a block; nothing was found before the first erase record."""
+    waiting: set[bytes] | None = state.memo.get(_WAITING)
+    if waiting is not None:
+        waiting |= {row.key for row in rows.touched() if row.waiting}
 
 
 def forget_labels(
@@ -28,13 +59,19 @@ def forget_labels(
     if message.offset <= position.seen.get(message.partition, -1):
         return "replayed"
     position.seen[message.partition] = message.offset
-    waiting = {row.key for row in rows.touched()}
-    for key, raw in cast(RowScanner, state).scan(HEAD_PREFIX):
-        if has_waiting(raw):
-            waiting.add(key_of_head(key))
+    waiting: set[bytes] | None = state.memo.get(_WAITING)
+    if waiting is None:  # whoever reads in one go, such as a replay, does not prepare
+        heads = cast(RowScanner, state).scan(HEAD_PREFIX)
+        waiting = {key_of_head(key) for key, raw in heads if has_waiting(raw)}
+    touched = {row.key: row for row in rows.touched()}
+    waiting |= {key for key, row in touched.items() if row.waiting}
+    state.memo[_WAITING] = waiting
     for key in sorted(waiting):
-        row = rows.read(key)
-        left = [label for label in row.waiting if not label_names_card(label, message.card_id)]
-        if len(left) < len(row.waiting) and rows.advance(row, offset):
-            row.waiting = left
+        row = touched.get(key)
+        labels = waiting_labels(state.get(head_key(key))) if row is None else row.waiting
+        left = [label for label in labels if not label_names_card(label, message.card_id)]
+        if len(left) < len(labels):
+            row = rows.read(key)
+            if rows.advance(row, offset):
+                row.waiting = left
     return "erased"

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import RowScanner
+from app.blocks.core.rows import Row
 from app.blocks.faust.batches import Outputs
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit
@@ -24,7 +25,10 @@ from app.stages.parked_labels import (
     Found,
     ParkedLabel,
     copied_offset,
+    erasure_key,
+    erasures_of,
     found_in,
+    is_erased,
     parked_row,
     read_parked,
     record_of,
@@ -34,7 +38,7 @@ from app.stages.parked_labels import (
 from app.stages.state import Position
 from app.topics import Topics
 from app.wire.dead_letters import dead_letter
-from app.wire.erase_records import erased_card, names_card
+from app.wire.erase_records import erased_card
 from app.wire.input_records import SourceRecord
 from app.wire.label_records import LabelItem, LabelRecord, labels_message, parse_label
 
@@ -145,7 +149,7 @@ class LabelsHandler:
                 continue
             erased = None if record.value is not None else erased_card(record)
             if erased is not None:
-                block.erase(erased)
+                block.erase(erased, record.offset)
                 continue
             copied = copied_offset(self._topics.labels.name, partition, record)
             if copied is not None:
@@ -226,6 +230,7 @@ class _Block:
         self._rules = rules
         self._privacy = privacy
         self._rows: dict[bytes, bytes | None] = {}
+        self._erasures: Row | None = None
         self._letters: dict[int, Any] = {}
         #: by whether they were looked up, and target partition
         self._items: defaultdict[tuple[bool, int], list[LabelItem]] = defaultdict(list)
@@ -300,13 +305,14 @@ class _Block:
         self.forward(label, found)
         self._remove(offset)
 
-    def erase(self, card_id: str) -> None:
-        """Parked labels are kept as they came: those that name the card go."""
+    def erase(self, card_id: str, at: int) -> None:
+        """Parked labels are kept as they came: those that name the card go, and none of before may come back."""
+        erasures = erasures_of(self._state)
+        erasures.add(erasure_key(card_id.encode()), at)
+        self._erasures = erasures.row(at)
         for offset in list(self._parked()):
             original = self._read(offset)
-            if original is None:
-                continue
-            if original.key == card_id.encode() or names_card(original.value, card_id):
+            if original is not None and is_erased(original, offset, erasures):
                 self._remove(offset)
         self.counts["erased"] += 1
 
@@ -335,7 +341,8 @@ class _Block:
 
     def groups(self) -> list[Any]:
         """The changed rows, a group each."""
-        return [[row] for row in self._rows.items()]
+        groups = [[row] for row in self._rows.items()]
+        return groups if self._erasures is None else [[self._erasures], *groups]
 
     def outputs(self) -> Outputs:
         """Messages on `enriched`, and dead letters in the order of offsets."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import msgspec
 import orjson
 
+from app.blocks.core.deletions import DELETED_KEY, Deletions
+from app.blocks.core.partition import RowReader
 from app.blocks.core.rows import Row
 from app.blocks.faust.batches import OutRecord
 from app.domain.ids import identifier, optional_identifier
@@ -18,6 +20,7 @@ from app.domain.transaction import DeadRecordError
 from app.errors import RowFormatError
 from app.formats import iso
 from app.wire.dead_letters import KEPT_HEADER_BYTES, LETTER_KEY_BYTES, REDRIVEN
+from app.wire.erase_records import card_named_in
 from app.wire.input_records import SourceRecord
 from app.wire.label_records import LabelRecord, label_object, parse_label
 from app.wire.output_records import origin_of, source_position
@@ -95,6 +98,36 @@ def read_parked(raw: bytes) -> ParkedLabel:
         msg = f"a parked label has format {label.version}, this release reads {_VERSION}"
         raise RowFormatError(msg)
     return label
+
+
+# ---------------------------------------------------------------- erased cards
+
+
+def erasures_of(state: RowReader) -> Deletions:
+    """The newest erase records of a partition: by `erasure_key`, their offsets."""
+    if "erasures" not in state.memo:
+        state.memo["erasures"] = Deletions.read(state.get(DELETED_KEY))
+    erasures: Deletions = state.memo["erasures"]
+    return erasures
+
+
+def erasure_key(card: bytes) -> bytes:
+    """What the erase record of a card is found by."""
+    return b"card " + card
+
+
+def is_erased(label: ParkedLabel, offset: int, erasures: Deletions) -> bool:
+    """Whether the card that a parked label names was erased after it."""
+    named = card_named_in(label.value)
+    cards = [label.key or b"", b"" if named is None else named.encode()]
+    return any(erasures.offset(erasure_key(card)) > offset for card in cards)
+
+
+def erased_rows(rows: Iterable[tuple[bytes, bytes]], erasures: Deletions) -> list[Row]:
+    """Deletes those rows of parked labels whose card was erased: a frozen worker has written them since."""
+    return [
+        (key, None) for key, raw in rows if is_erased(read_parked(raw), offset_of(key), erasures)
+    ]
 
 
 # ---------------------------------------------------------------- copies

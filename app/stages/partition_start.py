@@ -7,6 +7,7 @@ from faust.types import TP
 
 from app.domain.changes import InForce
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
+from app.stages.parked_labels import PREFIX, erased_rows, erasures_of
 from app.stages.state import IN_FORCE_KEY, PINS_KEY, Position, in_force_row, read_in_force
 
 
@@ -75,17 +76,23 @@ async def check_topics_known(
 
 
 async def check_labels(offsets: Offsets, table: Any, tp: TP) -> None:
-    """Refuse parked labels of another topic of the same name.
+    """Refuse parked labels of another topic of the same name; delete those that a frozen worker brought back.
 
     Blocks without parked labels write no row: that the state is behind the committed offset means nothing.
 
     Raises:
         StateError: the state has seen offsets that the topic does not have.
+        ForeignWriterError: another worker wrote the changelog.
     """
     ends = await offsets.highwaters(tp)
-    position = Position.read(table.reader(tp.partition), "")
+    reader = table.reader(tp.partition)
+    position = Position.read(reader, "")
     where = f"{tp.topic}/{tp.partition}"
     position.check(where, "", log_end=ends[tp], log_start=0, start=0)
+    erasures = erasures_of(reader)
+    erased = erased_rows(reader.scan(PREFIX), erasures) if erasures else []
+    if erased:
+        await table.write(tp.partition, erased)
 
 
 async def bind_model(

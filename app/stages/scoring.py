@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.challengers import Challengers, Decided
 from app.stages.champion import Champion, Tallies
-from app.stages.erasing import forget_labels
+from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import Deciding, Judges, Model, ModelNeeded, judges_of, rearranged
 from app.stages.state import (
@@ -126,6 +126,7 @@ class ScoringHandler:
         self._privacy = privacy
         self._asked = asked
         self._alerts = alerts
+        self.prepare = find_waiting  # see `PreparingHandler`: only an erase record needs it
 
     @classmethod
     def of(
@@ -195,6 +196,7 @@ class ScoringHandler:
             return Computed(outputs, taken=taken, needs=needs)
         position.advance(fresh[-1].offset, self._settings)
         self.in_force[partition] = state.memo["in force"] = in_force
+        note_waiting(rows, state)
         changed = [] if in_force is bound else [[in_force_row(in_force, changed_at)]]
         # behind all rows: where it stands, everything before it is durable
         groups = [*rows.groups(), *changed, [position.encode()]]

@@ -51,6 +51,14 @@ def has_waiting(raw: bytes) -> bool:
     return bool(waiting)
 
 
+def waiting_labels(raw: bytes | None) -> list[Label]:
+    """The labels that wait in a head row, without decoding the rest of it."""
+    if raw is None or not has_waiting(raw):
+        return []
+    _, waiting = LABELS.unpack_from(raw, HEAD.size)
+    return decode_labels(raw[len(raw) - waiting :])
+
+
 def segment_key(key: bytes, segment: int) -> bytes:
     """Row key of one segment; the fixed-width number comes last, so no two keys can meet."""
     return b"s" + key + segment.to_bytes(4, "big")

@@ -1,7 +1,7 @@
 """Erase records: the order to forget a card, at one offset of a partition (docs/adr/0026-erasure-is-a-record.md).
 
-`fraudstream erase` sends one to the card's partition of `transactions`, and one to each partition of `labels`. The
-first stage forwards the former into every partition of `enriched`, behind all that it sent of the card before.
+`fraudstream erase` sends one to each partition of `transactions` and of `labels`. The first stage forwards the one in
+the card's own partition into every partition of `enriched`, behind all that it sent of the card before.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from app.wire.enriched_records import encode_item
 
 #: Header of an erase record: the id of the erasure.
 ERASE = "erase"
+#: The card of erase records that erase nothing: they only make workers write to every changelog.
+NOBODY = "erase --again"
 #: Version of a message on `enriched` that carries one; see `app/wire/control_records.py`.
 ERASE_VERSION = 120
 _MARK = bytes((ERASE_VERSION,))

@@ -1,6 +1,7 @@
 """What must hold at the end of any schedule, against one pass over the log without any trouble."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -53,6 +54,9 @@ class State:
 
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
+
+    def pages(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        yield self.scan(prefix)
 
     def write(self, groups: list[list[tuple[bytes, bytes | None]]]) -> None:
         for group in groups:
@@ -245,7 +249,7 @@ class Problems:
         )  # fmt: skip
         for partition, records in self.world.source_records().items():
             for record in records:
-                if erased_card(record) and self.world.partition_of(record.key) == partition:
+                if erased_card(record):
                     continue
                 source = (partition, record.offset)
                 places = [spec.name for spec in ends if source in self.real[spec.name]]
@@ -339,7 +343,7 @@ class Problems:
         last: dict[tuple[int, bytes], bool] = {}
         for partition, records in self.world.source_records().items():
             for record in records:
-                if record.key and self.world.partition_of(record.key) == partition:
+                if record.key:
                     last[partition, record.key] = erased_card(record) is not None
         for (partition, card), gone in last.items():
             rows = owner_rows(self.world, CARDS, partition) if gone else {}

@@ -49,8 +49,9 @@ def compare(world: World) -> list[str]:
     for partition, records in world.source_records().items():
         for record in records:
             erased = erased_card(record)
-            if erased is not None and world.partition_of(record.key) == partition:
-                cards.erase(erased)
+            if erased is not None:
+                if world.partition_of(record.key) == partition:
+                    cards.erase(erased)
                 continue
             transaction = parsed(world, record)
             if transaction is None or world.partition_of(record.key) != partition:

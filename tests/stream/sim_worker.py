@@ -79,7 +79,9 @@ class Database:
             worker.memory[where] = dict(self._disk)
         self._rows: Rows = worker.memory[where]
         self.get = self._rows.get
-        self.items = self._rows.items
+
+    def items(self, from_key: bytes = b"") -> list[tuple[bytes, bytes]]:
+        return sorted(row for row in self._rows.items() if row[0] >= from_key)
 
     def write(self, batch: FakeBatch, options: Any = None) -> None:
         if self._worker.dead:

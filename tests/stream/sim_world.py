@@ -503,13 +503,14 @@ class World:
         if rng.random() >= self.plan.erasures:
             return
         erased, value, headers = erase_record(rng.choice(self._cards_sent).decode(), "e1")
-        partition = self.partition_of(erased)
-        if rng.random() < 0.1:  # one that is misrouted, and one that is none: both are refused
-            partition = rng.randrange(self.plan.partitions)
+        partitions = list(range(self.plan.partitions))
+        if rng.random() < 0.1:  # the command was interrupted; or it is no erase record: refused
+            partitions = [rng.choice(partitions)]
             headers = rng.choice((headers, []))
-        log = self.broker.log(topics.transactions.name, partition)
-        log.append(self.broker.now_ms, erased, value, headers)
-        self.mark(log)
+        for partition in partitions:
+            log = self.broker.log(topics.transactions.name, partition)
+            log.append(self.broker.now_ms, erased, value, headers)
+            self.mark(log)
         self.seen["erased"] += 1
 
     @property

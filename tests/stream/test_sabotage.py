@@ -143,14 +143,20 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "what decides is lost in a crash": {"changes": 0.4, "rates": {"crash": 6}},
     "an erased card comes back on replay": {"erasures": 0.2, "rates": {"crash": 6, "commit": 1}},
     "a frozen worker brings an erased card back": {
-        "erasures": 0.2,
+        "erasures": 0.6,
         "workers": 2,
         "partitions": 1,
+        "records": 40,
         "lose": 0,
+        "retention": 0,
+        "markers": 0,
+        "models_here": True,
+        "schemas": 0,
         "rates": _LATE_WRITES,
     },
     "an erasure overtakes the transactions before it": {"erasures": 0.2},
     "segments of an erased card stay": {"erasures": 0.2},
+    "an erased card's row of a misrouted record stays": {"erasures": 0.2, "partitions": 3},
     "labels of an erased card wait on": {"erasures": 0.2, "labels": 1},
 }
 

@@ -3,14 +3,26 @@
 import asyncio
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from faust.types import TP
 
 from app.blocks.faust import table as table_module
 from app.errors import ForeignWriterError
+from app.ops.state_comparison import parked_keys
+from app.ops.temporary_stores import open_store
+from app.settings import load_settings
+from app.stages.labels import LabelsHandler
+from app.stages.parked_labels import parked_row, row_key
+from app.stages.partition_start import check_labels
+from app.topics import Topics
+from app.wire.erase_records import erase_record
+from tests.builders import T0
+from tests.fakes import Rows
 from tests.stream.sim_worker import OFFSET_KEY, FakeBatch, TableData, sim_table
 
 LOG = TP("c", 0)
@@ -240,3 +252,59 @@ def test_nobody_writes_around_the_pipeline() -> None:
         table[b"a"] = b"x"
     with pytest.raises(TypeError, match="only its pipeline"):
         del table[b"a"]
+
+
+async def test_a_parked_label_of_an_erased_card_does_not_come_back() -> None:
+    """A frozen worker writes it once more, or for the first time where the next one had found its transaction."""
+
+    def label(card: str, offset: int) -> Any:
+        said = {"transaction_id": "tx", "is_fraud": True, "labelled_at": T0, "card_id": card}
+        return SimpleNamespace(
+            offset=offset, timestamp=T0, key=b"tx", value=orjson.dumps(said), headers=[]
+        )
+
+    class Consumer:
+        async def highwaters(self, *tps: TP) -> dict[TP, int]:
+            return dict.fromkeys(tps, 100)
+
+    key, value, headers = erase_record("c1", "e1")
+    erased = SimpleNamespace(offset=7, timestamp=T0, key=key, value=value, headers=headers)
+    handler = LabelsHandler(
+        Topics(load_settings({})), partition_of=lambda _: 0, max_future_skew_ms=10**9
+    )
+    state = Rows()
+    log: list[Any] = []
+    for records in ([label("c1", 5), label("c2", 6)], [erased], [label("c1", 8)]):
+        for group in handler.compute(0, records, state).groups:
+            state.write(group)
+            log += group
+    kept = {row_key(6), row_key(8)}  # another card's, and one that came since
+    assert parked_keys(state.rows) == kept
+    log += [parked_row(label("c1", 4)), parked_row(label("c1", 5))]  # the frozen worker's
+    process = Process({}, log)
+    await process.recover()
+    assert parked_keys(process.store) == kept | {row_key(4), row_key(5)}
+    await check_labels(Consumer(), process.table, TP("labels", 0))
+    assert parked_keys(process.store) == kept
+    assert log[-2:] == [(row_key(4), None), (row_key(5), None)]
+    again = Process({}, log)
+    await again.recover()
+    assert parked_keys(again.store) == kept
+
+
+def test_rows_of_a_prefix_are_read_in_parts(tmp_path: Path) -> None:
+    """From RocksDB itself: a part begins at a key, and the rows behind the prefix are not read."""
+    rows = {b"h%04d" % number: raw(number) for number in range(601)}
+    others = {b"\0position": raw(0), b"g9999": raw(1), b"i": raw(2)}
+    process = Process({}, [])
+    with open_store(tmp_path / "db") as database:
+        for key, value in {**rows, **others}.items():
+            database.put(key, value)
+        process.table._database = lambda _partition: database
+        assert process.table.scan(0, b"h") == list(rows.items())
+        found, start = [], b"h"
+        while page := process.table.page(0, b"h", start):
+            found.append(page)
+            start = page[-1][0] + b"\0"
+        assert [len(page) for page in found] == [250, 250, 101]
+        assert sum(found, []) == list(rows.items())

@@ -1,5 +1,6 @@
 """Erasing a card: what the stages forget, what `verify` expects afterwards, and when topics have nothing left."""
 
+import asyncio
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from app.durations import DAY_MS
 from app.ops.gone_by import gone_by
 from app.settings import load_settings
 from app.stages.control import ControlHandler
+from app.stages.erasing import find_waiting
 from app.topics import Topics
+from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head
 from app.wire.erase_records import erase_record, erased_card, is_of_erasure
 from tests.builders import tx_bytes
 from tests.verify_world import Record, State, VerifyWorld
@@ -188,12 +191,25 @@ class TestRecord:
         made.run()
         assert made.verify().counts["dead"] == 1
 
-    def test_a_misrouted_one_is_refused(self) -> None:
+    def test_in_another_partition_it_deletes_the_row_of_a_misrouted_record(self) -> None:
         made = VerifyWorld()
         key, value, headers = erase_record("c1", "e1")
-        made.send(value, key, headers=headers, partition=1 - made.home(key))
+        other = 1 - made.home(key)
+        made.send(tx_bytes(1, card="c1"), key, partition=other)
+        made.send(tx_bytes(2, card="c2"), b"c2", partition=1 - made.home(b"c2"))
         made.run()
-        assert made.verify().counts["dead"] == 1
+        rows = made._states[made.topics.transactions.name, other].rows
+        assert head_key(key) in rows
+        made.send(value, key, headers=headers, partition=other)
+        made.run()
+        assert head_key(key) not in rows
+        # the card's own partition has an erase record of its own, and it alone is forwarded
+        enriched = made.log(made.topics.enriched)
+        assert not any(is_of_erasure(record.value or b"") for record in enriched)
+        report = made.verify()
+        assert report.passed, report.as_json()
+        assert (report.counts["dead"], report.counts["moved"]) == (0, 2)
+        assert report.details["erased_cards"] == 0
 
     def test_a_deleted_change_changes_nothing(self) -> None:
         settings = load_settings({"partitions": "2"})
@@ -280,6 +296,16 @@ def test_rows_since_the_erasure_stay() -> None:
     assert not before.covers("labels", 0, 5)
 
 
+def test_rows_of_a_topic_that_was_deleted_since_are_from_before() -> None:
+    before = Before(1, 10, {0: 5}, received_ms=1_000, labels_received_ms=900)
+    assert before.covers("alerts", 1, 99, 999)  # offsets began again at 0 since
+    assert not before.covers("alerts", 1, 99, 1_000)
+    assert before.covers("labels", 0, 99, 899)
+    assert not before.covers("labels", 0, 99, 950)
+    # where producers set the time, it says nothing
+    assert not Before(1, 10).covers("alerts", 1, 99, 1)
+
+
 @pytest.mark.usefixtures("no_settings")
 @pytest.mark.parametrize(
     ("arguments", "text"),
@@ -296,3 +322,76 @@ def test_a_mistake_is_one_line(arguments: list[str], text: str) -> None:
     done: Any = CliRunner().invoke(command, arguments)
     assert done.exception is not None
     assert text in str(done.exception)
+
+
+class TestLabelsThatWait:
+    """Terminals with labels that wait: found once, in parts, and kept up to date."""
+
+    @staticmethod
+    def waits(made: VerifyWorld, name: str, terminal: str, card: str) -> None:
+        made.label({"transaction_id": name, "is_fraud": True, "labelled_at": "2023-11-14T00:00:00Z",
+                    "card_id": card, "terminal_id": terminal,
+                    "event_time": "2023-11-13T23:00:00Z"})  # fmt: skip
+
+    @staticmethod
+    def waiting(made: VerifyWorld) -> set[bytes]:
+        states = made._states.items()
+        return {
+            key_of_head(key)
+            for (topic, _), state in states
+            if topic == made.topics.enriched.name
+            for key, raw in state.scan(HEAD_PREFIX)
+            if has_waiting(raw)
+        }
+
+    async def test_they_are_found_in_parts_between_which_others_work(self) -> None:
+        made = world()
+        for number, card in enumerate(("c1", "c2", "c1")):
+            self.waits(made, f"to-come-{number}", f"t{number}", card)
+        made.run()
+        enriched = made.topics.enriched
+        number = made.home(b"t1")
+        state = made._states[enriched.name, number]
+        state.memo.pop("waiting", None)
+        pages = [[row] for row in state.scan(HEAD_PREFIX)]
+        state.pages = lambda _prefix: iter(pages)  # type: ignore[method-assign]
+        record = next(r for r in made.logs[enriched.name][number] if is_of_erasure(r.value or b""))
+        others = 0
+
+        async def work() -> None:
+            nonlocal others
+            while True:
+                others += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(work())
+        await find_waiting(0, [record], state, 0)  # type: ignore[list-item]
+        beside.cancel()
+        assert b"t1" in state.memo["waiting"]
+        assert others >= len(pages)
+
+    async def test_without_an_erase_record_nothing_is_read(self) -> None:
+        state = State()
+        state.pages = lambda _prefix: pytest.fail("read")  # type: ignore[method-assign, assignment]
+        await find_waiting(0, [Record(0, 0, None, b"\x95\x01")], state, 0)  # type: ignore[list-item]
+        assert state.memo == {}
+
+    def test_labels_that_come_between_two_erasures_are_found(self) -> None:
+        made = world()
+        self.waits(made, "first", "t0", "c2")
+        made.run()
+        erase(made, "c1")  # all rows are read
+        made.run()
+        for state in made._states.values():
+            state.scan = lambda _prefix: pytest.fail("read again")  # type: ignore[method-assign, assignment]
+        self.waits(made, "second", "t1", "c2")
+        self.waits(made, "third", "t1", "c3")
+        made.run()
+        erase(made, "c2")
+        made.run()
+        for state in made._states.values():
+            del state.scan
+        assert self.waiting(made) == {b"t1"}  # the label of c3
+        erase(made, "c3")
+        made.run()
+        assert self.waiting(made) == set()

@@ -80,8 +80,15 @@ def test_snoozes_since_the_erasure_stay() -> None:
 
 
 def test_replays_are_copies() -> None:
-    names = replay_names("fraud", ["fraud_model_2", "other_x", "fraud", "fraudulent"])
-    assert names == ["model_2"]
+    found = [
+        ("fraud_model_2", "of fraud: what was replayed"),
+        ("fraud_eu_model_2", "of fraud_eu: what was replayed"),
+        ("fraud_old", "what was replayed"),  # by an earlier release, which does not say whose it is
+        ("other_x", "of other: what was replayed"),
+        ("fraudulent", ""),
+    ]
+    names = replay_names("fraud", found)
+    assert names == ["model_2", "old"]
     refuse_replays([])
     with pytest.raises(UsageError, match="fraudstream replay --remove model_2"):
         refuse_replays(names)

@@ -9,6 +9,7 @@ from typing import Any
 
 from app.blocks.core.forwarded import Forwarded, Step
 from app.blocks.core.memory_budget import Budget, Pile
+from app.blocks.core.newest_rows import NewestRows
 from app.blocks.core.ports import (
     Block,
     Computed,
@@ -20,7 +21,7 @@ from app.blocks.core.ports import (
     Sent,
     nothing_to_send,
 )
-from app.blocks.core.rows import Row, chunk_groups, newest
+from app.blocks.core.rows import Row, chunk_groups
 from app.errors import ForeignWriterError
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
@@ -34,7 +35,7 @@ _IN_FLIGHT_WEIGHT = 2
 _PASSED_BLOCKS = 32
 
 
-class Partition:
+class Partition(NewestRows):
     """Takes blocks of one partition, finishes them in order.
 
     Args:
@@ -167,15 +168,6 @@ class Partition:
             block = self._passed.pop(key, None)
             if block is not None:
                 self._budget.add(-block.size)
-
-    def get(self, key: bytes) -> bytes | None:
-        """The newest bytes of a row: of a block in flight, else the stored ones."""
-        newest = self._overlay.get(key)
-        return self._ports.load(self.number, key) if newest is None else newest[1]
-
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """The newest rows whose keys start with a prefix: as `get` gives them."""
-        return newest(self._ports.scan(self.number, prefix), self._overlay, prefix)
 
     @property
     def next_ms(self) -> int | None:

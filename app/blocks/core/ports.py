@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Hashable, Sequence
+from collections.abc import Awaitable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -163,6 +163,12 @@ class RowScanner(RowReader, Protocol):
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """The newest rows whose keys start with a prefix, durable or not."""
 
+    def pages(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        """The same in parts, while no block of the partition is computed: others can work between two of them.
+
+        A row that a block in flight has changed comes once more, as it is stored.
+        """
+
 
 class Ports(Protocol):
     """The effects, as the partition needs them."""
@@ -187,6 +193,9 @@ class Ports(Protocol):
 
     def scan(self, partition: int, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """The stored rows whose keys start with a prefix."""
+
+    def page(self, partition: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
+        """Some of them, in the order of keys, from a key on; empty where there are no more."""
 
     def finish(self, block: Block) -> None:
         """The block is done: its last offset may be committed."""

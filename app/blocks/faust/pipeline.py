@@ -325,6 +325,11 @@ class Pipeline:
         assert self.table is not None
         return self.table.scan(partition, prefix)
 
+    def page(self, partition: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
+        """Read some rows from the table's store, from a key on."""
+        assert self.table is not None
+        return self.table.page(partition, prefix, start)
+
     def finish(self, block: Block) -> None:
         """Acknowledge a block."""
         self.records_done += len(block.records)

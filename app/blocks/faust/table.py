@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 _COPY_SECONDS = 1.0
 #: Which rows await healing: in the store only (see `BlockTable._stale_keys`).
 _STALE_KEY = b"\0stale"
+#: Rows that are read in one go: 4 us each, if they have 1,500 bytes.
+_PAGE_ROWS = 250
 _READ_ONLY = "only its pipeline may write rows of a block table"
 
 
@@ -127,9 +130,17 @@ class BlockTable(Table):
 
         Read in one go: an open iterator would keep a revoked store.
         """
-        return [
-            (key, raw) for key, raw in self._database(partition).items() if key.startswith(prefix)
-        ]
+        return list(self._rows_from(partition, prefix, prefix))
+
+    def page(self, partition: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
+        """Some of them, from a key on: as many as can be read without anybody noticing."""
+        return list(islice(self._rows_from(partition, prefix, start), _PAGE_ROWS))
+
+    def _rows_from(
+        self, partition: int, prefix: bytes, start: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._database(partition).items(from_key=start)
+        return takewhile(lambda row: row[0].startswith(prefix), rows)
 
     def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
         """Write rows and the changelog offset they end at, all or nothing."""

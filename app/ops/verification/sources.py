@@ -54,8 +54,10 @@ class SourceReader:
                 self._note_copy(record)
             if record.offset >= page.end:
                 continue
-            if record.value is None and self._erases(record):
-                self._erase(record, at, columns["card"])
+            erased = erased_card(record)
+            if erased is not None:  # in another partition than the card's, no row depends on it
+                if self._case.home(erased) == page.number:
+                    self._erase(record, at, columns["card"])
                 continue
             row = record.offset - page.begin
             cells, values = self._judge(record)
@@ -70,10 +72,6 @@ class SourceReader:
             page.put(at, **columns)
         if featured:
             page.features[featured, : len(self._names)] = features
-
-    def _erases(self, record: Any) -> bool:
-        card = erased_card(record)
-        return card is not None and self._case.home(card) == self._page.number
 
     def _erase(self, record: Any, at: list[int], cards: list[int]) -> None:
         """What precedes an erase record of its card has no rows any more; the record itself is no transaction."""
