@@ -9,7 +9,7 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.delivery import TableWriters
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.recorders import alert_status
-from app.stages.score_callers import Heard
+from app.stages.score_callers import ObservedHandler
 from app.stages.sink import SinkHandler
 
 settings = app.settings
@@ -17,7 +17,7 @@ raised = source(app, app.fraud_topics.alerts.name)
 pipeline = Pipeline(
     app,
     raised,
-    Heard(
+    ObservedHandler(
         SinkHandler(AlertPacker(settings.minor_unit_digits, settings.deployment)),
         app.recent_alerts.heard,
     ),

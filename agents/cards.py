@@ -12,7 +12,7 @@ from app.kafka.clients import partition_of
 from app.kafka.schema_registry import waited_schemas
 from app.stages.cards import CardsHandler
 from app.stages.partition_start import check_state, check_topics_known
-from app.stages.score_callers import Heard
+from app.stages.score_callers import ObservedHandler
 from app.stages.state import state_settings
 from tables.cards import cards as table
 
@@ -32,7 +32,7 @@ async def check_position(partition: int, start: int) -> None:
 pipeline = Pipeline(
     app,
     transactions,
-    Heard(
+    ObservedHandler(
         CardsHandler.of(settings, topics, app.catalogue, _partition_of, schemas),
         app.answers.repeated,
     ),

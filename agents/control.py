@@ -10,9 +10,9 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.batches import OutputSender, OutRecord
 from app.blocks.faust.halt import is_away
 from app.blocks.faust.pipeline import Pipeline
-from app.errors import AwayError
+from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source
-from app.repeated_warnings import Reminder
+from app.repeated_warnings import RepeatedWarning
 from app.stages.control import ControlHandler, first_rules
 
 settings, topics = app.settings, app.fraud_topics
@@ -27,7 +27,7 @@ pipeline = Pipeline(
     batch_bytes=batch_bytes(settings),
 )
 _LOOK_SECONDS = 1.0
-reminder = Reminder()
+reminder = RepeatedWarning()
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ async def begin() -> None:
             if await _has_begun():
                 return
         except Exception as error:
-            if not (is_away(error) or isinstance(error, AwayError)):
+            if not (is_away(error) or isinstance(error, NotAnsweringError)):
                 raise
             if reminder.due():
                 logger.warning("the first change is not written yet: %s; trying again", error)

@@ -7,17 +7,17 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.core.ports import Sent
+from app.blocks.core.ports import SentOutputs
 from app.blocks.faust.batches import Outputs, OutputSender
 from app.blocks.faust.halt import is_away
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.label_store import LabelStore
-from app.errors import AwayError
+from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.clients import partition_of
 from app.metrics.recorders import label_counts
 from app.stages.labels import LabelBlock, LabelsHandler
-from app.stages.parked_label_retries import Retries, look_up_with
+from app.stages.parked_label_retries import LabelRetries, look_up_with
 from app.stages.partition_start import check_labels, check_topics_known
 from app.wire.input_records import privacy_of
 from tables.labels import labels as table
@@ -30,11 +30,11 @@ sender = OutputSender(batch_bytes(settings), app.pass_on)
 _BLOCKS_IN_FLIGHT = 64
 
 
-async def deliver(_partition: int, block: LabelBlock) -> Sent:
+async def deliver(_partition: int, block: LabelBlock) -> SentOutputs:
     """Send labels to their terminals, and store them."""
     sent = await sender.send(app.producer._producer, block.outputs)  # noqa: SLF001
     label_counts.add(block.labels)
-    return Sent.of(sent, store.store(block.partition, block.labels))
+    return SentOutputs.of(sent, store.store(block.partition, block.labels))
 
 
 async def send_copies(outputs: Outputs) -> None:
@@ -44,7 +44,7 @@ async def send_copies(outputs: Outputs) -> None:
     except KafkaError as error:
         if not is_away(error):
             raise
-        raise AwayError(str(error)) from error
+        raise NotAnsweringError(str(error)) from error
 
 
 async def check_position(partition: int, _start: int) -> None:
@@ -53,7 +53,7 @@ async def check_position(partition: int, _start: int) -> None:
     await check_labels(app.consumer, table, TP(topics.labels.name, partition))
 
 
-retries = app.retries = Retries(
+retries = app.retries = LabelRetries(
     topics.labels.name,
     table,
     find=store.find,

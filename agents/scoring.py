@@ -12,15 +12,15 @@ from mode.supervisors import CrashingSupervisor
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.model_registry import find_registered, holder_of, register
 from app.cassandra.session import shared_session
-from app.domain.guard import Limits
+from app.domain.guard import GuardLimits
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.stages.champion import Tallies
+from app.stages.champion import TalliesByChange
 from app.stages.guard import Guard
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scoring import ScoringHandler
-from app.stages.state import PINS_KEY, Pins, terminal_settings
+from app.stages.state import PINS_KEY, ModelOffsets, terminal_settings
 from models.artifact_folders import is_path
 from models.signing import SignatureError
 from tables.terminals import terminals as table
@@ -73,7 +73,7 @@ async def check_and_bind(partition: int, start: int) -> None:
     shape = terminal_settings(settings)
     end = await check_state(app.consumer, table, tp, start, shape, settings.model)
     in_force = await bind_model(table, partition, end, starting.hash, settings.threshold)
-    pins = Pins.read(table.reader(partition).get(PINS_KEY))
+    pins = ModelOffsets.read(table.reader(partition).get(PINS_KEY))
     for model_hash in (*pins.models_of(start, min(end, in_force.first)), *in_force.models):
         await models.try_once(model_hash)
     for one in in_force.challengers:
@@ -104,8 +104,8 @@ async def compare_with_settings(model: str, threshold: float | None) -> None:
         )  # fmt: skip
 
 
-limits = Limits(microseconds=settings.guard_scoring_time)
-tallies = Tallies(limits, settings.guard_time)
+limits = GuardLimits(microseconds=settings.guard_scoring_time)
+tallies = TalliesByChange(limits, settings.guard_time)
 handler = ScoringHandler.of(
     settings,
     topics,

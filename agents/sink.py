@@ -12,7 +12,7 @@ from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.reading import records_behind
 from app.metrics.recent_sample import recent_sample
 from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
-from app.stages.score_callers import Heard
+from app.stages.score_callers import ObservedHandler
 from app.stages.sink import SinkHandler
 
 settings = app.settings
@@ -28,7 +28,7 @@ def seen(record: dict[str, Any]) -> None:
 pipeline: Pipeline = Pipeline(
     app,
     predictions,
-    Heard(
+    ObservedHandler(
         SinkHandler(RowPacker.of(settings, settings.deployment, seen)),
         app.answers.predicted,
     ),

@@ -1,20 +1,20 @@
 """Every error that fraudstream raises on purpose.
 
 ```text
-FraudstreamError                 one clear line for a person; the command line exits with `exit_code`
-├── UsageError               2   an argument or a file is wrong
-│   ├── SettingsError        2   a setting is wrong
-│   └── TooFewError          2   there are not enough transactions or labels yet
-├── UnavailableError         3   a server does not answer, a port is taken, the disk is full
-│   ├── AwayError            3   a server does not answer now: it may later
-│   └── BusyError            3   too much is in progress: try again
-├── NotFoundError            4   an unknown card, terminal, transaction, topic or model
-├── SchemaError              5   topics or tables are missing or differ from what is expected
-├── VerificationError        6   `fraudstream verify` found something missing or different
-└── StateError               70  a worker found what it cannot explain and must stop
-    ├── ForeignWriterError   70  somebody else wrote this partition's changelog
-    ├── RowFormatError       70  a stored row was written by other settings or another release
-    └── DamagedLogError      70  Kafka holds something that cannot be read
+FraudstreamError              one clear line for a person; the command line exits with `exit_code`
+├── UsageError                2    an argument or a file is wrong
+│   ├── SettingsError         2    a setting is wrong
+│   └── TooFewSamplesError    2    there are not enough transactions or labels yet
+├── UnavailableError          3    a server does not answer, a port is taken, the disk is full
+│   ├── NotAnsweringError     3    a server does not answer now: it may later
+│   └── BusyError             3    too much is in progress: try again
+├── NotFoundError             4    an unknown card, terminal, transaction, topic or model
+├── SchemaError               5    topics or tables are missing or differ from what is expected
+├── VerificationError         6    `fraudstream verify` found something missing or different
+└── StateError                70   a worker found an inconsistency that it cannot explain, and stops
+    ├── ForeignWriterError   70  another writer has written to this partition's changelog
+    ├── RowFormatError       70  a stored row was written with other settings or by another release
+    └── DamagedLogError      70  a partition contains something that cannot be read
 ```
 """
 
@@ -35,7 +35,7 @@ class SettingsError(UsageError):
     """A setting is wrong; the text names it and what it accepts."""
 
 
-class TooFewError(UsageError):
+class TooFewSamplesError(UsageError):
     """There are not enough transactions or labels to learn from or to compare with; there may be later."""
 
 
@@ -45,7 +45,7 @@ class UnavailableError(FraudstreamError):
     exit_code = 3
 
 
-class AwayError(UnavailableError):
+class NotAnsweringError(UnavailableError):
     """A server does not answer now. Whoever can wait for it does."""
 
 

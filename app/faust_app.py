@@ -37,8 +37,8 @@ from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply, StartingModel
-from app.stages.parked_label_retries import Retries
-from app.stages.score_callers import Answers
+from app.stages.parked_label_retries import LabelRetries
+from app.stages.score_callers import ScoreCallers
 from app.stages.state import row_rules, terminal_rules
 from app.topics import Topics, batch_bytes
 from app.windows.row_format import max_group_bytes
@@ -89,9 +89,9 @@ class FraudApp(BlockApp):
     fraud_topics: Topics
     catalogue: Catalogue
     topic_ids: Mapping[str, str]
-    answers: Answers
+    answers: ScoreCallers
     recent_alerts: RecentAlerts
-    retries: Retries
+    retries: LabelRetries
     models: ModelSupply
     starting_model: StartingModel
     in_force: Mapping[int, InForce]
@@ -290,11 +290,11 @@ def create_app(settings: Settings) -> FraudApp:
     app.fetch_bytes = waiting_bytes(settings)
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
-    app.answers = Answers(app.fraud_topics, settings.score_waiting)
+    app.answers = ScoreCallers(app.fraud_topics, settings.score_waiting)
     app.recent_alerts = RecentAlerts(settings.deployment)
     app.watch = watch_of(settings, report=_tell_unreadable)
     sources = (app.fraud_topics.transactions, app.fraud_topics.labels)
-    app.keep_pace(
+    app.align_partitions(
         [TP(topic.name, number) for topic in sources for number in range(topic.partitions)],
         settings.max_event_skew,
     )

@@ -25,7 +25,7 @@ _CHATTY = "aiokafka"
 _AGAIN_SECONDS = 30.0
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A line of JSON per record: `time` (ISO 8601, UTC), `level`, `logger`, `message`, and any `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -45,11 +45,11 @@ def worker_logging(log_format: str) -> dict[str, Any] | None:
     """What Faust's worker is told of logging: what to merge into its own settings; None: nothing."""
     if log_format != "json":
         return None
-    formatter = {"()": JsonLines}
+    formatter = {"()": JsonFormatter}
     return {"merge": True, "formatters": {"default": formatter, "colored": formatter}}
 
 
-class Seldom(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets a message through once in half a minute, and then says how many like it were left out.
 
     Messages are alike when their text is the same before values are put in.
@@ -76,7 +76,7 @@ class Seldom(logging.Filter):
         return True
 
 
-class Beginning(logging.Filter):
+class NewCoordinatorFilter(logging.Filter):
     """Leaves out that the group has no coordinator yet: on a new Kafka the first worker makes it be created.
 
     When that takes longer than half a minute, it is a fault, and shown.
@@ -115,5 +115,5 @@ def quiet_libraries(level: str) -> None:
         if name.startswith(
             _CHATTY
         ):  # a filter is not asked about the records of loggers below its own
-            logging.getLogger(name).addFilter(Beginning())
-            logging.getLogger(name).addFilter(Seldom())
+            logging.getLogger(name).addFilter(NewCoordinatorFilter())
+            logging.getLogger(name).addFilter(RepeatFilter())

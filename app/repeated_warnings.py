@@ -3,7 +3,7 @@
 import time
 
 
-class Reminder:
+class RepeatedWarning:
     """Due at once, and then once per interval: what is retried every second need not be logged every second.
 
     Args:

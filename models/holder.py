@@ -6,7 +6,7 @@ import numpy as np
 
 from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
-from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
+from app.errors import NotAnsweringError, NotFoundError, UnavailableError, UsageError
 from models.artifact import check_content, load_artifact
 from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
@@ -122,7 +122,7 @@ class ModelHolder:
 
         Raises:
             NotFoundError, UsageError: it is missing or damaged; the text says why.
-            AwayError: the registry does not answer, and it is not here.
+            NotAnsweringError: the registry does not answer, and it is not here.
         """
         here, missing = None, NotFoundError()
         try:
@@ -134,7 +134,7 @@ class ModelHolder:
         if self._elsewhere is not None:
             try:
                 return self._elsewhere(model_hash)
-            except AwayError:
+            except NotAnsweringError:
                 if here is not None and self._trust.accepts(*here) and _is_intact(here):
                     return here
                 raise

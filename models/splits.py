@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import TooFewError, UsageError
+from app.errors import TooFewSamplesError, UsageError
 
 #: Shares of the rows that are learned from and that choose; the newest rest judges.
 TRAIN_SHARE, VALID_SHARE = 0.6, 0.2
@@ -60,7 +60,7 @@ def split_by_periods(event_time_ms: np.ndarray, fraud: Labels, periods: Periods)
 
     Raises:
         UsageError: the periods are not in order, or labels would not have come.
-        TooFewError: a slice has no frauds.
+        TooFewSamplesError: a slice has no frauds.
     """
     known_to = periods.test_from - periods.delay_ms
     if not periods.train_from < periods.train_to:
@@ -109,7 +109,7 @@ def _check_frauds(split: Split, fraud: Labels, names: tuple[str, ...]) -> None:
                 f"the {name} of the transactions contain {np.count_nonzero(labels)} frauds in "
                 f"{len(labels)}: each part needs both frauds and genuine transactions; use more transactions"
             )
-            raise TooFewError(msg)
+            raise TooFewSamplesError(msg)
 
 
 def split_by_time(event_time_ms: np.ndarray, fraud: Labels) -> Split:
@@ -118,12 +118,12 @@ def split_by_time(event_time_ms: np.ndarray, fraud: Labels) -> Split:
     Transactions of the same millisecond stay together.
 
     Raises:
-        TooFewError: a slice has no frauds, or nothing else.
+        TooFewSamplesError: a slice has no frauds, or nothing else.
     """
     count = len(event_time_ms)
     if not count:
         msg = "there are no transactions to train on"
-        raise TooFewError(msg)
+        raise TooFewSamplesError(msg)
     ordered = np.sort(event_time_ms)
     first = ordered[int(count * TRAIN_SHARE)]
     second = ordered[int(count * (TRAIN_SHARE + VALID_SHARE))]

@@ -108,7 +108,7 @@ _CARD_STAGE = (
     ("tests.stream.sim_world", "CardStage"),
     ("app.stages.cards", "Enriched"),
     ("app.stages.cards", "Duplicate"),
-    ("app.stages.cards", "Moved"),
+    ("app.stages.cards", "Misrouted"),
     ("app.stages.cards", "Refund"),
 )
 _WITH_COMPANY = (
@@ -192,7 +192,12 @@ BREAKS = (
     Break(
         "gate left out",
         "app.stages.cards",
-        (("        stretch = Stretch(until_ms)\n", "        stretch = Stretch(math.inf)\n"),),
+        (
+            (
+                "        prefix = BatchPrefix(until_ms)\n",
+                "        prefix = BatchPrefix(math.inf)\n",
+            ),
+        ),
         _CARDS,
     ),
     Break(
@@ -325,7 +330,7 @@ BREAKS = (
         "a committed offset taken for that of a record",
         "app.blocks.core.event_time_drift",
         (("return committed if end is None else min(end, committed)", "return committed"),),
-        (("tests.stream.sim_worker", "Note"),),
+        (("tests.stream.sim_worker", "OffsetMetadata"),),
     ),
     Break(
         "lost offsets passed over in silence",
@@ -541,8 +546,8 @@ BREAKS = (
             (
                 "        if changed is not in_force:\n            undone",
                 "        if in_force.undone(change, message.partition) and changed.model != in_force.model:\n"
-                "            from app.domain.changes import Earlier\n"
-                "            before = Earlier(in_force.model, in_force.threshold), *changed.fallbacks\n"
+                "            from app.domain.changes import EarlierModel\n"
+                "            before = EarlierModel(in_force.model, in_force.threshold), *changed.fallbacks\n"
                 "            changed = type(changed)(**{**{n: getattr(changed, n) for n in changed.__struct_fields__}, "
                 "'fallbacks': before})\n"
                 "        if changed is not in_force:\n            undone",
@@ -619,7 +624,7 @@ BREAKS = (
         "a conflicting transaction counted at its terminal",
         "app.domain.terminal_stage",
         (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
-        (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring", "Labelling")),
+        (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring", "LabelOutcome")),
     ),
     Break(
         "features of the worker instead of those that a transaction was begun with",
@@ -711,8 +716,8 @@ LABEL_BREAKS: Sequence[Break] = (
         "app.blocks.core.ports",
         (("asyncio.gather(first, stored)", "asyncio.ensure_future(stored)"),),
         (
-            ("tests.stream.sim_labels", "Sent"),
-            ("app.blocks.core.partition", "Sent"),
+            ("tests.stream.sim_labels", "SentOutputs"),
+            ("app.blocks.core.partition", "SentOutputs"),
         ),
     ),
     Break(
@@ -742,7 +747,7 @@ LABEL_BREAKS: Sequence[Break] = (
                 "                self._rows.store(partition, [(row_key(offset), None)], 0)\n",
             ),
         ),
-        (("app.stages.parked_label_retries", "Retries"),),
+        (("app.stages.parked_label_retries", "LabelRetries"),),
     ),
     Break(
         "a parked label given up while Cassandra is away",
@@ -753,6 +758,6 @@ LABEL_BREAKS: Sequence[Break] = (
                 "found = [[] for _ in names]\n        now_ms += 1 << 40",
             ),
         ),
-        (("app.stages.parked_label_retries", "Retries"),),
+        (("app.stages.parked_label_retries", "LabelRetries"),),
     ),
 )

@@ -15,7 +15,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, parse_lock
 from app.devstack.java import find_java
-from app.devstack.progress import Quiet
+from app.devstack.progress import NoProgress
 
 _LOCK = Path(__file__).with_name("registry.lock")
 _START_SECONDS = 300.0
@@ -26,7 +26,7 @@ PATH = "/apis/ccompat/v7"
 @pytest.fixture(scope="session")
 def registry() -> Iterator[int]:
     """The port of a registry that answers."""
-    (archive,) = ensure_jars(parse_lock(_LOCK.read_text()), cache_dir(), Quiet())["registry"]
+    (archive,) = ensure_jars(parse_lock(_LOCK.read_text()), cache_dir(), NoProgress())["registry"]
     with tempfile.TemporaryDirectory(prefix="fraudstream-registry-") as folder:
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")

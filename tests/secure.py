@@ -33,7 +33,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from app.devstack import ports
-from app.devstack.server import Extra
+from app.devstack.server import ExtraConfiguration
 from app.devstack.stack import Stack
 from app.kafka.grants import Grant
 from app.settings import Settings
@@ -194,11 +194,11 @@ def secured() -> Iterator[Secured]:
         at = {name: first + 2 + number for number, name in enumerate(names)}
         jwks = (folder / "jwks.json").as_uri()
         extras = {
-            "kafka": Extra(
+            "kafka": ExtraConfiguration(
                 _kafka_lines(folder, first, at, jwks),
                 (f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={jwks}",),
             ),
-            "cassandra": Extra(_cassandra_lines(folder), tls=_client_context(folder)),
+            "cassandra": ExtraConfiguration(_cassandra_lines(folder), tls=_client_context(folder)),
         }
         heaps = {"kafka": "384m", "cassandra": "768m"}
         local = Stack(Path(home) / "home", heaps=heaps, quick=True, durable=True, extras=extras)

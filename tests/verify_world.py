@@ -25,7 +25,7 @@ from app.stages.labels import LabelsHandler
 from app.stages.scoring import ScoringHandler
 from app.stages.state import (
     PINS_KEY,
-    Pins,
+    ModelOffsets,
 )
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
@@ -266,7 +266,7 @@ class VerifyWorld:
         state = self._states.get(where)
         if state is None:
             state = self._states[where] = State()
-            key, raw = Pins([(0, self._champion.hash)]).encode()
+            key, raw = ModelOffsets([(0, self._champion.hash)]).encode()
             assert key == PINS_KEY
             assert raw is not None
             state.rows[key] = raw

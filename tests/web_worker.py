@@ -14,15 +14,15 @@ from app.cassandra.review_store import Ranking, ranking
 from app.cassandra.reviews import Review
 from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError
-from app.metrics.last_hour import Totals
-from app.metrics.reading import PartitionReading, Reading
-from app.quality.tally import Group
+from app.metrics.last_hour import CounterTotals
+from app.metrics.reading import PartitionReading, WorkerReading
+from app.quality.tally import DecisionGroup
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.parked_label_retries import Parked
+from app.stages.parked_label_retries import ParkedSummary
 from app.stages.state import row_rules
-from app.web.key_owner import Here, Place
-from app.web.peers import Answer
+from app.web.key_owner import OwnedHere, Place
+from app.web.peers import PeerAnswer
 from app.web.views import install
 from app.windows.window_row import WindowRow
 from app.wire.input_records import MAX_ID_BYTES
@@ -36,7 +36,7 @@ IDS = st.text(
 
 
 class DictReviews:
-    """See `app.web.review_queue.Store`."""
+    """See `app.web.review_queue.ReviewReads`."""
 
     def __init__(self) -> None:
         self.open: dict[str, Alert] = {}
@@ -109,7 +109,8 @@ class DictWorker:
         self.not_ready: list[str] = []
         self.transactions: dict[str, Mapping[str, Any]] = {}
         self.judged: Mapping[str, Any] = {
-            "labels": 0, "total": Group().as_dict(), "by_day": {}, "by_model": {}, "seconds": 0.1, "age_seconds": 0,
+            "labels": 0, "total": DecisionGroup().as_dict(), "by_day": {}, "by_model": {},
+            "seconds": 0.1, "age_seconds": 0,
         }  # fmt: skip
         self.of_models: dict[str, Any] = {
             "decides": None, "challengers": [], "changes": [], "more_changes": 0, "changes_fault": None,
@@ -127,10 +128,10 @@ class DictWorker:
         self.reviews = DictReviews()
         self.labels: list[dict[str, Any]] = []
         self.looked_for_labels = 0
-        self.counted = Totals()
+        self.counted = CounterTotals()
         self.newest_alerts: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
-        self.now = Reading(
+        self.now = WorkerReading(
             outcomes={("cards", "enriched"): 5, ("cards", "dead"): 1},
             records={"cards": 6, "scoring": 2},
             partitions=[
@@ -138,7 +139,7 @@ class DictWorker:
                     "cards", 0, 6, 1, 2, 10, 17, T0, T0 + 9_000, 7_000, waits_for="labels/2"
                 )
             ],
-            parked=[Parked(2, 3, T0, "who")],
+            parked=[ParkedSummary(2, 3, T0, "who")],
             waits=["labels/2 waits for <nothing>"],
             state_bytes={("cards", 0): 2048},
             kafka_answers=True,
@@ -161,7 +162,7 @@ class DictWorker:
                 self.store[key] = raw
 
     def find(self, kind: str, key: bytes) -> Place:
-        return self.place or Here(1, self.store.get)
+        return self.place or OwnedHere(1, self.store.get)
 
     def owners(self) -> Mapping[str, Sequence[int]]:
         return {self.url: [0, 1], "http://127.0.0.1:6067": [2, 3]}
@@ -178,13 +179,13 @@ class DictWorker:
     async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
         self.labels += labels
 
-    def totals(self) -> Totals:
+    def totals(self) -> CounterTotals:
         return self.counted
 
     def recent_alerts(self) -> list[dict[str, Any]]:
         return self.newest_alerts
 
-    async def reading(self, *, sizes: bool = True) -> Reading:
+    async def reading(self, *, sizes: bool = True) -> WorkerReading:
         self.now.reasons = self.not_ready
         return self.now
 
@@ -230,12 +231,12 @@ class DictWorker:
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> PeerAnswer:
         self.asked.append((url, method, headers))
         if url not in self.answers:
             msg = f"the worker at {url} owns it and does not answer; try again"
             raise UnavailableError(msg)
-        return Answer(*self.answers[url])
+        return PeerAnswer(*self.answers[url])
 
 
 def client_of(worker: DictWorker) -> TestClient:

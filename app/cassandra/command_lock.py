@@ -9,7 +9,7 @@ from cassandra.cluster import Session
 
 from app.cassandra.schema_lock import LOCK_SECONDS, claim, new_owner
 from app.cassandra.session import explained, settled
-from app.errors import AwayError, BusyError, FraudstreamError
+from app.errors import BusyError, FraudstreamError, NotAnsweringError
 from app.settings import Settings
 
 #: A lock is renewed so often before it expires.
@@ -33,7 +33,7 @@ def command_lock(
 
     Raises:
         BusyError: another run holds it.
-        AwayError: Cassandra does not say who holds it.
+        NotAnsweringError: Cassandra does not say who holds it.
         SchemaError: the table is missing.
     """
     owner, table, ttl = new_owner(), f"{settings.keyspace}.schema_lock", int(max(1, seconds))
@@ -47,7 +47,7 @@ def command_lock(
         holder = settled(lambda: claim(session, acquire, owner))
     if holder is None:
         msg = f"Cassandra does not report whether another `fraudstream {command}` is running: try again"
-        raise AwayError(msg)
+        raise NotAnsweringError(msg)
     if holder != owner:
         msg = (
             f"another `fraudstream {command}` is running ({holder}): nothing is done; the lock of a crashed run expires"

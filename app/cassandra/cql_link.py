@@ -28,13 +28,13 @@ class LinkError(Exception):
         failure: the server's own words; None when it said nothing.
     """
 
-    def __init__(self, message: str, failure: wire.Failure | None = None) -> None:
+    def __init__(self, message: str, failure: wire.ServerError | None = None) -> None:
         super().__init__(message)
         self.failure = failure
 
 
 @dataclass(frozen=True)
-class Access:
+class LinkOptions:
     """How a link speaks to its node.
 
     Attributes:
@@ -56,10 +56,10 @@ class Access:
 
 
 #: Gets the tag of a batch and what went wrong, None if it was acknowledged.
-OnAnswer = Callable[[Any, wire.Failure | None], None]
+OnAnswer = Callable[[Any, wire.ServerError | None], None]
 
 
-class Link(asyncio.Protocol):
+class CqlLink(asyncio.Protocol):
     """A connection; use `open_link`.
 
     Args:
@@ -102,7 +102,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def handshake(self, access: Access) -> None:
+    async def handshake(self, access: LinkOptions) -> None:
         """Open the conversation and prepare the statement.
 
         Raises:
@@ -121,7 +121,7 @@ class Link(asyncio.Protocol):
             raise LinkError(msg)
         await self.prepare(access)
 
-    async def prepare(self, access: Access) -> None:
+    async def prepare(self, access: LinkOptions) -> None:
         """Prepare the statement (again); the link is ready afterwards.
 
         Raises:
@@ -212,7 +212,7 @@ class Link(asyncio.Protocol):
         self._requests.clear()
 
 
-def _credentials(access: Access, authenticator: str) -> bytes:
+def _credentials(access: LinkOptions, authenticator: str) -> bytes:
     """The answer to what asks who we are; a password only for what is known to take one."""
     if authenticator == wire.CERTIFICATE_LOGIN:
         return wire.empty_credentials()
@@ -227,18 +227,18 @@ def _credentials(access: Access, authenticator: str) -> bytes:
     return wire.plain_credentials(access.user, access.password)
 
 
-async def open_link(host: str, port: int, access: Access, on_answer: OnAnswer) -> Link:
+async def open_link(host: str, port: int, access: LinkOptions, on_answer: OnAnswer) -> CqlLink:
     """A link that is ready for batches.
 
     Raises:
         LinkError: no connection, or the node refuses; the text says why.
     """
     loop = asyncio.get_running_loop()
-    link: Link | None = None
+    link: CqlLink | None = None
     try:
         async with asyncio.timeout(access.timeout_seconds):
             _, link = await loop.create_connection(
-                lambda: Link(on_answer), host, port, ssl=access.tls
+                lambda: CqlLink(on_answer), host, port, ssl=access.tls
             )
             await link.handshake(access)
     except TimeoutError:

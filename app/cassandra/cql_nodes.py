@@ -10,8 +10,8 @@ from cassandra.cluster import Session
 from cassandra.policies import HostDistance
 
 from app.cassandra.access import password, tls_context
-from app.cassandra.cql_link import Access, Link, LinkError, OnAnswer, open_link
-from app.cassandra.cql_wire import Failure
+from app.cassandra.cql_link import CqlLink, LinkError, LinkOptions, OnAnswer, open_link
+from app.cassandra.cql_wire import ServerError
 from app.cassandra.packed import PackedTable
 from app.cassandra.session import READ, consistency
 from app.cassandra.write_retries import REFUSED_FOR_EVER
@@ -92,14 +92,14 @@ class ReplicaMap:
         return by_group.items()
 
 
-class Nodes:
+class NodeLinks:
     """Keeps a link to each node.
 
     Args:
         session: knows the cluster.
         settings: how to speak to it.
         table: where the rows go.
-        on_answer: see `Link`.
+        on_answer: see `CqlLink`.
         on_up: a node takes batches (again).
         on_lost: a node is gone; gets the reason and the tags of batches that were not answered.
         on_refused: the statement cannot be prepared, ever; gets the server's words.
@@ -115,11 +115,11 @@ class Nodes:
         on_answer: OnAnswer,
         on_up: Callable[[], None],
         on_lost: Callable[[str, list[Any]], None],
-        on_refused: Callable[[Failure], None],
+        on_refused: Callable[[ServerError], None],
         rng: random.Random,
     ) -> None:
         self.map = ReplicaMap(session, settings.keyspace, table.routing_key)
-        self.links: dict[Address, Link] = {}
+        self.links: dict[Address, CqlLink] = {}
         self._on_answer = on_answer
         self._on_up = on_up
         self._on_lost = on_lost
@@ -127,7 +127,7 @@ class Nodes:
         self._rng = rng
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._renewals: set[asyncio.Task[None]] = set()
-        self._access = Access(
+        self._access = LinkOptions(
             user=settings.cassandra_username or "",
             password=password(settings),
             tls=tls_context(settings),
@@ -147,7 +147,7 @@ class Nodes:
         for address in self._tasks.keys() - set(self.map.nodes):
             self._tasks.pop(address).cancel()
 
-    def pick(self, group: int) -> Link | None:
+    def pick(self, group: int) -> CqlLink | None:
         """The least busy link to a replica, else to any node; None when no node can be written to."""
         replicas = self.map.groups[group] if group < len(self.map.groups) else ()
         ready = [link for a in replicas if (link := self.links.get(a)) is not None and link.ready]
@@ -189,7 +189,7 @@ class Nodes:
             await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
             delay = min(most, delay * 2)
 
-    async def _serve(self, address: Address, link: Link) -> None:
+    async def _serve(self, address: Address, link: CqlLink) -> None:
         self.links[address] = link
         try:
             self._on_up()
@@ -200,7 +200,7 @@ class Nodes:
             unanswered = [tag for tag, _ in link.pending.values()]
             self._on_lost(f"{address[0]}:{address[1]}: {link.closed.result()}", unanswered)
 
-    async def _renew(self, link: Link) -> None:
+    async def _renew(self, link: CqlLink) -> None:
         try:
             await link.prepare(self._access)
         except LinkError as error:

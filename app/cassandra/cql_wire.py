@@ -46,7 +46,7 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True)
-class Failure:
+class ServerError:
     """What an ERROR message says.
 
     Attributes:
@@ -137,11 +137,11 @@ def read_header(data: bytes | bytearray | memoryview) -> tuple[int, int, int, in
     return flags, stream, opcode, length
 
 
-def read_failure(flags: int, body: bytes) -> Failure:
+def read_failure(flags: int, body: bytes) -> ServerError:
     """What an ERROR body says."""
     body = _without_extras(flags, body)
     code, size = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:6], "big")
-    return Failure(code, body[6 : 6 + size].decode(errors="replace").split("\n", 1)[0])
+    return ServerError(code, body[6 : 6 + size].decode(errors="replace").split("\n", 1)[0])
 
 
 def read_statement_id(flags: int, body: bytes) -> bytes:

@@ -7,14 +7,14 @@ from typing import Any
 
 from cassandra.cluster import Session
 
-from app.cassandra.outage_log import Behind, Status
+from app.cassandra.outage_log import Behind, WriteListener
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PackedRows, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import shared_session
-from app.cassandra.table_ttl import KeptFor
+from app.cassandra.table_ttl import TtlCheck
 from app.errors import UnavailableError
-from app.repeated_warnings import Reminder
+from app.repeated_warnings import RepeatedWarning
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ class TableWriters:
         behind: tells how many rows wait in all.
     """
 
-    def __init__(self, settings: Settings, status: Status, behind: Behind | None = None) -> None:
+    def __init__(
+        self, settings: Settings, status: WriteListener, behind: Behind | None = None
+    ) -> None:
         self.session: Any = None
         self._settings = settings
         self._status = status
@@ -41,7 +43,7 @@ class TableWriters:
         self._attempt: asyncio.Task[Session] | None = None
         self._connected = False
         self._asking = 0
-        self._reminder = Reminder()
+        self._reminder = RepeatedWarning()
 
     async def submit(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
         """Hand rows over, once Cassandra has been reached; the result resolves once it has them all."""
@@ -108,7 +110,7 @@ class Delivery:
         self,
         settings: Settings,
         *,
-        status: Status,
+        status: WriteListener,
         behind: Behind | None = None,
         clock_ms: Callable[[], float],
         since_append: Callable[[Sequence[float]], None],
@@ -119,7 +121,7 @@ class Delivery:
         self._since_append = since_append
         self._since_event = since_event
         self._writers = TableWriters(settings, status, behind)
-        self._kept_for: KeptFor | None = None
+        self._kept_for: TtlCheck | None = None
         self._tables = tables_of(settings)
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
@@ -129,7 +131,7 @@ class Delivery:
             others = await self._writers.submit(self._tables.conflicts, rows.conflicting)
             durable = asyncio.gather(durable, others)
         if self._kept_for is None and self._writers.session is not None:
-            self._kept_for = KeptFor(
+            self._kept_for = TtlCheck(
                 self._writers.session, self._settings, self._tables.predictions.name
             )
         if self._kept_for is not None:

@@ -20,7 +20,7 @@ from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import SCAN, explained, shared_session
-from app.errors import AwayError
+from app.errors import NotAnsweringError
 from app.settings import Settings
 from app.wire.label_records import LabelRecord
 
@@ -66,23 +66,23 @@ class LabelStore:
         """For each id, the transactions that have it: card, event time (epoch ms), terminal.
 
         Raises:
-            AwayError: Cassandra does not answer in time, or did not a moment ago.
+            NotAnsweringError: Cassandra does not answer in time, or did not a moment ago.
         """
         loop = asyncio.get_running_loop()
         if loop.time() < self._ask_again_at:
-            raise AwayError(self.away or "Cassandra does not answer")
+            raise NotAnsweringError(self.away or "Cassandra does not answer")
         deadline = loop.time() + seconds
         try:
             await self._within(self._connected(), deadline)
             if len(self._asking) >= _MOST_ASKING:  # threads that hang: no further ones
-                raise AwayError(_NO_ANSWER)
+                raise NotAnsweringError(_NO_ANSWER)
             asking = asyncio.ensure_future(
                 asyncio.to_thread(find_places, self._session, self._settings, transaction_ids)
             )
             self._asking.add(asking)
             asking.add_done_callback(self._asked)
             found: list[list[dict[str, Any]]] = await self._within(asking, deadline)
-        except AwayError as error:
+        except NotAnsweringError as error:
             if self.away is None:
                 logger.warning("labels are not looked up, they wait: %s", error)
             self.away = str(error)
@@ -103,7 +103,7 @@ class LabelStore:
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         done, _ = await asyncio.wait({work}, timeout=left)
         if not done:
-            raise AwayError(_NO_ANSWER)
+            raise NotAnsweringError(_NO_ANSWER)
         return work.result()
 
     async def store(self, partition: int, labels: Sequence[LabelRecord]) -> None:
@@ -115,7 +115,7 @@ class LabelStore:
             try:
                 await asyncio.shield(self._connected())
                 break
-            except AwayError as error:
+            except NotAnsweringError as error:
                 if not said:
                     logger.warning("labels wait: %s", error)
                     said = True

@@ -33,7 +33,7 @@ _CHUNK_BYTES = 512 * 1024
 _KEPT = 20
 
 
-class Registered(NamedTuple):
+class RegisteredModel(NamedTuple):
     """One version in the registry.
 
     Attributes:
@@ -94,7 +94,7 @@ def register(session: Session, settings: Settings, entry: Entry, by: str) -> boo
     return False
 
 
-def list_registered(session: Session, settings: Settings) -> list[Registered]:
+def list_registered(session: Session, settings: Settings) -> list[RegisteredModel]:
     """Every version, sorted by name and version.
 
     Raises:
@@ -106,7 +106,7 @@ def list_registered(session: Session, settings: Settings) -> list[Registered]:
     return sorted(map(_registered, rows))
 
 
-def find_registered(session: Session, settings: Settings, wanted: str) -> Registered:
+def find_registered(session: Session, settings: Settings, wanted: str) -> RegisteredModel:
     """The version that a person means: `name@version`, `name` (its newest version) or a hash.
 
     Raises:
@@ -275,7 +275,7 @@ def _store(
 
 def _bind(
     session: Session, settings: Settings, manifest: Manifest, size: int, by: str
-) -> Registered | None:
+) -> RegisteredModel | None:
     """Write a version down; what stands there where it is taken."""
     values = (
         manifest.name, manifest.version, manifest.scoring_hash, manifest.sha256, size, datetime.now(UTC), by,
@@ -289,7 +289,9 @@ def _bind(
         return None if result.was_applied else _registered(result.one())
 
 
-def _version(session: Session, settings: Settings, name: str, version: int) -> Registered | None:
+def _version(
+    session: Session, settings: Settings, name: str, version: int
+) -> RegisteredModel | None:
     with explained(settings):
         query = f"{_select(settings)} WHERE name = %s AND version = %s"
         row = session.execute(query, (name, version)).one()
@@ -314,12 +316,12 @@ def _read(session: Session, settings: Settings, model_hash: str) -> tuple[str, b
 
 
 def _select(settings: Settings) -> str:
-    return f"SELECT {', '.join(Registered._fields)} FROM {settings.keyspace}.models"  # noqa: S608
+    return f"SELECT {', '.join(RegisteredModel._fields)} FROM {settings.keyspace}.models"  # noqa: S608
 
 
-def _registered(row: dict[str, Any]) -> Registered:
-    values = {name: row[name] for name in Registered._fields}
-    return Registered(**{**values, "registered_at": epoch_ms(row["registered_at"]) or 0})
+def _registered(row: dict[str, Any]) -> RegisteredModel:
+    values = {name: row[name] for name in RegisteredModel._fields}
+    return RegisteredModel(**{**values, "registered_at": epoch_ms(row["registered_at"]) or 0})
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ _WORTH_A_LINE = 8
 _ASK_SECONDS = 2.0
 
 
-class Status(Protocol):
+class WriteListener(Protocol):
     """Is told how writing goes (app/metrics fits)."""
 
     def written(self, rows: int) -> None:
@@ -52,7 +52,9 @@ class Outage:
         rows_waiting: kept by the writer, for the lines.
     """
 
-    def __init__(self, status: Status | None, rows: str, behind: Behind | None = None) -> None:
+    def __init__(
+        self, status: WriteListener | None, rows: str, behind: Behind | None = None
+    ) -> None:
         self.since: float | None = None
         self.last_error: str | None = None
         self.rows_waiting = 0

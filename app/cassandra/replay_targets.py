@@ -29,7 +29,7 @@ _OF = re.compile(r"of (\w+): ")
 
 
 @dataclass(frozen=True)
-class Shadow:
+class ReplayTargets:
     """Where a replay writes.
 
     Attributes:
@@ -58,7 +58,7 @@ def replayed_keyspace(comment: str) -> str | None:
     return found and found[1]
 
 
-async def existing_topics(shadow: Shadow) -> list[str]:
+async def existing_topics(shadow: ReplayTargets) -> list[str]:
     """Those of its topics that are there.
 
     Raises:
@@ -69,7 +69,7 @@ async def existing_topics(shadow: Shadow) -> list[str]:
     return [topic.name for topic in shadow.topics if topic.name in there]
 
 
-def told_of(session: Session, shadow: Shadow) -> dict[str, Any] | None:
+def told_of(session: Session, shadow: ReplayTargets) -> dict[str, Any] | None:
     """What is written down of a shadow; None where there is no such keyspace.
 
     Raises:
@@ -96,7 +96,7 @@ def told_of(session: Session, shadow: Shadow) -> dict[str, Any] | None:
         return told
 
 
-async def make(session: Session, shadow: Shadow, told: Mapping[str, Any]) -> None:
+async def make(session: Session, shadow: ReplayTargets, told: Mapping[str, Any]) -> None:
     """Make its keyspace, tables and topics; the marker first, so that what is begun can be removed.
 
     Raises:
@@ -113,7 +113,7 @@ async def make(session: Session, shadow: Shadow, told: Mapping[str, Any]) -> Non
     await ensure_topics(settings, shadow.topics)
 
 
-def tell(session: Session, shadow: Shadow, told: Mapping[str, Any]) -> None:
+def tell(session: Session, shadow: ReplayTargets, told: Mapping[str, Any]) -> None:
     """Write down what was replayed into it."""
     with explained(shadow.settings):
         session.execute(
@@ -122,7 +122,7 @@ def tell(session: Session, shadow: Shadow, told: Mapping[str, Any]) -> None:
         )
 
 
-async def remove(session: Session, shadow: Shadow) -> list[str]:
+async def remove(session: Session, shadow: ReplayTargets) -> list[str]:
     """Delete its topics and its keyspace; returns what there was.
 
     Raises:

@@ -9,7 +9,7 @@ from itertools import groupby
 ROW_OVERHEAD_BYTES = 340
 
 
-class Write:
+class PendingWrite:
     """What one `submit` waits for.
 
     Attributes:
@@ -36,7 +36,7 @@ class Write:
 
 
 #: Rows of one write.
-Part = tuple[Write, Sequence[bytes]]
+Part = tuple[PendingWrite, Sequence[bytes]]
 
 
 def wanted(parts: Iterable[Part]) -> list[Part]:
@@ -44,7 +44,7 @@ def wanted(parts: Iterable[Part]) -> list[Part]:
     return [part for part in parts if not part[0].future.done()]
 
 
-class Batch:
+class RowBatch:
     """Rows that travel together.
 
     Args:
@@ -79,13 +79,15 @@ class Batch:
             self.parts, self.head = left, b""  # it is encoded again
         return bool(left)
 
-    def halves(self) -> Iterator["Batch"]:
+    def halves(self) -> Iterator["RowBatch"]:
         """The same rows in two batches."""
         rows = [(write, row) for write, rows in self.parts for row in rows]
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):
             members = groupby(half, lambda one: one[0])
-            yield Batch([(write, [row for _, row in mine]) for write, mine in members], self.group)
+            yield RowBatch(
+                [(write, [row for _, row in mine]) for write, mine in members], self.group
+            )
 
 
 class WaitingRows:
@@ -110,7 +112,7 @@ class WaitingRows:
         """Rows of a group."""
         self._parts.setdefault(group, deque()).append(part)
 
-    def take(self, group: int, limit_bytes: int) -> Batch:
+    def take(self, group: int, limit_bytes: int) -> RowBatch:
         """A batch of the group's first rows, up to a size by the server's count of bytes; at least one row."""
         waiting = self._parts.pop(group)
         parts: list[Part] = []
@@ -129,7 +131,7 @@ class WaitingRows:
                 waiting.appendleft((write, rows[taken:]))
                 self._parts[group] = waiting  # behind the other groups
                 break
-        return Batch(parts, group)
+        return RowBatch(parts, group)
 
     def forget_done(self) -> None:
         """Leave out rows whose write is over."""

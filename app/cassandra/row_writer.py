@@ -15,11 +15,11 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.cassandra import cql_wire as wire
-from app.cassandra.cql_nodes import Nodes
-from app.cassandra.outage_log import Behind, Outage, Status
+from app.cassandra.cql_nodes import NodeLinks
+from app.cassandra.outage_log import Behind, Outage, WriteListener
 from app.cassandra.packed import PackedTable
-from app.cassandra.row_batches import Batch, Part, WaitingRows, Write, wanted
-from app.cassandra.write_retries import Reaction, delay_seconds, reaction, refusal
+from app.cassandra.row_batches import Part, PendingWrite, RowBatch, WaitingRows, wanted
+from app.cassandra.write_retries import WriteReaction, delay_seconds, reaction, refusal
 from app.settings import Settings
 
 #: A node that is silent for so long with batches on their way is given up; the server itself gives up after 2.
@@ -50,7 +50,7 @@ class RowWriter:
         settings: Settings,
         table: PackedTable,
         *,
-        status: Status | None = None,
+        status: WriteListener | None = None,
         behind: Behind | None = None,
         seed: int | None = None,
     ) -> None:
@@ -64,11 +64,11 @@ class RowWriter:
         self._outage = Outage(status, table.name, behind)
         self._rng = random.Random(seed)  # noqa: S311
         self._batch_bytes = settings.sink_batch_bytes
-        self._nodes: Nodes | None = None
-        self._again: deque[Batch] = deque()
+        self._nodes: NodeLinks | None = None
+        self._again: deque[RowBatch] = deque()
         self._waiting = WaitingRows()
         self._pumping: asyncio.Handle | None = None
-        self._delayed: dict[Batch, asyncio.TimerHandle] = {}
+        self._delayed: dict[RowBatch, asyncio.TimerHandle] = {}
         self._last_us = 0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -100,7 +100,7 @@ class RowWriter:
     def submit(self, rows: Sequence[bytes]) -> "asyncio.Future[None]":
         """As `write`, without waiting: the future resolves when all rows are acknowledged."""
         loop = asyncio.get_running_loop()
-        write = Write(loop.create_future(), len(rows))
+        write = PendingWrite(loop.create_future(), len(rows))
         nodes = self._tended_nodes()
         if not rows:
             write.future.set_result(None)
@@ -134,9 +134,9 @@ class RowWriter:
 
     # ---------------------------------------------------------------- sending
 
-    def _tended_nodes(self) -> Nodes:
+    def _tended_nodes(self) -> NodeLinks:
         if self._nodes is None:
-            self._nodes = Nodes(
+            self._nodes = NodeLinks(
                 self._session,
                 self._settings,
                 self._table,
@@ -174,7 +174,7 @@ class RowWriter:
             link.send(batch.body, batch)
         return True
 
-    def _encode(self, batch: Batch, head: bytes, consistency: int) -> None:
+    def _encode(self, batch: RowBatch, head: bytes, consistency: int) -> None:
         if not batch.timestamp_us:  # a repeated batch keeps its time, and so changes nothing
             batch.timestamp_us = self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
         batch.head = head
@@ -182,7 +182,7 @@ class RowWriter:
 
     # ---------------------------------------------------------------- answers
 
-    def _answered(self, batch: Batch, failure: wire.Failure | None) -> None:
+    def _answered(self, batch: RowBatch, failure: wire.ServerError | None) -> None:
         self.in_flight -= 1
         if failure is None:
             self._acknowledged(batch)
@@ -190,7 +190,7 @@ class RowWriter:
             self._failed(batch, failure)
         self._pump()
 
-    def _acknowledged(self, batch: Batch) -> None:
+    def _acknowledged(self, batch: RowBatch) -> None:
         count = 0
         for write, rows in batch.parts:
             count += len(rows)
@@ -201,18 +201,18 @@ class RowWriter:
         self.batches_written += 1
         self._outage.succeeded(count)
 
-    def _failed(self, batch: Batch, failure: wire.Failure) -> None:
+    def _failed(self, batch: RowBatch, failure: wire.ServerError) -> None:
         what = reaction(failure, batch.attempts, len(batch.rows))
-        if what in (Reaction.PREPARE, Reaction.PREPARE_AND_RETRY):
+        if what in (WriteReaction.PREPARE, WriteReaction.PREPARE_AND_RETRY):
             assert self._nodes is not None
             self._nodes.prepare_again()
-        if what is Reaction.PREPARE:
+        if what is WriteReaction.PREPARE:
             batch.attempts += 1
             self._again.appendleft(batch)
-        elif what in (Reaction.RETRY, Reaction.PREPARE_AND_RETRY):
+        elif what in (WriteReaction.RETRY, WriteReaction.PREPARE_AND_RETRY):
             self._retry(batch, failure.message)
-        elif what in (Reaction.SMALLER, Reaction.HALVES):
-            if what is Reaction.SMALLER:
+        elif what in (WriteReaction.SMALLER, WriteReaction.HALVES):
+            if what is WriteReaction.SMALLER:
                 self._batch_bytes = self._batch_bytes * 3 // 4
             self._again.extendleft(reversed(list(batch.halves())))
         else:
@@ -220,7 +220,7 @@ class RowWriter:
             for write, _ in batch.parts:
                 write.give_up(error)
 
-    def _retry(self, batch: Batch, reason: str) -> None:
+    def _retry(self, batch: RowBatch, reason: str) -> None:
         self._outage.failed(reason, batch.attempts)
         delay = delay_seconds(batch.attempts, self._rng)
         batch.attempts += 1
@@ -228,7 +228,7 @@ class RowWriter:
         loop = asyncio.get_running_loop()
         self._delayed[batch] = loop.call_later(delay, self._resume, batch)
 
-    def _resume(self, batch: Batch) -> None:
+    def _resume(self, batch: RowBatch) -> None:
         del self._delayed[batch]
         self._again.append(batch)
         self._pump()
@@ -245,7 +245,7 @@ class RowWriter:
             self._outage.failed(reason)
         self._pump()
 
-    def _refused(self, failure: wire.Failure) -> None:
+    def _refused(self, failure: wire.ServerError) -> None:
         """The statement cannot be prepared: nothing can be written, ever."""
         error = refusal(failure, self._table, None)
         parts = list(self._waiting)

@@ -21,7 +21,7 @@ from app.cassandra.schema_lock import LOCK_SECONDS, schema_lock
 from app.cassandra.schema_shape import Differences, Shape, compare, present_shape, shape_of
 from app.cassandra.session import SCHEMA, connected, explained
 from app.durations import format_duration
-from app.errors import AwayError, SchemaError, UnavailableError
+from app.errors import NotAnsweringError, SchemaError, UnavailableError
 from app.settings import Settings
 from app.wire.own_catalogue import fields_with, own_of
 from app.wire.prediction_fields import columns_of
@@ -181,7 +181,7 @@ def check_schema_at_start(settings: Settings) -> None:
     try:
         with connected(settings) as session:
             check_schema(session, settings)
-    except AwayError as error:
+    except NotAnsweringError as error:
         logger.warning("predictions wait: %s", error)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from cassandra.cluster import Session
 
 from app.cassandra.session import is_unknown, settled
-from app.errors import AwayError, SchemaError
+from app.errors import NotAnsweringError, SchemaError
 
 #: A crashed owner's lock is gone after this. The lock is renewed before each statement, and a statement with
 #: schema agreement takes at most a minute.
@@ -25,7 +25,7 @@ def schema_lock(
     """Hold the lock; gives what renews it, which raises if it has been lost.
 
     Raises:
-        AwayError: Cassandra does not say who holds it.
+        NotAnsweringError: Cassandra does not say who holds it.
     """
     owner = new_owner()
     table = f"{keyspace}.schema_lock"
@@ -48,7 +48,7 @@ def schema_lock(
                 f"Cassandra did not report for {seconds} s who holds the migration lock of "
                 f"{keyspace}: repeat the command"
             )
-            raise AwayError(msg)
+            raise NotAnsweringError(msg)
         if holder is not None and holder != told:
             say(
                 f"waiting for {holder}, who migrates {keyspace}; the lock of a crashed run expires after {seconds} s"

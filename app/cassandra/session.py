@@ -44,7 +44,7 @@ from cassandra.query import dict_factory, tuple_factory
 
 from app.cassandra.access import Logins, causes, first_line, refusal, tls_context
 from app.endpoints import resolve_cassandra
-from app.errors import AwayError, SchemaError, SettingsError, UnavailableError
+from app.errors import NotAnsweringError, SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
 
 #: Execution profiles: rows as dicts; rows as tuples with patience, for whole-table reads; schema changes.
@@ -224,7 +224,7 @@ def settled(attempt: Callable[[], T]) -> T:
     """What a lightweight transaction answers; one whose outcome is unknown is repeated, which must be safe.
 
     Raises:
-        AwayError: it stays unknown.
+        NotAnsweringError: it stays unknown.
     """
     for number in range(_ATTEMPTS):
         time.sleep(number * _PAUSE_SECONDS * random.random())  # noqa: S311 -- rivals would meet again
@@ -234,8 +234,8 @@ def settled(attempt: Callable[[], T]) -> T:
             # a serial read is a round of the same protocol, and fails by the same contention
             if not is_unknown(error) and not isinstance(error, ReadTimeout):
                 raise
-    msg = "it is unknown whether Cassandra has written it: try again"
-    raise AwayError(msg)
+    msg = "it is unknown whether Cassandra has stored the change: try again"
+    raise NotAnsweringError(msg)
 
 
 @contextmanager
@@ -255,12 +255,14 @@ def explained(settings: Settings) -> Iterator[None]:
             f"too few Cassandra replicas answer for consistency {settings.cassandra_consistency}: "
             f"{first_line(error)}"
         )
-        raise AwayError(msg) from error
+        raise NotAnsweringError(msg) from error
     except ErrorMessage as error:
         if not is_unknown(error):
             raise
-        msg = f"it is unknown whether Cassandra has written it: {first_line(error)}; try again"
-        raise AwayError(msg) from error
+        msg = (
+            f"it is unknown whether Cassandra has stored the change: {first_line(error)}; try again"
+        )
+        raise NotAnsweringError(msg) from error
     except Unauthorized as error:
         msg = (
             f"Cassandra forbids it: {first_line(error)}; grant it to FRAUDSTREAM_CASSANDRA_USERNAME"
@@ -292,6 +294,6 @@ def _unavailable(
         return UnavailableError(text)
     where = ",".join(f"{host}:{port}" for host, port in points)
     detail = type(causes(error)[-1]).__name__
-    return AwayError(
+    return NotAnsweringError(
         f"no Cassandra at {where}: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA ({detail})"
     )

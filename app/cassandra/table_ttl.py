@@ -11,7 +11,7 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-class KeptFor:
+class TtlCheck:
     """Compares a table's default TTL with the setting whenever the driver has read the table's definition anew.
 
     Args:

@@ -3,7 +3,7 @@
 import random
 from enum import Enum
 
-from app.cassandra.cql_wire import Failure
+from app.cassandra.cql_wire import ServerError
 from app.cassandra.packed import PackedTable
 from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError
 
@@ -16,7 +16,7 @@ _TOO_LARGE = "Batch too large"
 _BACKOFF_SECONDS = (0.05, 5.0)
 
 
-class Reaction(Enum):
+class WriteReaction(Enum):
     """What the writer does with a batch that was not accepted."""
 
     PREPARE = "prepare the statement again, and send the batch at once"
@@ -27,7 +27,7 @@ class Reaction(Enum):
     GIVE_UP = "the first of its rows is refused, or all are: fail the writes"
 
 
-def reaction(failure: Failure, attempts: int, rows: int) -> Reaction:
+def reaction(failure: ServerError, attempts: int, rows: int) -> WriteReaction:
     """What follows a failure.
 
     Args:
@@ -36,12 +36,12 @@ def reaction(failure: Failure, attempts: int, rows: int) -> Reaction:
         rows: how many it has.
     """
     if failure.code == _UNPREPARED:
-        return Reaction.PREPARE if attempts == 0 else Reaction.PREPARE_AND_RETRY
+        return WriteReaction.PREPARE if attempts == 0 else WriteReaction.PREPARE_AND_RETRY
     if failure.code not in REFUSED_FOR_EVER:
-        return Reaction.RETRY
+        return WriteReaction.RETRY
     if failure.code != UNAUTHORIZED and rows > 1:
-        return Reaction.SMALLER if _TOO_LARGE in failure.message else Reaction.HALVES
-    return Reaction.GIVE_UP
+        return WriteReaction.SMALLER if _TOO_LARGE in failure.message else WriteReaction.HALVES
+    return WriteReaction.GIVE_UP
 
 
 def delay_seconds(attempts: int, rng: random.Random) -> float:
@@ -50,7 +50,7 @@ def delay_seconds(attempts: int, rng: random.Random) -> float:
     return min(most, first * 2 ** min(attempts, 20)) * rng.uniform(0.5, 1.0)
 
 
-def refusal(failure: Failure, table: PackedTable, row: bytes | None) -> FraudstreamError:
+def refusal(failure: ServerError, table: PackedTable, row: bytes | None) -> FraudstreamError:
     """The error of a final failure.
 
     Args:

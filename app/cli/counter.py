@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
-class Show(Protocol):
+class ShowCount(Protocol):
     """Called now and then with the work done."""
 
     def __call__(self, count: int, position: int | None = None) -> None:
@@ -18,7 +18,7 @@ class Show(Protocol):
 _LINE_SECONDS = 30.0
 
 
-def _lines(text: str, total: int | None) -> Show:
+def _lines(text: str, total: int | None) -> ShowCount:
     told = began = time.monotonic()
 
     def show(count: int, position: int | None = None) -> None:
@@ -36,7 +36,7 @@ def _lines(text: str, total: int | None) -> Show:
 
 
 @contextmanager
-def counter(text: str, total: int | None = None) -> Iterator[Show]:
+def counter(text: str, total: int | None = None) -> Iterator[ShowCount]:
     """Show progress while the context lasts.
 
     Args:

@@ -13,7 +13,7 @@ from app.formats import iso, printable
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.kafka.change_history import Decides, Made
+    from app.kafka.change_history import DecidingModel, LoggedChange
 
 
 class _Threshold(click.ParamType):
@@ -248,7 +248,7 @@ def challenging(share: float | None) -> str:
     return f"canary for {100 * share:.6g} % of the cards" if share else "shadow"
 
 
-def _line(made: "Made") -> str:
+def _line(made: "LoggedChange") -> str:
     from app.domain.changes import ChallengerChange, LoadChange, ModelChange, ThresholdChange
 
     match made.change:
@@ -270,7 +270,7 @@ def _line(made: "Made") -> str:
     return f"{what}  by {printable(made.change.by)}{note}"
 
 
-def _described(made: "Made", ignored: set[tuple[int, int]]) -> dict[str, Any]:
+def _described(made: "LoggedChange", ignored: set[tuple[int, int]]) -> dict[str, Any]:
     import msgspec
 
     told: dict[str, Any] = msgspec.to_builtins(made.change)
@@ -280,7 +280,7 @@ def _described(made: "Made", ignored: set[tuple[int, int]]) -> dict[str, Any]:
     return {"at": iso(made.at_ms), "offset": made.offset, **told}
 
 
-def _state(decides: "Decides") -> dict[str, Any]:
+def _state(decides: "DecidingModel") -> dict[str, Any]:
     return {
         "model": decides.model,
         "hash": decides.hash,

@@ -81,7 +81,7 @@ def require_pass(
         settings: the deployment.
         model: name and version.
         model_hash: its whole hash.
-        champion: what decides (`app.kafka.change_history.Decides`).
+        champion: what decides (`app.kafka.change_history.DecidingModel`).
         threshold: the one with which it is to decide; None: its own.
         own: its own threshold.
 

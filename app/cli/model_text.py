@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from app.formats import iso, printable
 
 if TYPE_CHECKING:
-    from app.cassandra.model_registry import Registered
+    from app.cassandra.model_registry import RegisteredModel
     from models.artifact_folders import Entry
     from models.manifest import AnomalyPart, Manifest
 
@@ -36,7 +36,7 @@ def listed(entry: "Entry") -> dict[str, Any]:
     }
 
 
-def registered_table(models: list["Registered"]) -> Iterator[str]:
+def registered_table(models: list["RegisteredModel"]) -> Iterator[str]:
     """The models of the registry, line by line."""
     if not models:
         yield "no model is registered; `fraudstream models register` registers one"

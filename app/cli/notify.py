@@ -32,7 +32,7 @@ def notify(heartbeat: Path | None) -> None:
                  3  Kafka does not answer at the start
                  5  topics are missing: run `fraudstream topics`
     """
-    from app.logs import JsonLines, quiet_libraries
+    from app.logs import JsonFormatter, quiet_libraries
     from app.notify.run import notify as run
 
     settings = load_settings()
@@ -41,7 +41,7 @@ def notify(heartbeat: Path | None) -> None:
     )
     if settings.log_format == "json":
         for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonLines())
+            handler.setFormatter(JsonFormatter())
     quiet_libraries(settings.log_level)
     for name in ("apprise", "httpx", "urllib3"):  # they print URLs, which are secrets
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from app.formats import printable
 
 if TYPE_CHECKING:
-    from app.ops.files.file_pass import Pass
+    from app.ops.files.file_pass import FilePass
     from app.ops.produce import ProduceReport
 
 
 def summary_of(
     path: Path,
-    reading: "Pass[Any]",
+    reading: "FilePass[Any]",
     report: "ProduceReport",
     labels: "ProduceReport | None",
     recipe: str | None,

@@ -12,13 +12,13 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.ops.files.labels import LabelReading
-    from app.ops.files.transactions import Reading
+    from app.ops.files.labels import LabelPass
+    from app.ops.files.transactions import TransactionPass
     from app.ops.produce import ProduceReport
 
 
 def send(
-    reading: "Reading | LabelReading",
+    reading: "TransactionPass | LabelPass",
     settings: Settings,
     options: dict[str, Any],
 ) -> "tuple[ProduceReport, ProduceReport | None]":
@@ -43,20 +43,20 @@ def send(
 
 
 async def _sent(
-    reading: "Reading | LabelReading",
+    reading: "TransactionPass | LabelPass",
     settings: Settings,
     options: dict[str, Any],
     progress: Callable[[int], None],
 ) -> "tuple[ProduceReport, ProduceReport | None]":
     from app.ops import produce as tool
-    from app.ops.files.labels import LabelReading
+    from app.ops.files.labels import LabelPass
     from app.ops.producing.schedule import spread
     from app.topics import Topics
 
     rate, speed, stamp = options["rate"], options["speed"], options["stamp"]
-    if isinstance(reading, LabelReading) or (options["with_labels"] is None and not speed):
+    if isinstance(reading, LabelPass) or (options["with_labels"] is None and not speed):
         topics = Topics(settings)
-        to = topics.labels if isinstance(reading, LabelReading) else topics.transactions
+        to = topics.labels if isinstance(reading, LabelPass) else topics.transactions
         report = await tool.produce(
             reading.pairs(),
             settings=settings,
@@ -76,20 +76,22 @@ async def _sent(
         return report, None
 
     from app.ops.producing.following import following
-    from app.ops.producing.wait_for_workers import Pace
+    from app.ops.producing.wait_for_workers import WaitForWorkers
     from app.ops.verification.log import open_log
 
     async with AsyncExitStack() as opened:
-        pace = None
+        wait = None
         if options["ahead"]:
-            pace = Pace(await opened.enter_async_context(open_log(settings)), options["ahead"])
+            wait = WaitForWorkers(
+                await opened.enter_async_context(open_log(settings)), options["ahead"]
+            )
         return await tool.produce_with_labels(
             following(reading.labelled(), after_ms=label_after(options), now_ms=now_ms()),
             settings=settings,
             rate=rate,
             speed=speed,
             stamp=stamp,
-            keep_pace=pace,
+            wait_for_workers=wait,
             on_progress=progress,
         )
 

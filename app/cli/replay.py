@@ -99,7 +99,7 @@ def replay(
         msg = "give --from and --group, such as `fraudstream replay --from 2026-10-01 --group model_2`"
         raise UsageError(msg)
     from app.ops.replay import replay as run
-    from app.ops.replaying.bounds import Asked
+    from app.ops.replaying.bounds import ReplayRange
     from app.ops.replaying.plan import Plan
 
     live = load_settings()
@@ -111,7 +111,9 @@ def replay(
         live,
         load_settings(own) if own else live,
         group,
-        Asked(bound_of("--from", begin), bound_of("--to", end) if end else None, live.partitions),
+        ReplayRange(
+            bound_of("--from", begin), bound_of("--to", end) if end else None, live.partitions
+        ),
         allow_short_windows,
         frozenset(own),
     )

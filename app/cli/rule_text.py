@@ -6,10 +6,10 @@ from app.formats import amount, iso, printable
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.kafka.change_history import Made
+    from app.kafka.change_history import LoggedChange
 
 
-def line_of(made: "Made") -> str:
+def line_of(made: "LoggedChange") -> str:
     """A change of rules or lists, for people."""
     from app.domain.changes import ListChange, RuleChange
 

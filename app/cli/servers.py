@@ -59,13 +59,13 @@ def up(
     The first start downloads their jars (113 MB); later starts take seconds. A server's other ports
     follow the given port. A running server is left as it is. SERVERS: kafka, cassandra; default: both.
     """
-    from app.devstack.progress import Console
+    from app.devstack.progress import ConsoleProgress
     from app.devstack.stack import Stack
 
     settings = load_settings()
     asked = servers or NAMES
     elsewhere = _elsewhere(settings)
-    console = Console(lambda line: click.echo(line, err=as_json))
+    console = ConsoleProgress(lambda line: click.echo(line, err=as_json))
     for name in asked:
         if name in elsewhere:
             console.step(
@@ -115,10 +115,10 @@ def down(servers: tuple[str, ...], timeout: float) -> None:
 
     SERVERS: kafka, cassandra; default: both.
     """
-    from app.devstack.progress import Console
+    from app.devstack.progress import ConsoleProgress
     from app.devstack.stack import Stack
 
-    stack = Stack(load_settings().home, progress=Console(click.echo))
+    stack = Stack(load_settings().home, progress=ConsoleProgress(click.echo))
     if stopped := stack.down(servers or NAMES, timeout_seconds=timeout):
         click.echo(f"Stopped: {', '.join(_TITLES[name] for name in stopped)}. Data stays.")
     else:
@@ -154,11 +154,11 @@ def status(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def wipe(yes: bool) -> None:
     """Stop the local servers; delete their data and the state of workers."""
-    from app.devstack.progress import Console
+    from app.devstack.progress import ConsoleProgress
     from app.devstack.stack import Stack
 
     settings = load_settings()
-    stack = Stack(settings.home, progress=Console(click.echo))
+    stack = Stack(settings.home, progress=ConsoleProgress(click.echo))
     folders = [path for path in (stack.home / "servers", stack.home / "workers") if path.exists()]
     if folders and not yes:
         named = " and ".join(map(str, folders))

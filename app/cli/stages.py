@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
-class Progress(Protocol):
+class ShowStage(Protocol):
     """Called now and then."""
 
     def __call__(self, text: str, done: int, total: int) -> None:
@@ -18,7 +18,7 @@ def _nothing(text: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def stages() -> Iterator[Progress]:
+def stages() -> Iterator[ShowStage]:
     """Show a bar that starts again with each stage.
 
     Yields:

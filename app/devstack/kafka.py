@@ -10,7 +10,7 @@ from shutil import rmtree
 from app.devstack.environment import environment
 from app.devstack.ports import HOST
 from app.devstack.probe import kafka_answers
-from app.devstack.server import Launch, Server, render
+from app.devstack.server import LaunchSettings, Server, render
 from app.errors import UnavailableError
 
 
@@ -29,7 +29,7 @@ class Kafka(Server):
         """See `Server.answers`."""
         return kafka_answers(host, port, tls)
 
-    def command(self, launch: Launch) -> list[str]:
+    def command(self, launch: LaunchSettings) -> list[str]:
         """See `Server.command`; a new data folder is formatted."""
         folder = self.folder(launch.home)
         logging = render("log4j2.properties", folder)

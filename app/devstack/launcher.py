@@ -11,9 +11,9 @@ import psutil
 
 from app.devstack import logs, ports, records
 from app.devstack.environment import environment
-from app.devstack.processes import Running
+from app.devstack.processes import RunningServer
 from app.devstack.progress import Progress
-from app.devstack.server import Launch, Server
+from app.devstack.server import LaunchSettings, Server
 from app.devstack.servers import SERVERS
 from app.errors import UnavailableError
 
@@ -56,7 +56,7 @@ class Launcher:
         self._progress = progress
         self._children: dict[str, _Child] = {}
 
-    def spawn(self, name: str, version: str, launch: Launch) -> None:
+    def spawn(self, name: str, version: str, launch: LaunchSettings) -> None:
         """Start a process of its own session, which outlives this one, and record it.
 
         Raises:
@@ -108,7 +108,7 @@ class Launcher:
                 raise self._silence(waiting[0].server, waiting[0].log_offset, timeout_seconds)
             time.sleep(_POLL_SECONDS if waiting else 0)
 
-    def await_running(self, name: str, running: Running, timeout_seconds: float) -> None:
+    def await_running(self, name: str, running: RunningServer, timeout_seconds: float) -> None:
         """Wait for a server that another command started, and record it if nobody did.
 
         Raises:

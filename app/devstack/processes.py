@@ -22,7 +22,7 @@ def marks(home: Path, server: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningServer:
     """A live server process of one home."""
 
     process: psutil.Process
@@ -55,7 +55,7 @@ class Running:
             return None
 
 
-def find(home: Path, server: str, pid: int | None = None) -> Running | None:
+def find(home: Path, server: str, pid: int | None = None) -> RunningServer | None:
     """The live server of a home, whatever stack.json says.
 
     Args:
@@ -71,20 +71,20 @@ def find(home: Path, server: str, pid: int | None = None) -> Running | None:
     return None
 
 
-def _match(pid: int, home: Path, server: str) -> Running | None:
+def _match(pid: int, home: Path, server: str) -> RunningServer | None:
     try:
         process = psutil.Process(pid)
         arguments = process.cmdline()
         if not {f"{_PREFIX}server={server}", f"{_PREFIX}home={home}"} <= set(arguments):
             return None
         ports = [a.rpartition("=")[2] for a in arguments if a.startswith(f"{_PREFIX}port=")]
-        found = Running(process, int(ports[0]))
+        found = RunningServer(process, int(ports[0]))
     except (psutil.Error, ValueError, IndexError):
         return None
     return found if found.alive() else None
 
 
-def stop(servers: Collection[Running], timeout_seconds: float) -> list[Running]:
+def stop(servers: Collection[RunningServer], timeout_seconds: float) -> list[RunningServer]:
     """Ask processes to end and wait; those that have not ended at the deadline are killed.
 
     Returns:
@@ -100,14 +100,14 @@ def stop(servers: Collection[Running], timeout_seconds: float) -> list[Running]:
     return late
 
 
-def kill(server: Running) -> None:
+def kill(server: RunningServer) -> None:
     """End a process at once, as a crash would, and wait until it is gone."""
     with suppress(psutil.Error):
         server.process.kill()
     _await_end([server], _KILL_SECONDS)
 
 
-def _await_end(servers: Collection[Running], timeout_seconds: float) -> list[Running]:
+def _await_end(servers: Collection[RunningServer], timeout_seconds: float) -> list[RunningServer]:
     """Wait until processes have ended and let go of their ports; returns those that have not.
 
     Polls, where `psutil.wait_procs` would wait for a zombie to be reaped: in a container without an

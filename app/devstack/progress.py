@@ -19,7 +19,7 @@ class Progress(Protocol):
         """Show a transfer of so many bytes while the context lasts."""
 
 
-class Quiet:
+class NoProgress:
     """Tells nothing: for tests and for callers that speak themselves."""
 
     def step(self, text: str) -> None:
@@ -31,7 +31,7 @@ class Quiet:
         yield lambda _count: None
 
 
-class Console:
+class ConsoleProgress:
     """Steps as lines, transfers as a bar on standard error.
 
     Args:

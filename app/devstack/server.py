@@ -17,7 +17,7 @@ _HEAP = re.compile(r"([1-9]\d*)([mMgG])")
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraConfiguration:
     """What a test adds to a server's configuration.
 
     Attributes:
@@ -32,7 +32,7 @@ class Extra:
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchSettings:
     """All that a start depends on.
 
     Attributes:
@@ -53,7 +53,7 @@ class Launch:
     heap: str
     quick: bool = False
     durable: bool = False
-    extra: Extra = Extra()
+    extra: ExtraConfiguration = ExtraConfiguration()
 
 
 class Server(ABC):
@@ -84,14 +84,14 @@ class Server(ABC):
         """Whether a server of this kind, anywhere, answers a request of its protocol."""
 
     @abstractmethod
-    def command(self, launch: Launch) -> list[str]:
+    def command(self, launch: LaunchSettings) -> list[str]:
         """Write the configuration, prepare the data folder, and return the command to run.
 
         Raises:
             UnavailableError: the data folder cannot be prepared.
         """
 
-    def java(self, launch: Launch, *options: str) -> list[str]:
+    def java(self, launch: LaunchSettings, *options: str) -> list[str]:
         """The part of the command that both servers share."""
         folder = self.folder(launch.home)
         temporary = folder / "tmp"  # native libraries unpack here: /tmp may forbid execution
@@ -129,7 +129,9 @@ def heap_mib(name: str, heap: str) -> int:
     return int(match[1]) * (1024 if match[2] in "gG" else 1)
 
 
-def render(name: str, folder: Path, extra: Extra | None = None, **values: object) -> Path:
+def render(
+    name: str, folder: Path, extra: ExtraConfiguration | None = None, **values: object
+) -> Path:
     """Write a configuration file of this package into a folder, its fields filled, with further lines at its end."""
     text = files("app.devstack").joinpath("conf", name).read_text()
     path = folder / name

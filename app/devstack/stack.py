@@ -12,9 +12,9 @@ from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, read_lock, version_of
 from app.devstack.java import find_java
 from app.devstack.launcher import Launcher, PortStolenError
-from app.devstack.processes import Running
-from app.devstack.progress import Progress, Quiet
-from app.devstack.server import Extra, Launch, heap_mib
+from app.devstack.processes import RunningServer
+from app.devstack.progress import NoProgress, Progress
+from app.devstack.server import ExtraConfiguration, LaunchSettings, heap_mib
 from app.devstack.servers import SERVERS
 from app.devstack.status import ServerStatus, status_of
 from app.endpoints import Endpoints, read_state
@@ -55,11 +55,11 @@ class Stack:
         cache: Path | None = None,
         quick: bool = False,
         durable: bool = False,
-        extras: Mapping[str, Extra] | None = None,
+        extras: Mapping[str, ExtraConfiguration] | None = None,
     ) -> None:
         self.home = home.resolve()  # however it was reached: servers are recognised by it
         self._heaps = {name: server.heap for name, server in SERVERS.items()} | dict(heaps or {})
-        self._progress = progress or Quiet()
+        self._progress = progress or NoProgress()
         self._quick = quick
         self._durable = durable
         self._extras = dict(extras or {})
@@ -192,7 +192,7 @@ class Stack:
         """State of both servers now."""
         return [status_of(self.home, name, self.running(name)) for name in SERVERS]
 
-    def running(self, server: str) -> Running | None:
+    def running(self, server: str) -> RunningServer | None:
         """The live process of a server, found by its command line."""
         pid = read_state(self.home).get(server, {}).get("pid")
         return processes.find(self.home, server, pid if isinstance(pid, int) else None)
@@ -256,7 +256,7 @@ class Stack:
         try:
             for name in reversed(names):  # Cassandra takes longer: Kafka is formatted meanwhile
                 version = version_of(lock[name], SERVERS[name].artifact)
-                launch = Launch(
+                launch = LaunchSettings(
                     home=self.home,
                     java=java.path,
                     classpath=classpaths[name],
@@ -264,7 +264,7 @@ class Stack:
                     heap=self._heaps[name],
                     quick=self._quick,
                     durable=self._durable,
-                    extra=self._extras.get(name, Extra()),
+                    extra=self._extras.get(name, ExtraConfiguration()),
                 )
                 self._launcher.spawn(name, version, launch)
             self._launcher.await_started(names, began, timeout_seconds)

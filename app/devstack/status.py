@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.devstack.ports import HOST
-from app.devstack.processes import Running
+from app.devstack.processes import RunningServer
 from app.devstack.servers import SERVERS
 from app.endpoints import read_state
 
@@ -32,7 +32,7 @@ class ServerStatus:
     log: str
 
 
-def status_of(home: Path, name: str, running: Running | None) -> ServerStatus:
+def status_of(home: Path, name: str, running: RunningServer | None) -> ServerStatus:
     """Ask one server; `running` is its live process."""
     server = SERVERS[name]
     log = str(server.log(home))

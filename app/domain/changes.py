@@ -166,7 +166,7 @@ class Challenger(msgspec.Struct, frozen=True, array_like=True):
         return place < self.share * (1 << 64)
 
 
-class Earlier(msgspec.Struct, frozen=True, array_like=True):
+class EarlierModel(msgspec.Struct, frozen=True, array_like=True):
     """A model that has decided before.
 
     Attributes:
@@ -178,7 +178,7 @@ class Earlier(msgspec.Struct, frozen=True, array_like=True):
     threshold: float | None = None
 
 
-class Since(msgspec.Struct, frozen=True, array_like=True):
+class RevertibleChange(msgspec.Struct, frozen=True, array_like=True):
     """A change of the model or the threshold, and what decided before it: what a revert restores.
 
     Attributes:
@@ -192,8 +192,8 @@ class Since(msgspec.Struct, frozen=True, array_like=True):
     partition: int
     offset: int
     at_ms: int
-    before: Earlier
-    fallbacks: tuple[Earlier, ...] = ()
+    before: EarlierModel
+    fallbacks: tuple[EarlierModel, ...] = ()
 
     @property
     def place(self) -> tuple[int, int]:
@@ -205,8 +205,8 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     """What decides from an offset on.
 
     Attributes:
-        first: the first offset that it decides; below it a state of an older release has its own record (`Pins`).
-        model: hash of the model that decides; empty: `Pins` say.
+        first: the first offset that it decides; for offsets below it, a state of an older release has `ModelOffsets`.
+        model: hash of the model that decides; empty: see `ModelOffsets`.
         threshold: replaces the model's own; None: the model's own.
         seen: offset of the newest change that was applied, by partition of `control`.
         rules: rules and list entries.
@@ -223,8 +223,8 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     seen: dict[int, int] = {}
     rules: RuleSet = RuleSet()
     challengers: tuple[Challenger, ...] = ()
-    fallbacks: tuple[Earlier, ...] = ()
-    watched: tuple[Since, ...] = ()
+    fallbacks: tuple[EarlierModel, ...] = ()
+    watched: tuple[RevertibleChange, ...] = ()
 
     def after(self, change: AnyChange, partition: int, offset: int, at_ms: int = 0) -> "InForce":
         """What decides after a change.
@@ -261,12 +261,12 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
                 return msgspec.structs.replace(self, seen=seen, challengers=self._beside(change))
 
     @property
-    def since(self) -> Since | None:
+    def since(self) -> RevertibleChange | None:
         """The newest change of the model or the threshold, if it may be reverted."""
         return self.watched[0] if self.watched else None
 
     @property
-    def promoted(self) -> Since | None:
+    def promoted(self) -> RevertibleChange | None:
         """The change that put the present model in force, if it may be reverted."""
         return next((one for one in self.watched if one.before.hash != self.model), None)
 
@@ -276,7 +276,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
             return True
         return getattr(change, "reverts", None) is not None and not self.undone(change, partition)
 
-    def undone(self, change: AnyChange, partition: int) -> tuple[Since, ...]:
+    def undone(self, change: AnyChange, partition: int) -> tuple[RevertibleChange, ...]:
         """The changes that a change undoes: the newest one; or the promotion, with changes of the threshold since."""
         reverts = getattr(change, "reverts", None)
         for number, one in enumerate(self.watched if reverts is not None else (), 1):
@@ -287,7 +287,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
 
     def _watched(
         self, change: ModelChange | ThresholdChange, partition: int, offset: int, at_ms: int
-    ) -> tuple[Since, ...]:
+    ) -> tuple[RevertibleChange, ...]:
         """None behind a change that is not reverted: it goes back itself, nothing is before it, or by request."""
         if undone := self.undone(change, partition):
             model = change.hash if isinstance(change, ModelChange) else self.model
@@ -296,12 +296,12 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         goes_back = isinstance(change, ModelChange) and change.how != "promote"
         if goes_back or change.unguarded or not self.model:
             return ()
-        before = Earlier(self.model, self.threshold)
-        return (Since(partition, offset, at_ms, before, self.fallbacks), *self.watched)[
+        before = EarlierModel(self.model, self.threshold)
+        return (RevertibleChange(partition, offset, at_ms, before, self.fallbacks), *self.watched)[
             :MAX_WATCHED
         ]
 
-    def _fallbacks(self, change: ModelChange, partition: int) -> tuple[Earlier, ...]:
+    def _fallbacks(self, change: ModelChange, partition: int) -> tuple[EarlierModel, ...]:
         """The first model has none, also where a worker's setting named another one before it was written down.
 
         Whoever goes back to a model also goes back to those that were before it.
@@ -317,7 +317,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         elif change.how == "rollback" and change.hash in hashes:
             earlier = self.fallbacks[hashes.index(change.hash) + 1 :]
         else:
-            earlier = (Earlier(self.model, self.threshold), *self.fallbacks)
+            earlier = (EarlierModel(self.model, self.threshold), *self.fallbacks)
         return tuple(one for one in earlier if one.hash != change.hash)[:MAX_FALLBACKS]
 
     def refusal(self, change: ChallengerChange) -> str | None:

@@ -6,7 +6,7 @@ How a feature is put into words is part of the feature (`app/domain/features`).
 
 from collections.abc import Callable, Sequence
 
-from app.domain.features.feature import WINDOW, Facts, Phrase
+from app.domain.features.feature import WINDOW, ExplainedTransaction, Phrase
 from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.sets import find_feature
 
@@ -70,10 +70,12 @@ class Explainer:
                 break
         return reasons
 
-    def _facts(self, index: int, values: Sequence[float], others: dict[str, float]) -> Facts:
+    def _facts(
+        self, index: int, values: Sequence[float], others: dict[str, float]
+    ) -> ExplainedTransaction:
         value = values[index]
         high = value > self.usual[index]
-        return Facts(value, high, self._worded[index].window, self._digits, others)
+        return ExplainedTransaction(value, high, self._worded[index].window, self._digits, others)
 
 
 class _Worded:
@@ -84,7 +86,7 @@ class _Worded:
         self.phrase: Phrase = lambda facts: f"{name} {facts.value:g} is {facts.level}"
         match = WINDOW.fullmatch(name)
         self.fact = match[1] if match else name
-        self.plainer: Callable[[Facts], str | None] = _nothing
+        self.plainer: Callable[[ExplainedTransaction], str | None] = _nothing
         try:
             feature, self.window = find_feature(name, own)
         except KeyError:
@@ -93,5 +95,5 @@ class _Worded:
         self.fact = feature.fact or self.fact
 
 
-def _nothing(_facts: Facts) -> str | None:
+def _nothing(_facts: ExplainedTransaction) -> str | None:
     return None

@@ -16,7 +16,7 @@ _REMEMBERED = 1_000_000
 
 
 @dataclass(frozen=True)
-class Limits:
+class GuardLimits:
     """From where on a change is taken back.
 
     Attributes:
@@ -55,10 +55,10 @@ class Limits:
     unknown_unscored: float = 0.01
 
 
-LIMITS = Limits()
+LIMITS = GuardLimits()
 
 
-class Trip(NamedTuple):
+class RevertReason(NamedTuple):
     """Why a change has to be taken back: the cause, and a sentence for people."""
 
     cause: Cause
@@ -66,7 +66,7 @@ class Trip(NamedTuple):
 
 
 @dataclass
-class Timing:
+class ScoringTimes:
     """How long scores took.
 
     Attributes:
@@ -81,16 +81,16 @@ class Timing:
     microseconds: float = 0
     slow: float = 0
 
-    def with_(self, other: "Timing") -> "Timing":
+    def with_(self, other: "ScoringTimes") -> "ScoringTimes":
         """Both together."""
-        return Timing(
+        return ScoringTimes(
             self.batches + other.batches, self.scored + other.scored,
             self.microseconds + other.microseconds, self.slow + other.slow,
         )  # fmt: skip
 
 
 @dataclass
-class Tally:
+class DecisionTally:
     """What the model that decides did to some transactions.
 
     Attributes:
@@ -104,25 +104,25 @@ class Tally:
     scored: float = 0
     flagged: float = 0
     unscored: float = 0
-    times: dict[int, Timing] = field(default_factory=dict)
+    times: dict[int, ScoringTimes] = field(default_factory=dict)
 
-    def with_(self, other: "Tally") -> "Tally":
+    def with_(self, other: "DecisionTally") -> "DecisionTally":
         """Both together."""
-        times = {size: one.with_(Timing()) for size, one in self.times.items()}
+        times = {size: one.with_(ScoringTimes()) for size, one in self.times.items()}
         for size, one in other.times.items():
-            times[size] = one.with_(times.get(size, Timing()))
-        return Tally(
+            times[size] = one.with_(times.get(size, ScoringTimes()))
+        return DecisionTally(
             self.scored + other.scored, self.flagged + other.flagged, self.unscored + other.unscored, times
         )  # fmt: skip
 
     def add(
-        self, scored: int, flagged: int, unscored: int, microseconds: float, limits: Limits
+        self, scored: int, flagged: int, unscored: int, microseconds: float, limits: GuardLimits
     ) -> None:
         """Count a micro-batch of at least one transaction."""
         self.scored += scored
         self.flagged += flagged
         self.unscored += unscored
-        timing = self.times.setdefault(scored.bit_length(), Timing())
+        timing = self.times.setdefault(scored.bit_length(), ScoringTimes())
         timing.batches += 1
         timing.scored += scored
         timing.microseconds += microseconds
@@ -147,16 +147,20 @@ class Tally:
             size: as in `times`.
             batches: micro-batches from which on it is known.
         """
-        found = Timing()
+        found = ScoringTimes()
         while size and found.batches < batches:
-            found = found.with_(self.times.get(size, Timing()))
+            found = found.with_(self.times.get(size, ScoringTimes()))
             size -= 1
         return found.microseconds / found.scored if found.batches >= batches else None
 
 
 def trip(
-    before: Tally, now: Tally, limits: Limits = LIMITS, *, same_model: bool = False
-) -> Trip | None:
+    before: DecisionTally,
+    now: DecisionTally,
+    limits: GuardLimits = LIMITS,
+    *,
+    same_model: bool = False,
+) -> RevertReason | None:
     """Why a change has to be taken back; None: it does not have to, as far as is known.
 
     Args:
@@ -174,7 +178,9 @@ def trip(
     )
 
 
-def _by_scores(before: Tally, now: Tally, limits: Limits) -> Trip | None:
+def _by_scores(
+    before: DecisionTally, now: DecisionTally, limits: GuardLimits
+) -> RevertReason | None:
     if before.scored < limits.known:
         most, was = limits.unknown_unscored * now.scored, ""
     else:
@@ -185,14 +191,16 @@ def _by_scores(before: Tally, now: Tally, limits: Limits) -> Trip | None:
     if now.unscored <= most:
         return None
     found = f"{now.unscored:,.0f} of {now.scored:,.0f}"
-    return Trip("unscored", f"no score between 0 and 1 for {found} transactions{was}")
+    return RevertReason("unscored", f"no score between 0 and 1 for {found} transactions{was}")
 
 
-def _by_alerts(before: Tally, now: Tally, limits: Limits) -> Trip | None:
+def _by_alerts(
+    before: DecisionTally, now: DecisionTally, limits: GuardLimits
+) -> RevertReason | None:
     found = f"{now.flagged:,.0f} of {now.scored:,.0f} transactions are flagged"
     if before.scored < limits.known:
         if now.flagged > limits.unknown_share * now.scored + limits.few_alerts:
-            return Trip("more_alerts", found)
+            return RevertReason("more_alerts", found)
         return None
     share = before.flagged / before.scored
     expected = share * now.scored
@@ -203,19 +211,19 @@ def _by_alerts(before: Tally, now: Tally, limits: Limits) -> Trip | None:
     )
     most = limits.more_alerts * expected + limits.more_share * now.scored + limits.few_alerts
     if now.flagged > most:
-        return Trip("more_alerts", compared)
+        return RevertReason("more_alerts", compared)
     few = now.flagged < limits.fewer_alerts * expected - limits.few_alerts
     if few and before.flagged >= limits.seen_alerts:
-        return Trip("fewer_alerts", compared)
+        return RevertReason("fewer_alerts", compared)
     return None
 
 
-def _by_time(before: Tally, now: Tally, limits: Limits) -> Trip | None:
-    total = reduce(Timing.with_, now.times.values(), Timing())
+def _by_time(before: DecisionTally, now: DecisionTally, limits: GuardLimits) -> RevertReason | None:
+    total = reduce(ScoringTimes.with_, now.times.values(), ScoringTimes())
     if total.batches < limits.batches or 2 * total.slow < total.batches:
         return None
     text = f"scoring takes {{:,.0f}} us per transaction, {limits.microseconds:g} us are allowed"
-    compared, usual = Timing(), 0.0
+    compared, usual = ScoringTimes(), 0.0
     for size, one in now.times.items():
         if (each := before.per_transaction(size, limits.batches)) is not None:
             compared, usual = compared.with_(one), usual + each * one.scored
@@ -223,11 +231,11 @@ def _by_time(before: Tally, now: Tally, limits: Limits) -> Trip | None:
         if compared.microseconds <= limits.times_before * usual:
             return None
         text += f"; before {usual / compared.scored:,.0f} us"
-        return Trip("slow", text.format(compared.microseconds / compared.scored))
+        return RevertReason("slow", text.format(compared.microseconds / compared.scored))
     allowed = total.batches * limits.batch_microseconds + total.scored * limits.microseconds
     if total.microseconds <= limits.unknown_times * allowed:
         return None
-    return Trip("slow", text.format(total.microseconds / total.scored))
+    return RevertReason("slow", text.format(total.microseconds / total.scored))
 
 
 def _percent(share: float) -> str:

@@ -5,11 +5,11 @@ from enum import Enum
 
 from app.domain.features import Catalogue
 from app.domain.transaction_outcomes import CONFLICTING, HIGH_AMOUNT, LATE
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.window_row import WindowRow
 
 
-class Labelling(Enum):
+class LabelOutcome(Enum):
     """What becomes of a label at its terminal."""
 
     APPLIED = "applied"  # or older than the one that the transaction has
@@ -74,19 +74,19 @@ class TerminalStage:
             self._meet(row, event_time_ms, id8)
         return features, inexact
 
-    def label(self, row: WindowRow, label: Label) -> Labelling:
+    def label(self, row: WindowRow, label: EntryLabel) -> LabelOutcome:
         """Apply a label to the entry of its transaction, or keep it until that comes.
 
         The caller asks `given_up` next: there may be one too many now.
         """
         if row.label(label):
-            return Labelling.APPLIED
+            return LabelOutcome.APPLIED
         if label.event_time_ms <= row.floor_ms:
-            return Labelling.EXPIRED
+            return LabelOutcome.EXPIRED
         row.wait(label)
-        return Labelling.WAITING
+        return LabelOutcome.WAITING
 
-    def given_up(self, row: WindowRow, now_ms: int) -> list[Label]:
+    def given_up(self, row: WindowRow, now_ms: int) -> list[EntryLabel]:
         """Take out the labels that have waited too long, and the longest waiting beyond the bound.
 
         Args:

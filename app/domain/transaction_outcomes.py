@@ -30,7 +30,7 @@ class Enriched:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Misrouted:
     """A transaction in another partition than its key's."""
 
     partition: int
@@ -46,7 +46,7 @@ class Refund:
     """A transaction with a negative amount: it is stored, and counts for nobody."""
 
 
-Outcome = Enriched | Moved | Refund | Duplicate
+Outcome = Enriched | Misrouted | Refund | Duplicate
 
 
 class CardStage:
@@ -88,7 +88,7 @@ class CardStage:
         if row.newest_ms == NEVER:  # a card that has been counted here is at home here
             home = self._home_partition(row.key)
             if home != partition:
-                return Moved(home)
+                return Misrouted(home)
         if transaction.minor < 0:
             return Refund()
         id8 = transaction.id8

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from app.domain.changes import (
     AnyChange,
-    Earlier,
+    EarlierModel,
     InForce,
     LoadChange,
     ModelChange,
@@ -33,7 +33,7 @@ _POLL_MS = 500
 _PARTITION = 0
 
 
-class Made(NamedTuple):
+class LoggedChange(NamedTuple):
     """A change on `control`.
 
     Attributes:
@@ -49,7 +49,7 @@ class Made(NamedTuple):
     change: AnyChange
 
 
-class Decides(NamedTuple):
+class DecidingModel(NamedTuple):
     """What decides after some changes.
 
     Attributes:
@@ -62,20 +62,20 @@ class Decides(NamedTuple):
     model: str
     hash: str
     threshold: float | None
-    since: Made
+    since: LoggedChange
 
 
 @dataclass
-class History:
+class ChangeHistory:
     """All changes in their order: that of their offsets, as every worker applies them.
 
     Attributes:
         changes: those that were not dead-lettered.
     """
 
-    changes: list[Made]
+    changes: list[LoggedChange]
 
-    def until(self, at_ms: float | None = None) -> list[Made]:
+    def until(self, at_ms: float | None = None) -> list[LoggedChange]:
         """The changes up to the last one that was written by a time, and all before that.
 
         A broker's clock may go backwards: a change that precedes another one has taken effect before it, whatever its
@@ -89,7 +89,7 @@ class History:
         last = max((n for n, one in enumerate(self.changes, 1) if one.at_ms <= at_ms), default=0)
         return self.changes[:last]
 
-    def decides(self, at_ms: float | None = None) -> Decides | None:
+    def decides(self, at_ms: float | None = None) -> DecidingModel | None:
         """What decides at a time (see `until`); None before the first worker has started."""
         stack = _models(self.until(at_ms))
         return stack[-1] if stack else None
@@ -101,7 +101,7 @@ class History:
             in_force = in_force.after(one.change, one.partition, one.offset, one.at_ms)
         return in_force
 
-    def leads_to(self) -> tuple[InForce, list[Decides]]:
+    def leads_to(self) -> tuple[InForce, list[DecidingModel]]:
         """What the changes add up to: what decides, and what each rollback would lead back to; not which were seen."""
         return msgspec.structs.replace(self.in_force(), seen={}), _models(self.changes)
 
@@ -114,7 +114,7 @@ class History:
             in_force = in_force.after(one.change, one.partition, one.offset, one.at_ms)
         return found
 
-    def before(self) -> Decides | None:
+    def before(self) -> DecidingModel | None:
         """What `rollback` goes back to; None: there is nothing before."""
         stack = _models(self.changes)
         return stack[-2] if len(stack) > 1 else None
@@ -125,12 +125,12 @@ class History:
         change = None if decides is None else decides.since.change
         return isinstance(change, ModelChange) and bool(change.cause)
 
-    def rollback_to(self, before: Decides, note: str = "") -> ModelChange:
+    def rollback_to(self, before: DecidingModel, note: str = "") -> ModelChange:
         """The change that restores an earlier model, and names what it undoes, where that is known.
 
         So it is without effect if the guard, or somebody else, is first.
         """
-        in_force, earlier = self.in_force(), Earlier(before.hash, before.threshold)
+        in_force, earlier = self.in_force(), EarlierModel(before.hash, before.threshold)
         back = ModelChange(
             model=before.model, hash=before.hash, threshold=before.threshold, how="rollback", note=note
         )  # fmt: skip
@@ -141,9 +141,9 @@ class History:
         return back
 
 
-def _models(made: Iterable[Made]) -> list[Decides]:
+def _models(made: Iterable[LoggedChange]) -> list[DecidingModel]:
     """What decides, on top of what each rollback would lead back to."""
-    stack: list[Decides] = []
+    stack: list[DecidingModel] = []
     in_force = InForce()
     for one in made:
         change = one.change
@@ -157,13 +157,13 @@ def _models(made: Iterable[Made]) -> list[Decides]:
                 there = [number for number, one in enumerate(stack) if one.hash == change.hash]
                 # the guard passes over models that workers refuse
                 del stack[there[-1] if there else -1 :]
-            stack.append(Decides(change.model, change.hash, change.threshold, one))
+            stack.append(DecidingModel(change.model, change.hash, change.threshold, one))
         elif isinstance(change, ThresholdChange) and stack:
             stack[-1] = stack[-1]._replace(threshold=change.threshold, since=one)
     return stack
 
 
-async def read_history(settings: Settings) -> History:
+async def read_history(settings: Settings) -> ChangeHistory:
     """Every change.
 
     Raises:
@@ -172,7 +172,7 @@ async def read_history(settings: Settings) -> History:
     """
     topic = Topics(settings).control
     await check_topics(settings, [topic])
-    found: list[Made] = []
+    found: list[LoggedChange] = []
     tps = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
     async with consumer(settings, auto_offset_reset="earliest") as reader:
         reader.assign(tps)
@@ -192,15 +192,15 @@ async def read_history(settings: Settings) -> History:
                 ):
                     left.discard(tp)
     # by offset, as workers apply them: whatever the clock of a broker said
-    return History(sorted(found, key=lambda one: (one.partition, one.offset)))
+    return ChangeHistory(sorted(found, key=lambda one: (one.partition, one.offset)))
 
 
-def _made(record: object) -> Made | None:
+def _made(record: object) -> LoggedChange | None:
     try:
         change = parse_change(record.value)  # type: ignore[attr-defined]
     except DeadRecordError:  # dead-lettered: it has changed nothing
         return None
-    return Made(record.partition, record.offset, record.timestamp, change)  # type: ignore[attr-defined]
+    return LoggedChange(record.partition, record.offset, record.timestamp, change)  # type: ignore[attr-defined]
 
 
 async def send_changes(settings: Settings, *changes: AnyChange) -> int:
@@ -269,7 +269,7 @@ def _encoded(change: AnyChange) -> bytes:
     return value
 
 
-def need_decides(history: History, topic: str) -> Decides:
+def need_decides(history: ChangeHistory, topic: str) -> DecidingModel:
     """What decides now.
 
     Raises:

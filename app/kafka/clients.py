@@ -19,9 +19,9 @@ from aiokafka.errors import (
 from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetching import watch
 from app.blocks.faust.halt import forbidden
-from app.blocks.faust.unreadable_batches import Watch
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.endpoints import resolve_broker
-from app.errors import AwayError, SchemaError, UnavailableError
+from app.errors import NotAnsweringError, SchemaError, UnavailableError
 from app.kafka.access import refusal, security
 from app.kafka.murmur import murmur2
 from app.kafka.topic_checks import check_config, check_counts
@@ -97,11 +97,11 @@ async def unavailable(
     )
 
 
-def watch_of(settings: Settings, **options: Any) -> Watch:
-    """What a consumer of this deployment makes of batches that cannot be read; see `Watch` for the options."""
+def watch_of(settings: Settings, **options: Any) -> UnreadableBatchPolicy:
+    """How a consumer of this deployment treats unreadable batches; options as of `UnreadableBatchPolicy`."""
     topics = Topics(settings)
     refused = (topics.transactions, topics.labels, topics.dead_letters)
-    return Watch(
+    return UnreadableBatchPolicy(
         [topic.name for topic in refused],
         expansion_bytes=_EXPANSION * settings.max_message_bytes,
         **options,
@@ -110,7 +110,7 @@ def watch_of(settings: Settings, **options: Any) -> Watch:
 
 @asynccontextmanager
 async def consumer(
-    settings: Settings, by: Watch | None = None, **options: Any
+    settings: Settings, by: UnreadableBatchPolicy | None = None, **options: Any
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer of no group, which reads what the workers read.
 
@@ -138,14 +138,14 @@ async def answered(waiting: Awaitable[T], what: str, seconds: float = ANSWER_SEC
         seconds: how long.
 
     Raises:
-        AwayError: the time is over.
+        NotAnsweringError: the time is over.
     """
     try:
         async with asyncio.timeout(seconds):
             return await waiting
     except TimeoutError:
         msg = f"{what} within {seconds:g} s"
-        raise AwayError(msg) from None
+        raise NotAnsweringError(msg) from None
 
 
 async def _close(client: Any) -> None:

@@ -11,15 +11,15 @@ from typing import Any
 
 from app.domain.transaction import NotReadableYetError
 from app.errors import UnavailableError, UsageError
-from app.repeated_warnings import Reminder
+from app.repeated_warnings import RepeatedWarning
 from app.settings import Settings
 from app.wire.decoding.avro import AvroReader
 from app.wire.decoding.protobuf import ProtobufReader
-from app.wire.decoding.schemas import Reader, Refused, Source
+from app.wire.decoding.schemas import RefusedSchema, RegistrySchema, SchemaReader
 
 logger = logging.getLogger(__name__)
 
-_KINDS: dict[str, tuple[str, Callable[[Source], Reader]]] = {
+_KINDS: dict[str, tuple[str, Callable[[RegistrySchema], SchemaReader]]] = {
     "avro": ("AVRO", AvroReader),
     "protobuf": ("PROTOBUF", ProtobufReader),
 }
@@ -33,7 +33,7 @@ _RETRY_SECONDS = 1.0
 _PATIENCE_SECONDS = 60.0
 
 
-class Registry:
+class SchemaRegistry:
     """Fetches schemas; blocks while it does.
 
     Args:
@@ -68,7 +68,7 @@ class Registry:
             msg = f"FRAUDSTREAM_SCHEMA_REGISTRY={self.url}: {error}"
             raise UsageError(msg) from error
 
-    def fetch(self, schema: Hashable) -> Reader:
+    def fetch(self, schema: Hashable) -> SchemaReader:
         """What reads a schema's records.
 
         Raises:
@@ -81,7 +81,7 @@ class Registry:
             source = self._source(self._get(schema))
         except SchemaRegistryError as error:
             if error.error_code == _NO_SUCH_SCHEMA:
-                return Refused(
+                return RefusedSchema(
                     "unknown_schema", f"the schema registry has no schema {schema}: {error}"
                 )
             raise self._away(error) from error
@@ -91,11 +91,11 @@ class Registry:
             msg = (
                 f"schema {schema} is {source.kind}, but FRAUDSTREAM_INPUT_FORMAT is {self._format}"
             )
-            return Refused("unsupported_schema", msg)
+            return RefusedSchema("unsupported_schema", msg)
         try:
             return make(source)
         except ValueError as error:
-            return Refused("unsupported_schema", f"schema {schema} cannot be used: {error}")
+            return RefusedSchema("unsupported_schema", f"schema {schema} cannot be used: {error}")
 
     def _get(self, schema: Hashable) -> Any:
         how = "serialized" if self._format == "protobuf" else None
@@ -103,7 +103,7 @@ class Registry:
             return self._client.get_schema(schema, fmt=how)
         return self._client.get_schema_by_guid(str(schema), fmt=how)
 
-    def _source(self, found: Any) -> Source:
+    def _source(self, found: Any) -> RegistrySchema:
         how = "serialized" if self._format == "protobuf" else None
         references = {
             each.name: self._source(
@@ -111,7 +111,7 @@ class Registry:
             )
             for each in found.references or ()
         }
-        return Source(found.schema_type or "AVRO", found.schema_str or "", references)
+        return RegistrySchema(found.schema_type or "AVRO", found.schema_str or "", references)
 
     def _away(self, error: Exception) -> UnavailableError:
         why = f"{type(error).__name__}: {error}"
@@ -119,32 +119,32 @@ class Registry:
         return UnavailableError(msg)
 
 
-class _Kept:
+class _SchemaCache:
     """The schemas that are here."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: SchemaRegistry) -> None:
         self.registry = registry
-        self._readers: dict[Hashable, Reader] = {}
+        self._readers: dict[Hashable, SchemaReader] = {}
 
-    def keep(self, schema: Hashable, reader: Reader) -> Reader:
+    def keep(self, schema: Hashable, reader: SchemaReader) -> SchemaReader:
         if len(self._readers) >= _KEPT:
             del self._readers[next(iter(self._readers))]
         self._readers[schema] = reader
         return reader
 
 
-class WaitedSchemas(_Kept):
+class WorkerSchemas(_SchemaCache):
     """Of a worker: `get` never blocks; what it lacks is obtained by whoever waits for it.
 
     Attributes:
         waiting: schemas that are being obtained.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: SchemaRegistry) -> None:
         super().__init__(registry)
         self.waiting: dict[Hashable, asyncio.Task[None]] = {}
 
-    def get(self, schema: Hashable) -> Reader:
+    def get(self, schema: Hashable) -> SchemaReader:
         """See `app.wire.decoding.schemas.Schemas`."""
         reader = self._readers.get(schema)
         if reader is None:
@@ -162,7 +162,7 @@ class WaitedSchemas(_Kept):
         await asyncio.shield(task)  # others may wait for the same one
 
     async def _fetch(self, schema: Hashable) -> None:
-        reminder = Reminder()
+        reminder = RepeatedWarning()
         while True:
             try:
                 self.keep(schema, await asyncio.to_thread(self.registry.fetch, schema))
@@ -175,10 +175,10 @@ class WaitedSchemas(_Kept):
                 return
 
 
-class FetchedSchemas(_Kept):
+class CommandSchemas(_SchemaCache):
     """Of a command: `get` fetches what it lacks, and gives up when the registry stays away."""
 
-    def get(self, schema: Hashable) -> Reader:
+    def get(self, schema: Hashable) -> SchemaReader:
         """See `app.wire.decoding.schemas.Schemas`.
 
         Raises:
@@ -197,11 +197,11 @@ class FetchedSchemas(_Kept):
                 time.sleep(_RETRY_SECONDS)
 
 
-def waited_schemas(settings: Settings) -> WaitedSchemas | None:
+def waited_schemas(settings: Settings) -> WorkerSchemas | None:
     """Schemas of a worker; None where records need none."""
-    return WaitedSchemas(Registry(settings)) if settings.needs_registry else None
+    return WorkerSchemas(SchemaRegistry(settings)) if settings.needs_registry else None
 
 
-def fetched_schemas(settings: Settings) -> FetchedSchemas | None:
+def fetched_schemas(settings: Settings) -> CommandSchemas | None:
     """Schemas of a command; None where records need none."""
-    return FetchedSchemas(Registry(settings)) if settings.needs_registry else None
+    return CommandSchemas(SchemaRegistry(settings)) if settings.needs_registry else None

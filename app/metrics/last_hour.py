@@ -18,7 +18,7 @@ NOW_SECONDS, MINUTE_SECONDS = 10, 60
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class CounterTotals:
     """What a worker has counted since it started.
 
     Attributes:
@@ -35,13 +35,13 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Span:
+class CounterSpan:
     """What happened in some seconds, of one worker or of several.
 
     Attributes:
         at: when it ends, epoch seconds.
         seconds: its length.
-        records, dead, alerts: as `Totals` has them.
+        records, dead, alerts: as `CounterTotals` has them.
         latency: number of observations by bucket; buckets without any are left out.
         lag: records to do in the worst partition at its end; None: unknown.
     """
@@ -55,7 +55,9 @@ class Span:
     lag: int | None = None
 
     @classmethod
-    def between(cls, at: int, seconds: float, old: Totals, new: Totals, lag: int | None) -> "Span":
+    def between(
+        cls, at: int, seconds: float, old: CounterTotals, new: CounterTotals, lag: int | None
+    ) -> "CounterSpan":
         """What happened from one moment to another."""
         before = old.latency or [0] * len(new.latency)
         moved = (after - was for was, after in zip(before, new.latency, strict=True))
@@ -70,7 +72,7 @@ class Span:
         )
 
     @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> "Span":
+    def read(cls, fields: Mapping[str, Any]) -> "CounterSpan":
         """What `as_dict` wrote."""
         latency = {int(bucket): count for bucket, count in fields["latency"].items()}
         return cls(**{**fields, "latency": latency})
@@ -100,13 +102,13 @@ class Span:
         return quantile_of(counts, LATENCY_BOUNDS_MS, q)
 
 
-def together(spans: Iterable[Span]) -> Span:
+def together(spans: Iterable[CounterSpan]) -> CounterSpan:
     """One span of several workers over the same seconds."""
     parts = list(spans)
     latency: Counter[int] = Counter()
     for part in parts:
         latency.update(part.latency)
-    return Span(
+    return CounterSpan(
         at=max(part.at for part in parts),
         seconds=max(part.seconds for part in parts),
         records=sum(part.records for part in parts),
@@ -117,16 +119,16 @@ def together(spans: Iterable[Span]) -> Span:
     )
 
 
-def merged(histories: Iterable[Iterable[Span]]) -> list[Span]:
+def merged(histories: Iterable[Iterable[CounterSpan]]) -> list[CounterSpan]:
     """The points of several workers, one per moment, oldest first."""
-    by_moment: dict[int, list[Span]] = {}
+    by_moment: dict[int, list[CounterSpan]] = {}
     for history in histories:
         for point in history:
             by_moment.setdefault(point.at, []).append(point)
     return [together(by_moment[at]) for at in sorted(by_moment)]
 
 
-class History:
+class LastHour:
     """Keeps the points; whoever has the counters calls `tick` once a second.
 
     Attributes:
@@ -134,11 +136,11 @@ class History:
     """
 
     def __init__(self) -> None:
-        self.points: deque[Span] = deque(maxlen=KEPT)
-        self._seconds: deque[tuple[float, Totals]] = deque(maxlen=MINUTE_SECONDS + 1)
-        self._begun: tuple[float, Totals] | None = None
+        self.points: deque[CounterSpan] = deque(maxlen=KEPT)
+        self._seconds: deque[tuple[float, CounterTotals]] = deque(maxlen=MINUTE_SECONDS + 1)
+        self._begun: tuple[float, CounterTotals] | None = None
 
-    def tick(self, now: float, totals: Totals, lag: int | None) -> None:
+    def tick(self, now: float, totals: CounterTotals, lag: int | None) -> None:
         """Take the counters of this second.
 
         Args:
@@ -152,17 +154,17 @@ class History:
         since, old = self._begun
         at = int(now // STEP_SECONDS) * STEP_SECONDS
         if at > since:
-            self.points.append(Span.between(at, now - since, old, totals, lag))
+            self.points.append(CounterSpan.between(at, now - since, old, totals, lag))
             self._begun = now, totals
 
-    def last(self, seconds: int) -> Span:
+    def last(self, seconds: int) -> CounterSpan:
         """What happened in the last seconds, at most a minute."""
         if not self._seconds:
-            return Span(0, 0.0)
+            return CounterSpan(0, 0.0)
         now, new = self._seconds[-1]
         then, old = self._seconds[max(0, len(self._seconds) - 1 - seconds)]
-        return Span.between(int(now), now - then, old, new, None)
+        return CounterSpan.between(int(now), now - then, old, new, None)
 
-    def since(self, at: float) -> list[Span]:
+    def since(self, at: float) -> list[CounterSpan]:
         """Points that end behind a moment."""
         return [point for point in self.points if point.at > at]

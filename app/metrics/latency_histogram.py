@@ -16,7 +16,7 @@ FINE_BOUNDS_MS = (
 _RECENT_SECONDS = 60.0
 
 
-class Latency:
+class LatencyHistogram:
     """Milliseconds from one point to another: a histogram since start, quantiles of the last minutes.
 
     Args:

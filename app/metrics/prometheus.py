@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 
 from app.domain.alerts import SEVERITIES
 from app.domain.guard import CAUSES
-from app.metrics.latency_histogram import Latency
-from app.metrics.reading import CopyReading, PartitionReading, Reading
-from app.metrics.recorders import SCORE_STEPS, Decisions, LabelCounts
+from app.metrics.latency_histogram import LatencyHistogram
+from app.metrics.reading import PartitionReading, StandbyReading, WorkerReading
+from app.metrics.recorders import SCORE_STEPS, DecisionCounts, LabelCounts
 
 #: Prometheus gets every second bound of the histogram since the append.
 _EXPOSED_STEP = 2
@@ -30,11 +30,11 @@ class WorkerMetrics(Collector):
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._reading = Reading()
+        self._reading = WorkerReading()
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
-    def text(self, reading: Reading) -> bytes:
+    def text(self, reading: WorkerReading) -> bytes:
         """The exposition of a reading."""
         self._reading = reading
         return generate_latest(self._registry)
@@ -65,7 +65,7 @@ class WorkerMetrics(Collector):
         yield from _identity(reading)
 
 
-def _flow(reading: Reading) -> Iterator[Metric]:
+def _flow(reading: WorkerReading) -> Iterator[Metric]:
     outcomes = CounterMetricFamily(
         "fraudstream_outcomes",
         "Outcomes of transactions (stages cards, scoring) and labels (stage labels; in scoring: labelled, given up), "
@@ -194,7 +194,7 @@ def _parked(parked: list[Any]) -> Iterator[Metric]:
     yield oldest
 
 
-def _copies(copies: list[CopyReading]) -> Metric:
+def _copies(copies: list[StandbyReading]) -> Metric:
     lag = GaugeMetricFamily(
         "fraudstream_standby_lag_messages",
         "Changelog records that a standby replica lacks. Unit: Kafka records.",
@@ -210,7 +210,7 @@ def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
-def _servers(reading: Reading) -> Iterator[Metric]:
+def _servers(reading: WorkerReading) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "fraudstream_kafka_up", "1 if Kafka answered the last request.", int(reading.kafka_answers)
     )
@@ -286,7 +286,7 @@ def _servers(reading: Reading) -> Iterator[Metric]:
     yield state
 
 
-def _histogram(latency: Latency, name: str, text: str, step: int = 1) -> Metric:
+def _histogram(latency: LatencyHistogram, name: str, text: str, step: int = 1) -> Metric:
     counts, bounds = latency.counts(), latency.bounds_ms
     below = list(accumulate(counts))
     buckets = [
@@ -298,7 +298,7 @@ def _histogram(latency: Latency, name: str, text: str, step: int = 1) -> Metric:
     return histogram
 
 
-def _decisions(decisions: Decisions) -> Iterator[Metric]:
+def _decisions(decisions: DecisionCounts) -> Iterator[Metric]:
     made = CounterMetricFamily(
         "fraudstream_decisions",
         "Predictions on their way to Cassandra, by model and outcome: the action, or flagged and passed in records "
@@ -371,7 +371,7 @@ def _drift(drift: Mapping[str, Any]) -> Iterator[Metric]:
     yield from (rows, *gauges.values(), found)
 
 
-def _work(reading: Reading) -> Iterator[Metric]:
+def _work(reading: WorkerReading) -> Iterator[Metric]:
     """What must not grow without bound, in addition to the memory and files of the process collector."""
     tasks = GaugeMetricFamily("fraudstream_tasks", "Running asyncio tasks.", labels=["loop"])
     for loop, number in sorted(reading.tasks.items()):
@@ -385,7 +385,7 @@ def _work(reading: Reading) -> Iterator[Metric]:
     )
 
 
-def _identity(reading: Reading) -> Iterator[Metric]:
+def _identity(reading: WorkerReading) -> Iterator[Metric]:
     build = GaugeMetricFamily("fraudstream_build_info", "The release.", labels=["version"])
     build.add_metric([release()], 1)
     yield build

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.metrics.latency_histogram import Latency
-from app.metrics.recorders import Decisions, LabelCounts, SinkStatus
+from app.metrics.latency_histogram import LatencyHistogram
+from app.metrics.recorders import DecisionCounts, LabelCounts, SinkStatus
 
 #: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
 _ENDS_TIMEOUT_SECONDS = 2.0
@@ -70,7 +70,7 @@ class PartitionReading:
 
 
 @dataclass(frozen=True)
-class CopyReading:
+class StandbyReading:
     """One warm copy: a table's partition that this worker follows for another one.
 
     Attributes:
@@ -92,7 +92,7 @@ class CopyReading:
 
 
 @dataclass
-class Reading:
+class WorkerReading:
     """Everything that a worker tells about itself at one moment.
 
     Attributes:
@@ -132,7 +132,7 @@ class Reading:
     records: dict[str, int] = field(default_factory=dict)
     waiting_bytes: dict[str, int] = field(default_factory=dict)
     partitions: list[PartitionReading] = field(default_factory=list)
-    copies: list[CopyReading] = field(default_factory=list)
+    copies: list[StandbyReading] = field(default_factory=list)
     parked: list[Any] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
     state_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -145,14 +145,14 @@ class Reading:
     unscored: dict[str, int] = field(default_factory=dict)
     fell_back: int = 0
     reverts: dict[str, int] = field(default_factory=dict)
-    latency: Latency = field(default_factory=Latency)
-    event_latency: Latency = field(default_factory=Latency)
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    event_latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     model: tuple[str, str] | None = None
     started_at: float = 0.0
     tasks: dict[str, int] = field(default_factory=dict)
     threads: int = 0
     rebalances: int = 0
-    decisions: Decisions = field(default_factory=Decisions)
+    decisions: DecisionCounts = field(default_factory=DecisionCounts)
     score_answers: dict[int, int] = field(default_factory=dict)
     labels: LabelCounts = field(default_factory=LabelCounts)
     drift: Mapping[str, Any] = field(default_factory=dict)
@@ -210,7 +210,7 @@ async def _answer(question: Awaitable[Mapping[Any, int]]) -> Mapping[Any, int]:
     return await question
 
 
-def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> Reading:
+def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> WorkerReading:
     """What the pipelines of a running app have done; what concerns servers is left to the caller.
 
     Args:
@@ -241,7 +241,7 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> R
         _read_partition(app, stages.get(tp.topic, tp.topic), tp, ends.get(tp))
         for tp in sorted(source_partitions(app))
     ]
-    return Reading(
+    return WorkerReading(
         outcomes=dict(outcomes),
         records=records,
         waiting_bytes=waiting_bytes,
@@ -286,7 +286,7 @@ def copied_partitions(app: Any) -> dict[Any, Any]:
     return {tp: tables[tp.topic] for tp in sorted(standbys) if tp.topic in tables}
 
 
-def read_copies(copies: Mapping[Any, Any], ends: Mapping[Any, int]) -> list[CopyReading]:
+def read_copies(copies: Mapping[Any, Any], ends: Mapping[Any, int]) -> list[StandbyReading]:
     """How far warm copies follow.
 
     Args:
@@ -294,7 +294,7 @@ def read_copies(copies: Mapping[Any, Any], ends: Mapping[Any, int]) -> list[Copy
         ends: end offset by changelog partition, as far as it is known.
     """
     return [
-        CopyReading(table.name, tp.partition, table.copied(tp.partition), ends.get(tp))
+        StandbyReading(table.name, tp.partition, table.copied(tp.partition), ends.get(tp))
         for tp, table in copies.items()
     ]
 
@@ -315,7 +315,7 @@ def _read_partition(app: Any, stage: str, tp: Any, end: int | None) -> Partition
         return PartitionReading(stage, tp.partition, 0, 0, 0, done, end, **log)
     if not partition.in_flight:
         done = partition.next_offset
-    mark = None if app.pace is None else app.pace.watermark(tp)
+    mark = None if app.alignment is None else app.alignment.watermark(tp)
     event_time: tuple[int | None, int | None, int | None] = (None, None, None)
     if mark is not None:
         event_time = mark.position_ms, mark.held_ms, mark.ahead_ms

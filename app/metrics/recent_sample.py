@@ -18,7 +18,7 @@ KEPT = 5_000
 _MODELS = 6
 
 
-class Sampled(NamedTuple):
+class SampledPrediction(NamedTuple):
     """A prediction, as small as it can be kept.
 
     Attributes:
@@ -53,7 +53,7 @@ class RecentSample:
         self._clock = clock
         self._left = 1
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._rows: OrderedDict[str, deque[Sampled]] = OrderedDict()
+        self._rows: OrderedDict[str, deque[SampledPrediction]] = OrderedDict()
         self._since, self._passed, self._taken = clock(), 0, 0
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class RecentSample:
         if self._left <= 0:
             self._take(record)
 
-    def rows(self) -> dict[str, Sequence[Sampled]]:
+    def rows(self) -> dict[str, Sequence[SampledPrediction]]:
         """What is kept, by the hash of the model that decided, oldest first."""
         # copied first: the sink may put another model last meanwhile
         return {model: list(rows) for model, rows in list(self._rows.items())}
@@ -83,7 +83,7 @@ class RecentSample:
                 self._rows.popitem(last=False)
                 self._names = {names: names}
         self._rows.move_to_end(model)
-        rows.append(Sampled(names, array("d", values), fields))
+        rows.append(SampledPrediction(names, array("d", values), fields))
 
     def _adapt(self) -> None:
         self._passed += self.stride

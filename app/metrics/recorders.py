@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from app.metrics.latency_histogram import FINE_BOUNDS_MS, Latency
+from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
 
 
 class SinkStatus:
@@ -53,7 +53,7 @@ SCORE_STEPS = 20
 _MOST_DECISIONS = 60
 
 
-class Decisions:
+class DecisionCounts:
     """What was decided about stored predictions, and with which scores; since start.
 
     Attributes:
@@ -102,13 +102,13 @@ class LabelCounts:
 
 
 #: Filled by the sink.
-decisions = Decisions()
+decisions = DecisionCounts()
 #: Filled by the stage of labels.
 label_counts = LabelCounts()
 #: From the broker's append of a transaction to its acknowledged row; filled by the sink.
-append_to_row = Latency()
+append_to_row = LatencyHistogram()
 #: From a transaction's event time to its acknowledged row: what a customer waits; filled by the sink.
-event_to_row = Latency(bounds_ms=FINE_BOUNDS_MS)
+event_to_row = LatencyHistogram(bounds_ms=FINE_BOUNDS_MS)
 #: Filled by the sink.
 sink_status = SinkStatus()
 #: The same of refunds, which have a writer of their own.

@@ -13,11 +13,13 @@ def read_waits(app: Any) -> list[str]:
         app: the block app.
     """
     lines = []
-    if app.pace is not None:
+    if app.alignment is not None:
         for topic, pipeline in sorted(app.pipelines.items()):
             for number in sorted(pipeline.partitions):
-                if app.pace.paces(topic):
-                    lines += _partition(f"{topic}/{number}", app.pace.watermark((topic, number)))
+                if app.alignment.aligns(topic):
+                    lines += _partition(
+                        f"{topic}/{number}", app.alignment.watermark((topic, number))
+                    )
     lines += _models(app) + _refused(app)
     return lines + [line for one in app.retries.parked() for line in _parked(app, one)]
 

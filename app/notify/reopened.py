@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from app.cassandra.alert_queries import read_handled
 from app.cassandra.session import shared_session
 from app.cassandra.stored_alert import Handled
-from app.errors import AwayError, FraudstreamError
+from app.errors import FraudstreamError, NotAnsweringError
 from app.settings import Settings
 
 logger = logging.getLogger("fraudstream")
@@ -37,7 +37,7 @@ class HandledCheck:
         try:
             found = await asyncio.to_thread(self._read, alert_ids)
             self._failed = False
-        except AwayError as error:
+        except NotAnsweringError as error:
             self._warn("alerts that may be open again wait", error)
             self._away_until = self._clock() + _AGAIN_SECONDS
             return None

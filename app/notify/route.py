@@ -22,7 +22,7 @@ from app.alert_routes import Route
 from app.cassandra.stored_alert import Handled
 from app.deployments import is_anothers
 from app.domain.alerts import rank
-from app.errors import AwayError, FraudstreamError
+from app.errors import FraudstreamError, NotAnsweringError
 from app.notify.delivered import Told
 from app.notify.digests import Pending
 from app.notify.notices import Message, Notice, about_many, about_one
@@ -258,7 +258,7 @@ class RouteReader(ConsumerRebalanceListener):
     async def _attempt(self, message: Message, delay: float) -> bool:
         try:
             await self._sender.send(message)
-        except AwayError as error:
+        except NotAnsweringError as error:
             logger.warning(
                 "route %s: %s; tried again in %.0f s, nothing is lost",
                 self._route.name,

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.alert_routes import Route
 from app.cassandra.session import close_shared_sessions
-from app.errors import AwayError, SettingsError
+from app.errors import NotAnsweringError, SettingsError
 from app.kafka.clients import check_topics, client_kwargs, started
 from app.notify.delivered import Told
 from app.notify.notices import test_message
@@ -162,7 +162,7 @@ async def test_routes(settings: Settings, names: Sequence[str]) -> dict[str, str
         try:
             await sender.send(test_message(route.name))
             found[route.name] = None
-        except AwayError as error:
+        except NotAnsweringError as error:
             found[route.name] = str(error)
         finally:
             await sender.close()

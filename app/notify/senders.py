@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 
 from app.alert_routes import Route
-from app.errors import AwayError, SettingsError
+from app.errors import NotAnsweringError, SettingsError
 from app.notify.notices import Message
 from app.settings import Settings
 
@@ -28,7 +28,7 @@ class Sender(Protocol):
         """Return once the receiver has taken the message.
 
         Raises:
-            AwayError: it has not; it may later.
+            NotAnsweringError: it has not; it may later.
         """
 
     async def close(self) -> None:
@@ -71,10 +71,10 @@ class Webhook:
             ) as response:
                 if not 200 <= response.status < 300:  # noqa: PLR2004
                     msg = f"{where} answers {response.status}"
-                    raise AwayError(msg)
+                    raise NotAnsweringError(msg)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             msg = f"{where} does not answer ({type(error).__name__})"
-            raise AwayError(msg) from error
+            raise NotAnsweringError(msg) from error
 
     async def close(self) -> None:
         """See `Sender`."""
@@ -117,7 +117,7 @@ class People:
             taken = False
         if not taken:
             msg = "the service does not accept the message"
-            raise AwayError(msg)
+            raise NotAnsweringError(msg)
 
     async def close(self) -> None:
         """See `Sender`."""

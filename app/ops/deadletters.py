@@ -91,7 +91,7 @@ class DeadLetter:
 
 
 @dataclass
-class Listing:
+class DeadLetterList:
     """What a list shows.
 
     Attributes:
@@ -105,7 +105,7 @@ class Listing:
 
 async def list_dead_letters(
     settings: Settings, *, limit: int, reason: str | None, progress: Progress
-) -> Listing:
+) -> DeadLetterList:
     """The newest dead letters, and how many there are of each reason.
 
     Args:
@@ -118,7 +118,7 @@ async def list_dead_letters(
         SchemaError: the topic is missing.
         UnavailableError: no broker answers.
     """
-    listing = Listing()
+    listing = DeadLetterList()
     newest: list[tuple[int, tuple[int, int], DeadLetter]] = []
     seen: set[str] = set()
     async for letter in read_dead_letters(settings, None, progress):

@@ -19,7 +19,7 @@ from app.domain.rules.language import texts_in
 from app.domain.rules.ruleset import entry_key
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.kafka.change_history import History, Made, send_changes
+from app.kafka.change_history import ChangeHistory, LoggedChange, send_changes
 from app.kafka.clients import answered, client_kwargs, started
 from app.ops.rules import list_parts
 from app.ops.verification.log import Log
@@ -34,7 +34,7 @@ class Keyed(NamedTuple):
     """A change, and the key that deletes it."""
 
     key: Key
-    made: Made
+    made: LoggedChange
 
 
 class Cleaned(NamedTuple):
@@ -62,7 +62,9 @@ async def read_changes(log: Log) -> list[Keyed]:
                     change = parse_change(record.value)
                 except DeadRecordError:
                     continue
-                found.append(Keyed(key, Made(partition, record.offset, record.timestamp, change)))
+                found.append(
+                    Keyed(key, LoggedChange(partition, record.offset, record.timestamp, change))
+                )
     return [one for one in found if not deleted[one.key]]
 
 
@@ -94,7 +96,7 @@ async def would_clean(log: Log, card_id: str) -> Cleaned:
     changes = await read_changes(log)
     keys = keys_naming(changes, card_id)
     for number, change in enumerate(restating(changes, card_id)):
-        made = Made(0, changes[-1].made.offset + 1, 0, change)
+        made = LoggedChange(0, changes[-1].made.offset + 1, 0, change)
         changes.append(Keyed((0, b"restated/%d" % number), made))
     gone = set(deletable(changes, keys_naming(changes, card_id)))
     return Cleaned(len(gone.intersection(keys)), len(set(keys) - gone))
@@ -181,8 +183,8 @@ async def _delete(settings: Settings, log: Log, keys: Sequence[Key]) -> None:
             await answered(sending, "Kafka did not take the deletion of a change")
 
 
-def _history(changes: Iterable[Keyed], without: Collection[Key] = ()) -> History:
-    return History([one.made for one in changes if one.key not in without])
+def _history(changes: Iterable[Keyed], without: Collection[Key] = ()) -> ChangeHistory:
+    return ChangeHistory([one.made for one in changes if one.key not in without])
 
 
 def _names(change: AnyChange, card_id: str) -> bool:

@@ -20,12 +20,12 @@ from app.cassandra.model_registry import entry_of
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
-from app.errors import TooFewError, UsageError
+from app.errors import TooFewSamplesError, UsageError
 from app.host import author
 from app.kafka.change_history import need_decides, read_history
 from app.ops.models import check_model
 from app.ops.row_by_row_scores import scores_of_each
-from app.quality.gate import Pair, compare, refusals
+from app.quality.gate import ScorePair, compare, refusals
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
@@ -112,7 +112,7 @@ def _score(
     challenger: Model,
     from_ms: int,
     progress: Progress,
-) -> tuple[Pair, np.ndarray]:
+) -> tuple[ScorePair, np.ndarray]:
     """Both scores of every stored transaction from a time on, and the features of some of them."""
     catalogue = catalogue_of(settings)
     verdicts = Verdicts(scan_verdicts(session, settings))
@@ -156,8 +156,8 @@ def _score(
             f"no stored transaction since {when}Z has these features: let it score as a shadow until there are some, "
             "or give an earlier --from; a deployment without any can only `promote --force`"
         )
-        raise TooFewError(msg)
-    pair = Pair(
+        raise TooFewSamplesError(msg)
+    pair = ScorePair(
         np.concatenate(scores[0]),
         np.concatenate(scores[1]),
         np.frombuffer(said, np.int8),

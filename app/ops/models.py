@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.cassandra import model_registry
-from app.cassandra.model_registry import Registered
+from app.cassandra.model_registry import RegisteredModel
 from app.cassandra.session import connected
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.host import author
@@ -29,7 +29,7 @@ from models.trust import trust_of
 _PROBES = 64
 
 
-class Listing(NamedTuple):
+class ModelList(NamedTuple):
     """All models.
 
     Attributes:
@@ -39,21 +39,21 @@ class Listing(NamedTuple):
         damaged: a line for each folder that cannot be read.
     """
 
-    registered: list[Registered] | None
+    registered: list[RegisteredModel] | None
     away: str
     here: list[Entry]
     damaged: list[str]
 
 
-def list_models(settings: Settings) -> Listing:
+def list_models(settings: Settings) -> ModelList:
     """The models of the registry, if it answers, and those in the folders."""
     here, damaged = artifact_folders(settings).scan()
     try:
         with connected(settings) as session:
             found = model_registry.list_registered(session, settings)
     except FraudstreamError as error:
-        return Listing(None, str(error), here, damaged)
-    return Listing(found, "", here, damaged)
+        return ModelList(None, str(error), here, damaged)
+    return ModelList(found, "", here, damaged)
 
 
 def find_model(settings: Settings, wanted: str) -> Entry:

@@ -15,9 +15,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from app.ops.producing.batches import BatchWriter, Headers, Written
+from app.ops.producing.batches import AcknowledgedRecords, BatchWriter, Headers
 from app.ops.producing.connection import open_writer, quiet_client
-from app.ops.producing.schedule import Schedule
+from app.ops.producing.schedule import SendingSchedule
 from app.settings import Settings
 from app.topics import Topics
 
@@ -58,7 +58,7 @@ class ProduceReport:
     bytes: int
     seconds: float
     behind_ms: float = 0.0
-    partitions: dict[int, Written] = field(default_factory=dict)
+    partitions: dict[int, AcknowledgedRecords] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -147,7 +147,7 @@ async def produce_on_schedule(
 
     async def write(writers: Sequence[BatchWriter]) -> float:
         (writer,) = writers
-        schedule = Schedule(writers)
+        schedule = SendingSchedule(writers)
         for due, key, value in items:
             due_ms = await schedule.until(due)
             await writer.append(key, value, due_ms, _due(due_ms) if stamp else [])
@@ -166,7 +166,7 @@ async def produce_with_labels(
     rate: float | None = None,
     speed: float | None = None,
     stamp: bool | None = None,
-    keep_pace: Callable[[], Awaitable[None]] | None = None,
+    wait_for_workers: Callable[[], Awaitable[None]] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[ProduceReport, ProduceReport]:
     """Send transactions and, between them, labels; neither topic runs ahead of the other.
@@ -178,7 +178,7 @@ async def produce_with_labels(
         rate: transactions a second; labels go with the transaction behind them. None: as fast as it goes.
         speed: event seconds a second, in place of a rate.
         stamp: add the `due` header to transactions; None: with a rate or a speed.
-        keep_pace: awaited now and then, such as `app.ops.producing.wait_for_workers.Pace`.
+        wait_for_workers: awaited now and then, such as `app.ops.producing.wait_for_workers.WaitForWorkers`.
         on_progress: as in `produce`, for transactions.
 
     Returns:
@@ -194,10 +194,10 @@ async def produce_with_labels(
 
     async def write(writers: Sequence[BatchWriter]) -> float:
         transactions, labels = writers
-        schedule = Schedule(writers)
+        schedule = SendingSchedule(writers)
         first: int | None = None
         now_ms = 0
-        step = CHUNK if keep_pace else IN_STEP
+        step = CHUNK if wait_for_workers else IN_STEP
         for number, (is_label, key, value, event_ms) in enumerate(items):
             if timed:
                 first = event_ms if first is None else first
@@ -210,8 +210,8 @@ async def produce_with_labels(
             if number % step == 0:
                 for writer in writers:
                     await writer.send_open()
-                if keep_pace:
-                    await keep_pace()
+                if wait_for_workers:
+                    await wait_for_workers()
             headers = _due(now_ms) if stamped and not is_label else []
             await (labels if is_label else transactions).append(key, value, now_ms, headers)
         return schedule.behind * 1000

@@ -23,7 +23,7 @@ from typing import Any
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.rows import row_offset
 from app.errors import NotFoundError
-from app.ops.replaying.passes import BLOCK, Stages
+from app.ops.replaying.passes import BLOCK, ReplayStages
 from app.ops.state_comparison import (
     OFFSET_KEY,
     PARKED,
@@ -46,8 +46,8 @@ from app.stages.state import (
     IN_FORCE_KEY,
     PINS_KEY,
     POSITION_KEY,
-    Pins,
-    Position,
+    ModelOffsets,
+    StatePosition,
     row_rules,
     state_settings,
     terminal_rules,
@@ -160,7 +160,7 @@ async def rebuild(
     async with open_log(settings) as log:
         for table in tables:
             for partition in every:
-                kind = _Parked if table == PARKED else _One
+                kind = _ParkedLabelsRebuild if table == PARKED else _PartitionRebuild
                 one = kind(settings, log, table, partition, done, progress)
                 await one.compare(folders, from_source=from_source)
     return done
@@ -174,7 +174,7 @@ def _without_schema(value: bytes) -> Message:
     return batch
 
 
-class _One:
+class _PartitionRebuild:
     """One partition of one table."""
 
     def __init__(
@@ -240,7 +240,7 @@ class _One:
 
     async def _from_source(self, furthest: Sequence[Store]) -> None:
         topic, number = self._source, self._partition
-        last = Position.read(_Reader(furthest[0].rows), self._state_settings).last_offset
+        last = StatePosition.read(_Reader(furthest[0].rows), self._state_settings).last_offset
         (begin,) = (await self._log.begins(topic))[number : number + 1]
         if begin:
             self._done.left_out[self._where] = (
@@ -248,14 +248,14 @@ class _One:
             )
             return
         folder = self._settings.home / "rebuild"
-        stages = Stages.of(self._settings)
+        stages = ReplayStages.of(self._settings)
         with scratch_rows(folder) as state:
             handler: Any = stages.cards()
             if self._table != "cards":
                 handler = stages.scoring(
                     _no_model, clock_ms=lambda: 0, asked=lambda *_: False, read=_without_schema
                 )
-                state.put([[Pins([(0, "")]).encode()]])
+                state.put([[ModelOffsets([(0, "")]).encode()]])
             async for records in self._read(topic, 0, last + 1):
                 for start in range(0, len(records), BLOCK):
                     computed = handler.compute(number, records[start : start + BLOCK], state)
@@ -309,7 +309,7 @@ def _no_model(model_hash: str) -> UnloadableModel:
     return UnloadableModel(model_hash, "nothing is scored here")
 
 
-class _Parked(_One):
+class _ParkedLabelsRebuild(_PartitionRebuild):
     """One partition of the table of parked labels."""
 
     async def _from_source(self, furthest: Sequence[Store]) -> None:

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from app.domain.refusals import LOST, UNREADABLE_REASONS
-from app.errors import AwayError, UnavailableError
+from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.clients import answered, check_topics, client_kwargs, started
 from app.ops.deadletters import DeadLetter, Progress, find_dead_letter, read_dead_letters
 from app.settings import Settings
@@ -94,7 +94,7 @@ async def redrive(
                 else:
                     await sender.send(target.name, letter)
             await sender.settle(0)
-        except (KafkaError, AwayError) as error:
+        except (KafkaError, NotAnsweringError) as error:
             broker = kwargs["bootstrap_servers"]
             msg = (
                 f"Kafka at {broker} refuses: {error!r}; {done.sent.total():,} records are sent "

@@ -33,27 +33,27 @@ from app.ops.reference_state import (
     HIGH_MS,
     HISTORY,
     HISTORY_MS,
-    Became,
-    History,
-    Rules,
-    Verdict,
+    KeyHistory,
+    ReferenceOutcome,
+    ReferenceResult,
+    ReferenceRules,
     inexact,
 )  # fmt: skip
 
 __all__ = [
-    "Became", "CardOracle", "History", "Rules", "TerminalOracle", "Verdict", "Waits", "in_share",
-    "inexact", "murmur2", "murmur2_partition",
+    "CardReference", "KeyHistory", "ReferenceOutcome", "ReferenceResult", "ReferenceRules", "TerminalReference",
+    "WaitingLabel", "in_share", "inexact", "murmur2", "murmur2_partition",
 ]  # fmt: skip
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class CardOracle:
+class CardReference:
     """Card features of the records of `transactions`, given in offset order of each partition."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: ReferenceRules) -> None:
         self.rules = rules
-        self.cards: dict[str, History] = {}
+        self.cards: dict[str, KeyHistory] = {}
         self._zone = ZoneInfo(rules.timezone)
 
     def apply(
@@ -63,34 +63,44 @@ class CardOracle:
         t_ms: int,
         minor: int,
         record: Mapping[str, Any] | None = None,
-    ) -> Verdict:
+    ) -> ReferenceResult:
         """Decide about one valid transaction in its right partition, and keep what has to be kept."""
         rules = self.rules
         said = rules.said(record or {})
-        card = self.cards.setdefault(card_id, History())
+        card = self.cards.setdefault(card_id, KeyHistory())
         same_id = card.same_id(transaction_id, t_ms - rules.horizon_ms)
         if (t_ms, minor) in same_id:
-            return Verdict(Became.DUPLICATE)
+            return ReferenceResult(ReferenceOutcome.DUPLICATE)
         conflicting = bool(same_id)
         late = card.newest_ms is not None and t_ms < card.newest_ms - rules.allowed_lateness_ms
         out_of_order = card.newest_ms is not None and t_ms < card.newest_ms
         features = self._features(card, t_ms, minor, said)
         flags = self._inexact(card, t_ms)
-        became = Became.CONFLICTING if conflicting else Became.LATE if late else Became.SCORED
-        flags += [became.value] if became is not Became.SCORED else ["out_of_order"] * out_of_order
+        became = (
+            ReferenceOutcome.CONFLICTING
+            if conflicting
+            else ReferenceOutcome.LATE
+            if late
+            else ReferenceOutcome.SCORED
+        )
+        flags += (
+            [became.value]
+            if became is not ReferenceOutcome.SCORED
+            else ["out_of_order"] * out_of_order
+        )
         if features.get("amount_over_card_median", 0.0) > 2:
             flags.append("high_amount")
-        weight = 1 if became is Became.SCORED else 0
+        weight = 1 if became is ReferenceOutcome.SCORED else 0
         card.add(t_ms, minor, weight, transaction_id, conflicting=conflicting, own=said)
         card.forget(rules.horizon_ms, rules.max_entries)
-        return Verdict(became, features, tuple(flags))
+        return ReferenceResult(became, features, tuple(flags))
 
     def erase(self, card_id: str) -> None:
         """Forget a card: its next transaction is its first."""
         self.cards.pop(card_id, None)
 
     def _features(
-        self, card: History, t_ms: int, minor: int, said: Mapping[str, Any]
+        self, card: KeyHistory, t_ms: int, minor: int, said: Mapping[str, Any]
     ) -> dict[str, float]:
         rules = self.rules
         unit = 10**rules.digits
@@ -124,7 +134,7 @@ class CardOracle:
         features |= rules.own_values("card", card, t_ms, said)
         return {name: features[name] for name in rules.names if name in features}
 
-    def _habits(self, card: History, t_ms: int, minor: int) -> dict[str, float]:
+    def _habits(self, card: KeyHistory, t_ms: int, minor: int) -> dict[str, float]:
         """The amount beside the last ones of its card."""
         places = card.last(t_ms, HABITS_MS, HABITS)
         amounts = [card.minors[place] for place in places]
@@ -155,14 +165,14 @@ class CardOracle:
             "amount_is_high_again": float(high if ratio > 3 else 0),
         }
 
-    def _inexact(self, card: History, t_ms: int) -> list[str]:
+    def _inexact(self, card: KeyHistory, t_ms: int) -> list[str]:
         flags = inexact(card, "card", t_ms, self.rules.card_windows)
         if self.rules.has_habits and not card.exact_last(t_ms, HABITS_MS, HABITS):
             flags.append(f"inexact:card_last_{HABITS}")
         return flags
 
 
-class Waits(NamedTuple):
+class WaitingLabel(NamedTuple):
     """A label whose transaction has not come yet."""
 
     transaction_id: str
@@ -174,7 +184,7 @@ class Waits(NamedTuple):
     card_id: str | None = None  # as the label itself says
 
 
-class TerminalOracle:
+class TerminalReference:
     """Terminal features of the items of `enriched`, given in the order in which they stand there.
 
     Attributes:
@@ -183,10 +193,10 @@ class TerminalOracle:
         given_up: sources of labels that waited in vain.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: ReferenceRules) -> None:
         self.rules = rules
-        self.terminals: dict[str, History] = {}
-        self.waiting: dict[str, list[Waits]] = {}
+        self.terminals: dict[str, KeyHistory] = {}
+        self.waiting: dict[str, list[WaitingLabel]] = {}
         self.given_up: set[tuple[str, int, int]] = set()
         self._seen: dict[tuple[int, str, int], int] = {}
 
@@ -204,11 +214,11 @@ class TerminalOracle:
         self._seen[key] = offset
         return False
 
-    def label(self, terminal_id: str | None, label: Waits) -> None:
+    def label(self, terminal_id: str | None, label: WaitingLabel) -> None:
         """Apply a label that is no replay; its transaction may be there, have left, or not have come yet."""
         if terminal_id is None:
             return
-        terminal = self.terminals.setdefault(terminal_id, History())
+        terminal = self.terminals.setdefault(terminal_id, KeyHistory())
         index = terminal.find(label.transaction_id, label.t_ms)
         if index is not None:
             terminal.label(index, label.is_fraud, label.labelled_at_ms)
@@ -216,7 +226,7 @@ class TerminalOracle:
             self._keep(self.waiting.setdefault(terminal_id, []), label)
         self._give_up(terminal_id, label.received_at_ms)
 
-    def _keep(self, waiting: list[Waits], label: Waits) -> None:
+    def _keep(self, waiting: list[WaitingLabel], label: WaitingLabel) -> None:
         """One label of each transaction waits: the one that will hold."""
         for index, other in enumerate(waiting):
             if (other.transaction_id, other.t_ms) == (label.transaction_id, label.t_ms):
@@ -263,7 +273,7 @@ class TerminalOracle:
         high: bool = False,
         conflicting: bool = False,
         record: Mapping[str, Any] | None = None,
-    ) -> Verdict:
+    ) -> ReferenceResult:
         """Terminal features of one item that is no replay, and keep what has to be kept.
 
         Args:
@@ -284,8 +294,8 @@ class TerminalOracle:
             others = {n for e in rules.own.features for n in e.columns} - ours
             names = [n for n in rules.names if n in ours or n.startswith("terminal_")]
             names = [n for n in names if n not in others]
-            return Verdict(Became.SCORED, dict.fromkeys(names, 0.0))
-        terminal = self.terminals.setdefault(terminal_id, History())
+            return ReferenceResult(ReferenceOutcome.SCORED, dict.fromkeys(names, 0.0))
+        terminal = self.terminals.setdefault(terminal_id, KeyHistory())
         self._give_up(terminal_id, received_at_ms)
         features = self._features(terminal, t_ms, minor, said)
         flags = self._inexact(terminal, t_ms)
@@ -294,10 +304,10 @@ class TerminalOracle:
         )
         terminal.forget(rules.terminal_horizon_ms, rules.max_entries)
         self._meet(terminal_id, transaction_id, t_ms)
-        return Verdict(Became.SCORED, features, tuple(flags))
+        return ReferenceResult(ReferenceOutcome.SCORED, features, tuple(flags))
 
     def _features(
-        self, terminal: History, t_ms: int, minor: int, said: Mapping[str, Any]
+        self, terminal: KeyHistory, t_ms: int, minor: int, said: Mapping[str, Any]
     ) -> dict[str, float]:
         rules = self.rules
         unit = 10**rules.digits
@@ -324,7 +334,7 @@ class TerminalOracle:
         features |= rules.own_values("terminal", terminal, t_ms, said)
         return {name: features[name] for name in rules.names if name in features}
 
-    def _history(self, terminal: History, t_ms: int, until_ms: int) -> dict[str, float]:
+    def _history(self, terminal: KeyHistory, t_ms: int, until_ms: int) -> dict[str, float]:
         """What is known of the last ones of the terminal whose labels count."""
         places = terminal.last(until_ms, HISTORY_MS, HISTORY)
         known = [place for place in places if terminal.labels[place] is not None]
@@ -349,7 +359,7 @@ class TerminalOracle:
             "terminal_genuine_age": (t_ms - genuine_ms) / DAY_MS,
         }
 
-    def _inexact(self, terminal: History, t_ms: int) -> list[str]:
+    def _inexact(self, terminal: KeyHistory, t_ms: int) -> list[str]:
         rules = self.rules
         until_ms = t_ms - rules.label_delay_ms
         flags = inexact(terminal, "terminal", t_ms, rules.terminal_windows)

@@ -19,7 +19,7 @@ REPEATED = (
 )  # fmt: skip
 
 
-class Flagged(NamedTuple):
+class ExpectedAlert(NamedTuple):
     """A prediction that is an alert under some policy.
 
     Attributes:
@@ -33,7 +33,7 @@ class Flagged(NamedTuple):
     reasons: tuple[str, ...]
 
 
-class PolicyOf(NamedTuple):
+class AlertPolicyAt(NamedTuple):
     """Which of these are alerts, and how urgent: the field `policy` of an alert.
 
     Attributes:
@@ -47,7 +47,7 @@ class PolicyOf(NamedTuple):
     losses_minor: tuple[float, ...]
 
     @classmethod
-    def read(cls, said: Any) -> "PolicyOf | None":
+    def read(cls, said: Any) -> "AlertPolicyAt | None":
         """The policy that an alert names; None where it names none that can be read."""
         try:
             return cls(tuple(said["causes"]), int(said["window_ms"]), tuple(said["losses_minor"]))
@@ -80,7 +80,7 @@ def alert_id(card_id: str, opened_at: int) -> str:
     return f"{moment.strftime('%Y%m%dT%H%M%S')}-{hash_id(card_id).hex()}"
 
 
-def flagged(fields: Mapping[str, Any], rules: RuleSet) -> Flagged | None:
+def flagged(fields: Mapping[str, Any], rules: RuleSet) -> ExpectedAlert | None:
     """Whether a prediction record can be an alert; None: it is none under any policy.
 
     Args:
@@ -115,4 +115,4 @@ def flagged(fields: Mapping[str, Any], rules: RuleSet) -> Flagged | None:
     causes = tuple(cause for cause, there in found.items() if there)
     if not causes:
         return None
-    return Flagged(causes, tuple(names), (*reasons, *fields["reasons"]))
+    return ExpectedAlert(causes, tuple(names), (*reasons, *fields["reasons"]))

@@ -18,7 +18,7 @@ HABITS, HABITS_MS, HIGH_MS = 20, 30 * DAY_MS, 14 * DAY_MS
 HISTORY, HISTORY_MS = 32, 30 * DAY_MS
 
 
-class Became(StrEnum):
+class ReferenceOutcome(StrEnum):
     """What a source record becomes: exactly one of these."""
 
     DEAD = "dead"
@@ -30,7 +30,7 @@ class Became(StrEnum):
 
 
 @dataclass
-class History:
+class KeyHistory:
     """What is kept of one card or one terminal: parallel lists, sorted by event time.
 
     Entries of equal time stand in the order of their arrival.
@@ -193,7 +193,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ReferenceRules:
     """The settings that decide a feature; see `app.settings.Settings` for their meaning.
 
     Attributes:
@@ -227,7 +227,7 @@ class Rules:
         return {name: default[name] if value is None else value for name, value in said.items()}
 
     def own_values(
-        self, stage: str, history: History, t_ms: int, said: Mapping[str, Any]
+        self, stage: str, history: KeyHistory, t_ms: int, said: Mapping[str, Any]
     ) -> dict[str, float]:
         """The deployment's own features of a transaction at `t_ms` that says this."""
         found = {}
@@ -348,7 +348,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReferenceResult:
     """What one record became, with its features when it was scored.
 
     Attributes:
@@ -358,7 +358,7 @@ class Verdict:
             then `high_amount`.
     """
 
-    became: Became
+    became: ReferenceOutcome
     features: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
@@ -369,7 +369,9 @@ def _window_ms(name: str) -> int:
     return int(number) * {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}[unit]
 
 
-def inexact(history: History, stage: str, t_ms: int, windows: list[tuple[str, int]]) -> list[str]:
+def inexact(
+    history: KeyHistory, stage: str, t_ms: int, windows: list[tuple[str, int]]
+) -> list[str]:
     """Flags of the windows that something may have left, in rising order of windows."""
     if history.floor_ms is None:
         return []

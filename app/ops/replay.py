@@ -23,13 +23,13 @@ from app.cassandra import replay_targets
 from app.cassandra.label_store import scan_verdicts
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.session import connect, disconnect
-from app.ops.replaying.bounds import Kept, Reach
+from app.ops.replaying.bounds import LookBack, RetainedRange
 from app.ops.replaying.comparison import COLUMNS, Comparison
 from app.ops.replaying.deciders import Deciders
-from app.ops.replaying.passes import CardFeatures, CardPass, Stages, TerminalPass
+from app.ops.replaying.passes import CardFeatures, CardPass, ReplayStages, TerminalPass
 from app.ops.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
 from app.ops.replaying.results import sending
-from app.ops.replaying.survey import Sources, Survey
+from app.ops.replaying.survey import EnrichedSurvey, SourceRecords
 from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.log import Log, Progress, open_log
 from app.quality.verdicts import Verdicts
@@ -56,7 +56,7 @@ async def replay(plan: Plan, *, progress: Progress) -> dict[str, Any]:
         NotFoundError: there is no such model.
         UnavailableError, SchemaError: a server does not answer, or the live topics are not there.
     """
-    stages = Stages.of(plan.shadow.settings)
+    stages = ReplayStages.of(plan.shadow.settings)
     deciders = await Deciders.of(plan, stages.catalogue)
     session = await asyncio.to_thread(connect, plan.live)
     folder = plan.own.home / "replays" / plan.name
@@ -94,7 +94,7 @@ class _Run:
         plan: Plan,
         log: Log,
         session: Session,
-        stages: Stages,
+        stages: ReplayStages,
         deciders: Deciders,
         folder: Path,
         progress: Progress,
@@ -107,9 +107,9 @@ class _Run:
         self._folder = folder
         self._progress = progress
         self._topics = Topics(plan.live)
-        self._reach = Reach.of(plan.own)
+        self._reach = LookBack.of(plan.own)
         self._ends: list[int] = []
-        self._kept = Kept(self._reach)
+        self._kept = RetainedRange(self._reach)
         self.read = 0
 
     async def run(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class _Run:
 
     # ------------------------------------------------------------------ reading
 
-    async def _survey(self) -> Survey:
+    async def _survey(self) -> EnrichedSurvey:
         """What stands on `enriched` from where it can matter on."""
         enriched, plan = self._topics.enriched, self._plan
         begins = await self._log.begins(enriched)
@@ -190,22 +190,22 @@ class _Run:
             # no event time is later than its broker's time by more than this
             known = plan.asked.from_ms - self._reach.cards_ms - plan.live.max_future_skew
             begins = await self._log.at_time(enriched, known - _CLOCK_MS)
-        survey = Survey(plan.asked, plan.live.partitions)
+        survey = EnrichedSurvey(plan.asked, plan.live.partitions)
         async for number, records in self._each(
             "looking for the range", enriched, zip(begins, self._ends, strict=True)
         ):
             survey.take(number, records)
         return survey
 
-    async def _find_kept(self) -> Kept:
+    async def _find_kept(self) -> RetainedRange:
         """What retention has left of the topics."""
-        found = Kept(self._reach)
+        found = RetainedRange(self._reach)
         for topic in (self._topics.transactions, self._topics.enriched):
             for number, first_ms in enumerate(await self._log.first_kept(topic)):
                 # no event time is later than its broker's time by more than this
                 from_ms = first_ms + self._plan.live.max_future_skew
                 if first_ms >= 0 and from_ms > found.from_ms:
-                    found = Kept(self._reach, f"{topic.name}/{number}", from_ms)
+                    found = RetainedRange(self._reach, f"{topic.name}/{number}", from_ms)
         return found
 
     async def _each(
@@ -222,7 +222,7 @@ class _Run:
 
     # ------------------------------------------------------------------ stages
 
-    async def _work_out_cards(self, sources: Sequence[Sources]) -> list[CardFeatures]:
+    async def _work_out_cards(self, sources: Sequence[SourceRecords]) -> list[CardFeatures]:
         topic, found = self._topics.transactions, list[CardFeatures]()
         begins = await self._log.begins(topic)
         total, before = sum(len(each.placed) for each in sources), 0

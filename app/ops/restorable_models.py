@@ -3,7 +3,7 @@
 from cassandra.cluster import Session
 
 from app.cassandra.model_registry import entry_of
-from app.domain.changes import Earlier, InForce
+from app.domain.changes import EarlierModel, InForce
 from app.errors import NotFoundError, UsageError
 from app.ops.models import check_model
 from app.settings import Settings
@@ -27,7 +27,7 @@ def check_restorable(settings: Settings, session: Session, in_force: InForce) ->
     if not settings.guard_time or not in_force.model:
         return ""
     refused = ""
-    for earlier in (Earlier(in_force.model), *in_force.fallbacks):
+    for earlier in (EarlierModel(in_force.model), *in_force.fallbacks):
         short = earlier.hash[:16]
         try:
             model = check_model(settings, entry_of(settings, session, earlier.hash))

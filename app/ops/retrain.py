@@ -23,15 +23,15 @@ from app.domain.changes import (
     ModelChange,
 )
 from app.durations import format_duration
-from app.errors import NotFoundError, TooFewError, UsageError
+from app.errors import NotFoundError, TooFewSamplesError, UsageError
 from app.formats import iso
-from app.kafka.change_history import History, need_decides, read_history, send_changes
+from app.kafka.change_history import ChangeHistory, need_decides, read_history, send_changes
 from app.ops import gate, train_from_cassandra
 from app.ops.models import check_model, register, sign
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
 from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until
-from app.quality.gate import Limits
+from app.quality.gate import GateLimits
 from app.settings import Settings
 from app.topics import Topics
 from models.artifact_folders import Entry, artifact_folders
@@ -79,7 +79,7 @@ class Retraining:
         self,
         settings: Settings,
         session: Session,
-        history: History,
+        history: ChangeHistory,
         *,
         name: str | None,
         min_new: int,
@@ -161,9 +161,9 @@ class Retraining:
                     progress=tell,
                     labels_until_ms=self._known_ms,
                 )
-            except TooFewError as error:
+            except TooFewSamplesError as error:
                 return Step("waits", one.model, [f"{one.model} is not compared yet: {error}"])
-        frauds, needed = result["frauds_compared"], Limits().frauds
+        frauds, needed = result["frauds_compared"], GateLimits().frauds
         if frauds < needed or result["difference"] is None:
             text = f"{one.model} is not compared yet: {frauds} labelled frauds, {needed} are needed"
             return Step("waits", one.model, [text])
@@ -228,7 +228,7 @@ class Retraining:
             trained = train(
                 examples, self._settings, options, now_ms=self._now_ms, stage=self._stage
             )
-        except TooFewError as error:
+        except TooFewSamplesError as error:
             return Step("waits", "", [f"nothing to do yet: {error}"])
         self._check()
         entry, _ = register(self._settings, str(trained.folder))

@@ -21,7 +21,7 @@ from app.cassandra.row_writer import RowWriter
 from app.cassandra.schema import check_schema
 from app.cassandra.session import connect, disconnect
 from app.deployments import SCORED_BY
-from app.errors import AwayError, UsageError
+from app.errors import NotAnsweringError, UsageError
 from app.ops.replaying.bounds import Bound
 from app.ops.verification.log import Log, Offsets, Progress, open_log
 from app.ops.verification.predictions import NameReader, names_nobody
@@ -224,13 +224,13 @@ async def _patiently(written: "asyncio.Future[Any]", writer: Writer) -> None:
     """Wait for rows, but not for ever.
 
     Raises:
-        AwayError: Cassandra has taken nothing for a minute.
+        NotAnsweringError: Cassandra has taken nothing for a minute.
     """
     while not (await asyncio.wait({written}, timeout=_LOOK_SECONDS))[0]:
         since = writer.unavailable_since
         if since is not None and time.time() - since > _PATIENCE_SECONDS:
             msg = f"Cassandra accepted no rows for {_PATIENCE_SECONDS:.0f} s ({writer.last_error})"
-            raise AwayError(msg)
+            raise NotAnsweringError(msg)
     written.result()
 
 

@@ -11,7 +11,13 @@ from app.domain.rules.language import check
 from app.domain.rules.policy import rule_fields, types_of
 from app.domain.rules.ruleset import check_rule, entries
 from app.errors import NotFoundError, UsageError
-from app.kafka.change_history import History, Made, need_decides, read_history, send_changes
+from app.kafka.change_history import (
+    ChangeHistory,
+    LoggedChange,
+    need_decides,
+    read_history,
+    send_changes,
+)
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import Topics
@@ -21,7 +27,7 @@ from app.wire.control_records import MAX_CHANGE_BYTES, encode_change
 _AROUND_IDS = 4_096
 
 
-def rule_changes(history: History) -> list[Made]:
+def rule_changes(history: ChangeHistory) -> list[LoggedChange]:
     """The changes of rules and lists, in their order."""
     return [one for one in history.changes if isinstance(one.change, RuleChange | ListChange)]
 
@@ -40,7 +46,7 @@ def check_here(settings: Settings, expression: str) -> tuple[Catalogue, set[str]
         raise UsageError(msg) from None
 
 
-async def _begun(settings: Settings) -> History:
+async def _begun(settings: Settings) -> ChangeHistory:
     """All changes, once a worker has written the first of them: the model and rules that the deployment starts with.
 
     Raises:

@@ -11,7 +11,7 @@ import rocksdict
 
 from app.errors import UnavailableError
 from app.stages.parked_labels import PREFIX, offset_of
-from app.stages.state import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, Pins, Position
+from app.stages.state import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, ModelOffsets, StatePosition
 from app.windows.row_format import head_key, segment_key, without_settings
 from app.windows.window_row import RowRules, WindowRow
 
@@ -172,10 +172,10 @@ def labels(rows: Rows, rules: RowRules) -> tuple[int, int]:
 
 def _reserved(key: bytes, raw: bytes | None) -> object:
     if key == PINS_KEY:
-        return Pins.read(raw).pins
+        return ModelOffsets.read(raw).pins
     if raw is None or key != POSITION_KEY:
         return raw
-    position = Position.decode(raw, "")
+    position = StatePosition.decode(raw, "")
     return position.last_offset, position.seen, position.labels
 
 

@@ -13,7 +13,7 @@ from joblib import cpu_count
 from app.domain.explanation import Explainer
 from app.host import require_writable
 from app.ops.feature_choice import FeatureChoice, choose_features, label_free_choice
-from app.ops.training_features import Columns, compute_features
+from app.ops.training_features import TransactionColumns, compute_features
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.wire.own_catalogue import own_of
@@ -35,7 +35,7 @@ from models.training import Fitted, fit_best, refit
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-class Labelled(Columns, Protocol):
+class LabelledColumns(TransactionColumns, Protocol):
     """Transactions in the order of their arrival, with labels."""
 
     @property
@@ -83,7 +83,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A new artifact.
 
     Attributes:
@@ -126,14 +126,14 @@ def place(
 
 
 def train(
-    columns: Labelled | Examples,
+    columns: LabelledColumns | Examples,
     settings: Settings,
     options: TrainingOptions,
     *,
     now_ms: int,
     kinds_of_fraud: np.ndarray | None = None,
     stage: Stage = _silent,
-) -> Trained:
+) -> TrainedModel:
     """Compute features, then train; see `train_on`.
 
     Args:
@@ -173,7 +173,7 @@ def train_on(
     *,
     now_ms: int,
     stage: Stage = _silent,
-) -> Trained:
+) -> TrainedModel:
     """Train, choose, judge and save.
 
     Without periods the oldest 60 % of the time-ordered transactions are learned from, the next 20 % choose
@@ -266,7 +266,7 @@ def train_on(
             examples, settings, choice, scores, split.test, threshold=threshold
         ),
     )
-    return Trained(options.folder, manifest, scores, fraud[split.test])
+    return TrainedModel(options.folder, manifest, scores, fraud[split.test])
 
 
 def _distribution(

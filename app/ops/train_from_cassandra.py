@@ -20,7 +20,7 @@ from app.cassandra.session import connected
 from app.deployments import is_anothers
 from app.domain.features.schema import same_meaning
 from app.domain.transaction import DeadRecordError
-from app.errors import TooFewError, UsageError
+from app.errors import TooFewSamplesError, UsageError
 from app.ops.verification.log import Log, open_log
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
@@ -114,7 +114,7 @@ class Gathering:
         if not self._times:
             msg = f"{source} contains no scored transactions with labels"
             if not self._other_schemas:
-                raise TooFewError(msg)
+                raise TooFewSamplesError(msg)
             msg += (
                 f" and features {self._schema}; some have "
                 f"{', '.join(sorted(self._other_schemas))}: set FRAUDSTREAM_FEATURES and "

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from app.domain.features.own import OwnField
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.ops.files.columns import FileOptions, Plan
+from app.ops.files.columns import ColumnPlan, FileOptions
 from app.ops.files.label_columns import USUAL_LABELS, usual_label
 from app.ops.files.opening import open_rows
 from app.ops.files.records import Converter
@@ -194,7 +194,7 @@ class _Chunks:
 class _Maker:
     """Makes columns of rows, in any process."""
 
-    plan: Plan
+    plan: ColumnPlan
     rules: RecordRules
     label: str
     own: tuple[OwnField, ...]

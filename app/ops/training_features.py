@@ -19,7 +19,7 @@ from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.state import row_rules, terminal_rules
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.window_row import NEVER, RowRules, WindowRow
 
 #: Called with the number of transactions done so far.
@@ -30,7 +30,7 @@ _PARTS = 16
 _ALONE = 50_000
 
 
-class Columns(Protocol):
+class TransactionColumns(Protocol):
     """Transactions in the order of their arrival, row i of every column being transaction i."""
 
     @property
@@ -55,7 +55,11 @@ class Columns(Protocol):
 
 
 def compute_features(
-    columns: Columns, settings: Settings, progress: Progress | None = None, *, cores: int = 1
+    columns: TransactionColumns,
+    settings: Settings,
+    progress: Progress | None = None,
+    *,
+    cores: int = 1,
 ) -> npt.NDArray[np.float64]:
     """Both stages over all transactions, 15,000 to 50,000 a second and core.
 
@@ -149,7 +153,9 @@ def _parts(keys: np.ndarray) -> list[npt.NDArray[np.intp]]:
     return [part for part in parts if len(part)]
 
 
-def _taken(columns: Columns, keys: np.ndarray, rows: npt.NDArray[np.intp]) -> tuple[Any, ...]:
+def _taken(
+    columns: TransactionColumns, keys: np.ndarray, rows: npt.NDArray[np.intp]
+) -> tuple[Any, ...]:
     return (
         columns.transaction_id[rows],
         keys[rows],
@@ -159,7 +165,7 @@ def _taken(columns: Columns, keys: np.ndarray, rows: npt.NDArray[np.intp]) -> tu
     )
 
 
-def _own_values(columns: Columns, rows: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
+def _own_values(columns: TransactionColumns, rows: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
     own = getattr(columns, "own", None)
     return [()] * len(rows) if own is None else [tuple(values) for values in own[rows].tolist()]
 
@@ -203,7 +209,7 @@ def _terminal_part(
     own: list[tuple[Any, ...]],
     newest: np.ndarray,
     flags: dict[int, list[str]],
-    labels: "Labels | None",
+    labels: "LabelArrivals | None",
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """The second stage over some terminals, of transactions that are no duplicates."""
     stage = TerminalStage(catalogue_of(settings))
@@ -231,7 +237,7 @@ def _terminal_part(
     return rows, np.array(values, dtype=np.float64)
 
 
-class Labels:
+class LabelArrivals:
     """The labels of a file, each brought to its terminal when it would have arrived.
 
     Args:
@@ -245,12 +251,12 @@ class Labels:
         self._fraud = fraud
         self._known_at = known_at
         self._newest = NEVER
-        self._waiting: list[tuple[int, int, WindowRow, Label]] = []
+        self._waiting: list[tuple[int, int, WindowRow, EntryLabel]] = []
 
-    def of(self, rows: npt.NDArray[np.intp]) -> "Labels":
+    def of(self, rows: npt.NDArray[np.intp]) -> "LabelArrivals":
         """Those of some transactions, before any has arrived."""
         fraud, known_at = self._fraud, self._known_at
-        return Labels(
+        return LabelArrivals(
             [fraud[row] for row in rows.tolist()],
             None if known_at is None else [known_at[row] for row in rows.tolist()],
         )
@@ -258,7 +264,7 @@ class Labels:
     def expect(self, index: int, row: WindowRow, event_time_ms: int, id8: bytes) -> None:
         """A transaction is in its terminal's row: its label may come from now on."""
         known_at = event_time_ms if self._known_at is None else self._known_at[index]
-        label = Label(event_time_ms, id8, self._fraud[index], known_at, 0, b"")
+        label = EntryLabel(event_time_ms, id8, self._fraud[index], known_at, 0, b"")
         if known_at <= self._newest:
             row.label(label)
         else:
@@ -272,7 +278,7 @@ class Labels:
             row.label(label)
 
 
-def labels_of(columns: Columns) -> Labels:
+def labels_of(columns: TransactionColumns) -> LabelArrivals:
     """The labels of a file: its column `is_fraud`, and `label_known_at_ms` if it has one.
 
     Raises:
@@ -286,7 +292,7 @@ def labels_of(columns: Columns) -> Labels:
         )
         raise UsageError(msg)
     known_at = getattr(columns, "label_known_at_ms", None)
-    return Labels(
+    return LabelArrivals(
         np.asarray(fraud, bool).tolist(),
         None if known_at is None else np.asarray(known_at, np.int64).tolist(),
     )

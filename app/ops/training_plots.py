@@ -11,7 +11,7 @@ from app.errors import UsageError
 from app.host import require_writable
 
 if TYPE_CHECKING:
-    from app.ops.train import Trained
+    from app.ops.train import TrainedModel
 
 #: Features that the picture of importance shows.
 SHOWN = 20
@@ -35,7 +35,7 @@ def check_plots(folder: Path) -> None:
     require_writable(folder, "--plots")
 
 
-def draw_plots(folder: Path, trained: "Trained") -> list[Path]:
+def draw_plots(folder: Path, trained: "TrainedModel") -> list[Path]:
     """Draw `roc`, `precision_recall`, `calibration`, `scores` and `importance`; existing files are replaced.
 
     Args:
@@ -69,14 +69,14 @@ def draw_plots(folder: Path, trained: "Trained") -> list[Path]:
     return paths
 
 
-def _roc(axes: Any, trained: "Trained") -> None:
+def _roc(axes: Any, trained: "TrainedModel") -> None:
     wrong, found, _ = roc_curve(trained.fraud, trained.scores)
     axes.plot(wrong, found)
     axes.plot([0, 1], [0, 1], linestyle=":", color="grey")
     axes.set(title="ROC", xlabel="others called fraud", ylabel="frauds found")
 
 
-def _precision_recall(axes: Any, trained: "Trained") -> None:
+def _precision_recall(axes: Any, trained: "TrainedModel") -> None:
     precision, recall, _ = precision_recall_curve(trained.fraud, trained.scores)
     axes.plot(recall, precision, drawstyle="steps-post")
     confusion = trained.manifest.metrics
@@ -85,7 +85,7 @@ def _precision_recall(axes: Any, trained: "Trained") -> None:
     axes.legend()
 
 
-def _calibration(axes: Any, trained: "Trained") -> None:
+def _calibration(axes: Any, trained: "TrainedModel") -> None:
     rows = trained.manifest.metrics["calibration"]
     # without zero: the axes are logarithmic
     points = [(row["mean_score"], row["fraud_share"]) for row in rows if row["fraud_share"] > 0]
@@ -96,7 +96,7 @@ def _calibration(axes: Any, trained: "Trained") -> None:
     axes.set(xscale="log", yscale="log")
 
 
-def _scores(axes: Any, trained: "Trained") -> None:
+def _scores(axes: Any, trained: "TrainedModel") -> None:
     bins = np.linspace(0, 1, 51)
     for label, rows in (("others", ~trained.fraud), ("frauds", trained.fraud)):
         axes.hist(trained.scores[rows], bins=bins, histtype="step", label=label)
@@ -105,13 +105,13 @@ def _scores(axes: Any, trained: "Trained") -> None:
     axes.legend()
 
 
-def _importance(axes: Any, trained: "Trained") -> None:
+def _importance(axes: Any, trained: "TrainedModel") -> None:
     lost = list(trained.manifest.metrics["importance"].items())[:SHOWN][::-1]
     axes.barh([name for name, _ in lost], [loss for _, loss in lost])
     axes.set(title="Importance", xlabel="average precision lost when shuffled")
 
 
-_PLOTS: dict[str, Callable[[Any, "Trained"], None]] = {
+_PLOTS: dict[str, Callable[[Any, "TrainedModel"], None]] = {
     "roc": _roc,
     "precision_recall": _precision_recall,
     "calibration": _calibration,

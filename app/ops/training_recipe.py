@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import UsageError
-from app.kafka.change_history import Decides
+from app.kafka.change_history import DecidingModel
 from app.metrics.prometheus import release
 from app.ops.feature_choice import FeatureChoice, features_of
 from app.ops.train import TrainingOptions
@@ -102,7 +102,7 @@ def periods_like(told: dict[str, Any], newest_ms: int, delay_ms: int) -> Periods
     return Periods(train_to - lengths["train_ms"], train_to, test_from, test_to, delay_ms)
 
 
-def lineage(current: Decides, examples: Examples) -> dict[str, Any]:
+def lineage(current: DecidingModel, examples: Examples) -> dict[str, Any]:
     """What a manifest says of where a model comes from: the model before it, the rows and labels, and the code."""
     rows = hashlib.sha256()
     for column in (examples.event_time_ms, examples.card_id, examples.is_fraud):

@@ -28,10 +28,10 @@ from app.cassandra.session import connect, disconnect
 from app.domain.transaction import DeadRecordError
 from app.ops.verification.alert_rows import read_rows as read_alert_rows
 from app.ops.verification.alerts import AlertReader
-from app.ops.verification.case import Case
+from app.ops.verification.case import VerifyRun
 from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.findings import Findings
-from app.ops.verification.ledger import Ledger, Page
+from app.ops.verification.ledger import Ledger, SourcePage
 from app.ops.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
 from app.ops.verification.predictions import (
     LateReader,
@@ -182,7 +182,7 @@ async def compare(
 class LabelReader:
     """Reads one partition of `labels`."""
 
-    def __init__(self, case: Case, partition: int, begin: int) -> None:
+    def __init__(self, case: VerifyRun, partition: int, begin: int) -> None:
         self._case = case
         self._place = partition, begin
 
@@ -194,7 +194,7 @@ class LabelReader:
 class ChangeReader:
     """Reads one partition of `control`, up to what is forwarded."""
 
-    def __init__(self, case: Case, partition: int, done: int) -> None:
+    def __init__(self, case: VerifyRun, partition: int, done: int) -> None:
         self._case = case
         self._place = partition, done
 
@@ -211,7 +211,7 @@ class ChangeReader:
 class ParkedReader:
     """Reads one partition of the changelog of parked labels."""
 
-    def __init__(self, case: Case, partition: int) -> None:
+    def __init__(self, case: VerifyRun, partition: int) -> None:
         self._case = case
         self._partition = partition
 
@@ -229,7 +229,12 @@ class _Run:
     """
 
     def __init__(
-        self, case: Case, log: Log, reached: Reached, kept: dict[str, Offsets], progress: Progress
+        self,
+        case: VerifyRun,
+        log: Log,
+        reached: Reached,
+        kept: dict[str, Offsets],
+        progress: Progress,
     ) -> None:
         self.case = case
         self.kept = {role: max(times) for role, times in kept.items()}
@@ -248,7 +253,7 @@ class _Run:
         catalogue = union_of(settings, schemas)
         begins, ends = await log.begins(topics.transactions), reached.ends["transactions"]
         pages = [
-            Page(number, min(begin, end), end, len(catalogue.names))
+            SourcePage(number, min(begin, end), end, len(catalogue.names))
             for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
         ]
         ledger = Ledger(topics.transactions.name, catalogue, pages, schemas)
@@ -263,7 +268,7 @@ class _Run:
             "alerts": topics.alerts,
         }
         kept = {role: await log.first_kept(topic) for role, topic in roles.items()}
-        case = Case(settings, ledger, Findings(ledger, examples))
+        case = VerifyRun(settings, ledger, Findings(ledger, examples))
         return cls(case, log, reached, kept, progress)
 
     async def read_topics(self) -> None:

@@ -23,12 +23,12 @@ without any change: Yurdakul and Naranjo, Statistical properties of the populati
 """
 
 from app.quality.drift_data import (
-    Column,
-    Drift,
-    Finding,
-    Labels,
-    Observed,
-    Records,
+    ColumnDrift,
+    DriftFinding,
+    DriftReport,
+    LabelArrivals,
+    ObservedTransactions,
+    RecordCounts,
     bin_features,
     together,
 )
@@ -54,12 +54,12 @@ __all__ = [
     "LARGE",
     "LEAST_ROWS",
     "MODERATE",
-    "Column",
-    "Drift",
-    "Finding",
-    "Labels",
-    "Observed",
-    "Records",
+    "ColumnDrift",
+    "DriftReport",
+    "DriftFinding",
+    "LabelArrivals",
+    "ObservedTransactions",
+    "RecordCounts",
     "bin_features",
     "compare",
     "psi_limit",
@@ -69,10 +69,10 @@ __all__ = [
 
 def compare(
     distribution: Distribution,
-    observed: Observed,
-    records: Records | None = None,
-    labels: Labels | None = None,
-) -> Drift:
+    observed: ObservedTransactions,
+    records: RecordCounts | None = None,
+    labels: LabelArrivals | None = None,
+) -> DriftReport:
     """Compare a window with training.
 
     Args:
@@ -81,8 +81,8 @@ def compare(
         records: what became of all records of the same time; None: unknown.
         labels: what arrived by then; None: unknown.
     """
-    found: list[Finding] = []
-    columns: list[Column] = []
+    found: list[DriftFinding] = []
+    columns: list[ColumnDrift] = []
     if len(observed) >= LEAST_ROWS:
         slots = distribution.clock().slots(observed.event_time_ms)
         strata = strata_of(slots)
@@ -104,4 +104,4 @@ def compare(
     if labels is not None:
         found += label_arrival(distribution, labels)
     found.sort(key=lambda one: one.rank)
-    return Drift(len(observed), tuple(columns), tuple(found))
+    return DriftReport(len(observed), tuple(columns), tuple(found))

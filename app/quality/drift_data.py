@@ -11,7 +11,7 @@ from models.distribution import Codes, Distribution
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedTransactions:
     """Scored transactions, row i of every array being transaction i, in the order of their arrival.
 
     Attributes:
@@ -40,23 +40,24 @@ class Observed:
     def __len__(self) -> int:
         return len(self.score)
 
-    def take(self, rows: Any) -> "Observed":
+    def take(self, rows: Any) -> "ObservedTransactions":
         """Some of the rows."""
-        return Observed(*(getattr(self, one.name)[rows] for one in fields(self)))
+        return ObservedTransactions(*(getattr(self, one.name)[rows] for one in fields(self)))
 
 
-def together(parts: Sequence[Observed]) -> Observed:
+def together(parts: Sequence[ObservedTransactions]) -> ObservedTransactions:
     """One table of several, one behind the other."""
     columns = (
-        np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Observed)
+        np.concatenate([getattr(part, one.name) for part in parts])
+        for one in fields(ObservedTransactions)
     )
-    return Observed(*columns)
+    return ObservedTransactions(*columns)
 
 
 def bin_features(
     distribution: Distribution, features: npt.NDArray[np.float64]
 ) -> tuple[Codes, Codes]:
-    """`Observed.codes` and `Observed.marks` of (n, k) features, in the order of the distribution's."""
+    """`codes` and `marks` of `ObservedTransactions`, for (n, k) features in the distribution's order."""
     columns = [
         bins.codes(features[:, at]) for at, bins in enumerate(distribution.features.values())
     ]
@@ -66,7 +67,7 @@ def bin_features(
     return np.stack(columns, axis=1), marks
 
 
-class Records(NamedTuple):
+class RecordCounts(NamedTuple):
     """What became of records beside those that were scored.
 
     Attributes:
@@ -80,7 +81,7 @@ class Records(NamedTuple):
     duplicates: int
 
 
-class Labels(NamedTuple):
+class LabelArrivals(NamedTuple):
     """What arrived on `labels`.
 
     Attributes:
@@ -100,7 +101,7 @@ class Labels(NamedTuple):
 _INPUTS = frozenset({"amount", "event_time", "card_id", "terminal_id", "transaction_id", "labels"})
 
 
-class Finding(NamedTuple):
+class DriftFinding(NamedTuple):
     """Something that has changed.
 
     Attributes:
@@ -124,7 +125,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnDrift:
     """A feature, or the score, of some transactions against training.
 
     Attributes:
@@ -144,15 +145,15 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Drift:
+class DriftReport:
     """One window against training.
 
     Attributes:
         rows: transactions.
         columns: the score, then each feature.
-        findings: what has changed, in the order of `Finding.rank`.
+        findings: what has changed, in the order of `DriftFinding.rank`.
     """
 
     rows: int
-    columns: tuple[Column, ...] = ()
-    findings: tuple[Finding, ...] = field(default=())
+    columns: tuple[ColumnDrift, ...] = ()
+    findings: tuple[DriftFinding, ...] = field(default=())

@@ -4,7 +4,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2, norm  # type: ignore[import-untyped]
 
-from app.quality.drift_data import Column, Finding, Labels, Observed, Records
+from app.quality.drift_data import (
+    ColumnDrift,
+    DriftFinding,
+    LabelArrivals,
+    ObservedTransactions,
+    RecordCounts,
+)
 from models.distribution import (
     IDS_WINDOW,
     WINDOW,
@@ -56,10 +62,10 @@ def psi_limit(bins: Bins, rows: int) -> float:
     return max(LARGE, float(chance))
 
 
-def column_of(name: str, bins: Bins, codes: Codes, strata: Codes) -> Column:
+def column_of(name: str, bins: Bins, codes: Codes, strata: Codes) -> ColumnDrift:
     """A column of a window against training."""
     found = bins.found(codes)
-    return Column(
+    return ColumnDrift(
         name,
         bins.psi(codes, strata),
         psi_limit(bins, len(codes)),
@@ -69,7 +75,7 @@ def column_of(name: str, bins: Bins, codes: Codes, strata: Codes) -> Column:
     )
 
 
-def moved_columns(column: Column, bins: Bins, rows: int, scale: str) -> list[Finding]:
+def moved_columns(column: ColumnDrift, bins: Bins, rows: int, scale: str) -> list[DriftFinding]:
     """A column that is distributed otherwise, or lacks values; `scale`: the hint for amounts."""
     if column.name in CALENDAR:
         return []
@@ -81,7 +87,7 @@ def moved_columns(column: Column, bins: Bins, rows: int, scale: str) -> list[Fin
         and column.missing > trained
     ):
         found.append(
-            Finding(
+            DriftFinding(
                 "missing",
                 name,
                 column.missing,
@@ -92,7 +98,7 @@ def moved_columns(column: Column, bins: Bins, rows: int, scale: str) -> list[Fin
     if column.psi > column.limit:
         hint = scale if name == "amount" else ""
         found.append(
-            Finding(
+            DriftFinding(
                 "distribution",
                 name,
                 column.psi,
@@ -104,7 +110,9 @@ def moved_columns(column: Column, bins: Bins, rows: int, scale: str) -> list[Fin
     return found
 
 
-def constant_features(distribution: Distribution, observed: Observed) -> list[Finding]:
+def constant_features(
+    distribution: Distribution, observed: ObservedTransactions
+) -> list[DriftFinding]:
     """Features of the newest rows that have one value, and had several in training."""
     found = []
     newest = observed.marks[-LEAST_ROWS:]
@@ -112,11 +120,11 @@ def constant_features(distribution: Distribution, observed: Observed) -> list[Fi
         share = float(np.bincount(newest[:, at]).max() / len(newest))
         if name not in CALENDAR and share >= _CONSTANT and float(bins.whole.max()) < _VARIED:
             text = f"{name} is the same in the newest {len(newest):,} transactions"
-            found.append(Finding("constant", name, share, _CONSTANT, text))
+            found.append(DriftFinding("constant", name, share, _CONSTANT, text))
     return found
 
 
-def scale_hint(distribution: Distribution, observed: Observed) -> str:
+def scale_hint(distribution: Distribution, observed: ObservedTransactions) -> str:
     """What the amounts' size suggests, where it has changed."""
     newest = observed.amount[-_NEWEST:]
     mean = mean_log(newest[~np.isnan(newest)])
@@ -131,8 +139,8 @@ def scale_hint(distribution: Distribution, observed: Observed) -> str:
 
 
 def other_hours(
-    distribution: Distribution, observed: Observed, slots: npt.NDArray[np.int64]
-) -> list[Finding]:
+    distribution: Distribution, observed: ObservedTransactions, slots: npt.NDArray[np.int64]
+) -> list[DriftFinding]:
     """The hours of a window against those that training had between its first and its last moment."""
     times = observed.event_time_ms
     begin, end = np.quantile(times, _INNER, method="lower").tolist()
@@ -151,7 +159,7 @@ def other_hours(
         return []
     most, usual = int(found.argmax()), int(expected.argmax())
     return [
-        Finding(
+        DriftFinding(
             "hours",
             "event_time",
             psi,
@@ -162,7 +170,7 @@ def other_hours(
     ]
 
 
-def wrong_clocks(observed: Observed) -> list[Finding]:
+def wrong_clocks(observed: ObservedTransactions) -> list[DriftFinding]:
     """Event times ahead of the arrival, or behind it by a time zone."""
     delay = observed.received_ms - observed.event_time_ms
     found = []
@@ -170,7 +178,7 @@ def wrong_clocks(observed: Observed) -> list[Finding]:
     if ahead > _MOST["ahead"]:
         most = -int(delay.min()) / 1000
         found.append(
-            Finding(
+            DriftFinding(
                 "clock",
                 "event_time",
                 ahead,
@@ -184,7 +192,7 @@ def wrong_clocks(observed: Observed) -> list[Finding]:
         alike = float((np.abs(delay - nearest) < _ZONE_SLACK_MS).mean())
         if alike > _ZONE_SHARE:
             found.append(
-                Finding(
+                DriftFinding(
                     "clock",
                     "event_time",
                     alike,
@@ -195,7 +203,7 @@ def wrong_clocks(observed: Observed) -> list[Finding]:
     return found
 
 
-def other_shares(distribution: Distribution, observed: Observed) -> list[Finding]:
+def other_shares(distribution: Distribution, observed: ObservedTransactions) -> list[DriftFinding]:
     """Shares of flagged, unnamed, late and conflicting transactions."""
     rows, found = len(observed), []
     known = distribution.shares
@@ -203,7 +211,7 @@ def other_shares(distribution: Distribution, observed: Observed) -> list[Finding
     trained = known["flagged"]
     if _differs(flagged, trained, rows):
         found.append(
-            Finding(
+            DriftFinding(
                 "flagged",
                 "score",
                 flagged,
@@ -216,7 +224,7 @@ def other_shares(distribution: Distribution, observed: Observed) -> list[Finding
         trained = known["no_terminal"]
         if _differs(none, trained, rows):
             found.append(
-                Finding(
+                DriftFinding(
                     "missing",
                     "terminal_id",
                     none,
@@ -231,7 +239,7 @@ def other_shares(distribution: Distribution, observed: Observed) -> list[Finding
         share = float(so.mean())
         if share > _MOST[name]:
             told = f"{share:.1%} of the transactions {text}, limit {_MOST[name]:.0%}"
-            found.append(Finding(name, subject, share, _MOST[name], told))
+            found.append(DriftFinding(name, subject, share, _MOST[name], told))
     return found
 
 
@@ -244,7 +252,7 @@ def _differs(share: float, trained: Share, rows: int) -> bool:
     return high - low > float(norm.isf(_CHANCE / 2)) * float(np.sqrt(variance))
 
 
-def other_ids(distribution: Distribution, observed: Observed) -> list[Finding]:
+def other_ids(distribution: Distribution, observed: ObservedTransactions) -> list[DriftFinding]:
     """Cards and terminals: one that has too much, too few different ones."""
     found = []
     for name, which in (("card_id", observed.card), ("terminal_id", observed.terminal)):
@@ -256,41 +264,41 @@ def other_ids(distribution: Distribution, observed: Observed) -> list[Finding]:
     return found
 
 
-def _id_findings(name: str, trained: Ids, named: npt.NDArray[np.int64]) -> list[Finding]:
+def _id_findings(name: str, trained: Ids, named: npt.NDArray[np.int64]) -> list[DriftFinding]:
     found = []
     _, counts = np.unique(named[-IDS_WINDOW:], return_counts=True)
     most, limit = float(counts.max() / counts.sum()), max(_MOST_TIMES * trained.most, _MOST_SHARE)
     if most > limit:
         text = f"one {name} has {most:.1%} of the newest transactions, at most {trained.most:.2%} in training"
-        found.append(Finding("one value", name, most, limit, text))
+        found.append(DriftFinding("one value", name, most, limit, text))
     # fewer named ones have fewer different ones
     usual = trained.different * min(1.0, len(named) / IDS_WINDOW)
     fewest = min(usual - _DEVIATIONS * trained.deviation, _FEWER * usual)
     if len(counts) < fewest:
         newest = f"the newest {len(named[-IDS_WINDOW:]):,} transactions"
         text = f"{len(counts):,} different values of {name} in {newest}, {usual:,.0f} in training"
-        found.append(Finding("few values", name, usual / len(counts), usual / fewest, text))
+        found.append(DriftFinding("few values", name, usual / len(counts), usual / fewest, text))
     return found
 
 
-def bad_records(records: Records) -> list[Finding]:
+def bad_records(records: RecordCounts) -> list[DriftFinding]:
     """Refused and repeated records."""
-    found: list[Finding] = []
+    found: list[DriftFinding] = []
     if records.read < LEAST_ROWS:
         return found
     for reason, count in sorted(records.dead.items()):
         share = count / records.read
         if share > _MOST["dead letters"]:
             text = f"{share:.1%} of the records are refused: {reason}"
-            found.append(Finding("dead letters", reason, share, _MOST["dead letters"], text))
+            found.append(DriftFinding("dead letters", reason, share, _MOST["dead letters"], text))
     share = records.duplicates / records.read
     if share > _MOST["duplicates"]:
         text = f"{share:.1%} of the records repeat a transaction"
-        found.append(Finding("duplicates", "transaction_id", share, _MOST["duplicates"], text))
+        found.append(DriftFinding("duplicates", "transaction_id", share, _MOST["duplicates"], text))
     return found
 
 
-def label_arrival(distribution: Distribution, labels: Labels) -> list[Finding]:
+def label_arrival(distribution: Distribution, labels: LabelArrivals) -> list[DriftFinding]:
     """Labels that stopped, or say fraud more or less often."""
     found = []
     if labels.silent_ms is not None:
@@ -298,11 +306,11 @@ def label_arrival(distribution: Distribution, labels: Labels) -> list[Finding]:
         if labels.silent_ms > limit:
             days = labels.silent_ms / _SILENT_MS
             text = f"no label has arrived for {days:.1f} days"
-            found.append(Finding("no labels", "labels", labels.silent_ms, limit, text))
+            found.append(DriftFinding("no labels", "labels", labels.silent_ms, limit, text))
     trained = distribution.shares["fraud"]
     if labels.known >= LEAST_ROWS:
         share = labels.frauds / labels.known
         if _differs(share, trained, labels.known):
             text = f"{share:.2%} of the labels say fraud, {trained.value:.2%} in training"
-            found.append(Finding("fraud share", "labels", share, trained.value, text))
+            found.append(DriftFinding("fraud share", "labels", share, trained.value, text))
     return found

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from app.metrics.recent_sample import Sampled
+from app.metrics.recent_sample import SampledPrediction
 from app.quality.drift import compare
-from app.quality.drift_stored import Seen, by_model, columns_of
+from app.quality.drift_stored import ModelBins, by_model, columns_of
 from app.quality.verdicts import UNKNOWN
 from models.distribution import Distribution, psi_of
 
@@ -15,7 +15,9 @@ from models.distribution import Distribution, psi_of
 Finder = Callable[[str], Distribution | None]
 
 
-def live_drift(rows: Iterable[Sequence[Sampled]], find: Finder, unit: int) -> dict[str, Any]:
+def live_drift(
+    rows: Iterable[Sequence[SampledPrediction]], find: Finder, unit: int
+) -> dict[str, Any]:
     """The newest predictions against training.
 
     Args:
@@ -27,7 +29,7 @@ def live_drift(rows: Iterable[Sequence[Sampled]], find: Finder, unit: int) -> di
         JSON-ready, by name and version of each model, challengers included: `transactions`, `columns` and `findings`
         as `app.quality.drift.Drift` has them; None for a model without a training distribution.
     """
-    seen: dict[str, tuple[Distribution, Seen] | None] = {}
+    seen: dict[str, tuple[Distribution, ModelBins] | None] = {}
     for sampled in rows:
         for alike in _alike(sampled):
             fields = [one.fields for one in alike]
@@ -35,7 +37,7 @@ def live_drift(rows: Iterable[Sequence[Sampled]], find: Finder, unit: int) -> di
             for model, places in by_model(fields).items():
                 if model not in seen:
                     found = find(model)
-                    seen[model] = None if found is None else (found, Seen(found, unit))
+                    seen[model] = None if found is None else (found, ModelBins(found, unit))
                 if (known := seen[model]) is not None:
                     at = [place for place, _, _ in places]
                     matrix = _matrix(features[at], alike[0].names, tuple(known[0].features))
@@ -109,9 +111,9 @@ def _columns(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
-def _alike(rows: Sequence[Sampled]) -> list[list[Sampled]]:
+def _alike(rows: Sequence[SampledPrediction]) -> list[list[SampledPrediction]]:
     """The rows by their names of features: those that the deployment had before are apart."""
-    found: dict[tuple[str, ...], list[Sampled]] = {}
+    found: dict[tuple[str, ...], list[SampledPrediction]] = {}
     for row in rows:
         found.setdefault(row.names, []).append(row)
     return list(found.values())

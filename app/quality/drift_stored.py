@@ -18,7 +18,14 @@ from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.transaction import hash_id
 from app.domain.transaction_outcomes import CONFLICTING, LATE
 from app.durations import DAY_MS
-from app.quality.drift import Drift, Labels, Observed, bin_features, compare, together
+from app.quality.drift import (
+    DriftReport,
+    LabelArrivals,
+    ObservedTransactions,
+    bin_features,
+    compare,
+    together,
+)
 from app.quality.verdicts import FRAUD, UNKNOWN, Verdicts
 from app.settings import Settings
 from models.distribution import Distribution, windows_of
@@ -40,7 +47,7 @@ Finder = Callable[[str], Distribution | None]
 Said = tuple[int, float, bool]
 
 
-class Seen:
+class ModelBins:
     """What one model said of transactions, as bins; in the order in which they were read.
 
     Args:
@@ -54,7 +61,7 @@ class Seen:
     def __init__(self, distribution: Distribution, unit: int) -> None:
         self.names = tuple(distribution.features)
         self._distribution, self._unit = distribution, unit
-        self._parts: list[Observed] = []
+        self._parts: list[ObservedTransactions] = []
         self._verdicts: list[np.ndarray] = []
 
     def add(
@@ -74,7 +81,7 @@ class Seen:
         """
         distribution = self._distribution
         self._parts.append(
-            Observed(
+            ObservedTransactions(
                 *bin_features(distribution, features),
                 distribution.score.codes([score for _, score, _ in said]),
                 np.array([flagged for _, _, flagged in said], bool),
@@ -89,7 +96,7 @@ class Seen:
         )
         self._verdicts.append(verdicts)
 
-    def ordered(self) -> tuple[Observed, np.ndarray]:
+    def ordered(self) -> tuple[ObservedTransactions, np.ndarray]:
         """All of them in the order of their arrival, and their verdicts; to be called once."""
         every, self._parts = together(self._parts), []
         order = np.lexsort((every.card, every.event_time_ms, every.received_ms))
@@ -143,7 +150,7 @@ def stored_drift(
     arrivals = np.sort(np.fromiter(scan_arrivals(session, settings), np.int64))
     until_ms = now_ms if to_ms is None else min(now_ms, to_ms)
     rows = _within(scan_predictions(session, settings, _COLUMNS), from_ms, to_ms, progress)
-    seen: dict[str, Seen | None] = {}
+    seen: dict[str, ModelBins | None] = {}
     unit, count, ages = 10**settings.minor_unit_digits, 0, _Ages(until_ms)
     while chunk := list(islice(rows, _CHUNK)):
         count += len(chunk)
@@ -152,7 +159,7 @@ def stored_drift(
         for model, places in by_model(chunk).items():
             if model not in seen:
                 found = find(model)
-                seen[model] = None if found is None else Seen(found, unit)
+                seen[model] = None if found is None else ModelBins(found, unit)
             if (one := seen[model]) is not None:
                 at = [place for place, _, _ in places]
                 some = [chunk[place] for place in at]
@@ -178,7 +185,7 @@ def stored_drift(
 
 def summary(
     distribution: Distribution,
-    observed: Observed,
+    observed: ObservedTransactions,
     verdicts: np.ndarray,
     arrived: tuple[int | None, int] = (None, 0),
 ) -> dict[str, Any]:
@@ -226,7 +233,7 @@ def _in_order(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if name != "rank"} for one in ordered]
 
 
-def columns_of(found: Drift) -> list[dict[str, Any]]:
+def columns_of(found: DriftReport) -> list[dict[str, Any]]:
     """The columns of a comparison, JSON-ready."""
     return [asdict(column) for column in found.columns]
 
@@ -268,9 +275,9 @@ class _Ages:
         }
 
 
-def _labels(verdicts: np.ndarray, arrived: tuple[int | None, int]) -> Labels:
+def _labels(verdicts: np.ndarray, arrived: tuple[int | None, int]) -> LabelArrivals:
     known = int((verdicts != UNKNOWN).sum())
-    return Labels(known, int((verdicts == FRAUD).sum()), *arrived)
+    return LabelArrivals(known, int((verdicts == FRAUD).sum()), *arrived)
 
 
 def by_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Said]]:

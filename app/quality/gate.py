@@ -27,7 +27,7 @@ _BINS = 10
 
 
 @dataclass(frozen=True)
-class Limits:
+class GateLimits:
     """From where on a challenger is refused.
 
     Attributes:
@@ -49,7 +49,7 @@ class Limits:
     microseconds: float = 50.0
 
 
-class Pair(NamedTuple):
+class ScorePair(NamedTuple):
     """Both models' scores of the same transactions.
 
     Attributes:
@@ -65,14 +65,14 @@ class Pair(NamedTuple):
     card: np.ndarray
     event_time_ms: np.ndarray
 
-    def labels_until(self, last_ms: int) -> "Pair":
+    def labels_until(self, last_ms: int) -> "ScorePair":
         """The same without the labels of transactions after this event time, epoch milliseconds."""
         verdict = np.where(self.event_time_ms <= last_ms, self.verdict, UNKNOWN)
         return self._replace(verdict=verdict.astype(self.verdict.dtype))
 
 
 def compare(
-    pair: Pair, *, thresholds: tuple[float, float], delay_ms: int, seed: int = 1
+    pair: ScorePair, *, thresholds: tuple[float, float], delay_ms: int, seed: int = 1
 ) -> dict[str, Any]:
     """The figures of both models, and their differences.
 
@@ -129,7 +129,7 @@ def compare(
     return figures
 
 
-def refusals(figures: dict[str, Any], limits: Limits = Limits()) -> list[str]:
+def refusals(figures: dict[str, Any], limits: GateLimits = GateLimits()) -> list[str]:
     """Why a challenger may not decide; none: it may.
 
     Args:

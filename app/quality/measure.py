@@ -12,7 +12,7 @@ from app.cassandra.label_store import scan_verdicts
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.errors import UsageError
-from app.quality.tally import Tally
+from app.quality.tally import QualityTally
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 
@@ -46,7 +46,7 @@ def measure(
         progress: told now and then what is read, and how many rows of it.
 
     Returns:
-        JSON-ready: `total`, and groups under `by_day` and `by_model` (see `tally.Group.as_dict`), the number
+        JSON-ready: `total`, and groups under `by_day` and `by_model` (see `tally.DecisionGroup.as_dict`), the number
         of labelled transactions and the seconds it took.
 
     Raises:
@@ -58,7 +58,7 @@ def measure(
     labels = _counted(scan_verdicts(session, settings), "labels", most, progress)
     verdicts = Verdicts(labels)
     rows = _counted(scan_predictions(session, settings, _COLUMNS), "predictions", most, progress)
-    tally = Tally()
+    tally = QualityTally()
     first = None if from_ms is None else read_moment_of(from_ms)
     end = None if to_ms is None else read_moment_of(to_ms)
     while chunk := list(islice(rows, _CHUNK)):
@@ -78,7 +78,7 @@ def measure(
     }
 
 
-def _add(tally: Tally, verdicts: Verdicts, rows: list[tuple[Any, ...]]) -> None:
+def _add(tally: QualityTally, verdicts: Verdicts, rows: list[tuple[Any, ...]]) -> None:
     transaction, moment, score, alert, model = zip(*rows, strict=True)
     tally.add(
         [when.strftime("%Y-%m-%d") for when in moment],

@@ -37,7 +37,7 @@ _COUNTS = (
 Progress = Callable[[int], None]
 
 
-class Trial:
+class RuleTrial:
     """Counts what a rule fires for; the memory does not depend on the number of rows.
 
     Args:
@@ -154,7 +154,7 @@ def try_rule(
         progress: told now and then how many predictions were read.
 
     Returns:
-        See `Trial.as_dict`, and the seconds it took.
+        See `RuleTrial.as_dict`, and the seconds it took.
 
     Raises:
         UnavailableError: Cassandra does not answer.
@@ -163,7 +163,7 @@ def try_rule(
     began = time.perf_counter()
     features = tuple(name for name in names if name in used and name != SCORE)
     verdicts = Verdicts(scan_verdicts(session, settings))
-    trial = Trial(expression, features, own, verdicts)
+    trial = RuleTrial(expression, features, own, verdicts)
     # single elements of the map: the others are not sent, and not decoded
     columns = (*_FIXED, *(f"features['{name}']" for name in features))
     columns = (*columns, *(each.name for each in trial.fields))

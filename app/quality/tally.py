@@ -16,7 +16,7 @@ _FURTHEST = 16.0
 
 
 @dataclass
-class Group:
+class DecisionGroup:
     """Decisions that belong together.
 
     Attributes:
@@ -36,7 +36,7 @@ class Group:
     wrong: int = 0
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2, STEPS), dtype=np.int64))
 
-    def add(self, other: "Group") -> None:
+    def add(self, other: "DecisionGroup") -> None:
         """Take another group's decisions, too."""
         for name in ("transactions", "judged", "frauds", "alerts", "right", "wrong"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -60,11 +60,11 @@ class Group:
         }
 
 
-class Tally:
+class QualityTally:
     """Groups by day and model version; memory grows with their number alone (32 KB each)."""
 
     def __init__(self) -> None:
-        self._groups: defaultdict[tuple[str, str], Group] = defaultdict(Group)
+        self._groups: defaultdict[tuple[str, str], DecisionGroup] = defaultdict(DecisionGroup)
 
     def add(
         self,
@@ -101,17 +101,17 @@ class Tally:
             group.scores[1] += np.bincount(step[fraud], minlength=STEPS)
             group.scores[0] += np.bincount(step[known & ~fraud], minlength=STEPS)
 
-    def by(self, column: str) -> dict[str, Group]:
+    def by(self, column: str) -> dict[str, DecisionGroup]:
         """Groups by `day` or by `model`, in order of their names."""
         at = ("day", "model").index(column)
-        groups: defaultdict[str, Group] = defaultdict(Group)
+        groups: defaultdict[str, DecisionGroup] = defaultdict(DecisionGroup)
         for key in sorted(self._groups):
             groups[key[at]].add(self._groups[key])
         return dict(sorted(groups.items()))
 
-    def total(self) -> Group:
+    def total(self) -> DecisionGroup:
         """All of them."""
-        total = Group()
+        total = DecisionGroup()
         for group in self._groups.values():
             total.add(group)
         return total

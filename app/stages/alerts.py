@@ -27,7 +27,7 @@ class RecentAlerts:
         self._raw: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     def heard(self, _partition: int, records: Sequence[SourceRecord], _computed: Any) -> None:
-        """Records of the topic; see `app.stages.score_callers.Heard`."""
+        """Records of the topic; see `app.stages.score_callers.ObservedHandler`."""
         self._raw.extend(record.value for record in records[-_REMEMBERED:])
 
     def newest(self) -> list[dict[str, Any]]:

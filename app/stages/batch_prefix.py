@@ -1,20 +1,20 @@
-"""How far in event time a block is computed: partitions are aligned (`app/blocks/core/alignment.py`)."""
+"""Which part of a block may be processed now: its prefix up to the drift limit (`app/blocks/core/alignment.py`)."""
 
 import math
 from collections.abc import Iterable
 
-#: So many records behind one that is too far ahead tell whether the partition is, or just that record's clock.
+#: Number of following records that show whether the partition is too far ahead, or only the clock of one record.
 LOOK_AHEAD = 8
 
 
-class Stretch:
-    """The event times of a block, as far as it is computed.
+class BatchPrefix:
+    """Decides for one record after another whether it is still in the prefix; keeps the prefix's event times.
 
     Args:
-        until_ms: event time up to which it may be.
+        until_ms: event time up to which records may be processed.
 
     Attributes:
-        first_ms, newest_ms: the first event time within that, and the newest.
+        first_ms, newest_ms: the first event time in the prefix, and the newest.
     """
 
     def __init__(self, until_ms: float) -> None:
@@ -23,15 +23,14 @@ class Stretch:
         self._until_ms = until_ms
 
     def reaches(self, event_time_ms: int, following: Iterable[int | None]) -> bool:
-        """Whether a record is to be computed now.
+        """Whether a record may be processed now.
 
-        One that is too far ahead ends the stretch, unless most of those behind it are not: then its clock is
-        wrong, and it must neither stop its partition nor count as its progress.
+        A record that is too far ahead ends the prefix, unless most of the records after it are within the limit: then
+        its clock is wrong, and it must neither stop its partition nor count as the partition's progress.
 
         Args:
             event_time_ms: its event time.
-            following: event times of the records behind it, None for those without; lazily, they are rarely
-                needed.
+            following: event times of the records after it, None for those without; lazy, because rarely needed.
         """
         until_ms = self._until_ms
         if event_time_ms > until_ms:

@@ -9,13 +9,13 @@ from app.blocks.core.partition import Computed, RowReader
 from app.blocks.faust.batches import Outputs
 from app.domain.features import Catalogue
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
-from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Moved, Refund
+from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Misrouted, Refund
 from app.settings import Settings
-from app.stages.batch_prefix import LOOK_AHEAD, Stretch
+from app.stages.batch_prefix import LOOK_AHEAD, BatchPrefix
 from app.stages.state import (
     ROWS_ROOM_BYTES,
     BlockRows,
-    Position,
+    StatePosition,
     row_rules,
     rows_room_bytes,
     state_settings,
@@ -37,7 +37,7 @@ _HEADER_BYTES = 16 * 1024
 
 
 class CardsHandler:
-    """See `app.blocks.core.ports.PacedHandler`.
+    """See `app.blocks.core.ports.AlignedHandler`.
 
     Args:
         stage: decides what a transaction is and computes the card's features.
@@ -109,7 +109,7 @@ class CardsHandler:
         """Outputs and new rows of consecutive source records, up to an event time."""
         rows = BlockRows(self._rules, state, self._room)
         block = _Block(partition, self._topics, self._record_rules, self._stage.catalogue)
-        stretch = Stretch(until_ms)
+        prefix = BatchPrefix(until_ms)
         taken = next_ms = needs = None
         for index, record in enumerate(records):
             if record.value is None and self._erases(record, partition, rows, block):
@@ -117,7 +117,7 @@ class CardsHandler:
             try:
                 transaction = self._parse(record)
                 event_time_ms = transaction.event_time_ms
-                within = stretch.reaches(event_time_ms, self._event_times(records, index + 1))
+                within = prefix.reaches(event_time_ms, self._event_times(records, index + 1))
             except DeadRecordError as dead:
                 named = dead.card_id is not None
                 if not named or rows.advance(rows.read(record.key), record.offset):
@@ -147,15 +147,15 @@ class CardsHandler:
         if taken == 0:
             return Computed(taken=0, next_ms=next_ms, needs=needs)
         self.counts += block.counts
-        position = Position.read(state, self._settings)
+        position = StatePosition.read(state, self._settings)
         last = records[-1 if taken is None else taken - 1]
         # a replay starts below it; a position that fell would look like a zombie's to recovery
         position.advance(max(position.last_offset, last.offset), self._settings)
         return Computed(
             block.outputs(),
             [*rows.groups(), [position.encode()]],
-            stretch.first_ms,
-            stretch.newest_ms,
+            prefix.first_ms,
+            prefix.newest_ms,
             taken,
             next_ms,
             needs,
@@ -237,7 +237,7 @@ class _Block:
             self._outputs[self._topics.enriched.name, partition].append((None, value, []))
         self.counts["erased"] += 1
 
-    def moved(self, record: SourceRecord, moved: Moved, *, forward: bool) -> None:
+    def moved(self, record: SourceRecord, moved: Misrouted, *, forward: bool) -> None:
         """On to the card's own partition, with where it came from."""
         heavy = sum(len(name) + len(raw or b"") for name, raw in record.headers) > _HEADER_BYTES
         if not forward or heavy:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from app.domain.changes import Challenger
-from app.stages.scorers import Beside, Judges, Model, checked, of_each_row
+from app.stages.scorers import LoadedChallenger, Model, ScoringModels, checked, of_each_row
 from app.wire.prediction_fields import SHADOW_FLAGGED, SHADOW_SCORES
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ T = TypeVar("T")
 logger = logging.getLogger("fraudstream")
 
 
-class Decided(NamedTuple):
+class CanaryDecision(NamedTuple):
     """What the canary says of one of its cards' transactions."""
 
     model: Model
@@ -48,11 +48,11 @@ class Challengers:
 
     def judge(
         self,
-        judges: Judges,
+        judges: ScoringModels,
         cards: Sequence[str],
         scores: Sequence[float | None],
         features: Callable[[Model], np.ndarray],
-    ) -> tuple[list[dict[str, Any]], dict[int, Decided]]:
+    ) -> tuple[list[dict[str, Any]], dict[int, CanaryDecision]]:
         """What the challengers say of some transactions.
 
         Args:
@@ -68,7 +68,7 @@ class Challengers:
         said: list[tuple[str, float, Sequence[float | None]]] = [
             (judges.model.version, judges.threshold, scores)
         ]
-        decided: dict[int, Decided] = {}
+        decided: dict[int, CanaryDecision] = {}
         canary = 0
         for place, one in enumerate(judges.beside, 1):
             rows = features(one.model)
@@ -94,18 +94,18 @@ class Challengers:
             })  # fmt: skip
         return fields, decided
 
-    def _scores(self, one: Beside, rows: np.ndarray) -> Sequence[float | None]:
+    def _scores(self, one: LoadedChallenger, rows: np.ndarray) -> Sequence[float | None]:
         return self._alone(
             one, rows, lambda some: checked(one.model.score(some), len(some)), "scores"
         )
 
     def _decided(
         self,
-        one: Beside,
+        one: LoadedChallenger,
         cards: Sequence[str],
         rows: np.ndarray,
         scores: Sequence[float | None],
-    ) -> dict[int, Decided]:
+    ) -> dict[int, CanaryDecision]:
         """What the canary decides of its cards, with all that a row has of the model that decided it.
 
         Where it raises for an anomaly score or for reasons, the row has none: its score decides all the same.
@@ -123,7 +123,7 @@ class Challengers:
             one, rows[list(mine)], lambda some: _anomalies(one.model, some), "anomaly scores"
         )
         return {
-            index: Decided(
+            index: CanaryDecision(
                 one.model, one.threshold, mine[index], found and found[0], why.get(index, [])
             )
             for index, found in zip(mine, odd, strict=True)
@@ -131,7 +131,7 @@ class Challengers:
 
     def _alone(
         self,
-        one: Beside,
+        one: LoadedChallenger,
         rows: np.ndarray,
         function: Callable[[np.ndarray], Sequence[T | None]],
         what: str,

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.changes import InForce, Since
-from app.domain.guard import LIMITS, Limits, Tally
+from app.domain.changes import InForce, RevertibleChange
+from app.domain.guard import LIMITS, DecisionTally, GuardLimits
 from app.errors import StateError
-from app.stages.challengers import Decided
+from app.stages.challengers import CanaryDecision
 from app.stages.scorers import (
-    Epoch,
     FallbackNeededError,
-    Judges,
     Model,
+    ScoringModels,
+    TallyKey,
     UnloadableModel,
     checked,
     of_each_row,
@@ -37,7 +37,7 @@ _FATAL = (MemoryError, OSError)
 _KEPT = 8
 
 
-class Tallies:
+class TalliesByChange:
     """What was counted under each of the newest changes; for the guard. Decides nothing.
 
     Args:
@@ -49,17 +49,17 @@ class Tallies:
         unscored: transactions without a score, in all.
     """
 
-    def __init__(self, limits: Limits = LIMITS, watch_ms: int = 1_800_000) -> None:
+    def __init__(self, limits: GuardLimits = LIMITS, watch_ms: int = 1_800_000) -> None:
         self.reverts: Counter[str] = Counter()
         self.unscored = 0
         self._limits = limits
         self._watch_ms = watch_ms
         #: The one that was added to last stands last.
-        self._by_epoch: OrderedDict[Epoch, Tally] = OrderedDict()
+        self._by_epoch: OrderedDict[TallyKey, DecisionTally] = OrderedDict()
         self._reverted: set[tuple[int, int]] = set()
-        self._new: list[tuple[Epoch, int, int, int, float | None]] = []
+        self._new: list[tuple[TallyKey, int, int, int, float | None]] = []
 
-    def of_time(self, epoch: Epoch, received: Sequence[int]) -> Epoch:
+    def of_time(self, epoch: TallyKey, received: Sequence[int]) -> TallyKey:
         """Under what transactions are counted, given when the broker received them, epoch milliseconds.
 
         A change is judged by those that came while it was watched: older ones are those of a worker that lags, or of
@@ -72,7 +72,7 @@ class Tallies:
             return epoch
         return epoch._replace(judged=False)
 
-    def add(self, epoch: Epoch, scored: int, flagged: int, unscored: int, took: float) -> None:
+    def add(self, epoch: TallyKey, scored: int, flagged: int, unscored: int, took: float) -> None:
         """Count a micro-batch; see `settle`.
 
         Args:
@@ -84,7 +84,7 @@ class Tallies:
         """
         self._new.append((epoch, scored, flagged, unscored, took))
 
-    def flag(self, epoch: Epoch, flagged: int) -> None:
+    def flag(self, epoch: TallyKey, flagged: int) -> None:
         """Count transactions that the model gave no score, and that were called fraud all the same."""
         self._new.append((epoch, 0, flagged, 0, None))
 
@@ -97,7 +97,7 @@ class Tallies:
         for epoch, scored, flagged, unscored, took in self._new:
             tally = self._by_epoch.get(epoch)
             if tally is None:
-                tally = self._by_epoch[epoch] = Tally()
+                tally = self._by_epoch[epoch] = DecisionTally()
                 if len(self._by_epoch) > _KEPT:
                     self._by_epoch.popitem(last=False)
             else:
@@ -111,14 +111,14 @@ class Tallies:
                 tally.fade()
         self._new.clear()
 
-    def revert(self, undone: Sequence[Since], cause: str = "") -> None:
+    def revert(self, undone: Sequence[RevertibleChange], cause: str = "") -> None:
         """Changes were taken back: what was counted under them is no measure for others. Each partition tells it."""
         places = {one.place for one in undone} - self._reverted
         self._reverted |= places
         if places and cause:
             self.reverts[cause] += 1
 
-    def of(self, in_force: InForce, since: Since) -> tuple[Tally, Tally]:
+    def of(self, in_force: InForce, since: RevertibleChange) -> tuple[DecisionTally, DecisionTally]:
         """What was counted before one of the changes that are watched, and what under the newest one.
 
         First what decided right before the change, under whatever change it did; then, until enough is known, what
@@ -133,12 +133,12 @@ class Tallies:
         ]
         right_before = since.before.hash, since.before.threshold
         others.sort(key=lambda one: one[0][:2] != right_before)
-        before = Tally()
+        before = DecisionTally()
         for _, tally in others:
             if before.scored < self._limits.known:
                 before = before.with_(tally)
-        newest = Epoch(in_force.model, in_force.threshold, in_force.since)
-        return before, self._by_epoch.get(newest, Tally())
+        newest = TallyKey(in_force.model, in_force.threshold, in_force.since)
+        return before, self._by_epoch.get(newest, DecisionTally())
 
 
 class Champion:
@@ -152,7 +152,7 @@ class Champion:
         tallies: the same.
     """
 
-    def __init__(self, reasons_from: float, tallies: Tallies) -> None:
+    def __init__(self, reasons_from: float, tallies: TalliesByChange) -> None:
         self.tallies = tallies
         self._reasons_from = reasons_from
         self._told: Counter[tuple[str, str]] = Counter()
@@ -162,7 +162,7 @@ class Champion:
         """Transactions without a score."""
         return self.tallies.unscored
 
-    def scores(self, judges: Judges, rows: np.ndarray) -> list[float | None]:
+    def scores(self, judges: ScoringModels, rows: np.ndarray) -> list[float | None]:
         """The score of each row; None where the model raises, or gives no number between 0 and 1."""
         model = judges.model
         began = perf_counter()
@@ -209,11 +209,11 @@ class Champion:
 
     def fall_back(
         self,
-        judges: Judges,
+        judges: ScoringModels,
         unscored: Sequence[int],
-        decided: Mapping[int, Decided],
+        decided: Mapping[int, CanaryDecision],
         features_of: Callable[[Model], np.ndarray],
-    ) -> dict[int, Decided]:
+    ) -> dict[int, CanaryDecision]:
         """What the models before it say of rows that it gives no score: of each row the first that gives one.
 
         Args:
@@ -226,7 +226,7 @@ class Champion:
             FallbackNeededError: a row needs one that is not here.
             StateError: of a row that the canary does not decide none gives one, or there is none.
         """
-        found: dict[int, Decided] = {}
+        found: dict[int, CanaryDecision] = {}
         left = [index for index in unscored if index not in decided]
         tried = [judges.model]
         for one in judges.fallbacks:
@@ -248,7 +248,7 @@ class Champion:
         replaced: float | None,
         indices: Sequence[int],
         features_of: Callable[[Model], np.ndarray],
-    ) -> dict[int, Decided]:
+    ) -> dict[int, CanaryDecision]:
         threshold = model.threshold if replaced is None else replaced
         rows = features_of(model)[list(indices)]
         scores = self._scores_alone(model, rows)
@@ -258,7 +258,7 @@ class Champion:
         for (place, score), anomaly in zip(has.items(), odd, strict=True):
             told = score >= self._reasons_from
             why = self.reasons(model, rows[place : place + 1])[0] if told else []
-            found[indices[place]] = Decided(model, threshold, score, anomaly, why)
+            found[indices[place]] = CanaryDecision(model, threshold, score, anomaly, why)
         return found
 
     def _scores_alone(self, model: Model, rows: np.ndarray) -> Sequence[float | None]:

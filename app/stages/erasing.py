@@ -1,4 +1,4 @@
-"""What the scoring stage forgets at an erase record: labels that wait at terminals, and name the card.
+"""What the scoring stage deletes at an erase record: labels that wait at terminals and name the card.
 
 Which terminals have such labels is found by reading all rows of the partition: once, before the first erase record
 since the partition was assigned, and in parts, between which other partitions work. From then on it is kept up to date.
@@ -10,7 +10,7 @@ from typing import cast
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.ports import RowScanner
-from app.stages.state import BlockRows, Position
+from app.stages.state import BlockRows, StatePosition
 from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head, waiting_labels
 from app.wire.erase_records import EraseMessage, is_of_erasure
 from app.wire.input_records import SourceRecord
@@ -42,19 +42,19 @@ def note_waiting(rows: BlockRows, state: RowReader) -> None:
 
 
 def forget_labels(
-    message: EraseMessage, offset: int, rows: BlockRows, position: Position, state: RowReader
+    message: EraseMessage, offset: int, rows: BlockRows, position: StatePosition, state: RowReader
 ) -> str:
-    """Take a card's labels out of the rows of a partition: they are kept as they came.
+    """Remove a card's waiting labels from the rows of a partition.
 
     Args:
-        message: names the card.
+        message: the erase record.
         offset: its place on `enriched`.
-        rows: those of the block; changed ones are in place.
+        rows: those of the block; changed in place.
         position: of the partition; changed in place.
-        state: where all rows of the partition are found.
+        state: reads all rows of the partition.
 
     Returns:
-        What the message is counted as.
+        The outcome under which the message is counted.
     """
     if message.offset <= position.seen.get(message.partition, -1):
         return "replayed"

@@ -7,9 +7,9 @@ proposals of several workers the first has an effect (`InForce.ignores`).
 import logging
 from collections.abc import Callable, Iterable
 
-from app.domain.changes import Earlier, InForce, ModelChange, Since, ThresholdChange
-from app.domain.guard import Limits, Trip, trip
-from app.stages.champion import Tallies
+from app.domain.changes import EarlierModel, InForce, ModelChange, RevertibleChange, ThresholdChange
+from app.domain.guard import GuardLimits, RevertReason, trip
+from app.stages.champion import TalliesByChange
 
 #: Under a name that is not silenced with Faust's services.
 logger = logging.getLogger("fraudstream")
@@ -37,8 +37,8 @@ class Guard:
 
     def __init__(
         self,
-        tallies: Tallies,
-        limits: Limits,
+        tallies: TalliesByChange,
+        limits: GuardLimits,
         watch_ms: int,
         name: Callable[[str], str],
         refusal: Callable[[str], str | None] = lambda _: "",
@@ -53,7 +53,7 @@ class Guard:
 
     def proposals(
         self, in_force: Iterable[InForce], now_ms: int
-    ) -> list[tuple[Since, ModelChange | ThresholdChange]]:
+    ) -> list[tuple[RevertibleChange, ModelChange | ThresholdChange]]:
         """The changes that have to be taken back, and what takes them back.
 
         Args:
@@ -66,7 +66,7 @@ class Guard:
             for since in dict.fromkeys(filter(None, (one.since, one.promoted))):
                 if since.place in found:
                     break
-                # when transactions came decides which ones count (see `Tallies`)
+                # when transactions came decides which ones count (see `TalliesByChange`)
                 if not self._watch_ms or now_ms - since.at_ms > self._watch_ms + _MAX_LAG_MS:
                     continue
                 next_ms, pause_ms = self._next_ms.get(since.place, (now_ms, _REPEAT_MS))
@@ -85,7 +85,7 @@ class Guard:
                 break
         return list(found.values())
 
-    def _restorable(self, since: Since) -> tuple[Earlier | None, str] | None:
+    def _restorable(self, since: RevertibleChange) -> tuple[EarlierModel | None, str] | None:
         """The newest earlier model that is not refused, and why newer ones are; None: that is not known yet."""
         refused = ""
         for earlier in (since.before, *since.fallbacks):
@@ -98,7 +98,12 @@ class Guard:
         return None, refused
 
     def _revert(
-        self, one: InForce, since: Since, tripped: Trip, before: Earlier | None, refused: str
+        self,
+        one: InForce,
+        since: RevertibleChange,
+        tripped: RevertReason,
+        before: EarlierModel | None,
+        refused: str,
     ) -> ModelChange | ThresholdChange | None:
         now = self._name(one.model)
         if before is None:

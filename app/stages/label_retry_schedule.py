@@ -13,7 +13,7 @@ _COPY_MS = 30_000
 
 
 @dataclass(slots=True)
-class Wait:
+class ScheduledRetry:
     """One parked label.
 
     Attributes:
@@ -26,7 +26,7 @@ class Wait:
 
 
 @dataclass
-class Schedule:
+class RetrySchedule:
     """The parked labels of one partition, by offset: those whose rows are durable.
 
     Attributes:
@@ -34,15 +34,15 @@ class Schedule:
         looked_at_ms: when one of them was looked for last; None before.
     """
 
-    waits: dict[int, Wait] = field(default_factory=dict)
+    waits: dict[int, ScheduledRetry] = field(default_factory=dict)
     looked_at_ms: int | None = None
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> "Schedule":
+    def of(cls, rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> "RetrySchedule":
         """Of all rows of a partition; each is looked for at once."""
         schedule = cls()
         for key, raw in sorted(rows):
-            schedule.waits[offset_of(key)] = Wait(read_parked(raw).timestamp, now_ms)
+            schedule.waits[offset_of(key)] = ScheduledRetry(read_parked(raw).timestamp, now_ms)
         return schedule
 
     def take(self, rows: Iterable[Row], now_ms: int) -> None:
@@ -54,7 +54,9 @@ class Schedule:
                 self.waits.pop(offset_of(key), None)
             else:
                 since_ms = read_parked(raw).timestamp
-                self.waits.setdefault(offset_of(key), Wait(since_ms, now_ms + _SOONEST_MS))
+                self.waits.setdefault(
+                    offset_of(key), ScheduledRetry(since_ms, now_ms + _SOONEST_MS)
+                )
 
     def due(self, now_ms: int, most: int) -> list[int]:
         """Offsets of labels to look for now, the longest waiting first."""

@@ -18,11 +18,11 @@ from app.blocks.faust.batches import Outputs
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
-from app.stages.batch_prefix import LOOK_AHEAD, Stretch
+from app.stages.batch_prefix import LOOK_AHEAD, BatchPrefix
 from app.stages.parked_labels import (
     PREFIX,
     REASON,
-    Found,
+    FoundTransaction,
     ParkedLabel,
     copied_offset,
     erasure_key,
@@ -35,7 +35,7 @@ from app.stages.parked_labels import (
     row_key,
     scan,
 )
-from app.stages.state import Position
+from app.stages.state import StatePosition
 from app.topics import Topics
 from app.wire.dead_letters import dead_letter
 from app.wire.erase_records import erased_card
@@ -55,7 +55,7 @@ _GIVEN_UP = {
 }  # fmt: skip
 
 #: What is found of labels, by offset; a label that is missing is not known yet.
-Looked = Mapping[int, Found | DeadRecordError]
+Looked = Mapping[int, FoundTransaction | DeadRecordError]
 
 
 async def nothing_is_found(_labels: Sequence[LabelRecord]) -> Looked:
@@ -79,7 +79,7 @@ class LabelBlock:
 
 
 class LabelsHandler:
-    """See `app.blocks.core.ports.PacedHandler`; a label's event time is its `labelled_at`.
+    """See `app.blocks.core.ports.AlignedHandler`; a label's event time is its `labelled_at`.
 
     Args:
         topics: where outputs go.
@@ -140,8 +140,8 @@ class LabelsHandler:
             self._privacy,
         )  # fmt: skip
         looked: Looked = state.memo.get("looked", {})
-        position = Position.read(state, "")
-        stretch = Stretch(until_ms)
+        position = StatePosition.read(state, "")
+        prefix = BatchPrefix(until_ms)
         taken = next_ms = None
         for index, record in enumerate(records):
             if record.offset <= position.last_offset:
@@ -163,7 +163,7 @@ class LabelsHandler:
             labelled_at_ms = label.labelled_at_ms
             # A label that has to be looked up is looked up when its time has come, not when its clock is wrong
             following = self._event_times(records, index + 1) if label.whole else ()
-            if not stretch.reaches(labelled_at_ms, following):
+            if not prefix.reaches(labelled_at_ms, following):
                 taken, next_ms = index, labelled_at_ms
                 break
             found = None if label.whole else looked.get(record.offset)
@@ -183,7 +183,7 @@ class LabelsHandler:
             position.last_offset = records[-1 if taken is None else taken - 1].offset
             groups.append([position.encode()])
         outputs = LabelBlock(partition, block.outputs(), block.labels)
-        return Computed(outputs, groups, stretch.first_ms, stretch.newest_ms, taken, next_ms)
+        return Computed(outputs, groups, prefix.first_ms, prefix.newest_ms, taken, next_ms)
 
     def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
         for record in records[start : start + LOOK_AHEAD]:
@@ -242,7 +242,7 @@ class _Block:
         )
         self.counts["dead"] += 1
 
-    def forward(self, label: LabelRecord, found: Found | None) -> None:
+    def forward(self, label: LabelRecord, found: FoundTransaction | None) -> None:
         """On to where its transaction went, and to Cassandra; `found` completes it."""
         if found is not None:
             label.card_id, label.terminal_id = found.card_id, found.terminal_id

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from app.domain.changes import ModelChange
-from app.errors import AwayError, FraudstreamError, NotFoundError, UsageError
-from app.repeated_warnings import Reminder
+from app.errors import FraudstreamError, NotAnsweringError, NotFoundError, UsageError
+from app.repeated_warnings import RepeatedWarning
 from app.stages.scorers import Model, UnloadableModel, is_refused
 from app.wire.control_records import encode_change
 
@@ -103,7 +103,7 @@ class ModelSupply:
         if model_hash not in self._models:
             try:
                 self._keep(model_hash, await asyncio.to_thread(self._load, model_hash))
-            except AwayError as error:
+            except NotAnsweringError as error:
                 logger.warning("model %s is not loaded yet: %s", model_hash[:16], error)
 
     async def try_challenger(self, model_hash: str) -> None:
@@ -135,7 +135,7 @@ class ModelSupply:
         self._unloadable[model_hash] = UnloadableModel(model_hash, reason)
 
     async def _obtain(self, model_hash: str, *, challenger: bool) -> None:
-        reminder = Reminder()
+        reminder = RepeatedWarning()
         while True:
             try:
                 model = await asyncio.to_thread(self._load, model_hash)
@@ -215,7 +215,7 @@ class StartingModel:
         try:
             model_hash = await self.hash()
             model = await asyncio.to_thread(self._publish, model_hash)
-        except AwayError as error:
+        except NotAnsweringError as error:
             logger.warning("the first model is not registered yet: %s", error)
             return None
         change = ModelChange(

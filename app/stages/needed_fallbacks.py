@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from app.blocks.core.partition import Computed, RowReader
-from app.stages.champion import Tallies
+from app.stages.champion import TalliesByChange
 from app.stages.scorers import FallbackNeededError
 
 
 def computed_or_needed(
     compute: Callable[[], Computed],
     state: RowReader,
-    tallies: Tallies,
+    tallies: TalliesByChange,
     counters: Sequence[Counter[str]],
 ) -> Computed:
     """What a function computes; or which model it needs, with nothing taken, counted or kept.

@@ -10,8 +10,8 @@ from app.blocks.core.rows import Row
 from app.blocks.faust.batches import Outputs, OutRecord
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
-from app.errors import AwayError
-from app.stages.label_retry_schedule import Schedule
+from app.errors import NotAnsweringError
+from app.stages.label_retry_schedule import RetrySchedule
 from app.stages.parked_labels import (
     PREFIX,
     ParkedLabel,
@@ -43,7 +43,7 @@ class ParkedRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Parked:
+class ParkedSummary:
     """What waits in one partition, for people.
 
     Attributes:
@@ -59,7 +59,7 @@ class Parked:
     oldest_id: str | None = None
 
 
-class Retries:
+class LabelRetries:
     """The parked labels of the partitions that this worker has.
 
     It changes no row: a copy of the label on `labels` does, when its turn comes. So a replay of `labels` leads to
@@ -68,7 +68,7 @@ class Retries:
     Args:
         topic: the topic of labels.
         rows: the table.
-        find: gives, for each transaction id, the transactions that have it; raises `AwayError`.
+        find: gives, for each transaction id, the transactions that have it; raises `NotAnsweringError`.
         send: sends copies; done once they are acknowledged.
         clock_ms: the time, for how long a label has waited.
         label_wait_ms: how long it may wait.
@@ -91,7 +91,7 @@ class Retries:
         max_future_skew_ms: int,
         time_unit: TimeUnit = "auto",
     ) -> None:
-        self.partitions: dict[int, Schedule] = {}
+        self.partitions: dict[int, RetrySchedule] = {}
         self.away: str | None = None
         self._topic = topic
         self._rows = rows
@@ -105,7 +105,7 @@ class Retries:
         """These are ours from now on, as their rows are."""
         now_ms = self._clock_ms()
         self.partitions = {
-            partition: Schedule.of(self._rows.scan(partition, PREFIX), now_ms)
+            partition: RetrySchedule.of(self._rows.scan(partition, PREFIX), now_ms)
             for partition in sorted(partitions)
         }
 
@@ -115,20 +115,20 @@ class Retries:
         if schedule is not None:
             schedule.take(rows, self._clock_ms())
 
-    def parked(self) -> list[Parked]:
+    def parked(self) -> list[ParkedSummary]:
         """What waits, by partition."""
         return [self._parked(partition, one) for partition, one in self.partitions.items()]
 
-    def _parked(self, partition: int, schedule: Schedule) -> Parked:
+    def _parked(self, partition: int, schedule: RetrySchedule) -> ParkedSummary:
         oldest = schedule.oldest
         if oldest is None:
-            return Parked(partition, 0)
+            return ParkedSummary(partition, 0)
         raw = self._rows.load(partition, row_key(oldest[0]))
         name = None
         if raw is not None:
             label = self._label(oldest[0], read_parked(raw))
             name = label.transaction_id if isinstance(label, LabelRecord) else None
-        return Parked(partition, len(schedule.waits), oldest[1], name)
+        return ParkedSummary(partition, len(schedule.waits), oldest[1], name)
 
     async def run(self) -> None:
         """Look again and again; ends with the worker."""
@@ -145,7 +145,7 @@ class Retries:
             if due and self.partitions.get(partition) is schedule:
                 try:
                     await self._look(partition, schedule, due, now_ms)
-                except AwayError as error:
+                except NotAnsweringError as error:
                     self.away = str(error)
                     return False  # nothing is given up: they are due as before
                 self.away = None
@@ -153,7 +153,7 @@ class Retries:
         return more
 
     async def _look(
-        self, partition: int, schedule: Schedule, due: Sequence[int], now_ms: int
+        self, partition: int, schedule: RetrySchedule, due: Sequence[int], now_ms: int
     ) -> None:
         labels: dict[int, LabelRecord] = {}
         copies: dict[int, OutRecord] = {}
@@ -206,7 +206,7 @@ def look_up_with(
     async def look_up(labels: Sequence[LabelRecord]) -> Mapping[int, Any]:
         try:
             found = await find([label.transaction_id for label in labels])
-        except AwayError:
+        except NotAnsweringError:
             return {}
         decided = {
             label.offset: decide(label, same_id)

@@ -134,7 +134,7 @@ def erased_rows(rows: Iterable[tuple[bytes, bytes]], erasures: Deletions) -> lis
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundTransaction:
     """The transaction of a label, as Cassandra has it."""
 
     card_id: str
@@ -143,7 +143,7 @@ class Found:
 
 
 def whole_copy(
-    topic: str, partition: int, label: LabelRecord, parked: ParkedLabel, found: Found
+    topic: str, partition: int, label: LabelRecord, parked: ParkedLabel, found: FoundTransaction
 ) -> OutRecord:
     """The record that completes a parked label: a label that names card, terminal and time."""
     said = label_object(
@@ -182,7 +182,7 @@ def copied_offset(topic: str, partition: int, record: SourceRecord) -> int | Non
     return offset if offset < record.offset else None
 
 
-def found_in(record: SourceRecord) -> Found:
+def found_in(record: SourceRecord) -> FoundTransaction:
     """What a whole copy says of the transaction.
 
     Raises:
@@ -192,7 +192,7 @@ def found_in(record: SourceRecord) -> Found:
         said = orjson.loads(record.value)
         event_time_ms = parse_moment_ms(said["event_time"], "event_time")
         fields = {"card_id": said["card_id"], "terminal_id": said.get("terminal_id")}
-        found = msgspec.convert({**fields, "event_time_ms": event_time_ms}, Found)
+        found = msgspec.convert({**fields, "event_time_ms": event_time_ms}, FoundTransaction)
         identifier(said, "card_id", record.value or b"")
         optional_identifier(said, "terminal_id", record.value or b"")
         return found
@@ -206,7 +206,7 @@ def found_in(record: SourceRecord) -> Found:
 
 def decide(
     label: LabelRecord, same_id: Iterable[Mapping[str, object]]
-) -> Found | DeadRecordError | None:
+) -> FoundTransaction | DeadRecordError | None:
     """Which of the transactions that have a label's id is meant.
 
     Returns:
@@ -217,7 +217,7 @@ def decide(
         msg = f"{len(fitting)} transactions have this id: add card_id and event_time"
         return DeadRecordError("ambiguous_transaction", msg)
     for row in fitting:
-        return msgspec.convert(dict(row), Found)
+        return msgspec.convert(dict(row), FoundTransaction)
     return None
 
 

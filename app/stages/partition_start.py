@@ -1,4 +1,4 @@
-"""What is checked and written down when a partition is assigned, before anything of it is read."""
+"""Checks and initial rows when a partition is assigned, before its records are read."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -8,11 +8,11 @@ from faust.types import TP
 from app.domain.changes import InForce
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.parked_labels import PREFIX, erased_rows, erasures_of
-from app.stages.state import IN_FORCE_KEY, PINS_KEY, Position, in_force_row, read_in_force
+from app.stages.state import IN_FORCE_KEY, PINS_KEY, StatePosition, in_force_row, read_in_force
 
 
-class Offsets(Protocol):
-    """Where logs begin and end (Faust's consumer fits)."""
+class LogOffsets(Protocol):
+    """Begin and end offsets of logs (Faust's consumer implements this)."""
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Offset after the last record."""
@@ -22,12 +22,12 @@ class Offsets(Protocol):
 
 
 async def check_state(
-    offsets: Offsets, table: Any, tp: TP, start: int, settings: str, model: str = "default"
+    offsets: LogOffsets, table: Any, tp: TP, start: int, settings: str, model: str = "default"
 ) -> int:
     """Refuse a state that does not fit the source topic, the committed offset or the settings.
 
     Args:
-        offsets: where logs begin and end.
+        offsets: begin and end offsets of logs.
         table: the stage's table.
         tp: the source partition.
         start: offset at which it will be read.
@@ -43,7 +43,7 @@ async def check_state(
     ends = await offsets.highwaters(tp)
     first = await offsets.earliest_offsets(tp)
     where = f"{tp.topic}/{tp.partition}"
-    position = Position.read(table.reader(tp.partition), settings)
+    position = StatePosition.read(table.reader(tp.partition), settings)
     position.check(where, settings, log_end=ends[tp], log_start=first[tp], start=start, model=model)
     return ends[tp]
 
@@ -54,15 +54,15 @@ async def check_topics_known(
     present: Mapping[str, str],
     refusal: Callable[[list[str]], Exception],
 ) -> None:
-    """Refuse a state that was built from other topics than those of the same names now.
+    """Refuse a state that was built from topics which have been deleted and created again since.
 
-    A state that knows no topics, or not all, adopts the present ones.
+    A state without the ids of some topics adopts the present ones.
 
     Args:
         table: the stage's table.
         partition: its partition.
-        present: Kafka's ids by name, of the topics that it gives ids for.
-        refusal: makes the error from the names of topics that are others.
+        present: Kafka's ids of the topics, by name.
+        refusal: makes the error from the names of the topics that differ.
 
     Raises:
         Exception: `refusal`.
@@ -75,18 +75,18 @@ async def check_topics_known(
         await table.write(partition, [known.encode()])
 
 
-async def check_labels(offsets: Offsets, table: Any, tp: TP) -> None:
+async def check_labels(offsets: LogOffsets, table: Any, tp: TP) -> None:
     """Refuse parked labels of another topic of the same name; delete those that a frozen worker brought back.
 
     Blocks without parked labels write no row: that the state is behind the committed offset means nothing.
 
     Raises:
-        StateError: the state has seen offsets that the topic does not have.
+        StateError: the state contains offsets that the topic does not have.
         ForeignWriterError: another worker wrote the changelog.
     """
     ends = await offsets.highwaters(tp)
     reader = table.reader(tp.partition)
-    position = Position.read(reader, "")
+    position = StatePosition.read(reader, "")
     where = f"{tp.topic}/{tp.partition}"
     position.check(where, "", log_end=ends[tp], log_start=0, start=0)
     erasures = erasures_of(reader)
@@ -102,16 +102,16 @@ async def bind_model(
     begins_with: Callable[[], Awaitable[str]],
     threshold: float | None,
 ) -> InForce:
-    """What decides on a partition. Where nothing says so yet, write down what this deployment starts with.
+    """The changes in force on a partition. In a new deployment, store what it starts with.
 
-    It is written before anything is scored. Afterwards only records change it (`app/domain/changes.py`).
+    It is stored before anything is scored. Afterwards only records change it (`app/domain/changes.py`).
 
     Args:
         table: the terminal stage's table.
         partition: partition of the source and of the table.
         log_end: end of the source partition.
-        begins_with: gives the hash of the model that a new deployment starts with. Asked only where nothing decides
-            yet: an existing partition starts while Cassandra is away.
+        begins_with: returns the hash of the model that a new deployment starts with. Called only for a new partition:
+            an existing one can start while Cassandra is unavailable.
         threshold: the threshold that it starts with; None: the model's own.
 
     Raises:
@@ -120,7 +120,7 @@ async def bind_model(
     reader = table.reader(partition)
     in_force = read_in_force(reader.get(IN_FORCE_KEY))
     if in_force is None:
-        # release 0.1.0 bound what stands before this end to models of its own
+        # records before this end are bound to models by rows of release 0.1.0
         first = log_end if reader.get(PINS_KEY) else 0
         in_force = InForce(first, await begins_with(), threshold)
         await table.write(partition, [in_force_row(in_force, -1)])

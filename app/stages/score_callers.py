@@ -27,7 +27,7 @@ Position = tuple[int, int]
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingCaller:
     """One caller.
 
     Attributes:
@@ -56,7 +56,7 @@ class Waiting:
             self.outcome.set_result(fields)
 
 
-class Answers:
+class ScoreCallers:
     """Who waits, by card.
 
     Args:
@@ -71,11 +71,11 @@ class Answers:
         self.statuses: Counter[int] = Counter()
         self._topics = topics
         self._most = most
-        self._waiting: dict[bytes, list[Waiting]] = {}
+        self._waiting: dict[bytes, list[WaitingCaller]] = {}
         self._count = 0
 
     @contextmanager
-    def expect(self, card: bytes) -> Iterator[Waiting]:
+    def expect(self, card: bytes) -> Iterator[WaitingCaller]:
         """Wait for a record of this card, which is sent afterwards.
 
         Raises:
@@ -84,7 +84,7 @@ class Answers:
         if self._count >= self._most:
             msg = f"{self._count} callers wait for a score at this worker (FRAUDSTREAM_SCORE_WAITING): try again"
             raise BusyError(msg)
-        waiting = Waiting(asyncio.get_running_loop().create_future())
+        waiting = WaitingCaller(asyncio.get_running_loop().create_future())
         self._waiting.setdefault(card, []).append(waiting)
         self._count += 1
         try:
@@ -120,7 +120,7 @@ class Answers:
                 waiting.found((partition, orjson.loads(value)["source_offset"]), None)
 
 
-class Heard:
+class ObservedHandler:
     """A handler whose work somebody listens to.
 
     Args:

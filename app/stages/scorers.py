@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from app.domain.changes import Challenger, Earlier, Since
+from app.domain.changes import Challenger, EarlierModel, RevertibleChange
 from app.errors import UsageError
 from models.signing import SignatureError
 
@@ -30,7 +30,7 @@ class Model(Protocol):
 
     @property
     def threshold(self) -> float:
-        """Score from which it calls a transaction fraud."""
+        """Lowest score at which it flags a transaction as fraud."""
 
     @property
     def baseline(self) -> Mapping[str, float]:
@@ -87,7 +87,7 @@ def is_refused(error: Exception) -> bool:
     return isinstance(error, _OF_THE_MODEL) and not isinstance(error, SignatureError)
 
 
-class Beside(NamedTuple):
+class LoadedChallenger(NamedTuple):
     """A challenger with its loaded model."""
 
     challenger: Challenger
@@ -95,22 +95,22 @@ class Beside(NamedTuple):
 
     @property
     def threshold(self) -> float:
-        """Score from which it calls a transaction fraud."""
+        """Lowest score at which it flags a transaction as fraud."""
         own = self.challenger.threshold
         return self.model.threshold if own is None else own
 
 
-class Deciding(NamedTuple):
+class DecisionInputs(NamedTuple):
     """What decides at an offset: the model's hash, the threshold (None: its own), and the rest as in `InForce`."""
 
     model: str
     threshold: float | None
     challengers: tuple[Challenger, ...] = ()
-    fallbacks: tuple[Earlier, ...] = ()
-    since: Since | None = None
+    fallbacks: tuple[EarlierModel, ...] = ()
+    since: RevertibleChange | None = None
 
 
-class Epoch(NamedTuple):
+class TallyKey(NamedTuple):
     """What is counted together, for the guard.
 
     Attributes:
@@ -122,18 +122,18 @@ class Epoch(NamedTuple):
 
     model: str
     threshold: float | None = None
-    since: Since | None = None
+    since: RevertibleChange | None = None
     judged: bool = True
 
 
-class Fallback(NamedTuple):
+class FallbackModel(NamedTuple):
     """A model that decided before: with its loaded model, None while that is not here."""
 
-    earlier: Earlier
+    earlier: EarlierModel
     model: Model | None
 
 
-class Judges(NamedTuple):
+class ScoringModels(NamedTuple):
     """The models that score a transaction.
 
     Attributes:
@@ -146,9 +146,9 @@ class Judges(NamedTuple):
 
     model: Model
     threshold: float
-    beside: tuple[Beside, ...] = ()
-    fallbacks: tuple[Fallback, ...] = ()
-    epoch: Epoch = Epoch("")
+    beside: tuple[LoadedChallenger, ...] = ()
+    fallbacks: tuple[FallbackModel, ...] = ()
+    epoch: TallyKey = TallyKey("")
 
 
 class ModelNeeded(NamedTuple):
@@ -177,10 +177,10 @@ class FallbackNeededError(Exception):
 
 
 def judges_of(
-    decides: Deciding,
+    decides: DecisionInputs,
     model: Callable[[str], Model | None],
     challenger: Callable[[str], Model | None],
-) -> Judges | ModelNeeded:
+) -> ScoringModels | ModelNeeded:
     """The models that score, or the first of them that is not here.
 
     The earlier models are obtained beside: they are waited for where a row needs them.
@@ -198,11 +198,11 @@ def judges_of(
         loaded = challenger(one.hash)
         if loaded is None:
             return ModelNeeded(one.hash, challenger=True)
-        beside.append(Beside(one, loaded))
-    fallbacks = tuple(Fallback(one, challenger(one.hash)) for one in decides.fallbacks)
+        beside.append(LoadedChallenger(one, loaded))
+    fallbacks = tuple(FallbackModel(one, challenger(one.hash)) for one in decides.fallbacks)
     threshold = champion.threshold if decides.threshold is None else decides.threshold
-    epoch = Epoch(decides.model, decides.threshold, decides.since)
-    return Judges(champion, threshold, tuple(beside), fallbacks, epoch)
+    epoch = TallyKey(decides.model, decides.threshold, decides.since)
+    return ScoringModels(champion, threshold, tuple(beside), fallbacks, epoch)
 
 
 def rearranged(

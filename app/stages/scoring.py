@@ -16,26 +16,33 @@ from app.domain.changes import InForce, LoadChange
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.privacy import AS_IT_CAME, Privacy
-from app.domain.rules import Outcome, Policy, kept_policy, outcome_of
-from app.domain.terminal_stage import Labelling, TerminalStage
+from app.domain.rules import RuleOutcome, RulePolicy, kept_policy, outcome_of
+from app.domain.terminal_stage import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.domain.transaction_outcomes import CONFLICTING, LATE
 from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
-from app.stages.challengers import Challengers, Decided
-from app.stages.champion import Champion, Tallies
+from app.stages.challengers import CanaryDecision, Challengers
+from app.stages.champion import Champion, TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import computed_or_needed
-from app.stages.scorers import Deciding, Judges, Model, ModelNeeded, judges_of, rearranged
+from app.stages.scorers import (
+    DecisionInputs,
+    Model,
+    ModelNeeded,
+    ScoringModels,
+    judges_of,
+    rearranged,
+)
 from app.stages.state import (
     IN_FORCE_KEY,
     MAX_WAITING_LABELS,
     PINS_KEY,
     ROWS_ROOM_BYTES,
     BlockRows,
-    Pins,
-    Position,
+    ModelOffsets,
+    StatePosition,
     in_force_row,
     read_in_force,
     rows_room_bytes,
@@ -52,8 +59,8 @@ from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, given_back
 from app.wire.output_records import alert_record, prediction_message
 
-#: Topic, partition, transaction, features, flags, whose features they are, and what decides beside the model.
-Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue, Policy | None]
+#: Topic, partition, transaction, features, flags, feature schema, and rules and lists.
+Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue, RulePolicy | None]
 
 
 class ScoringHandler:
@@ -63,26 +70,26 @@ class ScoringHandler:
         stage: computes the terminal's features.
         rules: how long entries are kept.
         topics: where outputs go.
-        model: gives the loaded model of a hash; None while it is not here: then it is obtained.
-        challenger: the same for models that score beside the one that decides; None: as `model`.
-        clock_ms: the time, for `scored_at`.
-        reasons_from: reasons are stored for scores from here on.
-        threshold: replaces the model's own, where no record and no row says what decides; None keeps it.
+        model: returns the loaded model of a hash; None while it is not loaded: then it is obtained.
+        challenger: the same for challengers; None: as `model`.
+        clock_ms: the current time, for `scored_at`.
+        reasons_from: lowest score for which reasons are stored.
+        threshold: replaces the model's own until a change or a row defines one; None: the model's own.
         state_settings: the settings that shape rows.
         rows_room_bytes: see `BlockRows`.
-        read: gives what a message on `enriched` holds; a replay puts other features of the cards in.
-        scored_by: names this deployment in predictions.
-        asked: whether a transaction of this source partition is scored, or only counted for others; None: all
-            are scored.
-        alerts: which of them are alerts; None: none are.
-        tallies: told what the model that decides did; for the guard.
+        read: decodes a message of `enriched`; a replay inserts other card features.
+        scored_by: the name of this deployment in predictions.
+        asked: whether the transaction at a source position is scored, or only counted for others; None: all are
+            scored.
+        alerts: decides which transactions raise alerts; None: none do.
+        tallies: counts the current model's decisions, for the guard.
 
     Attributes:
-        counts: transactions and labels by what became of them.
+        counts: transactions and labels by outcome.
         raised: alerts by severity.
-        challengers: scores by the models that do not decide.
-        champion: scores by the one that does.
-        in_force: by partition, what decides behind the newest record that was computed.
+        challengers: computes the challengers' scores.
+        champion: computes the current model's scores.
+        in_force: by partition, the changes in force after the newest computed record.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class ScoringHandler:
         asked: Callable[[int, EnrichedItem], bool] | None = None,
         privacy: Privacy = AS_IT_CAME,
         alerts: AlertPolicy | None = None,
-        tallies: Tallies | None = None,
+        tallies: TalliesByChange | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
@@ -113,7 +120,7 @@ class ScoringHandler:
         self._rules = rules
         self._topics = topics
         self.challengers = Challengers(reasons_from)
-        self.champion = Champion(reasons_from, tallies or Tallies())
+        self.champion = Champion(reasons_from, tallies or TalliesByChange())
         self._model = model
         self._challenger = challenger or model
         self._clock_ms = clock_ms
@@ -132,7 +139,7 @@ class ScoringHandler:
     def of(
         cls, settings: Settings, topics: Topics, catalogue: Catalogue, **others: Any
     ) -> "ScoringHandler":
-        """The second stage as a deployment has it; `others` are arguments of the class."""
+        """The second stage for a deployment's settings; `others` are arguments of the class."""
         return cls(
             TerminalStage(catalogue, settings.label_wait, MAX_WAITING_LABELS),
             terminal_rules(settings),
@@ -149,7 +156,7 @@ class ScoringHandler:
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        """Predictions and new rows of consecutive `enriched` messages, up to one whose model is not here."""
+        """Predictions and new rows of consecutive `enriched` messages, up to the first whose model is not loaded."""
         counters = self.counts, self.raised, self.challengers.failures
         return computed_or_needed(
             lambda: self._compute(partition, records, state), state, self.champion.tallies, counters
@@ -158,15 +165,15 @@ class ScoringHandler:
     def _compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        position = Position.read(state, self._settings)
+        position = StatePosition.read(state, self._settings)
         in_force = bound = self._in_force(state)
         rows = BlockRows(self._rules, state, self._room)
         outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]
         taken, needs, changed_at = None, None, -1
-        decides: Deciding | None = None
-        judges: Judges | None = None
+        decides: DecisionInputs | None = None
+        judges: ScoringModels | None = None
         scored: list[Scored] = []
         policy = kept_policy(state.memo, in_force.rules)
         for index, message in enumerate(fresh):
@@ -198,23 +205,23 @@ class ScoringHandler:
         self.in_force[partition] = state.memo["in force"] = in_force
         note_waiting(rows, state)
         changed = [] if in_force is bound else [[in_force_row(in_force, changed_at)]]
-        # behind all rows: where it stands, everything before it is durable
+        # after all other rows: if it is stored, everything before it is durable
         groups = [*rows.groups(), *changed, [position.encode()]]
         return Computed(outputs, groups, taken=taken, needs=needs)
 
     def _in_force(self, state: RowReader) -> InForce:
-        """What decides behind the newest record in the state."""
+        """The changes in force after the newest record in the state."""
         kept: InForce | None = state.memo.get("in force")
         if kept is None:
             stored = read_in_force(state.get(IN_FORCE_KEY))
             kept = InForce(threshold=self._threshold) if stored is None else stored
         return kept
 
-    def _deciding(self, offset: int, in_force: InForce, state: RowReader) -> Deciding:
+    def _deciding(self, offset: int, in_force: InForce, state: RowReader) -> DecisionInputs:
         model = in_force.model
         if not model or offset < in_force.first:
-            model = Pins.read(state.get(PINS_KEY)).model_at(offset)
-        return Deciding(
+            model = ModelOffsets.read(state.get(PINS_KEY)).model_at(offset)
+        return DecisionInputs(
             model, in_force.threshold, in_force.challengers, in_force.fallbacks, in_force.since
         )
 
@@ -233,7 +240,7 @@ class ScoringHandler:
             self.champion.tallies.revert(undone, getattr(change, "cause", ""))
         self.counts["changes" if changed is not in_force else "replayed"] += 1
         if isinstance(change, LoadChange):
-            self._challenger(change.hash)  # it is obtained, and nobody waits
+            self._challenger(change.hash)  # it is obtained, and no transaction waits for it
         return changed
 
     def _items(
@@ -241,24 +248,24 @@ class ScoringHandler:
         batch: EnrichedBatch,
         offset: int,
         rows: BlockRows,
-        position: Position,
+        position: StatePosition,
         outputs: dict[Any, Any],
-        policy: Policy | None,
+        policy: RulePolicy | None,
     ) -> Iterator[Scored]:
-        # a transaction has the features of the worker that began it, under whichever settings it goes on
+        # a transaction keeps the list of features of the worker that processed it first, whatever the present settings
         catalogue = self._catalogue
         schema = batch.schema or position.unnamed
         if schema and schema != catalogue.schema:
             catalogue = catalogue.under(schema)
         seen = position.seen.get(batch.partition, -1)
         for item in batch.items:
-            if item.offset <= seen:  # the first stage sent it before: a replay of ours
+            if item.offset <= seen:  # the first stage has sent it before: a replay
                 self.counts["replayed"] += 1
                 continue
             seen = item.offset
             row = rows.read(item.terminal_id.encode()) if item.terminal_id is not None else None
             if row is not None and not rows.advance(row, offset):
-                # cannot be computed again, need not: the row proves that its prediction is durable
+                # cannot and need not be computed again: the row proves that its prediction is durable
                 self.counts["replayed"] += 1
                 continue
             if row is not None and row.waiting:
@@ -278,7 +285,7 @@ class ScoringHandler:
         batch: LabelBatch,
         offset: int,
         rows: BlockRows,
-        position: Position,
+        position: StatePosition,
         outputs: dict[Any, Any],
     ) -> None:
         seen = position.labels.get(batch.topic, {}).get(batch.partition, -1)
@@ -288,7 +295,7 @@ class ScoringHandler:
                     self.counts["replayed"] += 1
                     continue
                 seen = item.offset
-            if item.terminal_id is None:  # nobody's risk depends on it
+            if item.terminal_id is None:  # no feature depends on it
                 self.counts["labelled"] += 1
                 continue
             row = rows.read(item.terminal_id.encode())
@@ -296,14 +303,14 @@ class ScoringHandler:
                 self.counts["replayed"] += 1
                 continue
             became = self._stage.label(row, as_label(batch, item))
-            self.counts["labelled"] += became is Labelling.APPLIED
+            self.counts["labelled"] += became is LabelOutcome.APPLIED
             if row.waiting:
                 self._give_up(row, item.received_at, outputs)
         if not batch.looked_up:
             position.labels.setdefault(batch.topic, {})[batch.partition] = seen
 
     def _give_up(self, row: WindowRow, now_ms: int, outputs: dict[Any, Any]) -> None:
-        """Labels whose transaction did not come go to `dead-letters`."""
+        """Dead-letter labels whose transaction did not arrive."""
         for label in self._stage.given_up(row, now_ms):
             record = given_back(label)
             dead = DeadRecordError(
@@ -313,13 +320,13 @@ class ScoringHandler:
             letter = dead_letter(
                 record.topic, record.partition, record, dead, privacy=self._privacy
             )
-            # beside those that agents/labels writes: the partition is the label's own
+            # next to those that agents/labels writes, in the label's own partition
             outputs[self._topics.dead_letters.name, record.partition].append(letter)
             self.counts["given up"] += 1
 
     def _score_all(
         self,
-        judges: Judges | None,
+        judges: ScoringModels | None,
         scored: list[Scored],
         outputs: dict[Any, Any],
     ) -> None:
@@ -330,7 +337,7 @@ class ScoringHandler:
 
     def _score(
         self,
-        judges: Judges,
+        judges: ScoringModels,
         catalogue: Catalogue,
         scored: list[Scored],
         outputs: dict[Any, Any],
@@ -402,7 +409,7 @@ class ScoringHandler:
             record: OutRecord = (item.card_id.encode(), value, [])
             # the card's own partition: the same number of partitions, the same partitioner
             outputs[predictions, partition].append(record)
-            if fraud or flags or added.get("rules"):  # all others are no alerts
+            if fraud or flags or added.get("rules"):  # all others raise no alert
                 self._alert(item, partition, added, outcome, outputs)
             if LATE in flags:
                 outputs[late, partition].append(record)
@@ -414,11 +421,11 @@ class ScoringHandler:
 
     def _beside(
         self,
-        judges: Judges,
+        judges: ScoringModels,
         scored: list[Scored],
         scores: list[float | None],
         features_of: Callable[[Model], np.ndarray],
-    ) -> tuple[list[dict[str, Any]], dict[int, Decided]]:
+    ) -> tuple[list[dict[str, Any]], dict[int, CanaryDecision]]:
         if not judges.beside:
             return [], {}
         cards = [item.card_id for _, _, item, *_ in scored]
@@ -429,10 +436,10 @@ class ScoringHandler:
         item: EnrichedItem,
         partition: int,
         added: dict[str, Any],
-        outcome: Outcome,
+        outcome: RuleOutcome,
         outputs: dict[Any, Any],
     ) -> None:
-        """An output like any other: exact, and for whoever reads it at a pace of their own."""
+        """The record for the topic `alerts`: an output like any other, so it is exact under replays."""
         if self._alerts is None or outcome.allowed:
             return
         alert = self._alerts.alert(

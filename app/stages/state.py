@@ -176,7 +176,7 @@ class BlockRows:
 
 
 @dataclass
-class Position:
+class StatePosition:
     """How far a partition's state has come; written with every block, behind all its rows.
 
     Attributes:
@@ -195,13 +195,13 @@ class Position:
     unnamed: str = ""
 
     @classmethod
-    def read(cls, state: RowReader, settings: str) -> "Position":
+    def read(cls, state: RowReader, settings: str) -> "StatePosition":
         """The stored position, or that of a new partition."""
         raw = state.get(POSITION_KEY)
         return cls(settings=settings) if raw is None else cls.decode(raw, settings)
 
     @classmethod
-    def decode(cls, raw: bytes, settings: str) -> "Position":
+    def decode(cls, raw: bytes, settings: str) -> "StatePosition":
         """The position of a stored row."""
         stored = _position_decoder.decode(raw[8:])
         last_offset = int.from_bytes(raw[:8], "big", signed=True)
@@ -289,7 +289,7 @@ class _StoredPosition(msgspec.Struct, array_like=True):
 _position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
 
 
-class Pins:
+class ModelOffsets:
     """Which model scored from which offset on, as release 0.1.0 wrote it down at each start.
 
     Args:
@@ -300,7 +300,7 @@ class Pins:
         self.pins = pins
 
     @classmethod
-    def read(cls, raw: bytes | None) -> "Pins":
+    def read(cls, raw: bytes | None) -> "ModelOffsets":
         """The stored pins, none for a partition that is new since."""
         return cls([] if raw is None else _pins_decoder.decode(raw[8:]))
 

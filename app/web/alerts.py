@@ -12,7 +12,7 @@ from app.errors import UsageError
 from app.settings import Settings
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
-from app.web.routes import Page
+from app.web.routes import Route
 from app.web.worker_protocol import WORKER
 
 #: Alerts that a page shows, and the most that may be asked for.
@@ -86,4 +86,4 @@ def moment_of(name: str, asked: Mapping[str, str]) -> int | None:
     return (found - _EPOCH) // timedelta(milliseconds=1)
 
 
-PAGES = tuple(Page("GET", f"/alerts{rest}", alerts, Role.ANALYST) for rest in ("", "/", ".json"))
+PAGES = tuple(Route("GET", f"/alerts{rest}", alerts, Role.ANALYST) for rest in ("", "/", ".json"))

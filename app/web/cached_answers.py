@@ -8,7 +8,7 @@ from typing import Any
 from app.errors import FraudstreamError
 
 
-class Kept:
+class CachedAnswer:
     """Belongs to one event loop. Whoever asks while it is worked out anew gets the one before.
 
     Args:

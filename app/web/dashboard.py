@@ -13,10 +13,10 @@ from app.formats import age, iso
 from app.metrics.prometheus import release
 from app.metrics.reading import is_of_labels
 from app.web import page_templates
-from app.web.dashboard_data import LIVE, REFRESH_SECONDS, Live
+from app.web.dashboard_data import LIVE, REFRESH_SECONDS, DashboardData
 from app.web.replies import HEADERS, RefusedError, json_reply, page, wants_json
 from app.web.roles import Role
-from app.web.routes import Page, who
+from app.web.routes import Route, who
 from app.web.worker_protocol import WORKER, Worker
 
 #: A stream of events ends after this time, and the browser asks again: then its login is checked again, too.
@@ -173,7 +173,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 def _frame(
-    live: Live, may_see_cards: bool, since: int, before: dict[str, str]
+    live: DashboardData, may_see_cards: bool, since: int, before: dict[str, str]
 ) -> tuple[bytes, dict[str, str], int]:
     """One event: the parts that have changed, and new points; with all parts, and the newest point's moment."""
     html = live.shared(may_see_cards, partial(_parts, live, may_see_cards))
@@ -186,14 +186,14 @@ def _frame(
     return b"id: %d\ndata: %b\n\n" % (newest, orjson.dumps(said)), html, newest
 
 
-def _parts(live: Live, may_see_cards: bool) -> dict[str, str]:
+def _parts(live: DashboardData, may_see_cards: bool) -> dict[str, str]:
     board = live.board(may_see_cards=may_see_cards, since=float("inf"))
     return {part: page_templates.render(f"live_{part}.html", board=board) for part in _PARTS}
 
 
 PAGES = (
-    Page("GET", "/", index, Role.VIEWER),
-    Page("GET", "/index.json", index, Role.VIEWER),
-    Page("GET", "/live", stream, Role.VIEWER),
-    Page("GET", "/live.json", snapshot, Role.VIEWER),
+    Route("GET", "/", index, Role.VIEWER),
+    Route("GET", "/index.json", index, Role.VIEWER),
+    Route("GET", "/live", stream, Role.VIEWER),
+    Route("GET", "/live.json", snapshot, Role.VIEWER),
 )

@@ -19,8 +19,8 @@ from app.metrics.last_hour import (
     MINUTE_SECONDS,
     NOW_SECONDS,
     STEP_SECONDS,
-    History,
-    Span,
+    CounterSpan,
+    LastHour,
     merged,
     together,
 )
@@ -45,7 +45,7 @@ _ASKER = Viewer("dashboard", Role.ANALYST)
 
 
 @dataclass
-class _Known:
+class _KnownWorker:
     """What is known of one worker.
 
     Attributes:
@@ -54,12 +54,12 @@ class _Known:
         fault: why it does not answer; None: it does.
     """
 
-    points: deque[Span] = field(default_factory=lambda: deque(maxlen=KEPT))
+    points: deque[CounterSpan] = field(default_factory=lambda: deque(maxlen=KEPT))
     now: dict[str, Any] | None = None
     fault: str | None = None
 
 
-class Live:
+class DashboardData:
     """Samples this worker, and collects what the others say.
 
     Args:
@@ -72,9 +72,9 @@ class Live:
 
     def __init__(self, worker: Worker, access: AccessChecks) -> None:
         self._worker, self._access = worker, access
-        self._history = History()
+        self._history = LastHour()
         self._lag: int | None = None
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _KnownWorker] = {}
         self._refreshed = float("-inf")
         self._frames: dict[Any, Any] = {}
         self.tick = 0
@@ -129,12 +129,12 @@ class Live:
                 del self._known[url]
             said = await asyncio.gather(self._say(own), *(self._ask(url) for url in others))
             for url, answer in zip((own, *others), said, strict=True):
-                known = self._known.setdefault(url, _Known())
+                known = self._known.setdefault(url, _KnownWorker())
                 if isinstance(answer, str):
                     known.fault = answer
                     continue
                 known.fault, known.now = None, answer
-                known.points.extend(Span.read(point) for point in answer["points"])
+                known.points.extend(CounterSpan.read(point) for point in answer["points"])
             self._refreshed = time.monotonic()
             self._frames, self.tick = {}, self.tick + 1
 
@@ -168,9 +168,11 @@ class Live:
         answering = {
             url: one.now for url, one in self._known.items() if one.now and one.fault is None
         }
-        now = together([Span.read(one["now"]) for one in answering.values()] or [Span(0, 0.0)])
+        now = together(
+            [CounterSpan.read(one["now"]) for one in answering.values()] or [CounterSpan(0, 0.0)]
+        )
         minute = together(
-            [Span.read(one["minute"]) for one in answering.values()] or [Span(0, 0.0)]
+            [CounterSpan.read(one["minute"]) for one in answering.values()] or [CounterSpan(0, 0.0)]
         )
         lags = [one["lag"] for one in answering.values() if one["lag"] is not None]
         return {
@@ -241,10 +243,10 @@ def _newest(workers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(newest.values())[:_ALERTS_SHOWN]
 
 
-def _drawn(point: Span) -> list[float | None]:
+def _drawn(point: CounterSpan) -> list[float | None]:
     """A point of the charts: moment, records per second, p50, p95, p99 (ms), lag, alerts per minute."""
     quantiles = (point.quantile(q) for q in (0.5, 0.95, 0.99))
     return [point.at, point.rate, *quantiles, point.lag, point.alerts_per_minute]
 
 
-LIVE = web.AppKey("live", Live)
+LIVE = web.AppKey("live", DashboardData)

@@ -26,10 +26,10 @@ from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
 from app.kafka.clients import partition_of
-from app.metrics.last_hour import Totals
+from app.metrics.last_hour import CounterTotals
 from app.metrics.reading import (
     LogEnds,
-    Reading,
+    WorkerReading,
     copied_partitions,
     read_copies,
     read_flow,
@@ -49,10 +49,10 @@ from app.metrics.recorders import (
 from app.metrics.waiting_partitions import read_waits
 from app.quality.measure import measure
 from app.settings import Settings
-from app.web.cached_answers import Kept
-from app.web.key_owner import Elsewhere, Here, Nobody, Place, key_owner
+from app.web.cached_answers import CachedAnswer
+from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner
 from app.web.model_reader import ModelReader
-from app.web.peers import PROOF_HEADER, Answer
+from app.web.peers import PROOF_HEADER, PeerAnswer
 from app.web.readiness import why_not_ready
 
 #: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
@@ -92,7 +92,7 @@ class FaustWorker:
         # one at a time: each reads two tables
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="quality")
         self._models = ModelReader(app, self.look_up)
-        self._quality: dict[tuple[int | None, int | None], Kept] = {}
+        self._quality: dict[tuple[int | None, int | None], CachedAnswer] = {}
         self.reviews = ReviewStore(app.settings)
         self._ends = LogEnds(self._ask_ends)
         topics = app.fraud_topics
@@ -123,8 +123,8 @@ class FaustWorker:
         )
         if answer is None:
             # only of partitions that are ours: reading opens the store, and takes its lock
-            return Here(partition, table.reader(partition).get)
-        return answer if isinstance(answer, Nobody) else Elsewhere(answer)
+            return OwnedHere(partition, table.reader(partition).get)
+        return answer if isinstance(answer, Unowned) else OwnedElsewhere(answer)
 
     def owners(self) -> dict[str, Sequence[int]]:
         """Partitions by the URL of the worker that holds them; both tables are handed out alike."""
@@ -161,13 +161,13 @@ class FaustWorker:
         """Whether this worker was told to stop."""
         return bool(self._app.should_stop)
 
-    def totals(self) -> Totals:
+    def totals(self) -> CounterTotals:
         """What this worker has counted since it started."""
         topics, pipelines = self._app.fraud_topics, self._app.pipelines
         cards: Any = pipelines[topics.transactions.name].handler
         scoring: Any = pipelines[topics.enriched.name].handler
         counts, raised = cards.counts, scoring.raised
-        return Totals(
+        return CounterTotals(
             sum(counts.values()), counts["dead"], sum(raised.values()), append_to_row.counts()
         )
 
@@ -175,7 +175,7 @@ class FaustWorker:
         """The newest alerts that this worker has seen, newest first."""
         return self._app.recent_alerts.newest()
 
-    async def reading(self, *, sizes: bool = True) -> Reading:
+    async def reading(self, *, sizes: bool = True) -> WorkerReading:
         """What this worker tells about itself; `sizes`: with the bytes of its state."""
         app = self._app
         copies = copied_partitions(app)
@@ -287,7 +287,7 @@ class FaustWorker:
         kept = self._quality.pop(period, None)
         if kept is None:
             work = partial(self._measure, *period)
-            kept = Kept(work, self._measuring, _QUALITY_SECONDS, time.monotonic)
+            kept = CachedAnswer(work, self._measuring, _QUALITY_SECONDS, time.monotonic)
         self._quality[period] = kept  # the newest is the last one
         if len(self._quality) > _PERIODS:
             self._quality.pop(next(iter(self._quality))).close()
@@ -321,7 +321,7 @@ class FaustWorker:
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> PeerAnswer:
         """Another worker's answer, as far as it is one: no more bytes than a page has."""
         client = self._app.http_client
         origin = URL(url, encoded=True).origin()
@@ -342,7 +342,7 @@ class FaustWorker:
                         raise UnavailableError(msg)
                 content_type = response.headers.get("Content-Type", "application/octet-stream")
                 proof = response.headers.get(PROOF_HEADER, "")
-                return Answer(response.status, content_type, said, proof)
+                return PeerAnswer(response.status, content_type, said, proof)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             msg = f"the worker at {origin} owns it and does not answer; try again"
             raise UnavailableError(msg) from error

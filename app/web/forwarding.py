@@ -11,7 +11,7 @@ from aiohttp import web
 from app.errors import FraudstreamError, UnavailableError
 from app.web import peers
 from app.web.access.checks import ACCESS, AccessChecks
-from app.web.peers import Answer
+from app.web.peers import PeerAnswer
 from app.web.roles import Viewer
 from app.web.routes import who
 from app.web.worker_protocol import WORKER, Worker
@@ -45,7 +45,7 @@ async def forward(
     return web.Response(status=answer.status, body=answer.body, headers=served_by)
 
 
-async def ask_for_json(request: web.Request, url: str, path: str) -> Answer:
+async def ask_for_json(request: web.Request, url: str, path: str) -> PeerAnswer:
     """Another worker's answer to a question of our own, for whoever asked us.
 
     Raises:
@@ -57,7 +57,7 @@ async def ask_for_json(request: web.Request, url: str, path: str) -> Answer:
     )
 
 
-async def said_within(seconds: float, asking: Awaitable[Answer]) -> dict[str, Any] | str:
+async def said_within(seconds: float, asking: Awaitable[PeerAnswer]) -> dict[str, Any] | str:
     """The JSON object that another worker answers with, or one sentence: why there is none."""
     try:
         async with asyncio.timeout(seconds):
@@ -81,7 +81,7 @@ async def ask(
     method: str,
     headers: dict[str, str],
     body: bytes | None = None,
-) -> Answer:
+) -> PeerAnswer:
     """What another worker answers, signed where the deployment has a secret.
 
     Raises:

@@ -7,7 +7,7 @@ from app.windows.window_row import LoadRow
 
 
 @dataclass(frozen=True)
-class Here:
+class OwnedHere:
     """This worker owns the key's partition.
 
     Attributes:
@@ -20,7 +20,7 @@ class Here:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class OwnedElsewhere:
     """Another worker owns it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
-class Nobody:
+class Unowned:
     """It cannot be read now.
 
     Attributes:
@@ -41,12 +41,12 @@ class Nobody:
     reason: str
 
 
-Place = Here | Elsewhere | Nobody
+Place = OwnedHere | OwnedElsewhere | Unowned
 
 
 def key_owner(
     partition: int, own_url: str, owners: Mapping[str, Sequence[int]], *, active: bool, ready: bool
-) -> str | Nobody | None:
+) -> str | Unowned | None:
     """Who answers for a partition: another worker's URL, nobody, or None for this worker.
 
     Args:
@@ -57,13 +57,13 @@ def key_owner(
         ready: whether its table is recovered.
     """
     if active:
-        return None if ready else Nobody(f"partition {partition} is being recovered; try again")
+        return None if ready else Unowned(f"partition {partition} is being recovered; try again")
     for url, partitions in owners.items():
         if partition in partitions:
             if url.rstrip("/") == own_url.rstrip("/"):
-                return Nobody(
+                return Unowned(
                     f"several workers have the address {own_url}: give each its own "
                     "FRAUDSTREAM_ADVERTISED_HOST or FRAUDSTREAM_WEB_PORT"
                 )
             return url.rstrip("/")
-    return Nobody(f"no worker owns partition {partition} yet; try again")
+    return Unowned(f"no worker owns partition {partition} yet; try again")

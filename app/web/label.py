@@ -11,7 +11,7 @@ from app.web.ids import path_of
 from app.web.replies import RefusedError, json_reply, wants_json
 from app.web.review_queue import VERDICTS
 from app.web.roles import Role
-from app.web.routes import Page, audited
+from app.web.routes import Route, audited
 from app.web.worker_protocol import WORKER, Worker
 from app.wire.label_records import label_of_row
 
@@ -63,4 +63,4 @@ async def _is_stored(worker: Worker, name: str, event_time_ms: int, at_ms: int) 
         pause *= 2
 
 
-PAGES = (Page("POST", "/label", judge, Role.ANALYST),)
+PAGES = (Route("POST", "/label", judge, Role.ANALYST),)

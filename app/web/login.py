@@ -8,7 +8,7 @@ from aiohttp import web
 from app.web.access.checks import ACCESS
 from app.web.replies import RefusedError, page
 from app.web.roles import Role, Viewer, viewer
-from app.web.routes import Page, audited
+from app.web.routes import Route, audited
 
 
 async def form(request: web.Request) -> web.Response:
@@ -62,7 +62,7 @@ def _local(target: str) -> str:
 
 
 PAGES = (
-    Page("GET", "/login", form, Role.PUBLIC),
-    Page("POST", "/login", log_in, Role.PUBLIC),
-    Page("POST", "/logout", log_out, Role.VIEWER),
+    Route("GET", "/login", form, Role.PUBLIC),
+    Route("POST", "/login", log_in, Role.PUBLIC),
+    Route("POST", "/logout", log_out, Role.VIEWER),
 )

@@ -7,7 +7,7 @@ import msgspec
 
 from app.domain.changes import ListChange, RuleChange
 from app.formats import iso
-from app.kafka.change_history import History
+from app.kafka.change_history import ChangeHistory
 from models.manifest import Manifest
 
 #: Changes that are shown; `models history` has all.
@@ -27,7 +27,7 @@ _TRAINED = {
 }
 
 
-def history_facts(history: History) -> dict[str, Any]:
+def history_facts(history: ChangeHistory) -> dict[str, Any]:
     """What decides, challengers and the newest changes of models.
 
     Returns:

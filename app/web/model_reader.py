@@ -10,10 +10,10 @@ from app.cassandra.model_gates import recent
 from app.cassandra.session import shared_session
 from app.errors import FraudstreamError
 from app.faust_app import FraudApp
-from app.kafka.change_history import History, read_history
+from app.kafka.change_history import ChangeHistory, read_history
 from app.metrics.recent_sample import recent_sample
 from app.quality.drift_live import live_drift
-from app.web.cached_answers import Kept
+from app.web.cached_answers import CachedAnswer
 from app.web.model_facts import gate_facts, history_facts, lineage_facts
 from models.distribution import Distribution, read_distribution
 
@@ -34,7 +34,7 @@ class ModelReader:
     def __init__(self, app: FraudApp, look_up: Callable[..., Awaitable[Any]]) -> None:
         self._app, self._look_up = app, look_up
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="drift")
-        self._drift = Kept(self._measure, self._executor, _DRIFT_SECONDS, time.monotonic)
+        self._drift = CachedAnswer(self._measure, self._executor, _DRIFT_SECONDS, time.monotonic)
         self._distributions: dict[str, Distribution | None] = {}
         self._read_at = float("-inf")
         self._reading: asyncio.Task[dict[str, Any]] | None = None
@@ -87,7 +87,7 @@ class ModelReader:
             async with asyncio.timeout(_KAFKA_SECONDS):
                 history = await read_history(self._app.settings)
         except (FraudstreamError, TimeoutError) as error:
-            history = History([])
+            history = ChangeHistory([])
             found["changes_fault"] = str(error) or "Kafka does not answer"
         found |= history_facts(history)
         decides = found["decides"]

@@ -15,7 +15,7 @@ from app.quality.drift_live import together
 from app.web.forwarding import ask_for_json, said_within
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
-from app.web.routes import Page
+from app.web.routes import Route
 from app.web.worker_protocol import WORKER
 
 #: How the table of features may be sorted: its first order first.
@@ -103,6 +103,6 @@ def ordered(columns: Sequence[dict[str, Any]], sort: str) -> list[dict[str, Any]
 
 
 PAGES = (
-    *(Page("GET", f"/models{rest}", models, Role.VIEWER) for rest in ("", "/", ".json")),
-    Page("GET", "/models/worker.json", worker_models, Role.VIEWER),
+    *(Route("GET", f"/models{rest}", models, Role.VIEWER) for rest in ("", "/", ".json")),
+    Route("GET", "/models/worker.json", worker_models, Role.VIEWER),
 )

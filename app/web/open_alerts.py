@@ -31,7 +31,7 @@ _FINISH_DAYS = 3
 _OFFERED_SECONDS = 10.0
 
 
-class Rankings(Protocol):
+class AlertRankings(Protocol):
     """What reads them (`app.cassandra.review_store.ReviewStore`)."""
 
     def ranked(self, from_ms: int, to_ms: int, now_ms: int, most: int) -> Ranking:
@@ -41,7 +41,7 @@ class Rankings(Protocol):
         """Decided ones without labels."""
 
 
-class Reading(Protocol):
+class AlertReading(Protocol):
     """What the memory needs of a worker."""
 
     @property
@@ -49,7 +49,7 @@ class Reading(Protocol):
         """The deployment's settings."""
 
     @property
-    def reviews(self) -> Rankings:
+    def reviews(self) -> AlertRankings:
         """The store; it blocks."""
 
     async def look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
@@ -69,7 +69,7 @@ class OpenAlerts:
     """
 
     def __init__(
-        self, worker: Reading, now_ms: Callable[[], int], clock: Callable[[], float]
+        self, worker: AlertReading, now_ms: Callable[[], int], clock: Callable[[], float]
     ) -> None:
         self.count = 0
         self._worker, self._now_ms, self._clock = worker, now_ms, clock

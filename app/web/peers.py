@@ -23,7 +23,7 @@ SECONDS = 30
 _PARTS = 4
 
 
-class Answer(NamedTuple):
+class PeerAnswer(NamedTuple):
     """Another worker's answer."""
 
     status: int
@@ -66,7 +66,7 @@ def prove(signer: Signer, header: str, status: int, content_type: str, body: byt
     return signer.sign("answer", header, str(status), content_type, digest)
 
 
-def checked(signer: Signer, header: str, answer: Answer, target: str) -> Answer:
+def checked(signer: Signer, header: str, answer: PeerAnswer, target: str) -> PeerAnswer:
     """An answer that is from a worker of this deployment.
 
     Raises:

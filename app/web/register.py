@@ -7,7 +7,7 @@ from faust.web.base import BlueprintManager
 from app.faust_app import app
 from app.web.faust_worker import FaustWorker
 from app.web.roles import Role
-from app.web.routes import Page
+from app.web.routes import Route
 from app.web.score import ScoreHandler
 from app.web.views import PAGES, install
 from app.wire.decoding.rules import record_rules
@@ -28,7 +28,7 @@ def register() -> None:
     table = PAGES
     if app.settings.score:
         handler = ScoreHandler(worker, app.answers, record_rules(app.settings))
-        table += (Page("POST", "/score", handler.post, Role.PUBLIC, own_login=True),)
+        table += (Route("POST", "/score", handler.post, Role.PUBLIC, own_login=True),)
     install(application, worker, table)
     application.on_cleanup.append(close)
 

@@ -11,7 +11,7 @@ from app.domain.alerts import expected_loss
 from app.web.replies import RefusedError, json_reply, page, wants_json
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
-from app.web.routes import Page, audited, who
+from app.web.routes import Route, audited, who
 from app.web.worker_protocol import WORKER
 
 REVIEWS = web.AppKey("reviews", ReviewQueue)
@@ -128,8 +128,8 @@ def _skipped(names: Any) -> list[str]:
 
 
 PAGES = (
-    *(Page("GET", f"/review{rest}", show, Role.ANALYST) for rest in ("", "/", ".json")),
-    Page("POST", "/review/next", take, Role.ANALYST),
-    Page("POST", "/review/later", later, Role.ANALYST),
-    Page("POST", "/review/verdict", decide, Role.ANALYST),
+    *(Route("GET", f"/review{rest}", show, Role.ANALYST) for rest in ("", "/", ".json")),
+    Route("POST", "/review/next", take, Role.ANALYST),
+    Route("POST", "/review/later", later, Role.ANALYST),
+    Route("POST", "/review/verdict", decide, Role.ANALYST),
 )

@@ -19,7 +19,7 @@ from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, NotFoundError, UsageError
-from app.web.open_alerts import OpenAlerts, Rankings, Reading
+from app.web.open_alerts import AlertRankings, AlertReading, OpenAlerts
 from app.web.replies import RefusedError
 from app.wire.label_records import label_of_row
 
@@ -33,7 +33,7 @@ _NOTE = 2_000
 T = TypeVar("T")
 
 
-class Store(Rankings, Protocol):
+class ReviewReads(AlertRankings, Protocol):
     """See `app.cassandra.review_store.ReviewStore`."""
 
     def alert(self, alert_id: str, now_ms: int) -> Alert | None:
@@ -57,11 +57,11 @@ class Store(Rankings, Protocol):
         """Labels were sent."""
 
 
-class Reviewing(Reading, Protocol):
+class ReviewingWorker(AlertReading, Protocol):
     """What the queue needs of a worker."""
 
     @property
-    def reviews(self) -> Store:
+    def reviews(self) -> ReviewReads:
         """The store; it blocks."""
 
     async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
@@ -79,7 +79,7 @@ class ReviewQueue:
 
     def __init__(
         self,
-        worker: Reviewing,
+        worker: ReviewingWorker,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -27,7 +27,7 @@ _AUDIT = web.RequestKey("audit", dict)
 
 
 @dataclass(frozen=True)
-class Page:
+class Route:
     """One route.
 
     Attributes:

@@ -29,10 +29,10 @@ from app.addresses import is_loopback
 from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
-from app.stages.score_callers import Answers
+from app.stages.score_callers import ScoreCallers
 from app.web.access.checks import ACCESS
 from app.web.forwarding import forward
-from app.web.key_owner import Elsewhere, Here
+from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.peers import PEER_HEADER, ROUTED_HEADER
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
 from app.web.worker_protocol import Worker
@@ -47,7 +47,7 @@ _FIELDS = (
 _LOOK_SECONDS = 0.1
 
 
-class Appending(Worker, Protocol):
+class AppendingWorker(Worker, Protocol):
     """A worker that can append to `transactions`."""
 
     async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
@@ -67,7 +67,7 @@ class ScoreHandler:
         rules: what a valid transaction is.
     """
 
-    def __init__(self, worker: Appending, answers: Answers, rules: RecordRules) -> None:
+    def __init__(self, worker: AppendingWorker, answers: ScoreCallers, rules: RecordRules) -> None:
         self._worker = worker
         self._answers = answers
         self._rules = rules
@@ -96,14 +96,14 @@ class ScoreHandler:
             line = "a refund is not scored: send it to the topic `transactions`"
             return json_reply({"error": line, "reason": "refund"}, 400)
         place = self._worker.find("card", key)
-        if isinstance(place, Elsewhere):
+        if isinstance(place, OwnedElsewhere):
             if ROUTED_HEADER in request.headers:
                 msg = "this card is moving from one worker to another; try again"
                 raise UnavailableError(msg)
             return await forward(
                 request, self._worker, place.url, body, self._further(request, place.url)
             )
-        if not isinstance(place, Here):
+        if not isinstance(place, OwnedHere):
             raise UnavailableError(place.reason)
         try:
             async with asyncio.timeout(self._worker.settings.score_timeout / 1000):

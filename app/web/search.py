@@ -9,10 +9,10 @@ from aiohttp import web
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.web.forwarding import ask_for_json
 from app.web.ids import path_of
-from app.web.key_owner import Elsewhere, Here
+from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
-from app.web.routes import Page
+from app.web.routes import Route
 from app.web.worker_protocol import WORKER
 from app.windows.row_format import head_key
 from app.wire.input_records import MAX_ID_BYTES
@@ -68,9 +68,9 @@ async def _is_alert(request: web.Request, name: str) -> bool:
 
 async def _is_key(request: web.Request, kind: str, name: str) -> bool:
     place = request.app[WORKER].find(kind, name.encode())
-    if isinstance(place, Here):
+    if isinstance(place, OwnedHere):
         return place.load(head_key(name.encode())) is not None
-    if not isinstance(place, Elsewhere):
+    if not isinstance(place, OwnedElsewhere):
         raise UnavailableError(place.reason)
     answer = await ask_for_json(request, place.url, path_of(kind, name))
     if answer.status not in (200, 404):
@@ -85,4 +85,4 @@ def _path(kind: str, name: str) -> str:
     return path_of(kind, name)
 
 
-PAGES = tuple(Page("GET", f"/search{rest}", search, Role.ANALYST) for rest in ("", "/", ".json"))
+PAGES = tuple(Route("GET", f"/search{rest}", search, Role.ANALYST) for rest in ("", "/", ".json"))

@@ -19,10 +19,10 @@ from app.web.alerts import PAGES as ALERT_PAGES
 from app.web.alerts import moment_of
 from app.web.dashboard import PAGES as DASHBOARD_PAGES
 from app.web.dashboard import STREAMS
-from app.web.dashboard_data import LIVE, Live
+from app.web.dashboard_data import LIVE, DashboardData
 from app.web.forwarding import SERVED_BY_HEADER, forward
 from app.web.ids import requested_id
-from app.web.key_owner import Elsewhere, Here
+from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.key_state import key_state
 from app.web.label import PAGES as LABEL_PAGES
 from app.web.login import PAGES as LOGIN_PAGES
@@ -32,7 +32,7 @@ from app.web.review import PAGES as REVIEW_PAGES
 from app.web.review import REVIEWS
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
-from app.web.routes import Page
+from app.web.routes import Route
 from app.web.search import PAGES as SEARCH_PAGES
 from app.web.worker_protocol import WORKER, Worker
 from app.windows.row_format import head_key
@@ -45,7 +45,7 @@ _STYLE_SECONDS = 86_400
 
 
 def install(
-    application: web.Application, worker: Worker, table: Sequence[Page] | None = None
+    application: web.Application, worker: Worker, table: Sequence[Route] | None = None
 ) -> None:
     """Put the views of a worker on a web application that has not started.
 
@@ -57,7 +57,7 @@ def install(
     Raises:
         SettingsError: the file of users cannot be used.
     """
-    routes: dict[Any, Page] = {}
+    routes: dict[Any, Route] = {}
     for one in PAGES if table is None else table:
         routes[application.router.add_route(one.method, one.path, one.handler)] = one
         if one.method == "GET":
@@ -80,7 +80,7 @@ def install(
 
     application[WORKER], application[ACCESS], application[METRICS] = worker, access, WorkerMetrics()
     application[REVIEWS] = ReviewQueue(worker)
-    application[LIVE] = live = Live(worker, access)
+    application[LIVE] = live = DashboardData(worker, access)
     application[STREAMS] = set()
     application.cleanup_ctx.append(live.running)
     application.middlewares.extend((sign, present_errors, access.middleware))
@@ -109,12 +109,12 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     worker = request.app[WORKER]
     identifier = _requested_id(request, kind)
     place = worker.find(kind, identifier.encode())
-    if isinstance(place, Elsewhere):
+    if isinstance(place, OwnedElsewhere):
         if peers.ROUTED_HEADER in request.headers:
             msg = f"this {kind} is being reassigned to another worker; try again"
             raise UnavailableError(msg)
         return await forward(request, worker, place.url)
-    if not isinstance(place, Here):
+    if not isinstance(place, OwnedHere):
         raise UnavailableError(place.reason)
     state = read_key(kind, identifier, place.partition, place.load, worker)
     if wants_json(request):
@@ -284,18 +284,18 @@ def kept_by_browsers(text: str, content_type: str) -> web.Response:
 
 _KEYS = (("card", card), ("terminal", terminal), ("transaction", transaction))
 #: Every page; tables of other modules come behind.
-PAGES: tuple[Page, ...] = (
+PAGES: tuple[Route, ...] = (
     *(
-        Page("GET", f"/{kind}s{rest}", handler, Role.ANALYST)
+        Route("GET", f"/{kind}s{rest}", handler, Role.ANALYST)
         for kind, handler in _KEYS
         for rest in ("", r"/{id:[\s\S]*}")  # an id may hold a newline
     ),
-    *(Page("GET", f"/quality{rest}", quality, Role.VIEWER) for rest in ("", "/", ".json")),
-    Page("GET", "/metrics", prometheus, Role.VIEWER),
-    Page("GET", "/health/live", live, Role.PUBLIC, any_host=True),
-    Page("GET", "/health/ready", ready, Role.PUBLIC, any_host=True),
-    Page("GET", "/style.css", style_sheet, Role.PUBLIC),
-    Page("GET", "/static/{name}", static_file, Role.PUBLIC),
+    *(Route("GET", f"/quality{rest}", quality, Role.VIEWER) for rest in ("", "/", ".json")),
+    Route("GET", "/metrics", prometheus, Role.VIEWER),
+    Route("GET", "/health/live", live, Role.PUBLIC, any_host=True),
+    Route("GET", "/health/ready", ready, Role.PUBLIC, any_host=True),
+    Route("GET", "/style.css", style_sheet, Role.PUBLIC),
+    Route("GET", "/static/{name}", static_file, Role.PUBLIC),
     *ALERT_PAGES,
     *DASHBOARD_PAGES,
     *LABEL_PAGES,

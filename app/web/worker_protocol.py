@@ -8,12 +8,12 @@ from aiohttp import web
 from app.cassandra.alert_queries import AlertQuery
 from app.cassandra.stored_alert import Alert
 from app.domain.features import Catalogue
-from app.metrics.last_hour import Totals
-from app.metrics.reading import Reading
+from app.metrics.last_hour import CounterTotals
+from app.metrics.reading import WorkerReading
 from app.settings import Settings
 from app.web.key_owner import Place
-from app.web.peers import Answer
-from app.web.review_queue import Store
+from app.web.peers import PeerAnswer
+from app.web.review_queue import ReviewReads
 
 T = TypeVar("T")
 
@@ -53,17 +53,17 @@ class Worker(Protocol):
     def stopping(self) -> bool:
         """Whether it was told to stop: then no answer may take long."""
 
-    def totals(self) -> Totals:
+    def totals(self) -> CounterTotals:
         """What it has counted since it started."""
 
     def recent_alerts(self) -> list[dict[str, Any]]:
         """The newest alerts that it has seen, newest first, as the topic has them."""
 
-    async def reading(self, *, sizes: bool = True) -> Reading:
+    async def reading(self, *, sizes: bool = True) -> WorkerReading:
         """What it tells about itself; `sizes`: with the bytes of its state, which takes a look at folders."""
 
     @property
-    def reviews(self) -> Store:
+    def reviews(self) -> ReviewReads:
         """Claims and verdicts; its methods block."""
 
     async def look_up(self, ask: Callable[..., T], *arguments: Any) -> T:
@@ -135,7 +135,7 @@ class Worker(Protocol):
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> PeerAnswer:
         """Another worker's answer.
 
         Raises:

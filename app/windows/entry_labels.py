@@ -10,7 +10,7 @@ from app.errors import RowFormatError
 _WAITING = struct.Struct(">q8sqqBH")
 
 
-class Label(NamedTuple):
+class EntryLabel(NamedTuple):
     """A verdict on one transaction, as its terminal's state takes it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Label(NamedTuple):
     source: bytes
 
 
-def encode_labels(labels: Iterable[Label]) -> bytes:
+def encode_labels(labels: Iterable[EntryLabel]) -> bytes:
     """Waiting labels as they are stored."""
     return b"".join(
         _WAITING.pack(*label[:2], *label[3:5], label.fraud, len(label.source)) + label.source
@@ -39,7 +39,7 @@ def encode_labels(labels: Iterable[Label]) -> bytes:
     )
 
 
-def decode_labels(raw: bytes) -> list[Label]:
+def decode_labels(raw: bytes) -> list[EntryLabel]:
     """The opposite of `encode_labels`.
 
     Raises:
@@ -56,7 +56,7 @@ def decode_labels(raw: bytes) -> list[Label]:
             msg = "a label in the state is cut off"
             raise RowFormatError(msg)
         source = raw[at - size : at]
-        labels.append(Label(event_ms, id8, bool(fraud), labelled_ms, received_ms, source))
+        labels.append(EntryLabel(event_ms, id8, bool(fraud), labelled_ms, received_ms, source))
     return labels
 
 
@@ -65,7 +65,7 @@ def largest_label(source_bytes: int) -> int:
     return _WAITING.size + source_bytes
 
 
-def keep_waiting(waiting: list[Label], label: Label) -> None:
+def keep_waiting(waiting: list[EntryLabel], label: EntryLabel) -> None:
     """Put a label among those that wait for their transactions: of one transaction the latest is enough."""
     for index, kept in enumerate(waiting):
         if kept[:2] == label[:2]:

@@ -14,10 +14,12 @@ Sums = list[tuple[int, int]]
 #: Two sums over the entries of a part: from a stored time, before a stored time, from an index on.
 OfPart = Callable[[Entries, int, int, int], tuple[int, int]]
 ReadSegment = Callable[[SegmentRef], Entries]
-AddSegments = Callable[["Spans", Sequence[SegmentRef], ReadSegment, Sequence[int], int, Sums], None]
+AddSegments = Callable[
+    ["SegmentTotals", Sequence[SegmentRef], ReadSegment, Sequence[int], int, Sums], None
+]
 
 
-class Spans:
+class SegmentTotals:
     """Running totals over the segments of a row, for as long as none but its oldest changes.
 
     The oldest one loses an entry with nearly every event, so it is left out and added where a window holds it.

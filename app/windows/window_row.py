@@ -22,7 +22,7 @@ from itertools import chain
 
 from app.errors import RowFormatError
 from app.windows.entries import COUNTED, TIME_SHIFT, Entries
-from app.windows.entry_labels import Label, encode_labels, keep_waiting
+from app.windows.entry_labels import EntryLabel, encode_labels, keep_waiting
 from app.windows.row_format import (
     HEAD,
     LABELLED_VERSION,
@@ -41,7 +41,7 @@ from app.windows.row_format import (
     version_of,
 )
 from app.windows.sealed_ids import SealedIds
-from app.windows.spans import AddSegments, OfPart, Spans
+from app.windows.spans import AddSegments, OfPart, SegmentTotals
 
 __all__ = ["NEVER", "LoadRow", "RowRules", "WindowRow"]
 
@@ -77,7 +77,7 @@ class WindowRow:
         self.floor_ms = NEVER
         self.tail = Entries(rules.own)
         self.refs: list[SegmentRef] = []
-        self.waiting: list[Label] = []
+        self.waiting: list[EntryLabel] = []
         self._labelled = False
         self.next_segment = 0
         self._loaded: dict[int, Entries] = {}
@@ -85,7 +85,7 @@ class WindowRow:
         self.dropped: list[int] = []
         self._asked = False
         self._sealed: SealedIds | None = None
-        self._spans: Spans | None = None
+        self._spans: SegmentTotals | None = None
 
     @classmethod
     def read(cls, key: bytes, rules: RowRules, load: LoadRow) -> "WindowRow":
@@ -127,7 +127,7 @@ class WindowRow:
         times = tail.times
         if self.refs or tail.zeros or not times or times[-1] >> TIME_SHIFT > event_time_ms:
             before = event_time_ms + 1
-            return self._with_segments(Spans.add_amounts, Entries.window, before, lengths)
+            return self._with_segments(SegmentTotals.add_amounts, Entries.window, before, lengths)
         totals, end, after = tail.totals, len(times), event_time_ms + 1
         newest, base = totals[-1], tail.base
         found = []
@@ -144,7 +144,7 @@ class WindowRow:
         tail = self.tail
         times, after = tail.times, until_ms + 1
         if self.refs:
-            return self._with_segments(Spans.add_verdicts, Entries.known, after, lengths)
+            return self._with_segments(SegmentTotals.add_verdicts, Entries.known, after, lengths)
         end = bisect_left(times, after << TIME_SHIFT)
         if not end:
             return [(0, 0)] * len(lengths)
@@ -161,7 +161,7 @@ class WindowRow:
         found = [of_part(self.tail, low, high, 0) for low in lows]
         if self.refs and self.refs[-1].last >= min(lows, default=high):
             if self._spans is None:
-                self._spans = Spans(self.refs)
+                self._spans = SegmentTotals(self.refs)
             add(self._spans, self.refs, self._segment, lows, high, found)
         return found
 
@@ -281,7 +281,7 @@ class WindowRow:
         if len(self.tail.times) >= 2 * self.rules.segment_entries:
             self._seal()
 
-    def label(self, label: Label) -> bool:
+    def label(self, label: EntryLabel) -> bool:
         """Apply a label to the entry of its transaction; False when no such entry is kept."""
         low, high = label.event_time_ms << TIME_SHIFT, (label.event_time_ms + 1) << TIME_SHIFT
         for ref in self.refs:
@@ -302,7 +302,7 @@ class WindowRow:
         self.tail.label(at, fraud=label.fraud, labelled_at_ms=label.labelled_at_ms)
         return True
 
-    def wait(self, label: Label) -> None:
+    def wait(self, label: EntryLabel) -> None:
         """Keep a label until its transaction comes; among those of one transaction one is enough.
 
         Beyond `RowRules.max_waiting` there is one too many: whoever calls takes one out.

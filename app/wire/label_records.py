@@ -17,7 +17,7 @@ from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.formats import iso
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.wire.enriched_records import encode_item
 from app.wire.erase_records import names_card
 
@@ -223,10 +223,10 @@ def decode_labels(value: bytes) -> LabelBatch:
     return _label_decoder.decode(value)
 
 
-def as_label(batch: LabelBatch, item: LabelItem) -> Label:
+def as_label(batch: LabelBatch, item: LabelItem) -> EntryLabel:
     """A label as its terminal's state takes it."""
     source = encode_item((batch.topic, batch.partition, item.offset, item.body))
-    return Label(
+    return EntryLabel(
         item.event_time_ms,
         hash_id(item.transaction_id),
         item.is_fraud,
@@ -237,7 +237,7 @@ def as_label(batch: LabelBatch, item: LabelItem) -> Label:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenBack:
+class ReturnedLabel:
     """A label as a source record once more, for its dead letter."""
 
     topic: str
@@ -249,13 +249,13 @@ class GivenBack:
     headers: tuple[()] = ()
 
 
-def label_names_card(label: Label, card_id: str) -> bool:
+def label_names_card(label: EntryLabel, card_id: str) -> bool:
     """Whether a label that waits at its terminal names a card in what is kept of it."""
     *_, body = _source_decoder.decode(label.source)
     return names_card(body, card_id)
 
 
-def given_back(label: Label) -> GivenBack:
+def given_back(label: EntryLabel) -> ReturnedLabel:
     """The source record of a label that has waited in vain."""
     topic, partition, offset, body = _source_decoder.decode(label.source)
-    return GivenBack(topic, partition, offset, body, label.received_at_ms)
+    return ReturnedLabel(topic, partition, offset, body, label.received_at_ms)

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.metrics.last_hour import Totals
+from app.metrics.last_hour import CounterTotals
 from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
 from app.web import dashboard_data
 from app.web.views import install
@@ -38,10 +38,10 @@ class Busy(DictWorker):
         super().__init__()
         self._seconds = itertools.count()
 
-    def totals(self) -> Totals:
+    def totals(self) -> CounterTotals:
         second = next(self._seconds)
         latency = [second * 10] * 20 + [0] * (len(LATENCY_BOUNDS_MS) - 19)
-        return Totals(second * 1_000, second, second, latency)
+        return CounterTotals(second * 1_000, second, second, latency)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from app.cassandra import schema
-from app.cassandra.cql_link import Access, LinkError, open_link
+from app.cassandra.cql_link import LinkError, LinkOptions, open_link
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect, disconnect
@@ -98,11 +98,11 @@ async def test_a_server_without_tls(stack: Servers, settings: Settings, certific
 async def test_the_link_says_why_it_cannot_be_made(
     stack: Servers, settings: Settings, tls_proxy: TcpProxy, certificates: Path
 ) -> None:
-    def access(statement: str, authority: str | None = None) -> Access:
+    def access(statement: str, authority: str | None = None) -> LinkOptions:
         context = None
         if authority:
             context = ssl.create_default_context(cafile=str(certificates / authority))
-        return Access("", "", context, statement, 1, timeout_seconds=2.0)
+        return LinkOptions("", "", context, statement, 1, timeout_seconds=2.0)
 
     host, port = stack.endpoints.cassandra[0]
     cases = [

@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, parse_lock, read_lock
 from app.devstack.java import find_java
-from app.devstack.progress import Quiet
+from app.devstack.progress import NoProgress
 from app.ops.reference import murmur2_partition
 from app.settings import Settings
 from tests.builders import tx_bytes
@@ -133,7 +133,7 @@ def test_the_java_client_in_every_codec(settings: Settings, tmp_path: Path) -> N
     deployment = Deployment(settings)
     deployment.prepare()
     lock = parse_lock(Path(__file__).parents[1].joinpath("java_client.lock").read_text())
-    jars = ensure_jars({**lock, "kafka": read_lock()["kafka"]}, cache_dir(), Quiet())
+    jars = ensure_jars({**lock, "kafka": read_lock()["kafka"]}, cache_dir(), NoProgress())
     classpath = ":".join(str(jar) for jar in [*jars["java-client"], *jars["kafka"]])
     codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
     with Fleet(environ_of(settings), tmp_path) as fleet:

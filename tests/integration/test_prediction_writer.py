@@ -21,7 +21,7 @@ from app.cassandra.prediction_reads import (
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, RowPacker, row_dict
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect, disconnect
-from app.cassandra.table_ttl import KeptFor
+from app.cassandra.table_ttl import TtlCheck
 from app.errors import SchemaError, StateError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0
@@ -276,7 +276,7 @@ async def test_the_table_may_be_altered_meanwhile(
 async def test_a_ttl_that_is_changed_meanwhile_is_noticed(
     session: Session, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept_for = KeptFor(session, settings, "predictions")
+    kept_for = TtlCheck(session, settings, "predictions")
     kept_for.look()
     assert not caplog.records
     session.execute(f"ALTER TABLE {settings.keyspace}.predictions WITH default_time_to_live = 60")

@@ -324,6 +324,6 @@ async def test_a_malformed_line_ends_the_command_after_what_came_before(settings
 
 
 def test_the_report_counts_and_can_be_written_as_json():
-    report = ProduceReport("t", 10, 100, 2.0, 0.0, {0: batches.Written(10, 0, 9)})
+    report = ProduceReport("t", 10, 100, 2.0, 0.0, {0: batches.AcknowledgedRecords(10, 0, 9)})
     assert report.rate == 5.0
     assert json.loads(json.dumps(report.as_dict()))["partitions"]["0"]["last_offset"] == 9

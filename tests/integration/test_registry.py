@@ -15,7 +15,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from app.domain.transaction import DeadRecordError, NotReadableYetError
 from app.errors import UnavailableError, UsageError
 from app.kafka import schema_registry as registry_module
-from app.kafka.schema_registry import FetchedSchemas, Registry, WaitedSchemas
+from app.kafka.schema_registry import CommandSchemas, SchemaRegistry, WorkerSchemas
 from app.settings import Settings, load_settings
 from app.wire.decoding.framing import frame_of
 from tests.registry import url
@@ -44,12 +44,12 @@ def framed(serializer: Any, value: Any) -> Any:
 def test_avro_and_protobuf_of_confluents_serializers(registry: int) -> None:
     schema = orjson.dumps(avro_schema({"name": "note", "type": "string", "default": ""})).decode()
     frame = framed(AvroSerializer(client(registry), schema), {**VALUES, "note": "n"})
-    schemas = FetchedSchemas(Registry(settings_of(url(registry))))
+    schemas = CommandSchemas(SchemaRegistry(settings_of(url(registry))))
     assert schemas.get(frame.schema).read(frame.data) == {**VALUES, "note": "n"}
     message = test_decoding.TestProtobuf().message()
     conf = {"use.deprecated.format": False}
     frame = framed(ProtobufSerializer(type(message), client(registry), conf), message)
-    others = FetchedSchemas(Registry(settings_of(url(registry), "protobuf")))
+    others = CommandSchemas(SchemaRegistry(settings_of(url(registry), "protobuf")))
     assert others.get(frame.schema).read(frame.data)["card_id"] == "c1"
     with pytest.raises(DeadRecordError, match="PROTOBUF") as caught:
         schemas.get(frame.schema).read(frame.data)
@@ -65,7 +65,7 @@ def test_references(registry: int) -> None:
 
     refers = [SchemaReference("shop.Merchant", "merchant", 1)]
     number = ours.register_schema("outer", Schema(outer, "AVRO", refers))
-    reader = Registry(settings_of(url(registry))).fetch(number)
+    reader = SchemaRegistry(settings_of(url(registry))).fetch(number)
     assert reader.read(b"\x08Acme") == {"m": {"n": "Acme"}}
 
 
@@ -75,7 +75,7 @@ def test_a_schema_that_does_not_exist(schema: Any, registry: int) -> None:
         pytest.skip(
             "this registry knows no GUIDs: it answers 404 without a code, as a wrong address"
         )
-    reader = Registry(settings_of(url(registry))).fetch(schema)
+    reader = SchemaRegistry(settings_of(url(registry))).fetch(schema)
     with pytest.raises(DeadRecordError) as caught:
         reader.read(b"")
     assert caught.value.reason == "unknown_schema"
@@ -84,9 +84,9 @@ def test_a_schema_that_does_not_exist(schema: Any, registry: int) -> None:
 def test_a_wrong_address_is_not_taken_for_an_answer(registry: int) -> None:
     for address in (f"http://127.0.0.1:{registry}/nowhere", "http://127.0.0.1:1"):
         with pytest.raises(UnavailableError, match="FRAUDSTREAM_SCHEMA_REGISTRY"):
-            Registry(settings_of(address)).fetch(1)
+            SchemaRegistry(settings_of(address)).fetch(1)
     with pytest.raises(UsageError, match="FRAUDSTREAM_SCHEMA_REGISTRY"):
-        Registry(settings_of("ftp://registry"))
+        SchemaRegistry(settings_of("ftp://registry"))
 
 
 async def test_while_it_is_away(registry: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ async def test_while_it_is_away(registry: int, monkeypatch: pytest.MonkeyPatch) 
     known = await asyncio.to_thread(ours.register_schema, "known", Schema(text % "known", "AVRO"))
     new = await asyncio.to_thread(ours.register_schema, "new", Schema(text % "new", "AVRO"))
     async with TcpProxy("127.0.0.1", registry) as proxy:
-        schemas = WaitedSchemas(Registry(settings_of(url(proxy.port))))
+        schemas = WorkerSchemas(SchemaRegistry(settings_of(url(proxy.port))))
         with pytest.raises(NotReadableYetError):
             schemas.get(known)
         await schemas.obtain(known)
@@ -129,12 +129,12 @@ async def test_while_it_is_away(registry: int, monkeypatch: pytest.MonkeyPatch) 
 def test_a_command_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "_PATIENCE_SECONDS", 0.0)
     with pytest.raises(UnavailableError, match="does not return schemas"):
-        FetchedSchemas(Registry(settings_of("http://127.0.0.1:1"))).get(1)
+        CommandSchemas(SchemaRegistry(settings_of("http://127.0.0.1:1"))).get(1)
 
 
 def test_only_so_many_schemas_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "_KEPT", 3)
-    schemas = WaitedSchemas(Registry(settings_of("http://127.0.0.1:1")))
+    schemas = WorkerSchemas(SchemaRegistry(settings_of("http://127.0.0.1:1")))
     reader: Any = object()
     for number in range(5):
         schemas.keep(number, reader)

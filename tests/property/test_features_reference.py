@@ -22,17 +22,24 @@ from app.domain.features import Catalogue
 from app.domain.features.sets import FEATURES, SETS, find_feature
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
-from app.domain.transaction_outcomes import CONFLICTING, LATE, CardStage, Duplicate, Enriched, Moved
+from app.domain.transaction_outcomes import (
+    CONFLICTING,
+    LATE,
+    CardStage,
+    Duplicate,
+    Enriched,
+    Misrouted,
+)
 from app.ops.reference import (
-    Became,
-    CardOracle,
-    History,
-    Rules,
-    TerminalOracle,
-    Waits,
+    CardReference,
+    KeyHistory,
+    ReferenceOutcome,
+    ReferenceRules,
+    TerminalReference,
+    WaitingLabel,
     murmur2_partition,
 )
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.window_row import NEVER, RowRules, WindowRow
 
 pytestmark = pytest.mark.property
@@ -158,15 +165,17 @@ def stages(
     segment: int,
     sets: tuple[str, ...] = ("basic",),
     delay: int = DELAY,
-) -> tuple[Catalogue, Rules, RowRules]:
+) -> tuple[Catalogue, ReferenceRules, RowRules]:
     catalogue = Catalogue(windows, 2, "Europe/Paris", sets, delay)
     names = () if sets == ("basic",) else catalogue.names
-    rules = Rules(windows, lateness, cap, 2, "Europe/Paris", delay, WAIT, MAX_WAITING, names)
+    rules = ReferenceRules(
+        windows, lateness, cap, 2, "Europe/Paris", delay, WAIT, MAX_WAITING, names
+    )
     reach = max(windows[-1], catalogue.card_reach_ms)
     return catalogue, rules, RowRules(reach + lateness, cap, segment_entries=segment)
 
 
-def same_state(row: WindowRow, history: History) -> None:
+def same_state(row: WindowRow, history: KeyHistory) -> None:
     """The decoded row holds exactly what the oracle keeps."""
     ids = [hash_id(name) if name else None for name in history.ids]
     entries = list(row.entries())
@@ -201,7 +210,7 @@ def play(
     catalogue, rules, row_rules = stages(windows, lateness, cap, segment, sets, delay)
     card_stage = CardStage(catalogue, lateness, lambda key: 0)
     terminal_stage = TerminalStage(catalogue, WAIT, MAX_WAITING)
-    cards, terminals = CardOracle(rules), TerminalOracle(rules)
+    cards, terminals = CardReference(rules), TerminalReference(rules)
     card_rows = Rows(row_rules)
     horizon = max(windows[-1] + delay, catalogue.terminal_reach_ms) + lateness
     terminal_rows = Rows(replace(row_rules, horizon_ms=horizon, max_waiting=MAX_WAITING))
@@ -210,8 +219,12 @@ def play(
         if event.label is not None:
             if event.terminal is not None:
                 row = terminal_rows.of(event.terminal)
-                waits = Waits(event.name, event.t_ms, *event.label, number, ("labels", 0, number))
-                label = Label(event.t_ms, hash_id(event.name), *event.label, number, b"%d" % number)
+                waits = WaitingLabel(
+                    event.name, event.t_ms, *event.label, number, ("labels", 0, number)
+                )
+                label = EntryLabel(
+                    event.t_ms, hash_id(event.name), *event.label, number, b"%d" % number
+                )
                 terminals.label(event.terminal, waits)
                 terminal_stage.label(row, label)
                 given_up |= {int(one.source) for one in terminal_stage.given_up(row, number)}
@@ -222,20 +235,20 @@ def play(
         )
         outcome = card_stage.apply(transaction, card_rows.of(event.card), 0)
         verdict = cards.apply(event.card, event.name, event.t_ms, event.minor)
-        if verdict.became is Became.DUPLICATE:
+        if verdict.became is ReferenceOutcome.DUPLICATE:
             assert isinstance(outcome, Duplicate)
             continue
         assert isinstance(outcome, Enriched)
         assert outcome.flags == list(verdict.flags)
-        assert (LATE in outcome.flags) == (verdict.became is Became.LATE)
-        assert (CONFLICTING in outcome.flags) == (verdict.became is Became.CONFLICTING)
+        assert (LATE in outcome.flags) == (verdict.became is ReferenceOutcome.LATE)
+        assert (CONFLICTING in outcome.flags) == (verdict.became is ReferenceOutcome.CONFLICTING)
         row = None if event.terminal is None else terminal_rows.of(event.terminal)
         if row is not None:
             given_up |= {int(one.source) for one in terminal_stage.given_up(row, number)}
         counts, flags = terminal_stage.apply(
             row, event.t_ms, event.minor, outcome.flags, transaction.id8
         )
-        weight = 1 if verdict.became is Became.SCORED else 0
+        weight = 1 if verdict.became is ReferenceOutcome.SCORED else 0
         at_terminal = terminals.apply(
             event.terminal,
             event.t_ms,
@@ -244,7 +257,7 @@ def play(
             number,
             minor=event.minor,
             high="high_amount" in verdict.flags,
-            conflicting=verdict.became is Became.CONFLICTING,
+            conflicting=verdict.became is ReferenceOutcome.CONFLICTING,
         )
         assert flags == list(at_terminal.flags)
         expected = verdict.features | at_terminal.features
@@ -431,4 +444,4 @@ def test_a_card_is_moved_exactly_when_it_stands_in_another_partition(
     for _ in range(2):  # a moved one leaves nothing behind that would make the second at home
         outcome = stage.apply(transaction, row, partition)
         at_home = murmur2_partition(key, partitions) == partition
-        assert isinstance(outcome, Moved) != at_home
+        assert isinstance(outcome, Misrouted) != at_home

@@ -11,7 +11,7 @@ from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
 from app.domain.transaction_outcomes import CardStage, Enriched
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 
 pytestmark = pytest.mark.property
@@ -48,7 +48,7 @@ def features_of(history: list[Event], *, seal: int = 2) -> list[tuple[list[float
     rules = RowRules(38 * DAY + DELAY, 1_000, segment_entries=seal)
     card_stage, terminal_stage = CardStage(CATALOGUE, DAY, lambda _: 0), TerminalStage(CATALOGUE)
     card, terminal = (WindowRow(key, rules, lambda _: None) for key in (b"c", b"t"))
-    waiting: list[tuple[int, Label]] = []
+    waiting: list[tuple[int, EntryLabel]] = []
     found = []
     for number, (t_ms, minor, label) in enumerate(history):
         for known_ms, one in [each for each in waiting if each[0] <= t_ms]:
@@ -60,7 +60,7 @@ def features_of(history: list[Event], *, seal: int = 2) -> list[tuple[list[float
         values, flags = terminal_stage.apply(terminal, t_ms, minor, outcome.flags, hash_id(name))
         found.append((outcome.features + values, outcome.flags + flags))
         if label is not None:
-            one = Label(t_ms, hash_id(name), label[0], t_ms + label[1], 0, b"")
+            one = EntryLabel(t_ms, hash_id(name), label[0], t_ms + label[1], 0, b"")
             waiting.append((t_ms + label[1], one))
     return found
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import RowFormatError
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.last_entries import codes_within
 from app.windows.row_format import RowRules, max_head_bytes
 from app.windows.window_row import WindowRow
@@ -54,7 +54,7 @@ def test_each_entry_keeps_what_it_said(
         newest = max(newest, at)
         kept = [entry for entry in kept if entry[0] > newest - HORIZON][-rules.max_entries :]
         if terminal and labelled:
-            row.label(Label(at, id8, True, at, 0, b""))
+            row.label(EntryLabel(at, id8, True, at, 0, b""))
         if stored:
             for group in [row.encode()]:
                 state.write(group)

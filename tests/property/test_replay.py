@@ -14,11 +14,11 @@ import orjson
 import pytest
 
 from app.domain.changes import ListChange, RuleChange
-from app.kafka.change_history import History, Made
-from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
+from app.kafka.change_history import ChangeHistory, LoggedChange
+from app.ops.replaying.bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.deciders import Deciders
-from app.ops.replaying.passes import CardPass, Stages, TerminalPass
-from app.ops.replaying.survey import Survey
+from app.ops.replaying.passes import CardPass, ReplayStages, TerminalPass
+from app.ops.replaying.survey import EnrichedSurvey
 from app.ops.temporary_stores import scratch_rows
 from app.windows.window_row import NEVER
 from app.wire.control_records import decode_message, parse_change
@@ -95,9 +95,9 @@ def lived(rng: Random, cap: int) -> VerifyWorld:
 
 def replayed(
     world: VerifyWorld,
-    asked: Asked,
+    asked: ReplayRange,
     folder: Path,
-    kept: Kept | None = None,
+    kept: RetainedRange | None = None,
     *,
     follows: bool = False,
     holder: ModelHolder | None = None,
@@ -113,11 +113,11 @@ def replayed(
         holder: loads models.
     """
     settings, partitions = world.settings, range(world.settings.partitions)
-    stages, reach = Stages.of(settings), Reach.of(settings)
-    kept = kept or Kept(reach)
+    stages, reach = ReplayStages.of(settings), LookBack.of(settings)
+    kept = kept or RetainedRange(reach)
     transactions, enriched = world.topics.transactions.name, world.topics.enriched.name
     holder = holder or ModelHolder(artifact_folders(settings), stages.catalogue, 2)
-    survey = Survey(asked, settings.partitions)
+    survey = EnrichedSurvey(asked, settings.partitions)
     for number in partitions:
         survey.take(number, left(world, enriched, number))
     from_ms = survey.from_ms
@@ -125,9 +125,9 @@ def replayed(
     deciders = Deciders(plan, holder, None if follows else holder.named(settings.model))
     deciders._survey, deciders._history = (
         survey,
-        History(
+        ChangeHistory(
             [
-                Made(0, record.offset, record.timestamp, parse_change(record.value))
+                LoggedChange(0, record.offset, record.timestamp, parse_change(record.value))
                 for record in world.logs[world.topics.control.name][0]
             ]
         ),
@@ -208,7 +208,7 @@ def test_any_part_of_history_is_replayed_to_the_bit(number: int, tmp_path: Path)
             ends = [len(log) for log in world.logs[world.topics.transactions.name]]
             begin = Bound("from", offsets={n: ends[n] * 2 // 3 for n in range(2)})
             until = Bound("to", offsets={n: ends[n] * 5 // 6 for n in range(2)})
-        asked = Asked(begin, until, 2)
+        asked = ReplayRange(begin, until, 2)
         expected = {
             place: told(value)
             for place, value in live.items()
@@ -231,15 +231,15 @@ def test_where_retention_has_deleted_history_what_differs_is_flagged(
 ) -> None:
     rng = Random(f"short {SEED} {number}")
     world = lived(rng, cap=rng.choice([16, 20_000]))
-    topics, reach = world.topics, Reach.of(world.settings)
+    topics, reach = world.topics, LookBack.of(world.settings)
     live = {place_of(record.value): told(record.value) for record in world.log(topics.predictions)}
     known = NEVER
     for topic in (topics.transactions.name, topics.enriched.name):
         for partition in range(2):
             size = len(world.logs[topic][partition])
             known = max(known, delete(world, topic, partition, rng.randrange(size // 4)))
-    kept = Kept(reach, "", known)
-    asked = Asked(Bound("from", time_ms=known + DAY), None, 2)
+    kept = RetainedRange(reach, "", known)
+    asked = ReplayRange(Bound("from", time_ms=known + DAY), None, 2)
     found = replayed(world, asked, tmp_path, kept)
     assert found.keys() == {place for place, one in live.items() if one["event_time_ms"] >= known + DAY}  # fmt: skip
     differing = 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.stages.state import Pins, Position
+from app.stages.state import ModelOffsets, StatePosition
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
 from tests.builders import T0
@@ -69,8 +69,8 @@ def main(release: str) -> None:
             if raw is not None:
                 rows[key] = raw
         said[name] = described(row)
-    position = Position(41, "windows=1h,1d allowed_lateness=1d", {0: 17, 3: 99}).encode()
-    pins = Pins([(0, "a" * 64), (500, "b" * 64)]).encode()
+    position = StatePosition(41, "windows=1h,1d allowed_lateness=1d", {0: 17, 3: 99}).encode()
+    pins = ModelOffsets([(0, "a" * 64), (500, "b" * 64)]).encode()
     for key, raw in (position, pins):
         assert raw is not None
         rows[key] = raw

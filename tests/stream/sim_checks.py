@@ -19,7 +19,7 @@ from app.stages.scoring import ScoringHandler
 from app.stages.state import (
     IN_FORCE_KEY,
     POSITION_KEY,
-    Position,
+    StatePosition,
     in_force_row,
     read_in_force,
 )
@@ -401,8 +401,8 @@ class Problems:
                 if here != there:
                     self.found.append(f"{where}: row {name!r} is {here}, expected {there}")
             elif key == POSITION_KEY:
-                here_at = Position.read(have, STATE_SETTINGS)
-                there_at = Position.read(want, STATE_SETTINGS)
+                here_at = StatePosition.read(have, STATE_SETTINGS)
+                there_at = StatePosition.read(want, STATE_SETTINGS)
                 if here_at != there_at:
                     self.found.append(f"{where}: position {here_at}, expected {there_at}")
             elif key == IN_FORCE_KEY:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 from faust.types import TP
 
-from app.blocks.core.ports import Sent
-from app.errors import AwayError
+from app.blocks.core.ports import SentOutputs
+from app.errors import NotAnsweringError
 from app.stages import labels as labels_module
 from app.stages import parked_label_retries as retries_module
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of
@@ -78,9 +78,9 @@ class LabelWorld(World):
         )  # fmt: skip
 
     def _attach(self, worker: Worker, table: Any, pipeline: Any) -> None:
-        async def deliver(_partition: int, block: Any) -> Sent:
+        async def deliver(_partition: int, block: Any) -> SentOutputs:
             sent = await pipeline._sender.send(worker.producer, block.outputs)
-            return Sent.of(sent, self._store(worker, block))
+            return SentOutputs.of(sent, self._store(worker, block))
 
         async def send(outputs: Any) -> None:
             await (await pipeline._sender.send(worker.producer, outputs))
@@ -100,7 +100,7 @@ class LabelWorld(World):
 
     async def _find(self, names: Sequence[str]) -> list[list[dict[str, Any]]]:
         if self.chaos and self._rng.random() < 0.2:
-            raise AwayError("away")
+            raise NotAnsweringError("away")
         return [self.known.get(name, []) for name in names]
 
     # ---------------------------------------------------------------- what happens

@@ -9,7 +9,14 @@ import orjson
 from app.domain.rules import Rule, RuleSet
 from app.domain.rules.ruleset import RuleField
 from app.domain.transaction import DeadRecordError, Transaction
-from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits, in_share
+from app.ops.reference import (
+    CardReference,
+    ReferenceOutcome,
+    ReferenceRules,
+    TerminalReference,
+    WaitingLabel,
+    in_share,
+)
 from app.ops.reference_rules import outcome
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.erase_records import EraseMessage, card_named_in, erased_card
@@ -32,7 +39,7 @@ from tests.stream.sim_world import everybody as models
 
 def compare(world: World) -> list[str]:
     """Every feature and flag that differs from the oracle's."""
-    rules = Rules(
+    rules = ReferenceRules(
         WINDOWS,
         LATENESS,
         world.plan.rules.max_entries,
@@ -43,8 +50,8 @@ def compare(world: World) -> list[str]:
         own=world.own,
     )
     schemas: dict[tuple[int, int], str] = {}
-    cards = CardOracle(rules)
-    terminals = TerminalOracle(rules)
+    cards = CardReference(rules)
+    terminals = TerminalReference(rules)
     wanted: dict[tuple[int, int], tuple[dict[str, float], list[str]]] = {}
     for partition, records in world.source_records().items():
         for record in records:
@@ -65,7 +72,7 @@ def compare(world: World) -> list[str]:
                 transaction.minor,
                 orjson.loads(transaction.body),
             )
-            if verdict.became is not Became.DUPLICATE:
+            if verdict.became is not ReferenceOutcome.DUPLICATE:
                 wanted[partition, record.offset] = (dict(verdict.features), [*verdict.flags])
     decided: dict[tuple[int, int], Decides] = {}
     ruled: dict[tuple[int, int], RuleSet] = {}
@@ -172,7 +179,9 @@ def begun_under(
     return {n: features[n] for n in begun.names}, [f for f in flags if f not in gone]
 
 
-def erase(world: World, terminals: TerminalOracle, partition: int, message: EraseMessage) -> None:
+def erase(
+    world: World, terminals: TerminalReference, partition: int, message: EraseMessage
+) -> None:
     """An erase record, but for one that was seen before."""
     source = (message.topic, message.partition, message.offset)
     if not terminals.is_replay(partition, source):
@@ -181,12 +190,12 @@ def erase(world: World, terminals: TerminalOracle, partition: int, message: Eras
         )
 
 
-def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
+def label(terminals: TerminalReference, partition: int, batch: LabelBatch) -> None:
     """Labels of one message, but for those that were seen before."""
     for item in batch.items:
         source = (batch.topic, batch.partition, item.offset)
         if batch.looked_up or not terminals.is_replay(partition, source):
-            waits = Waits(
+            waits = WaitingLabel(
                 item.transaction_id,
                 item.event_time_ms,
                 item.is_fraud,
@@ -198,7 +207,7 @@ def label(terminals: TerminalOracle, partition: int, batch: LabelBatch) -> None:
             terminals.label(item.terminal_id, waits)
 
 
-def given_up(world: World, terminals: TerminalOracle) -> Any:
+def given_up(world: World, terminals: TerminalReference) -> Any:
     """Dead letters of labels that are missing or too many."""
     found = set()
     for records in world.broker.topic(topics.dead_letters.name).values():

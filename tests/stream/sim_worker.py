@@ -17,8 +17,8 @@ from unittest.mock import Mock
 from faust.tables.table import Table
 from faust.types import TP
 
-from app.blocks.core.alignment import Pace, Seen
-from app.blocks.core.event_time_drift import Note
+from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
+from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Handler
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
@@ -195,20 +195,21 @@ class Consumer:
         await asyncio.sleep(0)
         return self._worker.broker.committed.get(tp)
 
-    async def see(self, tps: Iterable[TP]) -> dict[TP, Seen]:
+    async def read_progress(self, tps: Iterable[TP]) -> dict[TP, PartitionProgress]:
         broker = self._worker.broker
         self._worker.world.seen["held"] += 1
         await asyncio.sleep(0)
         done = {
-            tp: (broker.committed.get(tp, 0), Note.read(broker.notes.get(tp, ""))) for tp in tps
+            tp: (broker.committed.get(tp, 0), OffsetMetadata.read(broker.notes.get(tp, "")))
+            for tp in tps
         }
         await asyncio.sleep(0)
         return {
-            tp: Seen(offset, broker.log(tp.topic, tp.partition).end, note)
+            tp: PartitionProgress(offset, broker.log(tp.topic, tp.partition).end, note)
             for tp, (offset, note) in done.items()
         }
 
-    async def note(self, notes: dict[TP, tuple[int, Note]]) -> None:
+    async def commit(self, notes: dict[TP, tuple[int, OffsetMetadata]]) -> None:
         await asyncio.sleep(0)
         self._worker.commit_offsets({tp: offset for tp, (offset, _) in notes.items()})
 
@@ -280,8 +281,8 @@ class Worker:
         )
         skew_ms = world.plan.skew_ms
         sources = world.partitions_of(world.topics.transactions.name)
-        self.pace = Pace(sources, skew_ms, self.consumer) if skew_ms else None
-        self.app.pace = self.pace
+        self.alignment = EventTimeAlignment(sources, skew_ms, self.consumer) if skew_ms else None
+        self.app.alignment = self.alignment
         self.queues: dict[str, asyncio.Queue[Message]] = {}
         self.tables: dict[str, Any] = {}
         self._rebalance: asyncio.Task[None] | None = None
@@ -472,7 +473,7 @@ class Worker:
             return
         self.broker.committed |= offsets
         self.broker.notes |= {
-            tp: BlockApp.note_of(self.app, tp).write(offset) for tp, offset in offsets.items()
+            tp: BlockApp.metadata_of(self.app, tp).write(offset) for tp, offset in offsets.items()
         }
 
     def follow(self) -> bool:
@@ -566,7 +567,7 @@ class Worker:
             await asyncio.sleep(0.01)  # the group is asked for the committed offsets
         committed = self.broker.committed
         start = {tp: committed.get(tp, self.broker.log(*tp).start) for tp in sources}
-        notes = {tp: Note.read(self.broker.notes.get(tp, "")) for tp in sources}
+        notes = {tp: OffsetMetadata.read(self.broker.notes.get(tp, "")) for tp in sources}
         self.consumer.records_end.update(
             {tp: notes[tp].records_end_at(offset) for tp, offset in start.items()}
         )

@@ -15,7 +15,7 @@ from app.durations import DAY_MS
 from app.lab.drift.faults import FAULTS, Fault
 from app.lab.drift.inject import Laboratory
 from app.ops.training_features import compute_features
-from app.quality.drift import Labels, Observed, bin_features, compare
+from app.quality.drift import LabelArrivals, ObservedTransactions, bin_features, compare
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.distribution import WINDOW, Described, Distribution, describe, windows_of
@@ -74,7 +74,7 @@ def test_the_handbooks_days_raise_nothing() -> None:
     distribution = Distribution.model_validate(told)
     live = np.flatnonzero(day >= 37)
     none = np.zeros(len(live), bool)
-    observed = Observed(
+    observed = ObservedTransactions(
         *bin_features(distribution, features[live]),
         distribution.score.codes(scores[live]),
         scores[live] >= threshold,
@@ -90,5 +90,7 @@ def test_the_handbooks_days_raise_nothing() -> None:
     assert len(windows) > 250
     for part in windows:
         frauds = int(rows.is_fraud[live[part]].sum())
-        found = compare(distribution, observed.take(part), labels=Labels(WINDOW, frauds, 0, 0))
+        found = compare(
+            distribution, observed.take(part), labels=LabelArrivals(WINDOW, frauds, 0, 0)
+        )
         assert found.findings == ()

@@ -10,7 +10,7 @@ from app.domain.json_text import load_object
 from app.domain.transaction import NotReadableYetError
 from app.errors import SettingsError
 from app.settings import load_settings
-from app.stages.batch_prefix import Stretch
+from app.stages.batch_prefix import BatchPrefix
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.labels import LabelsHandler
@@ -24,9 +24,9 @@ HOUR = 3_600_000
 
 
 def test_event_times_within_are_its_progress() -> None:
-    stretch = Stretch(100)
-    assert [stretch.reaches(at, ()) for at in (50, 90, 70, 101)] == [True, True, True, False]
-    assert (stretch.first_ms, stretch.newest_ms) == (50, 90)
+    prefix = BatchPrefix(100)
+    assert [prefix.reaches(at, ()) for at in (50, 90, 70, 101)] == [True, True, True, False]
+    assert (prefix.first_ms, prefix.newest_ms) == (50, 90)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_event_times_within_are_its_progress() -> None:
 def test_a_wrong_clock_neither_stops_its_partition_nor_counts(
     following: list[int | None], goes_on: bool
 ) -> None:
-    stretch = Stretch(100)
-    assert stretch.reaches(50, ())
-    assert stretch.reaches(500, following) is goes_on
-    assert stretch.newest_ms == 50
+    prefix = BatchPrefix(100)
+    assert prefix.reaches(50, ())
+    assert prefix.reaches(500, following) is goes_on
+    assert prefix.newest_ms == 50
 
 
 def test_an_unknown_limit_lets_nothing_through() -> None:
-    assert not Stretch(-math.inf).reaches(0, [0])
+    assert not BatchPrefix(-math.inf).reaches(0, [0])
 
 
 def cards() -> CardsHandler:

@@ -17,17 +17,19 @@ from app.lab.bench.histogram import WorkerPage, quantile
 from app.lab.bench.latency import LatencyRun
 from app.lab.bench.plot import latency_svg
 from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
-from app.metrics.latency_histogram import FINE_BOUNDS_MS, Latency
+from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import Reading
+from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SinkStatus
 
 
 def page(latencies: list[float], rows: int) -> WorkerPage:
-    latency, sink = Latency(bounds_ms=FINE_BOUNDS_MS), SinkStatus(lambda: 12.5)
+    latency, sink = LatencyHistogram(bounds_ms=FINE_BOUNDS_MS), SinkStatus(lambda: 12.5)
     latency.observe_many(latencies)
     sink.written(rows)
-    return WorkerPage(WorkerMetrics().text(Reading(sink=sink, event_latency=latency)).decode())
+    return WorkerPage(
+        WorkerMetrics().text(WorkerReading(sink=sink, event_latency=latency)).decode()
+    )
 
 
 def test_quantiles_are_of_what_came_between_two_looks() -> None:

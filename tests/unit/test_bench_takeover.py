@@ -3,7 +3,7 @@
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.takeover import Timeline
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import CopyReading, Reading
+from app.metrics.reading import StandbyReading, WorkerReading
 from app.settings import load_settings
 
 
@@ -32,7 +32,9 @@ def test_what_comes_behind_the_end_is_not_counted() -> None:
 
 
 def test_lags_of_warm_copies_are_read_from_a_page() -> None:
-    reading = Reading(copies=[CopyReading("cards", 1, 40, 42), CopyReading("terminals", 1, 3, 3)])
+    reading = WorkerReading(
+        copies=[StandbyReading("cards", 1, 40, 42), StandbyReading("terminals", 1, 3, 3)]
+    )
     page = WorkerPage(WorkerMetrics().text(reading).decode())
     assert page.copies == {("cards", 1): 2, ("terminals", 1): 0}
-    assert WorkerPage(WorkerMetrics().text(Reading()).decode()).copies == {}
+    assert WorkerPage(WorkerMetrics().text(WorkerReading()).decode()).copies == {}

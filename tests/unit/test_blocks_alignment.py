@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
-from app.blocks.core.alignment import Pace, PartitionGate, Seen, Slowest, Watermark
-from app.blocks.core.event_time_drift import Note, Standing, newer, slowest_ms
+from app.blocks.core.alignment import (
+    EventTimeAlignment,
+    PartitionGate,
+    PartitionProgress,
+    SlowestPartition,
+    Watermark,
+)
+from app.blocks.core.event_time_drift import OffsetMetadata, PartitionPosition, newer, slowest_ms
 
 ONE, TWO, THREE = ("s", 0), ("s", 1), ("s", 2)
 
@@ -27,7 +33,7 @@ class TestTheRule:
         ],
     )
     def test_slowest(self, standings: list[tuple[int | None, bool]], slowest: float) -> None:
-        assert slowest_ms(Standing(*one) for one in standings) == slowest
+        assert slowest_ms(PartitionPosition(*one) for one in standings) == slowest
 
     def test_the_highest_of_two_facts_holds(self) -> None:
         assert [newer(*two) for two in ((None, None), (None, 3), (3, None), (3, 5), (5, 3))] == [
@@ -37,40 +43,42 @@ class TestTheRule:
     @pytest.mark.parametrize(
         "note",
         [
-            Note(),
-            Note(17),
-            Note(17, 9),
-            Note(None, 9),
-            Note(0),
-            Note(17, 9, True),
-            Note(None, None, True),
+            OffsetMetadata(),
+            OffsetMetadata(17),
+            OffsetMetadata(17, 9),
+            OffsetMetadata(None, 9),
+            OffsetMetadata(0),
+            OffsetMetadata(17, 9, True),
+            OffsetMetadata(None, None, True),
         ],
     )
-    def test_notes_travel(self, note: Note) -> None:
-        assert Note.read(note.write(10)) == note
-        assert Note.read(note.write(9)) == Note(note.position_ms, None, note.stalled)
+    def test_notes_travel(self, note: OffsetMetadata) -> None:
+        assert OffsetMetadata.read(note.write(10)) == note
+        assert OffsetMetadata.read(note.write(9)) == OffsetMetadata(
+            note.position_ms, None, note.stalled
+        )
 
     @pytest.mark.parametrize("text", ["", "by another client", "1.5@x", "-3"])
     def test_other_text_is_no_note(self, text: str) -> None:
-        assert Note.read(text) == Note()
+        assert OffsetMetadata.read(text) == OffsetMetadata()
 
 
 class Kafka:
     """What workers of one group see."""
 
     def __init__(self) -> None:
-        self.seen: dict[Any, Seen] = {}
-        self.noted: list[dict[Any, tuple[int, Note]]] = []
+        self.seen: dict[Any, PartitionProgress] = {}
+        self.noted: list[dict[Any, tuple[int, OffsetMetadata]]] = []
         self.looks = 0
         self.away = False
 
-    async def see(self, tps: Iterable[Any]) -> Mapping[Any, Seen]:
+    async def read_progress(self, tps: Iterable[Any]) -> Mapping[Any, PartitionProgress]:
         self.looks += 1
         if self.away:
             raise OSError("away")
         return {tp: self.seen[tp] for tp in tps}
 
-    async def note(self, notes: Mapping[Any, tuple[int, Note]]) -> None:
+    async def commit(self, notes: Mapping[Any, tuple[int, OffsetMetadata]]) -> None:
         self.noted.append(dict(notes))
 
 
@@ -84,7 +92,7 @@ async def until(condition: Callable[[], Any]) -> None:
 class Here(SimpleNamespace):
     """A partition of this worker."""
 
-    def __init__(self, pace: Pace, tp: Any, **state: Any) -> None:
+    def __init__(self, alignment: EventTimeAlignment, tp: Any, **state: Any) -> None:
         idle = {
             "done_offset": 0,
             "held_ms": None,
@@ -95,12 +103,12 @@ class Here(SimpleNamespace):
             "in_flight": 1,
         }
         super().__init__(**{**idle, "forwarded_offset": state.get("done_offset", 0), **state})
-        self.pace = pace
-        pace.open(tp, self)  # type: ignore[arg-type]
+        self.alignment = alignment
+        alignment.open(tp, self)  # type: ignore[arg-type]
 
     @property
     def held(self) -> bool:
-        return self.held_ms is not None and self.held_ms > self.pace.until_ms
+        return self.held_ms is not None and self.held_ms > self.alignment.until_ms
 
     @property
     def next_ms(self) -> int | None:
@@ -118,9 +126,9 @@ def kafka() -> Kafka:
 
 
 async def test_nobody_looks_while_nobody_is_held(kafka: Kafka) -> None:
-    pace = Pace([ONE], 100, kafka)
-    Here(pace, ONE)
-    gate = PartitionGate(pace, ONE)
+    alignment = EventTimeAlignment([ONE], 100, kafka)
+    Here(alignment, ONE)
+    gate = PartitionGate(alignment, ONE)
     for newest in range(0, 10_000, 10):
         gate.started()
         gate.finished(newest)
@@ -129,25 +137,30 @@ async def test_nobody_looks_while_nobody_is_held(kafka: Kafka) -> None:
 
 
 async def test_one_partition_alone_goes_on_after_one_look(kafka: Kafka) -> None:
-    pace = Pace([ONE], 100, kafka)
-    here = Here(pace, ONE, held_ms=1_000)
-    kafka.seen = {ONE: Seen(0, 5, Note())}
-    pace.hold()
+    alignment = EventTimeAlignment([ONE], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    kafka.seen = {ONE: PartitionProgress(0, 5, OffsetMetadata())}
+    alignment.hold()
     await until(lambda: here.woken)
-    assert (pace.until_ms, kafka.looks) == (1_100, 1)
+    assert (alignment.until_ms, kafka.looks) == (1_100, 1)
 
 
 async def test_the_one_ahead_waits_for_another_worker(kafka: Kafka) -> None:
-    pace = Pace([ONE, TWO], 100, kafka)
-    here = Here(pace, ONE, held_ms=1_000)
-    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(500))}
-    pace.hold()
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(500)),
+    }
+    alignment.hold()
     await until(lambda: kafka.looks > 2)
-    assert (pace.until_ms, here.woken) == (600, 0)
-    whom = Slowest(TWO, 500, "another worker owns it, or it has no record yet")
-    assert pace.watermark(ONE) == Watermark(None, 1_000, 500, whom)
-    assert kafka.noted == [{ONE: (0, Note(1_000))}]  # so that the other one is not held by us
-    kafka.seen[TWO] = Seen(7, 9, Note(950))
+    assert (alignment.until_ms, here.woken) == (600, 0)
+    whom = SlowestPartition(TWO, 500, "another worker owns it, or it has no record yet")
+    assert alignment.watermark(ONE) == Watermark(None, 1_000, 500, whom)
+    assert kafka.noted == [
+        {ONE: (0, OffsetMetadata(1_000))}
+    ]  # so that the other one is not held by us
+    kafka.seen[TWO] = PartitionProgress(7, 9, OffsetMetadata(950))
     await until(lambda: here.woken)
     looks = kafka.looks
     await asyncio.sleep(0.06)
@@ -155,34 +168,42 @@ async def test_the_one_ahead_waits_for_another_worker(kafka: Kafka) -> None:
 
 
 async def test_an_unknown_one_is_waited_for_unless_it_has_nothing_to_do(kafka: Kafka) -> None:
-    pace = Pace([ONE, TWO], 100, kafka)
-    here = Here(pace, ONE, held_ms=1_000)
-    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note())}
-    pace.hold()
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata()),
+    }
+    alignment.hold()
     await until(lambda: kafka.looks > 1)
     assert here.woken == 0
-    kafka.seen[TWO] = Seen(9, 9, Note())
+    kafka.seen[TWO] = PartitionProgress(9, 9, OffsetMetadata())
     await until(lambda: here.woken)
 
 
 async def test_an_older_fact_does_not_take_back_a_newer_one(kafka: Kafka) -> None:
-    pace = Pace([ONE, TWO], 100, kafka)
-    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(950))}
-    here = Here(pace, ONE, held_ms=1_000)
-    pace.hold()
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(950)),
+    }
+    here = Here(alignment, ONE, held_ms=1_000)
+    alignment.hold()
     await until(lambda: here.woken)
-    kafka.seen[TWO] = Seen(3, 9, Note(10))  # a new owner that has not come as far yet
+    kafka.seen[TWO] = PartitionProgress(
+        3, 9, OffsetMetadata(10)
+    )  # a new owner that has not come as far yet
     here.held_ms = 1_060
-    pace.hold()
+    alignment.hold()
     await asyncio.sleep(0.03)
-    assert pace.until_ms == 1_050
+    assert alignment.until_ms == 1_050
 
 
 async def test_a_kafka_that_is_away_lets_nobody_through(kafka: Kafka) -> None:
-    pace = Pace([ONE], 100, kafka)
-    here = Here(pace, ONE, held_ms=1_000)
-    kafka.seen, kafka.away = {ONE: Seen(0, 5, Note())}, True
-    pace.hold()
+    alignment = EventTimeAlignment([ONE], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    kafka.seen, kafka.away = {ONE: PartitionProgress(0, 5, OffsetMetadata())}, True
+    alignment.hold()
     await until(lambda: kafka.looks)
     assert here.woken == 0
     kafka.away = False
@@ -192,41 +213,46 @@ async def test_a_kafka_that_is_away_lets_nobody_through(kafka: Kafka) -> None:
 
 async def test_a_slow_worker_tells_how_far_it_is(kafka: Kafka) -> None:
     """Once a part of the skew, not for each block: others may wait for it."""
-    pace = Pace([ONE, TWO], 100, kafka)
-    Here(pace, ONE, done_offset=7)
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    Here(alignment, ONE, done_offset=7)
     for newest in (1_000, 1_001, 1_002):
-        pace.finished(ONE, newest)
+        alignment.finished(ONE, newest)
         await asyncio.sleep(0.01)
-    assert kafka.noted == [{ONE: (7, Note(1_000))}]
-    pace.finished(ONE, 1_030)
+    assert kafka.noted == [{ONE: (7, OffsetMetadata(1_000))}]
+    alignment.finished(ONE, 1_030)
     await asyncio.sleep(0.15)
-    assert kafka.noted[1:] == [{ONE: (7, Note(1_030))}]
+    assert kafka.noted[1:] == [{ONE: (7, OffsetMetadata(1_030))}]
 
 
 async def test_nobody_waits_for_one_that_waits_for_a_server(kafka: Kafka) -> None:
     """Here or at another worker; and it is waited for again when the server is back."""
-    pace = Pace([ONE, TWO, THREE], 100, kafka)
-    here = Here(pace, ONE, held_ms=1_000)
-    labels = Here(pace, THREE, stalled=True, done_offset=3, forwarded_offset=7)
+    alignment = EventTimeAlignment([ONE, TWO, THREE], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    labels = Here(alignment, THREE, stalled=True, done_offset=3, forwarded_offset=7)
     kafka.seen = {
-        ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(10, None, True)), THREE: Seen(3, 9, Note(10)),
-    }  # fmt: skip
-    pace.hold()
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(10, None, True)),
+        THREE: PartitionProgress(3, 9, OffsetMetadata(10)),
+    }
+    alignment.hold()
     await until(lambda: here.woken)
-    assert pace.note_of(THREE) == Note(10, None, True)
-    assert pace.watermark(THREE).stalled
+    assert alignment.metadata_of(THREE) == OffsetMetadata(10, None, True)
+    assert alignment.watermark(THREE).stalled
     labels.stalled = False
     here.held_ms = 5_000
-    pace.until_ms = 0
-    pace.hold()
-    await until(lambda: (whom := pace.watermark(ONE).slowest) is not None and whom.tp == THREE)
+    alignment.until_ms = 0
+    alignment.hold()
+    await until(lambda: (whom := alignment.watermark(ONE).slowest) is not None and whom.tp == THREE)
 
 
 async def test_what_is_forwarded_is_done_for_others(kafka: Kafka) -> None:
     """Labels whose rows Cassandra does not take have reached their terminals all the same."""
-    pace = Pace([ONE, TWO], 100, kafka)
-    here = Here(pace, ONE, held_ms=1_000)
-    Here(pace, TWO, done_offset=3, forwarded_offset=9)
-    kafka.seen = {ONE: Seen(0, 5, Note()), TWO: Seen(3, 9, Note(10))}
-    pace.hold()
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    Here(alignment, TWO, done_offset=3, forwarded_offset=9)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(10)),
+    }
+    alignment.hold()
     await until(lambda: here.woken)

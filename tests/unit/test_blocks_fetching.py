@@ -15,8 +15,8 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from app.blocks.faust import codecs
-from app.blocks.faust.fetching import Answer
-from app.blocks.faust.unreadable_batches import Watch
+from app.blocks.faust.fetching import FetchedBatches
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError
 from app.wire.unreadable import Unreadable
 from tests.raw_batches import (
@@ -34,20 +34,26 @@ from tests.raw_batches import (
 TP = TopicPartition("transactions", 3)
 
 
-def read(raw: bytes, watch: Watch | None = None, offset: int = 0, **options: Any) -> list[Any]:
+def read(
+    raw: bytes, watch: UnreadableBatchPolicy | None = None, offset: int = 0, **options: Any
+) -> list[Any]:
     return list(parse(raw, watch, offset, **options))
 
 
 def parse(
     raw: bytes,
-    watch: Watch | None = None,
+    watch: UnreadableBatchPolicy | None = None,
     offset: int = 0,
     aborted: Any = None,
     isolation: int = READ_UNCOMMITTED,
     end: float = math.inf,
 ) -> PartitionRecords:
-    answer = Answer(bytes(raw))
-    answer.watch, answer.tp, answer.position = watch or Watch({TP.topic}), TP, offset
+    answer = FetchedBatches(bytes(raw))
+    answer.watch, answer.tp, answer.position = (
+        watch or UnreadableBatchPolicy({TP.topic}),
+        TP,
+        offset,
+    )
     answer.end = end
     assert answer.has_next()
     return PartitionRecords(TP, answer, aborted, offset, None, None, True, isolation)
@@ -149,7 +155,7 @@ def test_a_batch_that_expands_too_far_is_refused_before_it_takes_the_memory(code
     payload = write(bytes(8 << 20))
     raw = compressed(payload, codec, [b"x"])
     tracemalloc.start()
-    (record,) = read(raw, Watch({TP.topic}, expansion_bytes=1 << 20))
+    (record,) = read(raw, UnreadableBatchPolicy({TP.topic}, expansion_bytes=1 << 20))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert record.value.reason == "batch_too_large"
@@ -225,7 +231,7 @@ def test_from_wherever_a_fetch_begins_the_stand_in_is_the_same() -> None:
 def test_a_damaged_batch_is_fetched_again_before_it_is_given_up() -> None:
     raw = batch(VALUES, base=100)
     raw[200] ^= 1
-    watch = Watch({TP.topic})
+    watch = UnreadableBatchPolicy({TP.topic})
     before, after = batch([b"before"], base=99), batch([b"after"], base=400)
     first = parse(before + raw + after, watch, 99)
     assert offsets(list(first)) == [99]
@@ -243,7 +249,7 @@ def test_a_batch_that_was_damaged_on_its_way_only_is_read() -> None:
     sound = batch(VALUES)
     damaged = bytearray(sound)
     damaged[200] ^= 1
-    watch = Watch({TP.topic})
+    watch = UnreadableBatchPolicy({TP.topic})
     assert read(damaged, watch) == []
     assert offsets(read(sound, watch)) == [*range(300)]
 
@@ -270,7 +276,7 @@ def test_where_no_end_is_certain_the_partition_stops(what: str) -> None:
     raw = NO_END[what](batch(VALUES, base=100))
     if what == "base":
         raw[200] ^= 1  # the checksum does not cover the base
-    watch = Watch({TP.topic})
+    watch = UnreadableBatchPolicy({TP.topic})
     watch.stopped = {}
     parsed = parse(raw, watch, 100)
     assert list(parsed) == []
@@ -284,7 +290,7 @@ def test_records_that_were_added_while_the_broker_read_are_taken() -> None:
     raw = batch(VALUES, base=0) + batch(VALUES, base=300)
     for end in (3, 300):
         assert offsets(read(raw, end=end)) == [*range(600)]
-    watch = Watch({TP.topic})
+    watch = UnreadableBatchPolicy({TP.topic})
     watch.stopped = {}
     assert read(batch(VALUES, base=700), watch, 600, end=650) == []  # a gap, and beyond the end
     assert TP in watch.stopped
@@ -297,14 +303,14 @@ def test_where_nobody_looks_at_stopped_partitions_it_is_an_error() -> None:
 
 def test_what_comes_before_is_not_lost_with_it() -> None:
     raw = batch([b"before"], base=6) + NO_END["format"](batch(VALUES, base=7))
-    watch = Watch({TP.topic})
+    watch = UnreadableBatchPolicy({TP.topic})
     parsed = parse(raw, watch, 6)
     assert offsets(list(parsed)) == [6]
     assert parsed.next_fetch_offset == 7
 
 
 def test_skipped_offsets_have_one_stand_in() -> None:
-    watch = Watch({TP.topic})
+    watch = UnreadableBatchPolicy({TP.topic})
     watch.skip(TP, 100, 399)
     parsed = parse(NO_END["length"](batch(VALUES, base=100)), watch, 100)
     (record,) = list(parsed)
@@ -317,7 +323,7 @@ def test_skipped_offsets_have_one_stand_in() -> None:
 @pytest.mark.parametrize("payload", [b"", b"garbage"])
 def test_a_topic_without_refusals_raises(payload: bytes) -> None:
     with pytest.raises(DamagedLogError, match="transactions/3 cannot be read from offset 0 on"):
-        read(compressed(payload, 3, VALUES), Watch())
+        read(compressed(payload, 3, VALUES), UnreadableBatchPolicy())
 
 
 def test_what_was_aborted_is_not_looked_at() -> None:
@@ -342,7 +348,7 @@ def test_older_formats_are_read(magic: Any, codec: int) -> None:
 def test_an_older_batch_that_expands_too_far() -> None:
     builder = LegacyRecordBatchBuilder(1, 1, 1 << 24)
     builder.append(0, 1_700_000_000_000, b"k", bytes(4 << 20))
-    (record,) = read(builder.build(), Watch({TP.topic}, expansion_bytes=1 << 20))
+    (record,) = read(builder.build(), UnreadableBatchPolicy({TP.topic}, expansion_bytes=1 << 20))
     assert record.value.reason == "batch_too_large"
     assert record.timestamp == 0  # of the outer message
 
@@ -355,7 +361,7 @@ def test_whatever_is_damaged_nothing_is_raised_and_no_offset_comes_twice(seed: i
         raw = bytearray(sound)
         for _ in range(rng.choice((1, 1, 5, 100))):
             raw[rng.randrange(len(raw))] = rng.randrange(256)
-        watch = Watch({TP.topic})
+        watch = UnreadableBatchPolicy({TP.topic})
         watch.stopped = {}
         for _ in range(4):
             parsed = parse(raw, watch, 0, end=54)
@@ -381,4 +387,4 @@ def test_without_a_watch_aiokafka_hears_of_it_as_before() -> None:
     raw = batch(VALUES)
     raw[200] ^= 1
     with pytest.raises(CorruptRecordException):
-        list(PartitionRecords(TP, Answer(bytes(raw)), None, 0, None, None, True, 0))
+        list(PartitionRecords(TP, FetchedBatches(bytes(raw)), None, 0, None, None, True, 0))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.blocks.core.memory_budget import Budget
+from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Computed, Partition
 from app.errors import ForeignWriterError, StateError
 from tests.fakes import Counter, Effects, block, count_of, covering, until
@@ -292,7 +292,7 @@ class TestBudget:
     async def test_where_it_is_used_up_each_partition_has_one_block_in_flight(
         self, started: Any
     ) -> None:
-        budget = Budget(1_000)
+        budget = MemoryBudget(1_000)
         all_ports = [Effects() for _ in range(3)]
         gate = asyncio.Event()
         partitions = []
@@ -321,7 +321,7 @@ class TestBudget:
         assert ports.of("finish") == [(0, 1), (2, 3), (4, 5)]
 
     async def test_it_is_even_after_every_way_out(self, started: Any) -> None:
-        budget = Budget(1_000_000)
+        budget = MemoryBudget(1_000_000)
         ports = Effects()
         ports.gates["durable"] = asyncio.Event()
         partition, _ = started(ports, budget=budget, depth=1)

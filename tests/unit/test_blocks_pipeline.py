@@ -10,14 +10,14 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
-from app.blocks.core.alignment import Pace, Seen
-from app.blocks.core.event_time_drift import Note
+from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
+from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Computed
-from app.blocks.core.ports import PassedRecord
+from app.blocks.core.ports import ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.chunks import Chunk
-from app.blocks.faust.fetch_backoff import Resting
-from app.blocks.faust.offset_metadata import Committed
+from app.blocks.faust.fetch_backoff import FetchBackoff
+from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.pipeline import Pipeline
 from app.blocks.faust.transport import BlockConsumer, _ReadOffsets
 from app.errors import StateError
@@ -36,7 +36,7 @@ class App:
     def __init__(self) -> None:
         self.consumer_generation_id = 1
         self.pipelines: dict[str, Pipeline] = {}
-        self.pace = None
+        self.alignment = None
         self.open = True
         self.flow_control = SimpleNamespace(is_active=lambda: self.open)
         self.consumer = SimpleNamespace(
@@ -74,10 +74,10 @@ class Stateless:
 class SlowNeighbour:
     """Another worker's partition has something to do, and nobody knows how far it is."""
 
-    async def see(self, tps: Any) -> Any:
-        return {tp: Seen(0, 9, Note()) for tp in tps}
+    async def read_progress(self, tps: Any) -> Any:
+        return {tp: PartitionProgress(0, 9, OffsetMetadata()) for tp in tps}
 
-    async def note(self, notes: Any) -> None:
+    async def commit(self, notes: Any) -> None:
         pass
 
 
@@ -133,7 +133,7 @@ async def test_large_records_are_bounded_in_bytes_while_the_sink_is_closed(app: 
         offset += 1
     assert 5_000_000 <= made.budget.used < 7_000_000
     used = made.budget.used
-    take([PassedRecord(offset, 0, None, b"x" * 1_000_000, [])])  # it will be fetched
+    take([ForwardedRecord(offset, 0, None, b"x" * 1_000_000, [])])  # it will be fetched
     assert (made.taker(0), made.budget.used) == (None, used)
     for _ in range(50):
         await asyncio.sleep(0)
@@ -180,7 +180,7 @@ class TestPassedBlocks:
         await made.open(0)
         take = made.taker(0)
         assert take is not None
-        take([PassedRecord(offset, 0, None, b"", []) for offset in (0, 1, 2)])
+        take([ForwardedRecord(offset, 0, None, b"", []) for offset in (0, 1, 2)])
         assert (made.has(0, 3), made.has(1, 3)) == (False, False)
         await until(lambda: made.has(0, 3))
         assert made.busy or app.finished
@@ -194,7 +194,7 @@ class TestPassedBlocks:
         take = made.taker(0)
         assert take is not None
         app.consumer_generation_id = 2
-        take([PassedRecord(1, 0, None, b"", [])])
+        take([ForwardedRecord(1, 0, None, b"", [])])
         assert made.partitions[0].waiting <= 1
         await until(lambda: made.partitions[0].waiting == 0)
         assert not made.has(0, 2)
@@ -209,9 +209,9 @@ class TestPassedBlocks:
         assert made.taker(0) is None
         gate.set()
         await until(lambda: made.taker(0) is not None)
-        app.pace = Pace([HERE], 10, SlowNeighbour())
+        app.alignment = EventTimeAlignment([HERE], 10, SlowNeighbour())
         assert made.taker(0) is None
-        app.pace = None
+        app.alignment = None
         made.reset()
 
 
@@ -241,7 +241,7 @@ async def test_a_partition_that_is_held_back_is_not_fetched(app: Any) -> None:
         def compute(self, partition: int, records: Any, state: Any, until_ms: float = 0) -> Any:
             return Computed(taken=0, next_ms=5) if until_ms < 5 else super().compute(0, records, 0)
 
-    app.pace = Pace([HERE, TP("s", 1)], 10, SlowNeighbour())
+    app.alignment = EventTimeAlignment([HERE, TP("s", 1)], 10, SlowNeighbour())
     made = pipeline(app)
     made.handler = Held()
     await made.open(0)
@@ -465,9 +465,9 @@ async def test_a_seek_forgets_what_is_no_longer_assigned(monkeypatch: pytest.Mon
     assigned = {kept, given_up}
     consumer: Any = object.__new__(BlockConsumer)
 
-    async def committed(tps: list[TP]) -> dict[TP, Committed]:
+    async def committed(tps: list[TP]) -> dict[TP, CommittedOffset]:
         assigned.discard(given_up)
-        return {tp: Committed(5, 5) for tp in tps}
+        return {tp: CommittedOffset(5, 5) for tp in tps}
 
     async def no_seek(self: Any) -> None:
         return None
@@ -552,7 +552,7 @@ class TestHandingOver:
         await until(lambda: made.has(0, 3))
         consumer = self.consumer(app, self.fetched())
         consumer._alone = alone
-        consumer.resting = Resting(lambda: 0.0, consumer._lacks)
+        consumer.resting = FetchBackoff(lambda: 0.0, consumer._lacks)
         assert [tp.topic async for tp, _ in consumer.getmany(1.0)] == ["changelog"]
         assert consumer.handed == [("s", 2)], "of the partition that has computed nothing"
         assert list(app.monitor.stream_inbound_time) == [HERE], "Faust would call it idle"

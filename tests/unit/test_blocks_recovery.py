@@ -17,7 +17,7 @@ from faust.tables.recovery import RebalanceAgain, ServiceStopped
 from mode.utils.queues import FlowControlQueue
 
 from app.blocks.faust import recovery as module
-from app.blocks.faust.app import Flow
+from app.blocks.faust.app import ClearingFlowControl
 from app.blocks.faust.halt import is_away
 from app.blocks.faust.recovery import BlockRecovery
 
@@ -72,7 +72,7 @@ def test_a_service_that_crashes_ends_the_worker_with_a_line() -> None:
 
 
 async def test_what_was_fetched_while_flow_is_open_stays() -> None:
-    flow = Flow()
+    flow = ClearingFlowControl()
     queue: Any = FlowControlQueue(flow_control=flow, clear_on_resume=True)
     queue.force_put_nowait("of before")
     flow.resume()

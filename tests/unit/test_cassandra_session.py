@@ -29,8 +29,8 @@ from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
 from app.cassandra.session import connect, explained, shared_session
 from app.errors import (
-    AwayError,
     FraudstreamError,
+    NotAnsweringError,
     SchemaError,
     SettingsError,
     UnavailableError,
@@ -67,7 +67,7 @@ def test_who_asks_while_another_connects_gets_what_that_attempt_gives(
     settings = made(tmp_path, cassandra="127.0.0.1:1")
     begun, go_on = threading.Event(), threading.Event()
     made_here: list[Any] = []
-    outcome: list[Any] = [AwayError("first")]
+    outcome: list[Any] = [NotAnsweringError("first")]
 
     def slow(_settings: Settings) -> Any:
         made_here.append(outcome[0])
@@ -97,7 +97,7 @@ def test_who_asks_while_another_connects_gets_what_that_attempt_gives(
 def test_a_server_that_accepts_and_does_not_answer_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(AwayError, match=f"no Cassandra at 127.0.0.1:{port}"):
+        with pytest.raises(NotAnsweringError, match=f"no Cassandra at 127.0.0.1:{port}"):
             connect(made(tmp_path, cassandra=f"127.0.0.1:{port}"), timeout_seconds=0.2)
 
 
@@ -124,7 +124,7 @@ _TLS = ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate
          "requires a user: set FRAUDSTREAM_CASSANDRA_USERNAME"),
         (AuthenticationFailed("Bad credentials"), "ann", UnavailableError, "refuses user 'ann'"),
         (_TLS, None, UnavailableError, "no TLS with Cassandra at h:1"),
-        (ConnectionRefusedError(111, "refused"), None, AwayError, "no Cassandra at h:1: run"),
+        (ConnectionRefusedError(111, "refused"), None, NotAnsweringError, "no Cassandra at h:1: run"),
         (OSError("Invalid or unsupported protocol version (5)"), None, UnavailableError, "too old"),
     ],
 )  # fmt: skip
@@ -143,8 +143,8 @@ def test_one_line_says_why(
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
-        (OperationTimedOut(), AwayError, "no Cassandra at h:1"),
-        (Unavailable("Cannot achieve consistency level QUORUM", 4, 2, 1), AwayError,
+        (OperationTimedOut(), NotAnsweringError, "no Cassandra at h:1"),
+        (Unavailable("Cannot achieve consistency level QUORUM", 4, 2, 1), NotAnsweringError,
          "too few Cassandra replicas"),
         (Unauthorized("User ann has no SELECT permission"), UnavailableError, "grant it to"),
         (InvalidRequest("unconfigured table predictions"), SchemaError, "run `fraudstream migrate`"),

@@ -143,7 +143,7 @@ def test_what_is_no_response_is_refused() -> None:
 def test_an_error_is_read_behind_warnings_tracing_and_payload() -> None:
     text = b"Batch too large\nsecond line"
     error = struct.pack(">iH", 0x2200, len(text)) + text
-    assert wire.read_failure(0, error) == wire.Failure(0x2200, "Batch too large")
+    assert wire.read_failure(0, error) == wire.ServerError(0x2200, "Batch too large")
     warnings = struct.pack(">HH", 2, 3) + b"one" + struct.pack(">H", 0)
     payload = struct.pack(">HH", 1, 1) + b"k" + struct.pack(">i", 2) + b"vv"
     extras = b"t" * 16 + warnings + payload

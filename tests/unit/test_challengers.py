@@ -25,15 +25,15 @@ from app.domain.changes import (
     ModelChange,
     ThresholdChange,
 )
-from app.errors import AwayError, NotFoundError, UnavailableError, UsageError
-from app.kafka.change_history import History, Made
+from app.errors import NotAnsweringError, NotFoundError, UnavailableError, UsageError
+from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops.reference import in_share
-from app.ops.replaying.bounds import Asked, Bound
+from app.ops.replaying.bounds import Bound, ReplayRange
 from app.settings import load_settings
 from app.stages.challengers import Challengers
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply
-from app.stages.scorers import Beside, Judges, ModelNeeded, UnloadableModel
+from app.stages.scorers import LoadedChallenger, ModelNeeded, ScoringModels, UnloadableModel
 from app.stages.state import in_force_row, read_in_force
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.prediction_fields import ADDED, names_of
@@ -153,9 +153,11 @@ class TestCommands:
     ) -> None:
         changes: list[Any] = []
 
-        async def read_history(_: Any) -> History:
+        async def read_history(_: Any) -> ChangeHistory:
             begun = ModelChange(model="x@1", hash="x" * 64)
-            return History([Made(0, 0, 1, begun), Made(0, 1, 2, challenge("a", 0.05, 0.7))])
+            return ChangeHistory(
+                [LoggedChange(0, 0, 1, begun), LoggedChange(0, 1, 2, challenge("a", 0.05, 0.7))]
+            )
 
         async def send_changes(_: Any, *sent: Any) -> None:
             changes.extend(sent)
@@ -206,8 +208,8 @@ class Fixed:
 
 def judged(rows: list[tuple[float, int]], share: float, model: Any = None) -> Any:
     found = Challengers(0.5)
-    one = Beside(Challenger("m@1", "h" * 64, share), model or Fixed())
-    judges = Judges(Fixed("champion"), 0.5, (one,))
+    one = LoadedChallenger(Challenger("m@1", "h" * 64, share), model or Fixed())
+    judges = ScoringModels(Fixed("champion"), 0.5, (one,))
     cards = [f"c{number}" for number in range(len(rows))]
     matrix = np.array(rows, np.float64)
     return *found.judge(judges, cards, [0.1] * len(rows), lambda _: matrix), found.failures
@@ -312,7 +314,7 @@ class TestSupply:
     @pytest.mark.parametrize(
         "error",
         [
-            AwayError("no Cassandra"), NotFoundError("a replica that lags behind"),
+            NotAnsweringError("no Cassandra"), NotFoundError("a replica that lags behind"),
             UnavailableError("cannot read it"), OSError("disk full"), MemoryError(),
             SignatureError("nobody has signed it yet"),
         ],
@@ -557,7 +559,9 @@ class TestReplay:
     """Without --model: by what decided live."""
 
     def replayed(self, world: VerifyWorld, folder: Path, holder: Holder) -> list[dict[str, Any]]:
-        asked = Asked(Bound("from", time_ms=T0 + 70_000), Bound("to", time_ms=T0 + 170_000), 2)
+        asked = ReplayRange(
+            Bound("from", time_ms=T0 + 70_000), Bound("to", time_ms=T0 + 170_000), 2
+        )
         values = replayed(world, asked, folder, follows=True, holder=holder).values()
         every = [{**orjson.loads(value), "scored_at": 0} for value in values]
         return sorted(every, key=lambda fields: int(fields["transaction_id"].removeprefix("tx-")))
@@ -567,7 +571,7 @@ class TestReplay:
         assert self.replayed(challenged, tmp_path, Holder(challenged)) == live[70:170]
 
     @pytest.mark.parametrize(
-        "error", [AwayError("no Cassandra"), NotFoundError("lags behind"), OSError("disk")]
+        "error", [NotAnsweringError("no Cassandra"), NotFoundError("lags behind"), OSError("disk")]
     )
     def test_nothing_is_scored_while_a_challenger_cannot_be_fetched(
         self, challenged: VerifyWorld, tmp_path: Path, error: Exception

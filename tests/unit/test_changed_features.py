@@ -18,7 +18,7 @@ from app.domain.features import Catalogue
 from app.domain.features.schema import parse_schema, same_meaning
 from app.errors import SchemaError
 from app.stages.scorers import rearranged
-from app.stages.state import POSITION_KEY, Position, terminal_settings
+from app.stages.state import POSITION_KEY, StatePosition, terminal_settings
 from app.wire.enriched_records import decode_enriched
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
@@ -146,7 +146,9 @@ def test_messages_of_the_release_before_have_the_features_of_their_state() -> No
     )
     for (name, _), state in world._states.items():
         if name == topic.name:
-            position = Position.decode(state.rows[POSITION_KEY], terminal_settings(world.settings))
+            position = StatePosition.decode(
+                state.rows[POSITION_KEY], terminal_settings(world.settings)
+            )
             body = msgspec.msgpack.encode((text, position.seen))
             head = position.last_offset.to_bytes(8, "big", signed=True)
             state.rows[POSITION_KEY] = head + body

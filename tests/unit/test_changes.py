@@ -12,12 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.changes import InForce, LoadChange, ModelChange, ThresholdChange
-from app.domain.rules import Policy
+from app.domain.rules import RulePolicy
 from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError
-from app.errors import AwayError, NotFoundError, StateError
+from app.errors import NotAnsweringError, NotFoundError, StateError
 from app.formats import iso
-from app.kafka.change_history import History, Made, read_history
+from app.kafka.change_history import ChangeHistory, LoggedChange, read_history
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
@@ -184,7 +184,7 @@ class TestWhatIsAccepted:
         assert read_in_force(raw) == in_force
         assert in_force.model
         assert len(raw or b"") - len(encode_rules(in_force.rules)) < 20_000
-        Policy(in_force.rules).decide((), (), ITEM, 0.5, is_fraud=False)
+        RulePolicy(in_force.rules).decide((), (), ITEM, 0.5, is_fraud=False)
         for _, _, _, until_ms in entries(in_force.rules.listed):
             iso(until_ms)  # `fraudstream lists` shows it
 
@@ -207,8 +207,10 @@ class TestHistory:
     change    ada    bea    0.9   cleo     rollback to bea
     ```"""
 
-    def history(self, *changes: Any) -> History:
-        return History([Made(0, n, n + 1, change) for n, change in enumerate(changes)])
+    def history(self, *changes: Any) -> ChangeHistory:
+        return ChangeHistory(
+            [LoggedChange(0, n, n + 1, change) for n, change in enumerate(changes)]
+        )
 
     def test_rollbacks_go_back_one_by_one(self) -> None:
         cleo = ModelChange(model="cleo@1", hash="c" * 64)
@@ -235,7 +237,9 @@ class TestHistory:
 
     def test_what_precedes_a_change_has_taken_effect_where_times_go_backwards(self) -> None:
         steps = (ADA, BEA, ThresholdChange(threshold=0.9))
-        found = History([Made(0, n, at, steps[n]) for n, at in enumerate((10, 50, 30))])
+        found = ChangeHistory(
+            [LoggedChange(0, n, at, steps[n]) for n, at in enumerate((10, 50, 30))]
+        )
         for at in (None, 30, 49, 99):
             decides = found.decides(at)
             assert decides is not None
@@ -301,7 +305,7 @@ class Loader:
         if self.away:
             self.away -= 1
             msg = "no Cassandra"
-            raise AwayError(msg)
+            raise NotAnsweringError(msg)
         if model_hash == "none":
             msg = "not registered"
             raise NotFoundError(msg)

@@ -9,15 +9,23 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.metrics.last_hour import KEPT, STEP_SECONDS, History, Span, Totals, merged, together
+from app.metrics.last_hour import (
+    KEPT,
+    STEP_SECONDS,
+    CounterSpan,
+    CounterTotals,
+    LastHour,
+    merged,
+    together,
+)
 from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
 from app.stages.alerts import RecentAlerts
 from app.web import page_templates
 from app.web.access.checks import AccessChecks
 from app.web.access.users import token_line
 from app.web.dashboard import STREAMS
-from app.web.dashboard_data import Live
-from app.web.peers import PROOF_HEADER, Answer
+from app.web.dashboard_data import DashboardData
+from app.web.peers import PROOF_HEADER, PeerAnswer
 from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.unit.test_web_alerts import POLICY
@@ -40,10 +48,10 @@ def told(**fields: Any) -> dict[str, Any]:
 
 
 def test_an_hour_is_kept_in_steps_that_workers_share() -> None:
-    history = History()
+    history = LastHour()
     for second in range(2 * 3_600):
         history.tick(
-            T0 / 1000 + second, Totals(second * 5, second, 2 * second, latency(b3=second)), 7
+            T0 / 1000 + second, CounterTotals(second * 5, second, 2 * second, latency(b3=second)), 7
         )
     assert len(history.points) == KEPT
     assert {point.at % STEP_SECONDS for point in history.points} == {0}
@@ -53,21 +61,21 @@ def test_an_hour_is_kept_in_steps_that_workers_share() -> None:
     minute = history.last(60)
     assert (minute.seconds, minute.records) == (60, 300)
     assert history.since(newest.at - 25) == list(history.points)[-3:]
-    assert Span.read(json.loads(json.dumps(newest.as_dict()))) == newest
+    assert CounterSpan.read(json.loads(json.dumps(newest.as_dict()))) == newest
 
 
 def test_a_worker_that_has_just_started_says_nothing() -> None:
-    history = History()
+    history = LastHour()
     span = history.last(60)
     assert (span.rate, span.dead_share, span.alerts_per_minute) == (0.0, None, 0.0)
     assert span.quantile(0.5) is None
-    history.tick(T0 / 1000, Totals(900, latency=latency(b1=4)), None)
+    history.tick(T0 / 1000, CounterTotals(900, latency=latency(b1=4)), None)
     assert history.last(10).records == 0  # what was before is no part of it
 
 
 def test_workers_together() -> None:
-    one = Span(100, 10, 30, 3, 1, {1: 9, 70: 1}, 5)
-    other = Span(100, 10, 10, 1, 0, {1: 90}, None)
+    one = CounterSpan(100, 10, 30, 3, 1, {1: 9, 70: 1}, 5)
+    other = CounterSpan(100, 10, 10, 1, 0, {1: 90}, None)
     both = together([one, other])
     assert (both.records, both.dead, both.alerts, both.lag) == (40, 4, 1, 5)
     assert both.latency == {1: 99, 70: 1}
@@ -75,7 +83,7 @@ def test_workers_together() -> None:
     assert median is not None
     assert worst is not None
     assert median < LATENCY_BOUNDS_MS[1] < worst
-    later = Span(110, 10, 1)
+    later = CounterSpan(110, 10, 1)
     assert [point.at for point in merged([[one, later], [other]])] == [100, 110]
 
 
@@ -138,14 +146,14 @@ async def test_workers_are_shown_as_one(tmp_path: Any) -> None:
     settings = {"web_host": "0.0.0.0", "web_users": users, "web_secret": "s" * 32}
     here, there = DictWorker(**settings), DictWorker(OTHER, **settings)
     there.newest_alerts = [told(card="elsewhere")]
-    here.counted = there.counted = Totals(latency=latency())
+    here.counted = there.counted = CounterTotals(latency=latency())
 
     async with client_of(there) as peer:
 
         async def forward(url: str, method: str, headers: Any, body: Any = None) -> Any:
             reply = await peer.request(method, url.removeprefix(OTHER), headers=headers)
             kind = reply.headers["Content-Type"]
-            return Answer(
+            return PeerAnswer(
                 reply.status, kind, await reply.read(), reply.headers.get(PROOF_HEADER, "")
             )
 
@@ -167,9 +175,9 @@ async def test_points_of_all_workers_are_drawn_once_they_are_settled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker = DictWorker()
-    live = Live(worker, AccessChecks(worker.settings, worker.url, {}))
+    live = DashboardData(worker, AccessChecks(worker.settings, worker.url, {}))
     monkeypatch.setattr("app.web.dashboard_data.time.time", lambda: 1_000.0)
-    points = [Span(at, 10, 50, alerts=1, lag=at).as_dict() for at in (980, 990, 1_000)]
+    points = [CounterSpan(at, 10, 50, alerts=1, lag=at).as_dict() for at in (980, 990, 1_000)]
     answer = orjson.dumps({**await live.own(0), "points": points})
     worker.answers[f"{OTHER}/live.json?since=0"] = (200, "application/json", answer)
     await live.refresh()

@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
 from app.errors import SettingsError, UsageError
-from app.kafka.schema_registry import Registry
+from app.kafka.schema_registry import SchemaRegistry
 from app.settings import load_settings
 from app.wire.dead_letters import dead_letter
 from app.wire.decoding.avro import AvroReader
 from app.wire.decoding.framing import SCHEMA_HEADER, frame_of
 from app.wire.decoding.protobuf import ProtobufReader
 from app.wire.decoding.rules import record_rules
-from app.wire.decoding.schemas import Reader, Refused, Source
+from app.wire.decoding.schemas import RefusedSchema, RegistrySchema, SchemaReader
 from app.wire.input_records import RecordRules, parse_transaction
 from tests.builders import T0, tx, tx_bytes
 
@@ -58,8 +58,8 @@ def avro_schema(*fields: dict[str, Any]) -> dict[str, Any]:
     return {"type": "record", "name": "Transaction", "fields": list(mine.values())}
 
 
-def source(schema: Any, **references: Source) -> Source:
-    return Source("AVRO", orjson.dumps(schema).decode(), references)
+def source(schema: Any, **references: RegistrySchema) -> RegistrySchema:
+    return RegistrySchema("AVRO", orjson.dumps(schema).decode(), references)
 
 
 def avro(schema: Any, values: Any) -> bytes:
@@ -72,7 +72,7 @@ def framed(schema_id: int, data: bytes) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big") + data
 
 
-class Known(dict[Hashable, Reader]):
+class Known(dict[Hashable, SchemaReader]):
     """Schemas that are here."""
 
     def get(self, schema: Hashable, default: Any = None) -> Any:
@@ -199,7 +199,9 @@ class TestAvro:
         assert caught.value.schema == 9
 
     def test_what_no_schema_can_help(self) -> None:
-        schemas = Known({7: AvroReader(source(avro_schema())), 8: Refused("unknown_schema", "no")})
+        schemas = Known(
+            {7: AvroReader(source(avro_schema())), 8: RefusedSchema("unknown_schema", "no")}
+        )
         data = avro(avro_schema(), VALUES)
         assert reason(framed(7, data)[:3], schemas) == "undecodable"
         assert reason(framed(7, data[:-3]), schemas) == "undecodable"
@@ -325,7 +327,7 @@ class TestProtobuf:
 
     def reader(self) -> ProtobufReader:
         text = base64.b64encode(proto_file().SerializeToString()).decode()
-        return ProtobufReader(Source("PROTOBUF", text, {}))
+        return ProtobufReader(RegistrySchema("PROTOBUF", text, {}))
 
     def test_a_message_and_well_known_types(self) -> None:
         value = framed(3, b"\2\2" + self.message().SerializeToString())
@@ -357,7 +359,7 @@ class TestProtobuf:
     )
     def test_a_schema_that_is_none_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="serialized"):
-            ProtobufReader(Source("PROTOBUF", text, {}))
+            ProtobufReader(RegistrySchema("PROTOBUF", text, {}))
 
     @pytest.mark.parametrize(
         ("seconds", "nanos"), [(T0, 0), (-(10**13), 0), (T0 // 1000, -5), (T0 // 1000, 2**31 - 1)]
@@ -379,7 +381,7 @@ class TestProtobuf:
         amount = file.message_type[1].field[2]
         amount.type, amount.type_name = amount.TYPE_MESSAGE, ".confluent.type.Decimal"
         reader = ProtobufReader(
-            Source("PROTOBUF", base64.b64encode(file.SerializeToString()).decode(), {})
+            RegistrySchema("PROTOBUF", base64.b64encode(file.SerializeToString()).decode(), {})
         )
         decimal = decimal_pb2.Decimal(value=b"\x04\xd2", scale=scale, precision=4)
         field = decimal.SerializeToString()
@@ -482,7 +484,7 @@ def test_a_dead_letter_keeps_the_header_that_names_its_schema() -> None:
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry", None)
     with pytest.raises(UsageError, match=r"pip install 'fraudstream\[registry\]'"):
-        Registry(load_settings({"input_format": "avro", "schema_registry": "http://r"}))
+        SchemaRegistry(load_settings({"input_format": "avro", "schema_registry": "http://r"}))
 
 
 def test_a_format_without_a_registry_is_refused() -> None:

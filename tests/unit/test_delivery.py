@@ -9,7 +9,7 @@ import pytest
 
 from app.cassandra.delivery import Delivery
 from app.cassandra.prediction_rows import PackedRows
-from app.cassandra.table_ttl import KeptFor
+from app.cassandra.table_ttl import TtlCheck
 from app.errors import UnavailableError
 from app.metrics.recorders import SinkStatus
 from app.settings import Settings
@@ -82,7 +82,7 @@ async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiti
         await asyncio.wait(waiting)
         assert status.reason is None
         monkeypatch.setattr(
-            "app.cassandra.delivery.KeptFor", lambda *_: SimpleNamespace(look=lambda: None)
+            "app.cassandra.delivery.TtlCheck", lambda *_: SimpleNamespace(look=lambda: None)
         )
         monkeypatch.setattr("app.cassandra.delivery.RowWriter", lambda *_, **__: Writer())
         answer.set()
@@ -96,7 +96,7 @@ def test_a_changed_ttl_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None
         cluster=SimpleNamespace(metadata=SimpleNamespace(keyspaces=keyspaces))
     )
     settings = Settings(_env_file=None, prediction_ttl="400d")  # type: ignore[call-arg]
-    kept_for = KeptFor(session, settings, "predictions")  # type: ignore[arg-type]
+    kept_for = TtlCheck(session, settings, "predictions")  # type: ignore[arg-type]
     kept_for.look()
     tables["predictions"] = SimpleNamespace(options={"default_time_to_live": 400 * 86_400})
     kept_for.look()

@@ -16,9 +16,9 @@ from app.lab.demo.positions import STALL_SECONDS, Patience
 from app.lab.demo.run import scheduled
 from app.lab.demo.summary import Gentle, Summary
 from app.lab.demo.text import summary_text
-from app.metrics import Latency
+from app.metrics import LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import Reading
+from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SinkStatus
 from app.settings import Settings
 
@@ -152,10 +152,10 @@ def test_what_has_no_reason_is_not_suspicious():
 
 
 def metrics_text(latencies: list[float], rows: int) -> str:
-    latency, sink = Latency(), SinkStatus()
+    latency, sink = LatencyHistogram(), SinkStatus()
     latency.observe_many(latencies)
     sink.written(rows)
-    return WorkerMetrics().text(Reading(sink=sink, latency=latency)).decode()
+    return WorkerMetrics().text(WorkerReading(sink=sink, latency=latency)).decode()
 
 
 def test_rows_and_latency_are_read_from_the_metrics_page():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.devstack.kafka import escape_property
-from app.devstack.server import Launch
+from app.devstack.server import LaunchSettings
 from app.devstack.servers import SERVERS
 from app.devstack.stack import Stack
 from app.errors import UsageError
@@ -14,10 +14,10 @@ from app.errors import UsageError
 JARS = [Path("/c/a.jar"), Path("/c/jamm-0.4.0.jar")]
 
 
-def launch(home: Path, name: str) -> Launch:
+def launch(home: Path, name: str) -> LaunchSettings:
     (home / "servers" / name).mkdir(parents=True)
     (home / "servers" / name / "formatted").touch()
-    return Launch(home, Path("/java"), JARS, 20_000, "700m")
+    return LaunchSettings(home, Path("/java"), JARS, 20_000, "700m")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from app.devstack import fetch
 from app.devstack.fetch import ensure_jars, repository
 from app.devstack.jars import Jar
-from app.devstack.progress import Quiet
+from app.devstack.progress import NoProgress
 from app.errors import UnavailableError
 
 CONTENT = {"org.x:one:1": b"one" * 1_000, "org.x:two:2:linux": b"two" * 2_000}
@@ -81,10 +81,10 @@ def served(maven: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
 def test_a_cold_cache_is_filled_and_a_warm_one_asks_nobody(
     served: Repository, tmp_path: Path
 ) -> None:
-    classpath = ensure_jars(LOCK, tmp_path / "cache", Quiet())["kafka"]
+    classpath = ensure_jars(LOCK, tmp_path / "cache", NoProgress())["kafka"]
     assert [path.read_bytes() for path in classpath] == list(CONTENT.values())
     asked = len(served.asked)
-    assert ensure_jars(LOCK, tmp_path / "cache", Quiet())["kafka"] == classpath
+    assert ensure_jars(LOCK, tmp_path / "cache", NoProgress())["kafka"] == classpath
     assert len(served.asked) == asked
     assert not list((tmp_path / "cache").glob("incoming-*"))
 
@@ -93,10 +93,10 @@ def test_a_cold_cache_is_filled_and_a_warm_one_asks_nobody(
 def test_a_damaged_jar_of_the_cache_is_fetched_again(
     served: Repository, tmp_path: Path, damage: bytes
 ) -> None:
-    path = ensure_jars(LOCK, tmp_path / "cache", Quiet())["kafka"][0]
+    path = ensure_jars(LOCK, tmp_path / "cache", NoProgress())["kafka"][0]
     path.write_bytes(damage)
     served.asked.clear()
-    ensure_jars(LOCK, tmp_path / "cache", Quiet())
+    ensure_jars(LOCK, tmp_path / "cache", NoProgress())
     assert path.read_bytes() == CONTENT["org.x:one:1"]
     assert served.jars_asked() == [f"/m/{ONE.path}"]
 
@@ -106,7 +106,7 @@ def test_a_download_that_stays_damaged_is_named(
 ) -> None:
     served.files[f"/m/{TWO.path}"] = b"evil"
     with pytest.raises(UnavailableError, match=r"org\.x:two:2:linux from 127\.0\.0\.1 is damaged"):
-        ensure_jars(LOCK, tmp_path / "cache", Quiet())
+        ensure_jars(LOCK, tmp_path / "cache", NoProgress())
     assert served.jars_asked().count(f"/m/{TWO.path}") == 3
     assert not (tmp_path / "cache" / "jars" / TWO.path).exists()
     assert capsys.readouterr().err == ""
@@ -115,7 +115,7 @@ def test_a_download_that_stays_damaged_is_named(
 def test_a_repository_without_the_jar_is_named(served: Repository, tmp_path: Path) -> None:
     del served.files[f"/m/{ONE.path}"]
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1 does not have org\.x:one:1"):
-        ensure_jars(LOCK, tmp_path / "cache", Quiet())
+        ensure_jars(LOCK, tmp_path / "cache", NoProgress())
 
 
 def test_no_network_is_said_without_the_password_of_the_address(
@@ -123,7 +123,7 @@ def test_no_network_is_said_without_the_password_of_the_address(
 ) -> None:
     monkeypatch.setenv("FRAUDSTREAM_MAVEN_URL", "http://me:secret@127.0.0.1:9/maven")
     with pytest.raises(UnavailableError, match="is there a network") as caught:
-        ensure_jars(LOCK, tmp_path / "cache", Quiet())
+        ensure_jars(LOCK, tmp_path / "cache", NoProgress())
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -133,13 +133,13 @@ def test_the_users_maven_repository_is_read_first(served: Repository, tmp_path: 
         path = tmp_path / "home/.m2/repository" / jar.path
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
-    ensure_jars(LOCK, tmp_path / "cache", Quiet())
+    ensure_jars(LOCK, tmp_path / "cache", NoProgress())
     assert served.jars_asked() == [f"/m/{TWO.path}"]  # the truncated one is not taken
 
 
 def test_two_at_once_download_once(served: Repository, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(ensure_jars, LOCK, tmp_path / "cache", Quiet()) for _ in range(4)]
+        runs = [pool.submit(ensure_jars, LOCK, tmp_path / "cache", NoProgress()) for _ in range(4)]
         assert len({str(run.result()) for run in runs}) == 1
     assert served.jars_asked() == sorted(f"/m/{jar.path}" for jar in LOCK["kafka"])
 
@@ -147,7 +147,7 @@ def test_two_at_once_download_once(served: Repository, tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed(served: Repository, tmp_path: Path) -> None:
     left = tmp_path / "cache" / "incoming-old"
     left.mkdir(parents=True)
-    ensure_jars(LOCK, tmp_path / "cache", Quiet())
+    ensure_jars(LOCK, tmp_path / "cache", NoProgress())
     assert not left.exists()
 
 
@@ -156,7 +156,7 @@ def test_too_little_disk_is_said_before_the_download(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 << 20))
     with pytest.raises(UnavailableError, match="nearly full: the download needs 64 MiB, 1 MiB are"):
-        ensure_jars(LOCK, tmp_path / "cache", Quiet())
+        ensure_jars(LOCK, tmp_path / "cache", NoProgress())
     assert served.asked == []
 
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_is_one_line(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UnavailableError, match="the disk is full: free some space"):
-        ensure_jars(LOCK, tmp_path / "cache", Quiet())
+        ensure_jars(LOCK, tmp_path / "cache", NoProgress())
 
 
 SETTINGS = """<settings xmlns="http://maven.apache.org/SETTINGS/1.2.0"><mirrors>

@@ -7,8 +7,8 @@ import pytest
 from app.devstack import logs
 from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.ports import free_run
-from app.devstack.progress import Console
-from app.devstack.server import Launch
+from app.devstack.progress import ConsoleProgress
+from app.devstack.server import LaunchSettings
 from app.endpoints import read_state
 from app.errors import UnavailableError
 
@@ -28,7 +28,7 @@ class Scene:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.steps: list[str] = []
-        self.launcher = Launcher(home, Console(self.steps.append))
+        self.launcher = Launcher(home, ConsoleProgress(self.steps.append))
 
     def run(self, script: str, timeout_seconds: float = 30) -> str:
         """The error of a start with this script."""
@@ -37,7 +37,7 @@ class Scene:
         java.write_text("#!/bin/sh\n" + format_only + script)
         java.chmod(0o755)
         self.port = free_run(2)
-        launch = Launch(self.home, java, [Path("/a.jar")], self.port, "64m")
+        launch = LaunchSettings(self.home, java, [Path("/a.jar")], self.port, "64m")
         self.launcher.spawn("kafka", "4.1", launch)
         with pytest.raises(UnavailableError) as caught:
             self.launcher.await_started(["kafka"], 0, timeout_seconds)
@@ -102,7 +102,7 @@ def test_a_format_that_fails_is_one_line(scene: Scene) -> None:
     java = scene.home / "java"
     java.write_text("#!/bin/sh\necho 'No space left on device'; exit 1\n")
     java.chmod(0o755)
-    launch = Launch(scene.home, java, [], free_run(2), "64m")
+    launch = LaunchSettings(scene.home, java, [], free_run(2), "64m")
     with pytest.raises(UnavailableError, match="cannot format .*: the disk is full"):
         scene.launcher.spawn("kafka", "4.1", launch)
     assert not (scene.home / "servers/kafka/formatted").exists()

@@ -12,8 +12,15 @@ import pytest
 
 from app.cli import run as run_command
 from app.quality import drift
-from app.quality.drift import Labels, Observed, Records, bin_features, compare, psi_limit
-from app.quality.drift_stored import Seen, by_model, label_arrivals, matrix, summary
+from app.quality.drift import (
+    LabelArrivals,
+    ObservedTransactions,
+    RecordCounts,
+    bin_features,
+    compare,
+    psi_limit,
+)
+from app.quality.drift_stored import ModelBins, by_model, label_arrivals, matrix, summary
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN
 from models.artifact_folders import SHIPPED, ArtifactFolders
 from models.distribution import (
@@ -78,10 +85,12 @@ def trained() -> Distribution:
     return found
 
 
-def seen(trained: Distribution, data: dict[str, np.ndarray], **changes: Any) -> Observed:
+def seen(
+    trained: Distribution, data: dict[str, np.ndarray], **changes: Any
+) -> ObservedTransactions:
     rows = len(data["times"])
     none = np.zeros(rows, bool)
-    observed = Observed(
+    observed = ObservedTransactions(
         *bin_features(trained, np.stack([data[name] for name in NAMES], axis=1)),
         trained.score.codes(data["score"]),
         data["score"] >= 0.15,
@@ -243,20 +252,26 @@ def test_clocks(trained: Distribution) -> None:
 def test_records_and_labels(trained: Distribution) -> None:
     nobody = seen(trained, window()).take(slice(0, 0))
 
-    def found(records: Records | None = None, labels: Labels | None = None) -> set[tuple[str, str]]:
+    def found(
+        records: RecordCounts | None = None, labels: LabelArrivals | None = None
+    ) -> set[tuple[str, str]]:
         return named(compare(trained, nobody, records, labels))
 
-    assert found(Records(2_000, {"missing_amount": 30}, 0)) == {("dead letters", "missing_amount")}
-    assert found(Records(2_000, {"missing_amount": 20}, 99)) == set()
-    assert found(Records(500, {"missing_amount": 400}, 0)) == set()
-    assert found(Records(2_000, {}, 200)) == {("duplicates", "transaction_id")}
-    assert found(labels=Labels(0, 0, DAY_MS + 1, 0)) == {("no labels", "labels")}
-    assert found(labels=Labels(0, 0, DAY_MS + 1, DAY_MS)) == set()  # they come once a day
-    assert found(labels=Labels(0, 0, None, 0)) == set()  # none ever came: labels are optional
-    assert found(labels=Labels(2_000, 40, 0, 0)) == set()
-    assert found(labels=Labels(2_000, 200, 0, 0)) == {("fraud share", "labels")}
-    assert found(labels=Labels(20_000, 4, 0, 0)) == {("fraud share", "labels")}
-    assert found(labels=Labels(500, 400, 0, 0)) == set()
+    assert found(RecordCounts(2_000, {"missing_amount": 30}, 0)) == {
+        ("dead letters", "missing_amount")
+    }
+    assert found(RecordCounts(2_000, {"missing_amount": 20}, 99)) == set()
+    assert found(RecordCounts(500, {"missing_amount": 400}, 0)) == set()
+    assert found(RecordCounts(2_000, {}, 200)) == {("duplicates", "transaction_id")}
+    assert found(labels=LabelArrivals(0, 0, DAY_MS + 1, 0)) == {("no labels", "labels")}
+    assert found(labels=LabelArrivals(0, 0, DAY_MS + 1, DAY_MS)) == set()  # they come once a day
+    assert (
+        found(labels=LabelArrivals(0, 0, None, 0)) == set()
+    )  # none ever came: labels are optional
+    assert found(labels=LabelArrivals(2_000, 40, 0, 0)) == set()
+    assert found(labels=LabelArrivals(2_000, 200, 0, 0)) == {("fraud share", "labels")}
+    assert found(labels=LabelArrivals(20_000, 4, 0, 0)) == {("fraud share", "labels")}
+    assert found(labels=LabelArrivals(500, 400, 0, 0)) == set()
 
 
 def test_hours_are_those_of_the_time_zone() -> None:
@@ -350,7 +365,7 @@ def test_stored_rows_are_comparedby_model_and_window(trained: Distribution) -> N
         "n@2": 15_000,
     }
     assert sum(flagged for _, _, flagged in models["n@2"]) == 1
-    one = Seen(trained, 100)
+    one = ModelBins(trained, 100)
     verdicts = np.where(data["fraud"], FRAUD, GENUINE)
     for begin in range(0, len(rows), 4_000):
         some = rows[begin : begin + 4_000]

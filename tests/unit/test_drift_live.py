@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import Reading
+from app.metrics.reading import WorkerReading
 from app.metrics.recent_sample import KEPT, PER_SECOND, RecentSample
 from app.metrics.recorders import LabelCounts
 from app.quality.drift import MODERATE
@@ -169,7 +169,7 @@ def test_metrics_name_what_has_drifted(trained: Distribution) -> None:
     labels.add(
         [SimpleNamespace(is_fraud=fraud, received_at=BEGIN) for fraud in (True, False, False)]
     )
-    text = WorkerMetrics().text(Reading(drift=drift, labels=labels)).decode()
+    text = WorkerMetrics().text(WorkerReading(drift=drift, labels=labels)).decode()
     assert (
         'fraudstream_drift_found{detector="distribution",model="m@1",subject="amount"} 1.0' in text
     )

@@ -16,7 +16,7 @@ from app.domain.changes import (
 )
 from app.domain.rules.ruleset import entries
 from app.errors import UsageError
-from app.kafka.change_history import Made
+from app.kafka.change_history import LoggedChange
 from app.ops.erase_lists import (
     Key,
     Keyed,
@@ -34,7 +34,9 @@ NOTE = f"after the fraud on {CARD}"
 
 
 def logged(changes: list[AnyChange]) -> list[Keyed]:
-    return [Keyed((0, b"%d" % n), Made(0, n, n, change)) for n, change in enumerate(changes)]
+    return [
+        Keyed((0, b"%d" % n), LoggedChange(0, n, n, change)) for n, change in enumerate(changes)
+    ]
 
 
 def cleaned(changes: list[AnyChange], card: str = CARD) -> tuple[list[Keyed], list[Key]]:

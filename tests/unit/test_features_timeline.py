@@ -9,7 +9,7 @@ from app.domain.features.catalogue import StagePlan
 from app.domain.features.sets import in_order
 from app.domain.transaction import hash_id
 from app.errors import SettingsError
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 
 DAY = 86_400_000
@@ -28,7 +28,7 @@ def row_of(*entries: tuple[float, int, str], cap: int = 1_000, segment: int = 2)
         at, id8 = T0 + round(days * DAY), hash_id(str(number))
         row.insert(at, minor, counted="late" not in label, id8=id8, high="high" in label)
         if label[0] in "FG":
-            row.label(Label(at, id8, label[0] == "F", at, 0, b""))
+            row.label(EntryLabel(at, id8, label[0] == "F", at, 0, b""))
     return row
 
 

@@ -7,12 +7,12 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from app.blocks.faust.fetch_backoff import REST_SECONDS, Resting, leave_out
+from app.blocks.faust.fetch_backoff import REST_SECONDS, FetchBackoff, leave_out
 
 HERE, THERE = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
-def fetched(resting: Resting) -> set[Any]:
+def fetched(resting: FetchBackoff) -> set[Any]:
     """The partitions that aiokafka's own fetcher would ask for."""
     fetcher: Any = Fetcher.__new__(Fetcher)
     fetcher._records, fetcher._in_flight, fetcher._preferred_read_replica = {}, set(), {}
@@ -39,7 +39,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.lacking: set[TP] = set()
-        self.resting = Resting(lambda: self.now, lambda tp: tp in self.lacking)
+        self.resting = FetchBackoff(lambda: self.now, lambda tp: tp in self.lacking)
 
 
 def test_a_partition_that_rests_is_left_out_for_a_while() -> None:

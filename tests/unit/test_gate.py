@@ -9,14 +9,14 @@ from sklearn.metrics import average_precision_score
 from app.cli import model_gate
 from app.ops.gate import _unseen_from
 from app.ops.row_by_row_scores import scores_of_each
-from app.quality.gate import Pair, compare, refusals, stability
+from app.quality.gate import ScorePair, compare, refusals, stability
 from app.quality.verdicts import UNKNOWN
 
 DAY_MS = 86_400_000
 COUNT = 6_000
 
 
-def pair(**changes: Any) -> Pair:
+def pair(**changes: Any) -> ScorePair:
     """A champion that finds most frauds, and a challenger a bit better; over 60 days, 300 cards."""
     rng = np.random.default_rng(3)
     fraud = rng.random(COUNT) < 0.03
@@ -28,11 +28,11 @@ def pair(**changes: Any) -> Pair:
         "card": rng.integers(0, 300, COUNT),
         "event_time_ms": np.sort(rng.integers(0, 60 * DAY_MS, COUNT)),
     }
-    made = Pair(**both)
+    made = ScorePair(**both)
     return made._replace(**{name: change(made) for name, change in changes.items()})
 
 
-def refused(found: Pair, thresholds: tuple[float, float] = (0.5, 0.5), **times: float) -> str:
+def refused(found: ScorePair, thresholds: tuple[float, float] = (0.5, 0.5), **times: float) -> str:
     figures = compare(found, thresholds=thresholds, delay_ms=7 * DAY_MS)
     for name, microseconds in times.items():
         figures[name]["microseconds"] = microseconds
@@ -103,7 +103,7 @@ def test_what_is_refused(
 def test_frauds_that_take_no_part_do_not_count() -> None:
     """Labels come at once: of each card only the first day of fraud is compared."""
 
-    def few(p: Pair) -> np.ndarray:
+    def few(p: ScorePair) -> np.ndarray:
         return np.where((p.card < 15) & (np.arange(COUNT) % 3 == 0), 1, 0).astype(np.int8)
 
     found = pair()

@@ -19,26 +19,26 @@ from app.blocks.core.partition import Computed
 from app.cli import model_changes
 from app.domain.changes import (
     ChallengerChange,
-    Earlier,
+    EarlierModel,
     InForce,
     LoadChange,
     ModelChange,
-    Since,
+    RevertibleChange,
     ThresholdChange,
 )
-from app.domain.guard import LIMITS, Tally, trip
+from app.domain.guard import LIMITS, DecisionTally, trip
 from app.errors import StateError, UsageError
-from app.kafka.change_history import History, Made
-from app.stages.challengers import Decided
-from app.stages.champion import Champion, Tallies
+from app.kafka.change_history import ChangeHistory, LoggedChange
+from app.stages.challengers import CanaryDecision
+from app.stages.champion import Champion, TalliesByChange
 from app.stages.guard import Guard
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import (
-    Epoch,
-    Fallback,
+    FallbackModel,
     FallbackNeededError,
-    Judges,
     ModelNeeded,
+    ScoringModels,
+    TallyKey,
     UnloadableModel,
 )
 from app.stages.state import in_force_row, read_in_force
@@ -58,23 +58,23 @@ from tests.verify_world import VerifyWorld
 
 __all__ = ["models"]  # a fixture
 
-BEFORE = Earlier("a" * 64, 0.4)
-SINCE = Since(0, 7, 1_000_000, BEFORE)
+BEFORE = EarlierModel("a" * 64, 0.4)
+SINCE = RevertibleChange(0, 7, 1_000_000, BEFORE)
 #: What decided before that, and since.
-PAST, EPOCH = Epoch(*("a" * 64, 0.4)), Epoch("b" * 64, None, SINCE)
+PAST, EPOCH = TallyKey(*("a" * 64, 0.4)), TallyKey("b" * 64, None, SINCE)
 counts = st.integers(0, 50_000)
 
 
-def tally(scored: int, flagged: int, unscored: int = 0, microseconds: float = 10) -> Tally:
+def tally(scored: int, flagged: int, unscored: int = 0, microseconds: float = 10) -> DecisionTally:
     """In micro-batches of ten."""
-    made = Tally()
+    made = DecisionTally()
     for _ in range(scored // 10):
         made.add(10, 0, 0, microseconds * 10, LIMITS)
     made.flagged, made.unscored = flagged, unscored
     return made
 
 
-def cause(before: Tally, now: Tally) -> str | None:
+def cause(before: DecisionTally, now: DecisionTally) -> str | None:
     tripped = trip(before, now)
     return None if tripped is None else tripped.cause
 
@@ -104,7 +104,7 @@ class TestRule:
             (tally(100, 1, microseconds=300), None),  # ten micro-batches say little
         ],
     )
-    def test_of_a_usual_stream(self, now: Tally, what: str | None) -> None:
+    def test_of_a_usual_stream(self, now: DecisionTally, what: str | None) -> None:
         assert cause(self.BEFORE, now) == what
 
     def test_it_says_why(self) -> None:
@@ -131,8 +131,8 @@ class TestRule:
     def test_smaller_micro_batches_are_not_slow(self) -> None:
         """A batch takes 3 ms and 5 us per transaction, before and after; the traffic is less."""
 
-        def batches(*sizes: int, of: float = 3_000) -> Tally:
-            made = Tally()
+        def batches(*sizes: int, of: float = 3_000) -> DecisionTally:
+            made = DecisionTally()
             for size in sizes * 30:
                 made.add(size, 0, 0, of + 5 * size, LIMITS)
             return made
@@ -170,18 +170,18 @@ class TestRule:
     def test_rows_without_a_score_are_compared_with_those_before(
         self, before: int, now: int, unscored: int, taken: bool
     ) -> None:
-        was, is_ = Tally(10_000, 100, before), Tally(now, now / 100, unscored)
+        was, is_ = DecisionTally(10_000, 100, before), DecisionTally(now, now / 100, unscored)
         assert cause(was, is_) == ("unscored" if taken else None)
 
     def test_without_a_past_one_in_a_hundred(self) -> None:
-        assert cause(Tally(), Tally(1_000, 10, 10)) is None
-        assert cause(Tally(), Tally(1_000, 10, 11)) == "unscored"
+        assert cause(DecisionTally(), DecisionTally(1_000, 10, 10)) is None
+        assert cause(DecisionTally(), DecisionTally(1_000, 10, 11)) == "unscored"
 
     def test_without_a_past_only_what_no_model_does(self) -> None:
-        assert cause(Tally(), tally(1_000, 500)) is None
-        assert cause(Tally(), tally(1_000, 530)) == "more_alerts"
-        assert cause(Tally(), tally(1_000, 0, microseconds=900)) is None
-        assert cause(Tally(), tally(1_000, 0, microseconds=1_100)) == "slow"
+        assert cause(DecisionTally(), tally(1_000, 500)) is None
+        assert cause(DecisionTally(), tally(1_000, 530)) == "more_alerts"
+        assert cause(DecisionTally(), tally(1_000, 0, microseconds=900)) is None
+        assert cause(DecisionTally(), tally(1_000, 0, microseconds=1_100)) == "slow"
 
     @given(st.integers(500, 50_000), counts)
     def test_the_same_share_of_alerts_is_never_taken_back(self, scored: int, flagged: int) -> None:
@@ -202,7 +202,7 @@ class TestRule:
 
     @given(st.lists(st.tuples(st.integers(1, 50_000), st.floats(0, 1)), max_size=300))
     def test_what_is_long_ago_fades(self, blocks: list[tuple[int, float]]) -> None:
-        made = Tally()
+        made = DecisionTally()
         for scored, share in blocks:
             made.add(scored, int(scored * share), 0, 1, LIMITS)
             made.fade()
@@ -236,13 +236,13 @@ class Scores:
         return rows[:, 0] / 2
 
 
-def earlier(model: Any, threshold: float | None) -> Fallback:
-    return Fallback(Earlier(model.hash, threshold), model)
+def earlier(model: Any, threshold: float | None) -> FallbackModel:
+    return FallbackModel(EarlierModel(model.hash, threshold), model)
 
 
-def judges(*, fallback: bool = True) -> Judges:
+def judges(*, fallback: bool = True) -> ScoringModels:
     before = (earlier(Scores("old", fine=True), 0.3),) if fallback else ()
-    return Judges(Scores("new"), 0.5, (), before, EPOCH)  # type: ignore[arg-type]
+    return ScoringModels(Scores("new"), 0.5, (), before, EPOCH)  # type: ignore[arg-type]
 
 
 ROWS = np.array([(0.9, 0), (0.8, 1), (0.2, 0), (0.4, 2), (0.7, 3)], np.float64)
@@ -253,7 +253,7 @@ class TestChampion:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.WARNING, "fraudstream")
-        tallies = Tallies()
+        tallies = TalliesByChange()
         champion = Champion(0.5, tallies)
         for _ in range(2):
             scores = champion.scores(judges(), ROWS)
@@ -270,13 +270,13 @@ class TestChampion:
         assert champion.failures == 4
 
     def test_without_reasons_or_an_anomaly_score_it_decides_all_the_same(self) -> None:
-        champion = Champion(0.5, Tallies())
+        champion = Champion(0.5, TalliesByChange())
         rows = ROWS[[0, 4]]
         assert champion.anomalies(judges().model, rows) == [0.45, None]
         assert champion.reasons(judges().model, rows) == [["because"], []]
 
     def test_no_model_gives_a_score(self) -> None:
-        champion = Champion(0.5, Tallies())
+        champion = Champion(0.5, TalliesByChange())
         with pytest.raises(
             StateError, match=r"none of the models .* \(new@1\): start with another"
         ):
@@ -290,24 +290,29 @@ class TestChampion:
         bad = judges()._replace(fallbacks=(earlier(refused, None),))
         says = r"\(new@1; f{16} cannot be loaded: it is a pickle: convert it\): mend that and restart the worker, or"
         with pytest.raises(StateError, match=says):
-            Champion(0.5, Tallies()).fall_back(bad, [1], {}, lambda _: ROWS)
+            Champion(0.5, TalliesByChange()).fall_back(bad, [1], {}, lambda _: ROWS)
 
     def test_an_earlier_model_is_waited_for_where_a_row_needs_it(self) -> None:
-        champion, older = Champion(0.5, Tallies()), Scores("older", fine=True)
+        champion, older = Champion(0.5, TalliesByChange()), Scores("older", fine=True)
         away = judges()._replace(
-            fallbacks=(earlier(Scores("old", fine=True), 0.3), Fallback(Earlier("f" * 64), None))
+            fallbacks=(
+                earlier(Scores("old", fine=True), 0.3),
+                FallbackModel(EarlierModel("f" * 64), None),
+            )
         )
         assert champion.fall_back(away, [], {}, lambda _: ROWS) == {}
         assert set(champion.fall_back(away, [1, 3], {}, lambda _: ROWS)) == {1, 3}
-        away = away._replace(fallbacks=(Fallback(Earlier("f" * 64), None), earlier(older, 0.3)))
-        canary = Decided(Scores("canary"), 0.1, 0.2, None, [])  # type: ignore[arg-type]
+        away = away._replace(
+            fallbacks=(FallbackModel(EarlierModel("f" * 64), None), earlier(older, 0.3))
+        )
+        canary = CanaryDecision(Scores("canary"), 0.1, 0.2, None, [])  # type: ignore[arg-type]
         assert champion.fall_back(away, [1], {1: canary}, lambda _: ROWS) == {}
         with pytest.raises(FallbackNeededError) as error:
             champion.fall_back(away, [1, 3], {1: canary}, lambda _: ROWS)
         assert error.value.needed == ModelNeeded("f" * 64, challenger=True)
 
     def test_what_needs_an_earlier_model_is_counted_once(self) -> None:
-        champion, counts = Champion(0.5, Tallies()), Counter(scored=7)
+        champion, counts = Champion(0.5, TalliesByChange()), Counter(scored=7)
         state = SimpleNamespace(memo={"rows": "changed in place", "policy": "kept"})
 
         def compute(needs: bool) -> Computed:
@@ -334,7 +339,7 @@ class TestChampion:
         assert (now.scored, now.unscored) == (5, 2)
 
     def test_earlier_models_are_asked_in_turn(self) -> None:
-        champion = Champion(0.5, Tallies())
+        champion = Champion(0.5, TalliesByChange())
         scores = champion.scores(judges(), ROWS)
         assert scores[1] is scores[3] is None
         chain = (Scores("middle"), 0.1), (Scores("old", fine=True), 0.3), (Scores("older"), 0.2)
@@ -347,10 +352,10 @@ class TestChampion:
         }  # fmt: skip
 
     def test_what_the_canary_decides_needs_no_earlier_model(self) -> None:
-        tallies = Tallies()
+        tallies = TalliesByChange()
         champion = Champion(0.5, tallies)
         champion.scores(judges(fallback=False), ROWS)
-        canary = Decided(Scores("canary"), 0.1, 0.2, None, [])  # type: ignore[arg-type]
+        canary = CanaryDecision(Scores("canary"), 0.1, 0.2, None, [])  # type: ignore[arg-type]
         decided = {1: canary, 3: canary._replace(threshold=0.9)}
         assert not champion.fall_back(judges(fallback=False), [1, 3], decided, lambda _: ROWS)
         assert tallies.of(InForce(0, "b" * 64, watched=(SINCE,)), SINCE)[1].flagged == 3
@@ -363,7 +368,7 @@ class TestChampion:
                 raise MemoryError
 
         with pytest.raises(MemoryError):
-            Champion(0.5, Tallies()).scores(Judges(Greedy("new"), 0.5), ROWS)  # type: ignore[arg-type]
+            Champion(0.5, TalliesByChange()).scores(ScoringModels(Greedy("new"), 0.5), ROWS)  # type: ignore[arg-type]
 
 
 class TestInForce:
@@ -386,15 +391,15 @@ class TestInForce:
         return in_force.model[0] + "".join(one.hash[0] for one in in_force.fallbacks)
 
     def test_what_decided_before_is_known(self) -> None:
-        before = Earlier(self.A, 0.4)
+        before = EarlierModel(self.A, 0.4)
         assert (self.begun().fallbacks, self.begun().since) == ((), None)
         promoted = self.begun(self.to(self.B))
         assert promoted.fallbacks == (before,)
-        assert promoted.since == promoted.promoted == Since(0, 1, 10, before)
+        assert promoted.since == promoted.promoted == RevertibleChange(0, 1, 10, before)
         assert read_in_force(in_force_row(promoted, 5)[1]) == promoted
         again = promoted.after(ThresholdChange(threshold=0.1), 0, 2, 20)
         assert again.fallbacks == (before,)
-        assert again.since == Since(0, 2, 20, Earlier(self.B, None), (before,))
+        assert again.since == RevertibleChange(0, 2, 20, EarlierModel(self.B, None), (before,))
         assert again.promoted == promoted.since
         assert read_in_force(in_force_row(again, 5)[1]) == again
         loads = again.after(LoadChange(model="c@1", hash="c"), 0, 3)
@@ -477,12 +482,12 @@ class TestInForce:
 class TestHistory:
     REVERT = ModelChange(model="a@1", hash="a", how="rollback", reverts=1, by="guard", note="NaN")
 
-    def history(self) -> History:
+    def history(self) -> ChangeHistory:
         changes = (
             ModelChange(model="a@1", hash="a", how="start"), ModelChange(model="b@1", hash="b"),
             self.REVERT, self.REVERT, ThresholdChange(threshold=0.2), self.REVERT,
         )  # fmt: skip
-        return History([Made(0, n, n, change) for n, change in enumerate(changes)])
+        return ChangeHistory([LoggedChange(0, n, n, change) for n, change in enumerate(changes)])
 
     def test_what_had_no_effect_decides_nothing(self) -> None:
         history = self.history()
@@ -496,7 +501,7 @@ class TestHistory:
     def test_it_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from click.testing import CliRunner
 
-        async def read(_: Any) -> History:
+        async def read(_: Any) -> ChangeHistory:
             return self.history()
 
         monkeypatch.setattr("app.kafka.change_history.read_history", read)
@@ -515,10 +520,10 @@ class TestWhoeverIsSecond:
         model="b@1", hash="b" * 64, how="rollback", reverts=2, cause="slow", by="guard"
     )
 
-    def history(self, *more: Any) -> History:
+    def history(self, *more: Any) -> ChangeHistory:
         start = msgspec.structs.replace(self.A, how="start", threshold=0.4)
         changes = (start, self.B, self.C, *more)
-        return History([Made(0, n, n, change) for n, change in enumerate(changes)])
+        return ChangeHistory([LoggedChange(0, n, n, change) for n, change in enumerate(changes)])
 
     def rollback(self, *more: Any) -> ModelChange:
         history = self.history(*more)
@@ -599,7 +604,7 @@ class TestWhoeverIsSecond:
 
         changes = [*before]
 
-        async def read(_: Any) -> History:
+        async def read(_: Any) -> ChangeHistory:
             return self.history(*changes)
 
         async def send(_: Any, *sent: Any) -> int:
@@ -624,17 +629,17 @@ class TestWhoeverIsSecond:
 class TestGuard:
     def guard(
         self,
-        tallies: Tallies,
+        tallies: TalliesByChange,
         watch_ms: int = 60_000,
         refusal: Callable[[str], str | None] = lambda _: "",
     ) -> Guard:
         return Guard(tallies, LIMITS, watch_ms, lambda one: f"{one[0]}@1", refusal)
 
-    def in_force(self, *watched: Since, model: str = "b") -> InForce:
+    def in_force(self, *watched: RevertibleChange, model: str = "b") -> InForce:
         return InForce(0, model * 64, watched=watched or (SINCE,))
 
-    def tripped(self) -> Tallies:
-        tallies = Tallies()
+    def tripped(self) -> TalliesByChange:
+        tallies = TalliesByChange()
         tallies.add(PAST, 1_000, 10, 0, 0.01)
         tallies.add(EPOCH, 50, 50, 0, 0.01)
         return tallies
@@ -654,11 +659,11 @@ class TestGuard:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.WARNING, "fraudstream")
-        older, oldest = Earlier("y" * 64, 0.7), Earlier("z" * 64)
-        since = Since(0, 7, 1_000_000, BEFORE, (older, oldest))
-        tallies = Tallies()
+        older, oldest = EarlierModel("y" * 64, 0.7), EarlierModel("z" * 64)
+        since = RevertibleChange(0, 7, 1_000_000, BEFORE, (older, oldest))
+        tallies = TalliesByChange()
         tallies.add(PAST, 1_000, 10, 0, 0.01)
-        tallies.add(Epoch("b" * 64, None, since), 50, 50, 0, 0.01)
+        tallies.add(TallyKey("b" * 64, None, since), 50, 50, 0, 0.01)
         refused: dict[str, str | None] = {"a": "it is not signed", "y": None}
         guard = self.guard(tallies, refusal=lambda of: refused.get(of[0], ""))
         assert (
@@ -682,9 +687,9 @@ class TestGuard:
         assert "a@1 cannot be loaded: it is not signed; y@1 cannot be loaded: a pickle; z@1" in line
 
     def test_it_restores_the_threshold_of_before(self) -> None:
-        tallies = Tallies()
+        tallies = TalliesByChange()
         tallies.add(PAST, 1_000, 10, 0, 0.01)
-        tallies.add(Epoch("a" * 64, 0.0, SINCE), 50, 50, 0, 0.01)
+        tallies.add(TallyKey("a" * 64, 0.0, SINCE), 50, 50, 0, 0.01)
         in_force = InForce(0, "a" * 64, 0.0, watched=(SINCE,))
         ((_, change),) = self.guard(tallies).proposals([in_force], 1_001_000)
         assert isinstance(change, ThresholdChange)
@@ -703,7 +708,7 @@ class TestGuard:
         assert [s - 1_000 for s in made] == [0, 10, 30, 70, 150, 310]
 
     def test_transactions_count_that_came_while_it_was_watched(self) -> None:
-        tallies = Tallies(LIMITS, 60_000)
+        tallies = TalliesByChange(LIMITS, 60_000)
         for received, judged in (
             ([1_000_001, 1_060_000], True),
             ([1_000_000, 1_000_001], False),  # of a rebuild, or of a worker that lags
@@ -714,40 +719,42 @@ class TestGuard:
 
     def test_other_changes_are_not_its_business(self) -> None:
         guard = self.guard(self.tripped())
-        other = Since(0, 8, 1_000_000, SINCE.before)
+        other = RevertibleChange(0, 8, 1_000_000, SINCE.before)
         assert guard.proposals([self.in_force(other), InForce(0, "b" * 64)], 1_001_000) == []
 
     def test_reverts_are_counted_when_they_take_effect_and_once_for_all_partitions(self) -> None:
-        tallies = Tallies()
+        tallies = TalliesByChange()
         for _ in range(3):
-            tallies.revert([Since(0, 8, 2_000_000, Earlier("b" * 64)), SINCE], "slow")
-        tallies.revert([Since(0, 9, 2_000_000, BEFORE)])  # somebody's rollback
+            tallies.revert(
+                [RevertibleChange(0, 8, 2_000_000, EarlierModel("b" * 64)), SINCE], "slow"
+            )
+        tallies.revert([RevertibleChange(0, 9, 2_000_000, BEFORE)])  # somebody's rollback
         tallies.revert([], "slow")  # without effect
         assert tallies.reverts == {"slow": 1}
 
     def test_the_past_is_what_decided_right_before_then_what_decided_last(self) -> None:
-        tallies = Tallies()
+        tallies = TalliesByChange()
         for model, scored in (("z", 900), ("a", 300), ("y", 400), ("x", 400)):
-            tallies.add(Epoch(model * 64, 0.4), scored, ord(model), 0, 0.01)
+            tallies.add(TallyKey(model * 64, 0.4), scored, ord(model), 0, 0.01)
         before, _ = tallies.of(self.in_force(), SINCE)
         assert (before.scored, before.flagged) == (700, ord("a") + ord("x"))
 
     def test_good_promotions_after_a_revert_stay(self) -> None:
         """What was counted under a change that was taken back is no measure."""
-        tallies = Tallies()
+        tallies = TalliesByChange()
         guard = self.guard(tallies)
         tallies.add(PAST, 100_000, 1_000, 0, 1)
         tallies.add(EPOCH, 10_000, 5_000, 5_000, 0.1)
         assert guard.proposals([self.in_force()], 1_001_000)
         tallies.revert([SINCE])
         tallies.add(PAST, 300, 3, 0, 0.003)
-        good = Since(0, 9, 1_000_000, BEFORE)
-        tallies.add(Epoch("c" * 64, None, good), 90_000, 900, 0, 1)
+        good = RevertibleChange(0, 9, 1_000_000, BEFORE)
+        tallies.add(TallyKey("c" * 64, None, good), 90_000, 900, 0, 1)
         assert guard.proposals([self.in_force(good, model="c")], 1_001_000) == []
 
     def test_far_fewer_alerts_are_noticed_where_there_are_few(self) -> None:
         """One of 1,000 before, none of 200,000 since."""
-        tallies = Tallies()
+        tallies = TalliesByChange()
         for _ in range(1_500):
             tallies.add(PAST, 1_000, 1, 0, 0.01)
         for _ in range(200):
@@ -757,12 +764,12 @@ class TestGuard:
 
     def test_harm_is_reverted_each_time(self) -> None:
         """Threshold 0, a revert, and threshold 0 again."""
-        tallies = Tallies()
+        tallies = TalliesByChange()
         guard = self.guard(tallies)
         tallies.add(PAST, 600, 6, 0, 0.01)
         for offset in (7, 9, 11):
-            since = Since(0, offset, 1_000_000, BEFORE)
-            tallies.add(Epoch("a" * 64, 0.0, since), 5_000, 5_000, 0, 0.01)
+            since = RevertibleChange(0, offset, 1_000_000, BEFORE)
+            tallies.add(TallyKey("a" * 64, 0.0, since), 5_000, 5_000, 0, 0.01)
             in_force = InForce(0, "a" * 64, 0.0, watched=(since,))
             ((_, change),) = guard.proposals([in_force], 1_001_000)
             assert (change.threshold, change.reverts) == (0.4, offset)
@@ -770,11 +777,11 @@ class TestGuard:
 
     def test_a_threshold_does_not_shield_a_harmful_model(self) -> None:
         """Promoted, and the threshold changed a moment later: the promotion is what is taken back."""
-        threshold = Since(0, 8, 1_000_000, Earlier("b" * 64))
-        epoch = Epoch("b" * 64, 0.9, threshold)
+        threshold = RevertibleChange(0, 8, 1_000_000, EarlierModel("b" * 64))
+        epoch = TallyKey("b" * 64, 0.9, threshold)
         in_force = InForce(0, "b" * 64, 0.9, watched=(threshold, SINCE))
         for flagged, unscored in ((500, 0), (10, 7)):
-            tallies = Tallies()
+            tallies = TalliesByChange()
             tallies.add(PAST, 1_000, 10, 0, 0.01)
             tallies.add(EPOCH, 1_000, flagged, unscored, 0.01)
             tallies.add(epoch, 1_000, flagged, unscored, 0.01)
@@ -784,9 +791,9 @@ class TestGuard:
             assert (change.hash, change.threshold, change.reverts) == ("a" * 64, 0.4, 7)
 
     def test_a_threshold_of_a_model_that_fails_now_and_then_stays(self) -> None:
-        tallies = Tallies()
+        tallies = TalliesByChange()
         tallies.add(PAST, 10_000, 100, 1, 0.1)
-        tallies.add(Epoch("a" * 64, 0.3, SINCE), 10_000, 120, 3, 0.1)
+        tallies.add(TallyKey("a" * 64, 0.3, SINCE), 10_000, 120, 3, 0.1)
         in_force = InForce(0, "a" * 64, 0.3, watched=(SINCE,))
         assert self.guard(tallies).proposals([in_force], 1_001_000) == []
 

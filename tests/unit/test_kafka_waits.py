@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import AwayError
+from app.errors import NotAnsweringError
 from app.kafka import clients as kafka
 from app.kafka.clients import answered, started
 
@@ -44,7 +44,7 @@ class Closing:
 
 
 async def test_a_wait_ends_with_a_line() -> None:
-    with pytest.raises(AwayError, match=r"^Kafka did not say where within 0\.01 s$"):
+    with pytest.raises(NotAnsweringError, match=r"^Kafka did not say where within 0\.01 s$"):
         await answered(Silent().position(None), "Kafka did not say where", 0.01)
 
     async def three() -> int:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from app.domain.features import Catalogue
-from app.domain.terminal_stage import Labelling, TerminalStage
+from app.domain.terminal_stage import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError, hash_id
 from app.errors import RowFormatError, SettingsError, UsageError
 from app.ops.files.columns import FileOptions
@@ -20,12 +20,12 @@ from app.settings import load_settings
 from app.stages.labels import LabelsHandler
 from app.stages.state import (
     POSITION_KEY,
-    Position,
+    StatePosition,
     terminal_rules,
     terminal_settings,
 )
 from app.topics import Topics
-from app.windows.entry_labels import Label, decode_labels, encode_labels
+from app.windows.entry_labels import EntryLabel, decode_labels, encode_labels
 from app.windows.row_format import ROW_VERSION, RowRules, head_key, max_head_bytes
 from app.windows.window_row import WindowRow
 from app.wire.control_records import decode_message
@@ -45,8 +45,8 @@ RULES = RowRules(1_000, 100, 7, 4, max_waiting=3, label_bytes=100)
 STAGE = TerminalStage(Catalogue((10, 100), 2, "UTC"), label_wait_ms=50, max_waiting=3)
 
 
-def said(name: str, t: int, fraud: bool = True, *, at: int = 0, came: int = 0) -> Label:
-    return Label(t, hash_id(name), fraud, at, came, name.encode())
+def said(name: str, t: int, fraud: bool = True, *, at: int = 0, came: int = 0) -> EntryLabel:
+    return EntryLabel(t, hash_id(name), fraud, at, came, name.encode())
 
 
 def row_of(*names: str, stored: dict[bytes, Any] | None = None) -> WindowRow:
@@ -62,13 +62,13 @@ class TestTerminal:
     def test_the_latest_label_holds_and_of_equal_ones_the_last(self) -> None:
         row = row_of("a", "b")
         for fraud, at in ((True, 5), (False, 4), (True, 6), (False, 6)):
-            assert STAGE.label(row, said("b", 1, fraud, at=at)) is Labelling.APPLIED
+            assert STAGE.label(row, said("b", 1, fraud, at=at)) is LabelOutcome.APPLIED
         assert list(row.labels()) == [None, (False, 6)]
         assert row.known(1, [10]) == [(2, 0)]
 
     def test_a_label_waits_for_its_transaction(self) -> None:
         row = row_of("a")
-        assert STAGE.label(row, said("b", 1)) is Labelling.WAITING
+        assert STAGE.label(row, said("b", 1)) is LabelOutcome.WAITING
         assert STAGE.given_up(row, now_ms=50) == []
         STAGE.apply(row, 1, 5, [], hash_id("b"))
         assert not row.waiting
@@ -97,7 +97,7 @@ class TestTerminal:
     def test_what_may_have_left_is_not_waited_for(self) -> None:
         row = row_of("a")
         STAGE.apply(row, 2_000, 5, [], hash_id("z"))
-        assert STAGE.label(row, said("a", 0)) is Labelling.EXPIRED
+        assert STAGE.label(row, said("a", 0)) is LabelOutcome.EXPIRED
         assert not row.waiting
 
     def test_late_transactions_take_labels_and_count_for_nobody(self) -> None:
@@ -264,8 +264,8 @@ class TestHandler:
 
 class TestPosition:
     def test_labels_have_sources_of_their_own(self) -> None:
-        key, raw = Position(4, "s", {0: 7}, {"labels": {0: 9}}).encode()
-        assert Position.read(Rows({key: raw or b""}), "s").labels == {"labels": {0: 9}}
+        key, raw = StatePosition(4, "s", {0: 7}, {"labels": {0: 9}}).encode()
+        assert StatePosition.read(Rows({key: raw or b""}), "s").labels == {"labels": {0: 9}}
 
     def test_a_state_from_before_labels_is_read(self) -> None:
         import msgspec
@@ -273,14 +273,14 @@ class TestPosition:
         settings = load_settings({"features": "basic"})
         text = "windows=1h,1d,7d,30d allowed_lateness=1d max_entries_per_key=20000 currency=EUR"
         before = (5).to_bytes(8, "big") + msgspec.msgpack.encode((text, {0: 7, 1: 8}))
-        position = Position.read(Rows({POSITION_KEY: before}), terminal_settings(settings))
+        position = StatePosition.read(Rows({POSITION_KEY: before}), terminal_settings(settings))
         assert (position.seen, position.labels) == ({0: 7, 1: 8}, {})
         position.check("e/0", terminal_settings(settings), log_end=6, log_start=0, start=6)
 
     def test_another_label_delay_is_refused(self) -> None:
         was, now = (terminal_settings(load_settings({"label_delay": d})) for d in ("7d", "8d"))
         with pytest.raises(SettingsError, match="FRAUDSTREAM_LABEL_DELAY=7d"):
-            Position(5, was).check("e/0", now, log_end=6, log_start=0, start=6)
+            StatePosition(5, was).check("e/0", now, log_end=6, log_start=0, start=6)
 
 
 class TestFiles:

@@ -14,7 +14,7 @@ from cassandra import AuthenticationFailed
 from app.blocks.faust.connections import describe
 from app.cassandra import cql_wire as wire
 from app.cassandra.access import Logins
-from app.cassandra.cql_link import Access, LinkError, open_link
+from app.cassandra.cql_link import LinkError, LinkOptions, open_link
 from app.settings import Settings
 
 PASSWORD = "Zq8-hidden"
@@ -50,7 +50,7 @@ async def link_answer(authenticator: str, user: str) -> bytes:
 
     server = await asyncio.start_server(node, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    access = Access(user, PASSWORD, None, "SELECT", 1, timeout_seconds=5.0)
+    access = LinkOptions(user, PASSWORD, None, "SELECT", 1, timeout_seconds=5.0)
     try:
         with pytest.raises(LinkError) as caught:
             await open_link("127.0.0.1", port, access, lambda tag, failure: None)
@@ -88,7 +88,7 @@ def test_answers_are_shown_without_records() -> None:
 
 
 def test_access_is_shown_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
-    access = Access("u", PASSWORD, None, "SELECT", 1)
+    access = LinkOptions("u", PASSWORD, None, "SELECT", 1)
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("any").debug("%s %r", access, access)
     assert PASSWORD not in caplog.text

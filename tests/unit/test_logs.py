@@ -10,14 +10,14 @@ from datetime import datetime
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
 
-from app.logs import Beginning, JsonLines, Seldom, worker_logging
+from app.logs import JsonFormatter, NewCoordinatorFilter, RepeatFilter, worker_logging
 
 
 def test_alike_messages_are_told_seldom(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     logger = logging.Logger("chatty")
     logger.addHandler(caplog.handler)
-    logger.addFilter(Seldom(lambda: now[0]))
+    logger.addFilter(RepeatFilter(lambda: now[0]))
     for number in range(50):
         logger.error("no node %s", number)
         now[0] += 0.5
@@ -36,7 +36,7 @@ def test_a_new_kafka_has_no_coordinator_for_a_moment(caplog: pytest.LogCaptureFi
     now = [100.0]
     logger = logging.Logger("coordinator")
     logger.addHandler(caplog.handler)
-    logger.addFilter(Beginning(lambda: now[0]))
+    logger.addFilter(NewCoordinatorFilter(lambda: now[0]))
     for seconds in (0, 1, 20, 20):
         now[0] += seconds
         logger.error("Group Coordinator Request failed: %s", GroupCoordinatorNotAvailableError())
@@ -51,7 +51,7 @@ def test_a_new_kafka_has_no_coordinator_for_a_moment(caplog: pytest.LogCaptureFi
 def test_a_line_of_json_per_record() -> None:
     with io.StringIO() as told:
         handler = logging.StreamHandler(told)
-        handler.setFormatter(JsonLines())
+        handler.setFormatter(JsonFormatter())
         try:
             raise ValueError("a\nb")
         except ValueError:

@@ -13,7 +13,7 @@ from app.cli import run
 from app.cli.ask import worker_urls
 from app.cli.look import transaction_facts
 from app.settings import Settings
-from app.web.key_owner import Nobody
+from app.web.key_owner import Unowned
 from app.web.views import install
 from tests.web_worker import HOUR, DictWorker
 
@@ -116,7 +116,7 @@ def test_an_unknown_card_is_one_line(
 def test_a_card_that_cannot_be_read_just_now(
     worker: DictWorker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    worker.place = Nobody("partition 1 is being recovered; try again")
+    worker.place = Unowned("partition 1 is being recovered; try again")
     assert run(["card", "c1", "--url", worker.url]) == 3
     assert capsys.readouterr().err == "fraudstream: partition 1 is being recovered; try again\n"
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.blocks.core.alignment import Slowest, Watermark
-from app.domain.changes import Earlier, InForce
-from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, Latency
+from app.blocks.core.alignment import SlowestPartition, Watermark
+from app.domain.changes import EarlierModel, InForce
+from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.reading import (
-    CopyReading,
     LogEnds,
     PartitionReading,
-    Reading,
+    StandbyReading,
+    WorkerReading,
     copied_partitions,
     is_of_labels,
     read_copies,
@@ -30,9 +30,9 @@ from app.metrics.reading import (
     records_behind,
     source_partitions,
 )
-from app.metrics.recorders import Decisions, SinkStatus
+from app.metrics.recorders import DecisionCounts, SinkStatus
 from app.metrics.waiting_partitions import read_waits
-from app.stages.parked_label_retries import Parked
+from app.stages.parked_label_retries import ParkedSummary
 from app.stages.scorers import ModelNeeded
 from tests.builders import T0
 
@@ -48,7 +48,7 @@ class Clock:
 def test_quantiles_are_near_the_true_ones() -> None:
     seeded = random.Random(1)
     values = [seeded.lognormvariate(3, 1.2) for _ in range(20_000)]
-    latency = Latency(Clock())
+    latency = LatencyHistogram(Clock())
     for start in range(0, len(values), 100):
         latency.observe_many(values[start : start + 100])
     for q in (0.5, 0.9, 0.99):
@@ -64,7 +64,7 @@ def test_fine_bounds_are_finer_where_a_live_stream_is() -> None:
     steps = [high / low for low, high in zip(below, below[1:], strict=False)]
     assert max(steps) == pytest.approx(10 ** (1 / 20))
     assert FINE_BOUNDS_MS[-1] == LATENCY_BOUNDS_MS[-1]
-    latency = Latency(Clock(), FINE_BOUNDS_MS)
+    latency = LatencyHistogram(Clock(), FINE_BOUNDS_MS)
     latency.observe_many([50.0] * 99 + [1e9])
     assert latency.quantile(0.5) == pytest.approx(50, rel=0.06)
     assert latency.quantile(1.0) == FINE_BOUNDS_MS[-1]
@@ -73,7 +73,7 @@ def test_fine_bounds_are_finer_where_a_live_stream_is() -> None:
 
 def test_quantiles_forget_and_counts_do_not() -> None:
     clock = Clock()
-    latency = Latency(clock)
+    latency = LatencyHistogram(clock)
     latency.observe_many([10_000.0] * 100)
     clock.now += 60
     latency.observe_many([5.0] * 100)
@@ -92,20 +92,20 @@ def test_quantiles_forget_and_counts_do_not() -> None:
 
 @pytest.mark.parametrize("value", [-5.0, 0.0, 0.3])
 def test_what_took_no_time(value: float) -> None:
-    latency = Latency()
+    latency = LatencyHistogram()
     latency.observe_many([value])
     assert latency.quantile(0.5) == LATENCY_BOUNDS_MS[0]
 
 
 def test_what_took_for_ever() -> None:
-    latency = Latency()
+    latency = LatencyHistogram()
     latency.observe_many([1e12])
     assert latency.quantile(0.5) == LATENCY_BOUNDS_MS[-1]
     assert latency.counts()[-1] == 1
 
 
 def test_an_empty_block_is_nothing() -> None:
-    latency = Latency()
+    latency = LatencyHistogram()
     latency.observe_many([])
     assert latency.quantile(0.99) is None
 
@@ -131,7 +131,7 @@ def test_lag(done: int | None, end: int | None, lag: int | None) -> None:
 def test_lag_of_a_stage_is_known_when_that_of_each_partition_is() -> None:
     known = PartitionReading("cards", 0, 0, 0, 0, 10, 17)
     unknown = PartitionReading("scoring", 0, 0, 0, 0, 10, None)
-    reading = Reading(partitions=[known, known, unknown])
+    reading = WorkerReading(partitions=[known, known, unknown])
     assert (reading.lag("cards"), reading.lag("scoring"), reading.lag("sink")) == (14, None, 0)
 
 
@@ -155,7 +155,7 @@ def app_with(tps: list[Partition], partitions: dict[int, Any]) -> Any:
     return SimpleNamespace(
         pipelines={"tx": pipeline},
         assignor=SimpleNamespace(assigned_actives=lambda: set(tps)),
-        pace=SimpleNamespace(watermark=lambda tp: Watermark(7_000, 9_000, 2_000)),
+        alignment=SimpleNamespace(watermark=lambda tp: Watermark(7_000, 9_000, 2_000)),
         consumer=SimpleNamespace(
             _committed_offset={tps[0]: 40},
             block_start=dict.fromkeys(tps, 3),
@@ -201,8 +201,8 @@ def test_how_far_warm_copies_follow() -> None:
     copies = copied_partitions(app)
     assert copies == {here: table, there: table}
     assert read_copies(copies, {here: 42}) == [
-        CopyReading("cards", 0, 40, 42),
-        CopyReading("cards", 1, 7, None),
+        StandbyReading("cards", 0, 40, 42),
+        StandbyReading("cards", 1, 7, None),
     ]
     assert [copy.lag for copy in read_copies(copies, {here: 42, there: 6})] == [2, 0]
 
@@ -293,13 +293,13 @@ async def test_what_a_stage_has_still_to_do() -> None:
     assert await records_behind(app, pipeline) == 60 + 0 + 2
 
 
-def full_reading() -> Reading:
-    sink, latency = SinkStatus(), Latency()
+def full_reading() -> WorkerReading:
+    sink, latency = SinkStatus(), LatencyHistogram()
     sink.written(3)
     latency.observe_many([1.0, 20.0, 300.0])
-    event_latency = Latency(bounds_ms=FINE_BOUNDS_MS)
+    event_latency = LatencyHistogram(bounds_ms=FINE_BOUNDS_MS)
     event_latency.observe_many([2.0, 21.0, 301.0, 1e12])
-    return Reading(
+    return WorkerReading(
         outcomes={("cards", "dead"): 3},
         score_answers={200: 5, 504: 1},
         records={"cards": 6},
@@ -307,8 +307,8 @@ def full_reading() -> Reading:
             PartitionReading("cards", 0, 6, 1, 2, 10, 17, 7_500, 9_500, 2_000),
             PartitionReading("cards", 1, 6, 0, 0, 10, None),
         ],
-        copies=[CopyReading("cards", 2, 40, 42), CopyReading("cards", 3, 40, None)],
-        parked=[Parked(0, 0), Parked(1, 7, T0, "who")],
+        copies=[StandbyReading("cards", 2, 40, 42), StandbyReading("cards", 3, 40, None)],
+        parked=[ParkedSummary(0, 0), ParkedSummary(1, 7, T0, "who")],
         state_bytes={("cards", 0): 2048},
         kafka_answers=True,
         reasons=["not yet"],
@@ -382,16 +382,16 @@ def test_the_buckets_rise_and_hold_everything(since: str, count: int) -> None:
 
 
 def test_a_worker_that_has_just_started_has_metrics() -> None:
-    assert b"fraudstream_build_info" in WorkerMetrics().text(Reading())
+    assert b"fraudstream_build_info" in WorkerMetrics().text(WorkerReading())
 
 
 def test_decisions_are_counted_by_model_and_outcome_within_bounds() -> None:
-    decisions = Decisions()
+    decisions = DecisionCounts()
     for score in (0.0, 0.049, 0.05, 0.5, 0.99, 1.0):
         decisions.add({"model_version": "m@1", "is_fraud": score > 0.5, "score": score})
     decisions.add({"model_version": "m@1", "is_fraud": True, "score": 1.0, "action": "review"})
     assert decisions.counts == {("m@1", "passed"): 4, ("m@1", "flagged"): 2, ("m@1", "review"): 1}
-    text = WorkerMetrics().text(Reading(decisions=decisions)).decode()
+    text = WorkerMetrics().text(WorkerReading(decisions=decisions)).decode()
     assert 'fraudstream_decisions_total{model="m@1",outcome="review"} 1.0' in text
     buckets = dict(re.findall(r'fraudstream_score_bucket{le="([^"]+)"} (\d+)', text))
     assert (buckets["0.05"], buckets["0.1"], buckets["0.95"], buckets["1"]) == ("2", "3", "4", "7")
@@ -444,7 +444,7 @@ def test_what_an_outcome_counts(stage: str, outcome: str, of_labels: bool) -> No
 
 def test_who_waits_for_what() -> None:
     """Partitions paused for alignment and for whom; a server; parked labels. Nobody else."""
-    slowest = Slowest(("labels", 2), 5_000, "3 records wait, 1 blocks in flight")
+    slowest = SlowestPartition(("labels", 2), 5_000, "3 records wait, 1 blocks in flight")
     marks = {
         ("tx", 0): Watermark(7_000, 9_000, 4_000, slowest),
         ("tx", 1): Watermark(7_000),
@@ -453,21 +453,21 @@ def test_who_waits_for_what() -> None:
     }
     held = {"tx": [0, 1, 2], "labels": [2], "predictions": [0]}
     app = SimpleNamespace(
-        pace=SimpleNamespace(
-            watermark=marks.__getitem__, paces=lambda topic: topic != "predictions"
+        alignment=SimpleNamespace(
+            watermark=marks.__getitem__, aligns=lambda topic: topic != "predictions"
         ),
         pipelines={
             topic: SimpleNamespace(partitions={one: SimpleNamespace(needs=None) for one in numbers})
             for topic, numbers in held.items()
         },
         retries=SimpleNamespace(
-            parked=lambda: [Parked(0, 0), Parked(1, 7, T0, "w\x1bho")], away="away"
+            parked=lambda: [ParkedSummary(0, 0), ParkedSummary(1, 7, T0, "w\x1bho")], away="away"
         ),
         fraud_topics=SimpleNamespace(labels=SimpleNamespace(name="labels")),
         models=SimpleNamespace(
             waiting={"5eed" * 16: "no Cassandra answers"}, refused={"a" * 64: "not signed"}
         ),
-        in_force={0: InForce(fallbacks=(Earlier("a" * 64), Earlier("b" * 64)))},
+        in_force={0: InForce(fallbacks=(EarlierModel("a" * 64), EarlierModel("b" * 64)))},
     )
     waiting = app.pipelines["predictions"].partitions
     waiting[0] = SimpleNamespace(needs=ModelNeeded("5eed" * 16))

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from app.alert_routes import parse_routes
 from app.cassandra.stored_alert import Handled
 from app.domain.alerts import CAUSES, AlertPolicy, rank
-from app.errors import AwayError, SettingsError
+from app.errors import NotAnsweringError, SettingsError
 from app.notify.delivered import Told
 from app.notify.digests import AT_ONCE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
@@ -370,7 +370,7 @@ class TestOpenAgain:
 
         def away(*_: Any) -> Any:
             asked.append(now)
-            raise AwayError("no node")
+            raise NotAnsweringError("no node")
 
         monkeypatch.setattr("app.notify.reopened.shared_session", away)
         check = HandledCheck(load_settings(), lambda: now)

@@ -5,9 +5,9 @@ from typing import Any
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from app.blocks.core.alignment import Seen
-from app.blocks.core.event_time_drift import Note
-from app.blocks.faust.offset_metadata import _see, carry_notes, committed
+from app.blocks.core.alignment import PartitionProgress
+from app.blocks.core.event_time_drift import OffsetMetadata
+from app.blocks.faust.offset_metadata import _see, carry_metadata, committed
 
 ONE, TWO, THREE = (TopicPartition("s", number) for number in range(3))
 
@@ -34,11 +34,13 @@ class Consumer:
 
 async def test_every_commit_carries_the_note_of_its_partition() -> None:
     consumer = Consumer({})
-    carry_notes(consumer, {ONE: Note(1_000, 4), TWO: Note(None, 6)}.__getitem__)
+    carry_metadata(
+        consumer, {ONE: OffsetMetadata(1_000, 4), TWO: OffsetMetadata(None, 6)}.__getitem__
+    )
     await consumer.commit({ONE: OffsetAndMetadata(4, ""), TWO: OffsetAndMetadata(8, "")})
     assert await _see(consumer, [ONE, TWO]) == {
-        ONE: Seen(4, 9, Note(1_000)),
-        TWO: Seen(8, 9, Note(None, 6)),
+        ONE: PartitionProgress(4, 9, OffsetMetadata(1_000)),
+        TWO: PartitionProgress(8, 9, OffsetMetadata(None, 6)),
     }
 
 
@@ -57,7 +59,7 @@ async def test_what_stands_between_the_last_record_and_the_committed_offset_is_k
 async def test_a_partition_without_a_commit_starts_where_its_log_does() -> None:
     consumer = Consumer({ONE: OffsetAndMetadata(4, "of a tool"), TWO: OffsetAndMetadata(-1, "")})
     assert await _see(consumer, [ONE, TWO, THREE]) == {
-        ONE: Seen(4, 9, Note()),
-        TWO: Seen(2, 9, Note()),
-        THREE: Seen(2, 9, Note()),
+        ONE: PartitionProgress(4, 9, OffsetMetadata()),
+        TWO: PartitionProgress(2, 9, OffsetMetadata()),
+        THREE: PartitionProgress(2, 9, OffsetMetadata()),
     }

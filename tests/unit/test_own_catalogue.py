@@ -12,7 +12,13 @@ from app.domain.features.own import OwnField, parse_own
 from app.errors import SettingsError
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import Position, row_rules, state_settings, terminal_rules, terminal_settings
+from app.stages.state import (
+    StatePosition,
+    row_rules,
+    state_settings,
+    terminal_rules,
+    terminal_settings,
+)
 from app.wire.own_catalogue import own_of
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
@@ -203,7 +209,7 @@ def test_a_state_has_the_fields_that_features_need(path: Path, tmp_path: Path) -
     assert "own_fields=card_present:boolean,installments:integer" in terminal_settings(now)
     before = state_settings(Settings(_env_file=None))  # type: ignore[call-arg]
     with pytest.raises(SettingsError, match="own-fields none .FRAUDSTREAM_CATALOGUE_FILE"):
-        Position(5, before).check("t/0", state_settings(now), log_end=6, log_start=0, start=6)
+        StatePosition(5, before).check("t/0", state_settings(now), log_end=6, log_start=0, start=6)
     more = tmp_path / "more.toml"
     more.write_text(
         FILE

@@ -9,12 +9,19 @@ import orjson
 import pytest
 
 from app.domain.transaction import DeadRecordError
-from app.errors import AwayError, RowFormatError
+from app.errors import NotAnsweringError, RowFormatError
 from app.settings import load_settings
-from app.stages.label_retry_schedule import Schedule
+from app.stages.label_retry_schedule import RetrySchedule
 from app.stages.labels import LabelsHandler
-from app.stages.parked_label_retries import Parked, Retries, look_up_with
-from app.stages.parked_labels import Found, copied_offset, decide, parked_row, read_parked, row_key
+from app.stages.parked_label_retries import LabelRetries, ParkedSummary, look_up_with
+from app.stages.parked_labels import (
+    FoundTransaction,
+    copied_offset,
+    decide,
+    parked_row,
+    read_parked,
+    row_key,
+)
 from app.stages.state import POSITION_KEY
 from app.topics import Topics
 from app.wire.control_records import decode_message
@@ -53,7 +60,7 @@ class Worker:
             TOPICS, partition_of=lambda _: 0, max_future_skew_ms=0, max_parked=max_parked,
             look_up=look_up_with(self.find),
         )  # fmt: skip
-        self.retries = Retries(
+        self.retries = LabelRetries(
             LABELS, self, find=self.find, send=self.send, clock_ms=lambda: self.now_ms,
             label_wait_ms=WAIT, max_future_skew_ms=0,
         )  # fmt: skip
@@ -68,7 +75,7 @@ class Worker:
     async def find(self, names: Sequence[str]) -> list[list[dict[str, Any]]]:
         self.asked += names
         if self.away:
-            raise AwayError("away")
+            raise NotAnsweringError("away")
         return [self.known.get(name, []) for name in names]
 
     async def send(self, outputs: Any) -> None:
@@ -214,7 +221,7 @@ class TestCopies:
         assert items(outputs) == [(5, "x", True)]
         batch = decode_message(outputs[ENRICHED, 0][0][1])
         assert orjson.loads(batch.items[0].body)["note"] == "kept"  # type: ignore[union-attr]
-        assert (worker.waiting, worker.retries.parked()) == ([], [Parked(3, 0)])
+        assert (worker.waiting, worker.retries.parked()) == ([], [ParkedSummary(3, 0)])
 
     def test_a_second_copy_changes_nothing(self) -> None:
         worker = Worker()
@@ -256,7 +263,7 @@ class TestCopies:
         worker = Worker()
         worker.take(record(5, said("x")))
         successor = Worker(worker.rows)
-        assert successor.retries.parked() == [Parked(3, 1, T0, "x")]
+        assert successor.retries.parked() == [ParkedSummary(3, 1, T0, "x")]
         successor.known["x"] = [FOUND]
         assert len(successor.look()) == 1
 
@@ -292,7 +299,7 @@ class TestCopies:
 
 class TestSchedule:
     def test_the_older_the_rarer(self) -> None:
-        schedule = Schedule()
+        schedule = RetrySchedule()
         schedule.take([parked_row(record(1, said("x")))], T0)
         assert (schedule.due(T0, 9), schedule.due(T0 + 200, 9)) == ([], [1])
         for now, pause in ((T0 + 400, 200), (T0 + 8_000, 2_000), (T0 + DAY, 300_000)):
@@ -312,7 +319,7 @@ def test_a_label_fits_what_it_says() -> None:
     label = parse_label(said("x", event_time=T0 - DAY), 0, T0, 0)
     assert isinstance(label, LabelRecord)
     assert decide(label, []) is None
-    assert decide(label, [{**FOUND, "event_time_ms": 7}, FOUND]) == Found(**FOUND)
+    assert decide(label, [{**FOUND, "event_time_ms": 7}, FOUND]) == FoundTransaction(**FOUND)
     assert isinstance(decide(label, [FOUND, FOUND]), DeadRecordError)
 
 

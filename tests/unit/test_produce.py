@@ -28,11 +28,11 @@ from app.ops.files.event_times import TimeRules
 from app.ops.files.opening import open_source
 from app.ops.files.records import Converter
 from app.ops.files.suffixes import SUFFIXES
-from app.ops.files.transactions import Reading, open_raw, raw_key
+from app.ops.files.transactions import TransactionPass, open_raw, raw_key
 from app.ops.files.transactions import open_reading as open_with
 from app.ops.producing.following import following
 from app.ops.producing.schedule import spread
-from app.ops.producing.wait_for_workers import Pace
+from app.ops.producing.wait_for_workers import WaitForWorkers
 from app.settings import Settings
 from app.topics import Topics
 from app.wire.input_records import RecordRules, parse_transaction
@@ -75,7 +75,7 @@ def jsonl(tmp_path: Path, *records: dict) -> Path:
 
 def open_reading(
     path: Path, *, raw: bool = False, **options: Any
-) -> AbstractContextManager[Reading]:
+) -> AbstractContextManager[TransactionPass]:
     """As the commands open it, every option by its name."""
     if raw:
         return open_raw(path, **options)
@@ -720,7 +720,7 @@ class _Log:
 async def test_a_pace_waits_for_the_topic_that_is_further_behind(monkeypatch):
     monkeypatch.setattr("app.ops.producing.wait_for_workers._LOOK_SECONDS", 0)
     log = _Log((50, 9), (5, 11), (10, 10), (0, 0))
-    await Pace(log, 10)()  # type: ignore[arg-type]
+    await WaitForWorkers(log, 10)()  # type: ignore[arg-type]
     assert log.looks == 3
 
 
@@ -728,4 +728,4 @@ async def test_a_pace_ends_when_no_worker_does_anything(monkeypatch):
     monkeypatch.setattr("app.ops.producing.wait_for_workers._LOOK_SECONDS", 0)
     clock = count(0, 50)
     with pytest.raises(UnavailableError, match="11 records behind .* start `fraudstream worker`"):
-        await Pace(_Log((0, 12), (0, 11)), 10, lambda: next(clock))()  # type: ignore[arg-type]
+        await WaitForWorkers(_Log((0, 12), (0, 11)), 10, lambda: next(clock))()  # type: ignore[arg-type]

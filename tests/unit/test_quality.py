@@ -11,7 +11,7 @@ from app.cli import run as run_command
 from app.cli.quality import _lines
 from app.errors import UsageError
 from app.quality.measure import _counted
-from app.quality.tally import Group, Tally, average_precision, step_of
+from app.quality.tally import DecisionGroup, QualityTally, average_precision, step_of
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from tests.conftest import SEED
 
@@ -42,7 +42,7 @@ def test_counts_are_those_of_a_plain_loop() -> None:
     verdict = rng.integers(-1, 2, size).astype(np.int8)
     score = np.clip(rng.beta(0.3, 1, size) + 0.3 * (verdict == FRAUD), 0, 1)
     alert = score > 0.5
-    tally = Tally()
+    tally = QualityTally()
     for part in np.array_split(np.arange(size), 7):
         tally.add(
             [day[at] for at in part],
@@ -62,7 +62,7 @@ def test_counts_are_those_of_a_plain_loop() -> None:
     check(tally.total(), score, alert, verdict)
 
 
-def check(group: Group, score: np.ndarray, alert: np.ndarray, verdict: np.ndarray) -> None:
+def check(group: DecisionGroup, score: np.ndarray, alert: np.ndarray, verdict: np.ndarray) -> None:
     told = group.as_dict()
     pairs = list(zip(alert.tolist(), verdict.tolist(), strict=True))
     assert told["transactions"] == len(pairs)
@@ -98,14 +98,16 @@ def test_a_table_that_is_too_large_is_refused() -> None:
 
 
 def test_nothing_has_no_shares() -> None:
-    told = Group().as_dict()
+    told = DecisionGroup().as_dict()
     shares = ("judged_share", "precision", "recall", "average_precision")
     assert [told[name] for name in shares] == [None] * 4
     assert average_precision(np.zeros((2, 3))) is None
 
 
 def test_lines_for_people() -> None:
-    group = Group(transactions=1_234, judged=100, frauds=4, alerts=5, right=3, wrong=1).as_dict()
+    group = DecisionGroup(
+        transactions=1_234, judged=100, frauds=4, alerts=5, right=3, wrong=1
+    ).as_dict()
     result = {"labels": 100, "total": group, "by_day": {"2026-01-31": group}, "by_model": {}}
     head, day, total = _lines(result, "day")
     assert head.split()[:4] == ["day", "scored", "labelled", "frauds"]

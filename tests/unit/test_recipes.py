@@ -15,7 +15,7 @@ from app.errors import UsageError
 from app.ops.files.columns import FileOptions
 from app.ops.files.labels import open_labels
 from app.ops.files.recipes import RECIPES, recognised
-from app.ops.files.transactions import Reading, open_reading
+from app.ops.files.transactions import TransactionPass, open_reading
 from app.ops.train_from_files import read_labelled
 from app.settings import load_settings
 from app.wire.input_records import RecordRules, parse_transaction
@@ -37,7 +37,9 @@ def options(name: str, **given: object) -> FileOptions:
     return read_as(every, mapping, load_settings(), "fraudstream produce {file}")  # type: ignore[arg-type]
 
 
-def records(path: Path, name: str, **given: object) -> tuple[list[dict], list[bytes], Reading]:
+def records(
+    path: Path, name: str, **given: object
+) -> tuple[list[dict], list[bytes], TransactionPass]:
     how = options(name, **given)
     with open_reading(path, how, rules=RULES, skip_bad=True, label="") as reading:
         items = list(reading.labelled())

@@ -11,26 +11,28 @@ from aiokafka.partitioner import murmur2 as kafkas_murmur2
 
 from app.domain.features import Catalogue
 from app.ops.reference import (
-    Became,
-    CardOracle,
-    History,
-    Rules,
-    TerminalOracle,
-    Verdict,
+    CardReference,
+    KeyHistory,
+    ReferenceOutcome,
+    ReferenceResult,
+    ReferenceRules,
+    TerminalReference,
     murmur2,
     murmur2_partition,
 )
 
 HOUR = 3_600_000
 START = 1_700_000_000_000 // HOUR * HOUR
-RULES = Rules(windows_ms=(5 * HOUR,), allowed_lateness_ms=2 * HOUR, max_entries=1_000)
+RULES = ReferenceRules(windows_ms=(5 * HOUR,), allowed_lateness_ms=2 * HOUR, max_entries=1_000)
 
 
-def oracle(**changes: int | tuple[int, ...]) -> CardOracle:
-    return CardOracle(Rules(**{**vars(RULES), **changes}))  # type: ignore[arg-type]
+def oracle(**changes: int | tuple[int, ...]) -> CardReference:
+    return CardReference(ReferenceRules(**{**vars(RULES), **changes}))  # type: ignore[arg-type]
 
 
-def buy(cards: CardOracle, hour: float, units: int = 1, name: str = "", card: str = "c") -> Verdict:
+def buy(
+    cards: CardReference, hour: float, units: int = 1, name: str = "", card: str = "c"
+) -> ReferenceResult:
     """One transaction of so many units at that hour; its id is its number unless named."""
     t_ms = START + int(hour * HOUR)
     buy.number += 1  # type: ignore[attr-defined]
@@ -40,7 +42,7 @@ def buy(cards: CardOracle, hour: float, units: int = 1, name: str = "", card: st
 buy.number = 0  # type: ignore[attr-defined]
 
 
-def count(verdict: Verdict, window: str = "5h") -> float:
+def count(verdict: ReferenceResult, window: str = "5h") -> float:
     return verdict.features[f"card_count_{window}"]
 
 
@@ -145,7 +147,7 @@ class TestSinceLast:
         # arrival 3       c               sees nothing at or before it that counts
         cards = oracle()
         buy(cards, 3)
-        assert buy(cards, 0).became is Became.LATE
+        assert buy(cards, 0).became is ReferenceOutcome.LATE
         assert buy(cards, 1).features["seconds_since_last"] == 5 * 3600
 
     def test_milliseconds_are_fractions(self) -> None:
@@ -158,12 +160,14 @@ class TestLateness:
     @pytest.mark.parametrize(
         ("behind_ms", "became"),
         [
-            (2 * HOUR - 1, Became.SCORED),
-            (2 * HOUR, Became.SCORED),
-            (2 * HOUR + 1, Became.LATE),
+            (2 * HOUR - 1, ReferenceOutcome.SCORED),
+            (2 * HOUR, ReferenceOutcome.SCORED),
+            (2 * HOUR + 1, ReferenceOutcome.LATE),
         ],
     )
-    def test_beyond_the_allowed_lateness_it_is_late(self, behind_ms: int, became: Became) -> None:
+    def test_beyond_the_allowed_lateness_it_is_late(
+        self, behind_ms: int, became: ReferenceOutcome
+    ) -> None:
         cards = oracle()
         cards.apply("c", "a", START, 100)
         assert cards.apply("c", "b", START - behind_ms, 100).became is became
@@ -188,7 +192,7 @@ class TestLateness:
     def test_lateness_is_the_cards_own(self) -> None:
         cards = oracle()
         buy(cards, 100, card="x")
-        assert buy(cards, 0, card="y").became is Became.SCORED
+        assert buy(cards, 0, card="y").became is ReferenceOutcome.SCORED
 
     def test_a_late_one_does_not_move_the_newest(self) -> None:
         cards = oracle()
@@ -201,7 +205,7 @@ class TestDuplicates:
     def test_the_same_id_on_the_same_card_changes_nothing(self) -> None:
         cards = oracle()
         buy(cards, 0, name="a")
-        assert buy(cards, 0, name="a") == Verdict(Became.DUPLICATE)
+        assert buy(cards, 0, name="a") == ReferenceResult(ReferenceOutcome.DUPLICATE)
         assert count(buy(cards, 1)) == 2
         assert cards.cards["c"].newest_ms == START + HOUR
 
@@ -210,15 +214,15 @@ class TestDuplicates:
         buy(cards, 0, name="a", units=10)
         for again in ({"hour": 2, "units": 10}, {"hour": 0, "units": 9_000}):
             verdict = buy(cards, name="a", **again)
-            assert verdict.became is Became.CONFLICTING
+            assert verdict.became is ReferenceOutcome.CONFLICTING
             assert verdict.flags == ("conflicting",)
-            assert buy(cards, name="a", **again).became is Became.DUPLICATE
+            assert buy(cards, name="a", **again).became is ReferenceOutcome.DUPLICATE
         assert cards.cards["c"].newest_ms == START
         assert count(buy(cards, 2)) == 2  # the first of them, and itself
 
     def test_an_id_that_is_used_again_a_horizon_later_is_new(self) -> None:
         # nothing came in between: the entry is there still, but only because nothing has pushed it out
-        for hour, became in ((6.999, Became.CONFLICTING), (7, Became.SCORED)):
+        for hour, became in ((6.999, ReferenceOutcome.CONFLICTING), (7, ReferenceOutcome.SCORED)):
             cards = oracle()
             buy(cards, 0, name="a")
             assert buy(cards, hour, name="a").became is became
@@ -226,25 +230,25 @@ class TestDuplicates:
     def test_the_same_id_on_another_card_is_no_duplicate(self) -> None:
         cards = oracle()
         buy(cards, 0, name="a")
-        assert buy(cards, 0, name="a", card="other").became is Became.SCORED
+        assert buy(cards, 0, name="a", card="other").became is ReferenceOutcome.SCORED
 
     def test_a_late_one_is_recognised_again(self) -> None:
         cards = oracle()
         buy(cards, 5)
-        assert buy(cards, 0, name="a").became is Became.LATE
-        assert buy(cards, 0, name="a").became is Became.DUPLICATE
+        assert buy(cards, 0, name="a").became is ReferenceOutcome.LATE
+        assert buy(cards, 0, name="a").became is ReferenceOutcome.DUPLICATE
 
     def test_once_its_entry_has_left_it_is_unknown(self) -> None:
         # horizon = 5h + 2h: at hour 7 the entry of hour 0 leaves
         cards = oracle()
         buy(cards, 0, name="a")
         buy(cards, 7)
-        assert buy(cards, 0, name="a").became is Became.LATE
+        assert buy(cards, 0, name="a").became is ReferenceOutcome.LATE
 
     def test_a_late_one_behind_the_horizon_leaves_at_once(self) -> None:
         cards = oracle()
         buy(cards, 10)
-        assert [buy(cards, 3, name="a").became for _ in range(2)] == [Became.LATE] * 2
+        assert [buy(cards, 3, name="a").became for _ in range(2)] == [ReferenceOutcome.LATE] * 2
 
 
 class TestLeaving:
@@ -302,11 +306,11 @@ class TestLeaving:
     def test_an_entry_that_weighs_nothing_raises_the_floor_too(self) -> None:
         cards = oracle(max_entries=1)
         buy(cards, 5)
-        assert buy(cards, 2).became is Became.LATE
+        assert buy(cards, 2).became is ReferenceOutcome.LATE
         assert cards.cards["c"].floor_ms == START + 2 * HOUR
 
     def test_the_floor_never_falls(self) -> None:
-        history = History()
+        history = KeyHistory()
         for hour in (5, 1):
             history.add(hour, 1, 1, "")
             history.forget(100, 1 if hour == 5 else 0)
@@ -332,14 +336,14 @@ class TestCalendar:
     ) -> None:
         from datetime import datetime
 
-        cards = CardOracle(Rules(**{**vars(RULES), "timezone": zone}))
+        cards = CardReference(ReferenceRules(**{**vars(RULES), "timezone": zone}))
         t_ms = round(datetime.fromisoformat(text).timestamp() * 1000)
         features = cards.apply("c", "a", t_ms, 1).features
         assert (features["is_weekend"], features["is_night"]) == (weekend, night)
 
 
 class TestTerminals:
-    def at(self, oracle: TerminalOracle, hour: float, weight: int = 1) -> Verdict:
+    def at(self, oracle: TerminalReference, hour: float, weight: int = 1) -> ReferenceResult:
         return oracle.apply("t", START + int(hour * HOUR), weight)
 
     def test_it_counts_as_cards_do_in_the_order_of_the_log(self) -> None:
@@ -348,25 +352,25 @@ class TestTerminals:
         # item 2                              b    a is on its left edge
         # item 3          c                        sees a and itself
         # item 4                              d    sees b, c and itself
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         counts = [self.at(terminals, h).features["terminal_count_5h"] for h in (0, 5, 1, 5)]
         assert counts == [1, 1, 2, 3]
 
     def test_a_late_item_counts_itself_and_for_nobody(self) -> None:
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         self.at(terminals, 0)
         assert self.at(terminals, 0, weight=0).features["terminal_count_5h"] == 2
         assert self.at(terminals, 0).features["terminal_count_5h"] == 2
 
     def test_there_is_no_lateness_of_a_terminals_own(self) -> None:
         # hour 4 is more than 2h behind hour 9, and still counts: its card thought it in time
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         self.at(terminals, 9)
         self.at(terminals, 4)
         assert self.at(terminals, 8).features["terminal_count_5h"] == 2
 
     def test_entries_leave_by_the_terminals_own_newest(self) -> None:
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         self.at(terminals, 0)
         self.at(terminals, 7)
         assert terminals.terminals["t"].floor_ms == START
@@ -374,22 +378,22 @@ class TestTerminals:
         assert self.at(terminals, 5).flags == ()
 
     def test_without_a_terminal_counts_are_zero(self) -> None:
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         for _ in range(2):
-            assert terminals.apply(None, START, 1) == Verdict(
-                Became.SCORED, {"terminal_count_5h": 0.0}
+            assert terminals.apply(None, START, 1) == ReferenceResult(
+                ReferenceOutcome.SCORED, {"terminal_count_5h": 0.0}
             )
         assert terminals.terminals == {}
 
     def test_what_is_at_or_below_the_highest_offset_seen_is_a_replay(self) -> None:
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         offsets = [0, 2, 1, 2, 3]
         assert [terminals.is_replay(0, ("tx", 0, o)) for o in offsets] == [
             False, False, True, True, False,
         ]  # fmt: skip
 
     def test_replays_are_told_by_enriched_partition_and_source_partition(self) -> None:
-        terminals = TerminalOracle(RULES)
+        terminals = TerminalReference(RULES)
         places = [(0, 0), (0, 1), (1, 0), (0, 0)]
         assert [terminals.is_replay(p, ("tx", source, 5)) for p, source in places] == [
             False, False, False, True,
@@ -398,9 +402,9 @@ class TestTerminals:
 
 def test_it_names_the_catalogues_features() -> None:
     windows = (HOUR, 24 * HOUR, 30 * 24 * HOUR)
-    rules = Rules(windows, HOUR, 100)
-    names = {*CardOracle(rules).apply("c", "a", START, 1).features}
-    names |= {*TerminalOracle(rules).apply("t", START, 1).features}
+    rules = ReferenceRules(windows, HOUR, 100)
+    names = {*CardReference(rules).apply("c", "a", START, 1).features}
+    names |= {*TerminalReference(rules).apply("t", START, 1).features}
     assert names == set(Catalogue(windows, 2, "UTC").names)
 
 

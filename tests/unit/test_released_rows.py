@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.stages.state import PINS_KEY, Pins, Position
+from app.stages.state import PINS_KEY, ModelOffsets, StatePosition
 from app.windows.row_format import head_key
 from app.windows.window_row import WindowRow
 from app.wire.enriched_records import decode_enriched
@@ -66,10 +66,10 @@ def test_a_released_row_is_gone_on_with(kept: dict[str, Any], name: str) -> None
 
 def test_released_positions_pins_and_messages(kept: dict[str, Any]) -> None:
     rows = state(kept)
-    position = Position.read(rows, "")
+    position = StatePosition.read(rows, "")
     assert (position.last_offset, position.seen) == (41, {0: 17, 3: 99})
     assert position.settings == "windows=1h,1d allowed_lateness=1d"
-    pins = Pins.read(rows.get(PINS_KEY))
+    pins = ModelOffsets.read(rows.get(PINS_KEY))
     assert pins.pins == [(0, "a" * 64), (500, "b" * 64)]
     batch = decode_enriched(bytes.fromhex(kept["enriched"]))
     assert (batch.topic, batch.partition, batch.items) == ("transactions", 3, [item()])

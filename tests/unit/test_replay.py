@@ -9,10 +9,10 @@ import pytest
 
 from app.cli.replay import bound_of, summary
 from app.errors import UsageError
-from app.ops.replaying.bounds import Asked, Bound, Kept, Reach
+from app.ops.replaying.bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.comparison import Comparison
 from app.ops.replaying.plan import shadow_of
-from app.ops.replaying.survey import Sources
+from app.ops.replaying.survey import SourceRecords
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.topics import Topics
@@ -57,11 +57,11 @@ def test_anything_else_is_refused_in_one_line(text: str) -> None:
 )
 def test_an_end_before_the_beginning_is_refused(begin: Bound, end: Bound) -> None:
     with pytest.raises(UsageError, match="--from b is not before --to e"):
-        Asked(begin, end, 2)
+        ReplayRange(begin, end, 2)
 
 
 def test_the_beginning_is_asked_for_and_the_end_is_not() -> None:
-    asked = Asked(Bound("b", time_ms=100), Bound("e", offsets={0: 8}, everywhere=9), 2)
+    asked = ReplayRange(Bound("b", time_ms=100), Bound("e", offsets={0: 8}, everywhere=9), 2)
     records = [(0, 7, 100), (0, 7, 99), (0, 8, 100), (1, 8, 100), (1, 9, 100)]
     assert [record in asked for record in records] == [True, False, False, True, False]
     for partition in (0, 1):
@@ -71,20 +71,20 @@ def test_the_beginning_is_asked_for_and_the_end_is_not() -> None:
 
 
 def test_offsets_that_are_not_in_the_log_are_refused() -> None:
-    asked = Asked(Bound("3", offsets={}, everywhere=3), None, 2)
+    asked = ReplayRange(Bound("3", offsets={}, everywhere=3), None, 2)
     asked.check_kept("tx", [3, 0], [9, 9])
     with pytest.raises(
         UsageError, match=re.escape("offset 3 of tx/1 was deleted by retention; the earliest is 4")
     ):
         asked.check_kept("tx", [3, 4], [9, 9])
-    only = Asked(Bound("1:9", offsets={1: 9}), None, 2)
+    only = ReplayRange(Bound("1:9", offsets={1: 9}), None, 2)
     with pytest.raises(UsageError, match="tx/1 ends at offset 9"):
         only.check_kept("tx", [0, 0], [5, 9])
     only.check_kept("tx", [4, 0], [5, 10])  # the other partition is not asked for
 
 
 def test_short_windows_are_refused_with_what_is_missing() -> None:
-    kept = Kept(Reach(38 * DAY, 69 * DAY), "tx/0", T0 + 3 * DAY)
+    kept = RetainedRange(LookBack(38 * DAY, 69 * DAY), "tx/0", T0 + 3 * DAY)
     full = T0 + 72 * DAY
     assert kept.full_from_ms == full
     assert (
@@ -92,7 +92,7 @@ def test_short_windows_are_refused_with_what_is_missing() -> None:
     )  # what is older has a card whose habits are not known
     assert kept.missing_ms(full, allowed=False) == 0
     assert kept.missing_ms(full - 3 * DAY, allowed=True) == 3 * DAY
-    assert Kept(kept.reach).missing_ms(0, allowed=False) == 0
+    assert RetainedRange(kept.reach).missing_ms(0, allowed=False) == 0
     with pytest.raises(UsageError) as refused:
         kept.missing_ms(full - 3 * DAY, allowed=False)
     said = str(refused.value)
@@ -103,11 +103,12 @@ def test_short_windows_are_refused_with_what_is_missing() -> None:
 
 
 def test_it_reaches_as_far_back_as_the_features_do() -> None:
-    assert Reach.of(settings()) == Reach(38 * DAY, 38 * DAY)
+    assert LookBack.of(settings()) == LookBack(38 * DAY, 38 * DAY)
     # a terminal remembers which amounts were high for their cards: those must be known, too
-    assert Reach.of(settings(features=("engineered",))) == Reach(38 * DAY, 69 * DAY)
+    assert LookBack.of(settings(features=("engineered",))) == LookBack(38 * DAY, 69 * DAY)
     assert (
-        Reach.of(settings(label_delay=14 * DAY, allowed_lateness=2 * DAY)).terminals_ms == 46 * DAY
+        LookBack.of(settings(label_delay=14 * DAY, allowed_lateness=2 * DAY)).terminals_ms
+        == 46 * DAY
     )
 
 
@@ -129,7 +130,10 @@ def test_a_name_that_fits_no_keyspace_is_refused(name: str) -> None:
 def compared() -> dict[str, Any]:
     """Six transactions of two partitions, of which the replay decides two otherwise; four have labels."""
     every = np.ones(3, np.bool_)
-    sources = [Sources(10, every, every), Sources(0, every, np.array([True, True, False]))]
+    sources = [
+        SourceRecords(10, every, every),
+        SourceRecords(0, every, np.array([True, True, False])),
+    ]
     at = datetime.fromtimestamp(5, UTC).replace(tzinfo=None)
     labels = [
         (5_000, name, fraud)
@@ -168,7 +172,7 @@ def test_results_stand_beside_the_live_rows() -> None:
 
 def test_without_labels_nothing_is_judged() -> None:
     every = np.ones(1, np.bool_)
-    found = Comparison([Sources(0, every, every)], "tx", Verdicts([]))
+    found = Comparison([SourceRecords(0, every, every)], "tx", Verdicts([]))
     found.replayed(
         {
             "source_partition": 0,

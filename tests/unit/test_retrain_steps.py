@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from app.cassandra import model_registry
-from app.cassandra.model_registry import Registered
-from app.domain.changes import AnyChange, ChallengerChange, Earlier, InForce, ModelChange
+from app.cassandra.model_registry import RegisteredModel
+from app.domain.changes import AnyChange, ChallengerChange, EarlierModel, InForce, ModelChange
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
-from app.kafka.change_history import History, Made
+from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops import models, restorable_models, retrain, train_from_cassandra
 from app.ops.train import TrainingOptions, train
 from app.settings import Settings, load_settings
@@ -85,7 +85,9 @@ class Rig:
         self.changes.append(start)
 
     def retrain(self, *, sign: bool = False, **options: Any) -> retrain.Step:
-        history = History([Made(0, n, START + n, one) for n, one in enumerate(self.changes)])
+        history = ChangeHistory(
+            [LoggedChange(0, n, START + n, one) for n, one in enumerate(self.changes)]
+        )
         given: dict[str, Any] = {"name": None, "min_new": 100, "promote": False, "now_ms": NOW}
         call = retrain.Retraining(
             self.settings, None, history,  # type: ignore[arg-type]
@@ -115,12 +117,12 @@ class Rig:
                 return one
         raise NotFoundError(wanted)
 
-    def _list(self, *_: object) -> list[Registered]:
+    def _list(self, *_: object) -> list[RegisteredModel]:
         found = []
         for one in self._entries():
             told = one.manifest
             found.append(
-                Registered(told.name, told.version, told.scoring_hash, told.sha256, 1, 1, "me")
+                RegisteredModel(told.name, told.version, told.scoring_hash, told.sha256, 1, 1, "me")
             )
         return found
 
@@ -225,7 +227,7 @@ def test_what_the_guard_could_not_take_back_is_not_promoted(
         signed.retrain(promote=True)
     assert signed.changes == before
     first, second = signed.manifest("fraud@1").scoring_hash, signed.manifest().scoring_hash
-    earlier = InForce(model=first, fallbacks=(Earlier("gone"), Earlier(second)))
+    earlier = InForce(model=first, fallbacks=(EarlierModel("gone"), EarlierModel(second)))
     warning = restorable_models.check_restorable(signed.settings, None, earlier)  # type: ignore[arg-type]
     assert "fraud@1 is not signed" in warning
     assert warning.endswith("): the guard would restore fraud@2 instead")

@@ -8,7 +8,7 @@ import pytest
 
 from app.cassandra.alert_rows import AlertPacker
 from app.cli.replay import bound_of
-from app.errors import AwayError, UsageError
+from app.errors import NotAnsweringError, UsageError
 from app.ops import rewrite as module
 from app.ops.replaying.bounds import Bound
 from app.ops.rewrite import Rewritten, write_beside, write_range
@@ -73,7 +73,7 @@ def written(
                 bound("--from", begin), bound("--to", end), nothing, report, writer,  # type: ignore[arg-type]
             )
         )  # fmt: skip
-    except AwayError:
+    except NotAnsweringError:
         assert report.rest
     return writer, report
 

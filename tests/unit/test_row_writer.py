@@ -141,7 +141,7 @@ class Link:
 
 
 class OneLink:
-    """See `Nodes`."""
+    """See `NodeLinks`."""
 
     consistency = 6
 

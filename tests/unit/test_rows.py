@@ -9,7 +9,7 @@ from faust.types import TP
 
 from app.blocks.core.rows import row_offset
 from app.domain.changes import InForce
-from app.errors import AwayError, SchemaError, SettingsError, StateError
+from app.errors import NotAnsweringError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.partition_start import bind_model, check_state, check_topics_known
@@ -17,9 +17,9 @@ from app.stages.state import (
     IN_FORCE_KEY,
     POSITION_KEY,
     BlockRows,
-    Pins,
-    Position,
+    ModelOffsets,
     RowCache,
+    StatePosition,
     row_rules,
     state_settings,
 )
@@ -93,47 +93,52 @@ class TestBlockRows:
 
 class TestPosition:
     def test_it_survives(self) -> None:
-        position = Position(7, "windows=1h", {0: 3, 900: 1 << 40})
+        position = StatePosition(7, "windows=1h", {0: 3, 900: 1 << 40})
         key, raw = position.encode()
         assert key == POSITION_KEY
         assert raw is not None
         assert raw[:8] == (7).to_bytes(8, "big")
-        assert Position.read(Rows({key: raw}), "other") == position
+        assert StatePosition.read(Rows({key: raw}), "other") == position
 
     def test_a_new_partition_has_none(self) -> None:
-        assert Position.read(Rows(), "s") == Position(-1, "s", {})
+        assert StatePosition.read(Rows(), "s") == StatePosition(-1, "s", {})
 
     @pytest.mark.parametrize(
         ("position", "log", "start"),
         [
-            (Position(), (0, 0), 0),
-            (Position(), (0, 10), 0),
-            (Position(), (5, 10), 5),
-            (Position(9, "s"), (0, 10), 10),
-            (Position(9, "s"), (0, 10), 3),
-            (Position(9, "s"), (50, 60), 50),
+            (StatePosition(), (0, 0), 0),
+            (StatePosition(), (0, 10), 0),
+            (StatePosition(), (5, 10), 5),
+            (StatePosition(9, "s"), (0, 10), 10),
+            (StatePosition(9, "s"), (0, 10), 3),
+            (StatePosition(9, "s"), (50, 60), 50),
         ],
     )
-    def test_what_fits(self, position: Position, log: tuple[int, int], start: int) -> None:
+    def test_what_fits(self, position: StatePosition, log: tuple[int, int], start: int) -> None:
         position.check("t/0", "s", log_start=log[0], log_end=log[1], start=start)
 
     @pytest.mark.parametrize(
         ("position", "log", "start", "text"),
         [
-            (Position(10, "s"), (0, 10), 5, "deleted and created again"),
-            (Position(9, "s"), (0, 20), 11, "was read up to 11, its state only knows it up to 9"),
-            (Position(), (0, 20), 1, "was read up to 1"),
-            (Position(), (5, 20), 6, "was read up to 6"),
+            (StatePosition(10, "s"), (0, 10), 5, "deleted and created again"),
+            (
+                StatePosition(9, "s"),
+                (0, 20),
+                11,
+                "was read up to 11, its state only knows it up to 9",
+            ),
+            (StatePosition(), (0, 20), 1, "was read up to 1"),
+            (StatePosition(), (5, 20), 6, "was read up to 6"),
         ],
     )
     def test_what_does_not(
-        self, position: Position, log: tuple[int, int], start: int, text: str
+        self, position: StatePosition, log: tuple[int, int], start: int, text: str
     ) -> None:
         with pytest.raises((SchemaError, StateError), match=text):
             position.check("t/0", "s", log_start=log[0], log_end=log[1], start=start)
 
     def test_other_settings_are_named(self) -> None:
-        position = Position(3, "windows=1h,1d currency=EUR")
+        position = StatePosition(3, "windows=1h,1d currency=EUR")
         told = (
             r"built with FRAUDSTREAM_WINDOWS=1h,1d, but the settings are FRAUDSTREAM_WINDOWS=1h "
             r"\(and FRAUDSTREAM_MODEL=engineered\): restore"
@@ -141,7 +146,7 @@ class TestPosition:
         now = "windows=1h currency=EUR"
         with pytest.raises(SettingsError, match=told):
             position.check("t/0", now, log_start=0, log_end=9, start=4, model="engineered")
-        Position(-1, "a").check("t/0", "b", log_start=0, log_end=0, start=0)
+        StatePosition(-1, "a").check("t/0", "b", log_start=0, log_end=0, start=0)
 
     def test_every_setting_that_shapes_rows_counts(self) -> None:
         base = load_settings({"features": "basic"})
@@ -163,7 +168,7 @@ class TestPins:
     ```"""
 
     def test_each_offset_has_its_model(self) -> None:
-        pins = Pins.read(Pins([(0, "a"), (10, "b"), (20, "a")]).encode()[1])
+        pins = ModelOffsets.read(ModelOffsets([(0, "a"), (10, "b"), (20, "a")]).encode()[1])
         assert [pins.model_at(offset) for offset in (0, 9, 10, 19, 20, 99)] == list("aabbaa")
 
 
@@ -191,7 +196,7 @@ def named(model_hash: str) -> Callable[[], Awaitable[str]]:
 
 async def away() -> str:
     """A registry that does not: nobody may ask it."""
-    raise AwayError
+    raise NotAnsweringError
 
 
 class TestStart:
@@ -206,11 +211,11 @@ class TestStart:
         return SimpleNamespace(reader=lambda partition: state, write=write, written=written)
 
     async def test_the_end_of_the_log_is_returned(self) -> None:
-        table = self.table(Position(4, "s").encode())
+        table = self.table(StatePosition(4, "s").encode())
         assert await check_state(Source(0, 9), table, TP("t", 1), 5, "s") == 9
 
     async def test_a_state_behind_the_commit_is_refused(self) -> None:
-        table = self.table(Position(3, "s").encode())
+        table = self.table(StatePosition(3, "s").encode())
         with pytest.raises(StateError, match="t/1 was read up to 5"):
             await check_state(Source(0, 9), table, TP("t", 1), 5, "s")
 
@@ -230,11 +235,11 @@ class TestStart:
         assert len(table.written) == 2
 
     def test_models_of_what_is_left(self) -> None:
-        pins = Pins([(0, "a"), (5, "b"), (9, "c")])
+        pins = ModelOffsets([(0, "a"), (5, "b"), (9, "c")])
         for start, expected in ((0, "abc"), (4, "abc"), (5, "bc"), (8, "bc"), (9, "c"), (12, "")):
             assert "".join(pins.models_of(start, 12)) == expected
         assert pins.models_of(9, 9) == []
-        assert Pins([]).models_of(0, 9) == []
+        assert ModelOffsets([]).models_of(0, 9) == []
 
     async def test_what_decides_is_bound_once(self) -> None:
         """Another setting of a later start, and of another worker, changes nothing."""
@@ -246,5 +251,5 @@ class TestStart:
         assert (partition, key, row_offset(raw)) == (2, IN_FORCE_KEY, -1)
 
     async def test_what_an_older_release_bound_keeps_deciding_what_it_left(self) -> None:
-        table = self.table(Pins([(0, "a"), (5, "b")]).encode())
+        table = self.table(ModelOffsets([(0, "a"), (5, "b")]).encode())
         assert await bind_model(table, 2, 7, named("c"), None) == InForce(7, "c")

@@ -17,18 +17,18 @@ from app.cli import rules as rules_cli
 from app.cli.rule_text import trial_lines
 from app.domain.changes import MAX_CHALLENGERS, Challenger, InForce, ListChange, RuleChange
 from app.domain.features.own import parse_own
-from app.domain.rules import Policy, Rule, RuleError, RuleSet
+from app.domain.rules import Rule, RuleError, RulePolicy, RuleSet
 from app.domain.rules.defaults import default_rules
 from app.domain.rules.language import MAX_CHARACTERS, check
 from app.domain.rules.policy import rule_fields, types_of
 from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES, RuleField
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError, UsageError
-from app.kafka.change_history import History, Made, send_changes
+from app.kafka.change_history import ChangeHistory, LoggedChange, send_changes
 from app.ops import rules as rule_commands
 from app.ops.reference_rules import outcome
 from app.ops.rules import add_rule, change_list
-from app.quality.rule_trial import Trial
+from app.quality.rule_trial import RuleTrial
 from app.quality.verdicts import Verdicts
 from app.settings import load_settings
 from app.stages.control import first_rules
@@ -62,7 +62,7 @@ def item(**fields: Any) -> Any:
 def decided(rules: RuleSet, *, is_fraud: bool = False, score: float = 0.25, **fields: Any) -> Any:
     """What the stream makes of a transaction; the reference implementation must say the same."""
     one = item(**fields)
-    found = Policy(rules).decide(NAMES, VALUES, one, score, is_fraud=is_fraud)
+    found = RulePolicy(rules).decide(NAMES, VALUES, one, score, is_fraud=is_fraud)
     record = orjson.loads(one.body) | {
         "features": dict(zip(NAMES, VALUES, strict=True)), "score": score, "is_fraud": is_fraud,
     }  # fmt: skip
@@ -427,9 +427,9 @@ class TestCommands:
         """Changes that are sent; they are the history, too."""
         sent: list[Any] = []
 
-        async def begun(_settings: Any) -> History:
-            made = [Made(0, n, n, one) for n, one in enumerate(sent)]
-            return History(made)
+        async def begun(_settings: Any) -> ChangeHistory:
+            made = [LoggedChange(0, n, n, one) for n, one in enumerate(sent)]
+            return ChangeHistory(made)
 
         async def send(_settings: Any, *changes: Any) -> int:
             sent.extend(parse_change(encode_change(one)) for one in changes)
@@ -589,7 +589,7 @@ class TestTrial:
     def trial(self, expression: str, names: tuple[str, ...] = ("amount",)) -> dict[str, Any]:
         labels = {2: True, 3: True, 4: False, 5: False, 6: True}
         verdicts = Verdicts((n * 1000, f"tx-{n}", fraud) for n, fraud in labels.items())
-        trial = Trial(expression, names, OWN, verdicts)
+        trial = RuleTrial(expression, names, OWN, verdicts)
         rows = [
             (
                 f"tx-{n}", datetime(1970, 1, 1) + timedelta(seconds=n), f"c{n % 2}", None, 1000 * n, n / 10,  # noqa: DTZ001
@@ -600,7 +600,7 @@ class TestTrial:
         ]  # fmt: skip
         for row in rows:
             trial.take([row])
-        whole = Trial(expression, names, OWN, verdicts)
+        whole = RuleTrial(expression, names, OWN, verdicts)
         whole.take(rows)
         assert whole.as_dict() == trial.as_dict()  # wherever chunks end
         return trial.as_dict()

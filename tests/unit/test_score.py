@@ -14,14 +14,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.blocks.core.partition import Computed
 from app.errors import BusyError, UnavailableError
 from app.settings import Settings
-from app.stages.score_callers import Answers, Heard
+from app.stages.score_callers import ObservedHandler, ScoreCallers
 from app.topics import Topics
 from app.web import peers
 from app.web.access.sessions import Signer
-from app.web.key_owner import Elsewhere, Nobody
+from app.web.key_owner import OwnedElsewhere, Unowned
 from app.web.peers import ROUTED_HEADER
 from app.web.roles import NOBODY, Role
-from app.web.routes import Page
+from app.web.routes import Route
 from app.web.score import ScoreHandler
 from app.web.views import PAGES, install
 from app.wire.decoding.rules import record_rules
@@ -41,7 +41,7 @@ def prediction(offset: int = 7, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def predicted(answers: Answers, *found: dict[str, Any]) -> None:
+def predicted(answers: ScoreCallers, *found: dict[str, Any]) -> None:
     """The sink reads these."""
     records: Any = [SimpleNamespace(key=b"c1", value=orjson.dumps(one)) for one in found]
     answers.predicted(1, records, Computed())
@@ -52,7 +52,7 @@ class Log(DictWorker):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(score=True, **settings)
-        self.waiting = Answers(TOPICS, self.settings.score_waiting)
+        self.waiting = ScoreCallers(TOPICS, self.settings.score_waiting)
         self.appended: list[tuple[int, bytes, bytes]] = []
         self.then: Callable[[], None] = lambda: None
         self.fault: Exception | None = None
@@ -67,7 +67,7 @@ class Log(DictWorker):
     def client(self) -> TestClient:
         application = web.Application()
         handler = ScoreHandler(self, self.waiting, record_rules(self.settings))
-        score = Page("POST", "/score", handler.post, Role.PUBLIC, own_login=True)
+        score = Route("POST", "/score", handler.post, Role.PUBLIC, own_login=True)
         install(application, self, (*PAGES, score))
         return TestClient(TestServer(application))
 
@@ -94,7 +94,7 @@ async def test_the_answer_is_the_prediction_of_the_record_that_was_appended() ->
 
 
 async def test_a_prediction_may_come_before_the_acknowledgement() -> None:
-    answers = Answers(TOPICS, 5)
+    answers = ScoreCallers(TOPICS, 5)
     with answers.expect(b"c1") as waiting:
         answers.repeated(1, [], Computed(taken=0))  # paused for alignment
         predicted(answers, prediction(3), prediction(7, score=0.75))
@@ -190,12 +190,12 @@ async def test_too_many_wait() -> None:
 
 async def test_the_cards_worker_answers() -> None:
     log = Log()
-    log.place = Elsewhere("http://other:6066")
+    log.place = OwnedElsewhere("http://other:6066")
     log.answers["http://other:6066/score"] = (200, "application/json", b'{"score": 0.5}')
     assert await ask(log) == (200, {"score": 0.5})
     assert log.asked[0][1] == "POST"
     assert (await ask(log, **{ROUTED_HEADER: "http://third:6066"}))[0] == 503
-    log.place = Nobody("partition 1 is being recovered; try again")
+    log.place = Unowned("partition 1 is being recovered; try again")
     assert (await ask(log))[0] == 503
     assert log.appended == []
 
@@ -208,7 +208,7 @@ async def test_kafka_does_not_accept_it() -> None:
 
 
 async def test_callers_are_counted() -> None:
-    answers = Answers(TOPICS, 2)
+    answers = ScoreCallers(TOPICS, 2)
     with answers.expect(b"a"), answers.expect(b"a"), pytest.raises(BusyError):
         answers.expect(b"b").__enter__()
     with answers.expect(b"b"):
@@ -224,7 +224,7 @@ def test_a_handler_is_heard_after_it_has_computed() -> None:
         def compute(self, partition: int, records: Any, state: Any, until_ms: float) -> Computed:
             return Computed((partition, until_ms))
 
-    handler = Heard(Handler(), lambda *said: heard.append(said))
+    handler = ObservedHandler(Handler(), lambda *said: heard.append(said))
     computed = handler.compute(3, ["r"], None, 9.0)
     assert (computed.outputs, handler.counts) == ((3, 9.0), 5)
     assert heard == [(3, ["r"], computed)]
@@ -233,7 +233,7 @@ def test_a_handler_is_heard_after_it_has_computed() -> None:
 async def test_the_token_goes_to_no_other_machine() -> None:
     """Whoever joins the group says where it answers."""
     log = Log(score_token="open sesame")
-    log.place = Elsewhere("http://other:6066")
+    log.place = OwnedElsewhere("http://other:6066")
     status, said = await ask(log, Authorization="Bearer open sesame")
     assert (status, "FRAUDSTREAM_WEB_SECRET" in said["error"]) == (503, True)
     assert log.asked == []

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from app.cassandra import model_registry
 from app.cli.models import models
 from app.domain.features import Catalogue
-from app.errors import AwayError, NotFoundError, SettingsError, UnavailableError, UsageError
+from app.errors import NotAnsweringError, NotFoundError, SettingsError, UnavailableError, UsageError
 from app.ops.models import make_key, sign
 from app.settings import load_settings
 from app.stages.model_supply import ModelSupply
@@ -184,12 +184,12 @@ def test_an_intact_local_copy_serves_while_the_registry_does_not_answer(tmp_path
     here = signed(tmp_path / "m", pem=None)
 
     def away(_):
-        raise AwayError
+        raise NotAnsweringError
 
     holder = ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2, away)
     assert holder.entry(here.manifest.scoring_hash) == here
     (here.folder / "model.skops").write_bytes(b"PK")
-    with pytest.raises(AwayError):
+    with pytest.raises(NotAnsweringError):
         holder.entry(here.manifest.scoring_hash)
 
 

@@ -9,7 +9,7 @@ from app.errors import SettingsError
 from app.settings import Settings
 from app.stages.state import (
     POSITION_KEY,
-    Position,
+    StatePosition,
     row_rules,
     state_settings,
     terminal_rules,
@@ -29,9 +29,9 @@ def made(**fields: Any) -> Settings:
     return Settings(_env_file=None, **{"features": "basic", **fields})  # type: ignore[call-arg]
 
 
-def stored(text: str, now: str) -> Position:
+def stored(text: str, now: str) -> StatePosition:
     body = msgspec.msgpack.encode((text, {0: 7}, {}))
-    return Position.read(Rows({POSITION_KEY: (5).to_bytes(8, "big") + body}), now)
+    return StatePosition.read(Rows({POSITION_KEY: (5).to_bytes(8, "big") + body}), now)
 
 
 def check(text: str, now: str) -> None:
@@ -104,7 +104,7 @@ class TestHighAmounts:
 
     def test_a_new_state_has_them(self) -> None:
         now = terminal_settings(self.reads)
-        position = Position.read(Rows(), now)
+        position = StatePosition.read(Rows(), now)
         position.advance(3, now)
         check(position.settings, now)
 
@@ -118,7 +118,7 @@ def test_a_state_of_before_remembers_which_features_unnamed_messages_have() -> N
     now = terminal_settings(made(windows="1m,1h,1d,7d,30d"))
     position = stored(TERMINALS.replace("=basic", "=basic,handbook"), now)
     position.advance(8, now)
-    again = Position.decode(position.encode()[1] or b"", now)
+    again = StatePosition.decode(position.encode()[1] or b"", now)
     assert again.unnamed == "v1-1h-1d-7d-30d+handbook@1-delay7d"
     assert again.settings == terminal_settings(made())
 

@@ -6,9 +6,9 @@ import logging
 import pytest
 from faust.types import TP
 
-from app.blocks.faust.stopped_partitions import LOOK_SECONDS, Stops
-from app.blocks.faust.unreadable_batches import Watch
-from app.errors import AwayError, DamagedLogError
+from app.blocks.faust.stopped_partitions import LOOK_SECONDS, StoppedPartitions
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
+from app.errors import DamagedLogError, NotAnsweringError
 from app.kafka.given_up_offsets import skip_in, skip_record
 
 TP3 = TP("transactions", 3)
@@ -33,8 +33,8 @@ def test_it_rests_between_looks_and_goes_on_behind_what_is_given_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     operator = Operator()
-    watch = Watch({"transactions"})
-    stops = Stops(watch, lambda: operator.now, operator.find_skip)
+    watch = UnreadableBatchPolicy({"transactions"})
+    stops = StoppedPartitions(watch, lambda: operator.now, operator.find_skip)
     watch.stopped = stops
 
     async def meet(answer: int | None | Exception) -> None:
@@ -50,7 +50,7 @@ def test_it_rests_between_looks_and_goes_on_behind_what_is_given_up(
         assert "offset 17" in str(stops.current()[TP3])
         operator.now += LOOK_SECONDS
         assert TP3 not in stops  # fetched again
-        await meet(AwayError("nobody there"))
+        await meet(NotAnsweringError("nobody there"))
         assert TP3 in stops
         operator.now += LOOK_SECONDS
         await meet(25)
@@ -72,8 +72,8 @@ def test_it_rests_between_looks_and_goes_on_behind_what_is_given_up(
 
 
 def test_topics_of_ours_do_not_stop_one_partition_alone() -> None:
-    watch = Watch({"transactions"})
-    watch.stopped = Stops(watch, lambda: 0.0, Operator().find_skip)
+    watch = UnreadableBatchPolicy({"transactions"})
+    watch.stopped = StoppedPartitions(watch, lambda: 0.0, Operator().find_skip)
     with pytest.raises(DamagedLogError, match="enriched/0 cannot be read from offset 5 on"):
         watch.stop(TP("enriched", 0), 5, "its length is damaged")
 

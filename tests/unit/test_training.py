@@ -13,7 +13,13 @@ from app.errors import UsageError
 from app.lab.simulation.arrivals import Disorder, deliver
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.feature_choice import choose_features
-from app.ops.reference import Became, CardOracle, Rules, TerminalOracle, Waits
+from app.ops.reference import (
+    CardReference,
+    ReferenceOutcome,
+    ReferenceRules,
+    TerminalReference,
+    WaitingLabel,
+)
 from app.ops.train import TrainingOptions, place, train, train_on
 from app.ops.training_features import compute_features
 from app.settings import load_settings
@@ -329,14 +335,14 @@ def test_features_are_the_streams_duplicates_and_late_ones_included(drawn, sets)
     disorder = Disorder(out_of_order=0.1, late=0.05, duplicates=0.05)
     columns = deliver(drawn.take(slice(0, 1_500)), disorder, seed=2).valid
     got = compute_features(columns, settings)
-    rules = Rules(
+    rules = ReferenceRules(
         windows_ms=settings.windows,
         allowed_lateness_ms=settings.allowed_lateness,
         max_entries=60,
         label_delay_ms=settings.label_delay,
         features=names,
     )
-    cards, terminals = CardOracle(rules), TerminalOracle(rules)
+    cards, terminals = CardReference(rules), TerminalReference(rules)
     fates = set()
     for index, (name, card, terminal, minor) in enumerate(
         zip(
@@ -350,17 +356,19 @@ def test_features_are_the_streams_duplicates_and_late_ones_included(drawn, sets)
         t_ms = int(columns.event_time_ms[index])
         verdict = cards.apply(card, name, t_ms, minor)
         fates.add(verdict.became)
-        if verdict.became is Became.DUPLICATE:
+        if verdict.became is ReferenceOutcome.DUPLICATE:
             assert np.isnan(got[index]).all()
             continue
-        weight = 0 if verdict.became is Became.LATE else 1
+        weight = 0 if verdict.became is ReferenceOutcome.LATE else 1
         high = "high_amount" in verdict.flags
         at_terminal = terminals.apply(terminal or None, t_ms, weight, name, high=high)
-        waits = Waits(name, t_ms, bool(columns.is_fraud[index]), t_ms, 0, ("labels", 0, index))
+        waits = WaitingLabel(
+            name, t_ms, bool(columns.is_fraud[index]), t_ms, 0, ("labels", 0, index)
+        )
         terminals.label(terminal or None, waits)
         expected = verdict.features | at_terminal.features
         assert dict(zip(names, got[index].tolist(), strict=True)) == expected
-    assert fates == {Became.SCORED, Became.LATE, Became.DUPLICATE}
+    assert fates == {ReferenceOutcome.SCORED, ReferenceOutcome.LATE, ReferenceOutcome.DUPLICATE}
 
 
 def plain(columns, **more):

@@ -8,7 +8,7 @@ from cassandra.protocol import ErrorMessage, SyntaxException
 
 from app.cassandra.schema_lock import schema_lock
 from app.cassandra.session import explained, is_unknown, settled
-from app.errors import AwayError
+from app.errors import NotAnsweringError
 from app.settings import load_settings
 
 UNKNOWN = ErrorMessage(0x1700, "CAS operation result is unknown", None)
@@ -44,9 +44,12 @@ def test_people_are_told_to_try_again(fault: Exception) -> None:
     def attempt() -> None:
         raise fault
 
-    with pytest.raises(AwayError, match="try again"):
+    with pytest.raises(NotAnsweringError, match="try again"):
         settled(attempt)
-    with pytest.raises(AwayError), explained(load_settings({"cassandra": "127.0.0.1:9042"})):
+    with (
+        pytest.raises(NotAnsweringError),
+        explained(load_settings({"cassandra": "127.0.0.1:9042"})),
+    ):
         raise fault
 
 

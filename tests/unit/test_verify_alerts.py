@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.alerts import AlertPolicy, group_of
 from app.domain.changes import ListChange, RuleChange
-from app.ops.reference_alerts import PolicyOf, alert_id
+from app.ops.reference_alerts import AlertPolicyAt, alert_id
 from app.ops.verification.report import Report
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld, alerts_of
@@ -92,8 +92,10 @@ def test_the_reference_agrees_with_the_stream() -> None:
         window = rng.choice((1_000, 7_000, HOUR, 24 * HOUR))
         losses = tuple(sorted(float(rng.randrange(1, 10**5)) for _ in range(3)))
         causes = tuple(sorted(rng.sample(("model", "rule", "anomaly"), rng.randrange(1, 4))))
-        stream, mine = AlertPolicy(causes, window, losses), PolicyOf(causes, window, losses)
-        assert PolicyOf.read(stream.named) == mine._replace(causes=tuple(stream.named["causes"]))
+        stream, mine = AlertPolicy(causes, window, losses), AlertPolicyAt(causes, window, losses)
+        assert AlertPolicyAt.read(stream.named) == mine._replace(
+            causes=tuple(stream.named["causes"])
+        )
         group = group_of(card, at, window)
         assert (mine.opened_at(card, at), alert_id(card, group.opened_at)) == (
             group.opened_at, group.alert_id,

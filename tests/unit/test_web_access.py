@@ -16,12 +16,12 @@ from yarl import URL
 
 from app.errors import SettingsError
 from app.web import peers
-from app.web.access.rate_limits import Limit
+from app.web.access.rate_limits import RateLimit
 from app.web.access.sessions import Session, Signer
 from app.web.access.users import Users, password_line, token_line
-from app.web.key_owner import Elsewhere
+from app.web.key_owner import OwnedElsewhere
 from app.web.roles import Role, Viewer
-from app.web.routes import Page, audited
+from app.web.routes import Route, audited
 from app.web.views import PAGES, install
 from tests.web_worker import DictWorker, client_of
 
@@ -82,8 +82,8 @@ def with_change(worker: DictWorker, remote: str | None = None) -> TestClient:
         application.middlewares.append(from_elsewhere)
     table = (
         *PAGES,
-        Page("GET", "/change", show, Role.ANALYST),
-        Page("POST", "/change", change, Role.ANALYST),
+        Route("GET", "/change", show, Role.ANALYST),
+        Route("POST", "/change", change, Role.ANALYST),
     )
     install(application, worker, table)
     return TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar())
@@ -282,7 +282,7 @@ async def test_guessing_is_slow(users: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_limit_fills_again() -> None:
     now = [0.0]
-    limit = Limit(2, 0.5, lambda: now[0])
+    limit = RateLimit(2, 0.5, lambda: now[0])
     assert [limit.take("a"), limit.take("a"), limit.take("b")] == [0, 0, 0]
     assert limit.take("a") == 2.0
     now[0] = 2.0
@@ -336,7 +336,7 @@ class Asking(DictWorker):
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> peers.Answer:
+    ) -> peers.PeerAnswer:
         """As `FaustWorker` does, less its bounds."""
         self.asked.append((url, method, headers))
         async with (
@@ -344,7 +344,7 @@ class Asking(DictWorker):
             client.request(method, url, headers=headers) as got,
         ):
             kind, proof = got.headers["Content-Type"], got.headers.get(peers.PROOF_HEADER, "")
-            return peers.Answer(got.status, kind, await got.read(), proof)
+            return peers.PeerAnswer(got.status, kind, await got.read(), proof)
 
 
 async def ask_through(users: Path, ours: str | None, theirs: str | None) -> tuple[int, str, Asking]:
@@ -359,7 +359,7 @@ async def ask_through(users: Path, ours: str | None, theirs: str | None) -> tupl
 
         server.app[ACCESS]._own_url = holder.url
         asking = Asking(web_host="0.0.0.0", web_users=users, web_secret=ours)
-        asking.place = Elsewhere(holder.url)
+        asking.place = OwnedElsewhere(holder.url)
         async with client_of(asking) as client:
             answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
             return answer.status, await answer.text(), asking
@@ -383,7 +383,7 @@ async def test_workers_prove_to_each_other_who_they_are(users: Path) -> None:
 
 async def test_a_member_that_only_pretends_is_not_believed(users: Path) -> None:
     asking = guarded(users, web_secret=SECRET)
-    asking.place = Elsewhere("http://10.0.0.1:6066")
+    asking.place = OwnedElsewhere("http://10.0.0.1:6066")
     asking.answers["http://10.0.0.1:6066/cards/c1.json"] = (200, "application/json", b'{"id":"c1"}')
     async with client_of(asking) as client:
         answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
@@ -395,7 +395,7 @@ async def test_a_member_that_only_pretends_is_not_believed(users: Path) -> None:
             "http://h:1?x",
             "nonsense",
         ):
-            asking.place = Elsewhere(url)
+            asking.place = OwnedElsewhere(url)
             answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
             assert "no worker's address" in await answer.text(), url
 

@@ -13,7 +13,7 @@ from app.domain.changes import (
     RuleChange,
     ThresholdChange,
 )
-from app.kafka.change_history import History, Made
+from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.web.model_facts import MOST_CHANGES, gate_facts, history_facts, lineage_facts
 from app.web.models import grouped, ordered
 from models.distribution import psi_of
@@ -25,9 +25,9 @@ OTHER = "http://127.0.0.1:6067"
 HOSTILE = "<script>alert(1)</script>"
 
 
-def history(*changes: Any) -> History:
-    return History(
-        [Made(0, n, 1_700_000_000_000 + n * 1_000, one) for n, one in enumerate(changes)]
+def history(*changes: Any) -> ChangeHistory:
+    return ChangeHistory(
+        [LoggedChange(0, n, 1_700_000_000_000 + n * 1_000, one) for n, one in enumerate(changes)]
     )
 
 

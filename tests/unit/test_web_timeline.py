@@ -11,7 +11,7 @@ from app.errors import UnavailableError
 from app.formats import iso
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
-from app.web.key_owner import Elsewhere, Nobody
+from app.web.key_owner import OwnedElsewhere, Unowned
 from models.artifact_folders import artifact_folders
 from models.holder import ModelHolder
 from tests.builders import T0
@@ -151,7 +151,7 @@ async def test_search_finds_the_page_without_being_told_the_kind() -> None:
     one = alert(1)
     worker.reviews.add(one)
     worker.transactions["x1"] = prediction()
-    worker.place = Elsewhere(OTHER)
+    worker.place = OwnedElsewhere(OTHER)
     for kind in ("cards", "terminals"):
         for name in ("x1", "c%2F1", "nope", one.alert_id):
             known = (kind, name) == ("cards", "c%2F1")
@@ -195,7 +195,7 @@ async def test_search_lists_what_several_kinds_share() -> None:
     async with client_of(worker) as client:
         tags = Tags(await (await client.get("/search?id=same")).text())
         assert {"/transactions/same/", "/cards/same/", "/terminals/same/"} <= set(tags.links)
-        worker.place = Nobody("partition 1 is being recovered; try again")
+        worker.place = Unowned("partition 1 is being recovered; try again")
         text = await (await client.get("/search?id=same")).text()
     assert "partition 1 is being recovered" in text
 

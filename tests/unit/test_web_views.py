@@ -11,10 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.errors import SchemaError, StateError, UnavailableError
-from app.quality.tally import Group
-from app.web.cached_answers import Kept
+from app.quality.tally import DecisionGroup
+from app.web.cached_answers import CachedAnswer
 from app.web.ids import json_path_of, path_of
-from app.web.key_owner import Elsewhere, Nobody, key_owner
+from app.web.key_owner import OwnedElsewhere, Unowned, key_owner
 from app.web.key_state import key_state
 from app.web.page_templates import render
 from app.web.readiness import why_not_ready
@@ -156,7 +156,7 @@ async def test_unknown_ones_are_one_line(kind: str) -> None:
 
 async def test_a_key_of_another_worker_is_fetched_from_it() -> None:
     worker = DictWorker()
-    worker.place = Elsewhere("http://127.0.0.1:6067")
+    worker.place = OwnedElsewhere("http://127.0.0.1:6067")
     address = "http://127.0.0.1:6067/cards/a%2Fb%3F/?x=1"
     worker.answers[address] = (404, "application/json; charset=utf-8", b'{"error":"no card"}')
     async with client_of(worker) as client:
@@ -170,7 +170,7 @@ async def test_a_key_of_another_worker_is_fetched_from_it() -> None:
 
 async def test_a_routed_request_is_not_routed_again() -> None:
     worker = DictWorker()
-    worker.place = Elsewhere("http://127.0.0.1:6067")
+    worker.place = OwnedElsewhere("http://127.0.0.1:6067")
     async with client_of(worker) as client:
         reply = await client.get(
             "/cards/c1/", headers=JSON | {"X-Fraudstream-Routed": "http://127.0.0.1:6067"}
@@ -183,7 +183,7 @@ async def test_a_routed_request_is_not_routed_again() -> None:
 
 async def test_nobody_holds_the_key() -> None:
     worker = DictWorker()
-    worker.place = Nobody("partition 1 is being recovered; try again")
+    worker.place = Unowned("partition 1 is being recovered; try again")
     async with client_of(worker) as client:
         reply = await client.get("/cards/c1.json")
         assert reply.status == 503
@@ -207,7 +207,7 @@ OWN, OTHER = "http://127.0.0.1:1", "http://127.0.0.1:2"
 )
 def test_who_answers(active: bool, ready: bool, owners: dict, answer: str | None) -> None:
     found = key_owner(1, OWN, owners, active=active, ready=ready)
-    if isinstance(found, Nobody):
+    if isinstance(found, Unowned):
         assert answer is not None
         assert found.reason.startswith(answer)
     else:
@@ -394,7 +394,9 @@ async def test_quality_as_json_and_as_a_page() -> None:
     worker = DictWorker()
     async with client_of(worker) as client:
         assert "No labels have arrived yet" in await (await client.get("/quality/")).text()
-        group = Group(transactions=1_234, judged=9, frauds=4, alerts=5, right=3, wrong=1).as_dict()
+        group = DecisionGroup(
+            transactions=1_234, judged=9, frauds=4, alerts=5, right=3, wrong=1
+        ).as_dict()
         worker.judged = {
             "labels": 9, "total": group, "by_day": {"2026-01-31": group}, "by_model": {"<m>@1": group},
             "seconds": 0.1, "age_seconds": 7.4,
@@ -427,7 +429,7 @@ async def test_a_dear_answer_is_worked_out_once_and_kept() -> None:
         return {"number": worked}
 
     with ThreadPoolExecutor(1) as threads:
-        kept = Kept(work, threads, 60, lambda: now)
+        kept = CachedAnswer(work, threads, 60, lambda: now)
         assert await asyncio.gather(kept.get(), kept.get()) == [{"number": 1, "age_seconds": 0}] * 2
         now = 59.0
         assert await kept.get() == {"number": 1, "age_seconds": 59}

@@ -1,13 +1,14 @@
-"""Keeps the partitions of some topics in step in event time while they catch up, on however many workers.
+"""Aligns the partitions of some topics in event time while they catch up, across all workers.
 
-A partition computes up to `Pace.until_ms`: the position of the slowest partition that has something to do, and the
-skew. One that comes to a record beyond it waits with that record, and only then does anybody look how far the
-others are. In live traffic that is once in an event time of `skew_ms`: there is no timer and no message.
+A partition may process records up to `EventTimeAlignment.until_ms`: the event time of the slowest partition that has
+unprocessed records, plus the maximum drift. A partition that reaches a later record is paused. Only then does its
+worker read the positions of the other partitions from Kafka. With live traffic this happens once per maximum drift of
+event time; there is no timer and no message.
 
-What travels between workers is a partition's position, as a note beside its committed offset. It says what is done,
-which stays true whoever dies: a stale note holds others back a little longer, and never lets them go too early.
-A partition's position is the event time of the first record whose effects are not durable, where that is known: one
-that waits does not hold back those it waits for, and the slowest of all is never held.
+Workers exchange positions in the metadata of committed offsets. A position describes durable work only, so it remains
+true when a worker dies: an outdated position pauses others a little longer, but never lets them go too early.
+A partition's position is the event time of its first record whose effects are not durable, if that is known. So a
+paused partition does not hold back those that it waits for, and the slowest partition is never paused.
 """
 
 import asyncio
@@ -17,56 +18,62 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.blocks.core.event_time_drift import Note, Standing, newer, slowest_ms, slowest_of
+from app.blocks.core.event_time_drift import (
+    OffsetMetadata,
+    PartitionPosition,
+    newer,
+    slowest_ms,
+    slowest_of,
+)
 from app.blocks.core.partition import Partition
 
 logger = logging.getLogger(__name__)
 
-#: How often to look while a partition is held, and while Kafka does not answer.
+#: Time between two reads of the positions while a partition is paused; `_RETRY_SECONDS` while Kafka does not answer.
 _LOOK_SECONDS = 0.02
-#: ... and to rest for so many times as long as a look took: with hundreds of partitions, looking every 20 ms took an
-#: eighth of a worker's time, and more of the broker's.
+#: The time between two reads is at least this many times the duration of a read. With hundreds of partitions, a read
+#: every 20 ms took an eighth of a worker's time, and more of the broker's.
 _LOOK_REST = 4
 _RETRY_SECONDS = 0.5
-#: At least so long between two notes of a worker that holds nobody.
+#: Minimum time between two extra commits of positions by a worker without a paused partition.
 _SHARE_SECONDS = 0.05
-#: A position is written down before its commit when it has moved by this part of the skew.
+#: A position is committed early once it has advanced by the maximum drift divided by this number.
 _SHARE_PART = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What Kafka says of one partition.
+class PartitionProgress:
+    """How far one partition has been processed, as Kafka reports it.
 
     Attributes:
-        done: the committed offset, or that of the first record without one.
+        done: the committed offset; without one, the offset of the first record.
         end: offset after the last record.
-        note: what stands beside the committed offset.
+        metadata: the committed offset's metadata.
     """
 
     done: int
     end: int
-    note: Note
+    metadata: OffsetMetadata
 
 
-class PacePorts(Protocol):
-    """What the pace asks of Kafka."""
+class AlignmentPorts(Protocol):
+    """The Kafka operations that alignment needs."""
 
-    async def see(self, tps: Iterable[Any]) -> Mapping[Any, Seen]:
-        """How far partitions are, whoever has them."""
+    async def read_progress(self, tps: Iterable[Any]) -> Mapping[Any, PartitionProgress]:
+        """The progress of partitions, whichever worker owns them."""
 
-    async def note(self, notes: Mapping[Any, tuple[int, Note]]) -> None:
-        """Commit offsets of our partitions, each with a note."""
+    async def commit(self, positions: Mapping[Any, tuple[int, OffsetMetadata]]) -> None:
+        """Commit offsets of this worker's partitions, each with its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slowest:
+class SlowestPartition:
     """The partition that the others are paused for.
 
     Attributes:
         tp: topic and number.
-        position_ms: how far it is in event time; None while that is not known.
-        why: what it does meanwhile, for people.
+        position_ms: its position in event time; None while that is not known.
+        why: what it is doing, for people.
     """
 
     tp: Any
@@ -76,36 +83,36 @@ class Slowest:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """How far one partition is in event time.
+    """The position of one partition in event time.
 
     Attributes:
-        position_ms: newest event time done; None before any.
-        held_ms: event time of the record that it is paused at; None while it is not.
-        ahead_ms: how far that is ahead of the slowest partition; None while it is not paused.
-        slowest: whom it is paused for, as last seen; None while it is not paused.
+        position_ms: newest processed event time; None before any.
+        held_ms: event time of the record that it is paused at; None while it is not paused.
+        ahead_ms: how far that record is ahead of the slowest partition; None while it is not paused.
+        slowest: the partition that it waits for, as last read; None while it is not paused.
         stalled: whether it waits for a server.
     """
 
     position_ms: int | None = None
     held_ms: int | None = None
     ahead_ms: int | None = None
-    slowest: Slowest | None = None
+    slowest: SlowestPartition | None = None
     stalled: bool = False
 
 
-class Pace:
-    """The gate of every partition of some topics.
+class EventTimeAlignment:
+    """Decides up to which event time each partition of some topics may be processed.
 
     Args:
-        tps: all their partitions, whoever has them; tuples of topic and number.
-        skew_ms: how far ahead of the slowest one a partition may run.
-        ports: Kafka.
+        tps: all partitions of these topics, on any worker; tuples of topic and number.
+        skew_ms: the maximum drift: how far ahead of the slowest partition the others may run.
+        ports: access to Kafka.
 
     Attributes:
-        until_ms: event time up to which records may be computed now.
+        until_ms: event time up to which records may be processed now.
     """
 
-    def __init__(self, tps: Iterable[Any], skew_ms: int, ports: PacePorts) -> None:
+    def __init__(self, tps: Iterable[Any], skew_ms: int, ports: AlignmentPorts) -> None:
         self.until_ms = -math.inf
         self._tps = list(tps)
         self._topics = {topic for topic, _ in self._tps}
@@ -113,52 +120,54 @@ class Pace:
         self._ports = ports
         self._open: dict[Any, Partition] = {}
         self._positions: dict[Any, int | None] = {}
-        self._noted: dict[Any, Note] = {}
+        self._committed: dict[Any, OffsetMetadata] = {}
         self._slowest = -math.inf
         self._slowest_tp: Any = None
         self._watching: asyncio.Task[None] | None = None
         self._sharing: asyncio.Task[None] | None = None
 
-    def paces(self, topic: str) -> bool:
-        """Whether partitions of a topic keep in step."""
+    def aligns(self, topic: str) -> bool:
+        """Whether the partitions of a topic are aligned."""
         return topic in self._topics
 
     def open(self, tp: Any, partition: Partition) -> None:
-        """A partition starts here."""
+        """This worker has started a partition."""
         self._open[tp] = partition
 
     def close(self, tp: Any) -> None:
-        """A partition is given up; what is known to be done stays known."""
+        """This worker has given a partition up; its last known position remains valid."""
         self._open.pop(tp, None)
-        self._noted.pop(tp, None)
+        self._committed.pop(tp, None)
 
     def hold(self) -> None:
-        """A partition waits: look how far the others are, until none waits any more."""
+        """A partition is paused: read the positions of the others until none is paused."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
 
     def finished(self, tp: Any, newest_ms: int | None) -> None:
-        """Something of a partition is durable, of this newest event time."""
+        """Some records of a partition are durable; this is their newest event time."""
         self._positions[tp] = newer(self._positions.get(tp), newest_ms)
         self.moved(tp)
 
     def moved(self, tp: Any) -> None:
-        """A partition has other records to do first than before."""
+        """The first unprocessed record of a partition is another one than before."""
         if self._sharing is None and self._far(tp) and self._others():
             self._sharing = asyncio.create_task(self._share())
 
     def stalled(self) -> None:
-        """A partition waits for a server, or no longer: others must not wait for it."""
+        """A partition has begun or ended to wait for a server: others must not wait for it meanwhile."""
         if self._sharing is None and self._others():
             self._sharing = asyncio.create_task(self._share())
 
-    def note_of(self, tp: Any) -> Note:
-        """What to write beside a committed offset of one of our partitions."""
+    def metadata_of(self, tp: Any) -> OffsetMetadata:
+        """The metadata for a committed offset of one of this worker's partitions."""
         partition = self._open.get(tp)
-        return Note(self._position(tp), stalled=partition is not None and partition.stalled)
+        return OffsetMetadata(
+            self._position(tp), stalled=partition is not None and partition.stalled
+        )
 
     def watermark(self, tp: Any) -> Watermark:
-        """How far a partition that is here has come."""
+        """The position of one of this worker's partitions."""
         position = self._positions.get(tp)
         partition = self._open.get(tp)
         if partition is None or not partition.held or partition.held_ms is None:
@@ -167,7 +176,7 @@ class Pace:
         ahead = max(0, partition.held_ms - int(self._slowest)) if known else None
         return Watermark(position, partition.held_ms, ahead, self._whom(), partition.stalled)
 
-    def _whom(self) -> Slowest | None:
+    def _whom(self) -> SlowestPartition | None:
         tp = self._slowest_tp
         if tp is None:
             return None
@@ -178,9 +187,9 @@ class Pace:
             why = f"{partition.waiting} records wait, {partition.in_flight} blocks in flight"
             if partition.needs is not None:
                 why += f"; it waits for {partition.needs}"
-        return Slowest(tp, self._position(tp), why)
+        return SlowestPartition(tp, self._position(tp), why)
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ reading the positions of others
 
     def _others(self) -> bool:
         return len(self._open) < len(self._tps)
@@ -195,7 +204,7 @@ class Pace:
                 began = time()
                 try:
                     await self._look()
-                except Exception as error:  # Kafka is away, or the group starts anew
+                except Exception as error:  # Kafka does not answer, or the group is rebalancing
                     logger.info("the positions of other partitions cannot be read: %r", error)
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
@@ -206,10 +215,10 @@ class Pace:
 
     async def _look(self) -> None:
         if self._others():
-            await self._write_notes()
-        seen = await self._ports.see(self._tps)
+            await self._write_metadata()
+        seen = await self._ports.read_progress(self._tps)
         for tp, one in seen.items():
-            self._positions[tp] = newer(self._positions.get(tp), one.note.position_ms)
+            self._positions[tp] = newer(self._positions.get(tp), one.metadata.position_ms)
         standings = {tp: self._standing(tp, one) for tp, one in seen.items()}
         self._slowest, self._slowest_tp = slowest_ms(standings.values()), slowest_of(standings)
         self.until_ms = self._slowest + self._skew_ms
@@ -217,75 +226,77 @@ class Pace:
             if partition.held_ms is not None and not partition.held:
                 partition.wake()
 
-    def _standing(self, tp: Any, seen: Seen) -> Standing:
+    def _standing(self, tp: Any, seen: PartitionProgress) -> PartitionPosition:
         partition = self._open.get(tp)
-        done, stalled = seen.done, seen.note.stalled
+        done, stalled = seen.done, seen.metadata.stalled
         if partition is not None:
             done, stalled = max(done, partition.forwarded_offset), partition.stalled
-        return Standing(self._position(tp), idle=stalled or done >= seen.end)
+        return PartitionPosition(self._position(tp), idle=stalled or done >= seen.end)
 
     def _position(self, tp: Any) -> int | None:
         position = self._positions.get(tp)
         partition = self._open.get(tp)
         return position if partition is None else newer(position, partition.next_ms)
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ committing our own positions
 
     def _far(self, tp: Any) -> bool:
-        """Whether others must not wait until the next commit for what they are to know of a partition."""
-        partition, note = self._open.get(tp), self._noted.get(tp, Note())
-        if partition is not None and partition.stalled != note.stalled:
+        """Whether a partition's position must be committed before the next regular commit."""
+        partition, last = self._open.get(tp), self._committed.get(tp, OffsetMetadata())
+        if partition is not None and partition.stalled != last.stalled:
             return True
-        position, noted = self._position(tp), note.position_ms
-        if position is None or noted is None:
+        position, committed = self._position(tp), last.position_ms
+        if position is None or committed is None:
             return position is not None
-        return position - noted > self._skew_ms // _SHARE_PART
+        return position - committed > self._skew_ms // _SHARE_PART
 
     async def _share(self) -> None:
         try:
-            await self._write_notes()
+            await self._write_metadata()
             await asyncio.sleep(_SHARE_SECONDS)
             while any(map(self._far, self._open)):
-                await self._write_notes()
+                await self._write_metadata()
                 await asyncio.sleep(_SHARE_SECONDS)
-        except Exception as error:  # the next commit carries it
+        except Exception as error:  # the next regular commit contains it
             logger.info("positions could not be committed: %r", error)
         finally:
             self._sharing = None
 
-    async def _write_notes(self) -> None:
-        notes = {tp: self.note_of(tp) for tp in self._open}
-        news = {tp: note for tp, note in notes.items() if note != self._noted.get(tp)}
-        if not news:
+    async def _write_metadata(self) -> None:
+        current = {tp: self.metadata_of(tp) for tp in self._open}
+        changed = {tp: one for tp, one in current.items() if one != self._committed.get(tp)}
+        if not changed:
             return
-        await self._ports.note({tp: (self._open[tp].done_offset, n) for tp, n in news.items()})
-        self._noted |= {tp: note for tp, note in news.items() if tp in self._open}
+        await self._ports.commit(
+            {tp: (self._open[tp].done_offset, one) for tp, one in changed.items()}
+        )
+        self._committed |= {tp: one for tp, one in changed.items() if tp in self._open}
 
 
 class PartitionGate:
-    """The pace as one partition sees it; see `app.blocks.core.ports.Gate`."""
+    """The alignment for one partition; see `app.blocks.core.ports.AlignmentGate`."""
 
-    def __init__(self, pace: Pace, tp: Any) -> None:
-        self._pace = pace
+    def __init__(self, alignment: EventTimeAlignment, tp: Any) -> None:
+        self._alignment = alignment
         self._tp = tp
 
     @property
     def until_ms(self) -> float:
-        """Event time up to which records may be computed now."""
-        return self._pace.until_ms
+        """Event time up to which records may be processed now."""
+        return self._alignment.until_ms
 
     def hold(self) -> None:
-        """The partition has come to a record beyond it."""
-        self._pace.hold()
+        """The partition has reached a record beyond it."""
+        self._alignment.hold()
 
     def started(self) -> None:
-        """A block is in flight, and none before it."""
-        self._pace.moved(self._tp)
+        """A block is in flight, and no block before it."""
+        self._alignment.moved(self._tp)
 
     def finished(self, newest_ms: int | None) -> None:
-        """Something of the partition is forwarded."""
-        self._pace.finished(self._tp, newest_ms)
+        """Some records of the partition are forwarded."""
+        self._alignment.finished(self._tp, newest_ms)
 
     def stalled(self) -> None:
-        """The partition waits for a server, or no longer."""
-        self._pace.stalled()
+        """The partition has begun or ended to wait for a server."""
+        self._alignment.stalled()

@@ -1,4 +1,4 @@
-"""How far apart in event time partitions may run: the rule alone, without clock, Kafka or tasks."""
+"""The rule of event-time alignment: which partition is the slowest. No clock, no Kafka, no tasks."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,24 +7,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where one source partition stands.
+class PartitionPosition:
+    """The position of one source partition.
 
     Attributes:
-        position_ms: newest event time that is done, or that of the first record that is not; None while
+        position_ms: newest processed event time, or that of the first unprocessed record; None while
             neither is known.
-        idle: whether it holds nobody back: everything in its log, as last seen, is done, or it waits for a server.
+        idle: whether it holds back no other partition: its log was processed to the end when last read, or it waits
+            for a server.
     """
 
     position_ms: int | None
     idle: bool
 
 
-def slowest_ms(standings: Iterable[Standing]) -> float:
-    """Position of the slowest partition that has something to do.
+def slowest_ms(standings: Iterable[PartitionPosition]) -> float:
+    """Position of the slowest partition that has unprocessed records.
 
     Returns:
-        Epoch milliseconds; -inf while one of them is unknown, inf when none holds anybody back.
+        Epoch milliseconds; -inf while a position is unknown, inf when no partition holds others back.
     """
     slowest = math.inf
     for standing in standings:
@@ -36,37 +37,34 @@ def slowest_ms(standings: Iterable[Standing]) -> float:
     return slowest
 
 
-def slowest_of(standings: Mapping[Any, Standing]) -> Any | None:
-    """The partition that all others wait for: the slowest one, or the first whose position is unknown; None without."""
+def slowest_of(standings: Mapping[Any, PartitionPosition]) -> Any | None:
+    """The partition that others wait for: the slowest, or the first of unknown position; None if all are idle."""
     busy = {tp: standing for tp, standing in standings.items() if not standing.idle}
     if not busy:
         return None
     return min(busy, key=lambda tp: -math.inf if (at := busy[tp].position_ms) is None else at)
 
 
-def newer(known: int | None, told: int | None) -> int | None:
-    """The better of two positions of one partition.
-
-    A position says what is done, which stays so whoever said it: the highest one holds.
-    """
-    if known is None or told is None:
-        return told if known is None else known
-    return max(known, told)
+def newer(known: int | None, reported: int | None) -> int | None:
+    """The higher of two positions of one partition: both are true, because processed records remain processed."""
+    if known is None or reported is None:
+        return reported if known is None else known
+    return max(known, reported)
 
 
-#: Ends the note of a stalled partition.
+#: Ends the metadata of a stalled partition.
 _STALLED = "!"
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """What travels beside a committed offset: facts that stay true, whoever reports them.
+class OffsetMetadata:
+    """The metadata of a committed offset: facts that remain true, whichever worker reports them.
 
     Attributes:
-        position_ms: see `Standing`.
-        records_end: offset after the last record that is done, where that is below the committed offset: between
-            the two are transaction markers and other offsets without a record, which no row can prove. None
-            where it is the committed offset.
+        position_ms: see `PartitionPosition`.
+        records_end: offset after the last processed record, if it is below the committed offset: between the two are
+            transaction markers and other offsets without a record, so no row can prove them. None if it equals the
+            committed offset.
         stalled: the partition waits for a server: no other partition waits for it meanwhile.
     """
 
@@ -82,13 +80,13 @@ class Note:
         return f"{at}{through}{_STALLED if self.stalled else ''}"
 
     @classmethod
-    def read(cls, text: str) -> "Note":
-        """The note in such a text; one without facts when it is anything else."""
+    def read(cls, text: str) -> "OffsetMetadata":
+        """The metadata in such a text; empty metadata for any other text."""
         at, _, end = text.removesuffix(_STALLED).partition("@")
         return cls(_number(at), _number(end), text.endswith(_STALLED))
 
     def records_end_at(self, committed: int) -> int:
-        """Offset after the last record below the committed offset, as far as it is known.
+        """Offset after the last record below the committed offset, if it is known.
 
         Earlier releases wrote a higher number in its place.
         """

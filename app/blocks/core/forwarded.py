@@ -1,4 +1,4 @@
-"""How far the outputs of a partition have got to later stages, where they are durable in two parts (`ports.Sent`)."""
+"""Up to which offset later stages have the outputs of a partition: these are durable in two parts (`SentOutputs`)."""
 
 import asyncio
 from collections import deque
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from app.blocks.core.ports import Block, Computed, Gate, Sent
+from app.blocks.core.ports import AlignmentGate, Block, Computed, SentOutputs
 
 #: A block that is forwarded and not durable for so long waits for a server.
 _STALLED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Step:
+class InFlightBlock:
     """A block in flight.
 
     Attributes:
@@ -29,7 +29,7 @@ class Step:
     forwarded: bool = False
 
 
-class Forwarded:
+class ForwardedPosition:
     """The position that event-time alignment counts.
 
     Args:
@@ -43,7 +43,7 @@ class Forwarded:
             for it: the server may be away for hours.
     """
 
-    def __init__(self, steps: deque[Step], start: int, gate: Gate | None) -> None:
+    def __init__(self, steps: deque[InFlightBlock], start: int, gate: AlignmentGate | None) -> None:
         self.offset = start
         self.stalled = False
         self._steps = steps
@@ -57,11 +57,11 @@ class Forwarded:
             return None
         return held_ms if step is None else step.computed.first_ms
 
-    def expect(self, step: Step, sent: Sent) -> None:
+    def expect(self, step: InFlightBlock, sent: SentOutputs) -> None:
         """The outputs of a step are on their way."""
         sent.forwarded.add_done_callback(partial(self._arrived, step))
 
-    def _arrived(self, step: Step, sent: asyncio.Future[Any]) -> None:
+    def _arrived(self, step: InFlightBlock, sent: asyncio.Future[Any]) -> None:
         if sent.cancelled() or sent.exception() is not None:
             return  # what is durable has the error, too
         step.forwarded = True
@@ -71,7 +71,7 @@ class Forwarded:
             self.advance(each)
         self._watch(step)
 
-    def advance(self, step: Step) -> None:
+    def advance(self, step: InFlightBlock) -> None:
         """A step is forwarded, and all before it."""
         if step.block.end > self.offset:
             self.offset = step.block.end
@@ -86,12 +86,12 @@ class Forwarded:
             if self._steps and self._steps[0].forwarded:
                 self._watch(self._steps[0])
 
-    def _watch(self, step: Step) -> None:
+    def _watch(self, step: InFlightBlock) -> None:
         if self._gate is not None:
             loop = asyncio.get_running_loop()
             loop.call_later(_STALLED_SECONDS, self._look, self._gate, step)
 
-    def _look(self, gate: Gate, step: Step) -> None:
+    def _look(self, gate: AlignmentGate, step: InFlightBlock) -> None:
         if self._steps and self._steps[0] is step and not self.stalled:
             self.stalled = True
             gate.stalled()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from app.blocks.core.ports import Block
 
 
-class Budget:
+class MemoryBudget:
     """Bytes of records that are here and not acknowledged.
 
     It is no hard bound: a partition of which nothing is here may always be fetched, and one of which nothing is in
@@ -30,7 +30,7 @@ class Budget:
         return self.limit is not None and self.used >= self.limit
 
 
-class Pile:
+class WaitingBlocks:
     """Blocks in line, with how much they are.
 
     Args:
@@ -40,7 +40,7 @@ class Pile:
         records: of all of them.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self.records = 0
         self._budget = budget
         self._blocks: deque[Block] = deque()

@@ -7,18 +7,18 @@ from collections.abc import Awaitable, Hashable
 from itertools import islice
 from typing import Any
 
-from app.blocks.core.forwarded import Forwarded, Step
-from app.blocks.core.memory_budget import Budget, Pile
+from app.blocks.core.forwarded import ForwardedPosition, InFlightBlock
+from app.blocks.core.memory_budget import MemoryBudget, WaitingBlocks
 from app.blocks.core.newest_rows import NewestRows
 from app.blocks.core.ports import (
+    AlignedHandler,
+    AlignmentGate,
     Block,
     Computed,
-    Gate,
     Handler,
-    PacedHandler,
     Ports,
     RowReader,
-    Sent,
+    SentOutputs,
     nothing_to_send,
 )
 from app.blocks.core.rows import Row, chunk_groups
@@ -62,15 +62,15 @@ class Partition(NewestRows):
         self,
         number: int,
         ports: Ports,
-        handler: Handler | PacedHandler,
+        handler: Handler | AlignedHandler,
         *,
         depth: int,
         joined_records: int,
         batch_bytes: int,
         start: int,
         changelog_next: int | None = None,
-        gate: Gate | None = None,
-        budget: Budget | None = None,
+        gate: AlignmentGate | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.number = number
         self.next_offset = self.done_offset = start
@@ -87,11 +87,11 @@ class Partition(NewestRows):
         self._depth = depth
         self._joined_records = joined_records
         self._batch_bytes = batch_bytes
-        self._budget = budget or Budget(None)
-        self._inbox = Pile(self._budget)
+        self._budget = budget or MemoryBudget(None)
+        self._inbox = WaitingBlocks(self._budget)
         self._passed: dict[int, Block] = {}
-        self._steps: deque[Step] = deque()
-        self._forwarded = Forwarded(self._steps, start, gate)
+        self._steps: deque[InFlightBlock] = deque()
+        self._forwarded = ForwardedPosition(self._steps, start, gate)
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
         self._number = 0
         self._news = asyncio.Event()
@@ -257,7 +257,7 @@ class Partition(NewestRows):
                 continue
             # outputs of later blocks go out while earlier ones wait to be durable
             sent = await self._send(step)
-            if isinstance(sent, Sent):
+            if isinstance(sent, SentOutputs):
                 self._forwarded.expect(step, sent)
                 sent = sent.durable
             step.durable = asyncio.ensure_future(sent)
@@ -278,7 +278,7 @@ class Partition(NewestRows):
         in_flight = len(self._steps)
         return in_flight >= self._depth or (in_flight > 0 and self._budget.exceeded)
 
-    async def _send(self, step: Step) -> Awaitable[Any] | Sent:
+    async def _send(self, step: InFlightBlock) -> Awaitable[Any] | SentOutputs:
         block = step.block
         if block.lost:
             # whoever was stopped while others took its partitions over must not call lost what they have done
@@ -317,7 +317,7 @@ class Partition(NewestRows):
             end, size = follower.end, size + follower.size
         return Block(records, tuple(tokens), True, block.begin, end, size)
 
-    async def _admit(self, block: Block, until_ms: float) -> Step | None:
+    async def _admit(self, block: Block, until_ms: float) -> InFlightBlock | None:
         """Check that the block continues where the last one ended, compute, put rows on the overlay."""
         if not self._ports.is_current(block):
             self._ports.abandon(block)
@@ -340,7 +340,7 @@ class Partition(NewestRows):
         block, computed = cut
         self.next_offset = block.end
         self._number += 1
-        step = Step(block, computed, self._number)
+        step = InFlightBlock(block, computed, self._number)
         for rows in computed.groups:
             for key, raw in rows:
                 self._overlay[key] = (self._number, raw)
@@ -400,7 +400,7 @@ class Partition(NewestRows):
                 return
             self._finish(steps)
 
-    def _durable_steps(self) -> list[Step]:
+    def _durable_steps(self) -> list[InFlightBlock]:
         """The first blocks in flight, as far as their outputs are durable; the first one's are."""
         steps = [self._steps[0]]
         for step in islice(self._steps, 1, None):
@@ -410,7 +410,7 @@ class Partition(NewestRows):
             steps.append(step)
         return steps
 
-    def _finish(self, steps: list[Step]) -> None:
+    def _finish(self, steps: list[InFlightBlock]) -> None:
         newest = steps[-1].number
         for step in steps:
             for rows in step.computed.groups:

@@ -40,7 +40,7 @@ class Block:
         return Block(records, self.tokens, whole, begin, end, size, self.lost)
 
 
-class PassedRecord(NamedTuple):
+class ForwardedRecord(NamedTuple):
     """A record that a stage of this worker has sent, as the next one would fetch it."""
 
     offset: int
@@ -89,7 +89,7 @@ class PreparingHandler(Protocol):
         """Prepare `compute` for these records up to an event time; within a deadline, without an error."""
 
 
-class PacedHandler(Protocol):
+class AlignedHandler(Protocol):
     """The work on a topic whose partitions are aligned in event time (`alignment.py`)."""
 
     def compute(
@@ -102,7 +102,7 @@ class PacedHandler(Protocol):
         """As `Handler.compute`, up to the first record whose event time is beyond `until_ms`."""
 
 
-class Sent(NamedTuple):
+class SentOutputs(NamedTuple):
     """What `Ports.send` may return where outputs have two parts.
 
     Attributes:
@@ -114,13 +114,13 @@ class Sent(NamedTuple):
     durable: Awaitable[Any]
 
     @classmethod
-    def of(cls, forwarded: Awaitable[Any], stored: Awaitable[Any]) -> "Sent":
+    def of(cls, forwarded: Awaitable[Any], stored: Awaitable[Any]) -> "SentOutputs":
         """Of the part that later stages wait for, and the rest."""
         first = asyncio.ensure_future(forwarded)
         return cls(first, asyncio.gather(first, stored))
 
 
-class Gate(Protocol):
+class AlignmentGate(Protocol):
     """What a partition is told of the others' event time.
 
     Attributes:
@@ -173,7 +173,7 @@ class RowScanner(RowReader, Protocol):
 class Ports(Protocol):
     """The effects, as the partition needs them."""
 
-    async def send(self, partition: int, outputs: Any) -> "Awaitable[Any] | Sent":
+    async def send(self, partition: int, outputs: Any) -> "Awaitable[Any] | SentOutputs":
         """Hand outputs over, in order; the result resolves once all are durable."""
 
     async def account_for_loss(self, partition: int, begin: int, end: int) -> Awaitable[Any]:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import faust
 from mode.utils.queues import FlowControlEvent
 
-from app.blocks.core.alignment import Pace
-from app.blocks.core.event_time_drift import Note
+from app.blocks.core.alignment import EventTimeAlignment
+from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.faust import transport  # noqa: F401  registers the driver under the name `block`
 from app.blocks.faust.batches import Outputs, PassOn
 from app.blocks.faust.halt import halt, leave
-from app.blocks.faust.offset_metadata import ConsumerPorts
+from app.blocks.faust.offset_metadata import ConsumerAlignmentPorts
 from app.blocks.faust.producer_queue import Destination
 from app.blocks.faust.recovery import BlockTables
-from app.blocks.faust.stopped_partitions import Stops
-from app.blocks.faust.unreadable_batches import Watch
+from app.blocks.faust.stopped_partitions import StoppedPartitions
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 STOP_SECONDS = 9.0
 
 
-class Flow(FlowControlEvent):
+class ClearingFlowControl(FlowControlEvent):
     """Lets queues be filled; those of before a pause are emptied when it ends.
 
     Faust resumes again and again while it recovers, and each time empties the queue of changelogs: what a warm copy
@@ -56,7 +56,7 @@ class BlockApp(faust.App):
         pipelines: the pipelines of this app, by source topic.
         watch: what becomes of batches that cannot be read.
         stops: partitions that cannot be read further.
-        pace: keeps partitions in step in event time; None: nothing does.
+        alignment: keeps partitions in step in event time; None: nothing does.
         isolation_level: of every fetch; see aiokafka's consumer.
         fetch_bytes: of one fetch, all partitions together; see aiokafka's `fetch_max_bytes`.
     """
@@ -68,24 +68,24 @@ class BlockApp(faust.App):
         self.block_topics: set[str] = set()
         self.block_sources: set[str] = set()
         self.pipelines: dict[str, Pipeline] = {}
-        self.watch = Watch()
-        self.stops: Stops | None = None
-        self.pace: Pace | None = None
+        self.watch = UnreadableBatchPolicy()
+        self.stops: StoppedPartitions | None = None
+        self.alignment: EventTimeAlignment | None = None
         super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
 
     @cached_property
-    def flow_control(self) -> Flow:
+    def flow_control(self) -> ClearingFlowControl:
         """What stops and resumes the queues of streams and changelogs."""
-        return Flow(loop=self.loop)
+        return ClearingFlowControl(loop=self.loop)
 
-    def keep_pace(self, tps: Iterable[Any], skew_ms: int) -> None:
+    def align_partitions(self, tps: Iterable[Any], skew_ms: int) -> None:
         """Let source partitions run no further apart in event time than this; before pipelines are made.
 
         Args:
             tps: all partitions of the topics concerned, whichever worker has them.
             skew_ms: how far ahead of the slowest one a partition may run.
         """
-        self.pace = Pace(tps, skew_ms, ConsumerPorts(self))
+        self.alignment = EventTimeAlignment(tps, skew_ms, ConsumerAlignmentPorts(self))
 
     def pass_on(self, destination: Destination) -> PassOn | None:
         """Who takes records for a topic's partition as soon as they are acknowledged: a pipeline of this worker."""
@@ -97,9 +97,9 @@ class BlockApp(faust.App):
         """What is sent, before anything else is done, for offsets that were deleted before they were read."""
         return {}
 
-    def note_of(self, tp: Any) -> Note:
+    def metadata_of(self, tp: Any) -> OffsetMetadata:
         """What stands beside a committed offset; called in the consumer's thread."""
-        note = Note() if self.pace is None else self.pace.note_of(tp)
+        note = OffsetMetadata() if self.alignment is None else self.alignment.metadata_of(tp)
         return replace(note, records_end=self.consumer.records_end.get(tp))
 
     async def find_skip(self, error: DamagedLogError) -> int | None:

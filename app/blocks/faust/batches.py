@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.blocks.core.ports import PassedRecord
+from app.blocks.core.ports import ForwardedRecord
 from app.blocks.core.rows import RECORD_OVERHEAD_BYTES, Row
 from app.blocks.faust.producer_queue import Destination, await_topic, enqueue, last_unsent
 from app.errors import StateError
@@ -21,7 +21,7 @@ OutRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 #: Outputs of a block: records by destination, in order.
 Outputs = dict[Destination, list[OutRecord]]
 #: Takes what one batch has become in the log.
-PassOn = Callable[[list[PassedRecord]], None]
+PassOn = Callable[[list[ForwardedRecord]], None]
 
 
 def _size(record: OutRecord) -> int:
@@ -113,7 +113,7 @@ class OutputSender:
                 batch, filled = enqueue(producer, producer.create_batch(), destination), 0
                 taker = self._pass_on(destination)
                 if taker is not None:
-                    Passing(batch, taker)
+                    BatchForwarding(batch, taker)
             if batch is not joined:
                 joined, passing = batch, getattr(batch, _PASSING, None)
                 futures.append(asyncio.shield(batch.future))
@@ -128,7 +128,7 @@ class OutputSender:
         return len(records)
 
 
-class Passing:
+class BatchForwarding:
     """The records of a batch, for somebody who need not fetch them.
 
     It stands at the batch, because several senders may share that.
@@ -165,7 +165,7 @@ class Passing:
         broker_ms = stands.timestamp if stands.timestamp_type else None
         self._take(
             [
-                PassedRecord(
+                ForwardedRecord(
                     offset, made_ms if broker_ms is None else broker_ms, key, value, headers
                 )
                 for offset, ((key, value, headers), made_ms) in enumerate(records, stands.offset)

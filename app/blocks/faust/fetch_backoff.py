@@ -13,7 +13,7 @@ from faust.types import TP
 REST_SECONDS = 0.2
 
 
-class Resting:
+class FetchBackoff:
     """Which partitions rest; asked by the thread that fetches, told by the worker's.
 
     Args:
@@ -39,7 +39,7 @@ class Resting:
         return until is not None and self._clock() < until and not self._lacks(TP(*tp))
 
 
-class _Awake:
+class _FetchableAssignment:
     """An assignment without those that rest."""
 
     def __init__(self, assignment: Any, resting: Container[Any]) -> None:
@@ -54,4 +54,6 @@ def leave_out(fetcher: Any, resting: Container[Any]) -> None:
     resumes partitions, too.
     """
     decide = fetcher._get_actions_per_node
-    fetcher._get_actions_per_node = lambda assignment: decide(_Awake(assignment, resting))
+    fetcher._get_actions_per_node = lambda assignment: decide(
+        _FetchableAssignment(assignment, resting)
+    )

@@ -28,7 +28,7 @@ from aiokafka.structs import TopicPartition
 
 from app.blocks.faust import codecs
 from app.blocks.faust.record_by_record import HEADER, Record, read_carefully
-from app.blocks.faust.unreadable_batches import EXPANSION_BYTES, Watch
+from app.blocks.faust.unreadable_batches import EXPANSION_BYTES, UnreadableBatchPolicy
 from app.wire.unreadable import Unreadable
 
 #: So many bytes are expanded of one answer, and one batch more; the rest is fetched again.
@@ -44,7 +44,7 @@ _SHORTEST = _OVERHEAD + 14
 _CODEC_MASK = _DefaultRecordBatchPy.CODEC_MASK
 
 
-class Answer:
+class FetchedBatches:
     """The batches of one partition in the answer to a fetch, in place of aiokafka's `MemoryRecords`.
 
     Attributes:
@@ -55,7 +55,7 @@ class Answer:
     """
 
     def __init__(self, raw: bytes) -> None:
-        self.watch: Watch | None = None
+        self.watch: UnreadableBatchPolicy | None = None
         self.tp: Any = None
         self.position = 0
         self.end = math.inf
@@ -227,7 +227,7 @@ class _Batch:
 
     is_control_batch = False
 
-    def __init__(self, answer: Answer, raw: memoryview, batch: DefaultRecordBatch) -> None:
+    def __init__(self, answer: FetchedBatches, raw: memoryview, batch: DefaultRecordBatch) -> None:
         self._answer = answer
         self._raw = raw
         self._batch = batch
@@ -287,7 +287,7 @@ class _LegacyBatch:
     producer_id = None
     is_control_batch = False
 
-    def __init__(self, answer: Answer, raw: memoryview, batch: LegacyRecordBatch) -> None:
+    def __init__(self, answer: FetchedBatches, raw: memoryview, batch: LegacyRecordBatch) -> None:
         self._answer = answer
         self._raw = raw
         self._batch = batch
@@ -331,10 +331,10 @@ def _told(fetcher: Any, topic: str, answer: tuple[Any, ...]) -> tuple[Any, ...]:
     return (partition, 0, end, *rest[:-1], b"damaged")
 
 
-class _Answers(OrderedDict[Any, Any]):
+class _ReceivedBatches(OrderedDict[Any, Any]):
     """What a fetcher has received and nobody has taken, by partition."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: UnreadableBatchPolicy) -> None:
         super().__init__()
         self._watch = watch
 
@@ -347,7 +347,7 @@ class _Answers(OrderedDict[Any, Any]):
         super().__setitem__(tp, result)
 
 
-def watch(consumer: Any, by: Watch) -> None:
+def watch(consumer: Any, by: UnreadableBatchPolicy) -> None:
     """Let a started aiokafka consumer read as this module says."""
     fetcher = consumer._fetcher
     send = fetcher._client.send
@@ -362,14 +362,14 @@ def watch(consumer: Any, by: Watch) -> None:
         return response
 
     fetcher._client.send = send_watched
-    answers = _Answers(by)
+    answers = _ReceivedBatches(by)
     answers.update(fetcher._records)
     fetcher._records = answers
 
 
 def install() -> None:
-    """Let every consumer of this process parse answers by `Answer`; those of Faust, too."""
-    aiokafka_fetcher.MemoryRecords = Answer
+    """Let every consumer of this process parse answers by `FetchedBatches`; those of Faust, too."""
+    aiokafka_fetcher.MemoryRecords = FetchedBatches
 
 
 install()

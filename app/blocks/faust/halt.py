@@ -16,7 +16,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from app.errors import AwayError, FraudstreamError, StateError, UnavailableError
+from app.errors import FraudstreamError, NotAnsweringError, StateError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,9 @@ def halt(where: str, error: BaseException) -> NoReturn:
     """
     error = exhausted(error) or forbidden(error) or error
     if is_away(error):
-        error = AwayError(f"Kafka does not answer ({error}): start the worker again when it does")
+        error = NotAnsweringError(
+            f"Kafka does not answer ({error}): start the worker again when it does"
+        )
     if isinstance(error, FraudstreamError):
         text = str(error)
     else:

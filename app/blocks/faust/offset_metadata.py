@@ -1,4 +1,4 @@
-"""Notes beside committed offsets, on Faust's consumer: aiokafka's runs in a thread of its own."""
+"""Metadata of committed offsets, on Faust's consumer: aiokafka's consumer runs in a thread of its own."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -6,32 +6,32 @@ from typing import Any, NamedTuple
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from app.blocks.core.alignment import Seen
-from app.blocks.core.event_time_drift import Note
+from app.blocks.core.alignment import PartitionProgress
+from app.blocks.core.event_time_drift import OffsetMetadata
 
 
-def carry_notes(consumer: Any, note_of: Callable[[Any], Note]) -> None:
-    """Let every commit of a consumer carry the notes of its partitions: Faust's would wipe them.
+def carry_metadata(consumer: Any, metadata_of: Callable[[Any], OffsetMetadata]) -> None:
+    """Add the metadata of its partitions to every commit of a consumer: Faust's own commits would erase it.
 
     Args:
         consumer: the aiokafka consumer.
-        note_of: the note of a partition; it is called in the consumer's thread.
+        metadata_of: the metadata of a partition; it is called in the consumer's thread.
     """
     commit = consumer.commit
 
-    async def commit_with_notes(offsets: Mapping[Any, OffsetAndMetadata]) -> None:
+    async def commit_with_metadata(offsets: Mapping[Any, OffsetAndMetadata]) -> None:
         await commit(
             {
-                tp: OffsetAndMetadata(at.offset, note_of(tp).write(at.offset))
+                tp: OffsetAndMetadata(at.offset, metadata_of(tp).write(at.offset))
                 for tp, at in offsets.items()
             }
         )
 
-    consumer.commit = commit_with_notes
+    consumer.commit = commit_with_metadata
 
 
-class ConsumerPorts:
-    """See `app.blocks.core.alignment.PacePorts`: the consumer of an app, which is not there yet when the app is made.
+class ConsumerAlignmentPorts:
+    """Implements `app.blocks.core.alignment.AlignmentPorts`; the app's consumer may be created later.
 
     Args:
         app: the block app.
@@ -40,37 +40,38 @@ class ConsumerPorts:
     def __init__(self, app: Any) -> None:
         self._app = app
 
-    async def see(self, tps: Iterable[TP]) -> Mapping[TP, Seen]:
-        """How far partitions are, whoever has them."""
+    async def read_progress(self, tps: Iterable[TP]) -> Mapping[TP, PartitionProgress]:
+        """The progress of partitions, whichever worker owns them."""
         thread = self._app.consumer._thread
         seen = await thread.call_thread(_see, thread._ensure_consumer(), list(tps))
         return {TP(tp.topic, tp.partition): one for tp, one in seen.items()}
 
-    async def note(self, notes: Mapping[TP, tuple[int, Note]]) -> None:
-        """Commit offsets of our partitions, for the notes beside them.
+    async def commit(self, positions: Mapping[TP, tuple[int, OffsetMetadata]]) -> None:
+        """Commit offsets of this worker's partitions, for the sake of their metadata.
 
         Raises:
-            KafkaError: they are ours no more, or the group starts anew.
+            KafkaError: the partitions were revoked, or the group is rebalancing.
         """
         consumer = self._app.consumer
-        if not consumer.flow_active:  # a rebalance: whoever gets them goes on from the last notes
+        if not consumer.flow_active:  # a rebalance: the next owner continues from the last commit
             return
-        offsets = {tp: offset for tp, (offset, _) in notes.items() if tp in consumer.assignment()}
+        assigned = consumer.assignment()
+        offsets = {tp: offset for tp, (offset, _) in positions.items() if tp in assigned}
         thread = consumer._thread
         await thread.call_thread(_commit, thread._ensure_consumer(), offsets)
         for tp, offset in offsets.items():
             consumer._committed_offset[tp] = max(offset, consumer._committed_offset.get(tp) or 0)
 
 
-class Committed(NamedTuple):
+class CommittedOffset(NamedTuple):
     """A committed offset, and the offset after the last record below it."""
 
     offset: int
     records_end: int
 
 
-async def committed(consumer: Any, tps: Iterable[TP]) -> dict[TP, Committed]:
-    """The committed offsets of partitions that have one, whoever has the partitions.
+async def committed(consumer: Any, tps: Iterable[TP]) -> dict[TP, CommittedOffset]:
+    """The committed offsets of partitions that have one, whichever worker owns them.
 
     Args:
         consumer: the aiokafka consumer.
@@ -79,31 +80,35 @@ async def committed(consumer: Any, tps: Iterable[TP]) -> dict[TP, Committed]:
     wanted = [TopicPartition(*tp) for tp in tps]
     found = await consumer._coordinator.fetch_committed_offsets(wanted)
     return {
-        TP(*tp): Committed(at.offset, Note.read(at.metadata or "").records_end_at(at.offset))
+        TP(*tp): CommittedOffset(
+            at.offset, OffsetMetadata.read(at.metadata or "").records_end_at(at.offset)
+        )
         for tp, at in found.items()
         if at.offset >= 0
     }
 
 
-async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, Seen]:
-    """Committed offsets with their notes, and ends; of any partitions, whoever has them."""
+async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, PartitionProgress]:
+    """Committed offsets with their metadata, and log ends, of any partitions."""
     wanted = [TopicPartition(*tp) for tp in tps]
-    # the public `committed` drops the notes
+    # the public `committed` drops the metadata
     committed = await consumer._coordinator.fetch_committed_offsets(wanted)
     found = {tp: at for tp, at in committed.items() if at.offset >= 0}
     fresh = [tp for tp in wanted if tp not in found]
     first = await consumer.beginning_offsets(fresh) if fresh else {}
     ends = await consumer.end_offsets(wanted)
     return {
-        tp: Seen(found[tp].offset, ends[tp], Note.read(found[tp].metadata or ""))
+        tp: PartitionProgress(
+            found[tp].offset, ends[tp], OffsetMetadata.read(found[tp].metadata or "")
+        )
         if tp in found
-        else Seen(first[tp], ends[tp], Note())
+        else PartitionProgress(first[tp], ends[tp], OffsetMetadata())
         for tp in wanted
     }
 
 
 async def _commit(consumer: Any, offsets: Mapping[TP, int]) -> None:
-    # the notes come with every commit: see `carry_notes`
+    # `carry_metadata` adds the metadata to every commit
     await consumer.commit(
         {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
     )

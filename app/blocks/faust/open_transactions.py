@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 
-class Unstable(NamedTuple):
+class UnstableTail(NamedTuple):
     """What of a partition cannot be read yet.
 
     Attributes:
@@ -26,7 +26,7 @@ class OpenTransactions:
 
     def look(
         self, partition: Hashable, stable: int | None, end: int | None, now: float
-    ) -> Unstable | None:
+    ) -> UnstableTail | None:
         """What a partition waits for.
 
         Args:
@@ -41,4 +41,4 @@ class OpenTransactions:
         before = self._seen.get(partition)
         if before is None or before[0] != stable:
             before = self._seen[partition] = (stable, now)
-        return Unstable(stable, end - stable, now - before[1])
+        return UnstableTail(stable, end - stable, now - before[1])

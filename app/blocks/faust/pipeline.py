@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionGate
-from app.blocks.core.memory_budget import Budget
+from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
-from app.blocks.core.ports import PacedHandler, PassedRecord, Sent
+from app.blocks.core.ports import AlignedHandler, ForwardedRecord, SentOutputs
 from app.blocks.core.rows import Row
 from app.blocks.faust.app import BlockApp
 from app.blocks.faust.batches import OutputSender, PassOn
@@ -20,8 +20,8 @@ from app.blocks.faust.chunks import RECORD_BYTES
 from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.table import BlockTable
 from app.blocks.faust.topic import BlockTopic
-from app.errors import AwayError
-from app.repeated_warnings import Reminder
+from app.errors import NotAnsweringError
+from app.repeated_warnings import RepeatedWarning
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _BLOCKS_WAITING = 2
 _JOINED_RECORDS = 200
 
 
-class PassedToken(NamedTuple):
+class ForwardedToken(NamedTuple):
     """Acknowledges a passed block: nobody waits for that, but for the commit."""
 
     tp: TP
@@ -48,12 +48,12 @@ class Pipeline:
     Args:
         app: the block app.
         source: the topic that the agent reads.
-        handler: the work; one that stops at an event time where the app paces the topic.
+        handler: the work; one that stops at an event time where the app aligns the topic.
         table: where its rows live; None for a handler without rows.
         depth: blocks of one partition whose effects overlap.
         block_records: most records of a block.
         batch_bytes: largest record batch.
-        waiting_bytes: memory for blocks that are not acknowledged, over all partitions; see `Budget`.
+        waiting_bytes: memory for blocks that are not acknowledged, over all partitions; see `MemoryBudget`.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
         on_start: called when a partition is assigned, before anything of it is fetched, with the partition and
@@ -70,14 +70,14 @@ class Pipeline:
         self,
         app: BlockApp,
         source: BlockTopic,
-        handler: Handler | PacedHandler,
+        handler: Handler | AlignedHandler,
         *,
         table: BlockTable | None = None,
         depth: int,
         block_records: int,
         batch_bytes: int,
         waiting_bytes: int | None = None,
-        deliver: Callable[[int, Any], Awaitable[Awaitable[Any] | Sent]] | None = None,
+        deliver: Callable[[int, Any], Awaitable[Awaitable[Any] | SentOutputs]] | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
         obtain: Callable[[Hashable], Awaitable[None]] | None = None,
     ) -> None:
@@ -88,7 +88,7 @@ class Pipeline:
         self.partitions: dict[int, Partition] = {}
         self.records_done = 0
         self.lost: Counter[int] = Counter()
-        self.budget = Budget(waiting_bytes)
+        self.budget = MemoryBudget(waiting_bytes)
         self._depth = depth
         self._block_records = block_records
         self._batch_bytes = batch_bytes
@@ -130,13 +130,13 @@ class Pipeline:
         partition = self.partitions.get(number)
         if partition is None or partition.waiting > self._block_records or self.budget.exceeded:
             return None
-        if self.app.pace is not None and self.app.pace.paces(self.topic):
+        if self.app.alignment is not None and self.app.alignment.aligns(self.topic):
             return None
         return partial(self._take, number, self.app.consumer_generation_id)
 
-    def _take(self, number: int, generation: int, records: list[PassedRecord]) -> None:
+    def _take(self, number: int, generation: int, records: list[ForwardedRecord]) -> None:
         partition = self.partitions.get(number)
-        token = PassedToken(TP(self.topic, number), generation, records[-1].offset)
+        token = ForwardedToken(TP(self.topic, number), generation, records[-1].offset)
         if partition is None or self.budget.exceeded:
             return
         size = sum([RECORD_BYTES + len(one.key or b"") + len(one.value or b"") for one in records])
@@ -203,14 +203,14 @@ class Pipeline:
     async def _open(self, number: int, start: int, epoch: tuple[int, int]) -> None:
         tp = TP(self.topic, number)
         known = self.app.consumer.records_end.get(tp, start)
-        waits, reminder = self._on_start is not None, Reminder()
+        waits, reminder = self._on_start is not None, RepeatedWarning()
         while waits and epoch == self._epoch():
             waits = await self._start(number, known, epoch, reminder)
         if epoch != self._epoch() or not self.recovered(number):
             return  # what it read is not the state of whoever has the partition now
-        pace = self.app.pace
-        if pace is not None and not pace.paces(self.topic):
-            pace = None
+        alignment = self.app.alignment
+        if alignment is not None and not alignment.aligns(self.topic):
+            alignment = None
         partition = self.partitions[number] = Partition(
             number,
             self,
@@ -220,15 +220,15 @@ class Pipeline:
             batch_bytes=self._batch_bytes,
             start=start,
             changelog_next=None if self.table is None else self.table.changelog_next[number],
-            gate=None if pace is None else PartitionGate(pace, tp),
+            gate=None if alignment is None else PartitionGate(alignment, tp),
             budget=self.budget,
         )
-        if pace is not None:
-            pace.open(tp, partition)
+        if alignment is not None:
+            alignment.open(tp, partition)
         self._tasks[number] = asyncio.create_task(self._run(partition))
 
     async def _start(
-        self, number: int, start: int, epoch: tuple[int, int], reminder: Reminder
+        self, number: int, start: int, epoch: tuple[int, int], reminder: RepeatedWarning
     ) -> bool:
         """Call `on_start`; returns whether it is to be called again, because Kafka did not answer."""
         assert self._on_start is not None
@@ -238,7 +238,7 @@ class Pipeline:
             where = f"{self.topic}/{number}"
             if epoch != self._epoch():
                 logger.info("%s was given up while it was opened: %r", where, error)
-            elif isinstance(error, AwayError):
+            elif isinstance(error, NotAnsweringError):
                 if reminder.due():
                     logger.warning("%s waits: %s", where, error)
                 await asyncio.sleep(_START_RETRY_SECONDS)
@@ -278,14 +278,14 @@ class Pipeline:
         for number, partition in self.partitions.items():
             partition.close()
             self._tasks[number].cancel()
-            if self.app.pace is not None:
-                self.app.pace.close(TP(self.topic, number))
+            if self.app.alignment is not None:
+                self.app.alignment.close(TP(self.topic, number))
         self.partitions.clear()
         self._tasks.clear()
 
     # ------------------------------------------------------------------ ports
 
-    async def send(self, partition: int, outputs: Any) -> Awaitable[Any] | Sent:
+    async def send(self, partition: int, outputs: Any) -> Awaitable[Any] | SentOutputs:
         """Hand outputs over, in order; the result resolves once all are durable."""
         if self._deliver is not None:
             return await self._deliver(partition, outputs)
@@ -340,7 +340,7 @@ class Pipeline:
             consumer.finish_part(block.tokens[-1], block.end - 1)
             return
         for token in block.tokens:
-            if isinstance(token, PassedToken):
+            if isinstance(token, ForwardedToken):
                 consumer.finish_part(token, token.offset)
             else:
                 consumer.finish(token)
@@ -348,7 +348,7 @@ class Pipeline:
     def abandon(self, block: Block) -> None:
         """Give a block up; it is not committed."""
         for token in block.tokens:
-            if not isinstance(token, PassedToken):
+            if not isinstance(token, ForwardedToken):
                 self.app.consumer.abandon(token)
 
     async def refetch(self, partition: int, offset: int) -> None:

@@ -24,8 +24,8 @@ class Record(NamedTuple):
     checksum: int | None = None
 
 
-class Losses(Protocol):
-    """Where the batch came from: told of what cannot be read (`fetching.Answer`)."""
+class UnreadableRecordListener(Protocol):
+    """Where the batch came from: told of what cannot be read (`fetching.FetchedBatches`)."""
 
     def lost(
         self, raw: memoryview, offsets: tuple[int, int], time_ms: int, reason: str, what: str
@@ -36,7 +36,7 @@ class Losses(Protocol):
         """The record at this offset cannot be read."""
 
 
-def read_carefully(raw: memoryview, answer: Losses) -> Iterator[Record]:
+def read_carefully(raw: memoryview, answer: UnreadableRecordListener) -> Iterator[Record]:
     """The records of an uncompressed batch, each for itself: one that cannot be read has a stand-in.
 
     Slow; for batches that aiokafka cannot read.

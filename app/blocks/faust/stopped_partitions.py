@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.blocks.faust.unreadable_batches import Watch
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _SAY_SECONDS = 60.0
 FindSkip = Callable[[DamagedLogError], Awaitable[int | None]]
 
 
-class Stops:
+class StoppedPartitions:
     """Stopped partitions; belongs to the thread that fetches. Partitions in it are left out of fetches.
 
     Args:
@@ -30,7 +30,9 @@ class Stops:
         find_skip: asked each time a partition cannot be read.
     """
 
-    def __init__(self, watch: Watch, clock: Callable[[], float], find_skip: FindSkip) -> None:
+    def __init__(
+        self, watch: UnreadableBatchPolicy, clock: Callable[[], float], find_skip: FindSkip
+    ) -> None:
         self.errors: dict[Any, DamagedLogError] = {}
         self._watch = watch
         self._clock = clock

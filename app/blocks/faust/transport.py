@@ -20,11 +20,11 @@ from mode.utils.futures import notify
 
 from app.blocks.faust.chunks import Chunk, fetched_chunks, reset_by_hand
 from app.blocks.faust.connections import drop_broken
-from app.blocks.faust.fetch_backoff import Resting, leave_out
+from app.blocks.faust.fetch_backoff import FetchBackoff, leave_out
 from app.blocks.faust.fetching import watch
-from app.blocks.faust.offset_metadata import Committed, carry_notes, committed
-from app.blocks.faust.open_transactions import OpenTransactions, Unstable
-from app.blocks.faust.stopped_partitions import Stops
+from app.blocks.faust.offset_metadata import CommittedOffset, carry_metadata, committed
+from app.blocks.faust.open_transactions import OpenTransactions, UnstableTail
+from app.blocks.faust.stopped_partitions import StoppedPartitions
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = app.isolation_level
         consumer._fetch_max_bytes = app.fetch_bytes
         drop_broken(consumer._client)
-        carry_notes(consumer, lambda tp: app.note_of(TP(tp.topic, tp.partition)))
+        carry_metadata(consumer, lambda tp: app.metadata_of(TP(tp.topic, tp.partition)))
         return consumer
 
     async def on_start(self) -> None:
@@ -98,7 +98,7 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         assert self._consumer is not None
         leave_out(self._consumer._fetcher, self.consumer.resting)
         app = self.consumer.app
-        app.watch.stopped = app.stops = Stops(app.watch, time.monotonic, app.find_skip)
+        app.watch.stopped = app.stops = StoppedPartitions(app.watch, time.monotonic, app.find_skip)
         watch(self._consumer, app.watch)
         leave_out(self._consumer._fetcher, app.stops)
         reset_by_hand(self._consumer._fetcher)
@@ -115,9 +115,11 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         with fetcher._subscriptions.fetch_context():
             return await fetched_chunks(fetcher, active_partitions, timeout, max_records)
 
-    async def committed(self, tps: Iterable[TP]) -> dict[TP, Committed]:
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, CommittedOffset]:
         """See `app.blocks.faust.offset_metadata.committed`."""
-        found: dict[TP, Committed] = await self.call_thread(committed, self._ensure_consumer(), tps)
+        found: dict[TP, CommittedOffset] = await self.call_thread(
+            committed, self._ensure_consumer(), tps
+        )
         return found
 
 
@@ -126,7 +128,7 @@ class BlockConsumer(driver.Consumer):
 
     Attributes:
         block_start: where each block source starts after a rebalance.
-        records_end: offset after the last record that is done, of each block source; see `Note.records_end`.
+        records_end: offset after the last record that is done, of each block source; see `OffsetMetadata.records_end`.
         resting: sources that are not fetched for a moment.
     """
 
@@ -134,7 +136,7 @@ class BlockConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self.block_start: dict[TP, int] = {}
         self.records_end: dict[TP, int] = {}
-        self.resting = Resting(time.monotonic, self._lacks)
+        self.resting = FetchBackoff(time.monotonic, self._lacks)
         self._open_transactions = OpenTransactions()
         self._alone = False
         self._look_at = 0.0
@@ -308,7 +310,7 @@ class BlockConsumer(driver.Consumer):
         starts = self.block_start | start
         self.block_start = {tp: at for tp, at in starts.items() if tp in assigned}
 
-    def unstable(self, tp: TP) -> Unstable | None:
+    def unstable(self, tp: TP) -> UnstableTail | None:
         """The open transaction that a partition waits for, as the last fetch has it."""
         consumer = self._thread._consumer
         if consumer is None or tp not in consumer.assignment():
@@ -318,7 +320,7 @@ class BlockConsumer(driver.Consumer):
 
     async def committed_offset(self, tp: TP) -> int | None:
         """The committed offset of any partition, whoever has it; None without one."""
-        found: Committed | None = (await self._thread.committed([tp])).get(tp)
+        found: CommittedOffset | None = (await self._thread.committed([tp])).get(tp)
         return None if found is None else found.offset
 
     async def wait_empty(self) -> None:

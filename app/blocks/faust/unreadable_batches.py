@@ -12,13 +12,13 @@ EXPANSION_BYTES = 64 << 20
 _FETCHES = 3
 
 
-class Stopped(Protocol):
+class StoppedPartitionListener(Protocol):
     """Told of partitions that cannot be read further."""
 
     def __setitem__(self, tp: Any, error: DamagedLogError, /) -> None: ...
 
 
-class Watch:
+class UnreadableBatchPolicy:
     """What a consumer makes of batches that cannot be read.
 
     Args:
@@ -39,7 +39,7 @@ class Watch:
         report: Callable[[Any, int, str], None] | None = None,
     ) -> None:
         self.expansion_bytes = expansion_bytes
-        self.stopped: Stopped | None = None
+        self.stopped: StoppedPartitionListener | None = None
         self._refused = frozenset(refused)
         self._report = report
         self._fetched: Counter[tuple[Any, int]] = Counter()

@@ -1,6 +1,13 @@
 """The features that need a card's recent transactions, and those of the transaction alone."""
 
-from app.domain.features.feature import BAHNSEN, HANDBOOK, WHITROW, Facts, Feature, window_name
+from app.domain.features.feature import (
+    BAHNSEN,
+    HANDBOOK,
+    WHITROW,
+    ExplainedTransaction,
+    Feature,
+    window_name,
+)
 from app.domain.features.readings import (
     HIGH_MS,
     HIGH_RATIO,
@@ -26,11 +33,11 @@ CARD_TERMS = {
 _HIGH_WINDOW = window_name(HIGH_MS)
 
 
-def _first(facts: Facts, prefix: str) -> str | None:
+def _first(facts: ExplainedTransaction, prefix: str) -> str | None:
     return next((name for name in facts.others if name.startswith(prefix)), None)
 
 
-def _amount(facts: Facts) -> str:
+def _amount(facts: ExplainedTransaction) -> str:
     """For the amount and for its ratio to the card's average."""
     amount = facts.others.get("amount")
     what = "amount" if amount is None else f"amount {facts.money(amount)}"
@@ -41,31 +48,31 @@ def _amount(facts: Facts) -> str:
     return f"{what} is {facts.level}"
 
 
-def _since_last(facts: Facts) -> str:
+def _since_last(facts: ExplainedTransaction) -> str:
     counts = [name for name in facts.others if name.startswith("card_count_")]
     if counts and facts.others[counts[-1]] <= 1:
         return f"first transaction of this card within {counts[-1].removeprefix('card_count_')}"
     return f"{span(facts.value)} after this card's previous transaction"
 
 
-def _median(facts: Facts) -> str:
+def _median(facts: ExplainedTransaction) -> str:
     """For everything that is made of the ratio to the card's median."""
     ratio = facts.others.get("amount_over_card_median", facts.value)
     return f"amount is {ratio:.1f} times the card's recent median"
 
 
-def _above_median(facts: Facts) -> str:
+def _above_median(facts: ExplainedTransaction) -> str:
     if "amount_over_card_median" in facts.others:
         return _median(facts)
     return f"amount is {'' if facts.value else 'not '}high compared with the card's recent median"
 
 
-def _deviation(facts: Facts) -> str:
+def _deviation(facts: ExplainedTransaction) -> str:
     side = "above" if facts.value >= 0 else "below"
     return f"amount is {abs(facts.value):.1f} standard deviations {side} the card's recent mean"
 
 
-def transactions(facts: Facts) -> str:
+def transactions(facts: ExplainedTransaction) -> str:
     """`3 transactions`, or `only 3 transactions` where more are normal."""
     noun = "transaction" if facts.value == 1 else "transactions"
     return f"{'' if facts.high else 'only '}{facts.value:.0f} {noun}"

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from app.domain.features.feature import Column, Stage, window_name
 from app.domain.features.own import NOTHING, OwnCatalogue
-from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, Reading
+from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, RowQuery
 from app.domain.features.schema import parse_schema, part_of, windows_of
 from app.domain.features.sets import in_order, set_names
 from app.errors import SchemaError, SettingsError
@@ -171,7 +171,7 @@ class StagePlan:
         stage: Stage,
         columns: Sequence[Column],
         constants: dict[str, Any],
-        readings: Sequence[Reading] = READINGS,
+        readings: Sequence[RowQuery] = READINGS,
     ) -> None:
         self.columns = tuple(column for column in columns if column.stage == stage)
         values = [_value(column) for column in self.columns]
@@ -233,7 +233,7 @@ def _value(column: Column) -> str:
     return column.feature.value.format(w=window)
 
 
-def _windows(reading: Reading, wanted: set[str], lengths: dict[str, int]) -> dict[str, int]:
+def _windows(reading: RowQuery, wanted: set[str], lengths: dict[str, int]) -> dict[str, int]:
     """The windows of a reading that some column asks for, rising: lengths by name."""
     if not reading.windowed:
         return {}
@@ -245,7 +245,7 @@ def _windows(reading: Reading, wanted: set[str], lengths: dict[str, int]) -> dic
     return dict(sorted(asked.items(), key=lambda item: item[1]))
 
 
-def _ask(reading: Reading, place: int, windows: dict[str, int]) -> list[str]:
+def _ask(reading: RowQuery, place: int, windows: dict[str, int]) -> list[str]:
     asks = reading.asks.replace("WINDOWS", f"WINDOWS_{place}")
     if not reading.windowed:
         return [f"{reading.gives} = {asks}"]

@@ -26,7 +26,7 @@ def window_length_ms(name: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ExplainedTransaction:
     """One transaction's features, as an explanation reads them.
 
     Attributes:
@@ -53,7 +53,7 @@ class Facts:
         return "high" if self.high else "low"
 
 
-Phrase = Callable[[Facts], str]
+Phrase = Callable[[ExplainedTransaction], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Feature:
     phrase: Phrase
     source: str = OWN
     fact: str = ""
-    plainer: Callable[[Facts], str | None] = lambda _facts: None
+    plainer: Callable[[ExplainedTransaction], str | None] = lambda _facts: None
     version: int | str = 1
 
     @property

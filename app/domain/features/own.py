@@ -12,9 +12,15 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal
 
-from app.domain.features.feature import WINDOW, Facts, Feature, Stage, window_length_ms
+from app.domain.features.feature import (
+    WINDOW,
+    ExplainedTransaction,
+    Feature,
+    Stage,
+    window_length_ms,
+)
 from app.domain.features.own_check import checked
-from app.domain.features.readings import Reading
+from app.domain.features.readings import RowQuery
 from app.domain.transaction import DeadRecordError
 
 Kind = Literal["text", "integer", "number", "boolean"]
@@ -140,7 +146,7 @@ class OwnFeature:
         what = f"transactions {whose}, whose {self.field} is {value}"
         return f"share of the {what}" if self.compute == "share" else f"number of the {what}"
 
-    def _says(self, facts: Facts) -> str:
+    def _says(self, facts: ExplainedTransaction) -> str:
         if self.phrase:
             return self.phrase.format(value=f"{facts.value:g}", window=facts.window)
         return f"{self.name.replace('_', ' ')} within {facts.window} is {facts.value:g}"
@@ -233,10 +239,10 @@ class OwnCatalogue:
             for stage in ("card", "terminal")
         }
 
-    def readings(self) -> tuple[Reading, ...]:
+    def readings(self) -> tuple[RowQuery, ...]:
         """What the features are computed from."""
         return tuple(
-            Reading(
+            RowQuery(
                 stage,
                 f"own_{each.name}_{{w}}",
                 f"[codes_within(row, t - window, t, {at}) for window in WINDOWS]",

@@ -39,7 +39,7 @@ ALL_ENTRIES = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RowQuery:
     """One question to a row. The plan runs `gives = asks`, then `adds`.
 
     Attributes:
@@ -73,17 +73,17 @@ class Reading:
         return "{w}" in self.gives
 
 
-def _of_windows(stage: Stage) -> tuple[Reading, Reading]:
+def _of_windows(stage: Stage) -> tuple[RowQuery, RowQuery]:
     flag = f"inexact:{stage}_{{w}}"
     return (
-        Reading(
+        RowQuery(
             stage,
             "(count_{w}, total_{w})",
             "row.windows(t, WINDOWS)",
             "count_{w} += 1; total_{w} += minor",
             flag,
         ),
-        Reading(
+        RowQuery(
             stage,
             "amounts_{w}",
             "[last_amounts(row, t - window, t, ALL_ENTRIES) for window in WINDOWS]",
@@ -95,14 +95,14 @@ def _of_windows(stage: Stage) -> tuple[Reading, Reading]:
 
 #: In the order in which they are asked, and in which their flags stand.
 READINGS = (
-    Reading("card", "weekend, night", "calendar(t // 60_000)"),
-    Reading(
+    RowQuery("card", "weekend, night", "calendar(t // 60_000)"),
+    RowQuery(
         "card",
         "gap",
         "LONGEST if (last := row.newest_counted(t)) is None else min(t - last, LONGEST)",
     ),
     *_of_windows("card"),
-    Reading(
+    RowQuery(
         "card",
         "ratio, deviation, habit_high",
         "habits(row, t, minor)",
@@ -111,14 +111,14 @@ READINGS = (
         entries=PROFILE_ENTRIES,
     ),
     *_of_windows("terminal"),
-    Reading(
+    RowQuery(
         "terminal",
         "(known_{w}, frauds_{w})",
         "row.known(t - DELAY, WINDOWS)",
         flag="inexact:terminal_risk_{w}",
         delayed=True,
     ),
-    Reading(
+    RowQuery(
         "terminal",
         "labels",
         "label_history(row, t - DELAY)",

@@ -17,7 +17,7 @@ _DELAY = "delay"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SchemaPart:
     """One set or feature.
 
     Attributes:
@@ -40,7 +40,7 @@ class Part:
 
 def part_of(
     wanted: str, windows_ms: tuple[int, ...], label_delay_ms: int, own: OwnCatalogue = NOTHING
-) -> Part:
+) -> SchemaPart:
     """A set or a feature as one deployment computes it.
 
     Raises:
@@ -54,7 +54,7 @@ def part_of(
         windows = ()
     labels = any(column_of(name, "", own).labels for name in names)
     delay = window_name(label_delay_ms) if labels else ""
-    return Part(wanted, version_of(wanted, own), windows, delay)
+    return SchemaPart(wanted, version_of(wanted, own), windows, delay)
 
 
 def version_of(wanted: str, own: OwnCatalogue = NOTHING) -> str:
@@ -67,7 +67,7 @@ def version_of(wanted: str, own: OwnCatalogue = NOTHING) -> str:
     return str(found.version)
 
 
-def parse_schema(text: str) -> tuple[Part, ...]:
+def parse_schema(text: str) -> tuple[SchemaPart, ...]:
     """The parts of a schema.
 
     Raises:
@@ -76,7 +76,7 @@ def parse_schema(text: str) -> tuple[Part, ...]:
     return tuple(map(_parsed, text.split("+")))
 
 
-def _parsed(text: str) -> Part:
+def _parsed(text: str) -> SchemaPart:
     head, *rest = text.split("-")
     name, _, version = head.partition("@")
     if not version and head[:1] == "v":
@@ -92,10 +92,10 @@ def _parsed(text: str) -> Part:
         except (AttributeError, KeyError):
             msg = f"{text!r} is not a feature schema: {window!r} is not a window"
             raise ValueError(msg) from None
-    return Part(name, version, windows, "".join(delays))
+    return SchemaPart(name, version, windows, "".join(delays))
 
 
-def windows_of(parts: tuple[Part, ...]) -> tuple[int, ...]:
+def windows_of(parts: tuple[SchemaPart, ...]) -> tuple[int, ...]:
     """The windows that some parts name, milliseconds, rising; empty when they name none."""
     return tuple(sorted({window_length_ms(window) for part in parts for window in part.windows}))
 
@@ -132,5 +132,5 @@ def _is_ours(name: str) -> bool:
     return True
 
 
-def _delay(parts: Iterable[Part]) -> str:
+def _delay(parts: Iterable[SchemaPart]) -> str:
     return next((part.delay for part in parts if part.delay), "")

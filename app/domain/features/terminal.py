@@ -1,7 +1,13 @@
 """The features that need a terminal's recent transactions and what their labels say."""
 
 from app.domain.features.card import transactions
-from app.domain.features.feature import HANDBOOK, WHITROW, Facts, Feature, window_name
+from app.domain.features.feature import (
+    HANDBOOK,
+    WHITROW,
+    ExplainedTransaction,
+    Feature,
+    window_name,
+)
 from app.domain.features.readings import LABEL_ENTRIES, LABEL_MS
 
 #: Labels in `terminal_fraud_share_last_5`.
@@ -20,25 +26,25 @@ TERMINAL_TERMS = {
 _FRAUDS = "terminal frauds"
 
 
-def _count(facts: Facts) -> str:
+def _count(facts: ExplainedTransaction) -> str:
     if facts.value == 0:  # the transaction itself counts: zero means that it names no terminal
         return "no terminal is named"
     return f"{transactions(facts)} at this terminal within {facts.window}"
 
 
-def _plain_streak(facts: Facts) -> str:
+def _plain_streak(facts: ExplainedTransaction) -> str:
     if not facts.value:
         return "no confirmed fraud at normal amounts at this terminal"
     return f"{facts.value:.0f} consecutive confirmed frauds at this terminal had normal amounts for their cards"
 
 
-def _plain_streak_age(facts: Facts) -> str:
+def _plain_streak_age(facts: ExplainedTransaction) -> str:
     if not facts.value:
         return "no confirmed fraud at normal amounts at this terminal"
     return f"confirmed frauds at normal amounts at this terminal began {facts.value:.1f} days ago"
 
 
-def _streak_age(facts: Facts) -> str:
+def _streak_age(facts: ExplainedTransaction) -> str:
     if not facts.value:
         return "the latest label at this terminal is not fraud"
     return f"consecutive confirmed frauds at this terminal began {facts.value:.1f} days ago"

@@ -9,13 +9,13 @@
 """
 
 from app.domain.rules.language import RuleError
-from app.domain.rules.policy import Outcome, Policy, kept_policy, outcome_of
+from app.domain.rules.policy import RuleOutcome, RulePolicy, kept_policy, outcome_of
 from app.domain.rules.ruleset import NO_RULES, Rule, RuleSet
 
 __all__ = [
     "NO_RULES",
-    "Outcome",
-    "Policy",
+    "RuleOutcome",
+    "RulePolicy",
     "Rule",
     "RuleError",
     "RuleSet",

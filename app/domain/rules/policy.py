@@ -32,7 +32,7 @@ _KEPT = 32
 Fires = Callable[[Sequence[float], float, Any, Sequence[Any]], list[int]]
 
 
-class Outcome(NamedTuple):
+class RuleOutcome(NamedTuple):
     """What rules and lists make of a transaction.
 
     Attributes:
@@ -50,28 +50,28 @@ class Outcome(NamedTuple):
     allowed: bool = False
 
 
-def kept_policy(memo: dict[str, Any], rules: RuleSet) -> "Policy | None":
+def kept_policy(memo: dict[str, Any], rules: RuleSet) -> "RulePolicy | None":
     """Rules and lists, ready to use; None where there are none.
 
     Args:
         memo: of a partition: they are kept there until they change.
         rules: what is in force.
     """
-    kept: tuple[RuleSet, Policy | None] | None = memo.get("policy")
+    kept: tuple[RuleSet, RulePolicy | None] | None = memo.get("policy")
     if kept is None or kept[0] is not rules:
-        kept = memo["policy"] = rules, Policy(rules) if rules else None
+        kept = memo["policy"] = rules, RulePolicy(rules) if rules else None
     return kept[1]
 
 
 def outcome_of(
-    policy: "Policy | None",
+    policy: "RulePolicy | None",
     names: tuple[str, ...],
     features: Sequence[float],
     item: Any,
     score: float,
     is_fraud: bool,
-) -> Outcome:
-    """See `Policy.decide`; without a policy, nothing but the model decides."""
+) -> RuleOutcome:
+    """See `RulePolicy.decide`; without a policy, nothing but the model decides."""
     if policy is None:
         return _FLAGGED if is_fraud else _PLAIN
     return policy.decide(names, features, item, score, is_fraud=is_fraud)
@@ -93,10 +93,10 @@ def rule_fields(used: Container[str], own: OwnCatalogue) -> tuple[RuleField, ...
     return tuple(RuleField(f.name, f.kind, f.default) for f in own.fields if f.name in used)
 
 
-_FLAGGED, _PLAIN = Outcome([], REVIEW), Outcome([], APPROVE)
+_FLAGGED, _PLAIN = RuleOutcome([], REVIEW), RuleOutcome([], APPROVE)
 
 
-class Policy:
+class RulePolicy:
     """Rules and lists, ready to use.
 
     Args:
@@ -122,7 +122,7 @@ class Policy:
         score: float,
         *,
         is_fraud: bool,
-    ) -> Outcome:
+    ) -> RuleOutcome:
         """What rules and lists make of a transaction.
 
         Args:
@@ -157,10 +157,10 @@ class Policy:
                     alerting.append(rule.name)
                     reasons.append(rule.reason or f"rule {rule.name}: {rule.expression}")
         if DECLINE in actions:
-            return Outcome(fired, DECLINE, alerting, reasons)
+            return RuleOutcome(fired, DECLINE, alerting, reasons)
         if "allow" in actions:
-            return Outcome(fired, APPROVE, allowed=True)
-        return Outcome(fired, REVIEW if REVIEW in actions else APPROVE, alerting, reasons)
+            return RuleOutcome(fired, APPROVE, allowed=True)
+        return RuleOutcome(fired, REVIEW if REVIEW in actions else APPROVE, alerting, reasons)
 
     def _fires_of(self, names: tuple[str, ...]) -> tuple[Fires, Sequence[OwnField]]:
         # kept for the last names, by identity: to hash hundreds of rules for each transaction would cost more than

@@ -13,7 +13,7 @@ import app as package
 from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, parse_lock
 from app.devstack.java import find_java
-from app.devstack.progress import Quiet
+from app.devstack.progress import NoProgress
 from app.errors import UnavailableError
 from app.lab.bench.run import Design, Tell
 
@@ -113,7 +113,7 @@ def installed(name: str, tell: Tell) -> Path:
 def _spark(tell: Tell) -> tuple[tuple[str, str], ...]:
     tell("jars of Spark's Kafka source and Cassandra connector")
     lock = parse_lock((JOBS / "spark" / "jars.lock").read_text())
-    jars = ensure_jars(lock, cache_dir(), Quiet())["spark"]
+    jars = ensure_jars(lock, cache_dir(), NoProgress())["spark"]
     home = find_java().path.resolve().parents[1]
     return ("BENCH_JARS", ",".join(map(str, jars))), ("JAVA_HOME", str(home))
 

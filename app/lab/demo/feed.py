@@ -18,7 +18,7 @@ from app.lab.demo.live import LivePayments
 from app.lab.simulation.arrivals import BROKEN
 from app.lab.simulation.frauds import DAY_MS
 from app.lab.simulation.simulate import Deliveries, Disorder, SimulationConfig, deliver, simulate
-from app.ops.files.transactions import Reading
+from app.ops.files.transactions import TransactionPass
 from app.ops.producing.following import following
 from app.settings import Settings
 from app.topics import Topics
@@ -163,7 +163,7 @@ class FileFeed:
 
     rows = None
 
-    def __init__(self, reading: Reading, name: str, limit: int | None) -> None:
+    def __init__(self, reading: TransactionPass, name: str, limit: int | None) -> None:
         self._reading = reading
         self._limit = limit
         self._pairs = reading.pairs()

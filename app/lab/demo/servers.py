@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from app import host as guards
 from app.devstack import ports
-from app.devstack.progress import Console
+from app.devstack.progress import ConsoleProgress
 from app.devstack.servers import SERVERS
 from app.devstack.stack import Stack
 from app.errors import UnavailableError
@@ -43,7 +43,7 @@ def start_servers(
     if not names:
         return
     guards.require_disk(settings.home, events * _BYTES_A_TRANSACTION, "this demo")
-    stack = Stack(settings.home, progress=Console(say))
+    stack = Stack(settings.home, progress=ConsoleProgress(say))
     if not free_ports:
         for name in names:
             if stack.running(name) is None:

@@ -16,7 +16,7 @@ from app.lab.simulation.simulate import SimulatedTransactions
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.state import MAX_WAITING_LABELS, row_rules, terminal_rules
-from app.windows.entry_labels import Label
+from app.windows.entry_labels import EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.input_records import RecordRules, parse_transaction
 
@@ -136,7 +136,7 @@ class Feed:
                 continue
             self.labels.append((due, verdict))
             if terminal:
-                label = Label(at, id8, verdict, due, due, b"")
+                label = EntryLabel(at, id8, verdict, due, due, b"")
                 self._terminals.label(self._terminal_rows[terminal], label)
 
 

@@ -21,7 +21,7 @@ from app.lab.drift.feed import Feed, Scored, arrivals, number_of
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.train import TrainingOptions, train_on
 from app.quality import drift
-from app.quality.drift import Finding, Labels, Observed, Records
+from app.quality.drift import DriftFinding, LabelArrivals, ObservedTransactions, RecordCounts
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import ArtifactFolders
@@ -55,7 +55,7 @@ class Named:
     fault: Fault
     after: int | None
     text: str
-    others: tuple[Finding, ...] = ()
+    others: tuple[DriftFinding, ...] = ()
 
 
 class Watched:
@@ -73,7 +73,7 @@ class Watched:
         self._columns = [self._names.index(name) for name in distribution.features]
         arrived = [at for at, _ in feed.labels]
         self._pause_ms = int(np.diff(arrived).max()) if len(arrived) > 1 else 0
-        self._parts: deque[Observed] = deque()
+        self._parts: deque[ObservedTransactions] = deque()
         self._observe()
 
     def copy(self) -> "Watched":
@@ -89,7 +89,7 @@ class Watched:
         fault: Fault | None,
         random: np.random.Generator,
         step: int = STEP,
-    ) -> Iterator[tuple[int, tuple[Finding, ...]]]:
+    ) -> Iterator[tuple[int, tuple[DriftFinding, ...]]]:
         """Records that have arrived so far, and what is found then, every so many of the stream."""
         feed, done = self._feed, 0
         while part := list(islice(stream, step)):
@@ -113,10 +113,10 @@ class Watched:
             while len(kept) > WINDOW:
                 kept.popleft()
 
-    def _observed(self, rows: Sequence[Scored]) -> Observed:
+    def _observed(self, rows: Sequence[Scored]) -> ObservedTransactions:
         features = np.array([row.features for row in rows], np.float64)
         scores = self._model.score(features)
-        return Observed(
+        return ObservedTransactions(
             *drift.bin_features(self._distribution, features[:, self._columns]),
             self._distribution.score.codes(scores),
             scores >= self._model.threshold,
@@ -129,7 +129,7 @@ class Watched:
             np.array([CONFLICTING in row.flags for row in rows]),
         )
 
-    def _look(self) -> tuple[Finding, ...]:
+    def _look(self) -> tuple[DriftFinding, ...]:
         feed = self._feed
         outcomes = Counter(feed.outcomes)
         read, duplicates = outcomes.total(), outcomes.pop("duplicate", 0)
@@ -140,8 +140,8 @@ class Watched:
         found = drift.compare(
             self._distribution,
             drift.together(list(self._parts)).take(slice(-WINDOW, None)),
-            Records(read, outcomes, duplicates),
-            Labels(len(labels), frauds, silent, self._pause_ms),
+            RecordCounts(read, outcomes, duplicates),
+            LabelArrivals(len(labels), frauds, silent, self._pause_ms),
         )
         return found.findings
 
@@ -203,7 +203,7 @@ class Laboratory:
         )
         self._watched = Watched(feed, holder.named(str(folder)), distribution)
 
-    def quiet(self, transactions: int, step: int = WINDOW // 5) -> list[tuple[int, Finding]]:
+    def quiet(self, transactions: int, step: int = WINDOW // 5) -> list[tuple[int, DriftFinding]]:
         """What is found although nothing happens, and after how many transactions."""
         watched = self._watched.copy()
         found = []
@@ -217,7 +217,7 @@ class Laboratory:
         """Let something break, and look until it is named, or `most` records have arrived."""
         random = np.random.default_rng([self._seed, FAULTS.index(fault)])
         watched = self._watched.copy()
-        findings: tuple[Finding, ...] = ()
+        findings: tuple[DriftFinding, ...] = ()
         for done, findings in watched.run(iter(self._rest), fault, random):
             self._count(STEP)
             if done > most:

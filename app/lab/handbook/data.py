@@ -17,7 +17,7 @@ from app.errors import NotFoundError, UsageError
 from app.ops.files.amounts import Rounding
 from app.ops.files.columns import FileOptions
 from app.ops.files.recipes import RECIPES
-from app.ops.files.transactions import Reading, open_reading
+from app.ops.files.transactions import TransactionPass, open_reading
 from app.ops.train_from_files import LabelledTransactions, read_labelled
 from app.settings import Settings
 
@@ -99,7 +99,7 @@ def read_span(
 
 
 @contextmanager
-def open_span(path: Path, settings: Settings, skip: int, rows: int) -> Iterator[Reading]:
+def open_span(path: Path, settings: Settings, skip: int, rows: int) -> Iterator[TransactionPass]:
     """The same transactions once more, as `fraudstream produce` reads them.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from app import host as guards
 from app.cassandra.schema import migrate
 from app.cassandra.session import connected
-from app.devstack.progress import Console
+from app.devstack.progress import ConsoleProgress
 from app.devstack.stack import Stack
 from app.errors import VerificationError
 from app.kafka.clients import ensure_topics
@@ -26,7 +26,7 @@ from app.lab.handbook.plan import FEATURE_SETS, Plan
 from app.lab.supervisor import Workers
 from app.ops.produce import produce_with_labels, quiet_client
 from app.ops.producing.following import following
-from app.ops.producing.wait_for_workers import Pace
+from app.ops.producing.wait_for_workers import WaitForWorkers
 from app.ops.verification.log import open_log, wait_for_workers
 from app.settings import Settings, load_settings
 from app.topics import Topics
@@ -117,7 +117,7 @@ def own_servers(home: Path, say: Callable[[str], None]) -> Iterator[Callable[[],
         Waits until they answer and gives the settings `broker` and `cassandra`; raises UnavailableError when one
         does not start, the text says why.
     """
-    stack = Stack(home, heaps=_HEAPS, progress=Console(say))
+    stack = Stack(home, heaps=_HEAPS, progress=ConsoleProgress(say))
 
     def start() -> dict[str, str]:
         where = stack.up(free_ports=True)
@@ -183,7 +183,7 @@ async def _send(
                     now_ms=time.time_ns() // 1_000_000,
                 ),
                 settings=settings,
-                keep_pace=Pace(log, _AHEAD),
+                wait_for_workers=WaitForWorkers(log, _AHEAD),
                 on_progress=progress,
             )
     return labels.records

@@ -17,7 +17,7 @@ from app.lab.bench.run import naive
 from app.lab.handbook import data, evaluation, live, rows
 from app.lab.handbook.plan import ENGINEERED, Plan
 from app.lab.handbook.report import Report
-from app.ops.train import Trained, TrainingOptions, train_on
+from app.ops.train import TrainedModel, TrainingOptions, train_on
 from app.ops.train_from_files import LabelledTransactions
 from app.ops.training_features import compute_features
 from app.ops.verification.report import PLACES
@@ -106,7 +106,7 @@ class Run:
 
     def _train(
         self, home: Path, settings: Settings, columns: LabelledTransactions, computed: np.ndarray
-    ) -> Trained:
+    ) -> TrainedModel:
         plan = self._plan
         options = TrainingOptions(
             folder=home / "models" / _MODEL,

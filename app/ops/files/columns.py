@@ -70,7 +70,7 @@ class FileOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ColumnPlan:
     """What becomes of each column.
 
     Attributes:
@@ -106,7 +106,7 @@ class Plan:
         return is_answer(name) and name not in self.options.keep
 
 
-def make_plan(path: object, columns: Iterable[str], options: FileOptions) -> Plan:
+def make_plan(path: object, columns: Iterable[str], options: FileOptions) -> ColumnPlan:
     """Decide what becomes of each column.
 
     Args:
@@ -151,7 +151,7 @@ def make_plan(path: object, columns: Iterable[str], options: FileOptions) -> Pla
         pairs = ",".join(f"{name}={_spelt_otherwise(name, columns)}" for name in missing)
         msg = f"{named}: give --map {pairs}; {have}"
         raise UsageError(msg)
-    return Plan(targets, tuple(answers), options)
+    return ColumnPlan(targets, tuple(answers), options)
 
 
 def _spelt_otherwise(field: str, columns: list[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from app.errors import UsageError
 from app.ops.files.identifiers import is_missing
 from app.ops.files.json_lines import values_of
-from app.ops.files.recipes import Clock, Recipe
+from app.ops.files.recipes import Recipe, RelativeTimes
 from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source
 
 #: Bytes of a file's beginning that tell it from another file.
@@ -49,7 +49,7 @@ def apply_recipe(source: Source, recipe: Recipe, origin_ms: int | None = None) -
         source.derive(recipe.fields, _Maker(recipe, prefix, origin_ms or 0, json=json))
 
 
-def origin_of(clock: Clock) -> int:
+def origin_of(clock: RelativeTimes) -> int:
     """A clock's own origin, epoch milliseconds."""
     return (datetime.fromisoformat(clock.origin) - _EPOCH) // _MILLISECOND
 
@@ -84,7 +84,7 @@ class _Maker:
                 values[self._amount] = amount.replace(recipe.sign, "", 1)
         return values
 
-    def _moment(self, clock: Clock, value: Any) -> str | None:
+    def _moment(self, clock: RelativeTimes, value: Any) -> str | None:
         text = _part(value)
         if not text:
             return None

@@ -16,7 +16,7 @@ _SUSPECT = re.compile(
 _REMEMBERED = 100_000
 
 
-class Suspects:
+class DoubtfulIds:
     """Counts them by field.
 
     Attributes:

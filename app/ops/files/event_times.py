@@ -24,7 +24,7 @@ _DATES = (
 )
 
 
-class MomentError(ValueError):
+class EventTimeError(ValueError):
     """No time can be read; the text says why.
 
     Attributes:
@@ -69,7 +69,7 @@ def check_pattern(pattern: str) -> None:
         raise UsageError(msg) from None
 
 
-class Moments:
+class EventTimeReader:
     """Reads times by rules.
 
     Attributes:
@@ -88,7 +88,7 @@ class Moments:
         """A time as an input record carries it, and as epoch milliseconds.
 
         Raises:
-            MomentError: it is none, or the rules do not say which.
+            EventTimeError: it is not a time, or the rules do not say which.
         """
         text = value if type(value) is str else _text(value)
         pattern = self._rules.pattern
@@ -104,14 +104,14 @@ class Moments:
             epoch_ms = (moment - _EPOCH) // _MILLISECOND
             if epoch_ms > LAST_MS:
                 raise OverflowError
-        except MomentError:
+        except EventTimeError:
             raise
         except OverflowError:
-            raise MomentError(f"{text[:40]!r} is out of range in UTC") from None
+            raise EventTimeError(f"{text[:40]!r} is out of range in UTC") from None
         except ValueError as error:
             if pattern is None:
                 return self._parsed(text)
-            raise MomentError(f"{text[:40]!r} does not match --time-format {pattern}") from error
+            raise EventTimeError(f"{text[:40]!r} does not match --time-format {pattern}") from error
         same = pattern is None and text[10:11] == "T"
         return (text if same else moment.isoformat()), epoch_ms
 
@@ -122,7 +122,7 @@ class Moments:
             for pattern, written in _DATES:
                 if pattern.fullmatch(text):
                     fault = f"{text} looks like a date: give --time-format {written}"
-                    raise MomentError(fault, general=True)
+                    raise EventTimeError(fault, general=True)
         try:
             epoch_ms = parse_moment_ms(text.strip(), "time", rules.unit)
         except DeadRecordError as dead:
@@ -134,7 +134,7 @@ class Moments:
                 fault, general = f"{text} looks like seconds: give --time-unit s", True
             elif dead.reason == "invalid_time" and not _NUMBER.fullmatch(text):
                 fault += "; --time-format gives another format"
-            raise MomentError(fault, general=general) from dead
+            raise EventTimeError(fault, general=general) from dead
         if _NUMBER.fullmatch(text) and not rules.iso:
             return epoch_ms, epoch_ms
         moment = _EPOCH + timedelta(milliseconds=epoch_ms)
@@ -146,7 +146,7 @@ class Moments:
             fault = (
                 f"{_text[:40]!r} has no time zone: add --assume-zone UTC, or the zone of the file"
             )
-            raise MomentError(fault, general=True)
+            raise EventTimeError(fault, general=True)
         first, second = (moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
         found = first
         before, after = first.utcoffset(), second.utcoffset()
@@ -160,7 +160,7 @@ class Moments:
                     f"{_text[:40]!r} {what} in {zone.key}, where the clocks change: "
                     "give --ambiguous earlier or later"
                 )
-                raise MomentError(fault)
+                raise EventTimeError(fault)
             self.resolved += 1
             # a larger offset from UTC is an earlier moment
             offset = (max if policy == "earlier" else min)(before, after)

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 _LOOKED_AT = 20
 
 
-class Pass(Generic[Item]):
+class FilePass(Generic[Item]):
     """Items of a file in turn.
 
     Attributes:

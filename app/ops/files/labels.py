@@ -12,8 +12,8 @@ from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.columns import FileOptions
 from app.ops.files.derived import apply_recipe
-from app.ops.files.event_times import MomentError, Moments
-from app.ops.files.file_pass import Pass
+from app.ops.files.event_times import EventTimeError, EventTimeReader
+from app.ops.files.file_pass import FilePass
 from app.ops.files.identifiers import ID_FIELDS, id_text, is_missing
 from app.ops.files.json_lines import JsonNumber, values_of
 from app.ops.files.label_columns import usual_label
@@ -29,7 +29,7 @@ FIELDS = (*REQUIRED, "labelled_at", "card_id", "terminal_id", "event_time")
 Pair = tuple[bytes, bytes]
 
 
-class LabelReading(Pass[Pair]):
+class LabelPass(FilePass[Pair]):
     """One pass over a file of labels."""
 
     def __init__(self, source: Source, maker: "_Maker", **span: Any) -> None:
@@ -63,7 +63,7 @@ class _Maker:
     """
 
     columns: Mapping[str, str]
-    moments: Moments
+    moments: EventTimeReader
     prefix: str
     json: bool
     now_ms: int
@@ -86,7 +86,7 @@ class _Maker:
                 continue
             try:
                 label[field] = self._value(field, column, value)
-            except MomentError as error:
+            except EventTimeError as error:
                 raise MalformedRecordError(column, str(error), general=error.general) from error
             except ValueError as error:
                 raise MalformedRecordError(column, str(error)) from error
@@ -124,7 +124,7 @@ def open_labels(
     skip: int = 0,
     limit: int | None = None,
     skip_bad: bool = False,
-) -> Iterator[LabelReading]:
+) -> Iterator[LabelPass]:
     """Open a file of labels: CSV, JSON lines (both also gzipped) or Parquet.
 
     Args:
@@ -146,7 +146,7 @@ def open_labels(
         columns = _columns(path, source, options)
         maker = _Maker(
             columns,
-            Moments(options.times),
+            EventTimeReader(options.times),
             f"{options.run}-" if options.run else "",
             source.gives_json,
             now_ms,
@@ -154,7 +154,7 @@ def open_labels(
             options.pseudonym,
         )
         source.rename({name: name for name in source.columns})
-        yield LabelReading(source, maker, skip=skip, limit=limit, skip_bad=skip_bad)
+        yield LabelPass(source, maker, skip=skip, limit=limit, skip_bad=skip_bad)
 
 
 def _columns(path: Path, source: Source, options: FileOptions) -> dict[str, str]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.errors import UsageError
-from app.ops.files.columns import FileOptions, Plan, make_plan
+from app.ops.files.columns import ColumnPlan, FileOptions, make_plan
 from app.ops.files.csv_rows import CsvSource
 from app.ops.files.derived import apply_recipe
 from app.ops.files.json_lines import JsonSource
@@ -44,7 +44,7 @@ def open_source(path: Path) -> Source:
 
 
 @contextmanager
-def open_rows(path: Path, options: FileOptions) -> Iterator[tuple[Source, Plan]]:
+def open_rows(path: Path, options: FileOptions) -> Iterator[tuple[Source, ColumnPlan]]:
     """A file of transactions, and what becomes of its columns.
 
     Raises:

@@ -12,7 +12,7 @@ _HOUR_MS, _SECOND_MS = 3_600_000, 1_000
 
 
 @dataclass(frozen=True)
-class Clock:
+class RelativeTimes:
     """Times that count from a moment which the file does not name.
 
     Attributes:
@@ -54,7 +54,7 @@ class Recipe:
     mapping: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     numbered: bool = False
-    clock: Clock | None = None
+    clock: RelativeTimes | None = None
     unused: tuple[str, ...] = ()
     sign: str = ""
     rounds: bool = False
@@ -132,7 +132,7 @@ RECIPES: Mapping[str, Recipe] = {
             columns=("step", "type", "amount", "nameOrig", "nameDest"),
             mapping={"card_id": "nameOrig", "terminal_id": "nameDest"},
             numbered=True,
-            clock=Clock("step", _HOUR_MS, "2020-01-01T00:00:00Z", first=1),
+            clock=RelativeTimes("step", _HOUR_MS, "2020-01-01T00:00:00Z", first=1),
             label="isFraud",
             # frauds were cancelled, so the balances after them give them away
             unused=(
@@ -150,7 +150,7 @@ RECIPES: Mapping[str, Recipe] = {
             columns=("TransactionID", "TransactionDT", "TransactionAmt", "card1", "addr1"),
             mapping={"transaction_id": "TransactionID", "amount": "TransactionAmt"},
             made={"card_id": "{card1}|{card2}|{card3}|{card4}|{card5}|{card6}|{addr1}"},
-            clock=Clock("TransactionDT", _SECOND_MS, "2017-11-30T00:00:00Z"),
+            clock=RelativeTimes("TransactionDT", _SECOND_MS, "2017-11-30T00:00:00Z"),
             label="isFraud",
             rounds=True,  # amounts of foreign cards have three decimals
             note="cards are a guess (card1 to card6 and addr1), and there are no terminals",
@@ -162,7 +162,7 @@ RECIPES: Mapping[str, Recipe] = {
             mapping={"amount": "Amount"},
             made={"card_id": "{transaction_id}"},
             numbered=True,
-            clock=Clock("Time", _SECOND_MS, "2013-09-01T00:00:00Z"),
+            clock=RelativeTimes("Time", _SECOND_MS, "2013-09-01T00:00:00Z"),
             label="Class",
             note=(
                 "the file has no cards, so every row gets its own card and no history; use it to "

@@ -13,8 +13,8 @@ import msgspec
 import orjson
 
 from app.ops.files.amounts import MONEY, PLAIN_AMOUNT, amount_text
-from app.ops.files.columns import KNOWN, REQUIRED, Plan
-from app.ops.files.event_times import MomentError, Moments
+from app.ops.files.columns import KNOWN, REQUIRED, ColumnPlan
+from app.ops.files.event_times import EventTimeError, EventTimeReader
 from app.ops.files.identifiers import ID_FIELDS, id_text
 from app.ops.files.json_lines import JsonNumber, value_of
 from app.ops.files.source import MalformedRecordError
@@ -33,10 +33,10 @@ class Converter:
         hidden: columns that the plan did not know, left out because they are labels.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ColumnPlan) -> None:
         options = plan.options
         self.rounded = 0
-        self.moments = Moments(options.times)
+        self.moments = EventTimeReader(options.times)
         self.hidden: set[str] = set()
         self._plan = plan
         self._rounding = options.rounding
@@ -219,7 +219,7 @@ class Converter:
     def _moment(self, value: Any) -> tuple[str | int, int]:
         try:
             return self.moments.read(value)
-        except MomentError as error:
+        except EventTimeError as error:
             raise self._malformed("event_time", str(error), general=error.general) from error
 
     def _malformed(self, name: str, fault: str, *, general: bool = False) -> MalformedRecordError:

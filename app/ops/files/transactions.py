@@ -11,9 +11,9 @@ import orjson
 
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.ops.files.columns import KNOWN, FileOptions, Plan
-from app.ops.files.doubtful_ids import Suspects
-from app.ops.files.file_pass import Pass
+from app.ops.files.columns import KNOWN, ColumnPlan, FileOptions
+from app.ops.files.doubtful_ids import DoubtfulIds
+from app.ops.files.file_pass import FilePass
 from app.ops.files.json_lines import JsonSource, value_of
 from app.ops.files.label_columns import is_answer, usual_label
 from app.ops.files.opening import open_rows, open_source
@@ -33,7 +33,7 @@ _VERDICT = "\0verdict"
 _HINTS = {"amount_precision": " (--round-amounts rounds amounts)"}
 
 
-class Reading(Pass[Item]):
+class TransactionPass(FilePass[Item]):
     """One pass over a file of transactions."""
 
     def __init__(
@@ -108,7 +108,7 @@ def open_reading(
     skip_bad: bool = False,
     until_ms: int | None = None,
     label: str | None = None,
-) -> Iterator[Reading]:
+) -> Iterator[TransactionPass]:
     """Open a file for one pass.
 
     Args:
@@ -120,15 +120,15 @@ def open_reading(
         limit: records to read at most.
         skip_bad: count malformed records instead of raising.
         until_ms: end before the first record of this event time or later, epoch milliseconds.
-        label: column that says what was fraud, for `Reading.labelled`; every record must have a verdict. "": the
-            recipe's, or one of the usual names.
+        label: column with the label, for `TransactionPass.labelled`; every record must have one. "": the recipe's
+            column, or one of the usual names.
 
     Raises:
         UsageError: the file or a column does not exist, or the options do not fit the file.
     """
     with open_rows(path, options or FileOptions()) as (source, plan):
         maker = _Maker(source, plan, rules, clock or _now_ms, label)
-        yield Reading(
+        yield TransactionPass(
             source,
             maker.take,
             skip=skip,
@@ -148,7 +148,7 @@ def open_raw(
     skip: int = 0,
     limit: int | None = None,
     skip_bad: bool = False,
-) -> Iterator[Reading]:
+) -> Iterator[TransactionPass]:
     """Open JSON lines to be sent byte for byte, whatever they are; their event time counts as 0.
 
     Args:
@@ -172,7 +172,7 @@ def open_raw(
             _check_size(line, largest)
             return raw_key(line, keep), line, 0
 
-        yield Reading(source, take, skip=skip, limit=limit, skip_bad=skip_bad)
+        yield TransactionPass(source, take, skip=skip, limit=limit, skip_bad=skip_bad)
 
 
 class _Maker:
@@ -190,7 +190,7 @@ class _Maker:
     def __init__(
         self,
         source: Source,
-        plan: Plan,
+        plan: ColumnPlan,
         rules: RecordRules | None,
         clock: Callable[[], int],
         label: str | None,
@@ -200,7 +200,7 @@ class _Maker:
             plan = replace(plan, targets={**plan.targets, self.label: _VERDICT})
         self.plan = plan
         self.converter = Converter(plan)
-        self.suspects = Suspects()
+        self.suspects = DoubtfulIds()
         self.verdict: bool | None = False
         self.refunds = 0
         self._source = source
@@ -256,7 +256,7 @@ def _check_size(value: bytes, largest: int) -> None:
         raise MalformedRecordError(None, fault)
 
 
-def _label_column(source: Source, plan: Plan, label: str) -> str:
+def _label_column(source: Source, plan: ColumnPlan, label: str) -> str:
     recipe, columns = plan.options.recipe, source.columns
     if not columns:
         return label or "is_fraud"

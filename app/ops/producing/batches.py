@@ -33,7 +33,7 @@ Headers = list[tuple[str, bytes]]
 
 
 @dataclass
-class Written:
+class AcknowledgedRecords:
     """What one partition has acknowledged.
 
     Attributes:
@@ -69,7 +69,7 @@ class BatchWriter:
         """`partitions` are all of the topic, in order; `largest` is what it takes, bytes."""
         self.appended = 0
         self.value_bytes = 0
-        self.written: dict[int, Written] = {}
+        self.written: dict[int, AcknowledgedRecords] = {}
         self.failed = False
         self._producer = producer
         self._broker = broker
@@ -143,7 +143,7 @@ class BatchWriter:
 
     async def _acknowledged(self, sent: asyncio.Future[Any], partition: int, count: int) -> None:
         first = (await sent).offset  # of the batch's first record
-        written = self.written.setdefault(partition, Written())
+        written = self.written.setdefault(partition, AcknowledgedRecords())
         if written.first_offset < 0:
             written.first_offset = first
         written.records += count

@@ -11,7 +11,7 @@ from app.ops.producing.batches import BatchWriter
 TICK_SECONDS = 0.005
 
 
-class Schedule:
+class SendingSchedule:
     """Moments since now at which records are due.
 
     Attributes:

@@ -12,7 +12,7 @@ _LOOK_SECONDS = 0.1
 STALL_SECONDS = 60.0
 
 
-class Pace:
+class WaitForWorkers:
     """Waits while workers have more than so many records of `transactions` or of `labels` before them.
 
     Workers read the two side by side: the further behind they are, the further apart the two may run. What they have

@@ -38,7 +38,7 @@ class Bound:
         return self.offsets.get(partition, self.everywhere)
 
 
-class Asked:
+class ReplayRange:
     """The transactions between two bounds: the first included, the second not.
 
     Args:
@@ -121,7 +121,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Reach:
+class LookBack:
     """How far before a moment there may be records that decide a feature, milliseconds.
 
     Attributes:
@@ -133,7 +133,7 @@ class Reach:
     cards_ms: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "Reach":
+    def of(cls, settings: Settings) -> "LookBack":
         """The horizons of a deployment's features."""
         terminals = max(terminal_horizon_ms(settings), card_horizon_ms(settings))
         # Of the transactions that a terminal looks back to, its state holds whether the amount was high for
@@ -143,7 +143,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetainedRange:
     """What retention has left of the two topics.
 
     Attributes:
@@ -152,7 +152,7 @@ class Kept:
         from_ms: every transaction of a later event time is there; `NEVER`: all there ever were.
     """
 
-    reach: Reach
+    reach: LookBack
     where: str = ""
     from_ms: int = NEVER
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.cassandra.prediction_rows import epoch_ms
-from app.ops.replaying.survey import Sources
+from app.ops.replaying.survey import SourceRecords
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from app.windows.window_row import NEVER
 
@@ -22,7 +22,7 @@ _CHUNK = 10_000
 class _Page:
     """The transactions of one source partition, by offset from `begin` on."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: SourceRecords) -> None:
         count = len(sources.placed)
         self.begin = sources.begin
         self.asked = sources.asked
@@ -34,7 +34,7 @@ class _Page:
 
 
 @dataclass(frozen=True)
-class Model:
+class ComparedModel:
     """One side of a comparison.
 
     Attributes:
@@ -63,7 +63,7 @@ class Comparison:
 
     def __init__(
         self,
-        sources: Iterable[Sources],
+        sources: Iterable[SourceRecords],
         topic: str,
         verdicts: Verdicts,
         full_from_ms: int = NEVER,
@@ -147,14 +147,16 @@ def _by_verdict(changed: np.ndarray, verdict: np.ndarray) -> dict[str, int]:
     }
 
 
-def _model(score: np.ndarray, alert: np.ndarray, verdict: np.ndarray, judged: np.ndarray) -> Model:
+def _model(
+    score: np.ndarray, alert: np.ndarray, verdict: np.ndarray, judged: np.ndarray
+) -> ComparedModel:
     from sklearn.metrics import average_precision_score
 
     is_fraud = judged & (verdict == FRAUD)
     precision = None
     if is_fraud.any():
         precision = float(average_precision_score(is_fraud[judged], score[judged]))
-    return Model(
+    return ComparedModel(
         alerts=int(alert.sum()),
         right=int((alert & is_fraud).sum()),
         wrong=int((alert & judged & ~is_fraud).sum()),

@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from app.cassandra.model_registry import find_registered, holder_of
 from app.cassandra.session import shared_session
-from app.domain.changes import ChallengerChange, Earlier, InForce, ModelChange
+from app.domain.changes import ChallengerChange, EarlierModel, InForce, ModelChange
 from app.domain.features import Catalogue
-from app.errors import AwayError, NotFoundError, UnavailableError
-from app.kafka.change_history import History, read_history
-from app.ops.replaying.passes import Deciding
+from app.errors import NotAnsweringError, NotFoundError, UnavailableError
+from app.kafka.change_history import ChangeHistory, read_history
+from app.ops.replaying.passes import ReplayDecisions
 from app.ops.replaying.plan import Plan
-from app.ops.replaying.survey import Survey
+from app.ops.replaying.survey import EnrichedSurvey
 from app.ops.verification.log import Log
 from app.stages import scorers
 from app.stages.scorers import UnloadableModel, is_refused
@@ -23,7 +23,7 @@ from models.holder import Model, ModelHolder
 
 
 class Deciders:
-    """See `Deciding`, of each partition.
+    """See `ReplayDecisions`, of each partition.
 
     Args:
         plan: what is replayed.
@@ -35,8 +35,8 @@ class Deciders:
         self._plan = plan
         self._holder = holder
         self._model = model
-        self._history = History([])
-        self._survey: Survey | None = None
+        self._history = ChangeHistory([])
+        self._survey: EnrichedSurvey | None = None
         self._unloadable: dict[str, UnloadableModel] = {}
 
     @classmethod
@@ -52,7 +52,7 @@ class Deciders:
             return cls(plan, holder, None)
         return cls(plan, holder, await asyncio.to_thread(_named, plan, holder, wanted))
 
-    async def read(self, log: Log, survey: Survey) -> None:
+    async def read(self, log: Log, survey: EnrichedSurvey) -> None:
         """What was changed live, as far as it is forwarded.
 
         Raises:
@@ -61,7 +61,7 @@ class Deciders:
         self._survey = survey
         done = await log.done(log.topics.control)
         history = await read_history(self._plan.live)
-        self._history = History(
+        self._history = ChangeHistory(
             [one for one in history.changes if one.offset < done[one.partition]]
         )
         if (
@@ -105,7 +105,7 @@ class Deciders:
         for model_hash in challengers - deciding:
             await asyncio.to_thread(self._challenger, model_hash)
 
-    def at(self, partition: int, offset: int) -> Deciding:
+    def at(self, partition: int, offset: int) -> ReplayDecisions:
         """What decides from an offset of a partition of `enriched` on."""
         threshold = self._plan.own.threshold if self._own_threshold else None
         assert self._survey is not None
@@ -115,7 +115,7 @@ class Deciders:
             if until is None or one.partition != until[0] or one.offset < until[1]:
                 begins = begins.after(one.change, one.partition, one.offset, one.at_ms)
         if self._model is not None:
-            return Deciding.by(self._model, threshold, begins.rules)
+            return ReplayDecisions.by(self._model, threshold, begins.rules)
         if threshold is not None:
             challengers = tuple(replace(one, threshold=threshold) for one in begins.challengers)
             watched = tuple(
@@ -125,7 +125,7 @@ class Deciders:
             begins = replace(
                 begins, threshold=threshold, challengers=challengers, fallbacks=fallbacks, watched=watched
             )  # fmt: skip
-        return Deciding(begins, True, threshold, self._holder.by_hash, self._challenger)
+        return ReplayDecisions(begins, True, threshold, self._holder.by_hash, self._challenger)
 
     def _challenger(self, model_hash: str) -> scorers.Model:
         """The loaded model of a challenger; without scores where it does not fit, as in the stream.
@@ -156,7 +156,7 @@ class Deciders:
         return {"model": self._model.version, "model_hash": self._model.hash, "threshold": own}
 
 
-def _by(threshold: float, models: tuple[Earlier, ...]) -> tuple[Earlier, ...]:
+def _by(threshold: float, models: tuple[EarlierModel, ...]) -> tuple[EarlierModel, ...]:
     return tuple(replace(one, threshold=threshold) for one in models)
 
 
@@ -167,7 +167,7 @@ def _named(plan: Plan, holder: ModelHolder, wanted: str) -> Model:
             return holder.by_hash(
                 find_registered(shared_session(plan.live), plan.live, wanted).hash
             )
-        except AwayError:  # what it has of this name is not known
+        except NotAnsweringError:  # what it has of this name is not known
             raise
         except (NotFoundError, UnavailableError):
             pass

@@ -26,7 +26,7 @@ from app.domain.features import Catalogue
 from app.domain.rules import NO_RULES, RuleSet
 from app.kafka.clients import partition_of
 from app.kafka.schema_registry import fetched_schemas
-from app.ops.replaying.survey import Sources
+from app.ops.replaying.survey import SourceRecords
 from app.ops.temporary_stores import StoredRows
 from app.settings import Settings
 from app.stages.cards import CardsHandler
@@ -54,7 +54,7 @@ class CardFeatures:
         folder: where the file is made.
     """
 
-    def __init__(self, sources: Sources, width: int, folder: Path) -> None:
+    def __init__(self, sources: SourceRecords, width: int, folder: Path) -> None:
         self.sources = sources
         count = len(sources.placed)
         self._known = np.zeros(count, np.bool_)
@@ -104,7 +104,7 @@ class CardFeatures:
 
 
 @dataclass(frozen=True)
-class Stages:
+class ReplayStages:
     """Both stages as a deployment has them.
 
     Attributes:
@@ -118,7 +118,7 @@ class Stages:
     catalogue: Catalogue
 
     @classmethod
-    def of(cls, settings: Settings) -> "Stages":
+    def of(cls, settings: Settings) -> "ReplayStages":
         """The stages of a deployment."""
         return cls(settings, Topics(settings), catalogue_of(settings))
 
@@ -136,7 +136,7 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Deciding:
+class ReplayDecisions:
     """What decides in a replay of one partition.
 
     Attributes:
@@ -154,7 +154,9 @@ class Deciding:
     challenger: Callable[[str], Model]
 
     @classmethod
-    def by(cls, model: Model, threshold: float | None, rules: RuleSet = NO_RULES) -> "Deciding":
+    def by(
+        cls, model: Model, threshold: float | None, rules: RuleSet = NO_RULES
+    ) -> "ReplayDecisions":
         """One model for all of it, beside the rules of its time."""
         begins = InForce(0, model.hash, threshold, rules=rules)
         return cls(begins, False, threshold, lambda _: model, lambda _: model)  # no challengers
@@ -204,7 +206,7 @@ class CardPass:
         sources: which records count: the others were not scored live, and are none for the replay either.
         rows: an empty state.
         folder: for what is kept.
-        known_from_ms: see `app.ops.replaying.bounds.Kept.from_ms`.
+        known_from_ms: see `app.ops.replaying.bounds.RetainedRange.from_ms`.
 
     Attributes:
         found: what was computed.
@@ -212,8 +214,8 @@ class CardPass:
 
     def __init__(
         self,
-        stages: Stages,
-        sources: Sources,
+        stages: ReplayStages,
+        sources: SourceRecords,
         rows: StoredRows,
         folder: Path,
         known_from_ms: int = NEVER,
@@ -252,7 +254,7 @@ class TerminalPass:
         rows: an empty state.
         reach_ms: event time before which nothing decides a feature.
         clock_ms: the time, for `scored_at`.
-        known_from_ms: see `app.ops.replaying.bounds.Kept.terminals_from_ms`.
+        known_from_ms: see `app.ops.replaying.bounds.RetainedRange.terminals_from_ms`.
 
     Attributes:
         warmed: transactions that were counted for others and not scored.
@@ -261,8 +263,8 @@ class TerminalPass:
 
     def __init__(
         self,
-        stages: Stages,
-        deciding: Deciding,
+        stages: ReplayStages,
+        deciding: ReplayDecisions,
         cards: Sequence[CardFeatures],
         rows: StoredRows,
         *,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from cassandra.cluster import Session
 
 from app.cassandra import replay_targets
-from app.cassandra.replay_targets import Shadow
+from app.cassandra.replay_targets import ReplayTargets
 from app.errors import UsageError
-from app.ops.replaying.bounds import Asked
+from app.ops.replaying.bounds import ReplayRange
 from app.ops.verification.log import Log
 from app.settings import Settings
 
@@ -35,17 +35,17 @@ class Plan:
     live: Settings
     own: Settings
     name: str
-    asked: Asked
+    asked: ReplayRange
     short_windows: bool = False
     by: frozenset[str] = frozenset({"model", "threshold"})
 
     @property
-    def shadow(self) -> Shadow:
+    def shadow(self) -> ReplayTargets:
         """Where results go."""
         return shadow_of(self.own, self.name)
 
 
-def shadow_of(settings: Settings, name: str) -> Shadow:
+def shadow_of(settings: Settings, name: str) -> ReplayTargets:
     """The shadow of a name: topics `NAME.predictions`, keyspace `KEYSPACE_NAME`.
 
     Raises:
@@ -65,7 +65,7 @@ def shadow_of(settings: Settings, name: str) -> Shadow:
         raise UsageError(msg)
     prefix = f"{settings.topic_prefix}{name}."
     own = settings.model_copy(update={"topic_prefix": prefix, "keyspace": keyspace})
-    return Shadow(name, own)
+    return ReplayTargets(name, own)
 
 
 async def check_name(plan: Plan, log: Log, session: Session) -> None:

@@ -12,7 +12,7 @@ from cassandra.cluster import Session
 
 from app.blocks.faust.batches import Outputs, OutputSender
 from app.cassandra.prediction_rows import PackedRows, RowPacker, tables_of
-from app.cassandra.replay_targets import Shadow
+from app.cassandra.replay_targets import ReplayTargets
 from app.cassandra.row_writer import RowWriter
 from app.kafka.clients import answered, client_kwargs, started
 from app.ops.replaying.comparison import Comparison
@@ -74,7 +74,7 @@ class Results:
 
 @asynccontextmanager
 async def sending(
-    shadow: Shadow, session: Session, comparison: Comparison
+    shadow: ReplayTargets, session: Session, comparison: Comparison
 ) -> AsyncIterator[Results]:
     """Where results go; when the block ends, they are all there."""
     settings = shadow.settings

@@ -14,7 +14,7 @@ import numpy as np
 
 from app.domain.transaction_outcomes import CONFLICTING
 from app.errors import UsageError
-from app.ops.replaying.bounds import Asked
+from app.ops.replaying.bounds import ReplayRange
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch
 from app.wire.erase_records import EraseMessage
@@ -64,7 +64,7 @@ class _Items:
     conflicting: list[int] = field(default_factory=list)
 
 
-class Survey:
+class EnrichedSurvey:
     """Sixteen bytes for each transaction on `enriched`, and some for each message.
 
     Args:
@@ -72,7 +72,7 @@ class Survey:
         partitions: of `transactions` and `enriched`.
     """
 
-    def __init__(self, asked: Asked, partitions: int) -> None:
+    def __init__(self, asked: ReplayRange, partitions: int) -> None:
         self._asked = asked
         self._messages = [_Messages() for _ in range(partitions)]
         self._items = [_Items() for _ in range(partitions)]
@@ -156,7 +156,7 @@ class Survey:
         first = int(np.flatnonzero(np.frombuffer(messages.newest_ms, np.int64) >= reach_ms)[0])
         return messages.offsets[first], messages.offsets[last] + 1
 
-    def sources(self, partition: int, reach_ms: int) -> "Sources":
+    def sources(self, partition: int, reach_ms: int) -> "SourceRecords":
         """Which records of a partition of `transactions` have to be read, and which of them are scored.
 
         Args:
@@ -167,23 +167,23 @@ class Survey:
         offsets = np.frombuffer(items.offsets, np.int64)
         times_ms = np.frombuffer(items.times_ms, np.int64)
         if not len(offsets):
-            return Sources(0, np.zeros(0, np.bool_), np.zeros(0, np.bool_))
+            return SourceRecords(0, np.zeros(0, np.bool_), np.zeros(0, np.bool_))
         # what is not asked for itself may stand at its terminal before what is
         end = 1 + max(messages.top(partition) for messages in self._messages)
         within = (times_ms >= reach_ms) & (offsets < end)
         if not within.any():
-            return Sources(end, np.zeros(0, np.bool_), np.zeros(0, np.bool_))
+            return SourceRecords(end, np.zeros(0, np.bool_), np.zeros(0, np.bool_))
         begin = int(offsets[within].min())
         placed, asked = (np.zeros(end - begin, np.bool_) for _ in range(2))
         inside = (offsets >= begin) & (offsets < end)
         placed[offsets[inside] - begin] = True
         mask = self._asked.mask(partition, offsets, times_ms)
         asked[offsets[mask] - begin] = True
-        return Sources(begin, placed, asked, frozenset(items.conflicting))
+        return SourceRecords(begin, placed, asked, frozenset(items.conflicting))
 
 
 @dataclass(frozen=True)
-class Sources:
+class SourceRecords:
     """Records of one partition of `transactions`, by offset from `begin` on.
 
     Attributes:

@@ -10,7 +10,7 @@ from app.cassandra.raw_rows import decimal, texts
 from app.domain.alerts import day_of, shard_of
 
 if TYPE_CHECKING:
-    from app.ops.verification.case import Case
+    from app.ops.verification.case import VerifyRun
 
 #: Columns that an alert's record says, but for those of the row's key.
 CELLS = (
@@ -22,7 +22,7 @@ _LISTS = frozenset({"causes", "rules", "reasons", "flags"})
 _WHERE = "cassandra (alerts)"
 
 
-def read_rows(case: "Case", rows: Iterable[AlertRow], kept_from_ms: int) -> None:
+def read_rows(case: "VerifyRun", rows: Iterable[AlertRow], kept_from_ms: int) -> None:
     """Compare stored alerts, in whatever order they come, once the topic has been read.
 
     Args:

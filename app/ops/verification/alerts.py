@@ -17,13 +17,13 @@ import orjson
 from app.deployments import is_anothers
 from app.domain.alerts import AlertPolicy
 from app.domain.rules import RuleSet
-from app.ops.reference_alerts import REPEATED, PolicyOf, alert_id, flagged
+from app.ops.reference_alerts import REPEATED, AlertPolicyAt, alert_id, flagged
 from app.ops.verification.alert_rows import CELLS, as_row, different, hashes, key_of
 from app.ops.verification.findings import Findings
-from app.ops.verification.ledger import Ledger, Page, Seen
+from app.ops.verification.ledger import FoundIn, Ledger, SourcePage
 
 if TYPE_CHECKING:
-    from app.ops.verification.case import Case
+    from app.ops.verification.case import VerifyRun
 
 #: Keys of the report's `alerts`, in order. `before`: predictions that would be alerts under the present settings, and
 #: were made when others were in force, or none.
@@ -33,7 +33,7 @@ _SAID = ("currency", "rules", "reasons", *REPEATED)
 _NEEDED = frozenset({"key", "alert_id", "opened_at", "severity", "causes", *_SAID})
 
 
-class Expected(NamedTuple):
+class ExpectedAlert(NamedTuple):
     """A prediction that is an alert under some policy.
 
     Attributes:
@@ -53,7 +53,7 @@ class Expected(NamedTuple):
     written_ms: int
 
 
-class Found(NamedTuple):
+class AlertRecord(NamedTuple):
     """An alert's record, as its row must repeat it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Found(NamedTuple):
     """
 
     cells: "array[int]"
-    page: Page
+    page: SourcePage
     row: int
     received_at: int
     stored: bool
@@ -86,12 +86,12 @@ class AlertLedger:
         from_ms: when the first prediction was appended that the present settings decided; see `decided`.
     """
 
-    policy: PolicyOf | None
+    policy: AlertPolicyAt | None
     currency: str
-    expected: dict[tuple[int, int], Expected] = field(default_factory=dict)
+    expected: dict[tuple[int, int], ExpectedAlert] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     found: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
-    rows: dict[tuple[Any, ...], Found] = field(default_factory=dict)
+    rows: dict[tuple[Any, ...], AlertRecord] = field(default_factory=dict)
     stored: set[tuple[Any, ...]] = field(default_factory=set)
     others: set[int] = field(default_factory=set)
     from_ms: int = 0
@@ -104,7 +104,7 @@ class AlertLedger:
         mine = None
         if policy is not None:
             losses = tuple(policy.losses_minor)
-            mine = PolicyOf(tuple(policy.causes), policy.window_ms, losses)
+            mine = AlertPolicyAt(tuple(policy.causes), policy.window_ms, losses)
         return cls(mine, currency)
 
     def predicted(
@@ -127,12 +127,12 @@ class AlertLedger:
             said = hashes(_SAID, told)
         except KeyError:  # that it differs is found where rules are compared
             pass
-        self.expected[source] = Expected(
+        self.expected[source] = ExpectedAlert(
             said, causes, fields["score"], fields["amount_minor"], fields["card_id"],
             fields["event_time_ms"], fields["received_at"], record.timestamp if "action" in fields else -1,
         )  # fmt: skip
 
-    def decided(self, policy: PolicyOf | None, written_ms: int) -> None:
+    def decided(self, policy: AlertPolicyAt | None, written_ms: int) -> None:
         """An alert was made under a policy, and appended at a moment.
 
         From the first alert of the present settings on, and behind the last of others, the present ones decided.
@@ -177,7 +177,7 @@ class AlertReader:
         done: offset after the last record that is stored.
     """
 
-    def __init__(self, case: "Case", done: int) -> None:
+    def __init__(self, case: "VerifyRun", done: int) -> None:
         self._case = case
         self._ledger = case.alerts
         self._done = done
@@ -207,10 +207,10 @@ class AlertReader:
             self._compare(*found, record, alert, cells)
 
     def _compare(
-        self, page: Page, row: int, record: Any, alert: dict[str, Any], cells: "array[int]"
+        self, page: SourcePage, row: int, record: Any, alert: dict[str, Any], cells: "array[int]"
     ) -> None:
         ledger, source = self._ledger, (page.number, page.begin + row)
-        said = PolicyOf.read(alert.get("policy"))
+        said = AlertPolicyAt.read(alert.get("policy"))
         policy = said or ledger.policy
         ledger.decided(said, record.timestamp)
         before = ledger.found.setdefault(source, {})
@@ -223,22 +223,22 @@ class AlertReader:
         before[alert["key"]] = digest
         ledger.counts["found"] += 1
         stored = record.offset < self._done
-        ledger.rows[key_of(alert)] = Found(cells, page, row, alert["received_at"], stored)
+        ledger.rows[key_of(alert)] = AlertRecord(cells, page, row, alert["received_at"], stored)
         one = ledger.expected.get(source)
         if one is None or policy is None or (one.said is not None and not policy.kept(one.causes)):
-            if page.seen[row] & Seen.PREDICTED:  # else the prediction is missing, or was deleted
+            if page.seen[row] & FoundIn.PREDICTED:  # else the prediction is missing, or was deleted
                 self._differs(page, row, "alert", alert["alert_id"], "none")
         elif one.said is not None:
             self._explain(page, row, record, alert, one, policy)
 
     def _explain(
         self,
-        page: Page,
+        page: SourcePage,
         row: int,
         record: Any,
         alert: dict[str, Any],
-        one: Expected,
-        policy: PolicyOf,
+        one: ExpectedAlert,
+        policy: AlertPolicyAt,
     ) -> None:
         causes = policy.kept(one.causes)
         opened_at = policy.opened_at(one.card_id, one.event_time_ms)
@@ -259,11 +259,11 @@ class AlertReader:
         for what in different(_SAID, hashes(_SAID, alert), one.said):
             self._differs(page, row, what, alert[what], "the prediction's")
 
-    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
 
 
-class Lacks(NamedTuple):
+class MissingAlertExcuses(NamedTuple):
     """What may excuse an alert or a row that is not there.
 
     Attributes:
@@ -272,13 +272,13 @@ class Lacks(NamedTuple):
         expired_before_ms: rows of records that were received until then are gone.
     """
 
-    to_come: Callable[[Page, int], bool]
+    to_come: Callable[[SourcePage, int], bool]
     kept_from_ms: int
     expired_before_ms: int
 
 
 def conclude(
-    ledger: AlertLedger, pages: Ledger, findings: Findings, topic: str, by: Lacks
+    ledger: AlertLedger, pages: Ledger, findings: Findings, topic: str, by: MissingAlertExcuses
 ) -> dict[str, int]:
     """Mark what is not there; the counts of `COUNTS`."""
     for (number, offset), name in ledger.lacking():

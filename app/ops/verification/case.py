@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 
 from app.domain.changes import AnyChange, InForce
 from app.kafka.schema_registry import fetched_schemas
-from app.ops.reference import Rules, murmur2_partition
+from app.ops.reference import ReferenceRules, murmur2_partition
 from app.ops.verification.alerts import AlertLedger
 from app.ops.verification.findings import Findings
 from app.ops.verification.labels import LabelLedger
 from app.ops.verification.ledger import Ledger
-from app.ops.verification.lost import Lost
+from app.ops.verification.lost import LostOffsets
 from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.state import MAX_WAITING_LABELS
@@ -38,7 +38,7 @@ class Erasure:
 
 
 @dataclass
-class Case:
+class VerifyRun:
     """One run.
 
     Attributes:
@@ -62,7 +62,7 @@ class Case:
     ledger: Ledger
     findings: Findings
     topics: Topics = field(init=False)
-    rules: Rules = field(init=False)
+    rules: ReferenceRules = field(init=False)
     record_rules: RecordRules = field(init=False)
     labels: LabelLedger = field(init=False)
     alerts: AlertLedger = field(init=False)
@@ -76,7 +76,7 @@ class Case:
     def __post_init__(self) -> None:
         settings = self.settings
         self.topics = Topics(settings)
-        self.rules = Rules(
+        self.rules = ReferenceRules(
             settings.windows,
             settings.allowed_lateness,
             settings.max_entries_per_key,
@@ -90,7 +90,7 @@ class Case:
         )
         # what becomes of refunds is decided behind these rules: the setting may have been another one
         self.record_rules = replace(record_rules(settings, fetched_schemas(settings)), refunds=True)
-        self.lost = Lost()
+        self.lost = LostOffsets()
         self.labels = LabelLedger(
             self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
         )

@@ -9,9 +9,17 @@ import orjson
 
 from app.domain.changes import InForce
 from app.domain.transaction import DeadRecordError
-from app.ops.reference import TerminalOracle, Waits
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import PREDICTED, Fate, Fault, FeatureList, Page, Seen, decision_of
+from app.ops.reference import TerminalReference, WaitingLabel
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import (
+    PREDICTED,
+    ExpectedOutcome,
+    FeatureList,
+    FoundIn,
+    RecordFault,
+    SourcePage,
+    decision_of,
+)
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch, EnrichedItem
 from app.wire.erase_records import EraseMessage, card_named_in
@@ -25,10 +33,10 @@ class EnrichedReader:
         case: the run; its ledger's `features` and `flags` are completed.
         partition: the partition.
         done: offset after the last message whose effects are durable.
-        first_kept_ms: see `Case.known_from`.
+        first_kept_ms: see `VerifyRun.known_from`.
     """
 
-    def __init__(self, case: Case, partition: int, done: int, first_kept_ms: int) -> None:
+    def __init__(self, case: VerifyRun, partition: int, done: int, first_kept_ms: int) -> None:
         self._case = case
         self._ledger = case.ledger
         self._where = case.topics.enriched.name
@@ -43,7 +51,7 @@ class EnrichedReader:
             case.ledger.decisions.append(decision_of(self._in_force))
         self._done = done
         self._known_from = case.known_from(first_kept_ms)
-        self._oracle = TerminalOracle(case.rules)
+        self._oracle = TerminalReference(case.rules)
         self._names = case.ledger.catalogue.names[case.ledger.card_features :]
         names = case.ledger.flag_names
         self._card_bits = np.uint64(
@@ -55,7 +63,7 @@ class EnrichedReader:
         items = defaultdict[tuple[int, int], list[tuple[int, EnrichedItem]]](list)
         fresh = defaultdict[int, list[tuple[Any, ...]]](list)
         for record in records:
-            waiting = Seen.WAITING if record.offset >= self._done else 0
+            waiting = FoundIn.WAITING if record.offset >= self._done else 0
             try:
                 batch = decode_message(record.value)
             except (msgspec.DecodeError, TypeError):
@@ -161,30 +169,30 @@ class EnrichedReader:
             self._case.labels.item(batch.topic, batch.partition, item)
             if not batch.looked_up and self._oracle.is_replay(self._partition, source):
                 continue
-            label = Waits(
+            label = WaitingLabel(
                 item.transaction_id, item.event_time_ms, item.is_fraud, item.labelled_at_ms,
                 item.received_at, source, card_named_in(item.body),
             )  # fmt: skip
             self._oracle.label(item.terminal_id, label)
 
-    def _note(self, page: Page, noted: list[tuple[Any, ...]]) -> None:
+    def _note(self, page: SourcePage, noted: list[tuple[Any, ...]]) -> None:
         """Keep the terminals' features and flags of items that are no replays."""
         rows, waiting, known, masks, listed, values, decides, ruled = map(
             list, zip(*noted, strict=True)
         )
         page.decides[rows] = decides
         page.ruled[rows] = ruled
-        twice = np.flatnonzero(page.seen[rows] & Seen.ITEM)
+        twice = np.flatnonzero(page.seen[rows] & FoundIn.ITEM)
         for row in (rows[index] for index in twice):
             self._differs(page, row, "partition", self._partition, "another one")
         page.features[rows, self._ledger.card_features :] = values
         page.terminal_known[rows] = known
         page.listed[rows] = listed
         page.flags[rows] |= np.array(masks, np.uint64)
-        page.seen[rows] |= np.array(waiting, np.uint8) | Seen.ITEM
+        page.seen[rows] |= np.array(waiting, np.uint8) | FoundIn.ITEM
 
     def _compare(
-        self, page: Page, features: FeatureList, compared: list[tuple[int, EnrichedItem]]
+        self, page: SourcePage, features: FeatureList, compared: list[tuple[int, EnrichedItem]]
     ) -> None:
         """Items against their source records; replays too: they must say the same."""
         rows = [row for row, _ in compared]
@@ -207,9 +215,9 @@ class EnrichedReader:
             self._explain(page, features, *compared[index], homes[index])
 
     def _explain(
-        self, page: Page, features: FeatureList, row: int, item: EnrichedItem, home: int
+        self, page: SourcePage, features: FeatureList, row: int, item: EnrichedItem, home: int
     ) -> None:
-        fate = Fate(page.fate[row])
+        fate = ExpectedOutcome(page.fate[row])
         if fate not in PREDICTED:
             self._differs(page, row, "fate", "enriched", fate.name.lower())
             return
@@ -220,8 +228,8 @@ class EnrichedReader:
         if page.detail[row] != hash((item.terminal_id, item.minor)):
             stored = [item.terminal_id, item.minor]
             self._differs(page, row, "terminal and amount_minor", stored, "others")
-        if fate == Fate.UNKNOWN:
-            page.faults[row] |= Fault.UNVERIFIABLE
+        if fate == ExpectedOutcome.UNKNOWN:
+            page.faults[row] |= RecordFault.UNVERIFIABLE
             return
         expected = page.features[row, features.columns[: features.card]].tolist()
         self._case.findings.compare_features(
@@ -231,5 +239,5 @@ class EnrichedReader:
         if tuple(item.flags) != flags:
             self._differs(page, row, "flags", item.flags, list(flags))
 
-    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)

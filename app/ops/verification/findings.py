@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from app.ops.verification.ledger import Fault, Ledger, Page
+from app.ops.verification.ledger import Ledger, RecordFault, SourcePage
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,26 @@ class Findings:
     lost_from_ms: int | None = None
 
     def differs(
-        self, page: Page, row: int, where: str, what: str, stored: Any, recomputed: Any
+        self, page: SourcePage, row: int, where: str, what: str, stored: Any, recomputed: Any
     ) -> None:
         """A value or a fate is not the recomputed one."""
-        page.faults[row] |= Fault.DIFFERING
+        page.faults[row] |= RecordFault.DIFFERING
         self._keep(page, row, where, what, stored, recomputed)
 
-    def lacks(self, page: Page, row: int, where: str, what: str, recomputed: Any = None) -> None:
+    def lacks(
+        self, page: SourcePage, row: int, where: str, what: str, recomputed: Any = None
+    ) -> None:
         """An output or a row is not there."""
-        page.faults[row] |= Fault.MISSING
+        page.faults[row] |= RecordFault.MISSING
         self._keep(page, row, where, what, None, recomputed)
 
-    def pending(self, page: Page, row: int) -> None:
+    def pending(self, page: SourcePage, row: int) -> None:
         """An output or a row is still to come."""
-        page.faults[row] |= Fault.PENDING
+        page.faults[row] |= RecordFault.PENDING
 
-    def unverifiable(self, page: Page, row: int) -> None:
+    def unverifiable(self, page: SourcePage, row: int) -> None:
         """An output or a row may have been deleted since."""
-        page.faults[row] |= Fault.UNVERIFIABLE
+        page.faults[row] |= RecordFault.UNVERIFIABLE
 
     def stray(self, where: str, what: str, stored: Any) -> None:
         """An output or a row that no source record explains."""
@@ -91,7 +93,7 @@ class Findings:
 
     def compare_features(
         self,
-        page: Page,
+        page: SourcePage,
         row: int,
         where: str,
         names: Sequence[str],
@@ -107,7 +109,7 @@ class Findings:
                 self.differs(page, row, where, name, was, should)
 
     def _keep(
-        self, page: Page, row: int, where: str, what: str, stored: Any, recomputed: Any
+        self, page: SourcePage, row: int, where: str, what: str, stored: Any, recomputed: Any
     ) -> None:
         if len(self.examples) < self.limit:
             ledger = self.ledger

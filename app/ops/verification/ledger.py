@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.changes import MAX_CHALLENGERS, Challenger, Earlier, InForce
+from app.domain.changes import MAX_CHALLENGERS, Challenger, EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
 from app.domain.transaction_outcomes import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
-from app.ops.reference import Became
+from app.ops.reference import ReferenceOutcome
 
 Flags = tuple[str, ...]
 
 
-class Fate(IntEnum):
+class ExpectedOutcome(IntEnum):
     """What the oracle says a source record becomes."""
 
     HOLE = 0  # no record at this offset
@@ -38,17 +38,17 @@ class Fate(IntEnum):
 
 
 FATE_OF = {
-    Became.DUPLICATE: Fate.DUPLICATE,
-    Became.CONFLICTING: Fate.CONFLICTING,
-    Became.LATE: Fate.LATE,
-    Became.SCORED: Fate.SCORED,
+    ReferenceOutcome.DUPLICATE: ExpectedOutcome.DUPLICATE,
+    ReferenceOutcome.CONFLICTING: ExpectedOutcome.CONFLICTING,
+    ReferenceOutcome.LATE: ExpectedOutcome.LATE,
+    ReferenceOutcome.SCORED: ExpectedOutcome.SCORED,
 }
 #: Fates of records that are scored and whose features are known; and these with what cannot be told any more.
-CERTAIN = (Fate.SCORED, Fate.LATE, Fate.CONFLICTING)
-PREDICTED = (*CERTAIN, Fate.UNKNOWN)
+CERTAIN = (ExpectedOutcome.SCORED, ExpectedOutcome.LATE, ExpectedOutcome.CONFLICTING)
+PREDICTED = (*CERTAIN, ExpectedOutcome.UNKNOWN)
 
 
-class Seen:
+class FoundIn:
     """Where a source record was found: bits of the column `seen`."""
 
     ITEM = 1  # on `enriched`
@@ -62,7 +62,7 @@ class Seen:
     REFUND = 256
 
 
-class Fault:
+class RecordFault:
     """What is wrong with a source record: bits of the column `faults`."""
 
     PENDING = 1
@@ -106,7 +106,7 @@ _COLUMNS: dict[str, type] = {
 }
 
 
-class Beside:
+class OtherModelScores:
     """What models say that did not decide: in the order of a decision, the one that decides at 0, then challengers.
 
     Attributes:
@@ -123,7 +123,7 @@ class Beside:
 
 
 #: See `Ledger.decisions`.
-Decision = tuple[str, float | None, tuple[Challenger, ...], tuple[Earlier, ...]]
+Decision = tuple[str, float | None, tuple[Challenger, ...], tuple[EarlierModel, ...]]
 
 
 def decision_of(in_force: InForce) -> Decision:
@@ -131,7 +131,7 @@ def decision_of(in_force: InForce) -> Decision:
     return in_force.model, in_force.threshold, in_force.challengers, in_force.fallbacks
 
 
-class Page:
+class SourcePage:
     """The source records of one partition, from `begin` to `end`; columns as in `_COLUMNS`, and `features`.
 
     Attributes:
@@ -183,7 +183,7 @@ class Page:
         self.decides -= 1
         self.ruled -= 1
         self.features = np.full((size, features), np.nan)
-        self.beside: Beside | None = None
+        self.beside: OtherModelScores | None = None
 
     def __len__(self) -> int:
         return self.end - self.begin
@@ -202,7 +202,7 @@ class FeatureList:
         schema: names them.
         names: in their order, the card's first.
         card: how many are the card's.
-        columns: where they stand in `Page.features`.
+        columns: where they stand in `SourcePage.features`.
         flags: the flags that such a transaction can have.
     """
 
@@ -233,7 +233,7 @@ class Ledger:
 
     topic: str
     catalogue: Catalogue
-    pages: list[Page]
+    pages: list[SourcePage]
     schemas: Mapping[str, Catalogue] = field(default_factory=dict)
     cards: list[str] = field(default_factory=list)
     models: list[tuple[str, str, str]] = field(default_factory=list)
@@ -274,7 +274,9 @@ class Ledger:
             np.uint64(self.mask(possible)),
         )
 
-    def by_list(self, rows: Sequence[int], page: Page) -> Iterator[tuple[FeatureList, list[int]]]:
+    def by_list(
+        self, rows: Sequence[int], page: SourcePage
+    ) -> Iterator[tuple[FeatureList, list[int]]]:
         """Which of some rows of a page have which features; indices into `rows`."""
         listed = page.listed[rows]
         for place, found in enumerate(self.lists):
@@ -286,14 +288,14 @@ class Ledger:
         """How many transactions were begun under which schema."""
         found: dict[str, int] = {}
         for page in self.pages:
-            listed = page.listed[(page.seen & Seen.ITEM) != 0]
+            listed = page.listed[(page.seen & FoundIn.ITEM) != 0]
             for place, each in enumerate(self.lists):
                 count = int(np.count_nonzero(listed == place))
                 if count:
                     found[each.schema] = found.get(each.schema, 0) + count
         return found
 
-    def find(self, topic: Any, partition: Any, offset: Any) -> tuple[Page, int] | None:
+    def find(self, topic: Any, partition: Any, offset: Any) -> tuple[SourcePage, int] | None:
         """The page and row of a source position; None when it is outside of what is looked at."""
         if self.is_foreign(topic, partition, offset):
             return None
@@ -345,11 +347,11 @@ class Ledger:
             self.letters.append(reason)
         return index
 
-    def position(self, page: Page, row: int) -> str:
+    def position(self, page: SourcePage, row: int) -> str:
         """A source position for people: topic/partition/offset."""
         return f"{self.topic}/{page.number}/{page.begin + row}"
 
-    def card_of(self, page: Page, row: int) -> str | None:
+    def card_of(self, page: SourcePage, row: int) -> str | None:
         """The card of a source record, None when it names none."""
         index = int(page.card[row])
         return None if index < 0 else self.cards[index]

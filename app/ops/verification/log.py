@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from app.blocks.faust.halt import forbidden
-from app.blocks.faust.unreadable_batches import Watch
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError, UnavailableError
 from app.kafka.clients import admin, answered, check_topics, consumer, watch_of
 from app.kafka.given_up_offsets import find_skip
@@ -45,10 +45,10 @@ class Log:
         settings: Settings,
         consumer: AIOKafkaConsumer,
         client: AIOKafkaAdminClient,
-        watch: Watch | None = None,
+        watch: UnreadableBatchPolicy | None = None,
     ) -> None:
         self._settings = settings
-        self._watch = watch or Watch()
+        self._watch = watch or UnreadableBatchPolicy()
         self.topics = Topics(settings)
         self._group = settings.deployment
         self._consumer = consumer

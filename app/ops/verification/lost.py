@@ -8,7 +8,7 @@ from app.wire.dead_letters import UNTIL
 Range = tuple[int, int]
 
 
-class Lost:
+class LostOffsets:
     """Collects ranges of lost offsets; they may overlap, and come twice."""
 
     def __init__(self) -> None:

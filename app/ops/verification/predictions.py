@@ -16,8 +16,16 @@ from app.domain.json_text import canonical, raw_fields
 from app.domain.rules import RuleSet
 from app.ops.reference import in_share
 from app.ops.reference_rules import outcome
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, PREDICTED, Beside, Fate, FeatureList, Page, Seen
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import (
+    CERTAIN,
+    PREDICTED,
+    ExpectedOutcome,
+    FeatureList,
+    FoundIn,
+    OtherModelScores,
+    SourcePage,
+)
 
 _TIME = re.compile(rb'"scored_at":\d+')
 #: What a prediction record adds to its input; records of 0.1.0 do not say who scored them. Written apart from
@@ -49,8 +57,8 @@ def fields_of(record: Any, needed: frozenset[str]) -> dict[str, Any]:
 
 
 def source_in(
-    case: Case, where: str, record: Any, fields: dict[str, Any]
-) -> tuple[Page, int] | None:
+    case: VerifyRun, where: str, record: Any, fields: dict[str, Any]
+) -> tuple[SourcePage, int] | None:
     """The source record that an output names; None when it is not looked at. A foreign one is a stray."""
     if not fields:
         case.findings.stray(where, "record", f"{where}/{record.partition}/{record.offset}")
@@ -104,7 +112,7 @@ def hash_extra(
     return hash((schema_version, *fields, *sorted((own or {}).items())))
 
 
-def ours(case: Case, found: tuple[Page, int], fields: dict[str, Any]) -> bool:
+def ours(case: VerifyRun, found: tuple[SourcePage, int], fields: dict[str, Any]) -> bool:
     """Whether this deployment made an output; others are counted.
 
     One that names nobody is of release 0.1.0. It is ours unless there is one of the same source record that
@@ -155,7 +163,7 @@ class PredictionReader:
         done: offset after the last record that the sink has stored.
     """
 
-    def __init__(self, case: Case, done: int) -> None:
+    def __init__(self, case: VerifyRun, done: int) -> None:
         self._case = case
         self._ledger = case.ledger
         self._where = case.topics.predictions.name
@@ -172,12 +180,12 @@ class PredictionReader:
         for partition, members in by_page.items():
             self._check(self._ledger.pages[partition], members)
 
-    def _check(self, page: Page, members: list[tuple[int, Any, dict[str, Any]]]) -> None:
+    def _check(self, page: SourcePage, members: list[tuple[int, Any, dict[str, Any]]]) -> None:
         fresh = []
         for row, record, fields in members:
             digest = hash((record.key, without_time(record.value)))
-            if not page.seen[row] & Seen.PREDICTED:
-                page.seen[row] |= Seen.PREDICTED
+            if not page.seen[row] & FoundIn.PREDICTED:
+                page.seen[row] |= FoundIn.PREDICTED
                 page.digest[row] = digest
                 fresh.append((row, record, fields))
             elif page.digest[row] == digest:
@@ -185,7 +193,7 @@ class PredictionReader:
             else:
                 self._differs(page, row, "repeated output", "another one", "the first")
             if record.offset >= self._done:
-                page.seen[row] |= Seen.WAITING
+                page.seen[row] |= FoundIn.WAITING
         if fresh:
             self._store(page, fresh)
             rows = [row for row, _, _ in fresh]
@@ -194,7 +202,7 @@ class PredictionReader:
             self._decided(page, fresh)
             self._ruled(page, fresh)
 
-    def _store(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+    def _store(self, page: SourcePage, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """Keep what rows in Cassandra must repeat."""
         rows = [row for row, _, _ in fresh]
         every = [fields for _, _, fields in fresh]
@@ -226,7 +234,7 @@ class PredictionReader:
 
     def _compare(
         self,
-        page: Page,
+        page: SourcePage,
         features: FeatureList,
         fresh: list[tuple[int, Any, dict[str, Any]]],
     ) -> None:
@@ -258,7 +266,7 @@ class PredictionReader:
             ):
                 self._explain(page, row, record, fields)
 
-    def _decided(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+    def _decided(self, page: SourcePage, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """By the model and threshold that the log says, where it does; a model's own threshold: see `rescore`."""
         for row, _, fields in fresh:
             if page.decides[row] < 0:
@@ -283,7 +291,7 @@ class PredictionReader:
             elif threshold is not None and fields["threshold"] != threshold:
                 self._differs(page, row, "threshold", fields["threshold"], threshold)
 
-    def _ruled(self, page: Page, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
+    def _ruled(self, page: SourcePage, fresh: list[tuple[int, Any, dict[str, Any]]]) -> None:
         """By the rules and lists that the log says; records of before there were any have no action."""
         for row, record, fields in fresh:
             ruled = page.ruled[row]
@@ -302,7 +310,7 @@ class PredictionReader:
 
     def _beside(
         self,
-        page: Page,
+        page: SourcePage,
         row: int,
         fields: dict[str, Any],
         challengers: Sequence[Challenger],
@@ -330,7 +338,7 @@ class PredictionReader:
             self._differs(page, row, "shadow_scores", [scores, flagged], wanted)
             return decider
         if page.beside is None:
-            page.beside = Beside(len(page))
+            page.beside = OtherModelScores(len(page))
         for name, score in scores.items():
             place = names.index(name) + 1 if name in names else 0
             page.beside.scores[row, place] = np.nan if score is None else score
@@ -338,8 +346,8 @@ class PredictionReader:
             page.beside.there[row, place] = True
         return decider
 
-    def _explain(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
-        fate = Fate(page.fate[row])
+    def _explain(self, page: SourcePage, row: int, record: Any, fields: dict[str, Any]) -> None:
+        fate = ExpectedOutcome(page.fate[row])
         if fate not in PREDICTED:
             self._differs(page, row, "fate", "scored", fate.name.lower())
             return
@@ -359,7 +367,9 @@ class PredictionReader:
             self._differs(page, row, "is_fraud", fields["is_fraud"], decided)
         self._explain_features(page, row, fate, fields)
 
-    def _explain_features(self, page: Page, row: int, fate: Fate, fields: dict[str, Any]) -> None:
+    def _explain_features(
+        self, page: SourcePage, row: int, fate: ExpectedOutcome, fields: dict[str, Any]
+    ) -> None:
         ledger = self._ledger
         listed = ledger.lists[page.listed[row]]
         names = list(listed.names)
@@ -372,7 +382,7 @@ class PredictionReader:
             list(fields["features"].values()),
             page.features[row, listed.columns].tolist(),
         )
-        known = [fate != Fate.UNKNOWN] * listed.card
+        known = [fate != ExpectedOutcome.UNKNOWN] * listed.card
         known += [bool(page.terminal_known[row])] * (len(names) - len(known))
         for index, certain in enumerate(known):
             if not certain:
@@ -383,7 +393,7 @@ class PredictionReader:
             if fields["flags"] != flags:
                 self._differs(page, row, "flags", fields["flags"], flags)
 
-    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         if isinstance(recomputed, np.generic):
             recomputed = recomputed.item()
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
@@ -392,7 +402,7 @@ class PredictionReader:
 class LateReader:
     """Reads one partition of `late-transactions`: copies of predictions, to the byte but for their time."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self._case = case
         self._where = case.topics.late_transactions.name
 
@@ -405,13 +415,13 @@ class LateReader:
             if found is None or not ours(self._case, found, fields):
                 continue
             page, row = found
-            if page.seen[row] & Seen.LATE_COPY:
+            if page.seen[row] & FoundIn.LATE_COPY:
                 findings.repeated += 1
-            page.seen[row] |= Seen.LATE_COPY
-            fate = Fate(page.fate[row])
-            if fate not in (Fate.LATE, Fate.UNKNOWN):
+            page.seen[row] |= FoundIn.LATE_COPY
+            fate = ExpectedOutcome(page.fate[row])
+            if fate not in (ExpectedOutcome.LATE, ExpectedOutcome.UNKNOWN):
                 findings.differs(page, row, self._where, "fate", "late", fate.name.lower())
-            elif page.seen[row] & Seen.PREDICTED:
+            elif page.seen[row] & FoundIn.PREDICTED:
                 digest = hash((record.key, without_time(record.value)))
                 if digest != page.digest[row]:
                     findings.differs(page, row, self._where, "copy", "another", "the prediction")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from app.cassandra.refund_rows import RefundRow
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import Fate, Page, Seen
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.predictions import SOURCE_FIELDS, fields_of, source_in
 from app.ops.verification.refused import digest, first_of_its_kind
 
@@ -28,7 +28,7 @@ def refund_identity(card_id: str, t_ms: int, transaction_id: str, minor: int) ->
 class EarlierRefunds:
     """Reads one partition of `refunds` before all else: what was stored stays so, whatever the setting is now."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self._case = case
 
     def take(self, records: list[Any]) -> None:
@@ -47,7 +47,7 @@ class RefundReader:
         done: offset after the last record that is stored.
     """
 
-    def __init__(self, case: Case, done: int) -> None:
+    def __init__(self, case: VerifyRun, done: int) -> None:
         self._case = case
         self._done = done
         self._where = case.topics.refunds.name
@@ -61,13 +61,15 @@ class RefundReader:
                 continue
             page, row = found
             if record.offset >= self._done:
-                page.seen[row] |= Seen.WAITING
-            if first_of_its_kind(self._case, page, row, Seen.REFUND, self._where, digest(record)):
+                page.seen[row] |= FoundIn.WAITING
+            if first_of_its_kind(
+                self._case, page, row, FoundIn.REFUND, self._where, digest(record)
+            ):
                 self._check(page, row, record, fields)
 
-    def _check(self, page: Page, row: int, record: Any, fields: dict[str, Any]) -> None:
-        fate = Fate(page.fate[row])
-        if fate != Fate.REFUND:
+    def _check(self, page: SourcePage, row: int, record: Any, fields: dict[str, Any]) -> None:
+        fate = ExpectedOutcome(page.fate[row])
+        if fate != ExpectedOutcome.REFUND:
             self._differs(page, row, "fate", "refund", fate.name.lower())
             return
         minor = fields["amount_minor"]
@@ -84,7 +86,7 @@ class RefundReader:
         if record.key != fields["card_id"].encode():
             self._differs(page, row, "key", repr(record.key), fields["card_id"])
 
-    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
 
 
@@ -95,7 +97,7 @@ class RefundRows:
         rows: how many were read.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self.rows = 0
         self._case = case
         self._keys: set[int] = set()
@@ -119,15 +121,15 @@ class RefundRows:
             if page.erased[at]:
                 findings.differs(page, at, "cassandra", "refund", "there", "erased with its card")
                 continue
-            fate, detail = Fate(page.fate[at]), hash((row.terminal_id, row.amount_minor))
-            if fate != Fate.REFUND:
+            fate, detail = ExpectedOutcome(page.fate[at]), hash((row.terminal_id, row.amount_minor))
+            if fate != ExpectedOutcome.REFUND:
                 findings.differs(page, at, "cassandra", "fate", "refund", fate.name.lower())
             elif page.identity[at] != key or page.detail[at] != detail:
                 findings.differs(page, at, "cassandra", "refund", list(row[:5]), "another one")
 
-    def lacking(self, page: Page) -> np.ndarray:
+    def lacking(self, page: SourcePage) -> np.ndarray:
         """Which refunds of a page have no row under their key."""
-        lacking = page.fate == Fate.REFUND
+        lacking = page.fate == ExpectedOutcome.REFUND
         for row in np.flatnonzero(lacking):
             lacking[row] = int(page.identity[row]) not in self._keys
         return lacking

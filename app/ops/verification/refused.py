@@ -5,8 +5,8 @@ from typing import Any
 from app.domain.card_numbers import without_card_numbers
 from app.domain.refusals import BY_RULES, LOST
 from app.kafka.given_up_offsets import skip_in
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import Fate, Page, Seen
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.predictions import SOURCE_FIELDS, fields_of, source_in
 from app.wire.dead_letters import headers_of
 
@@ -20,7 +20,7 @@ class EarlierRefusals:
     stands in the log once more.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self._case = case
 
     def take(self, records: list[Any]) -> None:
@@ -35,7 +35,7 @@ class EarlierRefusals:
 class DeadLetterReader:
     """Reads one partition of `dead-letters`."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self._case = case
         self._where = case.topics.dead_letters.name
 
@@ -59,12 +59,12 @@ class DeadLetterReader:
             elif not position or self._case.ledger.is_foreign(*position):
                 self._case.findings.stray(self._where, "key", repr(record.key))
 
-    def _check(self, page: Page, row: int, record: Any) -> None:
+    def _check(self, page: SourcePage, row: int, record: Any) -> None:
         headers = headers_of(record)
         reason = headers.get("reason", b"").decode(errors="replace")
-        fate = Fate(page.fate[row])
-        if first_of_its_kind(self._case, page, row, Seen.DEAD, self._where, digest(record)):
-            if fate != Fate.DEAD:
+        fate = ExpectedOutcome(page.fate[row])
+        if first_of_its_kind(self._case, page, row, FoundIn.DEAD, self._where, digest(record)):
+            if fate != ExpectedOutcome.DEAD:
                 self._differs(page, row, "fate", f"dead ({reason})", fate.name.lower())
                 return
             expected = self._case.ledger.letters[page.flags[row]]
@@ -77,7 +77,7 @@ class DeadLetterReader:
                 self._differs(page, row, "headers", repr(told), repr(record.key))
 
     def _is_whole(
-        self, page: Page, row: int, value: bytes | None, headers: dict[str, bytes]
+        self, page: SourcePage, row: int, value: bytes | None, headers: dict[str, bytes]
     ) -> bool:
         """Whether a letter has the original bytes, or of a value too large the beginning and the rest's hash."""
         size = int(page.length[row])
@@ -90,14 +90,14 @@ class DeadLetterReader:
             and hash(headers.get("sha256", b"").decode()) == page.content[row]
         )
 
-    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
 
 
 class DuplicateReader:
     """Reads one partition of `duplicates`."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self._case = case
         self._where = case.topics.duplicates.name
 
@@ -110,11 +110,13 @@ class DuplicateReader:
             if found is None:
                 continue
             page, row = found
-            if not first_of_its_kind(case, page, row, Seen.DUPLICATE, self._where, digest(record)):
+            if not first_of_its_kind(
+                case, page, row, FoundIn.DUPLICATE, self._where, digest(record)
+            ):
                 continue
-            fate = Fate(page.fate[row])
+            fate = ExpectedOutcome(page.fate[row])
             identity = fields["card_id"], fields["event_time_ms"], fields["transaction_id"]
-            if fate not in (Fate.DUPLICATE, Fate.UNKNOWN):
+            if fate not in (ExpectedOutcome.DUPLICATE, ExpectedOutcome.UNKNOWN):
                 self._differs(page, row, "fate", "duplicate", fate.name.lower())
             elif page.identity[row] != hash(identity):
                 self._differs(page, row, "transaction", list(identity), "another one")
@@ -126,11 +128,13 @@ class DuplicateReader:
             elif record.key != fields["card_id"].encode():
                 self._differs(page, row, "key", repr(record.key), fields["card_id"])
 
-    def _differs(self, page: Page, row: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
 
 
-def first_of_its_kind(case: Case, page: Page, row: int, bit: int, where: str, digest: int) -> bool:
+def first_of_its_kind(
+    case: VerifyRun, page: SourcePage, row: int, bit: int, where: str, digest: int
+) -> bool:
     """Mark an output; False when it only repeats one, which must then be the same."""
     if page.seen[row] & bit:
         if page.digest[row] == digest:

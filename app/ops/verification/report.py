@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from app.ops.verification.alerts import Lacks
+from app.ops.verification.alerts import MissingAlertExcuses
 from app.ops.verification.alerts import conclude as conclude_alerts
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import PREDICTED, Fate, Fault, Page, Seen
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import PREDICTED, ExpectedOutcome, FoundIn, RecordFault, SourcePage
 from app.ops.verification.log import Reached
 from app.ops.verification.refunds import RefundRows
 from app.ops.verification.rows import RowReader
@@ -22,20 +22,20 @@ COUNTS = (
 #: The counts that add up to `read`.
 PLACES = COUNTS[1 : COUNTS.index("pending")]
 _PLACES = {
-    Fate.DEAD: Seen.DEAD,
-    Fate.MOVED: Seen.FORWARDED,
-    Fate.DUPLICATE: Seen.DUPLICATE,
-    Fate.REFUND: Seen.REFUND,
+    ExpectedOutcome.DEAD: FoundIn.DEAD,
+    ExpectedOutcome.MOVED: FoundIn.FORWARDED,
+    ExpectedOutcome.DUPLICATE: FoundIn.DUPLICATE,
+    ExpectedOutcome.REFUND: FoundIn.REFUND,
 }
 
 
 #: Role of the topic on which a place is.
 _ROLES = {
-    Seen.PREDICTED: "predictions",
-    Seen.DEAD: "dead-letters",
-    Seen.FORWARDED: "transactions",
-    Seen.DUPLICATE: "duplicates",
-    Seen.REFUND: "refunds",
+    FoundIn.PREDICTED: "predictions",
+    FoundIn.DEAD: "dead-letters",
+    FoundIn.FORWARDED: "transactions",
+    FoundIn.DUPLICATE: "duplicates",
+    FoundIn.REFUND: "refunds",
 }
 
 
@@ -81,7 +81,7 @@ class Report:
 
 
 def conclude(
-    case: Case,
+    case: VerifyRun,
     rows: RowReader,
     refunds: RefundRows,
     reached: Reached,
@@ -105,7 +105,7 @@ def conclude(
         for page in case.ledger.pages
     ]
     ttl_ms = case.settings.ttl_seconds * 1000
-    lacks = Lacks(
+    lacks = MissingAlertExcuses(
         lambda page, row: judges[page.number].is_to_come(row),
         kept["alerts"],
         now_ms - ttl_ms if ttl_ms else -1,
@@ -127,7 +127,7 @@ def conclude(
     return Report(counts, {"alerts": alerts}, case.findings.as_json())
 
 
-def _not_forwarded(case: Case, done: list[int], kept_ms: int) -> int:
+def _not_forwarded(case: VerifyRun, done: list[int], kept_ms: int) -> int:
     """Erase records that have been processed and are not on every partition of `enriched`; what was deleted apart."""
     lacking = 0
     for (partition, offset), erasure in case.erasures.items():
@@ -145,14 +145,14 @@ class _Judge:
         kept: see `conclude`.
     """
 
-    def __init__(self, case: Case, page: Page, done: int, kept: dict[str, int]) -> None:
+    def __init__(self, case: VerifyRun, page: SourcePage, done: int, kept: dict[str, int]) -> None:
         self._findings = case.findings
         self._settings = case.settings
         self._topics = case.topics
         self._page = page
         self._kept = kept
         self._late_to_come = np.arange(page.begin, page.end) >= done
-        self._late_to_come |= (page.seen & Seen.WAITING) != 0
+        self._late_to_come |= (page.seen & FoundIn.WAITING) != 0
 
     def is_to_come(self, row: int) -> bool:
         """Whether the effects of a source record may not be durable yet."""
@@ -162,8 +162,8 @@ class _Judge:
         """Forwarded copies are what was moved, unchanged."""
         page = self._page
         # a copy of a record that is at home is none: its header came with it
-        page.seen[page.fate != Fate.MOVED] &= 0xFFFF ^ Seen.FORWARDED
-        for row in _each(self._seen(Seen.FORWARDED) & (page.copy != page.content)):
+        page.seen[page.fate != ExpectedOutcome.MOVED] &= 0xFFFF ^ FoundIn.FORWARDED
+        for row in _each(self._seen(FoundIn.FORWARDED) & (page.copy != page.content)):
             self._findings.differs(
                 page, row, self._topics.transactions.name, "forwarded copy", "changed", "as it came"
             )
@@ -172,19 +172,19 @@ class _Judge:
         """Each source record is in exactly one place."""
         page = self._page
         # its prediction was deleted by retention, but the row is there
-        only_row = self._seen(Seen.ROW) & ~self._seen(Seen.PREDICTED)
-        page.seen[only_row & self._deleted("predictions")] |= Seen.PREDICTED
+        only_row = self._seen(FoundIn.ROW) & ~self._seen(FoundIn.PREDICTED)
+        page.seen[only_row & self._deleted("predictions")] |= FoundIn.PREDICTED
         # the same where the row was erased
         gone = page.erased & np.isin(page.fate, PREDICTED) & self._deleted("predictions")
-        gone &= (page.seen & (Seen.PREDICTED | Seen.DUPLICATE)) == 0
-        page.seen[gone] |= Seen.PREDICTED
-        self._mark(gone, Fault.UNVERIFIABLE)
+        gone &= (page.seen & (FoundIn.PREDICTED | FoundIn.DUPLICATE)) == 0
+        page.seen[gone] |= FoundIn.PREDICTED
+        self._mark(gone, RecordFault.UNVERIFIABLE)
         bits = {
-            Seen.PREDICTED: self._topics.predictions.name,
-            Seen.DEAD: self._topics.dead_letters.name,
-            Seen.DUPLICATE: self._topics.duplicates.name,
-            Seen.REFUND: self._topics.refunds.name,
-            Seen.FORWARDED: f"{self._topics.transactions.name} (moved)",
+            FoundIn.PREDICTED: self._topics.predictions.name,
+            FoundIn.DEAD: self._topics.dead_letters.name,
+            FoundIn.DUPLICATE: self._topics.duplicates.name,
+            FoundIn.REFUND: self._topics.refunds.name,
+            FoundIn.FORWARDED: f"{self._topics.transactions.name} (moved)",
         }
         places = np.zeros(len(page), np.uint8)
         for bit in bits:
@@ -192,23 +192,23 @@ class _Judge:
         for row in _each(places > 1):
             found = [name for bit, name in bits.items() if page.seen[row] & bit]
             self._findings.differs(page, row, " and ".join(found), "places", found, "one of them")
-        nowhere = (page.fate != Fate.HOLE) & (places == 0)
-        for fate in Fate:
-            bit = _PLACES.get(fate, Seen.PREDICTED)
+        nowhere = (page.fate != ExpectedOutcome.HOLE) & (places == 0)
+        for fate in ExpectedOutcome:
+            bit = _PLACES.get(fate, FoundIn.PREDICTED)
             role = _ROLES[bit]
             lacking = nowhere & (page.fate == fate)
             self._lacking(lacking, role, bits[bit], "output", fate.name.lower())
-        predicted = self._seen(Seen.PREDICTED) & np.isin(page.fate, PREDICTED)
-        self._mark(predicted & (page.fate == Fate.UNKNOWN), Fault.UNVERIFIABLE)
-        on_enriched = self._seen(Seen.ITEM)
-        self._mark(predicted & on_enriched & ~page.terminal_known, Fault.UNVERIFIABLE)
+        predicted = self._seen(FoundIn.PREDICTED) & np.isin(page.fate, PREDICTED)
+        self._mark(predicted & (page.fate == ExpectedOutcome.UNKNOWN), RecordFault.UNVERIFIABLE)
+        on_enriched = self._seen(FoundIn.ITEM)
+        self._mark(predicted & on_enriched & ~page.terminal_known, RecordFault.UNVERIFIABLE)
         self._lacking(predicted & ~on_enriched, "enriched", self._topics.enriched.name, "item")
 
     def late_copies(self) -> None:
         """Each late record was copied."""
         page = self._page
-        lacking = (page.fate == Fate.LATE) & self._seen(Seen.PREDICTED)
-        lacking &= ~self._seen(Seen.LATE_COPY)
+        lacking = (page.fate == ExpectedOutcome.LATE) & self._seen(FoundIn.PREDICTED)
+        lacking &= ~self._seen(FoundIn.LATE_COPY)
         self._lacking(lacking, "late-transactions", self._topics.late_transactions.name, "copy")
 
     def rows(self, lacking: np.ndarray, now_ms: int) -> None:
@@ -216,11 +216,11 @@ class _Judge:
         page = self._page
         self._erased()
         lacking = (
-            lacking & self._seen(Seen.PREDICTED) & np.isin(page.fate, PREDICTED) & ~page.erased
+            lacking & self._seen(FoundIn.PREDICTED) & np.isin(page.fate, PREDICTED) & ~page.erased
         )
         if self._settings.ttl_seconds:
             over = page.scored_at + self._settings.ttl_seconds * 1000 <= now_ms
-            self._mark(lacking & over, Fault.UNVERIFIABLE)
+            self._mark(lacking & over, RecordFault.UNVERIFIABLE)
             lacking &= ~over
         self._lacking(lacking, None, "cassandra", "row")
         lost = lacking & ~self._late_to_come
@@ -230,16 +230,16 @@ class _Judge:
     def _erased(self) -> None:
         """No row is left of what precedes the erasure of its card."""
         page = self._page
-        for row in _each(page.erased & self._seen(Seen.ROW)):
+        for row in _each(page.erased & self._seen(FoundIn.ROW)):
             self._findings.differs(page, row, "cassandra", "row", "there", "erased with its card")
 
     def refunds(self, lacking: np.ndarray, now_ms: int) -> None:
         """Each refund has a row, unless its time to live is over."""
         page = self._page
-        lacking = lacking & self._seen(Seen.REFUND) & ~page.erased
+        lacking = lacking & self._seen(FoundIn.REFUND) & ~page.erased
         if self._settings.ttl_seconds:
             over = page.received_at + self._settings.ttl_seconds * 1000 <= now_ms
-            self._mark(lacking & over, Fault.UNVERIFIABLE)
+            self._mark(lacking & over, RecordFault.UNVERIFIABLE)
             lacking &= ~over
         self._lacking(lacking, None, "cassandra", "refund")
         lost = lacking & ~self._late_to_come
@@ -249,23 +249,23 @@ class _Judge:
     def count(self, counts: dict[str, int]) -> None:
         """Add this page to the totals."""
         page = self._page
-        unknown = page.fate == Fate.UNKNOWN
-        late = np.where(unknown, page.late, page.fate == Fate.LATE)
-        conflicting = np.where(unknown, page.conflicting, page.fate == Fate.CONFLICTING)
-        predicted = self._seen(Seen.PREDICTED)
+        unknown = page.fate == ExpectedOutcome.UNKNOWN
+        late = np.where(unknown, page.late, page.fate == ExpectedOutcome.LATE)
+        conflicting = np.where(unknown, page.conflicting, page.fate == ExpectedOutcome.CONFLICTING)
+        predicted = self._seen(FoundIn.PREDICTED)
         masks = {
-            "read": page.fate != Fate.HOLE,
+            "read": page.fate != ExpectedOutcome.HOLE,
             "scored": predicted & ~late & ~conflicting,
             "late": predicted & late,
             "conflicting": predicted & conflicting,
-            "duplicate": self._seen(Seen.DUPLICATE),
-            "refund": self._seen(Seen.REFUND),
-            "dead": self._seen(Seen.DEAD),
-            "moved": self._seen(Seen.FORWARDED),
-            "pending": page.faults & Fault.PENDING,
-            "missing": page.faults & Fault.MISSING,
-            "differing": page.faults & Fault.DIFFERING,
-            "unverifiable": page.faults & Fault.UNVERIFIABLE,
+            "duplicate": self._seen(FoundIn.DUPLICATE),
+            "refund": self._seen(FoundIn.REFUND),
+            "dead": self._seen(FoundIn.DEAD),
+            "moved": self._seen(FoundIn.FORWARDED),
+            "pending": page.faults & RecordFault.PENDING,
+            "missing": page.faults & RecordFault.MISSING,
+            "differing": page.faults & RecordFault.DIFFERING,
+            "unverifiable": page.faults & RecordFault.UNVERIFIABLE,
         }
         for name, mask in masks.items():
             counts[name] += int(np.count_nonzero(mask))
@@ -286,10 +286,10 @@ class _Judge:
         self, lacking: np.ndarray, role: str | None, where: str, what: str, recomputed: Any = None
     ) -> None:
         """What is lacking is still to come, or was deleted, or is missing."""
-        self._mark(lacking & self._late_to_come, Fault.PENDING)
+        self._mark(lacking & self._late_to_come, RecordFault.PENDING)
         lacking = lacking & ~self._late_to_come
         if role is not None:
-            self._mark(lacking & self._deleted(role), Fault.UNVERIFIABLE)
+            self._mark(lacking & self._deleted(role), RecordFault.UNVERIFIABLE)
             lacking &= ~self._deleted(role)
         for row in _each(lacking):
             self._findings.lacks(self._page, row, where, what, recomputed)

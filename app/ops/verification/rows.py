@@ -12,8 +12,15 @@ import numpy as np
 from app.cassandra.column_order import month_of
 from app.cassandra.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, PREDICTED, Fate, FeatureList, Page, Seen
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import (
+    CERTAIN,
+    PREDICTED,
+    ExpectedOutcome,
+    FeatureList,
+    FoundIn,
+    SourcePage,
+)
 from app.ops.verification.predictions import hash_extra, shadows_hash
 
 _DAY_MS = 86_400_000
@@ -74,7 +81,7 @@ class RowReader:
         rows: how many were read.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: VerifyRun) -> None:
         self.rows = 0
         self._case = case
         self._ledger = case.ledger
@@ -92,7 +99,7 @@ class RowReader:
             self.rows += len(chunk)
             yield self.rows
 
-    def lacking(self, page: Page) -> np.ndarray:
+    def lacking(self, page: SourcePage) -> np.ndarray:
         """Which source records of a page have no row under their key: card, event time, transaction.
 
         The key of a conflicting one has its source position, too.
@@ -102,8 +109,8 @@ class RowReader:
         if len(found):
             at = np.searchsorted(found, page.identity).clip(max=len(found) - 1)
             lacking = found[at] != page.identity
-        conflicting = (page.fate == Fate.CONFLICTING) | page.conflicting
-        lacking[conflicting] = (page.seen[conflicting] & Seen.ROW) == 0
+        conflicting = (page.fate == ExpectedOutcome.CONFLICTING) | page.conflicting
+        lacking[conflicting] = (page.seen[conflicting] & FoundIn.ROW) == 0
         return lacking
 
     def _take(self, chunk: list[Row]) -> None:
@@ -127,7 +134,7 @@ class RowReader:
                 self._compare(page, listed, [members[index] for index in at])
 
     def _compare(
-        self, page: Page, listed: FeatureList, members: list[tuple[int, Row, int]]
+        self, page: SourcePage, listed: FeatureList, members: list[tuple[int, Row, int]]
     ) -> None:
         """First all at once; then those that are not right one by one."""
         at = [row for row, _, _ in members]
@@ -139,7 +146,7 @@ class RowReader:
         right &= (page.features[np.ix_(np.array(at), listed.columns)] == features).all(axis=1)
         right &= (page.flags[at] & listed.flags) == [self._mask(row.flags) for row in rows]
         right &= _equal(page.anomaly[at], anomalies)
-        right &= (page.seen[at] & Seen.PREDICTED) != 0
+        right &= (page.seen[at] & FoundIn.PREDICTED) != 0
         columns = {
             "identity": [identity for _, _, identity in members],
             "detail": [hash((row.terminal_id, row.amount_minor)) for row in rows],
@@ -164,7 +171,7 @@ class RowReader:
             and _is_minor(row.amount, row.amount_minor, digits)
             for row in rows
         ]
-        page.seen[at] |= Seen.ROW
+        page.seen[at] |= FoundIn.ROW
         for index in np.flatnonzero(~right):
             self._explain(page, at[index], rows[index])
 
@@ -196,8 +203,8 @@ class RowReader:
             month = self._months[day] = month_of(t_ms)
         return month
 
-    def _explain(self, page: Page, at: int, row: Row) -> None:
-        fate = Fate(page.fate[at])
+    def _explain(self, page: SourcePage, at: int, row: Row) -> None:
+        fate = ExpectedOutcome(page.fate[at])
         if fate not in PREDICTED:
             self._differs(page, at, "fate", "stored", fate.name.lower())
             return
@@ -220,20 +227,20 @@ class RowReader:
             if stored != recomputed:
                 self._differs(page, at, column, stored, recomputed)
         self._explain_features(page, at, row, fate)
-        if page.seen[at] & Seen.PREDICTED:
+        if page.seen[at] & FoundIn.PREDICTED:
             self._explain_prediction(page, at, row)
         else:
             page.late[at] = "late" in texts(row.flags)
             page.conflicting[at] = "conflicting" in texts(row.flags)
 
-    def _explain_features(self, page: Page, at: int, row: Row, fate: Fate) -> None:
+    def _explain_features(self, page: SourcePage, at: int, row: Row, fate: ExpectedOutcome) -> None:
         listed = self._ledger.lists[page.listed[at]]
         names = list(listed.names)
         stored = doubles(row.features)
         if sorted(stored) != sorted(names):
             self._differs(page, at, "feature names", sorted(stored), sorted(names))
             return
-        known = [fate != Fate.UNKNOWN] * listed.card
+        known = [fate != ExpectedOutcome.UNKNOWN] * listed.card
         known += [bool(page.terminal_known[at])] * (len(names) - listed.card)
         expected = page.features[at, listed.columns].tolist()
         for name, certain, recomputed in zip(names, known, expected, strict=True):
@@ -243,7 +250,7 @@ class RowReader:
         if all(known) and sorted(texts(row.flags)) != flags:
             self._differs(page, at, "flags", sorted(texts(row.flags)), flags)
 
-    def _explain_prediction(self, page: Page, at: int, row: Row) -> None:
+    def _explain_prediction(self, page: SourcePage, at: int, row: Row) -> None:
         """The columns that only the prediction record determines."""
         for column in ("score", "threshold", "is_fraud"):
             stored, recorded = getattr(row, column), getattr(page, column)[at].item()
@@ -268,7 +275,7 @@ class RowReader:
             stored = [row.schema_version, row.extra, *row.own]
             self._differs(page, at, "schema_version and extra", stored, "the prediction's")
 
-    def _differs(self, page: Page, at: int, what: str, stored: Any, recomputed: Any) -> None:
+    def _differs(self, page: SourcePage, at: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, at, "cassandra", what, stored, recomputed)
 
 

@@ -9,8 +9,8 @@ from app.cassandra.model_registry import holder_of
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.row_by_row_scores import of_each, scores_of_each
-from app.ops.verification.case import Case
-from app.ops.verification.ledger import CERTAIN, FeatureList, Page, Seen
+from app.ops.verification.case import VerifyRun
+from app.ops.verification.ledger import CERTAIN, FeatureList, FoundIn, SourcePage
 from models.holder import Model, ModelHolder
 from models.manifest import HASH_DIGITS
 
@@ -20,7 +20,7 @@ _REASONS_CHECKED = 1_000
 
 
 @dataclass
-class Rescored:
+class RescoredPages:
     """What was scored again.
 
     Attributes:
@@ -41,11 +41,11 @@ class Rescored:
             return None
 
 
-def rescore(case: Case) -> Rescored:
+def rescore(case: VerifyRun) -> RescoredPages:
     """Compare every score whose model is here, and some of the reasons."""
     ledger, settings = case.ledger, case.settings
     holder = holder_of(settings, ledger.catalogue)
-    done = Rescored(0, 0, {})
+    done = RescoredPages(0, 0, {})
     for index, (version, model_hash, schema) in enumerate(ledger.models):
         model = done.model(holder, model_hash)
         if model is None:
@@ -68,7 +68,7 @@ def rescore(case: Case) -> Rescored:
     return done
 
 
-def _rescore_unscored(case: Case, holder: ModelHolder, done: Rescored) -> None:
+def _rescore_unscored(case: VerifyRun, holder: ModelHolder, done: RescoredPages) -> None:
     """Where an earlier model decided, the one that the log says gives no score, and none between the two does."""
     tried = [
         (index, number, model_hash)
@@ -92,7 +92,7 @@ def _rescore_unscored(case: Case, holder: ModelHolder, done: Rescored) -> None:
                     _differs(case, page, same[place], "model", stored, model.version)
 
 
-def _rescore_beside(case: Case, holder: ModelHolder, done: Rescored) -> None:
+def _rescore_beside(case: VerifyRun, holder: ModelHolder, done: RescoredPages) -> None:
     """What the models say that did not decide, of every record that has it."""
     for index, (champion, replaced, challengers, _) in enumerate(case.ledger.decisions):
         models = [(champion, replaced), *((one.hash, one.threshold) for one in challengers)]
@@ -114,8 +114,8 @@ def _rescore_beside(case: Case, holder: ModelHolder, done: Rescored) -> None:
 
 
 def _beside(
-    case: Case,
-    page: Page,
+    case: VerifyRun,
+    page: SourcePage,
     rows: np.ndarray,
     place: int,
     model: Model,
@@ -135,7 +135,9 @@ def _beside(
         _differs(case, page, rows[at], "shadow_flagged", *found)
 
 
-def _features(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> Any:
+def _features(
+    case: VerifyRun, page: SourcePage, rows: np.ndarray, model: Model, listed: FeatureList
+) -> Any:
     """What a model sees: what a transaction was begun without has the model's baseline."""
     features = page.features[rows]
     for place, name in enumerate(case.ledger.catalogue.names):
@@ -144,14 +146,14 @@ def _features(case: Case, page: Page, rows: np.ndarray, model: Model, listed: Fe
     return features
 
 
-def _certain(page: Page) -> np.ndarray:
+def _certain(page: SourcePage) -> np.ndarray:
     """Records that were predicted and whose features are all known."""
-    certain: np.ndarray = (page.seen & Seen.PREDICTED) != 0
+    certain: np.ndarray = (page.seen & FoundIn.PREDICTED) != 0
     certain &= np.isin(page.fate, CERTAIN) & page.terminal_known
     return certain
 
 
-def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
+def _threshold(case: VerifyRun, page: SourcePage, rows: np.ndarray, model: Model) -> None:
     """Where the log says that a model decides by its own threshold, it does."""
     decisions = case.ledger.decisions
     own, own_before = [], []
@@ -173,7 +175,9 @@ def _threshold(case: Case, page: Page, rows: np.ndarray, model: Model) -> None:
         _differs(case, page, row, "threshold", page.threshold[row].item(), model.threshold)
 
 
-def _scores(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> None:
+def _scores(
+    case: VerifyRun, page: SourcePage, rows: np.ndarray, model: Model, listed: FeatureList
+) -> None:
     features = _features(case, page, rows, model, listed)
     scores = scores_of_each(model, features)
     for index in np.flatnonzero(scores != page.score[rows]):
@@ -192,7 +196,9 @@ def _scores(case: Case, page: Page, rows: np.ndarray, model: Model, listed: Feat
         _differs(case, page, rows[index], "flags", flag, [] if flag else [ANOMALY])
 
 
-def _reasons(case: Case, page: Page, rows: np.ndarray, model: Model, listed: FeatureList) -> int:
+def _reasons(
+    case: VerifyRun, page: SourcePage, rows: np.ndarray, model: Model, listed: FeatureList
+) -> int:
     """Stored reasons are the model's; none are stored below a setting that may have changed since."""
     told = rows[page.reasons[rows] != hash(())]
     told = told[:: len(told) // _REASONS_CHECKED + 1]
@@ -209,6 +215,6 @@ def _number(value: np.float64) -> float | None:
 
 
 def _differs(
-    case: Case, page: Page, row: int, what: str, stored: object, recomputed: object
+    case: VerifyRun, page: SourcePage, row: int, what: str, stored: object, recomputed: object
 ) -> None:
     case.findings.differs(page, row, case.topics.predictions.name, what, stored, recomputed)

@@ -8,9 +8,9 @@ import orjson
 
 from app.domain.card_numbers import without_card_numbers
 from app.domain.transaction import DeadRecordError, Transaction
-from app.ops.reference import Became, CardOracle
-from app.ops.verification.case import Case, Erasure
-from app.ops.verification.ledger import FATE_OF, Fate, Page, Seen
+from app.ops.reference import CardReference, ReferenceOutcome
+from app.ops.verification.case import Erasure, VerifyRun
+from app.ops.verification.ledger import FATE_OF, ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.refunds import refund_identity
 from app.wire.erase_records import erased_card
 from app.wire.input_records import parse_transaction
@@ -30,14 +30,14 @@ class SourceReader:
     Args:
         case: the run.
         page: what it fills.
-        first_kept_ms: see `Case.known_from`.
+        first_kept_ms: see `VerifyRun.known_from`.
     """
 
-    def __init__(self, case: Case, page: Page, first_kept_ms: int) -> None:
+    def __init__(self, case: VerifyRun, page: SourcePage, first_kept_ms: int) -> None:
         self._case = case
         self._ledger = case.ledger
         self._page = page
-        self._oracle = CardOracle(case.rules)
+        self._oracle = CardReference(case.rules)
         self._cards: dict[str, int] = {}
         self._known_from = case.known_from(first_kept_ms)
         self._origin = f"{case.ledger.topic}/".encode()
@@ -114,7 +114,7 @@ class SourceReader:
                 if transaction.minor >= 0
                 else (_refund(transaction, card), [])
             )
-        return (Fate.MOVED, card, 0, 0, hash((record.key, record.value)), 0, 0), []
+        return (ExpectedOutcome.MOVED, card, 0, 0, hash((record.key, record.value)), 0, 0), []
 
     def _dead(self, record: Any, reason: str, card: int) -> _Cells:
         value = record.value
@@ -123,7 +123,7 @@ class SourceReader:
         if value is not None and len(value) > self._case.record_rules.max_bytes:
             # the letter has its beginning, and these two of the whole
             content, length = hash(sha256(value).hexdigest()), len(value)
-        return Fate.DEAD, card, 0, 0, content, length, self._ledger.letter_index(reason)
+        return ExpectedOutcome.DEAD, card, 0, 0, content, length, self._ledger.letter_index(reason)
 
     def _apply(self, transaction: Transaction, card: int) -> tuple[_Cells, list[float]]:
         t_ms, minor = transaction.event_time_ms, transaction.minor
@@ -133,12 +133,12 @@ class SourceReader:
         )
         values: list[float] = []
         mask = 0
-        if verdict.became is not Became.DUPLICATE:
+        if verdict.became is not ReferenceOutcome.DUPLICATE:
             values = [verdict.features[name] for name in self._names]
             mask = self._ledger.mask(verdict.flags)
         prefix = transaction.body[:-1]  # a prediction goes on where the object would have ended
         cells = (
-            Fate.UNKNOWN if t_ms < self._known_from else FATE_OF[verdict.became],
+            ExpectedOutcome.UNKNOWN if t_ms < self._known_from else FATE_OF[verdict.became],
             card,
             hash((transaction.card_id, t_ms, transaction.transaction_id)),
             hash((transaction.terminal_id, minor)),
@@ -166,7 +166,7 @@ class SourceReader:
                 found = self._ledger.find(self._ledger.topic, int(partition), int(offset))
                 if found is not None:
                     page, row = found
-                    page.seen[row] |= Seen.FORWARDED
+                    page.seen[row] |= FoundIn.FORWARDED
                     page.copy[row] = hash((record.key, record.value))
             return  # the last one is the stream's: earlier ones came with the record
 
@@ -176,7 +176,7 @@ def _refund(refund: Transaction, card: int) -> _Cells:
     prefix = refund.body[:-1]
     detail = hash((refund.terminal_id, refund.minor))
     return (
-        Fate.REFUND,
+        ExpectedOutcome.REFUND,
         card,
         refund_identity(*named, refund.minor),
         detail,

@@ -33,11 +33,11 @@ from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
 from app.web.access.login_attempts import LoginAttempts
-from app.web.access.rate_limits import Limit
+from app.web.access.rate_limits import RateLimit
 from app.web.access.sessions import Signer
 from app.web.replies import RefusedError, wants_json
 from app.web.roles import NOBODY, Role, Viewer, viewer
-from app.web.routes import Handler, Page
+from app.web.routes import Handler, Route
 
 logger = logging.getLogger("fraudstream.web")
 
@@ -71,7 +71,7 @@ class AccessChecks:
         self,
         settings: Settings,
         own_url: str,
-        pages: Mapping[AbstractRoute, Page],
+        pages: Mapping[AbstractRoute, Route],
         *,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -88,7 +88,7 @@ class AccessChecks:
         self.cookies = Cookies(settings, Signer(raw, "cookies"), now)
         self.csrf = Csrf(Signer(raw, "csrf"), self._hosts, self.cookies)
         self._logins = LoginAttempts(settings, clock)
-        self._requests = Limit(_BURST, _PER_SECOND, clock)
+        self._requests = RateLimit(_BURST, _PER_SECOND, clock)
         self._public = {"/metrics"} if settings.web_open_metrics else set()
         if not self.open and not self._logins:
             logger.warning(
@@ -122,7 +122,7 @@ class AccessChecks:
         """Whether another worker of this deployment asks."""
         return self._vouched(request, request.headers.get(peers.PEER_HEADER, "")) is not None
 
-    async def _pass(self, request: web.Request, page: Page) -> web.StreamResponse:
+    async def _pass(self, request: web.Request, page: Route) -> web.StreamResponse:
         if not page.any_host:
             self._hosts.check(request)
         asker = self._asker(request)
@@ -150,7 +150,7 @@ class AccessChecks:
             record(request, asker, page, outcome)
         return response
 
-    async def _answer(self, request: web.Request, page: Page, asker: Viewer) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, page: Route, asker: Viewer) -> web.StreamResponse:
         token = viewer.set(asker)
         try:
             async with asyncio.timeout(_SECONDS):
@@ -190,7 +190,7 @@ class AccessChecks:
 
     # ------------------------------------------------------------------ what they may
 
-    def _refuse(self, request: web.Request, asker: Viewer, page: Page) -> NoReturn:
+    def _refuse(self, request: web.Request, asker: Viewer, page: Route) -> NoReturn:
         if asker.role is not Role.PUBLIC:
             raise RefusedError(
                 403, f"this needs the role {page.role.title}; {asker.name} is {asker.role.title}"
@@ -203,7 +203,7 @@ class AccessChecks:
             raise RefusedError(401, "log in, or send a token: Authorization: Bearer TOKEN")
         raise web.HTTPSeeOther(f"/login?next={quote(request.rel_url.raw_path_qs, safe='')}")
 
-    def _check_author(self, request: web.Request, asker: Viewer, page: Page) -> None:
+    def _check_author(self, request: web.Request, asker: Viewer, page: Route) -> None:
         """A change has an author: where no login is needed, only whoever sits at this machine is known."""
         anybody = self.open and asker.name == _LOCAL.name and not asker.session
         if anybody and page.role > Role.PUBLIC and not is_loopback(str(request.remote)):

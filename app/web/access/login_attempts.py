@@ -10,7 +10,7 @@ from aiohttp import web
 from app.addresses import is_loopback
 from app.errors import SettingsError
 from app.settings import Settings
-from app.web.access.rate_limits import Limit
+from app.web.access.rate_limits import RateLimit
 from app.web.access.users import User, Users
 from app.web.replies import RefusedError
 
@@ -37,8 +37,8 @@ class LoginAttempts:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._allow_unencrypted = settings.allow_unencrypted_credentials
         self._users = Users(settings.web_users)
-        self._names = Limit(_NAME_BURST, _NAME_PER_SECOND, clock)
-        self._addresses = Limit(_ADDRESS_BURST, _ADDRESS_PER_SECOND, clock)
+        self._names = RateLimit(_NAME_BURST, _NAME_PER_SECOND, clock)
+        self._addresses = RateLimit(_ADDRESS_BURST, _ADDRESS_PER_SECOND, clock)
         self._hashes = asyncio.Semaphore(_HASHES)
 
     def __bool__(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 _MOST_ASKERS = 10_000
 
 
-class Limit:
+class RateLimit:
     """Lets each asker through `burst` times at once, and `per_second` times a second in the long run.
 
     Args:

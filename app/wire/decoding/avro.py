@@ -8,7 +8,7 @@ from typing import Any
 
 from app.domain.json_text import Fields
 from app.domain.transaction import DeadRecordError
-from app.wire.decoding.schemas import Source
+from app.wire.decoding.schemas import RegistrySchema
 
 #: Some 300 digits.
 _MOST_DECIMAL_BYTES = 128
@@ -22,7 +22,7 @@ class AvroReader:
         ValueError: the schema is no Avro schema of a record.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RegistrySchema) -> None:
         from fastavro import parse_schema, schemaless_reader
         from fastavro._read_py import schemaless_reader as slow_reader
         from fastavro.read import LOGICAL_READERS
@@ -40,7 +40,7 @@ class AvroReader:
         self._read = slow_reader if _holds_itself(named) else schemaless_reader
 
     def read(self, data: bytes) -> Fields:
-        """See `app.wire.decoding.schemas.Reader`."""
+        """See `app.wire.decoding.schemas.SchemaReader`."""
         stream = BytesIO(data)
         try:
             fields = self._read(stream, self._schema, None)
@@ -73,9 +73,9 @@ def _read_decimal(data: bytes, writer_schema: Any = None, _reader_schema: Any = 
     return Decimal(unscaled).scaleb(-writer_schema.get("scale", 0), _EXACT)
 
 
-def _in_order(source: Source) -> list[Source]:
+def _in_order(source: RegistrySchema) -> list[RegistrySchema]:
     """A schema behind all that it refers to, each once."""
-    found: dict[str, Source] = {}
+    found: dict[str, RegistrySchema] = {}
     for each in source.references.values():
         for inner in _in_order(each):
             found.setdefault(inner.text, inner)

@@ -10,7 +10,7 @@ from typing import Any
 from app.domain.json_text import Fields
 from app.domain.transaction import DeadRecordError
 from app.wire.decoding.framing import read_indexes
-from app.wire.decoding.schemas import Source
+from app.wire.decoding.schemas import RegistrySchema
 
 #: A decimal comes with its own scale, and its digits are written: 2^31 zeros behind one byte would be as many bytes.
 _MOST_DIGITS = 1_000
@@ -23,7 +23,7 @@ class ProtobufReader:
         ValueError: the schema cannot be read.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RegistrySchema) -> None:
         from confluent_kafka.schema_registry.common.protobuf import _init_pool
         from google.protobuf.descriptor_pool import DescriptorPool
         from google.protobuf.message import DecodeError
@@ -38,7 +38,7 @@ class ProtobufReader:
         self._classes: dict[tuple[int, ...], Any] = {}
 
     def read(self, data: bytes) -> Fields:
-        """See `app.wire.decoding.schemas.Reader`."""
+        """See `app.wire.decoding.schemas.SchemaReader`."""
         from google.protobuf.message import DecodeError
 
         indexes, begin = read_indexes(data)
@@ -77,7 +77,7 @@ class ProtobufReader:
         return GetMessageClass(described)
 
 
-def _add(pool: Any, name: str, source: Source) -> str:
+def _add(pool: Any, name: str, source: RegistrySchema) -> str:
     """Add a file and those that it imports; returns its name in the pool."""
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 

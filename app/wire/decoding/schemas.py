@@ -8,7 +8,7 @@ from app.domain.json_text import Fields
 from app.domain.transaction import DeadRecordError
 
 
-class Reader(Protocol):
+class SchemaReader(Protocol):
     """Reads the data of records of one schema."""
 
     def read(self, data: bytes) -> Fields:
@@ -22,7 +22,7 @@ class Reader(Protocol):
 class Schemas(Protocol):
     """Schemas by id or GUID."""
 
-    def get(self, schema: Hashable) -> Reader:
+    def get(self, schema: Hashable) -> SchemaReader:
         """What reads a schema's records.
 
         Raises:
@@ -32,7 +32,7 @@ class Schemas(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedSchema:
     """A schema none of whose records can be read; stands in for its reader.
 
     Attributes:
@@ -48,7 +48,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RegistrySchema:
     """A schema as a registry has it.
 
     Attributes:
@@ -59,4 +59,4 @@ class Source:
 
     kind: str
     text: str
-    references: "dict[str, Source]"
+    references: "dict[str, RegistrySchema]"
