@@ -92,7 +92,7 @@ def erase(
         msg = "say why with --reason: the audit record needs it"
         raise UsageError(msg)
     if any(card in reason for card in (card_id, *cards)):
-        msg = "--reason must not have the card's id: it is kept for ever"
+        msg = "--reason must not contain the card's id: the audit record is kept forever"
         raise UsageError(msg)
     if not yes:
         if not sys.stdin.isatty():

@@ -91,7 +91,7 @@ def _since_epoch(moment: datetime, name: str) -> int:
 def _of_whole(value: int, name: str, unit: TimeUnit) -> int:
     """Of a whole number. Seconds are not taken without the setting: they are the usual mistake."""
     if unit in ("auto", "ms") and 0 < value < _FROM_MS:
-        msg = f"{name} {value} is too small for milliseconds; write those"
+        msg = f"{name} {value} is too small for epoch milliseconds: check its unit"
         if value >= _FROM_MS // 1000:
             msg = (
                 f"{name} {value} looks like seconds; write milliseconds, or set {_SETTING}=s "

@@ -277,6 +277,6 @@ def need_decides(history: ChangeHistory, topic: str) -> DecidingModel:
     """
     decides = history.decides()
     if decides is None:
-        msg = f"no worker has ever started ({topic} is empty): start one, which records FRAUDSTREAM_MODEL as the first"
+        msg = f"no worker has ever started ({topic} is empty): start one; its first change is FRAUDSTREAM_MODEL"
         raise UsageError(msg)
     return decides

@@ -200,7 +200,7 @@ class RouteReader(ConsumerRebalanceListener):
             while len(self._again) > _WAITING:
                 notice = self._again.popleft()
                 logger.error(
-                    "route %s: Cassandra does not tell whether %s is open again: skipped",
+                    "route %s: cannot find out from Cassandra whether %s is open again: skipped",
                     self._route.name, notice.alert_id,
                 )  # fmt: skip
             return

@@ -47,7 +47,7 @@ class SnoozeCheck:
                 self._away = False
             except FraudstreamError as error:
                 if not self._away:
-                    logger.warning("snoozes are as they were last read: %s", error)
+                    logger.warning("snoozes cannot be read, the last known ones apply: %s", error)
                 self._away = True
             self._read_at = self._clock()
 

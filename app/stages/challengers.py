@@ -149,8 +149,8 @@ class Challengers:
         if (challenger.model, what) not in self._told:
             self._told.add((challenger.model, what))
             logger.warning(
-                "challenger %s has no %s for some transactions: %s. Those rows have none, and are decided all the "
-                "same. `fraudstream models %s %s --stop` ends it",
+                "challenger %s has no %s for some transactions: %s. Their rows lack it; the decisions do not change. "
+                "`fraudstream models %s %s --stop` ends it",
                 challenger.model, what, why, "canary" if challenger.share else "shadow", challenger.model,
             )  # fmt: skip
 

@@ -284,7 +284,7 @@ def _no_score(tried: Sequence[Model]) -> str:
     refused = "".join(f"; {one.hash[:16]} cannot be loaded: {one.reason}" for one in unloadable)
     mend = "mend that and restart the worker, or " if unloadable else ""
     return (
-        f"none of the models that decide gives a transaction a score between 0 and 1 ({names}{refused}): {mend}start "
+        f"no model returns a score between 0 and 1 for a transaction ({names}{refused}): {mend}start "
         "with another FRAUDSTREAM_APP_ID and FRAUDSTREAM_MODEL, after `fraudstream topics` with the same"
     )
 

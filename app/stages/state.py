@@ -246,7 +246,7 @@ class StatePosition:
         """
         if self.last_offset >= log_end:
             msg = (
-                f"the state has seen offset {self.last_offset} of {where}, which ends at {log_end}: the "
+                f"the state contains offset {self.last_offset} of {where}, which ends at {log_end}: the "
                 "topic was deleted and created again; start with another FRAUDSTREAM_APP_ID, after `fraudstream "
                 "topics` with the same, to build the state from the topic as it is now"
             )
@@ -256,7 +256,7 @@ class StatePosition:
         # the outputs that it would send before its first changelog record is refused, would be wrong.
         if start > max(self.last_offset + 1, log_start):
             msg = (
-                f"{where} was read up to {start}, its state only knows it up to {self.last_offset}: start "
+                f"{where} was read up to {start}, but its state contains it only up to {self.last_offset}: start "
                 "again; if that does not help, its changelog was deleted: start with another "
                 "FRAUDSTREAM_APP_ID to build the state again from the log"
             )

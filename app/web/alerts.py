@@ -46,11 +46,11 @@ def alert_query(asked: Mapping[str, str], settings: Settings, now_ms: int) -> Al
         UsageError: one is unknown, or its value is none of its kind.
     """
     if unknown := sorted(asked.keys() - set(_PARAMETERS)):
-        msg = f"unknown parameter {unknown[0]!r}: there are {', '.join(_PARAMETERS)}"
+        msg = f"unknown parameter {unknown[0]!r}: the parameters are {', '.join(_PARAMETERS)}"
         raise UsageError(msg)
     severity = asked.get("severity") or SEVERITIES[0]
     if severity not in SEVERITIES:
-        msg = f"severity {severity!r}: there are {', '.join(SEVERITIES)}"
+        msg = f"severity {severity!r} is unknown: choose {', '.join(SEVERITIES)}"
         raise UsageError(msg)
     limit = asked.get("limit") or str(_SHOWN)
     if not limit.isdecimal() or not 1 <= int(limit) <= _MOST:

@@ -26,7 +26,7 @@ async def judge(request: web.Request) -> web.Response:
     at = str(sent.get("event_time_ms", ""))
     audited(request, transaction=name, verdict=verdict)
     if verdict not in VERDICTS:
-        raise RefusedError(400, f"verdict {verdict!r}: there are {', '.join(VERDICTS)}")
+        raise RefusedError(400, f"verdict {verdict!r}: choose {', '.join(VERDICTS)}")
     found = await worker.transaction(name)
     rows = () if found is None else (found, *found["others"])
     row = next((r for r in rows if r["card_id"] == card and str(r["event_time_ms"]) == at), None)

@@ -28,7 +28,7 @@ async def models(request: web.Request) -> web.Response:
     """`/models/`: everything about models."""
     asked = request.query
     if unknown := sorted(asked.keys() - {"sort"}):
-        msg = f"unknown parameter {unknown[0]!r}: there is sort"
+        msg = f"unknown parameter {unknown[0]!r}: the only parameter is sort"
         raise UsageError(msg)
     sort = asked.get("sort", _SORTS[0])
     if sort not in _SORTS:

@@ -75,8 +75,8 @@ def checked(signer: Signer, header: str, answer: PeerAnswer, target: str) -> Pee
     wanted = (header, str(answer.status), answer.content_type, hashlib.sha256(answer.body).digest())
     if not signer.fits(answer.proof, "answer", *wanted):
         msg = (
-            f"what answers at {target} does not know FRAUDSTREAM_WEB_SECRET of this deployment: give all workers the "
-            "same, and see who else is in the consumer group"
+            f"the process at {target} does not know this deployment's FRAUDSTREAM_WEB_SECRET: give all workers "
+            "the same secret, and check which other members the consumer group has"
         )
         raise UnavailableError(msg)
     return answer
@@ -95,6 +95,6 @@ def origin_of(url: str) -> str:
     except ValueError:
         plain = False
     if not plain:
-        msg = f"a member of the consumer group says that it answers at {url!r}, which is no worker's address"
+        msg = f"a member of the consumer group advertises {url!r}, which is not the address of a worker"
         raise UnavailableError(msg)
     return str(origin)

@@ -162,7 +162,7 @@ class ReviewQueue:
             UsageError: there is no such verdict.
         """
         if verdict not in VERDICTS:
-            msg = f"verdict {verdict!r}: there are {', '.join(VERDICTS)}"
+            msg = f"verdict {verdict!r}: choose {', '.join(VERDICTS)}"
             raise UsageError(msg)
         if len(note) > _NOTE:
             msg = f"a note has at most {_NOTE:,} characters"
@@ -178,7 +178,7 @@ class ReviewQueue:
         if not about:
             if known.verdict is not None and not alert.todo:
                 raise RefusedError(409, _why_not(known, by, self._now_ms()))
-            raise RefusedError(400, "none of these transactions of the alert is undecided")
+            raise RefusedError(400, "all of these transactions have a verdict already")
         wanted = Review(
             None, None, verdict, by, self._now_ms(), about, note or None, known.earlier + known.transactions
         )  # fmt: skip
@@ -265,9 +265,7 @@ def _about(alert: Alert, seen: str | Collection[str] | None) -> tuple[str, ...]:
         if rows is None:
             if not alert.todo:
                 return ()
-            raise RefusedError(
-                409, "the alert has other transactions than it had: look at it again"
-            )
+            raise RefusedError(409, "the transactions of the alert have changed: look at it again")
         return tuple(row["transaction_id"] for row in rows)
     ids = (row["transaction_id"] for row in alert.todo)
     return tuple(name for name in ids if seen is None or name in seen)

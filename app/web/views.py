@@ -186,7 +186,7 @@ async def quality(request: web.Request) -> web.Response:
     """`/quality/`: how good decisions were, by the labels that have come."""
     asked = request.query
     if unknown := sorted(asked.keys() - {"from", "to"}):
-        msg = f"unknown parameter {unknown[0]!r}: there are from, to"
+        msg = f"unknown parameter {unknown[0]!r}: the parameters are from and to"
         raise UsageError(msg)
     period = moment_of("from", asked), moment_of("to", asked)
     result = await request.app[WORKER].quality(*period)

@@ -105,8 +105,8 @@ def test_a_halt_that_no_zombie_explains_is_amiss() -> None:
     explained = [
         "b: worker stopped in transactions/0: changelog of partition 0 continued at 9, expected 8: another worker "
         "wrote it (stopped and continued?) (log: x)",
-        "a: worker stopped in transactions/1: transactions/1 was read up to 7, its state only knows it up to 5: start "
-        "again; if that does not help, its changelog was deleted: start with another FRAUDSTREAM_APP_ID",
+        "a: worker stopped in transactions/1: transactions/1 was read up to 7, but its state contains it only up to 5: "
+        "start again; if that does not help, its changelog was deleted: start with another FRAUDSTREAM_APP_ID",
     ]
     odd = "c: worker stopped in a part of Faust: ConsistencyError: The persisted offset (log: x)"
     assert unexplained(explained) == []

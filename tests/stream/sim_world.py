@@ -427,7 +427,7 @@ class World:
     def halted(self, worker: Worker, where: str, error: BaseException) -> None:
         """A worker stopped itself."""
         self.seen[f"halt {type(error).__name__}"] += 1
-        behind = isinstance(error, StateError) and "its state only knows it" in str(error)
+        behind = isinstance(error, StateError) and "its state contains it only" in str(error)
         if not behind and not isinstance(error, EXPECTED_HALTS):
             trace = "".join(traceback.format_exception(error)[-6:])
             self.fail(f"{worker.name} stopped in {where}: {error!r}\n{trace}")

@@ -125,7 +125,7 @@ class TestPosition:
                 StatePosition(9, "s"),
                 (0, 20),
                 11,
-                "was read up to 11, its state only knows it up to 9",
+                "was read up to 11, but its state contains it only up to 9",
             ),
             (StatePosition(), (0, 20), 1, "was read up to 1"),
             (StatePosition(), (5, 20), 6, "was read up to 6"),

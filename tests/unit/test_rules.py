@@ -135,7 +135,7 @@ class TestLanguage:
             ("card_id == 5", "compares a text with a number"),
             ("card_id in (1, 2)", "compares a text with a number"),
             ("amount in card_id", "followed by constants"),
-            ("amount in (amount, 2)", "is none"),
+            ("amount in (amount, 2)", "is not a constant"),
             ("amount and True", "compare it, such as `amount > 0`"),
             ("online > 1", "takes a number, and `online` is true or false"),
             ("amount > 5 && score > 1", "write `and` in place of `&&`"),

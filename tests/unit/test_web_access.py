@@ -374,7 +374,7 @@ async def test_workers_prove_to_each_other_who_they_are(users: Path) -> None:
 
     status, text, _ = await ask_through(users, SECRET, "t" * 32)
     assert status == 503
-    assert "does not know FRAUDSTREAM_WEB_SECRET" in text
+    assert "does not know this deployment's FRAUDSTREAM_WEB_SECRET" in text
     status, text, asking = await ask_through(users, None, None)
     assert status == 503
     assert "only with FRAUDSTREAM_WEB_SECRET" in text
@@ -397,7 +397,7 @@ async def test_a_member_that_only_pretends_is_not_believed(users: Path) -> None:
         ):
             asking.place = OwnedElsewhere(url)
             answer = await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))
-            assert "no worker's address" in await answer.text(), url
+            assert "not the address of a worker" in await answer.text(), url
 
 
 def test_a_signed_request_fits_one_worker_one_page_and_one_moment() -> None:

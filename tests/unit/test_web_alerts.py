@@ -53,7 +53,7 @@ async def test_nothing_is_said_so_and_mistakes_are_one_line() -> None:
         assert "No alerts in this period" in await (await client.get("/alerts/")).text()
         bad = await client.get("/alerts.json?severity=urgent")
         assert bad.status == 400
-        assert "there are low, medium, high, critical" in (await bad.json())["error"]
+        assert "choose low, medium, high, critical" in (await bad.json())["error"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_queries(asked: dict[str, str], expected: AlertQuery) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"form": "2023"}, "unknown parameter 'form': there are from, to"),
+        ({"form": "2023"}, "unknown parameter 'form': the parameters are from, to"),
         ({"from": "yesterday"}, "from 'yesterday': write a date"),
         ({"limit": "0"}, "limit '0': write a number from 1 to 1,000"),
         ({"limit": "many"}, "limit 'many'"),

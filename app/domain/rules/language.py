@@ -247,7 +247,7 @@ def _members(node: ast.expr, kind: str) -> str:
     found = []
     for each in node.elts:
         if not isinstance(each, ast.Constant):
-            msg = f"`in` is followed by constants, and `{ast.unparse(each)}` is none"
+            msg = f"`in` is followed by constants, and `{ast.unparse(each)}` is not a constant"
             raise RuleError(msg)
         its_kind, code = _constant(each.value)
         if kind not in (its_kind, ANY):

@@ -301,8 +301,8 @@ def _await_copies(settings: Settings, workers: tuple[WorkerProcess, ...]) -> Non
             return
         if time.monotonic() > deadline:
             msg = (
-                f"after {_PATIENCE_SECONDS:.0f} s there are warm copies of {len(lags)} of {wanted} partitions, "
-                f"and they lack {sum(lags.values()):,.0f} changelog records: they do not follow"
+                f"after {_PATIENCE_SECONDS:.0f} s there are standby replicas of {len(lags)} of {wanted} partitions, "
+                f"and they still lack {sum(lags.values()):,.0f} changelog records"
             )
             raise UnavailableError(msg)
         time.sleep(1)

@@ -75,7 +75,7 @@ class Patience:
             self._tell(f"{text}: {total - count:,} to go, and nothing moves; {self._explain()}")
         elif now - self._since > STALL_SECONDS:
             msg = (
-                f"{text}: nothing moved for {STALL_SECONDS:.0f} s, {total - count:,} records wait; "
+                f"{text}: no progress for {STALL_SECONDS:.0f} s, {total - count:,} records wait; "
                 f"{self._explain()}"
             )
             raise UnavailableError(msg)

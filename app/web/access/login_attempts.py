@@ -87,7 +87,7 @@ class LoginAttempts:
         try:
             self._users.renew()
         except SettingsError as error:
-            logger.error("users of the web pages stay as they were: %s", error)
+            logger.error("the file of users cannot be read, the last known users apply: %s", error)
 
     def _require_encryption(self, request: web.Request) -> None:
         """Credentials beyond loopback need TLS, by a proxy that says so."""
