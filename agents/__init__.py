@@ -10,6 +10,6 @@
 | refunds | refunds      | Cassandra `refunds`                                 |           | app/stages/sink    |
 | alerts  | alerts       | Cassandra `alerts`                                  |           | app/stages/sink    |
 
-Beside them, `guard` looks every second whether a model or threshold that was changed has to be taken back, and writes
-that to `control`.
+Besides, the task `guard` checks every second whether a change of the model or threshold has to be reverted, and writes
+the revert to `control`.
 """

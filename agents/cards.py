@@ -1,4 +1,4 @@
-"""transactions -> enriched: the card's features; dead, moved, refunded, duplicate, conflicting and late records."""
+"""transactions -> enriched: card features; dead, moved, duplicate and other outcomes."""
 
 from functools import lru_cache
 from typing import Any

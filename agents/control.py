@@ -40,7 +40,7 @@ async def control(stream: Any) -> None:
 
 @app.task
 async def begin() -> None:
-    """Where nothing was ever changed, write down what the deployment has started with: so it can be gone back to."""
+    """If there is no change yet, record the model that the deployment started with: a rollback can then restore it."""
     while not app.should_stop:
         await asyncio.sleep(_LOOK_SECONDS)
         if 0 not in pipeline.partitions:

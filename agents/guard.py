@@ -1,4 +1,4 @@
-"""The guard's task: looks every second, and writes what it proposes to `control`."""
+"""The guard's task: checks every second, and writes the reverts that it proposes to `control`."""
 
 import asyncio
 import logging
@@ -14,13 +14,13 @@ from app.wire.control_records import encode_change
 settings, topics = app.settings, app.fraud_topics
 sender = OutputSender(batch_bytes(settings))
 _LOOK_SECONDS = 1.0
-#: Under a name that is not silenced with Faust's services.
+#: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
 
 @app.task
 async def watch_changes() -> None:
-    """Take back a change that does harm; see `app.stages.guard`."""
+    """Revert a change that does harm; see `app.stages.guard`."""
     while settings.guard_time and not app.should_stop:
         await asyncio.sleep(_LOOK_SECONDS)
         here = [handler.in_force[n] for n in pipeline.partitions if n in handler.in_force]

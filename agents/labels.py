@@ -1,4 +1,4 @@
-"""labels -> enriched: what is known of transactions afterwards, on its way to their terminals; Cassandra."""
+"""labels -> enriched (each label goes to the terminal of its transaction) and Cassandra."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ settings, topics = app.settings, app.fraud_topics
 labelled = source(app, topics.labels.name)
 store = LabelStore(settings, topics.labels.name)
 sender = OutputSender(batch_bytes(settings), app.pass_on)
-#: While Cassandra is away, labels are forwarded until so many blocks wait to be stored there.
+#: While Cassandra is unavailable, labels are forwarded until this number of blocks waits to be stored.
 _BLOCKS_IN_FLIGHT = 64
 
 
@@ -96,5 +96,5 @@ async def labels(stream: Any) -> None:
 
 @app.task
 async def retry() -> None:
-    """Look for the transactions of parked labels."""
+    """Look up the transactions of parked labels again."""
     await retries.run()

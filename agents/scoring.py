@@ -1,4 +1,4 @@
-"""enriched -> predictions: the terminal's features, then the model that is in force."""
+"""enriched -> predictions: terminal features, then the score of the current model."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from models.artifact_folders import is_path
 from models.signing import SignatureError
 from tables.terminals import terminals as table
 
-#: Under a name that is not silenced with Faust's services.
+#: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
 settings, topics = app.settings, app.fraud_topics
@@ -47,7 +47,7 @@ def local() -> str:
 
 
 def publish(model_hash: str) -> str:
-    """Put the model that this deployment starts with into the registry; returns its name and version."""
+    """Register the model that this deployment starts with; returns its name and version."""
     entry = holder.entry(model_hash)
     try:
         register(shared_session(settings), settings, entry, "FRAUDSTREAM_MODEL")
@@ -64,9 +64,9 @@ with suppress(NotFoundError, SignatureError):  # it may be registered, and signe
 
 
 async def check_and_bind(partition: int, start: int) -> None:
-    """Check the state; where nothing says what decides, write down what a new deployment starts with.
+    """Check the state; in a new deployment, record the model that it starts with.
 
-    The models of what comes next are loaded now, or this start is refused.
+    The models for the next records are loaded now; if one cannot be loaded, the start is refused.
     """
     tp = TP(topics.enriched.name, partition)
     await check_topics_known(table, partition, app.topic_ids, app.recreated)
@@ -84,12 +84,12 @@ async def check_and_bind(partition: int, start: int) -> None:
         comparing[decides] = asyncio.create_task(compare_with_settings(*decides))
 
 
-#: By what decides: whether that was compared with the settings.
+#: The models and thresholds that were compared with the settings already.
 comparing: dict[tuple[str, float | None], asyncio.Task[None]] = {}
 
 
 async def compare_with_settings(model: str, threshold: float | None) -> None:
-    """Say that the settings are not in force. Beside the start, which must not wait for the registry."""
+    """Log if the settings differ from the current model. A separate task: the start must not wait for the registry."""
     try:
         begins_with = await starting.hash()
     except FraudstreamError as error:
@@ -119,7 +119,7 @@ app.in_force = handler.in_force
 
 
 def name_of(model_hash: str) -> str:
-    """A model's name and version, of one that is loaded; else its hash, which names it as well."""
+    """Name and version of a loaded model; of any other, its hash."""
     model = models.loaded(model_hash)
     return model_hash[:16] if model is None else model.version
 

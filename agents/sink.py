@@ -20,7 +20,7 @@ predictions = source(app, app.fraud_topics.predictions.name)
 
 
 def seen(record: dict[str, Any]) -> None:
-    """Counts a prediction on its way, and keeps some."""
+    """Count a prediction, and keep some as a sample."""
     decisions.add(record)
     recent_sample.add(record)
 

@@ -16,7 +16,7 @@ from app.faust_app import FraudApp, batch_bytes
 
 @cache
 def _stores(app: FraudApp) -> StoreOptions:
-    """One for all tables: its cache is shared by all their partitions."""
+    """One store configuration for all tables: all partitions share its cache."""
     return StoreOptions(app.settings.state_memory_mb // 3 * 2 << 20, 3 * app.settings.partitions)
 
 

@@ -1,4 +1,4 @@
-"""What is known of each card: its recent transactions. Written by agents/cards only."""
+"""The recent transactions of each card. Written by agents/cards only."""
 
 from app.faust_app import app
 from tables import block_table

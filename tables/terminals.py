@@ -1,4 +1,4 @@
-"""What is known of each terminal: its recent transactions. Written by agents/scoring only."""
+"""The recent transactions of each terminal. Written by agents/scoring only."""
 
 from app.faust_app import app
 from tables import block_table

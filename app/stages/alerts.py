@@ -1,4 +1,4 @@
-"""Which scored transactions are alerts, as a deployment has it; and the newest ones, for pages."""
+"""The alert policy of a deployment, and the newest alerts, for pages."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from app.domain.alerts import AlertPolicy
 from app.settings import Settings
 from app.wire.input_records import SourceRecord
 
-#: Alerts that a worker remembers.
+#: Number of alerts that a worker keeps.
 _REMEMBERED = 50
 
 
 class RecentAlerts:
-    """The newest alerts that this worker has seen since it started: bytes, read only when somebody looks.
+    """The newest alerts since this worker started, as bytes that are decoded only when a page shows them.
 
     Args:
-        deployment: whose alerts they are.
+        deployment: the deployment that raised the alerts.
     """
 
     def __init__(self, deployment: str) -> None:
@@ -31,7 +31,7 @@ class RecentAlerts:
         self._raw.extend(record.value for record in records[-_REMEMBERED:])
 
     def newest(self) -> list[dict[str, Any]]:
-        """Each once, the one that was received last first."""
+        """Each alert once, newest first."""
         found: dict[str, dict[str, Any]] = {}
         for value in self._raw:
             alert = orjson.loads(value)
@@ -41,7 +41,7 @@ class RecentAlerts:
 
 
 def alert_policy(settings: Settings) -> AlertPolicy | None:
-    """The deployment's policy; None where nothing is an alert."""
+    """The deployment's policy; None if nothing raises an alert."""
     if not settings.alert_on:
         return None
     minor = 10**settings.minor_unit_digits

@@ -1,4 +1,4 @@
-"""First stage: source records to `enriched`, dead letters, duplicates, refunds, moved records; card rows."""
+"""First stage: source records to `enriched`, dead letters, duplicates, refunds, misrouted records and card rows."""
 
 import math
 from collections import Counter, defaultdict
@@ -32,7 +32,7 @@ from app.wire.output_records import duplicate_message, refund_message, source_po
 
 #: Items are packed into messages of about this size.
 _PACK_BYTES = 128 * 1024
-#: A record with larger headers is not sent on: it might fit no batch of ours.
+#: A misrouted record with larger headers is dead-lettered, not forwarded: it might not fit into a batch.
 _HEADER_BYTES = 16 * 1024
 
 
@@ -40,16 +40,16 @@ class CardsHandler:
     """See `app.blocks.core.ports.AlignedHandler`.
 
     Args:
-        stage: decides what a transaction is and computes the card's features.
+        stage: determines the outcome of a transaction and computes the card's features.
         rules: how long entries are kept.
         record_rules: what a valid record is.
         topics: where outputs go.
-        partition_of: partition of a key, as the partitioner of producers has it.
-        forward_moved: send moved records on; else they are dead.
+        partition_of: the partition that producers choose for a key.
+        forward_moved: forward misrouted records; otherwise they are dead-lettered.
         state_settings: the settings that shape rows.
         rows_room_bytes: see `BlockRows`.
-        conflicts: whether the record at an offset of a partition conflicts, where that was decided before: a
-            replay takes it from `enriched`, since it does not read what decided it. None: the rows decide.
+        conflicts: whether the record at an offset of a partition conflicts, if that was decided before: a replay takes
+            it from `enriched`, because it does not read the earlier record. None: the rows decide.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class CardsHandler:
         schemas: Schemas | None = None,
         **others: Any,
     ) -> "CardsHandler":
-        """The first stage as a deployment has it; `others` are arguments of the class."""
+        """The first stage for a deployment's settings; `others` are arguments of the class."""
         return cls(
             CardStage(catalogue, settings.allowed_lateness, partition_of),
             row_rules(settings),
@@ -149,7 +149,7 @@ class CardsHandler:
         self.counts += block.counts
         position = StatePosition.read(state, self._settings)
         last = records[-1 if taken is None else taken - 1]
-        # a replay starts below it; a position that fell would look like a zombie's to recovery
+        # a replay starts below it; recovery would take a lower position for that of a zombie
         position.advance(max(position.last_offset, last.offset), self._settings)
         return Computed(
             block.outputs(),
@@ -206,7 +206,7 @@ class _Block:
         self._items: defaultdict[int, list[bytes]] = defaultdict(list)
 
     def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
-        """The original bytes, with the reason."""
+        """Dead-letter the original bytes, with the reason."""
         rules = self._rules
         letter = dead_letter(
             self._source, self._partition, record, dead, rules.max_bytes, rules.privacy
@@ -215,7 +215,7 @@ class _Block:
         self.counts["dead"] += 1
 
     def duplicate(self, record: SourceRecord, transaction: Transaction) -> None:
-        """What was repeated."""
+        """Add an entry to `duplicates`."""
         value = duplicate_message(
             self._source, self._partition, record, transaction, self._rules.currency
         )
@@ -224,13 +224,13 @@ class _Block:
         self.counts["duplicate"] += 1
 
     def refund(self, record: SourceRecord, transaction: Transaction) -> None:
-        """On to where it is stored."""
+        """Send a refund to its topic."""
         value = refund_message(self._source, self._partition, record, transaction)
         self._outputs[self._topics.refunds.name, self._partition].append((record.key, value, []))
         self.counts["refund"] += 1
 
     def erase(self, record: SourceRecord) -> None:
-        """On to every partition of `enriched`, behind what precedes it here."""
+        """Send an erase record to every partition of `enriched`, after the items that precede it."""
         self._send_items()
         value = erase_message(self._source, self._partition, record.offset, record.key.decode())
         for partition in range(self._topics.enriched.partitions):
@@ -238,7 +238,7 @@ class _Block:
         self.counts["erased"] += 1
 
     def moved(self, record: SourceRecord, moved: Misrouted, *, forward: bool) -> None:
-        """On to the card's own partition, with where it came from."""
+        """Forward a misrouted record to the card's partition, with its origin in a header."""
         heavy = sum(len(name) + len(raw or b"") for name, raw in record.headers) > _HEADER_BYTES
         if not forward or heavy:
             message = (
@@ -257,7 +257,7 @@ class _Block:
         self.counts["moved"] += 1
 
     def enriched(self, record: SourceRecord, enriched: Enriched, partition: int) -> None:
-        """On to its terminal's partition."""
+        """Send a transaction to its terminal's partition."""
         transaction = enriched.transaction
         item = EnrichedItem(
             record.offset,
@@ -276,7 +276,7 @@ class _Block:
         self.counts["enriched"] += 1
 
     def outputs(self) -> Outputs:
-        """Everything, with the enriched items packed into messages."""
+        """All outputs, with the enriched items packed into messages."""
         self._send_items()
         return self._outputs
 

@@ -1,7 +1,7 @@
-"""Models that score beside the one that decides: shadows, and the canary, which decides for a share of the cards.
+"""Challengers: shadows, and the canary, which decides for a share of the cards.
 
-What they do must neither stop nor delay the model that decides: one that raises, or gives no number between 0 and 1,
-has no score for that transaction (null), and a canary then leaves the decision to the other model.
+A challenger must neither stop nor delay the current model. If a challenger raises an error, or returns no number
+between 0 and 1, its score for that transaction is null; if it is the canary, the current model decides.
 """
 
 import logging
@@ -17,12 +17,12 @@ from app.wire.prediction_fields import SHADOW_FLAGGED, SHADOW_SCORES
 
 T = TypeVar("T")
 
-#: Under a name that is not silenced with Faust's services.
+#: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
 
 class CanaryDecision(NamedTuple):
-    """What the canary says of one of its cards' transactions."""
+    """The canary's decision on a transaction of one of its cards."""
 
     model: Model
     threshold: float
@@ -32,10 +32,10 @@ class CanaryDecision(NamedTuple):
 
 
 class Challengers:
-    """Scores by the models that do not decide, and decisions by the canary.
+    """Computes the scores of challengers, and the canary's decisions.
 
     Args:
-        reasons_from: reasons are given for scores from here on.
+        reasons_from: lowest score for which reasons are computed.
 
     Attributes:
         failures: transactions without a score, by challenger.
@@ -53,17 +53,17 @@ class Challengers:
         scores: Sequence[float | None],
         features: Callable[[Model], np.ndarray],
     ) -> tuple[list[dict[str, Any]], dict[int, CanaryDecision]]:
-        """What the challengers say of some transactions.
+        """The challengers' scores of some transactions.
 
         Args:
             judges: the models.
-            cards: of each transaction.
-            scores: by the model that decides; None: it gives none.
-            features: of the transactions, as a model takes them.
+            cards: the card of each transaction.
+            scores: those of the current model; None: it returned none.
+            features: gives the transactions' features in the order of a model.
 
         Returns:
-            For each transaction the fields that its prediction has besides, and by its number what the canary
-            decides.
+            For each transaction the additional fields of its prediction; and the canary's decisions, by the
+            transaction's index.
         """
         said: list[tuple[str, float, Sequence[float | None]]] = [
             (judges.model.version, judges.threshold, scores)
@@ -79,7 +79,7 @@ class Challengers:
         fields = []
         for index in range(len(cards)):
             decides = canary if index in decided else 0
-            if scores[index] is None and not decides:  # the model of before will: nobody here
+            if scores[index] is None and not decides:  # an earlier model decides, not a challenger
                 decides = -1
             others = [
                 (name, threshold, found[index])
@@ -106,16 +106,16 @@ class Challengers:
         rows: np.ndarray,
         scores: Sequence[float | None],
     ) -> dict[int, CanaryDecision]:
-        """What the canary decides of its cards, with all that a row has of the model that decided it.
+        """The canary's decisions on its cards, with all fields that a prediction takes from the model that decides.
 
-        Where it raises for an anomaly score or for reasons, the row has none: its score decides all the same.
+        If the canary raises for an anomaly score or for reasons, the row lacks them; its score still decides.
         """
         mine = {
             index: score
             for index, card in enumerate(cards)
             if (score := scores[index]) is not None and one.challenger.decides_for(card)
         }
-        # with a forest one takes milliseconds: only where they are asked for
+        # reasons of a forest take milliseconds: only for scores that need them
         told = [index for index, score in mine.items() if score >= self._reasons_from]
         reasons = self._alone(one, rows[told], one.model.reasons, "reasons")
         why = {index: found or [] for index, found in zip(told, reasons, strict=True)}
@@ -136,7 +136,7 @@ class Challengers:
         function: Callable[[np.ndarray], Sequence[T | None]],
         what: str,
     ) -> Sequence[T | None]:
-        """What a function gives of each row; None where it raises, whatever it makes of other rows."""
+        """The function's result for each row; None for a row for which it raises, independent of the other rows."""
         found, why = of_each_row(rows, function)
         if None in found:
             why = why or getattr(one.model, "reason", "its scores are not between 0 and 1")
@@ -156,6 +156,6 @@ class Challengers:
 
 
 def _anomalies(model: Model, rows: np.ndarray) -> list[tuple[float | None] | None]:
-    """Anomaly score of each row; one without them has none, and has not failed."""
+    """Anomaly score of each row; a model without anomaly scores gives None, which is not a failure."""
     odd = model.anomalies(rows)
     return [(None,)] * len(rows) if odd is None else [(each,) for each in odd.tolist()]

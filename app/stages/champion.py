@@ -1,9 +1,8 @@
-"""The model that decides, and those before it, which decide where it gives no score.
+"""The current model, and the earlier models that decide if it returns no score.
 
-A model that raises for a transaction, or gives no number between 0 and 1, must not stop the stream: the transactions
-between its promotion and the change that takes it back have to be decided all the same, on every replay alike. So a
-row without a score is decided by the model that decided before, or by one that decided before that one, whatever the
-company of the row.
+A model that raises for a transaction, or returns no number between 0 and 1, must not stop the stream: the transactions
+between its promotion and its revert need a decision, and a replay must give the same one. So a row without a score is
+decided by the previous model, or the one before that, independent of the other rows in the micro-batch.
 """
 
 import logging
@@ -28,24 +27,24 @@ from app.stages.scorers import (
     of_each_row,
 )
 
-#: Under a name that is not silenced with Faust's services.
+#: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
-#: Of this machine, not of the model: another worker would have a score.
+#: Errors of this machine, not of the model: another worker would return a score.
 _FATAL = (MemoryError, OSError)
-#: Epochs whose counts are kept.
+#: Number of tally keys whose counts are kept.
 _KEPT = 8
 
 
 class TalliesByChange:
-    """What was counted under each of the newest changes; for the guard. Decides nothing.
+    """Counts of decisions under each of the newest changes, for the guard.
 
     Args:
-        limits: what is slow.
-        watch_ms: for how long a change is judged, milliseconds.
+        limits: define what is slow.
+        watch_ms: how long a change is watched, milliseconds.
 
     Attributes:
-        reverts: the guard's that took effect here, by their cause.
+        reverts: number of the guard's reverts that took effect here, by cause.
         unscored: transactions without a score, in all.
     """
 
@@ -54,16 +53,16 @@ class TalliesByChange:
         self.unscored = 0
         self._limits = limits
         self._watch_ms = watch_ms
-        #: The one that was added to last stands last.
+        #: In the order in which they were last added to.
         self._by_epoch: OrderedDict[TallyKey, DecisionTally] = OrderedDict()
         self._reverted: set[tuple[int, int]] = set()
         self._new: list[tuple[TallyKey, int, int, int, float | None]] = []
 
     def of_time(self, epoch: TallyKey, received: Sequence[int]) -> TallyKey:
-        """Under what transactions are counted, given when the broker received them, epoch milliseconds.
+        """The key under which transactions are counted, by the times when the broker received them, epoch milliseconds.
 
-        A change is judged by those that came while it was watched: older ones are those of a worker that lags, or of
-        a rebuild under another app id; and a worker that lags scores the others long after they came.
+        A change is judged by the transactions that arrived while it was watched. Older ones come from a worker that
+        lags or from a rebuild under another app id. A worker that lags may score the others long after their arrival.
         """
         since = epoch.since
         if since is None or since.at_ms < min(received) <= max(received) <= (
@@ -76,16 +75,16 @@ class TalliesByChange:
         """Count a micro-batch; see `settle`.
 
         Args:
-            epoch: what decided.
-            scored: its transactions.
-            flagged: those that the model called fraud.
-            unscored: those that it gave no score.
-            took: seconds that the scores took.
+            epoch: the model and threshold that decided.
+            scored: number of transactions.
+            flagged: number that the model flagged as fraud.
+            unscored: number for which it returned no score.
+            took: duration of scoring, seconds.
         """
         self._new.append((epoch, scored, flagged, unscored, took))
 
     def flag(self, epoch: TallyKey, flagged: int) -> None:
-        """Count transactions that the model gave no score, and that were called fraud all the same."""
+        """Count transactions without a score by the current model that an earlier model flagged as fraud."""
         self._new.append((epoch, 0, flagged, 0, None))
 
     def forget(self) -> None:
@@ -112,17 +111,17 @@ class TalliesByChange:
         self._new.clear()
 
     def revert(self, undone: Sequence[RevertibleChange], cause: str = "") -> None:
-        """Changes were taken back: what was counted under them is no measure for others. Each partition tells it."""
+        """Changes were reverted: their counts are not used to judge others. Called once per partition."""
         places = {one.place for one in undone} - self._reverted
         self._reverted |= places
         if places and cause:
             self.reverts[cause] += 1
 
     def of(self, in_force: InForce, since: RevertibleChange) -> tuple[DecisionTally, DecisionTally]:
-        """What was counted before one of the changes that are watched, and what under the newest one.
+        """The counts before a watched change, and those under the newest change.
 
-        First what decided right before the change, under whatever change it did; then, until enough is known, what
-        decided last.
+        The counts before the change are first those of the model and threshold it replaced, under whichever change
+        these were counted; then, until enough transactions are known, those of what decided before.
         """
         self.settle()
         later = {one.place for one in in_force.watched[: in_force.watched.index(since) + 1]}
@@ -142,11 +141,11 @@ class TalliesByChange:
 
 
 class Champion:
-    """Scores by the model that decides.
+    """Computes scores by the current model.
 
     Args:
-        reasons_from: reasons are given for scores from here on.
-        tallies: told of each micro-batch.
+        reasons_from: lowest score for which reasons are computed.
+        tallies: counts each micro-batch.
 
     Attributes:
         tallies: the same.
@@ -163,7 +162,7 @@ class Champion:
         return self.tallies.unscored
 
     def scores(self, judges: ScoringModels, rows: np.ndarray) -> list[float | None]:
-        """The score of each row; None where the model raises, or gives no number between 0 and 1."""
+        """The score of each row; None if the model raises or returns no number between 0 and 1."""
         model = judges.model
         began = perf_counter()
         try:
@@ -187,7 +186,7 @@ class Champion:
         return scores
 
     def anomalies(self, model: Model, rows: np.ndarray) -> Sequence[float | None]:
-        """The anomaly score of each row; None without, also where the model raises."""
+        """The anomaly score of each row; None without one, or if the model raises."""
         try:
             odd = model.anomalies(rows)
         except _FATAL:
@@ -199,7 +198,7 @@ class Champion:
         return _listed(odd, rows)
 
     def reasons(self, model: Model, rows: np.ndarray) -> Sequence[list[str]]:
-        """The reasons of each row; none where the model raises."""
+        """The reasons of each row; empty if the model raises."""
         try:
             return model.reasons(rows)
         except _FATAL:
@@ -214,17 +213,17 @@ class Champion:
         decided: Mapping[int, CanaryDecision],
         features_of: Callable[[Model], np.ndarray],
     ) -> dict[int, CanaryDecision]:
-        """What the models before it say of rows that it gives no score: of each row the first that gives one.
+        """Decisions of earlier models on rows without a score: for each row, the first model that returns one decides.
 
         Args:
             judges: the models.
             unscored: indices of the rows.
-            decided: what the canary decides.
-            features_of: all rows, as a model takes them.
+            decided: the canary's decisions.
+            features_of: gives all rows in the order of a model's features.
 
         Raises:
             FallbackNeededError: a row needs one that is not here.
-            StateError: of a row that the canary does not decide none gives one, or there is none.
+            StateError: no model returns a score for a row that the canary does not decide.
         """
         found: dict[int, CanaryDecision] = {}
         left = [index for index in unscored if index not in decided]

@@ -1,4 +1,4 @@
-"""Changes: from `control` into every partition of `enriched`, where each has an offset from which it applies."""
+"""Forwards changes from `control` to every partition of `enriched`, where each applies from its offset on."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from app.wire.input_records import SourceRecord
 
 
 class ControlHandler:
-    """See `app.blocks.core.partition.Handler`. It keeps no state: what is forwarded again, the second stage drops.
+    """See `app.blocks.core.partition.Handler`. Stateless: the second stage drops changes that are forwarded again.
 
     Args:
         topics: where outputs go.
@@ -30,7 +30,7 @@ class ControlHandler:
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        """Copies of consecutive changes for every partition, and dead letters of what is none."""
+        """Copies of consecutive changes for every partition; records that are not changes are dead-lettered."""
         outputs: Outputs = defaultdict(list)
         topics, source = self._topics, self._topics.control.name
         for record in records:
@@ -54,16 +54,16 @@ class ControlHandler:
 
 
 def first_rules(catalogue: Catalogue, large: float, in_force: Iterable[InForce]) -> list[OutRecord]:
-    """Records of the rules that a new deployment starts with; none for one of an earlier release, which keeps its own.
+    """Records of the rules that a new deployment starts with; none for a deployment that an earlier release created.
 
     Args:
-        catalogue: its features.
+        catalogue: the deployment's features.
         large: an amount that is large for any card, in major units.
-        in_force: what decides on partitions that are here.
+        in_force: the changes in force on this worker's partitions.
     """
     if any(
         one.first for one in in_force
-    ):  # what precedes that offset was scored by an earlier release
+    ):  # records before that offset were scored by an earlier release
         return []
     return [
         (f"start/{rule.name}".encode(), encode_change(_change_of(rule)), [])

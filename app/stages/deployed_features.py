@@ -1,4 +1,4 @@
-"""The features that the settings ask for, and how far back the state must reach for them."""
+"""The features that the settings select, and the look-back period that they need."""
 
 from app.domain.features import Catalogue
 from app.settings import Settings
@@ -9,7 +9,7 @@ def catalogue_of(settings: Settings) -> Catalogue:
     """The features that a deployment computes.
 
     Raises:
-        SettingsError: FRAUDSTREAM_FEATURES names a set that there is not, or FRAUDSTREAM_CATALOGUE_FILE is wrong.
+        SettingsError: FRAUDSTREAM_FEATURES names an unknown set, or FRAUDSTREAM_CATALOGUE_FILE is invalid.
     """
     return Catalogue(
         settings.windows,
@@ -22,13 +22,13 @@ def catalogue_of(settings: Settings) -> Catalogue:
 
 
 def card_horizon_ms(settings: Settings) -> int:
-    """How far behind its card's newest event time an entry is kept, milliseconds."""
+    """Look-back period of cards, milliseconds: entries this far behind the card's newest event time are evicted."""
     reach = max(settings.windows[-1], catalogue_of(settings).card_reach_ms)
     return reach + settings.allowed_lateness
 
 
 def terminal_horizon_ms(settings: Settings) -> int:
-    """The same at terminals, whose risk looks at what is older than the label delay, milliseconds."""
+    """Look-back period of terminals, milliseconds: longer, because their risk is computed beyond the label delay."""
     delay = settings.label_delay
     reach = max(settings.windows[-1] + delay, catalogue_of(settings).terminal_reach_ms)
     return reach + settings.allowed_lateness

@@ -1,7 +1,7 @@
-"""The guard: watches what decides for a while after it was changed, and proposes to take the change back.
+"""The guard: watches the current model after a change of model or threshold, and proposes to revert a harmful change.
 
-It only proposes. What it writes is a change like any other one, which names the change that it undoes: of the
-proposals of several workers the first has an effect (`InForce.ignores`).
+It only proposes. A revert is a change like any other, which names the change that it reverts: if several workers
+propose it, only the first proposal has an effect (`InForce.ignores`).
 """
 
 import logging
@@ -11,12 +11,12 @@ from app.domain.changes import EarlierModel, InForce, ModelChange, RevertibleCha
 from app.domain.guard import GuardLimits, RevertReason, trip
 from app.stages.champion import TalliesByChange
 
-#: Under a name that is not silenced with Faust's services.
+#: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
-#: Until a proposal is repeated that has had no effect yet, milliseconds: the first time, then twice as long each time.
+#: A proposal without effect is repeated after this time, milliseconds; the time doubles with each repetition.
 _REPEAT_MS = 10_000
-#: A worker may lag by so much and still judge a change, milliseconds.
+#: Largest lag with which a worker still judges a change, milliseconds.
 _MAX_LAG_MS = 86_400_000
 #: Of a reason in a note, so that it fits one however many there are.
 _REASON_CHARACTERS = 300
@@ -24,13 +24,13 @@ BY = "guard"
 
 
 class Guard:
-    """Of one worker: it judges by the transactions that this worker has scored.
+    """The guard of one worker: it judges by the transactions that this worker has scored.
 
     Args:
-        tallies: what was counted.
-        limits: what is allowed.
+        tallies: the counts.
+        limits: the allowed values.
         watch_ms: for how long a change is watched, milliseconds; 0: never.
-        name: gives the name and version of a model's hash.
+        name: gives name and version of a model by its hash.
         refusal: why workers refuse a model of a hash, which would not decide then; empty: they do not; None: that is
             not known yet.
     """
@@ -48,25 +48,25 @@ class Guard:
         self._watch_ms = watch_ms
         self._name = name
         self._refusal = refusal
-        #: By change: when it may be proposed again, and how long after that.
+        #: By change: the time of the next proposal, and the interval after that.
         self._next_ms: dict[tuple[int, int], tuple[int, int]] = {}
 
     def proposals(
         self, in_force: Iterable[InForce], now_ms: int
     ) -> list[tuple[RevertibleChange, ModelChange | ThresholdChange]]:
-        """The changes that have to be taken back, and what takes them back.
+        """The changes that have to be reverted, and their reverts.
 
         Args:
-            in_force: what decides on the partitions that are here.
+            in_force: the changes in force on this worker's partitions.
             now_ms: the time, epoch milliseconds.
         """
         found = {}
         for one in in_force:
-            # the newest change; then, if that is harmless, the promotion that it followed
+            # first the newest change; if it does no harm, the promotion before it
             for since in dict.fromkeys(filter(None, (one.since, one.promoted))):
                 if since.place in found:
                     break
-                # when transactions came decides which ones count (see `TalliesByChange`)
+                # the arrival time of a transaction decides whether it counts (see `TalliesByChange`)
                 if not self._watch_ms or now_ms - since.at_ms > self._watch_ms + _MAX_LAG_MS:
                     continue
                 next_ms, pause_ms = self._next_ms.get(since.place, (now_ms, _REPEAT_MS))

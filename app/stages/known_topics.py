@@ -1,6 +1,7 @@
-"""The topics that a partition's state was built from, by Kafka's ids: a reserved row of each partition of each table.
+"""The ids of the topics that a partition's state was built from: a reserved row of each partition of each table.
 
-It is beside the state that depends on them, and not beside the committed offsets: Kafka deletes those with the topic.
+The row is stored with the state that depends on the topics, not with the committed offsets: Kafka deletes those with
+the topic.
 """
 
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ class KnownTopics:
     """Ids of topics by name.
 
     Args:
-        ids: as they were when the state was begun, or when it met the topic first.
-        changes: how often the row was written: of two rows in the changelog the higher one is newer.
+        ids: the topics' ids when the state began, or when it first read from the topic.
+        changes: how often the row was written: of two rows in the changelog, the one with the higher number is newer.
     """
 
     def __init__(self, ids: Mapping[str, str], changes: int = 0) -> None:
@@ -27,7 +28,7 @@ class KnownTopics:
 
     @classmethod
     def read(cls, raw: bytes | None) -> "KnownTopics":
-        """The stored row; a state from before there was one knows no topic."""
+        """The stored row; a state of an earlier release without this row has no ids."""
         if raw is None:
             return cls({})
         return cls(_decoder.decode(raw[8:]), int.from_bytes(raw[:8], "big", signed=True))
@@ -37,11 +38,11 @@ class KnownTopics:
         return TOPICS_KEY, self.changes.to_bytes(8, "big", signed=True) + _encoder(self.ids)
 
     def differing(self, present: Mapping[str, str]) -> list[str]:
-        """Names of topics that have another id now, in the order of `present`."""
+        """Names of topics whose id has changed, in the order of `present`."""
         return [name for name, one in present.items() if self.ids.get(name, one) != one]
 
     def adopt(self, present: Mapping[str, str]) -> bool:
-        """Take in the topics that are not known yet; returns whether there are any."""
+        """Add the ids of topics that are not known yet; returns whether there are any."""
         added = {name: one for name, one in present.items() if name not in self.ids}
         self.ids |= added
         self.changes += bool(added)

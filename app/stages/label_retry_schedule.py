@@ -1,4 +1,4 @@
-"""When to look again for the transaction of a parked label."""
+"""When to look up the transaction of a parked label again."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from app.blocks.core.rows import Row
 from app.stages.parked_labels import PREFIX, offset_of, read_parked
 
-#: A label is looked for again after a quarter of the time that it has waited, within these bounds.
+#: A label is looked up again after a quarter of the time that it has waited, within these bounds.
 _SOONEST_MS, _LATEST_MS = 200, 300_000
-#: Sent a second time when its copy has not come back by then: it may have been lost with a worker.
+#: A copy is sent again if it has not come back by then: it may have been lost with a worker.
 _COPY_MS = 30_000
 
 
@@ -18,7 +18,7 @@ class ScheduledRetry:
 
     Attributes:
         since_ms: when the broker appended it.
-        due_ms: when to look for its transaction again.
+        due_ms: when to look up its transaction again.
     """
 
     since_ms: int
@@ -27,11 +27,11 @@ class ScheduledRetry:
 
 @dataclass
 class RetrySchedule:
-    """The parked labels of one partition, by offset: those whose rows are durable.
+    """The parked labels of one partition whose rows are durable, by offset.
 
     Attributes:
         waits: in the order of offsets.
-        looked_at_ms: when one of them was looked for last; None before.
+        looked_at_ms: time of the last look-up; None before the first one.
     """
 
     waits: dict[int, ScheduledRetry] = field(default_factory=dict)
@@ -39,14 +39,14 @@ class RetrySchedule:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> "RetrySchedule":
-        """Of all rows of a partition; each is looked for at once."""
+        """The schedule for all rows of a partition; each label is looked up at once."""
         schedule = cls()
         for key, raw in sorted(rows):
             schedule.waits[offset_of(key)] = ScheduledRetry(read_parked(raw).timestamp, now_ms)
         return schedule
 
     def take(self, rows: Iterable[Row], now_ms: int) -> None:
-        """Rows were stored: labels were parked, or removed."""
+        """Update the schedule after rows were stored: labels were parked, or removed."""
         for key, raw in rows:
             if not key.startswith(PREFIX):
                 continue
@@ -59,7 +59,7 @@ class RetrySchedule:
                 )
 
     def due(self, now_ms: int, most: int) -> list[int]:
-        """Offsets of labels to look for now, the longest waiting first."""
+        """Offsets of labels to look up now, the one that has waited longest first."""
         found = []
         for offset, wait in self.waits.items():
             if wait.due_ms <= now_ms:
@@ -69,7 +69,7 @@ class RetrySchedule:
         return found
 
     def looked(self, offset: int, now_ms: int) -> None:
-        """A label was looked for and is still unknown."""
+        """A label was looked up, and its transaction is still unknown."""
         self.looked_at_ms = now_ms
         wait = self.waits.get(offset)
         if wait is not None:
@@ -77,7 +77,7 @@ class RetrySchedule:
             wait.due_ms = now_ms + min(max(waited // 4, _SOONEST_MS), _LATEST_MS)
 
     def copied(self, offset: int, now_ms: int) -> None:
-        """The copy of a label is on its way: it removes the row."""
+        """The copy of a label was sent: it will remove the row."""
         self.looked_at_ms = now_ms
         wait = self.waits.get(offset)
         if wait is not None:
@@ -85,7 +85,7 @@ class RetrySchedule:
 
     @property
     def oldest(self) -> tuple[int, int] | None:
-        """Offset of the label that has waited longest, and since when; None without any."""
+        """Offset of the label that has waited longest, and the start of its wait; None if there are none."""
         for offset, wait in self.waits.items():
             return offset, wait.since_ms
         return None

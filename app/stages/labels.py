@@ -1,8 +1,8 @@
-"""Labels: source records to `enriched`, behind the transactions that they speak of; parked labels; dead letters.
+"""Labels: source records to `enriched` (after their transactions), parked labels and dead letters.
 
-A label that names card, terminal and event time is forwarded. One that does not is looked up before its block is
-computed (`prepare`, with a deadline). Where its transaction is not found, the label is parked as a row
-(app/stages/parked_labels.py): it holds back neither the labels behind it nor other partitions.
+A label that names card, terminal and event time is forwarded. Any other label is looked up before its block is
+computed (`prepare`, with a deadline). If its transaction is not found, the label is parked as a row
+(app/stages/parked_labels.py): it delays neither the labels after it nor other partitions.
 """
 
 import math
@@ -42,7 +42,7 @@ from app.wire.erase_records import erased_card
 from app.wire.input_records import SourceRecord
 from app.wire.label_records import LabelItem, LabelRecord, labels_message, parse_label
 
-#: Items of one message on `enriched`.
+#: Largest number of items in one message on `enriched`.
 _PACK_ITEMS = 500
 #: Why a parked label is given up, by reason code.
 _GIVEN_UP = {
@@ -54,23 +54,23 @@ _GIVEN_UP = {
     ),
 }  # fmt: skip
 
-#: What is found of labels, by offset; a label that is missing is not known yet.
+#: The transactions of labels, by the label's offset; a missing label's transaction is not known yet.
 Looked = Mapping[int, FoundTransaction | DeadRecordError]
 
 
 async def nothing_is_found(_labels: Sequence[LabelRecord]) -> Looked:
-    """In the place of a look-up."""
+    """A look-up that finds nothing."""
     return {}
 
 
 @dataclass(slots=True)
 class LabelBlock:
-    """What comes of one block of `labels`.
+    """The outputs of one block of `labels`.
 
     Attributes:
         partition: the source partition.
         outputs: messages on `enriched`, and dead letters.
-        labels: what Cassandra is to store.
+        labels: rows for Cassandra.
     """
 
     partition: int
@@ -83,11 +83,11 @@ class LabelsHandler:
 
     Args:
         topics: where outputs go.
-        partition_of: partition of a key, as the partitioner of producers has it.
+        partition_of: the partition that producers choose for a key.
         max_future_skew_ms, time_unit: see `parse_label`.
-        max_parked: labels of one partition that may be parked.
-        look_up: finds the transactions of labels, as far as they are known now; never raises, never takes long.
-        privacy: what becomes of refused labels.
+        max_parked: largest number of parked labels per partition.
+        look_up: finds the transactions of labels that are known now; never raises, and returns within its deadline.
+        privacy: masks refused labels.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class LabelsHandler:
     async def prepare(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader, until_ms: float
     ) -> None:
-        """Look up the labels that a block of records up to an event time does not forward as they are."""
+        """Look up those labels of a block, up to an event time, that do not name their transaction completely."""
         wanting = []
         for record in records:
             if copied_offset(self._topics.labels.name, partition, record) is not None:
@@ -145,7 +145,7 @@ class LabelsHandler:
         taken = next_ms = None
         for index, record in enumerate(records):
             if record.offset <= position.last_offset:
-                block.counts["replayed"] += 1  # its row proves that it is done
+                block.counts["replayed"] += 1  # its row proves that it was processed
                 continue
             erased = None if record.value is not None else erased_card(record)
             if erased is not None:
@@ -161,7 +161,7 @@ class LabelsHandler:
                 block.dead(record, dead)
                 continue
             labelled_at_ms = label.labelled_at_ms
-            # A label that has to be looked up is looked up when its time has come, not when its clock is wrong
+            # A label is looked up once it may be processed; a wrong clock must not cause a look-up
             following = self._event_times(records, index + 1) if label.whole else ()
             if not prefix.reaches(labelled_at_ms, following):
                 taken, next_ms = index, labelled_at_ms
@@ -177,9 +177,9 @@ class LabelsHandler:
                 block.park(record)
         self.counts += block.counts
         groups = block.groups()
-        # an erase record writes in any case: Kafka closes no segment of a changelog that gets no record
+        # an erase record always writes a row: Kafka closes the segments of a changelog only when it gets records
         if groups or block.counts["erased"]:
-            # behind the rows: where it stands, every record up to it is done, and its effects are durable
+            # after all other rows: if it is stored, every record up to it was processed, and its effects are durable
             position.last_offset = records[-1 if taken is None else taken - 1].offset
             groups.append([position.encode()])
         outputs = LabelBlock(partition, block.outputs(), block.labels)
@@ -236,20 +236,20 @@ class _Block:
         self._items: defaultdict[tuple[bool, int], list[LabelItem]] = defaultdict(list)
 
     def dead(self, record: SourceRecord, dead: DeadRecordError) -> None:
-        """The original bytes, with the reason."""
+        """Dead-letter the original bytes, with the reason."""
         self._letters[record.offset] = dead_letter(
             self._source, self._partition, record, dead, privacy=self._privacy
         )
         self.counts["dead"] += 1
 
     def forward(self, label: LabelRecord, found: FoundTransaction | None) -> None:
-        """On to where its transaction went, and to Cassandra; `found` completes it."""
+        """Send a label to the partition of its transaction's terminal, and to Cassandra; `found` completes it."""
         if found is not None:
             label.card_id, label.terminal_id = found.card_id, found.terminal_id
             label.event_time_ms = found.event_time_ms
         assert label.card_id is not None
         assert label.event_time_ms is not None
-        # where the transaction went: without a terminal by the card's hash
+        # the partition of the transaction: without a terminal, it follows from the card's hash
         key = (label.terminal_id or label.card_id).encode()
         self._items[found is not None, self._partition_of(key)].append(
             LabelItem(
@@ -262,7 +262,7 @@ class _Block:
         self.counts["forwarded"] += 1
 
     def park(self, record: SourceRecord) -> None:
-        """Keep a label until its transaction is known; the oldest one gives way when there are too many."""
+        """Park a label until its transaction is known; if there are too many, the oldest is dead-lettered."""
         key, raw = parked_row(record)
         parked = self._parked()
         self._rows[key] = raw
@@ -276,9 +276,9 @@ class _Block:
             self._give_up(oldest, self._read(oldest), DeadRecordError("too_many_waiting", msg))
 
     def settle(self, record: SourceRecord, offset: int) -> None:
-        """A copy of a parked label: its transaction was found, or it is given up."""
+        """Process the copy of a parked label: its transaction was found, or the label expired."""
         original = self._read(offset)
-        if original is None:  # a second copy, or the label had to give way
+        if original is None:  # a second copy, or the label was dead-lettered in the meantime
             self.counts["repeated"] += 1
             return
         reason = next(
@@ -332,7 +332,7 @@ class _Block:
         return None if raw is None else read_parked(raw)
 
     def _parked(self) -> dict[int, None]:
-        """Offsets of the parked labels, in order: scanned once, then kept while the partition is held."""
+        """Offsets of the parked labels, in order: scanned once, then kept while the partition is assigned."""
         parked: dict[int, None] | None = self._state.memo.get("parked")
         if parked is None:
             rows = cast(RowScanner, self._state).scan(PREFIX)
@@ -340,7 +340,7 @@ class _Block:
         return parked
 
     def groups(self) -> list[Any]:
-        """The changed rows, a group each."""
+        """The changed rows, one group per row."""
         groups = [[row] for row in self._rows.items()]
         return groups if self._erasures is None else [[self._erasures], *groups]
 

@@ -1,4 +1,4 @@
-"""Models of a worker: what is loaded is there at once, the rest is fetched and loaded off the event loop."""
+"""The models of a worker: loaded ones are available at once, others are fetched and loaded in a thread."""
 
 import asyncio
 import logging
@@ -12,24 +12,24 @@ from app.repeated_warnings import RepeatedWarning
 from app.stages.scorers import Model, UnloadableModel, is_refused
 from app.wire.control_records import encode_change
 
-#: Under a name that is not silenced with Faust's services.
+#: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
-#: Loaded models that are kept: what decides, challengers, and some of before.
+#: Number of loaded models that are kept: the current one, challengers, and some earlier ones.
 KEPT = 12
 _RETRY_SECONDS = 0.5
 _LOADING = "it is being loaded"
 
 
 class ModelSupply:
-    """`get` never blocks; what it lacks is obtained by whoever waits for it. Belongs to one event loop.
+    """Supplies models by hash. `get` never blocks; `obtain` waits for a model. Belongs to one event loop.
 
     Args:
-        load: gives the loaded model of a hash; blocks, and runs in a thread.
-        forget: told of a model that is not kept any longer.
+        load: loads the model of a hash; blocks, so it runs in a thread.
+        forget: called with a model that is no longer kept.
 
     Attributes:
-        waiting: by hash of each model that is being obtained, why it is not here yet.
+        waiting: for each model that is being obtained, by hash, the reason why it is not available yet.
         refused: by hash, why models are refused here, as far as they were tried.
     """
 
@@ -45,7 +45,7 @@ class ModelSupply:
         self._tasks: dict[tuple[str, bool], asyncio.Task[None]] = {}
 
     def get(self, model_hash: str) -> Model | None:
-        """The loaded model; None while it is not here: then it is obtained."""
+        """The loaded model; None if it is not loaded: the caller then obtains it."""
         model = self._models.get(model_hash)
         if model is None:
             self._start(model_hash)
@@ -54,16 +54,16 @@ class ModelSupply:
         return model
 
     def loaded(self, model_hash: str) -> Model | None:
-        """The model of a hash, whole or as rows have it, if it is here; nothing is obtained."""
+        """The model of a whole or short hash, if it is loaded; loads nothing."""
         whole = self._models.get(model_hash)
         return whole or next((m for m in self._models.values() if m.hash == model_hash), None)
 
     def named(self, version: str) -> Model | None:
-        """The model of a name and version, if it is here; nothing is obtained. Any thread may ask."""
+        """The model of a name and version, if it is loaded; loads nothing. Can be called from any thread."""
         return next((m for m in list(self._models.values()) if m.version == version), None)
 
     def challenger(self, model_hash: str) -> Model | None:
-        """As `get`, for a model that decides nothing: for one that cannot be loaded, a stand-in without scores."""
+        """As `get`, for a challenger: if it cannot be loaded, a stand-in without scores."""
         if model_hash in self._models:
             return self.get(model_hash)
         stands_in = self._unloadable.get(model_hash)
@@ -85,20 +85,20 @@ class ModelSupply:
         return None
 
     async def obtain(self, needed: Any) -> None:
-        """Return when a model (a `ModelNeeded`) is here, however long that takes.
+        """Return once a model (a `ModelNeeded`) is loaded, however long that takes.
 
-        For a challenger, also when it cannot be loaded: it keeps no transaction waiting then.
+        For a challenger, return also if it can never be loaded: no transaction waits for it then.
         """
         here = {*self._models, *(self._unloadable if needed.challenger else ())}
         if needed.hash not in here:
-            # others may wait for the same one
+            # others may wait for the same model
             await asyncio.shield(self._start(needed.hash, challenger=needed.challenger))
 
     async def try_once(self, model_hash: str) -> None:
         """Load a model now, if the registry answers.
 
         Raises:
-            NotFoundError, UsageError: it is nowhere, or does not fit; the text says why.
+            NotFoundError, UsageError: it does not exist or does not fit; the text says why.
         """
         if model_hash not in self._models:
             try:
@@ -107,7 +107,7 @@ class ModelSupply:
                 logger.warning("model %s is not loaded yet: %s", model_hash[:16], error)
 
     async def try_challenger(self, model_hash: str) -> None:
-        """Load a model that decides nothing now, if the registry answers; it may be one that cannot be loaded."""
+        """Load a challenger now, if the registry answers; if it can never be loaded, a stand-in takes its place."""
         if model_hash in self._models or model_hash in self._unloadable:
             return
         try:
@@ -173,12 +173,12 @@ def _reason(error: Exception) -> str:
 
 
 class StartingModel:
-    """What `FRAUDSTREAM_MODEL` means: the registry's model of that name, else the one in this deployment's folders.
+    """The model that `FRAUDSTREAM_MODEL` names: the registered one of that name, or else the one in a local folder.
 
     Args:
-        registered: gives the hash of a registered model; blocks. Raises NotFoundError.
-        local: gives the hash of a model in the folders. Raises NotFoundError.
-        publish: registers the model of a hash, and gives its name and version; blocks.
+        registered: returns the hash of a registered model; blocks. Raises NotFoundError.
+        local: returns the hash of a model in a local folder. Raises NotFoundError.
+        publish: registers the model of a hash, and returns its name and version; blocks.
     """
 
     def __init__(
@@ -207,10 +207,10 @@ class StartingModel:
         return self._hash
 
     async def change(self, threshold: float | None) -> bytes | None:
-        """The first change of a new deployment, its model registered; None while the registry does not answer.
+        """The first change of a new deployment, after registering its model; None while the registry does not answer.
 
         Args:
-            threshold: what it starts with.
+            threshold: the threshold that it starts with.
         """
         try:
             model_hash = await self.hash()

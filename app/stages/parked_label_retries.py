@@ -1,4 +1,4 @@
-"""Looks again for the transactions of parked labels, off the block path, and sends copies of the labels."""
+"""Looks up the transactions of parked labels again, outside of block processing, and sends copies of the labels."""
 
 import asyncio
 import logging
@@ -26,9 +26,9 @@ from app.wire.label_records import LabelRecord
 
 logger = logging.getLogger(__name__)
 
-#: Looked up in one go.
+#: Number of labels per look-up.
 _BATCH = 500
-#: Between two looks at the clock.
+#: Time between two checks for labels that are due.
 _TICK_SECONDS = 0.1
 
 
@@ -44,7 +44,7 @@ class ParkedRows(Protocol):
 
 @dataclass(frozen=True)
 class ParkedSummary:
-    """What waits in one partition, for people.
+    """The parked labels of one partition, as pages show them.
 
     Attributes:
         partition: its number.
@@ -60,23 +60,23 @@ class ParkedSummary:
 
 
 class LabelRetries:
-    """The parked labels of the partitions that this worker has.
+    """The parked labels of this worker's partitions.
 
-    It changes no row: a copy of the label on `labels` does, when its turn comes. So a replay of `labels` leads to
+    It changes no row: the copy of the label on `labels` does that when it is processed. So a replay of `labels` gives
     the same rows.
 
     Args:
         topic: the topic of labels.
         rows: the table.
-        find: gives, for each transaction id, the transactions that have it; raises `NotAnsweringError`.
-        send: sends copies; done once they are acknowledged.
-        clock_ms: the time, for how long a label has waited.
-        label_wait_ms: how long it may wait.
+        find: returns the transactions with each id; raises `NotAnsweringError`.
+        send: sends copies; returns once they are acknowledged.
+        clock_ms: the current time, epoch milliseconds.
+        label_wait_ms: how long a label may wait.
         max_future_skew_ms, time_unit: see `parse_label`.
 
     Attributes:
         partitions: the schedules, by partition.
-        away: why the last look-up failed; None when it did not.
+        away: why the last look-up failed; None if it succeeded.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class LabelRetries:
         self._rules = max_future_skew_ms, time_unit
 
     def hold(self, partitions: Collection[int]) -> None:
-        """These are ours from now on, as their rows are."""
+        """Take over partitions; the schedules are built from their rows."""
         now_ms = self._clock_ms()
         self.partitions = {
             partition: RetrySchedule.of(self._rows.scan(partition, PREFIX), now_ms)
@@ -110,13 +110,13 @@ class LabelRetries:
         }
 
     def stored(self, partition: int, rows: list[Row]) -> None:
-        """Rows of one of our partitions are durable."""
+        """Rows of one of this worker's partitions are durable."""
         schedule = self.partitions.get(partition)
         if schedule is not None:
             schedule.take(rows, self._clock_ms())
 
     def parked(self) -> list[ParkedSummary]:
-        """What waits, by partition."""
+        """The parked labels, by partition."""
         return [self._parked(partition, one) for partition, one in self.partitions.items()]
 
     def _parked(self, partition: int, schedule: RetrySchedule) -> ParkedSummary:
@@ -131,13 +131,13 @@ class LabelRetries:
         return ParkedSummary(partition, len(schedule.waits), oldest[1], name)
 
     async def run(self) -> None:
-        """Look again and again; ends with the worker."""
+        """Look up due labels until the worker stops."""
         while True:
             if not await self.look():
                 await asyncio.sleep(_TICK_SECONDS)
 
     async def look(self) -> bool:
-        """Look for some of the labels that are due; returns whether more may be."""
+        """Look up some of the labels that are due; returns whether more may be due."""
         now_ms = self._clock_ms()
         more = False
         for partition, schedule in list(self.partitions.items()):
@@ -147,7 +147,7 @@ class LabelRetries:
                     await self._look(partition, schedule, due, now_ms)
                 except NotAnsweringError as error:
                     self.away = str(error)
-                    return False  # nothing is given up: they are due as before
+                    return False  # Cassandra does not answer: no label expires, and all stay due
                 self.away = None
                 more = more or len(due) == _BATCH
         return more
@@ -166,7 +166,7 @@ class LabelRetries:
             label = self._label(offset, parked[offset])
             if isinstance(label, LabelRecord):
                 labels[offset] = label
-            else:  # it was valid by earlier settings
+            else:  # it was valid under earlier settings
                 copies[offset] = self._give_up(
                     partition, offset, parked[offset], "unknown_transaction"
                 )
@@ -201,7 +201,7 @@ class LabelRetries:
 def look_up_with(
     find: Callable[[Sequence[str]], Awaitable[list[list[dict[str, Any]]]]],
 ) -> Callable[[Sequence[LabelRecord]], Awaitable[Mapping[int, Any]]]:
-    """The look-up of `LabelsHandler`, by what finds transactions: nothing is found while that is away."""
+    """The look-up of `LabelsHandler`; it finds nothing while Cassandra does not answer."""
 
     async def look_up(labels: Sequence[LabelRecord]) -> Mapping[int, Any]:
         try:

@@ -1,7 +1,7 @@
-"""Parked labels: those whose transaction is not known yet, as rows of the table `labels`.
+"""Parked labels: labels whose transaction is not known yet, as rows of the table `labels`.
 
-A row is written by the record of the label, and removed by a later record of the same partition of `labels`: a copy
-of the label, now whole or given up, that names the label's offset in the header `origin` (app/stages/labels.py).
+The record of the label writes the row. A later record of the same partition of `labels` removes it: a copy of the
+label, now complete or expired, that names the label's offset in the header `origin` (app/stages/labels.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ from app.wire.output_records import origin_of, source_position
 
 #: Row keys of parked labels start with this; the offset follows, so that rows are in the order of the log.
 PREFIX = b"p"
-#: Names, in a copy, the reason code of a label that is given up.
+#: Header of the copy of an expired label: its reason code.
 REASON = "reason"
 _VERSION = 1
 
@@ -39,7 +39,7 @@ class ParkedLabel(msgspec.Struct, array_like=True, frozen=True):
         version: of this format.
         timestamp: when the broker appended it, epoch milliseconds.
         value: its bytes.
-        key: its key, cut to what a dead-letter record keeps.
+        key: its key, shortened as in a dead-letter record.
         redriven: its header of that name.
     """
 
@@ -60,7 +60,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def row_key(offset: int) -> bytes:
-    """Row key of the label at an offset."""
+    """The row key of the label at an offset."""
     return PREFIX + offset.to_bytes(8, "big")
 
 
@@ -87,7 +87,7 @@ def read_parked(raw: bytes) -> ParkedLabel:
     """The label of a row.
 
     Raises:
-        RowFormatError: it is damaged, or of a format that this release does not know.
+        RowFormatError: it is damaged, or has a format that this release cannot read.
     """
     try:
         label = _decoder.decode(raw[8:])
@@ -145,7 +145,7 @@ class FoundTransaction:
 def whole_copy(
     topic: str, partition: int, label: LabelRecord, parked: ParkedLabel, found: FoundTransaction
 ) -> OutRecord:
-    """The record that completes a parked label: a label that names card, terminal and time."""
+    """The record that completes a parked label: it names card, terminal and time."""
     said = label_object(
         label.transaction_id,
         is_fraud=label.is_fraud,
@@ -161,7 +161,7 @@ def whole_copy(
 def given_up_copy(
     topic: str, partition: int, offset: int, parked: ParkedLabel, reason: str
 ) -> OutRecord:
-    """The record that gives a parked label up."""
+    """The record that lets a parked label expire."""
     origin = source_position(topic, partition, offset)
     return parked.key, parked.value, [("origin", origin), (REASON, reason.encode())]
 
@@ -169,7 +169,7 @@ def given_up_copy(
 def copied_offset(topic: str, partition: int, record: SourceRecord) -> int | None:
     """The offset of the parked label that a record is a copy of; None for any other record.
 
-    A label that somebody sends with a foreign `origin` is a label like any other.
+    A label with an `origin` of another kind is treated like any other label.
     """
     origin = origin_of(record.headers)
     if origin is None:
@@ -183,10 +183,10 @@ def copied_offset(topic: str, partition: int, record: SourceRecord) -> int | Non
 
 
 def found_in(record: SourceRecord) -> FoundTransaction:
-    """What a whole copy says of the transaction.
+    """The transaction that a complete copy names.
 
     Raises:
-        DeadRecordError: it is none of ours.
+        DeadRecordError: fraudstream did not write this copy.
     """
     try:
         said = orjson.loads(record.value)
@@ -207,10 +207,10 @@ def found_in(record: SourceRecord) -> FoundTransaction:
 def decide(
     label: LabelRecord, same_id: Iterable[Mapping[str, object]]
 ) -> FoundTransaction | DeadRecordError | None:
-    """Which of the transactions that have a label's id is meant.
+    """The transaction that a label refers to, among those with its id.
 
     Returns:
-        The only one that fits what the label says; why none can be chosen; None when none fits.
+        The only transaction that matches the label; the reason if several match; None if none does.
     """
     fitting = [row for row in same_id if _fits(label, row)]
     if len(fitting) > 1:
@@ -233,10 +233,10 @@ def _fits(label: LabelRecord, row: Mapping[str, object]) -> bool:
 def record_of(
     parked: ParkedLabel, offset: int, max_future_skew_ms: int, time_unit: TimeUnit
 ) -> LabelRecord:
-    """A parked label as it was parsed."""
+    """A parked label, parsed again."""
     return parse_label(parked.value, offset, parked.timestamp, max_future_skew_ms, time_unit)
 
 
 def scan(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[int]:
-    """Offsets of parked labels among rows of the table."""
+    """The offsets of parked labels among the table's rows."""
     return (offset_of(key) for key, _ in sorted(rows))

@@ -1,8 +1,8 @@
 """Callers that wait for the prediction of one transaction (`POST /score`).
 
-What answers is what is on the log: the record that the sink reads from `predictions`, or the first stage's finding
-that a transaction was repeated. Both are computed by the worker that has the card's partition, so the caller waits
-there, and nothing has to be fetched once more.
+The answer comes from the log: the record that the sink reads from `predictions`, or the first stage's finding that the
+transaction is a repetition. The worker that owns the card's partition computes both, so the caller waits there, and no
+additional fetch is needed.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class WaitingCaller:
     """One caller.
 
     Attributes:
-        outcome: the prediction's fields; None where the transaction is a repetition of an earlier one.
+        outcome: the prediction's fields; None if the transaction repeats an earlier one.
     """
 
     outcome: asyncio.Future[dict[str, Any] | None]
@@ -39,13 +39,13 @@ class WaitingCaller:
     _found: dict[Position, dict[str, Any] | None] = field(default_factory=dict)
 
     def sent(self, position: Position) -> None:
-        """Where the caller's record is; what became of it may be known already."""
+        """Set the position of the caller's record; its outcome may be known already."""
         self._position = position
         if position in self._found:
             self._resolve(self._found[position])
 
     def found(self, position: Position, fields: dict[str, Any] | None) -> None:
-        """What became of one of the card's records."""
+        """Set the outcome of one of the card's records."""
         if self._position is None:
             self._found[position] = fields
         elif position == self._position:
@@ -57,11 +57,11 @@ class WaitingCaller:
 
 
 class ScoreCallers:
-    """Who waits, by card.
+    """The callers that wait, by card.
 
     Args:
         topics: of the deployment.
-        most: callers that may wait at a time.
+        most: largest number of callers that may wait at a time.
 
     Attributes:
         statuses: answers since start, by HTTP status.
@@ -76,7 +76,7 @@ class ScoreCallers:
 
     @contextmanager
     def expect(self, card: bytes) -> Iterator[WaitingCaller]:
-        """Wait for a record of this card, which is sent afterwards.
+        """Register a caller for a record of this card, before the record is sent.
 
         Raises:
             BusyError: too many wait already.
@@ -99,8 +99,8 @@ class ScoreCallers:
     def predicted(
         self, partition: int, records: Sequence[SourceRecord], _computed: Computed
     ) -> None:
-        """Records of `predictions`: each is durable."""
-        if not self._waiting:  # costs nothing where nobody asks
+        """Answer callers from records of `predictions`, which are durable."""
+        if not self._waiting:  # costs nothing if no caller waits
             return
         for record in records:
             for waiting in self._waiting.get(record.key or b"", ()):
@@ -110,7 +110,7 @@ class ScoreCallers:
     def repeated(
         self, partition: int, _records: Sequence[SourceRecord], computed: Computed
     ) -> None:
-        """Outputs of the first stage, of which some are for `duplicates`."""
+        """Answer callers from the first stage's outputs for `duplicates`."""
         if not self._waiting:
             return
         if computed.outputs is None:  # paused for alignment before its first record
@@ -121,11 +121,11 @@ class ScoreCallers:
 
 
 class ObservedHandler:
-    """A handler whose work somebody listens to.
+    """A handler that reports its work to a listener.
 
     Args:
-        handler: computes.
-        listen: is given the partition, the records of a block and what was computed.
+        handler: does the work.
+        listen: called with the partition, the records of a block and the result.
     """
 
     def __init__(
@@ -142,6 +142,6 @@ class ObservedHandler:
         computed: Computed = self._handler.compute(partition, records, *others)
         try:
             self._listen(partition, records, computed)
-        except Exception:  # a caller gets no answer, a page no alert; the stream goes on
+        except Exception:  # a caller gets no answer or a page no alert, but the stream continues
             logger.exception("what listens to a stage failed")
         return computed

@@ -1,4 +1,4 @@
-"""Models as the scoring stage takes them."""
+"""Models, as the scoring stage uses them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
@@ -11,7 +11,7 @@ from models.signing import SignatureError
 
 T = TypeVar("T")
 
-#: Raised for a model that does not fit; the others by our code or a library that meets what it does not expect.
+#: `UsageError` is raised for a model that does not fit; the others by code that meets unexpected contents.
 _OF_THE_MODEL = (
     UsageError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError,
 )  # fmt: skip
@@ -22,7 +22,7 @@ class Model(Protocol):
 
     @property
     def hash(self) -> str:
-        """Names the artifact in rows and records."""
+        """Identifies the artifact in rows and records."""
 
     @property
     def version(self) -> str:
@@ -34,27 +34,27 @@ class Model(Protocol):
 
     @property
     def baseline(self) -> Mapping[str, float]:
-        """Median of each of its features in training, by name."""
+        """Training median of each of its features, by name."""
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Scores in [0, 1], shape (n,), of features of shape (n, k); no row depends on others."""
+        """Scores in [0, 1], shape (n,), for features of shape (n, k); each row is independent of the others."""
 
     def reasons(self, rows: np.ndarray) -> list[list[str]]:
-        """What moved each score most, in words; no row depends on others."""
+        """The top reasons for each score, in words; each row is independent of the others."""
 
     @property
     def anomaly_threshold(self) -> float | None:
-        """Anomaly score from which a transaction is flagged; None when it has no such scores."""
+        """Lowest anomaly score at which a transaction is flagged; None without anomaly scores."""
 
     def anomalies(self, rows: np.ndarray) -> np.ndarray | None:
-        """How odd the rows are, in [0, 1], as `score`; None when it cannot tell."""
+        """Anomaly scores in [0, 1], shape (n,); None without anomaly scores."""
 
 
 class UnloadableModel:
-    """Stands for a challenger that this worker cannot load: it has no scores.
+    """Stands in for a challenger that this worker cannot load; it has no scores.
 
     Args:
-        model_hash: of the model.
+        model_hash: hash of the model.
         reason: why it cannot be loaded.
     """
 
@@ -101,7 +101,7 @@ class LoadedChallenger(NamedTuple):
 
 
 class DecisionInputs(NamedTuple):
-    """What decides at an offset: the model's hash, the threshold (None: its own), and the rest as in `InForce`."""
+    """What decides at an offset: hash of the current model, threshold (None: its own), and the rest as in `InForce`."""
 
     model: str
     threshold: float | None
@@ -111,13 +111,13 @@ class DecisionInputs(NamedTuple):
 
 
 class TallyKey(NamedTuple):
-    """What is counted together, for the guard.
+    """The key under which decisions are counted for the guard.
 
     Attributes:
-        model: hash of the model that decides.
+        model: hash of the current model.
         threshold: replaces its own; None: its own.
         since: the newest change, while it may be reverted.
-        judged: whether the change is judged by it.
+        judged: whether the change is judged by these counts.
     """
 
     model: str
@@ -127,7 +127,7 @@ class TallyKey(NamedTuple):
 
 
 class FallbackModel(NamedTuple):
-    """A model that decided before: with its loaded model, None while that is not here."""
+    """An earlier model, with its loaded model; None while that is not loaded."""
 
     earlier: EarlierModel
     model: Model | None
@@ -137,11 +137,11 @@ class ScoringModels(NamedTuple):
     """The models that score a transaction.
 
     Attributes:
-        model: decides, but for the canary's cards.
-        threshold: score from which it calls a transaction fraud.
-        beside: the challengers, in the order in which they began.
-        fallbacks: where `model` gives no score, the first of them that gives one decides.
-        epoch: under which it is counted.
+        model: decides, except for the canary's cards.
+        threshold: lowest score at which it flags a transaction as fraud.
+        beside: the challengers, oldest first.
+        fallbacks: if `model` returns no score, the first of them that returns one decides.
+        epoch: the key under which decisions are counted.
     """
 
     model: Model
@@ -152,12 +152,12 @@ class ScoringModels(NamedTuple):
 
 
 class ModelNeeded(NamedTuple):
-    """What has to be obtained before the next transaction can be scored.
+    """A model that must be loaded before the next transaction can be scored.
 
     Attributes:
-        hash: of the model.
-        challenger: it decides nothing, or only where another one gives no score: whoever obtains it may find that
-            it cannot be loaded.
+        hash: hash of the model.
+        challenger: whether it is a challenger or an earlier model: the stream continues without it if it can never be
+            loaded.
     """
 
     hash: str
@@ -169,7 +169,7 @@ class ModelNeeded(NamedTuple):
 
 
 class FallbackNeededError(Exception):
-    """A row is decided by an earlier model that is not here: what was computed with it is computed again."""
+    """An earlier model has to decide a row and is not loaded yet: the block is computed again once it is."""
 
     def __init__(self, model_hash: str) -> None:
         super().__init__(model_hash)
@@ -181,14 +181,14 @@ def judges_of(
     model: Callable[[str], Model | None],
     challenger: Callable[[str], Model | None],
 ) -> ScoringModels | ModelNeeded:
-    """The models that score, or the first of them that is not here.
+    """The models that score, or the first of them that is not loaded yet.
 
-    The earlier models are obtained beside: they are waited for where a row needs them.
+    Earlier models are loaded in the background; a block waits for one only if a row needs it.
 
     Args:
-        decides: what decides.
-        model: gives the loaded model of a hash; None while it is not here.
-        challenger: the same; a stand-in for one that cannot be loaded.
+        decides: the model, threshold and challengers in force.
+        model: returns the loaded model of a hash; None while it is not loaded.
+        challenger: the same for challengers; a stand-in for one that can never be loaded.
     """
     champion = model(decides.model)
     if champion is None:
@@ -208,13 +208,13 @@ def judges_of(
 def rearranged(
     matrix: np.ndarray, names: Sequence[str], wanted: Sequence[str], baseline: Mapping[str, float]
 ) -> np.ndarray:
-    """The columns of a matrix in another order; a column that it lacks has the model's baseline.
+    """The columns of a matrix in another order; a missing column gets the model's baseline.
 
     Args:
         matrix: (n, k) float64.
-        names: of its columns.
+        names: names of its columns.
         wanted: names of the columns of the result, in order.
-        baseline: the value of a feature that is unknown; 0 where there is none.
+        baseline: values of missing features; 0 for one without a baseline.
     """
     at = {name: place for place, name in enumerate(names)}
     made = np.empty((len(matrix), len(wanted)))
@@ -228,15 +228,15 @@ def of_each_row(
     function: Callable[[np.ndarray], Sequence[T | None]],
     fatal: tuple[type[Exception], ...] = (),
 ) -> tuple[Sequence[T | None], str]:
-    """What a function gives of each row: None where it raises, whatever it makes of other rows.
+    """A function's result for each row: None for a row for which it raises, independent of the other rows.
 
     Args:
         rows: (n, k) float64.
-        function: gives n results of n rows.
-        fatal: errors that are raised.
+        function: returns n results for n rows.
+        fatal: errors that are not caught.
 
     Returns:
-        The results, and the last error that it raised; empty without one.
+        The results, and the text of the last error; empty without one.
     """
     if not len(rows):
         return [], ""
@@ -253,7 +253,7 @@ def of_each_row(
 
 
 def checked(scores: np.ndarray, number: int) -> list[float | None]:
-    """Scores, None for what is not between 0 and 1."""
+    """The scores; None for values that are not between 0 and 1."""
     found = np.asarray(scores, np.float64).reshape(number)
     fine = (found >= 0) & (found <= 1)
     return [score if good else None for score, good in zip(found.tolist(), fine, strict=True)]

@@ -8,7 +8,7 @@ from app.wire.input_records import SourceRecord
 
 
 class Packer(Protocol):
-    """Makes the rows of records (`RowPacker`, `RefundPacker`)."""
+    """Packs records as rows (`RowPacker`, `RefundPacker`)."""
 
     def pack_many(self, values: Iterable[bytes], /) -> Any:
         """What the pipeline's `deliver` takes."""
@@ -18,7 +18,7 @@ class SinkHandler:
     """See `app.blocks.core.partition.Handler`. Its outputs are packed rows; it keeps no state.
 
     Args:
-        packer: makes them.
+        packer: packs records as rows.
     """
 
     def __init__(self, packer: Packer) -> None:

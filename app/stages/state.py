@@ -1,4 +1,4 @@
-"""The rows that one block touches, and the reserved rows of a partition."""
+"""The rows that one block reads and changes, and the reserved rows of a partition."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ IN_FORCE_KEY = b"\0in-force"
 
 
 def terminal_rules(settings: Settings) -> RowRules:
-    """How long a terminal's entries are kept, from the settings."""
+    """The retention rules of a terminal's entries, from the settings."""
     return RowRules(
         horizon_ms=terminal_horizon_ms(settings),
         max_entries=settings.max_entries_per_key,
@@ -47,7 +47,7 @@ def terminal_rules(settings: Settings) -> RowRules:
 
 
 def row_rules(settings: Settings) -> RowRules:
-    """How long a card's entries are kept, from the settings."""
+    """The retention rules of a card's entries, from the settings."""
     return RowRules(
         horizon_ms=card_horizon_ms(settings),
         max_entries=settings.max_entries_per_key,
@@ -57,23 +57,23 @@ def row_rules(settings: Settings) -> RowRules:
 
 
 def rows_room_bytes(settings: Settings) -> int:
-    """Room for decoded rows of one partition of a table, its part of `state_memory_mb`."""
+    """Memory for decoded rows of one partition of a table: its share of `state_memory_mb`."""
     return (settings.state_memory_mb << 20) // 3 // (2 * settings.partitions)
 
 
-#: Labels that wait at one terminal for their transactions.
+#: Largest number of labels that wait at one terminal for their transactions.
 MAX_WAITING_LABELS = 64
-#: Room for rows that stay decoded, where nobody says otherwise.
+#: Default memory for rows that stay decoded.
 ROWS_ROOM_BYTES = 16 << 20
-#: What a decoded row takes besides its entries, and what an entry takes.
+#: Memory of a decoded row without its entries, and of one entry.
 _ROW_BYTES, _ENTRY_BYTES = 1000, 24
 
 
 class RowCache:
     """Rows that stay decoded between blocks: decoding them for each block took a quarter of a stage's time.
 
-    The longest unused go when there is no more room. Only the newest state of a partition may be in
-    here: the cache lives and ends with the partition's assignment (`RowReader.memo`).
+    The least recently used rows are dropped when memory runs out. The cache may contain only the newest state of a
+    partition: it is dropped with the partition's assignment (`RowReader.memo`).
     """
 
     def __init__(self, room_bytes: int) -> None:
@@ -81,12 +81,12 @@ class RowCache:
         self._rows: OrderedDict[bytes, tuple[WindowRow, int]] = OrderedDict()
 
     def get(self, key: bytes) -> WindowRow | None:
-        """The row, if it is still here."""
+        """The row, if it is cached."""
         kept = self._rows.get(key)
         return None if kept is None else kept[0]
 
     def put(self, row: WindowRow) -> None:
-        """Keep a row as the one used last."""
+        """Cache a row as the most recently used one."""
         before = self._rows.pop(row.key, None)
         entry = _ENTRY_BYTES + ID_BYTES * row.rules.own
         size = _ROW_BYTES + entry * len(row.tail.times)
@@ -102,9 +102,9 @@ class BlockRows:
     """Decoded rows of one block: each is read once and written once.
 
     Args:
-        rules: how long entries are kept.
-        state: where rows are read.
-        room_bytes: for rows that stay decoded until the partition's next block.
+        rules: retention rules of entries.
+        state: reads rows.
+        room_bytes: memory for rows that stay decoded until the partition's next block.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class BlockRows:
         self._deletions: Deletions = state.memo["deletions"]
 
     def read(self, key: bytes) -> WindowRow:
-        """The row of a card or terminal, as the block has left it so far."""
+        """The row of a card or terminal, with the block's changes so far."""
         row = self._rows.get(key)
         if row is None:
             row = self._cache.get(key) or WindowRow.read(key, self._rules, self._state.get)
@@ -131,22 +131,24 @@ class BlockRows:
         return row
 
     def _begin_again(self, row: WindowRow) -> None:
-        """A row that was deleted for good proves as much as one that is there: what precedes that is a replay."""
+        """A row that was deleted proves as much as a stored one: a record before the deletion is a replay."""
         head = head_key(row.key)
         row.last_offset = self._deletions.offset(head)
         row.next_segment = self._deletions.number(head)
 
     def delete(self, key: bytes, offset: int) -> bool:
-        """Delete what is kept of a key, because a record says so: False when that has been done already.
+        """Delete the rows of a key at an erase record; False if that was done already.
 
-        Its next transaction begins from scratch.
+        The key's next transaction starts from scratch.
         """
         row = self.read(key)
         if offset <= row.last_offset:
             return False
         keys = [head_key(key), *(segment_key(key, ref.number) for ref in row.refs)]
         deletions = self._deletions
-        for each in reversed(keys):  # the head's is what a replay is known by: it goes last of them
+        for each in reversed(
+            keys
+        ):  # a replay is recognised by the head row's deletion, so it comes last
             deletions.add(each, offset, row.next_segment)
         keys += [segment_key(key, number) for number in row.dropped]
         self._deleted.append([deletions.row(offset), *((each, None) for each in keys)])
@@ -160,7 +162,7 @@ class BlockRows:
         return list(self._rows.values())
 
     def advance(self, row: WindowRow, offset: int) -> bool:
-        """Claim a record for its row: False when the row has its effect already."""
+        """Mark a record as applied to its row; False if it was applied before."""
         if offset < row.last_offset or (offset == row.last_offset and row.key not in self._changed):
             return False
         row.last_offset = offset
@@ -168,7 +170,7 @@ class BlockRows:
         return True
 
     def groups(self) -> list[RowGroup]:
-        """The changed rows, encoded, a group a key."""
+        """The changed rows, encoded, one group per key."""
         groups = [*self._deleted, *(row.encode() for row in self._changed.values())]
         for row in self._rows.values():
             self._cache.put(row)
@@ -177,15 +179,15 @@ class BlockRows:
 
 @dataclass
 class StatePosition:
-    """How far a partition's state has come; written with every block, behind all its rows.
+    """The reserved row with the position of a partition's state; written with every block, after all its other rows.
 
     Attributes:
         last_offset: every record up to here is in the state, its outputs durable.
         settings: `state_settings` under which the state was built.
-        unnamed: feature schema of messages on `enriched` that do not say theirs: release 0.1.0 sent them.
-        seen: highest source offset by partition of `transactions` (terminal stage): at or below it lies a
-            replay.
-        labels: the same by topic and partition of labels.
+        unnamed: feature schema of messages on `enriched` that name none: release 0.1.0 sent them.
+        seen: deduplication offsets (terminal stage): by partition of `transactions`, the highest source offset that was
+            processed; an item at or below it is a replay.
+        labels: the same for labels, by topic and partition.
     """
 
     last_offset: int = -1
@@ -211,7 +213,7 @@ class StatePosition:
         return cls(last_offset, built, stored.seen, stored.labels, unnamed)
 
     def advance(self, offset: int, settings: str) -> None:
-        """Everything up to an offset is in the state, under these settings."""
+        """Record that everything up to an offset is in the state, under these settings."""
         self.last_offset = offset
         self.settings = stored_settings(self.settings, settings)
 
@@ -230,7 +232,7 @@ class StatePosition:
         start: int,
         model: str = "default@1",
     ) -> None:
-        """Refuse to go on with a state that does not fit the source topic or the settings.
+        """Refuse a state that does not fit the source topic or the settings.
 
         Args:
             where: topic and partition, for the error.
@@ -251,9 +253,9 @@ class StatePosition:
                 "topics` with the same, to build the state from the topic as it is now"
             )
             raise SchemaError(msg)
-        # The state is always ahead of the commit. It is behind when the changelog was deleted, and in a
-        # worker that was stopped between recovery and here while others took over: its features, and
-        # the outputs that it would send before its first changelog record is refused, would be wrong.
+        # The state is normally ahead of the commit. It is behind if the changelog was deleted, or if this worker was
+        # frozen between recovery and this check while others took over. Its features would be wrong, and so would be
+        # the outputs that it sends before its first changelog record is refused.
         if start > max(self.last_offset + 1, log_start):
             msg = (
                 f"{where} was read up to {start}, but its state contains it only up to {self.last_offset}: start "
@@ -273,7 +275,7 @@ class StatePosition:
 
 
 def _before(was: str, model: str) -> str:
-    """How a state that was built with the defaults of earlier releases stays as it is."""
+    """How to keep a state that was built with the defaults of earlier releases."""
     if "FEATURES" not in was or model != "default":
         return ""
     return " (for the defaults of earlier releases: FRAUDSTREAM_FEATURES=basic FRAUDSTREAM_MODEL=default@1)"
@@ -290,10 +292,10 @@ _position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
 
 
 class ModelOffsets:
-    """Which model scored from which offset on, as release 0.1.0 wrote it down at each start.
+    """The model that scores from each offset on, as release 0.1.0 stored it at each start (the row `pins`).
 
     Args:
-        pins: (first offset, model hash), rising.
+        pins: pairs of first offset and model hash, in order of offsets.
     """
 
     def __init__(self, pins: list[tuple[int, str]]) -> None:
@@ -301,7 +303,7 @@ class ModelOffsets:
 
     @classmethod
     def read(cls, raw: bytes | None) -> "ModelOffsets":
-        """The stored pins, none for a partition that is new since."""
+        """The stored pairs; none for a partition of a later release."""
         return cls([] if raw is None else _pins_decoder.decode(raw[8:]))
 
     def encode(self) -> Row:
@@ -309,7 +311,7 @@ class ModelOffsets:
         return PINS_KEY, bytes(8) + _pins_encoder(self.pins)
 
     def models_of(self, start: int, log_end: int) -> list[str]:
-        """Hashes of the models that score what stands from one offset on up to the end."""
+        """Hashes of the models that score the records from an offset on to the end."""
         ends = [*(first for first, _ in self.pins[1:]), log_end][: len(self.pins)]
         return [
             model for (_, model), end in zip(self.pins, ends, strict=True) if start < end <= log_end
@@ -326,7 +328,7 @@ _in_force_decoder = msgspec.msgpack.Decoder(InForce)
 
 
 def read_in_force(raw: bytes | None) -> InForce | None:
-    """What decides, as the reserved row says; None for a partition that no worker of this release has opened."""
+    """The changes in force, from the reserved row; None for a partition that no worker of this release has opened."""
     return None if raw is None else _in_force_decoder.decode(raw[8:])
 
 
@@ -334,7 +336,7 @@ def in_force_row(in_force: InForce, offset: int) -> Row:
     """The reserved row.
 
     Args:
-        in_force: what decides.
-        offset: of the change that made it so on `enriched`; -1 for what a deployment starts with.
+        in_force: the changes in force.
+        offset: offset on `enriched` of the newest change; -1 for what a deployment starts with.
     """
     return IN_FORCE_KEY, offset.to_bytes(8, "big", signed=True) + _pins_encoder(in_force)

@@ -1,9 +1,9 @@
-"""The settings that shape a partition's rows, as text: stored with them, compared at start.
+"""The settings that shape a partition's rows, as text: stored with the rows, compared at start.
 
-A row does not depend on which windows are read from it, nor on which features. What binds: how far back it reaches
-(the look-back period, which the longest window, the features and the allowed lateness decide), how many entries it
-keeps, the currency of its amounts, at terminals the label delay, whether a terminal's entries say which amounts
-were high, and which of the deployment's own fields they have.
+A row does not depend on which windows or features are read from it. It depends on the look-back period (which follows
+from the longest window, the features and the allowed lateness), on the largest number of entries, and on the currency.
+A terminal's row also depends on the label delay, on whether entries record which amounts were high, and on the
+deployment's own fields.
 """
 
 from app.domain.features import Catalogue
@@ -14,11 +14,11 @@ from app.settings import ENV_PREFIX, Settings
 from app.stages.deployed_features import card_horizon_ms, catalogue_of, terminal_horizon_ms
 from app.wire.own_catalogue import own_of
 
-#: What `high_amounts` says: `no`: some entries are not marked; `yes`: all are; `needed`: and features read the marks.
+#: Values of `high_amounts`: `no`: some entries are not marked; `yes`: all are; `needed`: features read the marks.
 _HIGH, _NO, _YES, _NEEDED = "high_amounts", "no", "yes", "needed"
 _FIELDS = "own_fields"
 _MARKED_BY = "amount_over_card_median"
-#: What people set, for words that are no setting's name.
+#: For words that are not the name of a setting: the settings behind them.
 _SETTINGS_OF = {
     "look_back": "WINDOWS, FEATURES, ALLOWED_LATENESS and LABEL_DELAY",
     _HIGH: "FEATURES",
@@ -27,7 +27,7 @@ _SETTINGS_OF = {
 
 
 def state_settings(settings: Settings) -> str:
-    """What shapes the rows of cards."""
+    """The settings that shape the rows of cards."""
     return _written(
         look_back=format_duration(card_horizon_ms(settings)),
         max_entries_per_key=settings.max_entries_per_key,
@@ -37,7 +37,7 @@ def state_settings(settings: Settings) -> str:
 
 
 def terminal_settings(settings: Settings) -> str:
-    """What shapes the rows of terminals."""
+    """The settings that shape the rows of terminals."""
     return _written(
         look_back=format_duration(terminal_horizon_ms(settings)),
         max_entries_per_key=settings.max_entries_per_key,
@@ -49,10 +49,10 @@ def terminal_settings(settings: Settings) -> str:
 
 
 def stored_settings(before: str, now: str) -> str:
-    """What is written beside rows: once some entries were not marked, that stays so.
+    """The text to store with rows: once some entries were not marked, this remains true.
 
     Args:
-        before: what was stored.
+        before: the stored text.
         now: `terminal_settings` of this start.
     """
     if f"{_HIGH}={_NO}" in before:
@@ -63,7 +63,7 @@ def stored_settings(before: str, now: str) -> str:
 
 
 def differences(before: str, now: str) -> tuple[str, str] | None:
-    """What a state was built with that differs, and what the settings say instead; None when it fits."""
+    """The settings that a state was built with and that differ, and their present values; None if the state fits."""
     was, wanted = _words(before), _words(now)
     if _FIELDS in was or _FIELDS in wanted:
         was.setdefault(_FIELDS, "none")
@@ -89,25 +89,25 @@ def _told(words: dict[str, str]) -> str:
 
 
 def is_of_before(text: str) -> bool:
-    """Whether a state was written by a release that bound every window and feature set."""
+    """Whether a state was written by a release whose states depend on every window and feature set."""
     return text.startswith("windows=") and " max_entries_per_key=" in text
 
 
 def as_now(before: str, now: str) -> str:
-    """What such a state was built with, as it is written now.
+    """The settings of such a state, in the present notation.
 
     Args:
         before: the stored text.
-        now: that of this start, which tells cards from terminals.
+        now: the text of this start, which differs for cards and terminals.
     """
     was, wanted = _words(before), _words(now)
     terminal = "label_delay" in wanted
     if terminal and "label_delay" not in was:
-        # from before there were labels: what it lacks of older entries, its floors tell
+        # from a release without labels: the rows' floors show which older entries are missing
         kept = {name: was[name] for name in ("max_entries_per_key", "currency")}
         return _written(**{**wanted, **kept, _HIGH: _NO})
     found = _catalogue_of(was)
-    if found is None:  # features that this release does not have: it does not fit
+    if found is None:  # features that this release does not have: the state does not fit
         return before
     longest, delay = found.windows[-1], parse_duration_ms(was.get("label_delay", "0ms"))
     reach = found.terminal_reach_ms if terminal else found.card_reach_ms
@@ -124,7 +124,7 @@ def as_now(before: str, now: str) -> str:
 
 
 def schema_of_before(before: str) -> str:
-    """The feature schema of such a deployment: that of messages which do not say theirs; empty if unknown."""
+    """The feature schema of such a deployment, for messages that name none; empty if unknown."""
     found = _catalogue_of(_words(before))
     return "" if found is None else found.schema
 
@@ -132,7 +132,7 @@ def schema_of_before(before: str) -> str:
 def _catalogue_of(words: dict[str, str]) -> Catalogue | None:
     windows = tuple(map(window_length_ms, words["windows"].split(",")))
     delay = parse_duration_ms(words.get("label_delay", "0ms"))
-    # a state from before there were sets: there was no other
+    # a state of a release without feature sets: there was only one list
     sets = words.get("features", "basic").split(",")
     try:
         return Catalogue(windows, 2, "UTC", sets, delay)
@@ -148,7 +148,7 @@ def _high_amounts(catalogue: Catalogue) -> str:
 
 
 def _own_fields(settings: Settings, stage: str) -> dict[str, str]:
-    """The fields of the deployment's own that rows have a column of."""
+    """The deployment's own fields that rows have a column for."""
     fields = [f"{each.name}:{each.kind}" for each in own_of(settings).stage_fields(stage)]
     return {_FIELDS: ",".join(fields)} if fields else {}
 
