@@ -1,1 +1,1 @@
-"""The rules, pure: no Faust, no I/O, no clock, no randomness, no environment."""
+"""Domain code: pure functions and values without Faust, I/O, clock, randomness or environment."""

@@ -1,6 +1,6 @@
-"""What somebody saw of an alert, in a text of few characters: its newest positions and a digest.
+"""Which transactions of an alert an analyst saw, as a short text: the newest positions and a digest.
 
-A verdict is about what its analyst saw. The ids themselves would not fit into a form: an alert may have thousands.
+A verdict applies to what its analyst saw. The ids would not fit into a form: an alert may have thousands.
 """
 
 import re
@@ -23,17 +23,18 @@ def seen_of(rows: Iterable[Row]) -> str:
 
 
 def rows_seen(rows: Sequence[Row], text: str) -> list[Row] | None:
-    """Those of an alert's transactions that somebody saw.
+    """The transactions of an alert that an analyst saw.
 
     Args:
-        rows: as they are now: there may be new ones.
-        text: what `seen_of` gave them.
+        rows: all present transactions of the alert; some may be new.
+        text: the text from `seen_of`.
 
     Returns:
-        None: they cannot be told from the others. One arrived late, before the newest of those that were seen.
+        The rows; None if they cannot be distinguished from the others, because one arrived late, before the newest
+        of those that were seen.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is invalid.
     """
     if not _SEEN.fullmatch(text):
         msg = f"seen {text[:40]!r}: send what the alert has as `seen`"

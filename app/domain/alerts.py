@@ -1,7 +1,7 @@
-"""Alerts: which scored transactions people hear of, how urgent they are, and which of them belong together.
+"""Alerts: which scored transactions raise one, how severe it is, and which transactions form one alert.
 
-Everything here is a function of one scored transaction. So an alert is the same whoever computes it again, in
-whatever order transactions are scored: a replay gives the same alerts under the same keys.
+Everything here is a function of one scored transaction. So a replay gives the same alerts under the same keys, in
+whatever order transactions are scored.
 """
 
 import re
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from app.domain.flags import ANOMALY
 from app.domain.transaction import hash_id
 
-#: What makes a transaction an alert: the model's decision, a rule that fired, an unusual combination of features.
+#: Causes of alerts: the model's decision, a rule that fired, an unusual combination of features.
 MODEL, RULE = "model", "rule"
 CAUSES = (MODEL, RULE, ANOMALY)
-#: From the least urgent to the most.
+#: In rising order.
 SEVERITIES = ("low", "medium", "high", "critical")
-#: Alerts of one day are spread over so many partitions of the table; the first digit of the card's hash says which.
+#: Number of table partitions per day; the first digit of the card's hash selects the partition.
 SHARDS = 16
 _ALERT_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{16}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,8 +28,8 @@ class Group(NamedTuple):
     """The alerts of one card within one window.
 
     Attributes:
-        alert_id: names it: the second when it begins, and the hash of its card.
-        opened_at: when it begins, epoch milliseconds.
+        alert_id: its id: the second in which its window begins, and a hash of its card.
+        opened_at: when its window begins, epoch milliseconds.
     """
 
     alert_id: str
@@ -37,25 +37,25 @@ class Group(NamedTuple):
 
     @property
     def day(self) -> str:
-        """The day on which it begins, UTC."""
+        """The UTC day on which its window begins."""
         return day_of(self.opened_at)
 
     @property
     def shard(self) -> int:
-        """Which part of that day it is in."""
+        """Its table partition within that day."""
         return shard_of(self.alert_id)
 
 
 def group_of(card_id: str, event_time_ms: int, window_ms: int) -> Group:
     """The group of a card's transaction.
 
-    Windows of a card follow each other without gaps. Where they begin depends on the card, so that not all cards
-    begin a new one at the full hour.
+    The windows of a card follow each other without gaps. Their offset depends on the card, so that not all windows
+    begin at the full hour.
 
     Args:
         card_id: the card.
-        event_time_ms: of the transaction.
-        window_ms: length of a window; whole seconds count.
+        event_time_ms: event time of the transaction.
+        window_ms: length of a window, in whole seconds.
     """
     hashed = hash_id(card_id)
     window, second = max(1, window_ms // 1000), event_time_ms // 1000
@@ -65,10 +65,10 @@ def group_of(card_id: str, event_time_ms: int, window_ms: int) -> Group:
 
 
 def place_of(alert_id: str) -> Group:
-    """The group that an id names.
+    """The group of an alert id.
 
     Raises:
-        ValueError: it is no alert's id.
+        ValueError: it is not the id of an alert.
     """
     if not _ALERT_ID.fullmatch(alert_id):
         msg = f"{alert_id!r} is not the id of an alert"
@@ -78,7 +78,7 @@ def place_of(alert_id: str) -> Group:
 
 
 def is_alert_id(text: str) -> bool:
-    """Whether a text can be the id of an alert."""
+    """Whether a text has the form of an alert id."""
     try:
         place_of(text)
     except ValueError:
@@ -87,19 +87,19 @@ def is_alert_id(text: str) -> bool:
 
 
 def shard_of(alert_id: str) -> int:
-    """The part of its day that an alert is in."""
+    """The table partition of an alert within its day."""
     return int(alert_id[alert_id.index("-") + 1], SHARDS)
 
 
 def day_of(moment_ms: int) -> str:
-    """The day of a moment in UTC, such as 2026-11-29."""
+    """The UTC day of a time, such as 2026-11-29."""
     return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%d")
 
 
 def expected_loss(transactions: Iterable[Mapping[str, Any]]) -> float:
-    """Expected loss of an alert's transactions together, in minor units: what is looked at first.
+    """Total expected loss of an alert's transactions, in minor units; the review queue is ranked by it.
 
-    Of a transaction it is score times amount; the whole amount where a rule fired.
+    The expected loss of a transaction is score times amount, or the whole amount if a rule fired.
     """
     return sum(_loss(row["score"], row["amount_minor"], row["causes"]) for row in transactions)
 
@@ -109,20 +109,20 @@ def _loss(score: float, minor: int, causes: Collection[str]) -> float:
 
 
 def rank(severity: str) -> int:
-    """How urgent a severity is: 0 is the least."""
+    """The rank of a severity: 0 is the lowest."""
     return SEVERITIES.index(severity)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
-    """Which scored transactions are alerts, and how urgent they are.
+    """Decides which scored transactions raise alerts, and their severity.
 
     Attributes:
-        causes: those of `CAUSES` that make an alert.
-        window_ms: alerts of one card within this time are one.
-        losses_minor: expected loss (score times amount) from which an alert is medium, high, critical; rising,
-            in minor units. Where a rule fired, the whole amount counts.
-        currency: of amounts.
+        causes: those of `CAUSES` that raise an alert.
+        window_ms: flagged transactions of one card within this time form one alert.
+        losses_minor: expected losses (score times amount) from which an alert is medium, high and critical; rising,
+            in minor units. If a rule fired, the whole amount counts.
+        currency: currency of the amounts.
     """
 
     causes: Collection[str]
@@ -131,18 +131,18 @@ class AlertPolicy:
     currency: str = "EUR"
 
     def why(self, *, is_fraud: bool, flags: Collection[str], rules: Collection[str]) -> list[str]:
-        """The causes of an alert in the order of `CAUSES`; empty when the transaction is none."""
+        """The causes of an alert, in the order of `CAUSES`; empty if the transaction raises none."""
         found = {MODEL: is_fraud, RULE: bool(rules), ANOMALY: ANOMALY in flags}
         return [cause for cause in CAUSES if found[cause] and cause in self.causes]
 
     def severity(self, score: float, minor: int, causes: Collection[str]) -> str:
-        """How urgent an alert is."""
+        """The severity of an alert."""
         loss = _loss(score, minor, causes)
         return SEVERITIES[sum(loss >= limit for limit in self.losses_minor)]
 
     @property
     def named(self) -> dict[str, Any]:
-        """The policy as an alert names it: no log has the settings that decide here."""
+        """The policy, as each alert records it: these settings are on no log."""
         return {
             "causes": [cause for cause in CAUSES if cause in self.causes],
             "window_ms": self.window_ms,
@@ -150,10 +150,10 @@ class AlertPolicy:
         }
 
     def alert(self, prediction: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The alert of a scored transaction; None where it is none.
+        """The alert of a scored transaction; None if it raises none.
 
         Args:
-            prediction: what was added to it (see docs/outputs.md), with the ids of transaction, card and terminal.
+            prediction: its prediction's fields (see docs/outputs.md), with the ids of transaction, card and terminal.
         """
         flags, rules = prediction["flags"], prediction.get("rules") or []
         causes = self.why(is_fraud=prediction["is_fraud"], flags=flags, rules=rules)
@@ -176,7 +176,7 @@ class AlertPolicy:
         }
 
 
-#: Fields of an alert that are those of its prediction.
+#: Fields of an alert that are copied from its prediction.
 COPIED = (
     "transaction_id", "card_id", "terminal_id", "amount_minor", "event_time_ms", "score", "threshold",
     "anomaly_score", "action", "reasons", "flags", "model_version", "source_topic", "source_partition",

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.domain.transaction import DeadRecordError
 
-#: Moves a decimal point and rounds nothing: the usual context keeps 28 digits.
+#: Shifts the decimal point without rounding: the default context keeps only 28 digits.
 _EXACT = Context(prec=MAX_PREC)
 _DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
 
@@ -14,8 +14,8 @@ _DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
 def parse_minor_units(amount: Any, digits: int) -> int:
     """Exact minor units of an amount in major units.
 
-    A JSON number must be the double nearest to a whole number of minor units: that is the case for every
-    amount written with at most `digits` decimals, and no rounding decides.
+    A JSON number must be the double nearest to a whole number of minor units. This is true for every amount written
+    with at most `digits` decimals, so nothing is rounded.
 
     Raises:
         DeadRecordError: not a number, or with more decimals than the currency has.

@@ -1,7 +1,7 @@
-"""Changes to what decides: each is a record on `control`, and has an offset on `enriched` from which it applies.
+"""Changes of models, thresholds, rules and lists: records on `control`, each with an offset on `enriched`.
 
-`InForce` is what decides at an offset: it starts as the deployment does, and every change makes the next one. No clock
-and no setting takes part, so a replay of the same records gives the same decisions.
+`InForce` is the combined result of the changes up to an offset. It depends on no clock and no setting, so a replay of
+the same records gives the same decisions.
 """
 
 from hashlib import blake2b
@@ -11,15 +11,15 @@ import msgspec
 
 from app.domain.rules.ruleset import Action, ListName, RuleField, RuleSet, Subject
 
-#: Models that may score beside the one that decides.
+#: Largest number of challengers.
 MAX_CHALLENGERS = 3
-#: Earlier models that are asked, one after the other, for a row that the one that decides gives no score.
+#: Largest number of earlier models that are tried for a row without a score by the current one.
 MAX_FALLBACKS = 3
-#: Changes that can be reverted one after the other, the newest first.
+#: Largest number of changes that can be reverted one after the other, the newest first.
 MAX_WATCHED = 4
 #: Event times of the years 1 to 9999, epoch milliseconds.
 Moment = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
-#: Everything in a change is bounded, because most of it goes into one row (`ruleset.MAX_RULES_BYTES`).
+#: Everything in a change is bounded, because most of it is stored in one row (`ruleset.MAX_RULES_BYTES`).
 Label = Annotated[str, msgspec.Meta(max_length=300)]
 ModelHash = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Note = Annotated[str, msgspec.Meta(max_length=2_000)]
@@ -27,11 +27,11 @@ Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", omit_defaults=True):
-    """Any change.
+    """Base class of all changes.
 
     Attributes:
         by: who made it.
-        note: why, in their words.
+        note: their reason.
     """
 
     by: Label = ""
@@ -39,19 +39,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", omit
 
 
 class ModelChange(Change, tag="model", frozen=True, kw_only=True):
-    """Another model decides.
+    """A registered model becomes the current one.
 
     Attributes:
         model: its name and version.
-        hash: its whole hash, or what pins have of it.
+        hash: its whole hash, or the part of it that a row of release 0.1.0 has.
         threshold: replaces the model's own; None: the model's own.
-        how: `start`: a new deployment's first model; `promote`; `rollback`: back to the one before.
+        how: `start`: a new deployment's first model; `promote`; `rollback`: back to the previous model.
         forced: it was promoted without a pass of the gate.
-        unguarded: nobody watches whether it has to be reverted.
-        reverts: offset of the change that it undoes, on its own partition of `control`; without effect where another
-            change was made since (of a model's promotion: another promotion). So of several that undo one change, one
+        unguarded: the guard does not watch this change.
+        reverts: offset of the change that it reverts, on its own partition of `control`. Without effect if another
+            change (for a promotion: another promotion) was made since. So if several revert the same change, only one
             has an effect.
-        cause: of the guard's reverts, for metrics.
+        cause: cause of a revert by the guard, for metrics.
     """
 
     model: Label
@@ -65,10 +65,10 @@ class ModelChange(Change, tag="model", frozen=True, kw_only=True):
 
 
 class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
-    """Another threshold; None: the model's own. `unguarded`, `reverts` and `cause` as in `ModelChange`.
+    """The current model gets another threshold; None: its own. `unguarded`, `reverts` and `cause` as in `ModelChange`.
 
     Attributes:
-        hash: of the model that it was made for: without effect on another; None: whichever is the current one.
+        hash: hash of the model that it was made for: without effect for another one; None: any current model.
     """
 
     threshold: float | None = None
@@ -79,21 +79,21 @@ class ThresholdChange(Change, tag="threshold", frozen=True, kw_only=True):
 
 
 class LoadChange(Change, tag="load", frozen=True, kw_only=True):
-    """A model will be promoted: workers load it now. Decides nothing."""
+    """A model will be promoted: workers load it now. Changes no decision."""
 
     model: Label
     hash: ModelHash
 
 
 class RuleChange(Change, tag="rule", frozen=True, kw_only=True):
-    """A rule is in force, in place of that of its name; or none is.
+    """A rule is added, replaced or removed.
 
     Attributes:
         name: of the rule.
         expression: see `app.domain.rules.language`; empty: the rule is removed.
-        action: what follows when it fires.
+        action: the action for matching transactions.
         reason: in alerts, for people.
-        fields: own fields that the expression names; one that is not among them is none, on every worker.
+        fields: the deployment's own fields that the expression names, with their declarations.
     """
 
     name: str
@@ -104,14 +104,14 @@ class RuleChange(Change, tag="rule", frozen=True, kw_only=True):
 
 
 class ListChange(Change, tag="list", frozen=True, kw_only=True):
-    """Ids are put on a list, or taken off it.
+    """Ids are added to a list, or removed from it.
 
     Attributes:
         name: of the list.
-        subject: what the ids are of.
+        subject: what the ids identify: `card` or `terminal`.
         ids: the ids.
         until_ms: event time at which the entries end, epoch milliseconds; None: never.
-        remove: whether they are taken off.
+        remove: whether they are removed.
     """
 
     name: ListName
@@ -122,12 +122,12 @@ class ListChange(Change, tag="list", frozen=True, kw_only=True):
 
 
 class ChallengerChange(Change, tag="challenger", frozen=True, kw_only=True):
-    """A model scores beside the one that decides, or stops doing so.
+    """A challenger starts, changes or stops.
 
     Attributes:
         model: its name and version.
         hash: its whole hash.
-        share: of cards, those for which it decides; 0: a shadow, which decides for none; None: it stops.
+        share: share of the cards for which it decides; 0: a shadow, which decides for none; None: it stops.
         threshold: replaces its own; None: its own.
     """
 
@@ -141,12 +141,12 @@ AnyChange = ModelChange | ThresholdChange | LoadChange | RuleChange | ListChange
 
 
 class Challenger(msgspec.Struct, frozen=True, array_like=True):
-    """A model that scores beside the one that decides.
+    """A model that scores the same transactions as the current one: a shadow or the canary.
 
     Attributes:
         model: its name and version.
         hash: its whole hash.
-        share: of cards, those for which it decides.
+        share: share of the cards for which it decides.
         threshold: replaces its own; None: its own.
     """
 
@@ -158,8 +158,8 @@ class Challenger(msgspec.Struct, frozen=True, array_like=True):
     def decides_for(self, card_id: str) -> bool:
         """Whether it decides for a card: always or never, as long as its share does not shrink.
 
-        Each card has a place in [0, 1), by a hash whose key is the model's: a larger share keeps the cards that were
-        in, and the next canary has other cards.
+        A hash that is keyed by the model maps each card to [0, 1). So a larger share keeps the selected cards, and
+        another canary selects other ones.
         """
         key = self.hash.encode()[:64]
         place = int.from_bytes(blake2b(card_id.encode(), digest_size=8, key=key).digest(), "big")
@@ -167,11 +167,11 @@ class Challenger(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EarlierModel(msgspec.Struct, frozen=True, array_like=True):
-    """A model that has decided before.
+    """A previously current model.
 
     Attributes:
         hash: its whole hash.
-        threshold: replaced its own; None: its own.
+        threshold: the threshold that replaced its own; None: its own.
     """
 
     hash: str
@@ -179,13 +179,13 @@ class EarlierModel(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RevertibleChange(msgspec.Struct, frozen=True, array_like=True):
-    """A change of the model or the threshold, and what decided before it: what a revert restores.
+    """A change of model or threshold, with the model and threshold before it, which a revert restores.
 
     Attributes:
-        partition: of `control`.
-        offset: its place there.
+        partition: its partition of `control`.
+        offset: its offset there.
         at_ms: when the broker appended it, epoch milliseconds.
-        before: what decided before it.
+        before: model and threshold before it.
         fallbacks: as in `InForce`, before it.
     """
 
@@ -202,19 +202,18 @@ class RevertibleChange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class InForce(msgspec.Struct, frozen=True, array_like=True):
-    """What decides from an offset on.
+    """Everything that decides on transactions from an offset on: the combined result of the changes before it.
 
     Attributes:
         first: the first offset that it decides; for offsets below it, a state of an older release has `ModelOffsets`.
-        model: hash of the model that decides; empty: see `ModelOffsets`.
+        model: hash of the current model; empty: see `ModelOffsets`.
         threshold: replaces the model's own; None: the model's own.
         seen: offset of the newest change that was applied, by partition of `control`.
         rules: rules and list entries.
-        challengers: models that score beside it, the oldest first; at most one of them has a share of the cards.
-        fallbacks: models that decided before the present one, the newest first, each once: the first of them that
-            gives a score decides where the present one gives none.
-        watched: the newest change of the model or the threshold and those that it followed, the newest first, as far
-            as they may be reverted.
+        challengers: the challengers, oldest first; at most one of them (the canary) has a share of the cards.
+        fallbacks: previously current models, newest first, each once: if the current model returns no score, the first
+            of them that returns one decides.
+        watched: the newest changes of model and threshold that may be reverted, newest first.
     """
 
     first: int = 0
@@ -227,12 +226,12 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     watched: tuple[RevertibleChange, ...] = ()
 
     def after(self, change: AnyChange, partition: int, offset: int, at_ms: int = 0) -> "InForce":
-        """What decides after a change.
+        """The result after a change.
 
         Args:
             change: the change.
-            partition: of `control`.
-            offset: its place there. A change that was applied before changes nothing.
+            partition: its partition of `control`.
+            offset: its offset there. A change that was applied before has no effect.
             at_ms: when the broker appended it there, epoch milliseconds.
         """
         if offset <= self.seen.get(partition, -1):
@@ -262,22 +261,22 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def since(self) -> RevertibleChange | None:
-        """The newest change of the model or the threshold, if it may be reverted."""
+        """The newest change of model or threshold, if it may be reverted."""
         return self.watched[0] if self.watched else None
 
     @property
     def promoted(self) -> RevertibleChange | None:
-        """The change that put the present model in force, if it may be reverted."""
+        """The change that promoted the current model, if it may be reverted."""
         return next((one for one in self.watched if one.before.hash != self.model), None)
 
     def ignores(self, change: AnyChange, partition: int) -> bool:
-        """Whether a change is without effect: what it undoes was undone or replaced, or it is for another model."""
+        """Whether a change has no effect: what it reverts was already reverted or replaced, or its model has changed."""
         if isinstance(change, ThresholdChange) and change.hash not in (None, self.model):
             return True
         return getattr(change, "reverts", None) is not None and not self.undone(change, partition)
 
     def undone(self, change: AnyChange, partition: int) -> tuple[RevertibleChange, ...]:
-        """The changes that a change undoes: the newest one; or the promotion, with changes of the threshold since."""
+        """The changes that a change reverts: the newest one, or a promotion with the changes of the threshold since."""
         reverts = getattr(change, "reverts", None)
         for number, one in enumerate(self.watched if reverts is not None else (), 1):
             of_model = isinstance(change, ModelChange) and one is self.promoted
@@ -288,7 +287,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     def _watched(
         self, change: ModelChange | ThresholdChange, partition: int, offset: int, at_ms: int
     ) -> tuple[RevertibleChange, ...]:
-        """None behind a change that is not reverted: it goes back itself, nothing is before it, or by request."""
+        """None after a change that is never reverted: a rollback, the first model, or a change with `--no-guard`."""
         if undone := self.undone(change, partition):
             model = change.hash if isinstance(change, ModelChange) else self.model
             as_before = undone[-1].before.hash == model
@@ -302,9 +301,9 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         ]
 
     def _fallbacks(self, change: ModelChange, partition: int) -> tuple[EarlierModel, ...]:
-        """The first model has none, also where a worker's setting named another one before it was written down.
+        """The first model has none, even if a worker's setting named another one before it was recorded.
 
-        Whoever goes back to a model also goes back to those that were before it.
+        A rollback to a model also restores that model's own fallbacks.
         """
         if change.how == "start" or not self.model:
             return ()
@@ -321,7 +320,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         return tuple(one for one in earlier if one.hash != change.hash)[:MAX_FALLBACKS]
 
     def refusal(self, change: ChallengerChange) -> str | None:
-        """Why a change of challengers changes nothing; None: it does."""
+        """Why a change of challengers has no effect; None: it has one."""
         if change.share is None:
             return None
         if change.hash == self.model:
@@ -336,18 +335,18 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         return None
 
     def _beside(self, change: ChallengerChange) -> tuple[Challenger, ...]:
-        if self.refusal(change) is not None:  # whoever sent it looked at an earlier state
+        if self.refusal(change) is not None:  # its sender saw an earlier state
             return self.challengers
         if change.share is None:
             return tuple(one for one in self.challengers if one.hash != change.hash)
         new = Challenger(change.model, change.hash, change.share, change.threshold)
-        if any(one.hash == change.hash for one in self.challengers):  # it keeps its place
+        if any(one.hash == change.hash for one in self.challengers):  # it keeps its position
             return tuple(new if one.hash == change.hash else one for one in self.challengers)
         return (*self.challengers, new)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Hashes of the models that decide under it."""
+        """Hashes of the models that may decide."""
         return (self.model,) if self.model else ()
 
     @property
@@ -357,7 +356,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
 
 
 def rules_after(rules: RuleSet, change: RuleChange | ListChange) -> RuleSet:
-    """The rules and list entries after a change of them."""
+    """The rules and list entries after a change to them."""
     match change:
         case RuleChange(name=name, expression=""):
             return rules.without_rule(name)

@@ -1,4 +1,4 @@
-"""Records of a database's change log: Debezium wraps a row in an envelope that says what happened to it."""
+"""Change events of a database: Debezium wraps a row in an envelope that names the operation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,18 +21,18 @@ def is_envelope(fields: Mapping[str, Any]) -> bool:
 
 
 def is_wrapped(fields: Mapping[str, Any]) -> bool:
-    """Whether fields are those that Kafka Connect wraps a record in to send its schema along."""
+    """Whether fields are those in which Kafka Connect wraps a record together with its schema."""
     return fields.keys() == {"schema", "payload"} and isinstance(fields["payload"], dict)
 
 
 def path_to_record(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names under which the row is in an envelope; empty where the record is none.
+    """The path of field names to the row in an envelope; empty if the record is not an envelope.
 
     Raises:
-        DeadRecordError: the envelope tells of something else than a new row, or nothing is in it.
+        DeadRecordError: the envelope does not describe a new row, or contains no row.
     """
     path = () if _payload(fields) is fields else ("payload",)
-    if not isinstance(_payload(fields), dict):  # null where a row was deleted
+    if not isinstance(_payload(fields), dict):  # null if the row was deleted
         raise DeadRecordError("not_an_object", "the envelope has no object under `payload`")
     if not is_envelope(fields):
         return path

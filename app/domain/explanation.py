@@ -1,7 +1,7 @@
 """Explanations: which features raised a score most, in sentences that a reviewer understands. Pure.
 
-How far each feature moved the score is the scorer's to say (`models/scoring.py`); here the strongest are chosen.
-How a feature is put into words is part of the feature (`app/domain/features`).
+The scorer computes how far each feature moved the score (`models/scoring.py`); this module selects the strongest.
+The wording is part of the feature (`app/domain/features`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.sets import find_feature
 
 MAX_REASONS = 3
-#: A contribution weaker than this share of the strongest is noise beside it, and left out.
+#: Contributions below this share of the strongest one are omitted as noise.
 WORTH_TELLING = 0.1
 
 
@@ -37,12 +37,12 @@ class Explainer:
         self._worded = [_Worded(name, own) for name in names]
 
     def reasons(self, values: Sequence[float], contributions: Sequence[float]) -> list[str]:
-        """What moved one transaction's score most towards fraud, strongest first.
+        """The features that moved a transaction's score most towards fraud, as sentences, strongest first.
 
         Args:
             values: the transaction's features.
-            contributions: how far each moved the score from where its baseline would leave it; positive
-                means towards fraud. The unit is the scorer's.
+            contributions: how far each value moved the score, compared with its baseline; positive means towards
+                fraud. The unit is the scorer's.
 
         Returns:
             At most three sentences, one per fact: a card that is used ten times in an hour would otherwise
@@ -79,7 +79,7 @@ class Explainer:
 
 
 class _Worded:
-    """How one of a model's features is put into words; one that this release does not know, by its name."""
+    """The wording of one of a model's features; a feature that this release does not know is named."""
 
     def __init__(self, name: str, own: OwnCatalogue) -> None:
         self.window = ""

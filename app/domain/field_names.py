@@ -1,4 +1,4 @@
-"""Fields of an input that come under other names, or under names that we need ourselves."""
+"""Renames input fields: producers' own names, and names that fraudstream needs itself."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -8,12 +8,12 @@ Fields = dict[str, Any]
 
 
 def under_our_names(fields: Fields, named: Mapping[int, Mapping[str, str]]) -> Fields | None:
-    """The fields under our names; None when they have them already.
+    """The fields under fraudstream's names; None if they have these names already.
 
     Args:
         fields: an input.
-        named: our name by the producers', for each schema version; 0 for any other version. Where an input
-            has both, the producers' is the one that counts.
+        named: fraudstream's name by the producers' name, for each schema version; 0 for any other version. If an input
+            has both, the producers' field is used.
     """
     version = fields.get("schema_version", 1)
     names = named.get(version if type(version) is int else 0, named[0])
@@ -26,7 +26,7 @@ def under_our_names(fields: Fields, named: Mapping[int, Mapping[str, str]]) -> F
 
 
 def without(fields: Fields, reserved: AbstractSet[str]) -> Fields:
-    """The fields, those of reserved names as `input_<name>`."""
+    """The fields; those with reserved names become `input_<name>`."""
     renamed = {name: value for name, value in fields.items() if name not in reserved}
     _put_aside(renamed, {name: value for name, value in fields.items() if name in reserved})
     return renamed
@@ -35,6 +35,6 @@ def without(fields: Fields, reserved: AbstractSet[str]) -> Fields:
 def _put_aside(fields: Fields, others: Fields) -> None:
     for name, value in others.items():
         free = f"input_{name}"
-        while free in fields:  # the input has a field of that name too: neither may get lost
+        while free in fields:  # the input has a field of that name, too: keep both
             free = f"input_{free}"
         fields[free] = value

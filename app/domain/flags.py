@@ -1,4 +1,4 @@
-"""Flags of a prediction that are not about evicted entries (`inexact:...`; see the features' readings)."""
+"""Flags of a prediction, except those for evicted entries (`inexact:...`; see the features' readings)."""
 
-#: Its anomaly score reaches the model's threshold.
+#: The anomaly score reaches the model's threshold.
 ANOMALY = "anomaly"

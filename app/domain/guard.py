@@ -1,41 +1,41 @@
-"""Whether a model or threshold that was just put in force has to be taken back: the rule, without a clock.
+"""The guard's rule: whether a new model or threshold has to be reverted. It uses no clock.
 
-It looks at what was counted since the change and before it, on the same stream. What it finds is only proposed: the
-change that takes it back goes through the log like every other one.
+It compares the counts since the change with those before it, on the same stream. The result is only a proposal: the
+revert goes through the log like every other change.
 """
 
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Literal, NamedTuple
 
-#: Why a change is taken back: for metrics.
+#: Causes of reverts, for metrics.
 Cause = Literal["unscored", "more_alerts", "fewer_alerts", "slow"]
 CAUSES: tuple[Cause, ...] = ("unscored", "more_alerts", "fewer_alerts", "slow")
-#: Beyond this number of transactions older ones count less: enough to know a share of alerts of 0.1 %.
+#: Beyond this number of transactions, older ones count less; it is enough to estimate a share of alerts of 0.1 %.
 _REMEMBERED = 1_000_000
 
 
 @dataclass(frozen=True)
 class GuardLimits:
-    """From where on a change is taken back.
+    """The limits beyond which a change is reverted.
 
     Attributes:
-        microseconds: scoring time allowed per transaction of a micro-batch, besides `batch_microseconds`.
-        batch_microseconds: scoring time allowed for a micro-batch, however few transactions it has.
-        batches: micro-batches that are looked at, at least.
-        times_before: how many times the scoring time of before, in micro-batches of the same size, where it is known.
-        unknown_times: how many times the time allowed, where that of before is not known.
-        known: transactions from which on the share of alerts before the change is known.
-        more_alerts: how many times as many alerts, besides `more_share` and `few_alerts`.
-        more_share: share of the transactions that may be alerts in addition.
-        few_alerts: alerts that say nothing yet.
-        fewer_alerts: which share of the alerts at least.
-        seen_alerts: alerts before the change from which on too few can be told.
-        unknown_share: share of the transactions that may be alerts where that of before is not known.
-        times_unscored: how many times as many transactions without a score, besides `few_unscored`, if the model
-            before left some without.
-        few_unscored: transactions without a score that say nothing yet then.
-        unknown_unscored: share of the transactions that may be without a score where that of before is not known.
+        microseconds: allowed scoring time per transaction of a micro-batch, in addition to `batch_microseconds`.
+        batch_microseconds: allowed scoring time per micro-batch, however few transactions it has.
+        batches: smallest number of micro-batches to judge by.
+        times_before: allowed multiple of the earlier scoring time in micro-batches of the same size, if it is known.
+        unknown_times: allowed multiple of the allowed time, if the earlier scoring time is not known.
+        known: number of transactions before the change from which on the earlier share of alerts is known.
+        more_alerts: allowed multiple of the expected alerts, in addition to `more_share` and `few_alerts`.
+        more_share: share of the transactions that may be additional alerts.
+        few_alerts: number of additional alerts that is not significant.
+        fewer_alerts: smallest allowed share of the expected alerts.
+        seen_alerts: number of alerts before the change from which on too few alerts can be detected.
+        unknown_share: share of the transactions that may be alerts, if the earlier share is not known.
+        times_unscored: allowed multiple of the expected transactions without a score, in addition to `few_unscored`, if
+            the earlier model left some without a score.
+        few_unscored: number of additional transactions without a score that is not significant.
+        unknown_unscored: share of the transactions that may be without a score, if the earlier share is not known.
     """
 
     microseconds: float = 100.0
@@ -59,7 +59,7 @@ LIMITS = GuardLimits()
 
 
 class RevertReason(NamedTuple):
-    """Why a change has to be taken back: the cause, and a sentence for people."""
+    """Why a change has to be reverted: the cause, and a sentence for people."""
 
     cause: Cause
     reason: str
@@ -67,13 +67,13 @@ class RevertReason(NamedTuple):
 
 @dataclass
 class ScoringTimes:
-    """How long scores took.
+    """Scoring times.
 
     Attributes:
-        batches: micro-batches.
-        scored: their transactions.
-        microseconds: their time.
-        slow: those that took longer than the limits allow.
+        batches: number of micro-batches.
+        scored: number of transactions in them.
+        microseconds: total scoring time.
+        slow: number of micro-batches that took longer than the limits allow.
     """
 
     batches: float = 0
@@ -91,14 +91,14 @@ class ScoringTimes:
 
 @dataclass
 class DecisionTally:
-    """What the model that decides did to some transactions.
+    """Counts of the current model's decisions.
 
     Attributes:
-        scored: transactions that it was given.
-        flagged: those that it called fraud.
-        unscored: those that it gave no number between 0 and 1.
-        times: of micro-batches by their size, the number of its binary digits: those of one size differ by less than
-            a factor of two.
+        scored: number of transactions.
+        flagged: number flagged as fraud.
+        unscored: number without a score between 0 and 1.
+        times: scoring times by the size class of micro-batches. The class is the number of binary digits of the size:
+            sizes in one class differ by less than a factor of two.
     """
 
     scored: float = 0
@@ -130,8 +130,8 @@ class DecisionTally:
             timing.slow += 1
 
     def fade(self) -> None:
-        """Let older transactions count less; not of what is judged, where few alerts need many transactions to tell."""
-        if self.scored > _REMEMBERED:  # the share of alerts of weeks ago says little
+        """Reduce the weight of older transactions; not used for the change that is judged, whose alerts may be rare."""
+        if self.scored > _REMEMBERED:  # the share of alerts weeks ago is not relevant
             self.scored, self.flagged = self.scored / 2, self.flagged / 2
             self.unscored /= 2
             for one in self.times.values():
@@ -139,13 +139,13 @@ class DecisionTally:
                 one.microseconds, one.slow = one.microseconds / 2, one.slow / 2
 
     def per_transaction(self, size: int, batches: int) -> float | None:
-        """Microseconds per transaction in micro-batches of a size; None: not known.
+        """Microseconds per transaction in micro-batches of a size class; None: not known.
 
-        Smaller ones take part where there are too few of that size: a transaction takes no less time in them.
+        If there are too few of that class, smaller ones are included: a transaction takes no less time in them.
 
         Args:
-            size: as in `times`.
-            batches: micro-batches from which on it is known.
+            size: size class, as in `times`.
+            batches: smallest number of micro-batches for an estimate.
         """
         found = ScoringTimes()
         while size and found.batches < batches:
@@ -161,13 +161,13 @@ def trip(
     *,
     same_model: bool = False,
 ) -> RevertReason | None:
-    """Why a change has to be taken back; None: it does not have to, as far as is known.
+    """Why a change has to be reverted; None: there is no reason so far.
 
     Args:
-        before: what was counted before the change.
-        now: what was counted since.
-        limits: what is allowed.
-        same_model: the change is only one of the threshold: what the model does is not its fault.
+        before: counts before the change.
+        now: counts since the change.
+        limits: the limits.
+        same_model: only the threshold was changed, so scoring time and missing scores are not judged.
     """
     if same_model:
         return _by_alerts(before, now, limits)
@@ -185,7 +185,7 @@ def _by_scores(
         most, was = limits.unknown_unscored * now.scored, ""
     else:
         share = before.unscored / before.scored
-        # none at all where the model before had a score for all
+        # none is allowed if the earlier model had a score for all
         most = limits.times_unscored * share * now.scored + (limits.few_unscored if share else 0)
         was = f"; before the change, for {_percent(share)}" if share else ""
     if now.unscored <= most:
