@@ -270,7 +270,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
         return next((one for one in self.watched if one.before.hash != self.model), None)
 
     def ignores(self, change: AnyChange, partition: int) -> bool:
-        """Whether a change has no effect: what it reverts was already reverted or replaced, or its model has changed."""
+        """Whether a change has no effect: what it reverts was reverted or replaced before, or its model has changed."""
         if isinstance(change, ThresholdChange) and change.hash not in (None, self.model):
             return True
         return getattr(change, "reverts", None) is not None and not self.undone(change, partition)

@@ -85,7 +85,7 @@ class LabelWorld(World):
         async def send(outputs: Any) -> None:
             await (await pipeline._sender.send(worker.producer, outputs))
 
-        retries = worker.retries = retries_module.Retries(  # type: ignore[attr-defined]
+        retries = worker.retries = retries_module.LabelRetries(  # type: ignore[attr-defined]
             SOURCE, table, find=self._find, send=send,
             clock_ms=lambda: self.broker.now_ms + self.passed_ms,
             label_wait_ms=self.label_wait_ms, max_future_skew_ms=10**9,

@@ -111,7 +111,7 @@ def window(**columns: Any) -> dict[str, np.ndarray]:
     return data | {name: change(data[name]) for name, change in columns.items()}
 
 
-def named(found: drift.Drift) -> set[tuple[str, str]]:
+def named(found: drift.DriftReport) -> set[tuple[str, str]]:
     return {(one.detector, one.subject) for one in found.findings}
 
 
@@ -176,7 +176,7 @@ def test_rows_that_recur_widen_the_limit(trained: Distribution) -> None:
 def test_few_rows_say_nothing(trained: Distribution) -> None:
     data = window(amount=lambda amount: amount * 100)
     few = seen(trained, data).take(slice(drift.LEAST_ROWS - 1))
-    assert compare(trained, few) == drift.Drift(drift.LEAST_ROWS - 1)
+    assert compare(trained, few) == drift.DriftReport(drift.LEAST_ROWS - 1)
 
 
 def late(rows: int, share: float) -> np.ndarray:

@@ -278,7 +278,7 @@ class TestChampion:
     def test_no_model_gives_a_score(self) -> None:
         champion = Champion(0.5, TalliesByChange())
         with pytest.raises(
-            StateError, match=r"none of the models .* \(new@1\): start with another"
+            StateError, match=r"no model returns a score .* \(new@1\): start with another"
         ):
             champion.fall_back(judges(fallback=False), [1], {}, lambda _: ROWS)
         bad = judges()._replace(fallbacks=(earlier(Scores("old"), 0.3),))

@@ -20,7 +20,7 @@ from app.metrics.recorders import SinkStatus
 from app.settings import Settings
 
 UNPREPARED = struct.pack(">IH", 0x2500, 4) + b"gone" + b"\0\2id"
-TIMED_OUT = wire.Failure(0x1100, "Operation timed out")
+TIMED_OUT = wire.ServerError(0x1100, "Operation timed out")
 #: Guards against hanging only.
 PATIENCE_SECONDS = 60
 
@@ -163,7 +163,7 @@ def failing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[RowWriter, SinkStatus, Callable[[], None]]:
     """A writer, its status, and what fails everything that is on its way."""
-    monkeypatch.setattr(row_writer, "Nodes", OneLink)
+    monkeypatch.setattr(row_writer, "NodeLinks", OneLink)
     status = SinkStatus()
     writer = RowWriter(None, settings, PREDICTIONS, status=status, seed=1)  # type: ignore[arg-type]
     writer._rng = random.Random(1)
@@ -252,7 +252,7 @@ def sent(writer: RowWriter) -> list[list[bytes]]:
     return [tag.rows for tag, _ in link.pending.values()]
 
 
-def answer(writer: RowWriter, failure: wire.Failure | None = None) -> None:
+def answer(writer: RowWriter, failure: wire.ServerError | None = None) -> None:
     """The first batch on its way is answered."""
     link: Any = writer._nodes.links["a"]  # type: ignore[union-attr, index]
     stream, (tag, _) = next(iter(link.pending.items()))
@@ -303,7 +303,7 @@ async def test_a_row_that_is_refused_fails_its_own_write_only(
     await asyncio.sleep(0)
     while not (good.done() and bad.done() and other.done()):
         refused = b"bad" in sent(writer)[0]
-        answer(writer, wire.Failure(0x2200, "no such row") if refused else None)
+        answer(writer, wire.ServerError(0x2200, "no such row") if refused else None)
     assert good.exception() is None
     assert other.exception() is None
     assert "no such row" in str(bad.exception())
