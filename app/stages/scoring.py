@@ -28,13 +28,8 @@ from app.stages.champion import Champion, TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import (
-    DecisionInputs,
-    Model,
-    ModelNeeded,
-    ScoringModels,
-    judges_of,
-    rearranged,
-)
+    DecisionInputs, Model, ModelNeeded, ScoringModels, judges_of, rearranged,
+)  # fmt: skip
 from app.stages.state import (
     IN_FORCE_KEY,
     MAX_WAITING_LABELS,
