@@ -28,7 +28,12 @@ from app.stages.champion import Champion, TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import (
-    DecisionInputs, Model, ModelNeeded, ScoringModels, judges_of, rearranged,
+    DecisionInputs,
+    Model,
+    ModelNeeded,
+    ScoringModels,
+    judges_of,
+    rearranged,
 )  # fmt: skip
 from app.stages.state import (
     IN_FORCE_KEY,
@@ -351,7 +356,11 @@ class ScoringHandler:
         matrix = features_of(champion)
         scores = self.champion.scores(judges, matrix)
         anomalies = self.champion.anomalies(champion, matrix)
-        beside, by_others = self._beside(judges, scored, scores, features_of)
+        beside: list[dict[str, Any]] = []
+        by_others: dict[int, CanaryDecision] = {}
+        if judges.beside:
+            cards = [item.card_id for _, _, item, *_ in scored]
+            beside, by_others = self.challengers.judge(judges, cards, scores, features_of)
         if None in scores:
             left = [n for n, score in enumerate(scores) if score is None]
             by_others |= self.champion.fall_back(judges, left, by_others, features_of)
@@ -413,18 +422,6 @@ class ScoringHandler:
                 self.counts["conflicting"] += 1
             else:
                 self.counts["scored"] += 1
-
-    def _beside(
-        self,
-        judges: ScoringModels,
-        scored: list[Scored],
-        scores: list[float | None],
-        features_of: Callable[[Model], np.ndarray],
-    ) -> tuple[list[dict[str, Any]], dict[int, CanaryDecision]]:
-        if not judges.beside:
-            return [], {}
-        cards = [item.card_id for _, _, item, *_ in scored]
-        return self.challengers.judge(judges, cards, scores, features_of)
 
     def _alert(
         self,

@@ -51,7 +51,7 @@ def has_waiting(raw: bytes) -> bool:
     return bool(waiting)
 
 
-def waiting_labels(raw: bytes | None) -> list[Label]:
+def waiting_labels(raw: bytes | None) -> list[EntryLabel]:
     """The labels that wait in a head row, without decoding the rest of it."""
     if raw is None or not has_waiting(raw):
         return []
