@@ -312,7 +312,7 @@ def test_rows_of_a_topic_that_was_deleted_since_are_from_before() -> None:
     [
         ([], "name the card with --card"),
         (["--card", "c1"], "say why with --reason"),
-        (["--card", "c1", "--reason", "c1 asked"], "must not have the card's id"),
+        (["--card", "c1", "--reason", "c1 asked"], "must not contain the card's id"),
         (["--card", "c1", "--reason", "asked"], "confirm with --yes"),
         (["--list", "--dry-run"], "--list takes no other option"),
         (["--again", "--card", "c1"], "--again none but --json and --timeout"),
