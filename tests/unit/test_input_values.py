@@ -215,7 +215,7 @@ class TestTimes:
         [
             (1_700_000_000, "auto", "epoch_in_seconds", "FRAUDSTREAM_EVENT_TIME_UNIT=s"),
             (1_700_000_000, "ms", "epoch_in_seconds", "FRAUDSTREAM_EVENT_TIME_UNIT=s"),
-            (20_231_114, "auto", "epoch_in_seconds", "too small for milliseconds"),
+            (20_231_114, "auto", "epoch_in_seconds", "too small for epoch milliseconds"),
             (T0, "s", "invalid_event_time", "in seconds it is after the year 9999"),
             (T0, "us", "event_time_too_old", "before 1973"),
             (10**21, "auto", "invalid_event_time", "out of range"),
