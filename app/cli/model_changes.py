@@ -72,7 +72,6 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
                  4  the model is not registered
                  5  topics or tables are missing
     """
-    from app.cassandra.session import connected
     from app.domain.changes import LoadChange, ModelChange
     from app.kafka.change_history import read_history, send_changes
     from app.ops.models import checked
@@ -89,10 +88,9 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
         return
     if now is not None and now.hash != model_hash and not force:
         require_pass(settings, name, model_hash, now, threshold, own)
-    if now is not None and now.hash != model_hash and not no_guard:
-        with connected(settings) as session:
-            if warning := check_restorable(settings, session, history.in_force()):
-                click.echo(f"warning: {warning}", err=True)
+    watched = now is not None and now.hash != model_hash and not no_guard
+    if watched and (warning := check_restorable(settings, history.in_force())):
+        click.echo(f"warning: {warning}", err=True)
     loaded = any(one.hash == model_hash for one in history.in_force().challengers)
     load = () if loaded else (LoadChange(model=name, hash=model_hash),)
     change = ModelChange(

@@ -1,20 +1,19 @@
 """Whether the guard could take a promotion back: workers must be able to load the current model or an earlier one."""
 
-from cassandra.cluster import Session
-
-from app.cassandra.model_registry import entry_of
+from app.cassandra.model_registry import holder_of
 from app.domain.changes import EarlierModel, InForce
-from app.errors import NotFoundError, UsageError
-from app.ops.models import check_model
+from app.errors import NotAnsweringError, NotFoundError, UsageError
 from app.settings import Settings
+from app.stages.deployed_features import catalogue_of
+from app.stages.scorers import is_refused
+from models.signing import SignatureError
 
 
-def check_restorable(settings: Settings, session: Session, in_force: InForce) -> str:
-    """Look for a model that the guard could restore after a promotion.
+def check_restorable(settings: Settings, in_force: InForce) -> str:
+    """Look for a model that the guard could restore after a promotion, and load it as workers do.
 
     Args:
         settings: the deployment.
-        session: to read the registry with.
         in_force: what decides now.
 
     Returns:
@@ -22,19 +21,22 @@ def check_restorable(settings: Settings, session: Session, in_force: InForce) ->
 
     Raises:
         UsageError: there is none; the text says why and what to do.
-        UnavailableError: the registry does not answer.
+        NotAnsweringError: the registry does not answer.
     """
     if not settings.guard_time or not in_force.model:
         return ""
+    holder = holder_of(settings, catalogue_of(settings))
     refused = ""
     for earlier in (EarlierModel(in_force.model), *in_force.fallbacks):
-        short = earlier.hash[:16]
         try:
-            model = check_model(settings, entry_of(settings, session, earlier.hash))
-        except (NotFoundError, UsageError) as error:
-            refused = (
-                refused or f"workers could not load the current model any more ({short}: {error})"
-            )
+            model = holder.by_hash(earlier.hash)
+        except NotAnsweringError:
+            raise
+        except Exception as error:
+            if not (is_refused(error) or isinstance(error, SignatureError | NotFoundError)):
+                raise
+            why = f"{earlier.hash[:16]}: {error}"
+            refused = refused or f"workers could not load the current model any more ({why})"
         else:
             return f"{refused}: the guard would restore {model.version} instead" if refused else ""
     msg = f"the guard could not take this promotion back: {refused}; mend that first, or promote with --no-guard"

@@ -184,7 +184,7 @@ class Retraining:
                 f"To use it: fraudstream models promote {one.model}, or fraudstream retrain --promote",
             ]
             return Step("passed", one.model, lines)
-        warning = check_restorable(self._settings, self._session, self._history.in_force())
+        warning = check_restorable(self._settings, self._history.in_force())
         await self._send(
             ModelChange(
                 model=one.model,

@@ -16,6 +16,7 @@ import pytest
 from app.cassandra import model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.domain.changes import AnyChange, ChallengerChange, EarlierModel, InForce, ModelChange
+from app.domain.features import Catalogue
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops import models, restorable_models, retrain, train_from_cassandra
@@ -23,11 +24,13 @@ from app.ops.train import TrainingOptions, train
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, read_manifest
-from models.artifact_folders import Entry
+from models.artifact_folders import ArtifactFolders, Entry
 from models.examples import Examples
+from models.holder import ModelHolder
 from models.manifest import Manifest
 from models.signing import SignatureError, new_key
 from models.splits import Periods
+from models.trust import trust_of
 
 START, DAY_MS = 1_735_689_600_000, 86_400_000
 DAYS, DELAY_MS = 60, 7 * DAY_MS
@@ -65,10 +68,10 @@ class Rig:
         self.changes: list[AnyChange] = []
         self.away = False
         self._registry = home / "registry"
-        for where in (retrain, model_registry, restorable_models):
-            patch.setattr(where, "entry_of", self._entry_of)
         for where in (retrain, model_registry):
+            patch.setattr(where, "entry_of", self._entry_of)
             patch.setattr(where, "list_registered", self._list)
+        patch.setattr(restorable_models, "holder_of", self._holder_of)
         patch.setattr(model_registry, "register", self._register)
         patch.setattr(model_registry, "keep_signed", self._keep_signed)
         patch.setattr(models, "connected", lambda _settings: nullcontext())
@@ -116,6 +119,10 @@ class Rig:
             if wanted in (one.model, one.manifest.scoring_hash):
                 return one
         raise NotFoundError(wanted)
+
+    def _holder_of(self, settings: Settings, catalogue: Catalogue) -> ModelHolder:
+        folders = ArtifactFolders(self._registry)
+        return ModelHolder(folders, catalogue, 2, trust=trust_of(settings))
 
     def _list(self, *_: object) -> list[RegisteredModel]:
         found = []
@@ -228,7 +235,7 @@ def test_what_the_guard_could_not_take_back_is_not_promoted(
     assert signed.changes == before
     first, second = signed.manifest("fraud@1").scoring_hash, signed.manifest().scoring_hash
     earlier = InForce(model=first, fallbacks=(EarlierModel("gone"), EarlierModel(second)))
-    warning = restorable_models.check_restorable(signed.settings, None, earlier)  # type: ignore[arg-type]
+    warning = restorable_models.check_restorable(signed.settings, earlier)
     assert "fraud@1 is not signed" in warning
     assert warning.endswith("): the guard would restore fraud@2 instead")
     models.sign(signed.settings, "fraud@1", signed.key)
