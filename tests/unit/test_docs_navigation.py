@@ -32,3 +32,11 @@ def test_every_decision_has_a_number_of_its_own() -> None:
     assert len(set(numbers)) == len(numbers), numbers
     for page in pages:
         assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page.name
+
+
+def test_the_list_of_decisions_is_complete() -> None:
+    folder = ROOT / "docs" / "adr"
+    lines = (folder / "README.md").read_text()
+    for page in sorted(folder.glob("0*.md")):
+        number, title = page.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
+        assert f"| {number} | [{title}]({page.name})" in lines, "list it in docs/adr/README.md"
