@@ -1,7 +1,7 @@
 """Fakes of our own interfaces."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ class Rows:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = raw
+
+    def write_groups(self, groups: Iterable[Sequence[Row]]) -> None:
+        for group in groups:
+            self.write(group)
 
 
 @dataclass(frozen=True)

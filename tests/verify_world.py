@@ -2,9 +2,9 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -34,6 +34,7 @@ from app.wire.own_catalogue import own_of
 from models.artifact_folders import artifact_folders
 from models.holder import ModelHolder
 from tests.builders import T0
+from tests.fakes import Rows
 
 _TEXTS = {"card_id", "month", "transaction_id", "terminal_id", "currency", "model_version",
           "model_hash", "feature_schema", "source_topic", "extra", "action", "day", "alert_id",
@@ -54,31 +55,6 @@ class Record:
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
     partition: int = 0
-
-
-@dataclass
-class State:
-    """Rows of one partition of a table, as a handler reads them."""
-
-    rows: dict[bytes, bytes] = field(default_factory=dict)
-    memo: dict[str, Any] = field(default_factory=dict)
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.rows.get(key)
-
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
-
-    def pages(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
-        yield self.scan(prefix)
-
-    def apply(self, groups: Any) -> None:
-        for group in groups:
-            for key, raw in group:
-                if raw is None:
-                    self.rows.pop(key, None)
-                else:
-                    self.rows[key] = raw
 
 
 #: A model and features that take no labels, and that any settings go with.
@@ -113,7 +89,7 @@ class VerifyWorld:
         self.alert_rows: list[AlertRow] = []
         self.clock_ms = T0
         self._build()
-        self._states: dict[tuple[str, int], State] = {}
+        self._states: dict[tuple[str, int], Rows] = {}
         self._position: dict[tuple[str, int], int] = {}
 
     def _build(self) -> None:
@@ -181,7 +157,7 @@ class VerifyWorld:
         topic = self.topics.labels.name
         self._append(topic, partition, key, value, headers)
         record = self.logs[topic][partition][-1]
-        state = self._states.setdefault((topic, partition), State())
+        state = self._states.setdefault((topic, partition), Rows())
         computed = self._labels.compute(partition, [record], state)  # type: ignore[list-item]
         for (to, number), outputs in computed.outputs.outputs.items():
             for key_, value, headers_ in outputs:
@@ -189,7 +165,7 @@ class VerifyWorld:
         for group in computed.groups:
             for key_, raw in group:
                 self._append(self.topics.labels_changelog.name, partition, key_, raw, ())
-        state.apply(computed.groups)
+        state.write_groups(computed.groups)
         self.label_rows += [(topic, partition, label.offset) for label in computed.outputs.labels]
         return partition, record.offset
 
@@ -197,7 +173,7 @@ class VerifyWorld:
         """A change, forwarded at once."""
         topic = self.topics.control.name
         self._append(topic, 0, b"k", encode_change(change), ())
-        computed = ControlHandler(self.topics).compute(0, self.logs[topic][0][-1:], State())
+        computed = ControlHandler(self.topics).compute(0, self.logs[topic][0][-1:], Rows())
         for (to, number), outputs in computed.outputs.items():
             for key, value, headers in outputs:
                 self._append(to, number, key, value, headers)
@@ -265,7 +241,7 @@ class VerifyWorld:
         where = topic.name, partition
         state = self._states.get(where)
         if state is None:
-            state = self._states[where] = State()
+            state = self._states[where] = Rows()
             key, raw = ModelOffsets([(0, self._champion.hash)]).encode()
             assert key == PINS_KEY
             assert raw is not None
@@ -278,7 +254,7 @@ class VerifyWorld:
             for (to, number), outputs in computed.outputs.items():
                 for key_, value, headers in outputs:
                     self._append(to, number, key_, value, headers)
-            state.apply(computed.groups)
+            state.write_groups(computed.groups)
             self._position[where] = start + len(chunk)
 
 

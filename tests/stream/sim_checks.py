@@ -1,7 +1,6 @@
 """What must hold at the end of any schedule, against one pass over the log without any trouble."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -31,6 +30,7 @@ from app.wire.enriched_records import EnrichedBatch, encode_item
 from app.wire.erase_records import EraseMessage, erased_card
 from app.wire.input_records import parse_transaction
 from app.wire.label_records import LabelBatch
+from tests.fakes import Rows as MemoryRows
 from tests.stream.sim_worker import CARDS, OFFSET_KEY, TERMINALS, Rows
 from tests.stream.sim_world import (
     ALERTS,
@@ -40,31 +40,6 @@ from tests.stream.sim_world import (
 )
 
 Source = tuple[int, int]
-
-
-class State:
-    """Rows in memory, as a handler reads them."""
-
-    def __init__(self, rows: Rows | None = None) -> None:
-        self.rows: Rows = dict(rows or {})
-        self.memo: dict[str, Any] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.rows.get(key)
-
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return [(key, raw) for key, raw in self.rows.items() if key.startswith(prefix)]
-
-    def pages(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
-        yield self.scan(prefix)
-
-    def write(self, groups: list[list[tuple[bytes, bytes | None]]]) -> None:
-        for group in groups:
-            for key, raw in group:
-                if raw is None:
-                    self.rows.pop(key, None)
-                else:
-                    self.rows[key] = raw
 
 
 def play(seed: int, **changes: Any) -> tuple[World, list[str]]:
@@ -101,28 +76,28 @@ class Expected:
 
     def __init__(self, world: World) -> None:
         self.outputs: dict[str, dict[Any, Any]] = defaultdict(dict)
-        self.cards: dict[int, State] = {}
-        self.terminals: dict[int, State] = {}
+        self.cards: dict[int, MemoryRows] = {}
+        self.terminals: dict[int, MemoryRows] = {}
         for partition, records in world.source_records().items():
-            state = self.cards[partition] = State()
+            state = self.cards[partition] = MemoryRows()
             for features in world.lists if records else ():
                 # rows do not depend on which windows are read from them
-                made, state = state, State()
+                made, state = state, MemoryRows()
                 handler = world.cards_handler(CardsHandler, features=features)
                 computed = handler.compute(partition, records, state)
-                state.write(computed.groups)
+                state.write_groups(computed.groups)
                 collect(self.outputs, computed.outputs)
                 assert not made.rows or made.rows == state.rows
             self.cards[partition] = state
         for partition, records in world.broker.topic(topics.enriched.name).items():
-            state = self.terminals[partition] = State()
+            state = self.terminals[partition] = MemoryRows()
             in_force = bound(world, partition)
             if in_force is not None:
                 state.rows |= [in_force_row(in_force, -1)]
             if records:
                 handler = world.scoring_handler(ScoringHandler, lambda: 0)
                 computed = handler.compute(partition, records, state)
-                state.write(computed.groups)
+                state.write_groups(computed.groups)
                 collect(self.outputs, computed.outputs)
 
 
@@ -371,7 +346,7 @@ class Problems:
                 reached[partition, record.offset] = newest
         return reached
 
-    def state(self, stage: str, partition: int, expected: State) -> None:
+    def state(self, stage: str, partition: int, expected: MemoryRows) -> None:
         """Rows are those of a single pass, wherever they are read from."""
         changelog = next(s.changelog for s in self.world.stages if s.name == stage)
         highest: Rows = {}
@@ -389,9 +364,9 @@ class Problems:
                 deletions = Deletions.read(record.value)
         owner = owner_rows(self.world, stage, partition)
         for where, rows in (("store", owner), ("changelog", highest), ("compacted", last)):
-            self._same(f"{stage}/{partition} {where}", State(rows), expected)
+            self._same(f"{stage}/{partition} {where}", MemoryRows(rows), expected)
 
-    def _same(self, where: str, have: State, want: State) -> None:
+    def _same(self, where: str, have: MemoryRows, want: MemoryRows) -> None:
         if not want.rows and not have.rows:
             return
         for key in sorted({*have.rows, *want.rows}):
@@ -418,7 +393,7 @@ class Problems:
                 self.found.append(f"{where}: unknown row {key!r}")
 
 
-def content(world: World, key: bytes, state: State) -> Any:
+def content(world: World, key: bytes, state: MemoryRows) -> Any:
     """What a row says, segments included."""
     try:
         row = WindowRow.read(key, world.plan.rules, state.get)

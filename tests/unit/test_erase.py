@@ -22,7 +22,8 @@ from app.topics import Topics
 from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head
 from app.wire.erase_records import erase_record, erased_card, is_of_erasure
 from tests.builders import tx_bytes
-from tests.verify_world import Record, State, VerifyWorld
+from tests.fakes import Rows
+from tests.verify_world import Record, VerifyWorld
 
 HOUR = 3_600_000
 CARDS = ("c0", "c1", "c2", "c3")
@@ -214,7 +215,7 @@ class TestRecord:
     def test_a_deleted_change_changes_nothing(self) -> None:
         settings = load_settings({"partitions": "2"})
         record = Record(3, 0, b"list/1", None)
-        computed = ControlHandler(Topics(settings)).compute(0, [record], State())  # type: ignore[arg-type, list-item]
+        computed = ControlHandler(Topics(settings)).compute(0, [record], Rows())  # type: ignore[arg-type, list-item]
         assert not computed.outputs
 
 
@@ -371,7 +372,7 @@ class TestLabelsThatWait:
         assert others >= len(pages)
 
     async def test_without_an_erase_record_nothing_is_read(self) -> None:
-        state = State()
+        state = Rows()
         state.pages = lambda _prefix: pytest.fail("read")  # type: ignore[method-assign, assignment]
         await find_waiting(0, [Record(0, 0, None, b"\x95\x01")], state, 0)  # type: ignore[list-item]
         assert state.memo == {}
