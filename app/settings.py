@@ -20,12 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from app.access_settings import AccessSettings
 from app.alert_settings import AlertSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import names_in
 from app.errors import SettingsError
 from app.field_settings import parse_dropped, parse_field_names, parse_private
+from app.oidc_settings import OidcSettings
 from app.pseudonyms import Pseudonyms, parse_keys
 from app.setting_lists import AllowedConfig, ModelKeys, Sets
 from app.unknown_settings import ENV_PREFIX, NOT_SETTINGS, refuse_unknown
@@ -39,7 +39,7 @@ _MOST_TTL_DAYS = 7_300
 _WORDS = {"int_parsing": "write a whole number", "float_parsing": "write a number"}
 
 
-class Settings(AlertSettings, WorkerSettings, AccessSettings):
+class Settings(AlertSettings, WorkerSettings, OidcSettings):
     """All settings of one deployment. Durations are milliseconds inside, text such as `30d` outside."""
 
     # Kafka

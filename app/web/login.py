@@ -1,14 +1,19 @@
 """Logging in and out."""
 
 import secrets
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from app.web.access.audit import record
 from app.web.access.checks import ACCESS
 from app.web.replies import RefusedError, page
 from app.web.roles import Role, Viewer, viewer
 from app.web.routes import Route, audited
+
+if TYPE_CHECKING:
+    from app.web.access.oidc import Oidc
 
 
 async def form(request: web.Request) -> web.Response:
@@ -21,7 +26,14 @@ def _form(request: web.Request, status: int, line: str) -> web.Response:
     nonce = secrets.token_hex(16)
     token = viewer.set(Viewer(csrf=access.csrf.login_token(nonce)))
     try:
-        response = page("login.html", status, line=line, next=_local(request.query.get("next", "")))
+        response = page(
+            "login.html",
+            status,
+            line=line,
+            next=_local(request.query.get("next", "")),
+            password=bool(access.logins) or access.oidc is None,
+            provider=access.oidc is not None,
+        )
     finally:
         viewer.reset(token)
     access.cookies.set(response, access.cookies.login, nonce)
@@ -46,6 +58,54 @@ async def log_in(request: web.Request) -> web.Response:
     return response
 
 
+async def to_provider(request: web.Request) -> web.Response:
+    """`/login/oidc`: on to the identity provider."""
+    access, oidc = request.app[ACCESS], _oidc(request)
+    access.logins.require_encryption(request)
+    after = _local(request.query.get("next", ""))
+    where, cookie = await oidc.begin(_callback(request), after)
+    response = web.Response(status=303, headers={"Location": where})
+    access.cookies.set(response, access.cookies.oidc, cookie)
+    return response
+
+
+async def from_provider(request: web.Request) -> web.Response:
+    """`/login/callback`: back from it; begin a session."""
+    access, oidc = request.app[ACCESS], _oidc(request)
+    access.logins.require_encryption(request)
+    asked = request.query
+    cookie = request.cookies.get(access.cookies.oidc, "")
+    pending = oidc.pending(cookie, asked.get("state", ""))
+    if "code" not in asked:
+        why = asked.get("error", "no code")[:60]
+        raise RefusedError(403, f"the identity provider refuses this login ({why}): log in again")
+    name, role = await oidc.finish(pending, asked["code"], _callback(request))
+    if access.logins.knows(name):
+        raise RefusedError(
+            403, f"{name} is also a user of FRAUDSTREAM_WEB_USERS: audit records could not tell them apart"
+        )  # fmt: skip
+    record(request, Viewer(name, role), _BACK, 303)
+    response = web.Response(status=303, headers={"Location": _local(pending.next)})
+    access.cookies.set(
+        response, access.cookies.session, access.cookies.begin(name, oidc.stamp(role))
+    )
+    access.cookies.delete(response, access.cookies.oidc)
+    return response
+
+
+def _oidc(request: web.Request) -> "Oidc":
+    oidc = request.app[ACCESS].oidc
+    if oidc is None:
+        raise RefusedError(404, "no identity provider is set: FRAUDSTREAM_WEB_OIDC_ISSUER")
+    return oidc
+
+
+def _callback(request: web.Request) -> str:
+    """Where the provider sends the browser back: the name that it has asked for, which has been checked."""
+    secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
+    return f"{'https' if secure else 'http'}://{request.host}{_BACK.path}"
+
+
 async def log_out(request: web.Request) -> web.Response:
     """End the session of this browser."""
     access = request.app[ACCESS]
@@ -61,8 +121,11 @@ def _local(target: str) -> str:
     return target if ours and target.isprintable() and "\\" not in target else "/"
 
 
+_BACK = Route("GET", "/login/callback", from_provider, Role.PUBLIC)
 PAGES = (
     Route("GET", "/login", form, Role.PUBLIC),
+    Route("GET", "/login/oidc", to_provider, Role.PUBLIC),
+    _BACK,
     Route("POST", "/login", log_in, Role.PUBLIC),
     Route("POST", "/logout", log_out, Role.VIEWER),
 )

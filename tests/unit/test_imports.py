@@ -17,6 +17,7 @@ PACKAGES = ("app", "agents", "tables", "models", "cql")
 HEIGHT = {
     "app.errors": 0,
     "app.access_settings": 0.5,
+    "app.oidc_settings": 0.6,
     "app.addresses": 0,
     "app.alert_routes": 0,
     "app.alert_settings": 0.5,

@@ -114,7 +114,8 @@ async def session(client: TestClient) -> dict[str, str]:
 
 def test_every_page_names_its_role() -> None:
     public = {page.path for page in PAGES if page.role is Role.PUBLIC}
-    assert public == {"/health/live", "/health/ready", "/style.css", "/static/{name}", "/login"}
+    login = {"/login", "/login/oidc", "/login/callback"}
+    assert public == {"/health/live", "/health/ready", "/style.css", "/static/{name}"} | login
     posts = {page.path: page.role for page in PAGES if page.method == "POST"}
     assert all(role > Role.PUBLIC for path, role in posts.items() if path != "/login")
     keys = [page for page in PAGES if page.path.startswith(("/card", "/terminal", "/transaction"))]

@@ -9,6 +9,7 @@
 | sessions.py       | whether a session, or another signed value, is ours                            |
 | cookies.py        | what browsers keep                                                             |
 | csrf.py           | whether a form is ours                                                         |
+| oidc.py           | who has logged in at the identity provider                                     |
 | audit.py          | what is written down about a change                                            |
 """
 
@@ -18,7 +19,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from aiohttp import web
@@ -34,10 +35,13 @@ from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
 from app.web.access.login_attempts import LoginAttempts
 from app.web.access.rate_limits import RateLimit
-from app.web.access.sessions import Signer
+from app.web.access.sessions import Session, Signer
 from app.web.replies import RefusedError, wants_json
 from app.web.roles import NOBODY, Role, Viewer, viewer
 from app.web.routes import Handler, Route
+
+if TYPE_CHECKING:
+    from app.web.access.oidc import Oidc
 
 logger = logging.getLogger("fraudstream.web")
 
@@ -65,6 +69,8 @@ class AccessChecks:
         open: whether no login is needed.
         peers: signs requests between workers; None where nobody could tell them from others.
         cookies, csrf: for the login form.
+        logins: by password and token.
+        oidc: by an identity provider; None: no provider is set.
     """
 
     def __init__(
@@ -87,13 +93,20 @@ class AccessChecks:
         self._hosts = Hosts(settings, own_url)
         self.cookies = Cookies(settings, Signer(raw, "cookies"), now)
         self.csrf = Csrf(Signer(raw, "csrf"), self._hosts, self.cookies)
-        self._logins = LoginAttempts(settings, clock)
+        self.logins = LoginAttempts(settings, clock)
+        self.oidc = _oidc_of(settings, Signer(raw, "oidc"), now, clock)
         self._requests = RateLimit(_BURST, _PER_SECOND, clock)
         self._public = {"/metrics"} if settings.web_open_metrics else set()
-        if not self.open and not self._logins:
+        if not self.open and not self.can_log_in:
             logger.warning(
-                "nobody can log in to the web pages: set FRAUDSTREAM_WEB_USERS, see `fraudstream users`"
+                "nobody can log in to the web pages: set FRAUDSTREAM_WEB_USERS, see `fraudstream users`, or "
+                "FRAUDSTREAM_WEB_OIDC_ISSUER"
             )
+
+    @property
+    def can_log_in(self) -> bool:
+        """Whether anybody can."""
+        return bool(self.logins) or self.oidc is not None
 
     @property
     def middleware(self) -> Any:
@@ -116,7 +129,8 @@ class AccessChecks:
         Raises:
             RefusedError: as `LoginAttempts.by_password`.
         """
-        return self.cookies.begin(await self._logins.by_password(request, name, password))
+        user = await self.logins.by_password(request, name, password)
+        return self.cookies.begin(user.name, user.stamp)
 
     def is_from_worker(self, request: web.Request) -> bool:
         """Whether another worker of this deployment asks."""
@@ -169,15 +183,21 @@ class AccessChecks:
             return self._vouched(request, header)
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            user = self._logins.by_token(request, token.strip())
+            user = self.logins.by_token(request, token.strip())
             return Viewer(user.name, user.role)
         session = self.cookies.read(request)
-        found = self._logins.of_session(session.name, session.stamp) if session else None
-        if session and found:
-            return Viewer(found.name, found.role, self.csrf.token(session.nonce), session=True)
+        role = self._role_of(session) if session else None
+        if session and role:
+            return Viewer(session.name, role, self.csrf.token(session.nonce), session=True)
         if self.open:
             return Viewer(_LOCAL.name, _LOCAL.role, self.csrf.token("local"))
         return NOBODY
+
+    def _role_of(self, session: Session) -> Role | None:
+        if self.oidc and (role := self.oidc.role_of(session.stamp)):
+            return role
+        user = self.logins.of_session(session.name, session.stamp)
+        return None if user is None else user.role
 
     def _vouched(self, request: web.Request, header: str) -> Viewer:
         path = request.rel_url.raw_path_qs
@@ -195,9 +215,10 @@ class AccessChecks:
             raise RefusedError(
                 403, f"this needs the role {page.role.title}; {asker.name} is {asker.role.title}"
             )
-        if not self._logins:
+        if not self.can_log_in:
             raise RefusedError(
-                401, "nobody can log in yet: an operator must set FRAUDSTREAM_WEB_USERS"
+                401,
+                "nobody can log in yet: an operator must set FRAUDSTREAM_WEB_USERS or FRAUDSTREAM_WEB_OIDC_ISSUER",
             )
         if wants_json(request) or page.method == "POST" or not _is_browser(request):
             raise RefusedError(401, "log in, or send a token: Authorization: Bearer TOKEN")
@@ -214,6 +235,16 @@ class AccessChecks:
 
 
 ACCESS = web.AppKey("access", AccessChecks)
+
+
+def _oidc_of(
+    settings: Settings, signer: Signer, now: Callable[[], float], clock: Callable[[], float]
+) -> "Oidc | None":
+    if not settings.web_oidc_issuer:
+        return None
+    from app.web.access.oidc import Oidc  # what verifies tokens is loaded where they are used only
+
+    return Oidc(settings, signer, now, clock)
 
 
 def _is_browser(request: web.Request) -> bool:

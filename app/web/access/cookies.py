@@ -7,7 +7,6 @@ from aiohttp import web
 from app.addresses import is_loopback
 from app.settings import Settings
 from app.web.access.sessions import Session, Signer
-from app.web.access.users import User
 
 
 class Cookies:
@@ -22,6 +21,7 @@ class Cookies:
         session: name of the session's cookie; with the prefix `__Host-` browsers accept it over https only, for this
             host only.
         login: name of the cookie that ties a login form to the browser that asked for it.
+        oidc: name of the cookie of a login that has begun at the identity provider.
     """
 
     def __init__(self, settings: Settings, signer: Signer, now: Callable[[], float]) -> None:
@@ -32,11 +32,12 @@ class Cookies:
         self._signer, self._now = signer, now
         self.session = "__Host-fraudstream" if self._secure else "fraudstream"
         self.login = f"{self.session}-login"
+        self.oidc = f"{self.session}-oidc"
 
-    def begin(self, user: User) -> str:
+    def begin(self, name: str, stamp: str) -> str:
         """The value of a new session's cookie."""
         until = int(self._now()) + self._seconds
-        return Session.begin(user.name, user.stamp, until).write(self._signer)
+        return Session.begin(name, stamp, until).write(self._signer)
 
     def read(self, request: web.Request) -> Session | None:
         """The session of a request, if it is one of ours and has not ended."""

@@ -51,7 +51,7 @@ class LoginAttempts:
         Raises:
             RefusedError: unknown, too many unknown ones, or over a connection that others can read.
         """
-        self._require_encryption(request)
+        self.require_encryption(request)
         self._renew()
         user = self._users.by_token(token)
         if user is None:
@@ -66,7 +66,7 @@ class LoginAttempts:
         Raises:
             RefusedError: wrong, too many attempts, or over a connection that others can read.
         """
-        self._require_encryption(request)
+        self.require_encryption(request)
         wait = self._addresses.take(str(request.remote)) or self._names.take(name)
         if wait:
             raise RefusedError(429, "too many logins: wait", retry_after=math.ceil(wait))
@@ -89,8 +89,17 @@ class LoginAttempts:
         except SettingsError as error:
             logger.error("the file of users cannot be read, the last known users apply: %s", error)
 
-    def _require_encryption(self, request: web.Request) -> None:
-        """Credentials beyond loopback need TLS, by a proxy that says so."""
+    def knows(self, name: str) -> bool:
+        """Whether there is a user of this name."""
+        self._renew()
+        return self._users.get(name) is not None
+
+    def require_encryption(self, request: web.Request) -> None:
+        """Credentials beyond loopback need TLS, by a proxy that says so.
+
+        Raises:
+            RefusedError: others can read the connection.
+        """
         if self._allow_unencrypted or is_loopback(str(request.remote)):
             return
         if request.headers.get("X-Forwarded-Proto") != "https":

@@ -1,0 +1,207 @@
+"""What an OpenID Connect provider is asked: its addresses, its keys, and the ID token of a code."""
+
+import ssl
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import orjson
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from app.addresses import is_loopback
+from app.errors import SettingsError
+from app.settings import Settings
+from app.web.replies import RefusedError
+
+_ANSWER_SECONDS = 10.0
+_MOST_ANSWER_BYTES = 512 << 10
+#: How long addresses and keys are kept; after which time an unknown key makes us ask for them again.
+_KEPT_SECONDS, _AGAIN_SECONDS = 3_600.0, 5.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the provider says of itself.
+
+    Attributes:
+        authorization, token, keys: its addresses.
+        posts_secret: whether it wants the client's secret in the form.
+    """
+
+    authorization: str
+    token: str
+    keys: str
+    posts_secret: bool
+
+
+class Provider:
+    """One provider; asks it as seldom as possible.
+
+    Args:
+        settings: where it is, and who we are there.
+        clock: seconds that never go back.
+
+    Raises:
+        SettingsError: the file of certificate authorities cannot be used.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self.issuer = settings.web_oidc_issuer or ""
+        self._client = settings.web_oidc_client_id or ""
+        secret = settings.web_oidc_client_secret
+        self._secret = secret.get_secret_value() if secret else None
+        self._unencrypted = settings.allow_unencrypted_credentials
+        self._clock = clock
+        self._facts: Facts | None = None
+        self._keys: KeySet | None = None
+        self._facts_at = self._keys_at = 0.0
+        file = settings.web_oidc_ca_file
+        try:
+            self._tls = ssl.create_default_context(cafile=None if file is None else str(file))
+        except OSError as error:  # an ssl.SSLError is one
+            msg = f"FRAUDSTREAM_WEB_OIDC_CA_FILE={file} cannot be used: {error.strerror or error}"
+            raise SettingsError(msg) from None
+
+    async def facts(self) -> Facts:
+        """Its addresses.
+
+        Raises:
+            RefusedError: it does not answer, or says nothing that can be used.
+        """
+        if self._facts is None or self._clock() - self._facts_at > _KEPT_SECONDS:
+            said = await self._get(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+            if said.get("issuer") != self.issuer:
+                raise RefusedError(
+                    503,
+                    f"the identity provider calls itself {str(said.get('issuer'))[:200]!r}: an operator must set "
+                    "FRAUDSTREAM_WEB_OIDC_ISSUER to that, to the letter",
+                )
+            ways = said.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+            self._facts = Facts(
+                self._address(said, "authorization_endpoint"),
+                self._address(said, "token_endpoint"),
+                self._address(said, "jwks_uri"),
+                "client_secret_basic" not in ways,
+            )
+            self._facts_at = self._clock()
+        return self._facts
+
+    async def keys(self, *, again: bool = False) -> KeySet:
+        """The keys by which it signs.
+
+        Args:
+            again: ask for them even if they are known: it may have new ones.
+
+        Raises:
+            RefusedError: it does not answer.
+        """
+        age = self._clock() - self._keys_at
+        known = self._keys
+        if known is None or age > _KEPT_SECONDS or (again and age > _AGAIN_SECONDS):
+            said = await self._get((await self.facts()).keys)
+            try:
+                known = self._keys = KeySet.import_key_set(said)  # type: ignore[arg-type]
+            except (JoseError, ValueError, TypeError, KeyError):
+                raise self._unusable("its keys") from None
+            self._keys_at = self._clock()
+        return known
+
+    async def exchange(self, code: str, redirect: str, verifier: str) -> str:
+        """The ID token of a code.
+
+        Raises:
+            RefusedError: it does not answer, or refuses the code or this client.
+        """
+        facts = await self.facts()
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect,
+            "code_verifier": verifier,
+        }
+        headers = {"Accept": "application/json"}
+        if self._secret is None or facts.posts_secret:
+            form |= {"client_id": self._client}
+            form |= {"client_secret": self._secret} if self._secret is not None else {}
+        else:
+            pair = f"{quote(self._client, safe='')}:{quote(self._secret, safe='')}"
+            headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
+        status, said = await self._ask("POST", facts.token, data=form, headers=headers)
+        if status >= 500:
+            raise self._answers(status, facts.token)
+        if status != 200:
+            why = str(said.get("error", status))[:60]
+            if status == 401 or why in ("invalid_client", "unauthorized_client"):
+                raise RefusedError(
+                    503,
+                    f"the identity provider refuses this client ({why}): an operator must check "
+                    "FRAUDSTREAM_WEB_OIDC_CLIENT_ID and FRAUDSTREAM_WEB_OIDC_CLIENT_SECRET",
+                )
+            raise RefusedError(
+                401, f"the identity provider refuses this login ({why}): log in again"
+            )
+        token = said.get("id_token")
+        if not isinstance(token, str):
+            raise RefusedError(
+                503,
+                "the identity provider sends no ID token: an operator must have `openid` in FRAUDSTREAM_WEB_OIDC_SCOPE",
+            )
+        return token
+
+    def _address(self, said: dict[str, Any], name: str) -> str:
+        url = said.get(name)
+        parts = urlsplit(url) if isinstance(url, str) else None
+        allowed = parts is not None and (
+            parts.scheme == "https"
+            or (parts.scheme == "http" and (self._unencrypted or is_loopback(parts.hostname or "")))
+        )
+        if not allowed:
+            raise self._unusable(f"its {name}")
+        return str(url)
+
+    def _unusable(self, what: str) -> RefusedError:
+        return RefusedError(
+            503,
+            f"the identity provider {self.issuer} does not say {what} in a form that can be used",
+        )
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        status, said = await self._ask("GET", url)
+        if status != 200:
+            raise self._answers(status, url)
+        return said
+
+    @staticmethod
+    def _answers(status: int, url: str) -> RefusedError:
+        return RefusedError(503, f"the identity provider answers {status} at {url}{_LATER}")
+
+    async def _ask(self, method: str, url: str, **options: Any) -> tuple[int, dict[str, Any]]:
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+                session.request(
+                    method, url, ssl=self._tls, allow_redirects=False, **options
+                ) as answer,
+            ):
+                body = await answer.content.read(_MOST_ANSWER_BYTES)
+                while not answer.content.at_eof() and len(body) < _MOST_ANSWER_BYTES:
+                    body += await answer.content.read(_MOST_ANSWER_BYTES - len(body))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RefusedError(
+                503,
+                f"the identity provider {self.issuer} does not answer ({type(error).__name__}){_LATER}",
+                retry_after=5,
+            ) from None
+        try:
+            said = orjson.loads(body)
+        except ValueError:
+            said = None
+        return answer.status, said if isinstance(said, dict) else {}
+
+
+_LATER = ": try again later; whoever is logged in stays so"

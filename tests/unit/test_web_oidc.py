@@ -1,0 +1,338 @@
+"""Login at an identity provider: a real one over HTTP, and a client that follows it as a browser does."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient
+from joserfc.jwk import RSAKey
+from yarl import URL
+
+from app.errors import SettingsError
+from app.settings import load_settings
+from app.web.access.users import password_line
+from app.web.login import _local
+from tests.oidc_provider import CLIENT, SECRET, Provider, query_of
+from tests.web_worker import DictWorker, client_of
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    async with Provider() as made:
+        yield made
+
+
+def worker_of(provider: Provider, **settings: Any) -> DictWorker:
+    known: dict[str, Any] = {
+        "web_login": "always",
+        "web_secret": "s" * 32,
+        "web_oidc_issuer": provider.issuer,
+        "web_oidc_client_id": CLIENT,
+        "web_oidc_client_secret": SECRET,
+        "web_oidc_roles": "fraud-team=analyst, fraud-ops=operator, all=viewer",
+    }
+    worker = DictWorker(**(known | settings))
+    worker.add("c1", [0])
+    return worker
+
+
+class Browser:
+    """Follows redirects one by one, as a browser with a cookie jar does.
+
+    Args:
+        client: of the worker's pages.
+    """
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        self.lines: list[str] = []
+
+    async def get(self, path: str) -> aiohttp.ClientResponse:
+        return await self.client.get(path, headers=HTML, allow_redirects=False)
+
+    async def go(self, path: str = "/login/oidc?next=/cards/c1/") -> str:
+        """The address with which the provider sends the browser back."""
+        answer = await self.get(path)
+        assert answer.status == 303, await answer.text()
+        async with (
+            aiohttp.ClientSession() as elsewhere,
+            elsewhere.get(answer.headers["Location"], allow_redirects=False) as sent,
+        ):
+            assert sent.status == 302
+            return sent.headers["Location"]
+
+    async def come_back(self, address: str) -> tuple[int, str]:
+        """Status, and where it leads or what the page says."""
+        answer = await self.get(URL(address).raw_path_qs)
+        return answer.status, answer.headers.get("Location") or await answer.text()
+
+    async def log_in(self) -> tuple[int, str]:
+        return await self.come_back(await self.go())
+
+
+async def test_a_person_logs_in_and_has_the_role_of_the_claim(
+    provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+        assert (await browser.get("/cards/c1/")).headers["Location"] == "/login?next=/cards/c1/"
+        form = await (await browser.get("/login?next=/cards/c1/")).text()
+        assert 'href="/login/oidc?next=/cards/c1/"' in form
+        assert "password" not in form  # there are no local users
+        with caplog.at_level(logging.INFO, "fraudstream.audit"):
+            assert await browser.log_in() == (303, "/cards/c1/")
+        audit = json.loads(caplog.records[-1].getMessage())
+        assert (audit["audit"], audit["by"], audit["role"]) == ("/login/callback", "ann", "analyst")
+        page = await browser.get("/cards/c1/")
+        assert page.status == 200
+        assert "ann" in await page.text()
+        answer = await client.post("/logout", headers=HTML, allow_redirects=False)
+        assert answer.status == 403  # a form without its CSRF token
+
+
+@pytest.mark.parametrize(
+    ("groups", "path", "status"),
+    [
+        (["all"], "/", 200),
+        (["all"], "/cards/c1/", 403),
+        (["all", "fraud-team", "unknown"], "/cards/c1/", 200),
+        ("fraud-ops", "/cards/c1/", 200),
+    ],
+    ids=["viewer", "viewer-card", "highest", "text"],
+)
+async def test_roles(provider: Provider, groups: Any, path: str, status: int) -> None:
+    provider.claims["groups"] = groups
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+        assert (await browser.log_in())[0] == 303
+        assert (await browser.get(path)).status == status
+
+
+async def test_a_claim_may_be_inside_an_object(provider: Provider) -> None:
+    provider.claims = {
+        "sub": "1",
+        "realm_access": {"roles": ["fraud-ops"]},
+        "email": "ann@bank.example",
+    }
+    names = {"web_oidc_roles_claim": "realm_access.roles", "web_oidc_name_claim": "email"}
+    async with client_of(worker_of(provider, **names)) as client:
+        browser = Browser(client)
+        assert (await browser.log_in())[0] == 303
+        assert "ann@bank.example" in await (await browser.get("/")).text()
+
+
+@pytest.mark.parametrize(
+    ("claims", "status", "says"),
+    [
+        ({"groups": ["others"]}, 403, "ann has no role here: none of the values of claim"),
+        ({"groups": None}, 403, "ann has no role here"),
+        ({"aud": "another-client"}, 401, "claim &#39;aud&#39; is missing or not what"),
+        ({"aud": [CLIENT, "another"]}, 401, "made for another client (azp)"),
+        ({"azp": "another"}, 401, "made for another client (azp)"),
+        ({"iss": "https://elsewhere.example"}, 401, "claim &#39;iss&#39; is missing or not what"),
+        ({"nonce": "of another login"}, 401, "claim &#39;nonce&#39; is missing or not what"),
+        ({"nonce": None}, 401, "claim &#39;nonce&#39; is missing"),
+        ({"exp": 1}, 401, "it has expired"),
+        ({"exp": None}, 401, "claim &#39;exp&#39; is missing"),
+        ({"sub": "a\nb"}, 403, "no usable claim &#39;sub&#39;"),
+    ],
+    ids=["no-role", "no-groups", "audience", "audiences", "azp", "issuer", "nonce", "no-nonce", "expired",
+         "no-expiry", "name"],
+)  # fmt: skip
+async def test_a_token_that_does_not_fit_is_refused_in_one_line(
+    provider: Provider, claims: dict[str, Any], status: int, says: str
+) -> None:
+    provider.claims |= claims
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+        found, text = await browser.log_in()
+        assert (found, says in text) == (status, True), text
+        assert (await browser.get("/")).status == 303  # no session
+
+
+async def test_the_answer_belongs_to_the_browser_that_asked(provider: Provider) -> None:
+    worker = worker_of(provider)
+    async with client_of(worker) as client, client_of(worker) as other:
+        address = await Browser(client).go()
+        # login CSRF: somebody's own code and state in another browser
+        assert (await Browser(other).come_back(address))[0] == 403
+        begun = Browser(other)
+        await begun.go()
+        assert (await begun.come_back(address))[0] == 403
+        # a state that was changed
+        browser = Browser(client)
+        status, text = await browser.come_back(address.replace("state=", "state=x"))
+        assert (status, "was not begun in this browser" in text) == (403, True)
+        # a code of another login: its verifier is another
+        second = await browser.go()
+        mixed = (
+            f"/login/callback?code={query_of(address)['code']}&state={query_of(second)['state']}"
+        )
+        status, text = await browser.come_back(mixed)
+        assert (status, "refuses this login (invalid_grant)" in text) == (401, True)
+
+
+async def test_a_code_works_once(provider: Provider) -> None:
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+        address = await browser.go()
+        cookies = {c.key: c.value for c in client.session.cookie_jar}
+        assert (await browser.come_back(address))[0] == 303
+        client.session.cookie_jar.update_cookies(
+            cookies
+        )  # a browser that kept what it should have deleted
+        assert (await browser.come_back(address))[0] == 401
+
+
+async def test_a_login_is_not_begun_for_ever(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.access.oidc._LOGIN_SECONDS", -1)
+    async with client_of(worker_of(provider)) as client:
+        status, text = await Browser(client).log_in()
+        assert (status, "too long ago: log in again" in text) == (403, True)
+
+
+async def test_a_new_key_is_fetched_and_a_strange_one_is_not_trusted(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+        assert (await browser.log_in())[0] == 303
+        assert (await browser.log_in())[0] == 303
+        assert provider.asked["/keys"] == 1
+        monkeypatch.setattr("app.web.access.oidc_provider._AGAIN_SECONDS", -1)
+        provider.rotate()
+        assert (await browser.log_in())[0] == 303
+        assert provider.asked["/keys"] == 2
+        kid = provider.signing.kid
+        provider.signing = RSAKey.generate_key(2048, {"kid": "strange", "use": "sig"})
+        status, text = await browser.log_in()
+        assert (status, "a key that the provider does not publish" in text) == (401, True)
+        provider.signing = RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
+        status, text = await browser.log_in()
+        assert (status, "its signature is wrong" in text) == (401, True)
+        # nobody makes us ask the provider for each token
+        monkeypatch.setattr("app.web.access.oidc_provider._AGAIN_SECONDS", 60)
+        asked = provider.asked["/keys"]
+        for _ in range(3):
+            assert (await browser.log_in())[0] == 401
+        assert provider.asked["/keys"] == asked
+
+
+async def test_while_the_provider_is_away_sessions_go_on(provider: Provider) -> None:
+    worker = worker_of(provider)
+    async with client_of(worker) as client, client_of(worker) as late:
+        browser = Browser(client)
+        assert (await browser.log_in())[0] == 303
+        begun = await browser.go()
+        provider.down = True
+        answer = await Browser(late).get("/login/oidc")
+        text = await answer.text()
+        assert answer.status == 503
+        assert "the identity provider answers 503" in text
+        assert "try again later; whoever is logged in stays so" in text
+        assert (await browser.come_back(begun))[0] == 503
+        assert (await browser.get("/cards/c1/")).status == 200
+        await provider.server.close()
+        answer = await Browser(late).get("/login/oidc")
+        assert f"the identity provider {provider.issuer} does not answer" in await answer.text()
+        assert (await browser.get("/cards/c1/")).status == 200
+
+
+async def test_another_worker_can_finish_a_login(provider: Provider) -> None:
+    async with client_of(worker_of(provider)) as one, client_of(worker_of(provider)) as two:
+        address = await Browser(one).go()
+        two.session.cookie_jar.update_cookies({c.key: c.value for c in one.session.cookie_jar})
+        back = f"http://127.0.0.1:{one.port}"
+        answer = await two.get(
+            URL(address).raw_path_qs, headers={**HTML, "Host": back.removeprefix("http://")}, allow_redirects=False
+        )  # fmt: skip
+        assert answer.status == 303, await answer.text()
+
+
+async def test_a_changed_setting_ends_sessions(provider: Provider) -> None:
+    async with client_of(worker_of(provider)) as client:
+        assert (await Browser(client).log_in())[0] == 303
+        cookies = {c.key: c.value for c in client.session.cookie_jar}
+    for roles, status in (
+        ("fraud-team=analyst, fraud-ops=operator, all=viewer", 200),
+        ("x=analyst", 303),
+    ):
+        async with client_of(worker_of(provider, web_oidc_roles=roles)) as client:
+            client.session.cookie_jar.update_cookies(cookies)
+            assert (await Browser(client).get("/cards/c1/")).status == status
+
+
+async def test_a_wrong_client_secret_is_the_operator_s(provider: Provider) -> None:
+    async with client_of(worker_of(provider, web_oidc_client_secret="wrong")) as client:
+        status, text = await Browser(client).log_in()
+        assert (status, "check FRAUDSTREAM_WEB_OIDC_CLIENT_ID and" in text) == (503, True)
+        assert "wrong" not in text
+
+
+async def test_nobody_takes_the_name_of_a_local_user(provider: Provider, tmp_path: Any) -> None:
+    users = tmp_path / "users"
+    users.write_text(password_line("ann", "viewer", "a password") + "\n")
+    async with client_of(worker_of(provider, web_users=users)) as client:
+        browser = Browser(client)
+        assert "password" in await (await browser.get("/login")).text()
+        status, text = await browser.log_in()
+        assert (status, "ann is also a user of FRAUDSTREAM_WEB_USERS" in text) == (403, True)
+
+
+async def test_cookies_are_safe(provider: Provider) -> None:
+    async with client_of(worker_of(provider, web_host="0.0.0.0")) as client:
+        answer = await client.get("/login/oidc", headers=HTML, allow_redirects=False)
+        cookie = answer.headers["Set-Cookie"]
+        assert cookie.startswith("__Host-fraudstream-oidc=")
+        for attribute in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/"):
+            assert attribute in cookie
+        where = query_of(answer.headers["Location"])
+        assert where["redirect_uri"] == f"http://127.0.0.1:{client.port}/login/callback"
+        # the secret parts stay with the browser
+        assert len(where["code_challenge"]) == 43
+        answer = await client.get(
+            "/login/oidc", headers={**HTML, "X-Forwarded-Proto": "https"}, allow_redirects=False
+        )
+        assert query_of(answer.headers["Location"])["redirect_uri"].startswith("https://")
+
+
+async def test_another_issuer_is_not_taken_for_ours(provider: Provider) -> None:
+    async with client_of(worker_of(provider, web_oidc_issuer=f"{provider.issuer}/")) as client:
+        answer = await Browser(client).get("/login/oidc")
+        assert answer.status == 503
+        assert "must set FRAUDSTREAM_WEB_OIDC_ISSUER to that" in await answer.text()
+
+
+async def test_without_a_provider_there_is_no_such_login() -> None:
+    async with client_of(DictWorker(web_login="always")) as client:
+        assert (await client.get("/login/oidc", headers=HTML)).status == 404
+        assert (await client.get("/login/callback?code=1&state=2", headers=HTML)).status == 404
+
+
+def test_the_path_afterwards_is_ours() -> None:
+    assert _local("//evil.example/") == "/"
+
+
+@pytest.mark.usefixtures("no_settings")
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"web_oidc_issuer": "https://i.example"}, "needs FRAUDSTREAM_WEB_OIDC_CLIENT_ID and"),
+        ({"web_oidc_client_id": "x"}, "need FRAUDSTREAM_WEB_OIDC_ISSUER"),
+        ({"web_oidc_issuer": "i.example", "web_oidc_client_id": "x", "web_oidc_roles": "a=viewer"}, "is not a URL"),
+        ({"web_oidc_issuer": "http://i.example", "web_oidc_client_id": "x", "web_oidc_roles": "a=viewer"},
+         "without encryption"),
+        ({"web_oidc_roles": "a=boss"}, "write VALUE=ROLE, with one of the roles"),
+    ],
+    ids=["no-client", "no-issuer", "no-url", "http", "no-role"],
+)  # fmt: skip
+def test_settings_that_do_not_fit_are_refused(values: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load_settings(values)
