@@ -1,5 +1,10 @@
 """A backfill in partitions that run apart computes what live traffic would have."""
 
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,10 +19,10 @@ from app.ops.training_features import compute_features
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from tests.builders import T0, tx
-from tests.deployment import Deployment, Send
+from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.seed import SEED
-from tests.stack import environ_of
+from tests.stack import Servers, environ_of
 
 pytestmark = pytest.mark.integration
 
@@ -98,10 +103,33 @@ def send(deployment: Deployment, data: Backfill) -> None:
     )  # fmt: skip
 
 
+@contextmanager
+def hiccups(kafka: int) -> Iterator[None]:
+    """A broker that answers nobody for two seconds, twice."""
+    over = threading.Event()
+
+    def pause() -> None:
+        for _ in range(2):
+            over.wait(3)
+            os.kill(kafka, signal.SIGSTOP)
+            over.wait(2)
+            os.kill(kafka, signal.SIGCONT)
+
+    thread = threading.Thread(target=pause, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.timeout(600)
 def test_a_backfill_computes_what_live_traffic_would_have(
-    settings: Settings, tmp_path: Path
+    stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:
+    kafka = stack.require_local().running("kafka")
+    assert kafka
     settings = settings.model_copy(update={"features": ("basic", "handbook")})
     deployment = Deployment(settings)
     deployment.prepare()
@@ -109,7 +137,11 @@ def test_a_backfill_computes_what_live_traffic_would_have(
     send(deployment, data)
     with Fleet(environ_of(settings), tmp_path) as fleet:
         fleet.start("one", "two")
-        fleet.await_ready()
+        with hiccups(kafka.pid):
+            fleet.await_ready()
+            wait_until(
+                lambda: len(deployment.records(deployment.topics.predictions)) > 6_000, "most"
+            )
         deployment.drain(200)
         report = deployment.verify()
         metrics = [urlopen(f"{fleet[name].url}/metrics").read() for name in ("one", "two")]

@@ -71,12 +71,15 @@ class Kafka:
         self.noted: list[dict[Any, tuple[int, OffsetMetadata]]] = []
         self.looks = 0
         self.away = False
+        self.pause = 0.0
 
     async def read_progress(self, tps: Iterable[Any]) -> Mapping[Any, PartitionProgress]:
         self.looks += 1
         if self.away:
             raise OSError("away")
-        return {tp: self.seen[tp] for tp in tps}
+        seen = {tp: self.seen[tp] for tp in tps}
+        await asyncio.sleep(self.pause)
+        return seen
 
     async def commit(self, notes: Mapping[Any, tuple[int, OffsetMetadata]]) -> None:
         self.noted.append(dict(notes))
@@ -165,6 +168,23 @@ async def test_the_one_ahead_waits_for_another_worker(kafka: Kafka) -> None:
     looks = kafka.looks
     await asyncio.sleep(0.06)
     assert kafka.looks == looks
+
+
+async def test_a_look_that_had_to_wait_is_soon_followed_by_another(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.blocks.core.alignment._LOOK_REST", 1_000)
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    here = Here(alignment, ONE, held_ms=1_000)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(500)),
+    }
+    kafka.pause = 0.1
+    alignment.hold()
+    await until(lambda: kafka.looks)
+    kafka.seen[TWO] = PartitionProgress(7, 9, OffsetMetadata(950))
+    await until(lambda: here.woken)
 
 
 async def test_an_unknown_one_is_waited_for_unless_it_has_nothing_to_do(kafka: Kafka) -> None:

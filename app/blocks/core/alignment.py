@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 #: Time between two reads of the positions while a partition is paused; `_RETRY_SECONDS` while Kafka does not answer.
 _LOOK_SECONDS = 0.02
 #: The time between two reads is at least this many times the duration of a read. With hundreds of partitions, a read
-#: every 20 ms took an eighth of a worker's time, and more of the broker's.
-_LOOK_REST = 4
+#: every 20 ms took an eighth of a worker's time, and more of the broker's. It has a limit, because a read may have
+#: waited for the broker: after one of two seconds, nothing was computed for eight.
+_LOOK_REST, _MOST_REST_SECONDS = 4, 0.5
 _RETRY_SECONDS = 0.5
 #: Minimum time between two extra commits of positions by a worker without a paused partition.
 _SHARE_SECONDS = 0.05
@@ -209,7 +210,8 @@ class EventTimeAlignment:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 if self._held():
-                    await asyncio.sleep(max(_LOOK_SECONDS, _LOOK_REST * (time() - began)))
+                    rest = min(_LOOK_REST * (time() - began), _MOST_REST_SECONDS)
+                    await asyncio.sleep(max(_LOOK_SECONDS, rest))
         finally:
             self._watching = None
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from app.blocks.core.ports import AlignmentGate, Block, Computed, SentOutputs
 
-#: A block that is forwarded and not durable for so long waits for a server.
-_STALLED_SECONDS = 1.0
+#: A block that is forwarded and not durable for so long waits for a server. Others then run ahead of its partition, and
+#: compute what they would not have computed in step with it. A broker or a machine that is slow is no reason for that:
+#: with ten times the load that a machine can carry, an acknowledgement takes longer than a second.
+_STALLED_SECONDS = 10.0
 
 
 @dataclass(slots=True)
