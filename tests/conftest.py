@@ -8,9 +8,9 @@ from hypothesis import settings as hypothesis_settings
 
 from tests.registry import registry
 from tests.seed import SEED
-from tests.stack import no_settings, session, settings, stack
+from tests.stack import keyspaces, no_settings, session, settings, stack
 
-__all__ = ["no_settings", "registry", "seed", "session", "settings", "stack"]
+__all__ = ["keyspaces", "no_settings", "registry", "seed", "session", "settings", "stack"]
 
 # how long an example takes is the machine's affair: no test fails by a clock
 hypothesis_settings.register_profile(

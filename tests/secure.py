@@ -4,7 +4,6 @@ Certificates are made by trustme. A session starts them once; users and grants a
 """
 
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from app.devstack.server import ExtraConfiguration
 from app.devstack.stack import Stack
 from app.kafka.grants import Grant
 from app.settings import Settings
+from tests.stack import servers_folder
 
 #: Passwords that a search for secrets looks for: unlike anything else that is written.
 PASSWORD = "Zq8-hidden-kafka-password"
@@ -179,8 +179,8 @@ class Secured:
 @pytest.fixture(scope="session")
 def secured() -> Iterator[Secured]:
     """Both servers, with certificates, and a user `CLIENT` at Kafka that may do nothing."""
-    with tempfile.TemporaryDirectory(prefix="fraudstream-secure-") as home:
-        folder = Path(home) / "tls"
+    with servers_folder("fraudstream-secure-") as home:
+        folder = home / "tls"
         folder.mkdir()
         authority = Authority(folder)
         authority.issue("node", _HOST)
@@ -201,7 +201,7 @@ def secured() -> Iterator[Secured]:
             "cassandra": ExtraConfiguration(_cassandra_lines(folder), tls=_client_context(folder)),
         }
         heaps = {"kafka": "384m", "cassandra": "768m"}
-        local = Stack(Path(home) / "home", heaps=heaps, quick=True, durable=True, extras=extras)
+        local = Stack(home / "home", heaps=heaps, quick=True, durable=True, extras=extras)
         # Cassandra's ports are looked for first: Kafka's are known
         cassandra = ports.free_run(3, set(range(first, first + 7)))
         endpoints = local.up(at={"kafka": first, "cassandra": cassandra})

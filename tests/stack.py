@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,28 @@ from app.devstack.stack import Stack
 from app.durations import is_duration
 from app.endpoints import Endpoints
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings
+from tests.keyspaces import Keyspaces
 
 # Taken out of the environment: commands under test refuse FRAUDSTREAM_ names that are no settings.
 _BROKER = os.environ.pop("FRAUDSTREAM_TEST_BROKER", None)
 _CASSANDRA = os.environ.pop("FRAUDSTREAM_TEST_CASSANDRA", None)
+
+
+#: Files in memory, where there is so much room: servers start and make tables in half the time, because nothing waits
+#: for a disk. What a killed server wrote is there all the same.
+_MEMORY, _MEMORY_BYTES = Path("/dev/shm"), 8 << 30  # noqa: S108 -- each folder below it has a name of its own
+
+
+@contextmanager
+def servers_folder(prefix: str) -> Iterator[Path]:
+    """A folder for the data of servers, deleted afterwards."""
+    where = None
+    with suppress(OSError):
+        at = os.statvfs(_MEMORY)
+        if at.f_bavail * at.f_frsize > _MEMORY_BYTES and not at.f_flag & os.ST_NOEXEC:
+            where = _MEMORY  # servers unpack libraries there, and run them
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as home:
+        yield Path(home)
 
 
 @dataclass(frozen=True)
@@ -68,8 +86,8 @@ def stack() -> Iterator[Servers]:
     if _BROKER and _CASSANDRA:
         yield Servers(Endpoints(_BROKER, parse_addresses(_CASSANDRA, CASSANDRA_PORT)), None)
         return
-    with tempfile.TemporaryDirectory(prefix="fraudstream-test-") as home:
-        local = Stack(Path(home), quick=True, durable=True)
+    with servers_folder("fraudstream-test-") as home:
+        local = Stack(home, quick=True, durable=True)
         endpoints = local.up(free_ports=True)
         assert endpoints
         try:
@@ -78,15 +96,30 @@ def stack() -> Iterator[Servers]:
             local.wipe()
 
 
-@pytest.fixture
-def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings of one test: topic prefix, app id, keyspace and home are its own.
+@pytest.fixture(scope="session")
+def keyspaces(stack: Servers) -> Iterator[Keyspaces]:
+    """Keyspaces with tables, for one test after the other."""
+    made = Keyspaces(Settings(_env_file=None, cassandra=stack.cassandra))  # type: ignore[call-arg]
+    yield made
+    made.close()
 
-    The topics and the keyspace go when the test ends. `environ_of` gives them to a subprocess.
+
+@pytest.fixture
+def settings(
+    stack: Servers,
+    keyspaces: Keyspaces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Settings]:
+    """Settings of one test: topic prefix, app id and home are its own, and so is, meanwhile, the keyspace.
+
+    The topics go when the test ends; the keyspace is emptied. `environ_of` gives them to a subprocess.
     """
     for name in [n for n in os.environ if n.startswith(ENV_PREFIX) and n not in NOT_SETTINGS]:
         monkeypatch.delenv(name)  # a developer's settings are not the test's
     unique = uuid.uuid4().hex[:10]
+    own_keyspace = request.node.get_closest_marker("own_keyspace") is not None
     made = Settings(
         _env_file=None,  # type: ignore[call-arg]
         home=tmp_path / "home",
@@ -94,7 +127,7 @@ def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         cassandra=stack.cassandra,
         app_id=f"t{unique}",
         topic_prefix=f"t{unique}-",
-        keyspace=f"t{unique}",
+        keyspace=f"t{unique}" if own_keyspace else keyspaces.take(),
         web_port=0,
         # few features, so that workers start fast; tests of the defaults say so
         features=("basic",),
@@ -104,7 +137,10 @@ def settings(stack: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with suppress(Exception), ThreadPoolExecutor(1) as pool:  # a test may leave servers stopped
         pool.submit(asyncio.run, _delete_topics(made)).result()
     with suppress(Exception):
-        _drop_keyspace(made, stack.endpoints)
+        if own_keyspace:
+            keyspaces.drop(made.keyspace)
+        else:
+            keyspaces.give_back(made.keyspace)
 
 
 @pytest.fixture
@@ -158,15 +194,3 @@ async def _delete_topics(settings: Settings) -> None:
                 await client.delete_topics(topics)
         finally:
             await client.close()
-
-
-def _drop_keyspace(settings: Settings, endpoints: Endpoints) -> None:
-    from cassandra.cluster import Cluster
-
-    hosts = [host for host, _ in endpoints.cassandra]
-    cluster = Cluster(hosts, port=endpoints.cassandra[0][1], connect_timeout=5)
-    try:
-        # A long timeout: dropping flushes and deletes every table.
-        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {settings.keyspace}", timeout=20)
-    finally:
-        cluster.shutdown()

@@ -22,7 +22,7 @@ from app.settings import Settings
 from tests.deployment import wait_until
 from tests.stack import environ_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.own_keyspace]
 
 TITLES = [
     "001_keyspace", "002_predictions", "003_transaction_index", "004_labels", "005_conflicting_predictions",

@@ -90,6 +90,7 @@ def test_a_lost_disk_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
         assert len(anew.records(anew.topics.predictions)) == 320
 
 
+@pytest.mark.own_keyspace
 def test_it_says_what_is_missing_and_what_does_not_fit(settings: Settings) -> None:
     deployment = Deployment(settings)
     for command in ("topics", "migrate"):
