@@ -77,6 +77,9 @@ class Notes:
     def waiting(self, reason: str) -> None:
         self.reasons.append(reason)
 
+    def idle(self) -> None:
+        """Nothing waits any more."""
+
 
 def packed(*records: dict[str, Any]) -> list[bytes]:
     return RowPacker("EUR", 2).pack_many(map(orjson.dumps, records)).rows
