@@ -14,9 +14,14 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from app.cassandra.alert_queries import acknowledge
+from app.cassandra.review_store import ReviewStore
+from app.cassandra.reviews import Review
+from app.cassandra.session import close_shared_sessions, connected
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.settings import Settings
 from app.wire.output_records import alert_record
+from tests.builders import T0
 from tests.deployment import Deployment, Send, wait_until
 from tests.prediction_builder import prediction
 from tests.stack import environ_of
@@ -191,6 +196,45 @@ def test_what_is_told_to_whom(settings: Settings, tmp_path: Path) -> None:
         wait_until(lambda: len(receiver.taken) > 1, "the worst")
         assert [body["data"]["transaction_id"] for _, body in receiver.taken] == ["tx-3", "tx-5"]
         assert [body["data"]["severity"] for _, body in receiver.taken] == ["high", "critical"]
+        told_again_when_open_again(deployment, receiver)
+
+
+def told_again_when_open_again(deployment: Deployment, receiver: Receiver) -> None:
+    """An alert that somebody has seen to, with a transaction that came afterwards."""
+    settings, alert_id = deployment.settings, receiver.taken[-1][1]["data"]["alert_id"]
+    large, worst = {"amount_minor": 30_000}, {"amount_minor": 500_000}
+
+    def send(*numbers: tuple[int, int, dict[str, int]]) -> None:
+        """Transactions of the card: number, when it was received, and how large it is."""
+        sent = [
+            alerts_of(
+                deployment, range(number, number + 1), card="c", score=1.0, received_at=at, **amount
+            )
+            for number, at, amount in numbers
+        ]
+        deployment.send([one for (one,) in sent], deployment.topics.alerts)
+
+    acked, decided = T0 + 10_000, T0 + 20_000
+    with connected(settings) as session:
+        acknowledge(session, settings, alert_id, by="ann", note="", now_ms=acked)
+    # before that, after it, and once more while it is open
+    send((6, acked - 1, large), (7, acked + 1, large), (8, acked + 2, large))
+    wait_until(lambda: len(receiver.taken) >= 3, "the alert that is open again")
+    send((9, acked + 3, worst))
+    wait_until(lambda: len(receiver.taken) >= 4, "that it is worse")
+    store = ReviewStore(settings)
+    store.claim(alert_id, "ann", T0 + 30_000, T0)
+    seen = tuple(f"tx-{number}" for number in (3, 5, 6, 7, 8, 9))
+    store.decide(alert_id, Review("ann", None, "fraud", "ann", decided, seen))
+    close_shared_sessions()
+    send((9, acked + 3, worst), (10, decided + 1, large))  # one is repeated
+    wait_until(lambda: len(receiver.taken) >= 5, "the alert that is open once more")
+    again = receiver.taken[2:]
+    assert [body["data"]["transaction_id"] for _, body in again] == ["tx-7", "tx-9", "tx-10"]
+    assert [body["data"]["handled_at"] for _, body in again] == [acked, acked, decided]
+    assert [name for name, _ in again] == [
+        f"{alert_id}@{acked}-high", f"{alert_id}@{acked}-critical", f"{alert_id}@{decided}-high",
+    ]  # fmt: skip
 
 
 def test_a_storm_is_ten_messages_a_minute_to_people(settings: Settings, tmp_path: Path) -> None:
