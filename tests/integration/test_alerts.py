@@ -22,7 +22,7 @@ from tests.fleet import Fleet
 from tests.prediction_builder import prediction
 from tests.stack import environ_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 HOUR = 3_600_000
 

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.integration
 AWAY_SECONDS, RATE = 25.0, 120.0
 
 
-@pytest.mark.timeout(600)
 def test_a_while_without_cassandra(stack: Servers, settings: Settings, tmp_path: Path) -> None:
     local = stack.require_local()
     deployment = Deployment(settings)

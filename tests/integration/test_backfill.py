@@ -124,7 +124,6 @@ def hiccups(kafka: int) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.timeout(600)
 def test_a_backfill_computes_what_live_traffic_would_have(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:

@@ -23,7 +23,6 @@ from tests.web_worker import HOUR, DictWorker
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
 ]
 HOSTILE = "<script>document.title='owned'</script>"

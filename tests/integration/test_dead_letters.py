@@ -29,7 +29,6 @@ def letters(deployment: Deployment) -> dict[Position, Any]:
     return found
 
 
-@pytest.mark.timeout(240)
 def test_three_in_ten_are_malformed_and_all_good_ones_are_scored(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -77,7 +76,6 @@ def test_three_in_ten_are_malformed_and_all_good_ones_are_scored(
     assert scored == {f"tx-good-{n}" for n, each in enumerate(mixed) if each is None}
 
 
-@pytest.mark.timeout(240)
 def test_a_version_that_was_unknown_is_sent_back_after_the_upgrade(
     settings: Settings, tmp_path: Path
 ) -> None:

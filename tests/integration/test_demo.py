@@ -18,7 +18,7 @@ from app.cassandra.session import SCAN, connected
 from app.settings import Settings
 from tests.stack import Servers, environ_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 #: Generous: the machine may be busy with something else.

@@ -124,7 +124,6 @@ def with_format(settings: Settings, name: str, address: str | None, **others: An
     return settings.model_copy(update={"input_format": name, "schema_registry": address, **others})
 
 
-@pytest.mark.timeout(900)
 def test_avro_while_the_registry_goes_away(
     registry: int, settings: Settings, tmp_path: Path
 ) -> None:
@@ -185,7 +184,6 @@ def test_avro_while_the_registry_goes_away(
     assert orjson.loads(found["c0-3"])["features"]["card_count_1h"] == 5
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["protobuf", "json-schema"])
 def test_other_formats(name: str, registry: int, settings: Settings, tmp_path: Path) -> None:
     settings = with_format(settings, name, url(registry) if name == "protobuf" else None)
@@ -215,7 +213,6 @@ def test_other_formats(name: str, registry: int, settings: Settings, tmp_path: P
     assert (report["read"], report["scored"]) == (1, 1)
 
 
-@pytest.mark.timeout(600)
 def test_a_framed_record_without_the_setting(
     registry: int, settings: Settings, tmp_path: Path
 ) -> None:

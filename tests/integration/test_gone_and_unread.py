@@ -18,7 +18,7 @@ from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 MINUTE = 60_000
 

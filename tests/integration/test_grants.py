@@ -86,7 +86,6 @@ def bank(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     disconnect(made.admin)
 
 
-@pytest.mark.timeout(300)
 def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_path: Path) -> None:
     worker = bank.settings("worker", web_secret=WEB_SECRET)
     sends = [

@@ -12,7 +12,7 @@ import pytest
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.settings import ENV_PREFIX, NOT_SETTINGS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 BEGIN_MS = int(np.datetime64("2018-06-01", "ms").astype(np.int64))
 

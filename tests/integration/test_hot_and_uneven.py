@@ -37,7 +37,6 @@ def hot_and_others(rng: Random) -> list[Send]:
     return sends
 
 
-@pytest.mark.timeout(240)
 def test_hot_keys_stay_bounded_and_say_what_they_lack(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"max_entries_per_key": CAP})
     deployment = Deployment(settings)
@@ -73,7 +72,6 @@ def test_hot_keys_stay_bounded_and_say_what_they_lack(settings: Settings, tmp_pa
     assert (False, False) not in flagged
 
 
-@pytest.mark.timeout(240)
 def test_a_slow_a_huge_and_an_idle_partition(settings: Settings, tmp_path: Path) -> None:
     deployment = Deployment(settings)
     deployment.prepare()

@@ -28,7 +28,6 @@ def metrics_of(text: str) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.timeout(300)
 def test_it_is_not_ready_and_stops_in_time(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:

@@ -25,7 +25,6 @@ COUNT = 60
 DAY_MS = 86_400_000
 
 
-@pytest.mark.timeout(240)
 def test_labels_reach_their_transactions_and_are_learned_from(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -116,7 +115,6 @@ def test_labels_reach_their_transactions_and_are_learned_from(
     assert reasons == [b"ambiguous_transaction", b"unknown_transaction", b"unknown_transaction"]
 
 
-@pytest.mark.timeout(240)
 def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(
         update={"features": ("basic", "handbook"), "label_delay": 3 * DAY_MS}

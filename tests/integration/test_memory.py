@@ -16,7 +16,6 @@ pytestmark = pytest.mark.integration
 RECORDS, BYTES, WAITING_BYTES = 160, 900_000, 32 << 20
 
 
-@pytest.mark.timeout(600)
 def test_large_records_wait_for_cassandra_on_the_log(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:

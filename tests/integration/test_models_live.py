@@ -592,7 +592,6 @@ def retrain(deployment: Deployment, said: Run, feed: Feed) -> None:
     wait_until(lambda: {m for m, _ in deciders(deployment)} == {"other@3"}, "it decides")
 
 
-@pytest.mark.timeout(900)
 def test_promoting_takes_seconds(
     settings: Settings, tmp_path: Path, said: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ from tests.deployment import Deployment, Send, wait_until
 from tests.prediction_builder import prediction
 from tests.stack import environ_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLSw0"  # noqa: S105
 POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))

@@ -16,7 +16,7 @@ from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 HOUR = 3_600_000
 

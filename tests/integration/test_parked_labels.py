@@ -34,7 +34,6 @@ def parked(fleet: Fleet, name: str) -> dict[str, str]:
     return {number: one["transaction_id"] for number, one in told.items() if one["labels"]}
 
 
-@pytest.mark.timeout(400)
 def test_a_label_of_an_unknown_transaction_holds_back_nobody(
     settings: Settings, tmp_path: Path
 ) -> None:

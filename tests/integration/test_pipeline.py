@@ -94,7 +94,6 @@ def places(deployment: Deployment) -> dict[str, set[Position]]:
     return found
 
 
-@pytest.mark.timeout(240)
 def test_every_kind_of_record_ends_in_its_place(settings: Settings, tmp_path: Path) -> None:
     deployment = Deployment(settings)
     assert deployment.run("topics").returncode == 0

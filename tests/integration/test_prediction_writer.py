@@ -25,6 +25,7 @@ from app.cassandra.table_ttl import TtlCheck
 from app.errors import SchemaError, StateError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0
+from tests.deployment import PATIENCE_SECONDS
 from tests.prediction_builder import (
     count_predictions,
     expected_row,
@@ -283,7 +284,7 @@ async def test_a_ttl_that_is_changed_meanwhile_is_noticed(
     kept_for.look()
     assert not caplog.records
     session.execute(f"ALTER TABLE {settings.keyspace}.predictions WITH default_time_to_live = 60")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not caplog.records:
             await asyncio.sleep(0.05)
             kept_for.look()
@@ -319,7 +320,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_writer, "_WATCH_SECONDS", 0.1)
 
 
-async def until(condition: Any, seconds: float = 15) -> None:
+async def until(condition: Any, seconds: float = PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -378,7 +379,7 @@ async def test_nothing_is_lost_when_connections_break_again_and_again(
             proxy.cut()
 
     cutting = asyncio.create_task(cut())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while far_writer.retries < 10:  # batches that were on their way in a cut
             wave = [random_prediction(rng, len(records) + number) for number in range(500)]
             records += wave
@@ -438,7 +439,7 @@ async def test_a_server_that_is_killed_and_started_again(
             await asyncio.to_thread(find_transaction, settings, "tx-1")
     finally:
         await asyncio.to_thread(local.start, "cassandra")
-    await asyncio.wait_for(asyncio.gather(*done), 60)
+    await asyncio.wait_for(asyncio.gather(*done), PATIENCE_SECONDS)
     assert writer.rows_written == 2_001
 
     def all_there() -> bool:
@@ -447,7 +448,7 @@ async def test_a_server_that_is_killed_and_started_again(
         except UnavailableError:  # the driver's session comes back a little later
             return False
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not await asyncio.to_thread(all_there):  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 

@@ -38,7 +38,6 @@ def held(fleet: Fleet, worker: str) -> dict[str, list[int]]:
     return {url: partitions for url, partitions in overview["workers"].items() if partitions}
 
 
-@pytest.mark.timeout(600)
 def test_a_killed_worker_is_replaced_under_load(settings: Settings, tmp_path: Path) -> None:
     # some labels of the feed fit nothing: each keeps its partition waiting for so long, and the others in step
     settings = settings.model_copy(update={"session_timeout": 6_000, "label_wait": 2_000})

@@ -21,7 +21,6 @@ from tests.stack import environ_of
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.timeout(240)
 def test_tables_of_running_workers_equal_rebuilt_ones(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(
         update={

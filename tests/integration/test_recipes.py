@@ -16,7 +16,6 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 ROWS = 36
 
 
-@pytest.mark.timeout(300)
 def test_files_of_three_data_sets_go_through_the_stream(settings: Settings, tmp_path: Path) -> None:
     deployment = Deployment(settings)
     deployment.prepare()

@@ -129,7 +129,6 @@ async def test_topics_that_were_there_before_are_compared(settings: Settings) ->
     }
 
 
-@pytest.mark.timeout(600)
 def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_path: Path) -> None:
     servers = stack.require_local()
     settings = settings.model_copy(update={"session_timeout": 6_000})
@@ -180,7 +179,6 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
     assert report["scored"] == report["rows"] == 200
 
 
-@pytest.mark.timeout(600)
 def test_kafka_does_not_answer_while_partitions_start_and_recover(
     settings: Settings, tmp_path: Path
 ) -> None:

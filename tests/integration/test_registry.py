@@ -23,7 +23,7 @@ from tests.tcp_proxy import TcpProxy
 from tests.unit import test_decoding
 from tests.unit.test_decoding import VALUES, avro_schema
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 CONTEXT = SerializationContext("schemas", MessageField.VALUE)
 
 

@@ -152,7 +152,6 @@ def lived(settings: Settings, tmp_path: Path) -> Iterator[Deployment]:
     yield deployment
 
 
-@pytest.mark.timeout(600)
 def test_the_same_model_gives_what_the_stream_stored(lived: Deployment) -> None:
     deployment, settings = lived, lived.settings
     before = live_side(deployment)

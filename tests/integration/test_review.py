@@ -28,7 +28,7 @@ from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.web_worker import DictWorker
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 ANALYSTS, CARDS = 20, 100
 HOUR = 3_600_000
 #: Two alerts a card.

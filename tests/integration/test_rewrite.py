@@ -16,7 +16,6 @@ pytestmark = pytest.mark.integration
 COUNT = 300
 
 
-@pytest.mark.timeout(400)
 def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # type: ignore[no-untyped-def]
     # every transaction raises an alert
     deployment = Deployment(settings.model_copy(update={"threshold": 0.0}))

@@ -34,7 +34,6 @@ def post(url: str, body: bytes, token: str = TOKEN) -> tuple[int, Mapping[str, A
             return error.code, json.loads(error.read())
 
 
-@pytest.mark.timeout(300)
 def test_answers_are_the_rows(settings: Settings, tmp_path: Path) -> None:
     wanted = {"score": True, "score_timeout": 60_000}
     settings = settings.model_copy(update=wanted)

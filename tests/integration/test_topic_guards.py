@@ -17,7 +17,7 @@ from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 MINUTE = 60_000
 

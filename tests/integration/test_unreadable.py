@@ -63,7 +63,6 @@ def segments(stack: Servers, topic: str, partition: int | None = None) -> list[P
     return sorted(home.rglob(f"{topic}-{number}/*.log"))
 
 
-@pytest.mark.timeout(300)
 def test_every_codec_of_producers_and_of_topics(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:
@@ -138,7 +137,6 @@ def home(card: str, settings: Settings) -> int:
     return murmur2_partition(card.encode(), settings.partitions)
 
 
-@pytest.mark.timeout(300)
 def test_what_cannot_be_read_is_a_dead_letter_and_the_rest_is_scored(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:
@@ -210,7 +208,6 @@ def overwrite(files: list[Path], offset: int, at: int, new: bytes | None = None)
     pytest.fail(f"no batch begins at offset {offset}")
 
 
-@pytest.mark.timeout(300)
 def test_a_partition_that_cannot_be_read_stops_until_its_offsets_are_given_up(
     stack: Servers, settings: Settings, tmp_path: Path
 ) -> None:

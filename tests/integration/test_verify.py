@@ -36,7 +36,6 @@ def verified(deployment: Deployment, *arguments: str) -> tuple[int, dict[str, An
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.timeout(240)
 def test_verify(settings: Settings, tmp_path: Path) -> None:
     deployment = Deployment(settings)
     deployment.prepare()

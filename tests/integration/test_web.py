@@ -179,7 +179,6 @@ def counted(workers: list[Worker], metric: str) -> dict[str, float]:
     return sums
 
 
-@pytest.mark.timeout(240)
 def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) -> None:
     first, second = workers
     wait_until(lambda: all(w.get("/health/ready")[0] == 200 for w in workers))

@@ -80,7 +80,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.timeout(400)
 def test_a_full_disk(settings: Settings, tmp_path: Path, small_disk: Path) -> None:
     deployment = Deployment(settings)
     deployment.prepare()
