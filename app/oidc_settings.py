@@ -60,6 +60,11 @@ class OidcSettings(AccessSettings):
         "sub",
         description="claim that names a person in audit records; it must be unique at the provider",
     )
+    web_oidc_audience: str | None = Field(
+        None,
+        description="audience of access tokens (JWT) of the provider that programs send as bearer tokens; unset: "
+        "they are refused",
+    )
     web_oidc_ca_file: Path | None = Field(
         None,
         description="certificate authorities of the provider, PEM; unset: those of the system",

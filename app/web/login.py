@@ -80,10 +80,7 @@ async def from_provider(request: web.Request) -> web.Response:
         why = asked.get("error", "no code")[:60]
         raise RefusedError(403, f"the identity provider refuses this login ({why}): log in again")
     name, role = await oidc.finish(pending, asked["code"], _callback(request))
-    if access.logins.knows(name):
-        raise RefusedError(
-            403, f"{name} is also a user of FRAUDSTREAM_WEB_USERS: audit records could not tell them apart"
-        )  # fmt: skip
+    access.logins.refuse_namesake(name)
     record(request, Viewer(name, role), _BACK, 303)
     response = web.Response(status=303, headers={"Location": _local(pending.next)})
     access.cookies.set(

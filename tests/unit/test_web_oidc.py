@@ -336,3 +336,33 @@ def test_the_path_afterwards_is_ours() -> None:
 def test_settings_that_do_not_fit_are_refused(values: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings(values)
+
+
+async def test_programs_may_send_access_tokens_of_the_provider(provider: Provider) -> None:
+    def bearer() -> dict[str, str]:
+        return {"Authorization": f"Bearer {provider.token('')}", "Accept": "application/json"}
+
+    provider.claims |= {"aud": "fraud-api", "nonce": None, "sub": "batch-job"}
+    async with client_of(worker_of(provider, web_oidc_audience="fraud-api")) as client:
+        assert (await client.get("/cards/c1/", headers=bearer())).status == 200
+        provider.claims["groups"] = ["all"]
+        answer = await client.get("/cards/c1/", headers=bearer())
+        assert (answer.status, "batch-job is viewer" in await answer.text()) == (403, True)
+        for claims, says in (
+            (
+                {"aud": CLIENT},
+                "the access token is refused: its claim 'aud'",
+            ),  # an ID token is none
+            ({"exp": 1}, "it has expired"),
+            ({"groups": []}, "batch-job has no role here"),
+        ):
+            kept, provider.claims = provider.claims, provider.claims | claims
+            answer = await client.get("/", headers=bearer())
+            assert (answer.status in (401, 403), says in await answer.text()) == (True, True), (
+                claims
+            )
+            provider.claims = kept
+        assert (await client.get("/", headers={"Authorization": "Bearer a.b.c"})).status == 401
+        assert (await client.get("/", headers={"Authorization": "Bearer opaque"})).status == 401
+    async with client_of(worker_of(provider)) as client:  # not set: no such token is accepted
+        assert (await client.get("/", headers=bearer())).status == 401

@@ -139,7 +139,7 @@ class AccessChecks:
     async def _pass(self, request: web.Request, page: Route) -> web.StreamResponse:
         if not page.any_host:
             self._hosts.check(request)
-        asker = self._asker(request)
+        asker = await self._asker(request)
         if not self.open and not page.any_host:
             wait = self._requests.take(asker.name or str(request.remote))
             if wait:
@@ -178,11 +178,15 @@ class AccessChecks:
 
     # ------------------------------------------------------------------ who asks
 
-    def _asker(self, request: web.Request) -> Viewer:
+    async def _asker(self, request: web.Request) -> Viewer:
         if header := request.headers.get(peers.PEER_HEADER):
             return self._vouched(request, header)
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
+            self.logins.require_encryption(request)
+            if self.oidc and (person := await self.oidc.of_bearer(token.strip())):
+                self.logins.refuse_namesake(person[0])
+                return Viewer(*person)
             user = self.logins.by_token(request, token.strip())
             return Viewer(user.name, user.role)
         session = self.cookies.read(request)

@@ -89,10 +89,18 @@ class LoginAttempts:
         except SettingsError as error:
             logger.error("the file of users cannot be read, the last known users apply: %s", error)
 
-    def knows(self, name: str) -> bool:
-        """Whether there is a user of this name."""
+    def refuse_namesake(self, name: str) -> None:
+        """Somebody whom the identity provider calls as a local user is called.
+
+        Raises:
+            RefusedError: audit records could not tell them apart.
+        """
         self._renew()
-        return self._users.get(name) is not None
+        if self._users.get(name) is not None:
+            raise RefusedError(
+                403,
+                f"{name} is also a user of FRAUDSTREAM_WEB_USERS: audit records could not tell them apart",
+            )
 
     def require_encryption(self, request: web.Request) -> None:
         """Credentials beyond loopback need TLS, by a proxy that says so.

@@ -33,6 +33,8 @@ _ALGORITHMS = [f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 
 _LOGIN_SECONDS, _LEEWAY_SECONDS = 600, 60
 _MOST_NAME, _MOST_NEXT = 200, 1_000
 _PARTS = 6
+#: In a signed token.
+_DOTS = 2
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Oidc:
         }
         self._roles_claim = settings.web_oidc_roles_claim
         self._name_claim = settings.web_oidc_name_claim
+        self._audience = settings.web_oidc_audience
         self._provider = Provider(settings, clock)
         self._signer, self._now = signer, now
         # a session ends when any of this changes
@@ -150,7 +153,24 @@ class Oidc:
             RefusedError: the provider does not answer, or says something else; or the person has no role here.
         """
         token = await self._provider.exchange(code, redirect, pending.verifier)
-        claims = await self._verified(token, pending.nonce)
+        what = "the provider's ID token"
+        claims = await self._verified(token, what, self._client, pending.nonce)
+        azp, many = claims.get("azp"), isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if (many or azp is not None) and azp != self._client:
+            raise RefusedError(401, f"{what} is refused: it was made for another client (azp)")
+        return self._person(claims)
+
+    async def of_bearer(self, token: str) -> tuple[str, Role] | None:
+        """Name and role by an access token of the provider; None: it is another token, or none is accepted.
+
+        Raises:
+            RefusedError: it is not valid here, or its bearer has no role; or the provider does not answer.
+        """
+        if self._audience is None or token.count(".") != _DOTS:
+            return None
+        return self._person(await self._verified(token, "the access token", self._audience))
+
+    def _person(self, claims: dict[str, Any]) -> tuple[str, Role]:
         name = claims.get(self._name_claim)
         if (
             not isinstance(name, str)
@@ -160,7 +180,7 @@ class Oidc:
         ):
             raise RefusedError(
                 403,
-                f"the ID token has no usable claim {self._name_claim!r}: an operator must check "
+                f"the token has no usable claim {self._name_claim!r}: an operator must check "
                 "FRAUDSTREAM_WEB_OIDC_NAME_CLAIM and _SCOPE",
             )
         role = max(
@@ -183,7 +203,19 @@ class Oidc:
         """The role of a session; None where the settings have changed since, or a local user has begun it."""
         return next((role for role in Role if role and self.stamp(role) == stamp), None)
 
-    async def _verified(self, token: str, nonce: str) -> dict[str, Any]:
+    async def _verified(
+        self, token: str, what: str, audience: str, nonce: str | None = None
+    ) -> dict[str, Any]:
+        wanted: dict[str, Any] = {
+            "iss": {"essential": True, "value": self._provider.issuer},
+            "aud": {"essential": True, "value": audience},
+            **{name: {"essential": True} for name in ("sub", "exp", "iat")},
+        }
+        if nonce is not None:
+            wanted["nonce"] = {"essential": True, "value": nonce}
+        registry = jwt.JWTClaimsRegistry(
+            now=lambda: int(self._now()), leeway=_LEEWAY_SECONDS, **wanted
+        )
         try:
             try:
                 claims = jwt.decode(token, await self._provider.keys(), _ALGORITHMS).claims
@@ -191,24 +223,9 @@ class Oidc:
                 claims = jwt.decode(
                     token, await self._provider.keys(again=True), _ALGORITHMS
                 ).claims
-            registry = jwt.JWTClaimsRegistry(
-                now=lambda: int(self._now()),
-                leeway=_LEEWAY_SECONDS,
-                iss={"essential": True, "value": self._provider.issuer},
-                aud={"essential": True, "value": self._client},
-                sub={"essential": True},
-                exp={"essential": True},
-                iat={"essential": True},
-                nonce={"essential": True, "value": nonce},
-            )
             registry.validate(claims)
         except (JoseError, ValueError) as error:
-            raise RefusedError(401, f"the provider's ID token is refused: {_why(error)}") from None
-        azp, many = claims.get("azp"), isinstance(claims["aud"], list) and len(claims["aud"]) > 1
-        if (many or azp is not None) and azp != self._client:
-            raise RefusedError(
-                401, "the provider's ID token is refused: it was made for another client (azp)"
-            )
+            raise RefusedError(401, f"{what} is refused: {_why(error)}") from None
         return dict(claims)
 
     def _values(self, claims: dict[str, Any]) -> list[str]:
