@@ -117,6 +117,10 @@ class FraudApp(BlockApp):
     async def _discard_stale_stores(self, file: Path) -> None:
         """A folder is gone on with where it was left, by the same app on the same cluster's changelogs only."""
         owner = f"{self.conf.id} on cluster {await cluster_id(self.settings)}"
+        if (
+            self.settings.generation > 1
+        ):  # its changelogs have other names, so their ids tell nothing
+            owner += f", generation {self.settings.generation}"
         before, *changelogs = (_read(file) or owner).splitlines()
         was = dict(line.split(" ", 1) for line in changelogs)
         now = {}

@@ -49,6 +49,13 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         le=1024,
         description="number of partitions of the transaction, enriched and prediction topics",
     )
+    generation: int = Field(
+        1,
+        ge=1,
+        le=999,
+        description="generation of the deployment's own topics (`enriched`, changelogs); `fraudstream repartition` "
+        "names the next one",
+    )
     replication: int = Field(1, ge=1, le=32_767, description="number of replicas of every topic")
     min_insync: int = Field(
         1, ge=1, description="number of replicas that must have a record before it is acknowledged"

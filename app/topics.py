@@ -73,9 +73,13 @@ class Topics:
             )
 
         def changelog(table: str) -> TopicSpec:
-            name = f"{settings.topic_prefix}{settings.app_id}-{table}-changelog"
+            name = f"{internal}-{table}-changelog"
             return TopicSpec(name, settings.partitions, compacted, "internal")
 
+        # a new number of partitions gets new topics, beside those of before: `fraudstream repartition`
+        internal = settings.deployment
+        if settings.generation > 1:
+            internal += f"-g{settings.generation}"
         largest = settings.max_message_bytes
         common = {
             "min.insync.replicas": str(settings.min_insync),
@@ -112,7 +116,7 @@ class Topics:
             {**compacted, "message.timestamp.type": "LogAppendTime"},
         )
         self.enriched = TopicSpec(
-            f"{settings.topic_prefix}{settings.app_id}-enriched",
+            f"{internal}-enriched",
             settings.partitions,
             streaming,
             "internal",

@@ -69,6 +69,8 @@ class VerifyWorld:
         begins: first offset that is kept, by topic and partition (0 where not named).
         done: offset that is committed, by topic and partition (the end where not named).
         rows: rows in Cassandra, once `run` has been called.
+        states: rows of tables, by source topic and partition.
+        earlier: what the state says of earlier numbers of partitions.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -88,11 +90,18 @@ class VerifyWorld:
         self.refund_rows: list[RefundRow] = []
         self.alert_rows: list[AlertRow] = []
         self.clock_ms = T0
-        self._build()
-        self._states: dict[tuple[str, int], Rows] = {}
+        self.earlier: bytes | None = None
+        self.build()
+        self.states: dict[tuple[str, int], Rows] = {}
         self._position: dict[tuple[str, int], int] = {}
 
-    def _build(self) -> None:
+    @property
+    def champion_hash(self) -> str:
+        """Hash of the model that a new deployment starts with."""
+        return str(self._champion.hash)
+
+    def build(self) -> None:
+        """Make the handlers, from the settings."""
         settings_ = self.settings
         catalogue = catalogue_of(settings_)
         models = ModelHolder(artifact_folders(settings_), catalogue, settings_.minor_unit_digits)
@@ -116,7 +125,7 @@ class VerifyWorld:
     def restart(self, **settings: Any) -> None:
         """Start anew with other settings."""
         self.settings = self.settings.model_copy(update=settings)
-        self._build()
+        self.build()
 
     def home(self, key: bytes) -> int:
         number: int = (murmur2(key) & 0x7FFFFFFF) % self.settings.partitions
@@ -157,7 +166,7 @@ class VerifyWorld:
         topic = self.topics.labels.name
         self._append(topic, partition, key, value, headers)
         record = self.logs[topic][partition][-1]
-        state = self._states.setdefault((topic, partition), Rows())
+        state = self.states.setdefault((topic, partition), Rows())
         computed = self._labels.compute(partition, [record], state)  # type: ignore[list-item]
         for (to, number), outputs in computed.outputs.outputs.items():
             for key_, value, headers_ in outputs:
@@ -178,6 +187,16 @@ class VerifyWorld:
             for key, value, headers in outputs:
                 self._append(to, number, key, value, headers)
 
+    def append_rows(self, changelog: str, partition: int, rows: Any) -> None:
+        """Rows of a table on its changelog."""
+        for key, raw in rows:
+            self._append(changelog, partition, key, raw, ())
+
+    def erase(self, card_id: str) -> None:
+        """An erase record of a card, in its partition of `transactions`."""
+        key, value, headers = erase_record(card_id, "e1")
+        self.send(value, key, headers=headers)
+
     def run(self, block: int = 7, *, sink: bool = True, scoring: bool = True) -> None:
         """Let both stages (or the first) and, if it runs, the sink do all there is, in blocks of so many records."""
         moved = True
@@ -196,7 +215,7 @@ class VerifyWorld:
     def replay(self, topic: TopicSpec, partition: int, offset: int = 0) -> None:
         """As after a crash in which no row became durable: state is lost, outputs are not."""
         self._position[topic.name, partition] = offset
-        self._states.pop((topic.name, partition), None)
+        self.states.pop((topic.name, partition), None)
 
     def log(self, topic: TopicSpec) -> list[Record]:
         """All records of a topic."""
@@ -239,9 +258,9 @@ class VerifyWorld:
 
     def _stage(self, topic: TopicSpec, partition: int, block: int) -> None:
         where = topic.name, partition
-        state = self._states.get(where)
+        state = self.states.get(where)
         if state is None:
-            state = self._states[where] = Rows()
+            state = self.states[where] = Rows()
             key, raw = ModelOffsets([(0, self._champion.hash)]).encode()
             assert key == PINS_KEY
             assert raw is not None
@@ -267,6 +286,9 @@ class MemoryLog:
 
     async def begins(self, topic: TopicSpec) -> list[int]:
         return [self._world.begins.get((topic.name, n), 0) for n in range(topic.partitions)]
+
+    async def exists(self, topic: TopicSpec) -> bool:
+        return topic.name in self._world.logs
 
     async def ends(self, topic: TopicSpec) -> list[int]:
         return [len(records) for records in self._world.logs[topic.name]]

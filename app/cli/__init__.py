@@ -49,6 +49,7 @@ COMMANDS = {
     "replay": "app.cli.replay:replay",
     "rebuild": "app.cli.rebuild:rebuild",
     "rewrite": "app.cli.rewrite:rewrite",
+    "repartition": "app.cli.repartition:repartition",
     "verify": "app.cli.verify:verify",
     "erase": "app.cli.erase:erase",
     "bench": "app.cli.bench:bench",

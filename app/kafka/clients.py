@@ -13,6 +13,7 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -252,6 +253,71 @@ async def check_topics(settings: Settings, topics: Iterable[TopicSpec]) -> dict[
             raise SchemaError(msg)
         check_counts(await _counts(client, specs), specs, settings)
         return await _configured(client, specs, settings)
+
+
+async def partition_counts(settings: Settings, names: Iterable[str]) -> dict[str, int]:
+    """Numbers of partitions by topic, of those that exist.
+
+    Raises:
+        UnavailableError: no broker answers, or our user may not see one.
+    """
+    async with admin(settings) as client:
+        existing = set(await client.list_topics())
+        wanted = list(names)
+        if missing := [name for name in wanted if name not in existing]:
+            await _refuse_forbidden(client, missing)
+        if missing == wanted:  # Kafka takes none for all
+            return {}
+        described = await client.describe_topics([name for name in wanted if name in existing])
+        return {item["topic"]: len(item["partitions"]) for item in described}
+
+
+async def delete_topics(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Delete topics; returns those that there were, once metadata shows none of them.
+
+    Raises:
+        UnavailableError: no broker answers, or it refuses.
+    """
+    async with admin(settings) as client:
+        there = sorted(set(names) & set(await client.list_topics()))
+        if not there:
+            return []
+        response = await client.delete_topics(there, timeout_ms=30_000)
+        for name, code in response.topic_error_codes:
+            error = for_code(code)
+            if code and error is not UnknownTopicOrPartitionError:
+                msg = f"Kafka refuses to delete topic {name}: {error.__name__}"
+                raise UnavailableError(msg)
+        try:
+            async with asyncio.timeout(_SHOWN_SECONDS):
+                while set(there) & set(await client.list_topics()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            msg = f"Kafka still shows the deleted topics {', '.join(there)}: try again"
+            raise UnavailableError(msg) from None
+    return there
+
+
+async def group_members(settings: Settings) -> int:
+    """How many workers are members of the deployment's consumer group.
+
+    Raises:
+        UnavailableError: no broker answers, or our user may not ask.
+    """
+    async with admin(settings) as client:
+        try:
+            (response,) = await client.describe_consumer_groups([settings.deployment])
+        except KafkaError as error:
+            raise forbidden(error) or UnavailableError(
+                f"Kafka does not describe the consumer group ({error}): try again"
+            ) from error
+    ((code, _group, _state, _kind, _protocol, members, *_),) = response.groups
+    if code:
+        kind = for_code(code)
+        raise forbidden(kind(settings.deployment)) or UnavailableError(
+            f"Kafka does not describe the consumer group ({kind.__name__}): try again"
+        )
+    return len(members)
 
 
 async def topic_configs(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -80,7 +80,11 @@ def grants_of(role: Role, settings: Settings) -> list[Grant]:  # noqa: PLR0911
         ]
     if role == "auditor":
         group = Grant("group", settings.deployment, ("DESCRIBE",))
-        return [*_of(topics.all, "READ", "DESCRIBE", "DESCRIBE_CONFIGS"), group]
+        before = [
+            Topics(settings.model_copy(update={"generation": number})).enriched
+            for number in range(1, settings.generation)
+        ]
+        return [*_of((*topics.all, *before), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"), group]
     if role == "eraser":
         group = Grant("group", settings.deployment, ("DESCRIBE",))
         ordered = (topics.transactions, topics.labels, topics.control)

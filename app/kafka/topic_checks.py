@@ -105,6 +105,8 @@ def check_counts(counts: Mapping[str, int], specs: Sequence[TopicSpec], settings
         f"topic {told} partitions, but the settings require {settings.partitions}: all topics of a deployment need "
         f"the same number{why}; run `{command}`{then}"
     )
+    if state:
+        msg += "; after `fraudstream repartition`: set what it printed"
     raise SchemaError(msg)
 
 

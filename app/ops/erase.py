@@ -34,7 +34,15 @@ from app.cassandra.erasing import (
 from app.cassandra.session import connect, disconnect
 from app.errors import FraudstreamError, UnavailableError, UsageError
 from app.host import author
-from app.kafka.clients import answered, client_kwargs, partition_of, started, topic_configs
+from app.kafka.clients import (
+    answered,
+    client_kwargs,
+    partition_counts,
+    partition_of,
+    started,
+    topic_configs,
+)
+from app.ops.earlier_generations import earlier_names
 from app.ops.erase_lists import clean_lists, would_clean
 from app.ops.gone_by import gone_by
 from app.ops.verification.log import Log, Progress, open_log, wait_for_workers
@@ -84,6 +92,7 @@ async def erase(
     erasure_id, salt = uuid4().hex, uuid4().hex
     async with _servers(settings) as (log, session), _alone(session, settings):
         refuse_replays(await asyncio.to_thread(replays_beside, session, settings))
+        await refuse_old_changelogs(settings)
         cleaned = await clean_lists(settings, log, card_id)
         before = await _send_records(settings, log, card_id, erasure_id, timeout_seconds, progress)
         assert before.offset is not None
@@ -119,6 +128,22 @@ def refuse_replays(names: Sequence[str]) -> None:
     if names:
         commands = ", ".join(f"`fraudstream replay --remove {name}`" for name in names)
         msg = f"results of replays may have copies of the card: remove them first with {commands}; nothing has changed"
+        raise UsageError(msg)
+
+
+async def refuse_old_changelogs(settings: Settings) -> None:
+    """Refuse to erase while there are changelogs of before `fraudstream repartition`: nothing deletes the card there.
+
+    Raises:
+        UsageError: there are some.
+        UnavailableError: Kafka does not answer.
+    """
+    _, changelogs = earlier_names(settings)
+    if there := await partition_counts(settings, changelogs) if changelogs else {}:
+        msg = (
+            f"{', '.join(there)} may have the card, and nobody writes there any more: delete them first with "
+            "`fraudstream repartition --finish`; nothing has changed"
+        )
         raise UsageError(msg)
 
 
@@ -239,6 +264,8 @@ async def dates_of(settings: Settings, now_ms: int) -> tuple[dict[str, int], lis
         UnavailableError: Kafka does not answer.
     """
     names = [topic.name for topic in Topics(settings).all]
+    enriched, _ = earlier_names(settings)
+    names += await partition_counts(settings, enriched) if enriched else []
     configs = await topic_configs(settings, names)
     dates = {name: gone_by(configs.get(name, {}), now_ms) for name in names}
     known = {name: at_ms for name, at_ms in dates.items() if at_ms is not None}

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.rows import row_offset
 from app.errors import NotFoundError
+from app.ops.changelog_rows import ChangelogRows
 from app.ops.replaying.passes import BLOCK, ReplayStages
 from app.ops.state_comparison import (
     OFFSET_KEY,
@@ -221,27 +221,23 @@ class _PartitionRebuild:
                 "another worker owns the partition"
             )
             return
-        rows: dict[bytes, bytes] = {}
-        deletions = Deletions()
+        state = ChangelogRows()
         (begin,) = (await self._log.begins(topic))[number : number + 1]
         async for records in self._read(topic, begin, end):
-            for record in records:
-                key, raw = record.key, record.value
-                if not follows(key, raw, rows.get(key), deletions):
-                    continue
-                if raw is None:
-                    rows.pop(key, None)
-                    continue
-                rows[key] = raw
-                if key == DELETED_KEY:
-                    deletions = Deletions.read(raw)
+            state.take(records)
         self._done.offsets[self._where] = end - 1
-        self._compare(furthest, rows, math.inf, (POSITION_KEY, PINS_KEY, IN_FORCE_KEY))
+        self._compare(furthest, state.rows, math.inf, (POSITION_KEY, PINS_KEY, IN_FORCE_KEY))
 
     async def _from_source(self, furthest: Sequence[Store]) -> None:
         topic, number = self._source, self._partition
         last = StatePosition.read(_Reader(furthest[0].rows), self._state_settings).last_offset
         (begin,) = (await self._log.begins(topic))[number : number + 1]
+        if self._settings.generation > 1:
+            self._done.left_out[self._where] = (
+                "the number of partitions has changed, so the topics alone do not give its state: rebuild from the "
+                "changelog"
+            )
+            return
         if begin:
             self._done.left_out[self._where] = (
                 f"retention has deleted {begin:,} records of {topic.name}/{number}: rebuild from the changelog"

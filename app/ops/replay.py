@@ -23,6 +23,7 @@ from app.cassandra import replay_targets
 from app.cassandra.label_store import scan_verdicts
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.session import connect, disconnect
+from app.ops.earlier_generations import earlier_of
 from app.ops.replaying.bounds import LookBack, RetainedRange
 from app.ops.replaying.comparison import COLUMNS, Comparison
 from app.ops.replaying.deciders import Deciders
@@ -206,6 +207,12 @@ class _Run:
                 from_ms = first_ms + self._plan.live.max_future_skew
                 if first_ms >= 0 and from_ms > found.from_ms:
                     found = RetainedRange(self._reach, f"{topic.name}/{number}", from_ms)
+        for one in await earlier_of(self._plan.live, self._log):
+            # before that, other partitions had its order, and another topic: it is not replayed
+            from_ms = one.at_ms + self._plan.live.max_future_skew
+            if from_ms > found.from_ms:
+                where = f"{self._topics.enriched.name}, made when the number of partitions changed,"
+                found = RetainedRange(self._reach, where, from_ms)
         return found
 
     async def _each(

@@ -16,7 +16,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from app.cassandra.alert_rows import AlertRow
@@ -25,14 +25,17 @@ from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.raw_rows import read_raw, scan_rows
 from app.cassandra.refund_rows import RefundRow
 from app.cassandra.session import connect, disconnect
-from app.domain.transaction import DeadRecordError
+from app.domain.changes import InForce
+from app.ops.reference import TerminalReference
 from app.ops.verification.alert_rows import read_rows as read_alert_rows
 from app.ops.verification.alerts import AlertReader
 from app.ops.verification.case import VerifyRun
 from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.findings import Findings
+from app.ops.verification.labels_and_changes import ChangeReader, LabelReader, ParkedReader
 from app.ops.verification.ledger import Ledger, SourcePage
 from app.ops.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
+from app.ops.verification.phases import Phase, phases_of
 from app.ops.verification.predictions import (
     LateReader,
     NameReader,
@@ -45,11 +48,10 @@ from app.ops.verification.report import Report, clock_ms, conclude
 from app.ops.verification.rows import COLUMNS, RowReader
 from app.ops.verification.schemas import schemas_on, union_of
 from app.ops.verification.scores import rescore
-from app.ops.verification.sources import SourceReader
+from app.ops.verification.sources import Cards, SourceReader
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import TopicSpec
-from app.wire.control_records import parse_change
 from app.wire.erase_records import NOBODY
 from app.wire.own_catalogue import own_of
 
@@ -179,47 +181,6 @@ async def compare(
     return report
 
 
-class LabelReader:
-    """Reads one partition of `labels`."""
-
-    def __init__(self, case: VerifyRun, partition: int, begin: int) -> None:
-        self._case = case
-        self._place = partition, begin
-
-    def take(self, records: list[Any]) -> None:
-        """Records in offset order."""
-        self._case.labels.take(*self._place, records)
-
-
-class ChangeReader:
-    """Reads one partition of `control`, up to what is forwarded."""
-
-    def __init__(self, case: VerifyRun, partition: int, done: int) -> None:
-        self._case = case
-        self._place = partition, done
-
-    def take(self, records: list[Any]) -> None:
-        """Records in offset order."""
-        partition, done = self._place
-        for record in records:
-            with suppress(DeadRecordError):  # it has changed nothing
-                if record.offset < done:
-                    change = parse_change(record.value)
-                    self._case.changes.append((partition, record.offset, change))
-
-
-class ParkedReader:
-    """Reads one partition of the changelog of parked labels."""
-
-    def __init__(self, case: VerifyRun, partition: int) -> None:
-        self._case = case
-        self._partition = partition
-
-    def take(self, records: list[Any]) -> None:
-        """Records in offset order."""
-        self._case.labels.rows(self._partition, records)
-
-
 class _Run:
     """Reads every topic into one case.
 
@@ -232,12 +193,14 @@ class _Run:
         self,
         case: VerifyRun,
         log: Log,
+        phases: list[Phase],
         reached: Reached,
         kept: dict[str, Offsets],
         progress: Progress,
     ) -> None:
         self.case = case
         self.kept = {role: max(times) for role, times in kept.items()}
+        self._phases = phases
         self._log = log
         self._reached = reached
         self._kept = kept
@@ -249,7 +212,9 @@ class _Run:
     ) -> "_Run":
         """Make room for the source records that retention has left."""
         topics = log.topics
-        schemas = await schemas_on(log, catalogue_of(settings), progress)
+        phases = await phases_of(settings, log, reached.done["enriched"])
+        there = [phase.enriched for phase in phases if phase.there]
+        schemas = await schemas_on(log, there, catalogue_of(settings), progress)
         catalogue = union_of(settings, schemas)
         begins, ends = await log.begins(topics.transactions), reached.ends["transactions"]
         pages = [
@@ -259,7 +224,6 @@ class _Run:
         ledger = Ledger(topics.transactions.name, catalogue, pages, schemas)
         roles = {
             "transactions": topics.transactions,
-            "enriched": topics.enriched,
             "predictions": topics.predictions,
             "late-transactions": topics.late_transactions,
             "dead-letters": topics.dead_letters,
@@ -268,21 +232,14 @@ class _Run:
             "alerts": topics.alerts,
         }
         kept = {role: await log.first_kept(topic) for role, topic in roles.items()}
+        kept["enriched"] = [time_ms for phase in phases for time_ms in phase.kept]
         case = VerifyRun(settings, ledger, Findings(ledger, examples))
-        return cls(case, log, reached, kept, progress)
+        return cls(case, log, phases, reached, kept, progress)
 
     async def read_topics(self) -> None:
         """In this order: what is expected is known before what was found is compared with it."""
         case, topics = self.case, self._log.topics
-        done, kept = self._reached.done, self._kept
-
-        def source(number: int) -> Reader:
-            return SourceReader(case, case.ledger.pages[number], kept["transactions"][number])
-
-        def enriched(number: int) -> Reader:
-            first_kept_ms = kept["enriched"][number]
-            return EnrichedReader(case, number, done["enriched"][number], first_kept_ms)
-
+        done = self._reached.done
         for role, topic in (
             ("transactions", topics.transactions),
             ("enriched", topics.enriched),
@@ -290,9 +247,16 @@ class _Run:
             ("labels", topics.labels),
         ):
             case.lost.unread(topic.name, await self._log.begins(topic), done[role])
-        begins = await self._log.begins(topics.labels)
+        begins, ends = await self._log.begins(topics.labels), await self._log.ends(topics.labels)
+        for phase in self._phases:
+            if not phase.there:  # what became of its labels cannot be told any more
+                its_end = [*phase.labels_end, *[0] * (len(begins) - len(phase.labels_end))]
+                begins = list(map(max, begins, its_end))
         await self._read(
-            "labels", topics.labels, lambda number: LabelReader(case, number, begins[number])
+            "labels",
+            topics.labels,
+            lambda number: LabelReader(case, number, begins[number]),
+            (begins, ends),
         )
         # before `enriched`: a label that has been forwarded since is found there
         await self._read(
@@ -305,8 +269,7 @@ class _Run:
         await self._read(
             "changes", topics.control, lambda number: ChangeReader(case, number, forwarded[number])
         )
-        await self._read("recomputing cards", topics.transactions, source)
-        await self._read("recomputing terminals", topics.enriched, enriched)
+        await self._recompute()
         if await self._some_name_nobody():
             names = NameReader(case.settings.deployment, case.ledger.mark_named)
             await self._read("who scored", topics.predictions, lambda _: names)
@@ -325,6 +288,46 @@ class _Run:
             "alerts", topics.alerts, lambda number: AlertReader(case, done["alerts"][number])
         )
 
+    async def _recompute(self) -> None:
+        """Cards, then terminals. Where the number of partitions has changed, they are looked for in all of them."""
+        case, phases, topic = self.case, self._phases, self._log.topics.transactions
+        several = len(phases) > 1
+        cards = Cards(case) if several else None
+        kept = self._kept["transactions"]
+        log_begins, log_ends = await self._log.begins(topic), await self._log.ends(topic)
+        for phase in phases:
+            case.enter(phase.partitions)
+
+            def source(number: int, phase: Phase = phase) -> Reader:
+                page = case.ledger.pages[number]
+                end = page.end if phase.ends is None else min(page.end, phase.ends[number])
+                if cards is None:
+                    return SourceReader(case, page, kept[number], end)
+                return SourceReader(case, page, max(kept), end, cards, phase.begins)
+
+            within = replace(topic, partitions=phase.partitions)
+            begins = list(map(max, phase.begins, log_begins))
+            await self._read("recomputing cards", within, source, (begins, phase.ends or log_ends))
+        oracle = TerminalReference(case.rules) if several else None
+        begins_with, shortest = InForce(), -1
+        for phase in phases:
+            case.enter(phase.partitions)
+            shortest = max(shortest, *phase.kept)
+            first_kept = [shortest] * phase.partitions if several else phase.kept
+
+            def enriched(
+                number: int,
+                phase: Phase = phase,
+                first_kept: Offsets = first_kept,
+                begins_with: InForce = begins_with,
+            ) -> Reader:
+                return EnrichedReader(case, phase, number, first_kept[number], begins_with, oracle)
+
+            if phase.there:
+                await self._read("recomputing terminals", phase.enriched, enriched)
+            if phase.control_end is not None:
+                begins_with = case.in_force_before((0, phase.control_end))
+
     async def _some_name_nobody(self) -> bool:
         """Whether predictions are left of release 0.1.0: in each partition they come first."""
         topic = self._log.topics.predictions
@@ -336,11 +339,18 @@ class _Run:
                 break
         return False
 
-    async def _read(self, text: str, topic: TopicSpec, reader_of: Callable[[int], Reader]) -> None:
+    async def _read(
+        self,
+        text: str,
+        topic: TopicSpec,
+        reader_of: Callable[[int], Reader],
+        within: tuple[Offsets, Offsets] | None = None,
+    ) -> None:
+        """Read the partitions of a topic in turn, to its end or within some offsets, by a reader each."""
         log = self._log
-        begins, ends = await log.begins(topic), await log.ends(topic)
+        begins, ends = within or (await log.begins(topic), await log.ends(topic))
         total, before = sum(ends) - sum(begins), 0
-        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        for number, begin, end in zip(range(topic.partitions), begins, ends):  # noqa: B905 -- see `_recompute`
             reader = reader_of(number)
             async for records in log.read(topic, number, begin, end):
                 reader.take(records)

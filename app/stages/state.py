@@ -263,7 +263,7 @@ class StatePosition:
                 "FRAUDSTREAM_APP_ID to build the state again from the log"
             )
             raise StateError(msg)
-        differing = differences(self.settings, settings) if self.last_offset >= 0 else None
+        differing = differences(self.settings, settings)
         if differing:
             was, now = differing
             msg = (

@@ -144,7 +144,7 @@ def test_messages_of_the_release_before_have_the_features_of_their_state() -> No
         "windows=1h,1d,7d,30d allowed_lateness=1d max_entries_per_key=16 currency=EUR "
         "features=basic label_delay=7d"
     )
-    for (name, _), state in world._states.items():
+    for (name, _), state in world.states.items():
         if name == topic.name:
             position = StatePosition.decode(
                 state.rows[POSITION_KEY], terminal_settings(world.settings)

@@ -199,7 +199,7 @@ class TestRecord:
         made.send(tx_bytes(1, card="c1"), key, partition=other)
         made.send(tx_bytes(2, card="c2"), b"c2", partition=1 - made.home(b"c2"))
         made.run()
-        rows = made._states[made.topics.transactions.name, other].rows
+        rows = made.states[made.topics.transactions.name, other].rows
         assert head_key(key) in rows
         made.send(value, key, headers=headers, partition=other)
         made.run()
@@ -336,7 +336,7 @@ class TestLabelsThatWait:
 
     @staticmethod
     def waiting(made: VerifyWorld) -> set[bytes]:
-        states = made._states.items()
+        states = made.states.items()
         return {
             key_of_head(key)
             for (topic, _), state in states
@@ -352,7 +352,7 @@ class TestLabelsThatWait:
         made.run()
         enriched = made.topics.enriched
         number = made.home(b"t1")
-        state = made._states[enriched.name, number]
+        state = made.states[enriched.name, number]
         state.memo.pop("waiting", None)
         pages = [[row] for row in state.scan(HEAD_PREFIX)]
         state.pages = lambda _prefix: iter(pages)  # type: ignore[method-assign]
@@ -383,14 +383,14 @@ class TestLabelsThatWait:
         made.run()
         erase(made, "c1")  # all rows are read
         made.run()
-        for state in made._states.values():
+        for state in made.states.values():
             state.scan = lambda _prefix: pytest.fail("read again")  # type: ignore[method-assign, assignment]
         self.waits(made, "second", "t1", "c2")
         self.waits(made, "third", "t1", "c3")
         made.run()
         erase(made, "c2")
         made.run()
-        for state in made._states.values():
+        for state in made.states.values():
             del state.scan
         assert self.waiting(made) == {b"t1"}  # the label of c3
         erase(made, "c3")

@@ -55,7 +55,7 @@ def test_neighbours_do_not_feel_it() -> None:
 def test_the_state_of_the_terminal_is_bounded() -> None:
     world = flooded()
     rules = terminal_rules(world.settings)
-    state = world._states[world.topics.enriched.name, world.home(b"t")]
+    state = world.states[world.topics.enriched.name, world.home(b"t")]
     row = WindowRow.read(b"t", rules, state.get)
     assert row.count == CAP
     stored = sum(len(raw) for key, raw in state.rows.items() if key[1:].startswith(b"t"))

@@ -29,11 +29,13 @@ class Erasure:
     Attributes:
         card_id: the card.
         received_at: when the broker appended it, epoch milliseconds.
+        partitions: how many partitions `enriched` had then.
         forwarded: the partitions of `enriched` that have it.
     """
 
     card_id: str
     received_at: int
+    partitions: int
     forwarded: set[int] = field(default_factory=set)
 
 
@@ -56,6 +58,7 @@ class VerifyRun:
         refunded: partition and offset of what was stored as a refund.
         erasures: by partition and offset of an erase record on `transactions`.
         changes: all that were made, in their order: partition of `control`, offset, change.
+        partitions: their number where what is read now was processed.
     """
 
     settings: Settings
@@ -72,6 +75,7 @@ class VerifyRun:
     refunded: set[tuple[int, int]] = field(default_factory=set)
     erasures: dict[tuple[int, int], Erasure] = field(default_factory=dict)
     changes: list[tuple[int, int, AnyChange]] = field(default_factory=list)
+    partitions: int = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -95,13 +99,20 @@ class VerifyRun:
             self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
         )
         self.alerts = AlertLedger.of(alert_policy(settings), settings.currency)
+        self.partitions = settings.partitions
         self._homes: dict[str, int] = {}
+
+    def enter(self, partitions: int) -> None:
+        """From here on, what is read was processed with this number of partitions."""
+        if partitions != self.partitions:
+            self.partitions = partitions
+            self._homes.clear()
 
     def home(self, key: str) -> int:
         """The partition of a card or terminal; each is worked out once."""
         home = self._homes.get(key)
         if home is None:
-            home = murmur2_partition(key.encode(), self.settings.partitions)
+            home = murmur2_partition(key.encode(), self.partitions)
             self._homes[key] = home
         return home
 

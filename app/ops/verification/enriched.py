@@ -20,10 +20,14 @@ from app.ops.verification.ledger import (
     SourcePage,
     decision_of,
 )
+from app.ops.verification.phases import Phase
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch, EnrichedItem
 from app.wire.erase_records import EraseMessage, card_named_in
 from app.wire.label_records import LabelBatch
+
+#: What decides before the first change.
+_NOTHING = InForce()
 
 
 class EnrichedReader:
@@ -31,27 +35,40 @@ class EnrichedReader:
 
     Args:
         case: the run; its ledger's `features` and `flags` are completed.
+        phase: which `enriched`.
         partition: the partition.
-        done: offset after the last message whose effects are durable.
         first_kept_ms: see `VerifyRun.known_from`.
+        begins_with: what decides on its first message.
+        oracle: the terminals; None: those of this partition alone.
     """
 
-    def __init__(self, case: VerifyRun, partition: int, done: int, first_kept_ms: int) -> None:
+    def __init__(
+        self,
+        case: VerifyRun,
+        phase: Phase,
+        partition: int,
+        first_kept_ms: int,
+        begins_with: InForce = _NOTHING,
+        oracle: TerminalReference | None = None,
+    ) -> None:
         self._case = case
         self._ledger = case.ledger
-        self._where = case.topics.enriched.name
+        self._where = phase.enriched.name
         self._partition = partition
-        self._begins = first_kept_ms < 0  # whether the log of this partition is whole
-        # of a shortened log: right unless a change follows, see `_change`
-        self._in_force = InForce() if self._begins else case.in_force_before(None)
+        self._begins = phase.kept[partition] < 0  # whether the log of this partition is whole
+        self._in_force = begins_with
+        if not self._begins:
+            # right unless a change follows, see `_change`
+            end = phase.control_end
+            self._in_force = case.in_force_before(None if end is None else (0, end))
         self._ruled, self._decides = len(case.ledger.rule_sets), -1
         case.ledger.rule_sets.append(self._in_force.rules)
-        if not self._begins:
+        if not self._begins or self._in_force.model:
             self._decides = len(case.ledger.decisions)
             case.ledger.decisions.append(decision_of(self._in_force))
-        self._done = done
+        self._done = phase.done[partition]
         self._known_from = case.known_from(first_kept_ms)
-        self._oracle = TerminalReference(case.rules)
+        self._oracle = oracle or TerminalReference(case.rules)
         self._names = case.ledger.catalogue.names[case.ledger.card_features :]
         names = case.ledger.flag_names
         self._card_bits = np.uint64(

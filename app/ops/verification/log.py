@@ -85,6 +85,14 @@ class Log:
             for tp, end in zip(tps, ends, strict=True)
         ]
 
+    async def exists(self, topic: TopicSpec) -> bool:
+        """Whether there is such a topic.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        return topic.name in await _answered(self._client.list_topics())
+
     async def groups(self) -> set[str]:
         """The consumer groups that there are.
 
@@ -216,14 +224,19 @@ async def wait_for_workers(log: Log, timeout_seconds: float, progress: Progress)
 
 
 @asynccontextmanager
-async def open_log(settings: Settings) -> AsyncIterator[Log]:
+async def open_log(settings: Settings, *, check: bool = True) -> AsyncIterator[Log]:
     """Connect to Kafka.
+
+    Args:
+        settings: the deployment's.
+        check: that the topics are as the settings say.
 
     Raises:
         UnavailableError: no broker answers.
         SchemaError: topics are missing, or have other partitions than the settings say.
     """
-    await check_topics(settings, Topics(settings).all)
+    if check:
+        await check_topics(settings, Topics(settings).all)
     options = {
         "auto_offset_reset": "none",  # else it would go on elsewhere, in silence
         "max_partition_fetch_bytes": _FETCH_BYTES,

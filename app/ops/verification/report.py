@@ -132,7 +132,7 @@ def _not_forwarded(case: VerifyRun, done: list[int], kept_ms: int) -> int:
     lacking = 0
     for (partition, offset), erasure in case.erasures.items():
         if offset < done[partition] and erasure.received_at > kept_ms:
-            lacking += case.settings.partitions - len(erasure.forwarded)
+            lacking += erasure.partitions - len(erasure.forwarded)
     return lacking
 
 

@@ -1,11 +1,14 @@
 """Under which feature schemas the transactions on `enriched` were begun: settings may have changed since."""
 
+from collections.abc import Sequence
+
 import msgspec
 import orjson
 
 from app.domain.features import Catalogue
 from app.ops.verification.log import Log, Progress
 from app.settings import Settings
+from app.topics import TopicSpec
 from app.wire.erase_records import is_of_erasure
 from app.wire.label_records import LABELS_VERSION
 
@@ -23,27 +26,34 @@ class _Message(msgspec.Struct, array_like=True):
 _decode = msgspec.msgpack.Decoder(_Message).decode
 
 
-async def schemas_on(log: Log, catalogue: Catalogue, progress: Progress) -> dict[str, Catalogue]:
+async def schemas_on(
+    log: Log, topics: Sequence[TopicSpec], catalogue: Catalogue, progress: Progress
+) -> dict[str, Catalogue]:
     """Catalogues by the schema that a message names, the settings' first.
 
     Messages of release 0.1.0 name none (the empty schema): their features are those of the oldest prediction.
+
+    Args:
+        log: the topics.
+        topics: `enriched`, of every generation that there still is.
+        catalogue: the settings'.
+        progress: told how far it has come.
 
     Raises:
         SchemaError: this release, or these settings, compute something else under a schema.
     """
     found = {catalogue.schema: catalogue}
-    topic = log.topics.enriched
-    begins, ends = await log.begins(topic), await log.ends(topic)
-    total, before = sum(ends) - sum(begins), 0
-    for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-        async for records in log.read(topic, number, begin, end):
-            for record in records:
-                schema = _schema_of(record.value)
-                if schema is not None and schema not in found:
-                    under = schema or await _oldest(log) or catalogue.schema
-                    found[schema] = catalogue.under(under)
-            progress("feature lists", before + records[-1].offset + 1 - begin, total)
-        before += end - begin
+    for topic in topics:
+        begins, ends = await log.begins(topic), await log.ends(topic)
+        total, before = sum(ends) - sum(begins), 0
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            async for records in log.read(topic, number, begin, end):
+                for schema in {_schema_of(record.value) for record in records}:
+                    if schema is not None and schema not in found:
+                        under = schema or await _oldest(log) or catalogue.schema
+                        found[schema] = catalogue.under(under)
+                progress("feature lists", before + records[-1].offset + 1 - begin, total)
+            before += end - begin
     return found
 
 

@@ -1,6 +1,7 @@
 """What is expected of each record of `transactions`: its fate and its card's features, by the oracle."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -24,21 +25,47 @@ _MOST_ORIGIN_BYTES = 249 + 2 * 20
 _Cells = tuple[int, int, int, int, int, int, int]
 
 
+class Cards:
+    """The cards of one partition; or of all, where the number of partitions has changed and cards have moved.
+
+    Attributes:
+        oracle: their history.
+        numbers: index of each into `Ledger.cards`.
+    """
+
+    def __init__(self, case: VerifyRun) -> None:
+        self.oracle = CardReference(case.rules)
+        self.numbers: dict[str, int] = {}
+
+
 class SourceReader:
-    """Reads one partition of `transactions`.
+    """Reads one partition of `transactions`, or the part of it that had one number of partitions.
 
     Args:
         case: the run.
         page: what it fills.
         first_kept_ms: see `VerifyRun.known_from`.
+        end: the first offset that does not belong to it.
+        cards: see `Cards`; None: those of this partition alone.
+        begins: by partition, where the present number of partitions begins; None: it never changed.
     """
 
-    def __init__(self, case: VerifyRun, page: SourcePage, first_kept_ms: int) -> None:
+    def __init__(
+        self,
+        case: VerifyRun,
+        page: SourcePage,
+        first_kept_ms: int,
+        end: int,
+        cards: Cards | None = None,
+        begins: Sequence[int] | None = None,
+    ) -> None:
         self._case = case
         self._ledger = case.ledger
         self._page = page
-        self._oracle = CardReference(case.rules)
-        self._cards: dict[str, int] = {}
+        self._end = end
+        self._begins = begins
+        cards = cards or Cards(case)
+        self._oracle, self._cards = cards.oracle, cards.numbers
         self._known_from = case.known_from(first_kept_ms)
         self._origin = f"{case.ledger.topic}/".encode()
         self._names = case.ledger.catalogue.names[: case.ledger.card_features]
@@ -52,7 +79,7 @@ class SourceReader:
         for record in records:
             if record.headers:
                 self._note_copy(record)
-            if record.offset >= page.end:
+            if record.offset >= self._end:
                 continue
             erased = erased_card(record)
             if erased is not None:  # in another partition than the card's, no row depends on it
@@ -80,7 +107,14 @@ class SourceReader:
         self._oracle.erase(card_id)
         page.erased[: record.offset - page.begin] |= page.card[: record.offset - page.begin] == card
         page.erased[[row for row, its in zip(at, cards, strict=True) if its == card]] = True
-        self._case.erasures[page.number, record.offset] = Erasure(card_id, record.timestamp)
+        for number, begin in enumerate(self._begins or ()):
+            if number != page.number:  # where it was before the number of partitions changed
+                before = self._ledger.pages[number]
+                size = max(0, begin - before.begin)
+                before.erased[:size] |= before.card[:size] == card
+        self._case.erasures[page.number, record.offset] = Erasure(
+            card_id, record.timestamp, self._case.partitions
+        )
 
     def _judge(self, record: Any) -> tuple[_Cells, list[float]]:
         case = self._case

@@ -1,0 +1,31 @@
+"""The rows that a changelog stands for, as recovery takes them from its records."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
+
+
+class ChangelogRows:
+    """Rows of one partition of a table.
+
+    Attributes:
+        rows: bytes by row key, of what was read so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self._deletions = Deletions()
+
+    def take(self, records: Iterable[Any]) -> None:
+        """Records of the changelog, in order: the highest offset of a row wins."""
+        for record in records:
+            key, raw = record.key, record.value
+            if not follows(key, raw, self.rows.get(key), self._deletions):
+                continue
+            if raw is None:
+                self.rows.pop(key, None)
+                continue
+            self.rows[key] = raw
+            if key == DELETED_KEY:
+                self._deletions = Deletions.read(raw)
