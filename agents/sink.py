@@ -1,10 +1,13 @@
 """predictions -> Cassandra: acknowledged to Kafka only after Cassandra has acknowledged."""
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from mode.supervisors import CrashingSupervisor
 
+from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
@@ -19,31 +22,46 @@ settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)
 
 
+delivery = Delivery(
+    settings,
+    status=sink_status,
+    behind=lambda: records_behind(app, pipeline),
+    clock_ms=lambda: time.time() * 1000,
+    since_append=append_to_row.observe_many,
+    since_event=event_to_row.observe_many,
+)
+
+
 def seen(record: dict[str, Any]) -> None:
     """Count a prediction, and keep some as a sample."""
     decisions.add(record)
     recent_sample.add(record)
 
 
+packer = RowPacker.of(settings, settings.deployment, seen)
+
+
+async def store(values: Sequence[Any]) -> None:
+    """Store the rows of predictions."""
+    await (await delivery.deliver(-1, packer.pack_many(values)))
+
+
+def store_early(values: Sequence[Any]) -> asyncio.Future[None] | None:
+    """Send rows to Cassandra while their records are on their way to `predictions`: see docs/adr/0027."""
+    return asyncio.ensure_future(store(values)) if delivery.ready else None
+
+
+early = EarlyDelivery(store_early)
 pipeline: Pipeline = Pipeline(
     app,
     predictions,
-    ObservedHandler(
-        SinkHandler(RowPacker.of(settings, settings.deployment, seen)),
-        app.answers.predicted,
-    ),
+    ObservedHandler(SinkHandler(packer, early.take), app.answers.predicted),
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     waiting_bytes=waiting_bytes(settings),
-    deliver=Delivery(
-        settings,
-        status=sink_status,
-        behind=lambda: records_behind(app, pipeline),
-        clock_ms=lambda: time.time() * 1000,
-        since_append=append_to_row.observe_many,
-        since_event=event_to_row.observe_many,
-    ).deliver,
+    deliver=delivery.deliver,
+    early=early,
 )
 
 

@@ -104,6 +104,7 @@ def named(name: str) -> Break:
 _PARTITION = (("app.blocks.faust.pipeline", "Partition"),)
 _SCORING = (("app.stages.scoring", "ScoringHandler"),)
 _CARDS = (("app.stages.cards", "CardsHandler"),)
+_SINK = (("tests.stream.sim_world", "SinkHandler"),)
 _CARD_STAGE = (
     ("tests.stream.sim_world", "CardStage"),
     ("app.stages.cards", "Enriched"),
@@ -694,6 +695,21 @@ BREAKS = (
         "app.stages.erasing",
         (("row.waiting = left\n", "pass\n"),),
         (("app.stages.scoring", "forget_labels"),),
+    ),
+    Break(
+        "a prediction acknowledged before its row is stored",
+        "app.stages.sink",
+        (("Begun(early, rows)", "Begun((), rows)"),),
+        _SINK,
+    ),
+    Break(
+        "rows of a block taken for stored because one of them is on its way",
+        "app.stages.sink",
+        (
+            ("if begun is None:", "if begun is None and not early:"),
+            ("early.add(begun)", "early.add(begun or next(iter(early)))"),
+        ),
+        _SINK,
     ),
 )
 

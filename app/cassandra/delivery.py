@@ -45,6 +45,11 @@ class TableWriters:
         self._asking = 0
         self._reminder = RepeatedWarning()
 
+    def takes(self, table: PackedTable) -> bool:
+        """Whether rows of a table can be sent now: there is a writer, and Cassandra answers it."""
+        writer = self._writers.get(table.name)
+        return writer is not None and writer.unavailable_since is None
+
     async def submit(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
         """Hand rows over, once Cassandra has been reached; the result resolves once it has them all."""
         if not self._connected:
@@ -123,6 +128,11 @@ class Delivery:
         self._writers = TableWriters(settings, status, behind)
         self._kept_for: TtlCheck | None = None
         self._tables = tables_of(settings)
+
+    @property
+    def ready(self) -> bool:
+        """Whether predictions can be stored now."""
+        return self._writers.takes(self._tables.predictions)
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""

@@ -1,9 +1,11 @@
 """Last stage: predictions, or refunds, to packed Cassandra rows."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from app.blocks.core.partition import Computed, RowReader
+from app.blocks.core.ports import Begun
 from app.wire.input_records import SourceRecord
 
 
@@ -19,13 +21,28 @@ class SinkHandler:
 
     Args:
         packer: packs records as rows.
+        early: gives what resolves once the row of a record is stored, where it is on its way already.
     """
 
-    def __init__(self, packer: Packer) -> None:
+    def __init__(
+        self,
+        packer: Packer,
+        early: Callable[[bytes], "asyncio.Future[Any] | None"] = lambda _: None,
+    ) -> None:
         self._packer = packer
+        self._early = early
 
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        """The rows of consecutive records."""
-        return Computed(self._packer.pack_many(record.value for record in records))
+        """The rows of consecutive records, but for those that are on their way already."""
+        early: set[asyncio.Future[Any]] = set()
+        others: list[bytes] = []
+        for record in records:
+            begun = self._early(record.value)
+            if begun is None:
+                others.append(record.value)
+            else:
+                early.add(begun)
+        rows = self._packer.pack_many(others) if others else None
+        return Computed(Begun(early, rows) if early else rows)

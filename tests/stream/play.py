@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.stream.sim_checks import play
+from tests.stream.sim_checks import play, stored
 from tests.stream.sim_oracle import compare
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     wrong = 0
     started = time.process_time()
     for seed in range(arguments.seed, arguments.seed + arguments.count):
-        world, problems = play(seed)
+        world, problems = play(seed, stored=stored(seed))
         problems = problems or compare(world)
         seen.update(world.seen)
         if problems:

@@ -7,7 +7,7 @@ faust-streaming 0.15.3 does it, with a chance to be interrupted between any two 
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.blocks.faust.app import BlockApp
 from app.blocks.faust.chunks import Chunk
+from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
 from app.stages.partition_start import bind_model, check_state, check_topics_known
@@ -218,7 +219,7 @@ class Consumer:
 
 
 class Stage:
-    """How one stage is put together: see agents/cards.py and agents/scoring.py."""
+    """How one stage is put together: see agents/cards.py, agents/scoring.py and (no changelog) agents/sink.py."""
 
     def __init__(
         self,
@@ -231,6 +232,35 @@ class Stage:
     ) -> None:
         self.name, self.source, self.changelog = name, source, changelog
         self.handler, self.on_start, self.attach = handler, on_start, attach
+
+
+class Sink:
+    """Writes rows to a Cassandra that answers at some time: see agents/sink.py."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self.early = EarlyDelivery(self._begin)
+
+    def pack_many(self, values: Iterable[bytes]) -> list[bytes]:
+        """Rows are what predictions are."""
+        return list(values)
+
+    async def deliver(self, _partition: int, rows: list[bytes]) -> Awaitable[None]:
+        return asyncio.ensure_future(self._write(rows))
+
+    def _begin(self, values: Sequence[bytes]) -> "asyncio.Future[None] | None":
+        """It may be away."""
+        if self._worker.rng.random() < 0.2:
+            return None
+        self._worker.world.seen["early"] += 1
+        return asyncio.ensure_future(self._write(values))
+
+    async def _write(self, rows: Sequence[bytes]) -> None:
+        for _ in range(self._worker.rng.randrange(8)):
+            await asyncio.sleep(0.01)
+        self._worker.world.store(rows)
+        if self._worker.rng.random() < 0.5:
+            await asyncio.sleep(0.01)
 
 
 class Worker:
@@ -260,6 +290,7 @@ class Worker:
         self.assignment: list[TP] = []
         self.standbys: dict[TP, int] = {}
         self.producer = Producer(self.broker)
+        self.sink = Sink(self)
         self.schemas: set[int] = set()
         self.models: set[str] = set(world.models) if world.plan.models_here else set()
         self.consumer = Consumer(self)
@@ -271,6 +302,7 @@ class Worker:
             producer=SimpleNamespace(_producer=self.producer),
             pipelines={},
             pass_on=self._pass_on,
+            begin_early=lambda outputs: BlockApp.begin_early(self.app, outputs),
             rebalancing_count=0,
             should_stop=False,
             loss_record=lambda tp, begin, end: {
@@ -292,8 +324,11 @@ class Worker:
 
     def _start(self) -> None:
         for stage in self.world.stages:
-            table = sim_table(self, stage.name, stage.changelog, self.world.plan.row_batch_bytes)
-            self.tables[stage.name] = table
+            table, sink = None, self.sink
+            if stage.changelog:
+                table = self.tables[stage.name] = sim_table(
+                    self, stage.name, stage.changelog, self.world.plan.row_batch_bytes
+                )
             pipeline = pipeline_module.Pipeline(
                 self.app,
                 SimpleNamespace(topics=[stage.source]),
@@ -303,12 +338,14 @@ class Worker:
                 block_records=self.world.block_records,
                 batch_bytes=self.world.plan.row_batch_bytes,
                 waiting_bytes=self.world.plan.waiting_bytes,
+                deliver=sink.deliver if table is None else None,
+                early=sink.early if table is None else None,
                 on_start=self._on_start(stage, table),
                 obtain=self._obtain,
             )
             # outputs need larger batches than rows, which shall need several
             pipeline._sender = pipeline_module.OutputSender(
-                self.world.plan.batch_bytes, self._pass_on
+                self.world.plan.batch_bytes, self._pass_on, self.app.begin_early
             )
             stage.attach(self, table, pipeline)
             queue = self.queues[stage.source] = asyncio.Queue()
@@ -548,13 +585,21 @@ class Worker:
         self.recovering = True
         stages = {stage.name: stage for stage in self.world.stages}
         # lists, because a set's order would change from run to run
-        ours = [TP(stages[name].changelog, partition) for name, partition in active]
-        followed = [TP(stages[name].changelog, partition) for name, partition in standby]
+        ours, followed = (
+            [
+                TP(stages[name].changelog, partition)
+                for name, partition in pairs
+                if name in self.tables
+            ]
+            for pairs in (active, standby)
+        )
         for table in self.tables.values():
             await table.on_rebalance(ours, [], [], generation)
         for tp in ours:
             await self._recover_partition(tp)
         for stage in self.world.stages:
+            if not stage.changelog:
+                continue
             await self.tables[stage.name].on_recovery_completed(
                 [tp for tp in ours if tp.topic == stage.changelog],
                 [tp for tp in followed if tp.topic == stage.changelog],
@@ -628,6 +673,10 @@ TOPIC_IDS = {"transactions": "one", "sim-enriched": "two"}
 def refused(names: list[str]) -> StateError:
     """No topic of a schedule is ever another."""
     return StateError(f"other topics: {names}")
+
+
+async def start_sink(*_: Any) -> None:
+    """It has no state."""
 
 
 async def start_cards(worker: Worker, table: Any, partition: int, start: int) -> None:

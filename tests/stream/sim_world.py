@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,6 +42,7 @@ from app.settings import load_settings
 from app.stages import cards as cards_module
 from app.stages import control as control_module
 from app.stages import scoring as scoring_module
+from app.stages.sink import SinkHandler
 from app.topics import Topics
 from app.windows.window_row import RowRules
 from app.wire.control_records import encode_change
@@ -60,6 +62,7 @@ from tests.stream.sim_worker import (
     sim_halt,
     start_cards,
     start_scoring,
+    start_sink,
 )
 
 SECOND = 1_000
@@ -197,6 +200,8 @@ class Plan:
     models_here: bool = False
     #: Memory for the blocks of one pipeline; None: as much as they take.
     waiting_bytes: int | None = None
+    #: Whether predictions are stored.
+    stored: bool = False
 
     @property
     def terminal_rules(self) -> RowRules:
@@ -313,6 +318,17 @@ class World:
                 self._scoring, start_scoring,
             ),
         )  # fmt: skip
+        if plan.stored:
+            self.stages += (
+                Stage(
+                    "sink",
+                    topics.predictions.name,
+                    "",
+                    lambda w: SinkHandler(w.sink, w.sink.early.take),
+                    start_sink,
+                ),
+            )
+        self.rows: dict[tuple[int, int], dict[str, Any]] = {}
         self.to_produce = workload(self.rng, plan, self.partition_of)
         if plan.skew_ms:
             self.to_produce = run_apart(apart, self.to_produce)
@@ -331,7 +347,8 @@ class World:
         for partition in range(plan.partitions):
             for stage in self.stages:
                 self.broker.log(stage.source, partition)
-                self.broker.log(stage.changelog, partition)
+                if stage.changelog:
+                    self.broker.log(stage.changelog, partition)
             if plan.retention:  # of a group that was here before
                 self.broker.committed[TP(topics.transactions.name, partition)] = 0
         while plan.skew_ms and self._produce():  # a backfill: all of it is there
@@ -423,6 +440,13 @@ class World:
     def fail(self, message: str) -> None:
         """Something happened that must not."""
         self.failures.append(message)
+
+    def store(self, rows: Sequence[bytes]) -> None:
+        """Cassandra takes rows of predictions."""
+        for row in rows:
+            fields = orjson.loads(row)
+            del fields["scored_at"]
+            self.rows[fields["source_partition"], fields["source_offset"]] = fields
 
     def halted(self, worker: Worker, where: str, error: BaseException) -> None:
         """A worker stopped itself."""
@@ -685,7 +709,7 @@ class World:
         return all(
             committed.get((topic, p), 0) == log.end
             for (topic, p), log in self.broker.logs.items()
-            if topic in (topics.transactions.name, topics.enriched.name)
+            if topic in {stage.source for stage in self.stages}
         )
 
     # ---------------------------------------------------------------- the schedule

@@ -158,6 +158,15 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "segments of an erased card stay": {"erasures": 0.2},
     "an erased card's row of a misrouted record stays": {"erasures": 0.2, "partitions": 3},
     "labels of an erased card wait on": {"erasures": 0.2, "labels": 1},
+    "a prediction acknowledged before its row is stored": {
+        "stored": True,
+        "lose_passed": 0,
+        "rates": {"crash": 6, "commit": 100},
+    },
+    "rows of a block taken for stored because one of them is on its way": {
+        "stored": True,
+        "lose_passed": 0.3,
+    },
 }
 
 

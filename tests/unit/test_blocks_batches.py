@@ -250,6 +250,21 @@ class TestPassingOn:
         assert (third.offset, third.value) == (72, b"c"), "another sender's, in the same batch"
         assert before <= first.timestamp <= time.time_ns() // 1_000_000
 
+    async def test_outputs_are_shown_before_they_are_handed_over(self) -> None:
+        producer, shown = Producer(), []
+        outputs = {("t", 0): records(b"a"), ("t", 1): records(b"b")}
+
+        def begin_early(some: Any) -> None:
+            shown.append((some, producer.waiting()))
+
+        sender = OutputSender(1 << 16, lambda _: None, begin_early)
+        task = asyncio.create_task(sender.send(producer, outputs))
+        await until(producer.waiting)
+        assert shown == [(outputs, 0)]
+        producer.leave()
+        producer.acknowledge(5)
+        await (await task)
+
     async def test_the_brokers_time_is_taken_where_it_counts(self) -> None:
         producer, passed = Producer(), Passed()
         task = asyncio.create_task(

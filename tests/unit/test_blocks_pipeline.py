@@ -13,9 +13,11 @@ from faust.types import TP
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
 from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Computed
-from app.blocks.core.ports import ForwardedRecord
+from app.blocks.core.ports import Begun, ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
+from app.blocks.faust.app import BlockApp
 from app.blocks.faust.chunks import Chunk
+from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.pipeline import Pipeline
@@ -50,6 +52,9 @@ class App:
 
     def pass_on(self, destination: Any) -> None:
         return None
+
+    def begin_early(self, outputs: Any) -> None:
+        BlockApp.begin_early(self, outputs)  # type: ignore[arg-type]
 
     def finished_append(self, token: Any) -> None:
         self.finished.append(token.offset)
@@ -586,3 +591,75 @@ def test_a_second_pipeline_of_a_topic_is_refused(app: Any) -> None:
     with pytest.raises(ValueError, match="the topic s has a pipeline already"):
         pipeline(app)
     assert app.pipelines == {"s": first}
+
+
+class TestEarly:
+    """What is delivered before its record is durable."""
+
+    def start(
+        self, app: Any, *, ready: bool = True
+    ) -> tuple[Pipeline, EarlyDelivery, list[asyncio.Future[None]], list[Any]]:
+        begun: list[Any] = []
+        values: list[Any] = []
+
+        def deliver(some: Any) -> Any:
+            if not ready:
+                return None
+            values.append(some)
+            begun.append(asyncio.get_running_loop().create_future())
+            return begun[-1]
+
+        early = EarlyDelivery(deliver)
+        return pipeline(app, early=early, waiting_bytes=100), early, begun, values
+
+    async def test_it_begins_once_for_all_partitions_that_are_here(self, app: Any) -> None:
+        made, early, begun, values = self.start(app)
+        outputs = {("s", 0): [(None, b"a", [])], ("s", 1): [(None, b"b", [])], ("t", 0): []}
+        app.begin_early(outputs)
+        assert not begun, "no partition is here"
+        await made.open(0)
+        app.begin_early(outputs)
+        assert values == [[b"a"]]
+        assert [early.take(value) for value in (b"a", b"b", b"a")] == [begun[0], None, None]
+        made.reset()
+
+    async def test_it_counts_for_the_memory_until_it_is_over(self, app: Any) -> None:
+        made, early, begun, _ = self.start(app)
+        await made.open(0)
+        app.begin_early({("s", 0): [(None, b"a" * 100, [])]})
+        assert made.budget.exceeded
+        app.begin_early({("s", 0): [(None, b"b", [])]})
+        assert early.take(b"b") is None, "there is no room"
+        begun[0].set_exception(OSError("whoever takes it has it, too"))
+        await until(lambda: not made.budget.used)
+        taken = early.take(b"a" * 100)
+        assert taken is not None
+        with pytest.raises(OSError, match="whoever"):
+            await taken
+        made.reset()
+
+    async def test_it_does_not_begin_where_it_cannot(self, app: Any) -> None:
+        made, early, begun, _ = self.start(app, ready=False)
+        await made.open(0)
+        app.begin_early({("s", 0): [(None, b"a", [])]})
+        assert (begun, early.take(b"a")) == ([], None)
+        made.reset()
+
+    async def test_it_is_given_up_with_its_partitions(self, app: Any) -> None:
+        made, early, begun, _ = self.start(app)
+        await made.open(0)
+        app.begin_early({("s", 0): [(None, b"a", [])]})
+        made.reset()
+        assert early.take(b"a") is None
+        await asyncio.sleep(0)
+        assert begun[0].cancelled()
+
+    async def test_a_block_is_acknowledged_once_both_parts_are_durable(self, app: Any) -> None:
+        made = await opened(app)
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent = asyncio.ensure_future(await made.send(0, Begun([first], 3)))
+        await asyncio.sleep(0.01)
+        assert not sent.done()
+        first.set_result(None)
+        await sent
+        made.reset()

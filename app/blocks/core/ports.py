@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Hashable, Iterator, Sequence
+from collections.abc import Awaitable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -118,6 +118,18 @@ class SentOutputs(NamedTuple):
         """Of the part that later stages wait for, and the rest."""
         first = asyncio.ensure_future(forwarded)
         return cls(first, asyncio.gather(first, stored))
+
+
+class Begun(NamedTuple):
+    """Outputs of which some are on their way already.
+
+    Attributes:
+        early: resolve once those are durable.
+        rest: the others, for `Ports.send`; None: there are none.
+    """
+
+    early: Iterable[asyncio.Future[Any]]
+    rest: Any
 
 
 class AlignmentGate(Protocol):

@@ -93,6 +93,23 @@ class BlockApp(faust.App):
         pipeline = self.pipelines.get(topic)
         return None if pipeline is None else pipeline.taker(partition)
 
+    def begin_early(self, outputs: Outputs) -> None:
+        """Let pipelines of this worker begin with records before those are durable, where they can.
+
+        Args:
+            outputs: what a stage is about to send.
+        """
+        for topic, pipeline in self.pipelines.items():
+            if pipeline.early is not None:
+                values = [
+                    value
+                    for destination, records in outputs.items()
+                    if destination[0] == topic and pipeline.taker(destination[1]) is not None
+                    for _, value, _ in records
+                ]
+                if values:
+                    pipeline.early.begin(values, pipeline.budget)
+
     def loss_record(self, tp: Any, begin: int, end: int) -> Outputs:
         """What is sent, before anything else is done, for offsets that were deleted before they were read."""
         return {}

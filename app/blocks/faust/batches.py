@@ -43,13 +43,18 @@ class OutputSender:
     Args:
         limit_bytes: largest batch.
         pass_on: asked for each new batch who, if anybody, takes its records once they are acknowledged.
+        begin_early: is given all outputs before they are handed over.
     """
 
     def __init__(
-        self, limit_bytes: int, pass_on: Callable[[Destination], PassOn | None] = lambda _: None
+        self,
+        limit_bytes: int,
+        pass_on: Callable[[Destination], PassOn | None] = lambda _: None,
+        begin_early: Callable[[Outputs], None] = lambda _: None,
     ) -> None:
         self._limit_bytes = limit_bytes
         self._pass_on = pass_on
+        self._begin_early = begin_early
         self._known_until: dict[Destination, float] = {}
         self._topics: set[str] = set()
 
@@ -66,6 +71,7 @@ class OutputSender:
         for topic in {topic for topic, _ in outputs} - self._topics:
             await await_topic(producer, topic)
             self._topics.add(topic)
+        self._begin_early(outputs)
         time = asyncio.get_running_loop().time
         futures: list[Any] = []
         firsts: list[Any] = []

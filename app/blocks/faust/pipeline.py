@@ -12,11 +12,12 @@ from faust.types import TP
 from app.blocks.core.alignment import PartitionGate
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
-from app.blocks.core.ports import AlignedHandler, ForwardedRecord, SentOutputs
+from app.blocks.core.ports import AlignedHandler, Begun, ForwardedRecord, SentOutputs
 from app.blocks.core.rows import Row
 from app.blocks.faust.app import BlockApp
 from app.blocks.faust.batches import OutputSender, PassOn
 from app.blocks.faust.chunks import RECORD_BYTES
+from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.table import BlockTable
 from app.blocks.faust.topic import BlockTopic
@@ -56,6 +57,7 @@ class Pipeline:
         waiting_bytes: memory for blocks that are not acknowledged, over all partitions; see `MemoryBudget`.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
+        early: delivers outputs before their records are durable; None: nothing is delivered before its record.
         on_start: called when a partition is assigned, before anything of it is fetched, with the partition and
             the offset up to which all its records are done: may append reserved rows through the table. Called
             again where Kafka does not answer.
@@ -78,6 +80,7 @@ class Pipeline:
         batch_bytes: int,
         waiting_bytes: int | None = None,
         deliver: Callable[[int, Any], Awaitable[Awaitable[Any] | SentOutputs]] | None = None,
+        early: EarlyDelivery | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
         obtain: Callable[[Hashable], Awaitable[None]] | None = None,
     ) -> None:
@@ -92,7 +95,8 @@ class Pipeline:
         self._depth = depth
         self._block_records = block_records
         self._batch_bytes = batch_bytes
-        self._sender = OutputSender(batch_bytes, app.pass_on)
+        self.early = early
+        self._sender = OutputSender(batch_bytes, app.pass_on, app.begin_early)
         self._deliver = deliver
         self._on_start = on_start
         self._obtain = obtain
@@ -282,11 +286,16 @@ class Pipeline:
                 self.app.alignment.close(TP(self.topic, number))
         self.partitions.clear()
         self._tasks.clear()
+        if self.early is not None:
+            self.early.give_up()
 
     # ------------------------------------------------------------------ ports
 
     async def send(self, partition: int, outputs: Any) -> Awaitable[Any] | SentOutputs:
         """Hand outputs over, in order; the result resolves once all are durable."""
+        if isinstance(outputs, Begun):
+            rest = () if outputs.rest is None else (await self.send(partition, outputs.rest),)
+            return asyncio.gather(*outputs.early, *rest)
         if self._deliver is not None:
             return await self._deliver(partition, outputs)
         return await self._sender.send(self.app.producer._producer, outputs)

@@ -1,0 +1,36 @@
+"""What the sink stage makes of records whose rows are on their way already."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from app.blocks.core.ports import Begun, ForwardedRecord
+from app.stages.sink import SinkHandler
+
+
+class Packer:
+    """Rows are the values."""
+
+    def pack_many(self, values: Iterable[bytes]) -> list[bytes]:
+        return list(values)
+
+
+def outputs(values: list[bytes], early: dict[bytes, Any]) -> Any:
+    records = [ForwardedRecord(at, 0, None, value, []) for at, value in enumerate(values)]
+    handler = SinkHandler(Packer(), lambda value: early.pop(value, None))
+    return handler.compute(0, records, None).outputs  # type: ignore[arg-type]
+
+
+async def test_rows_that_are_not_on_their_way_are_packed() -> None:
+    one, other = (asyncio.get_running_loop().create_future() for _ in range(2))
+    made = outputs([b"a", b"b", b"c", b"d", b"e"], {b"a": one, b"c": other, b"e": one})
+    assert made == Begun({one, other}, [b"b", b"d"])
+
+
+async def test_where_all_are_on_their_way_nothing_is_packed() -> None:
+    one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    assert outputs([b"a", b"b"], {b"a": one, b"b": one}) == Begun({one}, None)
+
+
+def test_where_none_is_all_are_packed() -> None:
+    assert outputs([b"a", b"b"], {}) == [b"a", b"b"]
