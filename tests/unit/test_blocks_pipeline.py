@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.subscription_state import TopicPartitionState
 from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
@@ -564,6 +565,30 @@ class TestHandingOver:
         assert [tp in consumer.resting for tp in (HERE, TP("s", 1))] == [alone, False]
         made.partitions[0].offer_passed(block(5, 6))
         assert HERE not in consumer.resting, "it waits for what comes before"
+        made.reset()
+
+    async def test_the_fetch_position_moves_past_what_was_passed_on(self, app: Any) -> None:
+        made = await opened(app)
+        await made.process(event(0, 2))
+        await until(lambda: made.has(0, 3))
+        consumer = self.consumer(app, {})
+        state = TopicPartitionState(None)
+        state.seek(1)
+        assignment: Any = SimpleNamespace(state_value={HERE: state}.get)
+        subscription = SimpleNamespace(assignment=assignment)
+        fetcher = SimpleNamespace(
+            _records={}, _subscriptions=SimpleNamespace(subscription=subscription)
+        )
+        consumer._thread = SimpleNamespace(_consumer=SimpleNamespace(_fetcher=fetcher))
+        assert not consumer._advance(TP("s", 1)), "it is not ours"
+        fetcher._records = {HERE: "a chunk that nobody has taken"}
+        assert not consumer._advance(HERE)
+        fetcher._records = {}
+        assert consumer._advance(HERE)
+        assert state.position == 3
+        assert not consumer._advance(HERE), "nothing more has come"
+        subscription.assignment = None
+        assert not consumer._advance(HERE), "between two assignments"
         made.reset()
 
     async def test_a_revocation_waits_for_blocks_that_were_passed_on(

@@ -128,6 +128,7 @@ WATCHED: dict[str, dict[str, str]] = {
     },
     "app/blocks/faust/transport.py": {
         "aiokafka.consumer.subscription_state:SubscriptionState.assigned_partitions": "92937855f4e1a6e6",
+        "aiokafka.consumer.subscription_state:TopicPartitionState.consumed_to": "c7b8f0f99ce9185e",
         "faust.app.base:App._consumer_wait_empty": "6bc313c48c064b16",
         "faust.app.base:App._on_partitions_assigned": "de932b7927db85b3",
         "faust.app.base:App._on_partitions_revoked": "d5c895bbe57dc73a",

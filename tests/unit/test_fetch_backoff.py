@@ -7,7 +7,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from app.blocks.faust.fetch_backoff import REST_SECONDS, FetchBackoff, leave_out
+from app.blocks.faust.fetch_backoff import MOST_SECONDS, REST_SECONDS, FetchBackoff, leave_out
 
 HERE, THERE = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -39,7 +39,10 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.lacking: set[TP] = set()
-        self.resting = FetchBackoff(lambda: self.now, lambda tp: tp in self.lacking)
+        self.forwarded: set[TP] = set()
+        self.resting = FetchBackoff(
+            lambda: self.now, lambda tp: tp in self.lacking, lambda tp: tp in self.forwarded
+        )
 
 
 def test_a_partition_that_rests_is_left_out_for_a_while() -> None:
@@ -62,4 +65,26 @@ def test_after_a_rebalance_nothing_rests() -> None:
     world = World()
     world.resting.begin(TP(*HERE))
     world.resting.end()
+    assert fetched(world.resting) == {HERE, THERE}
+
+
+def test_one_that_gets_only_what_is_passed_on_is_seldom_fetched() -> None:
+    world = World()
+    world.resting.begin(TP(*HERE))
+    world.forwarded = {TP(*HERE)}
+    for number in range(1, int(MOST_SECONDS / REST_SECONDS)):
+        world.now = number * REST_SECONDS
+        assert fetched(world.resting) == {THERE}
+    world.now = MOST_SECONDS
+    assert fetched(world.resting) == {HERE, THERE}, "Faust and pages want to see where its log ends"
+
+
+def test_one_that_gets_nothing_more_is_fetched_after_its_rest() -> None:
+    world = World()
+    world.resting.begin(TP(*HERE))
+    world.forwarded = {TP(*HERE)}
+    world.now = REST_SECONDS
+    assert fetched(world.resting) == {THERE}
+    world.forwarded = set()
+    world.now = 2 * REST_SECONDS
     assert fetched(world.resting) == {HERE, THERE}

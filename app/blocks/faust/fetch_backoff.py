@@ -1,7 +1,8 @@
 """Partitions whose records a worker passes on to itself are left out of its fetches for a while.
 
 A broker answers a fetch as soon as one of its partitions has something. So most answers brought only what had been
-passed on already, and each was a turn of everybody, while new transactions waited.
+passed on already, and each was a turn of everybody, while new transactions waited. Where all that came meanwhile was
+passed on, the fetch position moves past it, and it is never fetched.
 """
 
 from collections.abc import Callable, Container
@@ -11,6 +12,8 @@ from faust.types import TP
 
 #: How long a partition is left out once a fetch has brought nothing new of it.
 REST_SECONDS = 0.2
+#: How long it is left out while everything is passed on: Faust wants to see fetches, and pages the log's end.
+MOST_SECONDS = 10.0
 
 
 class FetchBackoff:
@@ -19,24 +22,42 @@ class FetchBackoff:
     Args:
         clock: seconds, monotonic.
         lacks: whether a partition waits for something that was not passed on: then it does not rest.
+        advance: moves a fetch position past what was passed on; whether anything was since it moved last.
     """
 
-    def __init__(self, clock: Callable[[], float], lacks: Callable[[TP], bool]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        lacks: Callable[[TP], bool],
+        advance: Callable[[TP], bool] = lambda _: False,
+    ) -> None:
         self._clock = clock
         self._lacks = lacks
-        self._until: dict[TP, float] = {}
+        self._advance = advance
+        #: By partition: the end of its rest, and until when it may rest again.
+        self._until: dict[TP, tuple[float, float]] = {}
 
     def begin(self, tp: TP) -> None:
         """A fetch brought nothing new of this partition."""
-        self._until[tp] = self._clock() + REST_SECONDS
+        now = self._clock()
+        self._until[tp] = now + REST_SECONDS, now + MOST_SECONDS
 
     def end(self) -> None:
         """Partitions are given away or come: nothing is known of who else writes to them."""
         self._until = {}
 
     def __contains__(self, tp: Any) -> bool:
-        until = self._until.get(tp)
-        return until is not None and self._clock() < until and not self._lacks(TP(*tp))
+        resting, tp = self._until, TP(*tp)  # another thread may end all rests meanwhile
+        until, most = resting.get(tp, (0.0, 0.0))
+        if not until or self._lacks(tp):
+            return False
+        now = self._clock()
+        if now < until:
+            return True
+        if now >= most or not self._advance(tp):
+            return False
+        resting[tp] = now + REST_SECONDS, most
+        return True
 
 
 class _FetchableAssignment:

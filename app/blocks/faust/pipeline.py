@@ -158,6 +158,11 @@ class Pipeline:
         partition = self.partitions.get(number)
         return partition is not None and end <= partition.next_offset
 
+    def reached(self, number: int) -> int | None:
+        """Offset of the next record that a partition computes; None where it is not here."""
+        partition = self.partitions.get(number)
+        return None if partition is None else partition.next_offset
+
     def lacks(self, number: int) -> bool:
         """Whether a partition waits for a fetch: what was passed on does not continue what it has."""
         partition = self.partitions.get(number)

@@ -136,7 +136,7 @@ class BlockConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self.block_start: dict[TP, int] = {}
         self.records_end: dict[TP, int] = {}
-        self.resting = FetchBackoff(time.monotonic, self._lacks)
+        self.resting = FetchBackoff(time.monotonic, self._lacks, self._advance)
         self._open_transactions = OpenTransactions()
         self._alone = False
         self._look_at = 0.0
@@ -274,6 +274,22 @@ class BlockConsumer(driver.Consumer):
 
     def _lacks(self, tp: TP) -> bool:
         return bool(self.app.pipelines[tp.topic].lacks(tp.partition))
+
+    def _advance(self, tp: TP) -> bool:
+        """Fetch a partition from where it was computed to; whether that is further than it was fetched.
+
+        Called in the thread that fetches, while nothing of the partition is on its way or waits to be taken.
+        """
+        fetcher = self._thread._consumer._fetcher
+        assignment = fetcher._subscriptions.subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        reached = self.app.pipelines[tp.topic].reached(tp.partition)
+        if state is None or not state.has_valid_position or reached is None:
+            return False
+        if tp in fetcher._records or reached <= state.position:
+            return False
+        state.consumed_to(reached)
+        return True
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what Faust forgets to forget."""
