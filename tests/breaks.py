@@ -750,6 +750,8 @@ LABEL_BREAKS: Sequence[Break] = (
                 '                self._remove(offset)\n        self.counts["erased"]',
                 '                pass\n        self.counts["erased"]',
             ),
+            # else the next start of the partition makes up for it
+            ("        self._erasures = erasures.row(at)\n", ""),
         ),
         _LABELS,
     ),
