@@ -1,4 +1,4 @@
-"""Figures of pages, notifications and the review queue: minutes each, on servers of their own.
+"""Figures of pages, notifications, the review queue, models and rules: minutes each, on servers of their own.
 
     python -m tests.figures.run                          # all
     python -m tests.figures.run --only queue,dashboard   # some
@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from tests.figures import dashboard, lists, notifying, queue
+from tests.figures import challengers, changing, dashboard, lists, notifying, queue
 from tests.figures.servers import own_servers
 
 FIGURES = {
@@ -20,6 +20,8 @@ FIGURES = {
     "notify": notifying.measure,
     "dashboard": dashboard.measure,
     "lists": lists.measure,
+    "changing": changing.measure,
+    "challengers": challengers.measure,
 }
 
 
