@@ -16,7 +16,7 @@ from app.metrics.reading import records_behind
 from app.metrics.recent_sample import recent_sample
 from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
 from app.stages.score_callers import ObservedHandler
-from app.stages.sink import SinkHandler
+from app.stages.sink import SinkHandler, has_challengers
 
 settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)
@@ -47,8 +47,10 @@ async def store(values: Sequence[Any]) -> None:
 
 
 def store_early(values: Sequence[Any]) -> asyncio.Future[None] | None:
-    """Send rows to Cassandra while their records are on their way to `predictions`: see docs/adr/0027."""
-    return asyncio.ensure_future(store(values)) if delivery.ready else None
+    """Send rows to Cassandra while their records are on their way to `predictions`: see docs/adr/0028."""
+    if not delivery.ready or any(has_challengers(value) for value in values):
+        return None
+    return asyncio.ensure_future(store(values))
 
 
 early = EarlyDelivery(store_early)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import Begun
 from app.wire.input_records import SourceRecord
+from app.wire.prediction_fields import SHADOW_SCORES
 
 
 class Packer(Protocol):
@@ -14,6 +15,18 @@ class Packer(Protocol):
 
     def pack_many(self, values: Iterable[bytes], /) -> Any:
         """What the pipeline's `deliver` takes."""
+
+
+_SCORED = f'"{SHADOW_SCORES}":'.encode()
+
+
+def has_challengers(value: bytes) -> bool:
+    """Whether challengers scored a prediction, so that its row must not come before its record.
+
+    A worker that cannot load a canary lets the current model decide: should it compute the transaction again, its row
+    may lack a cell that the first one had, such as an anomaly score, and that cell would stay.
+    """
+    return _SCORED in value
 
 
 class SinkHandler:

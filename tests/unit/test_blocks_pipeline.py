@@ -14,7 +14,7 @@ from faust.types import TP
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
 from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Computed
-from app.blocks.core.ports import Begun, ForwardedRecord
+from app.blocks.core.ports import Begun, Block, ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.app import BlockApp
 from app.blocks.faust.chunks import Chunk
@@ -668,6 +668,43 @@ class TestEarly:
         await made.open(0)
         app.begin_early({("s", 0): [(None, b"a", [])]})
         assert (begun, early.take(b"a")) == ([], None)
+        made.reset()
+
+    async def test_it_does_not_begin_behind_a_backlog_that_is_on_the_log(self, app: Any) -> None:
+        made, early, begun, _ = self.start(app)
+        await made.open(0)
+        forwarded = [ForwardedRecord(1_000, 0, None, b"before", ())]
+        made.partitions[0].offer_passed(Block(forwarded, (), size=1))
+        app.begin_early({("s", 0): [(None, b"a", [])]})
+        assert (begun, early.take(b"a")) == ([], None)
+        made.reset()
+
+    async def test_it_does_not_begin_while_an_earlier_record_does_not_come(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.blocks.faust.early._MOST_SECONDS", 0.0)
+        made, early, begun, _ = self.start(app)
+        await made.open(0)
+        app.begin_early({("s", 0): [(None, b"a", [])]})
+        await asyncio.sleep(0.01)
+        app.begin_early({("s", 0): [(None, b"b", [])]})
+        assert len(begun) == 1
+        assert early.take(b"a") is begun[0]
+        app.begin_early({("s", 0): [(None, b"c", [])]})
+        assert early.take(b"c") is begun[1]
+        made.reset()
+
+    async def test_what_is_remembered_has_a_bound(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.blocks.faust.early._MOST_BYTES", 10)
+        made, early, begun, _ = self.start(app)
+        await made.open(0)
+        for value in (b"a" * 6, b"b" * 4, b"b" * 4, b"c"):
+            app.begin_early({("s", 0): [(None, value, [])]})
+        taken = [early.take(value) for value in (b"a" * 6, b"b" * 4, b"c")]
+        assert taken == [None, begun[2], begun[3]]
+        assert early._bytes == 0
         made.reset()
 
     async def test_it_is_given_up_with_its_partitions(self, app: Any) -> None:

@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from app.blocks.core.ports import Begun, ForwardedRecord
-from app.stages.sink import SinkHandler
+from app.stages.sink import SinkHandler, has_challengers
+from tests.prediction_builder import prediction
 
 
 class Packer:
@@ -34,3 +37,10 @@ async def test_where_all_are_on_their_way_nothing_is_packed() -> None:
 
 def test_where_none_is_all_are_packed() -> None:
     assert outputs([b"a", b"b"], {}) == [b"a", b"b"]
+
+
+def test_rows_with_scores_of_challengers_are_known() -> None:
+    record = prediction(1)
+    assert not has_challengers(orjson.dumps(record))
+    assert not has_challengers(orjson.dumps(record | {"terminal_id": '"shadow_scores":'}))
+    assert has_challengers(orjson.dumps(record | {"shadow_scores": {}}))

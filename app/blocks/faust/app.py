@@ -104,7 +104,7 @@ class BlockApp(faust.App):
                 values = [
                     value
                     for destination, records in outputs.items()
-                    if destination[0] == topic and pipeline.taker(destination[1]) is not None
+                    if destination[0] == topic and pipeline.is_next(destination[1])
                     for _, value, _ in records
                 ]
                 if values:

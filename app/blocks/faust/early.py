@@ -1,4 +1,4 @@
-"""Delivers what becomes of records before they are durable: see docs/adr/0027."""
+"""Delivers what becomes of records before they are durable: see docs/adr/0028."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,6 +6,12 @@ from functools import partial
 from typing import Any
 
 from app.blocks.core.memory_budget import MemoryBudget
+
+#: Records come back within milliseconds. While one does not, because no broker answers, nothing more is delivered
+#: without its record.
+_MOST_SECONDS = 1.0
+#: Values that are remembered; the record of one that was forgotten is only delivered again.
+_MOST_BYTES = 8 << 20
 
 
 class EarlyDelivery:
@@ -20,28 +26,42 @@ class EarlyDelivery:
 
     def __init__(self, deliver: Callable[[Sequence[Any]], "asyncio.Future[Any] | None"]) -> None:
         self._deliver = deliver
-        #: By value: a record may reach its stage forwarded or fetched.
-        self._begun: dict[Any, asyncio.Future[Any]] = {}
+        #: With when it began, by value: a record may reach its stage forwarded or fetched.
+        self._begun: dict[Any, tuple[asyncio.Future[Any], float]] = {}
+        self._bytes = 0
 
     def begin(self, values: Sequence[Any], budget: MemoryBudget) -> None:
         """Deliver values, if that can begin now; until it is over, they count for the memory."""
-        if budget.exceeded:
+        now = asyncio.get_running_loop().time()
+        _, oldest = next(iter(self._begun.values()), (None, now))
+        if budget.exceeded or now - oldest > _MOST_SECONDS:
             return
         future = self._deliver(values)
-        if future is not None:
-            size = sum([len(value or b"") for value in values])
-            budget.add(size)
-            future.add_done_callback(partial(_ended, budget, size))
-            self._begun |= dict.fromkeys(values, future)
+        if future is None:
+            return
+        size = sum([len(value or b"") for value in values])
+        budget.add(size)
+        future.add_done_callback(partial(_ended, budget, size))
+        for value in values:
+            self.take(value)
+            self._begun[value] = future, now
+        self._bytes += sum([len(value or b"") for value in set(values)])
+        while self._bytes > _MOST_BYTES:
+            self.take(next(iter(self._begun)))
 
     def take(self, value: Any) -> "asyncio.Future[Any] | None":
         """What resolves once the outputs of a record are durable; None: nothing has begun. Once for each record."""
-        return self._begun.pop(value, None)
+        begun = self._begun.pop(value, None)
+        if begun is None:
+            return None
+        self._bytes -= len(value or b"")
+        return begun[0]
 
     def give_up(self) -> None:
         """The partitions are revoked: whoever gets them delivers."""
-        begun, self._begun = set(self._begun.values()), {}
-        for future in begun:
+        futures = {future for future, _ in self._begun.values()}
+        self._begun, self._bytes = {}, 0
+        for future in futures:
             future.cancel()
 
 

@@ -138,6 +138,10 @@ class Pipeline:
             return None
         return partial(self._take, number, self.app.consumer_generation_id)
 
+    def is_next(self, number: int) -> bool:
+        """Whether a record sent to a partition now is soon computed here: no backlog is on the log before it."""
+        return self.taker(number) is not None and not self.lacks(number)
+
     def _take(self, number: int, generation: int, records: list[ForwardedRecord]) -> None:
         partition = self.partitions.get(number)
         token = ForwardedToken(TP(self.topic, number), generation, records[-1].offset)
