@@ -19,6 +19,8 @@ T = TypeVar("T")
 #: The ranking is read again when it is older, and not sooner than twenty times as long as that took: reading thousands
 #: of alerts takes CPU from the stream.
 _FRESH_SECONDS, _SHARE = 5.0, 20
+#: What a request waits for a newer ranking where an older one is known: claims and verdicts do not depend on it.
+_WAIT_SECONDS = 1.0
 #: After a read that failed.
 _FAILED_SECONDS = 30.0
 #: Alerts that a worker remembers: those with the greatest expected loss.
@@ -81,6 +83,9 @@ class OpenAlerts:
         # held by the thread that reads, for as long as it does: a request may have given up long before
         self._reading = threading.Lock()
         self._read: tuple[Ranking, list[str], float] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        #: Alerts that were claimed, given back or decided here since the reading began: it may not have seen that.
+        self._touched: set[str] = set()
 
     def best(self, limit: int) -> list[Alert]:
         """Those with the greatest expected loss, it first."""
@@ -109,20 +114,24 @@ class OpenAlerts:
     def keep(self, name: str, review: Review) -> None:
         """Remember a review."""
         self._reviews[name] = review
+        self._touched.add(name)
 
     def free(self, name: str, review: Review) -> None:
         """Remember the review of an alert that was given back."""
-        self._reviews[name] = review
+        self.keep(name, review)
         self._offered.pop(name, None)
 
     def forget(self, name: str) -> None:
         """It is not open any more."""
+        self._touched.add(name)
         self.count -= name in self._ranked
         for known in (self._ranked, self._reviews, self._offered):
             known.pop(name, None)
 
     async def renew(self) -> list[str]:
         """Read the ranking if it is old. One thread reads at a time, also where nobody waits for it any more.
+
+        Where a ranking is known, a slow read goes on without whoever asks: it holds from the next request on.
 
         Returns:
             Ids of decided alerts whose labels are still to be sent.
@@ -132,19 +141,29 @@ class OpenAlerts:
         """
         async with self._lock:
             unsent = self._adopt()
-            if not unsent and self._clock() >= self._next_read and not self._reading.locked():
-                now = self._now_ms()
-                end = now + self._worker.settings.max_future_skew + 1
-                try:
-                    await self._worker.look_up(self._read_all, end, now)
-                    self._fault = ""
-                except FraudstreamError as error:
-                    self._next_read, self._fault = self._clock() + _FAILED_SECONDS, str(error)
+            if not unsent and self._clock() >= self._next_read and not self._is_read:
+                self._asking = asyncio.create_task(self._ask_all())
+                await asyncio.wait({self._asking}, timeout=_WAIT_SECONDS if self._ranked else None)
                 unsent = self._adopt()
             never = self._next_read == float("-inf")  # whoever began to read has gone
             if not self._ranked and (self._fault or never):
                 raise UnavailableError(self._fault or "the queue is being read; try again")
         return unsent
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether the ranking is being read."""
+        return self._reading.locked() or (self._asking is not None and not self._asking.done())
+
+    async def _ask_all(self) -> None:
+        now = self._now_ms()
+        end = now + self._worker.settings.max_future_skew + 1
+        self._touched.clear()
+        try:
+            await self._worker.look_up(self._read_all, end, now)
+            self._fault = ""
+        except FraudstreamError as error:
+            self._next_read, self._fault = self._clock() + _FAILED_SECONDS, str(error)
 
     def _read_all(self, end: int, now: int) -> None:
         """Read the ranking; in a thread, which leaves what it found to the next request."""
@@ -164,8 +183,16 @@ class OpenAlerts:
         if self._read is None:
             return []
         (found, unsent, took), self._read = self._read, None
-        self._ranked, self.count = {alert.alert_id: alert for alert in found.alerts}, found.open
+        known, reviews = self._ranked, self._reviews
+        self._ranked = {alert.alert_id: alert for alert in found.alerts}
         self._reviews = {alert.alert_id: alert.review for alert in found.alerts}
+        self.count = found.open
+        for name in self._touched & self._ranked.keys():
+            if name in known:
+                self._reviews[name] = reviews.get(name, Review())
+            else:  # decided meanwhile
+                self.forget(name)
+        self._touched.clear()
         self._offered = {n: at for n, at in self._offered.items() if at > self._clock()}
         self._next_read, self._fault = self._clock() + max(_FRESH_SECONDS, _SHARE * took), ""
         return unsent

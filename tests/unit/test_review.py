@@ -395,6 +395,43 @@ async def test_one_thread_reads_and_a_failure_is_not_repeated_at_once() -> None:
     assert begun == 1
 
 
+async def test_a_slow_read_delays_nobody_and_undoes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.web.open_alerts._WAIT_SECONDS", 0.01)
+    worker, clock = DictWorker(), Clock()
+    made = some(worker, 3)
+    queue, read = queue_of(worker, clock), worker.reviews.ranked
+    first = await queue.next("ann")
+    assert first is not None
+    goes_on, threads = threading.Event(), ThreadPoolExecutor(4)
+    before = await asyncio.to_thread(read, 0, 2**60, clock.now_ms(), 9)
+
+    def slow(*_: int) -> Any:  # what it has seen is older than what happens while it reads
+        goes_on.wait(60)
+        return before
+
+    async def in_thread(ask: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, ask, *arguments)
+
+    worker.reviews.ranked = slow  # type: ignore[method-assign]
+    worker.look_up = in_thread  # type: ignore[method-assign]
+    clock.ms += 6_000
+    second = await queue.next("bob")
+    assert second is not None
+    assert await queue.decide("ann", first.alert_id, "fraud", None, "") == 1
+    goes_on.set()
+    while queue._open._is_read:  # noqa: ASYNC110 -- a thread
+        await asyncio.sleep(0.01)
+    ranked, count = await queue.ranked(9)
+    assert [(one.alert_id, holder) for one, holder in ranked] == [
+        (second.alert_id, "bob"),
+        (next(one.alert_id for one in made if one not in (first, second)), None),
+    ]
+    assert count == 2
+    threads.shutdown()
+
+
 async def test_a_failed_read_is_remembered() -> None:
     worker, clock, reads = DictWorker(), Clock(), 0
 
