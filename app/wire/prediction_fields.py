@@ -5,7 +5,7 @@ Derived from it: which input fields are ours, what the prediction record holds, 
 docs/outputs.md. Tests compare it with the CQL of cql/ and with the records of the scoring stage.
 
 To add a field: one line here, a migration that adds its column to both tables, and the value where it is computed.
-`verify` has a list of its own (app/ops/verification/predictions.py), so that a field that gets lost is found.
+`verify` has a list of its own (app/ops/verification/output_fields.py), so that a field that gets lost is found.
 """
 
 from collections.abc import Iterable, Sequence

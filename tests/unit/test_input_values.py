@@ -15,7 +15,7 @@ from app.domain.json_text import canonical
 from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
-from app.ops.verification.predictions import extra_of, hash_extra
+from app.ops.verification.output_fields import extra_of, hash_extra
 from app.settings import load_settings
 from app.wire.dead_letters import headers_of
 from app.wire.input_records import RecordRules, parse_transaction

@@ -8,7 +8,7 @@ import numpy as np
 from app.cassandra.refund_rows import RefundRow
 from app.ops.verification.case import VerifyRun
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
-from app.ops.verification.predictions import SOURCE_FIELDS, fields_of, source_in
+from app.ops.verification.output_fields import SOURCE_FIELDS, fields_of, source_in
 from app.ops.verification.refused import digest, first_of_its_kind
 
 _FIELDS = SOURCE_FIELDS | {

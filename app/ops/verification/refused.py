@@ -7,7 +7,7 @@ from app.domain.refusals import BY_RULES, LOST
 from app.kafka.given_up_offsets import skip_in
 from app.ops.verification.case import VerifyRun
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
-from app.ops.verification.predictions import SOURCE_FIELDS, fields_of, source_in
+from app.ops.verification.output_fields import SOURCE_FIELDS, fields_of, source_in
 from app.wire.dead_letters import headers_of
 
 _FIELDS = SOURCE_FIELDS | {"card_id", "event_time_ms", "transaction_id"}

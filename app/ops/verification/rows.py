@@ -21,7 +21,7 @@ from app.ops.verification.ledger import (
     FoundIn,
     SourcePage,
 )
-from app.ops.verification.predictions import hash_extra, shadows_hash
+from app.ops.verification.output_fields import hash_extra, shadows_hash
 
 _DAY_MS = 86_400_000
 _CHUNK_ROWS = 5_000
