@@ -17,13 +17,20 @@ def roles_by_value(text: str) -> dict[str, str]:
     """The role of each value of the claim.
 
     Raises:
-        ValueError: it is not VALUE=ROLE, comma-separated.
+        ValueError: it is not VALUE=ROLE, separated by commas, or by semicolons where there is one; or a value is there
+            twice.
     """
     found: dict[str, str] = {}
-    for part in filter(None, (one.strip() for one in text.split(","))):
+    for part in filter(None, (one.strip() for one in text.split(";" if ";" in text else ","))):
         value, _, role = part.rpartition("=")
         if not value.strip() or role.strip() not in _ROLES:
-            msg = f"{part!r}: write VALUE=ROLE, with one of the roles {', '.join(_ROLES)}"
+            msg = (
+                f"{part!r}: write VALUE=ROLE, with one of the roles {', '.join(_ROLES)}; where a value has a comma, "
+                "end each pair with a semicolon"
+            )
+            raise ValueError(msg)
+        if value.strip() in found:
+            msg = f"{value.strip()!r} has two roles: write it once"
             raise ValueError(msg)
         found[value.strip()] = role.strip()
     return found
@@ -49,7 +56,7 @@ class OidcSettings(AccessSettings):
     web_oidc_roles: str = Field(
         "",
         description="VALUE=ROLE,... of the roles claim, such as fraud-team=analyst,fraud-ops=operator; people without "
-        "any of them are refused",
+        "any of them are refused; with a semicolon after each pair, values may have commas",
     )
     web_oidc_roles_claim: str = Field(
         "groups",
@@ -63,7 +70,7 @@ class OidcSettings(AccessSettings):
     web_oidc_audience: str | None = Field(
         None,
         description="audience of access tokens (JWT) of the provider that programs send as bearer tokens; unset: "
-        "they are refused",
+        "they are refused; another one than the client id",
     )
     web_oidc_ca_file: Path | None = Field(
         None,
@@ -81,6 +88,12 @@ class OidcSettings(AccessSettings):
             return self
         if not self.web_oidc_client_id or not roles:
             msg = "FRAUDSTREAM_WEB_OIDC_ISSUER needs FRAUDSTREAM_WEB_OIDC_CLIENT_ID and FRAUDSTREAM_WEB_OIDC_ROLES"
+            raise ValueError(msg)
+        if self.web_oidc_audience == self.web_oidc_client_id:
+            msg = (
+                "FRAUDSTREAM_WEB_OIDC_AUDIENCE must not be the client id: ID tokens of people have that audience, and "
+                "would pass for access tokens"
+            )
             raise ValueError(msg)
         url = urlsplit(issuer)
         if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
