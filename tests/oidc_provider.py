@@ -21,12 +21,14 @@ class Provider:
     Attributes:
         claims: of the next ID tokens, beside those that every one has; a None takes one out.
         asked: how often by path.
+        odd_keys: what it publishes beside its own.
         down: whether it answers nothing but errors.
     """
 
     def __init__(self) -> None:
         self.claims: dict[str, Any] = {"sub": "ann", "groups": ["fraud-team"]}
         self.asked: dict[str, int] = {}
+        self.odd_keys: list[Any] = []
         self.down = False
         self.signing: RSAKey = self.rotate()
         self.issuer = ""
@@ -70,7 +72,7 @@ class Provider:
         )
 
     async def _keys(self, _request: web.Request) -> web.Response:
-        return web.json_response({"keys": self._published})
+        return web.json_response({"keys": [*self.odd_keys, *self._published]})
 
     async def _authorize(self, request: web.Request) -> web.Response:
         """The person logs in at once."""

@@ -9,11 +9,11 @@ from aiohttp import web
 from app.web.access.audit import record
 from app.web.access.checks import ACCESS
 from app.web.replies import RefusedError, page
-from app.web.roles import Role, Viewer, viewer
+from app.web.roles import NOBODY, Role, Viewer, viewer
 from app.web.routes import Route, audited
 
 if TYPE_CHECKING:
-    from app.web.access.oidc import Oidc
+    from app.web.access.oidc import Oidc, Pending
 
 
 async def form(request: web.Request) -> web.Response:
@@ -21,7 +21,7 @@ async def form(request: web.Request) -> web.Response:
     return _form(request, 200, "")
 
 
-def _form(request: web.Request, status: int, line: str) -> web.Response:
+def _form(request: web.Request, status: int, line: str, after: str | None = None) -> web.Response:
     access = request.app[ACCESS]
     nonce = secrets.token_hex(16)
     token = viewer.set(Viewer(csrf=access.csrf.login_token(nonce)))
@@ -30,7 +30,7 @@ def _form(request: web.Request, status: int, line: str) -> web.Response:
             "login.html",
             status,
             line=line,
-            next=_local(request.query.get("next", "")),
+            next=_local(request.query.get("next", "") if after is None else after),
             password=bool(access.logins) or access.oidc is None,
             provider=access.oidc is not None,
         )
@@ -62,8 +62,10 @@ async def to_provider(request: web.Request) -> web.Response:
     """`/login/oidc`: on to the identity provider."""
     access, oidc = request.app[ACCESS], _oidc(request)
     access.logins.require_encryption(request)
+    access.logins.take(request)
     after = _local(request.query.get("next", ""))
-    where, cookie = await oidc.begin(_callback(request), after)
+    again = access.cookies.again in request.cookies
+    where, cookie = await oidc.begin(_callback(request), after, again=again)
     response = web.Response(status=303, headers={"Location": where})
     access.cookies.set(response, access.cookies.oidc, cookie)
     return response
@@ -73,9 +75,28 @@ async def from_provider(request: web.Request) -> web.Response:
     """`/login/callback`: back from it; begin a session."""
     access, oidc = request.app[ACCESS], _oidc(request)
     access.logins.require_encryption(request)
-    asked = request.query
-    cookie = request.cookies.get(access.cookies.oidc, "")
-    pending = oidc.pending(cookie, asked.get("state", ""))
+    access.logins.take(request)
+    try:
+        pending = oidc.pending(
+            request.cookies.get(access.cookies.oidc, ""), request.query.get("state", "")
+        )
+    except RefusedError as error:
+        record(request, NOBODY, _BACK, error.status)
+        raise
+    try:
+        response = await _session(request, oidc, pending)
+    except RefusedError as error:
+        audited(request, why=str(error))
+        record(request, NOBODY, _BACK, error.status)
+        response = _form(request, error.status, str(error), pending.next)
+        if error.retry_after:
+            response.headers["Retry-After"] = str(error.retry_after)
+    access.cookies.delete(response, access.cookies.oidc)
+    return response
+
+
+async def _session(request: web.Request, oidc: "Oidc", pending: "Pending") -> web.Response:
+    access, asked = request.app[ACCESS], request.query
     if "code" not in asked:
         why = asked.get("error", "no code")[:60]
         raise RefusedError(403, f"the identity provider refuses this login ({why}): log in again")
@@ -86,7 +107,7 @@ async def from_provider(request: web.Request) -> web.Response:
     access.cookies.set(
         response, access.cookies.session, access.cookies.begin(name, oidc.stamp(role))
     )
-    access.cookies.delete(response, access.cookies.oidc)
+    access.cookies.delete(response, access.cookies.again)
     return response
 
 
@@ -108,12 +129,17 @@ async def log_out(request: web.Request) -> web.Response:
     access = request.app[ACCESS]
     response = web.Response(status=303, headers={"Location": "/login"})
     access.cookies.delete(response, access.cookies.session)
+    if access.oidc is not None:  # it would log in the same person at once, whoever sits there now
+        access.cookies.set(response, access.cookies.again, "1")
     return response
 
 
 def _local(target: str) -> str:
     """A path of ours: a link to the form must lead nowhere else afterwards."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "/"
     ours = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.netloc
     return target if ours and target.isprintable() and "\\" not in target else "/"
 

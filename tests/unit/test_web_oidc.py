@@ -1,7 +1,9 @@
 """Login at an identity provider: a real one over HTTP, and a client that follows it as a browser does."""
 
+import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,9 +14,12 @@ from joserfc.jwk import RSAKey
 from yarl import URL
 
 from app.errors import SettingsError
+from app.oidc_settings import roles_by_value
 from app.settings import load_settings
-from app.web.access.users import password_line
+from app.web.access.kept import Kept
+from app.web.access.users import password_line, token_line
 from app.web.login import _local
+from app.web.replies import RefusedError
 from tests.oidc_provider import CLIENT, SECRET, Provider, query_of
 from tests.web_worker import DictWorker, client_of
 
@@ -118,6 +123,7 @@ async def test_a_claim_may_be_inside_an_object(provider: Provider) -> None:
         "sub": "1",
         "realm_access": {"roles": ["fraud-ops"]},
         "email": "ann@bank.example",
+        "email_verified": True,
     }
     names = {"web_oidc_roles_claim": "realm_access.roles", "web_oidc_name_claim": "email"}
     async with client_of(worker_of(provider, **names)) as client:
@@ -140,18 +146,30 @@ async def test_a_claim_may_be_inside_an_object(provider: Provider) -> None:
         ({"exp": 1}, 401, "it has expired"),
         ({"exp": None}, 401, "claim &#39;exp&#39; is missing"),
         ({"sub": "a\nb"}, 403, "no usable claim &#39;sub&#39;"),
+        ({"sub": " ann"}, 403, "no usable claim &#39;sub&#39;"),
+        ({"sub": "Local"}, 403, "Local is also a user or token of FRAUDSTREAM_WEB_USERS, or a name that"),
     ],
     ids=["no-role", "no-groups", "audience", "audiences", "azp", "issuer", "nonce", "no-nonce", "expired",
-         "no-expiry", "name"],
+         "no-expiry", "name", "blank", "reserved"],
 )  # fmt: skip
 async def test_a_token_that_does_not_fit_is_refused_in_one_line(
-    provider: Provider, claims: dict[str, Any], status: int, says: str
+    provider: Provider,
+    claims: dict[str, Any],
+    status: int,
+    says: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     provider.claims |= claims
     async with client_of(worker_of(provider)) as client:
         browser = Browser(client)
-        found, text = await browser.log_in()
+        with caplog.at_level(logging.INFO, "fraudstream.audit"):
+            found, text = await browser.log_in()
         assert (found, says in text) == (status, True), text
+        (audit,) = (json.loads(r.getMessage()) for r in caplog.records if r.name.endswith("audit"))
+        assert (audit["audit"], audit["status"]) == ("/login/callback", status)
+        assert says.replace("&#39;", "'") in audit["why"]
+        assert 'href="/login/oidc?next=/cards/c1/"' in text  # and may try again
+        assert "fraudstream-oidc" not in [cookie.key for cookie in client.session.cookie_jar]
         assert (await browser.get("/")).status == 303  # no session
 
 
@@ -206,7 +224,7 @@ async def test_a_new_key_is_fetched_and_a_strange_one_is_not_trusted(
         assert (await browser.log_in())[0] == 303
         assert (await browser.log_in())[0] == 303
         assert provider.asked["/keys"] == 1
-        monkeypatch.setattr("app.web.access.oidc_provider._AGAIN_SECONDS", -1)
+        monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", -1)
         provider.rotate()
         assert (await browser.log_in())[0] == 303
         assert provider.asked["/keys"] == 2
@@ -218,14 +236,16 @@ async def test_a_new_key_is_fetched_and_a_strange_one_is_not_trusted(
         status, text = await browser.log_in()
         assert (status, "its signature is wrong" in text) == (401, True)
         # nobody makes us ask the provider for each token
-        monkeypatch.setattr("app.web.access.oidc_provider._AGAIN_SECONDS", 60)
+        monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", 60)
         asked = provider.asked["/keys"]
         for _ in range(3):
             assert (await browser.log_in())[0] == 401
         assert provider.asked["/keys"] == asked
 
 
-async def test_while_the_provider_is_away_sessions_go_on(provider: Provider) -> None:
+async def test_while_the_provider_is_away_sessions_go_on(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = worker_of(provider)
     async with client_of(worker) as client, client_of(worker) as late:
         browser = Browser(client)
@@ -239,6 +259,10 @@ async def test_while_the_provider_is_away_sessions_go_on(provider: Provider) -> 
         assert "try again later; whoever is logged in stays so" in text
         assert (await browser.come_back(begun))[0] == 503
         assert (await browser.get("/cards/c1/")).status == 200
+        asked = dict(provider.asked)
+        assert (await Browser(late).get("/login/oidc")).status == 503
+        assert provider.asked == asked  # not again at once
+        monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", -1)
         await provider.server.close()
         answer = await Browser(late).get("/login/oidc")
         assert f"the identity provider {provider.issuer} does not answer" in await answer.text()
@@ -256,15 +280,19 @@ async def test_another_worker_can_finish_a_login(provider: Provider) -> None:
         assert answer.status == 303, await answer.text()
 
 
-async def test_a_changed_setting_ends_sessions(provider: Provider) -> None:
+async def test_a_changed_setting_ends_sessions(provider: Provider, tmp_path: Any) -> None:
     async with client_of(worker_of(provider)) as client:
         assert (await Browser(client).log_in())[0] == 303
         cookies = {c.key: c.value for c in client.session.cookie_jar}
-    for roles, status in (
-        ("fraud-team=analyst, fraud-ops=operator, all=viewer", 200),
-        ("x=analyst", 303),
+    users = tmp_path / "users"
+    users.write_text(token_line("Ann", "viewer")[1] + "\n")
+    for settings, status in (
+        ({}, 200),
+        ({"web_oidc_roles": "x=analyst"}, 303),
+        ({"web_oidc_name_claim": "email"}, 303),
+        ({"web_users": users}, 303),  # a namesake by now
     ):
-        async with client_of(worker_of(provider, web_oidc_roles=roles)) as client:
+        async with client_of(worker_of(provider, **settings)) as client:
             client.session.cookie_jar.update_cookies(cookies)
             assert (await Browser(client).get("/cards/c1/")).status == status
 
@@ -276,14 +304,29 @@ async def test_a_wrong_client_secret_is_the_operator_s(provider: Provider) -> No
         assert "wrong" not in text
 
 
-async def test_nobody_takes_the_name_of_a_local_user(provider: Provider, tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (password_line("ann", "viewer", "a password"), "ann"),
+        (token_line("ann", "viewer")[1], "ann"),
+        (token_line("ann", "viewer")[1], "ANN"),
+    ],
+    ids=["user", "token", "case"],
+)
+async def test_nobody_takes_the_name_of_a_local_user(
+    provider: Provider, tmp_path: Any, line: str, name: str
+) -> None:
     users = tmp_path / "users"
-    users.write_text(password_line("ann", "viewer", "a password") + "\n")
+    users.write_text(line + "\n")
+    provider.claims["sub"] = name
     async with client_of(worker_of(provider, web_users=users)) as client:
         browser = Browser(client)
         assert "password" in await (await browser.get("/login")).text()
         status, text = await browser.log_in()
-        assert (status, "ann is also a user of FRAUDSTREAM_WEB_USERS" in text) == (403, True)
+        assert (status, f"{name} is also a user or token of FRAUDSTREAM_WEB_USERS" in text) == (
+            403,
+            True,
+        )
 
 
 async def test_cookies_are_safe(provider: Provider) -> None:
@@ -317,7 +360,9 @@ async def test_without_a_provider_there_is_no_such_login() -> None:
 
 
 def test_the_path_afterwards_is_ours() -> None:
-    assert _local("//evil.example/") == "/"
+    for target in ("//evil.example/", "//[", "/\\evil.example", "https://evil.example/"):
+        assert _local(target) == "/"
+    assert _local("/cards/c1/?a=b") == "/cards/c1/?a=b"
 
 
 @pytest.mark.usefixtures("no_settings")
@@ -330,8 +375,11 @@ def test_the_path_afterwards_is_ours() -> None:
         ({"web_oidc_issuer": "http://i.example", "web_oidc_client_id": "x", "web_oidc_roles": "a=viewer"},
          "without encryption"),
         ({"web_oidc_roles": "a=boss"}, "write VALUE=ROLE, with one of the roles"),
+        ({"web_oidc_roles": "a=viewer,a=operator"}, "'a' has two roles: write it once"),
+        ({"web_oidc_issuer": "https://i.example", "web_oidc_client_id": "x", "web_oidc_audience": "x",
+          "web_oidc_roles": "a=viewer"}, "AUDIENCE must not be the client id"),
     ],
-    ids=["no-client", "no-issuer", "no-url", "http", "no-role"],
+    ids=["no-client", "no-issuer", "no-url", "http", "no-role", "twice", "audience"],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(values: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
@@ -353,6 +401,8 @@ async def test_programs_may_send_access_tokens_of_the_provider(provider: Provide
                 {"aud": CLIENT},
                 "the access token is refused: its claim 'aud'",
             ),  # an ID token is none
+            ({"nonce": "n"}, "the access token is refused: it is an ID token (claim 'nonce')"),
+            ({"events": {}}, "it is a logout or event token"),
             ({"exp": 1}, "it has expired"),
             ({"groups": []}, "batch-job has no role here"),
         ):
@@ -366,3 +416,136 @@ async def test_programs_may_send_access_tokens_of_the_provider(provider: Provide
         assert (await client.get("/", headers={"Authorization": "Bearer opaque"})).status == 401
     async with client_of(worker_of(provider)) as client:  # not set: no such token is accepted
         assert (await client.get("/", headers=bearer())).status == 401
+
+
+API = {"aud": "fraud-api", "nonce": None, "sub": "batch-job"}
+
+
+async def test_strangers_do_not_make_us_ask_the_provider(provider: Provider) -> None:
+    async def send(token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        return (await client.get("/", headers=headers)).status
+
+    provider.claims |= API
+    known, strange = provider.signing, RSAKey.generate_key(2048, {"kid": "strange", "use": "sig"})
+    good = provider.token("")
+    async with client_of(worker_of(provider, web_oidc_audience="fraud-api")) as client:
+        assert await send(good) == 200
+        provider.signing = strange
+        found = await asyncio.gather(*(send(provider.token("")) for _ in range(100)))
+        assert set(found) <= {401, 429}
+        assert provider.asked["/keys"] <= 2
+        # this address is at its limit: nothing of it is verified, and it begins no login
+        assert await send(provider.token("")) == 429
+        for path in ("/login/oidc", "/login/callback?code=1&state=2"):
+            assert (await Browser(client).get(path)).status == 429
+    provider.signing = known
+    provider.down = True
+    before = dict(provider.asked)
+    async with client_of(worker_of(provider, web_oidc_audience="fraud-api")) as client:
+        assert set(await asyncio.gather(*(send(good) for _ in range(100)))) <= {503, 429}
+    assert provider.asked == before | {
+        "/.well-known/openid-configuration": before["/.well-known/openid-configuration"] + 1
+    }
+
+
+async def test_an_address_that_nobody_has_verified_is_no_name(provider: Provider) -> None:
+    async with client_of(worker_of(provider, web_oidc_name_claim="email")) as client:
+        for verified in (None, False, "true"):
+            provider.claims |= {"email": "ann@bank.example", "email_verified": verified}
+            status, text = await Browser(client).log_in()
+            assert (status, "needs email_verified=true" in text) == (403, True)
+
+
+async def test_known_keys_serve_while_the_provider_is_away() -> None:
+    now, away = 0.0, True
+
+    async def ask() -> str:
+        if away:
+            raise RefusedError(503, "away", retry_after=5)
+        return "keys"
+
+    kept = Kept(ask, lambda: now, 86_400)
+    with pytest.raises(RefusedError, match="away"):
+        await kept.get()
+    away = False
+    with pytest.raises(RefusedError, match="away"):  # not asked again at once
+        await kept.get()
+    now = 6.0
+    assert await kept.get() == "keys"
+    away = True
+    now += 86_400
+    assert await kept.get() == "keys"
+    with pytest.raises(RefusedError, match="away"):
+        await kept.get(again=True)
+    now += 6
+    with pytest.raises(RefusedError, match="away"):
+        await kept.get()
+
+
+async def test_a_key_of_an_unknown_kind_stops_no_login(provider: Provider) -> None:
+    provider.odd_keys = [
+        {"kty": "EC", "crv": "brainpoolP256r1", "x": "AA", "y": "AA", "kid": "1"},
+        {"kty": "RSA", "n": "AQAB", "kid": "2"},
+        {"kty": "new", "kid": "3"},
+        None,
+    ]
+    async with client_of(worker_of(provider)) as client:
+        assert (await Browser(client).log_in())[0] == 303
+    provider._published = []
+    async with client_of(worker_of(provider)) as client:
+        status, text = await Browser(client).log_in()
+        assert (status, "does not say its keys in a form that can be used" in text) == (503, True)
+
+
+async def test_after_a_logout_the_provider_asks_again(provider: Provider) -> None:
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+
+        async def prompt() -> str | None:
+            where = (await browser.get("/login/oidc")).headers["Location"]
+            return query_of(where).get("prompt")
+
+        assert await prompt() is None
+        assert (await browser.log_in())[0] == 303
+        page = await (await browser.get("/")).text()
+        answer = await client.post(
+            "/logout",
+            data={"csrf": re.findall('name="csrf" value="([^"]+)"', page)[0]},
+            headers={**HTML, "Origin": f"http://127.0.0.1:{client.port}"},
+            allow_redirects=False,
+        )
+        assert answer.status == 303, await answer.text()
+        assert (await browser.get("/")).status == 303
+        assert await prompt() == "login"
+        assert (await browser.log_in())[0] == 303
+        assert await prompt() is None
+
+
+async def test_a_netrc_entry_is_the_operator_s(
+    provider: Provider, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ann password secret\n")
+    async with client_of(worker_of(provider)) as client:
+        browser = Browser(client)
+        address = await browser.go()
+        monkeypatch.setenv("NETRC", str(netrc))
+        status, text = await browser.come_back(address)
+        assert (status, "must remove its host from .netrc" in text) == (503, True), text
+
+
+async def test_without_a_secret_workers_could_not_finish_each_other_s_logins(
+    provider: Provider,
+) -> None:
+    with pytest.raises(SettingsError, match="needs FRAUDSTREAM_WEB_SECRET"):
+        async with client_of(worker_of(provider, web_secret=None)):
+            pass
+
+
+def test_group_names_may_have_commas() -> None:
+    assert roles_by_value("CN=Fraud,OU=Groups=analyst;") == {"CN=Fraud,OU=Groups": "analyst"}
+    assert roles_by_value("CN=a,OU=b=viewer; ops=operator") == {
+        "CN=a,OU=b": "viewer",
+        "ops": "operator",
+    }

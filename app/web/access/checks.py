@@ -10,6 +10,7 @@
 | cookies.py        | what browsers keep                                                             |
 | csrf.py           | whether a form is ours                                                         |
 | oidc.py           | who has logged in at the identity provider                                     |
+| kept.py           | how seldom that provider is asked                                              |
 | audit.py          | what is written down about a change                                            |
 """
 
@@ -26,14 +27,14 @@ from aiohttp import web
 from aiohttp.web_urldispatcher import AbstractRoute
 
 from app.addresses import is_loopback
-from app.errors import UnavailableError
+from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
 from app.web import peers
 from app.web.access.audit import record
 from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
-from app.web.access.login_attempts import LoginAttempts
+from app.web.access.login_attempts import LOCAL_NAME, LoginAttempts
 from app.web.access.rate_limits import RateLimit
 from app.web.access.sessions import Session, Signer
 from app.web.replies import RefusedError, wants_json
@@ -49,7 +50,7 @@ logger = logging.getLogger("fraudstream.web")
 _SECONDS = 30.0
 #: Requests of one asker: a person's browser, a dashboard.
 _BURST, _PER_SECOND = 100, 20.0
-_LOCAL = Viewer("local", Role.OPERATOR)
+_LOCAL = Viewer(LOCAL_NAME, Role.OPERATOR)
 
 
 class AccessChecks:
@@ -63,7 +64,7 @@ class AccessChecks:
         clock: seconds that never go back.
 
     Raises:
-        SettingsError: the file of users cannot be used.
+        SettingsError: the file of users cannot be used, or workers could not finish each other's logins.
 
     Attributes:
         open: whether no login is needed.
@@ -184,8 +185,10 @@ class AccessChecks:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
             self.logins.require_encryption(request)
-            if self.oidc and (person := await self.oidc.of_bearer(token.strip())):
-                self.logins.refuse_namesake(person[0])
+            if self.oidc and self.oidc.is_for_us(token.strip()):
+                with self.logins.counting_refusals(request):
+                    person = await self.oidc.of_bearer(token.strip())
+                    self.logins.refuse_namesake(person[0])
                 return Viewer(*person)
             user = self.logins.by_token(request, token.strip())
             return Viewer(user.name, user.role)
@@ -194,12 +197,12 @@ class AccessChecks:
         if session and role:
             return Viewer(session.name, role, self.csrf.token(session.nonce), session=True)
         if self.open:
-            return Viewer(_LOCAL.name, _LOCAL.role, self.csrf.token("local"))
+            return Viewer(_LOCAL.name, _LOCAL.role, self.csrf.token(LOCAL_NAME))
         return NOBODY
 
     def _role_of(self, session: Session) -> Role | None:
         if self.oidc and (role := self.oidc.role_of(session.stamp)):
-            return role
+            return None if self.logins.is_taken(session.name) else role
         user = self.logins.of_session(session.name, session.stamp)
         return None if user is None else user.role
 
@@ -246,6 +249,12 @@ def _oidc_of(
 ) -> "Oidc | None":
     if not settings.web_oidc_issuer:
         return None
+    if settings.web_secret is None:
+        msg = (
+            "FRAUDSTREAM_WEB_OIDC_ISSUER needs FRAUDSTREAM_WEB_SECRET, the same for all workers: a login may begin at "
+            "one worker and end at another"
+        )
+        raise SettingsError(msg)
     from app.web.access.oidc import Oidc  # what verifies tokens is loaded where they are used only
 
     return Oidc(settings, signer, now, clock)

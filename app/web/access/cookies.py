@@ -22,6 +22,7 @@ class Cookies:
             host only.
         login: name of the cookie that ties a login form to the browser that asked for it.
         oidc: name of the cookie of a login that has begun at the identity provider.
+        again: name of the cookie that is there after a logout: the provider must ask for the credentials again.
     """
 
     def __init__(self, settings: Settings, signer: Signer, now: Callable[[], float]) -> None:
@@ -33,6 +34,7 @@ class Cookies:
         self.session = "__Host-fraudstream" if self._secure else "fraudstream"
         self.login = f"{self.session}-login"
         self.oidc = f"{self.session}-oidc"
+        self.again = f"{self.session}-again"
 
     def begin(self, name: str, stamp: str) -> str:
         """The value of a new session's cookie."""

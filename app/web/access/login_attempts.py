@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -13,6 +14,9 @@ from app.settings import Settings
 from app.web.access.rate_limits import RateLimit
 from app.web.access.users import User, Users
 from app.web.replies import RefusedError
+
+#: Whoever asks where no login is needed.
+LOCAL_NAME = "local"
 
 logger = logging.getLogger("fraudstream.web")
 
@@ -56,9 +60,34 @@ class LoginAttempts:
         user = self._users.by_token(token)
         if user is None:
             if wait := self._addresses.take(str(request.remote)):
-                raise RefusedError(429, "too many wrong tokens: wait", retry_after=math.ceil(wait))
+                raise _too_many("wrong tokens", wait)
             raise RefusedError(401, "no such token")
         return user
+
+    def take(self, request: web.Request) -> None:
+        """Count a login from this address.
+
+        Raises:
+            RefusedError: there were too many.
+        """
+        if wait := self._addresses.take(str(request.remote)):
+            raise _too_many("logins", wait)
+
+    @contextmanager
+    def counting_refusals(self, request: web.Request) -> Iterator[None]:
+        """Around the check of a signed token: a refused one counts as a wrong token.
+
+        Raises:
+            RefusedError: there were too many from this address.
+        """
+        if wait := self._addresses.wait(str(request.remote)):
+            raise _too_many("wrong tokens", wait)
+        try:
+            yield
+        except RefusedError as error:
+            if error.status < 500:  # else the provider is away: not the fault of whoever asks
+                self._addresses.take(str(request.remote))
+            raise
 
     async def by_password(self, request: web.Request, name: str, password: str) -> User:
         """The user of a name and password.
@@ -67,9 +96,9 @@ class LoginAttempts:
             RefusedError: wrong, too many attempts, or over a connection that others can read.
         """
         self.require_encryption(request)
-        wait = self._addresses.take(str(request.remote)) or self._names.take(name)
-        if wait:
-            raise RefusedError(429, "too many logins: wait", retry_after=math.ceil(wait))
+        self.take(request)
+        if wait := self._names.take(name):
+            raise _too_many("logins", wait)
         self._renew()
         async with self._hashes:
             user = await asyncio.to_thread(self._users.by_password, name, password)
@@ -89,17 +118,22 @@ class LoginAttempts:
         except SettingsError as error:
             logger.error("the file of users cannot be read, the last known users apply: %s", error)
 
+    def is_taken(self, name: str) -> bool:
+        """Whether a local user or token has this name, or one that differs in case only."""
+        self._renew()
+        return name.casefold() == LOCAL_NAME or self._users.has(name)
+
     def refuse_namesake(self, name: str) -> None:
         """Somebody whom the identity provider calls as a local user is called.
 
         Raises:
             RefusedError: audit records could not tell them apart.
         """
-        self._renew()
-        if self._users.get(name) is not None:
+        if self.is_taken(name):
             raise RefusedError(
                 403,
-                f"{name} is also a user of FRAUDSTREAM_WEB_USERS: audit records could not tell them apart",
+                f"{name} is also a user or token of FRAUDSTREAM_WEB_USERS, or a name that fraudstream itself uses: "
+                "audit records could not tell them apart",
             )
 
     def require_encryption(self, request: web.Request) -> None:
@@ -116,3 +150,7 @@ class LoginAttempts:
                 "passwords and tokens are accepted over https only: put a proxy with TLS before the workers, or set "
                 "FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true",
             )
+
+
+def _too_many(what: str, wait: float) -> RefusedError:
+    return RefusedError(429, f"too many {what}: wait", retry_after=math.ceil(wait))

@@ -101,15 +101,22 @@ class Oidc:
         self._provider = Provider(settings, clock)
         self._signer, self._now = signer, now
         # a session ends when any of this changes
-        told = (self._provider.issuer, self._client, settings.web_oidc_roles, self._roles_claim)
+        told = (
+            self._provider.issuer,
+            self._client,
+            settings.web_oidc_roles,
+            self._roles_claim,
+            self._name_claim,
+        )
         self._digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
-    async def begin(self, redirect: str, after: str) -> tuple[str, str]:
+    async def begin(self, redirect: str, after: str, *, again: bool = False) -> tuple[str, str]:
         """Where the browser goes to log in, and the cookie that it must come back with.
 
         Args:
             redirect: the address to which the provider sends it back.
             after: the path to go to then.
+            again: whether the provider must ask for the credentials, even if it remembers somebody.
 
         Raises:
             RefusedError: the provider does not answer.
@@ -126,6 +133,7 @@ class Oidc:
             "nonce": nonce,
             "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
             "code_challenge_method": "S256",
+            **({"prompt": "login"} if again else {}),
         }
         until = int(self._now()) + _LOGIN_SECONDS
         pending = Pending(state, nonce, verifier, until, after[:_MOST_NEXT])
@@ -160,21 +168,28 @@ class Oidc:
             raise RefusedError(401, f"{what} is refused: it was made for another client (azp)")
         return self._person(claims)
 
-    async def of_bearer(self, token: str) -> tuple[str, Role] | None:
-        """Name and role by an access token of the provider; None: it is another token, or none is accepted.
+    def is_for_us(self, token: str) -> bool:
+        """Whether a bearer token is to be verified here: a signed one, if any is accepted."""
+        return self._audience is not None and token.count(".") == _DOTS
+
+    async def of_bearer(self, token: str) -> tuple[str, Role]:
+        """Name and role by an access token of the provider.
 
         Raises:
             RefusedError: it is not valid here, or its bearer has no role; or the provider does not answer.
         """
-        if self._audience is None or token.count(".") != _DOTS:
-            return None
-        return self._person(await self._verified(token, "the access token", self._audience))
+        what = "the access token"
+        claims = await self._verified(token, what, self._audience or "")
+        for claim, kind in (("nonce", "an ID token"), ("events", "a logout or event token")):
+            if claim in claims:
+                raise RefusedError(401, f"{what} is refused: it is {kind} (claim {claim!r})")
+        return self._person(claims)
 
     def _person(self, claims: dict[str, Any]) -> tuple[str, Role]:
         name = claims.get(self._name_claim)
         if (
             not isinstance(name, str)
-            or not name
+            or name.split() != [name]
             or not name.isprintable()
             or len(name) > _MOST_NAME
         ):
@@ -182,6 +197,12 @@ class Oidc:
                 403,
                 f"the token has no usable claim {self._name_claim!r}: an operator must check "
                 "FRAUDSTREAM_WEB_OIDC_NAME_CLAIM and _SCOPE",
+            )
+        if self._name_claim == "email" and claims.get("email_verified") is not True:
+            raise RefusedError(
+                403,
+                "the provider does not vouch for this e-mail address: the token needs email_verified=true, or an "
+                "operator must set another FRAUDSTREAM_WEB_OIDC_NAME_CLAIM",
             )
         role = max(
             (self._roles.get(value, Role.PUBLIC) for value in self._values(claims)),

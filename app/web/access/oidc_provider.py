@@ -10,17 +10,18 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import orjson
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import Key, KeySet
 
 from app.addresses import is_loopback
 from app.errors import SettingsError
 from app.settings import Settings
+from app.web.access.kept import Kept
 from app.web.replies import RefusedError
 
 _ANSWER_SECONDS = 10.0
 _MOST_ANSWER_BYTES = 512 << 10
-#: How long addresses and keys are kept; after which time an unknown key makes us ask for them again.
-_KEPT_SECONDS, _AGAIN_SECONDS = 3_600.0, 5.0
+#: How long known keys serve while it is away.
+_KEYS_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,8 @@ class Provider:
         secret = settings.web_oidc_client_secret
         self._secret = secret.get_secret_value() if secret else None
         self._unencrypted = settings.allow_unencrypted_credentials
-        self._clock = clock
-        self._facts: Facts | None = None
-        self._keys: KeySet | None = None
-        self._facts_at = self._keys_at = 0.0
+        self._facts = Kept(self._ask_facts, clock)
+        self._keys = Kept(self._ask_keys, clock, _KEYS_SECONDS)
         file = settings.web_oidc_ca_file
         try:
             self._tls = ssl.create_default_context(cafile=None if file is None else str(file))
@@ -72,23 +71,7 @@ class Provider:
         Raises:
             RefusedError: it does not answer, or says nothing that can be used.
         """
-        if self._facts is None or self._clock() - self._facts_at > _KEPT_SECONDS:
-            said = await self._get(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
-            if said.get("issuer") != self.issuer:
-                raise RefusedError(
-                    503,
-                    f"the identity provider calls itself {str(said.get('issuer'))[:200]!r}: an operator must set "
-                    "FRAUDSTREAM_WEB_OIDC_ISSUER to that, to the letter",
-                )
-            ways = said.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-            self._facts = Facts(
-                self._address(said, "authorization_endpoint"),
-                self._address(said, "token_endpoint"),
-                self._address(said, "jwks_uri"),
-                "client_secret_basic" not in ways,
-            )
-            self._facts_at = self._clock()
-        return self._facts
+        return await self._facts.get()
 
     async def keys(self, *, again: bool = False) -> KeySet:
         """The keys by which it signs.
@@ -99,16 +82,35 @@ class Provider:
         Raises:
             RefusedError: it does not answer.
         """
-        age = self._clock() - self._keys_at
-        known = self._keys
-        if known is None or age > _KEPT_SECONDS or (again and age > _AGAIN_SECONDS):
-            said = await self._get((await self.facts()).keys)
-            try:
-                known = self._keys = KeySet.import_key_set(said)  # type: ignore[arg-type]
-            except (JoseError, ValueError, TypeError, KeyError):
-                raise self._unusable("its keys") from None
-            self._keys_at = self._clock()
-        return known
+        return await self._keys.get(again=again)
+
+    async def _ask_facts(self) -> Facts:
+        said = await self._get(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+        if said.get("issuer") != self.issuer:
+            raise RefusedError(
+                503,
+                f"the identity provider calls itself {str(said.get('issuer'))[:200]!r}: an operator must set "
+                "FRAUDSTREAM_WEB_OIDC_ISSUER to that, to the letter",
+            )
+        ways = said.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        return Facts(
+            self._address(said, "authorization_endpoint"),
+            self._address(said, "token_endpoint"),
+            self._address(said, "jwks_uri"),
+            "client_secret_basic" not in ways,
+        )
+
+    async def _ask_keys(self) -> KeySet:
+        said = (await self._get((await self.facts()).keys)).get("keys")
+        keys: list[Key] = []
+        for key in said if isinstance(said, list) else []:
+            try:  # RFC 7517, section 5: a key of a kind that we do not know is none of ours
+                keys += KeySet.import_key_set({"keys": [key]}).keys
+            except (JoseError, ValueError, TypeError, KeyError, AttributeError):
+                continue
+        if not keys:
+            raise self._unusable("its keys")
+        return KeySet(keys)
 
     async def exchange(self, code: str, redirect: str, verifier: str) -> str:
         """The ID token of a code.
@@ -154,7 +156,10 @@ class Provider:
 
     def _address(self, said: dict[str, Any], name: str) -> str:
         url = said.get(name)
-        parts = urlsplit(url) if isinstance(url, str) else None
+        try:
+            parts = urlsplit(url) if isinstance(url, str) else None
+        except ValueError:
+            parts = None
         allowed = parts is not None and (
             parts.scheme == "https"
             or (parts.scheme == "http" and (self._unencrypted or is_loopback(parts.hostname or "")))
@@ -196,6 +201,12 @@ class Provider:
                 503,
                 f"the identity provider {self.issuer} does not answer ({type(error).__name__}){_LATER}",
                 retry_after=5,
+            ) from None
+        except ValueError:  # aiohttp has two values for one Authorization header
+            raise RefusedError(
+                503,
+                f"the identity provider {self.issuer} cannot be asked: an operator must remove its host from .netrc, "
+                "or the user from its URL; only FRAUDSTREAM_WEB_OIDC_CLIENT_ID and _CLIENT_SECRET count",
             ) from None
         try:
             said = orjson.loads(body)

@@ -78,6 +78,7 @@ class Users:
         self._seen: object = None
         self._users: dict[str, User] = {}
         self._tokens: dict[str, User] = {}
+        self._names: frozenset[str] = frozenset()
         if path is not None:
             self._read(path)
 
@@ -96,6 +97,10 @@ class Users:
     def get(self, name: str) -> User | None:
         """A user by name."""
         return self._users.get(name)
+
+    def has(self, name: str) -> bool:
+        """Whether a user or a token has this name, in whatever case."""
+        return name.casefold() in self._names
 
     def by_password(self, name: str, password: str) -> User | None:
         """The user with this password; takes some 50 ms of a thread, whether there is one or not."""
@@ -139,6 +144,7 @@ class Users:
             else:
                 users[user.name] = user
         self._users, self._tokens, self._seen = users, tokens, state
+        self._names = frozenset(u.name.casefold() for u in (*users.values(), *tokens.values()))
 
 
 def _parse(line: str, where: str) -> User:
