@@ -60,8 +60,8 @@ class OidcSettings(AccessSettings):
     )
     web_oidc_roles_claim: str = Field(
         "groups",
-        description="claim of the ID token with the groups or roles of a person; with dots inside an object, such "
-        "as realm_access.roles",
+        description="claim of the ID token with the groups or roles of a person; dots reach into objects: "
+        "realm_access.roles",
     )
     web_oidc_name_claim: str = Field(
         "sub",
@@ -69,8 +69,8 @@ class OidcSettings(AccessSettings):
     )
     web_oidc_audience: str | None = Field(
         None,
-        description="audience of access tokens (JWT) of the provider that programs send as bearer tokens; unset: "
-        "they are refused; another one than the client id",
+        description="required `aud` of JWT access tokens that programs send as bearer tokens, different from the "
+        "client id; unset: such tokens are refused",
     )
     web_oidc_ca_file: Path | None = Field(
         None,

@@ -47,7 +47,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         4,
         ge=1,
         le=1024,
-        description="number of partitions of the transaction, enriched and prediction topics",
+        description="number of partitions of every topic",
     )
     generation: int = Field(
         1,
@@ -77,7 +77,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         1_048_576,
         ge=524_288,  # rules and lists are one row, of up to ruleset.MAX_RULES_BYTES
         le=1 << 27,
-        description="largest record on the source topic, bytes; the limits of other topics are derived from it",
+        description="largest record on `transactions`, bytes; the limits of other topics are derived from it",
     )
     # Cassandra
     cassandra_datacenter: str | None = Field(
@@ -191,13 +191,16 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         description="how long a label waits for an unknown transaction",
     )
     max_parked_labels: int = Field(
-        20_000, ge=1, le=10_000_000, description="largest number of waiting labels per partition"
+        20_000,
+        ge=1,
+        le=10_000_000,
+        description="largest number of labels per partition that wait for unknown transactions",
     )
     max_event_skew: Duration = Field(
         "1d",
         validate_default=True,
-        description="maximum drift: how far a partition may be ahead of the slowest one in event "
-        "time; less than the label delay",
+        description="how far a partition may be ahead of the slowest one in event time before it is paused; must be "
+        "less than FRAUDSTREAM_LABEL_DELAY",
     )
     moved: Literal["forward", "dead"] = Field(
         "forward",

@@ -44,7 +44,7 @@ class WorkerSettings(BaseSettings):
         description="largest number of POST /score requests that wait at one worker; further ones get 429",
     )
     standby_replicas: int = Field(
-        0, ge=0, le=3, description="number of standby replicas of each table partition"
+        0, ge=0, le=3, description="number of standby replicas of each partition's state tables"
     )
     block_records: int = Field(
         1_000, ge=1, le=20_000, description="largest number of records in a block (micro-batch)"

@@ -59,11 +59,11 @@ def erase(
     r"""Delete everything that is stored about a card, and show when Kafka will have deleted the rest.
 
     At once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on lists.
-    Changes of rules and models whose notes name it are deleted only if nothing else depends on them.
+    Changes that name it only in a note or reason are deleted, unless that would alter what is in force.
     Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
     Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
 
-    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased; the card itself, too, unless
+    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased; records under the raw card id, too, unless
     FRAUDSTREAM_CARD_IDS=pseudonyms. docs/private-data.md has the whole procedure.
 
     \b

@@ -1,4 +1,4 @@
-"""`fraudstream rebuild`: check that the workers' tables equal those that a new worker would build."""
+"""`fraudstream rebuild`: check that the workers' state equals what a new worker would build."""
 
 import asyncio
 import json
@@ -30,16 +30,16 @@ from app.settings import load_settings
 @click.option(
     "--from-source",
     is_flag=True,
-    help="Build them from `transactions` and `enriched` instead of the changelogs.",
+    help="Rebuild it from `transactions` and `enriched` instead of the changelogs.",
 )
 @examples_option
 @json_option
 def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json: bool) -> None:
-    r"""Build the tables from scratch, and compare them with the stores of this machine's workers.
+    r"""Rebuild the workers' state from its changelogs, and compare it with what is on this machine's disk.
 
-    Workers may run: each store is read as a snapshot, without its lock, and the table is built up to the
-    store's offset. The command writes
-    only scratch files.
+    The state is one RocksDB database (a store) per partition and table. Workers may run: each store is read as a
+    snapshot, without its lock, and its table is rebuilt up to the store's offset. The command writes only scratch
+    files.
 
     \b
     Exit codes:  0  all rows are bit-identical

@@ -27,7 +27,7 @@ def repartition(count: int | None, finishing: bool, as_json: bool) -> None:
     r"""Change the number of partitions, and move the state to them; nothing is scored again.
 
     Run it with the settings of the workers, after you have paused producers and stopped the workers. It refuses
-    to run while the consumer group has members, or while records are not processed. It creates `enriched` and the
+    to run while the consumer group has members, or while unprocessed records remain. It creates `enriched` and the
     changelogs of the next generation, moves each card and terminal to the partition of its key, reads the result
     back, and then adds partitions to the other topics. It is safe to re-run after an interruption.
 
@@ -35,10 +35,10 @@ def repartition(count: int | None, finishing: bool, as_json: bool) -> None:
 
     \b
     Exit codes:  0  done, or done before
-                 2  workers run, records are not processed, or the number is not larger
+                 2  workers run, unprocessed records remain, or the number is not larger
                  3  Kafka does not answer, or refuses
                  5  topics are missing or differ
-                 70 the changelogs are not the state of the topics
+                 70 the changelogs do not match the topics
     """
     from app.ops.repartition import finish
     from app.ops.repartition import repartition as run

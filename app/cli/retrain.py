@@ -34,7 +34,7 @@ _NOT_PASSED = 1
 )
 @click.option(
     "--name",
-    help="Name of the new model.  [default: the current model's; fraud after default]",
+    help="Name of the new model.  [default: the current model's name; `fraud` if that is `default`]",
 )
 @click.option(
     "--sign",

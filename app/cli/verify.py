@@ -67,7 +67,7 @@ _ALERTS = {
     "--alerts-from",
     metavar="TIME",
     callback=moment_ms,
-    help="Do not expect alerts of predictions that were made earlier, because FRAUDSTREAM_ALERT_ON was none.",
+    help="Ignore missing alerts of predictions made before TIME; use it if FRAUDSTREAM_ALERT_ON was `none` until then.",
 )
 @examples_option
 @json_option

@@ -21,7 +21,7 @@ _RARE = frozenset({"conflicting", "refund"})
 _DONE = {
     "amount": f"amount above {AMOUNT_LIMIT}",
     "terminal": "compromised terminal, fraud confirmed there",
-    FIRST_AT_TERMINAL: "compromised terminal, none confirmed yet",
+    FIRST_AT_TERMINAL: "compromised terminal, no fraud confirmed there yet",
     "card": "stolen card, five times its usual amounts",
 }
 _WITHOUT_LABELS = (
