@@ -97,5 +97,5 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-e
 lock: install ## write the three lock files again from setup.cfg and pyproject.toml (maintainers)
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(COMPILE) --all-extras --output-file requirements.lock setup.cfg
-	$(COMPILE) --extra registry --extra notify --constraint requirements.lock --output-file requirements-prod.lock setup.cfg
+	$(COMPILE) --extra registry --extra notify --extra tracing --constraint requirements.lock --output-file requirements-prod.lock setup.cfg
 	$(COMPILE) --all-build-deps --only-build-deps --constraint requirements.lock --output-file requirements-build.lock setup.cfg

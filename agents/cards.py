@@ -14,6 +14,7 @@ from app.stages.cards import CardsHandler
 from app.stages.partition_start import check_state, check_topics_known
 from app.stages.score_callers import ObservedHandler
 from app.stages.state import state_settings
+from app.stages.tracing import traced_cards
 from tables.cards import cards as table
 
 settings, topics = app.settings, app.fraud_topics
@@ -32,9 +33,13 @@ async def check_position(partition: int, start: int) -> None:
 pipeline = Pipeline(
     app,
     transactions,
-    ObservedHandler(
-        CardsHandler.of(settings, topics, app.catalogue, _partition_of, schemas),
-        app.answers.repeated,
+    traced_cards(
+        app.spans,
+        topics,
+        ObservedHandler(
+            CardsHandler.of(settings, topics, app.catalogue, _partition_of, schemas),
+            app.answers.repeated,
+        ),
     ),
     table=table,
     depth=settings.blocks_in_flight,

@@ -21,6 +21,7 @@ from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scoring import ScoringHandler
 from app.stages.state import PINS_KEY, ModelOffsets, terminal_settings
+from app.stages.tracing import traced_scoring
 from models.artifact_folders import is_path
 from models.signing import SignatureError
 from tables.terminals import terminals as table
@@ -128,7 +129,7 @@ guard = Guard(tallies, limits, settings.guard_time, name_of, models.refusal)
 pipeline = Pipeline(
     app,
     enriched,
-    handler,
+    traced_scoring(app.spans, topics, handler),
     table=table,
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,

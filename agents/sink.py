@@ -17,6 +17,7 @@ from app.metrics.recent_sample import recent_sample
 from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
 from app.stages.score_callers import ObservedHandler
 from app.stages.sink import SinkHandler, has_challengers
+from app.stages.tracing import traced_sink
 
 settings = app.settings
 predictions = source(app, app.fraud_topics.predictions.name)
@@ -54,16 +55,22 @@ def store_early(values: Sequence[Any]) -> asyncio.Future[None] | None:
 
 
 early = EarlyDelivery(store_early)
+handler, stored = traced_sink(
+    app.spans,
+    app.fraud_topics,
+    ObservedHandler(SinkHandler(packer, early.take), app.answers.predicted),
+)
 pipeline: Pipeline = Pipeline(
     app,
     predictions,
-    ObservedHandler(SinkHandler(packer, early.take), app.answers.predicted),
+    handler,
     depth=settings.blocks_in_flight,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     waiting_bytes=waiting_bytes(settings),
     deliver=delivery.deliver,
     early=early,
+    finished=stored,
 )
 
 

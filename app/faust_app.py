@@ -33,6 +33,7 @@ from app.kafka.clients import (
 from app.kafka.given_up_offsets import find_skip
 from app.kafka.topic_checks import changed, recreated
 from app.kafka.topic_metadata import see_topics
+from app.metrics.spans import Spans, spans_of
 from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
 from app.stages.deployed_features import catalogue_of
@@ -77,6 +78,7 @@ class FraudApp(BlockApp):
         fraud_topics: its topics.
         catalogue: its features.
         topic_ids: Kafka's ids of its topics, as they were when this worker started.
+        spans: what traces transactions; None: nothing does.
         answers: who waits for the prediction of one transaction.
         recent_alerts: the newest alerts that this worker has seen.
         retries: what looks again for the transactions of parked labels.
@@ -89,6 +91,7 @@ class FraudApp(BlockApp):
     fraud_topics: Topics
     catalogue: Catalogue
     topic_ids: Mapping[str, str]
+    spans: Spans | None
     answers: ScoreCallers
     recent_alerts: RecentAlerts
     retries: LabelRetries
@@ -294,6 +297,7 @@ def create_app(settings: Settings) -> FraudApp:
     app.fetch_bytes = waiting_bytes(settings)
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)
+    app.spans = spans_of(settings)
     app.answers = ScoreCallers(app.fraud_topics, settings.score_waiting)
     app.recent_alerts = RecentAlerts(settings.deployment)
     app.watch = watch_of(settings, report=_tell_unreadable)

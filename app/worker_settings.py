@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
@@ -80,6 +81,30 @@ class WorkerSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="worker log level"
     )
+    trace_endpoint: str | None = Field(
+        None,
+        description="OTLP/HTTP address that receives spans of sampled transactions, such as "
+        "http://127.0.0.1:4318/v1/traces; unset: no tracing; see docs/tracing.md",
+    )
+    trace_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the transactions without a `traceparent` header that are traced; with one, its sampled "
+        "flag decides",
+    )
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://unset")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            msg = "write an address such as http://127.0.0.1:4318/v1/traces"
+            raise ValueError(msg)
+        if parts.username or parts.password:
+            msg = "the address must not contain a password: OTEL_EXPORTER_OTLP_HEADERS sends one"
+            raise ValueError(msg)
+        return value
 
     @field_validator("commit_interval", "session_timeout")
     @classmethod

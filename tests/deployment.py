@@ -35,6 +35,7 @@ class Send:
     value: bytes | None
     key: bytes | None
     partition: int | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Deployment:
@@ -70,9 +71,12 @@ class Deployment:
         try:
             name = topic.name
             sent = [
-                await producer.send(name, record.value, key=record.key, partition=record.partition)
+                await producer.send(
+                    name, record.value, key=record.key, partition=record.partition,
+                    headers=list(record.headers),
+                )
                 for record in records
-            ]
+            ]  # fmt: skip
             return [(done.partition, done.offset) for done in await asyncio.gather(*sent)]
         finally:
             await producer.stop()

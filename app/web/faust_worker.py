@@ -218,7 +218,9 @@ class FaustWorker:
             msg = f"Kafka does not accept the label: {error}; try again"
             raise UnavailableError(msg) from error
 
-    async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
+    async def append(
+        self, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
+    ) -> tuple[int, int]:
         """Append a record to `transactions`; returns its partition and offset once it is durable.
 
         Raises:
@@ -227,7 +229,7 @@ class FaustWorker:
         topic = self._app.fraud_topics.transactions.name
         producer = self._app.producer._producer  # noqa: SLF001 -- its connections serve
         try:
-            sent = await producer.send(topic, value, key=key, partition=partition)
+            sent = await producer.send(topic, value, key=key, partition=partition, headers=headers)
             landed = await sent
         except KafkaError as error:
             msg = f"Kafka does not accept the transaction: {error}"

@@ -19,7 +19,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -29,6 +29,7 @@ from app.addresses import is_loopback
 from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
+from app.metrics.spans import TRACEPARENT, TRACESTATE, as_record_headers
 from app.stages.score_callers import ScoreCallers
 from app.web.access.checks import ACCESS
 from app.web.forwarding import forward
@@ -47,10 +48,21 @@ _FIELDS = (
 _LOOK_SECONDS = 0.1
 
 
+class Appended(NamedTuple):
+    """A record for `transactions`."""
+
+    partition: int
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
 class AppendingWorker(Worker, Protocol):
     """A worker that can append to `transactions`."""
 
-    async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
+    async def append(
+        self, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
+    ) -> tuple[int, int]:
         """The record's partition and offset, once it is durable.
 
         Raises:
@@ -71,6 +83,8 @@ class ScoreHandler:
         self._worker = worker
         self._answers = answers
         self._rules = rules
+        #: Headers of a caller's span, where the deployment traces.
+        self._traces = (TRACEPARENT, TRACESTATE) if worker.settings.trace_endpoint else ()
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """One request; every answer is JSON, whatever the client accepts."""
@@ -105,20 +119,19 @@ class ScoreHandler:
             )
         if not isinstance(place, OwnedHere):
             raise UnavailableError(place.reason)
+        given = {name: request.headers[name] for name in self._traces if name in request.headers}
+        record = Appended(place.partition, key, body, as_record_headers(given))
         try:
             async with asyncio.timeout(self._worker.settings.score_timeout / 1000):
-                return json_reply(
-                    await self._score(place.partition, key, transaction.transaction_id, body)
-                )
+                return json_reply(await self._score(record, transaction.transaction_id))
         except TimeoutError:
             line = "no prediction in time; the transaction is on the log: send it again with the same id"
             raise RefusedError(504, line) from None
 
-    async def _score(
-        self, partition: int, key: bytes, transaction_id: str, body: bytes
-    ) -> Mapping[str, Any]:
+    async def _score(self, record: Appended, transaction_id: str) -> Mapping[str, Any]:
+        key = record.key
         with self._answers.expect(key) as waiting:
-            waiting.sent(await self._worker.append(partition, key, body))
+            waiting.sent(await self._worker.append(*record))
             fields = await waiting.outcome
         if fields is not None:
             return _shown(fields)
@@ -148,11 +161,11 @@ class ScoreHandler:
         machine. A worker of this deployment proves itself by FRAUDSTREAM_WEB_SECRET.
         """
         if request.app[ACCESS].peers is not None:
-            return ("Content-Type",)
+            return ("Content-Type", *self._traces)
         if self._worker.settings.score_token and not is_loopback(urlsplit(url).hostname or ""):
             msg = f"the worker at {url} owns this card: workers can query each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
-        return ("Authorization", "Content-Type")
+        return ("Authorization", "Content-Type", *self._traces)
 
     def _check(self, request: web.Request) -> None:
         token = self._worker.settings.score_token

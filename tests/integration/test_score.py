@@ -1,4 +1,7 @@
-"""`POST /score` at two real workers: the answer is the row, whichever worker is asked, and however often."""
+"""`POST /score` at two real workers: the answer is the row, whichever worker is asked, and however often.
+
+Some of the callers are traced: their traces lead to the row.
+"""
 
 import json
 from collections.abc import Mapping
@@ -10,9 +13,11 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
+from app.domain.transaction import hash_id
 from app.settings import Settings
 from tests.builders import tx_bytes
-from tests.deployment import Deployment, Send
+from tests.collector import Collector, attributes
+from tests.deployment import Deployment, Position, Send, wait_until
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
@@ -23,8 +28,17 @@ TOKEN = "a token of this test"
 COUNT, AT_ONCE = 120, 12
 
 
-def post(url: str, body: bytes, token: str = TOKEN) -> tuple[int, Mapping[str, Any]]:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+#: The spans of producers; the second one's is not sampled.
+CALLER, UNSAMPLED, PRODUCER = (
+    (f"00-{number:032x}-{number:016x}-{flags}", f"{number:032x}")
+    for number, flags in ((0xA11, "01"), (0xB22, "00"), (0xC33, "01"))
+)
+
+
+def post(
+    url: str, body: bytes, token: str = TOKEN, **further: str
+) -> tuple[int, Mapping[str, Any]]:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **further}
     request = Request(f"{url}/score", body, headers, method="POST")
     try:
         with OPENER.open(request, timeout=120) as answer:
@@ -43,7 +57,25 @@ def test_answers_are_the_rows(settings: Settings, tmp_path: Path) -> None:
     sent = [
         tx_bytes(n, card=f"c{n % 9}", terminal=f"t{n % 4}", at=n * 60_000) for n in range(COUNT)
     ]
-    with Fleet(environ_of(settings) | {"FRAUDSTREAM_SCORE_TOKEN": TOKEN}, tmp_path) as fleet:
+    with Collector() as collector:
+        environ = {
+            **environ_of(settings),
+            "FRAUDSTREAM_SCORE_TOKEN": TOKEN,
+            "FRAUDSTREAM_TRACE_ENDPOINT": collector.url,
+            "FRAUDSTREAM_TRACE_SHARE": "0",
+            "NO_PROXY": "127.0.0.1",
+        }
+        check_answers(deployment, environ, tmp_path, sent, collector)
+
+
+def check_answers(
+    deployment: Deployment,
+    environ: dict[str, str],
+    folder: Path,
+    sent: list[bytes],
+    collector: Collector,
+) -> None:
+    with Fleet(environ, folder) as fleet:
         fleet.start("a", "b")
         fleet.await_ready()
         urls = [fleet["a"].url, fleet["b"].url]
@@ -58,13 +90,64 @@ def test_answers_are_the_rows(settings: Settings, tmp_path: Path) -> None:
             urls[0], tx_bytes(3, card="c3", terminal="t3", at=3 * 60_000, amount=9_000)
         )
         assert (status, "conflicting" in other["flags"]) == (200, True)
-        deployment.send([Send(tx_bytes(COUNT, card="c1", at=COUNT * 60_000), b"c1")])
+        further = [
+            Send(tx_bytes(COUNT + n, card="c1", at=(COUNT + n) * 60_000), b"c1", headers=headers)
+            for n, headers in enumerate([
+                (), (("traceparent", PRODUCER[0].encode()), ("tracestate", b"theirs=1")),
+                (("traceparent", UNSAMPLED[0].encode()),),
+            ])
+        ]  # fmt: skip
+        (_, position, _) = deployment.send(further)
+        for n, url in enumerate(
+            urls
+        ):  # one of them has the card's partition, the other one forwards
+            body = tx_bytes(COUNT + 3 + n, card="c2", terminal="t2", at=(COUNT + 3 + n) * 60_000)
+            caller = CALLER[0].replace("a11", f"a1{n}")
+            assert post(url, body, traceparent=caller)[0] == 200
         assert post(urls[0], sent[0], token="wrong")[0] == 401
         assert post(urls[0], b"{")[1]["reason"] == "invalid_json"
         deployment.drain()
         report = deployment.verify()
-    assert (report["scored"], report["duplicate"], report["conflicting"]) == (COUNT + 1, 10, 1)
+        traces = [CALLER[1].replace("a11", f"a1{n}") for n in range(2)] + [PRODUCER[1]]
+        wait_until(lambda: all(len(collector.of(trace)) == 3 for trace in traces), "the traces")
+    check_traces(deployment, collector, traces, position)
+    assert (report["scored"], report["duplicate"], report["conflicting"]) == (COUNT + 5, 10, 1)
     columns = ("transaction_id", "score", "model_version")
     rows = {row[0]: row for row in deployment.rows(*columns)}
     for answer in [*(answer for _, answer in said), *(answer for _, answer in again)]:
         assert tuple(answer[name] for name in columns) == rows[answer["transaction_id"]]
+
+
+def check_traces(
+    deployment: Deployment, collector: Collector, traces: list[str], position: Position
+) -> None:
+    """One trace from each producer's span to the row in Cassandra, and no others."""
+    assert {span.trace_id.hex() for _, span in collector.spans} == set(traces)
+    for trace in traces:
+        spans = collector.of(trace)
+        assert int(spans["cards"].parent_span_id.hex(), 16) == int(trace, 16)
+        assert spans["scoring"].parent_span_id == spans["cards"].span_id
+        assert spans["sink"].parent_span_id == spans["scoring"].span_id
+        times = [
+            getattr(spans[name], f"{end}_time_unix_nano")
+            for name in ("cards", "scoring", "sink")
+            for end in ("start", "end")
+        ]
+        assert times == sorted(times)
+    topics = deployment.topics
+    first = attributes(collector.of(PRODUCER[1])["cards"])
+    assert first["messaging.destination.name"] == topics.transactions.name
+    assert first["messaging.destination.partition.id"] == str(position[0])
+    assert first["messaging.kafka.offset"] == position[1]
+    assert first["fraudstream.transaction_hash"] == hash_id(f"tx-{COUNT + 1}").hex()
+    last = attributes(collector.of(PRODUCER[1])["sink"])
+    stored = [
+        record
+        for record in deployment.records(topics.predictions)
+        if (record.partition, record.offset)
+        == (int(last["messaging.destination.partition.id"]), last["messaging.kafka.offset"])
+    ]
+    assert json.loads(stored[0].value)["transaction_id"] == f"tx-{COUNT + 1}"
+    assert dict(stored[0].headers)["tracestate"] == b"theirs=1"
+    # no card content: neither ids nor amounts of the transactions
+    assert not any(name in collector.raw for name in (b"tx-", b"card_id", b"amount", b"terminal"))

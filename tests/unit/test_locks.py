@@ -10,7 +10,7 @@ from tests.locks import ROOT, pins
 PRODUCTION, BUILD, ALL = (pins(f"requirements{kind}.lock") for kind in ("-prod", "-build", ""))
 
 #: Those that the image installs.
-EXTRAS = ("registry", "notify")
+EXTRAS = ("registry", "notify", "tracing")
 
 
 def named(text: str) -> set[str]:

@@ -57,7 +57,9 @@ class Log(DictWorker):
         self.then: Callable[[], None] = lambda: None
         self.fault: Exception | None = None
 
-    async def append(self, partition: int, key: bytes, value: bytes) -> tuple[int, int]:
+    async def append(
+        self, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
+    ) -> tuple[int, int]:
         if self.fault is not None:
             raise self.fault
         self.appended.append((partition, key, value))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class Pipeline:
             the offset up to which all its records are done: may append reserved rows through the table. Called
             again where Kafka does not answer.
         obtain: gets what the handler needs before it can go on (see `Computed.needs`), however long that takes.
+        finished: told of the partition and of records whose effects are durable; for measurements.
 
     Attributes:
         records_done: records of the source topic that were computed and whose effects are durable.
@@ -83,6 +84,7 @@ class Pipeline:
         early: EarlyDelivery | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
         obtain: Callable[[Hashable], Awaitable[None]] | None = None,
+        finished: Callable[[int, Sequence[Any]], None] | None = None,
     ) -> None:
         (self.topic,) = source.topics
         self.app = app
@@ -100,6 +102,7 @@ class Pipeline:
         self._deliver = deliver
         self._on_start = on_start
         self._obtain = obtain
+        self._finished = finished
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._resets = 0
         if self.topic in app.pipelines:
@@ -351,6 +354,8 @@ class Pipeline:
     def finish(self, block: Block) -> None:
         """Acknowledge a block."""
         self.records_done += len(block.records)
+        if self._finished is not None:
+            self._finished(block.tokens[-1].tp.partition, block.records)
         consumer = self.app.consumer
         if block.records:
             consumer.records_end[block.tokens[-1].tp] = block.records[-1].offset + 1
