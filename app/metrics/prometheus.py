@@ -308,6 +308,16 @@ def _decisions(decisions: DecisionCounts) -> Iterator[Metric]:
     for labels, number in sorted(decisions.counts.items()):
         made.add_metric(labels, number)
     yield made
+    beside = CounterMetricFamily(
+        "fraudstream_challenger_scores",
+        "Transactions that a challenger scored, too, by its name and version: it would have flagged or passed them, or "
+        "gave no score. Unit: transactions.",
+        labels=["model", "outcome"],
+    )
+    for name, counts in sorted(decisions.challengers.items()):
+        for outcome, number in counts.items():
+            beside.add_metric([name, outcome], number)
+    yield beside
     below = list(accumulate(decisions.scores))
     buckets = [(f"{step / SCORE_STEPS:g}", below[step - 1]) for step in range(1, SCORE_STEPS)]
     scores = HistogramMetricFamily("fraudstream_score", "Scores of these predictions.")

@@ -1,7 +1,7 @@
 """Recorders: what the sink tells while it works. Cheap, and without a word of Prometheus."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
@@ -51,6 +51,10 @@ class SinkStatus:
 SCORE_STEPS = 20
 #: Pairs of model and outcome that are counted apart: nobody promotes so many models while a worker runs.
 _MOST_DECISIONS = 60
+#: The same of challengers.
+_MOST_CHALLENGERS = 20
+#: What may become of a transaction with a challenger.
+CHALLENGED = ("flagged", "passed", "unscored")
 
 
 class DecisionCounts:
@@ -58,12 +62,15 @@ class DecisionCounts:
 
     Attributes:
         counts: by model and outcome: the action, or `flagged` and `passed` in records without one.
+        challengers: by a challenger's name and version, transactions that it would have flagged, passed, and those
+            that it gave no score.
         scores: number of scores below each multiple of a twentieth, and of those that are 1.
         total: sum of scores.
     """
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
+        self.challengers: dict[str, dict[str, int]] = {}
         self.scores = [0] * (SCORE_STEPS + 1)
         self.total = 0.0
 
@@ -77,6 +84,20 @@ class DecisionCounts:
         score = record["score"]
         self.scores[int(score * SCORE_STEPS)] += 1
         self.total += score
+        beside = record.get("shadow_scores")
+        if beside:
+            self._add_challengers(beside, record.get("shadow_flagged") or ())
+
+    def _add_challengers(
+        self, scores: Mapping[str, float | None], flagged: Collection[str]
+    ) -> None:
+        for model, score in scores.items():
+            if model not in self.challengers and len(self.challengers) >= _MOST_CHALLENGERS:
+                model = "other"  # noqa: PLW2901
+            counts = self.challengers.setdefault(model, dict.fromkeys(CHALLENGED, 0))
+            counts[
+                "unscored" if score is None else "flagged" if model in flagged else "passed"
+            ] += 1
 
 
 class LabelCounts:

@@ -82,6 +82,10 @@ class Worker:
         self.process.kill()
         self.process.wait()
         shutil.rmtree(self.state)
+        self.start()
+
+    def start(self) -> None:
+        """Start it again."""
         self.process = self._start()
 
     def stop(self) -> None:

@@ -397,9 +397,21 @@ def test_decisions_are_counted_by_model_and_outcome_within_bounds() -> None:
     assert (buckets["0.05"], buckets["0.1"], buckets["0.95"], buckets["1"]) == ("2", "3", "4", "7")
     assert buckets["1"] == buckets["+Inf"]
     for number in range(200):  # labels have a bound
-        decisions.add({"model_version": f"n@{number}", "is_fraud": False, "score": 0.1})
+        decisions.add(
+            {
+                "model_version": f"n@{number}", "is_fraud": False, "score": 0.1,
+                "shadow_scores": {"c@1": 0.2, "d@1": None, f"e@{number}": 0.9}, "shadow_flagged": ["c@1"],
+            }
+        )  # fmt: skip
     assert len(decisions.counts) <= 65
     assert sum(decisions.counts.values()) == 207
+    text = WorkerMetrics().text(WorkerReading(decisions=decisions)).decode()
+    for model, outcome, number in (
+        ("c@1", "flagged", 200), ("c@1", "passed", 0), ("d@1", "unscored", 200), ("e@0", "passed", 1),
+        ("other", "passed", 182),
+    ):  # fmt: skip
+        line = f'fraudstream_challenger_scores_total{{model="{model}",outcome="{outcome}"}}'
+        assert f"{line} {number}.0" in text
 
 
 async def test_tasks_are_counted_by_event_loop() -> None:
