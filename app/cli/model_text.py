@@ -117,7 +117,7 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def report(folder: Path, manifest: "Manifest", use: str) -> Iterator[str]:
-    """What a training made, line by line; `use` is the value of FRAUDSTREAM_MODEL that takes it."""
+    """What a training made, line by line; `use` is the model for a command: its name and version, or its folder."""
     facts = manifest.trained
     chosen = ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items())
     yield (
@@ -129,7 +129,8 @@ def report(folder: Path, manifest: "Manifest", use: str) -> Iterator[str]:
     yield ""
     yield from _figures(manifest)
     yield ""
-    yield f"Score with it: FRAUDSTREAM_MODEL={use} fraudstream worker"
+    yield f"A new deployment starts with it if you set FRAUDSTREAM_MODEL={use}."
+    yield f"On a running one, use `fraudstream models register {use}`, then `models promote`."
 
 
 def details(folder: Path, manifest: "Manifest") -> Iterator[str]:

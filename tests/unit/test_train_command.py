@@ -220,7 +220,7 @@ def test_train_on_a_simulation_reports_and_says_how_to_go_on(home, capsys):
     assert captured.err == ""  # no bar without a terminal
     for words in ("average precision", "AUC ROC", "card precision@100", "calibration"):
         assert words in captured.out
-    assert "FRAUDSTREAM_MODEL=fraud@1 fraudstream worker" in captured.out
+    assert "`fraudstream models register fraud@1`" in captured.out
     assert "found of each kind of fraud" in captured.out
 
 
