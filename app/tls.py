@@ -127,7 +127,8 @@ def _fault(error: ssl.SSLCertVerificationError, prefix: str, address: str, host:
 
 def _alert(reason: str, prefix: str, address: str, *, shown: bool) -> str:
     words = reason.lower().replace("_", " ")
-    if reason.endswith(_NO_CERTIFICATE):
+    # Kafka's way of saying that there is none is the alert for a bad one
+    if reason.endswith(_NO_CERTIFICATE) or (not shown and reason.endswith(_REFUSED)):
         return f"requires a client certificate: set {prefix}_CERT_FILE and {prefix}_KEY_FILE"
     # Cassandra's way of refusing one
     if reason.endswith(_REFUSED) or (shown and reason.endswith("INTERNAL_ERROR")):

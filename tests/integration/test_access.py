@@ -84,3 +84,59 @@ async def test_the_system_s_authorities_are_the_default(
         await cluster_id(settings)
     monkeypatch.setenv("SSL_CERT_FILE", str(secured.authority.ca))  # where OpenSSL looks
     assert await cluster_id(settings)
+
+
+async def test_kafka_says_why_it_refuses(secured: Secured, tmp_path: Path) -> None:
+    folder = secured.authority.folder
+    stranger = folder / "stranger-ca.pem"
+
+    def scram(listener: str = "sasl", **changes: Any) -> Settings:
+        return secured.settings(tmp_path, listener, **changes)
+
+    def by_certificate(name: str, **issue: Any) -> Settings:
+        return mtls(secured, tmp_path, name, **issue)
+
+    cases: list[tuple[Settings, str]] = [
+        (
+            scram(kafka_ca_file=stranger),
+            "an authority that is not trusted here: name its certificate in FRAUDSTREAM_KAFKA_CA_FILE",
+        ),
+        (scram("other_name"), "is not for the name 127.0.0.1: write a name of the certificate in"),
+        (scram("expired"), "has expired: renew it on the server"),
+        (scram(kafka_username="nobody"), "refuses user 'nobody': check FRAUDSTREAM_KAFKA_USERNAME"),
+        (scram(kafka_password="wrong"), f"refuses user '{CLIENT}': check FRAUDSTREAM_KAFKA"),
+        (
+            scram(kafka_sasl_mechanism="PLAIN", kafka_password="wrong"),
+            f"refuses user '{CLIENT}': check FRAUDSTREAM_KAFKA",
+        ),
+        (
+            scram(kafka_sasl_mechanism="SCRAM-SHA-256"),
+            "does not offer SCRAM-SHA-256: set FRAUDSTREAM_KAFKA_SASL_MECHANISM",
+        ),
+        (scram(kafka_security="PLAINTEXT"), "speaks TLS: set FRAUDSTREAM_KAFKA_SECURITY=SSL, or"),
+        (scram(kafka_security="SSL"), "wants a login: set FRAUDSTREAM_KAFKA_SECURITY=SASL_SSL"),
+        (scram("plaintext"), "does not speak TLS at this port"),
+        (
+            scram("mtls", kafka_security="SSL"),
+            "requires a client certificate: set FRAUDSTREAM_KAFKA_CERT_FILE and",
+        ),
+        (
+            by_certificate("late", expired=True),
+            "check that FRAUDSTREAM_KAFKA_CERT_FILE has not expired",
+        ),
+        (
+            by_certificate("alien", stranger=True),
+            "is signed by an authority that the server trusts",
+        ),
+        (in_file(secured, tmp_path, aud="another"), "refuses the token"),
+        (in_file(secured, tmp_path, exp=1), "refuses the token"),
+    ]
+    wrong = []
+    for settings, says in cases:
+        try:
+            found = await cluster_id(settings)
+        except UnavailableError as error:
+            found = str(error)
+        if says not in found or "\n" in found or PASSWORD in found:
+            wrong.append(f"{says!r} was expected, it says {found!r}")
+    assert not wrong, "\n".join(wrong)

@@ -26,7 +26,24 @@ pytestmark = pytest.mark.integration
 
 WEB_SECRET = "Zq8-hidden-web-secret-of-all-workers"
 CARD, NOTE = "Zq8-card-4242", "Zq8-note-of-a-record"
-SECRETS = (PASSWORD, CASSANDRA_PASSWORD, WEB_SECRET)
+OIDC_SECRET = "Zq8-hidden-secret-of-the-pages"
+SECRETS = (PASSWORD, CASSANDRA_PASSWORD, WEB_SECRET, OIDC_SECRET)
+PAGES: dict[str, Any] = {
+    "web_secret": WEB_SECRET,
+    "web_oidc_issuer": "https://login.test",
+    "web_oidc_client_id": "pages",
+    "web_oidc_client_secret": OIDC_SECRET,
+    "web_oidc_roles": "team=viewer",
+}
+#: What commands say is searched as well, whether or not there is anything for them to do.
+COMMANDS: tuple[tuple[Role, str], ...] = (
+    ("auditor", "drift"),
+    ("auditor", "transaction x1"),
+    ("auditor", "deadletters list"),
+    ("modeller", "models list"),
+    ("modeller", "retrain"),
+    ("analyst", "alerts list"),
+)
 LOADED = {"FRAUDSTREAM_LOG_LEVEL": "debug"}
 
 
@@ -80,14 +97,14 @@ def bank(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for command in ("topics", "migrate"):
         done = setup.run(command)
         assert done.returncode == 0, done.stderr
-    for role in ("worker", "auditor"):
+    for role in ("worker", "auditor", "eraser", "modeller", "analyst"):
         made.grant_tables(role)
     yield made
     disconnect(made.admin)
 
 
 def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_path: Path) -> None:
-    worker = bank.settings("worker", web_secret=WEB_SECRET)
+    worker = bank.settings("worker", **PAGES)
     sends = [
         Send(tx_bytes(f"x{number}", card=CARD, at=number * 60_000, note=NOTE), CARD.encode())
         for number in range(20)
@@ -102,6 +119,21 @@ def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_p
         auditor.drain()
         done = auditor.run("verify", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
+        told = [bank.deployment(role).run(*line.split()) for role, line in COMMANDS]
+        eraser, erased = bank.deployment("eraser"), []
+        for options in (["--card", CARD, "--reason", "asked", "--yes"], ["--again"], ["--list"]):
+            erased.append(eraser.run("erase", *options))
+            assert erased[-1].returncode == 0, erased[-1].stdout + erased[-1].stderr
+        # refused: the secrets are at hand where the error is written
+        for wrong in (
+            {"kafka_password": f"{PASSWORD}-"},
+            {"cassandra_password": f"{CASSANDRA_PASSWORD}-"},
+        ):
+            erased.append(bank.deployment("eraser", **wrong).run("erase", "--again"))
+            assert erased[-1].returncode == 3, erased[-1].stderr
+            assert len(erased[-1].stderr.strip().splitlines()) == 1, erased[-1].stderr
+        done = auditor.run("verify", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
         pages = "".join(
             fleet["one"].ask(path).read().decode() for path in ("/", "/metrics", "/health/ready")
         )
@@ -109,12 +141,19 @@ def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_p
     log = fleet["one"].log.read_text(errors="replace")
     assert "[DEBUG]" in log
     assert "SaslAuthenticateRequest" in log
-    config = bank.deployment("worker", web_secret=WEB_SECRET).run("config").stdout
-    written = {"log": log, "arguments": "\n".join(arguments), "pages": pages, "config": config}
+    config = bank.deployment("worker", **PAGES).run("config").stdout
+    written = {
+        "log": log,
+        "arguments": "\n".join(arguments),
+        "pages": pages,
+        "config": config,
+        "commands": "\n".join(done.stdout + done.stderr for done in told),
+        "erase": "\n".join(done.stdout + done.stderr for done in erased),
+    }
     for where, text in written.items():
         for secret in SECRETS:
             assert secret not in text, f"{where}: {_around(text, secret)}"
-    for where in ("log", "arguments"):
+    for where in ("log", "arguments", "erase"):
         for content in (CARD, NOTE):
             assert content not in written[where], f"{where}: {_around(written[where], content)}"
 
