@@ -106,9 +106,9 @@ class TestPosition:
     @pytest.mark.parametrize(
         ("position", "log", "start"),
         [
-            (StatePosition(), (0, 0), 0),
-            (StatePosition(), (0, 10), 0),
-            (StatePosition(), (5, 10), 5),
+            (StatePosition(-1, "s"), (0, 0), 0),
+            (StatePosition(-1, "s"), (0, 10), 0),
+            (StatePosition(-1, "s"), (5, 10), 5),
             (StatePosition(9, "s"), (0, 10), 10),
             (StatePosition(9, "s"), (0, 10), 3),
             (StatePosition(9, "s"), (50, 60), 50),
@@ -146,7 +146,9 @@ class TestPosition:
         now = "windows=1h currency=EUR"
         with pytest.raises(SettingsError, match=told):
             position.check("t/0", now, log_start=0, log_end=9, start=4, model="engineered")
-        StatePosition(-1, "a").check("t/0", "b", log_start=0, log_end=0, start=0)
+        moved = StatePosition(-1, "a")  # the state is of another generation's topic
+        with pytest.raises(SettingsError, match="restore these settings"):
+            moved.check("t/0", "b", log_start=0, log_end=0, start=0)
 
     def test_every_setting_that_shapes_rows_counts(self) -> None:
         base = load_settings({"features": "basic"})
