@@ -6,6 +6,7 @@ JOBS ?= 2
 SEED ?= 1
 KILLS ?= 20
 EVENTS ?= 200000
+CHANGES ?= 100
 AWAY ?= 600
 RATE ?= 3000
 BREAKS ?=
@@ -44,8 +45,8 @@ unit: install ## the tests that need no server
 integration: install ## the tests on a real Kafka and Cassandra
 	$(PYTEST) -m integration $(ARGS)
 
-crash: install ## the long crash test: make crash SEED=1 KILLS=20 EVENTS=200000
-	$(BIN)/python -m tests.crash.run --seed $(SEED) --kills $(KILLS) --events $(EVENTS)
+crash: install ## the long crash test: make crash SEED=1 KILLS=20 EVENTS=200000 CHANGES=100
+	$(BIN)/python -m tests.crash.run --seed $(SEED) --kills $(KILLS) --events $(EVENTS) --changes $(CHANGES)
 
 crash-sabotage: install ## the crash test must find seeded faults: BREAKS='"NAME" "NAME"'
 	$(BIN)/python -m tests.crash.sabotage $(BREAKS)

@@ -5,10 +5,12 @@
 It starts a Kafka and a Cassandra of its own and two to three workers, which compute every feature set and score
 with the model that learns from labels. While transactions arrive (out of order, late, repeated, broken, in the
 wrong partition) and labels (early, late, corrected, repeated, of nothing, malformed), it does what `schedule.py`
-draws from the seed. Then it lets the stream finish and checks that
+draws from the seed, and changes models, thresholds, challengers, rules and lists (`changes.py`). Then it lets the
+stream finish and checks that
 
 - `verify` finds nothing missing, differing or pending: every source record and every label is in exactly one
-  place, and outputs that were repeated are identical but for `scored_at`,
+  place, and outputs that were repeated are identical but for `scored_at`; model, threshold, challengers, rules and
+  lists of each row are those that the changes on the log give its offset,
 - the tables of the workers equal a state that a new worker rebuilds from nothing, labels included,
 - no worker took more memory than is right, and the one that lived longest has no more tasks, threads and files
   than the new one.
@@ -34,6 +36,7 @@ import orjson
 from app.devstack.stack import Stack
 from app.settings import Settings
 from tests.crash import worker
+from tests.crash.changes import Changes
 from tests.crash.ending import Done, States, compare_states, figures, lines
 from tests.crash.feed import Feed
 from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
@@ -55,6 +58,8 @@ _POLL_SECONDS = 0.1
 EXPLAINED = ("another worker wrote it", "start again")
 #: The longest that one request of a worker's producer waits during a delay.
 _DELAY_SECONDS = 0.4
+#: Of models, thresholds, challengers, rules and lists, in a long run.
+CHANGES = 100
 
 
 class CrashTestError(Exception):
@@ -74,6 +79,7 @@ class CrashTest:
         wrong: name of a break (`tests/breaks.py`) that workers have, to see that it is found.
         drain_seconds: for the stream to finish once the last thing was done.
         transactional: records are sent by Kafka transactions, in every codec; one in ten is aborted.
+        changes: how many changes of models, thresholds, challengers, rules and lists are made.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class CrashTest:
         wrong: str = "",
         drain_seconds: float = DRAIN_SECONDS,
         transactional: bool = True,
+        changes: int = CHANGES,
     ) -> None:
         self.seed = seed
         self.done: Done = Done()
@@ -109,6 +116,13 @@ class CrashTest:
         self._feed = Feed(
             settings, seed=seed, events=events, say=self.say, transactional=transactional
         )
+        self._changes = Changes(
+            settings,
+            seed=seed,
+            count=changes,
+            progress=lambda: self._feed.sent / self._feed.total,
+            say=self.say,
+        )
         self._undelay: threading.Timer | None = None
         self._outage: threading.Thread | None = None
         self._outage_error: BaseException | None = None
@@ -124,6 +138,7 @@ class CrashTest:
             CrashTestError: something is amiss.
         """
         self._deployment.prepare()
+        self._changes.prepare()
         with self._fleet as fleet:
             fleet.start(*NAMES[:2])
             try:
@@ -139,6 +154,7 @@ class CrashTest:
                     self._drain()
             finally:
                 self._feed.give_up()
+                self._changes.give_up()
                 self._delay(0)
                 with suppress(Exception):
                     self._join_outage()
@@ -155,6 +171,7 @@ class CrashTest:
         return lines(
             (
                 *figures(self.seed, self.done, report, states, old, fresh, self._watch),
+                ("changes", self._changes.figures()),
                 ("Kafka transactions", f"{committed:,} committed, {aborted:,} aborted"),
                 ("stops by zombies", str(len(fleet.restarts))),
                 ("waits for servers", str(fleet.waits)),
@@ -175,6 +192,7 @@ class CrashTest:
             self._feed.limit = round(self._feed.total * (number + 2) / (count + 1))
             if number == 0:
                 self._feed.start()
+                self._changes.start()
             if step.settle:
                 self._settle()
             time.sleep(step.gap)
@@ -285,6 +303,9 @@ class CrashTest:
         if self._feed.error is not None:
             msg = f"the producer failed: {self._feed.error!r}"
             raise CrashTestError(msg) from self._feed.error
+        if self._changes.error is not None:
+            msg = f"a change failed: {self._changes.error!r}"
+            raise CrashTestError(msg) from self._changes.error
 
     def _wait(self, so: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -310,6 +331,7 @@ class CrashTest:
     def _finish_feed(self) -> None:
         self._feed.rate, self._feed.limit = 1e6, self._feed.total
         self._wait(lambda: not self._feed.is_alive(), "the producer to finish")
+        self._wait(lambda: not self._changes.is_alive(), "the changes to be made")
         self._check()
         self.say("produced", f"{self._feed.sent:,} records")
 
@@ -398,6 +420,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--changes", type=int, default=CHANGES, help="of models, rules and so on")
     parser.add_argument(
         "--plain", action="store_true", help="send records without Kafka transactions"
     )
@@ -423,6 +446,7 @@ def main() -> int:
             steps=schedule(arguments.seed, Counts.of(arguments.kills)),
             events=arguments.events,
             transactional=not arguments.plain,
+            changes=arguments.changes,
         )
         try:
             print(crash_test.run())

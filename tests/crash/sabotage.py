@@ -106,7 +106,7 @@ def play(
     began = time.monotonic()
     crash_test = CrashTest(
         stack, settings, seed=seed, steps=steps, events=events, seconds_a_step=4.0, wrong=name,
-        drain_seconds=_DRAIN_SECONDS,
+        drain_seconds=_DRAIN_SECONDS, changes=0,
     )  # fmt: skip
     found = None
     try:

@@ -3,6 +3,7 @@
 import pytest
 
 from app.settings import Settings
+from tests.crash.changes import KINDS
 from tests.crash.run import HARSH, CrashTest
 from tests.crash.schedule import SPARED, Act, Counts, schedule
 from tests.stack import Servers
@@ -22,9 +23,12 @@ def test_a_short_crash_test(stack: Servers, settings: Settings, seed: int) -> No
         steps=schedule(seed, SHORT),
         events=8_000,
         seconds_a_step=6.0,
+        changes=2 * len(KINDS),
     )
     print(crash_test.run())
     assert sum(crash_test.done.values()) == 7
+    # there may be nothing to go back to, and no challenger to stop
+    assert crash_test._changes.made.keys() >= {*KINDS} - {"rollback", "stop"}
     committed, aborted = crash_test._feed.transactions
     assert committed > 0
     assert aborted > 0
