@@ -107,7 +107,7 @@ LABEL_REASONS = {
     "invalid_labelled_at": "`labelled_at` is neither ISO 8601 nor a number, or is after the year 9999",
     "labelled_at_too_old": "`labelled_at` is before 1973",
     "unknown_transaction": "no such transaction was known within `FRAUDSTREAM_LABEL_WAIT`, or too many labels waited "
-    "at its terminal",
+    "in its terminal's state",
     "too_many_waiting": "more than `FRAUDSTREAM_MAX_PARKED_LABELS` labels of one partition waited for unknown "
     "transactions, and this was the oldest",
     "invalid_copy": "the record claims to be a copy of a parked label (header `origin`), but fraudstream did not "
