@@ -45,7 +45,7 @@ class EarlyDelivery:
         for value in values:
             self.take(value)
             self._begun[value] = future, now
-        self._bytes += sum([len(value or b"") for value in set(values)])
+            self._bytes += len(value or b"")
         while self._bytes > _MOST_BYTES:
             self.take(next(iter(self._begun)))
 
