@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from cassandra.cluster import Session
 
-from app.cassandra.schema_lock import LOCK_SECONDS, claim, new_owner
+from app.cassandra.schema_lock import LOCK_SECONDS, claim, lock_statements, new_owner
 from app.cassandra.session import explained, settled
 from app.errors import BusyError, FraudstreamError, NotAnsweringError
 from app.settings import Settings
@@ -36,12 +36,8 @@ def command_lock(
         NotAnsweringError: Cassandra does not say who holds it.
         SchemaError: the table is missing.
     """
-    owner, table, ttl = new_owner(), f"{settings.keyspace}.schema_lock", int(max(1, seconds))
-    acquire = (
-        f"INSERT INTO {table} (name, owner) VALUES ('{command}', %s) IF NOT EXISTS USING TTL {ttl}"  # noqa: S608
-    )
-    extend = f"UPDATE {table} USING TTL {ttl} SET owner = %s WHERE name = '{command}' IF owner = %s"  # noqa: S608
-    release = f"DELETE FROM {table} WHERE name = '{command}' IF owner = %s"  # noqa: S608
+    owner, ttl = new_owner(), int(max(1, seconds))
+    acquire, extend, release = lock_statements(settings.keyspace, command, ttl)
     began = time.monotonic()
     with explained(settings):
         holder = settled(lambda: claim(session, acquire, owner))

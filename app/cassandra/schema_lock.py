@@ -28,16 +28,7 @@ def schema_lock(
         NotAnsweringError: Cassandra does not say who holds it.
     """
     owner = new_owner()
-    table = f"{keyspace}.schema_lock"
-    acquire = (
-        f"INSERT INTO {table} (name, owner) VALUES ('migrate', %s) "  # noqa: S608
-        f"IF NOT EXISTS USING TTL {seconds}"
-    )
-    extend = (
-        f"UPDATE {table} USING TTL {seconds} SET owner = %s "  # noqa: S608
-        "WHERE name = 'migrate' IF owner = %s"
-    )
-    release = f"DELETE FROM {table} WHERE name = 'migrate' IF owner = %s"  # noqa: S608
+    acquire, extend, release = lock_statements(keyspace, "migrate", seconds)
     told: str | None = None
     known = time.monotonic()
     while (holder := claim(session, acquire, owner)) != owner:
@@ -65,6 +56,19 @@ def schema_lock(
         yield renew
     finally:
         settled(lambda: session.execute(release, (owner,)))
+
+
+def lock_statements(keyspace: str, name: str, seconds: int) -> tuple[str, str, str]:
+    """Statements that take a lock (owner), extend it (owner, owner) and release it (owner); `seconds` is its TTL."""
+    table = f"{keyspace}.schema_lock"
+    acquire = (
+        f"INSERT INTO {table} (name, owner) VALUES ('{name}', %s) IF NOT EXISTS USING TTL {seconds}"  # noqa: S608
+    )
+    extend = (
+        f"UPDATE {table} USING TTL {seconds} SET owner = %s WHERE name = '{name}' IF owner = %s"  # noqa: S608
+    )
+    release = f"DELETE FROM {table} WHERE name = '{name}' IF owner = %s"  # noqa: S608
+    return acquire, extend, release
 
 
 def new_owner() -> str:
