@@ -261,9 +261,11 @@ async def partition_counts(settings: Settings, names: Iterable[str]) -> dict[str
     Raises:
         UnavailableError: no broker answers, or our user may not see one.
     """
+    wanted = list(names)
+    if not wanted:
+        return {}
     async with admin(settings) as client:
         existing = set(await client.list_topics())
-        wanted = list(names)
         if missing := [name for name in wanted if name not in existing]:
             await _refuse_forbidden(client, missing)
         if missing == wanted:  # Kafka takes none for all

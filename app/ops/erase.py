@@ -139,7 +139,7 @@ async def refuse_old_changelogs(settings: Settings) -> None:
         UnavailableError: Kafka does not answer.
     """
     _, changelogs = earlier_names(settings)
-    if there := await partition_counts(settings, changelogs) if changelogs else {}:
+    if there := await partition_counts(settings, changelogs):
         msg = (
             f"{', '.join(there)} may have the card, and nobody writes there any more: delete them first with "
             "`fraudstream repartition --finish`; nothing has changed"
@@ -265,7 +265,7 @@ async def dates_of(settings: Settings, now_ms: int) -> tuple[dict[str, int], lis
     """
     names = [topic.name for topic in Topics(settings).all]
     enriched, _ = earlier_names(settings)
-    names += await partition_counts(settings, enriched) if enriched else []
+    names += await partition_counts(settings, enriched)
     configs = await topic_configs(settings, names)
     dates = {name: gone_by(configs.get(name, {}), now_ms) for name in names}
     known = {name: at_ms for name, at_ms in dates.items() if at_ms is not None}
@@ -407,7 +407,7 @@ async def _alone(session: Session, settings: Settings) -> AsyncIterator[None]:
 
     Raises:
         BusyError: another one runs.
-        AwayError, UnavailableError: Cassandra does not answer.
+        NotAnsweringError, UnavailableError: Cassandra does not answer.
     """
     lock = command_lock(session, settings, "erase")
     await asyncio.to_thread(lock.__enter__)
