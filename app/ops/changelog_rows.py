@@ -1,9 +1,11 @@
 """The rows that a changelog stands for, as recovery takes them from its records."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
+from app.ops.verification.log import Log
+from app.topics import TopicSpec
 
 
 class ChangelogRows:
@@ -29,3 +31,31 @@ class ChangelogRows:
             self.rows[key] = raw
             if key == DELETED_KEY:
                 self._deletions = Deletions.read(raw)
+
+
+async def read_rows(
+    log: Log,
+    topic: TopicSpec,
+    number: int,
+    begin: int,
+    end: int,
+    told: Callable[[int], None] = lambda offset: None,
+) -> dict[bytes, bytes]:
+    """The rows of one partition of a changelog.
+
+    Args:
+        log: with the changelog.
+        topic: the changelog.
+        number: the partition.
+        begin: its first offset.
+        end: where to stop.
+        told: how far it has come, the offset after the last record.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
+    state = ChangelogRows()
+    async for records in log.read(topic, number, begin, end):
+        state.take(records)
+        told(records[-1].offset + 1)
+    return state.rows

@@ -1,6 +1,6 @@
 """What a deployment was before its number of partitions changed, for commands that read the log."""
 
-from app.ops.changelog_rows import ChangelogRows
+from app.ops.changelog_rows import read_rows
 from app.ops.verification.log import Log
 from app.settings import Settings
 from app.stages.earlier_partitions import EARLIER_KEY, Earlier, read_earlier
@@ -16,11 +16,9 @@ async def earlier_of(settings: Settings, log: Log) -> list[Earlier]:
     if settings.generation == 1:
         return []
     topic = Topics(settings).labels_changelog
-    state = ChangelogRows()
     begins, ends = await log.begins(topic), await log.ends(topic)
-    async for records in log.read(topic, 0, begins[0], ends[0]):
-        state.take(records)
-    return read_earlier(state.rows.get(EARLIER_KEY))
+    rows = await read_rows(log, topic, 0, begins[0], ends[0])
+    return read_earlier(rows.get(EARLIER_KEY))
 
 
 def topics_of(settings: Settings, generation: int, partitions: int) -> Topics:

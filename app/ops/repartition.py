@@ -10,8 +10,9 @@ all have: so the last step is the only one that counts, and before it everything
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -32,7 +33,7 @@ from app.kafka.clients import (
     topic_ids,
 )
 from app.kafka.topic_checks import recreated
-from app.ops.changelog_rows import ChangelogRows
+from app.ops.changelog_rows import read_rows
 from app.ops.earlier_generations import earlier_names, earlier_of, own_topics
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, Rows, TerminalsMove
 from app.ops.verification.log import Log, Offsets, Progress, open_log
@@ -279,20 +280,18 @@ class _Move:
     async def _changelog(self, what: str, topic: TopicSpec) -> Any:
         """The rows of each old partition in turn."""
         present = await topic_ids(self._before, [spec.name for spec in self._old.known])
-        for number in range(topic.partitions):
-            rows = await self._rows(f"reading {what}", topic, number)
+        begins, ends = await self._log.begins(topic), await self._log.ends(topic)
+        before, total = 0, sum(ends) - sum(begins)
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            told = partial(self._tell, f"reading {what}", before - begin, total)
+            rows = await read_rows(self._log, topic, number, begin, end, told)
+            before += end - begin
             if names := KnownTopics.read(rows.get(TOPICS_KEY)).differing(present):
                 raise recreated(names, self._before)
             yield number, rows
 
-    async def _rows(self, text: str, topic: TopicSpec, number: int) -> Rows:
-        begins, ends = await self._log.begins(topic), await self._log.ends(topic)
-        total, before = sum(ends) - sum(begins), sum(ends[:number]) - sum(begins[:number])
-        state = ChangelogRows()
-        async for records in self._log.read(topic, number, begins[number], ends[number]):
-            state.take(records)
-            self._progress(text, before + records[-1].offset + 1 - begins[number], total)
-        return state.rows
+    def _tell(self, text: str, before: int, total: int, offset: int) -> None:
+        self._progress(text, before + offset, total)
 
     async def _check_position(self, source: TopicSpec, number: int, rows: Rows, end: int) -> None:
         """Refuse a changelog that is not the state of what is processed: it was deleted, or is another one's.
@@ -322,13 +321,11 @@ class _Move:
         """
         topic = written.topic
         async with open_log(self._after, check=False) as log:
+            begins, ends = await log.begins(topic), await log.ends(topic)
             for number in range(topic.partitions):
-                state = ChangelogRows()
-                begins, ends = await log.begins(topic), await log.ends(topic)
-                async for records in log.read(topic, number, begins[number], ends[number]):
-                    state.take(records)
+                rows = await read_rows(log, topic, number, begins[number], ends[number])
                 found = _Digest()
-                found.add(state.rows.items())
+                found.add(rows.items())
                 if found != written.digests[number]:
                     msg = (
                         f"{topic.name}/{number} has other rows than were written ({found.rows:,} and "
@@ -382,5 +379,5 @@ class _Written:
 
 
 async def _append(producer: Any, topic: str, partition: int, rows: list[Row]) -> None:
-    sending: Callable[..., Any] = append_rows
-    await answered(sending(producer, topic, partition, rows), f"Kafka did not take rows on {topic}")
+    sending = append_rows(producer, topic, partition, rows)
+    await answered(sending, f"Kafka did not take rows on {topic}")

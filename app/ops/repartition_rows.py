@@ -53,7 +53,30 @@ class Move(Protocol):
         """What each new partition says of itself, once all old ones were taken."""
 
 
-class CardsMove:
+class _WindowRowsMove:
+    """The part of a `Move` that cards and terminals share.
+
+    Args:
+        said: collects what the old partitions say.
+        places: give the old partition of a key, and the new one.
+        last_offsets: by new partition, the `last_offset` of rows that move there.
+    """
+
+    def __init__(self, said: "_Said", places: Places, last_offsets: Sequence[int]) -> None:
+        self.moved = 0
+        self._said = said
+        self._was_in, self._place = places
+        self._last_offsets = last_offsets
+
+    def take(self, number: int, rows: Rows) -> Iterator[tuple[int, RowGroup]]:
+        """See `Move`; raises what `moved` raises."""
+        self._said.take(rows)
+        for placed in moved(rows, number, self._was_in, self._place, self._last_offsets):
+            self.moved += 1
+            yield placed
+
+
+class CardsMove(_WindowRowsMove):
     """See `Move`. Cards' input goes on in the same topic, in some partitions behind what there is.
 
     Args:
@@ -64,18 +87,10 @@ class CardsMove:
     """
 
     def __init__(self, settings: Settings, partitions: int, places: Places, ended: Earlier) -> None:
-        self.moved = 0
-        self._said = _Said("cards", state_settings(settings))
-        self._was_in, self._place = places
         ends = [*ended.transactions, *[0] * (partitions - ended.partitions)]
-        self._last_offsets = [end - 1 for end in ends]
-
-    def take(self, number: int, rows: Rows) -> Iterator[tuple[int, RowGroup]]:
-        """See `Move`; raises what `moved` raises."""
-        self._said.take(rows)
-        for placed in moved(rows, number, self._was_in, self._place, self._last_offsets):
-            self.moved += 1
-            yield placed
+        super().__init__(
+            _Said("cards", state_settings(settings)), places, [end - 1 for end in ends]
+        )
 
     def reserved(self) -> Iterator[tuple[int, RowGroup]]:
         """See `Move`."""
@@ -83,7 +98,7 @@ class CardsMove:
             yield partition, [self._said.position(last_offset).encode()]
 
 
-class TerminalsMove:
+class TerminalsMove(_WindowRowsMove):
     """See `Move`. Terminals' input begins in a new topic; what was sent before is known, and what decides.
 
     Args:
@@ -99,19 +114,10 @@ class TerminalsMove:
         ended: Earlier,
         labels: str,
     ) -> None:
-        self.moved = 0
-        self._said = _Said("terminals", terminal_settings(settings))
-        self._was_in, self._place = places
-        self._last_offsets = [_NO_RECORD] * partitions
+        said = _Said("terminals", terminal_settings(settings))
+        super().__init__(said, places, [_NO_RECORD] * partitions)
         self._seen = _last(ended.transactions)
         self._labels = {labels: _last(ended.labels)}
-
-    def take(self, number: int, rows: Rows) -> Iterator[tuple[int, RowGroup]]:
-        """See `Move`; raises what `moved` raises."""
-        self._said.take(rows)
-        for placed in moved(rows, number, self._was_in, self._place, self._last_offsets):
-            self.moved += 1
-            yield placed
 
     def reserved(self) -> Iterator[tuple[int, RowGroup]]:
         """See `Move`.
