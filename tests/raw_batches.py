@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -58,16 +59,25 @@ def send_raw(broker: str, topic: str, partition: int, raw: bytes) -> int:
         client = AIOKafkaClient(bootstrap_servers=broker)
         await client.bootstrap()
         try:
-            await client._wait_on_metadata(topic)
-            leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
             request = ProduceRequest(
                 required_acks=-1, timeout=30_000, topics=[(topic, [(partition, bytes(raw))])],
                 transactional_id=None,
             )  # fmt: skip
-            response = await client.send(leader, request)
-            ((_, ((_, code, offset, *_rest),)),) = response.topics
-            assert code == 0, f"Kafka refuses the batch: error {code}"
-            return int(offset)
+            await client._wait_on_metadata(topic)
+            while True:
+                leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+                response = await client.send(leader, request)
+                ((_, ((_, code, offset, *_rest),)),) = response.topics
+                if code not in (
+                    0,
+                    NotLeaderForPartitionError.errno,
+                ):  # a new topic has no leader yet
+                    msg = f"Kafka refuses the batch: error {code}"
+                    raise AssertionError(msg)
+                if code == 0:
+                    return int(offset)
+                await asyncio.sleep(0.1)
+                await client.force_metadata_update()
         finally:
             await client.close()
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cassandra import model_registry
-from app.cli.models import models
+from app.cli import cli
 from app.domain.features import Catalogue
 from app.errors import NotAnsweringError, NotFoundError, SettingsError, UnavailableError, UsageError
 from app.ops.models import make_key, sign
@@ -239,7 +239,9 @@ def test_a_model_of_another_hash_than_expected_is_not_signed(tmp_path, registry)
 
 def test_the_command_says_what_it_has_signed(tmp_path, registry):
     key = str(tmp_path / "key.pem")
-    said = CliRunner().invoke(models, ["sign", "default@1", "--key", key], catch_exceptions=False)
+    said = CliRunner().invoke(
+        cli, ["models", "sign", "default@1", "--key", key], catch_exceptions=False
+    )
     manifest = read_manifest(registry)
     assert said.output.splitlines() == [
         f"default@1 ({manifest.model_hash}) is signed",
@@ -247,7 +249,9 @@ def test_the_command_says_what_it_has_signed(tmp_path, registry):
         f"threshold  {manifest.threshold}",
         f"file       sha256 {manifest.sha256}",
     ]
-    said = CliRunner().invoke(models, ["sign", "default@1", "--key", key, "--hash", "0" * 16])
+    said = CliRunner().invoke(
+        cli, ["models", "sign", "default@1", "--key", key, "--hash", "0" * 16]
+    )
     assert "it is not signed" in str(said.exception)
 
 

@@ -132,15 +132,18 @@ class AlertLedger:
             fields["event_time_ms"], fields["received_at"], record.timestamp if "action" in fields else -1,
         )  # fmt: skip
 
+    def is_present(self, policy: AlertPolicyAt | None) -> bool:
+        """Whether an alert under this policy was made under the present settings."""
+        return policy is None or policy == self.policy
+
     def decided(self, policy: AlertPolicyAt | None, written_ms: int) -> None:
         """An alert was made under a policy, and appended at a moment.
 
         From the first alert of the present settings on, and behind the last of others, the present ones decided.
         """
-        if policy is None or policy == self.policy:
+        if self.is_present(policy):
             self._mine_ms = min(written_ms, self._mine_ms or written_ms)
         else:
-            self.counts["other_settings"] += 1
             self._others_ms = max(self._others_ms, written_ms)
 
     def _since_ms(self) -> float:
@@ -222,6 +225,7 @@ class AlertReader:
             return
         before[alert["key"]] = digest
         ledger.counts["found"] += 1
+        ledger.counts["other_settings"] += not ledger.is_present(said)
         stored = record.offset < self._done
         ledger.rows[key_of(alert)] = AlertRecord(cells, page, row, alert["received_at"], stored)
         one = ledger.expected.get(source)
