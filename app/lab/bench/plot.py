@@ -37,7 +37,7 @@ def latency_svg(systems: Sequence[System], title: str) -> str:
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         _text(_LEFT, 18, title),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "events per second, due", "middle"),
+        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "load, events per second", "middle"),
         _text(12, _TOP - 8 + 24, "ms"),
     ]
     for ms in _ticks(values):
