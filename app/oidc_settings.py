@@ -55,8 +55,9 @@ class OidcSettings(AccessSettings):
     )
     web_oidc_roles: str = Field(
         "",
-        description="VALUE=ROLE,... of the roles claim, such as fraud-team=analyst,fraud-ops=operator; people without "
-        "any of them are refused; with a semicolon after each pair, values may have commas",
+        description="roles for values of the roles claim: VALUE=ROLE,..., such as fraud-team=analyst,"
+        "fraud-ops=operator; people without any of them are refused; if values contain commas, end "
+        "each pair with a semicolon",
     )
     web_oidc_roles_claim: str = Field(
         "groups",

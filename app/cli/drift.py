@@ -46,13 +46,21 @@ _QUIET = 100_000
     type=click.IntRange(min=0),
     default=_QUIET,
     show_default=True,
-    help="With --inject: transactions without a fault, which must raise nothing.",
+    help="With --inject: transactions without a fault, in which nothing may be found.",
 )
 @click.option(
-    "--cards", type=POSITIVE, default=1_000, show_default=True, help="With --inject: cards."
+    "--cards",
+    type=POSITIVE,
+    default=1_000,
+    show_default=True,
+    help="With --inject: number of cards.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="With --inject."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="With --inject: random seed.",
 )
 @json_option
 @click.pass_context
@@ -72,15 +80,15 @@ def drift(
 
     For each model, challengers included: how far each feature and the score have moved (PSI, the population stability
     index), missing values, the share of transactions that the model flags, cards and terminals, hours and clocks, late
-    transactions and labels. Reads Cassandra, and needs no worker. Transactions are taken in windows of 5,000; a limit
-    is what windows of the training data do not exceed. docs/drift.md describes the detectors.
+    transactions and labels. Reads Cassandra, and needs no worker. Transactions are taken in windows of 5,000; limits
+    are set so that windows of the training data do not exceed them. docs/drift.md describes the detectors.
 
     --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
     how many transactions arrive until it is detected.
 
     \b
-    Exit codes:  0  nothing has drifted; with --inject: each fault was detected, and nothing else raised an alert
-                 1  something has drifted; with --inject: a fault was not detected, or something else raised an alert
+    Exit codes:  0  nothing has drifted; with --inject: each fault was detected, and nothing else was found
+                 1  something has drifted; with --inject: a fault was not detected, or something else was found
                  2  there are no stored predictions, none of their models has a training distribution, or there is no
                     such fault
                  3  Cassandra does not answer

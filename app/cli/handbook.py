@@ -64,7 +64,7 @@ def handbook(**options: Any) -> None:
 
     FILE is the simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
     TX_FRAUD); default: HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
-    checkout. A champion is trained on it up to the label delay before the first test week. Then
+    checkout. A model (the champion) is trained on it, up to the label delay before the first test week. Then
     transactions and labels go through Kafka, both stages and the sink once; the figures are computed from the
     rows in Cassandra. Servers, topics and folder are temporary and removed at the end.
 

@@ -117,7 +117,7 @@ def rollback(further: bool, note: str) -> None:
 
     Each further rollback goes back one more, up to the model that the deployment started with. If the guard has
     restored the current model, a rollback needs --further. If another change is recorded first, by the guard or
-    somebody else, the rollback is without effect.
+    somebody else, the rollback has no effect.
 
     \b
     Exit codes:  0  the change is recorded
@@ -166,7 +166,7 @@ def threshold(value: float | None, no_guard: bool, note: str) -> None:
 
     VALUE is a number from 0 to 1, or `model` for the model's own threshold. It applies to the current model only: a
     promotion starts with the new model's own threshold. The workers watch the change as they watch a promotion.
-    If another model becomes the current one first, the change is without effect.
+    If another model becomes the current one first, the change has no effect.
 
     \b
     Exit codes:  0  the change is recorded

@@ -41,8 +41,8 @@ _NOT_PASSED = 1
     "key",
     type=click.Path(path_type=Path),
     metavar="KEYFILE",
-    help="Sign the new model with this private key, also one that an earlier call trained here and did not sign; see "
-    "`models sign`.",
+    help="Private key to sign the new model with; see `models sign`. It also signs a model that an earlier call "
+    "trained here and left unsigned.",
 )
 @json_option
 def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_json: bool) -> None:
