@@ -94,7 +94,7 @@ async def compare_with_settings(model: str, threshold: float | None) -> None:
     try:
         begins_with = await starting.hash()
     except FraudstreamError as error:
-        logger.info("what FRAUDSTREAM_MODEL names is not known: %s", error)
+        logger.info("the model that FRAUDSTREAM_MODEL names is unknown: %s", error)
         del comparing[model, threshold]  # the next start asks again
         return
     if (model, threshold) != (begins_with, settings.threshold):

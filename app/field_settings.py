@@ -31,7 +31,8 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
             continue
         if theirs in (*NAMED_FIELDS, "schema_version") or theirs in names or ours in names.values():
             msg = (
-                f"{part!r}: {ours} and {theirs} can each be named once, and not like another field"
+                f"{part!r}: {ours} and {theirs} may each occur once only, and {theirs} must not be the name "
+                "of another field"
             )
             raise ValueError(msg)
         names[theirs] = ours

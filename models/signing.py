@@ -88,7 +88,7 @@ def check_signature(manifest: dict[str, Any], model: str, keys: Collection[str])
             b64decode(value), _signed(manifest)
         )
     except (InvalidSignature, ValueError):
-        msg = f"the signature of model {model} is of another manifest: compare it with what was trained, then {remedy}"
+        msg = f"the signature of model {model} is of another manifest: compare it with what was trained; {remedy} again"
         raise SignatureError(msg) from None
 
 

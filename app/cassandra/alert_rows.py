@@ -60,7 +60,7 @@ class AlertPacker:
             alert = orjson.loads(value)
             return None if is_anothers(alert, self._deployment) else self._pack(alert)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            msg = f"no alert that can be stored ({type(error).__name__}: {error}): {value[:200]!r}"
+            msg = f"this alert cannot be stored ({type(error).__name__}: {error}): {value[:200]!r}"
             raise StateError(msg) from error
 
     def _pack(self, alert: dict[str, Any]) -> bytes:

@@ -127,7 +127,7 @@ def read_header(data: bytes | bytearray | memoryview) -> tuple[int, int, int, in
     version, flags, stream, opcode, length = _header.unpack_from(data)
     # The handshake's answer may come in an older version when the server does not know ours.
     if version & 0x7F != VERSION and opcode != ERROR or not version & _RESPONSE or length < 0:
-        msg = f"no response of protocol v{VERSION}: {bytes(data[:HEADER_BYTES])!r}"
+        msg = f"not a response of protocol v{VERSION}: {bytes(data[:HEADER_BYTES])!r}"
         raise ProtocolError(msg)
     if length > ANSWER_BYTES:
         msg = (

@@ -42,7 +42,8 @@ def schema_lock(
             raise NotAnsweringError(msg)
         if holder is not None and holder != told:
             say(
-                f"waiting for {holder}, who migrates {keyspace}; the lock of a crashed run expires after {seconds} s"
+                f"waiting for {holder}, which is migrating {keyspace}; the lock of a crashed run expires "
+                f"after {seconds} s"
             )
             told = holder
         time.sleep(_LOCK_POLL_SECONDS)

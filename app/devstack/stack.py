@@ -215,7 +215,7 @@ class Stack:
             guards.explained(self.home, "FRAUDSTREAM_HOME"),
             guards.one_at_a_time(
                 lock,
-                lambda: self._progress.step(f"Another command works in {self.home}: waiting"),
+                lambda: self._progress.step(f"Another command is using {self.home}: waiting"),
             ),
         ):
             yield

@@ -115,7 +115,7 @@ async def _log_in(settings: Settings, host: str, port: int, what: str) -> str | 
         await connection.send(MetadataRequest([]))
     except KafkaError:
         if not settings.kafka_security.startswith("SASL"):
-            return f"{what} wants a login: set FRAUDSTREAM_KAFKA_SECURITY=SASL_SSL and a user"
+            return f"{what} requires a login: set FRAUDSTREAM_KAFKA_SECURITY=SASL_SSL and a user"
     finally:
         connection.close()
     return None

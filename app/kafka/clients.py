@@ -135,7 +135,7 @@ async def answered(waiting: Awaitable[T], what: str, seconds: float = ANSWER_SEC
 
     Args:
         waiting: what is waited for; it is cancelled when the time is over.
-        what: what has not happened then: `Kafka did not take the records`.
+        what: what has not happened then: `Kafka did not accept the records`.
         seconds: how long.
 
     Raises:

@@ -160,5 +160,5 @@ class _Issued:
             found = orjson.loads(body)
             return str(found["access_token"]), float(found.get("expires_in", 60))
         except (ValueError, TypeError, KeyError, AttributeError):
-            msg = f"{_SETTING}={self._url} answers something else than a token: is it the token endpoint?"
+            msg = f"{_SETTING}={self._url} does not answer with a token: is it the token endpoint?"
             raise UnavailableError(msg) from None

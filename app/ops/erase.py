@@ -288,7 +288,7 @@ async def _close_segments(settings: Settings, log: Log) -> None:
                 sending = producer.send_and_wait(
                     topic.name, value, key=nobody, partition=number, headers=its
                 )
-                await answered(sending, f"Kafka did not take a record on {topic.name}")
+                await answered(sending, f"Kafka did not accept a record on {topic.name}")
 
 
 async def _send_records(
@@ -309,7 +309,7 @@ async def _send_records(
             sending = producer.send_and_wait(
                 topic.name, value, key=key, partition=partition, headers=headers
             )
-            return await answered(sending, f"Kafka did not take the erase record on {topic.name}")
+            return await answered(sending, f"Kafka did not accept the erase record on {topic.name}")
 
         labels = [await send(topics.labels, number) for number in range(settings.partitions)]
         await settled(log, timeout_seconds, progress)

@@ -180,7 +180,7 @@ async def _delete(settings: Settings, log: Log, keys: Sequence[Key]) -> None:
             sending = producer.send_and_wait(
                 log.topics.control.name, None, key=key, partition=partition
             )
-            await answered(sending, "Kafka did not take the deletion of a change")
+            await answered(sending, "Kafka did not accept the deletion of a change")
 
 
 def _history(changes: Iterable[Keyed], without: Collection[Key] = ()) -> ChangeHistory:

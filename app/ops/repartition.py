@@ -308,8 +308,8 @@ class _Move:
             break
         if behind:
             msg = (
-                f"{source.name}/{number} is processed up to {end}, but its changelog knows {last}: it is not the state "
-                "of this topic; `fraudstream rebuild` compares it with the workers' stores"
+                f"{source.name}/{number} is processed up to {end}, but its changelog contains {last}: it is not the "
+                "state of this topic; `fraudstream rebuild` compares it with the workers' stores"
             )
             raise StateError(msg)
 
@@ -329,7 +329,7 @@ class _Move:
                 if found != written.digests[number]:
                     msg = (
                         f"{topic.name}/{number} has other rows than were written ({found.rows:,} and "
-                        f"{written.digests[number].rows:,}): does the command run twice? Run it again"
+                        f"{written.digests[number].rows:,}): was the command run twice at the same time? Run it again"
                     )
                     raise UnavailableError(msg)
                 self._progress(f"comparing {what}", number + 1, topic.partitions)
@@ -380,4 +380,4 @@ class _Written:
 
 async def _append(producer: Any, topic: str, partition: int, rows: list[Row]) -> None:
     sending = append_rows(producer, topic, partition, rows)
-    await answered(sending, f"Kafka did not take rows on {topic}")
+    await answered(sending, f"Kafka did not accept rows on {topic}")

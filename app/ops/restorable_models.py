@@ -39,5 +39,5 @@ def check_restorable(settings: Settings, in_force: InForce) -> str:
             refused = refused or f"workers could not load the current model any more ({why})"
         else:
             return f"{refused}: the guard would restore {model.version} instead" if refused else ""
-    msg = f"the guard could not take this promotion back: {refused}; mend that first, or promote with --no-guard"
+    msg = f"the guard could not revert this promotion: {refused}; fix that first, or promote with --no-guard"
     raise UsageError(msg)

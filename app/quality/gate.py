@@ -140,7 +140,7 @@ def refusals(figures: dict[str, Any], limits: GateLimits = GateLimits()) -> list
     found = []
     if figures["without_score"]:
         share = f"{figures['without_score']:,} of {figures['transactions']:,}"
-        found.append(f"it gives no score between 0 and 1 to {share} transactions")
+        found.append(f"it gives no score between 0 and 1 for {share} transactions")
     mine, other = challenger["alerts_per_day"], champion["alerts_per_day"]
     if mine > limits.more_alerts * other + limits.few_alerts:
         found.append(f"{mine:,.1f} alerts per day instead of {other:,.1f}")
@@ -175,7 +175,7 @@ def refusals(figures: dict[str, Any], limits: GateLimits = GateLimits()) -> list
             )
     if challenger["average_precision"] >= limits.too_good > champion["average_precision"] + 0.05:
         found.append(
-            f"average precision {challenger['average_precision']:.3f} is too good: has it learned from these labels?"
+            f"average precision {challenger['average_precision']:.3f} is too good: was it trained on these labels?"
         )
     return found
 

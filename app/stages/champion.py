@@ -281,9 +281,9 @@ def _no_score(tried: Sequence[Model]) -> str:
     names = ", ".join(one.version for one in tried if not isinstance(one, UnloadableModel))
     unloadable = [one for one in tried if isinstance(one, UnloadableModel)]
     refused = "".join(f"; {one.hash[:16]} cannot be loaded: {one.reason}" for one in unloadable)
-    mend = "mend that and restart the worker, or " if unloadable else ""
+    fix = "fix that and restart the worker, or " if unloadable else ""
     return (
-        f"no model returns a score between 0 and 1 for a transaction ({names}{refused}): {mend}start "
+        f"no model returns a score between 0 and 1 for a transaction ({names}{refused}): {fix}start "
         "with another FRAUDSTREAM_APP_ID and FRAUDSTREAM_MODEL, after `fraudstream topics` with the same"
     )
 

@@ -143,5 +143,5 @@ class ObservedHandler:
         try:
             self._listen(partition, records, computed)
         except Exception:  # a caller gets no answer or a page no alert, but the stream continues
-            logger.exception("what listens to a stage failed")
+            logger.exception("a listener to a stage failed")
         return computed

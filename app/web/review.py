@@ -90,7 +90,7 @@ async def _next(request: web.Request, skip: list[str], told: dict[str, Any]) -> 
     if alert is not None:
         query.append(("alert", alert.alert_id))
     if told:
-        others = f"; {told['with_others']} are with others" if told["with_others"] else ""
+        others = f"; {told['with_others']} are taken by others" if told["with_others"] else ""
         line = (
             f"{told['alerts']} decided as {told['verdict']}, {told['labels']} labels sent{others}"
         )

@@ -72,7 +72,7 @@ def parse_change(value: bytes | None) -> AnyChange:
             "invalid_change", "a change has no value: deleting its key means nothing"
         )
     if len(value) > MAX_CHANGE_BYTES:
-        msg = f"a change has {len(value)} bytes, {MAX_CHANGE_BYTES} are the most"
+        msg = f"a change has {len(value)} bytes; the limit is {MAX_CHANGE_BYTES}"
         raise DeadRecordError("invalid_change", msg)
     bare = _TEXT.sub(b"", value)
     if bare.count(b"[") + bare.count(b"{") > _MAX_CONTAINERS:
@@ -81,7 +81,9 @@ def parse_change(value: bytes | None) -> AnyChange:
     try:
         change = _change_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DeadRecordError("invalid_change", f"no change that is known here: {error}") from None
+        raise DeadRecordError(
+            "invalid_change", f"not a change that this release knows: {error}"
+        ) from None
     for name in ("threshold", "share"):
         part: Any = getattr(change, name, None)
         if part is not None and not 0 <= part <= 1:

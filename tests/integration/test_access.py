@@ -114,7 +114,7 @@ async def test_kafka_says_why_it_refuses(secured: Secured, tmp_path: Path) -> No
             "does not offer SCRAM-SHA-256: set FRAUDSTREAM_KAFKA_SASL_MECHANISM",
         ),
         (scram(kafka_security="PLAINTEXT"), "speaks TLS: set FRAUDSTREAM_KAFKA_SECURITY=SSL, or"),
-        (scram(kafka_security="SSL"), "wants a login: set FRAUDSTREAM_KAFKA_SECURITY=SASL_SSL"),
+        (scram(kafka_security="SSL"), "requires a login: set FRAUDSTREAM_KAFKA_SECURITY=SASL_SSL"),
         (scram("plaintext"), "does not speak TLS at this port"),
         (
             scram("mtls", kafka_security="SSL"),

@@ -73,7 +73,7 @@ def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Setting
     lines: list[str] = []
     schema.migrate(session, settings, say=lines.append, lock_seconds=2)
     assert lines == [
-        f"waiting for crashed/1/x, who migrates {settings.keyspace}; the lock of a crashed run expires after 2 s"
+        f"waiting for crashed/1/x, which is migrating {settings.keyspace}; the lock of a crashed run expires after 2 s"
     ]
 
 

@@ -193,5 +193,5 @@ class TestRows:
         mine, theirs = alert_of(), alert_of(scored_by="other")
         assert len(packer.pack_many([orjson.dumps(mine), orjson.dumps(theirs)])) == 1
         for value in (b"{}", b"[", b'{"alert_id":1}'):
-            with pytest.raises(StateError, match="no alert that can be stored"):
+            with pytest.raises(StateError, match="this alert cannot be stored"):
                 packer.pack_many([value])

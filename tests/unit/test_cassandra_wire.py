@@ -136,7 +136,7 @@ def test_a_flipped_bit_is_found(at: int) -> None:
 
 
 def test_what_is_no_response_is_refused() -> None:
-    with pytest.raises(wire.ProtocolError, match="no response of protocol v5"):
+    with pytest.raises(wire.ProtocolError, match="not a response of protocol v5"):
         list(wire.take_frames(bytearray(b"HTTP/1.1 400 Bad Request\r\n")))
 
 

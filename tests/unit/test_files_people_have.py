@@ -246,7 +246,7 @@ def test_ids_that_are_probably_none_are_counted_in_a_warning(sent):  # 22
     text = lines(*(f"{at},{card},5.00,{T}" for at, card in enumerate(cards)))
     assert len(sent(text)) == len(cards)
     assert (
-        "Warning: card_id of 5 records is probably not an id, the first: 'NULL' in line 2"
+        "Warning: in 5 records, card_id is probably not an id; the first: 'NULL' in line 2"
         in sent.out
     )
     sent(text, "--json")

@@ -127,7 +127,7 @@ def test_what_the_other_model_does_not_score_is_not_held_against_the_challenger(
 
     assert refused(pair(champion=lambda p: some(p.champion))) == ""
     text = refused(pair(challenger=lambda p: some(p.challenger)))
-    assert "it gives no score between 0 and 1 to 9 of 6,000 transactions" in text
+    assert "it gives no score between 0 and 1 for 9 of 6,000 transactions" in text
 
 
 def test_one_that_is_ten_times_slower() -> None:

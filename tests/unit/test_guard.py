@@ -288,7 +288,7 @@ class TestChampion:
     def test_no_model_gives_a_score_because_one_cannot_be_loaded(self) -> None:
         refused = UnloadableModel("f" * 64, "it is a pickle: convert it")
         bad = judges()._replace(fallbacks=(earlier(refused, None),))
-        says = r"\(new@1; f{16} cannot be loaded: it is a pickle: convert it\): mend that and restart the worker, or"
+        says = r"\(new@1; f{16} cannot be loaded: it is a pickle: convert it\): fix that and restart the worker, or"
         with pytest.raises(StateError, match=says):
             Champion(0.5, TalliesByChange()).fall_back(bad, [1], {}, lambda _: ROWS)
 

@@ -229,7 +229,7 @@ def test_what_the_guard_could_not_take_back_is_not_promoted(
     signed.retrain(sign=True)
     monkeypatch.setattr(retrain.gate, "gate", passes)
     before = list(signed.changes)
-    says = "guard could not take this promotion back: .* current model any more .*fraud@1 is not signed.*--no-guard"
+    says = "guard could not revert this promotion: .* current model any more .*fraud@1 is not signed.*--no-guard"
     with pytest.raises(UsageError, match=says):
         signed.retrain(promote=True)
     assert signed.changes == before

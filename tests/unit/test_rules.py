@@ -379,7 +379,7 @@ class TestRuleSet:
         assert rules.with_rule("more", text, "tag", "") is rules
         _, says = rules.adding_rule("more", text, "tag", "")
         assert says is not None
-        assert "500,000 are the most" in says
+        assert "the limit is 500,000" in says
 
     def test_usual_lists_and_rules_fit(self) -> None:
         rules = RuleSet()
@@ -459,7 +459,7 @@ class TestCommands:
     async def test_too_much_is_refused_with_the_figure(self, sent: list[Any]) -> None:
         ids = tuple(f"{number:0100}" for number in range(MAX_LISTED))
         add = ListChange(name="block", subject="card", ids=ids)
-        with pytest.raises(UsageError, match="would take 5.*500,000 are the most: remove"):
+        with pytest.raises(UsageError, match="would take 5.*the limit is 500,000: remove"):
             await change_list(load_settings(), add)
         more = ListChange(name="block", subject="card", ids=tuple(map(str, range(5_001))))
         with pytest.raises(UsageError, match="would have 5,001 entries"):
@@ -468,7 +468,7 @@ class TestCommands:
         await change_list(load_settings(), msgspec.structs.replace(add, ids=ids[:4_300]))
         rule = RuleChange(name="a", expression=f"card_id == '{WIDE * 900}'")
         sent += [msgspec.structs.replace(rule, name=f"r{n}") for n in range(20)]
-        with pytest.raises(UsageError, match="500,000 are the most"):
+        with pytest.raises(UsageError, match="the limit is 500,000"):
             await add_rule(load_settings(), rule)
 
     async def test_a_rule_takes_its_fields_along(self, sent: list[Any], tmp_path: Path) -> None:

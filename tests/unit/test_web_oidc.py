@@ -256,7 +256,7 @@ async def test_while_the_provider_is_away_sessions_go_on(
         text = await answer.text()
         assert answer.status == 503
         assert "the identity provider answers 503" in text
-        assert "try again later; whoever is logged in stays so" in text
+        assert "try again later; existing sessions continue" in text
         assert (await browser.come_back(begun))[0] == 503
         assert (await browser.get("/cards/c1/")).status == 200
         asked = dict(provider.asked)
@@ -350,7 +350,7 @@ async def test_another_issuer_is_not_taken_for_ours(provider: Provider) -> None:
     async with client_of(worker_of(provider, web_oidc_issuer=f"{provider.issuer}/")) as client:
         answer = await Browser(client).get("/login/oidc")
         assert answer.status == 503
-        assert "must set FRAUDSTREAM_WEB_OIDC_ISSUER to that" in await answer.text()
+        assert "must set FRAUDSTREAM_WEB_OIDC_ISSUER to exactly that" in await answer.text()
 
 
 async def test_without_a_provider_there_is_no_such_login() -> None:
@@ -495,7 +495,7 @@ async def test_a_key_of_an_unknown_kind_stops_no_login(provider: Provider) -> No
     provider._published = []
     async with client_of(worker_of(provider)) as client:
         status, text = await Browser(client).log_in()
-        assert (status, "does not say its keys in a form that can be used" in text) == (503, True)
+        assert (status, "does not give its keys in a usable form" in text) == (503, True)
 
 
 async def test_after_a_logout_the_provider_asks_again(provider: Provider) -> None:

@@ -116,7 +116,7 @@ class _Reader:
         finally:
             self._end = whole
         if self.at != end:
-            raise ValueError(f"{end - self.at} bytes behind its headers")
+            raise ValueError(f"{end - self.at} bytes remain after its headers")
         return key, value, headers
 
     def _bytes(self) -> bytes | None:

@@ -19,7 +19,7 @@ _DEFAULTS = (
     ),
     (
         "many-small-amounts",
-        "many small payments in a short time: the card may be being tested",
+        "many small payments in a short time: possible card testing",
         (
             "card_count_1m >= 5 and amount <= {small}",
             "card_count_1h >= 10 and amount <= {small}",

@@ -65,7 +65,7 @@ def parse(text: str) -> ast.expr:
         RuleError: it is too long, or no expression at all.
     """
     if len(text) > MAX_CHARACTERS:
-        msg = f"it has {len(text)} characters; {MAX_CHARACTERS} are the most"
+        msg = f"it has {len(text)} characters; the limit is {MAX_CHARACTERS}"
         raise RuleError(msg)
     try:
         tree = ast.parse(text.strip(), "rule", "eval").body

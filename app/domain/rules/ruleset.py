@@ -151,12 +151,12 @@ class RuleSet(msgspec.Struct, frozen=True, array_like=True):
     def _too_many_rules(self, name: str, expression: str) -> str | None:
         others = [one for one in self.rules if one.name != name]
         if len(others) >= MAX_RULES:
-            return f"{MAX_RULES} rules are in force, which is the most: remove one first"
+            return f"{MAX_RULES} rules are in force, which is the limit: remove one first"
         characters = sum(len(one.expression) for one in others) + len(expression)
         if characters > MAX_RULE_CHARACTERS:
-            return f"all rules together would have {characters:,} characters; {MAX_RULE_CHARACTERS:,} are the most"
+            return f"all rules together would have {characters:,} characters; the limit is {MAX_RULE_CHARACTERS:,}"
         if name not in self.versions and len(self.versions) >= 10 * MAX_RULES:
-            return f"there have been {len(self.versions):,} names of rules, which is the most: use one of them"
+            return f"{len(self.versions):,} rule names have been used, which is the limit: use one of them again"
         return None
 
 
@@ -170,16 +170,14 @@ def _too_many_listed(rules: RuleSet) -> str | None:
     count = len(rules.listed)
     if count <= MAX_LISTED:
         return None
-    return f"the lists would have {count:,} entries, and {MAX_LISTED:,} are the most: {_ROOM}"
+    return f"the lists would have {count:,} entries; the limit is {MAX_LISTED:,}: {_ROOM}"
 
 
 def _too_large(rules: RuleSet) -> str | None:
     size = len(_encode(rules))
     if size <= MAX_RULES_BYTES:
         return None
-    return (
-        f"rules and lists would take {size:,} bytes, and {MAX_RULES_BYTES:,} are the most: {_ROOM}"
-    )
+    return f"rules and lists would take {size:,} bytes; the limit is {MAX_RULES_BYTES:,}: {_ROOM}"
 
 
 #: Nothing is in force beside the model.

@@ -56,6 +56,6 @@ class DoubtfulIds:
     def warnings(self) -> list[str]:
         """A sentence about each field."""
         return [
-            f"{name} of {count:,} records is probably not an id, the first: {first}"
+            f"in {count:,} records, {name} is probably not an id; the first: {first}"
             for name, (count, first) in self.found.items()
         ]

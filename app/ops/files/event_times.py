@@ -65,7 +65,7 @@ def check_pattern(pattern: str) -> None:
         text = _EPOCH.strftime(pattern)
         datetime.strptime(text, pattern)  # noqa: DTZ007
     except ValueError as error:
-        msg = f"--time-format {pattern}: {error}; write such as '%d/%m/%Y %H:%M'"
+        msg = f"--time-format {pattern}: {error}; write a format such as '%d/%m/%Y %H:%M'"
         raise UsageError(msg) from None
 
 

@@ -75,7 +75,7 @@ def _rows_of(batch: Any, path: Path, row: int) -> list[Row]:
                 values.to_pylist()
             except (ValueError, OverflowError, TypeError) as error:
                 msg = (
-                    f"{path}, column {name} behind row {row}: values of the type {values.type} are out of range or too "
+                    f"{path}, column {name} after row {row}: values of the type {values.type} are out of range or too "
                     f"precise ({_line(error)}); --drop {name} leaves the column out"
                 )
                 raise UsageError(msg) from error

@@ -93,7 +93,7 @@ class Converter:
             except (orjson.JSONEncodeError, RecursionError):
                 column = self._plan.columns.get(name, name)
                 kind = type(value).__name__
-                fault = f"has no form as text or JSON ({kind}): --drop {shlex.quote(column)} leaves it out"
+                fault = f"cannot be written as text or JSON ({kind}): --drop {shlex.quote(column)} leaves it out"
                 return MalformedRecordError(column, fault, general=True)
         return MalformedRecordError(None, f"not JSON: {error}")
 

@@ -273,4 +273,4 @@ def _why(error: Exception) -> str:
         "InvalidKeyIdError": "it is signed with a key that the provider does not publish",
         "BadSignatureError": "its signature is wrong",
         "UnsupportedAlgorithmError": "it is not signed by RS, PS or ES",
-    }.get(type(error).__name__, f"it is no signed token ({type(error).__name__})")
+    }.get(type(error).__name__, f"it is not a signed token ({type(error).__name__})")

@@ -90,7 +90,7 @@ class Provider:
             raise RefusedError(
                 503,
                 f"the identity provider calls itself {str(said.get('issuer'))[:200]!r}: an operator must set "
-                "FRAUDSTREAM_WEB_OIDC_ISSUER to that, to the letter",
+                "FRAUDSTREAM_WEB_OIDC_ISSUER to exactly that",
             )
         ways = said.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
         return Facts(
@@ -171,7 +171,7 @@ class Provider:
     def _unusable(self, what: str) -> RefusedError:
         return RefusedError(
             503,
-            f"the identity provider {self.issuer} does not say {what} in a form that can be used",
+            f"the identity provider {self.issuer} does not give {what} in a usable form",
         )
 
     async def _get(self, url: str) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class Provider:
         except ValueError:  # aiohttp has two values for one Authorization header
             raise RefusedError(
                 503,
-                f"the identity provider {self.issuer} cannot be asked: an operator must remove its host from .netrc, "
+                f"the identity provider {self.issuer} cannot be queried: an operator must remove its host from .netrc, "
                 "or the user from its URL; only FRAUDSTREAM_WEB_OIDC_CLIENT_ID and _CLIENT_SECRET count",
             ) from None
         try:
@@ -215,4 +215,4 @@ class Provider:
         return answer.status, said if isinstance(said, dict) else {}
 
 
-_LATER = ": try again later; whoever is logged in stays so"
+_LATER = ": try again later; existing sessions continue"

@@ -67,7 +67,7 @@ def _read_decimal(data: bytes, writer_schema: Any = None, _reader_schema: Any = 
         ValueError: it has more bytes than any number that is meant.
     """
     if len(data) > _MOST_DECIMAL_BYTES:
-        msg = f"a decimal has {len(data):,} bytes, {_MOST_DECIMAL_BYTES} are the most"
+        msg = f"a decimal has {len(data):,} bytes; the limit is {_MOST_DECIMAL_BYTES}"
         raise ValueError(msg)
     unscaled = int.from_bytes(data, "big", signed=True)
     return Decimal(unscaled).scaleb(-writer_schema.get("scale", 0), _EXACT)
