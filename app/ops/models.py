@@ -18,7 +18,7 @@ from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageE
 from app.host import author
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from models.artifact import MANIFEST_FILE, check_free, check_libraries, read_manifest
+from models.artifact import MANIFEST_FILE, check_free, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is_path
 from models.holder import Model, ModelHolder
 from models.manifest import HASH_DIGITS
@@ -214,7 +214,6 @@ def check_model(settings: Settings, entry: Entry, *, signed: bool = True) -> Mod
         UsageError: it does not fit, or its scores are no probabilities.
     """
     catalogue = catalogue_of(settings)
-    check_libraries(entry.folder, entry.manifest)
     digits, trust = settings.minor_unit_digits, trust_of(settings)
     if not signed:
         trust = trust._replace(keys=())

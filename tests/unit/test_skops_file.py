@@ -23,8 +23,11 @@ from threadpoolctl import threadpool_limits
 
 from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
+from app.errors import UsageError
+from app.ops.models import check_model
+from app.settings import load_settings
 from models.artifact import load_artifact, read_manifest
-from models.artifact_folders import ArtifactFolders
+from models.artifact_folders import ArtifactFolders, Entry
 from models.holder import ModelHolder
 from models.scoring import AnomalyScorer, build_scorer
 from models.shipped import FORMER, SHIPPED
@@ -110,6 +113,18 @@ def test_a_worker_goes_on_with_the_former_hash_of_the_shipped_model(tmp_path):
     assert (model.hash, model.version) == ("03ac983c486bbdcd", "default@1")
     rows = np.random.default_rng(1).lognormal(2, 1, (50, len(catalogue.names)))
     assert model.score(rows).tobytes() == holder.named("default@1").score(rows).tobytes()
+
+
+def test_commands_accept_that_model_whatever_release_wrote_the_pickle(tmp_path):
+    """A rollback to it: the registry has the old manifest, and workers load the converted file instead."""
+    settings = load_settings({"home": tmp_path, "features": "basic"})
+    former = ArtifactFolders(SHIPPED).by_hash("03ac983c486bbdcd").manifest
+    old = {"libraries": {"scikit-learn": "0.24.2"}}
+    model = check_model(settings, Entry(tmp_path, former.model_copy(update=old)))
+    assert (model.hash, model.version) == ("03ac983c486bbdcd", "default@1")
+    now = read_manifest(SHIPPED / "default")
+    with pytest.raises(UsageError, match=r"install scikit-learn 0\.24\.2 or train again"):
+        check_model(settings, Entry(SHIPPED / "default", now.model_copy(update=old)))
 
 
 class Planted:
