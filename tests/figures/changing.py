@@ -204,7 +204,7 @@ def _lines(
         flagged = sum(one["is_fraud"] for one in by_it)
         yield (
             f"{name}: reverted {(revert.at_ms - made.at_ms) / 1000:.1f} s after the change; it decided {len(by_it):,} "
-            f"transactions ({flagged:,} flagged), {100 * len(by_it) / (RATE * 1_800):.3f} % of half an hour's, "
+            f"transactions ({flagged:,} flagged), {100 * len(by_it) / (RATE * 3_600):.3f} % of an hour's, "
             f"{100 * len(by_it) / (RATE * 86_400):.4f} % of a day's"
         )
     latency = statistics.median(one["scored_at"] - one["received_at"] for one in every)
