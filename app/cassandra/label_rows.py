@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from app.cassandra.packed import UNSET, PackedTable, text_cell
-from app.wire.label_records import LabelRecord
+from app.wire.label_records import LabelItem, LabelRecord
 
 _COLUMNS = (
     "transaction_id", "card_id", "source_topic", "terminal_id",
@@ -14,7 +14,9 @@ _COLUMNS = (
 _fixed = struct.Struct(">iqiiiqi?iqiq").pack
 
 
-def pack_labels(topic: str, partition: int, labels: Sequence[LabelRecord]) -> Iterator[bytes]:
+def pack_labels(
+    topic: str, partition: int, labels: Sequence[LabelRecord | LabelItem]
+) -> Iterator[bytes]:
     """The packed rows of labels that say, or were filled in, card and event time.
 
     Args:

@@ -1,4 +1,4 @@
-"""`fraudstream rewrite`: write rows that Cassandra has lost again, from the topic `predictions`."""
+"""`fraudstream rewrite`: write rows that Cassandra has lost again, from the topics that have them."""
 
 import asyncio
 import json
@@ -31,12 +31,12 @@ from app.settings import load_settings
 )
 @json_option
 def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
-    r"""Write rows of the tables `predictions`, `refunds` and `alerts` again, from the topics of these names.
+    r"""Write rows of the tables `predictions`, `refunds`, `alerts` and `labels` again, from the topics that have them.
 
     Use it when Cassandra has lost rows: after `verify` reported missing rows, or after `migrate` created a dropped
     table or column again. Workers may run. It is safe to re-run: an existing row is replaced by the same row, and its
     time to live starts again. An interrupted run prints where to continue. A range of offsets applies to predictions;
-    refunds and alerts are then all written.
+    refunds, alerts and labels are then all written.
 
     \b
     Exit codes:  0  all rows of the range are written
@@ -73,7 +73,7 @@ def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
         return
     click.echo(
         f"{report.rows:,} rows written from {report.records:,} predictions, {report.refunds:,} of refunds, "
-        f"{report.alerts:,} of alerts ({report.seconds:.1f} s)"
+        f"{report.alerts:,} of alerts, {report.labels:,} of labels ({report.seconds:.1f} s)"
     )
     if others := report.records - report.rows:
         click.echo(f"{others:,} predictions of other deployments were left out")

@@ -1,4 +1,4 @@
-"""`fraudstream rewrite`: rows of Cassandra once more, from what stands on `predictions`, `refunds` and `alerts`.
+"""`fraudstream rewrite`: rows of Cassandra once more, from `predictions`, `refunds`, `alerts`, and `enriched` (labels).
 
 Cassandra may forget what it has acknowledged: a table was dropped, or a node with a periodic commit log was killed.
 The topics have it all. Rows are packed and written as the sink does it, so that one which is there stays as it is.
@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker
 from app.cassandra.row_writer import RowWriter
@@ -22,11 +23,13 @@ from app.cassandra.schema import check_schema
 from app.cassandra.session import connect, disconnect
 from app.deployments import SCORED_BY
 from app.errors import NotAnsweringError, UsageError
+from app.ops.earlier_generations import earlier_of, topics_of
 from app.ops.replaying.bounds import Bound
 from app.ops.verification.log import Log, Offsets, Progress, open_log
 from app.ops.verification.output_fields import NameReader, names_nobody
 from app.settings import Settings
 from app.topics import TopicSpec
+from app.wire.label_records import decode_labels, is_of_labels
 
 #: Chunks of a topic whose rows are on their way to Cassandra at once.
 _IN_FLIGHT = 4
@@ -59,7 +62,7 @@ class Rewritten:
         done: by partition, the offset up to which all rows are in Cassandra.
         records: read so far.
         rows: of these, written.
-        refunds, alerts: rows of these tables that are written.
+        refunds, alerts, labels: rows of these tables that are written.
         seconds: how long it took.
     """
 
@@ -70,6 +73,7 @@ class Rewritten:
     rows: int = 0
     refunds: int = 0
     alerts: int = 0
+    labels: int = 0
     seconds: float = 0.0
 
     @property
@@ -91,6 +95,7 @@ class Rewritten:
             "of_other_deployments": self.records - self.rows,
             "refunds": self.refunds,
             "alerts": self.alerts,
+            "labels": self.labels,
             "from": dict(enumerate(self.begins)),
             "to": dict(enumerate(self.ends)),
             "seconds": round(self.seconds, 3),
@@ -122,12 +127,13 @@ async def rewrite(
     session = await asyncio.to_thread(connect, settings)
     try:
         await asyncio.to_thread(check_schema, session, settings)
-        tables = (*tables_of(settings), REFUNDS, ALERTS)
+        tables = (*tables_of(settings), REFUNDS, ALERTS, LABELS)
         writers = [RowWriter(session, settings, table) for table in tables]
-        writer, conflicts, refunds, alerts = writers
+        writer, conflicts, refunds, alerts, labels = writers
         try:
             async with open_log(settings) as log:
                 await write_beside(settings, log, refunds, alerts, begin, end, progress, report)
+                await write_labels(settings, log, labels, begin, end, progress, report)
                 await write_range(settings, log, writer, begin, end, progress, report, conflicts)
         finally:
             for each in writers:
@@ -218,6 +224,41 @@ async def write_beside(
                 written += len(rows)
                 progress(name, written, written)
         setattr(report, name, written)
+
+
+async def write_labels(
+    settings: Settings,
+    log: Log,
+    writer: Writer,
+    begin: Bound | None,
+    end: Bound | None,
+    progress: Progress,
+    report: Rewritten,
+) -> None:
+    """The labels of a range of time; of a range of offsets, all: `enriched` has them, completed by their look-up."""
+    enriched = [
+        topics_of(settings, one.generation, one.partitions).enriched
+        for one in await earlier_of(settings, log)
+    ]
+    for topic in [*[one for one in enriched if await log.exists(one)], log.topics.enriched]:
+        low, high = await log.begins(topic), await log.ends(topic)
+        if begin is not None and begin.time_ms is not None:
+            low = await log.at_time(topic, begin.time_ms)
+        if end is not None and end.time_ms is not None:
+            high = await log.at_time(topic, end.time_ms)
+        total, before = sum(high) - sum(low), 0
+        for number, (first, last) in enumerate(zip(low, high, strict=True)):
+            async for records in log.read(topic, number, first, last):
+                batches = [decode_labels(one.value) for one in records if is_of_labels(one.value)]
+                rows = [
+                    row
+                    for batch in batches
+                    for row in pack_labels(batch.topic, batch.partition, batch.items)
+                ]
+                await _patiently(writer.submit(rows), writer)
+                report.labels += len(rows)
+                progress("labels", before + records[-1].offset + 1 - first, total)
+            before += last - first
 
 
 async def _patiently(written: "asyncio.Future[Any]", writer: Writer) -> None:

@@ -2,18 +2,29 @@
 
 import json
 
+import orjson
 import pytest
 
 from app.cassandra.session import connected
 from app.settings import Settings
-from tests.builders import tx_bytes
+from tests.builders import T0, tx, tx_bytes
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet
 from tests.stack import environ_of
 
 pytestmark = pytest.mark.integration
 
-COUNT = 300
+COUNT, LABELS = 300, 20
+
+
+def label(number: int) -> Send:
+    """A label that names all of its transaction: nothing has to be looked up."""
+    place = tx(number, card=f"c{number % 50}", at=number)
+    said = {
+        name: place[name] for name in ("transaction_id", "card_id", "terminal_id", "event_time")
+    }
+    said |= {"is_fraud": number % 3 == 0, "labelled_at": T0 + number}
+    return Send(orjson.dumps(said), said["transaction_id"].encode())
 
 
 def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -27,10 +38,12 @@ def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # t
         deployment.send(
             Send(tx_bytes(n, card=f"c{n % 50}", at=n), b"c%d" % (n % 50)) for n in range(COUNT)
         )
+        deployment.send(map(label, range(LABELS)), deployment.topics.labels)
         deployment.drain()
         fleet.terminate("a")
     whole = deployment.verify()
     assert (whole["rows"], whole["alerts"]["rows"]) == (COUNT, COUNT)
+    assert whole["labels"]["forwarded"] == LABELS
     table = f"{settings.keyspace}.predictions"
     for loss, ends_with in (
         (f"TRUNCATE {table}", None),
@@ -40,6 +53,7 @@ def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # t
     ):
         with connected(settings) as session:
             session.execute(loss)
+            session.execute(f"TRUNCATE {settings.keyspace}.labels")
         if ends_with is None:
             done = deployment.run("verify")
             assert done.returncode == 6
@@ -60,6 +74,7 @@ def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # t
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert (report["records"], report["rows"], report["alerts"]) == (COUNT, COUNT, COUNT)
+        assert report["labels"] == LABELS
         assert deployment.verify() | {"seconds": 0, "seconds_waited": 0} == whole | {
             "seconds": 0, "seconds_waited": 0,
         }  # fmt: skip

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from app.cassandra.alert_rows import AlertPacker
+from app.cassandra.label_rows import LABELS
 from app.cli.replay import bound_of
 from app.errors import NotAnsweringError, UsageError
 from app.ops import rewrite as module
 from app.ops.replaying.bounds import Bound
-from app.ops.rewrite import Rewritten, write_beside, write_range
+from app.ops.rewrite import Rewritten, write_beside, write_labels, write_range
+from tests.builders import T0
 from tests.unit.test_verify_findings import busy, scored_again
-from tests.verify_world import MemoryLog, VerifyWorld, rows_of, unpacked
+from tests.verify_world import MemoryLog, VerifyWorld, cells_of, rows_of, unpacked
 
 
 class Writer:
@@ -143,6 +145,36 @@ def test_refunds_and_alerts_of_a_range_of_time_or_all() -> None:
         assert sorted(written_rows[1]) == sorted(
             packer.pack_many(one.value or b"" for one in alerts)
         )
+
+
+def test_labels_are_those_that_enriched_has() -> None:
+    world = busy()
+    for number in range(9):
+        place = {"card_id": "c1", "terminal_id": "t1", "event_time": T0 + number}
+        world.label(
+            {"transaction_id": f"tx-{number}", "is_fraud": True, "labelled_at": T0, **place}
+        )
+    kept: list[bytes] = []
+
+    class Keeps:
+        unavailable_since = last_error = None
+
+        def submit(self, rows: Sequence[bytes]) -> "asyncio.Future[None]":
+            kept.extend(rows)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_result(None)
+            return future
+
+    report = Rewritten()
+    asyncio.run(
+        write_labels(
+            world.settings, TimedLog(world), Keeps(), None, None, lambda *_: None, report,  # type: ignore[arg-type]
+        )
+    )  # fmt: skip
+    cells = [cells_of(row, LABELS.columns) for row in kept]
+    found = {(one["source_topic"], one["source_partition"], one["source_offset"]) for one in cells}
+    assert found == set(world.label_rows)
+    assert report.labels == len(kept) >= len(found) > 0
 
 
 def test_one_that_cassandra_leaves_alone_says_where_to_go_on(
