@@ -16,6 +16,8 @@ from app.settings import load_settings
 if TYPE_CHECKING:
     from app.lab.bench.run import Design, Tell
 
+#: Of each run of `--scale` with `--quick`.
+_QUICK_SCALE_EVENTS = 3_000
 _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 
 
@@ -25,9 +27,14 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
     "           fraudstream bench --runs 0 --plot latency.svg\n"
     "           FRAUDSTREAM_FEATURES=engineered FRAUDSTREAM_MODEL=engineered fraudstream bench --with-labels\n"
     "           fraudstream bench --stages\n"
-    "           fraudstream bench --scale workers"
+    "           fraudstream bench --scale workers\n"
+    "           fraudstream bench --scale score --quick"
 )
-@click.option("--quick", is_flag=True, help="One short run of each design: under three minutes.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="One short run of each design: under three minutes; with --scale, 3,000 events.",
+)
 @click.option("--events", type=click.IntRange(min=1000), help="Backlog per run.  [default: 150000]")
 @click.option(
     "--naive-events",
@@ -68,9 +75,11 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 @click.option(
     "--scale",
     type=click.Choice(
-        ("history", "windows", "cards", "rebuild", "partitions", "workers", "takeover")
+        ("history", "windows", "cards", "rebuild", "partitions", "workers", "takeover", "score")
     ),
-    help="Measure how cost grows with one quantity; history and windows need no servers; uses --events.",
+    help="Measure how cost grows with one quantity; history and windows need no servers. takeover: how long partitions "
+    "stand still when a worker dies; score: the latency of POST /score beside a load on the topic. Uses --events and "
+    "--quick.",
 )
 @json_option
 def bench(
@@ -100,7 +109,8 @@ def bench(
     if scale:
         from app.lab.bench.scale import measure_scale, scale_text
 
-        lines = measure_scale(load_settings(), scale, events, tell)
+        few = _QUICK_SCALE_EVENTS if quick else None
+        lines = measure_scale(load_settings(), scale, events or few, tell)
         click.echo(orjson.dumps(lines).decode() if as_json else scale_text(lines))
         return
     from app.lab.bench.run import bench as measure

@@ -1,9 +1,11 @@
 """`POST /score` at two real workers: the answer is the row, whichever worker is asked, and however often.
 
-Some of the callers are traced: their traces lead to the row.
+Some of the callers are traced: their traces lead to the row. One asks as docs/score.md does, some as the bench does.
 """
 
+import asyncio
 import json
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +16,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from app.domain.transaction import hash_id
+from app.lab.bench.latency import live_load
+from app.lab.bench.score_load import compare, request_all
 from app.settings import Settings
-from tests.builders import tx_bytes
+from tests.builders import T0, tx_bytes
 from tests.collector import Collector, attributes
 from tests.deployment import Deployment, Position, Send, wait_until
 from tests.fleet import Fleet
@@ -25,7 +29,8 @@ pytestmark = pytest.mark.integration
 
 OPENER = build_opener(ProxyHandler({}))
 TOKEN = "a token of this test"
-COUNT, AT_ONCE = 120, 12
+COUNT, AT_ONCE, LOAD = 120, 12, 60
+DOCUMENT = Path(__file__).parents[2] / "docs/score.md"
 
 
 #: The spans of producers; the second one's is not sampled.
@@ -46,6 +51,22 @@ def post(
     except HTTPError as error:
         with error:
             return error.code, json.loads(error.read())
+
+
+def ask_as_documented(url: str) -> dict[str, Any]:
+    """What the client of docs/score.md gets for the transaction of its curl command."""
+    text = DOCUMENT.read_text()
+    (client,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (body,) = re.findall(r"curl .*?-d '(.*?)'", text, re.DOTALL)
+    (shown,) = re.findall(r"'\n(\{\n.*?\n\})\n", text, re.DOTALL)
+    found: dict[str, Any] = {}
+    client = client.replace("http://fraudstream:6066", url).replace("Bearer ...", f"Bearer {TOKEN}")
+    exec(client, found)  # our own document
+    with found["session"] as session:
+        session.trust_env = False  # no proxy
+        answer: dict[str, Any] = found["score"]({**json.loads(body), "event_time": T0}, attempts=40)
+    assert set(re.findall(r'"(\w+)":', shown)) <= set(answer)
+    return answer
 
 
 def test_answers_are_the_rows(settings: Settings, tmp_path: Path) -> None:
@@ -106,15 +127,20 @@ def check_answers(
             assert post(url, body, traceparent=caller)[0] == 200
         assert post(urls[0], sent[0], token="wrong")[0] == 401
         assert post(urls[0], b"{")[1]["reason"] == "invalid_json"
+        documented = ask_as_documented(urls[0])
+        load = live_load(200.0, LOAD / 200.0, seed=1)
+        loaded = asyncio.run(request_all(urls[1], load, TOKEN))
         deployment.drain()
         report = deployment.verify()
         traces = [CALLER[1].replace("a11", f"a1{n}") for n in range(2)] + [PRODUCER[1]]
         wait_until(lambda: all(len(collector.of(trace)) == 3 for trace in traces), "the traces")
     check_traces(deployment, collector, traces, position)
-    assert (report["scored"], report["duplicate"], report["conflicting"]) == (COUNT + 5, 10, 1)
+    assert report["scored"] == COUNT + 6 + LOAD
+    assert (report["duplicate"], report["conflicting"]) == (10, 1)
+    assert (loaded.statuses, compare(deployment.settings, loaded)) == ({200: LOAD}, LOAD)
     columns = ("transaction_id", "score", "model_version")
     rows = {row[0]: row for row in deployment.rows(*columns)}
-    for answer in [*(answer for _, answer in said), *(answer for _, answer in again)]:
+    for answer in [*(answer for _, answer in said), *(answer for _, answer in again), documented]:
         assert tuple(answer[name] for name in columns) == rows[answer["transaction_id"]]
 
 

@@ -1,4 +1,7 @@
-"""`fraudstream bench --scale PART`: what more cards, longer histories, windows, partitions and workers cost."""
+"""`fraudstream bench --scale PART`: what more cards, longer histories, windows, partitions and workers cost.
+
+Also the parts that need a load of their own: `takeover` and `score`.
+"""
 
 import asyncio
 import shutil
@@ -13,6 +16,7 @@ from app.lab.bench import backlog, growth
 from app.lab.bench.deployment import deployment
 from app.lab.bench.histories import fill_cards
 from app.lab.bench.run import Tell
+from app.lab.bench.score_load import score_load
 from app.lab.bench.takeover import takeover
 from app.lab.processes import WorkerProcess
 from app.lab.supervisor import Workers
@@ -34,7 +38,7 @@ def measure_scale(
     Args:
         settings: whose servers are used.
         part: of `PARTS`.
-        events: backlog of each run, or rows of a rebuild; None: a number that takes some minutes in all.
+        events: backlog of each run, rows of a rebuild, or requests; None: a number that takes some minutes in all.
         tell: is told in one line what happens.
     """
     lines = []
@@ -166,4 +170,5 @@ PARTS: dict[str, Callable[[Settings, int | None], Iterator[dict[str, Any]]]] = {
     "partitions": _partitions,
     "workers": _workers,
     "takeover": takeover,
+    "score": score_load,
 }
