@@ -31,8 +31,8 @@ from app.kafka.clients import (
     watch_of,
 )
 from app.kafka.given_up_offsets import find_skip
-from app.kafka.topic_checks import changed, recreated
-from app.kafka.topic_metadata import see_topics
+from app.kafka.topic_checks import recreated
+from app.kafka.topic_watch import TopicWatch
 from app.metrics.spans import Spans, spans_of
 from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
@@ -64,8 +64,6 @@ _MOST_PARTITIONS_EACH = 16
 _STAGES = 4
 #: Says in a state folder whose it is.
 _OWNER = "owner"
-#: How often to look whether topics are still those that they were. Two looks find what changed.
-_WATCH_SECONDS = 20.0
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
 _STREAM_BUFFER_BLOCKS = 64
 
@@ -148,26 +146,7 @@ class FraudApp(BlockApp):
 
     @Service.task
     async def _watch_topics(self) -> None:
-        """Stop when topics are deleted and created again, or given partitions, while this worker reads them."""
-        found: SchemaError | None = None
-        while not self.should_stop:
-            await self.sleep(_WATCH_SECONDS)
-            before, found = found, await self._topics_changed()
-            # twice: a broker that has just started may answer with what was
-            if before is not None and found is not None:
-                halt("its topics", found)
-
-    async def _topics_changed(self) -> SchemaError | None:
-        topics = self.fraud_topics
-        producer = self.producer._producer  # noqa: SLF001 -- its connection serves
-        if producer is None or not self.assignor.assigned_actives():
-            return None
-        try:
-            seen = await see_topics(producer.client, [spec.name for spec in topics.all])
-        except Exception as error:  # Kafka is away: nothing is known
-            logger.debug("the topics cannot be listed: %r", error)
-            return None
-        return None if seen is None else changed(seen, self.topic_ids, topics, self.settings)
+        await TopicWatch(self).run()
 
     def loss_record(self, tp: TP, begin: int, end: int) -> Outputs:
         """Offsets that were deleted before they were read are accounted for on `dead-letters`."""

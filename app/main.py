@@ -23,6 +23,6 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """The console script."""
-    from app.cli import run
+    from app.cli.exit_codes import run
 
     sys.exit(run())

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from app.cassandra import model_registry
 from app.cassandra.session import connected
-from app.cli import run
+from app.cli.exit_codes import run
 from app.domain.changes import ModelChange
 from app.errors import UnavailableError
 from app.kafka.change_history import send_changes

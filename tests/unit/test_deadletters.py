@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from app.cli import cli, run
+from app.cli import cli
+from app.cli.exit_codes import run
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.deadletters import DeadLetter, partition_in

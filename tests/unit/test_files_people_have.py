@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli import run
+from app.cli.exit_codes import run
 from app.errors import UsageError
 from app.ops.files.transactions import open_reading
 from app.ops.produce import ProduceReport

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from app.cli import run
 from app.cli.ask import worker_urls
+from app.cli.exit_codes import run
 from app.cli.look import transaction_facts
 from app.settings import Settings
 from app.web.key_owner import Unowned

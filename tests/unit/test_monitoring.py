@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.cli import run
+from app.cli.exit_codes import run
 from app.monitoring import FILES
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from app.blocks.faust.store import StoreOptions
 from app.blocks.faust.table import BlockTable
+from app.blocks.faust.unlogged_rows import UnloggedRows
 
 class Stores:
     offset_key = b"__faust\\0offset__"
@@ -25,8 +26,8 @@ class Stores:
         return None
 
 table = object.__new__(BlockTable)
-table._data, table._unlogged, table._stale, table._changelog_name = Stores(), set(), {}, "c"
-table._deleted = {}
+table._data, table._stale, table._changelog_name = Stores(), {}, "c"
+table._deleted, table._unlogged = {}, UnloggedRows(table._database)
 row = (1).to_bytes(8, "big") + bytes(1_000)
 records = [SimpleNamespace(key=b"%d" % n, value=row) for n in range(100)]
 message = SimpleNamespace(partition=0, offset=99)

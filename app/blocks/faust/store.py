@@ -53,8 +53,3 @@ class StoreOptions(RocksDBOptions):
         blocks.set_block_cache(self._cache)
         options.set_block_based_table_factory(blocks)
         return options
-
-
-#: For writes that need not survive this process: see `BlockTable.apply_changelog_batch`.
-UNLOGGED = rocksdict.WriteOptions()
-UNLOGGED.disable_wal = True

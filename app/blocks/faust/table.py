@@ -17,8 +17,9 @@ from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.rows import Row, chunk_groups
 from app.blocks.faust.batches import append_rows
 from app.blocks.faust.halt import halt
-from app.blocks.faust.store import UNLOGGED, StoreOptions
+from app.blocks.faust.store import StoreOptions
 from app.blocks.faust.topic import BlockTopic
+from app.blocks.faust.unlogged_rows import UnloggedRows
 from app.errors import ForeignWriterError
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class BlockTable(Table):
         self._changelog_name = changelog
         self._batch_bytes = batch_bytes
         self._store_options = store
-        self._unlogged: set[int] = set()
+        self._unlogged = UnloggedRows(self._database)
         self.ready_generation: int | None = None
         self.changelog_next: dict[int, int] = {}
         self._pending_generation: int | None = None
@@ -144,23 +145,10 @@ class BlockTable(Table):
 
     def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
         """Write rows and the changelog offset they end at, all or nothing."""
-        self._flush_unlogged(partition)
+        self._unlogged.flush(partition)
         self._database(partition).write(self._batch(rows, changelog_offset))
         if self.on_stored is not None:
             self.on_stored(partition, rows)
-
-    def _store_unlogged(self, partition: int, rows: Iterable[Row], changelog_offset: int) -> None:
-        """The same without RocksDB's log: a crash takes the newest of such writes, rows and offset alike.
-
-        What is logged behind them would outlive them, and its offset lie about them: they are flushed first.
-        """
-        self._unlogged.add(partition)
-        self._database(partition).write(self._batch(rows, changelog_offset), UNLOGGED)
-
-    def _flush_unlogged(self, partition: int) -> None:
-        if partition in self._unlogged:
-            self._database(partition).flush()
-            self._unlogged.discard(partition)
 
     def _batch(self, rows: Iterable[Row], changelog_offset: int) -> Any:
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -254,11 +242,9 @@ class BlockTable(Table):
             pending[partition] = (rows, max(last, event.message.offset))
         for partition, (rows, last) in pending.items():
             persisted = self.data.persisted_offset(TP(self._changelog_name, partition))
-            self._store_unlogged(
-                partition,
-                [*rows.items(), self._stale_row(partition)],
-                max(last, -1 if persisted is None else persisted),
-            )
+            end = max(last, -1 if persisted is None else persisted)
+            batch_of_rows = self._batch([*rows.items(), self._stale_row(partition)], end)
+            self._unlogged.write(partition, batch_of_rows)
 
     def _stale_keys(self, partition: int) -> set[bytes]:
         """Keys whose newest row an older one follows in the changelog, until they are healed.
@@ -311,7 +297,7 @@ class BlockTable(Table):
                     first[tp] if persisted is None else persisted + 1
                 )
                 # now: with the first block it would make that one late
-                self._flush_unlogged(tp.partition)
+                self._unlogged.flush(tp.partition)
                 await self._heal(tp.partition)
             if generation == self._pending_generation:
                 self.ready_generation = generation

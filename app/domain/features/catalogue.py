@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from functools import lru_cache, partial
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from app.domain.features.calendar import calendar_of
 from app.domain.features.feature import Column, Stage, window_name
 from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.features.readings import HELPERS, HIGH_RATIO, READINGS, RowQuery
@@ -16,7 +14,6 @@ from app.errors import SchemaError, SettingsError
 from app.windows.last_entries import has_last
 from app.windows.window_row import WindowRow
 
-_UTC = ZoneInfo("UTC")
 _RATIO = "amount_over_card_median"
 #: Computes the columns of a stage: the row before the transaction, its event time (ms), its minor units, and the codes
 #: of its own fields, where the deployment has some.
@@ -75,7 +72,7 @@ class Catalogue:
             "unit": 10**minor_unit_digits,
             "LONGEST": windows_ms[-1],
             "DELAY": label_delay_ms,
-            "calendar": lru_cache(maxsize=1 << 16)(partial(_calendar, ZoneInfo(timezone))),
+            "calendar": calendar_of(timezone),
         }
         readings = (*READINGS, *own.readings())
         card = StagePlan("card", self.columns, constants, readings)
@@ -252,9 +249,3 @@ def _ask(reading: RowQuery, place: int, windows: dict[str, int]) -> list[str]:
     targets = ", ".join(reading.gives.format(w=window) for window in windows)
     adds = [reading.adds.format(w=window) for window in windows if reading.adds]
     return [f"({targets},) = {asks}", *adds]
-
-
-def _calendar(zone: ZoneInfo, minute: int) -> tuple[float, float]:
-    """Whether a minute since the epoch is on a weekend, and at night, in a time zone."""
-    local = (datetime(1970, 1, 1, tzinfo=_UTC) + timedelta(minutes=minute)).astimezone(zone)
-    return float(local.weekday() >= 5), float(local.hour <= 6)
