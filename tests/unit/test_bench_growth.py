@@ -35,8 +35,8 @@ def test_a_past_is_of_the_cards_and_terminals_that_pay() -> None:
 def test_longer_histories_write_no_more_than_their_last_part() -> None:
     lines = list(by_history(SETTINGS))
     assert [line["entries a card"] for line in lines] == list(HISTORIES)
-    assert all(line["us an event"] > 0 for line in lines)
-    written = [line["bytes written an event"] for line in lines]
+    assert all(line["us per event"] > 0 for line in lines)
+    written = [line["bytes written per event"] for line in lines]
     assert written[0] < written[1] < 100 * 24 * 1.2
     assert written[-1] < 10_000 * 24 / 10  # a heavy key is kept in segments
 
@@ -44,7 +44,7 @@ def test_longer_histories_write_no_more_than_their_last_part() -> None:
 def test_more_windows_write_no_more() -> None:
     lines = list(by_windows(SETTINGS))
     assert [line["windows"] for line in lines] == list(WINDOW_COUNTS)
-    assert len({line["bytes written an event"] for line in lines}) == 1
+    assert len({line["bytes written per event"] for line in lines}) == 1
 
 
 def test_the_table_is_aligned() -> None:

@@ -57,6 +57,6 @@ def _cost(settings: Settings, catalogue: Catalogue, entries: int) -> dict[str, A
         written += sum(len(raw or b"") for _, raw in row.encode())
     took = time.thread_time() - began
     return {
-        "us an event": round(took / _EVENTS * 1e6, 1),
-        "bytes written an event": round(written / _EVENTS),
+        "us per event": round(took / _EVENTS * 1e6, 1),
+        "bytes written per event": round(written / _EVENTS),
     }

@@ -109,7 +109,7 @@ def _rebuild(settings: Settings, events: int | None) -> Iterator[dict[str, Any]]
             raise StateError(msg)
         yield {
             "rows": number,
-            "bytes a row": row_bytes,
+            "bytes per row": row_bytes,
             "empty start s": round(empty, 1),
             "start s": round(full, 1),
             "rows/s": round(number / max(0.1, full - empty)),

@@ -306,5 +306,5 @@ def stages_text(stages: Sequence[Stage]) -> str:
         name = f"  {stage.name}" if stage.part_of else stage.name
         lines.append(f"{name:<24}{stage.us:8.2f}  ({stage.spread[0]:.2f} to {stage.spread[1]:.2f})")
     total = sum(stage.us for stage in stages if stage.part_of is None)
-    lines.append(f"{'in all':<24}{total:8.2f}  of one core, without network and event loop")
+    lines.append(f"{'total':<24}{total:8.2f}  of one core, without network and event loop")
     return "\n".join(lines)

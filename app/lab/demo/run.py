@@ -145,7 +145,7 @@ class Run:
         """Send at a gentle rate, each record at its time; returns latencies and where it ended."""
         before, rate = Counter(meters.buckets), self._gentle_rate
         self._screen.step(
-            f"Measuring latency: {rate:,.0f} transactions a second for {GENTLE_SECONDS:.0f} s"
+            f"Measuring latency: {rate:,.0f} transactions per second for {GENTLE_SECONDS:.0f} s"
         )
         some = islice(feed.payments(), int(rate * GENTLE_SECONDS))
 
