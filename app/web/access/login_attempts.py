@@ -77,16 +77,19 @@ class LoginAttempts:
     def counting_refusals(self, request: web.Request) -> Iterator[None]:
         """Around the check of a signed token: a refused one counts as a wrong token.
 
+        A valid one is accepted whatever others have sent from its address, which may be a proxy's. The check costs a
+        stranger's token little: a signature, and the provider is asked for new keys once in some seconds at most.
+
         Raises:
-            RefusedError: there were too many from this address.
+            RefusedError: there were too many refused ones from this address, and this is another.
         """
-        if wait := self._addresses.wait(str(request.remote)):
-            raise _too_many("wrong tokens", wait)
         try:
             yield
         except RefusedError as error:
-            if error.status < 500:  # else the provider is away: not the fault of whoever asks
-                self._addresses.take(str(request.remote))
+            if error.status >= 500:  # the provider is away: not the fault of whoever asks
+                raise
+            if wait := self._addresses.take(str(request.remote)):
+                raise _too_many("wrong tokens", wait) from None
             raise
 
     async def by_password(self, request: web.Request, name: str, password: str) -> User:

@@ -19,12 +19,6 @@ class RateLimit:
         self._burst, self._rate, self._clock = burst, per_second, clock
         self._askers: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def wait(self, asker: str) -> float:
-        """As `take`, but nothing is counted."""
-        level, at = self._askers.get(asker, (float(self._burst), 0.0))
-        level += (self._clock() - at) * self._rate
-        return max(0.0, (1 - level) / self._rate)
-
     def take(self, asker: str) -> float:
         """Count a request: 0 when it may pass, else the seconds after which it may."""
         now = self._clock()
