@@ -1,7 +1,6 @@
 """Every metric of /metrics, once: its name, labels and help."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Any
@@ -18,8 +17,10 @@ from prometheus_client.registry import Collector
 from app.domain.alerts import SEVERITIES
 from app.domain.guard import CAUSES
 from app.metrics.latency_histogram import LatencyHistogram
-from app.metrics.reading import PartitionReading, StandbyReading, WorkerReading
+from app.metrics.partition_metrics import of_copies, of_parked, of_partitions
+from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SCORE_STEPS, DecisionCounts, LabelCounts
+from app.metrics.series import counter, gauge
 
 #: Prometheus gets every second bound of the histogram since the append.
 _EXPOSED_STEP = 2
@@ -43,9 +44,9 @@ class WorkerMetrics(Collector):
         """Called by the registry."""
         reading = self._reading
         yield from _flow(reading)
-        yield from _partitions(reading.partitions)
-        yield _copies(reading.copies)
-        yield from _parked(reading.parked)
+        yield from of_partitions(reading.partitions)
+        yield of_copies(reading.copies)
+        yield from of_parked(reading.parked)
         yield from _servers(reading)
         yield _histogram(
             reading.latency,
@@ -66,148 +67,28 @@ class WorkerMetrics(Collector):
 
 
 def _flow(reading: WorkerReading) -> Iterator[Metric]:
-    outcomes = CounterMetricFamily(
-        "fraudstream_outcomes",
+    yield counter(
+        "fraudstream_outcomes{stage,outcome}",
         "Outcomes of transactions (stages cards, scoring) and labels (stage labels; in scoring: labelled, given up), "
         "computed since this worker started, including repeated work. Unit: transactions or labels.",
-        labels=["stage", "outcome"],
+        reading.outcomes,
     )
-    for labels, number in sorted(reading.outcomes.items()):
-        outcomes.add_metric(labels, number)
-    yield outcomes
-    records = CounterMetricFamily(
-        "fraudstream_messages",
+    yield counter(
+        "fraudstream_messages{stage}",
         "Records of the stage's input topic processed since this worker started. One record of enriched contains "
         "many transactions. Unit: Kafka records.",
-        labels=["stage"],
+        reading.records,
     )
-    for stage, number in sorted(reading.records.items()):
-        records.add_metric([stage], number)
-    yield records
-    answers = CounterMetricFamily(
-        "fraudstream_score_answers",
+    yield counter(
+        "fraudstream_score_answers{status}",
         "Answers of POST /score since this worker started, by HTTP status. Unit: requests.",
-        labels=["status"],
+        reading.score_answers,
     )
-    for status, number in sorted(reading.score_answers.items()):
-        answers.add_metric([str(status)], number)
-    yield answers
-    waiting = GaugeMetricFamily(
-        "fraudstream_waiting_bytes",
+    yield gauge(
+        "fraudstream_waiting_bytes{stage}",
         "Memory used by records between fetch and acknowledgement, by stage; see FRAUDSTREAM_MAX_WAITING_BYTES.",
-        labels=["stage"],
+        reading.waiting_bytes,
     )
-    for stage, size in sorted(reading.waiting_bytes.items()):
-        waiting.add_metric([stage], size)
-    yield waiting
-
-
-def _partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
-    labels = ["stage", "partition"]
-    done = CounterMetricFamily(
-        "fraudstream_partition_messages",
-        "Records of the stage's input topic processed since the partition was assigned to this worker. Unit: "
-        "Kafka records.",
-        labels=labels,
-    )
-    gauges: dict[str, tuple[str, Callable[[PartitionReading], float | None]]] = {
-        "records_waiting": (
-            "Records fetched but not computed yet. Unit: Kafka records.",
-            lambda reading: reading.records_waiting,
-        ),
-        "blocks_in_flight": (
-            "Micro-batches computed but not durable yet.",
-            lambda reading: reading.blocks_in_flight,
-        ),
-        "consumer_lag_messages": (
-            "Offsets between the last one processed and the end of the readable log (its end, or an open Kafka "
-            "transaction). "
-            "Unit: Kafka offsets.",
-            lambda reading: reading.lag,
-        ),
-        "open_transaction_seconds": (
-            "How long the partition has waited for a producer's open Kafka transaction; 0 if there is none.",
-            lambda reading: reading.open_seconds,
-        ),
-        "open_transaction_messages": (
-            "Offsets after the beginning of an open Kafka transaction, which cannot be read yet.",
-            lambda reading: reading.open_offsets,
-        ),
-        "event_time_seconds": (
-            "Newest event time processed, epoch seconds; for labels, their labelled_at.",
-            lambda reading: _seconds(reading.event_time_ms),
-        ),
-        "held": (
-            "1 while the partition is paused for alignment with partitions that are behind it in event time.",
-            lambda reading: (
-                None
-                if reading.event_time_ms is None and reading.held_ms is None
-                else int(reading.held_ms is not None)
-            ),
-        ),
-        "schema_waiting": (
-            "1 while the partition's next record waits for a schema from the registry.",
-            lambda reading: None if reading.stage != "cards" else int(reading.needs is not None),
-        ),
-        "event_time_ahead_seconds": (
-            "How far the paused partition is ahead of the slowest one in event time; 0 while it is not paused.",
-            lambda reading: (
-                None if reading.event_time_ms is None else _seconds(reading.ahead_ms or 0)
-            ),
-        ),
-    }
-    lost = CounterMetricFamily(
-        "fraudstream_lost_records",
-        "Offsets that were deleted from the stage's topic before they were read, since this worker started.",
-        labels=labels,
-    )
-    for reading in partitions:
-        done.add_metric([reading.stage, str(reading.partition)], reading.records_done)
-        lost.add_metric([reading.stage, str(reading.partition)], reading.lost)
-    yield done
-    yield lost
-    for name, (text, value) in gauges.items():
-        gauge = GaugeMetricFamily(f"fraudstream_{name}", text, labels=labels)
-        for reading in partitions:
-            number = value(reading)
-            if number is not None:
-                gauge.add_metric([reading.stage, str(reading.partition)], number)
-        yield gauge
-
-
-def _parked(parked: list[Any]) -> Iterator[Metric]:
-    count = GaugeMetricFamily(
-        "fraudstream_parked_labels",
-        "Labels that wait for unknown transactions, by partition of the topic of labels.",
-        labels=["partition"],
-    )
-    oldest = GaugeMetricFamily(
-        "fraudstream_parked_label_oldest_seconds",
-        "How long the oldest parked label has waited; 0 if there is none.",
-        labels=["partition"],
-    )
-    for one in parked:
-        count.add_metric([str(one.partition)], one.labels)
-        waited = 0.0 if one.oldest_ms is None else max(0.0, time.time() - one.oldest_ms / 1000)
-        oldest.add_metric([str(one.partition)], waited)
-    yield count
-    yield oldest
-
-
-def _copies(copies: list[StandbyReading]) -> Metric:
-    lag = GaugeMetricFamily(
-        "fraudstream_standby_lag_messages",
-        "Changelog records that a standby replica lacks. Unit: Kafka records.",
-        labels=["table", "partition"],
-    )
-    for copy in copies:
-        if copy.lag is not None:
-            lag.add_metric([copy.table, str(copy.partition)], copy.lag)
-    return lag
-
-
-def _seconds(ms: int | None) -> float | None:
-    return None if ms is None else ms / 1000
 
 
 def _servers(reading: WorkerReading) -> Iterator[Metric]:
@@ -235,36 +116,27 @@ def _servers(reading: WorkerReading) -> Iterator[Metric]:
         "Rows of alerts acknowledged by Cassandra. Unit: rows written, one per alert record.",
         reading.alerts.rows,
     )
-    raised = CounterMetricFamily(
-        "fraudstream_alerts",
+    yield counter(
+        "fraudstream_alerts{severity}",
         "Scored transactions that raised alerts, by severity. Unit: transactions.",
-        labels=["severity"],
+        {severity: reading.raised.get(severity, 0) for severity in SEVERITIES},
     )
-    for severity in SEVERITIES:
-        raised.add_metric([severity], reading.raised.get(severity, 0))
-    yield raised
-    unscored = CounterMetricFamily(
-        "fraudstream_challenger_failures",
+    yield counter(
+        "fraudstream_challenger_failures{model}",
         "Transactions that a challenger returned no score for, by its name and version. Unit: transactions.",
-        labels=["model"],
+        reading.unscored,
     )
-    for model, number in sorted(reading.unscored.items()):
-        unscored.add_metric([model], number)
-    yield unscored
     yield CounterMetricFamily(
         "fraudstream_model_failures",
         "Transactions without a score by the current model; an earlier one decided. Unit: transactions.",
         reading.fell_back,
     )
-    reverts = CounterMetricFamily(
-        "fraudstream_guard_reverts",
+    yield counter(
+        "fraudstream_guard_reverts{cause}",
         "The guard's reverts of a model or threshold that took effect on this worker, by cause; each worker counts "
         "them. Unit: reverts.",
-        labels=["cause"],
+        {cause: reading.reverts.get(cause, 0) for cause in CAUSES},
     )
-    for cause in CAUSES:
-        reverts.add_metric([cause], reading.reverts.get(cause, 0))
-    yield reverts
     yield CounterMetricFamily(
         "fraudstream_sink_failures",
         "Failed writes to Cassandra, which are repeated. Unit: batches and connection attempts.",
@@ -278,12 +150,7 @@ def _servers(reading: WorkerReading) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "fraudstream_ready", "1 if /health/ready answers 200.", int(not reading.reasons)
     )
-    state = GaugeMetricFamily(
-        "fraudstream_state_bytes", "State on disk.", labels=["table", "partition"]
-    )
-    for (table, partition), size in sorted(reading.state_bytes.items()):
-        state.add_metric([table, str(partition)], size)
-    yield state
+    yield gauge("fraudstream_state_bytes{table,partition}", "State on disk.", reading.state_bytes)
 
 
 def _histogram(latency: LatencyHistogram, name: str, text: str, step: int = 1) -> Metric:
@@ -299,25 +166,22 @@ def _histogram(latency: LatencyHistogram, name: str, text: str, step: int = 1) -
 
 
 def _decisions(decisions: DecisionCounts) -> Iterator[Metric]:
-    made = CounterMetricFamily(
-        "fraudstream_decisions",
+    yield counter(
+        "fraudstream_decisions{model,outcome}",
         "Predictions on their way to Cassandra, by model and outcome: the action, or flagged and passed in records "
-        "without one. Unit: transactions.",
-        labels=["model", "outcome"],
+        "without one. Includes repeated work, as after a rebalance. Unit: transactions.",
+        decisions.counts,
     )
-    for labels, number in sorted(decisions.counts.items()):
-        made.add_metric(labels, number)
-    yield made
-    beside = CounterMetricFamily(
-        "fraudstream_challenger_scores",
+    yield counter(
+        "fraudstream_challenger_scores{model,outcome}",
         "Transactions that a challenger scored, too, by its name and version: it would have flagged or passed them, or "
         "gave no score. Unit: transactions.",
-        labels=["model", "outcome"],
+        {
+            (name, outcome): number
+            for name, counts in decisions.challengers.items()
+            for outcome, number in counts.items()
+        },
     )
-    for name, counts in sorted(decisions.challengers.items()):
-        for outcome, number in counts.items():
-            beside.add_metric([name, outcome], number)
-    yield beside
     below = list(accumulate(decisions.scores))
     buckets = [(f"{step / SCORE_STEPS:g}", below[step - 1]) for step in range(1, SCORE_STEPS)]
     scores = HistogramMetricFamily("fraudstream_score", "Scores of these predictions.")
@@ -326,14 +190,11 @@ def _decisions(decisions: DecisionCounts) -> Iterator[Metric]:
 
 
 def _labels(labels: LabelCounts) -> Iterator[Metric]:
-    counts = CounterMetricFamily(
-        "fraudstream_labels",
+    yield counter(
+        "fraudstream_labels{verdict}",
         "Labels on their way to Cassandra, by verdict. Unit: labels.",
-        labels=["verdict"],
+        {"genuine": labels.genuine, "fraud": labels.fraud},
     )
-    counts.add_metric(["genuine"], labels.genuine)
-    counts.add_metric(["fraud"], labels.fraud)
-    yield counts
     yield GaugeMetricFamily(
         "fraudstream_last_label_timestamp_seconds",
         "When the newest label of this worker was appended to its topic, epoch seconds; 0 before the first.",
@@ -342,51 +203,45 @@ def _labels(labels: LabelCounts) -> Iterator[Metric]:
 
 
 def _drift(drift: Mapping[str, Any]) -> Iterator[Metric]:
-    rows = GaugeMetricFamily(
-        "fraudstream_drift_transactions",
+    # None: the model has no training distribution
+    known = {model: one for model, one in drift.items() if one is not None}
+    yield gauge(
+        "fraudstream_drift_transactions{model}",
         "Newest predictions that are compared with the model's training data. Unit: transactions.",
-        labels=["model"],
+        {model: one["transactions"] for model, one in known.items()},
     )
-    gauges = {
-        "psi": GaugeMetricFamily(
-            "fraudstream_drift_psi",
+    for name, column, text in (
+        (
+            "psi",
+            "psi",
             "Population stability index of a feature, or of the score, against training: above the limit is drift.",
-            labels=["model", "feature"],
         ),
-        "limit": GaugeMetricFamily(
-            "fraudstream_drift_psi_limit",
-            "Population stability index above which it is drift.",
-            labels=["model", "feature"],
-        ),
-        "missing": GaugeMetricFamily(
-            "fraudstream_drift_missing_ratio",
-            "Share of transactions without a value of the feature.",
-            labels=["model", "feature"],
-        ),
-    }
-    found = GaugeMetricFamily(
-        "fraudstream_drift_found",
+        ("psi_limit", "limit", "Population stability index above which it is drift."),
+        ("missing_ratio", "missing", "Share of transactions without a value of the feature."),
+    ):
+        yield gauge(
+            f"fraudstream_drift_{name}{{model,feature}}",
+            text,
+            {
+                (model, found["name"]): found[column]
+                for model, one in known.items()
+                for found in one["columns"]
+            },
+        )
+    yield gauge(
+        "fraudstream_drift_found{model,detector,subject}",
         "1 for everything that differs from training now, by detector (docs/drift.md); absent otherwise.",
-        labels=["model", "detector", "subject"],
+        {
+            (model, finding["detector"], finding["subject"]): 1
+            for model, one in known.items()
+            for finding in one["findings"]
+        },
     )
-    for model, one in drift.items():
-        if one is None:  # it has no training distribution
-            continue
-        rows.add_metric([model], one["transactions"])
-        for column in one["columns"]:
-            for name, gauge in gauges.items():
-                gauge.add_metric([model, column["name"]], column[name])
-        for finding in one["findings"]:
-            found.add_metric([model, finding["detector"], finding["subject"]], 1)
-    yield from (rows, *gauges.values(), found)
 
 
 def _work(reading: WorkerReading) -> Iterator[Metric]:
     """What must not grow without bound, in addition to the memory and files of the process collector."""
-    tasks = GaugeMetricFamily("fraudstream_tasks", "Running asyncio tasks.", labels=["loop"])
-    for loop, number in sorted(reading.tasks.items()):
-        tasks.add_metric([loop], number)
-    yield tasks
+    yield gauge("fraudstream_tasks{loop}", "Running asyncio tasks.", reading.tasks)
     yield GaugeMetricFamily("fraudstream_threads", "Python threads.", reading.threads)
     yield CounterMetricFamily(
         "fraudstream_rebalances",
@@ -396,17 +251,13 @@ def _work(reading: WorkerReading) -> Iterator[Metric]:
 
 
 def _identity(reading: WorkerReading) -> Iterator[Metric]:
-    build = GaugeMetricFamily("fraudstream_build_info", "The release.", labels=["version"])
-    build.add_metric([release()], 1)
-    yield build
+    yield gauge("fraudstream_build_info{version}", "The release.", {release(): 1})
     if reading.model is not None:
-        model = GaugeMetricFamily(
-            "fraudstream_model_info",
+        yield gauge(
+            "fraudstream_model_info{version,hash}",
             "The model that scores new transactions; absent while this worker has no partition.",
-            labels=["version", "hash"],
+            {tuple(reading.model): 1},
         )
-        model.add_metric(list(reading.model), 1)
-        yield model
 
 
 def release() -> str:
