@@ -43,6 +43,11 @@ def moment(moment_ms: int | None) -> str:
     return "–" if text is None else text.replace("T", " ").replace("Z", "")
 
 
+def second(moment_ms: int | None) -> str:
+    """A moment to the second, UTC, for lists; an unknown one as a dash."""
+    return moment(moment_ms).split(".", maxsplit=1)[0]
+
+
 def milliseconds(duration_ms: float | None) -> str:
     """A latency as people say it: 12 ms, 3.4 s, 5.0 min."""
     if duration_ms is None:
@@ -73,6 +78,11 @@ def value(feature: float | None) -> str:
     if feature is None:
         return "–"
     return f"{feature:,.0f}" if float(feature).is_integer() else f"{feature:,.6g}"
+
+
+def score(probability: float | None) -> str:
+    """A score, for lists: three digits; nothing as a dash."""
+    return "–" if probability is None else f"{probability:.3f}"
 
 
 def in_order(

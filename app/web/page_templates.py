@@ -66,6 +66,8 @@ def _environment() -> Environment:
         "moment": formats.moment,
         "ms": formats.milliseconds,
         "number": formats.number,
+        "score": formats.score,
+        "second": formats.second,
         "value": formats.value,
     }
     environment.globals |= {

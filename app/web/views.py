@@ -193,9 +193,9 @@ async def quality(request: web.Request) -> web.Response:
     if wants_json(request):
         return json_reply(result)
     tables = {
-        "Day": dict(reversed(result["by_day"].items())),
-        "Model": result["by_model"],
-        "All": {"": result["total"]},
+        "": {"All": result["total"]},
+        "By model": result["by_model"],
+        "By day": dict(reversed(result["by_day"].items())),
     }
     shown = {name: asked.get(name, "") for name in ("from", "to")}
     return page("quality.html", result=result, tables=tables, asked=shown)
@@ -214,10 +214,15 @@ def explained(
         pushes: by name: baseline, and how far the value moved the score; empty: unknown.
 
     Returns:
-        In the catalogue's order; `bar`: -100 to 100, a share of what moved the score most, None: unknown.
+        What moved the score most first, otherwise in the catalogue's order; `bar`: -100 to 100, a share of the
+        strongest, None: unknown.
     """
     known = {feature.name: feature for feature in catalogue.columns}
     most = max((abs(push) for _, push in pushes.values()), default=0.0) or 1.0
+    names = sorted(
+        in_order(features, catalogue.names),
+        key=lambda item: -abs(pushes[item[0]][1]) if item[0] in pushes else 0.0,
+    )
     return [
         {
             "name": name,
@@ -227,7 +232,7 @@ def explained(
             "unit": known[name].unit if name in known else "",
             "formula": known[name].formula if name in known else "",
         }
-        for name, value in in_order(features, catalogue.names)
+        for name, value in names
     ]
 
 

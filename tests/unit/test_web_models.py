@@ -171,4 +171,4 @@ async def test_what_is_not_there_is_said() -> None:
 async def test_every_page_leads_here() -> None:
     async with client_of(DictWorker()) as client:
         text = await (await client.get("/models/", headers=HTML)).text()
-        assert '<a href="/models/">models</a>' in text
+        assert '<a href="/models/" aria-current="page">Models</a>' in text

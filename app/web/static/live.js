@@ -67,6 +67,12 @@ function take(said) {
     points = points.concat(said.points).slice(-KEPT);
     if (drawn.rate) redraw(); else draw();
   }
+  setTimeout(showNewest); // after what a new point makes uPlot do
+}
+
+// while nobody points at a chart, its legend has the newest figures
+function showNewest() {
+  for (const chart of Object.values(drawn)) if (!(chart.cursor.left >= 0)) chart.setLegend({ idx: points.length - 1 });
 }
 
 // a browser asks again by itself, except after a refusal: too many pages watch the worker, or the login has ended
