@@ -122,7 +122,7 @@ FIELDS = (
     _added(
         SCORED_BY, "", "text",
         "the deployment: `FRAUDSTREAM_TOPIC_PREFIX` and `FRAUDSTREAM_APP_ID`. Missing in records of release "
-        "0.1.0. There is no column",
+        "0.1.0. It has no column",
         optional=True, dropped=True,
     ),
     _added(
