@@ -34,6 +34,7 @@ from cassandra.cluster import (
     NoHostAvailable,
     Session,
 )
+from cassandra.connection import ConnectionException
 from cassandra.policies import (
     DCAwareRoundRobinPolicy,
     ExponentialReconnectionPolicy,
@@ -248,7 +249,7 @@ def explained(settings: Settings) -> Iterator[None]:
     """
     try:
         yield
-    except (NoHostAvailable, OperationTimedOut) as error:
+    except (NoHostAvailable, OperationTimedOut, ConnectionException) as error:
         raise _unavailable(error, settings, resolve_cassandra(settings)) from error
     except (Unavailable, ReadTimeout, ReadFailure, WriteTimeout, WriteFailure) as error:
         msg = (

@@ -40,6 +40,8 @@ COMMANDS = {
     "replay": "app.cli.replay:replay",
     "rebuild": "app.cli.rebuild:rebuild",
     "rewrite": "app.cli.rewrite:rewrite",
+    "backup": "app.cli.backup:backup",
+    "restore": "app.cli.backup:restore",
     "repartition": "app.cli.repartition:repartition",
     "verify": "app.cli.verify:verify",
     "erase": "app.cli.erase:erase",

@@ -24,8 +24,8 @@ def grants(role: Role | None, user: str, markdown: bool) -> None:
 
     Roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
     sends transactions and labels, analyst handles alerts, modeller registers and promotes
-    models, auditor is read-only, eraser erases cards. The names of topics, consumer group and keyspace come from the
-    settings.
+    models, auditor is read-only, eraser erases cards, keeper saves and restores what is only in Cassandra. The names
+    of topics, consumer group and keyspace come from the settings.
     """
     if markdown:
         click.echo("\n".join(_tables(Settings.model_construct())))

@@ -8,7 +8,7 @@ from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
 Role = Literal[
-    "setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor", "eraser"
+    "setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor", "eraser", "keeper"
 ]
 #: Who they are.
 ROLES: dict[Role, str] = {
@@ -20,6 +20,7 @@ ROLES: dict[Role, str] = {
     "modeller": "registers and promotes models: `fraudstream models`",
     "auditor": "read-only: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
     "eraser": "deletes what is stored about a card: `fraudstream erase`",
+    "keeper": "saves and restores what is only in Cassandra: `fraudstream backup`, `fraudstream restore`",
 }
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
@@ -65,7 +66,7 @@ def grants_of(role: Role, settings: Settings) -> list[Grant]:  # noqa: PLR0911
         return _of(topics.all, "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER")
     if role == "producer":
         return _of((topics.transactions, topics.labels), "WRITE", "DESCRIBE")
-    if role == "analyst":
+    if role in ("analyst", "keeper"):
         return []
     if role == "modeller":
         return [
@@ -131,6 +132,11 @@ def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa
         return on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, "schema_migrations"), "SELECT")
     if role == "eraser":
         return on((*_TABLES, *_JUDGED, _ERASURES, "schema_lock"), "SELECT", "MODIFY")
+    if role == "keeper":
+        return [
+            *on((*_MODELS, "model_gates", *_JUDGED, _ERASURES, *_TABLES), "SELECT", "MODIFY"),
+            *on(("schema_migrations",), "SELECT"),
+        ]
     written = (*_TABLES, *_JUDGED, *_MODELS)
     return [*on(written, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
 

@@ -97,7 +97,7 @@ def bank(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for command in ("topics", "migrate"):
         done = setup.run(command)
         assert done.returncode == 0, done.stderr
-    for role in ("worker", "auditor", "eraser", "modeller", "analyst"):
+    for role in ("worker", "auditor", "eraser", "modeller", "analyst", "keeper"):
         made.grant_tables(role)
     yield made
     disconnect(made.admin)
@@ -120,6 +120,10 @@ def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_p
         done = auditor.run("verify", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         told = [bank.deployment(role).run(*line.split()) for role, line in COMMANDS]
+        saved = str(tmp_path / "saved")
+        for line in (["backup", saved, "--rows"], ["restore", saved]):
+            told.append(bank.deployment("keeper").run(*line))
+            assert told[-1].returncode == 0, told[-1].stderr
         eraser, erased = bank.deployment("eraser"), []
         for options in (["--card", CARD, "--reason", "asked", "--yes"], ["--again"], ["--list"]):
             erased.append(eraser.run("erase", *options))

@@ -44,17 +44,27 @@ def test_lost_rows_are_written_again(settings: Settings, tmp_path) -> None:  # t
     whole = deployment.verify()
     assert (whole["rows"], whole["alerts"]["rows"]) == (COUNT, COUNT)
     assert whole["labels"]["forwarded"] == LABELS
+    saved = tmp_path / "saved"
+    assert deployment.run("backup", str(saved)).returncode == 0
     table = f"{settings.keyspace}.predictions"
     for loss, ends_with in (
         (f"TRUNCATE {table}", None),
         (f"TRUNCATE {settings.keyspace}.alerts", None),
+        (f"DROP KEYSPACE {settings.keyspace}", "everything"),
         (f"DROP TABLE {table}", "table predictions"),
         (f"ALTER TABLE {table} DROP score", "column predictions.score"),
     ):
         with connected(settings) as session:
             session.execute(loss)
-            session.execute(f"TRUNCATE {settings.keyspace}.labels")
-        if ends_with is None:
+            if ends_with != "everything":
+                session.execute(f"TRUNCATE {settings.keyspace}.labels")
+        if ends_with == "everything":
+            assert deployment.run("migrate").returncode == 0
+            restored = deployment.run("restore", str(saved))
+            assert restored.returncode == 0, restored.stderr
+            listed = deployment.run("models", "list", "--json")
+            assert "default" in listed.stdout, "the registry is back"
+        elif ends_with is None:
             done = deployment.run("verify")
             assert done.returncode == 6
             assert f"{COUNT} rows that Cassandra had acknowledged are missing there" in done.stdout

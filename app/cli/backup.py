@@ -1,0 +1,80 @@
+"""`fraudstream backup` and `fraudstream restore`: what is in Cassandra and in no topic."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from app.cli.options import json_option
+from app.cli.stages import stages
+from app.settings import load_settings
+
+if TYPE_CHECKING:
+    from app.ops.backup import Backup
+
+
+@click.command(epilog="\b\nExample:  fraudstream backup /backups/2026-11-30")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--rows",
+    is_flag=True,
+    help="Also predictions, labels, refunds and alerts: topics have them only for FRAUDSTREAM_RETENTION.",
+)
+@json_option
+def backup(folder: Path, rows: bool, as_json: bool) -> None:
+    r"""Save what is in Cassandra and in no topic into a new folder.
+
+    That is: registered models and their gates, what people noted of alerts (acknowledgements, reviews, snoozes),
+    and the audit records of erasures. Workers may run. Settings, keys and user files are not included.
+
+    \b
+    Exit codes:  0  everything is saved
+                 2  the folder is not empty
+                 3  Cassandra does not answer, or the folder cannot be written
+                 5  tables are missing
+    """
+    from app.ops.backup import backup as run
+
+    settings = load_settings()
+    with stages() as progress:
+        saved = run(settings, folder, rows=rows, progress=progress)
+    _tell(saved, as_json=as_json)
+    if not as_json:
+        click.echo(f"saved in {folder}")
+
+
+@click.command(epilog="\b\nExample:  fraudstream restore /backups/2026-11-30")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
+def restore(folder: Path, as_json: bool) -> None:
+    r"""Write the rows of a backup into Cassandra; run `fraudstream migrate` first if the keyspace was lost.
+
+    Each value keeps its time of writing, so newer values stay. It is safe to re-run. Then run
+    `fraudstream rewrite`, which writes the rows that topics have, and `fraudstream erase --again`, because a
+    backup may have notes about cards that were erased since.
+
+    \b
+    Exit codes:  0  everything is written
+                 2  a file of the backup is damaged: nothing is written
+                 3  Cassandra does not answer
+                 4  the folder has no backup
+                 5  tables or columns are missing
+    """
+    from app.ops.backup import restore as run
+
+    settings = load_settings()
+    with stages() as progress:
+        saved = run(settings, folder, progress=progress)
+    _tell(saved, as_json=as_json)
+    if not as_json:
+        click.echo(f"restored what was saved at {saved.when}")
+
+
+def _tell(saved: "Backup", *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(saved)))
+        return
+    for name, table in saved.tables.items():
+        click.echo(f"{table.rows:>10,}  {name}")

@@ -1,0 +1,105 @@
+"""What only Cassandra has, saved and brought back into an empty keyspace, with times of writing and time to live."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cassandra.backup import ONLY_HERE
+from app.cassandra.schema import migrate
+from app.cli import run
+from app.settings import Settings
+from tests.stack import environ_of
+
+pytestmark = pytest.mark.integration
+
+#: By table: statements as people's commands write them, with times of their own.
+STATEMENTS = (
+    "INSERT INTO {k}.models (name, version, hash, sha256, bytes, registered_at, registered_by) "
+    "VALUES ('m', 1, 'ab', 'cd', 600000, '2026-11-30T10:00:00.123Z', 'ana') USING TIMESTAMP 1700000000000001",
+    "INSERT INTO {k}.alert_snoozes (kind, id, until, snoozed_by, note) VALUES ('card', 'c1', "
+    "'2026-12-30T10:00:00Z', 'ana', 'on holiday: ü') USING TTL 5000",
+    "INSERT INTO {k}.alert_snoozes (kind, id, until) VALUES ('card', 'gone', '2026-12-30T10:00:00Z') USING TTL 1",
+    "INSERT INTO {k}.alert_reviews (day, shard, opened_at, alert_id, claimed_by, transactions) "
+    "VALUES ('2026-11-30', 3, '2026-11-30T10:00:00Z', 'a1', 'ana', ['t1', 't2']) USING TIMESTAMP 1700000000000002",
+    "UPDATE {k}.alert_reviews USING TIMESTAMP 1700000000000009 SET verdict = 'fraud', decided_by = 'bo' WHERE "
+    "day = '2026-11-30' AND shard = 3 AND opened_at = '2026-11-30T10:00:00Z' AND alert_id = 'a1'",
+    "INSERT INTO {k}.erasures (source_topic, erased_at, id, card_hash, labels, deleted, gone_by) VALUES "
+    "('transactions', '2026-11-30T10:00:00Z', 'e1', 'ff', {{0: 7, 1: 9}}, {{'predictions': 4}}, "
+    "{{'transactions': '2027-03-01T00:00:00Z'}})",
+    "INSERT INTO {k}.model_gates (hash, champion, at, passed, report) VALUES "
+    "('ab', 'cd', '2026-11-30T10:00:00Z', true, '{{}}')",
+    "INSERT INTO {k}.refunds (card_id, month, event_time, transaction_id, amount_minor, amount, source_partition) "
+    "VALUES ('c1', '2026-11', '2026-11-30T10:00:00Z', 'r1', -1050, -10.50, 2)",
+    "INSERT INTO {k}.conflicting_predictions (card_id, month, event_time, transaction_id, source_partition, "
+    "source_offset, features, flags, reasons, score) VALUES ('c1', '2026-11', '2026-11-30T10:00:00Z', 't1', 0, 1, "
+    "{{'amount': 1.5}}, {{'late', 'conflicting'}}, ['a', 'decimal'], 0.25)",
+)
+
+
+def rows(session: Any, keyspace: str) -> dict[str, list[Any]]:
+    """Every row of every table that is saved, with the time of writing of what was written at a time of its own."""
+    found = {}
+    for table in (*ONLY_HERE, "refunds", "conflicting_predictions"):
+        found[table] = sorted(map(repr, session.execute(f"SELECT * FROM {keyspace}.{table}")))
+    written = session.execute(
+        f"SELECT writetime(claimed_by), writetime(verdict) FROM {keyspace}.alert_reviews"
+    )
+    found["written"] = sorted(map(repr, written))
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_saved_and_restored(
+    settings: Settings, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name, value in environ_of(settings).items():
+        monkeypatch.setenv(name, value)
+    keyspace = settings.keyspace
+    for statement in STATEMENTS:
+        session.execute(statement.format(k=keyspace))
+    content = session.prepare(
+        f"INSERT INTO {keyspace}.model_artifacts (hash, chunk, content) VALUES ('ab', ?, ?)"
+    )
+    for chunk in range(40):  # several pages
+        session.execute(content, (chunk, bytes([chunk]) * 100_000))
+    folder = tmp_path / "backups" / "one"
+    assert run(["backup", str(folder), "--rows", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tables"]["model_artifacts"]["rows"] == 40
+    before = rows(session, keyspace)
+    assert run(["backup", str(folder)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+    session.execute(f"DROP KEYSPACE {keyspace}", timeout=60)
+    assert run(["restore", str(folder)]) == 5, "without its tables"
+    migrate(session, settings)
+    for _ in range(2):  # twice: nothing changes
+        assert run(["restore", str(folder)]) == 0
+        restored = rows(session, keyspace)
+        gone = [row for row in restored["alert_snoozes"] if "'gone'" in row]
+        assert not gone, "its life was over"
+        before["alert_snoozes"] = [row for row in before["alert_snoozes"] if "'gone'" not in row]
+        assert restored == before
+    (life,) = session.execute(f"SELECT ttl(note) AS left FROM {keyspace}.alert_snoozes")
+    assert 0 < life["left"] <= 5000
+    (refund,) = session.execute(f"SELECT amount FROM {keyspace}.refunds")
+    assert refund["amount"] == Decimal("-10.50")
+    # what is newer than the backup stays
+    session.execute(
+        f"UPDATE {keyspace}.models SET registered_by = 'cleo' WHERE name = 'm' AND version = 1"
+    )
+    assert run(["restore", str(folder)]) == 0
+    (model,) = session.execute(f"SELECT registered_by FROM {keyspace}.models")
+    assert model["registered_by"] == "cleo"
+
+    damaged = folder / "models.msgpack.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert run(["restore", str(folder)]) == 2
+    assert "models.msgpack.gz is missing or not what backup.json says" in capsys.readouterr().err
+    (folder / "backup.json").unlink()
+    assert run(["restore", str(folder)]) == 4
+    assert "there is no backup in" in capsys.readouterr().err
