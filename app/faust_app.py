@@ -273,6 +273,7 @@ def create_app(settings: Settings) -> FraudApp:
     )
     app.settings = settings
     app.isolation_level = settings.isolation_level
+    app.client_rack = settings.kafka_rack
     app.fetch_bytes = waiting_bytes(settings)
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)

@@ -56,6 +56,11 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         description="generation of the deployment's own topics (`enriched`, changelogs); `fraudstream repartition` "
         "names the next one",
     )
+    kafka_rack: str | None = Field(
+        None,
+        description="rack or zone of this process, as in `broker.rack`; brokers with a rack-aware replica selector let "
+        "it read from the replica there",
+    )
     replication: int = Field(1, ge=1, le=32_767, description="number of replicas of every topic")
     min_insync: int = Field(
         1, ge=1, description="number of replicas that must have a record before it is acknowledged"

@@ -123,7 +123,10 @@ async def consumer(
     Raises:
         UnavailableError: no broker answers.
     """
-    kwargs = client_kwargs(settings) | {"isolation_level": settings.isolation_level}
+    kwargs = client_kwargs(settings) | {
+        "isolation_level": settings.isolation_level,
+        "client_rack": settings.kafka_rack,
+    }
     client = AIOKafkaConsumer(**kwargs, enable_auto_commit=False, group_id=None, **options)
     async with started(client, settings):
         watch(client, by or watch_of(settings))

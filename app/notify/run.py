@@ -83,6 +83,7 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # of a committed offset that retention took
                 isolation_level=settings.isolation_level,
+                client_rack=settings.kafka_rack,
                 max_poll_interval_ms=_MAX_POLL_MS,
                 session_timeout_ms=settings.session_timeout,
                 heartbeat_interval_ms=max(100, settings.session_timeout // 4),

@@ -58,10 +58,12 @@ class BlockApp(faust.App):
         stops: partitions that cannot be read further.
         alignment: keeps partitions in step in event time; None: nothing does.
         isolation_level: of every fetch; see aiokafka's consumer.
+        client_rack: where this process is, for reads from a replica nearby; None: from the leaders.
         fetch_bytes: of one fetch, all partitions together; see aiokafka's `fetch_max_bytes`.
     """
 
     isolation_level = "read_committed"
+    client_rack: str | None = None
     fetch_bytes = 50 << 20
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -87,6 +87,7 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         app = self.consumer.app
         # Faust's depends on transactions of its own
         consumer._isolation_level = app.isolation_level
+        consumer._client_rack = app.client_rack
         consumer._fetch_max_bytes = app.fetch_bytes
         drop_broken(consumer._client)
         carry_metadata(consumer, lambda tp: app.metadata_of(TP(tp.topic, tp.partition)))
