@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
+from app.blocks.faust import connections
 from app.blocks.faust.connections import ANSWER_BYTES, drop_broken
 
 
@@ -98,3 +99,23 @@ def test_an_answer_of_any_length_is_not_believed(
     said = asyncio.run(run())
     assert said in caplog.text
     assert int.from_bytes(answer[:4], "big") > ANSWER_BYTES
+
+
+async def test_who_does_not_answer_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_silent", {})
+    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    silent = server.sockets[0].getsockname()[1]
+    client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:1,127.0.0.1:{silent},127.0.0.1:2")
+    assert {tuple(port for _, port, _ in client.hosts) for _ in range(200)} > {(1, silent, 2)}
+    connection = AIOKafkaConnection("127.0.0.1", silent, client_id="t", request_timeout_ms=100)
+    with pytest.raises(TimeoutError):
+        await connection.connect()
+    assert {client.hosts[-1][1] for _ in range(100)} == {silent}
+    server.close()
+
+    async def connect(_connection: object) -> str:
+        return "connected"
+
+    monkeypatch.setattr(connections, "_connect", connect)
+    assert await connection.connect() == "connected"
+    assert {client.hosts[-1][1] for _ in range(200)} > {silent}, "it answers again"

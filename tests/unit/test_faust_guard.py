@@ -45,10 +45,13 @@ WATCHED: dict[str, dict[str, str]] = {
     },
     "app/blocks/faust/connections.py": {
         "aiokafka.client:AIOKafkaClient._get_conn": "68ce5d8391719d33",
+        "aiokafka.client:AIOKafkaClient.bootstrap": "198943b004e55849",
+        "aiokafka.client:AIOKafkaClient.hosts": "81d9142948ead095",
         "aiokafka.client:AIOKafkaClient.send": "246b277687d7b687",
         "aiokafka.conn:AIOKafkaConnection._on_read_task_error": "b770145884887544",
         "aiokafka.conn:AIOKafkaConnection._read": "7b892995c0b81468",
         "aiokafka.conn:AIOKafkaConnection.close": "28f164aa1e4f0bbc",
+        "aiokafka.conn:AIOKafkaConnection.connect": "b0f9ba7f0cf6b432",
         "aiokafka.conn:AIOKafkaConnection.connected": "e392e7f6dadb2368",
         "aiokafka.conn:AIOKafkaConnection.send": "5909ea32f4efca49",
         "aiokafka.protocol.struct:Struct.__repr__": "237eb4a68c450067",

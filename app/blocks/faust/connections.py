@@ -1,10 +1,12 @@
-"""aiokafka's connections: on uvloop, with answers of a bounded size, and without secrets in its log."""
+"""aiokafka's connections: on uvloop, with bounded answers, first to who answers, and without secrets in its log."""
 
 import logging
 import struct
+import time
 from typing import Any
 
-from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.protocol.struct import Struct
 
 logger = logging.getLogger(__name__)
@@ -76,8 +78,39 @@ def describe(struct: Any) -> str:
     return _spelled_out(struct)
 
 
+#: When an address last did not answer, by host and port (monotonic seconds).
+_silent: dict[tuple[str, int], float] = {}
+_connect = AIOKafkaConnection.connect
+
+
+async def connect_and_remember(connection: Any) -> Any:
+    """Connect as aiokafka does, and remember who does not answer."""
+    where = connection.host, connection.port
+    try:
+        connected = await _connect(connection)
+    except Exception:
+        _silent[where] = time.monotonic()
+        raise
+    _silent.pop(where, None)
+    return connected
+
+
+def answering_first(client: Any) -> list[Any]:
+    """Bootstrap servers in the order in which they are asked: at random, those that lately did not answer last.
+
+    A worker starts with seven clients one after the other. Each waits up to 40 s for a broker that accepts connections
+    and does not answer: while one of three was frozen, a start took five minutes.
+    """
+    hosts = collect_hosts(client._bootstrap_servers)
+    return sorted(hosts, key=lambda host: _silent.get(host[:2], 0.0))
+
+
 def install() -> None:
-    """Let every client of this process read so: consumers, producers and admin clients."""
+    """Let every client of this process do so: consumers, producers and admin clients."""
+    answering_first.__wrapped__ = AIOKafkaClient.hosts.fget  # type: ignore[attr-defined]  # tests watch it
+    AIOKafkaClient.hosts = property(answering_first)
+    connect_and_remember.__wrapped__ = _connect  # type: ignore[attr-defined]  # tests watch it
+    AIOKafkaConnection.connect = connect_and_remember
     describe.__wrapped__ = _spelled_out  # type: ignore[attr-defined]  # tests watch it
     Struct.__repr__ = describe
     read_answers.__wrapped__ = AIOKafkaConnection._read  # type: ignore[attr-defined]  # tests watch it
