@@ -6,10 +6,11 @@ write to one, it gave up (`KafkaTimeoutError`) after a second in place of twenty
 record may join one for as long as that has not left: so many small batches become one.
 """
 
+import time
 from copy import copy
 from typing import Any
 
-from aiokafka.errors import ProducerClosed
+from aiokafka.errors import ProducerClosed, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 #: Topic and partition.
@@ -20,9 +21,17 @@ async def await_topic(producer: Any, topic: str) -> None:
     """Wait until the producer knows a topic's partitions.
 
     Raises:
-        UnknownTopicOrPartitionError: there is none.
+        UnknownTopicOrPartitionError: there is none, and none came while a batch may wait.
     """
-    await producer.client._wait_on_metadata(topic)
+    began = time.monotonic()
+    while True:  # the client gives up after one request, which is shorter
+        try:
+            await producer.client._wait_on_metadata(topic)
+        except UnknownTopicOrPartitionError:
+            if time.monotonic() - began > producer._request_timeout_ms / 1000:
+                raise
+        else:
+            return
 
 
 def last_unsent(producer: Any, destination: Destination) -> Any:

@@ -61,6 +61,9 @@ class BlockProducer(driver.Producer):
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         producer = super()._new_producer(transactional_id)
         drop_broken(producer.client)
+        # Faust's 20 minutes are how long a batch may wait for a leader. A request that gets no answer (its broker is
+        # frozen or cut off) must not take as long: the partition has another leader after seconds.
+        producer.client._request_timeout_ms = int(self.app.conf.broker_request_timeout * 1000)
         return producer
 
 

@@ -1,0 +1,21 @@
+"""A worker's producer: a request gives up long before a batch does."""
+
+import subprocess
+import sys
+
+
+def test_a_request_is_given_up_before_a_batch() -> None:
+    # a process of its own: Faust registers its app for good
+    code = (
+        "import asyncio\n"
+        "from app.blocks.faust.app import BlockApp\n"
+        "app = BlockApp('a', broker='block://127.0.0.1:1', store='memory://', broker_request_timeout=20.0)\n"
+        "async def made():\n"
+        "    producer = app.producer._new_producer()\n"
+        "    print(producer.client._request_timeout_ms, producer._message_accumulator._batch_ttl)\n"
+        "asyncio.run(made())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == ["20000", "1200.0"], done.stderr
