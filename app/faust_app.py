@@ -64,6 +64,8 @@ _MOST_PARTITIONS_EACH = 16
 _STAGES = 4
 #: Says in a state folder whose it is.
 _OWNER = "owner"
+#: How often to try whether Cassandra answers, where it did not when the worker started.
+_LOOK_AGAIN_SECONDS = 10.0
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
 _STREAM_BUFFER_BLOCKS = 64
 
@@ -76,6 +78,7 @@ class FraudApp(BlockApp):
         fraud_topics: its topics.
         catalogue: its features.
         topic_ids: Kafka's ids of its topics, as they were when this worker started.
+        schema_checked: whether the tables of Cassandra were looked at: they are not while it is away.
         spans: what traces transactions; None: nothing does.
         answers: who waits for the prediction of one transaction.
         recent_alerts: the newest alerts that this worker has seen.
@@ -89,6 +92,7 @@ class FraudApp(BlockApp):
     fraud_topics: Topics
     catalogue: Catalogue
     topic_ids: Mapping[str, str]
+    schema_checked: bool = False
     spans: Spans | None
     answers: ScoreCallers
     recent_alerts: RecentAlerts
@@ -103,7 +107,7 @@ class FraudApp(BlockApp):
         try:
             claim_state(self.settings)
             await super().on_first_start()
-            await check_start(self.settings, self.fraud_topics)
+            self.schema_checked = await check_start(self.settings, self.fraud_topics)
             names = [spec.name for spec in self.fraud_topics.known]
             self.topic_ids = await topic_ids(self.settings, names)
             await self._discard_stale_stores(state / _OWNER)
@@ -147,6 +151,21 @@ class FraudApp(BlockApp):
     @Service.task
     async def _watch_topics(self) -> None:
         await TopicWatch(self).run()
+
+    @Service.task
+    async def _check_schema_later(self) -> None:
+        """Look at the tables once Cassandra answers, where it did not at the start: else only a row would show it."""
+        from app.cassandra.schema import check_schema_when_it_answers
+
+        async def pause() -> bool:
+            await self.sleep(_LOOK_AGAIN_SECONDS)
+            return not self.should_stop
+
+        if not self.schema_checked:
+            try:
+                await check_schema_when_it_answers(self.settings, pause)
+            except FraudstreamError as error:
+                halt("its tables", error)
 
     def loss_record(self, tp: TP, begin: int, end: int) -> Outputs:
         """Offsets that were deleted before they were read are accounted for on `dead-letters`."""
@@ -192,8 +211,8 @@ def _read(file: Path) -> str | None:
     return file.read_text() if file.exists() else None
 
 
-async def check_start(settings: Settings, topics: Topics) -> None:
-    """Refuse to start on what cannot work; warn of what may surprise.
+async def check_start(settings: Settings, topics: Topics) -> bool:
+    """Refuse to start on what cannot work; warn of what may surprise. Returns whether Cassandra was looked at, too.
 
     Raises:
         FraudstreamError: one line that names what is missing and the command that mends it.
@@ -209,7 +228,7 @@ async def check_start(settings: Settings, topics: Topics) -> None:
             "retention %s is shorter than the longest window and the allowed lateness: a state that is "
             "rebuilt from the topics would miss entries", settings.retention,
         )  # fmt: skip
-    check_schema_at_start(settings)
+    return check_schema_at_start(settings)
 
 
 def create_app(settings: Settings) -> FraudApp:

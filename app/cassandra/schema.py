@@ -5,9 +5,10 @@ expires), applies what is missing in order, waits for schema agreement after eac
 migration with its checksum. Everything may be repeated.
 """
 
+import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,7 @@ from cassandra.protocol import ConfigurationException, ServerError, SyntaxExcept
 from app.cassandra.migrations import Migration, load_migrations, table_options
 from app.cassandra.schema_lock import LOCK_SECONDS, schema_lock
 from app.cassandra.schema_shape import Differences, Shape, compare, present_shape, shape_of
-from app.cassandra.session import SCHEMA, connected, explained
+from app.cassandra.session import SCHEMA, connected, explained, shared_session
 from app.durations import format_duration
 from app.errors import NotAnsweringError, SchemaError, UnavailableError
 from app.settings import Settings
@@ -168,11 +169,14 @@ def check_schema(session: Session, settings: Settings) -> None:
         raise SchemaError(msg)
 
 
-def check_schema_at_start(settings: Settings) -> None:
+def check_schema_at_start(settings: Settings) -> bool:
     """`check_schema` over a connection of its own, for a worker that starts.
 
-    While Cassandra is away nothing is checked: a worker that had to start anew goes on scoring, its
-    predictions wait, and the sink tells what it finds once Cassandra answers.
+    While Cassandra is away nothing is checked: a worker that had to start anew goes on scoring, and its
+    predictions wait.
+
+    Returns:
+        Whether it was checked.
 
     Raises:
         SchemaError: see `check_schema`.
@@ -183,6 +187,31 @@ def check_schema_at_start(settings: Settings) -> None:
             check_schema(session, settings)
     except NotAnsweringError as error:
         logger.warning("predictions wait: %s", error)
+        return False
+    return True
+
+
+async def check_schema_when_it_answers(
+    settings: Settings, pause: Callable[[], Awaitable[bool]]
+) -> None:
+    """`check_schema` as soon as Cassandra answers.
+
+    Args:
+        settings: keyspace and how to connect.
+        pause: awaited before each attempt; False: it is not needed any more.
+
+    Raises:
+        SchemaError: see `check_schema`.
+        UnavailableError: Cassandra refuses us.
+    """
+    while await pause():
+        try:
+            session = await asyncio.to_thread(shared_session, settings)
+            await asyncio.to_thread(check_schema, session, settings)
+        except NotAnsweringError as error:
+            logger.debug("the tables cannot be checked: %s", error)
+        else:
+            return
 
 
 def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -> Iterator[str]:

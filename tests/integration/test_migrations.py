@@ -1,5 +1,6 @@
 """`fraudstream migrate` on a real Cassandra."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -167,6 +168,30 @@ def test_a_statement_that_fails_is_named_and_not_recorded(
 def test_a_worker_refuses_a_keyspace_that_is_not_there(settings: Settings) -> None:
     with pytest.raises(SchemaError, match="lacks migration 001: run `fraudstream migrate`"):
         schema.check_schema_at_start(settings)
+
+
+def test_a_worker_that_started_without_cassandra_looks_once_it_answers(
+    session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = settings.model_copy(update={"cassandra": "127.0.0.1:1"})
+    sessions = [lambda _: connect(nobody), lambda _: session]
+
+    def reached(asked: Settings) -> Session:
+        return sessions.pop(0)(asked)
+
+    monkeypatch.setattr(schema, "shared_session", reached)
+
+    async def pause() -> bool:
+        return bool(sessions)
+
+    assert not schema.check_schema_at_start(nobody)
+    with pytest.raises(SchemaError, match="lacks migration 001: run `fraudstream migrate`"):
+        asyncio.run(schema.check_schema_when_it_answers(settings, pause))
+    assert not sessions, "it did not stop at the first attempt"
+    schema.migrate(session, settings)
+    sessions.append(lambda _: session)
+    asyncio.run(schema.check_schema_when_it_answers(settings, pause))
+    assert schema.check_schema_at_start(settings)
 
 
 def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Settings) -> None:
