@@ -9,7 +9,7 @@ import pytest
 
 from app.cassandra.backup import ONLY_HERE
 from app.cassandra.schema import migrate
-from app.cli import run
+from app.cli.exit_codes import run
 from app.settings import Settings
 from tests.stack import environ_of
 
