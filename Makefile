@@ -57,7 +57,7 @@ crash-away: install ## Cassandra unavailable at full load: make crash-away AWAY=
 bench: install ## measure this machine; ARGS=--quick for a short run
 	$(BIN)/fraudstream bench $(ARGS)
 
-bench-peers: install ## compare with Quix Streams and PySpark, each in its own environment (.venv-peers)
+bench-peers: install ## compare with Quix Streams, PySpark and Apache Flink, each in its own environment (.venv-peers)
 	$(BIN)/fraudstream bench --peers all $(ARGS)
 
 bench-pages: install ## measure pages, review queue and notifications, for half an hour; ARGS='--only queue,lists'

@@ -12,6 +12,7 @@ Its environment has the deployment's settings and
 | BENCH_EVENTS | transactions in all |
 | BENCH_WARM_UP | so many of them are not counted in `latency_ms` |
 | BENCH_MODEL | file of the scikit-learn pipeline, as joblib saves it: peers need no package of ours |
+| BENCH_MODEL_JSON | its numbers, for peers without Python: see exported_model.py. Not set for other kinds of models |
 | BENCH_FEATURES, BENCH_THRESHOLD | number of columns that it takes, score from which it says fraud |
 """
 
@@ -31,6 +32,7 @@ from app.errors import UnavailableError
 from app.lab.bench.backlog import RUN_SECONDS, Throughput, servers_of
 from app.lab.bench.cpu_use import CpuClock
 from app.lab.bench.deployment import environment
+from app.lab.bench.exported_model import exported_model
 from app.settings import Settings
 from models.artifact import load_artifact
 from models.artifact_folders import artifact_folders
@@ -80,7 +82,12 @@ class Peer:
     def __enter__(self) -> Self:
         """Start it."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
-        joblib.dump(load_artifact(self._artifact).model, self._model)
+        model = load_artifact(self._artifact).model
+        joblib.dump(model, self._model)
+        if exported := exported_model(model):
+            numbers = self._model.with_suffix(".json")
+            numbers.write_text(json.dumps(exported))
+            self._environ["BENCH_MODEL_JSON"] = str(numbers)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(  # noqa: S603  designs of this project
                 self._command,

@@ -1,4 +1,4 @@
-"""What a Python team would take in our place, each in an environment of its own below `.venv-peers`.
+"""What a team would take in our place, each in an environment of its own below `.venv-peers`.
 
 The jobs and their pinned requirements are in `bench/peers` of a checkout; none is a dependency of ours.
 """
@@ -15,6 +15,7 @@ from app.devstack.jars import cache_dir, parse_lock
 from app.devstack.java import find_java
 from app.devstack.progress import NoProgress
 from app.errors import UnavailableError
+from app.lab.bench.flink import flink_command
 from app.lab.bench.run import Design, Tell
 
 _ROOT = Path(package.__file__).resolve().parents[1]
@@ -30,12 +31,12 @@ PEERS: dict[str, tuple[str, str, int, tuple[float, ...], str]] = {
         "once (counts twice after a crash), no late, duplicate or misrouted records, no reasons",
     ),
     "quix-reduced": (
-        "quix", "reduced", 60_000, (),
+        "quix", "reduced", 60_000, (200.0, 1000.0),
         "Quix Streams at its best: one window, the model in the sink for whole batches, no terminals, no "
         "predictions topic",
     ),
     "ours-reduced": (
-        "fraudstream", "worker -l error --without-web", 60_000, (),
+        "fraudstream", "worker -l error --without-web", 60_000, (200.0, 1000.0),
         "fraudstream with the work of quix-reduced: the same transport, order of effects, changelog and store",
     ),
     "spark-exact": (
@@ -46,6 +47,12 @@ PEERS: dict[str, tuple[str, str, int, tuple[float, ...], str]] = {
     "spark-windows": (
         "spark", "windows", 60_000, (),
         "PySpark: one hopping window with a watermark, a row per card and window instead of per event",
+    ),
+    "flink": (
+        "flink", "", 150_000, (200.0, 1000.0),
+        "Apache Flink, in Java: all eight windows, the model per event, predictions topic, Cassandra in batches; state "
+        "on the heap, a checkpoint every 10 s, sinks at least once; no late, duplicate, conflicting or misrouted "
+        "records, no labels, no reasons, no alerts",
     ),
 }  # fmt: skip
 
@@ -65,26 +72,32 @@ def peer_designs(names: Iterable[str], tell: Tell) -> tuple[list[Design], dict[s
     for name in names:
         environment, argument, events, rates, work = PEERS[name]
         try:
-            python, environ = _prepared(environment, tell)
+            prepared, environ = _prepared(environment, tell)
         except UnavailableError as error:
             skipped[name] = str(error)
             tell(f"{name} is skipped: {error}")
             continue
-        command: tuple[str | Path, ...] = (python, JOBS / environment / "job.py", *argument.split())
+        command = (*prepared, *argument.split())
         designs.append(Design(name, work, events, command, rates, environ))
     return designs, skipped
 
 
-def _prepared(environment: str, tell: Tell) -> tuple[Path, tuple[tuple[str, str], ...]]:
-    """The Python that runs a job, and variables that it needs."""
+def _prepared(
+    environment: str, tell: Tell
+) -> tuple[tuple[str | Path, ...], tuple[tuple[str, str], ...]]:
+    """The command of a job, and variables that it needs."""
+    if environment == "flink":
+        tell("jars of Flink, its Kafka connector and Cassandra's driver, and the job compiled")
+        return flink_command(JOBS / environment, ENVIRONMENTS / environment), ()
+    job = JOBS / environment / "job.py"
     if environment == "fraudstream":
         # the port is not opened (--without-web), but Faust refuses the 0 of a deployment whose workers find their own
-        return Path(sys.executable), (
+        return (sys.executable, job), (
             ("FRAUDSTREAM_WINDOWS", "1h"),
             ("FRAUDSTREAM_WEB_PORT", "6066"),
         )
     more = _spark(tell) if environment == "spark" else ()
-    return installed(environment, tell), more
+    return (installed(environment, tell), job), more
 
 
 def installed(name: str, tell: Tell) -> Path:
