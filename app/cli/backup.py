@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 )
 @json_option
 def backup(folder: Path, rows: bool, as_json: bool) -> None:
-    r"""Save what is in Cassandra and in no topic into a new folder.
+    r"""Save what is only in Cassandra into a new folder.
 
-    That is: registered models and their gates, what people noted of alerts (acknowledgements, reviews, snoozes),
-    and the audit records of erasures. Workers may run. Settings, keys and user files are not included.
+    It saves registered models and their gates, acknowledgements, reviews and snoozes of alerts, and the audit records
+    of erasures. Workers may run. Settings, keys and user files are not included.
 
     \b
     Exit codes:  0  everything is saved

@@ -78,8 +78,8 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
         ("history", "windows", "cards", "rebuild", "partitions", "workers", "takeover", "score")
     ),
     help="Measure how cost grows with one quantity; history and windows need no servers. takeover: how long partitions "
-    "stand still when a worker dies; score: the latency of POST /score beside a load on the topic. Uses --events and "
-    "--quick.",
+    "do not advance when a worker dies; score: the latency of POST /score beside a load on the topic. Uses --events "
+    "and --quick.",
 )
 @json_option
 def bench(

@@ -186,10 +186,10 @@ def redrive_(
 def skip_(position: str, to: int | None, why: str, dry_run: bool, as_json: bool) -> None:
     """Skip unreadable offsets, so that their partition continues after them.
 
-    For a partition that cannot be read further: the worker's log names POSITION, topic/partition/offset. The
-    records there are lost to the stream: send them again from their producer if you can. Who skipped them, when and
-    why is recorded on the dead-letters topic. Workers, verify, replay and rebuild all skip the same offsets, which
-    count as one dead-letter record with the reason `skipped`. A running worker continues within seconds.
+    Use it for a partition that cannot be read further. The worker's log names the POSITION, topic/partition/offset. The
+    skipped records are not scored: send them again from their producer if you can. The dead-letters topic records who
+    skipped them, when and why. Workers, verify, replay and rebuild all skip the same offsets, which count as one
+    dead-letter record with the reason `skipped`. A running worker continues within seconds.
     """
     from app.ops.give_up_offsets import skip
 

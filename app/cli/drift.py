@@ -78,10 +78,10 @@ def drift(
 ) -> None:
     r"""Compare stored predictions with the training data of the models that scored them.
 
-    For each model, challengers included: how far each feature and the score have moved (PSI, the population stability
-    index), missing values, the share of transactions that the model flags, cards and terminals, hours and clocks, late
-    transactions and labels. Reads Cassandra, and needs no worker. Transactions are taken in windows of 5,000; limits
-    are set so that windows of the training data do not exceed them. docs/drift.md describes the detectors.
+    For each model, challengers included, it shows how far each feature and the score have moved (PSI, the population
+    stability index). It also compares missing values, the share of flagged transactions, cards and terminals, hours and
+    clocks, late transactions and labels. It reads Cassandra, and needs no worker. Transactions are compared in windows
+    of 5,000; windows of the training data do not exceed the limits. docs/drift.md describes the detectors.
 
     --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
     how many transactions arrive until it is detected.

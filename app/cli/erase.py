@@ -58,9 +58,9 @@ def erase(
 ) -> None:
     r"""Delete everything that is stored about a card, and show when Kafka will have deleted the rest.
 
-    At once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on lists.
-    Changes that name it only in a note or reason are deleted, unless that would alter what is in force.
-    Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
+    It deletes at once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on
+    lists. Changes that name it only in a note or reason are deleted, unless the current model, rules or lists depend on
+    them. Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
     Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
 
     With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased; records under the raw card id, too, unless

@@ -58,8 +58,9 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
 
-    If workers could not load the current model any more (it is a pickle, or not signed), the guard would restore an
-    earlier one: the command warns. If there is none that workers could load, it refuses: use --no-guard.
+    If workers could no longer load the current model (it is a pickle, or not signed), the guard could not restore it.
+    The command warns that it would restore an earlier one. If workers could load no earlier one either, the command
+    refuses: use --no-guard.
 
     For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it returns no scores, flags far more
     or far fewer transactions or is too slow, they restore the earlier model; the history shows why.

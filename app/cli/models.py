@@ -187,8 +187,8 @@ def sign(model: str, key: Path, expected: str | None) -> None:
     r"""Sign a registered model, so that workers and commands that require signatures accept it.
 
     The signature covers the whole manifest: name, version, hash of the model's file, features, threshold and the rest.
-    An earlier signature is replaced. The model is signed as it is in the registry: give the hash that
-    `register` has printed, because whoever can write to Cassandra can change the registry.
+    An earlier signature is replaced. Whoever can write to Cassandra can change the model in the registry: give the
+    hash that `register` has printed, so that no other model is signed.
 
     \b
     Exit codes:  0  it is signed

@@ -12,8 +12,8 @@ from app.settings import load_settings
 def pseudonym() -> None:
     """Read card ids from standard input, one per line, and print their pseudonyms.
 
-    Uses the newest key of FRAUDSTREAM_CARD_ID_KEYS. Ids are not arguments, because other users of this
-    machine could read those.
+    Uses the newest key of FRAUDSTREAM_CARD_ID_KEYS. Ids cannot be arguments, because other users of this
+    machine can read the arguments of commands.
     """
     pseudonyms = load_settings().pseudonyms
     if pseudonyms is None:

@@ -54,8 +54,8 @@ def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> N
     """Evaluate past decisions with the labels that have arrived since.
 
     Alerts are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but were not
-    flagged. Precision and recall are computed over labelled transactions, the average precision is computed from scores
-    binned into 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
+    flagged. Precision and recall are computed over labelled transactions. The average precision is computed from scores
+    in 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
     """
     from app.cassandra.session import connected
     from app.quality.measure import measure

@@ -48,12 +48,13 @@ _NOT_PASSED = 1
 def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_json: bool) -> None:
     r"""Take the next step towards a newer model; meant for cron or a timer.
 
-    Without a challenger from an earlier call: train a model as the current one was trained (kind, features, periods,
-    fixed parameters, threshold), on the stored features and labels in Cassandra; register it, and start it as a shadow.
+    If there is no challenger from an earlier call, this trains a model as the current one was trained (kind, features,
+    periods, fixed parameters, threshold), on the stored features and labels in Cassandra. Then it registers the model
+    and starts it as a shadow.
 
-    With one: compare it with the current model, as `fraudstream models gate` does. While there are too few labels,
-    it stays a shadow. If it does not pass, it is stopped. If it passes, it is promoted with --promote; otherwise the
-    call only reports that.
+    If there is one, this compares it with the current model, as `fraudstream models gate` does. While there are too few
+    labels, it stays a shadow. If it does not pass, it is stopped. If it passes, it is promoted with --promote; without
+    this option, the call only reports it.
 
     Neither step uses labels of transactions that are younger than FRAUDSTREAM_LABEL_DELAY: until then, some labels
     are missing, often those of genuine transactions.
