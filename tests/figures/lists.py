@@ -3,26 +3,23 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
 import orjson
 
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.prediction_rows import RowPacker, tables_of
-from app.cassandra.row_writer import RowWriter
-from app.cassandra.session import connected
 from app.domain.alerts import CAUSES, AlertPolicy, day_of
 from app.settings import Settings
 from tests.builders import T0
+from tests.figures.filling import fill
 from tests.figures.servers import Servers, quantiles
 from tests.fleet import Fleet
 from tests.prediction_builder import prediction
 from tests.stack import environ_of
 
 ROWS, DAYS, CARDS, ASKED = 1_000_000, 7, 50_000, 300
-_CHUNK = 5_000
 _DAY_MS = 86_400_000
 _POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
 
@@ -69,21 +66,14 @@ def measure(servers: Servers, part: float) -> Iterator[str]:
 
 
 async def _fill(settings: Settings, rows: int, end_ms: int) -> None:
-    packer = RowPacker.of(settings)
     alerts = AlertPacker(settings.minor_unit_digits)
-    with connected(settings) as session:
-        writers = [
-            RowWriter(session, settings, table) for table in (tables_of(settings)[0], ALERTS)
-        ]
-        try:
-            for begin in range(0, rows, _CHUNK):
-                made = [Row(n, rows, end_ms) for n in range(begin, min(rows, begin + _CHUNK))]
-                values = [orjson.dumps(one.fields) for one in made]
-                await writers[0].write(packer.pack_many(values).rows)
-                await writers[1].write(alerts.pack_many([orjson.dumps(one.alert) for one in made]))
-        finally:
-            for writer in writers:
-                await writer.close()
+
+    def made(numbers: range) -> tuple[list[bytes], Sequence[bytes]]:
+        some = [Row(n, rows, end_ms) for n in numbers]
+        packed = alerts.pack_many([orjson.dumps(one.alert) for one in some])
+        return [orjson.dumps(one.fields) for one in some], packed
+
+    await fill(settings, rows, ALERTS, made)
 
 
 async def _ask(url: str, rows: int, end_ms: int) -> list[str]:

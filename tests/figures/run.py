@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from tests.figures import challengers, changing, dashboard, lists, notifying, queue
+from tests.figures import challengers, changing, dashboard, lists, notifying, queue, trial
 from tests.figures.servers import own_servers
 
 FIGURES = {
@@ -22,6 +22,7 @@ FIGURES = {
     "lists": lists.measure,
     "changing": changing.measure,
     "challengers": challengers.measure,
+    "trial": trial.measure,
 }
 
 
