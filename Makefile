@@ -6,6 +6,8 @@ JOBS ?= 2
 SEED ?= 1
 KILLS ?= 20
 EVENTS ?= 200000
+BROKERS ?= 1
+NODES ?= 1
 CHANGES ?= 100
 AWAY ?= 600
 RATE ?= 3000
@@ -46,7 +48,7 @@ integration: install ## the tests on a real Kafka and Cassandra
 	$(PYTEST) -m integration $(ARGS)
 
 crash: install ## the long crash test: make crash SEED=1 KILLS=20 EVENTS=200000 CHANGES=100
-	$(BIN)/python -m tests.crash.run --seed $(SEED) --kills $(KILLS) --events $(EVENTS) --changes $(CHANGES)
+	$(BIN)/python -m tests.crash.run --seed $(SEED) --kills $(KILLS) --events $(EVENTS) --changes $(CHANGES) --brokers $(BROKERS) --nodes $(NODES)
 
 crash-sabotage: install ## the crash test must find seeded faults: BREAKS='"NAME" "NAME"'
 	$(BIN)/python -m tests.crash.sabotage $(BREAKS)

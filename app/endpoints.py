@@ -40,11 +40,11 @@ def resolve_broker(settings: Settings) -> str:
     """
     if settings.broker:
         return settings.broker
-    record = read_state(settings.home).get("kafka")
-    if not record:
+    found = _recorded(settings.home, "kafka")
+    if not found:
         msg = "no Kafka: run `fraudstream up`, or set FRAUDSTREAM_BROKER"
         raise UnavailableError(msg)
-    return f"{record['host']}:{record['port']}"
+    return ",".join(f"{host}:{port}" for host, port in found)
 
 
 def resolve_cassandra(settings: Settings) -> list[tuple[str, int]]:
@@ -55,11 +55,22 @@ def resolve_cassandra(settings: Settings) -> list[tuple[str, int]]:
     """
     if settings.cassandra:
         return parse_addresses(settings.cassandra, CASSANDRA_PORT)
-    record = read_state(settings.home).get("cassandra")
-    if not record:
+    found = _recorded(settings.home, "cassandra")
+    if not found:
         msg = "no Cassandra: run `fraudstream up`, or set FRAUDSTREAM_CASSANDRA"
         raise UnavailableError(msg)
-    return [(record["host"], record["port"])]
+    return found
+
+
+def members(home: Path, server: str) -> Path:
+    """The folder of a home that has the homes of several brokers (`kafka`) or nodes (`cassandra`)."""
+    return home / {"kafka": "brokers", "cassandra": "nodes"}[server]
+
+
+def _recorded(home: Path, server: str) -> list[tuple[str, int]]:
+    """Where the local server is, or each of several."""
+    states = (read_state(one) for one in (home, *sorted(members(home, server).glob("*"))))
+    return [(state[server]["host"], state[server]["port"]) for state in states if server in state]
 
 
 def state_file(home: Path) -> Path:

@@ -3,7 +3,6 @@
 import json
 import ssl
 
-from app.devstack.ports import HOST
 from app.devstack.probe import cassandra_answers
 from app.devstack.server import LaunchSettings, Server, heap_mib, render
 
@@ -95,7 +94,7 @@ class Cassandra(Server):
             "cassandra.yaml",
             folder,
             launch.extra,
-            host=HOST,
+            host=launch.host,
             port=launch.port,
             storage_port=launch.port + 1,
             ssl_storage_port=launch.port + 2,

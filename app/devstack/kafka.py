@@ -8,7 +8,6 @@ from pathlib import Path
 from shutil import rmtree
 
 from app.devstack.environment import environment
-from app.devstack.ports import HOST
 from app.devstack.probe import kafka_answers
 from app.devstack.server import LaunchSettings, Server, render
 from app.errors import UnavailableError
@@ -37,23 +36,22 @@ class Kafka(Server):
             "server.properties",
             folder,
             launch.extra,
-            host=HOST,
+            host=launch.host,
             port=launch.port,
             controller_port=launch.port + 1,
             data=escape_property(str(folder / "data")),
         )
         java = self.java(launch, "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={logging}")
-        self._format(folder, properties, [*java, "kafka.tools.StorageTool"])
+        tool = [*java, "kafka.tools.StorageTool"]
+        self._format(folder, properties, tool, launch.extra.cluster or new_cluster())
         return [*java, "kafka.Kafka", str(properties)]
 
-    def _format(self, folder: Path, properties: Path, tool: list[str]) -> None:
+    def _format(self, folder: Path, properties: Path, tool: list[str], cluster: str) -> None:
         """Give a new data folder its cluster id; a format that was interrupted begins again."""
         done = folder / "formatted"
         if done.exists():
             return
         rmtree(folder / "data", ignore_errors=True)
-        # The leading letter keeps an id that begins with "-" from being read as an option.
-        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         result = subprocess.run(
             [*tool, "format", "-t", cluster, "-c", str(properties)],
             stdout=subprocess.PIPE,
@@ -69,6 +67,12 @@ class Kafka(Server):
             msg = f"Kafka cannot format {folder / 'data'}: {text}"
             raise UnavailableError(msg)
         done.touch()
+
+
+def new_cluster() -> str:
+    """A new cluster id."""
+    # The leading letter keeps an id that begins with "-" from being read as an option.
+    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
 def escape_property(value: str) -> str:

@@ -4,6 +4,7 @@ import re
 import ssl
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +33,16 @@ class PortStolenError(UnavailableError):
 class _Child:
     server: Server
     process: subprocess.Popen[bytes]
+    host: str
     port: int
     log_offset: int
+    elsewhere: bool
     tls: ssl.SSLContext | None
 
     def answers(self) -> bool:
-        """Whether it, and not a stranger on the same port, serves."""
-        return ports.listens(psutil.Process(self.process.pid), self.port) and self.server.answers(
-            ports.HOST, self.port, self.tls
-        )
+        """Whether it, and not a stranger on the same port, serves; in another network there are no strangers."""
+        ours = self.elsewhere or ports.listens(psutil.Process(self.process.pid), self.port)
+        return ours and self.server.answers(self.host, self.port, self.tls)
 
 
 class Launcher:
@@ -49,10 +51,12 @@ class Launcher:
     Args:
         home: absolute folder of the deployment.
         progress: where steps are told.
+        enter: what runs a server's command elsewhere, such as in another network.
     """
 
-    def __init__(self, home: Path, progress: Progress) -> None:
+    def __init__(self, home: Path, progress: Progress, enter: Sequence[str] = ()) -> None:
         self._home = home
+        self._enter = enter
         self._progress = progress
         self._children: dict[str, _Child] = {}
 
@@ -65,9 +69,9 @@ class Launcher:
         server = SERVERS[name]
         log = server.log(self._home)
         self._progress.step(
-            f"Starting {server.title} {version} at {ports.HOST}:{launch.port}, log {log}"
+            f"Starting {server.title} {version} at {launch.host}:{launch.port}, log {log}"
         )
-        command = server.command(launch)
+        command = [*self._enter, *server.command(launch)]
         offset = logs.rotate(log)
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -79,8 +83,10 @@ class Launcher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._children[name] = _Child(server, process, launch.port, offset, launch.extra.tls)
-        records.record(self._home, name, launch.port, process.pid, log)
+        self._children[name] = _Child(
+            server, process, launch.host, launch.port, offset, bool(self._enter), launch.extra.tls
+        )
+        records.record(self._home, name, launch.port, process.pid, log, launch.host)
 
     def await_started(self, names: list[str], began: float, timeout_seconds: float) -> None:
         """Wait until all answer.
@@ -117,7 +123,7 @@ class Launcher:
         server = SERVERS[name]
         deadline = time.monotonic() + timeout_seconds
         first = True
-        while not server.answers(ports.HOST, running.port):
+        while not server.answers(running.host, running.port):
             if first:
                 self._progress.step(
                     f"{server.title} is running (pid {running.pid}) but does not answer yet: waiting"
@@ -131,15 +137,21 @@ class Launcher:
                 raise UnavailableError(msg)
             time.sleep(_POLL_SECONDS)
         self._progress.step(
-            f"{server.title} is already up at {ports.HOST}:{running.port} (pid {running.pid})"
+            f"{server.title} is already up at {running.host}:{running.port} (pid {running.pid})"
         )
-        records.record(self._home, name, running.port, running.pid, server.log(self._home))
+        records.record(
+            self._home, name, running.port, running.pid, server.log(self._home), running.host
+        )
 
     def _death(self, child: _Child, code: int) -> UnavailableError:
         title, log = child.server.title, child.server.log(self._home)
         said = logs.since(log, child.log_offset)
         if _PORT_IN_USE.search(said):
-            held = [port for port in child.server.ports(child.port) if not ports.is_free(port)]
+            held = [
+                port
+                for port in child.server.ports(child.port)
+                if not ports.is_free(port, child.host)
+            ]
             return PortStolenError(ports.taken((held or [child.port])[0], title, child.server.name))
         if "No space left on device" in said:
             return UnavailableError(

@@ -1,5 +1,6 @@
 """Ports: which are free, and who holds one that is not."""
 
+import errno
 import socket
 from collections.abc import Collection
 from random import SystemRandom
@@ -15,19 +16,19 @@ HOST = "127.0.0.1"
 _SEARCH = range(20_000, 32_000)
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen on a port now."""
+def is_free(port: int, host: str = HOST) -> bool:
+    """Whether a server could listen on a port now. What is in use in other networks is not known here."""
     with socket.socket() as probe:
         # As servers do: a port whose old connections linger in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
     return True
 
 
-def free_run(count: int, avoid: Collection[int] = ()) -> int:
+def free_run(count: int, avoid: Collection[int] = (), hosts: Collection[str] = (HOST,)) -> int:
     """The first of `count` free ports in a row, at random.
 
     Raises:
@@ -37,20 +38,20 @@ def free_run(count: int, avoid: Collection[int] = ()) -> int:
     for _ in range(1_000):
         first = random.choice(_SEARCH)
         run = range(first, first + count)
-        if not set(run) & set(avoid) and all(is_free(port) for port in run):
+        if not set(run) & set(avoid) and all(is_free(port, host) for port in run for host in hosts):
             return first
     msg = f"found no {count} free ports in a row from {_SEARCH.start} to {_SEARCH.stop}"
     raise UnavailableError(msg)
 
 
-def require_free(ports: range, title: str, server: str) -> None:
+def require_free(ports: range, title: str, server: str, host: str = HOST) -> None:
     """Check that a server can listen on all its ports.
 
     Raises:
         UnavailableError: one is taken; the text names it, its holder if known, and the way out.
     """
     for port in ports:
-        if not is_free(port):
+        if not is_free(port, host):
             raise UnavailableError(taken(port, title, server))
 
 

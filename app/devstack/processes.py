@@ -9,16 +9,21 @@ from pathlib import Path
 
 import psutil
 
-from app.devstack.ports import is_free
+from app.devstack.ports import HOST, is_free
 
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _PREFIX = "-Dfraudstream."
 
 
-def marks(home: Path, server: str, port: int) -> list[str]:
+def marks(home: Path, server: str, port: int, host: str = HOST) -> list[str]:
     """Java options that tell whose server a process is; Java itself ignores them."""
-    return [f"{_PREFIX}server={server}", f"{_PREFIX}home={home}", f"{_PREFIX}port={port}"]
+    return [
+        f"{_PREFIX}server={server}",
+        f"{_PREFIX}home={home}",
+        f"{_PREFIX}host={host}",
+        f"{_PREFIX}port={port}",
+    ]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class RunningServer:
 
     process: psutil.Process
     port: int
+    host: str = HOST
 
     @property
     def pid(self) -> int:
@@ -77,11 +83,16 @@ def _match(pid: int, home: Path, server: str) -> RunningServer | None:
         arguments = process.cmdline()
         if not {f"{_PREFIX}server={server}", f"{_PREFIX}home={home}"} <= set(arguments):
             return None
-        ports = [a.rpartition("=")[2] for a in arguments if a.startswith(f"{_PREFIX}port=")]
-        found = RunningServer(process, int(ports[0]))
-    except (psutil.Error, ValueError, IndexError):
+        port, host = (_marked(arguments, name) for name in ("port", "host"))
+        found = RunningServer(process, int(port), host or HOST)
+    except (psutil.Error, ValueError):
         return None
     return found if found.alive() else None
+
+
+def _marked(arguments: list[str], name: str) -> str:
+    mark = f"{_PREFIX}{name}="
+    return next((a.removeprefix(mark) for a in arguments if a.startswith(mark)), "")
 
 
 def stop(servers: Collection[RunningServer], timeout_seconds: float) -> list[RunningServer]:
@@ -114,7 +125,7 @@ def _await_end(servers: Collection[RunningServer], timeout_seconds: float) -> li
     init process nobody does that, ever.
     """
     deadline = time.monotonic() + timeout_seconds
-    while waiting := [s for s in servers if s.alive() or not is_free(s.port)]:
+    while waiting := [s for s in servers if s.alive() or not is_free(s.port, s.host)]:
         if time.monotonic() > deadline:
             return [server for server in waiting if server.alive()]
         time.sleep(_POLL_SECONDS)

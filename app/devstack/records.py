@@ -12,10 +12,10 @@ from app.endpoints import read_state, state_file
 from app.host import write_whole
 
 
-def record(home: Path, server: str, port: int, pid: int, log: Path) -> None:
+def record(home: Path, server: str, port: int, pid: int, log: Path, host: str = HOST) -> None:
     """Remember where a server is."""
     write_whole(_ports_file(home), json.dumps({**known_ports(home), server: port}) + "\n")
-    entry = {"host": HOST, "port": port, "pid": pid, "log": str(log)}
+    entry = {"host": host, "port": port, "pid": pid, "log": str(log)}
     _write(home, {**read_state(home), server: entry})
 
 

@@ -10,6 +10,7 @@ from string import Template
 from typing import ClassVar
 
 from app.devstack import processes
+from app.devstack.ports import HOST
 from app.errors import UsageError
 from app.host import write_whole
 
@@ -24,11 +25,13 @@ class ExtraConfiguration:
         lines: appended to its configuration file.
         java: further options of its Java.
         tls: how to ask it whether it serves, where its clients' port speaks TLS only.
+        cluster: Kafka's cluster id, where several brokers belong together; a new data folder gets it.
     """
 
     lines: str = ""
     java: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class LaunchSettings:
         quick: compile to fast starts rather than fast code.
         durable: what a server acknowledges outlives its being killed.
         extra: what a test adds.
+        host: the address that it listens on.
     """
 
     home: Path
@@ -54,6 +58,7 @@ class LaunchSettings:
     quick: bool = False
     durable: bool = False
     extra: ExtraConfiguration = ExtraConfiguration()
+    host: str = HOST
 
 
 class Server(ABC):
@@ -98,7 +103,7 @@ class Server(ABC):
         temporary.mkdir(parents=True, exist_ok=True)
         return [
             str(launch.java),
-            *processes.marks(launch.home, self.name, launch.port),
+            *processes.marks(launch.home, self.name, launch.port, launch.host),
             "-server",
             f"-Xms{launch.heap}",
             f"-Xmx{launch.heap}",

@@ -40,7 +40,9 @@ class Stack:
         quick: start with half the CPU and run at about half the speed: for tests.
         durable: Cassandra acknowledges a row when it is on disk. Otherwise, as by its own default,
             a killed one forgets up to 100 ms of acknowledged rows; in return it is twice as fast.
-        extras: what is added to the configuration of servers, by name: for tests.
+        extras: what is added to the configuration of servers, by name: for clusters and tests.
+        host: the address that its servers listen on.
+        enter: what runs a server's command elsewhere, such as in another network.
 
     Raises:
         UsageError: the home or a heap cannot be used.
@@ -56,6 +58,8 @@ class Stack:
         quick: bool = False,
         durable: bool = False,
         extras: Mapping[str, ExtraConfiguration] | None = None,
+        host: str = ports.HOST,
+        enter: Sequence[str] = (),
     ) -> None:
         self.home = home.resolve()  # however it was reached: servers are recognised by it
         self._heaps = {name: server.heap for name, server in SERVERS.items()} | dict(heaps or {})
@@ -64,7 +68,8 @@ class Stack:
         self._durable = durable
         self._extras = dict(extras or {})
         self._cache = (cache or cache_dir()).absolute()
-        self._launcher = Launcher(self.home, self._progress)
+        self._host = host
+        self._launcher = Launcher(self.home, self._progress, enter)
         for name, heap in self._heaps.items():
             heap_mib(name, heap)
         for folder in (self.home, self._cache):
@@ -230,10 +235,12 @@ class Stack:
                 chosen[name] = at[name]
             elif not free:
                 chosen[name] = known.get(name, server.port)
-            elif name in known and all(map(ports.is_free, server.ports(known[name]))):
+            elif name in known and all(
+                ports.is_free(port, self._host) for port in server.ports(known[name])
+            ):
                 chosen[name] = known[name]
             else:
-                chosen[name] = ports.free_run(server.port_count, avoid)
+                chosen[name] = ports.free_run(server.port_count, avoid, [self._host])
             avoid |= set(server.ports(chosen[name]))
         return chosen
 
@@ -242,7 +249,7 @@ class Stack:
         if not names:
             return
         for name in names:
-            ports.require_free(SERVERS[name].ports(at[name]), SERVERS[name].title, name)
+            ports.require_free(SERVERS[name].ports(at[name]), SERVERS[name].title, name, self._host)
         needed = sum(
             heap_mib(name, self._heaps[name]) + SERVERS[name].overhead_mib for name in names
         )
@@ -265,6 +272,7 @@ class Stack:
                     quick=self._quick,
                     durable=self._durable,
                     extra=self._extras.get(name, ExtraConfiguration()),
+                    host=self._host,
                 )
                 self._launcher.spawn(name, version, launch)
             self._launcher.await_started(names, began, timeout_seconds)

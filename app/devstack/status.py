@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.devstack.ports import HOST
 from app.devstack.processes import RunningServer
 from app.devstack.servers import SERVERS
 from app.endpoints import read_state
@@ -42,8 +41,8 @@ def status_of(home: Path, name: str, running: RunningServer | None) -> ServerSta
         return ServerStatus(name, "stopped", address, None, None, None, log)
     return ServerStatus(
         name,
-        "running" if server.answers(HOST, running.port) else "silent",
-        f"{HOST}:{running.port}",
+        "running" if server.answers(running.host, running.port) else "silent",
+        f"{running.host}:{running.port}",
         running.pid,
         running.uptime_seconds(),
         running.memory_bytes(),

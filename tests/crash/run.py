@@ -15,6 +15,9 @@ stream finish and checks that
 - no worker took more memory than is right, and the one that lived longest has no more tasks, threads and files
   than the new one.
 
+With `--brokers 3 --nodes 3` it starts so many, each in a network of its own. One broker and one node at a time are
+killed, frozen or cut off; everything that was sent before must be scored and stored before they come back.
+
 It exits with 0 only if all of that holds. The same seed does the same things at the same points, as far as
 timing allows.
 """
@@ -27,22 +30,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from app.devstack.cluster import Cluster
+from app.devstack.fetch import ensure_jars
+from app.devstack.jars import cache_dir, read_lock
+from app.devstack.progress import NoProgress
 from app.devstack.stack import Stack
+from app.errors import UnavailableError
 from app.settings import Settings
 from tests.crash import worker
 from tests.crash.changes import Changes
 from tests.crash.ending import Done, States, compare_states, figures, lines
 from tests.crash.feed import Feed
-from tests.crash.schedule import KILLS, NAMES, Act, Counts, Step, schedule
+from tests.crash.schedule import KILLS, MEMBERS, NAMES, Act, Counts, Step, schedule
+from tests.crash.several import Outages
 from tests.crash.watch import Sample, Watch, grown, overview, patiently, sample
 from tests.deployment import Deployment
 from tests.fleet import Fleet
+from tests.network import Network, in_own_network
 from tests.stack import environ_of
 
 #: For anything that must come about by itself: the group, recovery.
@@ -70,7 +80,7 @@ class CrashTest:
     """One run.
 
     Args:
-        stack: its servers, running; both may be stopped and killed.
+        stack: its servers, running; both may be stopped and killed. None where there are several.
         settings: a deployment of its own.
         seed: makes the records.
         steps: what is done, see `schedule`.
@@ -80,11 +90,12 @@ class CrashTest:
         drain_seconds: for the stream to finish once the last thing was done.
         transactional: records are sent by Kafka transactions, in every codec; one in ten is aborted.
         changes: how many changes of models, thresholds, challengers, rules and lists are made.
+        several: brokers and nodes in place of `stack`, running.
     """
 
     def __init__(
         self,
-        stack: Stack,
+        stack: Stack | None,
         settings: Settings,
         *,
         seed: int,
@@ -95,12 +106,15 @@ class CrashTest:
         drain_seconds: float = DRAIN_SECONDS,
         transactional: bool = True,
         changes: int = CHANGES,
+        several: tuple[Cluster, Network] | None = None,
     ) -> None:
         self.seed = seed
         self.done: Done = Done()
         self._stack = stack
         self._settings = settings
         self._deployment = Deployment(settings)
+        self._outages = Outages(*several, self._deployment, self.say) if several else None
+        self._servers = len(several[0].stacks) if several else 2
         self._steps = steps
         self._seconds_a_step = seconds_a_step
         self._drain_seconds = drain_seconds
@@ -165,13 +179,14 @@ class CrashTest:
             }
             old = self._leave_the_oldest()
         states, fresh = self._compare_states(live)
-        if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh)]:
+        if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh, self._servers)]:
             raise CrashTestError("; ".join(problems))
         committed, aborted = self._feed.transactions
         return lines(
             (
                 *figures(self.seed, self.done, report, states, old, fresh, self._watch),
                 ("changes", self._changes.figures()),
+                *(self._outages.figures() if self._outages else ()),
                 ("Kafka transactions", f"{committed:,} committed, {aborted:,} aborted"),
                 ("stops by zombies", str(len(fleet.restarts))),
                 ("waits for servers", str(fleet.waits)),
@@ -198,15 +213,19 @@ class CrashTest:
             time.sleep(step.gap)
             self._check()
             self._take(step)
-            server = step.target in ("kafka", "cassandra")
-            self.done[(step.target, step.act) if server else step.act] += 1
+            kind = step.target.partition(" ")[0]
+            server = MEMBERS.get(kind, kind)
+            self.done[(server, step.act) if server in MEMBERS.values() else step.act] += 1
 
     def _take(self, step: Step) -> None:
         fleet, name = self._fleet, step.target
         self.say(step.act, f"{name} ({step.spell:.1f} s; {self._feed.sent:,} records sent)")
-        if name == "cassandra":
+        if self._outages is not None and name.partition(" ")[0] in MEMBERS:
+            self._outages.begin(step)
+        elif name == "cassandra":
             self._begin_outage(step)
         elif name == "kafka":
+            assert self._stack is not None
             self._join_outage()
             self._stack.stop(name, kill=step.act is Act.CRASH)
             time.sleep(step.spell)
@@ -267,6 +286,7 @@ class CrashTest:
 
     def _outage_of_cassandra(self, step: Step) -> None:
         """Workers go on, and other things happen, while Cassandra is away."""
+        assert self._stack is not None
         try:
             if step.act is Act.CRASH:
                 self._stack.stop("cassandra", kill=True)
@@ -285,6 +305,8 @@ class CrashTest:
             self._outage_error = error
 
     def _join_outage(self) -> None:
+        if self._outages is not None:
+            self._outages.join()
         if self._outage is not None:
             self._outage.join()
             self._outage = None
@@ -420,6 +442,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--brokers", type=int, default=1, help="Kafka brokers")
+    parser.add_argument("--nodes", type=int, default=1, help="Cassandra nodes")
     parser.add_argument("--changes", type=int, default=CHANGES, help="of models, rules and so on")
     parser.add_argument(
         "--plain", action="store_true", help="send records without Kafka transactions"
@@ -429,21 +453,27 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     end_when_told()
+    if arguments.brokers > 1 or arguments.nodes > 1:
+        ensure_jars(read_lock(), cache_dir(), NoProgress())  # a network of our own has no way out
+        try:
+            in_own_network("tests.crash.run", sys.argv[1:])
+        except UnavailableError as error:
+            print(f"crash: {error}", file=sys.stderr)
+            return UnavailableError.exit_code
     home = arguments.home or Path(tempfile.mkdtemp(prefix="fraudstream-crash-"))
     print(f"seed {arguments.seed}, {arguments.kills} kills, {arguments.events:,} events, in {home}")
-    stack = Stack(home, quick=True, durable=True)
+    members = {"broker": arguments.brokers, "node": arguments.nodes}
     clean = False
-    try:
-        endpoints = stack.up(free_ports=True)
-        assert endpoints is not None
-        settings = crash_settings(
-            home, endpoints.broker, ",".join(f"{host}:{port}" for host, port in endpoints.cassandra)
-        )
+    with ExitStack() as around:
+        stack, several, settings = _started(around, home, members)
         crash_test = CrashTest(
             stack,
             settings,
+            several=several,
             seed=arguments.seed,
-            steps=schedule(arguments.seed, Counts.of(arguments.kills)),
+            steps=schedule(
+                arguments.seed, Counts.of(arguments.kills), members if several else None
+            ),
             events=arguments.events,
             transactional=not arguments.plain,
             changes=arguments.changes,
@@ -455,16 +485,33 @@ def main() -> int:
             crash_test.say("failed", str(error))
             print(
                 f"NOT CLEAN: replay with --seed {arguments.seed} --kills {arguments.kills} "
-                f"--events {arguments.events}; logs and states are in {home}",
+                f"--events {arguments.events} --changes {arguments.changes} --brokers {arguments.brokers} "
+                f"--nodes {arguments.nodes}; logs and states are in {home}",
                 file=sys.stderr,
             )
-    finally:
-        if clean and arguments.home is None:
-            stack.wipe()
-            remove(home)
-        else:
-            stack.down()
+    if clean and arguments.home is None:
+        remove(home)
     return 0 if clean else 1
+
+
+def _started(
+    around: ExitStack, home: Path, members: Mapping[str, int]
+) -> tuple[Stack | None, tuple[Cluster, Network] | None, Settings]:
+    """Servers that run until `around` ends, and a deployment on them."""
+    brokers, nodes = members["broker"], members["node"]
+    if brokers == nodes == 1:
+        stack = Stack(home, quick=True, durable=True)
+        around.callback(stack.down)
+        endpoints = stack.up(free_ports=True)
+        assert endpoints is not None
+        points = ",".join(f"{host}:{port}" for host, port in endpoints.cassandra)
+        return stack, None, crash_settings(home, endpoints.broker, points)
+    network = around.enter_context(Network())
+    cluster = Cluster(home, brokers, nodes, place=network.place, quick=True, durable=True)
+    around.callback(cluster.down)
+    cluster.up(("kafka", "cassandra"))
+    settings = crash_settings(home, cluster.addresses("kafka"), cluster.addresses("cassandra"))
+    return None, (cluster, network), settings.model_copy(update=replicated(brokers, nodes))
 
 
 def remove(home: Path) -> None:
@@ -486,6 +533,17 @@ HARSH: dict[str, Any] = {
     "model": "engineered",
     "label_wait": 10_000,
 }
+
+
+def replicated(brokers: int, nodes: int) -> dict[str, Any]:
+    """Settings with which one of several brokers and nodes may be away."""
+    copies = min(3, brokers)
+    return {
+        "replication": copies,
+        "min_insync": min(2, copies),
+        "cassandra_replication": min(3, nodes),
+        "cassandra_datacenter": "datacenter1",
+    }
 
 
 def crash_settings(home: Path, broker: str, cassandra: str) -> Settings:

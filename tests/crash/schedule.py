@@ -1,6 +1,7 @@
 """What a crash test does and when: everything follows from the seed."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,7 @@ class Act(StrEnum):
     RESTART = "restart"  # a server, in order
     CRASH = "crash"  # a server, with SIGKILL
     FREEZE = "freeze"  # a server, with SIGSTOP and SIGCONT
+    CUT = "cut off"  # a server, from everything else
     DELAY = "delay"  # each request of the workers' producers
     STALL = "stall"  # the thread that sends records
 
@@ -35,6 +37,12 @@ _LONGEST = {
     Act.FREEZE: 15.0, Act.CRASH: 4.0, Act.RESTART: 2.0, Act.ZOMBIE: 3.0, Act.DELAY: 20.0, Act.STALL: 8.0,
 }  # fmt: skip
 KILLS = (Act.KILL, Act.WIPE, Act.KILL_ALL)
+#: What the members of a cluster are called in steps (`broker 2`), and which server each is.
+MEMBERS = {"broker": "kafka", "node": "cassandra"}
+#: What is done to each of several brokers and nodes in turn.
+_TO_MEMBERS = (Act.CRASH, Act.FREEZE, Act.CUT)
+#: Seconds for which one is away at least: longer than others take to notice.
+_MEMBER_AWAY = 15.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Step:
 
     Attributes:
         act: what.
-        target: a worker's name, `kafka`, `cassandra` or `feed`; `all` for all workers.
+        target: a worker's name, `kafka`, `cassandra`, `broker 2`, `node 2` or `feed`; `all` for all workers.
         settle: first wait until the workers have settled; else it may hit them while they recover.
         gap: seconds before it.
         spell: seconds until what it did is undone.
@@ -99,8 +107,14 @@ class Counts:
         )
 
 
-def schedule(seed: int, counts: Counts) -> list[Step]:
-    """The steps of a seed, in order. Workers `a` and `b` run at first."""
+def schedule(seed: int, counts: Counts, members: Mapping[str, int] | None = None) -> list[Step]:
+    """The steps of a seed, in order. Workers `a` and `b` run at first.
+
+    Args:
+        seed: draws them.
+        counts: how much is done.
+        members: how many brokers and nodes there are (`broker`, `node`); by default one Kafka and one Cassandra.
+    """
     rng = random.Random(f"ordeal {seed}")
     acts = (
         [Act.WIPE] * counts.wipes
@@ -108,12 +122,21 @@ def schedule(seed: int, counts: Counts) -> list[Step]:
         + [Act.KILL] * (counts.kills - counts.wipes - counts.all)
         + [Act.ADD] * counts.moves  # or a removal, where there are enough
         + [Act.ZOMBIE] * counts.zombies
-        + [Act.RESTART if number % 2 == 0 else Act.CRASH for number in range(counts.kafka)]
+        + [
+            Act.RESTART if number % 2 == 0 else Act.CRASH
+            for number in range(0 if members else counts.kafka)
+        ]
         + [Act.DELAY] * counts.delays
         + [Act.STALL] * counts.stalls
     )
     steps: list[tuple[Act, str | None]] = [(act, _TARGETS.get(act)) for act in acts]
-    for number in range(counts.cassandra):
+    for name, count in (members or {}).items():
+        # every act meets every one of them, in as many steps as there are such pairs
+        steps += [
+            (_TO_MEMBERS[(turn + turn // count) % len(_TO_MEMBERS)], f"{name} {turn % count + 1}")
+            for turn in range(max(len(_TO_MEMBERS), counts.kills * count // 6))
+        ]
+    for number in range(0 if members else counts.cassandra):
         steps.append((Act.FREEZE if number % 2 == 0 else Act.CRASH, "cassandra"))
     rng.shuffle(steps)
     quiet_from = len(steps) - len(steps) // 3
@@ -147,6 +170,11 @@ def _step(
         target,
         settle=rng.random() < 0.7,
         gap=rng.uniform(0.2, 3.0),
-        spell=rng.uniform(0.1, 1.0) * _LONGEST.get(act, 1.5),
+        spell=_spell(rng, act, target),
         load=rng.choice(_LOADS),
     )
+
+
+def _spell(rng: random.Random, act: Act, target: str) -> float:
+    spell = rng.uniform(0.1, 1.0) * _LONGEST.get(act, 1.5)
+    return spell if target.partition(" ")[0] not in MEMBERS else spell + _MEMBER_AWAY

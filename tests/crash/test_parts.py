@@ -76,6 +76,7 @@ def test_a_leak_is_told() -> None:
     fresh = Sample(200, 70, 57, 5, 1)
     old = replace(fresh, tasks=57 + MORE_TASKS, rebalances=30)
     assert grown(old, fresh) == []
+    assert grown(replace(old, tasks=old.tasks + 1), fresh, servers=6) == []
     (said,) = grown(replace(old, tasks=old.tasks + 1), fresh)
     assert (
         said

@@ -101,10 +101,16 @@ def patiently(ask: Callable[[WorkerProcess], Answer], worker: WorkerProcess) -> 
             time.sleep(1)
 
 
-def grown(old: Sample, fresh: Sample) -> list[str]:
-    """What a worker has too much of, compared with one that has just started and holds the same partitions."""
+def grown(old: Sample, fresh: Sample, servers: int = 2) -> list[str]:
+    """What a worker has too much of, compared with one that has just started and holds the same partitions.
+
+    Args:
+        old: of the worker.
+        fresh: of the other one.
+        servers: brokers and nodes: each connection has a task, and is made when it is first needed.
+    """
     limits = {
-        "asyncio tasks": (old.tasks, fresh.tasks, MORE_TASKS),
+        "asyncio tasks": (old.tasks, fresh.tasks, MORE_TASKS * (servers - 1)),
         "threads": (old.threads, fresh.threads, MORE_THREADS),
         "open files": (old.files, fresh.files, MORE_FILES),
     }
