@@ -22,8 +22,8 @@ from app.settings import Settings
 
 #: How far back a list looks that has no beginning.
 DAYS_BACK = 7
-#: Rows of a shard that are fetched at a time.
-_PAGE_ROWS = 100
+#: Rows of a shard that are fetched first, which is often all that a list shows; and then at a time.
+_FIRST_PAGE_ROWS, _PAGE_ROWS = 10, 100
 #: Rows of a card or terminal that are looked at: an index has no order, so these are any.
 _INDEX_ROWS = 10_000
 #: Alerts of a card that are read at a time.
@@ -116,8 +116,11 @@ def read_alerts(
     """
     with explained(settings):
         snoozes = read_snoozes(session, settings, now_ms)
+        first = _PAGE_ROWS if todo_only else _FIRST_PAGE_ROWS  # the queue reads all of them
         for day in _days(session, settings, from_ms, to_ms):
-            shards = [_rows(answer) for answer in _ask(session, settings, day, from_ms, to_ms)]
+            shards = [
+                _rows(answer) for answer in _ask(session, settings, day, from_ms, to_ms, first)
+            ]
             acks = {
                 row["alert_id"]: ack_of(row)
                 for row in _of_day(session, settings, "alert_acks", day)
@@ -301,12 +304,14 @@ def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Ite
     return (day for day in days if day in present)
 
 
-def _ask(session: Session, settings: Settings, day: str, from_ms: int, to_ms: int) -> list[Any]:
+def _ask(
+    session: Session, settings: Settings, day: str, from_ms: int, to_ms: int, first: int
+) -> list[Any]:
     """Ask for the alerts of a day, all shards at once; further pages come as they are read."""
     statement = SimpleStatement(
         f"SELECT * FROM {settings.keyspace}.alerts "  # noqa: S608
         "WHERE day = %s AND shard = %s AND opened_at >= %s AND opened_at < %s",
-        fetch_size=_PAGE_ROWS,
+        fetch_size=first,
     )
     period = moment_of(from_ms), moment_of(to_ms)
     return [session.execute_async(statement, (day, shard, *period)) for shard in range(SHARDS)]
@@ -320,7 +325,9 @@ def _of_day(session: Session, settings: Settings, table: str, day: str) -> Itera
 
 def _rows(answer: Any) -> Iterator[dict[str, Any]]:
     # a generator: the driver's result begins anew whenever it is iterated, and heapq.merge does so with the last one
-    yield from answer.result()
+    rows = answer.result()
+    answer.message.fetch_size = _PAGE_ROWS  # of the pages that follow
+    yield from rows
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, str]:

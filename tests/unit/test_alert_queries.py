@@ -12,7 +12,7 @@ import pytest
 
 from app.cassandra import alert_queries
 from app.cassandra.alert_queries import card_alerts, read_alerts, terminal_rows
-from app.domain.alerts import place_of
+from app.domain.alerts import SHARDS, place_of
 from app.settings import load_settings
 from tests.builders import T0
 from tests.unit.test_web_alerts import alert
@@ -33,6 +33,7 @@ class Session:
             "alerts": [], "alert_acks": [], "alert_reviews": [], "alert_snoozes": [],
         }  # fmt: skip
         self.asked: Counter[str] = Counter()
+        self.pages: list[tuple[Any, Any]] = []  # rows of the first page, and of those that follow
 
     def execute(self, statement: Any, values: Any = ()) -> list[dict[str, Any]]:
         text = getattr(statement, "query_string", statement)
@@ -51,7 +52,9 @@ class Session:
 
     def execute_async(self, statement: Any, values: Any = ()) -> Any:
         answer = self.execute(statement, values)
-        return type("Future", (), {"result": lambda _self: answer})()
+        message = SimpleNamespace(fetch_size=getattr(statement, "fetch_size", None))
+        self.pages.append((message.fetch_size, message))
+        return SimpleNamespace(result=lambda: answer, message=message)
 
     def add(self, number: int, **fields: Any) -> str:
         """A transaction; gives its alert's id."""
@@ -74,6 +77,18 @@ def test_alerts_of_a_card_are_read_as_far_as_somebody_wants() -> None:
     found = list(islice(card_alerts(session, load_settings(), "c", T0), 5))
     assert [one.alert_id for one in found] == ids[:-6:-1]
     assert session.asked["alerts"] <= 1 + 50  # at once, and no more than that
+
+
+def test_a_list_begins_with_small_pages_of_each_shard() -> None:
+    session: Any = Session()
+    ids = [session.add(number) for number in range(COUNT)]
+    end = T0 + COUNT * HOUR
+    found = read_alerts(session, load_settings(), from_ms=T0, to_ms=end, now_ms=end)
+    begun = next(found)
+    assert [(first, rest.fetch_size) for first, rest in session.pages[:SHARDS]] == [
+        (10, 100)
+    ] * SHARDS
+    assert sorted([begun.alert_id, *(one.alert_id for one in found)]) == ids
 
 
 def test_a_terminal_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +142,9 @@ def test_rows_of_a_shard_come_once_although_the_driver_begins_anew() -> None:
         [{"opened_at": moment(ms), "alert_id": str(ms)} for ms in (5_000, 3_000)],
         [{"opened_at": moment(ms), "alert_id": str(ms)} for ms in (4_000, 2_000, 1_000)],
     )
-    answers = [SimpleNamespace(result=lambda rows=rows: _Again(rows)) for rows in (newer, older)]
+    answers = [
+        SimpleNamespace(result=lambda rows=rows: _Again(rows), message=SimpleNamespace())
+        for rows in (newer, older)
+    ]
     merged = heapq.merge(*map(alert_queries._rows, answers), key=alert_queries._place)  # noqa: SLF001
     assert [row["alert_id"] for row in merged] == ["5000", "4000", "3000", "2000", "1000"]
