@@ -164,7 +164,7 @@ class FraudApp(BlockApp):
         if not self.schema_checked:
             try:
                 await check_schema_when_it_answers(self.settings, pause)
-            except FraudstreamError as error:
+            except Exception as error:  # Faust would end this task and go on without it
                 halt("its tables", error)
 
     def loss_record(self, tp: TP, begin: int, end: int) -> Outputs:

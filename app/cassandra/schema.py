@@ -23,6 +23,7 @@ from app.cassandra.schema_shape import Differences, Shape, compare, present_shap
 from app.cassandra.session import SCHEMA, connected, explained, shared_session
 from app.durations import format_duration
 from app.errors import NotAnsweringError, SchemaError, UnavailableError
+from app.repeated_warnings import RepeatedWarning
 from app.settings import Settings
 from app.wire.own_catalogue import fields_with, own_of
 from app.wire.prediction_fields import columns_of
@@ -202,14 +203,17 @@ async def check_schema_when_it_answers(
 
     Raises:
         SchemaError: see `check_schema`.
-        UnavailableError: Cassandra refuses us.
     """
+    warning = RepeatedWarning()
     while await pause():
         try:
             session = await asyncio.to_thread(shared_session, settings)
             await asyncio.to_thread(check_schema, session, settings)
-        except NotAnsweringError as error:
-            logger.debug("the tables cannot be checked: %s", error)
+        except UnavailableError as error:
+            # A refusal, too: a cluster that comes back refuses every login until it has its replicas of the users.
+            # Scoring goes on meanwhile, as it does when the sink is refused.
+            if warning.due():
+                logger.warning("the tables cannot be checked: %s", error)
         else:
             return
 

@@ -18,7 +18,7 @@ from app.cassandra.command_lock import command_lock
 from app.cassandra.migrations import Migration, load_migrations
 from app.cassandra.prediction_reads import find_transactions
 from app.cassandra.session import connect, disconnect
-from app.errors import BusyError, SchemaError
+from app.errors import BusyError, SchemaError, UnavailableError
 from app.settings import Settings
 from tests.deployment import wait_until
 from tests.stack import environ_of
@@ -174,7 +174,14 @@ def test_a_worker_that_started_without_cassandra_looks_once_it_answers(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = settings.model_copy(update={"cassandra": "127.0.0.1:1"})
-    sessions = [lambda _: connect(nobody), lambda _: session]
+
+    def refused(
+        _: Settings,
+    ) -> Session:  # as by a cluster whose replicas of the users are not back yet
+        msg = "Cassandra refuses user 'w'"
+        raise UnavailableError(msg)
+
+    sessions = [lambda _: connect(nobody), refused, lambda _: session]
 
     def reached(asked: Settings) -> Session:
         return sessions.pop(0)(asked)
