@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient
 from joserfc.jwk import RSAKey
+from joserfc.jwt import decode as jwt_decode
 from yarl import URL
 
 from app.errors import SettingsError
@@ -435,10 +436,14 @@ async def test_strangers_do_not_make_us_ask_the_provider(provider: Provider) -> 
         found = await asyncio.gather(*(send(provider.token("")) for _ in range(100)))
         assert set(found) <= {401, 429}
         assert provider.asked["/keys"] <= 2
-        # this address is at its limit, and begins no login; a program behind the same proxy goes on
+        # this address is at its limit; programs and people behind the same proxy go on
         assert await send(provider.token("")) == 429
         assert await send(good) == 200
         assert provider.asked["/keys"] <= 2
+        assert (await Browser(client).get("/login/oidc")).status == 303
+        # logins have a limit of their own
+        for _ in range(60):
+            await Browser(client).get("/login/callback?code=1&state=2")
         for path in ("/login/oidc", "/login/callback?code=1&state=2"):
             assert (await Browser(client).get(path)).status == 429
     provider.signing = known
@@ -483,6 +488,51 @@ async def test_known_keys_serve_while_the_provider_is_away() -> None:
     now += 6
     with pytest.raises(RefusedError, match="away"):
         await kept.get()
+
+
+async def test_few_requests_wait_for_a_newer_value() -> None:
+    answers: list[asyncio.Future[str]] = []
+
+    async def ask() -> str:
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    now = 0.0
+    kept = Kept(ask, lambda: now)
+    first = asyncio.create_task(kept.get())
+    await asyncio.sleep(0)
+    answers[0].set_result("old")
+    assert await first == "old"
+    now = 6.0
+    waiting = [asyncio.create_task(kept.get(again=True)) for _ in range(100)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert [task.result() for task in waiting if task.done()] == ["old"] * 80
+    answers[1].set_result("new")
+    assert set(await asyncio.gather(*waiting)) == {"old", "new"}
+    assert len(answers) == 2
+
+
+async def test_a_wrong_signature_is_verified_once(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", 3_600.0)
+    provider.claims |= API
+    good = provider.token("")
+    kid = provider.signing.as_dict()["kid"]
+    provider.signing = RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
+    verified = []
+
+    def decode(*arguments: Any) -> Any:
+        verified.append(arguments[0])
+        return jwt_decode(*arguments)
+
+    monkeypatch.setattr("app.web.access.oidc.jwt.decode", decode)
+    async with client_of(worker_of(provider, web_oidc_audience="fraud-api")) as client:
+        for token, status in ((good, 200), (provider.token(""), 401)):
+            headers = {"Authorization": f"Bearer {token}"}
+            assert (await client.get("/", headers=headers)).status == status
+    assert len(verified) == 2
 
 
 async def test_a_key_of_an_unknown_kind_stops_no_login(provider: Provider) -> None:

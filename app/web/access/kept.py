@@ -10,6 +10,8 @@ T = TypeVar("T")
 
 #: How long a value counts as new; how long nobody is asked after an answer or a failure.
 _FRESH_SECONDS, _PAUSE_SECONDS = 3_600.0, 5.0
+#: Requests that wait at once for a newer value than the known one.
+_MOST_WAITING = 20
 
 
 class Kept(Generic[T]):
@@ -29,6 +31,7 @@ class Kept(Generic[T]):
     ) -> None:
         self._ask, self._clock, self._usable = ask, clock, usable
         self._lock = asyncio.Lock()
+        self._waiting = 0
         self._value: T | None = None
         self._got_at = self._asked_at = float("-inf")
         self._failure: RefusedError | None = None
@@ -37,7 +40,7 @@ class Kept(Generic[T]):
         """The value.
 
         Args:
-            again: ask for it even if it is known: there may be a new one.
+            again: ask for it even if it is known: there may be a new one. Not while many wait for that.
 
         Raises:
             RefusedError: the other server does not answer, or did not a moment ago.
@@ -47,8 +50,14 @@ class Kept(Generic[T]):
             age = self._clock() - self._got_at
             if age <= _FRESH_SECONDS or (age <= self._usable and self._lock.locked()):
                 return known
-        async with self._lock:  # who waited here finds the answer that somebody else got
-            return await self._get(again)
+        if known is not None and again and self._waiting >= _MOST_WAITING:
+            return known
+        self._waiting += 1
+        try:
+            async with self._lock:  # who waited here finds the answer that somebody else got
+                return await self._get(again)
+        finally:
+            self._waiting -= 1
 
     async def _get(self, again: bool) -> T:
         now = self._clock()

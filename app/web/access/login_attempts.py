@@ -43,6 +43,8 @@ class LoginAttempts:
         self._users = Users(settings.web_users)
         self._names = RateLimit(_NAME_BURST, _NAME_PER_SECOND, clock)
         self._addresses = RateLimit(_ADDRESS_BURST, _ADDRESS_PER_SECOND, clock)
+        # apart from logins: refused tokens of others behind the same proxy must not keep people from logging in
+        self._tokens = RateLimit(_ADDRESS_BURST, _ADDRESS_PER_SECOND, clock)
         self._hashes = asyncio.Semaphore(_HASHES)
 
     def __bool__(self) -> bool:
@@ -59,7 +61,7 @@ class LoginAttempts:
         self._renew()
         user = self._users.by_token(token)
         if user is None:
-            if wait := self._addresses.take(str(request.remote)):
+            if wait := self._tokens.take(str(request.remote)):
                 raise _too_many("wrong tokens", wait)
             raise RefusedError(401, "no such token")
         return user
@@ -88,7 +90,7 @@ class LoginAttempts:
         except RefusedError as error:
             if error.status >= 500:  # the provider is away: not the fault of whoever asks
                 raise
-            if wait := self._addresses.take(str(request.remote)):
+            if wait := self._tokens.take(str(request.remote)):
                 raise _too_many("wrong tokens", wait) from None
             raise
 

@@ -237,13 +237,15 @@ class Oidc:
         registry = jwt.JWTClaimsRegistry(
             now=lambda: int(self._now()), leeway=_LEEWAY_SECONDS, **wanted
         )
+        keys = await self._provider.keys()
         try:
             try:
-                claims = jwt.decode(token, await self._provider.keys(), _ALGORITHMS).claims
+                claims = jwt.decode(token, keys, _ALGORITHMS).claims
             except (InvalidKeyIdError, BadSignatureError):  # it may have a new key
-                claims = jwt.decode(
-                    token, await self._provider.keys(again=True), _ALGORITHMS
-                ).claims
+                newer = await self._provider.keys(again=True)
+                if newer is keys:  # asked a moment ago: a signature is work
+                    raise
+                claims = jwt.decode(token, newer, _ALGORITHMS).claims
             registry.validate(claims)
         except (JoseError, ValueError) as error:
             raise RefusedError(401, f"{what} is refused: {_why(error)}") from None
