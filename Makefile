@@ -14,7 +14,7 @@ RATE ?= 3000
 BREAKS ?=
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away bench bench-peers bench-pages handbook docs screenshots chart dist sbom down clean lock
+.PHONY: help install run test lint types unit integration crash crash-sabotage crash-away upgrade bench bench-peers bench-pages handbook docs screenshots chart dist sbom down clean lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ crash-sabotage: install ## the crash test must find seeded faults: BREAKS='"NAME
 
 crash-away: install ## Cassandra unavailable at full load: make crash-away AWAY=600 RATE=3000
 	$(BIN)/python -m tests.crash.away --seconds $(AWAY) --rate $(RATE)
+
+upgrade: install ## two workers are upgraded from an earlier release one at a time, under load, and back; ARGS='--rate 1000'
+	$(BIN)/python -m tests.crash.upgrade $(ARGS)
 
 bench: install ## measure this machine; ARGS=--quick for a short run
 	$(BIN)/fraudstream bench $(ARGS)

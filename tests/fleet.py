@@ -92,6 +92,12 @@ class Fleet:
         """Names of the workers that are meant to run."""
         return sorted(self._wanted)
 
+    def prefer(self, code: Path, *names: str) -> None:
+        """Run the code in a folder from the next start of some workers on."""
+        with self._lock:
+            for name in names:
+                self._made(name).code = code
+
     def start(self, *names: str, environ: Mapping[str, str] | None = None) -> None:
         """Start workers, new ones or again; returns at once.
 
@@ -101,18 +107,17 @@ class Fleet:
         """
         with self._lock:
             for name in names:
-                if name not in self.workers:
-                    port = ports.free_run(1, self._taken)
-                    self._taken.add(port)
-                    worker = _Worker(
-                        port,
-                        self._folder / name,
-                        {**self._environ, **(environ or {})},
-                        self._module,
-                    )
-                    self.workers[name] = worker
+                self._made(name, environ)
                 self.workers[name].start()
                 self._wanted.add(name)
+
+    def _made(self, name: str, environ: Mapping[str, str] | None = None) -> WorkerProcess:
+        if name not in self.workers:
+            port = ports.free_run(1, self._taken)
+            self._taken.add(port)
+            environ = {**self._environ, **(environ or {})}
+            self.workers[name] = _Worker(port, self._folder / name, environ, self._module)
+        return self.workers[name]
 
     def kill(self, name: str) -> None:
         """End one at once, as a crash would; it stays down."""

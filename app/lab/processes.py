@@ -32,6 +32,7 @@ class WorkerProcess:
 
     Attributes:
         starts: how often it was started.
+        code: folder of the project that it runs from its next start on; ours unless somebody sets another one.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class WorkerProcess:
         self.datadir = datadir
         self.log = datadir / "worker.log"
         self.starts = 0
+        self.code = Path(package.__file__).resolve().parents[1]
         self._environ = environ
         self._host = ports.HOST if host in ("0.0.0.0", "::", "") else host  # noqa: S104
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,7 +79,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Start it; returns at once."""
         self._log_offset = logs.rotate(self.log)
-        root = str(Path(package.__file__).resolve().parents[1])
+        root = str(self.code)
         environ = dict(os.environ if self._environ is None else self._environ)
         path = environ.get("PYTHONPATH")
         # -P and the path: the folder that a person stands in may have an `app` of its own
