@@ -15,12 +15,11 @@ from app.cassandra.session import shared_session
 from app.domain.guard import GuardLimits
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.stages.champion import Champion, TalliesByChange
+from app.stages.champion import TalliesByChange
 from app.stages.guard import Guard
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scoring import ScoringHandler
-from app.stages.scoring_pace import ScoringPace
 from app.stages.state import PINS_KEY, ModelOffsets, terminal_settings
 from app.stages.tracing import traced_scoring
 from models.artifact_folders import is_path
@@ -30,8 +29,6 @@ from tables.terminals import terminals as table
 #: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
 
-#: A quick model never takes so long.
-_LONGEST_SECONDS = 0.1
 settings, topics = app.settings, app.fraud_topics
 holder = holder_of(settings, app.catalogue)
 models = app.models = ModelSupply(holder.by_hash, holder.forget)
@@ -117,7 +114,7 @@ handler = ScoringHandler.of(
     model=models.get,
     challenger=models.challenger,
     clock_ms=lambda: time.time_ns() // 1_000_000,
-    champion=Champion(settings.reasons_from, tallies, ScoringPace(_LONGEST_SECONDS)),
+    tallies=tallies,
 )
 app.in_force = handler.in_force
 

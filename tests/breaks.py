@@ -408,17 +408,6 @@ BREAKS = (
         _SCORING,
     ),
     Break(
-        "a message skipped where a slow model's block is cut",
-        "app.stages.scoring",
-        (
-            (
-                "len(scored) >= room:\n                taken = len(records) - len(fresh) + index\n",
-                "len(scored) >= room:\n                taken = len(records) - len(fresh) + index + 1\n",
-            ),
-        ),
-        _SCORING,
-    ),
-    Break(
         "a canary that is not sticky",
         "app.stages.scoring",
         (

@@ -28,7 +28,8 @@ class GuardLimits:
         batches: number of micro-batches from which on a mean is known. The first ones are also judged one by one.
         times_before: allowed multiple of the earlier scoring time in micro-batches of the same size, if it is known.
         times_far: multiple of the earlier scoring time that is far too slow.
-        false_alarm: largest probability that a change within the limits is ever reverted, for each of both tests.
+        false_alarm: largest probability that a change within the limits is ever reverted, for each test of a worker, if
+            alerts come in independent groups of at most `burst` and the earlier share is exact.
         unknown_times: allowed multiple of the allowed time, if the earlier scoring time is not known.
         known: number of transactions before the change from which on the earlier share of alerts is known.
         more_alerts: allowed multiple of the earlier share of alerts, in addition to `more_share`.

@@ -26,7 +26,6 @@ from app.stages.scorers import (
     checked,
     of_each_row,
 )
-from app.stages.scoring_pace import ScoringPace
 
 #: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")
@@ -146,21 +145,14 @@ class Champion:
 
     Args:
         reasons_from: lowest score for which reasons are computed.
-        tallies: counts each micro-batch; None: for nobody.
-        pace: limits the size of micro-batches; None: nothing does.
+        tallies: counts each micro-batch.
 
     Attributes:
-        tallies, pace: the same.
+        tallies: the same.
     """
 
-    def __init__(
-        self,
-        reasons_from: float,
-        tallies: TalliesByChange | None = None,
-        pace: ScoringPace | None = None,
-    ) -> None:
-        self.tallies = tallies or TalliesByChange()
-        self.pace = pace or ScoringPace()
+    def __init__(self, reasons_from: float, tallies: TalliesByChange) -> None:
+        self.tallies = tallies
         self._reasons_from = reasons_from
         self._told: Counter[tuple[str, str]] = Counter()
 
@@ -181,7 +173,6 @@ class Champion:
         except Exception:
             fine = False
         took = perf_counter() - began
-        self.pace.took(model.hash, len(rows), took)
         if fine:
             self.tallies.add(
                 judges.epoch, len(rows), int((found >= judges.threshold).sum()), 0, took

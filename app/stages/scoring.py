@@ -24,7 +24,7 @@ from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.challengers import CanaryDecision, Challengers
-from app.stages.champion import Champion
+from app.stages.champion import Champion, TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import (
@@ -82,7 +82,7 @@ class ScoringHandler:
         asked: whether the transaction at a source position is scored, or only counted for others; None: all are
             scored.
         alerts: decides which transactions raise alerts; None: none do.
-        champion: computes the current model's scores; None: without any limit of time.
+        tallies: counts the current model's decisions, for the guard.
 
     Attributes:
         counts: transactions and labels by outcome.
@@ -110,7 +110,7 @@ class ScoringHandler:
         asked: Callable[[int, EnrichedItem], bool] | None = None,
         privacy: Privacy = AS_IT_CAME,
         alerts: AlertPolicy | None = None,
-        champion: Champion | None = None,
+        tallies: TalliesByChange | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
@@ -120,7 +120,7 @@ class ScoringHandler:
         self._rules = rules
         self._topics = topics
         self.challengers = Challengers(reasons_from)
-        self.champion = champion or Champion(reasons_from)
+        self.champion = Champion(reasons_from, tallies or TalliesByChange())
         self._model = model
         self._challenger = challenger or model
         self._clock_ms = clock_ms
@@ -156,7 +156,7 @@ class ScoringHandler:
     def compute(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
-        """Predictions and new rows of consecutive `enriched` messages, as far as models are loaded and quick enough."""
+        """Predictions and new rows of consecutive `enriched` messages, up to the first whose model is not loaded."""
         counters = self.counts, self.raised, self.challengers.failures
         return computed_or_needed(
             lambda: self._compute(partition, records, state), state, self.champion.tallies, counters
@@ -171,7 +171,7 @@ class ScoringHandler:
         outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]
-        taken, needs, changed_at, room = None, None, -1, 0.0
+        taken, needs, changed_at = None, None, -1
         decides: DecisionInputs | None = None
         judges: ScoringModels | None = None
         scored: list[Scored] = []
@@ -192,15 +192,11 @@ class ScoringHandler:
             if now != decides:
                 follows = judges_of(now, self._model, self._challenger)
                 if isinstance(follows, ModelNeeded):
-                    needs = follows
-                else:
-                    self._score_all(judges, scored, outputs)
-                    judges, decides, scored = follows, now, []
-                    room = self.champion.pace.room(follows.model.hash)
-            if needs is not None or len(scored) >= room:
-                taken = len(records) - len(fresh) + index
-                fresh = fresh[:index]
-                break
+                    taken, needs = len(records) - len(fresh) + index, follows
+                    fresh = fresh[:index]
+                    break
+                self._score_all(judges, scored, outputs)
+                judges, decides, scored = follows, now, []
             scored += self._items(batch, message.offset, rows, position, outputs, policy)
         self._score_all(judges, scored, outputs)
         if not fresh:
@@ -217,7 +213,8 @@ class ScoringHandler:
         """The changes in force after the newest record in the state."""
         kept: InForce | None = state.memo.get("in force")
         if kept is None:
-            kept = read_in_force(state.get(IN_FORCE_KEY)) or InForce(threshold=self._threshold)
+            stored = read_in_force(state.get(IN_FORCE_KEY))
+            kept = InForce(threshold=self._threshold) if stored is None else stored
         return kept
 
     def _deciding(self, offset: int, in_force: InForce, state: RowReader) -> DecisionInputs:
@@ -328,7 +325,10 @@ class ScoringHandler:
             self.counts["given up"] += 1
 
     def _score_all(
-        self, judges: ScoringModels | None, scored: list[Scored], outputs: dict[Any, Any]
+        self,
+        judges: ScoringModels | None,
+        scored: list[Scored],
+        outputs: dict[Any, Any],
     ) -> None:
         if judges is None:
             return

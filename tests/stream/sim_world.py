@@ -42,8 +42,6 @@ from app.settings import load_settings
 from app.stages import cards as cards_module
 from app.stages import control as control_module
 from app.stages import scoring as scoring_module
-from app.stages.champion import Champion
-from app.stages.scoring_pace import ScoringPace
 from app.stages.sink import SinkHandler
 from app.topics import Topics
 from app.windows.window_row import RowRules
@@ -146,18 +144,6 @@ challengers = {**models, "dora": BrokenModel("dora"), "eva": FakeModel("eva")}
 #: Those that may be promoted although they give some rows no score; and of half of those rows neither has one.
 faulty = ("dora", "gail")
 everybody = {**challengers, "gail": BrokenModel("gail")}
-
-
-class UnevenPace(ScoringPace):
-    """Some go on after a few transactions, as if models were slow at times: blocks end where nobody expects it."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._rng = Random(seed)
-
-    def room(self, _: str) -> float:
-        """One to some, or any number."""
-        return self._rng.choice((1, 2, 5, float("inf")))
 
 
 @cache
@@ -414,18 +400,16 @@ class World:
 
     def _scoring(self, worker: Worker) -> Any:
         return self.scoring_handler(
-            scoring_module.ScoringHandler, worker.loop.time, wide=worker.wider, here=worker.models,
-            champion=Champion(0.5, pace=UnevenPace(self.seed)),
-        )  # fmt: skip
+            scoring_module.ScoringHandler, worker.loop.time, wide=worker.wider, here=worker.models
+        )
 
     def threshold_of(self, model: str) -> float | None:
         """What a worker's setting says, beside its model."""
         return None if self.seed % 2 else {"ada": 0.2, "bea": 0.8}.get(model)
 
     def scoring_handler(
-        self, kind: Any, seconds: Any, *, wide: bool = False, here: set[str] | None = None,
-        champion: Champion | None = None,
-    ) -> Any:  # fmt: skip
+        self, kind: Any, seconds: Any, *, wide: bool = False, here: set[str] | None = None
+    ) -> Any:
         """The second stage, as agents/scoring.py puts it together.
 
         Args:
@@ -433,7 +417,6 @@ class World:
             seconds: the time.
             wide: whether its settings have one more window.
             here: models that the worker has loaded; None: all are.
-            champion: computes scores; None: any number in one go.
         """
 
         def loaded(name: str) -> FakeModel | None:
@@ -450,7 +433,6 @@ class World:
             threshold=None,
             state_settings=STATE_SETTINGS,
             alerts=ALERTS,
-            champion=champion,
         )
 
     # ---------------------------------------------------------------- what workers tell
