@@ -96,11 +96,16 @@ def bench(
     scale: str | None,
     as_json: bool,
 ) -> None:
-    """Measure throughput compared with a naive Faust design, and latency by load.
+    r"""Measure throughput compared with a naive Faust design, and latency by load.
 
     Runs on the real servers with its own topics, keyspace and state, and removes them afterwards.
     One worker; each run is verified. On a shared machine, ratios within one run are more reliable than
     absolute figures. Latency is measured from the time at which an event was due.
+
+    \b
+    Exit codes:  0  everything was measured
+                 3  a server or a worker failed, or no request to POST /score was answered with 200
+                 6  a run does not verify, or an answer of POST /score differs from its row
     """
     if stages:
         click.echo(_stages(events or (5_000 if quick else 50_000), 1 if quick else 5, as_json))

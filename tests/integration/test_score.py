@@ -16,6 +16,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from app.domain.transaction import hash_id
+from app.errors import VerificationError
 from app.lab.bench.latency import live_load
 from app.lab.bench.score_load import compare, request_all
 from app.settings import Settings
@@ -137,7 +138,10 @@ def check_answers(
     check_traces(deployment, collector, traces, position)
     assert report["scored"] == COUNT + 6 + LOAD
     assert (report["duplicate"], report["conflicting"]) == (10, 1)
-    assert (loaded.statuses, compare(deployment.settings, loaded)) == ({200: LOAD}, LOAD)
+    assert loaded.statuses == {200: LOAD}
+    compare(deployment.settings, loaded.scored)
+    with pytest.raises(VerificationError, match="1 answers differ from their rows"):
+        compare(deployment.settings, [{**loaded.scored[0], "action": "decline"}])
     columns = ("transaction_id", "score", "model_version")
     rows = {row[0]: row for row in deployment.rows(*columns)}
     for answer in [*(answer for _, answer in said), *(answer for _, answer in again), documented]:

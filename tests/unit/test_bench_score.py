@@ -3,11 +3,13 @@
 from collections import Counter
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from app.errors import UnavailableError
 from app.lab.bench.latency import live_load
-from app.lab.bench.score_load import NO_ANSWER, Answers, differences, request_all
+from app.lab.bench.score_load import NO_ANSWER, Answers, differences, request_all, require_scored
 
 ANSWER = {"transaction_id": "t-1", "score": 0.25, "is_fraud": False, "action": "approve"}
 
@@ -42,6 +44,13 @@ async def test_every_answer_is_counted() -> None:
 def test_quantiles_are_of_all_answers() -> None:
     found = Answers(took_ms=[float(n) for n in range(1000, 0, -1)]).quantiles_ms()
     assert found == {"p50": 501, "p99": 991, "p99.9": 1000}
+
+
+def test_a_load_without_any_score_is_refused() -> None:
+    refused = Answers([1.0] * 9, Counter({504: 7, 429: 1, NO_ANSWER: 1}))
+    with pytest.raises(UnavailableError, match="1 with no answer, 1 with 429, 7 with 504: "):
+        require_scored(refused)
+    require_scored(Answers([1.0], Counter({200: 1}), [ANSWER]))
 
 
 def test_an_answer_that_is_not_its_row_is_found() -> None:

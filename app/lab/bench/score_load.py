@@ -16,7 +16,7 @@ import orjson
 
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.session import connected
-from app.errors import VerificationError
+from app.errors import UnavailableError, VerificationError
 from app.kafka.clients import log_ends
 from app.lab.bench import backlog
 from app.lab.bench.deployment import deployment
@@ -117,14 +117,27 @@ def differences(
     return [(one, row) for one, row in pairs if row != tuple(one[name] for name in COMPARED)]
 
 
-def compare(settings: Settings, answers: Answers) -> int:
-    """Compare all answers with their rows; returns how many there are.
+def require_scored(answers: Answers) -> None:
+    """Refuse a load that says nothing about scores.
+
+    Raises:
+        UnavailableError: no request was answered with 200; the text has the statuses.
+    """
+    if not answers.scored:
+        counts = sorted(answers.statuses.items())
+        shown = ", ".join(f"{n:,} with {status or 'no answer'}" for status, n in counts)
+        msg = f"no request was answered with 200, but {shown}: this machine cannot sustain the load"
+        raise UnavailableError(msg)
+
+
+def compare(settings: Settings, scored: Iterable[Mapping[str, Any]]) -> None:
+    """Compare answers with their rows.
 
     Raises:
         VerificationError: one is not its row.
     """
     with connected(settings) as session:
-        found = differences(answers.scored, scan_scored(session, settings, COMPARED))
+        found = differences(scored, scan_scored(session, settings, COMPARED))
     if found:
         answer, row = found[0]
         shown = "no row" if row is None else dict(zip(COMPARED, row, strict=True))
@@ -132,7 +145,6 @@ def compare(settings: Settings, answers: Answers) -> int:
             f"{len(found):,} answers differ from their rows; the first: {dict(answer)}, but {shown}"
         )
         raise VerificationError(msg)
-    return len(answers.scored)
 
 
 def score_load(settings: Settings, requests: int | None) -> Iterator[dict[str, Any]]:
@@ -144,6 +156,7 @@ def score_load(settings: Settings, requests: int | None) -> Iterator[dict[str, A
 
     Raises:
         VerificationError: an answer is not its row, or a row is not what `verify` recomputes.
+        UnavailableError: no request was answered with 200, or a server or the worker failed.
     """
     seconds = (requests or REQUESTS) / REQUEST_RATE
     name = f"scale_{time.strftime('%H%M%S')}_score"
@@ -159,12 +172,13 @@ def score_load(settings: Settings, requests: int | None) -> Iterator[dict[str, A
             workers.await_ready()
             asyncio.run(backlog.await_rows(own, _HISTORY, workers))
             with Load(own, beside):
-                asyncio.run(request_all(worker.url, warm_up, token))
+                first = asyncio.run(request_all(worker.url, warm_up, token))
                 answers = asyncio.run(request_all(worker.url, load, token))
             sent = asyncio.run(log_ends(own, Topics(own).transactions.name))
             asyncio.run(backlog.await_rows(own, sum(sent.values()), workers))
             backlog.refuse_restarts(workers)
-        compared = compare(own, answers)
+        require_scored(answers)
+        compare(own, first.scored + answers.scored)
         backlog.check(own)
     known = (200, 429, 503, 504)
     yield {
@@ -175,5 +189,5 @@ def score_load(settings: Settings, requests: int | None) -> Iterator[dict[str, A
         "requests": len(answers.took_ms),
         **{str(status): answers.statuses[status] for status in known},
         "other": sum(n for status, n in answers.statuses.items() if status not in known),
-        "equal to rows": compared,
+        "equal to rows": len(answers.scored),  # all of them, or `compare` refuses
     }
