@@ -21,6 +21,8 @@ from models.manifest import Manifest
 
 #: The first load warms a fresh worker up and is not told; a peer's likewise.
 _WARM_UP_SECONDS = 5.0
+#: Between a peer's warm-up, which is sent while it starts, and its load: a JVM must catch up first.
+_CATCH_UP_SECONDS = 15.0
 Tell = Callable[[str], None]
 
 
@@ -204,7 +206,7 @@ def _their_latency(settings: Settings, design: Design, rate: float, seconds: flo
     ) as peer:
         latency.offer(settings, warm_up)
         peer.await_begin()
-        time.sleep(_WARM_UP_SECONDS)  # what waited while it started is done
+        time.sleep(_CATCH_UP_SECONDS)
         latency.offer(settings, load)
         work = peer.await_end().work
     return LatencyRun(rate, len(load), work["latency_ms"], load.behind_ms())
