@@ -23,7 +23,8 @@ from app.cassandra.session import SCAN, explained
 from app.errors import SchemaError, UsageError
 from app.settings import Settings
 
-#: What people and commands wrote: no topic has it. A model is listed once its artifact is there.
+#: What people and commands wrote: no topic has it. In the order in which it is restored: a model is listed once its
+#: artifact is there.
 ONLY_HERE = (
     "model_artifacts", "models", "model_gates", "alert_acks", "alert_reviews", "alert_snoozes", "erasures",
 )  # fmt: skip
@@ -99,7 +100,7 @@ def save_table(session: Session, settings: Settings, table: str, file: Path) -> 
 def restore_table(
     session: Session, settings: Settings, table: str, file: Path, saved_at: float
 ) -> int:
-    """Write the rows of a file into a table; returns how many. Cells whose life is over by now are left out.
+    """Write the rows of a file into a table; returns how many. What is expired by now is left out.
 
     Args:
         session: of the driver.
@@ -139,13 +140,13 @@ def restore_table(
                     "migrate` of the release that wrote the backup"
                 )
                 raise SchemaError(msg)
-            count += 1
             # cells of one write go back in one
             writes: dict[tuple[int | None, int | None], dict[str, Any]] = {}
             for name, (value, at, ttl) in row.cells.items():
                 if ttl is None or ttl > passed:
                     left = None if ttl is None else ttl - passed
                     writes.setdefault((at, left), {})[name] = value
+            count += bool(writes)
             for (at, left), cells in writes.items():
                 values = {**row.key, **cells}
                 using = [one for one in (at, left) if one is not None]

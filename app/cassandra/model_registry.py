@@ -80,8 +80,10 @@ def register(session: Session, settings: Settings, entry: Entry, by: str) -> boo
             msg = f"the model file {path} cannot be read ({error.strerror}): restore it or train again"
             raise NotFoundError(msg) from error
         _check(manifest, content, manifest.scoring_hash, str(folder))
+        # also one that is known: an old backup, or a lost table, may have left a version without its artifact
+        if not _is_stored(session, settings, manifest.scoring_hash):
+            _store(session, settings, manifest, (folder / MANIFEST_FILE).read_text(), content)
     if known is None:
-        _store(session, settings, manifest, (folder / MANIFEST_FILE).read_text(), content)
         known = _bind(session, settings, manifest, len(content), by)
         if known is None:
             return True
@@ -271,6 +273,15 @@ def _store(
         for number, chunk in reversed(list(enumerate(_chunks(content)))):
             told = text if number == 0 else None
             session.execute(statement, (manifest.scoring_hash, number, told, chunk))
+
+
+def _is_stored(session: Session, settings: Settings, model_hash: str) -> bool:
+    with explained(settings):
+        first = session.execute(
+            f"SELECT manifest FROM {settings.keyspace}.model_artifacts WHERE hash = %s AND chunk = 0",  # noqa: S608
+            (model_hash,),
+        ).one()
+    return first is not None and first["manifest"] is not None
 
 
 def _bind(

@@ -27,6 +27,7 @@ from app.settings import Settings
 _MANIFEST = "backup.json"
 _SUFFIX = ".msgpack.gz"
 _FORMAT = 1
+_LAST = "model_artifacts"
 
 
 class SavedTable(msgspec.Struct):
@@ -89,7 +90,8 @@ def backup(settings: Settings, folder: Path, *, rows: bool, progress: Progress) 
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            for number, table in enumerate(tables, 1):
+            # artifacts last: each model that is saved has its artifact, also one that is registered meanwhile
+            for number, table in enumerate(sorted(tables, key=lambda one: one == _LAST), 1):
                 file = draft / f"{table}{_SUFFIX}"
                 count = save_table(session, settings, table, file)
                 saved.tables[table] = SavedTable(count, _sha256(file))
@@ -111,6 +113,9 @@ def restore(settings: Settings, folder: Path, *, progress: Progress) -> Backup:
         folder: as `backup` wrote it.
         progress: told how far it has come.
 
+    Returns:
+        The backup, with the numbers of rows that were written: those that are expired by now are not.
+
     Raises:
         NotFoundError: there is no backup.
         UsageError: a file is damaged, or of a format that this release does not know. Nothing is written then.
@@ -129,9 +134,11 @@ def restore(settings: Settings, folder: Path, *, progress: Progress) -> Backup:
             raise UsageError(msg)
     with connected(settings) as session:
         check_schema(session, settings)
-        for number, table in enumerate(saved.tables, 1):
-            restore_table(session, settings, table, folder / f"{table}{_SUFFIX}", saved.at)
-            progress("tables", number, len(saved.tables))
+        tables = [table for table in (*ONLY_HERE, *FROM_TOPICS) if table in saved.tables]
+        for number, table in enumerate(tables, 1):
+            file = folder / f"{table}{_SUFFIX}"
+            saved.tables[table].rows = restore_table(session, settings, table, file, saved.at)
+            progress("tables", number, len(tables))
     return saved
 
 

@@ -413,6 +413,13 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
     )
     assert "name the version" in said("register", "default", code=2)
     assert deployment.verify()["scored"] == 100
+    # a version whose artifact was lost gets it again
+    with connected(settings) as session:
+        session.execute(f"TRUNCATE {settings.keyspace}.model_artifacts")
+        assert "was registered already" in said("register", "other")
+        assert model_registry.entry_of(settings, session, "other")
+        (stored,) = session.execute(f"SELECT count(*) FROM {settings.keyspace}.model_artifacts")
+        assert stored["count"] > 0
 
 
 def test_what_workers_could_not_load_is_refused(
