@@ -27,8 +27,20 @@ _port = click.IntRange(1024, 65_000)
 )
 @click.option("--kafka-port", type=_port, help="Port of Kafka.  [default: 19092]")
 @click.option("--cassandra-port", type=_port, help="Port of Cassandra.  [default: 19042]")
-@click.option("--kafka-heap", default="512m", show_default=True, help="Java heap of Kafka.")
-@click.option("--cassandra-heap", default="1g", show_default=True, help="Java heap of Cassandra.")
+@click.option(
+    "--brokers",
+    type=click.IntRange(1, 5),
+    help="Kafka brokers, at 127.0.0.1, 127.0.0.2 and so on.  [default: 1]",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 5),
+    help="Cassandra nodes, at the same addresses.  [default: 1]",
+)
+@click.option("--kafka-heap", help="Java heap of each Kafka.  [default: 512m; of several 256m]")
+@click.option(
+    "--cassandra-heap", help="Java heap of each Cassandra.  [default: 1g; of several 384m]"
+)
 @click.option(
     "--durable",
     is_flag=True,
@@ -48,8 +60,10 @@ def up(
     free_ports: bool,
     kafka_port: int | None,
     cassandra_port: int | None,
-    kafka_heap: str,
-    cassandra_heap: str,
+    brokers: int | None,
+    nodes: int | None,
+    kafka_heap: str | None,
+    cassandra_heap: str | None,
     durable: bool,
     timeout: float,
     as_json: bool,
@@ -58,7 +72,11 @@ def up(
 
     The first start downloads their jars (113 MB); later starts take seconds. A server's other ports
     follow the given port. A running server is left as it is. SERVERS: kafka, cassandra; default: both.
+
+    With --brokers 3 --nodes 3, topics and tables can have three replicas: for tests of what happens while one is away.
+    Later starts of the same home have as many.
     """
+    from app.devstack.cluster import START_SECONDS, cluster_of
     from app.devstack.progress import ConsoleProgress
     from app.devstack.stack import Stack
 
@@ -79,25 +97,29 @@ def up(
                 )
                 raise UnavailableError(msg)
     local = [name for name in asked if name not in elsewhere]
-    stack = Stack(
-        settings.home,
-        heaps={"kafka": kafka_heap, "cassandra": cassandra_heap},
-        progress=console,
-        durable=durable,
-    )
-    if local:
-        chosen = {"kafka": kafka_port, "cassandra": cassandra_port}
-        stack.up(
-            local,
-            free_ports=free_ports,
-            at={name: port for name, port in chosen.items() if port},
-            timeout_seconds=timeout,
-        )
-        console.step(
-            f"Data is in {stack.home / 'servers'}. `fraudstream down` stops the servers and keeps the data."
-        )
+    chosen = {"kafka": kafka_port, "cassandra": cassandra_port}
+    at = {name: port for name, port in chosen.items() if port}
+    given = {"kafka": kafka_heap, "cassandra": cassandra_heap}
+    heaps = {name: heap for name, heap in given.items() if heap}
+    options: dict[str, Any] = {"heaps": heaps, "progress": console, "durable": durable}
+    cluster = cluster_of(settings.home, brokers, nodes, at=at, free_ports=free_ports, **options)
+    if cluster is not None:
+        cluster.up(local, timeout_seconds=max(timeout, START_SECONDS))
+        addresses = {name: cluster.addresses(name) for name in NAMES}
+        replicas = {"REPLICATION": min(3, cluster.shape.brokers), "MIN_INSYNC": min(2, cluster.shape.brokers),
+                    "CASSANDRA_REPLICATION": min(3, cluster.shape.nodes)}  # fmt: skip
+        words = " ".join(f"FRAUDSTREAM_{name}={count}" for name, count in replicas.items())
+        console.step(f"For replicas set {words} before `fraudstream topics` and `migrate`.")
+    else:
+        stack = Stack(settings.home, **options)
+        if local:
+            stack.up(local, free_ports=free_ports, at=at, timeout_seconds=timeout)
+            console.step(
+                f"Data is in {stack.home / 'servers'}. `fraudstream down` stops the servers and keeps the data."
+            )
+        addresses = {s.server: s.address or "" for s in stack.status()}
     if as_json:
-        addresses = {s.server: s.address for s in stack.status()} | elsewhere
+        addresses |= elsewhere
         click.echo(json.dumps({name: addresses[name] for name in NAMES}))
 
 
@@ -115,12 +137,15 @@ def down(servers: tuple[str, ...], timeout: float) -> None:
 
     SERVERS: kafka, cassandra; default: both.
     """
+    from app.devstack.cluster import cluster_of
     from app.devstack.progress import ConsoleProgress
     from app.devstack.stack import Stack
 
-    stack = Stack(load_settings().home, progress=ConsoleProgress(click.echo))
+    home, progress = load_settings().home, ConsoleProgress(click.echo)
+    stack = cluster_of(home, progress=progress) or Stack(home, progress=progress)
     if stopped := stack.down(servers or NAMES, timeout_seconds=timeout):
-        click.echo(f"Stopped: {', '.join(_TITLES[name] for name in stopped)}. Data stays.")
+        named = (" ".join([_TITLES[name], *number]) for name, *number in map(str.split, stopped))
+        click.echo(f"Stopped: {', '.join(named)}. Data stays.")
     else:
         click.echo(f"No local server of {stack.home} is running.")
 
@@ -132,10 +157,15 @@ def status(as_json: bool) -> None:
 
     Checks the servers in FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA, or else the local ones.
     """
+    from app.devstack.cluster import cluster_of
     from app.devstack.stack import Stack
 
     settings = load_settings()
-    local = {s.server: asdict(s) for s in Stack(settings.home).status()}
+    cluster = cluster_of(settings.home)
+    if cluster is not None:
+        local = _summaries([(number, asdict(one)) for number, one in cluster.status()])
+    else:
+        local = {s.server: asdict(s) for s in Stack(settings.home).status()}
     found = {
         name: _ask_elsewhere(name, address, settings)
         for name, address in _elsewhere(settings).items()
@@ -145,7 +175,8 @@ def status(as_json: bool) -> None:
         click.echo(json.dumps(states))
     else:
         for name, state in states.items():
-            click.echo(_describe(name, state))
+            for number, one in state.get("members") or [(0, state)]:
+                click.echo(_describe(name, one, number))
     if any(state["state"] != "running" for state in states.values()):
         sys.exit(UnavailableError.exit_code)
 
@@ -154,12 +185,14 @@ def status(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def wipe(yes: bool) -> None:
     """Stop the local servers; delete their data and the state of workers."""
+    from app.devstack.cluster import cluster_of
     from app.devstack.progress import ConsoleProgress
     from app.devstack.stack import Stack
 
     settings = load_settings()
     stack = Stack(settings.home, progress=ConsoleProgress(click.echo))
-    folders = [path for path in (stack.home / "servers", stack.home / "workers") if path.exists()]
+    names = ("servers", "brokers", "nodes", "workers")
+    folders = [path for name in names if (path := stack.home / name).exists()]
     if folders and not yes:
         named = " and ".join(map(str, folders))
         if not sys.stdin.isatty():
@@ -167,6 +200,8 @@ def wipe(yes: bool) -> None:
             raise UsageError(msg)
         click.confirm(f"Delete {named}?", abort=True)
     deleted = stack.wipe()
+    if cluster := cluster_of(settings.home, progress=ConsoleProgress(click.echo)):
+        deleted += cluster.wipe()
     for folder in deleted:
         click.echo(f"Deleted {folder}")
     if not deleted:
@@ -214,9 +249,25 @@ def _tls(name: str, settings: Settings) -> Any:
     return context
 
 
-def _describe(name: str, state: dict[str, Any]) -> str:
+def _summaries(members: list[tuple[int, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """State by server of several brokers and nodes: running where all of them are."""
+    found = {}
+    for name in NAMES:
+        own = [(number, one) for number, one in members if one["server"] == name]
+        states = {one["state"] for _, one in own}
+        found[name] = {
+            "server": name,
+            "state": next(state for state in ("stopped", "silent", "running") if state in states),
+            "address": ",".join(one["address"] for _, one in own if one["address"]),
+            "members": own,
+        }
+    return found
+
+
+def _describe(name: str, state: dict[str, Any], number: int = 0) -> str:
     words = {"running": "running", "silent": "does not answer", "stopped": "stopped"}
-    parts = [f"{_TITLES[name]:<9} {words[state['state']]}"]
+    title = f"{_TITLES[name]} {number}" if number else f"{_TITLES[name]:<9}"
+    parts = [f"{title} {words[state['state']]}"]
     if state["address"] and state["state"] != "stopped":
         parts.append(f"at {state['address']}")
     if state.get("pid"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.exit_codes import run
 from app.devstack.cluster import Cluster, Place, Shape, cluster_of
 from app.devstack.server import LaunchSettings
 from app.devstack.servers import SERVERS
@@ -81,3 +82,20 @@ def test_clients_are_told_of_all(tmp_path: Path) -> None:
     found = resolve(Settings(home=tmp_path, broker=None, cassandra=None))
     assert found.broker == "127.0.0.1:1,127.0.0.2:1"
     assert found.cassandra == [("127.0.0.1", 2)]
+
+
+def test_commands_speak_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_HOME", str(tmp_path))
+    made = cluster_of(tmp_path, 2, 2)
+    assert made is not None
+    up(made, monkeypatch)
+    with pytest.raises(SystemExit):
+        run(["status"])
+    said = capsys.readouterr().out
+    assert all(
+        name in said for name in ("Kafka 1 stopped", "Kafka 2 stopped", "Cassandra 2 stopped")
+    )
+    assert run(["wipe", "--yes"]) in (0, None)
+    assert Shape.read(tmp_path) is None

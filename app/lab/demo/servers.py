@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from app import host as guards
 from app.devstack import ports
+from app.devstack.cluster import cluster_of
 from app.devstack.progress import ConsoleProgress
 from app.devstack.servers import SERVERS
 from app.devstack.stack import Stack
@@ -43,6 +44,9 @@ def start_servers(
     if not names:
         return
     guards.require_disk(settings.home, events * _BYTES_A_TRANSACTION, "this demo")
+    if cluster := cluster_of(settings.home, progress=ConsoleProgress(say)):
+        cluster.up(names)
+        return
     stack = Stack(settings.home, progress=ConsoleProgress(say))
     if not free_ports:
         for name in names:
