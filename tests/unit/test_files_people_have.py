@@ -258,7 +258,7 @@ def test_ids_that_are_probably_none_are_counted_in_a_warning(sent):  # 22
 )
 def test_ids_with_blanks_quotes_and_formulas_are_counted_in_a_warning(sent, card):
     assert len(sent(lines(f"1,{card},5.00,{T}"))) == 1
-    assert "Warning: card_id of 1 records is probably not an id" in sent.out
+    assert "Warning: in 1 records, card_id is probably not an id; the first: " in sent.out
 
 
 @pytest.mark.parametrize("number", ["9" * 5_000, "1e400", "-1E-999999", '{"a":%s}' % ("9" * 5_000)])
