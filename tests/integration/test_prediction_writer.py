@@ -262,7 +262,7 @@ async def test_the_table_may_be_altered_meanwhile(
             await asyncio.to_thread(session.execute, statement, timeout=20)
         await asyncio.to_thread(
             session.execute,
-            f"ALTER TABLE {settings.keyspace}.predictions ADD more text",
+            f"ALTER TABLE {settings.keyspace}.predictions ADD IF NOT EXISTS more text",
             timeout=20,
         )
 
@@ -295,7 +295,7 @@ async def test_a_lone_batch_that_failed_before_is_prepared_again(
     session: Session, settings: Settings, writer: RowWriter
 ) -> None:
     await asyncio.wait_for(writer.write(packed(prediction(0))), 20)
-    statement = f"ALTER TABLE {settings.keyspace}.predictions ADD more text"
+    statement = f"ALTER TABLE {settings.keyspace}.predictions ADD IF NOT EXISTS more text"
     await asyncio.to_thread(session.execute, statement, timeout=20)
     done = writer.submit(packed(prediction(1)))
     await asyncio.sleep(0)  # it is sent with what else comes in this turn
