@@ -42,16 +42,11 @@ def seen(record: dict[str, Any]) -> None:
 packer = RowPacker.of(settings, settings.deployment, seen)
 
 
-async def store(values: Sequence[Any]) -> None:
-    """Store the rows of predictions."""
-    await (await delivery.deliver(-1, packer.pack_many(values)))
-
-
-def store_early(values: Sequence[Any]) -> asyncio.Future[None] | None:
+def store_early(values: Sequence[Any]) -> asyncio.Future[Any] | None:
     """Send rows to Cassandra while their records are on their way to `predictions`: see docs/adr/0028."""
     if not delivery.ready or any(has_challengers(value) for value in values):
         return None
-    return asyncio.ensure_future(store(values))
+    return delivery.deliver_now(-1, packer.pack_many(values))
 
 
 early = EarlyDelivery(store_early)
@@ -69,6 +64,7 @@ pipeline: Pipeline = Pipeline(
     batch_bytes=batch_bytes(settings),
     waiting_bytes=waiting_bytes(settings),
     deliver=delivery.deliver,
+    deliver_now=delivery.deliver_now,
     early=early,
     finished=stored,
 )

@@ -102,7 +102,10 @@ def named(name: str) -> Break:
 
 
 _PARTITION = (("app.blocks.faust.pipeline", "Partition"),)
+_SETTLING = (("app.blocks.core.partition", "Settling"),)
+_PULSE = (("app.blocks.faust.pipeline", "Pulse"),)
 _SCORING = (("app.stages.scoring", "ScoringHandler"),)
+_SCORER = (("app.stages.scoring", "TransactionScorer"),)
 _CARDS = (("app.stages.cards", "CardsHandler"),)
 _SINK = (("tests.stream.sim_world", "SinkHandler"),)
 _CARD_STAGE = (
@@ -122,28 +125,37 @@ _WITH_COMPANY = (
 BREAKS = (
     Break(
         "changelog before outputs",
-        "app.blocks.core.partition",
+        "app.blocks.core.settling",
         (
-            ("            await step.durable  # (2)\n", ""),
             (
-                "            self._finish(steps)\n",
-                "            await step.durable\n            self._finish(steps)\n",
+                "            if durable is None or not durable.done() or durable.cancelled():\n",
+                "            if durable is None or durable.cancelled():\n",
+            ),
+            (
+                "            if durable.exception() is not None:\n",
+                "            if durable.done() and durable.exception() is not None:\n",
+            ),
+            (
+                "                steps, self._taken = self._taken, []\n",
+                "                if not all(step.durable.done() for step in self._taken):\n"
+                "                    return\n"
+                "                steps, self._taken = self._taken, []\n",
             ),
         ),
-        _PARTITION,
+        _SETTLING,
     ),
     Break(
         "acknowledged before stored",
-        "app.blocks.core.partition",
+        "app.blocks.core.settling",
         (
             (
-                "            steps = self._durable_steps()\n",
-                "            steps = self._durable_steps()\n"
-                "            for step in steps:\n                self._ports.finish(step.block)\n",
+                "                if not self._taken:\n                    return\n",
+                "                if not self._taken:\n                    return\n"
+                "                for step in self._taken:\n"
+                "                    self._ports.finish(step.block)\n",
             ),
-            ("            self._ports.finish(step.block)  # (5)\n", ""),
         ),
-        _PARTITION,
+        _SETTLING,
     ),
     Break(
         "overlay kept on revocation",
@@ -163,9 +175,78 @@ BREAKS = (
     ),
     Break(
         "persisted changelog offset off by one",
-        "app.blocks.core.partition",
+        "app.blocks.core.settling",
         (("base + len(chunk) - 1)  # (4)", "base + len(chunk))"),),
-        _PARTITION,
+        _SETTLING,
+    ),
+    Break(
+        "rows stored under another partition's changelog offset",
+        "app.blocks.core.settling",
+        (
+            (
+                "        self._ports.store(self._number, chunk, base + len(chunk) - 1)  # (4)",
+                "        shared = vars(self._ports)\n"
+                "        shared['end'] = max(shared.get('end', 0), base + len(chunk) - 1)\n"
+                "        self._ports.store(self._number, chunk, shared['end'])",
+            ),
+        ),
+        _SETTLING,
+    ),
+    Break(
+        "outputs called durable when their first batch is",
+        "app.blocks.faust.batches",
+        (("        return all_of(futures)\n", "        return all_of(futures[:1])\n"),),
+        (("app.blocks.faust.pipeline", "OutputSender"),),
+    ),
+    Break(
+        "outputs of a pulse handed over with those of its first partition",
+        "app.stages.transaction_scoring",
+        (
+            (
+                "            model, threshold, why = champion, judges.threshold, explained.get(index, [])\n",
+                "            model, threshold, why = champion, judges.threshold, explained.get(index, [])\n"
+                "            outputs = scored[0][-1]\n",
+            ),
+        ),
+        _SCORER,
+    ),
+    Break(
+        "what a pulse computes again is remembered from before",
+        "app.stages.scoring",
+        (
+            (
+                "        self._scorer.score([one.segments for one in begun])\n",
+                "        for one in begun:\n"
+                "            one.keep(self.in_force)\n"
+                "        self._scorer.score([one.segments for one in begun])\n",
+            ),
+        ),
+        _SCORING,
+    ),
+    Break(
+        "a partition that is paused for alignment stops its pulse",
+        "app.blocks.core.pulse",
+        (
+            (
+                "                work = member.next_work()\n",
+                "                if member.held or vars(self).get('stopped'):\n"
+                "                    self.stopped = True\n"
+                "                    continue\n"
+                "                work = member.next_work()\n",
+            ),
+        ),
+        _PULSE,
+    ),
+    Break(
+        "a prediction acknowledged when one of its block's rows is stored",
+        "app.blocks.faust.pipeline",
+        (
+            (
+                "            return parts[0] if len(parts) == 1 else asyncio.gather(*parts)\n",
+                "            return parts[0]\n",
+            ),
+        ),
+        (("app.blocks.faust.pipeline", "Pipeline"),),
     ),
     Break(
         "no contiguity check after a seek",
@@ -175,9 +256,9 @@ BREAKS = (
     ),
     Break(
         "no zombie fencing",
-        "app.blocks.core.partition",
+        "app.blocks.core.settling",
         (("if base != self.changelog_next:", "if False:"),),
-        _PARTITION,
+        _SETTLING,
     ),
     Break(
         "a record whose schema is not here is stepped over",
@@ -259,8 +340,8 @@ BREAKS = (
         "app.stages.scoring",
         (
             (
-                "[*rows.groups(), *changed, [position.encode()]]",
-                "[[position.encode()], *rows.groups(), *changed]",
+                "[*self.rows.groups(), *changed, [self.position.encode()]]",
+                "[[self.position.encode()], *self.rows.groups(), *changed]",
             ),
         ),
         _SCORING,
@@ -309,8 +390,8 @@ BREAKS = (
         "app.blocks.core.partition",
         (
             (
-                "            return block, Computed()\n",
-                "            self.next_offset = block.end\n            return None\n",
+                "            self._admit(block, Computed())\n",
+                "            self.next_offset = block.end\n",
             ),
         ),
         _PARTITION,
@@ -320,9 +401,8 @@ BREAKS = (
         "app.blocks.core.partition",
         (
             (
-                "            return block, Computed()\n",
-                "            self.next_offset = block.end\n"
-                "            self._ports.finish(block)\n            return None\n",
+                "            self._admit(block, Computed())\n",
+                "            self.next_offset = block.end\n            self._ports.finish(block)\n",
             ),
         ),
         _PARTITION,
@@ -338,8 +418,8 @@ BREAKS = (
         "app.blocks.core.partition",
         (
             (
-                "        if block.lost:\n            # whoever",
-                "        if False:\n            # whoever",
+                "        if step.block.lost:\n            return None\n",
+                "        if step.block.lost:\n            return nothing_to_send()\n",
             ),
         ),
         _PARTITION,
@@ -349,9 +429,9 @@ BREAKS = (
         "app.blocks.core.partition",
         (
             (
-                "            return await self._ports.account_for_loss(self.number, begin, block.end)",
-                "            await self._ports.account_for_loss(self.number, begin, block.end)\n"
-                "            return nothing_to_send()",
+                "        self._expect(step, await self._ports.account_for_loss(self.number, begin, block.end))",
+                "        await self._ports.account_for_loss(self.number, begin, block.end)\n"
+                "        self._expect(step, nothing_to_send())",
             ),
         ),
         _PARTITION,
@@ -375,9 +455,9 @@ BREAKS = (
     ),
     Break(
         "rows logged behind some that are not",
-        "app.blocks.faust.table",
+        "app.blocks.faust.unlogged_rows",
         (("            self._database(partition).flush()\n", ""),),
-        (("app.blocks.faust.table", "BlockTable"),),
+        (("app.blocks.faust.table", "UnloggedRows"),),
     ),
     Break(
         "a worker's setting overrides what decides",
@@ -391,7 +471,7 @@ BREAKS = (
         (
             (
                 "now = self._deciding(message.offset, in_force, state)",
-                "now = self._deciding(message.offset, bound, state)",
+                "now = self._deciding(message.offset, begun.bound, state)",
             ),
         ),
         _SCORING,
@@ -409,14 +489,14 @@ BREAKS = (
     ),
     Break(
         "a canary that is not sticky",
-        "app.stages.scoring",
+        "app.stages.transaction_scoring",
         (
             (
                 "cards = [item.card_id for _, _, item, *_ in scored]",
                 "cards = [f'{item.card_id}{len(scored)}' for _, _, item, *_ in scored]",
             ),
         ),
-        _SCORING,
+        _SCORER,
     ),
     Break(
         "shadow scores stored as the champion's",
@@ -472,7 +552,10 @@ BREAKS = (
         "an expired list entry still in force",
         "app.domain.rules.policy",
         (("if item.event_time_ms < until:", "if True:"),),
-        (("app.stages.scoring", "kept_policy"), ("app.stages.scoring", "outcome_of")),
+        (
+            ("app.stages.scoring", "kept_policy"),
+            ("app.stages.transaction_scoring", "outcome_of"),
+        ),
     ),
     Break(
         "a replayed change applied again",
@@ -532,7 +615,10 @@ BREAKS = (
         "what is computed again has changed rows before",
         "app.stages.needed_fallbacks",
         (('state.memo.pop("rows", None)', "pass"),),
-        (("app.stages.scoring", "computed_or_needed"),),
+        (
+            ("app.stages.scoring", "computed_or_needed"),
+            ("app.stages.scoring", "all_or_nothing"),
+        ),
     ),
     Break(
         "the oldest of the earlier models decides",
@@ -562,8 +648,8 @@ BREAKS = (
         (
             (
                 "                if isinstance(follows, ModelNeeded):\n",
-                "                if isinstance(follows, ModelNeeded) and judges:\n"
-                "                    follows = judges\n"
+                "                if isinstance(follows, ModelNeeded) and begun.segments:\n"
+                "                    follows = begun.segments[-1].judges\n"
                 "                if isinstance(follows, ModelNeeded):\n",
             ),
         ),
@@ -572,7 +658,7 @@ BREAKS = (
     Break(
         "what decides is lost in a crash",
         "app.stages.scoring",
-        (("[*rows.groups(), *changed, [position", "[*rows.groups(), [position"),),
+        (("[*self.rows.groups(), *changed, [self", "[*self.rows.groups(), [self"),),
         _SCORING,
     ),
     Break(
@@ -600,20 +686,20 @@ BREAKS = (
     ),
     Break(
         "alerts grouped by when they were scored",
-        "app.stages.scoring",
+        "app.stages.transaction_scoring",
         (
             (
                 "                **added,\n",
                 '                **added,\n                "event_time_ms": self._clock_ms(),\n',
             ),
         ),
-        _SCORING,
+        _SCORER,
     ),
     Break(
         "no alert of the last transaction of a block",
-        "app.stages.scoring",
+        "app.stages.transaction_scoring",
         (('if fraud or flags or added.get("rules"):', "if fraud and index + 1 < len(scored):"),),
-        _SCORING,
+        _SCORER,
     ),
     Break(
         "a conflicting transaction counted for its card",
@@ -641,9 +727,9 @@ BREAKS = (
     ),
     Break(
         "a model that takes columns of other features",
-        "app.stages.scoring",
+        "app.stages.transaction_scoring",
         (("            if catalogue is self._catalogue:\n", "            if True:\n"),),
-        _SCORING,
+        _SCORER,
     ),
     Break(
         "an erased card comes back on replay",

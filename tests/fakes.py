@@ -85,8 +85,15 @@ class Effects:
         if effect in self.gates:
             await self.gates[effect].wait()
 
+    def hand_over(self, partition: int, outputs: Any) -> Awaitable[Any] | None:
+        waits = "hand over" in self.failing or "hand over" in self.gates
+        return None if waits else self._sent(outputs)
+
     async def send(self, partition: int, outputs: Any) -> Awaitable[Any]:
         await self._pass("hand over")
+        return self._sent(outputs)
+
+    def _sent(self, outputs: Any) -> Awaitable[Any]:
         self.log.append(("sent", outputs))
 
         async def durable() -> None:

@@ -29,6 +29,10 @@ class TableWriters:
         settings: where Cassandra is.
         status: is told how writing goes.
         behind: tells how many rows wait in all.
+
+    Attributes:
+        session: None before Cassandra has been reached.
+        connected: whether it has been.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class TableWriters:
         self._writers: dict[str, RowWriter] = {}
         self._connecting = asyncio.Lock()
         self._attempt: asyncio.Task[Session] | None = None
-        self._connected = False
+        self.connected = False
         self._asking = 0
         self._reminder = RepeatedWarning()
 
@@ -52,8 +56,11 @@ class TableWriters:
 
     async def submit(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
         """Hand rows over, once Cassandra has been reached; the result resolves once it has them all."""
-        if not self._connected:
-            await self._reach(table)
+        await self.reach(table)
+        return self.submit_now(table, rows)
+
+    def submit_now(self, table: PackedTable, rows: Sequence[bytes]) -> "asyncio.Future[Any]":
+        """The same at once, after `reach`."""
         writer = self._writers.get(table.name)
         if writer is None:
             writer = self._writers[table.name] = RowWriter(
@@ -71,15 +78,18 @@ class TableWriters:
 
         return deliver
 
-    async def _reach(self, table: PackedTable) -> None:
+    async def reach(self, table: PackedTable) -> None:
+        """Connect to Cassandra if that is still to be done, however long it takes."""
+        if self.connected:
+            return
         self._asking += 1
         try:
             async with self._connecting:
-                while not self._connected:
+                while not self.connected:
                     await self._connect(table)
         finally:
             self._asking -= 1
-            if not self._asking and not self._connected:
+            if not self._asking and not self.connected:
                 self._status.idle()  # a rebalance took the partitions that waited
 
     async def _connect(self, table: PackedTable) -> None:
@@ -96,7 +106,7 @@ class TableWriters:
                 logger.warning("%s wait: %s", table.name, error)
             await asyncio.sleep(_RECONNECT_SECONDS)
         else:
-            self._connected = True
+            self.connected = True
 
 
 class Delivery:
@@ -136,9 +146,17 @@ class Delivery:
 
     async def deliver(self, partition: int, rows: PackedRows) -> Awaitable[Any]:
         """Submit the rows of one block; the result resolves once Cassandra has them all."""
-        durable = await self._writers.submit(self._tables.predictions, rows.rows)
+        await self._writers.reach(self._tables.predictions)
+        return self._submit(rows)
+
+    def deliver_now(self, partition: int, rows: PackedRows) -> "asyncio.Future[Any] | None":
+        """The same at once; None where Cassandra has not been reached yet."""
+        return self._submit(rows) if self._writers.connected else None
+
+    def _submit(self, rows: PackedRows) -> "asyncio.Future[Any]":
+        durable = self._writers.submit_now(self._tables.predictions, rows.rows)
         if rows.conflicting:  # rare: its writer's connections are made when the first one comes
-            others = await self._writers.submit(self._tables.conflicts, rows.conflicting)
+            others = self._writers.submit_now(self._tables.conflicts, rows.conflicting)
             durable = asyncio.gather(durable, others)
         if self._kept_for is None and self._writers.session is not None:
             self._kept_for = TtlCheck(

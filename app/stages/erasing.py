@@ -5,8 +5,8 @@ since the partition was assigned, and in parts, between which other partitions w
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Coroutine, Sequence
+from typing import Any, cast
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.ports import RowScanner
@@ -21,12 +21,16 @@ from app.wire.label_records import label_names_card
 _WAITING = "waiting"
 
 
-async def find_waiting(
+def find_waiting(
     _partition: int, records: Sequence[SourceRecord], state: RowReader, _until_ms: float
-) -> None:
+) -> Coroutine[Any, Any, None] | None:
     """Find the terminals at which labels wait, if an erase record is among the messages that come next."""
     if _WAITING in state.memo or not any(is_of_erasure(record.value or b"") for record in records):
-        return
+        return None
+    return _find_waiting(state)
+
+
+async def _find_waiting(state: RowReader) -> None:
     found: set[bytes] = set()
     for page in cast(RowScanner, state).pages(HEAD_PREFIX):
         found |= {key_of_head(key) for key, raw in page if has_waiting(raw)}

@@ -1,11 +1,43 @@
-"""A block in which a row needs an earlier model that is not here yet: as if it had not been computed."""
+"""Blocks whose computation fails, or needs an earlier model that is not here yet: as if it had not begun."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from app.blocks.core.partition import Computed, RowReader
 from app.stages.champion import TalliesByChange
 from app.stages.scorers import FallbackNeededError
+
+T = TypeVar("T")
+
+
+def all_or_nothing(
+    compute: Callable[[], T],
+    states: Iterable[RowReader],
+    tallies: TalliesByChange,
+    counters: Sequence[Counter[str]],
+) -> T:
+    """What a function computes; where it raises, nothing is counted or kept.
+
+    Args:
+        compute: computes blocks.
+        states: where it reads rows.
+        tallies: where it counts for the guard.
+        counters: where else it counts.
+    """
+    before = [dict(one) for one in counters]
+    try:
+        computed = compute()
+    except BaseException:  # a panic of RocksDB is no `Exception`
+        for counter, counts in zip(counters, before, strict=True):
+            counter.clear()
+            counter.update(counts)
+        tallies.forget()
+        for state in states:
+            state.memo.pop("rows", None)  # decoded rows are changed in place
+        raise
+    tallies.settle()
+    return computed
 
 
 def computed_or_needed(
@@ -14,7 +46,7 @@ def computed_or_needed(
     tallies: TalliesByChange,
     counters: Sequence[Counter[str]],
 ) -> Computed:
-    """What a function computes; or which model it needs, with nothing taken, counted or kept.
+    """What a function computes of a block; or which model it needs, with nothing taken, counted or kept.
 
     Which rows the current model gives no score is known only once the rows of terminals have been changed. So
     everything is computed again, which is rare: earlier models are obtained as soon as they may be needed.
@@ -25,15 +57,7 @@ def computed_or_needed(
         tallies: where it counts for the guard.
         counters: where else it counts.
     """
-    before = [dict(one) for one in counters]
     try:
-        computed = compute()
+        return all_or_nothing(compute, [state], tallies, counters)
     except FallbackNeededError as error:
-        for counter, counts in zip(counters, before, strict=True):
-            counter.clear()
-            counter.update(counts)
-        tallies.forget()
-        state.memo.pop("rows", None)  # decoded rows are changed in place
         return Computed(taken=0, needs=error.needed)
-    tallies.settle()
-    return computed

@@ -121,7 +121,7 @@ class ScoreCallers:
 
 
 class ObservedHandler:
-    """A handler that reports its work to a listener.
+    """A handler that reports its work to a listener; it computes blocks one by one.
 
     Args:
         handler: does the work.
@@ -135,6 +135,8 @@ class ObservedHandler:
         self._listen = listen
 
     def __getattr__(self, name: str) -> Any:
+        if name == "compute_many":  # it would bypass the listener
+            raise AttributeError(name)
         return getattr(self._handler, name)
 
     def compute(self, partition: int, records: Sequence[SourceRecord], *others: Any) -> Computed:

@@ -1,40 +1,27 @@
 """Second stage: enriched transactions to predictions; terminal rows."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.faust.batches import OutRecord
-from app.deployments import SCORED_BY
+from app.blocks.core.ports import Work
 from app.domain.alerts import AlertPolicy
 from app.domain.changes import InForce, LoadChange
 from app.domain.features import Catalogue
-from app.domain.flags import ANOMALY
 from app.domain.privacy import AS_IT_CAME, Privacy
-from app.domain.rules import RuleOutcome, RulePolicy, kept_policy, outcome_of
+from app.domain.rules import RulePolicy, kept_policy
 from app.domain.terminal_stage import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError
-from app.domain.transaction_outcomes import CONFLICTING, LATE
 from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
-from app.stages.challengers import CanaryDecision, Challengers
+from app.stages.challengers import Challengers
 from app.stages.champion import Champion, TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
-from app.stages.needed_fallbacks import computed_or_needed
-from app.stages.scorers import (
-    DecisionInputs,
-    Model,
-    ModelNeeded,
-    ScoringModels,
-    judges_of,
-    rearranged,
-)  # fmt: skip
+from app.stages.needed_fallbacks import all_or_nothing, computed_or_needed
+from app.stages.scorers import DecisionInputs, Model, ModelNeeded, judges_of
 from app.stages.state import (
     IN_FORCE_KEY,
     MAX_WAITING_LABELS,
@@ -49,6 +36,7 @@ from app.stages.state import (
     terminal_rules,
     terminal_settings,
 )
+from app.stages.transaction_scoring import Scored, Segment, TransactionScorer
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message
@@ -57,10 +45,55 @@ from app.wire.enriched_records import EnrichedBatch, EnrichedItem
 from app.wire.erase_records import EraseMessage
 from app.wire.input_records import SourceRecord, privacy_of
 from app.wire.label_records import LabelBatch, as_label, given_back
-from app.wire.output_records import alert_record, prediction_message
 
-#: Topic, partition, transaction, features, flags, feature schema, and rules and lists.
-Scored = tuple[str, int, EnrichedItem, list[float], list[str], Catalogue, RulePolicy | None]
+
+@dataclass(slots=True)
+class _BegunBlock:
+    """A block whose rows are changed, in memory, and whose transactions are not scored yet.
+
+    Attributes:
+        bound: the changes in force before it.
+        in_force: those after it.
+        changed_at: offset of the newest change; -1 without one.
+        newest: offset of the newest message that was not in the state before; None without one.
+        taken, needs: see `Computed`.
+    """
+
+    partition: int
+    state: RowReader
+    position: StatePosition
+    rows: BlockRows
+    bound: InForce
+    in_force: InForce = field(init=False)
+    changed_at: int = -1
+    newest: int | None = None
+    taken: int | None = None
+    needs: ModelNeeded | None = None
+    segments: list[Segment] = field(default_factory=list)
+    outputs: defaultdict[tuple[str, int], list[Any]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def __post_init__(self) -> None:
+        self.in_force = self.bound
+
+    def computed(self, settings: str) -> Computed:
+        """Its outputs and rows, once it is scored."""
+        if self.newest is None:
+            return Computed(self.outputs, taken=self.taken, needs=self.needs)
+        self.position.advance(self.newest, settings)
+        changed = (
+            [] if self.in_force is self.bound else [[in_force_row(self.in_force, self.changed_at)]]
+        )
+        # after all other rows: if it is stored, everything before it is durable
+        groups = [*self.rows.groups(), *changed, [self.position.encode()]]
+        return Computed(self.outputs, groups, taken=self.taken, needs=self.needs)
+
+    def keep(self, in_force: dict[int, InForce]) -> None:
+        """Remember what the next block of the partition begins with."""
+        if self.newest is not None:
+            in_force[self.partition] = self.state.memo["in force"] = self.in_force
+            note_waiting(self.rows, self.state)
 
 
 class ScoringHandler:
@@ -112,8 +145,6 @@ class ScoringHandler:
         alerts: AlertPolicy | None = None,
         tallies: TalliesByChange | None = None,
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        self.raised: Counter[str] = Counter()
         self.in_force: dict[int, InForce] = {}
         self._stage = stage
         self._catalogue = stage.catalogue
@@ -122,17 +153,25 @@ class ScoringHandler:
         self.challengers = Challengers(reasons_from)
         self.champion = Champion(reasons_from, tallies or TalliesByChange())
         self._model = model
+        self._scorer = TransactionScorer(
+            topics,
+            stage.catalogue,
+            clock_ms=clock_ms,
+            reasons_from=reasons_from,
+            scored_by=scored_by,
+            alerts=alerts,
+            champion=self.champion,
+            challengers=self.challengers,
+        )
+        self.counts, self.raised = self._scorer.counts, self._scorer.raised
+        self._counters = self.counts, self.raised, self.challengers.failures
         self._challenger = challenger or model
-        self._clock_ms = clock_ms
-        self._reasons_from = reasons_from
         self._threshold = threshold
         self._settings = state_settings
         self._room = rows_room_bytes
         self._read = read
-        self._scored_by = scored_by
         self._privacy = privacy
         self._asked = asked
-        self._alerts = alerts
         self.prepare = find_waiting  # see `PreparingHandler`: only an erase record needs it
 
     @classmethod
@@ -157,33 +196,49 @@ class ScoringHandler:
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
     ) -> Computed:
         """Predictions and new rows of consecutive `enriched` messages, up to the first whose model is not loaded."""
-        counters = self.counts, self.raised, self.challengers.failures
         return computed_or_needed(
-            lambda: self._compute(partition, records, state), state, self.champion.tallies, counters
+            lambda: self._compute([Work(partition, records, state)])[0],
+            state,
+            self.champion.tallies,
+            self._counters,
         )
 
-    def _compute(
+    def compute_many(self, works: Sequence[Work]) -> list[Computed]:
+        """See `app.blocks.core.ports.JoiningHandler`: the models score the transactions of all partitions at once."""
+        states = [work.state for work in works]
+        return all_or_nothing(
+            lambda: self._compute(works), states, self.champion.tallies, self._counters
+        )
+
+    def _compute(self, works: Sequence[Work]) -> list[Computed]:
+        begun = [self._read_block(*work[:3]) for work in works]
+        self._scorer.score([one.segments for one in begun])
+        computed = [one.computed(self._settings) for one in begun]
+        for one in begun:  # only now: nothing may be kept of blocks that are computed again
+            one.keep(self.in_force)
+        return computed
+
+    def _read_block(
         self, partition: int, records: Sequence[SourceRecord], state: RowReader
-    ) -> Computed:
+    ) -> "_BegunBlock":
         position = StatePosition.read(state, self._settings)
-        in_force = bound = self._in_force(state)
+        in_force = self._in_force(state)
         rows = BlockRows(self._rules, state, self._room)
-        outputs: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+        begun = _BegunBlock(partition, state, position, rows, in_force)
         # a message at or below the position is in the state already, and its outputs are durable
         fresh = [record for record in records if record.offset > position.last_offset]
-        taken, needs, changed_at = None, None, -1
         decides: DecisionInputs | None = None
-        judges: ScoringModels | None = None
         scored: list[Scored] = []
         policy = kept_policy(state.memo, in_force.rules)
         for index, message in enumerate(fresh):
             batch = self._read(message.value)
             if isinstance(batch, ChangeMessage):
-                in_force, changed_at = self._change(batch, message, in_force), message.offset
+                in_force = self._change(batch, message, in_force)
+                begun.in_force, begun.changed_at = in_force, message.offset
                 policy = kept_policy(state.memo, in_force.rules)
                 continue
             if isinstance(batch, LabelBatch):
-                self._label(batch, message.offset, rows, position, outputs)
+                self._label(batch, message.offset, rows, position, begun.outputs)
                 continue
             if isinstance(batch, EraseMessage):
                 self.counts[forget_labels(batch, message.offset, rows, position, state)] += 1
@@ -192,22 +247,15 @@ class ScoringHandler:
             if now != decides:
                 follows = judges_of(now, self._model, self._challenger)
                 if isinstance(follows, ModelNeeded):
-                    taken, needs = len(records) - len(fresh) + index, follows
+                    begun.needs = follows
+                    begun.taken = len(records) - len(fresh) + index
                     fresh = fresh[:index]
                     break
-                self._score_all(judges, scored, outputs)
-                judges, decides, scored = follows, now, []
-            scored += self._items(batch, message.offset, rows, position, outputs, policy)
-        self._score_all(judges, scored, outputs)
-        if not fresh:
-            return Computed(outputs, taken=taken, needs=needs)
-        position.advance(fresh[-1].offset, self._settings)
-        self.in_force[partition] = state.memo["in force"] = in_force
-        note_waiting(rows, state)
-        changed = [] if in_force is bound else [[in_force_row(in_force, changed_at)]]
-        # after all other rows: if it is stored, everything before it is durable
-        groups = [*rows.groups(), *changed, [position.encode()]]
-        return Computed(outputs, groups, taken=taken, needs=needs)
+                decides, scored = now, []
+                begun.segments.append(Segment(follows, scored))
+            scored += self._items(batch, message.offset, rows, position, begun.outputs, policy)
+        begun.newest = fresh[-1].offset if fresh else None
+        return begun
 
     def _in_force(self, state: RowReader) -> InForce:
         """The changes in force after the newest record in the state."""
@@ -277,7 +325,10 @@ class ScoringHandler:
                 continue
             item.features += features
             flags = item.flags + flags
-            yield batch.topic, batch.partition, item, item.features, flags, catalogue, policy
+            yield (
+                batch.topic, batch.partition, item, item.features, flags, catalogue, policy,
+                outputs,
+            )  # fmt: skip
         position.seen[batch.partition] = seen
 
     def _label(
@@ -323,127 +374,3 @@ class ScoringHandler:
             # next to those that agents/labels writes, in the label's own partition
             outputs[self._topics.dead_letters.name, record.partition].append(letter)
             self.counts["given up"] += 1
-
-    def _score_all(
-        self,
-        judges: ScoringModels | None,
-        scored: list[Scored],
-        outputs: dict[Any, Any],
-    ) -> None:
-        if judges is None:
-            return
-        for catalogue, same in groupby(scored, itemgetter(5)):
-            self._score(judges, catalogue, list(same), outputs)
-
-    def _score(
-        self,
-        judges: ScoringModels,
-        catalogue: Catalogue,
-        scored: list[Scored],
-        outputs: dict[Any, Any],
-    ) -> None:
-        found = np.array([features for _, _, _, features, _, _, _ in scored])
-
-        def features_of(model: Model) -> np.ndarray:
-            if catalogue is self._catalogue:
-                return found
-            return rearranged(found, catalogue.names, self._catalogue.names, model.baseline)
-
-        received = [item.received_at for _, _, item, *_ in scored]
-        epoch = self.champion.tallies.of_time(judges.epoch, received)
-        judges = judges._replace(epoch=epoch)
-        champion = judges.model
-        matrix = features_of(champion)
-        scores = self.champion.scores(judges, matrix)
-        anomalies = self.champion.anomalies(champion, matrix)
-        beside: list[dict[str, Any]] = []
-        by_others: dict[int, CanaryDecision] = {}
-        if judges.beside:
-            cards = [item.card_id for _, _, item, *_ in scored]
-            beside, by_others = self.challengers.judge(judges, cards, scores, features_of)
-        if None in scores:
-            left = [n for n, score in enumerate(scores) if score is None]
-            by_others |= self.champion.fall_back(judges, left, by_others, features_of)
-        scored_at = self._clock_ms()
-        predictions, late = self._topics.predictions.name, self._topics.late_transactions.name
-        names, schema = catalogue.names, catalogue.schema
-        told = [
-            index
-            for index, score in enumerate(scores)
-            if score is not None and score >= self._reasons_from and index not in by_others
-        ]
-        reasons = self.champion.reasons(champion, matrix[told]) if told else ()
-        explained = dict(zip(told, reasons, strict=True))
-        for index, (topic, partition, item, features, flags, _, policy) in enumerate(scored):
-            model, threshold, why = champion, judges.threshold, explained.get(index, [])
-            score, anomaly = scores[index], anomalies[index]
-            if index in by_others:
-                model, threshold, score, anomaly, why = by_others[index]
-            assert score is not None
-            flagged_from = model.anomaly_threshold
-            if anomaly is not None and flagged_from is not None and anomaly >= flagged_from:
-                flags = [*flags, ANOMALY]  # noqa: PLW2901 -- the flags of stages, and the model's
-            fraud = score >= threshold
-            outcome = outcome_of(policy, names, features, item, score, fraud)
-            added = {
-                "amount_minor": item.minor,
-                "event_time_ms": item.event_time_ms,
-                "features": dict(zip(names, features, strict=True)),
-                "score": score,
-                "is_fraud": fraud,
-                "threshold": threshold,
-                "model_version": model.version,
-                "model_hash": model.hash,
-                "feature_schema": schema,
-                "reasons": why,
-                "anomaly_score": anomaly,
-                "flags": flags,
-                "rules": outcome.fired,
-                "action": outcome.action,
-                "source_topic": topic,
-                "source_partition": partition,
-                "source_offset": item.offset,
-                "received_at": item.received_at,
-                "scored_at": scored_at,
-                SCORED_BY: self._scored_by,
-            }
-            if beside:
-                added |= beside[index]
-            value = prediction_message(item.body, added)
-            record: OutRecord = (item.card_id.encode(), value, [])
-            # the card's own partition: the same number of partitions, the same partitioner
-            outputs[predictions, partition].append(record)
-            if fraud or flags or added.get("rules"):  # all others raise no alert
-                self._alert(item, partition, added, outcome, outputs)
-            if LATE in flags:
-                outputs[late, partition].append(record)
-                self.counts["late"] += 1
-            elif CONFLICTING in flags:
-                self.counts["conflicting"] += 1
-            else:
-                self.counts["scored"] += 1
-
-    def _alert(
-        self,
-        item: EnrichedItem,
-        partition: int,
-        added: dict[str, Any],
-        outcome: RuleOutcome,
-        outputs: dict[Any, Any],
-    ) -> None:
-        """The record for the topic `alerts`: an output like any other, so it is exact under replays."""
-        if self._alerts is None or outcome.allowed:
-            return
-        alert = self._alerts.alert(
-            {
-                "transaction_id": item.transaction_id,
-                "card_id": item.card_id,
-                "terminal_id": item.terminal_id,
-                **added,
-                "rules": outcome.alerting,
-                "reasons": [*outcome.reasons, *added["reasons"]],
-            }
-        )
-        if alert is not None:
-            outputs[self._topics.alerts.name, partition].append(alert_record(alert))
-            self.raised[alert["severity"]] += 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.blocks.core.partition import Computed
+from app.blocks.core.ports import Work
 from app.blocks.faust.batches import Outputs
 from app.domain.transaction import hash_id
 from app.metrics.spans import TRACEPARENT, Spans, as_record_headers
@@ -61,6 +62,8 @@ class _Stage:
 
     def __init__(self, spans: Spans, topics: Topics, handler: Any) -> None:
         self._spans, self._topics, self._handler = spans, topics, handler
+        if hasattr(handler, "compute_many"):
+            self.compute_many = self._compute_many
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)
@@ -69,12 +72,28 @@ class _Stage:
         """See `app.blocks.core.partition.Handler`."""
         begun_ns = time.time_ns()
         computed: Computed = self._handler.compute(partition, records, *others)
+        self._traced(partition, records, computed, begun_ns)
+        return computed
+
+    def _compute_many(self, works: Sequence[Work]) -> list[Computed]:
+        begun_ns = time.time_ns()
+        many: list[Computed] = self._handler.compute_many(works)
+        for work, computed in zip(works, many, strict=True):
+            self._traced(work.partition, work.records, computed, begun_ns)
+        return many
+
+    def _traced(
+        self,
+        partition: int,
+        records: Sequence[SourceRecord],
+        computed: Computed,
+        begun_ns: int,
+    ) -> None:
         taken = records if computed.taken is None else records[: computed.taken]
         try:
             self._trace(partition, taken, computed, begun_ns)
         except Exception:
             logger.exception("a trace was lost")
-        return computed
 
     def _trace(
         self,

@@ -57,6 +57,8 @@ class LabelWorld(World):
         self.known: dict[str, list[dict[str, Any]]] = {}
         self.stored: set[Offset] = set()
         self.names: dict[Offset, str | None] = {}
+        # copies are sent again while nobody reads them: later still, and there were ever more of them
+        self.loop.late_pulses = min(self.plan.late_pulses, 0.8)
         self.erased: set[Offset] = set()
         self._naming: set[Offset] = set()
         self._erasing = Random(f"erased labels {seed}")

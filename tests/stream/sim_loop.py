@@ -22,6 +22,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.rng = rng
         self.now = 0.0
         self.in_order = False
+        #: How often a pulse waits for another turn: meanwhile something may come for other partitions.
+        self.late_pulses = 0.0
+        self.escaped: list[str] = []
         self.ready: list[tuple[asyncio.Handle, Any]] = []
         self._timers: list[tuple[float, int, asyncio.TimerHandle, Any]] = []
         self._sequence = 0
@@ -43,6 +46,9 @@ class SimLoop(asyncio.AbstractEventLoop):
             if owner is not None and owner.stopped:
                 owner.parked.append((handle, owner))
                 continue
+            if self.late_pulses and _is_pulse(handle) and self.rng.random() < self.late_pulses:
+                ready.append((handle, owner))
+                return True
             if not handle.cancelled():
                 handle._run()
                 return True
@@ -135,4 +141,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         return True
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Futures of dead workers are never asked for their result."""
+        """Futures of dead workers are never asked for their result; what a callback raises would be a line in a log."""
+        if "handle" in context:
+            self.escaped.append(repr(context.get("exception")))
+
+
+def _is_pulse(handle: asyncio.Handle) -> bool:
+    """Whether a callback is that of `app.blocks.core.pulse.Pulse`."""
+    return getattr(handle._callback, "__name__", "") == "_beat"  # type: ignore[attr-defined]

@@ -212,7 +212,11 @@ class Consumer:
 
     async def commit(self, notes: dict[TP, tuple[int, OffsetMetadata]]) -> None:
         await asyncio.sleep(0)
-        self._worker.commit_offsets({tp: offset for tp, (offset, _) in notes.items()})
+        # requests of a worker arrive in the order in which it made them: none undoes a later one
+        reached = self._worker.broker.committed
+        self._worker.commit_offsets(
+            {tp: offset for tp, (offset, _) in notes.items() if offset >= reached.get(tp, 0)}
+        )
 
     def is_congested(self, tp: TP) -> bool:
         return any(tp in p.congested() for p in self._worker.app.pipelines.values())
@@ -246,6 +250,12 @@ class Sink:
         return list(values)
 
     async def deliver(self, _partition: int, rows: list[bytes]) -> Awaitable[None]:
+        return asyncio.ensure_future(self._write(rows))
+
+    def deliver_now(self, _partition: int, rows: list[bytes]) -> "asyncio.Future[None] | None":
+        """It may not have been reached yet."""
+        if self._worker.rng.random() < 0.2:
+            return None
         return asyncio.ensure_future(self._write(rows))
 
     def _begin(self, values: Sequence[bytes]) -> "asyncio.Future[None] | None":
@@ -339,6 +349,7 @@ class Worker:
                 batch_bytes=self.world.plan.row_batch_bytes,
                 waiting_bytes=self.world.plan.waiting_bytes,
                 deliver=sink.deliver if table is None else None,
+                deliver_now=sink.deliver_now if table is None else None,
                 early=sink.early if table is None else None,
                 on_start=self._on_start(stage, table),
                 obtain=self._obtain,

@@ -17,6 +17,8 @@ import numpy as np
 import orjson
 from faust.types import TP
 
+from app.blocks.core import pulse as pulse_module
+from app.blocks.core.pulse import compute_together
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.domain.alerts import CAUSES, AlertPolicy
@@ -200,6 +202,10 @@ class Plan:
     models_here: bool = False
     #: Memory for the blocks of one pipeline; None: as much as they take.
     waiting_bytes: int | None = None
+    #: Records after which a pulse gives the loop a turn.
+    pulse_records: int = 200
+    #: See `SimLoop.late_pulses`.
+    late_pulses: float = 0
     #: Whether predictions are stored.
     stored: bool = False
 
@@ -288,6 +294,8 @@ class World:
             "models_here": Random(f"models {seed}").random() < 0.5,
             "schemas": Random(f"schemas {seed}").choice((0, 0, 2, 5)),
             "waiting_bytes": log_rng.choice((None, None, 2_000, 20_000)),
+            "pulse_records": Random(f"pulse {seed}").choice((1, 5, 200, 200)),
+            "late_pulses": Random(f"late pulses {seed}").choice((0, 0.9, 0.995)),
             "erasures": Random(f"erasures {seed}").choice((0, 0, 0.05, 0.2)),
         }
         self.plan = plan = replace(drawn, rates=rates, **{**more, **changes})
@@ -300,6 +308,7 @@ class World:
         self._starts = Random(f"starts {seed}")
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
+        self.loop.late_pulses = plan.late_pulses
         self.broker = Broker(self.rng)
         self.topics = topics
         self.state_settings = STATE_SETTINGS
@@ -723,11 +732,20 @@ class World:
                 mock.patch.object(table_module, "halt", sim_halt),
                 mock.patch.object(table_module.rocksdict, "WriteBatch", FakeBatch),
                 mock.patch.object(cards_module, "_PACK_BYTES", self.plan.pack_bytes),
+                mock.patch.object(pulse_module, "_RECORDS", self.plan.pulse_records),
+                mock.patch.object(pulse_module, "compute_together", self._together),
             ):
                 self._play()
+                for error in self.loop.escaped:
+                    self.fail(f"a callback has raised {error}")
                 self.loop.finish()
         finally:
             asyncio._set_running_loop(None)
+
+    def _together(self, handler: Any, works: Any) -> Any:
+        if len(works) > 1 and hasattr(handler, "compute_many"):
+            self.seen["together"] += 1
+        return compute_together(handler, works)
 
     def _play(self) -> None:
         rates = self.plan.rates

@@ -17,6 +17,13 @@ _LATE_WRITES: dict[str, float] = {
     "crash": 10, "late": 2, "restart": 100, "notice": 100, "freeze": 0, "rebalance": 0, "refuse": 0,
     "produce": 100, "commit": 20, "acknowledge": 10,
 }  # fmt: skip
+#: Partitions have company in their pulses, and what is acknowledged too early is committed before a crash.
+_TOGETHER: dict[str, Any] = {
+    "late_pulses": 0.99, "pulse_records": 200, "partitions": 3, "workers": 1, "records": 60, "models_here": True,
+    "schemas": 0, "labels": 0, "retention": 0, "rates": {
+        "crash": 20, "restart": 100, "commit": 300, "produce": 100, "rebalance": 0, "refuse": 0, "freeze": 0,
+    },
+}  # fmt: skip
 #: No break may take longer to be found.
 MAX_SCHEDULES = 300
 
@@ -85,11 +92,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a committed offset taken for that of a record": {"markers": 1},
     "lost offsets passed over in silence": {"retention": 20},
     "a loss acknowledged before its record is durable": {
-        "retention": 60,
+        "retention": 40,
+        "late_pulses": 0,
+        "partitions": 3,
+        "workers": 2,
         "rates": {
-            "crash": 6,
-            "commit": 200,
-            "network": 1,
+            "crash": 12,
+            "restart": 100,
+            "commit": 1000,
             "produce": 100,
             "refuse": 0,
             "rebalance": 0,
@@ -162,6 +172,26 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "stored": True,
         "lose_passed": 0,
         "rates": {"crash": 6, "commit": 100},
+    },
+    "outputs called durable when their first batch is": {
+        "rates": {"crash": 20, "restart": 100, "commit": 300, "rebalance": 0, "refuse": 0}
+    },
+    "outputs of a pulse handed over with those of its first partition": _TOGETHER,
+    "what a pulse computes again is remembered from before": {
+        **_TOGETHER,
+        "changes": 0.4,
+        "faulty": 0.8,
+        "models_here": False,
+    },
+    "a partition that is paused for alignment stops its pulse": {
+        "skew_ms": SKEW,
+        "partitions": 3,
+        "workers": 1,
+    },
+    "a prediction acknowledged when one of its block's rows is stored": {
+        "stored": True,
+        "lose_passed": 0.3,
+        "rates": {"crash": 20, "restart": 100, "commit": 300},
     },
     "rows of a block taken for stored because one of them is on its way": {
         "stored": True,

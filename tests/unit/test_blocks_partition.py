@@ -164,9 +164,9 @@ class TestGaps:
         """A gap says nothing about the log, however often it is met: what the fetch covers does."""
         ports, handler = Effects(), Counter()
         partition, _ = started(ports, handler)
-        for _ in range(20):
+        for times in range(1, 21):
             partition.offer(block(3, 4))
-            await until(lambda: not partition.waiting)
+            await until(lambda: not partition.waiting and len(ports.of("refetch")) == times)  # noqa: B023
         assert ports.of("refetch") == [0] * 20
         partition.offer(block(0, 4))
         await until(lambda: ports.of("finish"))
@@ -405,7 +405,7 @@ class TestPassedBlocks:
         partition.offer_passed(block(3, 4))
         partition.close()
         partition.offer_passed(block(0, 2))
-        assert (partition.waiting, partition._passed, ports.log) == (0, {}, [])
+        assert (partition.waiting, len(partition._passed), ports.log) == (0, 0, [])
 
 
 class TestTheEnd:
@@ -414,9 +414,8 @@ class TestTheEnd:
         ports.changelog_end = 7
         partition, task = started(ports)
         partition.offer(block(0, 4))
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.raises(ForeignWriterError, match="continued at 7, expected 0"):
             await task
-        assert caught.group_contains(ForeignWriterError, match="continued at 7, expected 0")
         assert ports.of("store") == []
         assert ports.of("finish") == []
 
@@ -426,9 +425,8 @@ class TestTheEnd:
         ports.failing[effect] = OSError("away")
         partition, task = started(ports)
         partition.offer(block(0, 4))
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.raises(OSError, match="away"):
             await task
-        assert caught.group_contains(OSError, match="away")
         assert ports.of("finish") == []
 
     async def test_a_handler_that_fails_ends_it(self, started: Any) -> None:
@@ -439,9 +437,8 @@ class TestTheEnd:
         ports = Effects()
         partition, task = started(ports, Broken())
         partition.offer(block(0, 4))
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.raises(StateError):
             await task
-        assert caught.group_contains(StateError)
 
     async def test_closing_voids_everything_in_flight(self, started: Any) -> None:
         ports = Effects()
@@ -567,9 +564,8 @@ class TestTheGate:
 async def test_rows_need_a_table(started: Any) -> None:
     partition, task = started(Effects(), changelog_next=None)
     partition.offer(block(0, 0))
-    with pytest.raises(BaseExceptionGroup) as caught:
+    with pytest.raises(AssertionError):
         await task
-    assert caught.group_contains(AssertionError)
 
 
 class Needing(Counter):

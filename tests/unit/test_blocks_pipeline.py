@@ -90,6 +90,7 @@ class SlowNeighbour:
 def pipeline(app: Any, **options: Any) -> Pipeline:
     """A pipeline without a table whose outputs are durable when `gate` is set."""
     gate = options.pop("gate", None)
+    handler = options.pop("handler", None) or Stateless()
 
     async def deliver(partition: int, outputs: Any) -> Any:
         async def durable() -> None:
@@ -99,7 +100,7 @@ def pipeline(app: Any, **options: Any) -> Pipeline:
         return asyncio.ensure_future(durable())
 
     options = {"depth": 2, "block_records": 1, "batch_bytes": 10_000, "deliver": deliver, **options}
-    return Pipeline(app, SimpleNamespace(topics=["s"]), Stateless(), **options)  # type: ignore[arg-type]
+    return Pipeline(app, SimpleNamespace(topics=["s"]), handler, **options)  # type: ignore[arg-type]
 
 
 async def opened(app: Any, **options: Any) -> Pipeline:
@@ -248,8 +249,7 @@ async def test_a_partition_that_is_held_back_is_not_fetched(app: Any) -> None:
             return Computed(taken=0, next_ms=5) if until_ms < 5 else super().compute(0, records, 0)
 
     app.alignment = EventTimeAlignment([HERE, TP("s", 1)], 10, SlowNeighbour())
-    made = pipeline(app)
-    made.handler = Held()
+    made = pipeline(app, handler=Held())
     await made.open(0)
     await made.process(event(0, 3))
     await until(lambda: made.partitions[0].held)

@@ -35,7 +35,7 @@ async def delivered(outcome: BaseException | None) -> tuple[list[float], list[fl
     )
     writer = Writer()
     delivery._writers._writers["predictions"] = writer  # type: ignore[assignment]
-    delivery._writers._connected = True
+    delivery._writers.connected = True
     durable = await delivery.deliver(0, PackedRows([b"a", b"b"], [990, 995], [900, 950], []))
     assert not appended
     if outcome is None:

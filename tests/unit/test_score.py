@@ -232,6 +232,11 @@ def test_a_handler_is_heard_after_it_has_computed() -> None:
     assert heard == [(3, ["r"], computed)]
 
 
+def test_a_handler_for_many_blocks_is_given_one_by_one_to_who_listens() -> None:
+    joining = SimpleNamespace(compute_many=lambda works: [])
+    assert not hasattr(ObservedHandler(joining, print), "compute_many")
+
+
 async def test_the_token_goes_to_no_other_machine() -> None:
     """Whoever joins the group says where it answers."""
     log = Log(score_token="open sesame")

@@ -9,12 +9,14 @@ import orjson
 import pytest
 
 from app.blocks.core.partition import Computed
+from app.blocks.core.ports import Work
 from app.errors import SettingsError
 from app.metrics.spans import Spans, spans_of
 from app.settings import load_settings
 from app.stages.tracing import TRACES, traced_cards, traced_scoring, traced_sink
 from app.topics import Topics
 from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
+from tests.fakes import Rows
 
 TOPICS = Topics(load_settings())
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
@@ -124,6 +126,23 @@ def test_without_a_producers_the_share_decides_and_a_replay_decides_the_same(
     assert first <= {n for n in range(2_000) if other.sampled("t", 0, n, 5, ()) is not None}
     for one in (made, again, other):
         one.close()
+
+
+def test_blocks_that_are_computed_together_have_their_spans(spans: Spans, sent: list[Any]) -> None:
+    outputs = {(TOPICS.predictions.name, 2): [(b"c", prediction(5), [])]}
+
+    class Joining(Handler):
+        def compute_many(self, works: Any) -> list[Computed]:
+            return [Computed(outputs), Computed({})]
+
+    header = ("traceparent", f"{PARENT}01".encode())
+    cards = traced_cards(spans, TOPICS, Handler(enriched(5)))
+    assert not hasattr(cards, "compute_many")
+    computed = cards.compute(2, [record(5, header)], None)
+    ((_, value, headers),) = computed.outputs[TOPICS.enriched.name, 0]
+    works = [Work(0, [record(70, *headers, value=value)], Rows()), Work(1, [record(3)], Rows())]
+    assert len(traced_scoring(spans, TOPICS, Joining({})).compute_many(works)) == 2
+    assert outputs[TOPICS.predictions.name, 2][0][2]
 
 
 def test_a_trace_leads_from_the_producer_to_the_row(spans: Spans, sent: list[Any]) -> None:

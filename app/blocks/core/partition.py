@@ -4,11 +4,12 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Hashable
-from itertools import islice
 from typing import Any
 
+from app.blocks.core.detour import Detour
 from app.blocks.core.forwarded import ForwardedPosition, InFlightBlock
-from app.blocks.core.memory_budget import MemoryBudget, WaitingBlocks
+from app.blocks.core.inbox import ForwardedBlocks, WaitingBlocks
+from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.newest_rows import NewestRows
 from app.blocks.core.ports import (
     AlignedHandler,
@@ -19,20 +20,16 @@ from app.blocks.core.ports import (
     Ports,
     RowReader,
     SentOutputs,
+    Work,
     nothing_to_send,
 )
-from app.blocks.core.rows import Row, chunk_groups
-from app.errors import ForeignWriterError
+from app.blocks.core.pulse import Pulse
+from app.blocks.core.settling import Settling
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
-#: Blocks are joined up to so many bytes, except where one block has more.
-_JOINED_BYTES = 1 << 20
 #: Records in flight count so many times: they are there, and their outputs are about as large.
 _IN_FLIGHT_WEIGHT = 2
-#: Passed blocks that wait for a fetch of what comes before them, another worker's records; with more, those are
-#: fetched, too.
-_PASSED_BLOCKS = 32
 
 
 class Partition(NewestRows):
@@ -41,14 +38,15 @@ class Partition(NewestRows):
     Args:
         number: the partition.
         ports: the effects.
-        handler: the work.
+        handler: the work; the one of the pulse, where there is one.
         depth: blocks whose effects overlap.
         joined_records: blocks that wait are joined up to so many records.
         batch_bytes: largest changelog batch.
         start: offset at which the partition starts, from the committed offset.
-        changelog_next: offset at which our next changelog record must land; None without a table.
+        changelog_next: see the attribute.
         gate: holds this partition back while it is ahead of others; None: never.
         budget: what blocks may take in memory, shared with other partitions; None: as much as they like.
+        pulse: does the work of all partitions of a stage; None: this one has its own.
 
     Attributes:
         next_offset: offset of the next record to compute.
@@ -71,30 +69,46 @@ class Partition(NewestRows):
         changelog_next: int | None = None,
         gate: AlignmentGate | None = None,
         budget: MemoryBudget | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.number = number
         self.next_offset = self.done_offset = start
         self.held_ms: int | None = None
         self.needs: Hashable | None = None
-        self.changelog_next = changelog_next
         self.closed = False
         self.records_done = 0
         self.memo: dict[str, Any] = {}
         self._ports = ports
-        self._handler: Any = handler
         self._prepare: Any = getattr(handler, "prepare", None)
         self._gate = gate
         self._depth = depth
         self._joined_records = joined_records
-        self._batch_bytes = batch_bytes
         self._budget = budget or MemoryBudget(None)
         self._inbox = WaitingBlocks(self._budget)
-        self._passed: dict[int, Block] = {}
+        self._passed = ForwardedBlocks(self._budget)
         self._steps: deque[InFlightBlock] = deque()
         self._forwarded = ForwardedPosition(self._steps, start, gate)
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
         self._number = 0
-        self._news = asyncio.Event()
+        self._pulse = pulse or Pulse(handler)
+        self._prepared: tuple[Block, float] | None = None
+        self._begun: Block | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._detour = Detour(self.wake, self.fail)
+        self._settling = Settling(
+            number,
+            ports,
+            self._steps,
+            batch_bytes,
+            changelog_next,
+            wake=self.wake,
+            finish=self._finish,
+        )
+
+    @property
+    def changelog_next(self) -> int | None:
+        """Offset at which our next changelog record must land; None without a table."""
+        return self._settling.changelog_next
 
     @property
     def waiting(self) -> int:
@@ -122,7 +136,7 @@ class Partition(NewestRows):
         """Take a block that was fetched; never waits."""
         self._inbox.append(block)
         self._join_passed()
-        self._news.set()
+        self.wake()
 
     def offer_passed(self, block: Block) -> None:
         """Take a block of which an earlier stage of this worker knows where it stands in the log; never waits.
@@ -132,28 +146,18 @@ class Partition(NewestRows):
         """
         if self.closed or block.end <= self.next_offset:
             return
-        if len(self._passed) >= _PASSED_BLOCKS:
-            self._drop_passed()
-        self._drop_passed(block.begin)
-        self._budget.add(block.size)
-        self._passed[block.begin] = block
+        self._passed.put(block)
         self._join_passed()
-        self._news.set()
-
-    @property
-    def lacks(self) -> bool:
-        """Whether passed blocks wait for what comes before them."""
-        return bool(self._passed)
+        self.wake()
 
     def _join_passed(self) -> None:
         """Put passed blocks behind the others, as far as they continue them."""
         while self._passed:
-            begin = min(self._passed)
+            begin = self._passed.first
             end = max((block.end for block in self._inbox), default=self.next_offset)
             if begin > end:
                 return
-            block = self._passed[begin]
-            self._drop_passed(begin)
+            block = self._passed.pop(begin)
             if block.end <= end:  # fetched by now
                 continue
             if begin < end:
@@ -162,12 +166,10 @@ class Partition(NewestRows):
                 )
             self._inbox.append(block)
 
-    def _drop_passed(self, begin: int | None = None) -> None:
-        """Forget the passed block that begins there, or all."""
-        for key in list(self._passed) if begin is None else (begin,):
-            block = self._passed.pop(key, None)
-            if block is not None:
-                self._budget.add(-block.size)
+    @property
+    def lacks(self) -> bool:
+        """Whether passed blocks wait for what comes before them."""
+        return bool(self._passed)
 
     @property
     def next_ms(self) -> int | None:
@@ -194,8 +196,9 @@ class Partition(NewestRows):
         )
 
     def wake(self) -> None:
-        """The gate may let more through."""
-        self._news.set()
+        """There may be something to do: a block or an acknowledgement has come, or the gate lets more through."""
+        if self._runs:
+            self._pulse.wake(self)
 
     def give_up_held(self) -> None:
         """The partition will be revoked: blocks that are held back would only delay that."""
@@ -218,107 +221,89 @@ class Partition(NewestRows):
             if step.durable is not None:
                 step.durable.cancel()
         self._inbox.clear()
-        self._drop_passed()
+        self._passed.clear()
         self._steps.clear()
+        self._settling.clear()
         self._overlay.clear()
         self.memo.clear()
-        self._news.set()
+        if self._runs:
+            assert self._ended is not None
+            self._ended.set_result(None)
 
     async def run(self) -> None:
-        """Work until closed. Two tasks: one computes and sends, one makes rows durable and acknowledges.
+        """Work until closed: the pulse does it, and what has to wait takes a detour.
 
         Raises:
             ForeignWriterError: another worker wrote this partition's changelog.
             Exception: any error of the ports or the handler; nothing unfinished was acknowledged.
         """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._compute_and_send())
-            group.create_task(self._settle())
+        if self.closed:
+            return
+        self._ended = asyncio.get_running_loop().create_future()
+        self.wake()
+        try:
+            await self._ended
+        finally:
+            self._detour.cancel()
 
-    async def _changed(self) -> None:
-        self._news.clear()
-        await self._news.wait()
+    def fail(self, error: BaseException) -> None:
+        """No more of it is done: `run` raises the error."""
+        if self._ended is not None and not self._ended.done():
+            if isinstance(error, StopIteration):  # a future refuses it
+                error = RuntimeError(f"{error!r} where nothing was iterated")
+            self._ended.set_exception(error)
 
-    async def _compute_and_send(self) -> None:
-        while not self.closed:
-            if self.needs is not None:  # blocks in flight become durable meanwhile
-                await self._ports.obtain(self.number, self.needs)
-                self.needs = None
-                continue
-            if not self._inbox or self._has_enough_in_flight() or self.held:
-                await self._changed()
-                continue
-            until_ms = math.inf if self._gate is None else self._gate.until_ms
-            block = self._next_block()
-            if self._prepare is not None and not await self._prepared(block, until_ms):
-                continue
-            step = await self._admit(block, until_ms)
-            if step is None:
-                continue
-            # outputs of later blocks go out while earlier ones wait to be durable
-            sent = await self._send(step)
-            if isinstance(sent, SentOutputs):
-                self._forwarded.expect(step, sent)
-                sent = sent.durable
-            step.durable = asyncio.ensure_future(sent)
-            self._news.set()
+    @property
+    def _runs(self) -> bool:
+        return self._ended is not None and not self._ended.done()
 
-    async def _prepared(self, block: Block, until_ms: float) -> bool:
-        """Let the handler prepare for a block; False where the block was given up meanwhile."""
-        inbox = self._inbox
-        inbox.appendleft(block)  # it stays among those that wait
-        await self._prepare(self.number, block.records, self, until_ms)
-        if not inbox or inbox[0] is not block:
-            return False
-        inbox.popleft()
-        return True
+    # ------------------------------------------------------------------ (1) computing
+
+    def next_work(self) -> Work | None:
+        """The next block, if it can be computed now; never waits."""
+        if not self._runs or self._detour.taken:
+            return None
+        if self.needs is not None:  # blocks in flight become durable meanwhile
+            self._detour.take(self._obtain(self.needs))
+            return None
+        if not self._inbox or self._has_enough_in_flight() or self.held:
+            return None
+        found = self._next_block()
+        if found is None:
+            return None
+        work = self._begin(*found)
+        if self._inbox:
+            self.wake()
+        return work
+
+    async def _obtain(self, needed: Hashable) -> None:
+        await self._ports.obtain(self.number, needed)
+        self.needs = None
 
     def _has_enough_in_flight(self) -> bool:
         """One block may always be in flight, more of them as long as the budget has room for what they add."""
         in_flight = len(self._steps)
         return in_flight >= self._depth or (in_flight > 0 and self._budget.exceeded)
 
-    async def _send(self, step: InFlightBlock) -> Awaitable[Any] | SentOutputs:
-        block = step.block
-        if block.lost:
-            # whoever was stopped while others took its partitions over must not call lost what they have done
-            begin = max(block.begin, await self._ports.committed(self.number))
-            if begin >= block.end:
-                return nothing_to_send()
-            return await self._ports.account_for_loss(self.number, begin, block.end)
-        if block.records:
-            return await self._ports.send(self.number, step.computed.outputs)
-        step.forwarded = True
-        return nothing_to_send()
-
-    def _next_block(self) -> Block:
-        """The next block, and what follows it without a gap, as one.
-
-        A block costs about a millisecond however few records it has: single ones, come while others were
-        computed, would cost a millisecond each.
-        """
-        block = self._inbox.popleft()
-        # a stale block must not take one with it that is current
-        if not self._inbox or block.lost or not self._ports.is_current(block):
-            return block
-        records, tokens = list(block.records), list(block.tokens)
-        end, size = block.end, block.size
-        while self._inbox:
-            follower = self._inbox[0]
-            if follower.begin != end or follower.lost:
-                break
-            if len(follower.records) > self._joined_records - len(records):
-                break
-            if size + follower.size > _JOINED_BYTES or not self._ports.is_current(follower):
-                break
+    def _next_block(self) -> tuple[Block, float] | None:
+        """The next block, and the event time up to which it may be computed; None while it is prepared."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and self._inbox[0] is prepared[0]:
             self._inbox.popleft()
-            records += follower.records
-            tokens += follower.tokens
-            end, size = follower.end, size + follower.size
-        return Block(records, tuple(tokens), True, block.begin, end, size)
+            return prepared
+        until_ms = math.inf if self._gate is None else self._gate.until_ms
+        block = self._inbox.next(self._joined_records, self._ports.is_current)
+        if self._prepare is not None:
+            preparing = self._prepare(self.number, block.records, self, until_ms)
+            if preparing is not None:
+                self._inbox.appendleft(block)  # it stays among those that wait
+                self._prepared = block, until_ms  # once the detour is over
+                self._detour.take(preparing)
+                return None
+        return block, until_ms
 
-    async def _admit(self, block: Block, until_ms: float) -> InFlightBlock | None:
-        """Check that the block continues where the last one ended, compute, put rows on the overlay."""
+    def _begin(self, block: Block, until_ms: float) -> Work | None:
+        """Check that the block continues where the last one ended; what is to be computed of it."""
         if not self._ports.is_current(block):
             self._ports.abandon(block)
             return None
@@ -326,7 +311,7 @@ class Partition(NewestRows):
             self._ports.abandon(block)
             while self._inbox:  # they follow the gap: they come again
                 self._ports.abandon(self._inbox.popleft())
-            await self._ports.refetch(self.number, self.next_offset)
+            self._detour.take(self._ports.refetch(self.number, self.next_offset))
             return None
         if block.end <= self.next_offset:  # fetched again after a seek, taken already
             self._ports.abandon(block)
@@ -334,10 +319,39 @@ class Partition(NewestRows):
         if block.begin < self.next_offset:
             records = [record for record in block.records if record.offset >= self.next_offset]
             block = block.part(records, self.next_offset, block.end)
-        cut = self._compute(block, until_ms)
-        if cut is None:
+        self.held_ms = None
+        if not block.records:  # transaction markers and the like
+            self._admit(block, Computed())
             return None
-        block, computed = cut
+        self._begun = block
+        self._budget.add(_IN_FLIGHT_WEIGHT * block.size)  # the others of a pulse see it
+        until = () if self._gate is None else (until_ms,)
+        return Work(self.number, block.records, self, until, block.size)
+
+    def take(self, computed: Computed) -> None:
+        """What `next_work` gave is computed: send it; the rest of a block goes back, to come next."""
+        block, self._begun = self._begun, None
+        if block is None:
+            return
+        self._budget.add(-_IN_FLIGHT_WEIGHT * block.size)
+        if not self._runs:
+            return
+        if computed.taken is None:
+            self._admit(block, computed)
+            return
+        rest = block.records[computed.taken :]
+        cut = rest[0].offset
+        self._inbox.appendleft(block.part(rest, cut, block.end))
+        if computed.taken:
+            part = block.part(block.records[: computed.taken], block.begin, cut, whole=False)
+            self._admit(part, computed)
+        else:
+            self.next_offset = cut  # there is no record before it
+            self._wait(computed)
+        self.wake()
+
+    def _admit(self, block: Block, computed: Computed) -> None:
+        """Put rows on the overlay, and hand outputs over."""
         self.next_offset = block.end
         self._number += 1
         step = InFlightBlock(block, computed, self._number)
@@ -350,26 +364,11 @@ class Partition(NewestRows):
             self._gate.started()
         if not block.whole:  # only now: what stands before the record that waits is not durable
             self._wait(computed)
-        return step
-
-    def _compute(self, block: Block, until_ms: float) -> tuple[Block, Computed] | None:
-        """Compute as much of a block as can be now; the rest goes back, to come next."""
-        self.held_ms = None
-        records = block.records
-        if not records:  # transaction markers and the like
-            return block, Computed()
-        until = () if self._gate is None else (until_ms,)
-        computed: Computed = self._handler.compute(self.number, records, self, *until)
-        if computed.taken is None:
-            return block, computed
-        rest = records[computed.taken :]
-        cut = rest[0].offset
-        self._inbox.appendleft(block.part(rest, cut, block.end))
-        if not computed.taken:
-            self.next_offset = cut  # there is no record before it
-            self._wait(computed)
-            return None
-        return block.part(records[: computed.taken], block.begin, cut, whole=False), computed
+        sent = self._hand_over(step)
+        if sent is None:
+            self._detour.take(self._send(step))
+        else:
+            self._expect(step, sent)
 
     def _wait(self, computed: Computed) -> None:
         """The next record is too far ahead in event time, or cannot be read before something is here."""
@@ -379,36 +378,50 @@ class Partition(NewestRows):
             self.held_ms = computed.next_ms
             self._gate.hold()
 
-    async def _settle(self) -> None:
-        while not self.closed:
-            step = self._steps[0] if self._steps else None
-            if step is None or step.durable is None:
-                await self._changed()
-                continue
-            await step.durable  # (2)
-            if self.closed:  # while it was waited for: there are no steps any more
-                return
-            # Whatever became durable meanwhile goes along: with an append for each block, a partition could
-            # finish one block a round trip, and waited for that at a thousand transactions a second.
-            steps = self._durable_steps()
-            groups = [rows for step in steps for rows in step.computed.groups]
-            for chunk in chunk_groups(groups, self._batch_bytes):
-                if self.closed:
-                    return
-                await self._append_and_store(chunk)
-            if self.closed:
-                return
-            self._finish(steps)
+    # ------------------------------------------------------------------ (2) sending
 
-    def _durable_steps(self) -> list[InFlightBlock]:
-        """The first blocks in flight, as far as their outputs are durable; the first one's are."""
-        steps = [self._steps[0]]
-        for step in islice(self._steps, 1, None):
-            durable = step.durable
-            if durable is None or not durable.done() or durable.cancelled() or durable.exception():
-                break
-            steps.append(step)
-        return steps
+    def _hand_over(self, step: InFlightBlock) -> Awaitable[Any] | SentOutputs | None:
+        """Hand outputs over at once; None where something has to be waited for."""
+        if step.block.lost:
+            return None
+        if step.block.records:
+            return self._ports.hand_over(self.number, step.computed.outputs)
+        step.forwarded = True
+        return nothing_to_send()
+
+    async def _send(self, step: InFlightBlock) -> None:
+        block = step.block
+        if not block.lost:
+            self._expect(step, await self._ports.send(self.number, step.computed.outputs))
+            return
+        # whoever was stopped while others took its partitions over must not call lost what they have done
+        begin = max(block.begin, await self._ports.committed(self.number))
+        if begin >= block.end:
+            self._expect(step, nothing_to_send())
+            return
+        self._expect(step, await self._ports.account_for_loss(self.number, begin, block.end))
+
+    def _expect(self, step: InFlightBlock, sent: Awaitable[Any] | SentOutputs) -> None:
+        """Outputs are on their way; those of later blocks follow while they are."""
+        if isinstance(sent, SentOutputs):
+            self._forwarded.expect(step, sent)
+            sent = sent.durable
+        step.durable = asyncio.ensure_future(sent)
+        if self.closed:
+            step.durable.cancel()
+        step.durable.add_done_callback(self._is_durable)
+
+    def _is_durable(self, future: "asyncio.Future[Any]") -> None:
+        if not future.cancelled():
+            future.exception()  # whoever settles has it, too; a partition that was revoked does not
+        self.wake()
+
+    # ------------------------------------------------------------------ (3, 4, 5) settling
+
+    def settle(self) -> None:
+        """Make rows durable whose outputs are, and acknowledge their blocks; never waits."""
+        if self._runs:
+            self._settling.advance()
 
     def _finish(self, steps: list[InFlightBlock]) -> None:
         newest = steps[-1].number
@@ -425,17 +438,3 @@ class Partition(NewestRows):
             self._ports.finish(step.block)  # (5)
             self._forwarded.advance(step)
         self._forwarded.finished()
-        self._news.set()
-
-    async def _append_and_store(self, chunk: list[Row]) -> None:
-        assert self.changelog_next is not None, "rows need a table"
-        base = await self._ports.append(self.number, chunk)  # (3)
-        if base != self.changelog_next:
-            msg = (
-                f"changelog of partition {self.number} continued at {base}, expected "
-                f"{self.changelog_next}: another worker wrote it (stopped and continued?)"
-            )
-            raise ForeignWriterError(msg)
-        self.changelog_next = base + len(chunk)
-        if not self.closed:
-            self._ports.store(self.number, chunk, base + len(chunk) - 1)  # (4)

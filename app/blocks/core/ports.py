@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -81,12 +81,15 @@ class Handler(Protocol):
 
 
 class PreparingHandler(Protocol):
-    """A handler that asks a server before it computes; what it learns goes into `state.memo`."""
+    """A handler that may have to wait before it computes; what it learns goes into `state.memo`."""
 
-    async def prepare(
+    def prepare(
         self, partition: int, records: Sequence[Any], state: "RowReader", until_ms: float
-    ) -> None:
-        """Prepare `compute` for these records up to an event time; within a deadline, without an error."""
+    ) -> Coroutine[Any, Any, None] | None:
+        """Prepare `compute` for these records up to an event time; within a deadline, without an error.
+
+        None where there is nothing to wait for.
+        """
 
 
 class AlignedHandler(Protocol):
@@ -100,6 +103,31 @@ class AlignedHandler(Protocol):
         until_ms: float = math.inf,
     ) -> Computed:
         """As `Handler.compute`, up to the first record whose event time is beyond `until_ms`."""
+
+
+class Work(NamedTuple):
+    """A block to compute: the arguments of `Handler.compute`.
+
+    Attributes:
+        until_ms: one event time where the topic is aligned (see `AlignedHandler`); else none.
+        size: about what the records take in memory, bytes.
+    """
+
+    partition: int
+    records: Sequence[Any]
+    state: "RowReader"
+    until_ms: tuple[float, ...] = ()
+    size: int = 0
+
+
+class JoiningHandler(Handler, Protocol):
+    """A handler that computes blocks of several partitions faster in one call than in one call each."""
+
+    def compute_many(self, works: Sequence[Work]) -> list[Computed]:
+        """The same as `compute` gives for each block alone.
+
+        Where it raises, it leaves everything as if it had not been called: each block is then computed alone.
+        """
 
 
 class SentOutputs(NamedTuple):
@@ -185,8 +213,14 @@ class RowScanner(RowReader, Protocol):
 class Ports(Protocol):
     """The effects, as the partition needs them."""
 
+    def hand_over(self, partition: int, outputs: Any) -> "Awaitable[Any] | SentOutputs | None":
+        """Hand outputs over at once, in order; the result resolves once all are durable.
+
+        None where something has to be waited for first: then nothing was handed over.
+        """
+
     async def send(self, partition: int, outputs: Any) -> "Awaitable[Any] | SentOutputs":
-        """Hand outputs over, in order; the result resolves once all are durable."""
+        """As `hand_over`, once that is possible."""
 
     async def account_for_loss(self, partition: int, begin: int, end: int) -> Awaitable[Any]:
         """Write down that these offsets were deleted before they were read; resolves once that is durable."""
@@ -194,8 +228,8 @@ class Ports(Protocol):
     async def committed(self, partition: int) -> int:
         """The committed offset, whoever has committed it."""
 
-    async def append(self, partition: int, rows: list[Row]) -> int:
-        """Append rows to the changelog in one batch; returns the offset of the first once durable."""
+    def append(self, partition: int, rows: list[Row]) -> Awaitable[int]:
+        """Append rows to the changelog in one batch; resolves to the offset of the first once durable."""
 
     def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
         """Write rows and the changelog offset they end at into the store, all or nothing."""
@@ -215,7 +249,7 @@ class Ports(Protocol):
     def abandon(self, block: Block) -> None:
         """The block is void: it must never be committed."""
 
-    async def refetch(self, partition: int, offset: int) -> None:
+    def refetch(self, partition: int, offset: int) -> Coroutine[Any, Any, None]:
         """Fetch this partition again from `offset` on."""
 
     async def obtain(self, partition: int, needed: Hashable) -> None:
@@ -225,8 +259,34 @@ class Ports(Protocol):
         """Whether the block still belongs to us: same generation, state ready, flow open."""
 
 
-def nothing_to_send() -> Awaitable[None]:
+def nothing_to_send() -> "asyncio.Future[None]":
     """Durable at once: there was nothing to send."""
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    return done
+    return all_of(())
+
+
+def all_of(futures: Sequence["asyncio.Future[Any]"]) -> "asyncio.Future[None]":
+    """Resolves once all have, fails with the first error; cancelled, it cancels none of them.
+
+    As a gather of shields, but with one future in place of one for each and one for all.
+    """
+    whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(futures)
+    if not left:
+        whole.set_result(None)
+
+    def one_done(future: "asyncio.Future[Any]") -> None:
+        nonlocal left
+        left -= 1
+        error = None if future.cancelled() else future.exception()
+        if whole.done():
+            return
+        if future.cancelled():
+            whole.cancel()
+        elif error is not None:
+            whole.set_exception(error)
+        elif not left:
+            whole.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(one_done)
+    return whole

@@ -3,9 +3,10 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from app.blocks.core.ports import ForwardedRecord
+from app.blocks.core.ports import ForwardedRecord, all_of
 from app.blocks.core.rows import RECORD_OVERHEAD_BYTES, Row
 from app.blocks.faust.producer_queue import Destination, await_topic, enqueue, last_unsent
 from app.errors import StateError
@@ -58,6 +59,20 @@ class OutputSender:
         self._known_until: dict[Destination, float] = {}
         self._topics: set[str] = set()
 
+    def hand_over(self, producer: Any, outputs: Outputs) -> "asyncio.Future[None] | None":
+        """As `send`, at once; None where the first batch for a destination has to be waited for."""
+        now = asyncio.get_running_loop().time()
+        known = self._known_until
+        for destination in outputs:
+            if known.get(destination, -math.inf) < now:
+                return None
+        self._begin_early(outputs)
+        futures: list[Any] = []
+        for destination, records in outputs.items():
+            self._append(producer, destination, records, futures)
+            known[destination] = now + _KNOWN_SECONDS
+        return all_of(futures)
+
     async def send(self, producer: Any, outputs: Outputs) -> Awaitable[Any]:
         """Hand the outputs of one block over.
 
@@ -84,12 +99,12 @@ class OutputSender:
             else:
                 self._append(producer, destination, records, futures)
         if firsts:
-            await asyncio.gather(*firsts)
+            await all_of(firsts)
         for destination, records in rests:
             self._append(producer, destination, records, futures)
         until = time() + _KNOWN_SECONDS
         self._known_until.update(dict.fromkeys(outputs, until))
-        return asyncio.gather(*firsts, *futures)
+        return all_of([*firsts, *futures])
 
     def _append(
         self,
@@ -122,7 +137,7 @@ class OutputSender:
                     BatchForwarding(batch, taker)
             if batch is not joined:
                 joined, passing = batch, getattr(batch, _PASSING, None)
-                futures.append(asyncio.shield(batch.future))
+                futures.append(batch.future)
             key, value, headers = record
             made = batch._builder.append(key=key, value=value, timestamp=None, headers=headers)
             if made is None:
@@ -181,13 +196,33 @@ class BatchForwarding:
 
 async def append_rows(producer: Any, topic: str, partition: int, rows: list[Row]) -> int:
     """Append rows as one record batch; returns the offset of its first record once acknowledged."""
+    await await_topic(producer, topic)
+    return await hand_over_rows(producer, topic, partition, rows)
+
+
+def hand_over_rows(
+    producer: Any, topic: str, partition: int, rows: list[Row]
+) -> "asyncio.Future[int]":
+    """As `append_rows`, at once, for a topic that the producer knows."""
     builder = producer.create_batch()
     for key, raw in rows:
         if builder.append(key=key, value=raw, timestamp=None) is None:
             msg = f"{len(rows)} rows do not fit one record batch of {topic}"
             raise StateError(msg)
     builder.close()
-    future = await producer.send_batch(builder, topic, partition=partition)
-    metadata = await future  # its offset is that of the FIRST record
-    offset: int = metadata.offset
-    return offset
+    batch = enqueue(producer, builder, (topic, partition))
+    first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    batch.future.add_done_callback(partial(_tell_first, first))
+    return first
+
+
+def _tell_first(first: "asyncio.Future[int]", batch: "asyncio.Future[Any]") -> None:
+    error = None if batch.cancelled() else batch.exception()
+    if first.done():  # cancelled
+        return
+    if batch.cancelled():
+        first.cancel()
+    elif error is not None:
+        first.set_exception(error)
+    else:
+        first.set_result(batch.result().offset)  # that of the FIRST record

@@ -1,11 +1,14 @@
 """Delivers what becomes of records before they are durable: see docs/adr/0028."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from app.blocks.core.memory_budget import MemoryBudget
+
+logger = logging.getLogger(__name__)
 
 #: Records come back within milliseconds. While one does not, because no broker answers, nothing more is delivered
 #: without its record.
@@ -36,7 +39,11 @@ class EarlyDelivery:
         _, oldest = next(iter(self._begun.values()), (None, now))
         if budget.exceeded or now - oldest > _MOST_SECONDS:
             return
-        future = self._deliver(values)
+        try:
+            future = self._deliver(values)
+        except Exception:  # its stage meets the error, too, and names the record
+            logger.debug("nothing is delivered early", exc_info=True)
+            return
         if future is None:
             return
         size = sum([len(value or b"") for value in values])

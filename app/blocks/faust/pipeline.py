@@ -13,6 +13,7 @@ from app.blocks.core.alignment import PartitionGate
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
 from app.blocks.core.ports import AlignedHandler, Begun, ForwardedRecord, SentOutputs
+from app.blocks.core.pulse import Pulse
 from app.blocks.core.rows import Row
 from app.blocks.faust.app import BlockApp
 from app.blocks.faust.batches import OutputSender, PassOn
@@ -57,6 +58,7 @@ class Pipeline:
         waiting_bytes: memory for blocks that are not acknowledged, over all partitions; see `MemoryBudget`.
         deliver: sends outputs elsewhere than to Kafka: takes the partition and the outputs, returns
             what resolves once they are durable.
+        deliver_now: the same at once, or None where something has to be waited for first; None: nothing does.
         early: delivers outputs before their records are durable; None: nothing is delivered before its record.
         on_start: called when a partition is assigned, before anything of it is fetched, with the partition and
             the offset up to which all its records are done: may append reserved rows through the table. Called
@@ -81,6 +83,7 @@ class Pipeline:
         batch_bytes: int,
         waiting_bytes: int | None = None,
         deliver: Callable[[int, Any], Awaitable[Awaitable[Any] | SentOutputs]] | None = None,
+        deliver_now: Callable[[int, Any], "asyncio.Future[Any] | None"] | None = None,
         early: EarlyDelivery | None = None,
         on_start: Callable[[int, int], Awaitable[None]] | None = None,
         obtain: Callable[[Hashable], Awaitable[None]] | None = None,
@@ -100,6 +103,8 @@ class Pipeline:
         self.early = early
         self._sender = OutputSender(batch_bytes, app.pass_on, app.begin_early)
         self._deliver = deliver
+        self._deliver_now = deliver_now
+        self._pulse = Pulse(handler)
         self._on_start = on_start
         self._obtain = obtain
         self._finished = finished
@@ -238,6 +243,7 @@ class Pipeline:
             changelog_next=None if self.table is None else self.table.changelog_next[number],
             gate=None if alignment is None else PartitionGate(alignment, tp),
             budget=self.budget,
+            pulse=self._pulse,
         )
         if alignment is not None:
             alignment.open(tp, partition)
@@ -275,8 +281,6 @@ class Pipeline:
         except (asyncio.CancelledError, GeneratorExit):
             raise  # the second: the loop is closed, and this task goes with it
         except BaseException as error:
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
             if partition.closed:
                 logger.info("%s/%s ended while closing: %r", self.topic, partition.number, error)
                 return
@@ -303,8 +307,22 @@ class Pipeline:
 
     # ------------------------------------------------------------------ ports
 
+    def hand_over(self, partition: int, outputs: Any) -> "asyncio.Future[Any] | None":
+        """Hand outputs over at once, in order; None where something has to be waited for first."""
+        if isinstance(outputs, Begun):
+            parts = list(outputs.early)
+            if outputs.rest is not None:
+                rest = self.hand_over(partition, outputs.rest)
+                if rest is None:
+                    return None
+                parts.append(rest)
+            return parts[0] if len(parts) == 1 else asyncio.gather(*parts)
+        if self._deliver is None:
+            return self._sender.hand_over(self.app.producer._producer, outputs)
+        return None if self._deliver_now is None else self._deliver_now(partition, outputs)
+
     async def send(self, partition: int, outputs: Any) -> Awaitable[Any] | SentOutputs:
-        """Hand outputs over, in order; the result resolves once all are durable."""
+        """As `hand_over`, once that is possible."""
         if isinstance(outputs, Begun):
             rest = () if outputs.rest is None else (await self.send(partition, outputs.rest),)
             return asyncio.gather(*outputs.early, *rest)
@@ -326,10 +344,10 @@ class Pipeline:
         """The committed offset, 0 without one."""
         return await self.app.consumer.committed_offset(TP(self.topic, partition)) or 0
 
-    async def append(self, partition: int, rows: list[Row]) -> int:
+    def append(self, partition: int, rows: list[Row]) -> Awaitable[int]:
         """Append rows to the table's changelog."""
         assert self.table is not None
-        return await self.table.append(partition, rows)
+        return self.table.append(partition, rows)
 
     def store(self, partition: int, rows: list[Row], changelog_offset: int) -> None:
         """Write rows into the table's store."""

@@ -1,5 +1,6 @@
 """A Faust table whose rows are written block by block: changelog, store, recovery, healing."""
 
+import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from mode import Service
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.rows import Row, chunk_groups
-from app.blocks.faust.batches import append_rows
+from app.blocks.faust.batches import append_rows, hand_over_rows
 from app.blocks.faust.halt import halt
 from app.blocks.faust.store import StoreOptions
 from app.blocks.faust.topic import BlockTopic
@@ -67,6 +68,8 @@ class BlockTable(Table):
 
     on_stored: Callable[[int, list[Row]], None] | None = None
     on_ready: Callable[[list[int]], None] | None = None
+    #: The producer that has appended to the changelog, and so knows its partitions.
+    _known_to: Any = None
 
     def __init__(
         self, app: Any, *, changelog: str, batch_bytes: int, store: StoreOptions, **kwargs: Any
@@ -185,10 +188,17 @@ class BlockTable(Table):
         self.changelog_next[partition] = base + len(rows)
         self.store(partition, rows, base + len(rows) - 1)
 
-    async def append(self, partition: int, rows: list[Row]) -> int:
-        """Append rows to the changelog in one batch; returns the offset of the first once durable."""
+    def append(self, partition: int, rows: list[Row]) -> "asyncio.Future[int]":
+        """Append rows to the changelog in one batch; resolves to the offset of the first once durable."""
         producer = self.app.producer._producer
-        return await append_rows(producer, self._changelog_name, partition, rows)
+        if self._known_to is producer:
+            return hand_over_rows(producer, self._changelog_name, partition, rows)
+        return asyncio.ensure_future(self._append_first(producer, partition, rows))
+
+    async def _append_first(self, producer: Any, partition: int, rows: list[Row]) -> int:
+        offset = await append_rows(producer, self._changelog_name, partition, rows)
+        self._known_to = producer
+        return offset
 
     # ------------------------------------------------------------------ warm copies
 

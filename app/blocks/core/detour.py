@@ -1,0 +1,52 @@
+"""What a partition waits for in a task of its own, so that nobody else does."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Detour:
+    """Something that a partition waits for; one at a time.
+
+    Args:
+        back: called when it is over.
+        failed: called with the error before, if there is one.
+    """
+
+    def __init__(self, back: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
+        self._back = back
+        self._failed = failed
+        self._task: asyncio.Task[None] | None = None
+        self._given_up = False
+
+    @property
+    def taken(self) -> bool:
+        """Whether the partition waits."""
+        return self._task is not None
+
+    def take(self, way: Coroutine[Any, Any, None]) -> None:
+        """Wait for something."""
+        self._task = asyncio.create_task(way)
+        self._task.add_done_callback(self._over)
+
+    def cancel(self) -> None:
+        """Nobody needs it any more."""
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        error: BaseException | None
+        if task.cancelled():
+            # by somebody else: what was waited for has not come about, and nothing may follow it
+            error = (
+                None
+                if self._given_up
+                else RuntimeError("what a partition waited for was cancelled")
+            )
+        else:
+            error = task.exception()
+        if error is not None:
+            self._failed(error)
+        self._back()
