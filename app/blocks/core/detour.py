@@ -37,16 +37,12 @@ class Detour:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        error: BaseException | None
-        if task.cancelled():
-            # by somebody else: what was waited for has not come about, and nothing may follow it
-            error = (
-                None
-                if self._given_up
-                else RuntimeError("what a partition waited for was cancelled")
-            )
-        else:
+        if not task.cancelled():
             error = task.exception()
+        elif self._given_up:
+            error = None
+        else:  # by somebody else: what was waited for has not come about, and nothing may follow it
+            error = RuntimeError("what a partition waited for was cancelled")
         if error is not None:
             self._failed(error)
         self._back()

@@ -79,9 +79,8 @@ class Settling:
         """What is in flight is void."""
         self._taken = []
         self._chunks.clear()
-        if (
-            self._appended is not None
-        ):  # rows that are not in line yet must not follow those of the next owner
+        if self._appended is not None:
+            # rows that are not in line yet must not follow those of the next owner
             self._appended.cancel()
 
     def _durable_steps(self) -> list[InFlightBlock]:
