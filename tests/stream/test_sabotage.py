@@ -95,7 +95,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "retention": 40,
         "late_pulses": 0,
         "partitions": 3,
-        "workers": 2,
+        "workers": 1,
         "rates": {
             "crash": 12,
             "restart": 100,
