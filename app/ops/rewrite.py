@@ -211,11 +211,7 @@ async def write_beside(
         ("alerts", log.topics.alerts, AlertPacker(digits, settings.deployment), alerts),
     )
     for name, topic, packer, writer in packers:
-        low, high = await log.begins(topic), await log.ends(topic)
-        if begin is not None and begin.time_ms is not None:
-            low = await log.at_time(topic, begin.time_ms)
-        if end is not None and end.time_ms is not None:
-            high = await log.at_time(topic, end.time_ms)
+        low, high = await _in_time(log, topic, begin, end)
         written = 0
         for number in range(topic.partitions):
             async for records in log.read(topic, number, low[number], high[number]):
@@ -241,11 +237,7 @@ async def write_labels(
         for one in await earlier_of(settings, log)
     ]
     for topic in [*[one for one in enriched if await log.exists(one)], log.topics.enriched]:
-        low, high = await log.begins(topic), await log.ends(topic)
-        if begin is not None and begin.time_ms is not None:
-            low = await log.at_time(topic, begin.time_ms)
-        if end is not None and end.time_ms is not None:
-            high = await log.at_time(topic, end.time_ms)
+        low, high = await _in_time(log, topic, begin, end)
         total, before = sum(high) - sum(low), 0
         for number, (first, last) in enumerate(zip(low, high, strict=True)):
             async for records in log.read(topic, number, first, last):
@@ -259,6 +251,18 @@ async def write_labels(
                 report.labels += len(rows)
                 progress("labels", before + records[-1].offset + 1 - first, total)
             before += last - first
+
+
+async def _in_time(
+    log: Log, topic: TopicSpec, begin: Bound | None, end: Bound | None
+) -> tuple[Offsets, Offsets]:
+    """The offsets of a range of time; all where a bound is none, or an offset of another topic."""
+    low, high = await log.begins(topic), await log.ends(topic)
+    if begin is not None and begin.time_ms is not None:
+        low = await log.at_time(topic, begin.time_ms)
+    if end is not None and end.time_ms is not None:
+        high = await log.at_time(topic, end.time_ms)
+    return low, high
 
 
 async def _patiently(written: "asyncio.Future[Any]", writer: Writer) -> None:
