@@ -22,6 +22,7 @@ from app.blocks.core.ports import (
     SentOutputs,
     Work,
     nothing_to_send,
+    wake_when_done,
 )
 from app.blocks.core.pulse import Pulse
 from app.blocks.core.settling import Settling
@@ -409,12 +410,7 @@ class Partition(NewestRows):
         step.durable = asyncio.ensure_future(sent)
         if self.closed:
             step.durable.cancel()
-        step.durable.add_done_callback(self._is_durable)
-
-    def _is_durable(self, future: "asyncio.Future[Any]") -> None:
-        if not future.cancelled():
-            future.exception()  # whoever settles has it, too; a partition that was revoked does not
-        self.wake()
+        wake_when_done(step.durable, self.wake)
 
     # ------------------------------------------------------------------ (3, 4, 5) settling
 

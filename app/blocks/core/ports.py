@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -290,3 +290,14 @@ def all_of(futures: Sequence["asyncio.Future[Any]"]) -> "asyncio.Future[None]":
     for future in futures:
         future.add_done_callback(one_done)
     return whole
+
+
+def wake_when_done(future: "asyncio.Future[Any]", wake: Callable[[], None]) -> None:
+    """Wake whoever asks for the result; an error is not reported where nobody does: a partition that was revoked."""
+
+    def done(future: "asyncio.Future[Any]") -> None:
+        if not future.cancelled():
+            future.exception()
+        wake()
+
+    future.add_done_callback(done)

@@ -3,10 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from app.blocks.core.forwarded import InFlightBlock
-from app.blocks.core.ports import Ports
+from app.blocks.core.ports import Ports, wake_when_done
 from app.blocks.core.rows import Row, chunk_groups
 from app.errors import ForeignWriterError
 
@@ -100,12 +99,7 @@ class Settling:
     def _append(self, chunk: list[Row]) -> None:
         assert self.changelog_next is not None, "rows need a table"
         self._appended = asyncio.ensure_future(self._ports.append(self._number, chunk))  # (3)
-        self._appended.add_done_callback(self._is_appended)
-
-    def _is_appended(self, future: "asyncio.Future[Any]") -> None:
-        if not future.cancelled():
-            future.exception()  # whoever stores has it, too; a partition that was revoked does not
-        self._wake()
+        wake_when_done(self._appended, self._wake)
 
     def _store(self, base: int) -> None:
         self._appended = None
