@@ -32,7 +32,7 @@ from app.kafka.clients import (
 )
 from app.kafka.given_up_offsets import find_skip
 from app.kafka.topic_checks import recreated
-from app.kafka.topic_watch import TopicWatch
+from app.kafka.topic_watch import watch_topics
 from app.metrics.spans import Spans, spans_of
 from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
@@ -150,7 +150,7 @@ class FraudApp(BlockApp):
 
     @Service.task
     async def _watch_topics(self) -> None:
-        await TopicWatch(self).run()
+        await watch_topics(self)
 
     @Service.task
     async def _check_schema_later(self) -> None:

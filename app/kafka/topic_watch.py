@@ -14,30 +14,25 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 20.0
 
 
-class TopicWatch:
-    """Looks at the topics of an app (`app.faust_app.FraudApp`) for as long as it runs."""
+async def watch_topics(app: Any) -> None:
+    """Look until the app (`app.faust_app.FraudApp`) stops; two looks in a row that find a change stop the worker."""
+    found: SchemaError | None = None
+    while not app.should_stop:
+        await app.sleep(_LOOK_SECONDS)
+        before, found = found, await _look(app)
+        # twice: a broker that has just started may answer with what was
+        if before is not None and found is not None:
+            halt("its topics", found)
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
 
-    async def run(self) -> None:
-        """Look until the app stops; two looks in a row that find a change stop the worker."""
-        found: SchemaError | None = None
-        while not self._app.should_stop:
-            await self._app.sleep(_LOOK_SECONDS)
-            before, found = found, await self._look()
-            # twice: a broker that has just started may answer with what was
-            if before is not None and found is not None:
-                halt("its topics", found)
-
-    async def _look(self) -> SchemaError | None:
-        app, topics = self._app, self._app.fraud_topics
-        producer = app.producer._producer  # noqa: SLF001 -- its connection serves
-        if producer is None or not app.assignor.assigned_actives():
-            return None
-        try:
-            seen = await see_topics(producer.client, [spec.name for spec in topics.all])
-        except Exception as error:  # Kafka is away: nothing is known
-            logger.debug("the topics cannot be listed: %r", error)
-            return None
-        return None if seen is None else changed(seen, app.topic_ids, topics, app.settings)
+async def _look(app: Any) -> SchemaError | None:
+    topics = app.fraud_topics
+    producer = app.producer._producer  # noqa: SLF001 -- its connection serves
+    if producer is None or not app.assignor.assigned_actives():
+        return None
+    try:
+        seen = await see_topics(producer.client, [spec.name for spec in topics.all])
+    except Exception as error:  # Kafka is away: nothing is known
+        logger.debug("the topics cannot be listed: %r", error)
+        return None
+    return None if seen is None else changed(seen, app.topic_ids, topics, app.settings)
