@@ -1,11 +1,9 @@
 """A worker's producer: a request gives up long before a batch does."""
 
-import subprocess
-import sys
+from tests.own_process import printed
 
 
 def test_a_request_is_given_up_before_a_batch() -> None:
-    # a process of its own: Faust registers its app for good
     code = (
         "import asyncio\n"
         "from app.blocks.faust.app import BlockApp\n"
@@ -15,7 +13,4 @@ def test_a_request_is_given_up_before_a_batch() -> None:
         "    print(producer.client._request_timeout_ms, producer._message_accumulator._batch_ttl)\n"
         "asyncio.run(made())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.split() == ["20000", "1200.0"], done.stderr
+    assert printed(code).split() == ["20000", "1200.0"]

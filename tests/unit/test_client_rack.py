@@ -1,11 +1,9 @@
 """The rack of the settings reaches the consumer of a worker."""
 
-import subprocess
-import sys
+from tests.own_process import printed
 
 
 def test_a_worker_says_where_it_is() -> None:
-    # a process of its own: Faust registers its app for good
     code = (
         "import asyncio\n"
         "from types import SimpleNamespace\n"
@@ -21,7 +19,4 @@ def test_a_worker_says_where_it_is() -> None:
         "for name in (None, 'zone-b'):\n"
         "    asyncio.run(rack(name))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.split() == ["None", "zone-b"], done.stderr
+    assert printed(code).split() == ["None", "zone-b"]

@@ -2,13 +2,12 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.own_process import printed
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "agents", "tables", "models", "cql")
@@ -158,7 +157,7 @@ def test_a_worker_loads_no_tools_and_no_laboratory() -> None:
         "import sys, app.main\n"
         "print(*(n for n in sys.modules if n.startswith(('app.ops', 'app.lab', 'app.devstack'))))"
     )
-    loaded = run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
+    loaded = printed(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     assert loaded.split() == []
 
 
@@ -182,7 +181,7 @@ def test_importing_what_is_below_the_app_needs_no_server() -> None:
     """Nothing is connected, started or resolved by an import."""
     names = [m for m in MODULES if HEIGHT[layer_of(m)] < HEIGHT["app.faust_app"]]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
-    run(code, FRAUDSTREAM_HOME="/nonexistent")
+    printed(code, FRAUDSTREAM_HOME="/nonexistent")
 
 
 def test_registered_agents_are_the_expected_ones() -> None:
@@ -192,7 +191,7 @@ def test_registered_agents_are_the_expected_ones() -> None:
         "print(json.dumps([sorted(app.agents), sorted(app.tables), sorted(app.pipelines)]))"
     )
     agents, tables, pipelines = json.loads(
-        run(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
+        printed(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
     assert agents == ["alerts", "cards", "control", "labels", "refunds", "scoring", "sink"]
     assert tables == ["cards", "labels", "terminals"]
@@ -200,19 +199,3 @@ def test_registered_agents_are_the_expected_ones() -> None:
         "alerts", "control", "fraudstream-enriched", "labels", "predictions", "refunds",
         "transactions",
     ]  # fmt: skip
-
-
-def run(code: str, **environment: str) -> str:
-    """Standard output of a Python process of its own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("FRAUDSTREAM_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -1,0 +1,24 @@
+"""Code in a Python process of its own: Faust registers its app for good, and the collector is the process's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
+
+
+def printed(code: str, **environment: str) -> str:
+    """What it prints on standard output; it must end with 0. No setting of ours is in its environment."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("FRAUDSTREAM_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=_ROOT,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
