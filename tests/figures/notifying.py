@@ -57,8 +57,9 @@ def measure(servers: Servers, part: float) -> Iterator[str]:
             try:
                 fleet.start("a")
                 fleet.await_ready()
-                done = deployment.run("rules", "add", "large", f"amount > {limit}")
-                assert not done.returncode, done.stderr
+                rule = ("rules", "add", "large", f"amount > {limit}")
+                # a worker may be ready before its model is on the control topic
+                wait_until(lambda: not deployment.run(*rule).returncode, "the rule")
                 wait_until(lambda: b"has partitions" in log.read_bytes(), "the notifier")
                 offer(deployment.settings, load)
                 deployment.drain()
