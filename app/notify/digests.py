@@ -12,6 +12,8 @@ from app.alert_routes import DIGESTS
 from app.domain.alerts import rank
 from app.notify.notices import Notice
 
+#: Messages that people get at most in a minute.
+PEOPLE_PER_MINUTE = 10
 MINUTE_SECONDS = 60.0
 DIGEST_SECONDS = 15.0
 #: Messages without a limit that are sent at the same time.

@@ -24,17 +24,13 @@ from app.deployments import is_anothers
 from app.domain.alerts import rank
 from app.errors import FraudstreamError, NotAnsweringError
 from app.notify.delivered import Told
-from app.notify.digests import Pending
+from app.notify.digests import PEOPLE_PER_MINUTE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
-from app.notify.senders import Sender
+from app.notify.senders import BACKOFF_SECONDS, Sender
 from app.settings import Settings
 
 logger = logging.getLogger("fraudstream")
 
-#: Messages that people get at most in a minute.
-PEOPLE_PER_MINUTE = 10
-#: Between attempts to reach a receiver, seconds: the first, and the most.
-_BACKOFF_SECONDS = (1.0, 30.0)
 #: How long one look for new alerts takes.
 _POLL_MS = 500
 _POLL_RECORDS = 2_000
@@ -117,7 +113,7 @@ class RouteReader(ConsumerRebalanceListener):
                 break
             except (KafkaError, FraudstreamError) as error:
                 logger.warning("route %s: Kafka does not answer (%s)", self._route.name, error)
-                await asyncio.sleep(_BACKOFF_SECONDS[0])
+                await asyncio.sleep(BACKOFF_SECONDS[0])
         # without an await: what was fetched before is fetched again, and nothing is left out
         self._generation += 1
         self._next, self._committed = dict(begin), dict(begin)
@@ -220,7 +216,7 @@ class RouteReader(ConsumerRebalanceListener):
             (about_one(told[0], digits) if len(told) == 1 else about_many(told, digits), told)
             for told in due
         ]
-        delay, most = _BACKOFF_SECONDS
+        delay, most = BACKOFF_SECONDS
         began = self._clock()
         while True:
             async with self._sending:
@@ -241,7 +237,7 @@ class RouteReader(ConsumerRebalanceListener):
                 break
             await self._sleep(delay)
             delay = min(most, 2 * delay)
-        if delay > _BACKOFF_SECONDS[0]:
+        if delay > BACKOFF_SECONDS[0]:
             logger.warning(
                 "route %s: delivered again after %.0f s", self._route.name, self._clock() - began
             )

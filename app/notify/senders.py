@@ -16,6 +16,8 @@ from app.settings import Settings
 
 #: What a receiver may take to answer.
 SEND_SECONDS = 15.0
+#: Between attempts to reach it, seconds: the first, and the most.
+BACKOFF_SECONDS = (1.0, 30.0)
 #: How urgent a message is, in the words of `apprise`.
 _KINDS = {"low": "info", "medium": "warning", "high": "failure", "critical": "failure"}
 _MISSING = "is not installed: pip install 'fraudstream[notify]'"

@@ -20,10 +20,10 @@ from app.cassandra.stored_alert import Handled
 from app.domain.alerts import CAUSES, AlertPolicy, rank
 from app.errors import NotAnsweringError, SettingsError
 from app.notify.delivered import Told
-from app.notify.digests import AT_ONCE, Pending
+from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
 from app.notify.reopened import HandledCheck
-from app.notify.route import PEOPLE_PER_MINUTE, RouteReader
+from app.notify.route import RouteReader
 from app.notify.run import notify
 from app.notify.senders import sender_of
 from app.settings import load_settings
