@@ -15,16 +15,14 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.cassandra import cql_wire as wire
+from app.cassandra.cql_link import CqlLink
 from app.cassandra.cql_nodes import NodeLinks
 from app.cassandra.outage_log import Behind, Outage, WriteListener
 from app.cassandra.packed import PackedTable
 from app.cassandra.row_batches import Part, PendingWrite, RowBatch, WaitingRows, wanted
+from app.cassandra.silent_nodes import SilenceWatch
 from app.cassandra.write_retries import WriteReaction, delay_seconds, reaction, refusal
 from app.settings import Settings
-
-#: A node that is silent for so long with batches on their way is given up; the server itself gives up after 2.
-_SILENCE_SECONDS = 10.0
-_WATCH_SECONDS = 1.0
 
 
 class RowWriter:
@@ -70,7 +68,9 @@ class RowWriter:
         self._pumping: asyncio.Handle | None = None
         self._delayed: dict[RowBatch, asyncio.TimerHandle] = {}
         self._last_us = 0
-        self._watch: asyncio.TimerHandle | None = None
+        self._silence = SilenceWatch(
+            self._links, lambda: self._nodes is not None and self.in_flight > 0
+        )
 
     @property
     def rows_waiting(self) -> int:
@@ -120,7 +120,8 @@ class RowWriter:
             _cancel(batch.parts)
         _cancel(self._waiting)
         self._outage.close()
-        for timer in (self._watch, self._pumping, *self._delayed.values()):
+        self._silence.close()
+        for timer in (self._pumping, *self._delayed.values()):
             if timer is not None:
                 timer.cancel()
         self._again.clear()
@@ -154,8 +155,8 @@ class RowWriter:
         limit = self._settings.sink_in_flight
         while self.in_flight < limit and self._send_one():
             pass
-        if self.in_flight and self._watch is None:
-            self._watch = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
+        if self.in_flight:
+            self._silence.begin()
 
     def _send_one(self) -> bool:
         """Send the next batch; False where there is none, or nobody takes it now."""
@@ -268,25 +269,13 @@ class RowWriter:
     def _unfinished(self) -> Iterator[Part]:
         yield from self._waiting
         batches = [*self._again, *self._delayed]
-        if self._nodes is not None:
-            for link in self._nodes.links.values():
-                batches += [batch for batch, _ in link.pending.values()]
+        for link in self._links():
+            batches += [batch for batch, _ in link.pending.values()]
         for batch in batches:
             yield from batch.parts
 
-    # ---------------------------------------------------------------- outages
-
-    def _look(self) -> None:
-        """Give up nodes that have been silent too long; runs while batches are on their way."""
-        self._watch = None
-        if self._nodes is None:
-            return
-        oldest_allowed = time.monotonic() - _SILENCE_SECONDS
-        for link in list(self._nodes.links.values()):
-            if link.pending and next(iter(link.pending.values()))[1] < oldest_allowed:
-                link.abort(f"no answer for {_SILENCE_SECONDS:g} s")
-        if self.in_flight:
-            self._watch = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
+    def _links(self) -> list[CqlLink]:
+        return [] if self._nodes is None else list(self._nodes.links.values())
 
 
 def _cancel(parts: Iterable[Part]) -> None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from cassandra.cluster import Session
 
-from app.cassandra import outage_log, row_writer
+from app.cassandra import outage_log, silent_nodes
 from app.cassandra.prediction_reads import (
     card_predictions,
     find_transaction,
@@ -316,8 +316,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outages are spoken of, and silence is given up, within a test's patience."""
     monkeypatch.setattr(outage_log, "_WARN_SECONDS", 0.3)
     monkeypatch.setattr(outage_log, "_REMIND_SECONDS", 0.5)
-    monkeypatch.setattr(row_writer, "_SILENCE_SECONDS", 1.0)
-    monkeypatch.setattr(row_writer, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(silent_nodes, "_SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(silent_nodes, "_LOOK_SECONDS", 0.1)
 
 
 async def until(condition: Any, seconds: float = PATIENCE_SECONDS) -> None:
