@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from cassandra.cluster import Session
 from pydantic import ValidationError
 
+from app.cassandra.lightweight_transactions import settled
 from app.cassandra.prediction_rows import epoch_ms
-from app.cassandra.session import explained, settled, shared_session
+from app.cassandra.session import explained, shared_session
 from app.domain.features import Catalogue
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings

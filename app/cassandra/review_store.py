@@ -20,9 +20,10 @@ from app.cassandra.alert_queries import (
     read_alerts,
     read_reviews,
 )
+from app.cassandra.lightweight_transactions import settled
 from app.cassandra.prediction_rows import moment_of
 from app.cassandra.reviews import Review
-from app.cassandra.session import explained, settled, shared_session
+from app.cassandra.session import explained, shared_session
 from app.cassandra.stored_alert import Alert
 from app.domain.alerts import expected_loss, place_of
 from app.settings import Settings

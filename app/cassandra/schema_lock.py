@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from cassandra.cluster import Session
 
-from app.cassandra.session import is_unknown, settled
+from app.cassandra.lightweight_transactions import is_unknown, settled
 from app.errors import NotAnsweringError, SchemaError
 
 #: A crashed owner's lock is gone after this. The lock is renewed before each statement, and a statement with

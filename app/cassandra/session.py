@@ -6,14 +6,12 @@ batch, see docs/adr/0008-own-connections-for-writes.md.
 """
 
 import logging
-import random
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from cassandra import (
     ConsistencyLevel,
@@ -44,6 +42,7 @@ from cassandra.protocol import ErrorMessage
 from cassandra.query import dict_factory, tuple_factory
 
 from app.cassandra.access import Logins, causes, first_line, refusal, tls_context
+from app.cassandra.lightweight_transactions import is_unknown
 from app.endpoints import resolve_cassandra
 from app.errors import NotAnsweringError, SchemaError, SettingsError, UnavailableError
 from app.settings import Settings
@@ -55,15 +54,9 @@ SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 #: v5 (Cassandra 4.0 and later) puts a checksum on every frame.
 PROTOCOL_VERSION = 5
 _READ_SECONDS, _SCAN_SECONDS, _SCHEMA_SECONDS = 10.0, 60.0, 60.0
-#: CAS_WRITE_UNKNOWN of protocol v5, which the driver does not know by name.
-_CAS_WRITE_UNKNOWN = 0x1700
-#: Attempts of a lightweight transaction whose outcome nobody could tell.
-_ATTEMPTS = 5
-_PAUSE_SECONDS = 0.2
 #: Between attempts to reach a lost node, seconds. The driver's default goes up to ten minutes.
 _RECONNECT_SECONDS = (0.5, 5.0)
 
-T = TypeVar("T")
 _shared: dict[tuple[Any, ...], "Future[Session]"] = {}
 _shared_lock = threading.Lock()
 
@@ -212,31 +205,6 @@ def close_shared_sessions() -> None:
     for attempt in attempts:
         if attempt.done() and attempt.exception() is None:
             disconnect(attempt.result())
-
-
-def is_unknown(error: Exception) -> bool:
-    """Whether a failed write may have been applied all the same."""
-    if isinstance(error, ErrorMessage) and error.code == _CAS_WRITE_UNKNOWN:
-        return True
-    return isinstance(error, (WriteTimeout, WriteFailure, OperationTimedOut))
-
-
-def settled(attempt: Callable[[], T]) -> T:
-    """What a lightweight transaction answers; one whose outcome is unknown is repeated, which must be safe.
-
-    Raises:
-        NotAnsweringError: it stays unknown.
-    """
-    for number in range(_ATTEMPTS):
-        time.sleep(number * _PAUSE_SECONDS * random.random())  # noqa: S311 -- rivals would meet again
-        try:
-            return attempt()
-        except Exception as error:
-            # a serial read is a round of the same protocol, and fails by the same contention
-            if not is_unknown(error) and not isinstance(error, ReadTimeout):
-                raise
-    msg = "it is unknown whether Cassandra has stored the change: try again"
-    raise NotAnsweringError(msg)
 
 
 @contextmanager

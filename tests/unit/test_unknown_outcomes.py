@@ -7,7 +7,8 @@ from cassandra import OperationTimedOut, ReadTimeout, WriteFailure, WriteTimeout
 from cassandra.protocol import ErrorMessage, SyntaxException
 
 from app.cassandra.schema_lock import schema_lock
-from app.cassandra.session import explained, is_unknown, settled
+from app.cassandra.lightweight_transactions import is_unknown, settled
+from app.cassandra.session import explained
 from app.errors import NotAnsweringError
 from app.settings import load_settings
 
@@ -22,7 +23,7 @@ FAULTS = [
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cassandra.session._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("app.cassandra.lightweight_transactions._PAUSE_SECONDS", 0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
