@@ -23,7 +23,7 @@ from app.stages.parked_label_retries import ParkedSummary
 from app.stages.state import row_rules
 from app.web.key_owner import OwnedHere, Place
 from app.web.peers import PeerAnswer
-from app.web.views import install
+from app.web.pages import install
 from app.windows.window_row import WindowRow
 from app.wire.input_records import MAX_ID_BYTES
 from tests.builders import T0

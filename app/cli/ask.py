@@ -13,7 +13,7 @@ from app.pseudonyms import is_pseudonym
 from app.settings import Settings
 
 _TIMEOUT_SECONDS = 10.0
-#: As app/web/views.py sends it.
+#: As app/web/pages.py sends it.
 _DEPLOYMENT_HEADER = "X-Fraudstream-Deployment"
 #: Addresses that a server binds to for "everywhere" are none to connect to.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104

@@ -1,6 +1,14 @@
-"""When a worker is ready (`/health/ready`), and the reasons that it gives when it is not."""
+"""Probes: when a worker is ready (`/health/ready`), the reasons that it gives when it is not, and `/health/live`."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from app.web.replies import json_reply
+from app.web.roles import Role
+from app.web.routes import Route
+from app.web.worker_protocol import WORKER
 
 
 def why_not_ready(
@@ -36,3 +44,27 @@ def why_not_ready(
     if sink is not None:
         reasons.append(f"predictions wait for Cassandra: {sink}")
     return [*reasons, *stopped]
+
+
+async def live(_request: web.Request) -> web.Response:
+    """`/health/live`: the event loop runs, or nobody would answer."""
+    return json_reply({"status": "alive"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """`/health/ready`: 200 when this worker does its work, else 503 with the reasons; and who waits for what."""
+    worker = request.app[WORKER]
+    return readiness(await worker.reasons(), worker.waits())
+
+
+def readiness(reasons: list[str], waits: list[str]) -> web.Response:
+    """The answer to a readiness probe."""
+    status = "not ready" if reasons else "ready"
+    answer: Mapping[str, Any] = {"status": status, "reasons": reasons, "waits": waits}
+    return json_reply(answer, 503 if reasons else 200)
+
+
+PAGES = (
+    Route("GET", "/health/live", live, Role.PUBLIC, any_host=True),
+    Route("GET", "/health/ready", ready, Role.PUBLIC, any_host=True),
+)

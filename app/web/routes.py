@@ -1,6 +1,6 @@
 """The table of pages: each names the role that it needs, so none can be forgotten.
 
-A module with pages has a table, which app/web/views.py adds to its own:
+A module with pages has a table, which app/web/pages.py adds to the others:
 
 ```python
 PAGES = (

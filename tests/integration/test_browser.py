@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from app.metrics.last_hour import CounterTotals
 from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
 from app.web import dashboard_data
-from app.web.views import install
+from app.web.pages import install
 from tests.browser import CHROMIUM, Browser, browser
 from tests.unit.test_dashboard import told
 from tests.unit.test_web_alerts import alert

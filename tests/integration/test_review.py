@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.web.access.users import token_line
 from app.web.review import REVIEWS
 from app.web.review_queue import LEASE_MS, ReviewQueue
-from app.web.views import install
+from app.web.pages import install
 from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.web_worker import DictWorker

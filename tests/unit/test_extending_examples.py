@@ -12,7 +12,7 @@ from jinja2 import ChoiceLoader, DictLoader
 
 from app.domain.features.feature import Feature
 from app.web import page_templates
-from app.web.views import PAGES, install
+from app.web.pages import PAGES, install
 from tests.web_worker import DictWorker
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/extending.md").read_text()

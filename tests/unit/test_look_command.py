@@ -14,7 +14,7 @@ from app.cli.exit_codes import run
 from app.cli.look import transaction_facts
 from app.settings import Settings
 from app.web.key_owner import Unowned
-from app.web.views import install
+from app.web.pages import install
 from tests.web_worker import HOUR, DictWorker
 
 

@@ -22,7 +22,7 @@ from app.web.access.users import Users, password_line, token_line
 from app.web.key_owner import OwnedElsewhere
 from app.web.roles import Role, Viewer
 from app.web.routes import Route, audited
-from app.web.views import PAGES, install
+from app.web.pages import PAGES, install
 from tests.web_worker import DictWorker, client_of
 
 JSON = {"Accept": "application/json"}
