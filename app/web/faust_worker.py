@@ -4,15 +4,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
-import aiohttp
 import orjson
 from aiokafka.errors import KafkaError
 from faust.types import TP
-from yarl import URL
 
 from app.blocks.faust.table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
@@ -47,26 +43,14 @@ from app.metrics.recorders import (
     sink_status,
 )
 from app.metrics.waiting_partitions import read_waits
-from app.quality.measure import measure
 from app.settings import Settings
-from app.web.cached_answers import CachedAnswer
+from app.web.cassandra_lookups import CassandraLookups
 from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner
 from app.web.model_reader import ModelReader
-from app.web.peers import PROOF_HEADER, PeerAnswer
+from app.web.peers import PeerAnswer, request_worker
+from app.web.quality_data import QualityData
 from app.web.readiness import why_not_ready
 
-#: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
-_FORWARD_SECONDS = 5.0
-#: A page of a card with all that it shows has some hundred kilobytes.
-_MOST_ANSWER_BYTES = 4 << 20
-_LOOKUP_THREADS = 4
-#: A page that waits longer for Cassandra says so instead.
-_LOOKUP_SECONDS = 15.0
-#: Judging decisions takes a thread of the worker some microseconds a row: never more often, nor of more rows.
-_QUALITY_SECONDS = 60.0
-_MOST_QUALITY_ROWS = 200_000
-#: Periods whose figures are kept.
-_PERIODS = 8
 T = TypeVar("T")
 
 
@@ -86,13 +70,9 @@ class FaustWorker:
         self._tables = tables
         self._partition_of = partition_of(app.settings.partitions)
         self._started_at = time.time()
-        self._forward_seconds = max(_FORWARD_SECONDS, app.settings.score_timeout / 1000 + 1)
-        # threads of their own: while Cassandra is away they hang for seconds, and nothing else may
-        self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
-        # one at a time: each reads two tables
-        self._measuring = ThreadPoolExecutor(1, thread_name_prefix="quality")
+        self._lookups = CassandraLookups()
+        self._quality = QualityData(app.settings)
         self._models = ModelReader(app, self.look_up)
-        self._quality: dict[tuple[int | None, int | None], CachedAnswer] = {}
         self.reviews = ReviewStore(app.settings)
         self._ends = LogEnds(self._ask_ends)
         topics = app.fraud_topics
@@ -254,14 +234,7 @@ class FaustWorker:
         Raises:
             UnavailableError: it does not answer.
         """
-        looking = asyncio.get_running_loop().run_in_executor(self._lookups, ask, *arguments)
-        try:
-            async with asyncio.timeout(_LOOKUP_SECONDS):
-                return await looking
-        except TimeoutError:
-            # the driver gives up by itself, but others may have been waiting for a thread before us
-            msg = f"Cassandra did not answer within {_LOOKUP_SECONDS:g} s; try again"
-            raise UnavailableError(msg) from None
+        return await self._lookups.ask(ask, *arguments)
 
     async def alerts(self, query: AlertQuery) -> tuple[list[Alert], bool]:
         """The newest alerts of a query, and whether there are more."""
@@ -285,21 +258,7 @@ class FaustWorker:
         self, from_ms: int | None = None, to_ms: int | None = None
     ) -> Mapping[str, Any]:
         """How good decisions were, and `age_seconds`; a period is read anew once a minute at most."""
-        period = from_ms, to_ms
-        kept = self._quality.pop(period, None)
-        if kept is None:
-            work = partial(self._measure, *period)
-            kept = CachedAnswer(work, self._measuring, _QUALITY_SECONDS, time.monotonic)
-        self._quality[period] = kept  # the newest is the last one
-        if len(self._quality) > _PERIODS:
-            self._quality.pop(next(iter(self._quality))).close()
-        return await kept.get()
-
-    def _measure(self, from_ms: int | None, to_ms: int | None) -> Mapping[str, Any]:
-        session = shared_session(self.settings)
-        return measure(
-            session, self.settings, from_ms=from_ms, to_ms=to_ms, most=_MOST_QUALITY_ROWS
-        )
+        return await self._quality.get(from_ms, to_ms)
 
     async def drift(self) -> dict[str, Any]:
         """The newest predictions of this worker against training, by model."""
@@ -315,39 +274,18 @@ class FaustWorker:
 
     def close(self) -> None:
         """Begin no more look-ups. The session stays: rows may still be on their way to Cassandra."""
-        for kept in self._quality.values():
-            kept.close()
+        self._quality.close()
         self._models.close()
-        self._measuring.shutdown(wait=False, cancel_futures=True)
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._lookups.close()
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> PeerAnswer:
         """Another worker's answer, as far as it is one: no more bytes than a page has."""
-        client = self._app.http_client
-        origin = URL(url, encoded=True).origin()
-        try:
-            async with client.request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self._forward_seconds),
-            ) as response:
-                said = b""
-                async for chunk in response.content.iter_chunked(1 << 16):
-                    said += chunk
-                    if len(said) > _MOST_ANSWER_BYTES:
-                        msg = f"the worker at {origin} answers more than {_MOST_ANSWER_BYTES} bytes"
-                        raise UnavailableError(msg)
-                content_type = response.headers.get("Content-Type", "application/octet-stream")
-                proof = response.headers.get(PROOF_HEADER, "")
-                return PeerAnswer(response.status, content_type, said, proof)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            msg = f"the worker at {origin} owns it and does not answer; try again"
-            raise UnavailableError(msg) from error
+        score_timeout_ms = self.settings.score_timeout
+        return await request_worker(
+            self._app.http_client, url, method, headers, body, score_timeout_ms=score_timeout_ms
+        )
 
     def _wanted_ends(self) -> set[TP]:
         """The partitions whose ends are asked for: always the same ones, since an answer serves all who ask."""

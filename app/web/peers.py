@@ -5,8 +5,10 @@ answers, so an answer counts only with the signature of one that knows the deplo
 """
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import aiohttp
 from yarl import URL
 
 from app.errors import UnavailableError
@@ -20,6 +22,10 @@ ROUTED_HEADER = "X-Fraudstream-Routed"
 PEER_HEADER, PROOF_HEADER = "X-Fraudstream-Peer", "X-Fraudstream-Proof"
 #: How long a signed request may be on its way; clocks of workers may differ by as much.
 SECONDS = 30
+#: A worker that is asked for one key answers in milliseconds; one that hangs is as good as none.
+_ANSWER_SECONDS = 5.0
+#: A page of a card with all that it shows has some hundred kilobytes.
+_MOST_ANSWER_BYTES = 4 << 20
 _PARTS = 4
 
 
@@ -98,3 +104,47 @@ def origin_of(url: str) -> str:
         msg = f"a member of the consumer group advertises {url!r}, which is not the address of a worker"
         raise UnavailableError(msg)
     return str(origin)
+
+
+async def request_worker(
+    client: Any,
+    url: str,
+    method: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    *,
+    score_timeout_ms: int,
+) -> PeerAnswer:
+    """Another worker's answer, as far as it is one: no more bytes than a page has.
+
+    Args:
+        client: aiohttp's, of this worker.
+        url, method, headers, body: the request.
+        score_timeout_ms: how long another worker may wait for a prediction.
+
+    Raises:
+        UnavailableError: it does not answer, or with too much.
+    """
+    target = URL(url, encoded=True)
+    seconds = max(_ANSWER_SECONDS, score_timeout_ms / 1000 + 1)
+    try:
+        async with client.request(
+            method,
+            target,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=seconds),
+        ) as response:
+            said = b""
+            async for chunk in response.content.iter_chunked(1 << 16):
+                said += chunk
+                if len(said) > _MOST_ANSWER_BYTES:
+                    msg = f"the worker at {target.origin()} answers more than {_MOST_ANSWER_BYTES} bytes"
+                    raise UnavailableError(msg)
+            content_type = response.headers.get("Content-Type", "application/octet-stream")
+            proof = response.headers.get(PROOF_HEADER, "")
+            return PeerAnswer(response.status, content_type, said, proof)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        msg = f"the worker at {target.origin()} owns it and does not answer; try again"
+        raise UnavailableError(msg) from error
