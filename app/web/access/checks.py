@@ -3,7 +3,7 @@
 | module            | decides                                                                        |
 |-------------------|--------------------------------------------------------------------------------|
 | hosts.py          | under which names this worker answers                                          |
-| rate_limits.py    | the token bucket of a limit; its numbers are where it is used                  |
+| rate_limits.py    | how many requests anybody may send                                             |
 | login_attempts.py | whether a password or token is accepted, and how many may be tried             |
 | users.py          | who may log in, and with which role                                            |
 | sessions.py       | whether a session, or another signed value, is ours                            |
@@ -35,7 +35,7 @@ from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
 from app.web.access.login_attempts import LOCAL_NAME, LoginAttempts
-from app.web.access.rate_limits import RateLimit
+from app.web.access.rate_limits import REQUEST_BURST, REQUESTS_PER_SECOND, RateLimit
 from app.web.access.sessions import Session, Signer
 from app.web.replies import RefusedError, wants_json
 from app.web.roles import NOBODY, Role, Viewer, viewer
@@ -48,8 +48,6 @@ logger = logging.getLogger("fraudstream.web")
 
 #: After which a page gives up.
 _SECONDS = 30.0
-#: Requests of one asker: a person's browser, a dashboard.
-_BURST, _PER_SECOND = 100, 20.0
 _LOCAL = Viewer(LOCAL_NAME, Role.OPERATOR)
 
 
@@ -96,7 +94,7 @@ class AccessChecks:
         self.csrf = Csrf(Signer(raw, "csrf"), self._hosts, self.cookies)
         self.logins = LoginAttempts(settings, clock)
         self.oidc = _oidc_of(settings, Signer(raw, "oidc"), now, clock)
-        self._requests = RateLimit(_BURST, _PER_SECOND, clock)
+        self._requests = RateLimit(REQUEST_BURST, REQUESTS_PER_SECOND, clock)
         self._public = {"/metrics"} if settings.web_open_metrics else set()
         if not self.open and not self.can_log_in:
             logger.warning(

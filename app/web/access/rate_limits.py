@@ -1,8 +1,10 @@
-"""How often somebody may ask: buckets that fill at a rate."""
+"""How often somebody may ask: buckets that fill at a rate. (Attempts to log in: login_attempts.py.)"""
 
 from collections import OrderedDict
 from collections.abc import Callable
 
+#: Requests of one asker, a person's browser or a dashboard: at once, and per second in the long run.
+REQUEST_BURST, REQUESTS_PER_SECOND = 100, 20.0
 #: Askers that are remembered: the one that asked longest ago goes first.
 _MOST_ASKERS = 10_000
 
