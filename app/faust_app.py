@@ -155,7 +155,7 @@ class FraudApp(BlockApp):
     @Service.task
     async def _check_schema_later(self) -> None:
         """Look at the tables once Cassandra answers, where it did not at the start: else only a row would show it."""
-        from app.cassandra.schema import check_schema_when_it_answers
+        from app.cassandra.schema_check import check_schema_when_it_answers
 
         async def pause() -> bool:
             await self.sleep(_LOOK_AGAIN_SECONDS)
@@ -217,7 +217,7 @@ async def check_start(settings: Settings, topics: Topics) -> bool:
     Raises:
         FraudstreamError: one line that names what is missing and the command that mends it.
     """
-    from app.cassandra.schema import check_schema_at_start
+    from app.cassandra.schema_check import check_schema_at_start
 
     await check_group(settings)
     for topic, warning in (await check_topics(settings, topics.all)).items():

@@ -1,14 +1,12 @@
-"""Brings a keyspace to the newest schema, and checks that it is there.
+"""Brings a keyspace to the newest schema.
 
 `migrate` holds a lock (a row written by lightweight transaction, with a TTL: the lock of a crashed owner
 expires), applies what is missing in order, waits for schema agreement after each statement, and records each
 migration with its checksum. Everything may be repeated.
 """
 
-import asyncio
-import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,17 +16,19 @@ from cassandra.cluster import Session
 from cassandra.protocol import ConfigurationException, ServerError, SyntaxException
 
 from app.cassandra.migrations import Migration, load_migrations, table_options
+from app.cassandra.schema_check import (
+    check_unchanged,
+    differences,
+    own_columns,
+    prediction_options,
+    recorded_migrations,
+    refuse_broken,
+)
 from app.cassandra.schema_lock import LOCK_SECONDS, schema_lock
-from app.cassandra.schema_shape import Differences, Shape, compare, present_shape, shape_of
-from app.cassandra.session import SCHEMA, connected, explained, shared_session
-from app.durations import format_duration
-from app.errors import NotAnsweringError, SchemaError, UnavailableError
-from app.repeated_warnings import RepeatedWarning
+from app.cassandra.schema_shape import Shape, shape_of
+from app.cassandra.session import SCHEMA, explained
+from app.errors import SchemaError, UnavailableError
 from app.settings import Settings
-from app.wire.own_catalogue import fields_with, own_of
-from app.wire.prediction_fields import columns_of
-
-logger = logging.getLogger(__name__)
 
 _OLDEST_RELEASE = (5, 0)  # SAI indexes
 _BOOKKEEPING = (
@@ -98,8 +98,8 @@ def migrate(
         for statement in _BOOKKEEPING:
             _execute_ddl(session, statement.format(keyspace=settings.keyspace), "bookkeeping")
         with schema_lock(session, settings.keyspace, lock_seconds, say) as renew:
-            recorded = _recorded(session, settings.keyspace)
-            _check_unchanged(wanted, recorded, settings.keyspace)
+            recorded = recorded_migrations(session, settings.keyspace)
+            check_unchanged(wanted, recorded, settings.keyspace)
             for migration in wanted:
                 if migration.number in recorded:
                     report.present.append(migration.title)
@@ -131,93 +131,6 @@ def migrate(
     return report
 
 
-def check_schema(session: Session, settings: Settings) -> None:
-    """Refuse a keyspace that this release cannot write to.
-
-    Migrations of a newer release are accepted: they only add.
-
-    Raises:
-        SchemaError: a migration is missing or another text was applied, a table or column was dropped or altered,
-            or the table's TTL is not the setting's.
-        UnavailableError: Cassandra does not answer.
-    """
-    keyspace = settings.keyspace
-    with explained(settings):
-        migrations = load_migrations()
-        recorded: dict[int, dict[str, Any]] = {}
-        if _has_table(session, keyspace, "schema_migrations"):
-            recorded = _recorded(session, keyspace)
-        for migration in migrations:
-            if migration.number not in recorded:
-                msg = (
-                    f"keyspace {keyspace} lacks migration {migration.number:03d}: "
-                    "run `fraudstream migrate`"
-                )
-                raise SchemaError(msg)
-        _check_unchanged(migrations, recorded, keyspace)
-        found = _differences(session, settings, migrations)
-        _refuse_broken(found, keyspace)
-        if str(found):
-            msg = f"keyspace {keyspace} lacks {found}: run `fraudstream migrate`"
-            raise SchemaError(msg)
-        ttl = _options(session, keyspace)["default_time_to_live"]
-    if ttl != settings.ttl_seconds:
-        kept = format_duration(ttl * 1000) if ttl else "for ever"
-        msg = (
-            f"table {keyspace}.predictions keeps rows {kept}, but FRAUDSTREAM_PREDICTION_TTL is "
-            f"{settings.prediction_ttl}: run `fraudstream migrate`"
-        )
-        raise SchemaError(msg)
-
-
-def check_schema_at_start(settings: Settings) -> bool:
-    """`check_schema` over a connection of its own, for a worker that starts.
-
-    While Cassandra is away nothing is checked: a worker that had to start anew goes on scoring, and its
-    predictions wait.
-
-    Returns:
-        Whether it was checked.
-
-    Raises:
-        SchemaError: see `check_schema`.
-        UnavailableError: Cassandra refuses us.
-    """
-    try:
-        with connected(settings) as session:
-            check_schema(session, settings)
-    except NotAnsweringError as error:
-        logger.warning("predictions wait: %s", error)
-        return False
-    return True
-
-
-async def check_schema_when_it_answers(
-    settings: Settings, pause: Callable[[], Awaitable[bool]]
-) -> None:
-    """`check_schema` as soon as Cassandra answers.
-
-    Args:
-        settings: keyspace and how to connect.
-        pause: awaited before each attempt; False: it is not needed any more.
-
-    Raises:
-        SchemaError: see `check_schema`.
-    """
-    warning = RepeatedWarning()
-    while await pause():
-        try:
-            session = await asyncio.to_thread(shared_session, settings)
-            await asyncio.to_thread(check_schema, session, settings)
-        except UnavailableError as error:
-            # A refusal, too: a cluster that comes back refuses every login until it has its replicas of the users.
-            # Scoring goes on meanwhile, as it does when the sink is refused.
-            if warning.due():
-                logger.warning("the tables cannot be checked: %s", error)
-        else:
-            return
-
-
 def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -> Iterator[str]:
     """Every statement that a new keyspace would get, in order; nothing is asked of any server."""
     wanted = load_migrations() if migrations is None else migrations
@@ -232,38 +145,11 @@ def dry_run(settings: Settings, migrations: Sequence[Migration] | None = None) -
     yield f"{table_options(settings).statement(settings.keyspace)};"
 
 
-def _differences(
-    session: Session, settings: Settings, migrations: Sequence[Migration]
-) -> Differences:
-    statements = [one for migration in migrations for one in migration.statements(settings)]
-    wanted = shape_of([*statements, *own_columns(settings)])
-    return compare(wanted, present_shape(session, settings.keyspace))
-
-
-def own_columns(settings: Settings) -> Iterator[str]:
-    """The statements that add the columns of the deployment's own fields."""
-    own = own_of(settings)
-    known = columns_of()
-    for table in ("predictions", "conflicting_predictions") if own.fields else ():
-        for name, cql in columns_of(fields_with(own)).items():
-            if name not in known:
-                yield f"ALTER TABLE {settings.keyspace}.{table} ADD IF NOT EXISTS {name} {cql}"
-
-
 def _columns_lacking(
     session: Session, settings: Settings, migrations: Sequence[Migration]
 ) -> set[str]:
-    found = _differences(session, settings, migrations).columns
+    found = differences(session, settings, migrations).columns
     return {f"{table}.{column}" for table, column, _ in found}
-
-
-def _refuse_broken(found: Differences, keyspace: str) -> None:
-    if found.broken:
-        msg = (
-            f"keyspace {keyspace} cannot be repaired: {'; '.join(found.broken)}. Choose another FRAUDSTREAM_KEYSPACE "
-            "or drop the table, then run `fraudstream migrate` and `fraudstream rewrite`"
-        )
-        raise SchemaError(msg)
 
 
 def _repair(
@@ -275,8 +161,8 @@ def _repair(
 ) -> None:
     """Make again what recorded migrations made and somebody dropped."""
     keyspace = settings.keyspace
-    found = _differences(session, settings, migrations)
-    _refuse_broken(found, keyspace)
+    found = differences(session, settings, migrations)
+    refuse_broken(found, keyspace)
     made = [one for migration in migrations for one in migration.statements(settings)]
     for statement in made:
         shape = shape_of([statement]) if not statement.upper().startswith("ALTER") else Shape()
@@ -286,7 +172,7 @@ def _repair(
             _execute_ddl(session, statement, f"repair of {table}")
         elif found.indexes and shape.indexes.keys() & set(found.indexes):
             report.missing_indexes.append(statement)
-    missing = _differences(session, settings, migrations).columns if found.tables else found.columns
+    missing = differences(session, settings, migrations).columns if found.tables else found.columns
     for table, column, kind in missing:
         renew()
         statement = f"ALTER TABLE {keyspace}.{table} ADD IF NOT EXISTS {column} {kind}"
@@ -323,11 +209,6 @@ def _execute_ddl(session: Session, statement: str, title: str) -> None:
         raise UnavailableError(msg)
 
 
-def _recorded(session: Session, keyspace: str) -> dict[int, dict[str, Any]]:
-    rows = session.execute(f"SELECT number, name, checksum FROM {keyspace}.schema_migrations")  # noqa: S608
-    return {row["number"]: row for row in rows}
-
-
 def _record(session: Session, keyspace: str, migration: Migration) -> None:
     session.execute(
         f"INSERT INTO {keyspace}.schema_migrations (number, name, checksum, applied_at, applied_by) "  # noqa: S608
@@ -342,22 +223,9 @@ def _record(session: Session, keyspace: str, migration: Migration) -> None:
     )
 
 
-def _check_unchanged(
-    migrations: Sequence[Migration], recorded: dict[int, dict[str, Any]], keyspace: str
-) -> None:
-    for migration in migrations:
-        row = recorded.get(migration.number)
-        if row is not None and row["checksum"] != migration.checksum:
-            msg = (
-                f"migration {migration.title} was applied to {keyspace} with other text: restore "
-                f"cql/{migration.title}.cql, and put the change into a new migration"
-            )
-            raise SchemaError(msg)
-
-
 def _align_options(session: Session, settings: Settings, renew: Callable[[], None]) -> str | None:
     wanted = table_options(settings)
-    present = _options(session, settings.keyspace)
+    present = prediction_options(session, settings.keyspace)
     compaction = {name: value.rpartition(".")[2] if name == "class" else value
                   for name, value in present["compaction"].items()}  # fmt: skip
     same_compaction = wanted.compaction.items() <= compaction.items()
@@ -367,19 +235,3 @@ def _align_options(session: Session, settings: Settings, renew: Callable[[], Non
     statement = wanted.statement(settings.keyspace)
     _execute_ddl(session, statement, "table options")
     return statement
-
-
-def _options(session: Session, keyspace: str) -> Any:
-    return session.execute(
-        "SELECT default_time_to_live, compaction FROM system_schema.tables "
-        "WHERE keyspace_name = %s AND table_name = 'predictions'",
-        (keyspace,),
-    ).one()
-
-
-def _has_table(session: Session, keyspace: str, table: str) -> bool:
-    found = session.execute(
-        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s",
-        (keyspace, table),
-    ).one()
-    return found is not None

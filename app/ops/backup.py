@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from app.cassandra.backup import FROM_TOPICS, ONLY_HERE, restore_table, save_table
-from app.cassandra.schema import check_schema
+from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
 from app.errors import NotFoundError, UsageError
 from app.formats import iso

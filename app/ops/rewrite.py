@@ -19,7 +19,7 @@ from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker
 from app.cassandra.row_writer import RowWriter
-from app.cassandra.schema import check_schema
+from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connect, disconnect
 from app.deployments import SCORED_BY
 from app.errors import NotAnsweringError, UsageError

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cassandra.cluster import Session
 
-from app.cassandra import schema
+from app.cassandra import schema, schema_check
 from app.cassandra.command_lock import command_lock
 from app.cassandra.migrations import Migration, load_migrations
 from app.cassandra.prediction_reads import find_transactions
@@ -47,7 +47,7 @@ def test_a_new_keyspace_and_once_more(session: Session, settings: Settings) -> N
     first = schema.migrate(session, settings, say=lines.append)
     assert (first.applied, first.present) == (TITLES, [])
     assert lines[: len(TITLES)] == [f"applied {title}" for title in TITLES]
-    schema.check_schema(session, settings)
+    schema_check.check_schema(session, settings)
     again = schema.migrate(session, settings)
     assert (again.applied, again.present, again.options) == ([], TITLES, None)
     assert session.execute(f"SELECT * FROM {settings.keyspace}.predictions").one() is None
@@ -62,7 +62,7 @@ def test_several_at_once_apply_everything_once(session: Session, settings: Setti
     with ThreadPoolExecutor(3) as pool:
         reports = list(pool.map(lambda _: schema.migrate(session, settings), range(3)))
     assert sorted(title for report in reports for title in report.applied) == TITLES
-    schema.check_schema(session, settings)
+    schema_check.check_schema(session, settings)
 
 
 def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Settings) -> None:
@@ -144,9 +144,9 @@ def test_a_run_that_was_cut_off_is_taken_up(session: Session, settings: Settings
     schema.migrate(session, settings)
     session.execute(f"DELETE FROM {settings.keyspace}.schema_migrations WHERE number = 3")
     with pytest.raises(SchemaError, match="lacks migration 003: run `fraudstream migrate`"):
-        schema.check_schema(session, settings)
+        schema_check.check_schema(session, settings)
     assert schema.migrate(session, settings).applied == ["003_transaction_index"]
-    schema.check_schema(session, settings)
+    schema_check.check_schema(session, settings)
 
 
 def test_a_statement_that_fails_is_named_and_not_recorded(
@@ -162,12 +162,12 @@ def test_a_statement_that_fails_is_named_and_not_recorded(
     assert schema.migrate(session, settings, migrations=good).applied == [f"{NEXT:03}_more"]
     # an older release still works with it, and says what it does not know
     assert schema.migrate(session, settings).unknown == [NEXT]
-    schema.check_schema(session, settings)
+    schema_check.check_schema(session, settings)
 
 
 def test_a_worker_refuses_a_keyspace_that_is_not_there(settings: Settings) -> None:
     with pytest.raises(SchemaError, match="lacks migration 001: run `fraudstream migrate`"):
-        schema.check_schema_at_start(settings)
+        schema_check.check_schema_at_start(settings)
 
 
 def test_a_worker_that_started_without_cassandra_looks_once_it_answers(
@@ -186,19 +186,19 @@ def test_a_worker_that_started_without_cassandra_looks_once_it_answers(
     def reached(asked: Settings) -> Session:
         return sessions.pop(0)(asked)
 
-    monkeypatch.setattr(schema, "shared_session", reached)
+    monkeypatch.setattr(schema_check, "shared_session", reached)
 
     async def pause() -> bool:
         return bool(sessions)
 
-    assert not schema.check_schema_at_start(nobody)
+    assert not schema_check.check_schema_at_start(nobody)
     with pytest.raises(SchemaError, match="lacks migration 001: run `fraudstream migrate`"):
-        asyncio.run(schema.check_schema_when_it_answers(settings, pause))
+        asyncio.run(schema_check.check_schema_when_it_answers(settings, pause))
     assert not sessions, "it did not stop at the first attempt"
     schema.migrate(session, settings)
     sessions.append(lambda _: session)
-    asyncio.run(schema.check_schema_when_it_answers(settings, pause))
-    assert schema.check_schema_at_start(settings)
+    asyncio.run(schema_check.check_schema_when_it_answers(settings, pause))
+    assert schema_check.check_schema_at_start(settings)
 
 
 def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Settings) -> None:
@@ -207,12 +207,12 @@ def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Sett
     with pytest.raises(
         SchemaError, match=r"keeps rows 400d, but FRAUDSTREAM_PREDICTION_TTL is 30d"
     ):
-        schema.check_schema(session, shorter)
+        schema_check.check_schema(session, shorter)
     assert schema.migrate(session, shorter).options
     assert schema.migrate(session, shorter).options is None
-    schema.check_schema(session, shorter)
+    schema_check.check_schema(session, shorter)
     with pytest.raises(SchemaError, match="keeps rows 30d, but FRAUDSTREAM_PREDICTION_TTL is 400d"):
-        schema.check_schema(session, settings)
+        schema_check.check_schema(session, settings)
     insert = (
         "INSERT INTO {}.predictions (card_id, month, event_time, transaction_id, score) VALUES "
     )
@@ -236,15 +236,15 @@ def test_what_was_dropped_is_refused_and_repaired(
 ) -> None:
     schema.migrate(session, settings)
     session.execute(f"ALTER TABLE {settings.keyspace}.predictions ADD ours text")
-    schema.check_schema(session, settings)  # a column of somebody else's
+    schema_check.check_schema(session, settings)  # a column of somebody else's
     session.execute(drop.format(settings.keyspace))
     if lacks is not None:
         with pytest.raises(SchemaError, match=f"lacks {lacks}: run `fraudstream migrate`"):
-            schema.check_schema_at_start(settings)
+            schema_check.check_schema_at_start(settings)
     report = schema.migrate(session, settings)
     assert report.repaired == ([lacks] if repaired is None else repaired)
     assert (report.applied, report.missing_indexes) == ([], [])
-    schema.check_schema(session, settings)
+    schema_check.check_schema(session, settings)
     assert schema.migrate(session, settings).repaired == []
     assert find_transactions(session, settings, "x1") == []  # the index is back as well
 
@@ -252,7 +252,7 @@ def test_what_was_dropped_is_refused_and_repaired(
 def test_an_index_may_be_dropped(session: Session, settings: Settings) -> None:
     schema.migrate(session, settings)
     session.execute(f"DROP INDEX {settings.keyspace}.predictions_by_transaction")
-    schema.check_schema(session, settings)
+    schema_check.check_schema(session, settings)
     report = schema.migrate(session, settings)
     assert report.repaired == []
     assert "CREATE INDEX IF NOT EXISTS predictions_by_transaction" in report.missing_indexes[0]
@@ -263,7 +263,7 @@ def test_what_cannot_be_repaired_says_what_to_do(session: Session, settings: Set
     session.execute(f"DROP TABLE {settings.keyspace}.labels")
     session.execute(f"CREATE TABLE {settings.keyspace}.labels (transaction_id text PRIMARY KEY)")
     with pytest.raises(SchemaError, match="table labels has another primary key"):
-        schema.check_schema(session, settings)
+        schema_check.check_schema(session, settings)
     with pytest.raises(SchemaError, match="drop the table, then run `fraudstream migrate`"):
         schema.migrate(session, settings)
 
