@@ -11,7 +11,7 @@ from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
 
 from app.cassandra.column_order import month_of
-from app.cassandra.label_store import label_of
+from app.cassandra.label_queries import label_of
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session

@@ -90,7 +90,7 @@ def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[
         NotFoundError: one is unknown.
         UsageError: several have an id.
     """
-    from app.cassandra.label_store import find_places
+    from app.cassandra.label_queries import find_places
     from app.cassandra.session import connected
 
     with connected(settings) as session:

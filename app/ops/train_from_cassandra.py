@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from app.cassandra.label_store import scan_verdicts
+from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.session import connected

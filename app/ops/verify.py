@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from app.cassandra.alert_rows import AlertRow
-from app.cassandra.label_store import scan_labels
+from app.cassandra.label_queries import scan_labels
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.raw_rows import read_raw, scan_rows
 from app.cassandra.refund_rows import RefundRow

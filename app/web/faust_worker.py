@@ -12,7 +12,7 @@ from faust.types import TP
 
 from app.blocks.faust.table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
-from app.cassandra.label_store import label_of
+from app.cassandra.label_queries import label_of
 from app.cassandra.prediction_reads import find_transaction
 from app.cassandra.review_store import ReviewStore
 from app.cassandra.session import shared_session

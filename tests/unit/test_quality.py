@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from app.cassandra.label_store import _latest
+from app.cassandra.label_queries import _latest
 from app.cli.exit_codes import run as run_command
 from app.cli.quality import _lines
 from app.errors import UsageError
