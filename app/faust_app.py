@@ -22,14 +22,8 @@ from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.host import claim_folder, explained, require_open_files, write_whole
 from app.kafka.access import security
-from app.kafka.clients import (
-    check_group,
-    check_topics,
-    cluster_id,
-    log_ends,
-    topic_ids,
-    watch_of,
-)
+from app.kafka.clients import check_group, cluster_id, watch_of
+from app.kafka.topic_admin import check_topics, log_ends, topic_ids
 from app.kafka.given_up_offsets import find_skip
 from app.kafka.topic_checks import recreated
 from app.kafka.topic_watch import watch_topics

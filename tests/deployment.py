@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaProducer
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.schema import migrate
 from app.cassandra.session import connected
-from app.kafka.clients import client_kwargs, ensure_topics
+from app.kafka.clients import client_kwargs
+from app.kafka.topic_admin import ensure_topics
 from app.ops.verification.log import Reached, open_log, wait_for_workers
 from app.ops.verify import verify
 from app.settings import Settings

@@ -16,7 +16,8 @@ from app.cassandra.migrations import load_migrations
 from app.cassandra.schema import migrate
 from app.cassandra.session import SCHEMA, explained
 from app.errors import NotFoundError, UsageError
-from app.kafka.clients import admin, ensure_topics
+from app.kafka.clients import admin
+from app.kafka.topic_admin import ensure_topics
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 

@@ -27,7 +27,7 @@ def topics(add_partitions: bool, as_json: bool) -> None:
                FRAUDSTREAM_PARTITIONS=12 FRAUDSTREAM_REPLICATION=3 fraudstream topics
                FRAUDSTREAM_APP_ID=fraudstream-2 FRAUDSTREAM_PARTITIONS=12 fraudstream topics --add-partitions
     """
-    from app.kafka.clients import check_topics, ensure_topics
+    from app.kafka.topic_admin import check_topics, ensure_topics
     from app.topics import Topics
 
     settings = load_settings()

@@ -21,7 +21,8 @@ from app.domain.changes import (
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
 from app.host import author
-from app.kafka.clients import answered, check_topics, client_kwargs, consumer, started
+from app.kafka.clients import answered, client_kwargs, consumer, started
+from app.kafka.topic_admin import check_topics
 from app.settings import Settings
 from app.topics import Topics
 from app.wire.control_records import encode_change, parse_change

@@ -1,5 +1,6 @@
-"""The hash by which Java clients choose a key's partition, three times as fast as aiokafka's, a word at a time."""
+"""Which partition a key belongs to, as Java clients choose it: by murmur2, three times as fast as aiokafka's."""
 
+from collections.abc import Callable
 from functools import cache
 from struct import Struct
 from typing import Any
@@ -24,3 +25,12 @@ def murmur2(key: bytes) -> int:
         value = (value ^ int.from_bytes(key[-rest:], "little")) * _FACTOR & _WORD
     value = (value ^ value >> 13) * _FACTOR & _WORD
     return value ^ value >> 15
+
+
+def partition_of(partitions: int) -> Callable[[bytes], int]:
+    """The partitioner of Java clients as a function of the key: murmur2, positive, modulo."""
+
+    def partition(key: bytes) -> int:
+        return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+    return partition

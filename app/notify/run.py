@@ -13,7 +13,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from app.alert_routes import Route
 from app.cassandra.session import close_shared_sessions
 from app.errors import NotAnsweringError, SettingsError
-from app.kafka.clients import check_topics, client_kwargs, started
+from app.kafka.clients import client_kwargs, started
+from app.kafka.topic_admin import check_topics
 from app.notify.delivered import Told
 from app.notify.notices import test_message
 from app.notify.reopened import HandledCheck

@@ -34,14 +34,9 @@ from app.cassandra.erasing import (
 from app.cassandra.session import connect, disconnect
 from app.errors import FraudstreamError, UnavailableError, UsageError
 from app.host import author
-from app.kafka.clients import (
-    answered,
-    client_kwargs,
-    partition_counts,
-    partition_of,
-    started,
-    topic_configs,
-)
+from app.kafka.clients import answered, client_kwargs, started
+from app.kafka.murmur import partition_of
+from app.kafka.topic_admin import partition_counts, topic_configs
 from app.ops.earlier_generations import earlier_names
 from app.ops.erase_lists import clean_lists, would_clean
 from app.ops.gone_by import gone_by

@@ -8,7 +8,8 @@ from aiokafka.errors import KafkaError
 
 from app.errors import DamagedLogError, UnavailableError, UsageError
 from app.host import author
-from app.kafka.clients import check_topics, client_kwargs, consumer, started
+from app.kafka.clients import client_kwargs, consumer, started
+from app.kafka.topic_admin import check_topics
 from app.kafka.given_up_offsets import skip_record
 from app.ops.deadletters import partition_in
 from app.settings import Settings

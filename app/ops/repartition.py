@@ -21,17 +21,9 @@ from aiokafka import AIOKafkaProducer
 from app.blocks.core.rows import Row, RowGroup, chunk_groups
 from app.blocks.faust.batches import append_rows
 from app.errors import SchemaError, StateError, UnavailableError, UsageError
-from app.kafka.clients import (
-    answered,
-    client_kwargs,
-    delete_topics,
-    ensure_topics,
-    group_members,
-    partition_counts,
-    partition_of,
-    started,
-    topic_ids,
-)
+from app.kafka.clients import answered, client_kwargs, group_members, started
+from app.kafka.murmur import partition_of
+from app.kafka.topic_admin import delete_topics, ensure_topics, partition_counts, topic_ids
 from app.kafka.topic_checks import recreated
 from app.ops.changelog_rows import read_rows
 from app.ops.earlier_generations import earlier_names, earlier_of, own_topics

@@ -21,7 +21,7 @@ from app.cassandra.timeline import timeline
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
-from app.kafka.clients import partition_of
+from app.kafka.murmur import partition_of
 from app.metrics.last_hour import CounterTotals
 from app.metrics.reading import (
     LogEnds,

@@ -10,7 +10,8 @@ import pytest
 
 from app.cassandra.session import connected
 from app.errors import UnavailableError
-from app.kafka.clients import admin, log_ends
+from app.kafka.clients import admin
+from app.kafka.topic_admin import log_ends
 from app.lab.bench.latency import live_load
 from app.lab.bench.takeover import Load
 from app.settings import Settings

@@ -14,7 +14,7 @@ import pytest
 
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.session import connected
-from app.kafka.clients import log_ends
+from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog
 from app.lab.bench.deployment import deployment
 from app.lab.bench.peer import Peer

@@ -10,7 +10,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from app.domain.transaction import DeadRecordError
-from app.kafka.clients import client_kwargs, ensure_topics
+from app.kafka.clients import client_kwargs
+from app.kafka.topic_admin import ensure_topics
 from app.settings import Settings
 from app.topics import Topics
 from app.wire.dead_letters import dead_letter

@@ -6,7 +6,7 @@ from random import Random
 import orjson
 import pytest
 
-from app.kafka.clients import log_ends
+from app.kafka.topic_admin import log_ends
 from app.ops.reference import murmur2_partition
 from app.ops.state_comparison import read_rows
 from app.settings import Settings

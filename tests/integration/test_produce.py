@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app.errors import SchemaError, UnavailableError, UsageError
 from app.formats import iso
-from app.kafka.clients import ensure_topics
+from app.kafka.topic_admin import ensure_topics
 from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.ops.produce import ProduceReport, produce, produce_on_schedule

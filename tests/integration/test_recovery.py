@@ -7,7 +7,8 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from app.errors import SchemaError
-from app.kafka.clients import admin, check_topics, ensure_topics
+from app.kafka.clients import admin
+from app.kafka.topic_admin import check_topics, ensure_topics
 from app.settings import Settings
 from app.topics import Topics
 from tests import deaf_worker

@@ -10,7 +10,8 @@ import pytest
 from aiokafka.admin import NewPartitions
 
 from app.errors import UnavailableError
-from app.kafka.clients import admin, group_members, partition_counts
+from app.kafka.clients import admin, group_members
+from app.kafka.topic_admin import partition_counts
 from app.ops import repartition as command
 from app.settings import Settings
 from app.topics import Topics, TopicSpec

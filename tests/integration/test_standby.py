@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.kafka.clients import log_ends
+from app.kafka.topic_admin import log_ends
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.histories import fill_cards
 from app.ops.state_comparison import OFFSET_KEY, TABLES, read_store, stores

@@ -9,7 +9,9 @@ import orjson
 import pytest
 from aiokafka.admin import NewPartitions
 
-from app.kafka.clients import admin, ensure_topics, partition_of
+from app.kafka.clients import admin
+from app.kafka.murmur import partition_of
+from app.kafka.topic_admin import ensure_topics
 from app.settings import Settings
 from app.topics import TopicSpec
 from tests.builders import tx_bytes

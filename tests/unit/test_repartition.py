@@ -9,7 +9,7 @@ import pytest
 from app.blocks.core.rows import RowGroup
 from app.domain.changes import InForce, ModelChange
 from app.errors import SettingsError, StateError
-from app.kafka.clients import partition_of
+from app.kafka.murmur import partition_of
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, TerminalsMove, moved
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier, earlier_row, read_earlier

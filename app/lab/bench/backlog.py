@@ -7,7 +7,8 @@ from typing import Any
 
 from app.devstack.ports import free_run
 from app.errors import UnavailableError, VerificationError
-from app.kafka.clients import admin, log_ends
+from app.kafka.clients import admin
+from app.kafka.topic_admin import log_ends
 from app.lab.bench.cpu_use import CpuClock, server_pids
 from app.lab.bench.deployment import committed, environment, first_record
 from app.lab.bench.histogram import WorkerPage

@@ -14,7 +14,8 @@ from app.cassandra.schema import migrate
 from app.cassandra.session import connected
 from app.durations import is_duration
 from app.endpoints import resolve
-from app.kafka.clients import admin, consumer, ensure_topics
+from app.kafka.clients import admin, consumer
+from app.kafka.topic_admin import ensure_topics
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, load_settings
 from app.topics import Topics
 from models.artifact_folders import artifact_folders

@@ -7,7 +7,8 @@ from aiokafka import AIOKafkaProducer
 
 from app.blocks.core.rows import chunk_groups
 from app.blocks.faust.batches import append_rows
-from app.kafka.clients import client_kwargs, partition_of, started
+from app.kafka.clients import client_kwargs, started
+from app.kafka.murmur import partition_of
 from app.ops.produce import quiet_client
 from app.settings import Settings
 from app.stages.state import row_rules, terminal_rules

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import StateError
-from app.kafka.clients import log_ends
+from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog, growth
 from app.lab.bench.deployment import deployment
 from app.lab.bench.histories import fill_cards

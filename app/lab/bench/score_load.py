@@ -17,7 +17,7 @@ import orjson
 from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.session import connected
 from app.errors import UnavailableError, VerificationError
-from app.kafka.clients import log_ends
+from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog
 from app.lab.bench.deployment import deployment
 from app.lab.bench.histogram import QUANTILES

@@ -14,7 +14,8 @@ from typing import Any, Self
 from aiokafka import TopicPartition
 
 from app.errors import UnavailableError
-from app.kafka.clients import admin, consumer, log_ends
+from app.kafka.clients import admin, consumer
+from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog
 from app.lab.bench.deployment import committed, deployment
 from app.lab.bench.histogram import WorkerPage

@@ -13,7 +13,7 @@ from app.devstack.progress import ConsoleProgress
 from app.devstack.servers import SERVERS
 from app.devstack.stack import Stack
 from app.errors import UnavailableError
-from app.kafka.clients import ensure_topics
+from app.kafka.topic_admin import ensure_topics
 from app.lab.processes import WorkerProcess
 from app.settings import Settings
 from app.topics import Topics

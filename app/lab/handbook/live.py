@@ -15,7 +15,7 @@ from app.cassandra.session import connected
 from app.devstack.progress import ConsoleProgress
 from app.devstack.stack import Stack
 from app.errors import VerificationError
-from app.kafka.clients import ensure_topics
+from app.kafka.topic_admin import ensure_topics
 from app.lab.bench import backlog
 from app.lab.bench.cpu_use import CpuClock, server_pids
 from app.lab.bench.deployment import first_record

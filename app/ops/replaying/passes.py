@@ -24,7 +24,7 @@ from app.domain.changes import (
 )
 from app.domain.features import Catalogue
 from app.domain.rules import NO_RULES, RuleSet
-from app.kafka.clients import partition_of
+from app.kafka.murmur import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.survey import SourceRecords
 from app.ops.temporary_stores import StoredRows

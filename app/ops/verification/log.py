@@ -14,7 +14,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError, UnavailableError
-from app.kafka.clients import admin, answered, check_topics, consumer, watch_of
+from app.kafka.clients import admin, answered, consumer, watch_of
+from app.kafka.topic_admin import check_topics
 from app.kafka.given_up_offsets import find_skip
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
