@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -20,11 +19,10 @@ from app.domain.changes import InForce
 from app.domain.features import Catalogue
 from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
-from app.host import claim_folder, explained, require_open_files, write_whole
 from app.kafka.access import security
-from app.kafka.clients import check_group, cluster_id, watch_of
-from app.kafka.topic_admin import check_topics, log_ends, topic_ids
+from app.kafka.clients import watch_of
 from app.kafka.given_up_offsets import find_skip
+from app.kafka.topic_admin import topic_ids
 from app.kafka.topic_checks import recreated
 from app.kafka.topic_watch import watch_topics
 from app.metrics.spans import Spans, spans_of
@@ -35,6 +33,12 @@ from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.parked_label_retries import LabelRetries
 from app.stages.score_callers import ScoreCallers
 from app.stages.state import row_rules, terminal_rules
+from app.start_checks import (
+    check_schema_later,
+    check_start,
+    claim_state,
+    discard_stale_stores,
+)
 from app.topics import Topics, batch_bytes
 from app.windows.row_format import max_group_bytes
 from app.wire.dead_letters import loss_letter
@@ -50,16 +54,8 @@ _MAX_POLL_SECONDS = 7 * 86_400.0
 _HEARTBEAT_SECONDS = 1.0
 #: More transactions than a fetch of one partition (1 MiB) holds.
 _MAX_BLOCK_ENTRIES = 20_000
-#: Open files of a worker without partitions (measured: 60), and of one partition's stores.
-_FILES, _PARTITION_FILES = 128, 16
-#: A worker of a large deployment shares its partitions with others.
-_MOST_PARTITIONS_EACH = 16
 #: Agents that share `max_waiting_bytes`.
 _STAGES = 4
-#: Says in a state folder whose it is.
-_OWNER = "owner"
-#: How often to try whether Cassandra answers, where it did not when the worker started.
-_LOOK_AGAIN_SECONDS = 10.0
 #: Blocks waiting between fetch and agent. Small values make Faust's fetch loop sleep.
 _STREAM_BUFFER_BLOCKS = 64
 
@@ -97,14 +93,13 @@ class FraudApp(BlockApp):
 
     async def on_first_start(self) -> None:
         """Check servers, topics and schema before anything joins the group."""
-        state = self.settings.state_dir
         try:
             claim_state(self.settings)
             await super().on_first_start()
             self.schema_checked = await check_start(self.settings, self.fraud_topics)
             names = [spec.name for spec in self.fraud_topics.known]
             self.topic_ids = await topic_ids(self.settings, names)
-            await self._discard_stale_stores(state / _OWNER)
+            await discard_stale_stores(self)
         except FraudstreamError as error:
             # nothing is in flight, and the way out by Faust's own command ends with exit code 1
             print(f"fraudstream: {error}", file=sys.stderr, flush=True)
@@ -112,31 +107,6 @@ class FraudApp(BlockApp):
         except Exception as error:
             halt("its start", error)
         calm_collector()
-
-    async def _discard_stale_stores(self, file: Path) -> None:
-        """A folder is gone on with where it was left, by the same app on the same cluster's changelogs only."""
-        owner = f"{self.conf.id} on cluster {await cluster_id(self.settings)}"
-        if (
-            self.settings.generation > 1
-        ):  # its changelogs have other names, so their ids tell nothing
-            owner += f", generation {self.settings.generation}"
-        before, *changelogs = (_read(file) or owner).splitlines()
-        was = dict(line.split(" ", 1) for line in changelogs)
-        now = {}
-        for table in self.tables.values():
-            name = table.changelog_topic.get_topic_name()
-            now[name] = self.topic_ids.get(name, "")
-            ends = await log_ends(self.settings, name)
-            recreated = name in was and was[name] != now[name]
-            for partition in table.discard_stale(ends, foreign=before != owner or recreated):
-                logger.warning(
-                    "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
-                    f"that of {before}" if before != owner
-                    else f"of a changelog {name} that no longer exists" if recreated
-                    else f"ahead of its changelog {name}",
-                )  # fmt: skip
-        with explained(file.parent, "FRAUDSTREAM_DATADIR"):
-            write_whole(file, "\n".join([owner, *(f"{name} {now[name]}" for name in now)]))
 
     def recreated(self, names: Sequence[str]) -> SchemaError:
         """The refusal of a state whose topics are others now."""
@@ -148,18 +118,7 @@ class FraudApp(BlockApp):
 
     @Service.task
     async def _check_schema_later(self) -> None:
-        """Look at the tables once Cassandra answers, where it did not at the start: else only a row would show it."""
-        from app.cassandra.schema_check import check_schema_when_it_answers
-
-        async def pause() -> bool:
-            await self.sleep(_LOOK_AGAIN_SECONDS)
-            return not self.should_stop
-
-        if not self.schema_checked:
-            try:
-                await check_schema_when_it_answers(self.settings, pause)
-            except Exception as error:  # Faust would end this task and go on without it
-                halt("its tables", error)
+        await check_schema_later(self)
 
     def loss_record(self, tp: TP, begin: int, end: int) -> Outputs:
         """Offsets that were deleted before they were read are accounted for on `dead-letters`."""
@@ -180,49 +139,6 @@ class FraudApp(BlockApp):
     async def find_skip(self, error: DamagedLogError) -> int | None:
         """See `BlockApp`: an operator may have given it up."""
         return await find_skip(self.settings, error)
-
-
-def claim_state(settings: Settings) -> None:
-    """Make the state folder this worker's own: two workers on one folder would break both.
-
-    Raises:
-        UnavailableError: a running worker has it, it cannot be written, or too few files may be open.
-    """
-    require_open_files(needed_files(settings))
-    claim_folder(
-        settings.state_dir,
-        "FRAUDSTREAM_DATADIR or --datadir",
-        "give each worker its own FRAUDSTREAM_DATADIR or --datadir",
-    )
-
-
-def needed_files(settings: Settings) -> int:
-    """How many files a worker must be able to open."""
-    return _FILES + _PARTITION_FILES * min(settings.partitions, _MOST_PARTITIONS_EACH)
-
-
-def _read(file: Path) -> str | None:
-    return file.read_text() if file.exists() else None
-
-
-async def check_start(settings: Settings, topics: Topics) -> bool:
-    """Refuse to start on what cannot work; warn of what may surprise. Returns whether Cassandra was looked at, too.
-
-    Raises:
-        FraudstreamError: one line that names what is missing and the command that mends it.
-    """
-    from app.cassandra.schema_check import check_schema_at_start
-
-    await check_group(settings)
-    for topic, warning in (await check_topics(settings, topics.all)).items():
-        logger.warning("topic %s: %s", topic, warning)
-    horizon = terminal_rules(settings).horizon_ms
-    if 0 <= settings.retention_ms < horizon:
-        logger.warning(
-            "retention %s is shorter than the longest window and the allowed lateness: a state that is "
-            "rebuilt from the topics would miss entries", settings.retention,
-        )  # fmt: skip
-    return check_schema_at_start(settings)
 
 
 def create_app(settings: Settings) -> FraudApp:

@@ -95,7 +95,7 @@ def run_worker(settings: Settings) -> int:
     from app.logs import quiet_libraries, worker_logging
     from app.main import app  # builds the app from the environment
 
-    from app.faust_app import claim_state  # isort: skip
+    from app.start_checks import claim_state  # isort: skip
 
     state = settings.state_dir
     claim_state(settings)

@@ -52,6 +52,7 @@ HEIGHT = {
     "app.stages": 7,
     "app.quality": 7,
     "app.notify": 7,
+    "app.start_checks": 7.5,
     "app.faust_app": 8,
     "tables": 9,
     "agents": 10,
