@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from app.blocks.faust.halt import halt
-from app.host import claim_folder, explained, require_open_files, write_whole
+from app.file_writing import explained, write_whole
+from app.folder_locks import claim_folder
+from app.machine_limits import require_open_files
 from app.kafka.clients import check_group, cluster_id
 from app.kafka.topic_admin import check_topics, log_ends
 from app.settings import Settings

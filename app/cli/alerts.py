@@ -12,7 +12,7 @@ from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
 from app.domain.alerts import SEVERITIES
 from app.durations import DAY_MS
 from app.errors import NotFoundError, UnavailableError, UsageError
-from app.host import user_name
+from app.author import user_name
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import orjson
 
 from app.cli.options import json_option
 from app.errors import UsageError
-from app.host import require_writable
+from app.file_writing import require_writable
 from app.settings import load_settings
 
 if TYPE_CHECKING:

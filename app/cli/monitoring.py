@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from app.host import explained
+from app.file_writing import explained
 
 
 @click.group()

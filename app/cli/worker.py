@@ -91,7 +91,7 @@ def run_worker(settings: Settings) -> int:
     import uvloop
     from faust.worker import Worker
 
-    from app.host import explained
+    from app.file_writing import explained
     from app.logs import quiet_libraries, worker_logging
     from app.main import app  # builds the app from the environment
 

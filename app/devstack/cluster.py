@@ -17,7 +17,7 @@ from app.devstack.stack import STOP_SECONDS, Stack
 from app.devstack.status import ServerStatus
 from app.endpoints import members
 from app.errors import UsageError
-from app.host import explained, write_whole
+from app.file_writing import explained, write_whole
 
 #: Java heap of one of several.
 HEAPS = {"kafka": "256m", "cassandra": "384m"}

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 from app.devstack.jars import Jar, Lock
 from app.devstack.progress import Advance, Progress
 from app.errors import UnavailableError
-from app.host import MIB, explained, one_at_a_time, require_disk
+from app.file_writing import explained
+from app.folder_locks import one_at_a_time
+from app.machine_limits import MIB, require_disk
 
 _TRIES = 3
 _WORKERS = 8  # small files: the time goes into round trips

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.devstack.fetch import maven, repository
-from app.host import write_whole
+from app.file_writing import write_whole
 
 ROOTS = {
     "kafka": (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.devstack.ports import HOST
 from app.endpoints import read_state, state_file
-from app.host import write_whole
+from app.file_writing import write_whole
 
 
 def record(home: Path, server: str, port: int, pid: int, log: Path, host: str = HOST) -> None:

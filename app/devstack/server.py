@@ -12,7 +12,7 @@ from typing import ClassVar
 from app.devstack import processes
 from app.devstack.ports import HOST
 from app.errors import UsageError
-from app.host import write_whole
+from app.file_writing import write_whole
 
 _HEAP = re.compile(r"([1-9]\d*)([mMgG])")
 

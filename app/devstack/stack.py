@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app import host as guards
+from app.file_writing import explained
+from app.folder_locks import one_at_a_time, require_unlocked
+from app.machine_limits import MIB, available_memory, require_disk, require_memory
 from app.devstack import ports, processes, records
 from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, read_lock, version_of
@@ -26,7 +28,7 @@ START_SECONDS = 180.0
 #: Both stop within two seconds; a machine under load is given time to flush.
 STOP_SECONDS = 30.0
 #: Room for commit logs, segments and the first data.
-_START_DISK = 512 * guards.MIB
+_START_DISK = 512 * MIB
 
 
 class Stack:
@@ -184,7 +186,7 @@ class Stack:
             return []
         with self._turn():
             workers = self.home / "workers"
-            guards.require_unlocked(workers)
+            require_unlocked(workers)
             self._kill_all()
             records.forget(self.home, ALL)
             records.forget_ports(self.home)
@@ -217,8 +219,8 @@ class Stack:
         """Wait for other commands in this home; errors of its files become one line."""
         lock = self.home / "stack.lock"
         with (
-            guards.explained(self.home, "FRAUDSTREAM_HOME"),
-            guards.one_at_a_time(
+            explained(self.home, "FRAUDSTREAM_HOME"),
+            one_at_a_time(
                 lock,
                 lambda: self._progress.step(f"Another command is using {self.home}: waiting"),
             ),
@@ -253,8 +255,8 @@ class Stack:
         needed = sum(
             heap_mib(name, self._heaps[name]) + SERVERS[name].overhead_mib for name in names
         )
-        guards.require_memory(needed * guards.MIB, guards.available_memory())
-        guards.require_disk(self.home, _START_DISK, "a start")
+        require_memory(needed * MIB, available_memory())
+        require_disk(self.home, _START_DISK, "a start")
         java = find_java()
         self._progress.step(f"Java {java.version} ({java.found_in})")
         lock = read_lock()

@@ -20,7 +20,7 @@ from app.domain.changes import (
 )
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
-from app.host import author
+from app.author import author
 from app.kafka.clients import answered, client_kwargs, consumer, started
 from app.kafka.topic_admin import check_topics
 from app.settings import Settings

@@ -20,7 +20,7 @@ from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
 from app.errors import NotFoundError, UsageError
 from app.formats import iso
-from app.host import explained
+from app.file_writing import explained
 from app.ops.verification.log import Progress
 from app.settings import Settings
 

@@ -33,7 +33,7 @@ from app.cassandra.erasing import (
 )
 from app.cassandra.session import connect, disconnect
 from app.errors import FraudstreamError, UnavailableError, UsageError
-from app.host import author
+from app.author import author
 from app.kafka.clients import answered, client_kwargs, started
 from app.kafka.murmur import partition_of
 from app.kafka.topic_admin import partition_counts, topic_configs

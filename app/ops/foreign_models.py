@@ -9,7 +9,7 @@ from cassandra.cluster import Session
 from app.cassandra import model_registry
 from app.cassandra.session import connected
 from app.errors import UsageError
-from app.host import author
+from app.author import author
 from app.ops.feature_choice import choose_features
 from app.ops.models import check_model, find_model, probes
 from app.ops.train import place

@@ -21,7 +21,7 @@ from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError
-from app.host import author
+from app.author import author
 from app.kafka.change_history import need_decides, read_history
 from app.ops.models import check_model
 from app.ops.row_by_row_scores import scores_of_each

@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from app.errors import DamagedLogError, UnavailableError, UsageError
-from app.host import author
+from app.author import author
 from app.kafka.clients import client_kwargs, consumer, started
 from app.kafka.topic_admin import check_topics
 from app.kafka.given_up_offsets import skip_record

@@ -15,7 +15,7 @@ from app.cassandra import model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.cassandra.session import connected
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
-from app.host import author
+from app.author import author
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, check_free, read_manifest

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import cpu_count
 
 from app.domain.explanation import Explainer
-from app.host import require_writable
+from app.file_writing import require_writable
 from app.ops.feature_choice import FeatureChoice, choose_features, label_free_choice
 from app.ops.training_features import TransactionColumns, compute_features
 from app.settings import Settings

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from app.errors import UsageError
-from app.host import require_writable
+from app.file_writing import require_writable
 
 if TYPE_CHECKING:
     from app.ops.train import TrainedModel

@@ -17,7 +17,8 @@ from aiokafka.errors import (
 
 from app.blocks.faust.halt import exhausted, forbidden
 from app.errors import UnavailableError
-from app.host import claim_folder, require_open_files
+from app.folder_locks import claim_folder
+from app.machine_limits import require_open_files
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_what_kafka_forbids_is_named(error: Exception, says: str | None) -> None
 
 
 CLAIM = (
-    "import sys; from pathlib import Path; from app.host import claim_folder; "
+    "import sys; from pathlib import Path; from app.folder_locks import claim_folder; "
     "claim_folder(Path(sys.argv[1]), 'X', 'go away')"
 )
 

@@ -107,7 +107,7 @@ def test_a_taken_port_is_found_before_anything_else(
 def test_short_memory_is_found_before_the_download(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stack_module.guards, "available_memory", lambda: 1 << 30)
+    monkeypatch.setattr(stack_module, "available_memory", lambda: 1 << 30)
     assert code("up", "--free-ports") == 3
     error = capsys.readouterr().err
     assert "1.9 GiB are needed and 1.0 GiB are available" in error

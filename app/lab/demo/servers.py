@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from app import host as guards
+from app.folder_locks import require_unlocked
+from app.machine_limits import require_disk
 from app.devstack import ports
 from app.devstack.cluster import cluster_of
 from app.devstack.progress import ConsoleProgress
@@ -43,7 +44,7 @@ def start_servers(
             say(f"{SERVERS[name].title} is at {address}, as the settings say")
     if not names:
         return
-    guards.require_disk(settings.home, events * _BYTES_A_TRANSACTION, "this demo")
+    require_disk(settings.home, events * _BYTES_A_TRANSACTION, "this demo")
     if cluster := cluster_of(settings.home, progress=ConsoleProgress(say)):
         cluster.up(names)
         return
@@ -93,7 +94,7 @@ def make_workers(settings: Settings, count: int, *, free_ports: bool) -> list[Wo
         folder = settings.home / "workers" / name
         if settings.datadir is not None:
             folder = settings.datadir / name if count > 1 else settings.datadir
-        guards.require_unlocked(folder)
+        require_unlocked(folder)
         workers.append(WorkerProcess(port, folder, host=settings.web_host))
     return workers
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app import host as guards
+from app.machine_limits import require_disk
 from app.cassandra.schema import migrate
 from app.cassandra.session import connected
 from app.devstack.progress import ConsoleProgress
@@ -81,7 +81,7 @@ def own_home(rows: int) -> Iterator[Path]:
         prefix="fraudstream-handbook-", ignore_cleanup_errors=True
     ) as folder:
         home = Path(folder)
-        guards.require_disk(home, rows * _BYTES_A_TRANSACTION, "this run")
+        require_disk(home, rows * _BYTES_A_TRANSACTION, "this run")
         yield home
 
 

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import host
+from app import machine_limits
 from app.errors import UnavailableError
-from app.host import explained, one_at_a_time, require_memory, write_whole
+from app.file_writing import explained, write_whole
+from app.folder_locks import one_at_a_time, require_unlocked
+from app.machine_limits import require_memory
 
 GIB = 1 << 30
 
@@ -23,15 +25,15 @@ def test_short_memory_says_how_much() -> None:
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_CGROUP", tmp_path)
-    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
-    assert host.available_memory() == 8 * GIB
+    monkeypatch.setattr(machine_limits, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine_limits.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
+    assert machine_limits.available_memory() == 8 * GIB
     (tmp_path / "memory.max").write_text("max\n")
-    assert host.available_memory() == 8 * GIB
+    assert machine_limits.available_memory() == 8 * GIB
     (tmp_path / "memory.max").write_text(f"{2 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{GIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {GIB // 2}\n")
-    assert host.available_memory() == 3 * GIB // 2
+    assert machine_limits.available_memory() == 3 * GIB // 2
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_state_of_a_live_worker_is_not_deleted(tmp_path: Path) -> None:
     lock = tmp_path / "6066" / "cards-0.db" / "LOCK"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    host.require_unlocked(tmp_path)
+    require_unlocked(tmp_path)
     code = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, 2); print(1, flush=True); sys.stdin.read()"
     assert fcntl.LOCK_EX == 2
     with subprocess.Popen(
@@ -92,9 +94,9 @@ def test_state_of_a_live_worker_is_not_deleted(tmp_path: Path) -> None:
         assert worker.stdout
         worker.stdout.readline()
         with pytest.raises(UnavailableError, match="a worker still uses"):
-            host.require_unlocked(tmp_path)
+            require_unlocked(tmp_path)
         worker.communicate(b"")
-    host.require_unlocked(tmp_path)
+    require_unlocked(tmp_path)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
