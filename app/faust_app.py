@@ -11,7 +11,7 @@ from mode import Service
 
 from app.blocks.core.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.app import BlockApp
-from app.blocks.faust.batches import Outputs
+from app.blocks.faust.output_sender import Outputs
 from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.topic import BlockTopic

@@ -194,7 +194,7 @@ BREAKS = (
     ),
     Break(
         "outputs called durable when their first batch is",
-        "app.blocks.faust.batches",
+        "app.blocks.faust.output_sender",
         (("        return all_of(futures)\n", "        return all_of(futures[:1])\n"),),
         (("app.blocks.faust.pipeline", "OutputSender"),),
     ),
@@ -348,13 +348,13 @@ BREAKS = (
     ),
     Break(
         "second batch handed over before the first is known",
-        "app.blocks.faust.batches",
+        "app.blocks.faust.output_sender",
         (("if self._known_until.get(destination, -math.inf) < time():", "if False:"),),
         (("app.blocks.faust.pipeline", "OutputSender"),),
     ),
     Break(
         "passed on with the next one's offset",
-        "app.blocks.faust.batches",
+        "app.blocks.faust.output_sender",
         (("enumerate(records, stands.offset)", "enumerate(records, stands.offset + 1)"),),
         (("app.blocks.faust.pipeline", "OutputSender"),),
     ),

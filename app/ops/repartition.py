@@ -19,7 +19,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from app.blocks.core.rows import Row, RowGroup, chunk_groups
-from app.blocks.faust.batches import append_rows
+from app.blocks.faust.changelog_append import append_rows
 from app.errors import SchemaError, StateError, UnavailableError, UsageError
 from app.kafka.clients import answered, client_kwargs, group_members, started
 from app.kafka.murmur import partition_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.faust.batches import Outputs
+from app.blocks.faust.output_sender import Outputs
 from app.domain.features import Catalogue
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
 from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Misrouted, Refund

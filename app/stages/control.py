@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.faust.batches import Outputs, OutRecord
+from app.blocks.faust.output_sender import Outputs, OutRecord
 from app.domain.changes import InForce, RuleChange
 from app.domain.features import Catalogue
 from app.domain.rules import Rule

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.blocks.core.rows import Row
-from app.blocks.faust.batches import Outputs, OutRecord
+from app.blocks.faust.output_sender import Outputs, OutRecord
 from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.errors import NotAnsweringError

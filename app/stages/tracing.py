@@ -17,7 +17,7 @@ import orjson
 
 from app.blocks.core.partition import Computed
 from app.blocks.core.ports import Work
-from app.blocks.faust.batches import Outputs
+from app.blocks.faust.output_sender import Outputs
 from app.domain.transaction import hash_id
 from app.metrics.spans import TRACEPARENT, Spans, as_record_headers
 from app.topics import Topics

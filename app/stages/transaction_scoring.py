@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.blocks.faust.batches import OutRecord
+from app.blocks.faust.output_sender import OutRecord
 from app.deployments import SCORED_BY
 from app.domain.alerts import AlertPolicy
 from app.domain.features import Catalogue

@@ -30,7 +30,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "mode.services:Service.crash": "14980000465df0af",
         "mode.services:Service.stop": "e17cd2b6bd01e861",
     },
-    "app/blocks/faust/batches.py": {
+    "app/blocks/faust/output_sender.py": {
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",
         "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "bf42b0f0c5c0646d",
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",

@@ -16,7 +16,7 @@ from mode import Service
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.rows import Row, chunk_groups
-from app.blocks.faust.batches import append_rows, hand_over_rows
+from app.blocks.faust.changelog_append import append_rows, hand_over_rows
 from app.blocks.faust.halt import halt
 from app.blocks.faust.store import StoreOptions
 from app.blocks.faust.topic import BlockTopic

@@ -6,7 +6,7 @@ import time
 from aiokafka import AIOKafkaProducer
 
 from app.blocks.core.rows import chunk_groups
-from app.blocks.faust.batches import append_rows
+from app.blocks.faust.changelog_append import append_rows
 from app.kafka.clients import client_kwargs, started
 from app.kafka.murmur import partition_of
 from app.ops.produce import quiet_client

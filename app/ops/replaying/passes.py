@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from app.blocks.faust.batches import Outputs
+from app.blocks.faust.output_sender import Outputs
 from app.domain.changes import (
     InForce,
     ListChange,

@@ -10,7 +10,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
-from app.blocks.faust.batches import Outputs, OutputSender
+from app.blocks.faust.output_sender import Outputs, OutputSender
 from app.cassandra.prediction_rows import PackedRows, RowPacker, tables_of
 from app.cassandra.replay_targets import ReplayTargets
 from app.cassandra.row_writer import RowWriter

@@ -1,13 +1,12 @@
-"""Kafka record batches by hand: one or a few for a block, past Faust's producer buffer."""
+"""Sends the outputs of blocks: record batches by hand, one or a few for a block, past Faust's producer buffer."""
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from app.blocks.core.ports import ForwardedRecord, all_of
-from app.blocks.core.rows import RECORD_OVERHEAD_BYTES, Row
+from app.blocks.core.rows import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.producer_queue import Destination, await_topic, enqueue, last_unsent
 from app.errors import StateError
 
@@ -192,37 +191,3 @@ class BatchForwarding:
                 for offset, ((key, value, headers), made_ms) in enumerate(records, stands.offset)
             ]
         )
-
-
-async def append_rows(producer: Any, topic: str, partition: int, rows: list[Row]) -> int:
-    """Append rows as one record batch; returns the offset of its first record once acknowledged."""
-    await await_topic(producer, topic)
-    return await hand_over_rows(producer, topic, partition, rows)
-
-
-def hand_over_rows(
-    producer: Any, topic: str, partition: int, rows: list[Row]
-) -> "asyncio.Future[int]":
-    """As `append_rows`, at once, for a topic that the producer knows."""
-    builder = producer.create_batch()
-    for key, raw in rows:
-        if builder.append(key=key, value=raw, timestamp=None) is None:
-            msg = f"{len(rows)} rows do not fit one record batch of {topic}"
-            raise StateError(msg)
-    builder.close()
-    batch = enqueue(producer, builder, (topic, partition))
-    first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    batch.future.add_done_callback(partial(_tell_first, first))
-    return first
-
-
-def _tell_first(first: "asyncio.Future[int]", batch: "asyncio.Future[Any]") -> None:
-    error = None if batch.cancelled() else batch.exception()
-    if first.done():  # cancelled
-        return
-    if batch.cancelled():
-        first.cancel()
-    elif error is not None:
-        first.set_exception(error)
-    else:
-        first.set_result(batch.result().offset)  # that of the FIRST record
