@@ -13,7 +13,7 @@ from app.kafka.schema_registry import waited_schemas
 from app.stages.cards import CardsHandler
 from app.stages.partition_start import check_state, check_topics_known
 from app.stages.score_callers import ObservedHandler
-from app.stages.state import state_settings
+from app.stages.state_settings import state_settings
 from app.stages.tracing import traced_cards
 from tables.cards import cards as table
 

@@ -20,7 +20,8 @@ from app.stages.guard import Guard
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scoring import ScoringHandler
-from app.stages.state import PINS_KEY, ModelOffsets, terminal_settings
+from app.stages.reserved_rows import PINS_KEY, ModelOffsets
+from app.stages.state_settings import terminal_settings
 from app.stages.tracing import traced_scoring
 from models.artifact_folders import is_path
 from models.signing import SignatureError

@@ -32,7 +32,7 @@ from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.parked_label_retries import LabelRetries
 from app.stages.score_callers import ScoreCallers
-from app.stages.state import row_rules, terminal_rules
+from app.stages.block_rows import row_rules, terminal_rules
 from app.start_checks import (
     check_schema_later,
     check_start,

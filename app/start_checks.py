@@ -11,7 +11,7 @@ from app.machine_limits import require_open_files
 from app.kafka.clients import check_group, cluster_id
 from app.kafka.topic_admin import check_topics, log_ends
 from app.settings import Settings
-from app.stages.state import terminal_rules
+from app.stages.block_rows import terminal_rules
 from app.topics import Topics
 
 #: A name of its own, because the logs of Faust's services are silenced.

@@ -3,7 +3,7 @@
 | table     | written by     | key      | rows                                                |
 |-----------|----------------|----------|-----------------------------------------------------|
 | cards     | agents/cards   | card     | head and segments (app/windows/window_row.py), `position` |
-| terminals | agents/scoring | terminal | the same, and `pins` (app/stages/state.py)         |
+| terminals | agents/scoring | terminal | the same, and `pins` (app/stages/reserved_rows.py) |
 | labels    | agents/labels  | offset   | parked labels (app/stages/parked_labels.py), `position`  |
 """
 

@@ -733,7 +733,7 @@ BREAKS = (
     ),
     Break(
         "an erased card comes back on replay",
-        "app.stages.state",
+        "app.stages.block_rows",
         (("        row.last_offset = self._deletions.offset(head)\n", ""),),
         (("app.stages.cards", "BlockRows"),),
     ),
@@ -756,7 +756,7 @@ BREAKS = (
     ),
     Break(
         "segments of an erased card stay",
-        "app.stages.state",
+        "app.stages.block_rows",
         (
             (
                 "        keys = [head_key(key), *(segment_key(key, ref.number) for ref in row.refs)]\n",

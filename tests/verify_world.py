@@ -23,10 +23,7 @@ from app.stages.control import ControlHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.labels import LabelsHandler
 from app.stages.scoring import ScoringHandler
-from app.stages.state import (
-    PINS_KEY,
-    ModelOffsets,
-)
+from app.stages.reserved_rows import PINS_KEY, ModelOffsets
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
 from app.wire.erase_records import erase_record

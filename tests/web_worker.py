@@ -20,7 +20,7 @@ from app.quality.tally import DecisionGroup
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.parked_label_retries import ParkedSummary
-from app.stages.state import row_rules
+from app.stages.block_rows import row_rules
 from app.web.key_owner import OwnedHere, Place
 from app.web.peers import PeerAnswer
 from app.web.pages import install

@@ -5,7 +5,7 @@ from enum import Enum
 
 from app.domain.features import Catalogue
 from app.domain.transaction_outcomes import CONFLICTING, HIGH_AMOUNT, LATE
-from app.windows.entry_labels import EntryLabel
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import WindowRow
 
 

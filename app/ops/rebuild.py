@@ -42,17 +42,9 @@ from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.log import Log, Progress, open_log
 from app.settings import Settings
 from app.stages.scorers import UnloadableModel
-from app.stages.state import (
-    IN_FORCE_KEY,
-    PINS_KEY,
-    POSITION_KEY,
-    ModelOffsets,
-    StatePosition,
-    row_rules,
-    state_settings,
-    terminal_rules,
-    terminal_settings,
-)
+from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, ModelOffsets, StatePosition
+from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.state_settings import state_settings, terminal_settings
 from app.topics import TopicSpec
 from app.windows.row_format import head_key
 from app.windows.window_row import RowRules

@@ -32,7 +32,7 @@ from app.ops.verification.log import Log, Offsets, Progress, open_log
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier, earlier_row
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
-from app.stages.state import POSITION_KEY, StatePosition
+from app.stages.reserved_rows import POSITION_KEY, StatePosition
 from app.topics import Topics, TopicSpec, batch_bytes
 
 _MOST_PARTITIONS = 1024

@@ -18,15 +18,8 @@ from app.ops.state_comparison import keys
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier
 from app.stages.parked_labels import PREFIX
-from app.stages.state import (
-    IN_FORCE_KEY,
-    POSITION_KEY,
-    StatePosition,
-    in_force_row,
-    read_in_force,
-    state_settings,
-    terminal_settings,
-)
+from app.stages.reserved_rows import IN_FORCE_KEY, POSITION_KEY, StatePosition, in_force_row, read_in_force
+from app.stages.state_settings import state_settings, terminal_settings
 from app.stages.state_settings import differences, stored_settings
 from app.windows.row_format import decode_head, head_key, segment_key
 

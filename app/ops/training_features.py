@@ -18,8 +18,8 @@ from app.domain.transaction_outcomes import CardStage, Enriched
 from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import row_rules, terminal_rules
-from app.windows.entry_labels import EntryLabel
+from app.stages.block_rows import row_rules, terminal_rules
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import NEVER, RowRules, WindowRow
 
 #: Called with the number of transactions done so far.

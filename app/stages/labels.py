@@ -35,7 +35,7 @@ from app.stages.parked_labels import (
     row_key,
     scan,
 )
-from app.stages.state import StatePosition
+from app.stages.reserved_rows import StatePosition
 from app.topics import Topics
 from app.wire.dead_letters import dead_letter
 from app.wire.erase_records import erased_card

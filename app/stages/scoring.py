@@ -22,20 +22,11 @@ from app.stages.champion import Champion, TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import all_or_nothing, computed_or_needed
 from app.stages.scorers import DecisionInputs, Model, ModelNeeded, judges_of
-from app.stages.state import (
-    IN_FORCE_KEY,
-    MAX_WAITING_LABELS,
-    PINS_KEY,
-    ROWS_ROOM_BYTES,
-    BlockRows,
-    ModelOffsets,
-    StatePosition,
-    in_force_row,
-    read_in_force,
-    rows_room_bytes,
-    terminal_rules,
-    terminal_settings,
-)
+from app.windows.waiting_labels import MAX_WAITING_LABELS
+from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, ModelOffsets, StatePosition, in_force_row, read_in_force
+from app.stages.row_cache import ROWS_ROOM_BYTES, rows_room_bytes
+from app.stages.block_rows import BlockRows, terminal_rules
+from app.stages.state_settings import terminal_settings
 from app.stages.transaction_scoring import Scored, Segment, TransactionScorer
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow

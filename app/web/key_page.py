@@ -6,7 +6,7 @@ from aiohttp import web
 
 from app.domain.transaction import hash_id
 from app.errors import FraudstreamError, NotFoundError, UnavailableError
-from app.stages.state import row_rules
+from app.stages.block_rows import row_rules
 from app.web import peers
 from app.web.forwarding import forward
 from app.web.ids import requested_id

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.errors import RowFormatError
 from app.windows.entries import ID_BYTES, Entries
-from app.windows.entry_labels import EntryLabel, decode_labels, largest_label
+from app.windows.waiting_labels import EntryLabel, decode_labels, largest_label
 
 #: Row formats: plain, with labels, and with the amounts of entries that do not count.
 ROW_VERSION, LABELLED_VERSION, ASIDE_VERSION = 1, 2, 3

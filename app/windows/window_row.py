@@ -22,7 +22,7 @@ from itertools import chain
 
 from app.errors import RowFormatError
 from app.windows.entries import COUNTED, TIME_SHIFT, Entries
-from app.windows.entry_labels import EntryLabel, encode_labels, keep_waiting
+from app.windows.waiting_labels import EntryLabel, encode_labels, keep_waiting
 from app.windows.row_format import (
     HEAD,
     LABELLED_VERSION,

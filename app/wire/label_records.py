@@ -17,7 +17,7 @@ from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
 from app.formats import iso
-from app.windows.entry_labels import EntryLabel
+from app.windows.waiting_labels import EntryLabel
 from app.wire.enriched_records import encode_item
 from app.wire.erase_records import names_card
 

@@ -9,7 +9,7 @@ from typing import Any
 from app.ops.state_comparison import TABLES, differences, heads, labels, read_rows
 from app.settings import Settings
 from app.stages.parked_labels import PREFIX
-from app.stages.state import row_rules, terminal_rules
+from app.stages.block_rows import row_rules, terminal_rules
 from tests.crash.schedule import KILLS, Act
 from tests.crash.watch import Sample, Watch
 

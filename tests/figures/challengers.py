@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.scoring import ScoringHandler
-from app.stages.state import in_force_row
+from app.stages.reserved_rows import in_force_row
 from app.topics import Topics
 from models.artifact_folders import SHIPPED, artifact_folders
 from models.holder import Model, ModelHolder

@@ -10,7 +10,7 @@ from app.kafka.topic_admin import log_ends
 from app.ops.reference import murmur2_partition
 from app.ops.state_comparison import read_rows
 from app.settings import Settings
-from app.stages.state import row_rules, terminal_rules
+from app.stages.block_rows import row_rules, terminal_rules
 from app.windows.row_format import head_key, max_head_bytes
 from app.windows.window_row import WindowRow
 from tests.builders import tx_bytes

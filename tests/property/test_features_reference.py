@@ -39,7 +39,7 @@ from app.ops.reference import (
     WaitingLabel,
     murmur2_partition,
 )
-from app.windows.entry_labels import EntryLabel
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import NEVER, RowRules, WindowRow
 
 pytestmark = pytest.mark.property

@@ -11,7 +11,7 @@ from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction, hash_id
 from app.domain.transaction_outcomes import CardStage, Enriched
-from app.windows.entry_labels import EntryLabel
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 
 pytestmark = pytest.mark.property

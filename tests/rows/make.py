@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.stages.state import ModelOffsets, StatePosition
+from app.stages.reserved_rows import ModelOffsets, StatePosition
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
 from tests.builders import T0

@@ -15,13 +15,7 @@ from app.stages.batch_prefix import LOOK_AHEAD
 from app.stages.cards import CardsHandler
 from app.stages.known_topics import TOPICS_KEY
 from app.stages.scoring import ScoringHandler
-from app.stages.state import (
-    IN_FORCE_KEY,
-    POSITION_KEY,
-    StatePosition,
-    in_force_row,
-    read_in_force,
-)
+from app.stages.reserved_rows import IN_FORCE_KEY, POSITION_KEY, StatePosition, in_force_row, read_in_force
 from app.windows.row_format import head_key, segment_key
 from app.windows.window_row import WindowRow
 from app.wire.control_records import ChangeMessage, decode_message, parse_change

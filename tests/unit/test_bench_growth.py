@@ -9,7 +9,7 @@ from app.lab.bench.stage_store import write_store
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.temporary_stores import open_store
 from app.settings import Settings
-from app.stages.state import row_rules
+from app.stages.block_rows import row_rules
 from app.windows.window_row import WindowRow
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]

@@ -23,7 +23,7 @@ from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
 from app.stages.scorers import ModelNeeded
 from app.stages.scoring import ScoringHandler
-from app.stages.state import in_force_row, read_in_force
+from app.stages.reserved_rows import in_force_row, read_in_force
 from app.topics import Topics
 from app.wire.control_records import (
     ChangeMessage,

@@ -9,7 +9,7 @@ from app.domain.features.catalogue import StagePlan
 from app.domain.features.sets import in_order
 from app.domain.transaction import hash_id
 from app.errors import SettingsError
-from app.windows.entry_labels import EntryLabel
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 
 DAY = 86_400_000

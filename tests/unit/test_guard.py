@@ -41,7 +41,7 @@ from app.stages.scorers import (
     TallyKey,
     UnloadableModel,
 )
-from app.stages.state import in_force_row, read_in_force
+from app.stages.reserved_rows import in_force_row, read_in_force
 from models.holder import Model
 from tests.builders import tx_bytes
 from tests.unit import test_challengers

@@ -12,13 +12,9 @@ from app.domain.features.own import OwnField, parse_own
 from app.errors import SettingsError
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import (
-    StatePosition,
-    row_rules,
-    state_settings,
-    terminal_rules,
-    terminal_settings,
-)
+from app.stages.reserved_rows import StatePosition
+from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.state_settings import state_settings, terminal_settings
 from app.wire.own_catalogue import own_of
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld

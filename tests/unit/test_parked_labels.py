@@ -22,7 +22,7 @@ from app.stages.parked_labels import (
     read_parked,
     row_key,
 )
-from app.stages.state import POSITION_KEY
+from app.stages.reserved_rows import POSITION_KEY
 from app.topics import Topics
 from app.wire.control_records import decode_message
 from app.wire.label_records import LabelRecord, parse_label

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.stages.state import PINS_KEY, ModelOffsets, StatePosition
+from app.stages.reserved_rows import PINS_KEY, ModelOffsets, StatePosition
 from app.windows.row_format import head_key
 from app.windows.window_row import WindowRow
 from app.wire.enriched_records import decode_enriched

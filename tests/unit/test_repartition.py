@@ -13,7 +13,7 @@ from app.kafka.murmur import partition_of
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, TerminalsMove, moved
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier, earlier_row, read_earlier
-from app.stages.state import POSITION_KEY, StatePosition, in_force_row, read_in_force
+from app.stages.reserved_rows import POSITION_KEY, StatePosition, in_force_row, read_in_force
 from app.stages.state_settings import terminal_settings
 from app.topics import Topics
 from app.windows.row_format import head_key

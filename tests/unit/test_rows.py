@@ -13,16 +13,10 @@ from app.errors import NotAnsweringError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.partition_start import bind_model, check_state, check_topics_known
-from app.stages.state import (
-    IN_FORCE_KEY,
-    POSITION_KEY,
-    BlockRows,
-    ModelOffsets,
-    RowCache,
-    StatePosition,
-    row_rules,
-    state_settings,
-)
+from app.stages.reserved_rows import IN_FORCE_KEY, POSITION_KEY, ModelOffsets, StatePosition
+from app.stages.row_cache import RowCache
+from app.stages.block_rows import BlockRows, row_rules
+from app.stages.state_settings import state_settings
 from app.windows.row_format import RowRules, head_key
 from tests.fakes import Rows
 

@@ -33,7 +33,7 @@ from app.quality.verdicts import Verdicts
 from app.settings import load_settings
 from app.stages.control import first_rules
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import in_force_row, read_in_force
+from app.stages.reserved_rows import in_force_row, read_in_force
 from app.topics import batch_bytes
 from app.wire.control_records import encode_change, parse_change
 from tests.builders import tx_bytes

@@ -7,14 +7,9 @@ import pytest
 
 from app.errors import SettingsError
 from app.settings import Settings
-from app.stages.state import (
-    POSITION_KEY,
-    StatePosition,
-    row_rules,
-    state_settings,
-    terminal_rules,
-    terminal_settings,
-)
+from app.stages.reserved_rows import POSITION_KEY, StatePosition
+from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.state_settings import state_settings, terminal_settings
 from tests.fakes import Rows
 
 #: As the release before wrote them.

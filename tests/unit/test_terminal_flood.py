@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from app.stages.state import terminal_rules
+from app.stages.block_rows import terminal_rules
 from app.windows.window_row import WindowRow
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld

@@ -6,7 +6,7 @@ import pytest
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage, Enriched
-from app.stages.state import row_rules
+from app.stages.block_rows import row_rules
 from app.web.key_state import SHOWN_ENTRIES, key_state, newest_entries
 from app.windows.window_row import WindowRow
 from tests.builders import T0

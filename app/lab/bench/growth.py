@@ -13,7 +13,7 @@ from app.domain.transaction_outcomes import CardStage
 from app.lab.bench.histories import row_with_past
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import row_rules
+from app.stages.block_rows import row_rules
 
 HISTORIES = (10, 100, 1_000, 10_000)
 WINDOW_COUNTS = (3, 6, 12)

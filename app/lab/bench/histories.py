@@ -11,7 +11,7 @@ from app.kafka.clients import client_kwargs, started
 from app.kafka.murmur import partition_of
 from app.ops.produce import quiet_client
 from app.settings import Settings
-from app.stages.state import row_rules, terminal_rules
+from app.stages.block_rows import row_rules, terminal_rules
 from app.topics import Topics, batch_bytes
 from app.windows.row_format import head_key
 from app.windows.window_row import RowRules, WindowRow

@@ -40,12 +40,9 @@ from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.scorers import Model
 from app.stages.scoring import ScoringHandler
-from app.stages.state import (
-    MAX_WAITING_LABELS,
-    in_force_row,
-    row_rules,
-    terminal_rules,
-)
+from app.windows.waiting_labels import MAX_WAITING_LABELS
+from app.stages.reserved_rows import in_force_row
+from app.stages.block_rows import row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import decode_message

@@ -15,8 +15,9 @@ from app.lab.drift.faults import Arrival
 from app.lab.simulation.simulate import SimulatedTransactions
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.state import MAX_WAITING_LABELS, row_rules, terminal_rules
-from app.windows.entry_labels import EntryLabel
+from app.windows.waiting_labels import MAX_WAITING_LABELS
+from app.stages.block_rows import row_rules, terminal_rules
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.input_records import RecordRules, parse_transaction
 

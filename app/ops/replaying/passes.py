@@ -33,7 +33,8 @@ from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.scorers import Model
 from app.stages.scoring import ScoringHandler
-from app.stages.state import in_force_row, row_rules, terminal_rules
+from app.stages.reserved_rows import in_force_row
+from app.stages.block_rows import row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message, encode_change

@@ -12,7 +12,7 @@ from app.ops.verification.ledger import Ledger
 from app.ops.verification.lost import LostOffsets
 from app.settings import Settings
 from app.stages.alerts import alert_policy
-from app.stages.state import MAX_WAITING_LABELS
+from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.topics import Topics
 from app.wire.decoding.rules import record_rules
 from app.wire.input_records import RecordRules

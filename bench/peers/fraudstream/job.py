@@ -25,7 +25,7 @@ from app.domain.transaction_outcomes import CardStage, Enriched
 from app.faust_app import app, batch_bytes, source
 from app.kafka.murmur import partition_of
 from app.metrics.recorders import SinkStatus
-from app.stages.state import BlockRows, row_rules
+from app.stages.block_rows import BlockRows, row_rules
 from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.output_records import prediction_message
 from models.artifact_folders import artifact_folders

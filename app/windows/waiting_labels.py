@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from app.errors import RowFormatError
 
+#: Largest number of labels that wait at one terminal for their transactions.
+MAX_WAITING_LABELS = 64
 # event time, id, when it was labelled, when it came; fraud; bytes of the source
 _WAITING = struct.Struct(">q8sqqBH")
 

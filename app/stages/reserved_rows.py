@@ -1,180 +1,25 @@
-"""The rows that one block reads and changes, and the reserved rows of a partition."""
+"""The reserved rows of a partition: its position and deduplication offsets, and which models and changes are in force."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from zlib import crc32
 
 import msgspec
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions
 from app.blocks.core.partition import RowReader
-from app.blocks.core.rows import Row, RowGroup
+from app.blocks.core.rows import Row
 from app.domain.changes import InForce
 from app.errors import SchemaError, SettingsError, StateError
-from app.settings import Settings
-from app.stages.deployed_features import card_horizon_ms, terminal_horizon_ms
 from app.stages.state_settings import (
     as_now,
     differences,
     is_of_before,
     schema_of_before,
-    state_settings,
     stored_settings,
-    terminal_settings,
 )
-from app.windows.entries import ID_BYTES
-from app.windows.row_format import head_key, segment_key
-from app.windows.window_row import RowRules, WindowRow
-from app.wire.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
-from app.wire.own_catalogue import own_of
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 POSITION_KEY = b"\0position"
 PINS_KEY = b"\0pins"
 IN_FORCE_KEY = b"\0in-force"
-
-
-def terminal_rules(settings: Settings) -> RowRules:
-    """The retention rules of a terminal's entries, from the settings."""
-    return RowRules(
-        horizon_ms=terminal_horizon_ms(settings),
-        max_entries=settings.max_entries_per_key,
-        settings_hash=crc32(terminal_settings(settings).encode()),
-        max_waiting=MAX_WAITING_LABELS,
-        label_bytes=MAX_LABEL_BYTES + SOURCE_OVERHEAD_BYTES,
-        own=len(own_of(settings).stage_fields("terminal")),
-    )
-
-
-def row_rules(settings: Settings) -> RowRules:
-    """The retention rules of a card's entries, from the settings."""
-    return RowRules(
-        horizon_ms=card_horizon_ms(settings),
-        max_entries=settings.max_entries_per_key,
-        settings_hash=crc32(state_settings(settings).encode()),
-        own=len(own_of(settings).stage_fields("card")),
-    )
-
-
-def rows_room_bytes(settings: Settings) -> int:
-    """Memory for decoded rows of one partition of a table: its share of `state_memory_mb`."""
-    return (settings.state_memory_mb << 20) // 3 // (2 * settings.partitions)
-
-
-#: Largest number of labels that wait at one terminal for their transactions.
-MAX_WAITING_LABELS = 64
-#: Default memory for rows that stay decoded.
-ROWS_ROOM_BYTES = 16 << 20
-#: Memory of a decoded row without its entries, and of one entry.
-_ROW_BYTES, _ENTRY_BYTES = 1000, 24
-
-
-class RowCache:
-    """Rows that stay decoded between blocks: decoding them for each block took a quarter of a stage's time.
-
-    The least recently used rows are dropped when memory runs out. The cache may contain only the newest state of a
-    partition: it is dropped with the partition's assignment (`RowReader.memo`).
-    """
-
-    def __init__(self, room_bytes: int) -> None:
-        self._room = room_bytes
-        self._rows: OrderedDict[bytes, tuple[WindowRow, int]] = OrderedDict()
-
-    def get(self, key: bytes) -> WindowRow | None:
-        """The row, if it is cached."""
-        kept = self._rows.get(key)
-        return None if kept is None else kept[0]
-
-    def put(self, row: WindowRow) -> None:
-        """Cache a row as the most recently used one."""
-        before = self._rows.pop(row.key, None)
-        entry = _ENTRY_BYTES + ID_BYTES * row.rules.own
-        size = _ROW_BYTES + entry * len(row.tail.times)
-        if row.refs:
-            size = _ROW_BYTES + entry * row.count + row.index_bytes
-        self._rows[row.key] = (row, size)
-        self._room += (before[1] if before else 0) - size
-        while self._room < 0:
-            self._room += self._rows.popitem(last=False)[1][1]
-
-
-class BlockRows:
-    """Decoded rows of one block: each is read once and written once.
-
-    Args:
-        rules: retention rules of entries.
-        state: reads rows.
-        room_bytes: memory for rows that stay decoded until the partition's next block.
-    """
-
-    def __init__(
-        self, rules: RowRules, state: RowReader, room_bytes: int = ROWS_ROOM_BYTES
-    ) -> None:
-        self._rules = rules
-        self._state = state
-        self._cache: RowCache = state.memo.setdefault("rows", RowCache(room_bytes))
-        self._rows: dict[bytes, WindowRow] = {}
-        self._changed: dict[bytes, WindowRow] = {}
-        self._deleted: list[RowGroup] = []
-        if "deletions" not in state.memo:
-            state.memo["deletions"] = Deletions.read(state.get(DELETED_KEY))
-        self._deletions: Deletions = state.memo["deletions"]
-
-    def read(self, key: bytes) -> WindowRow:
-        """The row of a card or terminal, with the block's changes so far."""
-        row = self._rows.get(key)
-        if row is None:
-            row = self._cache.get(key) or WindowRow.read(key, self._rules, self._state.get)
-            if row.last_offset < 0 and self._deletions:
-                self._begin_again(row)
-            self._rows[key] = row
-        return row
-
-    def _begin_again(self, row: WindowRow) -> None:
-        """A row that was deleted proves as much as a stored one: a record before the deletion is a replay."""
-        head = head_key(row.key)
-        row.last_offset = self._deletions.offset(head)
-        row.next_segment = self._deletions.number(head)
-
-    def delete(self, key: bytes, offset: int) -> bool:
-        """Delete the rows of a key at an erase record; False if that was done already.
-
-        The key's next transaction starts from scratch.
-        """
-        row = self.read(key)
-        if offset <= row.last_offset:
-            return False
-        keys = [head_key(key), *(segment_key(key, ref.number) for ref in row.refs)]
-        deletions = self._deletions
-        for each in reversed(
-            keys
-        ):  # a replay is recognised by the head row's deletion, so it comes last
-            deletions.add(each, offset, row.next_segment)
-        keys += [segment_key(key, number) for number in row.dropped]
-        self._deleted.append([deletions.row(offset), *((each, None) for each in keys)])
-        self._changed.pop(key, None)
-        row = self._rows[key] = WindowRow(key, self._rules, self._state.get)
-        self._begin_again(row)
-        return True
-
-    def touched(self) -> list[WindowRow]:
-        """The rows that the block has read so far."""
-        return list(self._rows.values())
-
-    def advance(self, row: WindowRow, offset: int) -> bool:
-        """Mark a record as applied to its row; False if it was applied before."""
-        if offset < row.last_offset or (offset == row.last_offset and row.key not in self._changed):
-            return False
-        row.last_offset = offset
-        self._changed[row.key] = row
-        return True
-
-    def groups(self) -> list[RowGroup]:
-        """The changed rows, encoded, one group per key."""
-        groups = [*self._deleted, *(row.encode() for row in self._changed.values())]
-        for row in self._rows.values():
-            self._cache.put(row)
-        return groups
 
 
 @dataclass
