@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from app.domain.changes import EarlierModel, InForce, ModelChange, RevertibleChange, ThresholdChange
 from app.domain.guard import GuardLimits, RevertReason, trip
-from app.stages.champion import TalliesByChange
+from app.stages.guard_counts import TalliesByChange
 
 #: A name of its own, because the logs of Faust's services are silenced.
 logger = logging.getLogger("fraudstream")

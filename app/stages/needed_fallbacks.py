@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from app.blocks.core.partition import Computed, RowReader
-from app.stages.champion import TalliesByChange
+from app.stages.guard_counts import TalliesByChange
 from app.stages.scorers import FallbackNeededError
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from app.errors import StateError
 from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.stages.challengers import Challengers
-from app.stages.champion import Champion, TalliesByChange
+from app.stages.champion import Champion
+from app.stages.guard_counts import TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.needed_fallbacks import all_or_nothing, computed_or_needed
 from app.stages.scorers import DecisionInputs, Model, ModelNeeded, judges_of

@@ -30,7 +30,8 @@ from app.domain.guard import LIMITS, DecisionTally, trip
 from app.errors import StateError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.stages.challengers import CanaryDecision
-from app.stages.champion import Champion, TalliesByChange
+from app.stages.champion import Champion
+from app.stages.guard_counts import TalliesByChange
 from app.stages.guard import Guard
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.scorers import (
