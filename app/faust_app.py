@@ -15,7 +15,7 @@ from app.blocks.faust.output_sender import Outputs
 from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.topic import BlockTopic
-from app.domain.changes import InForce
+from app.domain.in_force import InForce
 from app.domain.features import Catalogue
 from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError

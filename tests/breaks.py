@@ -633,7 +633,7 @@ BREAKS = (
             (
                 "        if changed is not in_force:\n            undone",
                 "        if in_force.undone(change, message.partition) and changed.model != in_force.model:\n"
-                "            from app.domain.changes import EarlierModel\n"
+                "            from app.domain.in_force import EarlierModel\n"
                 "            before = EarlierModel(in_force.model, in_force.threshold), *changed.fallbacks\n"
                 "            changed = type(changed)(**{**{n: getattr(changed, n) for n in changed.__struct_fields__}, "
                 "'fallbacks': before})\n"

@@ -10,14 +10,8 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.domain.changes import (
-    AnyChange,
-    EarlierModel,
-    InForce,
-    LoadChange,
-    ModelChange,
-    ThresholdChange,
-)
+from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
+from app.domain.in_force import EarlierModel, InForce
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
 from app.author import author

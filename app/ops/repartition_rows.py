@@ -12,7 +12,7 @@ import msgspec
 
 from app.blocks.core.deletions import DELETED_KEY
 from app.blocks.core.rows import RowGroup
-from app.domain.changes import InForce
+from app.domain.in_force import InForce
 from app.errors import SettingsError, StateError
 from app.ops.state_comparison import keys
 from app.settings import Settings

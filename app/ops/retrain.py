@@ -14,14 +14,8 @@ from cassandra.cluster import Session
 
 from app.cassandra.command_lock import command_lock
 from app.cassandra.model_registry import entry_of, list_registered
-from app.domain.changes import (
-    MAX_CHALLENGERS,
-    AnyChange,
-    Challenger,
-    ChallengerChange,
-    LoadChange,
-    ModelChange,
-)
+from app.domain.changes import AnyChange, ChallengerChange, LoadChange, ModelChange
+from app.domain.in_force import MAX_CHALLENGERS, Challenger
 from app.durations import format_duration
 from app.errors import NotFoundError, TooFewSamplesError, UsageError
 from app.formats import iso

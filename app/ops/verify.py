@@ -25,7 +25,7 @@ from app.cassandra.prediction_reads import scan_scored
 from app.cassandra.raw_rows import read_raw, scan_rows
 from app.cassandra.refund_rows import RefundRow
 from app.cassandra.session import connect, disconnect
-from app.domain.changes import InForce
+from app.domain.in_force import InForce
 from app.ops.reference import TerminalReference
 from app.ops.verification.alert_rows import read_rows as read_alert_rows
 from app.ops.verification.alerts import AlertReader

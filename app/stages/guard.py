@@ -7,7 +7,8 @@ propose it, only the first proposal has an effect (`InForce.ignores`).
 import logging
 from collections.abc import Callable, Iterable
 
-from app.domain.changes import EarlierModel, InForce, ModelChange, RevertibleChange, ThresholdChange
+from app.domain.changes import ModelChange, ThresholdChange
+from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.domain.guard import GuardLimits, RevertReason, trip
 from app.stages.guard_counts import TalliesByChange
 

@@ -3,7 +3,7 @@
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
-from app.domain.changes import InForce, RevertibleChange
+from app.domain.in_force import InForce, RevertibleChange
 from app.domain.guard import LIMITS, DecisionTally, GuardLimits
 from app.stages.scorers import TallyKey
 

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from app.domain.changes import Challenger, EarlierModel, RevertibleChange
+from app.domain.in_force import Challenger, EarlierModel, RevertibleChange
 from app.errors import UsageError
 from models.signing import SignatureError
 

@@ -8,7 +8,8 @@ from typing import Any
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import Work
 from app.domain.alerts import AlertPolicy
-from app.domain.changes import InForce, LoadChange
+from app.domain.changes import LoadChange
+from app.domain.in_force import InForce
 from app.domain.features import Catalogue
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.rules import RulePolicy, kept_policy

@@ -8,7 +8,8 @@ import orjson
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.rows import row_offset
 from app.blocks.faust.table import _STALE_KEY as STALE_KEY
-from app.domain.changes import AnyChange, InForce
+from app.domain.changes import AnyChange
+from app.domain.in_force import InForce
 from app.domain.refusals import LOST
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD

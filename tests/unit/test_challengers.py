@@ -17,14 +17,8 @@ from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
 from app.cli import model_challengers
-from app.domain.changes import (
-    MAX_CHALLENGERS,
-    Challenger,
-    ChallengerChange,
-    InForce,
-    ModelChange,
-    ThresholdChange,
-)
+from app.domain.changes import ChallengerChange, ModelChange, ThresholdChange
+from app.domain.in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops.reference import in_share

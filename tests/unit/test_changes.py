@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain.changes import InForce, LoadChange, ModelChange, ThresholdChange
+from app.domain.changes import LoadChange, ModelChange, ThresholdChange
+from app.domain.in_force import InForce
 from app.domain.rules import RulePolicy
 from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError

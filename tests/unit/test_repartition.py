@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from app.blocks.core.rows import RowGroup
-from app.domain.changes import InForce, ModelChange
+from app.domain.changes import ModelChange
+from app.domain.in_force import InForce
 from app.errors import SettingsError, StateError
 from app.kafka.murmur import partition_of
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, TerminalsMove, moved

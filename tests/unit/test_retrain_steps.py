@@ -15,7 +15,8 @@ import pytest
 
 from app.cassandra import model_registry
 from app.cassandra.model_registry import RegisteredModel
-from app.domain.changes import AnyChange, ChallengerChange, EarlierModel, InForce, ModelChange
+from app.domain.changes import AnyChange, ChallengerChange, ModelChange
+from app.domain.in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange

@@ -8,7 +8,7 @@ import pytest
 from faust.types import TP
 
 from app.blocks.core.rows import row_offset
-from app.domain.changes import InForce
+from app.domain.in_force import InForce
 from app.errors import NotAnsweringError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.known_topics import TOPICS_KEY, KnownTopics

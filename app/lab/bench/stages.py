@@ -21,7 +21,7 @@ import orjson
 from app.blocks.core.partition import Handler
 from app.blocks.core.rows import RowGroup
 from app.cassandra.prediction_rows import RowPacker
-from app.domain.changes import InForce
+from app.domain.in_force import InForce
 from app.domain.features import Catalogue
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from app.cassandra.model_registry import find_registered, holder_of
 from app.cassandra.session import shared_session
-from app.domain.changes import ChallengerChange, EarlierModel, InForce, ModelChange
+from app.domain.changes import ChallengerChange, ModelChange
+from app.domain.in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError
 from app.kafka.change_history import ChangeHistory, read_history

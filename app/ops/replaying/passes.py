@@ -16,12 +16,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from app.blocks.faust.output_sender import Outputs
-from app.domain.changes import (
-    InForce,
-    ListChange,
-    LoadChange,
-    RuleChange,
-)
+from app.domain.changes import ListChange, LoadChange, RuleChange
+from app.domain.in_force import InForce
 from app.domain.features import Catalogue
 from app.domain.rules import NO_RULES, RuleSet
 from app.kafka.murmur import partition_of

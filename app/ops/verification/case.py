@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from app.domain.changes import AnyChange, InForce
+from app.domain.changes import AnyChange
+from app.domain.in_force import InForce
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.reference import ReferenceRules, murmur2_partition
 from app.ops.verification.alerts import AlertLedger

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from app.domain.changes import InForce
+from app.domain.in_force import InForce
 from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalReference, WaitingLabel
 from app.ops.verification.case import VerifyRun

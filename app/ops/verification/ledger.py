@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.changes import MAX_CHALLENGERS, Challenger, EarlierModel, InForce
+from app.domain.in_force import MAX_CHALLENGERS, Challenger, EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet

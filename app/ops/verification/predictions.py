@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.changes import Challenger
+from app.domain.in_force import Challenger
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
 from app.ops.reference import in_share
