@@ -15,7 +15,7 @@ from app.cassandra.label_queries import label_of
 from app.cassandra.packed import PackedTable
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session
-from app.domain.transaction_outcomes import CONFLICTING
+from app.domain.flags import CONFLICTING
 from app.settings import Settings
 
 #: Rows of a page of a scan at most; with features some 800 bytes each.

@@ -21,7 +21,7 @@ from app.cassandra.packed import UNSET, PackedTable, text_cell
 from app.deployments import is_anothers
 from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.json_text import raw_fields, values, write_object
-from app.domain.transaction_outcomes import CONFLICTING
+from app.domain.flags import CONFLICTING
 from app.errors import StateError
 from app.formats import iso
 from app.settings import Settings

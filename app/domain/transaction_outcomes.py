@@ -8,16 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.domain.features import Catalogue
+from app.domain.flags import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.transaction import Transaction
 from app.windows.entries import UNKNOWN
 from app.windows.window_row import NEVER, WindowRow
-
-LATE = "late"
-OUT_OF_ORDER = "out_of_order"
-#: Its id is that of an earlier transaction of its card with another event time or amount: it never counts for others.
-CONFLICTING = "conflicting"
-#: The amount is high for its card: what is known of a terminal weighs it (see `terminal_plain_streak`).
-HIGH_AMOUNT = "high_amount"
 
 
 @dataclass(frozen=True, slots=True)

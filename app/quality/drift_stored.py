@@ -16,7 +16,7 @@ from app.cassandra.label_queries import scan_arrivals, scan_verdicts
 from app.cassandra.prediction_reads import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.transaction import hash_id
-from app.domain.transaction_outcomes import CONFLICTING, LATE
+from app.domain.flags import CONFLICTING, LATE
 from app.durations import DAY_MS
 from app.quality.drift import (
     DriftReport,

@@ -14,7 +14,7 @@ from app.domain.alerts import AlertPolicy
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleOutcome, RulePolicy, outcome_of
-from app.domain.transaction_outcomes import CONFLICTING, LATE
+from app.domain.flags import CONFLICTING, LATE
 from app.stages.challengers import CanaryDecision, Challengers
 from app.stages.champion import Champion
 from app.stages.scorers import Model, ScoringModels, rearranged

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.transaction_outcomes import CONFLICTING, LATE
+from app.domain.flags import CONFLICTING, LATE
 from app.durations import DAY_MS
 from app.errors import UsageError
 from app.lab.drift.faults import FAULTS, Arrival, Fault

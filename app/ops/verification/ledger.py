@@ -15,7 +15,7 @@ from app.domain.in_force import MAX_CHALLENGERS, Challenger, EarlierModel, InFor
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
-from app.domain.transaction_outcomes import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
+from app.domain.flags import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.ops.reference import ReferenceOutcome
 
 Flags = tuple[str, ...]
