@@ -2,20 +2,18 @@
 
 from app.domain.features.feature import (
     BAHNSEN,
+    DAY_MS,
     HANDBOOK,
     WHITROW,
     ExplainedTransaction,
     Feature,
     window_name,
 )
-from app.domain.features.readings import (
-    HIGH_MS,
-    HIGH_RATIO,
-    PROFILE_ENTRIES,
-    PROFILE_MS,
-    VERY_HIGH_RATIO,
-)
 
+#: A card's habits: its last entries, this many at most and no older than that.
+PROFILE_ENTRIES, PROFILE_MS = 20, 30 * DAY_MS
+#: An amount over this many medians is high, or very high; very high ones are counted this far back.
+HIGH_RATIO, VERY_HIGH_RATIO, HIGH_MS = 2, 3, 14 * DAY_MS
 #: From here on an explanation gives an amount as a multiple of the card's average: that says more than "high".
 TIMES_THE_AVERAGE = 1.5
 #: Bounded for the sake of linear models.

@@ -23,17 +23,13 @@ import re
 from dataclasses import dataclass
 from operator import mul
 
+from app.domain.features.card import HIGH_MS, PROFILE_ENTRIES, PROFILE_MS, VERY_HIGH_RATIO
 from app.domain.features.feature import DAY_MS, Stage
+from app.domain.features.terminal import LABEL_ENTRIES, LABEL_MS
 from app.windows.entries import KNOWN_FRAUD
 from app.windows.last_entries import LabelHistory, codes_within, last_amounts, last_labels
 from app.windows.window_row import WindowRow
 
-#: A card's habits: its last entries, this many at most and no older than that.
-PROFILE_ENTRIES, PROFILE_MS = 20, 30 * DAY_MS
-#: An amount over this many medians is high, or very high; very high ones are counted this far back.
-HIGH_RATIO, VERY_HIGH_RATIO, HIGH_MS = 2, 3, 14 * DAY_MS
-#: What is known of a terminal: its last entries behind the label delay, this many at most, no older than that.
-LABEL_ENTRIES, LABEL_MS = 32, 30 * DAY_MS
 #: More entries than any row holds: all of a window.
 ALL_ENTRIES = 1 << 62
 

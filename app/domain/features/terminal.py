@@ -2,14 +2,16 @@
 
 from app.domain.features.card import transactions
 from app.domain.features.feature import (
+    DAY_MS,
     HANDBOOK,
     WHITROW,
     ExplainedTransaction,
     Feature,
     window_name,
 )
-from app.domain.features.readings import LABEL_ENTRIES, LABEL_MS
 
+#: What is known of a terminal: its last entries behind the label delay, this many at most, no older than that.
+LABEL_ENTRIES, LABEL_MS = 32, 30 * DAY_MS
 #: Labels in `terminal_fraud_share_last_5`.
 SHARE_LABELS = 5
 #: Bounded for the sake of linear models.
