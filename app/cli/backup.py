@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from app.cli.options import json_option
-from app.cli.stages import stages
+from app.cli.progress import stages
 from app.settings import load_settings
 
 if TYPE_CHECKING:

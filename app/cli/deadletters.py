@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from app import formats
-from app.cli.counter import counter
+from app.cli.progress import counter
 from app.cli.options import ListByDefault, json_option
 from app.errors import UsageError
 from app.settings import load_settings

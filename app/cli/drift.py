@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from app import formats
-from app.cli.counter import counter
+from app.cli.progress import counter
 from app.cli.file_options import given
 from app.cli.options import POSITIVE, from_option, json_option, moment_ms
 from app.errors import UsageError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.options import FiniteRange, json_option
-from app.cli.stages import stages
+from app.cli.progress import stages
 from app.errors import UsageError
 from app.formats import iso, printable
 from app.pseudonyms import is_pseudonym

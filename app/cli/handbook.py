@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from app.cli.counter import stage
+from app.cli.progress import stage
 from app.cli.options import POSITIVE, check_kind, json_option, moment_ms, parameters_option
 from app.errors import UsageError, VerificationError
 

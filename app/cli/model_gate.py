@@ -54,7 +54,7 @@ def gate(model: str, from_ms: int | None, threshold: float | None, as_json: bool
                  5  topics or tables are missing
     """
     from app.cassandra.session import connected
-    from app.cli.counter import counter
+    from app.cli.progress import counter
     from app.ops.gate import gate as run
 
     settings = load_settings()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from app.cli.counter import counter
+from app.cli.progress import counter
 from app.durations import parse_duration_ms
 from app.errors import UsageError
 from app.settings import Settings

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from app import formats
-from app.cli.counter import counter
+from app.cli.progress import counter
 from app.cli.options import json_option, moment_ms
 from app.errors import UsageError
 from app.settings import load_settings

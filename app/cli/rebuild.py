@@ -9,7 +9,7 @@ import click
 
 from app import formats
 from app.cli.options import examples_option, json_option
-from app.cli.stages import stages
+from app.cli.progress import stages
 from app.errors import VerificationError
 from app.settings import load_settings
 

@@ -6,7 +6,7 @@ import json
 import click
 
 from app.cli.options import json_option
-from app.cli.stages import stages
+from app.cli.progress import stages
 from app.errors import UsageError
 from app.settings import load_settings
 

@@ -9,7 +9,7 @@ import click
 
 from app import formats
 from app.cli.options import json_option, moment
-from app.cli.stages import stages
+from app.cli.progress import stages
 from app.durations import format_duration
 from app.errors import UsageError
 from app.settings import ENV_PREFIX, load_settings

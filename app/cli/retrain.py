@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.counter import stage
+from app.cli.progress import stage
 from app.cli.options import json_option
 from app.settings import load_settings
 

@@ -176,7 +176,7 @@ def test_command(expression: str, from_ms: int | None, to_ms: int | None, as_jso
                  3  Cassandra does not answer
     """
     from app.cassandra.session import connected
-    from app.cli.counter import counter
+    from app.cli.progress import counter
     from app.cli.rule_text import trial_lines
     from app.ops.rules import check_here
     from app.quality.rule_trial import try_rule

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.counter import counter
+from app.cli.progress import counter
 from app.cli.options import (
     POSITIVE,
     POSITIVE_FLOAT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.counter import stage
+from app.cli.progress import stage
 from app.cli.file_options import (
     FILE_PARAMETERS,
     file_options,

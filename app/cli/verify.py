@@ -8,7 +8,7 @@ import click
 
 from app import formats
 from app.cli.options import FiniteRange, examples_option, json_option, moment_ms
-from app.cli.stages import stages
+from app.cli.progress import stages
 from app.errors import VerificationError
 from app.settings import load_settings
 

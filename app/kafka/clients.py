@@ -13,15 +13,13 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetching import watch
 from app.blocks.faust.halt import forbidden
-from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
+from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy
 from app.endpoints import resolve_broker
 from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.access import refusal, security
 from app.settings import Settings
 from app.topics import Topics
 
-#: What the records of one compressed batch may take, as a multiple of the largest record.
-_EXPANSION = 64
 T = TypeVar("T")
 
 #: What commands wait for an answer of Kafka's that has no deadline of its own, and for the end of a client.
@@ -83,7 +81,7 @@ def watch_of(settings: Settings, **options: Any) -> UnreadableBatchPolicy:
     refused = (topics.transactions, topics.labels, topics.dead_letters)
     return UnreadableBatchPolicy(
         [topic.name for topic in refused],
-        expansion_bytes=_EXPANSION * settings.max_message_bytes,
+        expansion_bytes=EXPANSION * settings.max_message_bytes,
         **options,
     )
 

@@ -12,6 +12,8 @@ FINE_BOUNDS_MS = (
     *(10.0 ** (step / 20) for step in range(4 * 20)),
     *(10.0 ** (step / 5) for step in range(4 * 5, 7 * 5 + 1)),
 )
+#: Prometheus gets every second bound of the histogram since the append.
+EXPOSED_STEP = 2
 #: Quantiles speak of the last one to two of these, seconds.
 _RECENT_SECONDS = 60.0
 

@@ -16,14 +16,12 @@ from prometheus_client.registry import Collector
 
 from app.domain.alerts import SEVERITIES
 from app.domain.guard import CAUSES
-from app.metrics.latency_histogram import LatencyHistogram
+from app.metrics.latency_histogram import EXPOSED_STEP, LatencyHistogram
 from app.metrics.partition_metrics import of_copies, of_parked, of_partitions
 from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SCORE_STEPS, DecisionCounts, LabelCounts
 from app.metrics.series import counter, gauge
 
-#: Prometheus gets every second bound of the histogram since the append.
-_EXPOSED_STEP = 2
 
 
 class WorkerMetrics(Collector):
@@ -52,7 +50,7 @@ class WorkerMetrics(Collector):
             reading.latency,
             "fraudstream_append_to_row_seconds",
             "From the broker's append of a transaction to its acknowledged row in Cassandra.",
-            _EXPOSED_STEP,
+            EXPOSED_STEP,
         )
         yield _histogram(
             reading.event_latency,

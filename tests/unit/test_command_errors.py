@@ -11,7 +11,7 @@ import pytest
 from aiokafka.errors import CorruptRecordException, NotLeaderForPartitionError
 from cassandra.cluster import NoHostAvailable
 
-from app.cli.counter import counter
+from app.cli.progress import counter
 from app.cli.exit_codes import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ def test_work_without_a_terminal_is_told_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("app.cli.counter.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("app.cli.progress.time.monotonic", lambda: now[0])
     for total in (200, None):
         now[0] = 100.0
         with counter("sending", total) as show:

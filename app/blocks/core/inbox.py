@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.ports import Block
 
+#: Blocks are joined up to so many records at most: a block is computed in one go, and while that lasts nothing is
+#: sent to Cassandra. With a thousand records of an expensive model a go took half a second.
+JOINED_RECORDS = 200
 #: Blocks are joined up to so many bytes, except where one block has more.
 _JOINED_BYTES = 1 << 20
 #: Forwarded blocks that wait for a fetch of what comes before them, another worker's records; with more, those are

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionGate
+from app.blocks.core.inbox import JOINED_RECORDS
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
 from app.blocks.core.ports import AlignedHandler, Begun, ForwardedRecord, SentOutputs
@@ -31,9 +32,6 @@ logger = logging.getLogger(__name__)
 _START_RETRY_SECONDS = 1.0
 #: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
 _BLOCKS_WAITING = 2
-#: Blocks are joined up to so many records at most: a block is computed in one go, and while that lasts nothing is
-#: sent to Cassandra. With a thousand records of an expensive model a go took half a second.
-_JOINED_RECORDS = 200
 
 
 class ForwardedToken(NamedTuple):
@@ -237,7 +235,7 @@ class Pipeline:
             self,
             self.handler,
             depth=self._depth,
-            joined_records=min(self._block_records, _JOINED_RECORDS),
+            joined_records=min(self._block_records, JOINED_RECORDS),
             batch_bytes=self._batch_bytes,
             start=start,
             changelog_next=None if self.table is None else self.table.changelog_next[number],

@@ -1,4 +1,4 @@
-"""A bar for work that is counted, on standard error; a line now and then when that is not a terminal."""
+"""Progress of commands on standard error: bars at a terminal; elsewhere a line now and then for work that is counted."""
 
 import sys
 import time
@@ -76,3 +76,48 @@ def stage(text: str, length: int) -> Iterator[Callable[[int], None]]:
     """As `counter`, for tools that tell the work done and nothing else; a length of 0 is unknown."""
     with counter(text, length or None) as show:
         yield lambda done: show(done, None)
+
+
+class ShowStage(Protocol):
+    """Called now and then."""
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        """`text` is being done, `done` of `total`."""
+
+
+def _nothing(text: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def stages() -> Iterator[ShowStage]:
+    """Show a bar that starts again with each stage.
+
+    Yields:
+        What to call.
+    """
+    if not sys.stderr.isatty():
+        yield _nothing
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("connecting", total=None)
+        shown = ""
+
+        def show(text: str, done: int, total: int) -> None:
+            nonlocal shown
+            if text != shown:
+                shown = text
+                bar.reset(task, description=text, total=total)
+            bar.update(task, completed=done, total=total)
+
+        yield show
