@@ -6,9 +6,10 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests.real_servers import keyspaces, stack
 from tests.registry import registry
 from tests.seed import SEED
-from tests.stack import keyspaces, no_settings, session, settings, stack
+from tests.worker_settings import no_settings, session, settings
 
 __all__ = ["keyspaces", "no_settings", "registry", "seed", "session", "settings", "stack"]
 

@@ -20,7 +20,7 @@ from app.ops.verification.log import Reached, open_log, wait_for_workers
 from app.ops.verify import verify
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 #: For work that takes a second or two on an idle machine: a bound against hangs.
 PATIENCE_SECONDS = 300.0

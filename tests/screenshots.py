@@ -29,7 +29,7 @@ from tests.browser import CHROMIUM, Browser, browser
 from tests.deployment import Deployment
 from tests.figures.servers import Servers, own_servers
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 WIDTH, HEIGHT = 1_280, 800

@@ -36,7 +36,7 @@ from app.devstack.server import ExtraConfiguration
 from app.devstack.stack import Stack
 from app.kafka.grants import Grant
 from app.settings import Settings
-from tests.stack import servers_folder
+from tests.real_servers import servers_folder
 
 #: Passwords that a search for secrets looks for: unlike anything else that is written.
 PASSWORD = "Zq8-hidden-kafka-password"

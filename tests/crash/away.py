@@ -19,7 +19,7 @@ from tests.away import go_away
 from tests.crash.run import end_when_told, remove
 from tests.deployment import Deployment
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ from tests.crash.watch import Sample, Watch, grown, overview, patiently, sample
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.network import Network, in_own_network
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 #: For anything that must come about by itself: the group, recovery.
 PATIENCE_SECONDS = 300.0

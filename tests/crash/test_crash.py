@@ -6,7 +6,7 @@ from app.settings import Settings
 from tests.crash.changes import KINDS
 from tests.crash.run import HARSH, CrashTest
 from tests.crash.schedule import SPARED, Act, Counts, schedule
-from tests.stack import Servers
+from tests.real_servers import Servers
 
 SHORT = Counts(
     kills=2, wipes=1, all=0, moves=1, zombies=1, kafka=0, cassandra=1, delays=1, stalls=1

@@ -25,7 +25,7 @@ from tests.crash.feed import Feed
 from tests.crash.run import end_when_told
 from tests.deployment import Deployment
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 #: The earlier release: what users had on the morning of 30 November 2026. Move it forward with each release.
 BEFORE = "5a89cdb0cf2e"

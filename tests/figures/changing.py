@@ -29,7 +29,7 @@ from tests.deployment import Deployment, wait_until
 from tests.figures.servers import Servers
 from tests.fleet import Fleet
 from tests.integration.test_models_live import another_model, harmful
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 RATE, WARM_SECONDS, CALM_SECONDS, REVERTED_SECONDS = 1_000, 20.0, 8.0, 90.0
 _START_MS = 1_735_689_600_000

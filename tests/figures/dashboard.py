@@ -18,7 +18,7 @@ from app.lab.processes import WorkerProcess
 from tests.browser import CHROMIUM, browser
 from tests.figures.servers import Servers
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 #: The goal is for 5,000/s; a worker that shares two cores with both servers and the producer sustains 1,000.
 RATES = (1_000.0, 5_000.0)

@@ -17,7 +17,7 @@ from tests.figures.filling import fill
 from tests.figures.servers import Servers, quantiles
 from tests.fleet import Fleet
 from tests.prediction_builder import prediction
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 ROWS, DAYS, CARDS, ASKED = 1_000_000, 7, 50_000, 300
 _DAY_MS = 86_400_000

@@ -12,7 +12,7 @@ from tests.deployment import wait_until
 from tests.figures.servers import Servers, quantiles
 from tests.fleet import Fleet
 from tests.integration.test_notify import SECRET, Receiver
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 RATE, SECONDS, SHARE = 1_000.0, 120.0, 0.01
 

@@ -20,7 +20,7 @@ from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.prediction_builder import prediction
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,8 @@ from app.settings import Settings
 from tests.away import go_away
 from tests.deployment import Deployment
 from tests.fleet import Fleet
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -22,7 +22,8 @@ from tests.builders import T0, tx
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.seed import SEED
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from app.cassandra.backup import ONLY_HERE
 from app.cassandra.schema import migrate
 from app.cli.exit_codes import run
 from app.settings import Settings
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

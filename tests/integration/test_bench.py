@@ -16,7 +16,7 @@ from app.lab.bench.latency import live_load
 from app.lab.bench.takeover import Load
 from app.settings import Settings
 from tests.deployment import Deployment, wait_until
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

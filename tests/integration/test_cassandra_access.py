@@ -18,7 +18,7 @@ from app.cassandra.session import connect, disconnect
 from app.errors import UnavailableError
 from app.settings import Settings
 from tests.prediction_builder import count_predictions, prediction
-from tests.stack import Servers
+from tests.real_servers import Servers
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from tests.builders import tx, tx_bytes
 from tests.deployment import Deployment, Position, Send
 from tests.fleet import Fleet
 from tests.malformed import CORPUS, Malformed, as_sent_for_real
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

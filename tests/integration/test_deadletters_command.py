@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.topics import Topics
 from app.wire.dead_letters import dead_letter
 from tests.builders import T0
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,8 @@ import pytest
 
 from app.cassandra.session import SCAN, connected
 from app.settings import Settings
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -22,7 +22,7 @@ from cassandra.cluster import Cluster, Session
 from app.devstack import processes
 from app.devstack.stack import Stack
 from app.endpoints import Endpoints, read_state
-from tests.stack import Servers
+from tests.real_servers import Servers
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ from app.stages.deployed_features import catalogue_of
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

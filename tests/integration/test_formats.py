@@ -25,7 +25,7 @@ from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.registry import url
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 from tests.tcp_proxy import TcpProxy
 from tests.unit import test_decoding
 from tests.unit.test_decoding import avro_schema

@@ -20,7 +20,7 @@ from tests.builders import tx_bytes
 from tests.deployment import PATIENCE_SECONDS, Deployment, Send
 from tests.fleet import Fleet
 from tests.secure import CASSANDRA_PASSWORD, PASSWORD, Secured, cassandra_administrator
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from app.windows.window_row import WindowRow
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,8 @@ from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -21,7 +21,7 @@ from app.cassandra.session import connect, disconnect
 from app.errors import BusyError, SchemaError, UnavailableError
 from app.settings import Settings
 from tests.deployment import wait_until
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.own_keyspace]
 

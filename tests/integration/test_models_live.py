@@ -38,7 +38,7 @@ from models.artifact_folders import SHIPPED
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,7 @@ from app.monitoring import export
 from app.settings import Settings
 from tests.integration.test_models_live import another_model
 from tests.integration.test_web import Worker, caught_up, fraudstream, produce, wait_until
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = [
     pytest.mark.integration,

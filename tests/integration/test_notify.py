@@ -24,7 +24,7 @@ from app.wire.output_records import alert_record
 from tests.builders import T0
 from tests.deployment import Deployment, Send, wait_until
 from tests.prediction_builder import prediction
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

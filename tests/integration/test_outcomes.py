@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests.builders import tx, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -33,7 +33,7 @@ from tests.prediction_builder import (
     prediction_bytes,
     random_prediction,
 )
-from tests.stack import Servers
+from tests.real_servers import Servers
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration

@@ -26,7 +26,8 @@ from app.ops.producing import batches
 from app.ops.producing.schedule import spread
 from app.settings import Settings
 from app.topics import Topics
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

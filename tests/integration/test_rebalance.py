@@ -12,7 +12,7 @@ from tests.builders import tx_bytes
 from tests.crash.feed import Feed
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet, prompt_seconds
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

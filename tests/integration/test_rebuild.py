@@ -16,7 +16,7 @@ from app.windows.row_format import head_key
 from tests.crash.feed import Feed
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ import pytest
 from app.settings import Settings
 from tests.deployment import Deployment
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

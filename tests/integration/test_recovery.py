@@ -15,7 +15,8 @@ from tests import deaf_worker
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet, prompt_seconds
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ from app.topics import Topics, TopicSpec
 from tests.crash.feed import Feed
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

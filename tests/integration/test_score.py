@@ -24,7 +24,7 @@ from tests.builders import T0, tx_bytes
 from tests.collector import Collector, attributes
 from tests.deployment import Deployment, Position, Send, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,7 @@ from tests import deaf_worker
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

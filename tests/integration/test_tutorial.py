@@ -14,7 +14,7 @@ from app.cli.exit_codes import run
 from app.settings import Settings
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

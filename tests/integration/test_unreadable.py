@@ -22,7 +22,8 @@ from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet
 from tests.raw_batches import Made, batch, compressed, plain, sealed, send_raw
-from tests.stack import Servers, environ_of
+from tests.real_servers import Servers
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ from app.settings import Settings
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send
 from tests.fleet import Fleet
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -24,7 +24,7 @@ from app.settings import Settings
 from app.topics import Topics
 from app.web.ids import json_path_of, path_of
 from tests.builders import T0, tx
-from tests.stack import environ_of
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 
