@@ -39,8 +39,9 @@ class AlertSettings(BaseSettings):
     guard_time: Duration = Field(
         "30m",
         validate_default=True,
-        description="how long the guard watches a promoted model or changed threshold; it restores the earlier one if "
-        "there are no scores, too many or too few flagged transactions, or scoring is too slow; 0s: never",
+        description="how long the guard watches a promoted model or a changed threshold (0s: not at all). It "
+        "restores the earlier one if scores are missing, if too many or too few transactions are flagged, or if "
+        "scoring is too slow",
     )
     guard_scoring_time: float = Field(
         100,

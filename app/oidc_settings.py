@@ -55,9 +55,9 @@ class OidcSettings(AccessSettings):
     )
     web_oidc_roles: str = Field(
         "",
-        description="roles for values of the roles claim: VALUE=ROLE,..., such as fraud-team=analyst,"
-        "fraud-ops=operator; people without any of them are refused; if values contain commas, end "
-        "each pair with a semicolon",
+        description="which role a value of the roles claim gives, as VALUE=ROLE,..., such as "
+        "fraud-team=analyst,fraud-ops=operator. Whoever has none of these values is refused. If a value "
+        "contains a comma, end each pair with a semicolon",
     )
     web_oidc_roles_claim: str = Field(
         "groups",

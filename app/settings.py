@@ -244,8 +244,8 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         None,
         ge=0,
         le=1,
-        description="lowest score at which a new deployment flags a transaction as fraud; unset: the "
-        "model's own threshold; later, `fraudstream models threshold` changes it",
+        description="lowest score at which a new deployment flags a transaction as fraud (unset: the model's own "
+        "threshold). Afterwards, only `fraudstream models threshold` changes it",
     )
     reasons_from: float = Field(
         0.1, ge=0, le=1, description="lowest score for which reasons are stored"

@@ -83,8 +83,8 @@ class WorkerSettings(BaseSettings):
     )
     trace_endpoint: str | None = Field(
         None,
-        description="OTLP/HTTP address that receives spans of sampled transactions, such as "
-        "http://127.0.0.1:4318/v1/traces; unset: no tracing; see docs/tracing.md",
+        description="OTLP/HTTP address to which spans of sampled transactions are sent, such as "
+        "http://127.0.0.1:4318/v1/traces (see docs/tracing.md). Unset: nothing is traced",
     )
     trace_share: float = Field(
         0.01,

@@ -19,10 +19,9 @@ MOST_PLAIN = 3
 
 #: Terms of the formulas below, and what they mean.
 TERMINAL_TERMS = {
-    "recent known labels": (
-        f"the labels of the terminal's last {LABEL_ENTRIES} transactions in "
-        f"(t - delay - {window_name(LABEL_MS)}, t - delay], as far as they are known, in the order of the "
-        "transactions; transactions without a label are left out"
+    "recent labels": (
+        f"the known labels of the terminal's last {LABEL_ENTRIES} transactions in "
+        f"(t - delay - {window_name(LABEL_MS)}, t - delay], in the order of the transactions"
     ),
 }
 _FRAUDS = "terminal frauds"
@@ -132,7 +131,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_last_label",
         "0 or 1",
-        "1 when the newest recent known label is fraud",
+        "1 when the newest recent label is fraud",
         "terminal",
         "1.0 if labels.streak else 0.0",
         lambda facts: f"the latest label at this terminal is {'' if facts.value else 'not '}fraud",
@@ -141,7 +140,7 @@ TERMINAL_FEATURES = (
     Feature(
         f"terminal_fraud_share_last_{SHARE_LABELS}",
         "share",
-        f"share of fraud in the newest {SHARE_LABELS} recent known labels; 0 when there are none",
+        f"share of fraud in the newest {SHARE_LABELS} recent labels; 0 when there are none",
         "terminal",
         f"fraud_share(labels, {SHARE_LABELS})",
         lambda facts: (
@@ -152,7 +151,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_fraud_streak",
         "transactions",
-        "number of recent known labels after the last genuine one: the fraud streak",
+        "number of recent labels after the last genuine one: the fraud streak",
         "terminal",
         "float(labels.streak)",
         lambda facts: f"{facts.value:.0f} consecutive confirmed frauds at this terminal",
@@ -197,7 +196,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_genuine_age",
         "days",
-        f"days since the newest genuine recent known label; delay + {window_name(LABEL_MS)} when there is none",
+        f"days since the newest genuine recent label; delay + {window_name(LABEL_MS)} when there is none",
         "terminal",
         "days_since(t, t - DELAY - LABEL_MS if labels.genuine_ms is None else labels.genuine_ms)",
         lambda facts: (
