@@ -6,8 +6,8 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from app.blocks.faust import transport
-from app.blocks.faust.transport import BlockConsumerThread
+from app.blocks.faust import fetch_thread
+from app.blocks.faust.fetch_thread import BlockConsumerThread
 
 
 class Thread:
@@ -31,7 +31,7 @@ def test_partitions_are_converted_once_for_each_assignment(monkeypatch: Any) -> 
         converted.append(tps)
         return {TP(*tp) for tp in tps}
 
-    monkeypatch.setattr(transport, "ensure_TPset", ensure)
+    monkeypatch.setattr(fetch_thread, "ensure_TPset", ensure)
     first = frozenset({TopicPartition("t", 0), TopicPartition("t", 1)})
     second = frozenset({TopicPartition("t", 1)})
     thread = Thread(first)

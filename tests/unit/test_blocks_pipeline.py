@@ -22,7 +22,7 @@ from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.pipeline import Pipeline
-from app.blocks.faust.transport import BlockConsumer, _ReadOffsets
+from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
 from app.errors import StateError
 from tests.fakes import Numbered, block, until
 

@@ -129,8 +129,7 @@ WATCHED: dict[str, dict[str, str]] = {
     "app/blocks/faust/topic.py": {
         "faust.topics:Topic._compile_decode": "6474178f8c211c05",
     },
-    "app/blocks/faust/transport.py": {
-        "aiokafka.consumer.subscription_state:SubscriptionState.assigned_partitions": "92937855f4e1a6e6",
+    "app/blocks/faust/block_consumer.py": {
         "aiokafka.consumer.subscription_state:TopicPartitionState.consumed_to": "c7b8f0f99ce9185e",
         "faust.app.base:App._consumer_wait_empty": "6bc313c48c064b16",
         "faust.app.base:App._on_partitions_assigned": "de932b7927db85b3",
@@ -158,17 +157,22 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.consumer:Consumer.seek": "b86a9fe05f956b30",
         "faust.transport.consumer:Consumer.wait_empty": "e4662fe24f094819",
         "faust.transport.consumer:ThreadDelegateConsumer._new_consumer_thread": "79e9c029a91a2cb2",
-        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "c2701bfc3e6f6cad",
-        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": "39a2c6c79fc1455a",
-        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.assignment": "61f105132ae619f6",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.getmany": "26fc5fc9f3b667e1",
-        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": "38b4e8bd1e10723a",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.position": "20a2c434bb8ed180",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_to_committed": "775ab0adc4b052ab",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_wait": "12e8d34e554e9024",
         "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": "0870ec53dea75083",
         "faust.transport.drivers.aiokafka:ConsumerRebalanceListener.on_partitions_assigned": "1c1f8406ad3698a6",
         "faust.transport.drivers.aiokafka:ConsumerRebalanceListener.on_partitions_revoked": "348c3aec879faf80",
+    },
+    "app/blocks/faust/fetch_thread.py": {
+        "aiokafka.consumer.subscription_state:SubscriptionState.assigned_partitions": "92937855f4e1a6e6",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "c2701bfc3e6f6cad",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": "39a2c6c79fc1455a",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.assignment": "61f105132ae619f6",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": "38b4e8bd1e10723a",
+    },
+    "app/blocks/faust/transport.py": {
         "faust.transport.drivers.aiokafka:Producer._new_producer": "e72355c3430ed02f",
         "faust.transport.drivers.aiokafka:Producer._settings_extra": "a4c7bc41b6382223",
     },
@@ -215,11 +219,19 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
     from app.blocks.faust import app as app_module
-    from app.blocks.faust import recovery, store, table, topic, transport
+    from app.blocks.faust import (
+        block_consumer,
+        fetch_thread,
+        recovery,
+        store,
+        table,
+        topic,
+        transport,
+    )
 
     ours = [
-        transport.BlockConsumer,
-        transport.BlockConsumerThread,
+        block_consumer.BlockConsumer,
+        fetch_thread.BlockConsumerThread,
         transport.BlockProducer,
         recovery.BlockRecovery,
         store.StoreOptions,

@@ -19,6 +19,7 @@ from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.offset_metadata import ConsumerAlignmentPorts
 from app.blocks.faust.producer_queue import Destination
 from app.blocks.faust.recovery import BlockTables
+from app.blocks.faust.stop_deadlines import STOP_SECONDS
 from app.blocks.faust.stopped_partitions import StoppedPartitions
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError
@@ -27,11 +28,6 @@ logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from app.blocks.faust.pipeline import Pipeline
-
-
-#: What a stop may take: blocks in flight get `transport.DRAIN_SECONDS` of it, a last commit and leaving the group the
-#: rest. Orchestrators kill after 30 s, often after 10.
-STOP_SECONDS = 9.0
 
 
 class ClearingFlowControl(FlowControlEvent):

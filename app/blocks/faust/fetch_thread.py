@@ -1,0 +1,83 @@
+"""The thread that fetches: in chunks, with a short wait at the broker, and without what rests or is stopped.
+
+A subclass of the aiokafka driver's of faust-streaming 0.15.3. Each override says what goes wrong without it.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka.errors import ConsumerStoppedError
+from faust.transport.consumer import ensure_TPset
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from app.blocks.faust.chunks import fetched_chunks, reset_by_hand
+from app.blocks.faust.connections import drop_broken
+from app.blocks.faust.fetch_backoff import leave_out
+from app.blocks.faust.fetching import watch
+from app.blocks.faust.offset_metadata import CommittedOffset, carry_metadata, committed
+from app.blocks.faust.stopped_partitions import StoppedPartitions
+
+#: How long a fetch may wait at the broker.
+_FETCH_WAIT_MS = 50
+
+
+class BlockConsumerThread(driver.AIOKafkaConsumerThread):
+    """See the module."""
+
+    #: aiokafka's partitions and Faust's names of them, as last asked for.
+    _assigned: tuple[Any, frozenset[TP]] = (None, frozenset())
+
+    def assignment(self) -> frozenset[TP]:
+        """As Faust's, which converts all partitions each time: a commit asks once for each of them."""
+        tps = self._ensure_consumer().assignment()
+        if (
+            tps is not self._assigned[0]
+        ):  # aiokafka makes a new set for each assignment, and changes none
+            self._assigned = tps, frozenset(ensure_TPset(tps))
+        return self._assigned[1]
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # A fetch leaves out partitions whose last chunk nobody has taken yet, and only one is on its way
+        # to a broker: for as long as it waits there (Faust: 1.5 s), those partitions stand still.
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        app = self.consumer.app
+        # Faust's depends on transactions of its own
+        consumer._isolation_level = app.isolation_level
+        consumer._client_rack = app.client_rack
+        consumer._fetch_max_bytes = app.fetch_bytes
+        drop_broken(consumer._client)
+        carry_metadata(consumer, lambda tp: app.metadata_of(TP(tp.topic, tp.partition)))
+        return consumer
+
+    async def on_start(self) -> None:
+        """Connect, and fetch what does not rest."""
+        await super().on_start()
+        assert self._consumer is not None
+        leave_out(self._consumer._fetcher, self.consumer.resting)
+        app = self.consumer.app
+        app.watch.stopped = app.stops = StoppedPartitions(app.watch, time.monotonic, app.find_skip)
+        watch(self._consumer, app.watch)
+        leave_out(self._consumer._fetcher, app.stops)
+        reset_by_hand(self._consumer._fetcher)
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
+    ) -> Any:
+        """As Faust's, in chunks."""
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            return await fetched_chunks(fetcher, active_partitions, timeout, max_records)
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, CommittedOffset]:
+        """See `app.blocks.faust.offset_metadata.committed`."""
+        found: dict[TP, CommittedOffset] = await self.call_thread(
+            committed, self._ensure_consumer(), tps
+        )
+        return found
