@@ -10,7 +10,8 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.model_registry import find_registered, holder_of, register
+from app.cassandra.model_registry import find_registered, register
+from app.cassandra.fetched_models import holder_of
 from app.cassandra.session import shared_session
 from app.domain.guard import GuardLimits
 from app.errors import FraudstreamError, NotFoundError, UsageError

@@ -2,21 +2,14 @@
 
 import asyncio
 import os
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from app.metrics.latency_histogram import LatencyHistogram
 from app.metrics.recorders import DecisionCounts, LabelCounts, SinkStatus
-
-#: How long a page waits for Kafka's answer, and how old an answer may be, seconds.
-_ENDS_TIMEOUT_SECONDS = 2.0
-_ENDS_MAX_AGE_SECONDS = 0.5
-#: What Kafka said longer ago than this is not known any more: a lag worked out from it would stand still, seconds.
-_ENDS_STALE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -166,48 +159,6 @@ class WorkerReading:
 def is_of_labels(stage: str, outcome: str) -> bool:
     """Whether an outcome counts labels; all others count transactions."""
     return stage == "labels" or outcome in {"labelled", "given up"}
-
-
-class LogEnds:
-    """Asks Kafka where partitions end.
-
-    One question at a time, whoever asks, and none is ever cancelled: it runs in the consumer's own thread,
-    which has commits to make.
-
-    Args:
-        ask: gives the end offsets of partitions.
-    """
-
-    def __init__(self, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> None:
-        self._ask = ask
-        self._known: dict[Any, int] = {}
-        self._asked_at = self._told_at = float("-inf")
-        self._task: asyncio.Task[Mapping[Any, int]] | None = None
-        self._answered = False
-
-    async def read(self, tps: Iterable[Any]) -> tuple[Mapping[Any, int], bool]:
-        """The newest known ends, and whether Kafka answered the last question in time."""
-        wanted = set(tps)
-        fresh = time.monotonic() - self._asked_at < _ENDS_MAX_AGE_SECONDS
-        if self._task is None and wanted and not (fresh and wanted <= self._known.keys()):
-            self._task = asyncio.create_task(_answer(self._ask(*wanted)))
-            self._asked_at = time.monotonic()
-        task = self._task
-        if task is not None:
-            await asyncio.wait({task}, timeout=_ENDS_TIMEOUT_SECONDS)
-            self._answered = task.done() and not task.cancelled() and task.exception() is None
-            if self._answered:
-                self._known.update(task.result())
-                self._told_at = self._asked_at
-            if task.done() and self._task is task:
-                self._task = None
-        if not self._answered and time.monotonic() - self._told_at > _ENDS_STALE_SECONDS:
-            self._known.clear()
-        return {tp: self._known[tp] for tp in wanted if tp in self._known}, self._answered
-
-
-async def _answer(question: Awaitable[Mapping[Any, int]]) -> Mapping[Any, int]:
-    return await question
 
 
 def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> WorkerReading:

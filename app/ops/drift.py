@@ -6,7 +6,7 @@ from typing import Any
 
 from cassandra.cluster import Session
 
-from app.cassandra.model_registry import entry_of
+from app.cassandra.fetched_models import entry_of
 from app.errors import NotFoundError, UsageError
 from app.quality.drift_stored import stored_drift
 from app.settings import Settings

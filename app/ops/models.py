@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.cassandra import model_registry
+from app.cassandra import fetched_models, model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.cassandra.session import connected
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
@@ -67,7 +67,7 @@ def find_model(settings: Settings, wanted: str) -> Entry:
         return artifact_folders(settings).find(wanted)
     try:
         with connected(settings) as session:
-            return model_registry.entry_of(settings, session, wanted)
+            return fetched_models.entry_of(settings, session, wanted)
     except (NotFoundError, UnavailableError):
         return artifact_folders(settings).find(wanted)
 
@@ -140,7 +140,7 @@ def sign(
         msg = f"cannot read {key}: {error.strerror}"
         raise UsageError(msg) from error
     with connected(settings) as session:
-        entry = model_registry.entry_of(settings, session, wanted)
+        entry = fetched_models.entry_of(settings, session, wanted)
         text = (entry.folder / MANIFEST_FILE).read_text()
         if expected is not None and not (
             len(expected) >= HASH_DIGITS and entry.manifest.scoring_hash.startswith(expected)
@@ -176,7 +176,7 @@ def download(settings: Settings, wanted: str, folder: Path) -> Entry:
     """
     check_free(folder)
     with connected(settings) as session:
-        entry = model_registry.entry_of(settings, session, wanted)
+        entry = fetched_models.entry_of(settings, session, wanted)
     try:
         folder.mkdir(parents=True)
         for name in (MANIFEST_FILE, entry.manifest.file):
@@ -197,7 +197,7 @@ def checked(settings: Settings, wanted: str) -> Iterator[Entry]:
         UnavailableError: the registry does not answer.
     """
     with connected(settings) as session:
-        entry = model_registry.entry_of(settings, session, wanted)
+        entry = fetched_models.entry_of(settings, session, wanted)
         check_model(settings, entry)
         yield entry
 

@@ -1,6 +1,6 @@
 """Whether the guard could take a promotion back: workers must be able to load the current model or an earlier one."""
 
-from app.cassandra.model_registry import holder_of
+from app.cassandra.fetched_models import holder_of
 from app.domain.in_force import EarlierModel, InForce
 from app.errors import NotAnsweringError, NotFoundError, UsageError
 from app.settings import Settings

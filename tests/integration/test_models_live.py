@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from app.cassandra import model_registry
+from app.cassandra import fetched_models, model_registry
 from app.cassandra.session import connected
 from app.cli.exit_codes import run
 from app.domain.changes import ModelChange
@@ -77,7 +77,7 @@ def pickled_model(settings: Settings, name: str) -> None:
 def replay_signature(settings: Settings, signed: str, other: str) -> None:
     """Give a registered model the signature of another, as somebody who can write to Cassandra would."""
     with connected(settings) as session:
-        entries = [model_registry.entry_of(settings, session, one) for one in (signed, other)]
+        entries = [fetched_models.entry_of(settings, session, one) for one in (signed, other)]
         texts = [json.loads((entry.folder / "manifest.json").read_text()) for entry in entries]
         forged = json.dumps(texts[1] | {"signature": texts[0]["signature"]})
         model_registry.keep_signed(session, settings, entries[1], forged)
@@ -417,7 +417,7 @@ def test_a_setting_does_not_override_the_log(settings: Settings, tmp_path: Path,
     with connected(settings) as session:
         session.execute(f"TRUNCATE {settings.keyspace}.model_artifacts")
         assert "was registered already" in said("register", "other")
-        assert model_registry.entry_of(settings, session, "other")
+        assert fetched_models.entry_of(settings, session, "other")
         (stored,) = session.execute(f"SELECT count(*) FROM {settings.keyspace}.model_artifacts")
         assert stored["count"] > 0
 

@@ -16,20 +16,8 @@ from app.blocks.core.alignment import SlowestPartition, Watermark
 from app.domain.in_force import EarlierModel, InForce
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import (
-    LogEnds,
-    PartitionReading,
-    StandbyReading,
-    WorkerReading,
-    copied_partitions,
-    is_of_labels,
-    read_copies,
-    read_flow,
-    read_state_bytes,
-    read_tasks,
-    records_behind,
-    source_partitions,
-)
+from app.metrics.reading import PartitionReading, StandbyReading, WorkerReading, copied_partitions, is_of_labels, read_copies, read_flow, read_state_bytes, read_tasks, records_behind, source_partitions
+from app.metrics.log_ends import LogEnds
 from app.metrics.recorders import DecisionCounts, SinkStatus
 from app.metrics.waiting_partitions import read_waits
 from app.stages.parked_label_retries import ParkedSummary
@@ -234,8 +222,8 @@ async def test_ends_are_asked_for_once_however_many_ask() -> None:
 
 
 async def test_ends_that_kafka_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.metrics.reading._ENDS_TIMEOUT_SECONDS", 0.02)
-    monkeypatch.setattr("app.metrics.reading._ENDS_MAX_AGE_SECONDS", 0.0)
+    monkeypatch.setattr("app.metrics.log_ends._TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr("app.metrics.log_ends._MAX_AGE_SECONDS", 0.0)
     up = asyncio.Event()
 
     async def ask(*tps: str) -> dict[str, int]:
@@ -255,7 +243,7 @@ async def test_ends_that_kafka_does_not_tell(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_ends_of_long_ago_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.metrics.reading._ENDS_MAX_AGE_SECONDS", 0.0)
+    monkeypatch.setattr("app.metrics.log_ends._MAX_AGE_SECONDS", 0.0)
     answers = [True, False, False]
 
     async def ask(*tps: str) -> dict[str, int]:
@@ -266,7 +254,7 @@ async def test_ends_of_long_ago_are_not_told(monkeypatch: pytest.MonkeyPatch) ->
     ends = LogEnds(ask)
     assert await ends.read(["a"]) == ({"a": 7}, True)
     assert await ends.read(["a"]) == ({"a": 7}, False)  # one missing answer says little
-    monkeypatch.setattr("app.metrics.reading._ENDS_STALE_SECONDS", 0.0)
+    monkeypatch.setattr("app.metrics.log_ends._STALE_SECONDS", 0.0)
     assert await ends.read(["a"]) == ({}, False)  # a lag worked out from it would stand still
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.cassandra import model_registry
+from app.cassandra import fetched_models, model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.domain.changes import AnyChange, ChallengerChange, ModelChange
 from app.domain.in_force import EarlierModel, InForce
@@ -69,8 +69,9 @@ class Rig:
         self.changes: list[AnyChange] = []
         self.away = False
         self._registry = home / "registry"
-        for where in (retrain, model_registry):
+        for where in (retrain, fetched_models):
             patch.setattr(where, "entry_of", self._entry_of)
+        for where in (retrain, model_registry):
             patch.setattr(where, "list_registered", self._list)
         patch.setattr(restorable_models, "holder_of", self._holder_of)
         patch.setattr(model_registry, "register", self._register)

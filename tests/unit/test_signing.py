@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import pytest
 from click.testing import CliRunner
 
-from app.cassandra import model_registry
+from app.cassandra import fetched_models, model_registry
 from app.cli import cli
 from app.domain.features import Catalogue
 from app.errors import NotAnsweringError, NotFoundError, SettingsError, UnavailableError, UsageError
@@ -200,7 +200,7 @@ def registry(tmp_path, monkeypatch):
     (tmp_path / "key.pem").write_bytes(PRIVATE)
     monkeypatch.setattr("app.ops.models.connected", lambda _: nullcontext())
     monkeypatch.setattr(
-        model_registry, "entry_of", lambda *_: Entry(entry.folder, read_manifest(entry.folder))
+        fetched_models, "entry_of", lambda *_: Entry(entry.folder, read_manifest(entry.folder))
     )
     monkeypatch.setattr(
         model_registry,

@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from app.cassandra.model_registry import find_registered, holder_of
+from app.cassandra.model_registry import find_registered
+from app.cassandra.fetched_models import holder_of
 from app.cassandra.session import shared_session
 from app.domain.changes import ChallengerChange, ModelChange
 from app.domain.in_force import EarlierModel, InForce

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from app.cassandra.model_registry import holder_of
+from app.cassandra.fetched_models import holder_of
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.row_by_row_scores import of_each, scores_of_each
