@@ -1,7 +1,8 @@
 """What decides in a replay: the model that was asked for, or what decided live at each offset."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
@@ -9,19 +10,66 @@ from msgspec.structs import replace
 from app.cassandra.model_registry import find_registered
 from app.cassandra.fetched_models import holder_of
 from app.cassandra.session import shared_session
-from app.domain.changes import ChallengerChange, ModelChange
+from app.domain.changes import (
+    ChallengerChange,
+    ListChange,
+    LoadChange,
+    ModelChange,
+    RuleChange,
+)
 from app.domain.in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
+from app.domain.rules import NO_RULES, RuleSet
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError
 from app.kafka.change_history import ChangeHistory, read_history
-from app.ops.replaying.passes import ReplayDecisions
 from app.ops.replaying.plan import Plan
 from app.ops.replaying.survey import EnrichedSurvey
 from app.ops.verification.log import Log
 from app.stages import scorers
 from app.stages.scorers import UnloadableModel, is_refused
+from app.wire.control_records import ChangeMessage, Message, encode_change
+from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch
 from models.artifact_folders import is_path
 from models.holder import Model, ModelHolder
+
+
+@dataclass(frozen=True)
+class ReplayDecisions:
+    """What decides in a replay of one partition.
+
+    Attributes:
+        begins: at its first message.
+        follows: whether live changes are followed; else one model scores all, whatever scored it live.
+        threshold: replaces every other one; None: nothing does.
+        model: gives the loaded model of a hash.
+        challenger: the same of a challenger; a stand-in without scores for one that cannot be loaded.
+    """
+
+    begins: InForce
+    follows: bool
+    threshold: float | None
+    model: Callable[[str], scorers.Model]
+    challenger: Callable[[str], scorers.Model]
+
+    @classmethod
+    def by(
+        cls, model: scorers.Model, threshold: float | None, rules: RuleSet = NO_RULES
+    ) -> "ReplayDecisions":
+        """One model for all of it, beside the rules of its time."""
+        begins = InForce(0, model.hash, threshold, rules=rules)
+        return cls(begins, False, threshold, lambda _: model, lambda _: model)  # no challengers
+
+    def read(self, message: ChangeMessage) -> Message:
+        """A change as it is in the replay: as it was, or none."""
+        change = message.change
+        if isinstance(change, RuleChange | ListChange):
+            return message
+        if not self.follows:
+            return EnrichedBatch(ENRICHED_VERSION, message.topic, 0, [])
+        if self.threshold is not None and not isinstance(change, LoadChange):
+            change = replace(change, threshold=self.threshold)
+            return replace(message, body=encode_change(change))
+        return message
 
 
 class Deciders:

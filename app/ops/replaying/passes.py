@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 
 from app.blocks.faust.output_sender import Outputs
-from app.domain.changes import ListChange, LoadChange, RuleChange
-from app.domain.in_force import InForce
 from app.domain.features import Catalogue
-from app.domain.rules import NO_RULES, RuleSet
 from app.kafka.murmur import partition_of
 from app.kafka.schema_registry import fetched_schemas
+from app.ops.replaying.deciders import ReplayDecisions
 from app.ops.replaying.survey import SourceRecords
 from app.ops.temporary_stores import StoredRows
 from app.settings import Settings
@@ -33,8 +30,8 @@ from app.stages.reserved_rows import in_force_row
 from app.stages.block_rows import row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
-from app.wire.control_records import ChangeMessage, Message, decode_message, encode_change
-from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch, EnrichedItem, decode_enriched
+from app.wire.control_records import ChangeMessage, Message, decode_message
+from app.wire.enriched_records import EnrichedBatch, EnrichedItem, decode_enriched
 from app.wire.erase_records import erased_card, is_of_erasure
 from app.wire.label_records import LabelBatch
 
@@ -130,45 +127,6 @@ class ReplayStages:
         return ScoringHandler.of(
             self.settings, self.topics, self.catalogue, model=model, alerts=None, **others
         )
-
-
-@dataclass(frozen=True)
-class ReplayDecisions:
-    """What decides in a replay of one partition.
-
-    Attributes:
-        begins: at its first message.
-        follows: whether live changes are followed; else one model scores all, whatever scored it live.
-        threshold: replaces every other one; None: nothing does.
-        model: gives the loaded model of a hash.
-        challenger: the same of a challenger; a stand-in without scores for one that cannot be loaded.
-    """
-
-    begins: InForce
-    follows: bool
-    threshold: float | None
-    model: Callable[[str], Model]
-    challenger: Callable[[str], Model]
-
-    @classmethod
-    def by(
-        cls, model: Model, threshold: float | None, rules: RuleSet = NO_RULES
-    ) -> "ReplayDecisions":
-        """One model for all of it, beside the rules of its time."""
-        begins = InForce(0, model.hash, threshold, rules=rules)
-        return cls(begins, False, threshold, lambda _: model, lambda _: model)  # no challengers
-
-    def read(self, message: ChangeMessage) -> Message:
-        """A change as it is in the replay: as it was, or none."""
-        change = message.change
-        if isinstance(change, RuleChange | ListChange):
-            return message
-        if not self.follows:
-            return EnrichedBatch(ENRICHED_VERSION, message.topic, 0, [])
-        if self.threshold is not None and not isinstance(change, LoadChange):
-            change = replace(change, threshold=self.threshold)
-            return replace(message, body=encode_change(change))
-        return message
 
 
 class _Since:
