@@ -6,7 +6,7 @@ from functools import cached_property
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from app.alert_routes import DIGESTS, Route, parse_routes
+from app.notify_routes import DIGESTS, Route, parse_routes
 from app.durations import Duration, format_duration
 from app.setting_lists import AlertCauses, Losses
 

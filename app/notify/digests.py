@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from app.alert_routes import DIGESTS
+from app.notify_routes import DIGESTS
 from app.domain.alerts import rank
 from app.notify.notices import Notice
 

@@ -18,7 +18,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.alert_routes import Route
+from app.notify_routes import Route
 from app.cassandra.stored_alert import Handled
 from app.deployments import is_anothers
 from app.domain.alerts import rank

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from app.alert_routes import Route
+from app.notify_routes import Route
 from app.cassandra.session import close_shared_sessions
 from app.errors import NotAnsweringError, SettingsError
 from app.kafka.clients import client_kwargs, started

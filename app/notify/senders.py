@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from app.alert_routes import Route
+from app.notify_routes import Route
 from app.errors import NotAnsweringError, SettingsError
 from app.notify.notices import Message
 from app.settings import Settings

@@ -18,7 +18,7 @@ HEIGHT = {
     "app.access_settings": 0.5,
     "app.oidc_settings": 0.6,
     "app.addresses": 0,
-    "app.alert_routes": 0,
+    "app.notify_routes": 0,
     "app.alert_settings": 0.5,
     "app.worker_settings": 0.5,
     "app.deployments": 0,

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 
-from app.alert_routes import parse_routes
+from app.notify_routes import parse_routes
 from app.cassandra.stored_alert import Handled
 from app.domain.alerts import CAUSES, AlertPolicy, rank
 from app.errors import NotAnsweringError, SettingsError
