@@ -18,7 +18,7 @@ from app.kafka.topic_admin import check_topics
 from app.notify.delivered import Told
 from app.notify.notices import test_message
 from app.notify.reopened import HandledCheck
-from app.notify.route import RouteReader
+from app.notify.route_reader import RouteReader
 from app.notify.senders import sender_of
 from app.notify.snoozes import SnoozeCheck
 from app.settings import Settings

@@ -23,7 +23,7 @@ from app.notify.delivered import Told
 from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
 from app.notify.notices import Message, Notice, about_many, about_one
 from app.notify.reopened import HandledCheck
-from app.notify.route import RouteReader
+from app.notify.route_reader import RouteReader
 from app.notify.run import notify
 from app.notify.senders import sender_of
 from app.settings import load_settings
@@ -380,7 +380,7 @@ class TestOpenAgain:
         assert asked == [0.0, 5.0, 10.0]
 
     async def test_those_that_wait_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("app.notify.route._WAITING", 3)
+        monkeypatch.setattr("app.notify.route_reader._WAITING", 3)
         reader = self.reader()
         await reader.on_partitions_assigned([TP])
         self.alert(1, 10)
