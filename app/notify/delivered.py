@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from app.domain.alerts import rank
 from app.domain.transaction import hash_id
 from app.kafka.clients import consumer
-from app.notify.notices import Message, Notice
+from app.notify.message_text import Message, Notice
 from app.settings import Settings
 from app.topics import NOTIFIED_MS, Topics
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from app.notify_routes import DIGESTS
 from app.domain.alerts import rank
-from app.notify.notices import Notice
+from app.notify.message_text import Notice
 
 #: Messages that people get at most in a minute.
 PEOPLE_PER_MINUTE = 10

@@ -11,7 +11,7 @@ import orjson
 
 from app.notify_routes import Route
 from app.errors import NotAnsweringError, SettingsError
-from app.notify.notices import Message
+from app.notify.message_text import Message
 from app.settings import Settings
 
 #: What a receiver may take to answer.

@@ -21,7 +21,7 @@ from app.domain.alerts import CAUSES, AlertPolicy, rank
 from app.errors import NotAnsweringError, SettingsError
 from app.notify.delivered import Told
 from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
-from app.notify.notices import Message, Notice, about_many, about_one
+from app.notify.message_text import Message, Notice, about_many, about_one
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.run import notify
