@@ -23,7 +23,7 @@ from app.cassandra.stored_alert import Handled
 from app.deployments import is_anothers
 from app.domain.alerts import rank
 from app.errors import FraudstreamError, NotAnsweringError
-from app.notify.delivered import Told
+from app.notify.notification_log import Told
 from app.notify.digests import PEOPLE_PER_MINUTE, Pending
 from app.notify.message_text import Message, Notice, about_many, about_one
 from app.notify.senders import BACKOFF_SECONDS, Sender

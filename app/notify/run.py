@@ -15,7 +15,7 @@ from app.cassandra.session import close_shared_sessions
 from app.errors import NotAnsweringError, SettingsError
 from app.kafka.clients import client_kwargs, started
 from app.kafka.topic_admin import check_topics
-from app.notify.delivered import Told
+from app.notify.notification_log import Told
 from app.notify.message_text import test_message
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader

@@ -19,7 +19,7 @@ from app.notify_routes import parse_routes
 from app.cassandra.stored_alert import Handled
 from app.domain.alerts import CAUSES, AlertPolicy, rank
 from app.errors import NotAnsweringError, SettingsError
-from app.notify.delivered import Told
+from app.notify.notification_log import Told
 from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
 from app.notify.message_text import Message, Notice, about_many, about_one
 from app.notify.reopened import HandledCheck
