@@ -42,7 +42,7 @@ _WAITING = 10_000
 
 
 class Snoozed(Protocol):
-    """Tells what is snoozed (snoozes.py)."""
+    """Tells what is snoozed (snooze_check.py)."""
 
     async def refresh(self) -> None:
         """Learn what is snoozed now."""

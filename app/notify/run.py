@@ -20,7 +20,7 @@ from app.notify.message_text import test_message
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.senders import sender_of
-from app.notify.snoozes import SnoozeCheck
+from app.notify.snooze_check import SnoozeCheck
 from app.settings import Settings
 from app.topics import Topics
 
