@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app.metrics.prometheus import WorkerMetrics
 from app.web import peers
 from app.web.access.checks import ACCESS, AccessChecks
-from app.web.alerts import PAGES as ALERT_PAGES
+from app.web.alerts_page import PAGES as ALERT_PAGES
 from app.web.dashboard import PAGES as DASHBOARD_PAGES
 from app.web.dashboard import STREAMS
 from app.web.dashboard_data import LIVE, DashboardData

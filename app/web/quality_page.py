@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from app.errors import UsageError
-from app.web.alerts import moment_of
+from app.web.alerts_page import moment_of
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Route

@@ -11,7 +11,7 @@ from app.domain.alert_seen import rows_seen, seen_of
 from app.domain.alerts import CAUSES, AlertPolicy, is_alert_id, place_of
 from app.errors import UsageError
 from app.settings import load_settings
-from app.web.alerts import alert_query
+from app.web.alerts_page import alert_query
 from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.web_worker import DictWorker, client_of
