@@ -21,8 +21,8 @@ from app.web.models_page import PAGES as MODEL_PAGES
 from app.web.quality_page import PAGES as QUALITY_PAGES
 from app.web.readiness import PAGES as HEALTH_PAGES
 from app.web.replies import present_errors
-from app.web.review import PAGES as REVIEW_PAGES
-from app.web.review import REVIEWS
+from app.web.review_page import PAGES as REVIEW_PAGES
+from app.web.review_page import REVIEWS
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
 from app.web.routes import Route

@@ -21,7 +21,7 @@ from app.cassandra.timeline import timeline
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.settings import Settings
 from app.web.access.users import token_line
-from app.web.review import REVIEWS
+from app.web.review_page import REVIEWS
 from app.web.review_queue import LEASE_MS, ReviewQueue
 from app.web.pages import install
 from tests.builders import T0
