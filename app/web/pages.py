@@ -26,7 +26,7 @@ from app.web.review_page import REVIEWS
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
 from app.web.routes import Route
-from app.web.search import PAGES as SEARCH_PAGES
+from app.web.search_page import PAGES as SEARCH_PAGES
 from app.web.static_files import PAGES as STATIC_FILES
 from app.web.transaction_page import PAGES as TRANSACTION_PAGES
 from app.web.worker_protocol import WORKER, Worker
