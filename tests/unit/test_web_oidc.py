@@ -19,7 +19,7 @@ from app.oidc_settings import roles_by_value
 from app.settings import load_settings
 from app.web.access.kept import Kept
 from app.web.access.users import password_line, token_line
-from app.web.login import _local
+from app.web.login_page import _local
 from app.web.replies import RefusedError
 from tests.oidc_provider import CLIENT, SECRET, Provider, query_of
 from tests.web_worker import DictWorker, client_of
