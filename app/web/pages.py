@@ -10,8 +10,8 @@ from app.metrics.prometheus import WorkerMetrics
 from app.web import peers
 from app.web.access.checks import ACCESS, AccessChecks
 from app.web.alerts_page import PAGES as ALERT_PAGES
-from app.web.dashboard import PAGES as DASHBOARD_PAGES
-from app.web.dashboard import STREAMS
+from app.web.dashboard_page import PAGES as DASHBOARD_PAGES
+from app.web.dashboard_page import STREAMS
 from app.web.dashboard_data import LIVE, DashboardData
 from app.web.forwarding import SERVED_BY_HEADER
 from app.web.key_page import PAGES as KEY_PAGES

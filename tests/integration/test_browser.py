@@ -86,7 +86,7 @@ async def test_pages_are_rendered_and_ids_stay_text(page: Browser) -> None:
 
 
 async def test_the_dashboard_is_live(page: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.dashboard._STREAM_SECONDS", 1.5)
+    monkeypatch.setattr("app.web.dashboard_page._STREAM_SECONDS", 1.5)
     worker = Busy()
     worker.newest_alerts = [told(card=HOSTILE, reasons=["amount 500.00 is high"])]
     server = await served(worker)

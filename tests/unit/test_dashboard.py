@@ -23,7 +23,7 @@ from app.stages.alerts import RecentAlerts
 from app.web import page_templates
 from app.web.access.checks import AccessChecks
 from app.web.access.users import token_line
-from app.web.dashboard import STREAMS
+from app.web.dashboard_page import STREAMS
 from app.web.dashboard_data import DashboardData
 from app.web.peers import PROOF_HEADER, PeerAnswer
 from tests.builders import T0
@@ -199,7 +199,7 @@ async def test_pages_share_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -
         rendered[template] += 1
         return render(template, **context)
 
-    monkeypatch.setattr("app.web.dashboard.page_templates.render", counted)
+    monkeypatch.setattr("app.web.dashboard_page.page_templates.render", counted)
     monkeypatch.setattr("app.web.dashboard_data.REFRESH_SECONDS", 3_600.0)  # one look
     async with client_of(worker) as client:
         told = await asyncio.gather(*(events(client, 1) for _ in range(5)))
@@ -208,7 +208,7 @@ async def test_pages_share_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_streams_of_a_worker_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.dashboard._MOST_STREAMS", 1)
+    monkeypatch.setattr("app.web.dashboard_page._MOST_STREAMS", 1)
     async with client_of(DictWorker()) as client:
         async with client.get("/live") as first:
             await first.content.readline()
