@@ -15,7 +15,7 @@ from app.web.dashboard_page import STREAMS
 from app.web.dashboard_data import LIVE, DashboardData
 from app.web.forwarding import SERVED_BY_HEADER
 from app.web.key_page import PAGES as KEY_PAGES
-from app.web.label import PAGES as LABEL_PAGES
+from app.web.post_label import PAGES as LABEL_PAGES
 from app.web.login_page import PAGES as LOGIN_PAGES
 from app.web.models_page import PAGES as MODEL_PAGES
 from app.web.quality_page import PAGES as QUALITY_PAGES
