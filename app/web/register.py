@@ -8,7 +8,7 @@ from app.faust_app import app
 from app.web.faust_worker import FaustWorker
 from app.web.roles import Role
 from app.web.routes import Route
-from app.web.score import ScoreHandler
+from app.web.post_score import ScoreHandler
 from app.web.pages import PAGES, install
 from app.wire.decoding.rules import record_rules
 from tables.cards import cards

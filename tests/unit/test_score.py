@@ -22,7 +22,7 @@ from app.web.key_owner import OwnedElsewhere, Unowned
 from app.web.peers import ROUTED_HEADER
 from app.web.roles import NOBODY, Role
 from app.web.routes import Route
-from app.web.score import ScoreHandler
+from app.web.post_score import ScoreHandler
 from app.web.pages import PAGES, install
 from app.wire.decoding.rules import record_rules
 from tests.builders import T0, tx
