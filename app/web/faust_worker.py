@@ -38,7 +38,7 @@ from app.metrics.waiting_partitions import read_waits
 from app.settings import Settings
 from app.web.cassandra_lookups import CassandraLookups
 from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner
-from app.web.model_reader import ModelReader
+from app.web.models_data import ModelReader
 from app.web.peers import PeerAnswer, request_worker
 from app.web.quality_data import QualityData
 from app.web.readiness import why_not_ready
