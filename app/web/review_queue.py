@@ -1,6 +1,6 @@
 """Open alerts, ranked by expected loss, each given to one analyst at a time.
 
-The ranking is a memory of this worker (open_alerts.py). Who gets an alert, and whose verdict counts, is decided by
+The ranking is a memory of this worker (review_ranking.py). Who gets an alert, and whose verdict counts, is decided by
 Cassandra (`app/cassandra/review_store.py`), so workers may differ in what they remember.
 
 A verdict takes three steps: the review is written, the labels are on the topic, the review says so. If a worker dies in
@@ -19,7 +19,7 @@ from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, NotFoundError, UsageError
-from app.web.open_alerts import AlertRankings, AlertReading, OpenAlerts
+from app.web.review_ranking import AlertRankings, AlertReading, OpenAlerts
 from app.web.replies import RefusedError
 from app.wire.label_records import label_of_row
 
