@@ -9,7 +9,7 @@ from app.errors import FraudstreamError, NotFoundError, UnavailableError
 from app.stages.block_rows import row_rules
 from app.web import peers
 from app.web.forwarding import forward
-from app.web.ids import requested_id
+from app.web.url_ids import requested_id
 from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.key_state import key_state
 from app.web.replies import json_reply, page, wants_json

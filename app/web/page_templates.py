@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import formats
 from app.metrics.prometheus import release
-from app.web.ids import json_path_of, path_of
+from app.web.url_ids import json_path_of, path_of
 from app.web.roles import viewer
 
 TEMPLATES = Path(__file__).parent / "templates"

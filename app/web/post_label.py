@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from app.errors import NotFoundError
-from app.web.ids import path_of
+from app.web.url_ids import path_of
 from app.web.replies import RefusedError, json_reply, wants_json
 from app.web.review_queue import VERDICTS
 from app.web.roles import Role

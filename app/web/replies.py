@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from app.errors import FraudstreamError, NotFoundError, SchemaError, UnavailableError, UsageError
-from app.web.ids import JSON_SUFFIX
+from app.web.url_ids import JSON_SUFFIX
 from app.web.page_templates import render
 
 logger = logging.getLogger(__name__)

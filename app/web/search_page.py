@@ -8,7 +8,7 @@ from aiohttp import web
 
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.web.forwarding import ask_for_json
-from app.web.ids import path_of
+from app.web.url_ids import path_of
 from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role

@@ -9,7 +9,7 @@ from aiohttp import web
 from app.domain.features import Catalogue
 from app.errors import NotFoundError
 from app.formats import in_order
-from app.web.ids import requested_id
+from app.web.url_ids import requested_id
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Route

@@ -22,7 +22,7 @@ from app.cli.worker import free_port
 from app.kafka.clients import client_kwargs
 from app.settings import Settings
 from app.topics import Topics
-from app.web.ids import json_path_of, path_of
+from app.web.url_ids import json_path_of, path_of
 from tests.builders import T0, tx
 from tests.worker_settings import environ_of
 

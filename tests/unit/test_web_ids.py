@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 
 from app.errors import UsageError
-from app.web.ids import json_path_of, path_of, requested_id
+from app.web.url_ids import json_path_of, path_of, requested_id
 from tests.web_worker import IDS
 
 

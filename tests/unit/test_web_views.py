@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.errors import SchemaError, StateError, UnavailableError
 from app.quality.tally import DecisionGroup
 from app.web.cached_answers import CachedAnswer
-from app.web.ids import json_path_of, path_of
+from app.web.url_ids import json_path_of, path_of
 from app.web.key_owner import OwnedElsewhere, Unowned, key_owner
 from app.web.key_state import key_state
 from app.web.page_templates import render
