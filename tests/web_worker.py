@@ -22,7 +22,7 @@ from app.stages.deployed_features import catalogue_of
 from app.stages.parked_label_retries import ParkedSummary
 from app.stages.block_rows import row_rules
 from app.web.key_owner import OwnedHere, Place
-from app.web.peers import PeerAnswer
+from app.web.worker_requests import PeerAnswer
 from app.web.pages import install
 from app.windows.window_row import WindowRow
 from app.wire.input_records import MAX_ID_BYTES

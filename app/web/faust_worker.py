@@ -39,7 +39,7 @@ from app.settings import Settings
 from app.web.cassandra_lookups import CassandraLookups
 from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner
 from app.web.models_data import ModelReader
-from app.web.peers import PeerAnswer, request_worker
+from app.web.worker_requests import PeerAnswer, request_worker
 from app.web.quality_data import QualityData
 from app.web.readiness import why_not_ready
 

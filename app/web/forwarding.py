@@ -9,9 +9,9 @@ import orjson
 from aiohttp import web
 
 from app.errors import FraudstreamError, UnavailableError
-from app.web import peers
+from app.web import worker_requests
 from app.web.access.checks import ACCESS, AccessChecks
-from app.web.peers import PeerAnswer
+from app.web.worker_requests import PeerAnswer
 from app.web.roles import Viewer
 from app.web.routes import who
 from app.web.worker_protocol import WORKER, Worker
@@ -41,7 +41,7 @@ async def forward(
     answer = await ask(
         request.app[ACCESS], worker, who(request), url, path, request.method, headers, body
     )
-    served_by = {"Content-Type": answer.content_type, SERVED_BY_HEADER: peers.origin_of(url)}
+    served_by = {"Content-Type": answer.content_type, SERVED_BY_HEADER: worker_requests.origin_of(url)}
     return web.Response(status=answer.status, body=answer.body, headers=served_by)
 
 
@@ -87,14 +87,14 @@ async def ask(
     Raises:
         UnavailableError: it does not answer, or is none of this deployment.
     """
-    target = peers.origin_of(url)
-    headers = {**headers, peers.ROUTED_HEADER: worker.url}
+    target = worker_requests.origin_of(url)
+    headers = {**headers, worker_requests.ROUTED_HEADER: worker.url}
     if access.peers is None:
         if not access.open:
             msg = f"another worker owns it ({target}): workers can query each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
         return await worker.forward(target + path, method, headers, body)
-    signed = peers.ask(access.peers, asker, target, method, path, time.time())
-    headers[peers.PEER_HEADER] = signed
+    signed = worker_requests.ask(access.peers, asker, target, method, path, time.time())
+    headers[worker_requests.PEER_HEADER] = signed
     answer = await worker.forward(target + path, method, headers, body)
-    return peers.checked(access.peers, signed, answer, target)
+    return worker_requests.checked(access.peers, signed, answer, target)

@@ -7,7 +7,7 @@ from aiohttp import web
 from app.domain.transaction import hash_id
 from app.errors import FraudstreamError, NotFoundError, UnavailableError
 from app.stages.block_rows import row_rules
-from app.web import peers
+from app.web import worker_requests
 from app.web.forwarding import forward
 from app.web.url_ids import requested_id
 from app.web.key_owner import OwnedElsewhere, OwnedHere
@@ -35,7 +35,7 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     identifier = requested_id(kind, request.rel_url.raw_path, request.rel_url.raw_query_string)
     place = worker.find(kind, identifier.encode())
     if isinstance(place, OwnedElsewhere):
-        if peers.ROUTED_HEADER in request.headers:
+        if worker_requests.ROUTED_HEADER in request.headers:
             msg = f"this {kind} is being reassigned to another worker; try again"
             raise UnavailableError(msg)
         return await forward(request, worker, place.url)

@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.metrics.prometheus import WorkerMetrics
-from app.web import peers
+from app.web import worker_requests
 from app.web.access.checks import ACCESS, AccessChecks
 from app.web.alerts_page import PAGES as ALERT_PAGES
 from app.web.dashboard_page import PAGES as DASHBOARD_PAGES
@@ -61,11 +61,11 @@ def install(
         response: web.StreamResponse = await handler(request)
         response.headers.setdefault(SERVED_BY_HEADER, worker.url)
         response.headers[DEPLOYMENT_HEADER] = worker.deployment
-        header = request.headers.get(peers.PEER_HEADER)
+        header = request.headers.get(worker_requests.PEER_HEADER)
         if header and access.peers and isinstance(response, web.Response):
             body = response.body if isinstance(response.body, bytes) else b""
             kind = response.headers.get("Content-Type", "")
-            response.headers[peers.PROOF_HEADER] = peers.prove(
+            response.headers[worker_requests.PROOF_HEADER] = worker_requests.prove(
                 access.peers, header, response.status, kind, body
             )
         return response

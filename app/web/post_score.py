@@ -34,7 +34,7 @@ from app.stages.score_callers import ScoreCallers
 from app.web.access.checks import ACCESS
 from app.web.forwarding import forward
 from app.web.key_owner import OwnedElsewhere, OwnedHere
-from app.web.peers import PEER_HEADER, ROUTED_HEADER
+from app.web.worker_requests import PEER_HEADER, ROUTED_HEADER
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
 from app.web.worker_protocol import Worker
 from app.wire.input_records import RecordRules, parse_transaction

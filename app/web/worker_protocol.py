@@ -12,7 +12,7 @@ from app.metrics.last_hour import CounterTotals
 from app.metrics.reading import WorkerReading
 from app.settings import Settings
 from app.web.key_owner import Place
-from app.web.peers import PeerAnswer
+from app.web.worker_requests import PeerAnswer
 from app.web.review_queue import ReviewReads
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from app.web.access.checks import AccessChecks
 from app.web.access.users import token_line
 from app.web.dashboard_page import STREAMS
 from app.web.dashboard_data import DashboardData
-from app.web.peers import PROOF_HEADER, PeerAnswer
+from app.web.worker_requests import PROOF_HEADER, PeerAnswer
 from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.unit.test_web_alerts import POLICY

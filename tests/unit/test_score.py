@@ -16,10 +16,10 @@ from app.errors import BusyError, UnavailableError
 from app.settings import Settings
 from app.stages.score_callers import ObservedHandler, ScoreCallers
 from app.topics import Topics
-from app.web import peers
+from app.web import worker_requests
 from app.web.access.sessions import Signer
 from app.web.key_owner import OwnedElsewhere, Unowned
-from app.web.peers import ROUTED_HEADER
+from app.web.worker_requests import ROUTED_HEADER
 from app.web.roles import NOBODY, Role
 from app.web.routes import Route
 from app.web.post_score import ScoreHandler
@@ -250,7 +250,7 @@ async def test_workers_vouch_for_each_other() -> None:
     log = Log(score_token="open sesame", web_secret="s" * 40)
     log.then = lambda: predicted(log.waiting, prediction())
     signer = Signer(b"s" * 40, "peers")
-    header = peers.ask(signer, NOBODY, log.url, "POST", "/score", time.time())
-    assert (await ask(log, **{peers.PEER_HEADER: header}))[0] == 200
-    forged = peers.ask(Signer(b"x" * 40, "peers"), NOBODY, log.url, "POST", "/score", time.time())
-    assert (await ask(log, **{peers.PEER_HEADER: forged}))[0] == 401
+    header = worker_requests.ask(signer, NOBODY, log.url, "POST", "/score", time.time())
+    assert (await ask(log, **{worker_requests.PEER_HEADER: header}))[0] == 200
+    forged = worker_requests.ask(Signer(b"x" * 40, "peers"), NOBODY, log.url, "POST", "/score", time.time())
+    assert (await ask(log, **{worker_requests.PEER_HEADER: forged}))[0] == 401

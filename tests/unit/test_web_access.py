@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from app.errors import SettingsError
-from app.web import peers
+from app.web import worker_requests
 from app.web.access.rate_limits import RateLimit
 from app.web.access.sessions import Session, Signer
 from app.web.access.users import Users, password_line, token_line
@@ -337,15 +337,15 @@ class Asking(DictWorker):
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> peers.PeerAnswer:
+    ) -> worker_requests.PeerAnswer:
         """As `FaustWorker` does, less its bounds."""
         self.asked.append((url, method, headers))
         async with (
             aiohttp.ClientSession() as client,
             client.request(method, url, headers=headers) as got,
         ):
-            kind, proof = got.headers["Content-Type"], got.headers.get(peers.PROOF_HEADER, "")
-            return peers.PeerAnswer(got.status, kind, await got.read(), proof)
+            kind, proof = got.headers["Content-Type"], got.headers.get(worker_requests.PROOF_HEADER, "")
+            return worker_requests.PeerAnswer(got.status, kind, await got.read(), proof)
 
 
 async def ask_through(users: Path, ours: str | None, theirs: str | None) -> tuple[int, str, Asking]:
@@ -404,13 +404,13 @@ async def test_a_member_that_only_pretends_is_not_believed(users: Path) -> None:
 def test_a_signed_request_fits_one_worker_one_page_and_one_moment() -> None:
     signer, now = Signer(SECRET.encode(), "peers"), time.time()
     ann = Viewer("änn:x", Role.ANALYST)
-    header = peers.ask(signer, ann, "http://b:1", "GET", "/cards/c1/", now)
+    header = worker_requests.ask(signer, ann, "http://b:1", "GET", "/cards/c1/", now)
 
     def seen(**other: Any) -> Viewer | None:
         given: dict[str, Any] = {
             "signer": signer, "header": header, "own": "http://b:1", "method": "GET", "path": "/cards/c1/", "now": now,
         }  # fmt: skip
-        return peers.asker_of(**(given | other))
+        return worker_requests.asker_of(**(given | other))
 
     assert seen() == ann
     assert seen(own="http://c:1") is None

@@ -29,7 +29,7 @@ from aiohttp.web_urldispatcher import AbstractRoute
 from app.addresses import is_loopback
 from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
-from app.web import peers
+from app.web import worker_requests
 from app.web.access.audit import record
 from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
@@ -133,7 +133,7 @@ class AccessChecks:
 
     def is_from_worker(self, request: web.Request) -> bool:
         """Whether another worker of this deployment asks."""
-        return self._vouched(request, request.headers.get(peers.PEER_HEADER, "")) is not None
+        return self._vouched(request, request.headers.get(worker_requests.PEER_HEADER, "")) is not None
 
     async def _pass(self, request: web.Request, page: Route) -> web.StreamResponse:
         if not page.any_host:
@@ -178,7 +178,7 @@ class AccessChecks:
     # ------------------------------------------------------------------ who asks
 
     async def _asker(self, request: web.Request) -> Viewer:
-        if header := request.headers.get(peers.PEER_HEADER):
+        if header := request.headers.get(worker_requests.PEER_HEADER):
             return self._vouched(request, header)
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
@@ -206,7 +206,7 @@ class AccessChecks:
 
     def _vouched(self, request: web.Request, header: str) -> Viewer:
         path = request.rel_url.raw_path_qs
-        found = self.peers and peers.asker_of(
+        found = self.peers and worker_requests.asker_of(
             self.peers, header, self._own_url, request.method, path, self._now()
         )
         if not found:
