@@ -17,7 +17,7 @@ from yarl import URL
 from app.errors import SettingsError
 from app.oidc_settings import roles_by_value
 from app.settings import load_settings
-from app.web.access.kept import Kept
+from app.web.access.provider_cache import Kept
 from app.web.access.users import password_line, token_line
 from app.web.login_page import _local
 from app.web.replies import RefusedError
@@ -225,7 +225,7 @@ async def test_a_new_key_is_fetched_and_a_strange_one_is_not_trusted(
         assert (await browser.log_in())[0] == 303
         assert (await browser.log_in())[0] == 303
         assert provider.asked["/keys"] == 1
-        monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", -1)
+        monkeypatch.setattr("app.web.access.provider_cache._PAUSE_SECONDS", -1)
         provider.rotate()
         assert (await browser.log_in())[0] == 303
         assert provider.asked["/keys"] == 2
@@ -237,7 +237,7 @@ async def test_a_new_key_is_fetched_and_a_strange_one_is_not_trusted(
         status, text = await browser.log_in()
         assert (status, "its signature is wrong" in text) == (401, True)
         # nobody makes us ask the provider for each token
-        monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", 60)
+        monkeypatch.setattr("app.web.access.provider_cache._PAUSE_SECONDS", 60)
         asked = provider.asked["/keys"]
         for _ in range(3):
             assert (await browser.log_in())[0] == 401
@@ -263,7 +263,7 @@ async def test_while_the_provider_is_away_sessions_go_on(
         asked = dict(provider.asked)
         assert (await Browser(late).get("/login/oidc")).status == 503
         assert provider.asked == asked  # not again at once
-        monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", -1)
+        monkeypatch.setattr("app.web.access.provider_cache._PAUSE_SECONDS", -1)
         await provider.server.close()
         answer = await Browser(late).get("/login/oidc")
         assert f"the identity provider {provider.issuer} does not answer" in await answer.text()
@@ -516,7 +516,7 @@ async def test_few_requests_wait_for_a_newer_value() -> None:
 async def test_a_wrong_signature_is_verified_once(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.web.access.kept._PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("app.web.access.provider_cache._PAUSE_SECONDS", 3_600.0)
     provider.claims |= API
     good = provider.token("")
     kid = provider.signing.as_dict()["kid"]

@@ -15,7 +15,7 @@ from joserfc.jwk import Key, KeySet
 from app.addresses import is_loopback
 from app.errors import SettingsError
 from app.settings import Settings
-from app.web.access.kept import Kept
+from app.web.access.provider_cache import Kept
 from app.web.replies import RefusedError
 
 _ANSWER_SECONDS = 10.0
