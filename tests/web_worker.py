@@ -11,7 +11,7 @@ from yarl import URL
 
 from app.cassandra.alert_queries import AlertQuery
 from app.cassandra.review_store import Ranking, ranking
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError
 from app.metrics.last_hour import CounterTotals

@@ -12,7 +12,7 @@ from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
 from app.cassandra.prediction_rows import epoch_ms, moment_of
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.session import SCAN, explained
 from app.cassandra.snoozes import Snoozes, read_snoozes
 from app.cassandra.stored_alert import Alert, Handled, ack_of, alert_of, alert_row, is_done_by

@@ -22,7 +22,7 @@ from app.cassandra.alert_queries import (
 )
 from app.cassandra.lightweight_transactions import settled
 from app.cassandra.prediction_rows import moment_of
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.session import explained, shared_session
 from app.cassandra.stored_alert import Alert
 from app.domain.alerts import expected_loss, place_of

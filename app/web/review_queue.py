@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from app.cassandra.alert_queries import DAYS_BACK
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS

@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook
 
 from app.cassandra.alert_queries import acknowledge
 from app.cassandra.review_store import ReviewStore
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.session import close_shared_sessions, connected
 from app.domain.alerts import CAUSES, AlertPolicy
 from app.settings import Settings

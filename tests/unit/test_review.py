@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.cassandra.review_store import ranking
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import seen_of
 from app.domain.alerts import expected_loss

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.cassandra.alert_queries import AlertQuery
-from app.cassandra.reviews import Review
+from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import rows_seen, seen_of
 from app.domain.alerts import CAUSES, AlertPolicy, is_alert_id, place_of
