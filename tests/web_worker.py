@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.cassandra.alert_queries import AlertQuery
-from app.cassandra.review_store import Ranking, ranking
+from app.cassandra.review_writes import Ranking, ranking
 from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError

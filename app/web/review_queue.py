@@ -1,7 +1,7 @@
 """Open alerts, ranked by expected loss, each given to one analyst at a time.
 
 The ranking is a memory of this worker (review_ranking.py). Who gets an alert, and whose verdict counts, is decided by
-Cassandra (`app/cassandra/review_store.py`), so workers may differ in what they remember.
+Cassandra (`app/cassandra/review_writes.py`), so workers may differ in what they remember.
 
 A verdict takes three steps: the review is written, the labels are on the topic, the review says so. If a worker dies in
 between, whoever looks at the queue next repeats the rest; the labels are equal, and of equal labels one counts.
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class ReviewReads(AlertRankings, Protocol):
-    """See `app.cassandra.review_store.ReviewStore`."""
+    """See `app.cassandra.review_writes.ReviewStore`."""
 
     def alert(self, alert_id: str, now_ms: int) -> Alert | None:
         """One alert."""

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from app.cassandra.alert_queries import DAYS_BACK
-from app.cassandra.review_store import Ranking
+from app.cassandra.review_writes import Ranking
 from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.durations import DAY_MS
@@ -34,7 +34,7 @@ _OFFERED_SECONDS = 10.0
 
 
 class AlertRankings(Protocol):
-    """What reads them (`app.cassandra.review_store.ReviewStore`)."""
+    """What reads them (`app.cassandra.review_writes.ReviewStore`)."""
 
     def ranked(self, from_ms: int, to_ms: int, now_ms: int, most: int) -> Ranking:
         """Open alerts."""

@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from app.cassandra.alert_queries import acknowledge
-from app.cassandra.review_store import ReviewStore
+from app.cassandra.review_writes import ReviewStore
 from app.cassandra.review_rows import Review
 from app.cassandra.session import close_shared_sessions, connected
 from app.domain.alerts import CAUSES, AlertPolicy

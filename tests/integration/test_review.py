@@ -14,7 +14,7 @@ from cassandra.cluster import Session
 
 from app.cassandra.alert_queries import AlertQuery, acknowledge, alert_ids, card_alerts, list_alerts
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.review_store import ReviewStore
+from app.cassandra.review_writes import ReviewStore
 from app.cassandra.review_rows import Review
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.timeline import timeline

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.review_store import ranking
+from app.cassandra.review_writes import ranking
 from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import seen_of
