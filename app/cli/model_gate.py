@@ -89,7 +89,7 @@ def require_pass(
         UsageError: it has not; the text says what to do.
         UnavailableError: Cassandra does not answer.
     """
-    from app.cassandra.model_gates import latest
+    from app.cassandra.gate_results import latest
     from app.cassandra.session import connected
 
     with connected(settings) as session:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from cassandra.cluster import Session
 
-from app.cassandra import model_gates
+from app.cassandra import gate_results
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.fetched_models import entry_of
 from app.cassandra.prediction_reads import scan_predictions
@@ -101,7 +101,7 @@ async def gate(
         "reasons": reasons,
         **figures,
     }
-    model_gates.record(session, settings, result, champion=decides.hash, by=author())
+    gate_results.record(session, settings, result, champion=decides.hash, by=author())
     return result
 
 

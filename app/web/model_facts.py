@@ -77,7 +77,7 @@ def _change(made: Any) -> dict[str, Any]:
 
 
 def gate_facts(gates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Comparisons, as `app.cassandra.model_gates.recent` has them, in what a table shows."""
+    """Comparisons, as `app.cassandra.gate_results.recent` has them, in what a table shows."""
     return [
         {
             **{name: one[name] for name in ("model", "against", "passed", "reasons", "by")},

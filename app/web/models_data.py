@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from app.cassandra.model_gates import recent
+from app.cassandra.gate_results import recent
 from app.cassandra.session import shared_session
 from app.errors import FraudstreamError
 from app.faust_app import FraudApp
