@@ -16,7 +16,7 @@ from app.pseudonyms import is_pseudonym
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.cassandra.erasing import Erasure
+    from app.cassandra.erase_rows import Erasure
     from app.ops.erase import Report
 
 

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
 from app.cassandra.command_lock import command_lock
-from app.cassandra.erasing import (
+from app.cassandra.erase_rows import (
     KEPT,
     Before,
     Erasure,

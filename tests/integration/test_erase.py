@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from app.cassandra.erasing import ALERT_TABLES, CARD_TABLES, SNOOZES
+from app.cassandra.erase_rows import ALERT_TABLES, CARD_TABLES, SNOOZES
 from app.cassandra.session import connected
 from app.devstack.server import ExtraConfiguration
 from app.devstack.stack import Stack

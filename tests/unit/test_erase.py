@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.blocks.core.deletions import MAX_DELETIONS, Deletions, follows
-from app.cassandra.erasing import ALERT_TABLES, CARD_TABLES, SNOOZES, Before, Erasure, hash_of
+from app.cassandra.erase_rows import ALERT_TABLES, CARD_TABLES, SNOOZES, Before, Erasure, hash_of
 from app.cli.erase import erase as command
 from app.durations import DAY_MS
 from app.ops.gone_by import gone_by
@@ -264,7 +264,7 @@ class TestTables:
         tables = set(re.findall(r"CREATE TABLE IF NOT EXISTS \$\{keyspace\}\.(\w+)", text))
         erased = {table.name for table in CARD_TABLES} | {*ALERT_TABLES, SNOOZES}
         assert tables == erased | self.others.keys(), (
-            "erase a new table in app/cassandra/erasing.py, or list it here"
+            "erase a new table in app/cassandra/erase_rows.py, or list it here"
         )
 
     def test_keys_are_those_of_the_migrations(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.erasing import KEPT, Before, Erasure, replay_names
+from app.cassandra.erase_rows import KEPT, Before, Erasure, replay_names
 from app.cli.erase import _cards
 from app.errors import UnavailableError, UsageError
 from app.ops.erase import Again, counted_again, refuse_replays, settled
