@@ -2,7 +2,7 @@
 
 ```text
 DIR/backup.json           release, keyspace, time; rows and SHA-256 of each file
-DIR/TABLE.msgpack.gz      see app/cassandra/backup.py
+DIR/TABLE.msgpack.gz      see app/cassandra/backup_tables.py
 ```
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.cassandra.backup import FROM_TOPICS, ONLY_HERE, restore_table, save_table
+from app.cassandra.backup_tables import FROM_TOPICS, ONLY_HERE, restore_table, save_table
 from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
 from app.errors import NotFoundError, UsageError
