@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.packed import UNSET, PackedTable, text_cell, texts_cell
+from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, texts_cell
 from app.deployments import is_anothers
 from app.domain.alerts import day_of, shard_of
 from app.errors import StateError

@@ -7,7 +7,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from app.cassandra.packed import UNSET, text_cell, texts_cell
+from app.cassandra.packed_rows import UNSET, text_cell, texts_cell
 from app.wire.prediction_fields import ROW, PredictionField
 
 #: struct codes of the types of fixed width; a decimal is written as 64 bits of minor units behind its scale.

@@ -8,7 +8,7 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.cassandra.outage_log import Behind, WriteListener
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_rows import PackedRows, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import shared_session

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator, Sequence
 
-from app.cassandra.packed import UNSET, PackedTable, text_cell
+from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
 from app.wire.label_records import LabelItem, LabelRecord
 
 _COLUMNS = (

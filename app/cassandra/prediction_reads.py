@@ -12,7 +12,7 @@ from cassandra.query import PreparedStatement
 
 from app.cassandra.column_order import month_of
 from app.cassandra.label_queries import label_of
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session
 from app.domain.flags import CONFLICTING

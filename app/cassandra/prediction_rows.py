@@ -1,6 +1,6 @@
 """Predictions as Cassandra rows, both ways: JSON record -> packed values, row -> dict. Pure, no I/O.
 
-Which columns there are is the table of app/wire/prediction_fields.py. Packing (`packed.py`) is the worker's share of
+Which columns there are is the table of app/wire/prediction_fields.py. Packing (`packed_rows.py`) is the worker's share of
 the dearest part of the pipeline, so a packed row has its columns in an order that suits it: texts first, then what
 may be missing, then what rarely changes as one cached piece, then everything of fixed width with the features, which
 one precompiled struct writes at once.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.cassandra.column_order import DECIMAL, EPOCH, ColumnOrder, size_of
-from app.cassandra.packed import UNSET, PackedTable, text_cell
+from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
 from app.deployments import is_anothers
 from app.domain.features.own import NOTHING, OwnCatalogue
 from app.domain.json_text import raw_fields, values, write_object

@@ -18,7 +18,7 @@ from app.cassandra import cql_wire as wire
 from app.cassandra.cql_link import CqlLink
 from app.cassandra.cql_nodes import NodeLinks
 from app.cassandra.outage_log import Behind, Outage, WriteListener
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.cassandra.row_batches import Part, PendingWrite, RowBatch, WaitingRows, wanted
 from app.cassandra.silent_nodes import SilenceWatch
 from app.cassandra.write_retries import WriteReaction, delay_seconds, reaction, refusal

@@ -4,7 +4,7 @@ import random
 from enum import Enum
 
 from app.cassandra.cql_wire import ServerError
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.errors import FraudstreamError, SchemaError, StateError, UnavailableError
 
 #: The protocol's codes: the server has forgotten a statement; the user may not write.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connected

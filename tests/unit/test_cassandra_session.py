@@ -25,7 +25,7 @@ from cassandra.pool import Host
 
 from app.cassandra.cql_nodes import ReplicaMap
 from app.cassandra.label_rows import LABELS, pack_labels
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
 from app.cassandra.session import connect, explained, shared_session
 from app.errors import (

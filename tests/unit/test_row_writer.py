@@ -13,7 +13,7 @@ import pytest
 
 from app.cassandra import cql_nodes, row_batches, row_writer, write_retries
 from app.cassandra import cql_wire as wire
-from app.cassandra.packed import PackedTable
+from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS
 from app.cassandra.row_writer import RowWriter
 from app.metrics.recorders import SinkStatus
