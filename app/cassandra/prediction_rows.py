@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.column_order import DECIMAL, EPOCH, ColumnOrder, size_of
+from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
 from app.deployments import is_anothers
 from app.domain.features.own import NOTHING, OwnCatalogue

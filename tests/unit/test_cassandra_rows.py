@@ -9,7 +9,7 @@ import orjson
 import pytest
 from cassandra.cqltypes import lookup_casstype
 
-from app.cassandra.column_order import month_of
+from app.cassandra.prediction_columns import month_of
 from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.migrations import load_migrations
 from app.cassandra.packed_rows import PackedTable

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.cassandra.column_order import month_of
+from app.cassandra.prediction_columns import month_of
 from app.cassandra.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
 from app.ops.verification.case import VerifyRun
