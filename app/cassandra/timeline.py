@@ -4,7 +4,7 @@ from typing import Any
 
 from app.cassandra.alert_queries import alert_ids, terminal_rows
 from app.cassandra.label_queries import labels_of
-from app.cassandra.prediction_reads import card_predictions
+from app.cassandra.prediction_queries import card_predictions
 from app.cassandra.session import shared_session
 from app.domain.alerts import MODEL
 from app.settings import Settings

@@ -59,7 +59,7 @@ def transaction(transaction_id: str, as_json: bool) -> None:
     Several transactions may have the id: on other cards, or with another time or amount. All are shown. In the
     JSON, one is the object itself, and the others are in its field `others`.
     """
-    from app.cassandra.prediction_reads import find_transaction
+    from app.cassandra.prediction_queries import find_transaction
 
     settings = load_settings()
     found = find_transaction(settings, valid_id(transaction_id))
@@ -131,7 +131,7 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
     """What is shown of a scored transaction besides reasons and features, in order.
 
     Args:
-        row: as `app.cassandra.prediction_reads.find_transaction` gives it.
+        row: as `app.cassandra.prediction_queries.find_transaction` gives it.
         settings: currency and its digits.
     """
     digits = settings.minor_unit_digits

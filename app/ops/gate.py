@@ -17,7 +17,7 @@ from cassandra.cluster import Session
 from app.cassandra import gate_results
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.fetched_models import entry_of
-from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.domain.features.schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError

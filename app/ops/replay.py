@@ -21,7 +21,7 @@ from cassandra.cluster import Session
 
 from app.cassandra import replay_targets
 from app.cassandra.label_queries import scan_verdicts
-from app.cassandra.prediction_reads import scan_scored
+from app.cassandra.prediction_queries import scan_scored
 from app.cassandra.session import connect, disconnect
 from app.ops.earlier_generations import earlier_of
 from app.ops.replaying.bounds import LookBack, RetainedRange

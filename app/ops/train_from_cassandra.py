@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from app.cassandra.label_queries import scan_verdicts
-from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.session import connected
 from app.deployments import is_anothers

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from app.cassandra.alert_rows import AlertRow
 from app.cassandra.label_queries import scan_labels
-from app.cassandra.prediction_reads import scan_scored
+from app.cassandra.prediction_queries import scan_scored
 from app.cassandra.raw_rows import read_raw, scan_rows
 from app.cassandra.refund_rows import RefundRow
 from app.cassandra.session import connect, disconnect

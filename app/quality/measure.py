@@ -9,7 +9,7 @@ import numpy as np
 from cassandra.cluster import Session
 
 from app.cassandra.label_queries import scan_verdicts
-from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
 from app.errors import UsageError
 from app.quality.tally import QualityTally

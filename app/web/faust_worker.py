@@ -13,7 +13,7 @@ from faust.types import TP
 from app.blocks.faust.table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
 from app.cassandra.label_queries import label_of
-from app.cassandra.prediction_reads import find_transaction
+from app.cassandra.prediction_queries import find_transaction
 from app.cassandra.review_writes import ReviewStore
 from app.cassandra.session import shared_session
 from app.cassandra.stored_alert import Alert

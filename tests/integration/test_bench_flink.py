@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pytest
 
-from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.session import connected
 from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog

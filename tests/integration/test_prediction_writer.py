@@ -12,7 +12,7 @@ import pytest
 from cassandra.cluster import Session
 
 from app.cassandra import outage_log, silent_nodes
-from app.cassandra.prediction_reads import (
+from app.cassandra.prediction_queries import (
     card_predictions,
     find_transaction,
     find_transactions,

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from app.cassandra.prediction_reads import scan_scored
+from app.cassandra.prediction_queries import scan_scored
 from app.cassandra.session import connected
 from app.errors import UnavailableError, VerificationError
 from app.kafka.topic_admin import log_ends

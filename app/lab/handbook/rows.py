@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.cassandra.prediction_reads import scan_predictions
+from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.raw_rows import DoubleMaps, read_raw
 from app.cassandra.session import connect, disconnect
 from app.errors import VerificationError
