@@ -10,7 +10,7 @@ from cassandra.cluster import Session
 from cassandra.policies import HostDistance
 
 from app.cassandra.access import password, tls_context
-from app.cassandra.cql_link import CqlLink, LinkError, LinkOptions, OnAnswer, open_link
+from app.cassandra.cql_connection import CqlLink, LinkError, LinkOptions, OnAnswer, open_link
 from app.cassandra.cql_wire import ServerError
 from app.cassandra.packed_rows import PackedTable
 from app.cassandra.session import READ, consistency

@@ -15,7 +15,7 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.cassandra import cql_wire as wire
-from app.cassandra.cql_link import CqlLink
+from app.cassandra.cql_connection import CqlLink
 from app.cassandra.cql_nodes import NodeLinks
 from app.cassandra.outage_log import Behind, Outage, WriteListener
 from app.cassandra.packed_rows import PackedTable

@@ -1,7 +1,7 @@
 """The Cassandra session: one place that knows how to connect, and what a failure means to a person.
 
 The driver's session serves migrations, reads and the cluster's map (hosts, tokens). Predictions and labels are
-written over connections of our own (app/cassandra/cql_link.py): the driver costs three times as much a
+written over connections of our own (app/cassandra/cql_connection.py): the driver costs three times as much a
 batch, see docs/adr/0008-own-connections-for-writes.md.
 """
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from app.cassandra.cql_link import CqlLink
+from app.cassandra.cql_connection import CqlLink
 
 #: A node that is silent for so long with batches on their way is given up; the server itself gives up after 2.
 _SILENCE_SECONDS = 10.0

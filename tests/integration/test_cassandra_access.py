@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from app.cassandra import schema
-from app.cassandra.cql_link import LinkError, LinkOptions, open_link
+from app.cassandra.cql_connection import LinkError, LinkOptions, open_link
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connect, disconnect
