@@ -5,7 +5,7 @@ from typing import Any
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.delivery import TableWriters
+from app.cassandra.sink_delivery import TableWriters
 from app.cassandra.refund_rows import REFUNDS, RefundPacker
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.recorders import refund_status

@@ -9,7 +9,7 @@ from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.delivery import Delivery
+from app.cassandra.sink_delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.reading import records_behind

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.delivery import Delivery
+from app.cassandra.sink_delivery import Delivery
 from app.cassandra.prediction_rows import PackedRows
 from app.cassandra.table_ttl import TtlCheck
 from app.errors import UnavailableError
@@ -60,8 +60,8 @@ async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiti
             raise UnavailableError(msg)
         return None
 
-    monkeypatch.setattr("app.cassandra.delivery.shared_session", connect)
-    monkeypatch.setattr("app.cassandra.delivery._RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr("app.cassandra.sink_delivery.shared_session", connect)
+    monkeypatch.setattr("app.cassandra.sink_delivery._RECONNECT_SECONDS", 0.01)
     status = SinkStatus()
     delivery = Delivery(
         Settings(_env_file=None),  # type: ignore[call-arg]
@@ -82,9 +82,9 @@ async def test_partitions_that_are_revoked_while_it_connects_leave_nothing_waiti
         await asyncio.wait(waiting)
         assert status.reason is None
         monkeypatch.setattr(
-            "app.cassandra.delivery.TtlCheck", lambda *_: SimpleNamespace(look=lambda: None)
+            "app.cassandra.sink_delivery.TtlCheck", lambda *_: SimpleNamespace(look=lambda: None)
         )
-        monkeypatch.setattr("app.cassandra.delivery.RowWriter", lambda *_, **__: Writer())
+        monkeypatch.setattr("app.cassandra.sink_delivery.RowWriter", lambda *_, **__: Writer())
         answer.set()
         await delivery.deliver(0, rows)  # the next one takes up where they were
 

@@ -18,7 +18,7 @@ from mode.supervisors import CrashingSupervisor
 
 from app.blocks.core.partition import Computed
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.delivery import Delivery
+from app.cassandra.sink_delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
 from app.domain.features import Catalogue
 from app.domain.transaction_outcomes import CardStage, Enriched
