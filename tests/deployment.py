@@ -12,7 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from app.cassandra.prediction_queries import scan_predictions
-from app.cassandra.schema import migrate
+from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.kafka.clients import client_kwargs
 from app.kafka.topic_admin import ensure_topics

@@ -10,7 +10,7 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
-from app.cassandra.schema import migrate
+from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connect, disconnect
 from app.settings import Settings
 

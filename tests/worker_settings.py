@@ -61,7 +61,7 @@ def settings(
 @pytest.fixture
 def session(settings: Settings) -> Iterator[Any]:
     """A session of the driver, with the test's tables."""
-    from app.cassandra.schema import migrate
+    from app.cassandra.schema_migration import migrate
     from app.cassandra.session import close_shared_sessions, connect, disconnect
 
     session = connect(settings)

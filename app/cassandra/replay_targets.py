@@ -13,7 +13,7 @@ import orjson
 from cassandra.cluster import Session
 
 from app.cassandra.migrations import load_migrations
-from app.cassandra.schema import migrate
+from app.cassandra.schema_migration import migrate
 from app.cassandra.session import SCHEMA, explained
 from app.errors import NotFoundError, UsageError
 from app.kafka.clients import admin

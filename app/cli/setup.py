@@ -22,18 +22,18 @@ def migrate(as_json: bool, dry_run: bool) -> None:
     Example:  fraudstream migrate
               FRAUDSTREAM_PREDICTION_TTL=400d fraudstream migrate --json
     """
-    from app.cassandra import schema
+    from app.cassandra import schema_migration
     from app.cassandra.session import connected
 
     settings = load_settings()
     if dry_run:
-        statements = list(schema.dry_run(settings))
+        statements = list(schema_migration.dry_run(settings))
         click.echo(
             orjson.dumps({"statements": statements}).decode() if as_json else "\n".join(statements)
         )
         return
     with connected(settings) as session:
-        report = schema.migrate(session, settings, say=lambda line: click.echo(line, err=True))
+        report = schema_migration.migrate(session, settings, say=lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(orjson.dumps(report.as_dict()).decode())
         return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.cassandra.backup_tables import ONLY_HERE
-from app.cassandra.schema import migrate
+from app.cassandra.schema_migration import migrate
 from app.cli.exit_codes import run
 from app.settings import Settings
 from tests.worker_settings import environ_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.cassandra import schema
+from app.cassandra import schema_migration
 from app.cassandra.cql_connection import LinkError, LinkOptions, open_link
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker
 from app.cassandra.row_writer import RowWriter
@@ -70,7 +70,7 @@ async def test_sessions_and_the_writer_speak_tls(
 ) -> None:
     safe = through(settings, tls_proxy, certificates / "ca.pem")
     session = await asyncio.to_thread(connect, safe)
-    await asyncio.to_thread(schema.migrate, session, safe)
+    await asyncio.to_thread(schema_migration.migrate, session, safe)
     writer = RowWriter(session, safe, PREDICTIONS, seed=1)
     records = [prediction(number, note="x" * 1_000 * number) for number in range(150)]
     await asyncio.wait_for(

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from cassandra.cluster import Session
 
-from app.cassandra import schema, schema_check
+from app.cassandra import schema_migration
+from app.cassandra import schema_check
 from app.cassandra.command_lock import command_lock
 from app.cassandra.migrations import Migration, load_migrations
 from app.cassandra.prediction_queries import find_transactions
@@ -44,11 +45,11 @@ def session(settings: Settings) -> Iterator[Session]:
 
 def test_a_new_keyspace_and_once_more(session: Session, settings: Settings) -> None:
     lines: list[str] = []
-    first = schema.migrate(session, settings, say=lines.append)
+    first = schema_migration.migrate(session, settings, say=lines.append)
     assert (first.applied, first.present) == (TITLES, [])
     assert lines[: len(TITLES)] == [f"applied {title}" for title in TITLES]
     schema_check.check_schema(session, settings)
-    again = schema.migrate(session, settings)
+    again = schema_migration.migrate(session, settings)
     assert (again.applied, again.present, again.options) == ([], TITLES, None)
     assert session.execute(f"SELECT * FROM {settings.keyspace}.predictions").one() is None
     recorded = session.execute(f"SELECT * FROM {settings.keyspace}.schema_migrations").all()
@@ -60,19 +61,19 @@ def test_a_new_keyspace_and_once_more(session: Session, settings: Settings) -> N
 
 def test_several_at_once_apply_everything_once(session: Session, settings: Settings) -> None:
     with ThreadPoolExecutor(3) as pool:
-        reports = list(pool.map(lambda _: schema.migrate(session, settings), range(3)))
+        reports = list(pool.map(lambda _: schema_migration.migrate(session, settings), range(3)))
     assert sorted(title for report in reports for title in report.applied) == TITLES
     schema_check.check_schema(session, settings)
 
 
 def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     session.execute(
         f"INSERT INTO {settings.keyspace}.schema_lock (name, owner) "
         "VALUES ('migrate', 'crashed/1/x') USING TTL 2"
     )
     lines: list[str] = []
-    schema.migrate(session, settings, say=lines.append, lock_seconds=2)
+    schema_migration.migrate(session, settings, say=lines.append, lock_seconds=2)
     assert lines == [
         f"waiting for crashed/1/x, which is migrating {settings.keyspace}; the lock of a crashed run expires after 2 s"
     ]
@@ -81,7 +82,7 @@ def test_the_lock_of_a_crashed_owner_expires(session: Session, settings: Setting
 def test_of_two_runs_of_a_command_the_second_does_nothing(
     session: Session, settings: Settings
 ) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     written = (
         f"SELECT WRITETIME(owner) AS at FROM {settings.keyspace}.schema_lock WHERE name = 'retrain'"
     )
@@ -114,7 +115,7 @@ def is_lost(check: Callable[[], None]) -> bool:
 
 
 def test_a_lost_lock_stops_the_run(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
 
     def steal(line: str) -> None:
         session.execute(f"TRUNCATE {settings.keyspace}.schema_lock")
@@ -125,7 +126,7 @@ def test_a_lost_lock_stops_the_run(session: Session, settings: Settings) -> None
     ]
     more.append(replace(more[-1], number=NEXT + 1))
     with pytest.raises(SchemaError, match="the migration lock of .* was lost"):
-        schema.migrate(session, settings, migrations=more, say=steal)
+        schema_migration.migrate(session, settings, migrations=more, say=steal)
 
 
 def added(text: str) -> Migration:
@@ -133,19 +134,19 @@ def added(text: str) -> Migration:
 
 
 def test_what_was_applied_must_not_change(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     changed = load_migrations()
     changed[1] = replace(changed[1], text=changed[1].text.replace("extra text", "extra blob"))
     with pytest.raises(SchemaError, match="002_predictions was applied to .* with other text"):
-        schema.migrate(session, settings, migrations=changed)
+        schema_migration.migrate(session, settings, migrations=changed)
 
 
 def test_a_run_that_was_cut_off_is_taken_up(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     session.execute(f"DELETE FROM {settings.keyspace}.schema_migrations WHERE number = 3")
     with pytest.raises(SchemaError, match="lacks migration 003: run `fraudstream migrate`"):
         schema_check.check_schema(session, settings)
-    assert schema.migrate(session, settings).applied == ["003_transaction_index"]
+    assert schema_migration.migrate(session, settings).applied == ["003_transaction_index"]
     schema_check.check_schema(session, settings)
 
 
@@ -154,14 +155,14 @@ def test_a_statement_that_fails_is_named_and_not_recorded(
 ) -> None:
     broken = [*load_migrations(), added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a nonsense)")]
     with pytest.raises(SchemaError, match=f"migration {NEXT:03}_more failed: "):
-        schema.migrate(session, settings, migrations=broken)
+        schema_migration.migrate(session, settings, migrations=broken)
     good = [
         *load_migrations(),
         added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a int PRIMARY KEY)"),
     ]
-    assert schema.migrate(session, settings, migrations=good).applied == [f"{NEXT:03}_more"]
+    assert schema_migration.migrate(session, settings, migrations=good).applied == [f"{NEXT:03}_more"]
     # an older release still works with it, and says what it does not know
-    assert schema.migrate(session, settings).unknown == [NEXT]
+    assert schema_migration.migrate(session, settings).unknown == [NEXT]
     schema_check.check_schema(session, settings)
 
 
@@ -195,21 +196,21 @@ def test_a_worker_that_started_without_cassandra_looks_once_it_answers(
     with pytest.raises(SchemaError, match="lacks migration 001: run `fraudstream migrate`"):
         asyncio.run(schema_check.check_schema_when_it_answers(settings, pause))
     assert not sessions, "it did not stop at the first attempt"
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     sessions.append(lambda _: session)
     asyncio.run(schema_check.check_schema_when_it_answers(settings, pause))
     assert schema_check.check_schema_at_start(settings)
 
 
 def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     shorter = settings.model_copy(update={"prediction_ttl": "30d"})
     with pytest.raises(
         SchemaError, match=r"keeps rows 400d, but FRAUDSTREAM_PREDICTION_TTL is 30d"
     ):
         schema_check.check_schema(session, shorter)
-    assert schema.migrate(session, shorter).options
-    assert schema.migrate(session, shorter).options is None
+    assert schema_migration.migrate(session, shorter).options
+    assert schema_migration.migrate(session, shorter).options is None
     schema_check.check_schema(session, shorter)
     with pytest.raises(SchemaError, match="keeps rows 30d, but FRAUDSTREAM_PREDICTION_TTL is 400d"):
         schema_check.check_schema(session, settings)
@@ -234,43 +235,43 @@ def test_ttl_and_compaction_follow_the_settings(session: Session, settings: Sett
 def test_what_was_dropped_is_refused_and_repaired(
     session: Session, settings: Settings, drop: str, lacks: str | None, repaired: list[str] | None
 ) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     session.execute(f"ALTER TABLE {settings.keyspace}.predictions ADD ours text")
     schema_check.check_schema(session, settings)  # a column of somebody else's
     session.execute(drop.format(settings.keyspace))
     if lacks is not None:
         with pytest.raises(SchemaError, match=f"lacks {lacks}: run `fraudstream migrate`"):
             schema_check.check_schema_at_start(settings)
-    report = schema.migrate(session, settings)
+    report = schema_migration.migrate(session, settings)
     assert report.repaired == ([lacks] if repaired is None else repaired)
     assert (report.applied, report.missing_indexes) == ([], [])
     schema_check.check_schema(session, settings)
-    assert schema.migrate(session, settings).repaired == []
+    assert schema_migration.migrate(session, settings).repaired == []
     assert find_transactions(session, settings, "x1") == []  # the index is back as well
 
 
 def test_an_index_may_be_dropped(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     session.execute(f"DROP INDEX {settings.keyspace}.predictions_by_transaction")
     schema_check.check_schema(session, settings)
-    report = schema.migrate(session, settings)
+    report = schema_migration.migrate(session, settings)
     assert report.repaired == []
     assert "CREATE INDEX IF NOT EXISTS predictions_by_transaction" in report.missing_indexes[0]
 
 
 def test_what_cannot_be_repaired_says_what_to_do(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     session.execute(f"DROP TABLE {settings.keyspace}.labels")
     session.execute(f"CREATE TABLE {settings.keyspace}.labels (transaction_id text PRIMARY KEY)")
     with pytest.raises(SchemaError, match="table labels has another primary key"):
         schema_check.check_schema(session, settings)
     with pytest.raises(SchemaError, match="drop the table, then run `fraudstream migrate`"):
-        schema.migrate(session, settings)
+        schema_migration.migrate(session, settings)
 
 
 def test_replication_by_datacenter(session: Session, settings: Settings) -> None:
     by_name = settings.model_copy(update={"cassandra_datacenter": "datacenter1"})
-    schema.migrate(session, by_name)
+    schema_migration.migrate(session, by_name)
     row = session.execute(
         "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = %s",
         (settings.keyspace,),
@@ -294,7 +295,7 @@ def test_the_command(session: Session, settings: Settings) -> None:
 
 
 def test_waiting_ends_when_the_other_is_done(session: Session, settings: Settings) -> None:
-    schema.migrate(session, settings)
+    schema_migration.migrate(session, settings)
     session.execute(
         f"INSERT INTO {settings.keyspace}.schema_lock (name, owner) VALUES ('migrate', 'other/1/x')"
     )
@@ -306,7 +307,7 @@ def test_waiting_ends_when_the_other_is_done(session: Session, settings: Setting
         waiting.set()
 
     with ThreadPoolExecutor(1) as pool:
-        report = pool.submit(schema.migrate, session, settings, say=say)
+        report = pool.submit(schema_migration.migrate, session, settings, say=say)
         assert waiting.wait(10)
         session.execute(f"DELETE FROM {settings.keyspace}.schema_lock WHERE name = 'migrate'")
         assert report.result(20).present == TITLES

@@ -13,7 +13,7 @@ from app.cassandra.migrations import (
     table_options,
 )
 from app.cassandra.prediction_rows import COLUMNS
-from app.cassandra.schema import dry_run
+from app.cassandra.schema_migration import dry_run
 from app.cassandra.schema_shape import Differences, Shape, Table, compare, shape_of
 from app.cli.exit_codes import run
 from app.settings import Settings

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.cassandra.schema import dry_run
+from app.cassandra.schema_migration import dry_run
 from app.domain.features.own import OwnField, parse_own
 from app.errors import SettingsError
 from app.settings import Settings, load_settings

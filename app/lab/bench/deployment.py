@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from pydantic import SecretStr
 
-from app.cassandra.schema import migrate
+from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.durations import is_duration
 from app.endpoints import resolve

@@ -62,12 +62,12 @@ def prepare(settings: Settings) -> tuple[list[str], list[str]]:
     Raises:
         FraudstreamError: a server does not answer, or what exists differs.
     """
-    from app.cassandra import schema
+    from app.cassandra import schema_migration
     from app.cassandra.session import connected
 
     made = asyncio.run(ensure_topics(settings, Topics(settings).all))
     with connected(settings) as session:
-        return made, schema.migrate(session, settings).applied
+        return made, schema_migration.migrate(session, settings).applied
 
 
 def takes_free_ports(settings: Settings, free_ports: bool) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.machine_limits import require_disk
-from app.cassandra.schema import migrate
+from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.devstack.progress import ConsoleProgress
 from app.devstack.stack import Stack
