@@ -12,7 +12,7 @@ from app.cli.progress import stages
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from app.ops.backup import Backup
+    from app.ops.backup_folder import Backup
 
 
 @click.command(epilog="\b\nExample:  fraudstream backup /backups/2026-11-30")
@@ -35,7 +35,7 @@ def backup(folder: Path, rows: bool, as_json: bool) -> None:
                  3  Cassandra does not answer, or the folder cannot be written
                  5  tables are missing
     """
-    from app.ops.backup import backup as run
+    from app.ops.backup_folder import backup as run
 
     settings = load_settings()
     with stages() as progress:
@@ -63,7 +63,7 @@ def restore(folder: Path, as_json: bool) -> None:
                  4  the folder has no backup
                  5  tables or columns are missing
     """
-    from app.ops.backup import restore as run
+    from app.ops.backup_folder import restore as run
 
     settings = load_settings()
     with stages() as progress:
