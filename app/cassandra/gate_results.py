@@ -23,7 +23,7 @@ def record(
     Args:
         session: to write with.
         settings: keyspace.
-        result: as `app.ops.gate.gate` gives it.
+        result: as `app.ops.gate_scores.gate` gives it.
         champion: hash of the model that it was compared with.
         by: who did it.
 

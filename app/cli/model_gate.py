@@ -55,7 +55,7 @@ def gate(model: str, from_ms: int | None, threshold: float | None, as_json: bool
     """
     from app.cassandra.session import connected
     from app.cli.progress import counter
-    from app.ops.gate import gate as run
+    from app.ops.gate_scores import gate as run
 
     settings = load_settings()
     with connected(settings) as session, counter("reading") as show:

@@ -21,7 +21,8 @@ from app.durations import format_duration
 from app.errors import NotFoundError, TooFewSamplesError, UsageError
 from app.formats import iso
 from app.kafka.change_history import ChangeHistory, need_decides, read_history, send_changes
-from app.ops import gate, train_from_cassandra
+from app.ops import gate_scores
+from app.ops import train_from_cassandra
 from app.ops.models import check_model, register, sign
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
@@ -147,7 +148,7 @@ class Retraining:
     async def _gate(self, one: Challenger) -> Step:
         with self._stage("comparing", 0) as tell:
             try:
-                result = await gate.gate(
+                result = await gate_scores.gate(
                     self._settings,
                     self._session,
                     one.model,

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from app.cli import model_gate
-from app.ops.gate import _unseen_from
+from app.ops.gate_scores import _unseen_from
 from app.ops.row_by_row_scores import scores_of_each
 from app.quality.gate import ScorePair, compare, refusals, stability
 from app.quality.verdicts import UNKNOWN
