@@ -25,7 +25,7 @@ from app.author import author
 from app.kafka.change_history import need_decides, read_history
 from app.ops.models import check_model
 from app.ops.row_by_row_scores import scores_of_each
-from app.quality.gate import ScorePair, compare, refusals
+from app.quality.gate_limits import ScorePair, compare, refusals
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of

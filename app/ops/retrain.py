@@ -27,7 +27,7 @@ from app.ops.models import check_model, register, sign
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
 from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until
-from app.quality.gate import GateLimits
+from app.quality.gate_limits import GateLimits
 from app.settings import Settings
 from app.topics import Topics
 from models.artifact_folders import Entry, artifact_folders

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from app.cli import model_gate
 from app.ops.gate_scores import _unseen_from
 from app.ops.row_by_row_scores import scores_of_each
-from app.quality.gate import ScorePair, compare, refusals, stability
+from app.quality.gate_limits import ScorePair, compare, refusals, stability
 from app.quality.verdicts import UNKNOWN
 
 DAY_MS = 86_400_000
