@@ -17,7 +17,7 @@ from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.cassandra.erase_rows import Erasure
-    from app.ops.erase import Report
+    from app.ops.erase_card import Report
 
 
 @click.command(
@@ -84,7 +84,7 @@ def erase(
         raise UsageError(msg)
     cards = _cards(settings, card_id)
     if dry_run:
-        from app.ops.erase import preview
+        from app.ops.erase_card import preview
 
         _show([asyncio.run(preview(settings, card)) for card in cards], as_json, would=True)
         return
@@ -99,7 +99,7 @@ def erase(
             msg = f"erase deletes all that is stored about card {card_id}: without a terminal, confirm with --yes"
             raise UsageError(msg)
         click.confirm(f"Delete everything that is stored about card {card_id}?", abort=True)
-    from app.ops.erase import erase as run
+    from app.ops.erase_card import erase as run
 
     with stages() as progress:
         reports = [
@@ -159,7 +159,7 @@ _UNDATED = "set retention.ms, or of a compacted topic max.compaction.lag.ms"
 
 
 def _list(settings: Settings, card_id: str | None, as_json: bool) -> None:
-    from app.ops.erase import erasures
+    from app.ops.erase_card import erasures
 
     found = asyncio.run(erasures(settings, _cards(settings, card_id) if card_id else ()))
     if as_json:
@@ -175,7 +175,7 @@ def _list(settings: Settings, card_id: str | None, as_json: bool) -> None:
 
 
 def _again(settings: Settings, timeout: float, as_json: bool) -> None:
-    from app.ops.erase import again
+    from app.ops.erase_card import again
 
     with stages() as progress:
         done = asyncio.run(again(settings, timeout_seconds=timeout, progress=progress))

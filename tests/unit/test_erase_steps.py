@@ -9,7 +9,7 @@ import pytest
 from app.cassandra.erase_rows import KEPT, Before, Erasure, replay_names
 from app.cli.erase import _cards
 from app.errors import UnavailableError, UsageError
-from app.ops.erase import Again, counted_again, refuse_replays, settled
+from app.ops.erase_card import Again, counted_again, refuse_replays, settled
 from app.settings import load_settings
 from app.topics import Topics
 
