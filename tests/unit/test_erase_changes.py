@@ -9,7 +9,7 @@ from app.domain.in_force import InForce
 from app.domain.rules.ruleset import entries
 from app.errors import UsageError
 from app.kafka.change_history import LoggedChange
-from app.ops.erase_lists import (
+from app.ops.erase_from_changes import (
     Key,
     Keyed,
     _history,
