@@ -14,7 +14,7 @@ from app.blocks.core.deletions import MAX_DELETIONS, Deletions, follows
 from app.cassandra.erase_rows import ALERT_TABLES, CARD_TABLES, SNOOZES, Before, Erasure, hash_of
 from app.cli.erase import erase as command
 from app.durations import DAY_MS
-from app.ops.gone_by import gone_by
+from app.ops.deletion_dates import gone_by
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.erasing import find_waiting
