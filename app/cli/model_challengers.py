@@ -108,7 +108,7 @@ def _begin(
 ) -> None:
     from app.domain.changes import ChallengerChange, LoadChange
     from app.kafka.change_history import need_decides, read_history, send_changes
-    from app.ops.models import checked
+    from app.ops.model_checks import checked
     from app.topics import Topics
 
     with checked(settings, model) as entry:

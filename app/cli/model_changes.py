@@ -75,7 +75,7 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     """
     from app.domain.changes import LoadChange, ModelChange
     from app.kafka.change_history import read_history, send_changes
-    from app.ops.models import checked
+    from app.ops.model_checks import checked
     from app.ops.restorable_models import check_restorable
 
     settings = load_settings()
@@ -128,7 +128,7 @@ def rollback(further: bool, note: str) -> None:
     """
     from app.domain.changes import LoadChange
     from app.kafka.change_history import need_decides, read_history, send_in_time
-    from app.ops.models import checked
+    from app.ops.model_checks import checked
 
     settings = load_settings()
     history = asyncio.run(read_history(settings))

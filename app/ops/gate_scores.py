@@ -23,7 +23,7 @@ from app.domain.features.schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError
 from app.author import author
 from app.kafka.change_history import need_decides, read_history
-from app.ops.models import check_model
+from app.ops.model_checks import check_model
 from app.ops.row_by_row_scores import scores_of_each
 from app.quality.gate_limits import ScorePair, compare, refusals
 from app.quality.verdicts import Verdicts

@@ -23,7 +23,7 @@ from app.formats import iso
 from app.kafka.change_history import ChangeHistory, need_decides, read_history, send_changes
 from app.ops import gate_scores
 from app.ops import train_from_cassandra
-from app.ops.models import check_model, register, sign
+from app.ops.model_checks import check_model, register, sign
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
 from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until

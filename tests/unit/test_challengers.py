@@ -162,7 +162,7 @@ class TestCommands:
 
         monkeypatch.setattr("app.kafka.change_history.read_history", read_history)
         monkeypatch.setattr("app.kafka.change_history.send_changes", send_changes)
-        monkeypatch.setattr("app.ops.models.checked", checked)
+        monkeypatch.setattr("app.ops.model_checks.checked", checked)
         result = CliRunner().invoke(model_challengers.canary, ["a@1", "--share", "20%", *given])
         assert result.exit_code == 0, result.output
         assert [(one.share, one.threshold) for one in changes] == [(0.2, sent)]

@@ -617,7 +617,7 @@ class TestWhoeverIsSecond:
 
         monkeypatch.setattr("app.kafka.change_history.read_history", read)
         monkeypatch.setattr("app.kafka.change_history.send_changes", send)
-        monkeypatch.setattr("app.ops.models.checked", checked)
+        monkeypatch.setattr("app.ops.model_checks.checked", checked)
         run = CliRunner().invoke(getattr(model_changes, command[0]), command[1:])
         if says is None:
             assert run.exit_code == 0, run.output

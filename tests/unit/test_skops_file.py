@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from app.domain.explanation import Explainer
 from app.domain.features import Catalogue
 from app.errors import UsageError
-from app.ops.models import check_model
+from app.ops.model_checks import check_model
 from app.settings import load_settings
 from models.artifact import load_artifact, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry
