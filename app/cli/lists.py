@@ -100,7 +100,7 @@ def _change(name: Any, subject: Any, ids: tuple[str, ...], reason: str, **option
     from app.domain.changes import ListChange
     from app.domain.rules import RuleError
     from app.domain.rules.ruleset import check_ids, check_reason
-    from app.ops.rules import change_list
+    from app.ops.rule_changes import change_list
 
     try:
         check_ids(ids)

@@ -61,7 +61,7 @@ def add(name: str, expression: str, action: Any, reason: str, note: str) -> None
                  5  the topic `control` is missing: run fraudstream topics
     """
     from app.domain.changes import RuleChange
-    from app.ops.rules import add_rule
+    from app.ops.rule_changes import add_rule
 
     change = RuleChange(name=name, expression=expression, action=action, reason=reason, note=note)
     title = asyncio.run(add_rule(load_settings(), change))
@@ -73,7 +73,7 @@ def add(name: str, expression: str, action: Any, reason: str, note: str) -> None
 @note_option
 def remove(name: str, note: str) -> None:
     """Remove a rule. Takes effect with the next transactions. Exit code 4: no rule has that name."""
-    from app.ops.rules import remove_rule
+    from app.ops.rule_changes import remove_rule
 
     asyncio.run(remove_rule(load_settings(), name, note))
     click.echo(f"{name} is removed")
@@ -108,7 +108,7 @@ def list_command(at_ms: int | None, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Show a rule and its changes. Exit code 4: there is no rule of that name."""
     from app.kafka.change_history import read_history
-    from app.ops.rules import rule_changes
+    from app.ops.rule_changes import rule_changes
 
     history = asyncio.run(read_history(load_settings()))
     rule = next((one for one in history.in_force().rules.rules if one.name == name), None)
@@ -137,7 +137,7 @@ def history(as_json: bool) -> None:
     import msgspec
 
     from app.kafka.change_history import read_history
-    from app.ops.rules import rule_changes
+    from app.ops.rule_changes import rule_changes
 
     found = rule_changes(asyncio.run(read_history(load_settings())))
     if as_json:
@@ -178,7 +178,7 @@ def test_command(expression: str, from_ms: int | None, to_ms: int | None, as_jso
     from app.cassandra.session import connected
     from app.cli.progress import counter
     from app.cli.rule_text import trial_lines
-    from app.ops.rules import check_here
+    from app.ops.rule_changes import check_here
     from app.quality.rule_trial import try_rule
 
     settings = load_settings()

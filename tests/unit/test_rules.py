@@ -26,9 +26,9 @@ from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES, Rul
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange, send_changes
-from app.ops import rules as rule_commands
+from app.ops import rule_changes as rule_commands
 from app.ops.reference_rules import outcome
-from app.ops.rules import add_rule, change_list
+from app.ops.rule_changes import add_rule, change_list
 from app.quality.rule_trial import RuleTrial
 from app.quality.verdicts import Verdicts
 from app.settings import load_settings
