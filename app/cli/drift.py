@@ -110,7 +110,7 @@ def drift(
 
 def _stored(from_ms: int | None, to_ms: int | None, *, as_json: bool) -> bool:
     from app.cassandra.session import connected
-    from app.ops.drift import drift as run
+    from app.ops.drift_report import drift as run
 
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         msg = f"--from {formats.iso(from_ms)} is not before --to {formats.iso(to_ms)}"

@@ -412,7 +412,7 @@ def test_a_model_without_a_distribution_is_named_with_the_remedy(
     models = {"old@1": None, **({"new@1": few} if compared else {})}
     result = {"transactions": 7, "labels": labels, "models": models}
     monkeypatch.setattr("app.cassandra.session.connected", lambda _: nullcontext())
-    monkeypatch.setattr("app.ops.drift.drift", lambda *_, **__: result)
+    monkeypatch.setattr("app.ops.drift_report.drift", lambda *_, **__: result)
     assert run_command(["drift"]) == (0 if compared else 2)
     (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("old@1")]
     assert line.startswith("old@1: cannot be compared: no training distribution in its manifest")
