@@ -11,7 +11,7 @@ from app.author import author
 from app.kafka.clients import client_kwargs, consumer, started
 from app.kafka.topic_admin import check_topics
 from app.kafka.given_up_offsets import skip_record
-from app.ops.deadletters import partition_in
+from app.ops.dead_letter_list import partition_in
 from app.settings import Settings
 from app.topics import Topics
 
