@@ -26,7 +26,7 @@ from app.ops import train_from_cassandra
 from app.ops.model_checks import check_model, register, sign
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
-from app.ops.training_recipe import Recipe, lineage, parent_of, trained_until
+from app.ops.model_lineage import Recipe, lineage, parent_of, trained_until
 from app.quality.gate_limits import GateLimits
 from app.settings import Settings
 from app.topics import Topics
