@@ -257,7 +257,7 @@ def import_(
                     deployment does not compute
                  3  Cassandra does not answer, or FRAUDSTREAM_HOME is not writable
     """
-    from app.ops.foreign_models import import_model
+    from app.ops.import_models import import_model
 
     entry = import_model(
         load_settings(),
@@ -294,7 +294,7 @@ def convert(model: str) -> None:
                  3  Cassandra does not answer, or FRAUDSTREAM_HOME is not writable
                  4  there is no such model
     """
-    from app.ops.foreign_models import convert_model
+    from app.ops.import_models import convert_model
 
     old, new = convert_model(load_settings(), model)
     click.echo(f"{new.model} ({new.manifest.model_hash}) is registered; it is in {new.folder}")
