@@ -33,7 +33,7 @@ def _zone(_context: Any, parameter: click.Parameter, name: str | None) -> ZoneIn
 
 
 def _recipe(_context: Any, parameter: click.Parameter, name: str | None) -> str | None:
-    from app.ops.files.recipes import RECIPES
+    from app.ops.files.dataset_recipes import RECIPES
 
     if name is not None and name not in RECIPES:
         msg = f"{parameter.opts[0]} {name} is unknown; choose one of {', '.join(RECIPES)}"
@@ -186,7 +186,7 @@ def read_as(
     """
     from app.ops.files.columns import FileOptions
     from app.ops.files.event_times import TimeRules, check_pattern
-    from app.ops.files.recipes import RECIPES
+    from app.ops.files.dataset_recipes import RECIPES
 
     recipe = RECIPES[options["recipe"]] if options["recipe"] else None
     zone, pattern, origin = options["assume_zone"], options["time_format"], options["time_origin"]

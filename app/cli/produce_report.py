@@ -19,7 +19,7 @@ def summary_of(
     recipe: str | None,
 ) -> dict[str, Any]:
     """Everything, as one object."""
-    from app.ops.files.recipes import RECIPES
+    from app.ops.files.dataset_recipes import RECIPES
 
     summary = {
         "file": str(path),

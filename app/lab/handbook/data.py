@@ -16,7 +16,7 @@ import app as package
 from app.errors import NotFoundError, UsageError
 from app.ops.files.amounts import Rounding
 from app.ops.files.columns import FileOptions
-from app.ops.files.recipes import RECIPES
+from app.ops.files.dataset_recipes import RECIPES
 from app.ops.files.transactions import TransactionPass, open_reading
 from app.ops.train_from_files import LabelledTransactions, read_labelled
 from app.settings import Settings

@@ -11,7 +11,7 @@ from app.errors import UsageError
 from app.ops.files.amounts import Rounding
 from app.ops.files.event_times import TimeRules
 from app.ops.files.label_columns import is_answer
-from app.ops.files.recipes import Recipe, recognised
+from app.ops.files.dataset_recipes import Recipe, recognised
 from app.wire.prediction_fields import INPUT_FIELDS
 
 REQUIRED = ("transaction_id", "card_id", "amount", "event_time")
