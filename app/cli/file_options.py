@@ -15,7 +15,7 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.ops.files.amounts import Rounding
+    from app.ops.files.amount_rounding import Rounding
     from app.ops.files.columns import FileOptions
 
 #: A comma between two pairs, not one within a column's name.
@@ -223,6 +223,6 @@ def read_as(
 
 def rounding(settings: Settings) -> "Rounding":
     """Rounds to the minor units of the deployment's currency."""
-    from app.ops.files.amounts import Rounding
+    from app.ops.files.amount_rounding import Rounding
 
     return Rounding(settings.currency, settings.minor_unit_digits)

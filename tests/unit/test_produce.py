@@ -22,7 +22,7 @@ from app.cli.file_options import file_and_mapping
 from app.errors import UnavailableError, UsageError
 from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
-from app.ops.files.amounts import Rounding
+from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions, make_plan
 from app.ops.files.event_times import TimeRules
 from app.ops.files.opening import open_source

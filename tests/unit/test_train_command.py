@@ -13,7 +13,7 @@ from app.errors import UsageError
 from app.lab.simulation.arrivals import deliver
 from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import SimulationConfig, simulate
-from app.ops.files.amounts import Rounding
+from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions
 from app.ops.files.event_times import TimeRules
 from app.ops.files.dataset_recipes import RECIPES

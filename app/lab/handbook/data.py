@@ -14,7 +14,7 @@ from joblib import cpu_count
 
 import app as package
 from app.errors import NotFoundError, UsageError
-from app.ops.files.amounts import Rounding
+from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions
 from app.ops.files.dataset_recipes import RECIPES
 from app.ops.files.transactions import TransactionPass, open_reading

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from zoneinfo import ZoneInfo
 
 from app.errors import UsageError
-from app.ops.files.amounts import Rounding
+from app.ops.files.amount_rounding import Rounding
 from app.ops.files.event_times import TimeRules
 from app.ops.files.label_columns import is_answer
 from app.ops.files.dataset_recipes import Recipe, recognised

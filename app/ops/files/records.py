@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from app.ops.files.amounts import MONEY, PLAIN_AMOUNT, amount_text
+from app.ops.files.amount_rounding import MONEY, PLAIN_AMOUNT, amount_text
 from app.ops.files.columns import KNOWN, REQUIRED, ColumnPlan
 from app.ops.files.event_times import EventTimeError, EventTimeReader
 from app.ops.files.identifiers import ID_FIELDS, id_text
