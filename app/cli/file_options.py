@@ -185,7 +185,7 @@ def read_as(
         UsageError: an option does not fit another.
     """
     from app.ops.files.columns import FileOptions
-    from app.ops.files.event_times import TimeRules, check_pattern
+    from app.ops.files.file_times import TimeRules, check_pattern
     from app.ops.files.dataset_recipes import RECIPES
 
     recipe = RECIPES[options["recipe"]] if options["recipe"] else None

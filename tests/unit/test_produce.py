@@ -24,7 +24,7 @@ from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions, make_plan
-from app.ops.files.event_times import TimeRules
+from app.ops.files.file_times import TimeRules
 from app.ops.files.opening import open_source
 from app.ops.files.records import Converter
 from app.ops.files.suffixes import SUFFIXES

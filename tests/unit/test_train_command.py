@@ -15,7 +15,7 @@ from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions
-from app.ops.files.event_times import TimeRules
+from app.ops.files.file_times import TimeRules
 from app.ops.files.dataset_recipes import RECIPES
 from app.ops.train_from_files import read_labelled
 from app.settings import load_settings

@@ -14,7 +14,7 @@ import orjson
 
 from app.ops.files.amount_rounding import MONEY, PLAIN_AMOUNT, amount_text
 from app.ops.files.columns import KNOWN, REQUIRED, ColumnPlan
-from app.ops.files.event_times import EventTimeError, EventTimeReader
+from app.ops.files.file_times import EventTimeError, EventTimeReader
 from app.ops.files.identifiers import ID_FIELDS, id_text
 from app.ops.files.json_lines import JsonNumber, value_of
 from app.ops.files.source import MalformedRecordError
