@@ -24,7 +24,7 @@ from app.errors import UsageError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from app.ops.files.labels import LabelPass
+    from app.ops.files.label_file import LabelPass
     from app.ops.files.transactions import TransactionPass
 
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -178,7 +178,7 @@ def produce(context: click.Context, **options: Any) -> None:
 def _open(
     path: Path, mapping: dict[str, str], settings: Settings, options: dict[str, Any]
 ) -> "AbstractContextManager[TransactionPass | LabelPass]":
-    from app.ops.files.labels import open_labels
+    from app.ops.files.label_file import open_labels
     from app.ops.files.transactions import open_raw, open_reading
     from app.wire.input_records import RecordRules
 

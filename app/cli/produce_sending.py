@@ -12,7 +12,7 @@ from app.errors import UsageError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.ops.files.labels import LabelPass
+    from app.ops.files.label_file import LabelPass
     from app.ops.files.transactions import TransactionPass
     from app.ops.produce import ProduceReport
 
@@ -49,7 +49,7 @@ async def _sent(
     progress: Callable[[int], None],
 ) -> "tuple[ProduceReport, ProduceReport | None]":
     from app.ops import produce as tool
-    from app.ops.files.labels import LabelPass
+    from app.ops.files.label_file import LabelPass
     from app.ops.producing.schedule import spread
     from app.topics import Topics
 

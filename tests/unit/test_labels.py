@@ -15,7 +15,7 @@ from app.domain.transaction import DeadRecordError, hash_id
 from app.errors import RowFormatError, SettingsError, UsageError
 from app.ops.files.columns import FileOptions
 from app.ops.files.file_times import TimeRules
-from app.ops.files.labels import open_labels
+from app.ops.files.label_file import open_labels
 from app.settings import load_settings
 from app.stages.labels import LabelsHandler
 from app.stages.reserved_rows import POSITION_KEY, StatePosition
