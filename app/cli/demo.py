@@ -204,7 +204,7 @@ def _feed(
         events = options["events"] or EVENTS
         return run, lambda first: feed.SimulatedFeed(settings, run, events, first, _now_ms)
 
-    from app.ops.files.transactions import open_reading
+    from app.ops.files.transaction_file import open_reading
     from app.wire.input_records import RecordRules
 
     path, mapping = file_and_mapping((str(options["file"]), *options["words"]), options["mapping"])

@@ -25,7 +25,7 @@ from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.ops.files.label_file import LabelPass
-    from app.ops.files.transactions import TransactionPass
+    from app.ops.files.transaction_file import TransactionPass
 
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -179,7 +179,7 @@ def _open(
     path: Path, mapping: dict[str, str], settings: Settings, options: dict[str, Any]
 ) -> "AbstractContextManager[TransactionPass | LabelPass]":
     from app.ops.files.label_file import open_labels
-    from app.ops.files.transactions import open_raw, open_reading
+    from app.ops.files.transaction_file import open_raw, open_reading
     from app.wire.input_records import RecordRules
 
     span = {name: options[name] for name in ("skip", "limit", "skip_bad")}

@@ -13,7 +13,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.ops.files.label_file import LabelPass
-    from app.ops.files.transactions import TransactionPass
+    from app.ops.files.transaction_file import TransactionPass
     from app.ops.produce import ProduceReport
 
 

@@ -11,7 +11,7 @@ import pytest
 from app.lab.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
 from app.lab.demo.live import LivePayments
 from app.lab.simulation.frauds import AMOUNT_LIMIT
-from app.ops.files.transactions import open_reading
+from app.ops.files.transaction_file import open_reading
 from app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]

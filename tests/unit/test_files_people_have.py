@@ -20,7 +20,7 @@ import pytest
 
 from app.cli.exit_codes import run
 from app.errors import UsageError
-from app.ops.files.transactions import open_reading
+from app.ops.files.transaction_file import open_reading
 from app.ops.produce import ProduceReport
 
 HEAD = "transaction_id,card_id,amount,event_time"

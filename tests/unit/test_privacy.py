@@ -17,7 +17,7 @@ from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError
 from app.ops.files.columns import FileOptions
 from app.ops.files.label_file import open_labels
-from app.ops.files.transactions import open_reading
+from app.ops.files.transaction_file import open_reading
 from app.pseudonyms import Pseudonyms, parse_keys
 from app.settings import load_settings
 from app.wire.dead_letters import MASKED, dead_letter

@@ -28,8 +28,8 @@ from app.ops.files.file_times import TimeRules
 from app.ops.files.opening import open_source
 from app.ops.files.records import Converter
 from app.ops.files.suffixes import SUFFIXES
-from app.ops.files.transactions import TransactionPass, open_raw, raw_key
-from app.ops.files.transactions import open_reading as open_with
+from app.ops.files.transaction_file import TransactionPass, open_raw, raw_key
+from app.ops.files.transaction_file import open_reading as open_with
 from app.ops.producing.following import following
 from app.ops.producing.schedule import spread
 from app.ops.producing.wait_for_workers import WaitForWorkers

@@ -18,7 +18,7 @@ from app.lab.demo.live import LivePayments
 from app.lab.simulation.arrivals import BROKEN
 from app.lab.simulation.frauds import DAY_MS
 from app.lab.simulation.simulate import Deliveries, Disorder, SimulationConfig, deliver, simulate
-from app.ops.files.transactions import TransactionPass
+from app.ops.files.transaction_file import TransactionPass
 from app.ops.producing.following import following
 from app.settings import Settings
 from app.topics import Topics

@@ -17,7 +17,7 @@ from app.errors import NotFoundError, UsageError
 from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions
 from app.ops.files.dataset_recipes import RECIPES
-from app.ops.files.transactions import TransactionPass, open_reading
+from app.ops.files.transaction_file import TransactionPass, open_reading
 from app.ops.train_from_files import LabelledTransactions, read_labelled
 from app.settings import Settings
 
