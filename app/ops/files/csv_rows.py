@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from app.errors import UsageError
 from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source
-from app.ops.files.text import MAX_LINE, open_text
+from app.ops.files.text_encoding import MAX_LINE, open_text
 
 #: What Excel writes in front of the header, and reads.
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)

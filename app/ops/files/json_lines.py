@@ -12,7 +12,7 @@ from app.domain.json_shape import refuse_repeated_keys
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source
-from app.ops.files.text import MAX_LINE, open_text
+from app.ops.files.text_encoding import MAX_LINE, open_text
 
 #: Records and bytes that are read ahead to learn which fields the file has.
 PEEKED_RECORDS = 1_000
