@@ -16,7 +16,7 @@ from app.errors import UsageError
 from app.ops.files.columns import ColumnPlan, FileOptions
 from app.ops.files.label_columns import USUAL_LABELS, usual_label
 from app.ops.files.opening import open_rows
-from app.ops.files.records import Converter
+from app.ops.files.rows_to_records import Converter
 from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.verdict_columns import verdict
 from app.settings import Settings

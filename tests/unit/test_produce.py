@@ -26,7 +26,7 @@ from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions, make_plan
 from app.ops.files.file_times import TimeRules
 from app.ops.files.opening import open_source
-from app.ops.files.records import Converter
+from app.ops.files.rows_to_records import Converter
 from app.ops.files.suffixes import SUFFIXES
 from app.ops.files.transaction_file import TransactionPass, open_raw, raw_key
 from app.ops.files.transaction_file import open_reading as open_with
