@@ -12,7 +12,7 @@ from app.ops.verification.case import VerifyRun
 from app.ops.verification.ledger import PREDICTED, ExpectedOutcome, FoundIn, RecordFault, SourcePage
 from app.ops.verification.log import Reached
 from app.ops.verification.refunds import RefundRows
-from app.ops.verification.rows import RowReader
+from app.ops.verification.cassandra_rows import RowReader
 
 #: The keys of `--json` that scripts rely on, in order.
 COUNTS = (
