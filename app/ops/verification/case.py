@@ -10,7 +10,7 @@ from app.ops.verification.alerts import AlertLedger
 from app.ops.verification.findings import Findings
 from app.ops.verification.labels import LabelLedger
 from app.ops.verification.ledger import Ledger
-from app.ops.verification.lost import LostOffsets
+from app.ops.verification.lost_offsets import LostOffsets
 from app.settings import Settings
 from app.stages.alerts import alert_policy
 from app.windows.waiting_labels import MAX_WAITING_LABELS
