@@ -42,7 +42,7 @@ from app.ops.verification.refunds import EarlierRefunds, RefundReader, RefundRow
 from app.ops.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.ops.verification.report import Report, clock_ms, conclude
 from app.ops.verification.cassandra_rows import COLUMNS, RowReader
-from app.ops.verification.schemas import schemas_on, union_of
+from app.ops.verification.feature_schemas import schemas_on, union_of
 from app.ops.verification.scores import rescore
 from app.ops.verification.sources import Cards, SourceReader
 from app.settings import Settings
