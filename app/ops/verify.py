@@ -29,7 +29,7 @@ from app.domain.in_force import InForce
 from app.ops.reference import TerminalReference
 from app.ops.verification.alert_rows import read_rows as read_alert_rows
 from app.ops.verification.alerts import AlertReader
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.findings import Findings
 from app.ops.verification.labels_and_changes import ChangeReader, LabelReader, ParkedReader

@@ -10,7 +10,7 @@ from app.cassandra.raw_rows import decimal, texts
 from app.domain.alerts import day_of, shard_of
 
 if TYPE_CHECKING:
-    from app.ops.verification.case import VerifyRun
+    from app.ops.verification.verify_run import VerifyRun
 
 #: Columns that an alert's record says, but for those of the row's key.
 CELLS = (

@@ -23,7 +23,7 @@ from app.ops.verification.findings import Findings
 from app.ops.verification.ledger import FoundIn, Ledger, SourcePage
 
 if TYPE_CHECKING:
-    from app.ops.verification.case import VerifyRun
+    from app.ops.verification.verify_run import VerifyRun
 
 #: Keys of the report's `alerts`, in order. `before`: predictions that would be alerts under the present settings, and
 #: were made when others were in force, or none.

@@ -12,7 +12,7 @@ import numpy as np
 from app.cassandra.prediction_columns import month_of
 from app.cassandra.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import (
     CERTAIN,
     PREDICTED,

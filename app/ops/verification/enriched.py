@@ -10,7 +10,7 @@ import orjson
 from app.domain.in_force import InForce
 from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalReference, WaitingLabel
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import (
     PREDICTED,
     ExpectedOutcome,

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from app.domain.transaction import DeadRecordError
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.wire.control_records import parse_change
 
 

@@ -9,7 +9,7 @@ import orjson
 from app.deployments import SCORED_BY, is_anothers
 from app.domain.features.own import OwnField
 from app.domain.json_text import canonical, raw_fields
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import SourcePage
 
 _TIME = re.compile(rb'"scored_at":\d+')

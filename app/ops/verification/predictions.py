@@ -11,7 +11,7 @@ from app.domain.flags import ANOMALY
 from app.domain.rules import RuleSet
 from app.ops.reference import in_share
 from app.ops.reference_rules import outcome
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import (
     CERTAIN,
     PREDICTED,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.cassandra.refund_rows import RefundRow
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.output_fields import SOURCE_FIELDS, fields_of, source_in
 from app.ops.verification.refused import digest, first_of_its_kind

@@ -9,7 +9,7 @@ from app.cassandra.fetched_models import holder_of
 from app.domain.flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.row_by_row_scores import of_each, scores_of_each
-from app.ops.verification.case import VerifyRun
+from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import CERTAIN, FeatureList, FoundIn, SourcePage
 from models.holder import Model, ModelHolder
 from models.manifest import HASH_DIGITS
