@@ -44,7 +44,7 @@ from app.ops.verification.report import Report, clock_ms, conclude
 from app.ops.verification.cassandra_rows import COLUMNS, RowReader
 from app.ops.verification.feature_schemas import schemas_on, union_of
 from app.ops.verification.scores import rescore
-from app.ops.verification.sources import Cards, SourceReader
+from app.ops.verification.source_records import Cards, SourceReader
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import TopicSpec
