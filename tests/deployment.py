@@ -16,7 +16,7 @@ from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.kafka.clients import client_kwargs
 from app.kafka.topic_admin import ensure_topics
-from app.ops.verification.log import Reached, open_log, wait_for_workers
+from app.ops.verification.topic_log import Reached, open_log, wait_for_workers
 from app.ops.verify import verify
 from app.settings import Settings
 from app.topics import Topics, TopicSpec

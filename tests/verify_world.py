@@ -275,7 +275,7 @@ class VerifyWorld:
 
 
 class MemoryLog:
-    """`app.ops.verification.log.Log` over a world."""
+    """`app.ops.verification.topic_log.Log` over a world."""
 
     def __init__(self, world: VerifyWorld) -> None:
         self._world = world

@@ -77,7 +77,7 @@ async def _sent(
 
     from app.ops.producing.following import following
     from app.ops.producing.wait_for_workers import WaitForWorkers
-    from app.ops.verification.log import open_log
+    from app.ops.verification.topic_log import open_log
 
     async with AsyncExitStack() as opened:
         wait = None

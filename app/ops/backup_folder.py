@@ -21,7 +21,7 @@ from app.cassandra.session import connected
 from app.errors import NotFoundError, UsageError
 from app.formats import iso
 from app.file_writing import explained
-from app.ops.verification.log import Progress
+from app.ops.verification.topic_log import Progress
 from app.settings import Settings
 
 _MANIFEST = "backup.json"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
-from app.ops.verification.log import Log
+from app.ops.verification.topic_log import Log
 from app.topics import TopicSpec
 
 

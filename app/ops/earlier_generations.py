@@ -1,7 +1,7 @@
 """What a deployment was before its number of partitions changed, for commands that read the log."""
 
 from app.ops.changelog_rows import read_rows
-from app.ops.verification.log import Log
+from app.ops.verification.topic_log import Log
 from app.settings import Settings
 from app.stages.earlier_partitions import EARLIER_KEY, Earlier, read_earlier
 from app.topics import Topics, TopicSpec

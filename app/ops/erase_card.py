@@ -40,7 +40,7 @@ from app.kafka.topic_admin import partition_counts, topic_configs
 from app.ops.earlier_generations import earlier_names
 from app.ops.erase_from_changes import clean_lists, would_clean
 from app.ops.deletion_dates import gone_by
-from app.ops.verification.log import Log, Progress, open_log, wait_for_workers
+from app.ops.verification.topic_log import Log, Progress, open_log, wait_for_workers
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 from app.wire.erase_records import NOBODY, erase_record, erased_card

@@ -22,7 +22,7 @@ from app.errors import UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange, send_changes
 from app.kafka.clients import answered, client_kwargs, started
 from app.ops.rule_changes import list_parts
-from app.ops.verification.log import Log
+from app.ops.verification.topic_log import Log
 from app.settings import Settings
 from app.wire.control_records import parse_change
 

@@ -39,7 +39,7 @@ from app.ops.state_comparison import (
     stores,
 )
 from app.ops.temporary_stores import scratch_rows
-from app.ops.verification.log import Log, Progress, open_log
+from app.ops.verification.topic_log import Log, Progress, open_log
 from app.settings import Settings
 from app.stages.scorers import UnloadableModel
 from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, ModelOffsets, StatePosition

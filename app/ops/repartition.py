@@ -28,7 +28,7 @@ from app.kafka.topic_checks import recreated
 from app.ops.changelog_rows import read_rows
 from app.ops.earlier_generations import earlier_names, earlier_of, own_topics
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, Rows, TerminalsMove
-from app.ops.verification.log import Log, Offsets, Progress, open_log
+from app.ops.verification.topic_log import Log, Offsets, Progress, open_log
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier, earlier_row
 from app.stages.known_topics import TOPICS_KEY, KnownTopics

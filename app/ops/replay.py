@@ -32,7 +32,7 @@ from app.ops.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
 from app.ops.replaying.results import sending
 from app.ops.replaying.survey import EnrichedSurvey, SourceRecords
 from app.ops.temporary_stores import scratch_rows
-from app.ops.verification.log import Log, Progress, open_log
+from app.ops.verification.topic_log import Log, Progress, open_log
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.topics import Topics, TopicSpec

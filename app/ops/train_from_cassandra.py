@@ -21,7 +21,7 @@ from app.deployments import is_anothers
 from app.domain.features.schema import same_meaning
 from app.domain.transaction import DeadRecordError
 from app.errors import TooFewSamplesError, UsageError
-from app.ops.verification.log import Log, open_log
+from app.ops.verification.topic_log import Log, open_log
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.parked_labels import copied_offset

@@ -34,7 +34,7 @@ from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.findings import Findings
 from app.ops.verification.labels_and_changes import ChangeReader, LabelReader, ParkedReader
 from app.ops.verification.ledger import Ledger, SourcePage
-from app.ops.verification.log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
+from app.ops.verification.topic_log import Log, Offsets, Progress, Reached, open_log, wait_for_workers
 from app.ops.verification.output_fields import NameReader, names_nobody
 from app.ops.verification.phases import Phase, phases_of
 from app.ops.verification.predictions import LateReader, PredictionReader

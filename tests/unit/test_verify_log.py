@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.errors import UnavailableError
-from app.ops.verification import log as module
-from app.ops.verification.log import Log
+from app.ops.verification import topic_log as module
+from app.ops.verification.topic_log import Log
 from app.settings import load_settings
 from app.topics import Topics
 

@@ -10,7 +10,7 @@ import orjson
 
 from app.domain.flags import CONFLICTING, LATE, OUT_OF_ORDER
 from app.lab.demo.kinds import GENUINE, is_flagged
-from app.ops.verification.log import Log, Offsets
+from app.ops.verification.topic_log import Log, Offsets
 from app.topics import TopicSpec
 from app.wire.dead_letters import headers_of
 from app.wire.output_records import origin_of

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from app.errors import UnavailableError
-from app.ops.verification.log import Log, Offsets, wait_for_workers
+from app.ops.verification.topic_log import Log, Offsets, wait_for_workers
 
 #: Nothing at all moved for this long: something is wrong, and waiting on would not mend it.
 STALL_SECONDS = 120.0

@@ -15,7 +15,7 @@ from app.lab.demo.screen import Screen
 from app.lab.demo.summary import Gentle, Summary
 from app.lab.supervisor import Workers
 from app.ops.produce import produce_on_schedule, produce_with_labels, quiet_client
-from app.ops.verification.log import Log, Offsets, open_log
+from app.ops.verification.topic_log import Log, Offsets, open_log
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import artifact_folders

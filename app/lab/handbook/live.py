@@ -27,7 +27,7 @@ from app.lab.supervisor import Workers
 from app.ops.produce import produce_with_labels, quiet_client
 from app.ops.producing.following import following
 from app.ops.producing.wait_for_workers import WaitForWorkers
-from app.ops.verification.log import open_log, wait_for_workers
+from app.ops.verification.topic_log import open_log, wait_for_workers
 from app.settings import Settings, load_settings
 from app.topics import Topics
 from models.evaluation_sets import DAY_MS

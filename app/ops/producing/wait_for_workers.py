@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from app.errors import UnavailableError
-from app.ops.verification.log import Log
+from app.ops.verification.topic_log import Log
 
 _LOOK_SECONDS = 0.1
 #: Workers that do nothing for so long are none.

@@ -24,7 +24,7 @@ from app.errors import NotAnsweringError, NotFoundError, UnavailableError
 from app.kafka.change_history import ChangeHistory, read_history
 from app.ops.replaying.plan import Plan
 from app.ops.replaying.survey import EnrichedSurvey
-from app.ops.verification.log import Log
+from app.ops.verification.topic_log import Log
 from app.stages import scorers
 from app.stages.scorers import UnloadableModel, is_refused
 from app.wire.control_records import ChangeMessage, Message, encode_change

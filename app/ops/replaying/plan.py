@@ -8,7 +8,7 @@ from app.cassandra import replay_targets
 from app.cassandra.replay_targets import ReplayTargets
 from app.errors import UsageError
 from app.ops.replaying.bounds import ReplayRange
-from app.ops.verification.log import Log
+from app.ops.verification.topic_log import Log
 from app.settings import Settings
 
 #: Settings that a replay may have of its own: what shapes features and decisions. Which records there are, and

@@ -6,7 +6,7 @@ import msgspec
 import orjson
 
 from app.domain.features import Catalogue
-from app.ops.verification.log import Log, Progress
+from app.ops.verification.topic_log import Log, Progress
 from app.settings import Settings
 from app.topics import TopicSpec
 from app.wire.erase_records import is_of_erasure

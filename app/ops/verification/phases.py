@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.ops.earlier_generations import earlier_of, topics_of
-from app.ops.verification.log import Log, Offsets
+from app.ops.verification.topic_log import Log, Offsets
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
