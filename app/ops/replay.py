@@ -30,7 +30,7 @@ from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardFeatures, CardPass, ReplayStages, TerminalPass
 from app.ops.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
 from app.ops.replaying.results import sending
-from app.ops.replaying.survey import EnrichedSurvey, SourceRecords
+from app.ops.replaying.enriched_survey import EnrichedSurvey, SourceRecords
 from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.topic_log import Log, Progress, open_log
 from app.quality.verdicts import Verdicts

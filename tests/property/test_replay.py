@@ -18,7 +18,7 @@ from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops.replaying.bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardPass, ReplayStages, TerminalPass
-from app.ops.replaying.survey import EnrichedSurvey
+from app.ops.replaying.enriched_survey import EnrichedSurvey
 from app.ops.temporary_stores import scratch_rows
 from app.windows.window_row import NEVER
 from app.wire.control_records import decode_message, parse_change

@@ -12,7 +12,7 @@ from app.errors import UsageError
 from app.ops.replaying.bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.comparison import Comparison
 from app.ops.replaying.plan import shadow_of
-from app.ops.replaying.survey import SourceRecords
+from app.ops.replaying.enriched_survey import SourceRecords
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.topics import Topics

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.cassandra.prediction_rows import epoch_ms
-from app.ops.replaying.survey import SourceRecords
+from app.ops.replaying.enriched_survey import SourceRecords
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from app.windows.window_row import NEVER
 

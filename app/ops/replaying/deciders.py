@@ -23,7 +23,7 @@ from app.domain.rules import NO_RULES, RuleSet
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError
 from app.kafka.change_history import ChangeHistory, read_history
 from app.ops.replaying.plan import Plan
-from app.ops.replaying.survey import EnrichedSurvey
+from app.ops.replaying.enriched_survey import EnrichedSurvey
 from app.ops.verification.topic_log import Log
 from app.stages import scorers
 from app.stages.scorers import UnloadableModel, is_refused

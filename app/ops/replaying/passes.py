@@ -19,7 +19,7 @@ from app.domain.features import Catalogue
 from app.kafka.murmur import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.deciders import ReplayDecisions
-from app.ops.replaying.survey import SourceRecords
+from app.ops.replaying.enriched_survey import SourceRecords
 from app.ops.temporary_stores import StoredRows
 from app.settings import Settings
 from app.stages.cards import CardsHandler
