@@ -15,7 +15,7 @@ from app.errors import UsageError
 from app.settings import ENV_PREFIX, load_settings
 
 if TYPE_CHECKING:
-    from app.ops.replaying.bounds import Bound
+    from app.ops.replaying.look_back_bounds import Bound
 
 _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
 
@@ -99,7 +99,7 @@ def replay(
         msg = "give --from and --group, such as `fraudstream replay --from 2026-10-01 --group model_2`"
         raise UsageError(msg)
     from app.ops.replay import replay as run
-    from app.ops.replaying.bounds import ReplayRange
+    from app.ops.replaying.look_back_bounds import ReplayRange
     from app.ops.replaying.plan import Plan
 
     live = load_settings()
@@ -145,7 +145,7 @@ def bound_of(option: str, text: str) -> "Bound":
     Raises:
         UsageError: it is none of them.
     """
-    from app.ops.replaying.bounds import Bound
+    from app.ops.replaying.look_back_bounds import Bound
 
     if _OFFSETS.fullmatch(text):
         if ":" not in text:

@@ -24,7 +24,7 @@ from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_scored
 from app.cassandra.session import connect, disconnect
 from app.ops.earlier_generations import earlier_of
-from app.ops.replaying.bounds import LookBack, RetainedRange
+from app.ops.replaying.look_back_bounds import LookBack, RetainedRange
 from app.ops.replaying.comparison import COLUMNS, Comparison
 from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardFeatures, CardPass, ReplayStages, TerminalPass

@@ -24,7 +24,7 @@ from app.cassandra.session import connect, disconnect
 from app.deployments import SCORED_BY
 from app.errors import NotAnsweringError, UsageError
 from app.ops.earlier_generations import earlier_of, topics_of
-from app.ops.replaying.bounds import Bound
+from app.ops.replaying.look_back_bounds import Bound
 from app.ops.verification.topic_log import Log, Offsets, Progress, open_log
 from app.ops.verification.output_fields import NameReader, names_nobody
 from app.settings import Settings

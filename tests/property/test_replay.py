@@ -15,7 +15,7 @@ import pytest
 
 from app.domain.changes import ListChange, RuleChange
 from app.kafka.change_history import ChangeHistory, LoggedChange
-from app.ops.replaying.bounds import Bound, LookBack, ReplayRange, RetainedRange
+from app.ops.replaying.look_back_bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.deciders import Deciders
 from app.ops.replaying.passes import CardPass, ReplayStages, TerminalPass
 from app.ops.replaying.enriched_survey import EnrichedSurvey

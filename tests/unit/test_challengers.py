@@ -22,7 +22,7 @@ from app.domain.in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops.reference import in_share
-from app.ops.replaying.bounds import Bound, ReplayRange
+from app.ops.replaying.look_back_bounds import Bound, ReplayRange
 from app.settings import load_settings
 from app.stages.challengers import Challengers
 from app.stages.deployed_features import catalogue_of

@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.replay import bound_of, summary
 from app.errors import UsageError
-from app.ops.replaying.bounds import Bound, LookBack, ReplayRange, RetainedRange
+from app.ops.replaying.look_back_bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.comparison import Comparison
 from app.ops.replaying.plan import shadow_of
 from app.ops.replaying.enriched_survey import SourceRecords

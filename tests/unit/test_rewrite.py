@@ -11,7 +11,7 @@ from app.cassandra.label_rows import LABELS
 from app.cli.replay import bound_of
 from app.errors import NotAnsweringError, UsageError
 from app.ops import rewrite as module
-from app.ops.replaying.bounds import Bound
+from app.ops.replaying.look_back_bounds import Bound
 from app.ops.rewrite import Rewritten, write_beside, write_labels, write_range
 from tests.builders import T0
 from tests.unit.test_verify_findings import busy, scored_again

@@ -14,7 +14,7 @@ import numpy as np
 
 from app.domain.flags import CONFLICTING
 from app.errors import UsageError
-from app.ops.replaying.bounds import ReplayRange
+from app.ops.replaying.look_back_bounds import ReplayRange
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch
 from app.wire.erase_records import EraseMessage

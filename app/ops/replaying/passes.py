@@ -161,7 +161,7 @@ class CardPass:
         sources: which records count: the others were not scored live, and are none for the replay either.
         rows: an empty state.
         folder: for what is kept.
-        known_from_ms: see `app.ops.replaying.bounds.RetainedRange.from_ms`.
+        known_from_ms: see `app.ops.replaying.look_back_bounds.RetainedRange.from_ms`.
 
     Attributes:
         found: what was computed.
@@ -209,7 +209,7 @@ class TerminalPass:
         rows: an empty state.
         reach_ms: event time before which nothing decides a feature.
         clock_ms: the time, for `scored_at`.
-        known_from_ms: see `app.ops.replaying.bounds.RetainedRange.terminals_from_ms`.
+        known_from_ms: see `app.ops.replaying.look_back_bounds.RetainedRange.terminals_from_ms`.
 
     Attributes:
         warmed: transactions that were counted for others and not scored.

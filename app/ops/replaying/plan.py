@@ -7,7 +7,7 @@ from cassandra.cluster import Session
 from app.cassandra import replay_targets
 from app.cassandra.replay_targets import ReplayTargets
 from app.errors import UsageError
-from app.ops.replaying.bounds import ReplayRange
+from app.ops.replaying.look_back_bounds import ReplayRange
 from app.ops.verification.topic_log import Log
 from app.settings import Settings
 
