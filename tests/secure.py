@@ -34,7 +34,7 @@ from joserfc.jwk import OctKey, RSAKey
 from app.devstack import ports
 from app.devstack.server import ExtraConfiguration
 from app.devstack.stack import Stack
-from app.kafka.grants import Grant
+from app.ops.role_grants import Grant
 from app.settings import Settings
 from tests.real_servers import servers_folder
 

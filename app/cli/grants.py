@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from app.kafka.grants import ROLES, Role, grants_of, table_grants_of
+from app.ops.role_grants import ROLES, Role, grants_of, table_grants_of
 from app.settings import Settings, load_settings
 
 _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.properties --add"

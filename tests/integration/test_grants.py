@@ -14,7 +14,7 @@ import pytest
 
 from app.cassandra.session import connected, disconnect
 from app.devstack.environment import environment
-from app.kafka.grants import ROLES, Role, grants_of, table_grants_of
+from app.ops.role_grants import ROLES, Role, grants_of, table_grants_of
 from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import PATIENCE_SECONDS, Deployment, Send

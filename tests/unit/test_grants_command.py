@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.grants import grants
-from app.kafka.grants import ROLES, grants_of
+from app.ops.role_grants import ROLES, grants_of
 from app.settings import load_settings
 from app.topics import Topics
 
