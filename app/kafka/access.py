@@ -17,7 +17,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from app.addresses import KAFKA_PORT, parse_addresses
 from app.errors import FraudstreamError
-from app.kafka.tokens import token_provider
+from app.kafka.oauth_tokens import token_provider
 from app.settings import Settings
 from app.tls import client_context, first_bytes, meaning
 

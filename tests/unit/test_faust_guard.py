@@ -56,7 +56,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection.send": "5909ea32f4efca49",
         "aiokafka.protocol.struct:Struct.__repr__": "237eb4a68c450067",
     },
-    "app/kafka/tokens.py": {
+    "app/kafka/oauth_tokens.py": {
         "aiokafka.conn:OAuthAuthenticator.step": "3a013ab61098033c",
     },
     "app/blocks/faust/offset_metadata.py": {
