@@ -8,7 +8,7 @@ from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.kafka.schema_registry import waited_schemas
 from app.stages.cards import CardsHandler
 from app.stages.partition_start import check_state, check_topics_known

@@ -14,7 +14,7 @@ from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.label_store import LabelStore
 from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.metrics.recorders import label_counts
 from app.stages.labels import LabelBlock, LabelsHandler
 from app.stages.parked_label_retries import LabelRetries, look_up_with

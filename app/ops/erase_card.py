@@ -35,7 +35,7 @@ from app.cassandra.session import connect, disconnect
 from app.errors import FraudstreamError, UnavailableError, UsageError
 from app.author import author
 from app.kafka.clients import answered, client_kwargs, started
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.kafka.topic_admin import partition_counts, topic_configs
 from app.ops.earlier_generations import earlier_names
 from app.ops.erase_from_changes import clean_lists, would_clean

@@ -22,7 +22,7 @@ from app.blocks.core.rows import Row, RowGroup, chunk_groups
 from app.blocks.faust.changelog_append import append_rows
 from app.errors import SchemaError, StateError, UnavailableError, UsageError
 from app.kafka.clients import answered, client_kwargs, group_members, started
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.kafka.topic_admin import delete_topics, ensure_topics, partition_counts, topic_ids
 from app.kafka.topic_checks import recreated
 from app.ops.changelog_rows import read_rows

@@ -21,7 +21,7 @@ from app.cassandra.timeline import timeline
 from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.metrics.last_hour import CounterTotals
 from app.metrics.reading import WorkerReading, copied_partitions, read_copies, read_flow, read_state_bytes, read_tasks, source_partitions
 from app.metrics.log_ends import LogEnds

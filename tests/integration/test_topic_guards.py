@@ -10,7 +10,7 @@ import pytest
 from aiokafka.admin import NewPartitions
 
 from app.kafka.clients import admin
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.kafka.topic_admin import ensure_topics
 from app.settings import Settings
 from app.topics import TopicSpec

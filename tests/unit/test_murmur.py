@@ -4,7 +4,7 @@ import random
 
 from aiokafka.partitioner import murmur2 as kafkas
 
-from app.kafka.murmur import murmur2
+from app.kafka.partitioner import murmur2
 from tests.seed import SEED
 
 

@@ -10,7 +10,7 @@ from app.blocks.core.rows import RowGroup
 from app.domain.changes import ModelChange
 from app.domain.in_force import InForce
 from app.errors import SettingsError, StateError
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, TerminalsMove, moved
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier, earlier_row, read_earlier

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from app.blocks.core.rows import chunk_groups
 from app.blocks.faust.changelog_append import append_rows
 from app.kafka.clients import client_kwargs, started
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.ops.produce import quiet_client
 from app.settings import Settings
 from app.stages.block_rows import row_rules, terminal_rules

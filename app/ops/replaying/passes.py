@@ -16,7 +16,7 @@ import numpy as np
 
 from app.blocks.faust.output_sender import Outputs
 from app.domain.features import Catalogue
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.replaying.deciders import ReplayDecisions
 from app.ops.replaying.enriched_survey import SourceRecords

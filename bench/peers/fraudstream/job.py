@@ -23,7 +23,7 @@ from app.cassandra.prediction_rows import RowPacker
 from app.domain.features import Catalogue
 from app.domain.transaction_outcomes import CardStage, Enriched
 from app.faust_app import app, batch_bytes, source
-from app.kafka.murmur import partition_of
+from app.kafka.partitioner import partition_of
 from app.metrics.recorders import SinkStatus
 from app.stages.block_rows import BlockRows, row_rules
 from app.wire.input_records import RecordRules, parse_transaction
