@@ -21,7 +21,7 @@ from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.kafka.access import security
 from app.kafka.clients import watch_of
-from app.kafka.given_up_offsets import find_skip
+from app.kafka.skip_records import find_skip
 from app.kafka.topic_admin import topic_ids
 from app.kafka.topic_checks import recreated
 from app.kafka.topic_watch import watch_topics

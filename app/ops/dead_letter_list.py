@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 
 from app.errors import NotFoundError, SchemaError, UnavailableError, UsageError
 from app.kafka.clients import ANSWER_SECONDS, admin, answered, consumer
-from app.kafka.given_up_offsets import skip_in
+from app.kafka.skip_records import skip_in
 from app.settings import Settings
 from app.topics import Topics
 from app.wire.dead_letters import REDRIVEN, headers_of

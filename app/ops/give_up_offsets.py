@@ -10,7 +10,7 @@ from app.errors import DamagedLogError, UnavailableError, UsageError
 from app.author import author
 from app.kafka.clients import client_kwargs, consumer, started
 from app.kafka.topic_admin import check_topics
-from app.kafka.given_up_offsets import skip_record
+from app.kafka.skip_records import skip_record
 from app.ops.dead_letter_list import partition_in
 from app.settings import Settings
 from app.topics import Topics

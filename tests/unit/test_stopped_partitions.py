@@ -9,7 +9,7 @@ from faust.types import TP
 from app.blocks.faust.stopped_partitions import LOOK_SECONDS, StoppedPartitions
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError, NotAnsweringError
-from app.kafka.given_up_offsets import skip_in, skip_record
+from app.kafka.skip_records import skip_in, skip_record
 
 TP3 = TP("transactions", 3)
 
