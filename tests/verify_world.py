@@ -14,7 +14,7 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker, AlertRow
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
 from app.domain.changes import AnyChange
-from app.ops.verification.report import Report
+from app.ops.verification.totals import Report
 from app.ops.verification.cassandra_rows import COLUMNS, Row
 from app.ops.verify import compare
 from app.settings import Settings

@@ -13,7 +13,7 @@ from app.errors import VerificationError
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from app.ops.verification.report import Report
+    from app.ops.verification.totals import Report
 
 #: What the counts mean, for people.
 _MEANINGS = {
@@ -149,7 +149,7 @@ def _echo_erased(cards: int, transactions: int) -> None:
 
 def _verdict(report: "Report") -> str:
     """Why it failed, in one line."""
-    from app.ops.verification.report import PLACES
+    from app.ops.verification.totals import PLACES
 
     counts = report.counts
     bad = (

@@ -40,7 +40,7 @@ from app.ops.verification.phases import Phase, phases_of
 from app.ops.verification.predictions import LateReader, PredictionReader
 from app.ops.verification.refunds import EarlierRefunds, RefundReader, RefundRows
 from app.ops.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
-from app.ops.verification.report import Report, clock_ms, conclude
+from app.ops.verification.totals import Report, clock_ms, conclude
 from app.ops.verification.cassandra_rows import COLUMNS, RowReader
 from app.ops.verification.feature_schemas import schemas_on, union_of
 from app.ops.verification.scores import rescore

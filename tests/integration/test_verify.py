@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.cassandra.session import connected
-from app.ops.verification.report import COUNTS
+from app.ops.verification.totals import COUNTS
 from app.settings import Settings
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send

@@ -11,7 +11,7 @@ import pytest
 from app.domain.alerts import AlertPolicy, group_of
 from app.domain.changes import ListChange, RuleChange
 from app.ops.reference_alerts import AlertPolicyAt, alert_id
-from app.ops.verification.report import Report
+from app.ops.verification.totals import Report
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld, alerts_of
 

@@ -15,7 +15,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
 from app.domain.changes import ModelChange, ThresholdChange
-from app.ops.verification.report import COUNTS, PLACES, Report
+from app.ops.verification.totals import COUNTS, PLACES, Report
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from app.wire.dead_letters import loss_letter

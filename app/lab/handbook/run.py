@@ -20,7 +20,7 @@ from app.lab.handbook.report import Report
 from app.ops.train import TrainedModel, TrainingOptions, train_on
 from app.ops.train_from_files import LabelledTransactions
 from app.ops.training_features import compute_features
-from app.ops.verification.report import PLACES
+from app.ops.verification.totals import PLACES
 from app.ops.verify import verify
 from app.settings import Settings
 from models.artifact import load_artifact
