@@ -8,7 +8,7 @@ from typing import Any
 
 from app.blocks.core.detour import Detour
 from app.blocks.core.forwarded import ForwardedPosition, InFlightBlock
-from app.blocks.core.inbox import ForwardedBlocks, WaitingBlocks
+from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.newest_rows import NewestRows
 from app.blocks.core.ports import (

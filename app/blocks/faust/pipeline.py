@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionGate
-from app.blocks.core.inbox import JOINED_RECORDS
+from app.blocks.core.waiting_blocks import JOINED_RECORDS
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
 from app.blocks.core.ports import AlignedHandler, Begun, ForwardedRecord, SentOutputs
