@@ -125,7 +125,7 @@ _WITH_COMPANY = (
 BREAKS = (
     Break(
         "changelog before outputs",
-        "app.blocks.core.settling",
+        "app.blocks.core.order_of_effects",
         (
             (
                 "            if durable is None or not durable.done() or durable.cancelled():\n",
@@ -146,7 +146,7 @@ BREAKS = (
     ),
     Break(
         "acknowledged before stored",
-        "app.blocks.core.settling",
+        "app.blocks.core.order_of_effects",
         (
             (
                 "                if not self._taken:\n                    return\n",
@@ -175,13 +175,13 @@ BREAKS = (
     ),
     Break(
         "persisted changelog offset off by one",
-        "app.blocks.core.settling",
+        "app.blocks.core.order_of_effects",
         (("base + len(chunk) - 1)  # (4)", "base + len(chunk))"),),
         _SETTLING,
     ),
     Break(
         "rows stored under another partition's changelog offset",
-        "app.blocks.core.settling",
+        "app.blocks.core.order_of_effects",
         (
             (
                 "        self._ports.store(self._number, chunk, base + len(chunk) - 1)  # (4)",
@@ -256,7 +256,7 @@ BREAKS = (
     ),
     Break(
         "no zombie fencing",
-        "app.blocks.core.settling",
+        "app.blocks.core.order_of_effects",
         (("if base != self.changelog_next:", "if False:"),),
         _SETTLING,
     ),

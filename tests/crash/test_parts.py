@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from app.blocks.core.settling import Settling
+from app.blocks.core.order_of_effects import Settling
 from app.domain.transaction import DeadRecordError
 from app.lab.simulation.arrivals import BROKEN
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
@@ -87,7 +87,7 @@ def test_a_leak_is_told() -> None:
 def test_a_worker_is_broken_as_it_was_asked_to_be() -> None:
     code = (
         "import sys; from tests.crash.worker import BREAK, prepare; prepare({BREAK: sys.argv[1]});"
-        "from app.blocks.core.settling import Settling; print(Settling._store.__code__.co_code.hex())"
+        "from app.blocks.core.order_of_effects import Settling; print(Settling._store.__code__.co_code.hex())"
     )
 
     def made(name: str) -> str:

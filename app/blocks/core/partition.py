@@ -25,7 +25,7 @@ from app.blocks.core.ports import (
     wake_when_done,
 )
 from app.blocks.core.pulse import Pulse
-from app.blocks.core.settling import Settling
+from app.blocks.core.order_of_effects import Settling
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
