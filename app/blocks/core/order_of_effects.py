@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from app.blocks.core.forwarded import InFlightBlock
+from app.blocks.core.forwarded_position import InFlightBlock
 from app.blocks.core.ports import Ports, wake_when_done
 from app.blocks.core.rows import Row, chunk_groups
 from app.errors import ForeignWriterError

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Hashable
 from typing import Any
 
 from app.blocks.core.detour import Detour
-from app.blocks.core.forwarded import ForwardedPosition, InFlightBlock
-from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
+from app.blocks.core.forwarded_position import ForwardedPosition, InFlightBlock
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.newest_rows import NewestRows
+from app.blocks.core.order_of_effects import Settling
 from app.blocks.core.ports import (
     AlignedHandler,
     AlignmentGate,
@@ -25,7 +25,7 @@ from app.blocks.core.ports import (
     wake_when_done,
 )
 from app.blocks.core.pulse import Pulse
-from app.blocks.core.order_of_effects import Settling
+from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
