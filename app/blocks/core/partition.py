@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Awaitable, Hashable
 from typing import Any
 
-from app.blocks.core.detour import Detour
 from app.blocks.core.forwarded_position import ForwardedPosition, InFlightBlock
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.newest_rows import NewestRows
@@ -26,6 +25,7 @@ from app.blocks.core.ports import (
 )
 from app.blocks.core.pulse import Pulse
 from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
+from app.blocks.core.waiting_task import Detour
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
