@@ -9,14 +9,14 @@ import faust
 from faust.types import TP
 from mode import Service
 
-from app.blocks.core.rows import RECORD_OVERHEAD_BYTES
+from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.app import BlockApp
-from app.blocks.faust.output_sender import Outputs
 from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.halt import halt, leave
+from app.blocks.faust.output_sender import Outputs
 from app.blocks.faust.topic import BlockTopic
-from app.domain.in_force import InForce
 from app.domain.features import Catalogue
+from app.domain.in_force import InForce
 from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.kafka.access import security
@@ -28,11 +28,11 @@ from app.kafka.topic_watch import watch_topics
 from app.metrics.spans import Spans, spans_of
 from app.settings import Settings, load_settings
 from app.stages.alerts import RecentAlerts
+from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.parked_label_retries import LabelRetries
 from app.stages.score_callers import ScoreCallers
-from app.stages.block_rows import row_rules, terminal_rules
 from app.start_checks import (
     check_schema_later,
     check_start,

@@ -331,7 +331,7 @@ BREAKS = (
     ),
     Break(
         "lower offset wins in recovery",
-        "app.blocks.core.rows",
+        "app.blocks.core.row_offsets",
         (("current is None or row_offset(candidate)", "True or row_offset(candidate)"),),
         (("app.blocks.core.deletions", "supersedes"),),
     ),

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.blocks.core.rows import row_offset
+from app.blocks.core.row_offsets import row_offset
 from app.errors import NotFoundError
 from app.ops.changelog_rows import ChangelogRows
 from app.ops.replaying.passes import BLOCK, ReplayStages
@@ -41,9 +41,15 @@ from app.ops.state_comparison import (
 from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.topic_log import Log, Progress, open_log
 from app.settings import Settings
-from app.stages.scorers import UnloadableModel
-from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, ModelOffsets, StatePosition
 from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.reserved_rows import (
+    IN_FORCE_KEY,
+    PINS_KEY,
+    POSITION_KEY,
+    ModelOffsets,
+    StatePosition,
+)
+from app.stages.scorers import UnloadableModel
 from app.stages.state_settings import state_settings, terminal_settings
 from app.topics import TopicSpec
 from app.windows.row_format import head_key

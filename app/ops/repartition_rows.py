@@ -11,16 +11,26 @@ from typing import Protocol
 import msgspec
 
 from app.blocks.core.deletions import DELETED_KEY
-from app.blocks.core.rows import RowGroup
+from app.blocks.core.row_offsets import RowGroup
 from app.domain.in_force import InForce
 from app.errors import SettingsError, StateError
 from app.ops.state_comparison import keys
 from app.settings import Settings
 from app.stages.earlier_partitions import Earlier
 from app.stages.parked_labels import PREFIX
-from app.stages.reserved_rows import IN_FORCE_KEY, POSITION_KEY, StatePosition, in_force_row, read_in_force
-from app.stages.state_settings import state_settings, terminal_settings
-from app.stages.state_settings import differences, stored_settings
+from app.stages.reserved_rows import (
+    IN_FORCE_KEY,
+    POSITION_KEY,
+    StatePosition,
+    in_force_row,
+    read_in_force,
+)
+from app.stages.state_settings import (
+    differences,
+    state_settings,
+    stored_settings,
+    terminal_settings,
+)
 from app.windows.row_format import decode_head, head_key, segment_key
 
 #: Key and bytes of every row of one partition of one table.

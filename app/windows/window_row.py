@@ -13,7 +13,7 @@ A terminal also keeps the labels of its transactions, when they were labelled, a
 has not come yet. Rows in which that happened have format 2. A card with entries that do not count keeps their
 amounts, by which a repeated transaction is told from a conflicting one: format 3. All others have format 1.
 
-Every row starts with `last_offset` (see app/blocks/core/rows.py for what that proves).
+Every row starts with `last_offset` (see app/blocks/core/row_offsets.py for what that proves).
 """
 
 from bisect import bisect_left
@@ -22,7 +22,6 @@ from itertools import chain
 
 from app.errors import RowFormatError
 from app.windows.entries import COUNTED, TIME_SHIFT, Entries
-from app.windows.waiting_labels import EntryLabel, encode_labels, keep_waiting
 from app.windows.row_format import (
     HEAD,
     LABELLED_VERSION,
@@ -42,6 +41,7 @@ from app.windows.row_format import (
 )
 from app.windows.sealed_ids import SealedIds
 from app.windows.spans import AddSegments, OfPart, SegmentTotals
+from app.windows.waiting_labels import EntryLabel, encode_labels, keep_waiting
 
 __all__ = ["NEVER", "LoadRow", "RowRules", "WindowRow"]
 

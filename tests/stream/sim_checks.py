@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
-from app.blocks.core.rows import row_offset
+from app.blocks.core.row_offsets import row_offset
 from app.blocks.faust.table import _STALE_KEY as STALE_KEY
 from app.domain.changes import AnyChange
 from app.domain.in_force import InForce
@@ -15,8 +15,14 @@ from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD
 from app.stages.cards import CardsHandler
 from app.stages.known_topics import TOPICS_KEY
+from app.stages.reserved_rows import (
+    IN_FORCE_KEY,
+    POSITION_KEY,
+    StatePosition,
+    in_force_row,
+    read_in_force,
+)
 from app.stages.scoring import ScoringHandler
-from app.stages.reserved_rows import IN_FORCE_KEY, POSITION_KEY, StatePosition, in_force_row, read_in_force
 from app.windows.row_format import head_key, segment_key
 from app.windows.window_row import WindowRow
 from app.wire.control_records import ChangeMessage, decode_message, parse_change

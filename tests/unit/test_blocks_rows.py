@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.blocks.core.rows import RECORD_OVERHEAD_BYTES, chunk_groups, row_offset, supersedes
+from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES, chunk_groups, row_offset, supersedes
 from app.errors import StateError
 
 

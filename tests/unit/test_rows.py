@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from app.blocks.core.rows import row_offset
+from app.blocks.core.row_offsets import row_offset
 from app.domain.in_force import InForce
 from app.errors import NotAnsweringError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
+from app.stages.block_rows import BlockRows, row_rules
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.reserved_rows import IN_FORCE_KEY, POSITION_KEY, ModelOffsets, StatePosition
 from app.stages.row_cache import RowCache
-from app.stages.block_rows import BlockRows, row_rules
 from app.stages.state_settings import state_settings
 from app.windows.row_format import RowRules, head_key
 from tests.fakes import Rows

@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from app.blocks.core.rows import Row, row_offset, supersedes
+from app.blocks.core.row_offsets import Row, row_offset, supersedes
 
 #: The reserved row.
 DELETED_KEY = b"\0deleted"

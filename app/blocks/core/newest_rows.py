@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from app.blocks.core.ports import Ports
-from app.blocks.core.rows import newest
+from app.blocks.core.row_offsets import newest
 
 
 class NewestRows:

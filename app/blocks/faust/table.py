@@ -15,7 +15,7 @@ from faust.types import TP
 from mode import Service
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
-from app.blocks.core.rows import Row, chunk_groups
+from app.blocks.core.row_offsets import Row, chunk_groups
 from app.blocks.faust.changelog_append import append_rows, hand_over_rows
 from app.blocks.faust.halt import halt
 from app.blocks.faust.store import StoreOptions

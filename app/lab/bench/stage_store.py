@@ -8,9 +8,9 @@ import rocksdict
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.structs import TopicPartition
 
-from app.blocks.core.rows import RowGroup, chunk_groups
-from app.blocks.faust.output_sender import OutputSender
+from app.blocks.core.row_offsets import RowGroup, chunk_groups
 from app.blocks.faust.changelog_append import append_rows
+from app.blocks.faust.output_sender import OutputSender
 
 
 class Record(NamedTuple):

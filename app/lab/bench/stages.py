@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 
 from app.blocks.core.partition import Handler
-from app.blocks.core.rows import RowGroup
+from app.blocks.core.row_offsets import RowGroup
 from app.cassandra.prediction_rows import RowPacker
-from app.domain.in_force import InForce
 from app.domain.features import Catalogue
+from app.domain.in_force import InForce
 from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage
@@ -36,14 +36,14 @@ from app.lab.bench.stage_store import (
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.temporary_stores import open_store
 from app.settings import Settings
+from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.cards import CardsHandler
 from app.stages.deployed_features import catalogue_of
+from app.stages.reserved_rows import in_force_row
 from app.stages.scorers import Model
 from app.stages.scoring import ScoringHandler
-from app.windows.waiting_labels import MAX_WAITING_LABELS
-from app.stages.reserved_rows import in_force_row
-from app.stages.block_rows import row_rules, terminal_rules
 from app.topics import Topics
+from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import decode_message
 from app.wire.input_records import RecordRules, parse_transaction
