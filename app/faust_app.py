@@ -10,7 +10,7 @@ from faust.types import TP
 from mode import Service
 
 from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
-from app.blocks.faust.app import BlockApp
+from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.output_sender import Outputs

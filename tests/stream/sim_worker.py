@@ -22,7 +22,7 @@ from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Handler
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
-from app.blocks.faust.app import BlockApp
+from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.store import StoreOptions

@@ -16,13 +16,13 @@ from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Computed
 from app.blocks.core.ports import Begun, Block, ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
-from app.blocks.faust.app import BlockApp
+from app.blocks.faust.block_app import BlockApp
+from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
 from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.pipeline import Pipeline
-from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
 from app.errors import StateError
 from tests.fakes import Numbered, block, until
 

@@ -17,7 +17,7 @@ from faust.tables.recovery import RebalanceAgain, ServiceStopped
 from mode.utils.queues import FlowControlQueue
 
 from app.blocks.faust import recovery as module
-from app.blocks.faust.app import ClearingFlowControl
+from app.blocks.faust.block_app import ClearingFlowControl
 from app.blocks.faust.halt import is_away
 from app.blocks.faust.recovery import BlockRecovery
 
@@ -60,7 +60,7 @@ def test_a_worker_ends_with_the_code_of_what_it_met(error: str, code: int, said:
 
 def test_a_service_that_crashes_ends_the_worker_with_a_line() -> None:
     text = (
-        "import asyncio, faust\nfrom app.blocks.faust.app import BlockApp\n"
+        "import asyncio, faust\nfrom app.blocks.faust.block_app import BlockApp\n"
         "app = BlockApp('a', broker='block://127.0.0.1:1', store='memory://')\n"
         "asyncio.run(app.tables.recovery.crash(ValueError('odd')))"
     )

@@ -7,7 +7,7 @@ def test_a_worker_says_where_it_is() -> None:
     code = (
         "import asyncio\n"
         "from types import SimpleNamespace\n"
-        "from app.blocks.faust.app import BlockApp\n"
+        "from app.blocks.faust.block_app import BlockApp\n"
         "from app.blocks.faust.fetch_thread import BlockConsumerThread\n"
         "app = BlockApp('a', broker='block://127.0.0.1:1', store='memory://')\n"
         "async def rack(name):\n"

@@ -21,7 +21,7 @@ PINNED = {"faust-streaming": "0.15.3"}
 
 #: Our module -> what it overrides or leans on -> hash of that source.
 WATCHED: dict[str, dict[str, str]] = {
-    "app/blocks/faust/app.py": {
+    "app/blocks/faust/block_app.py": {
         "faust.app.base:App.on_rebalance_end": "b7ff69e1e3772f30",
         "faust.app.base:App.on_rebalance_start": "5c1e23de30674082",
         "faust.app.base:App.flow_control": "f664abbe76e25985",
@@ -218,7 +218,7 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
-    from app.blocks.faust import app as app_module
+    from app.blocks.faust import block_app as app_module
     from app.blocks.faust import (
         block_consumer,
         fetch_thread,

@@ -16,7 +16,7 @@ from app.blocks.core.ports import AlignedHandler, Begun, ForwardedRecord, SentOu
 from app.blocks.core.pulse import Pulse
 from app.blocks.core.row_offsets import Row
 from app.blocks.core.waiting_blocks import JOINED_RECORDS
-from app.blocks.faust.app import BlockApp
+from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.chunks import RECORD_BYTES
 from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.halt import halt, is_away
