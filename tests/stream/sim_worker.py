@@ -23,8 +23,8 @@ from app.blocks.core.partition import Handler
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.blocks.faust.block_app import BlockApp
-from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.early import EarlyDelivery
+from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError
 from app.stages.partition_start import bind_model, check_state, check_topics_known
@@ -455,7 +455,7 @@ class Worker:
         return True
 
     def _chunk(self, tp: TP, position: int) -> Chunk:
-        """As app/blocks/faust/chunks.py brings it: with what follows its last record, or without."""
+        """As app/blocks/faust/fetched_ranges.py brings it: with what follows its last record, or without."""
         log = self.broker.log(tp.topic, tp.partition)
         if position < log.start:
             self.world.seen["out of range"] += 1

@@ -11,7 +11,7 @@ from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from app.blocks.faust.chunks import RECORD_BYTES, Chunk, fetched_chunks, reset_by_hand
+from app.blocks.faust.fetched_ranges import RECORD_BYTES, Chunk, fetched_chunks, reset_by_hand
 from app.errors import StateError
 
 ONE, TWO = TopicPartition("s", 0), TopicPartition("s", 1)

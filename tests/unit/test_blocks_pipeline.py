@@ -18,9 +18,9 @@ from app.blocks.core.ports import Begun, Block, ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
-from app.blocks.faust.chunks import Chunk
 from app.blocks.faust.early import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
+from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.pipeline import Pipeline
 from app.errors import StateError

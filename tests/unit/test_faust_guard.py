@@ -36,7 +36,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.producer.sender:SendProduceReqHandler._can_retry": "7ff5d491d977aacf",
         "aiokafka.producer.sender:SendProduceReqHandler.handle_response": "850323cc8f77abc3",
     },
-    "app/blocks/faust/chunks.py": {
+    "app/blocks/faust/fetched_ranges.py": {
         "aiokafka.consumer.fetcher:FetchResult.getall": "3e717e30de5068d5",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "59bf948fff47eed5",
         "aiokafka.consumer.fetcher:Fetcher._update_fetch_positions": "d7774d8241dc6a7e",
