@@ -14,7 +14,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
-from app.blocks.faust import codecs
+from app.blocks.faust import decompression
 from app.blocks.faust.fetching import FetchedBatches
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError
@@ -122,7 +122,7 @@ def test_our_own_batches_are_read(codec: int) -> None:
 
 
 def test_an_empty_xerial_stream_is_an_empty_batch() -> None:
-    assert bytes(codecs.expand(codecs.SNAPPY, memoryview(xerial(b"", 1)), 10)) == b""
+    assert bytes(decompression.expand(decompression.SNAPPY, memoryview(xerial(b"", 1)), 10)) == b""
 
 
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])

@@ -26,7 +26,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBa
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.structs import TopicPartition
 
-from app.blocks.faust import codecs
+from app.blocks.faust import decompression
 from app.blocks.faust.record_by_record import HEADER, Record, read_carefully
 from app.blocks.faust.unreadable_batches import EXPANSION_BYTES, UnreadableBatchPolicy
 from app.wire.unreadable import Unreadable
@@ -115,7 +115,7 @@ class FetchedBatches:
     def expand(self, codec: int, data: memoryview) -> Any:
         """Decompress; see `codecs.expand`."""
         limit = EXPANSION_BYTES if self.watch is None else self.watch.expansion_bytes
-        expanded = codecs.expand(codec, data, limit)
+        expanded = decompression.expand(codec, data, limit)
         self._expanded += len(expanded)
         return expanded
 
@@ -250,10 +250,10 @@ class _Batch:
             except _UnknownCodecError:
                 yield self._lost("unknown_codec", f"codec {codec} is unknown to this release")
                 return
-            except codecs.TooLargeError as error:
+            except decompression.TooLargeError as error:
                 yield self._lost("batch_too_large", str(error))
                 return
-            except codecs.ExpandError as error:
+            except decompression.ExpandError as error:
                 yield self._lost("unreadable_batch", str(error))
                 return
             batch = DefaultRecordBatch(raw)
@@ -264,7 +264,12 @@ class _Batch:
 
     def _plain(self, codec: int) -> bytes:
         """The batch as it would be without compression; its checksum is not made anew."""
-        if codec not in (codecs.GZIP, codecs.SNAPPY, codecs.LZ4, codecs.ZSTD):
+        if codec not in (
+            decompression.GZIP,
+            decompression.SNAPPY,
+            decompression.LZ4,
+            decompression.ZSTD,
+        ):
             raise _UnknownCodecError
         expanded = self._answer.expand(codec, self._raw[HEADER.size :])
         head = bytearray(self._raw[: HEADER.size])
@@ -308,7 +313,7 @@ class _LegacyBatch:
                 key = int.from_bytes(self._raw[at : at + 4], "big", signed=True)
                 self._answer.expand(codec, self._raw[at + 8 + max(0, key) :])
             records = list(self._batch)
-        except codecs.TooLargeError as error:
+        except decompression.TooLargeError as error:
             reason, what = "batch_too_large", str(error)
         except Exception as error:  # noqa: BLE001 -- whatever its reading leads to
             what = str(error) or type(error).__name__
