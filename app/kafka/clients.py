@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 
-from app.blocks.faust import connections  # noqa: F401  bounds what every client reads
+from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetching import watch
 from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy

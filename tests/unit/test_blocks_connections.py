@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from app.blocks.faust import connections
-from app.blocks.faust.connections import ANSWER_BYTES, drop_broken
+from app.blocks.faust import kafka_connections
+from app.blocks.faust.kafka_connections import ANSWER_BYTES, drop_broken
 
 
 async def connected(port: int, *, tended: bool) -> tuple[AIOKafkaClient, AIOKafkaConnection]:
@@ -102,7 +102,7 @@ def test_an_answer_of_any_length_is_not_believed(
 
 
 async def test_who_does_not_answer_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_silent", {})
+    monkeypatch.setattr(kafka_connections, "_silent", {})
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     silent = server.sockets[0].getsockname()[1]
     client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:1,127.0.0.1:{silent},127.0.0.1:2")
@@ -116,6 +116,6 @@ async def test_who_does_not_answer_is_asked_last(monkeypatch: pytest.MonkeyPatch
     async def connect(_connection: object) -> str:
         return "connected"
 
-    monkeypatch.setattr(connections, "_connect", connect)
+    monkeypatch.setattr(kafka_connections, "_connect", connect)
     assert await connection.connect() == "connected"
     assert {client.hosts[-1][1] for _ in range(200)} > {silent}, "it answers again"

@@ -43,7 +43,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.consumer.fetcher:Fetcher.fetched_records": "be4348896b9b66af",
         "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": "b803e6d46480732c",
     },
-    "app/blocks/faust/connections.py": {
+    "app/blocks/faust/kafka_connections.py": {
         "aiokafka.client:AIOKafkaClient._get_conn": "68ce5d8391719d33",
         "aiokafka.client:AIOKafkaClient.bootstrap": "198943b004e55849",
         "aiokafka.client:AIOKafkaClient.hosts": "81d9142948ead095",

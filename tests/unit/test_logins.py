@@ -11,7 +11,7 @@ from aiokafka.protocol.admin import SaslAuthenticateRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from cassandra import AuthenticationFailed
 
-from app.blocks.faust.connections import describe
+from app.blocks.faust.kafka_connections import describe
 from app.cassandra import cql_wire as wire
 from app.cassandra.access import Logins
 from app.cassandra.cql_connection import LinkError, LinkOptions, open_link

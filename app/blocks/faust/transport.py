@@ -6,7 +6,7 @@ from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 
 from app.blocks.faust.block_consumer import BlockConsumer
-from app.blocks.faust.connections import drop_broken
+from app.blocks.faust.kafka_connections import drop_broken
 
 
 class BlockProducer(driver.Producer):
