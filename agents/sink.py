@@ -7,10 +7,10 @@ from typing import Any
 
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.faust.early import EarlyDelivery
+from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.sink_delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
+from app.cassandra.sink_delivery import Delivery
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.reading import records_behind
 from app.metrics.recent_sample import recent_sample

@@ -23,7 +23,7 @@ from app.blocks.core.partition import Handler
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust import table as table_module
 from app.blocks.faust.block_app import BlockApp
-from app.blocks.faust.early import EarlyDelivery
+from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.store import StoreOptions
 from app.errors import ForeignWriterError, StateError

@@ -18,7 +18,7 @@ from app.blocks.core.ports import Begun, Block, ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
-from app.blocks.faust.early import EarlyDelivery
+from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.offset_metadata import CommittedOffset
@@ -682,7 +682,7 @@ class TestEarly:
     async def test_it_does_not_begin_while_an_earlier_record_does_not_come(
         self, app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.blocks.faust.early._MOST_SECONDS", 0.0)
+        monkeypatch.setattr("app.blocks.faust.early_delivery._MOST_SECONDS", 0.0)
         made, early, begun, _ = self.start(app)
         await made.open(0)
         app.begin_early({("s", 0): [(None, b"a", [])]})
@@ -697,7 +697,7 @@ class TestEarly:
     async def test_what_is_remembered_has_a_bound(
         self, app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.blocks.faust.early._MOST_BYTES", 10)
+        monkeypatch.setattr("app.blocks.faust.early_delivery._MOST_BYTES", 10)
         made, early, begun, _ = self.start(app)
         await made.open(0)
         for value in (b"a" * 6, b"b" * 4, b"b" * 4, b"c"):

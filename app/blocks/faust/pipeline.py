@@ -17,7 +17,7 @@ from app.blocks.core.pulse import Pulse
 from app.blocks.core.row_offsets import Row
 from app.blocks.core.waiting_blocks import JOINED_RECORDS
 from app.blocks.faust.block_app import BlockApp
-from app.blocks.faust.early import EarlyDelivery
+from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetched_ranges import RECORD_BYTES
 from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.output_sender import OutputSender, PassOn
