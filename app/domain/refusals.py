@@ -52,7 +52,7 @@ REASONS = {
     "in_the_future": "`event_time` is later than the broker's timestamp by more than `FRAUDSTREAM_MAX_FUTURE_SKEW`",
 }
 
-#: For what cannot even be read as a record (app/blocks/faust/fetching.py). The first three and
+#: For what cannot even be read as a record (app/blocks/faust/fetch_parsing.py). The first three and
 #: `damaged_batch` apply to whole batches: one dead-letter record, at the batch's last offset, whose value is the batch.
 UNREADABLE_REASONS = {
     "unreadable_batch": "the records of a batch cannot be read: their compression is damaged or cut off, or their "

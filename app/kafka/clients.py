@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 
 from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every client reads
-from app.blocks.faust.fetching import watch
+from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy
 from app.endpoints import resolve_broker

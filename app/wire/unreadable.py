@@ -1,6 +1,6 @@
 """What stands in for records that cannot be read: their bytes as Kafka gave them, and what is wrong with them.
 
-The parser of fetched batches (app/blocks/faust/fetching.py) makes one of it; every reader finds it where the value
+The parser of fetched batches (app/blocks/faust/fetch_parsing.py) makes one of it; every reader finds it where the value
 would be. It is a kind of `bytes` of its own: no producer can forge it, and what looks at bytes only (size, hash, dead
 letter) needs to know nothing of it.
 """

@@ -15,7 +15,7 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from app.blocks.faust import decompression
-from app.blocks.faust.fetching import FetchedBatches
+from app.blocks.faust.fetch_parsing import FetchedBatches
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError
 from app.wire.unreadable import Unreadable

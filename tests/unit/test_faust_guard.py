@@ -65,7 +65,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": "6c049c7379165952",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._commit": "932852ce7a23f658",
     },
-    "app/blocks/faust/fetching.py": {
+    "app/blocks/faust/fetch_parsing.py": {
         "aiokafka.consumer.fetcher:FetchResult.__init__": "126a3e45763bd404",
         "aiokafka.consumer.fetcher:FetchResult.getall": "3e717e30de5068d5",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "59bf948fff47eed5",

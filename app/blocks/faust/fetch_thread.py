@@ -13,8 +13,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from app.blocks.faust.fetch_backoff import leave_out
+from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.fetched_ranges import fetched_chunks, reset_by_hand
-from app.blocks.faust.fetching import watch
 from app.blocks.faust.kafka_connections import drop_broken
 from app.blocks.faust.offset_metadata import CommittedOffset, carry_metadata, committed
 from app.blocks.faust.stopped_partitions import StoppedPartitions

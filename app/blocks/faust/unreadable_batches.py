@@ -1,4 +1,4 @@
-"""What a consumer makes of batches that cannot be read (`fetching.py` finds them)."""
+"""What a consumer makes of batches that cannot be read (`fetch_parsing.py` finds them)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
