@@ -9,7 +9,7 @@
 
 from functools import cache
 
-from app.blocks.faust.store import StoreOptions
+from app.blocks.faust.rocksdb_options import StoreOptions
 from app.blocks.faust.table import BlockTable
 from app.faust_app import FraudApp, batch_bytes
 

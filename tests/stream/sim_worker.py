@@ -25,7 +25,7 @@ from app.blocks.faust import table as table_module
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetched_ranges import Chunk
-from app.blocks.faust.store import StoreOptions
+from app.blocks.faust.rocksdb_options import StoreOptions
 from app.errors import ForeignWriterError, StateError
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.scorers import ModelNeeded

@@ -99,7 +99,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "aiokafka.consumer.fetcher:Fetcher._fetch_requests_routine": "2a8ec5932644c9b0",
         "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node": "1dab2cf937d165d0",
     },
-    "app/blocks/faust/store.py": {
+    "app/blocks/faust/rocksdb_options.py": {
         "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
         "faust.stores.rocksdb:RocksDBOptions.open": "ff87e92d69e2f487",
     },
@@ -223,7 +223,7 @@ def test_every_overridden_method_is_watched() -> None:
         block_consumer,
         fetch_thread,
         recovery,
-        store,
+        rocksdb_options,
         table,
         topic,
         transport,
@@ -234,7 +234,7 @@ def test_every_overridden_method_is_watched() -> None:
         fetch_thread.BlockConsumerThread,
         transport.BlockProducer,
         recovery.BlockRecovery,
-        store.StoreOptions,
+        rocksdb_options.StoreOptions,
         table.BlockTable,
         topic.BlockTopic,
         app_module.BlockApp,

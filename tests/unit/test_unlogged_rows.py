@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.blocks.faust.store import StoreOptions
+from app.blocks.faust.rocksdb_options import StoreOptions
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
-from app.blocks.faust.store import StoreOptions
+from app.blocks.faust.rocksdb_options import StoreOptions
 from app.blocks.faust.table import BlockTable
 from app.blocks.faust.unlogged_rows import UnloggedRows
 
