@@ -9,8 +9,8 @@
 
 from functools import cache
 
+from app.blocks.faust.block_table import BlockTable
 from app.blocks.faust.rocksdb_options import StoreOptions
-from app.blocks.faust.table import BlockTable
 from app.faust_app import FraudApp, batch_bytes
 
 

@@ -457,7 +457,7 @@ BREAKS = (
         "rows logged behind some that are not",
         "app.blocks.faust.unlogged_rows",
         (("            self._database(partition).flush()\n", ""),),
-        (("app.blocks.faust.table", "UnloggedRows"),),
+        (("app.blocks.faust.block_table", "UnloggedRows"),),
     ),
     Break(
         "a worker's setting overrides what decides",
@@ -741,7 +741,7 @@ BREAKS = (
         "a frozen worker brings an erased card back",
         "app.blocks.core.deletions",
         (("return deleted_at < 0 or row_offset(raw) > deleted_at", "return True"),),
-        (("app.blocks.faust.table", "follows"),),
+        (("app.blocks.faust.block_table", "follows"),),
     ),
     Break(
         "an erasure overtakes the transactions before it",

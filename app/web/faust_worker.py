@@ -10,7 +10,7 @@ import orjson
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from app.blocks.faust.table import BlockTable
+from app.blocks.faust.block_table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
 from app.cassandra.label_queries import label_of
 from app.cassandra.prediction_queries import find_transaction
@@ -23,8 +23,16 @@ from app.errors import UnavailableError
 from app.faust_app import FraudApp
 from app.kafka.partitioner import partition_of
 from app.metrics.last_hour import CounterTotals
-from app.metrics.reading import WorkerReading, copied_partitions, read_copies, read_flow, read_state_bytes, read_tasks, source_partitions
 from app.metrics.log_ends import LogEnds
+from app.metrics.reading import (
+    WorkerReading,
+    copied_partitions,
+    read_copies,
+    read_flow,
+    read_state_bytes,
+    read_tasks,
+    source_partitions,
+)
 from app.metrics.recorders import (
     alert_status,
     append_to_row,
@@ -39,9 +47,9 @@ from app.settings import Settings
 from app.web.cassandra_lookups import CassandraLookups
 from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner
 from app.web.models_data import ModelReader
-from app.web.worker_requests import PeerAnswer, request_worker
 from app.web.quality_data import QualityData
 from app.web.readiness import why_not_ready
+from app.web.worker_requests import PeerAnswer, request_worker
 
 T = TypeVar("T")
 

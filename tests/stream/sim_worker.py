@@ -20,8 +20,8 @@ from faust.types import TP
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
 from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.partition import Handler
+from app.blocks.faust import block_table as table_module
 from app.blocks.faust import pipeline as pipeline_module
-from app.blocks.faust import table as table_module
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetched_ranges import Chunk

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from faust.types import TP
 
-from app.blocks.faust import table as table_module
+from app.blocks.faust import block_table as table_module
 from app.errors import ForeignWriterError
 from app.ops.state_comparison import parked_keys
 from app.ops.temporary_stores import open_store

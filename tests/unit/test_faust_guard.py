@@ -103,7 +103,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.stores.rocksdb:RocksDBOptions.as_options": "d2a1bea17736d2eb",
         "faust.stores.rocksdb:RocksDBOptions.open": "ff87e92d69e2f487",
     },
-    "app/blocks/faust/table.py": {
+    "app/blocks/faust/block_table.py": {
         "faust.stores.rocksdb:Store._db_for_partition": "cb7e67d5f9efc4bc",
         "faust.stores.rocksdb:Store.on_rebalance": "38357aed5b7fc777",
         "faust.stores.rocksdb:Store.persisted_offset": "6f2e502fb86043a1",
@@ -224,10 +224,10 @@ def test_every_overridden_method_is_watched() -> None:
         fetch_thread,
         recovery,
         rocksdb_options,
-        table,
         topic,
         transport,
     )
+    from app.blocks.faust import block_table as table
 
     ours = [
         block_consumer.BlockConsumer,

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import rocksdict
 
-from app.blocks.faust.table import BlockTable
+from app.blocks.faust.block_table import BlockTable
 
 
 class Stores:

@@ -13,7 +13,7 @@ import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from app.blocks.faust.rocksdb_options import StoreOptions
-from app.blocks.faust.table import BlockTable
+from app.blocks.faust.block_table import BlockTable
 from app.blocks.faust.unlogged_rows import UnloggedRows
 
 class Stores:
