@@ -11,10 +11,10 @@ from mode import Service
 
 from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.block_app import BlockApp
+from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.output_sender import Outputs
-from app.blocks.faust.topic import BlockTopic
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce
 from app.endpoints import resolve

@@ -126,7 +126,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "mode.utils.collections:ManagedUserDict.__delitem__": "c0ce7ef82dbd1255",
         "mode.utils.collections:ManagedUserDict.__setitem__": "f3bdf602abc08dd1",
     },
-    "app/blocks/faust/topic.py": {
+    "app/blocks/faust/block_topic.py": {
         "faust.topics:Topic._compile_decode": "6474178f8c211c05",
     },
     "app/blocks/faust/block_consumer.py": {
@@ -221,10 +221,10 @@ def test_every_overridden_method_is_watched() -> None:
     from app.blocks.faust import block_app as app_module
     from app.blocks.faust import (
         block_consumer,
+        block_topic,
         fetch_thread,
         recovery,
         rocksdb_options,
-        topic,
         transport,
     )
     from app.blocks.faust import block_table as table
@@ -236,7 +236,7 @@ def test_every_overridden_method_is_watched() -> None:
         recovery.BlockRecovery,
         rocksdb_options.StoreOptions,
         table.BlockTable,
-        topic.BlockTopic,
+        block_topic.BlockTopic,
         app_module.BlockApp,
         app_module.ClearingFlowControl,
     ]

@@ -16,10 +16,10 @@ from mode import Service
 
 from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.row_offsets import Row, chunk_groups
+from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.changelog_append import append_rows, hand_over_rows
 from app.blocks.faust.halt import halt
 from app.blocks.faust.rocksdb_options import StoreOptions
-from app.blocks.faust.topic import BlockTopic
 from app.blocks.faust.unlogged_rows import UnloggedRows
 from app.errors import ForeignWriterError
 

@@ -18,11 +18,11 @@ from app.blocks.core.row_offsets import Row
 from app.blocks.core.waiting_blocks import JOINED_RECORDS
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_table import BlockTable
+from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetched_ranges import RECORD_BYTES
 from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.output_sender import OutputSender, PassOn
-from app.blocks.faust.topic import BlockTopic
 from app.errors import NotAnsweringError
 from app.repeated_warnings import RepeatedWarning
 
