@@ -27,11 +27,11 @@ from app.kafka.topic_checks import recreated
 from app.kafka.topic_watch import watch_topics
 from app.metrics.spans import Spans, spans_of
 from app.settings import Settings, load_settings
-from app.stages.alerts import RecentAlerts
 from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.parked_label_retries import LabelRetries
+from app.stages.recent_alerts import RecentAlerts
 from app.stages.score_callers import ScoreCallers
 from app.start_checks import (
     check_schema_later,

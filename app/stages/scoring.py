@@ -9,28 +9,35 @@ from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import Work
 from app.domain.alerts import AlertPolicy
 from app.domain.changes import LoadChange
-from app.domain.in_force import InForce
 from app.domain.features import Catalogue
+from app.domain.in_force import InForce
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.rules import RulePolicy, kept_policy
 from app.domain.terminal_stage import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.errors import StateError
 from app.settings import Settings
-from app.stages.alerts import alert_policy
+from app.stages.block_rows import BlockRows, terminal_rules
 from app.stages.challengers import Challengers
 from app.stages.champion import Champion
-from app.stages.guard_counts import TalliesByChange
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
+from app.stages.guard_counts import TalliesByChange
 from app.stages.needed_fallbacks import all_or_nothing, computed_or_needed
-from app.stages.scorers import DecisionInputs, Model, ModelNeeded, judges_of
-from app.windows.waiting_labels import MAX_WAITING_LABELS
-from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, ModelOffsets, StatePosition, in_force_row, read_in_force
+from app.stages.recent_alerts import alert_policy
+from app.stages.reserved_rows import (
+    IN_FORCE_KEY,
+    PINS_KEY,
+    ModelOffsets,
+    StatePosition,
+    in_force_row,
+    read_in_force,
+)
 from app.stages.row_cache import ROWS_ROOM_BYTES, rows_room_bytes
-from app.stages.block_rows import BlockRows, terminal_rules
+from app.stages.scorers import DecisionInputs, Model, ModelNeeded, judges_of
 from app.stages.state_settings import terminal_settings
 from app.stages.transaction_scoring import Scored, Segment, TransactionScorer
 from app.topics import Topics
+from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message
 from app.wire.dead_letters import dead_letter

@@ -19,12 +19,12 @@ from app.metrics.last_hour import (
     together,
 )
 from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
-from app.stages.alerts import RecentAlerts
+from app.stages.recent_alerts import RecentAlerts
 from app.web import page_templates
 from app.web.access.checks import AccessChecks
 from app.web.access.users import token_line
-from app.web.dashboard_page import STREAMS
 from app.web.dashboard_data import DashboardData
+from app.web.dashboard_page import STREAMS
 from app.web.worker_requests import PROOF_HEADER, PeerAnswer
 from tests.builders import T0
 from tests.prediction_builder import prediction

@@ -12,9 +12,9 @@ from app.ops.verification.labels import LabelLedger
 from app.ops.verification.ledger import Ledger
 from app.ops.verification.lost_offsets import LostOffsets
 from app.settings import Settings
-from app.stages.alerts import alert_policy
-from app.windows.waiting_labels import MAX_WAITING_LABELS
+from app.stages.recent_alerts import alert_policy
 from app.topics import Topics
+from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.wire.decoding.rules import record_rules
 from app.wire.input_records import RecordRules
 from app.wire.own_catalogue import own_of
