@@ -10,7 +10,7 @@ from app.blocks.faust.pipeline import Pipeline
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.partitioner import partition_of
 from app.kafka.schema_registry import waited_schemas
-from app.stages.cards import CardsHandler
+from app.stages.card_stage import CardsHandler
 from app.stages.partition_start import check_state, check_topics_known
 from app.stages.score_callers import ObservedHandler
 from app.stages.state_settings import state_settings

@@ -106,14 +106,14 @@ _SETTLING = (("app.blocks.core.partition", "Settling"),)
 _PULSE = (("app.blocks.faust.pipeline", "Pulse"),)
 _SCORING = (("app.stages.scoring", "ScoringHandler"),)
 _SCORER = (("app.stages.scoring", "TransactionScorer"),)
-_CARDS = (("app.stages.cards", "CardsHandler"),)
+_CARDS = (("app.stages.card_stage", "CardsHandler"),)
 _SINK = (("tests.stream.sim_world", "SinkHandler"),)
 _CARD_STAGE = (
     ("tests.stream.sim_world", "CardStage"),
-    ("app.stages.cards", "Enriched"),
-    ("app.stages.cards", "Duplicate"),
-    ("app.stages.cards", "Misrouted"),
-    ("app.stages.cards", "Refund"),
+    ("app.stages.card_stage", "Enriched"),
+    ("app.stages.card_stage", "Duplicate"),
+    ("app.stages.card_stage", "Misrouted"),
+    ("app.stages.card_stage", "Refund"),
 )
 _WITH_COMPANY = (
     (
@@ -262,7 +262,7 @@ BREAKS = (
     ),
     Break(
         "a record whose schema is not here is stepped over",
-        "app.stages.cards",
+        "app.stages.card_stage",
         (
             (
                 "                taken, needs = index, unread.schema\n                break\n",
@@ -273,7 +273,7 @@ BREAKS = (
     ),
     Break(
         "gate left out",
-        "app.stages.cards",
+        "app.stages.card_stage",
         (
             (
                 "        prefix = BatchPrefix(until_ms)\n",
@@ -307,7 +307,7 @@ BREAKS = (
     ),
     Break(
         "late record does not advance last_offset",
-        "app.stages.cards",
+        "app.stages.card_stage",
         (
             (
                 "            outcome = self._stage.apply(transaction, row, partition, conflicts=decided)\n",
@@ -320,7 +320,7 @@ BREAKS = (
     ),
     Break(
         "replayed record applied again",
-        "app.stages.cards",
+        "app.stages.card_stage",
         (
             (
                 "            if not rows.advance(row, record.offset):\n",
@@ -735,7 +735,7 @@ BREAKS = (
         "an erased card comes back on replay",
         "app.stages.block_rows",
         (("        row.last_offset = self._deletions.offset(head)\n", ""),),
-        (("app.stages.cards", "BlockRows"),),
+        (("app.stages.card_stage", "BlockRows"),),
     ),
     Break(
         "a frozen worker brings an erased card back",
@@ -745,7 +745,7 @@ BREAKS = (
     ),
     Break(
         "an erasure overtakes the transactions before it",
-        "app.stages.cards",
+        "app.stages.card_stage",
         (
             (
                 "        self._send_items()\n        value = erase_message",
@@ -763,11 +763,11 @@ BREAKS = (
                 "        keys = [head_key(key)]\n",
             ),
         ),
-        (("app.stages.cards", "BlockRows"),),
+        (("app.stages.card_stage", "BlockRows"),),
     ),
     Break(
         "an erased card's row of a misrouted record stays",
-        "app.stages.cards",
+        "app.stages.card_stage",
         (
             (
                 "        there = home or rows.read(record.key).last_offset >= 0\n",

@@ -14,16 +14,16 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker, AlertRow
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
 from app.domain.changes import AnyChange
-from app.ops.verification.totals import Report
 from app.ops.verification.cassandra_rows import COLUMNS, Row
+from app.ops.verification.totals import Report
 from app.ops.verify import compare
 from app.settings import Settings
-from app.stages.cards import CardsHandler
+from app.stages.card_stage import CardsHandler
 from app.stages.control import ControlHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.labels import LabelsHandler
-from app.stages.scoring import ScoringHandler
 from app.stages.reserved_rows import PINS_KEY, ModelOffsets
+from app.stages.scoring import ScoringHandler
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
 from app.wire.erase_records import erase_record

@@ -17,10 +17,10 @@ from app.domain.rules import RuleSet
 from app.lab.bench import stages
 from app.lab.bench.stage_store import MemoryRows, Record, build_changelog, build_outputs
 from app.settings import Settings
-from app.stages.cards import CardsHandler
+from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
-from app.stages.scoring import ScoringHandler
 from app.stages.reserved_rows import in_force_row
+from app.stages.scoring import ScoringHandler
 from app.topics import Topics
 from models.artifact_folders import SHIPPED, artifact_folders
 from models.holder import Model, ModelHolder

@@ -13,7 +13,7 @@ from app.domain.in_force import InForce
 from app.domain.refusals import LOST
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD
-from app.stages.cards import CardsHandler
+from app.stages.card_stage import CardsHandler
 from app.stages.known_topics import TOPICS_KEY
 from app.stages.reserved_rows import (
     IN_FORCE_KEY,

@@ -41,7 +41,7 @@ from app.domain.transaction import NotReadableYetError
 from app.domain.transaction_outcomes import CardStage
 from app.errors import StateError
 from app.settings import load_settings
-from app.stages import cards as cards_module
+from app.stages import card_stage as cards_module
 from app.stages import control as control_module
 from app.stages import scoring as scoring_module
 from app.stages.sink import SinkHandler

@@ -11,7 +11,7 @@ from app.domain.transaction import NotReadableYetError
 from app.errors import SettingsError
 from app.settings import load_settings
 from app.stages.batch_prefix import BatchPrefix
-from app.stages.cards import CardsHandler
+from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.labels import LabelsHandler
 from app.stages.parked_labels import row_key

@@ -37,7 +37,7 @@ from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.temporary_stores import open_store
 from app.settings import Settings
 from app.stages.block_rows import row_rules, terminal_rules
-from app.stages.cards import CardsHandler
+from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import in_force_row
 from app.stages.scorers import Model

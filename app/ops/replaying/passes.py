@@ -22,12 +22,12 @@ from app.ops.replaying.deciders import ReplayDecisions
 from app.ops.replaying.enriched_survey import SourceRecords
 from app.ops.temporary_stores import StoredRows
 from app.settings import Settings
-from app.stages.cards import CardsHandler
+from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
+from app.stages.reserved_rows import in_force_row
 from app.stages.scorers import Model
 from app.stages.scoring import ScoringHandler
-from app.stages.reserved_rows import in_force_row
-from app.stages.block_rows import row_rules, terminal_rules
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message
