@@ -8,15 +8,15 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.core.ports import SentOutputs
-from app.blocks.faust.output_sender import Outputs, OutputSender
 from app.blocks.faust.halt import is_away
+from app.blocks.faust.output_sender import Outputs, OutputSender
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.label_store import LabelStore
 from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.partitioner import partition_of
 from app.metrics.recorders import label_counts
-from app.stages.labels import LabelBlock, LabelsHandler
+from app.stages.label_stage import LabelBlock, LabelsHandler
 from app.stages.parked_label_retries import LabelRetries, look_up_with
 from app.stages.partition_start import check_labels, check_topics_known
 from app.wire.input_records import privacy_of

@@ -799,12 +799,12 @@ BREAKS = (
     ),
 )
 
-_LABELS = (("app.stages.labels", "LabelsHandler"),)
+_LABELS = (("app.stages.label_stage", "LabelsHandler"),)
 #: Ways to get parked labels wrong; tests/stream/test_parked_labels.py finds all of them.
 LABEL_BREAKS: Sequence[Break] = (
     Break(
         "a parked label forgotten at a crash",
-        "app.stages.labels",
+        "app.stages.label_stage",
         (
             (
                 "[[row] for row in self._rows.items()]",
@@ -824,13 +824,13 @@ LABEL_BREAKS: Sequence[Break] = (
     ),
     Break(
         "a label that was looked up deduplicated by its offset",
-        "app.stages.labels",
+        "app.stages.label_stage",
         (("pack, looked_up=looked_up)", "pack, looked_up=False)"),),
         _LABELS,
     ),
     Break(
         "parked labels of an erased card stay",
-        "app.stages.labels",
+        "app.stages.label_stage",
         (
             (
                 '                self._remove(offset)\n        self.counts["erased"]',

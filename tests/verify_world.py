@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.stages.card_stage import CardsHandler
 from app.stages.control import ControlHandler
 from app.stages.deployed_features import catalogue_of
-from app.stages.labels import LabelsHandler
+from app.stages.label_stage import LabelsHandler
 from app.stages.reserved_rows import PINS_KEY, ModelOffsets
 from app.stages.scoring import ScoringHandler
 from app.topics import Topics, TopicSpec

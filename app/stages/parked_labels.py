@@ -1,7 +1,7 @@
 """Parked labels: labels whose transaction is not known yet, as rows of the table `labels`.
 
 The record of the label writes the row. A later record of the same partition of `labels` removes it: a copy of the
-label, now complete or expired, that names the label's offset in the header `origin` (app/stages/labels.py).
+label, now complete or expired, that names the label's offset in the header `origin` (app/stages/label_stage.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping

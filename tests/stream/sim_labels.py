@@ -14,7 +14,7 @@ from faust.types import TP
 
 from app.blocks.core.ports import SentOutputs
 from app.errors import NotAnsweringError
-from app.stages import labels as labels_module
+from app.stages import label_stage as labels_module
 from app.stages import parked_label_retries as retries_module
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of
 from app.stages.partition_start import check_labels

@@ -13,7 +13,7 @@ from app.settings import load_settings
 from app.stages.batch_prefix import BatchPrefix
 from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
-from app.stages.labels import LabelsHandler
+from app.stages.label_stage import LabelsHandler
 from app.stages.parked_labels import row_key
 from app.topics import Topics
 from tests.builders import T0, tx_bytes

@@ -16,7 +16,7 @@ from app.errors import ForeignWriterError
 from app.ops.state_comparison import parked_keys
 from app.ops.temporary_stores import open_store
 from app.settings import load_settings
-from app.stages.labels import LabelsHandler
+from app.stages.label_stage import LabelsHandler
 from app.stages.parked_labels import parked_row, row_key
 from app.stages.partition_start import check_labels
 from app.topics import Topics

@@ -17,13 +17,13 @@ from app.ops.files.columns import FileOptions
 from app.ops.files.file_times import TimeRules
 from app.ops.files.label_file import open_labels
 from app.settings import load_settings
-from app.stages.labels import LabelsHandler
-from app.stages.reserved_rows import POSITION_KEY, StatePosition
 from app.stages.block_rows import terminal_rules
+from app.stages.label_stage import LabelsHandler
+from app.stages.reserved_rows import POSITION_KEY, StatePosition
 from app.stages.state_settings import terminal_settings
 from app.topics import Topics
-from app.windows.waiting_labels import EntryLabel, decode_labels, encode_labels
 from app.windows.row_format import ROW_VERSION, RowRules, head_key, max_head_bytes
+from app.windows.waiting_labels import EntryLabel, decode_labels, encode_labels
 from app.windows.window_row import WindowRow
 from app.wire.control_records import decode_message
 from app.wire.label_records import (

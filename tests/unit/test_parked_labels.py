@@ -12,7 +12,7 @@ from app.domain.transaction import DeadRecordError
 from app.errors import NotAnsweringError, RowFormatError
 from app.settings import load_settings
 from app.stages.label_retry_schedule import RetrySchedule
-from app.stages.labels import LabelsHandler
+from app.stages.label_stage import LabelsHandler
 from app.stages.parked_label_retries import LabelRetries, ParkedSummary, look_up_with
 from app.stages.parked_labels import (
     FoundTransaction,
