@@ -10,18 +10,18 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.model_registry import find_registered, register
 from app.cassandra.fetched_models import holder_of
+from app.cassandra.model_registry import find_registered, register
 from app.cassandra.session import shared_session
 from app.domain.guard import GuardLimits
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.stages.guard_counts import TalliesByChange
 from app.stages.guard import Guard
+from app.stages.guard_counts import TalliesByChange
 from app.stages.model_supply import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
-from app.stages.scoring import ScoringHandler
 from app.stages.reserved_rows import PINS_KEY, ModelOffsets
+from app.stages.scoring_stage import ScoringHandler
 from app.stages.state_settings import terminal_settings
 from app.stages.tracing import traced_scoring
 from models.artifact_folders import is_path

@@ -104,8 +104,8 @@ def named(name: str) -> Break:
 _PARTITION = (("app.blocks.faust.pipeline", "Partition"),)
 _SETTLING = (("app.blocks.core.partition", "Settling"),)
 _PULSE = (("app.blocks.faust.pipeline", "Pulse"),)
-_SCORING = (("app.stages.scoring", "ScoringHandler"),)
-_SCORER = (("app.stages.scoring", "TransactionScorer"),)
+_SCORING = (("app.stages.scoring_stage", "ScoringHandler"),)
+_SCORER = (("app.stages.scoring_stage", "TransactionScorer"),)
 _CARDS = (("app.stages.card_stage", "CardsHandler"),)
 _SINK = (("tests.stream.sim_world", "SinkHandler"),)
 _CARD_STAGE = (
@@ -212,7 +212,7 @@ BREAKS = (
     ),
     Break(
         "what a pulse computes again is remembered from before",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "        self._scorer.score([one.segments for one in begun])\n",
@@ -295,13 +295,13 @@ BREAKS = (
     ),
     Break(
         "replay counted as new in the second stage",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (("if item.offset <= seen:  # the first", "if False:  # the first"),),
         _SCORING,
     ),
     Break(
         "replayed label counted as new",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (("if item.offset <= seen:\n", "if False:\n"),),
         _SCORING,
     ),
@@ -337,7 +337,7 @@ BREAKS = (
     ),
     Break(
         "position before the rows",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "[*self.rows.groups(), *changed, [self.position.encode()]]",
@@ -467,7 +467,7 @@ BREAKS = (
     ),
     Break(
         "a change applied at another offset on replay",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "now = self._deciding(message.offset, in_force, state)",
@@ -478,7 +478,7 @@ BREAKS = (
     ),
     Break(
         "a challenger applied at another offset on replay",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "model, in_force.threshold, in_force.challengers,",
@@ -502,7 +502,7 @@ BREAKS = (
         "shadow scores stored as the champion's",
         "app.stages.challengers",
         (("if place != decides", "if place != canary"),),
-        (("app.stages.scoring", "Challengers"),),
+        (("app.stages.scoring_stage", "Challengers"),),
     ),
     Break(
         "a shadow's score decides",
@@ -511,7 +511,7 @@ BREAKS = (
             ("            if one.challenger.share:\n", "            if True:\n"),
             ("and one.challenger.decides_for(card)", "and True"),
         ),
-        (("app.stages.scoring", "Challengers"),),
+        (("app.stages.scoring_stage", "Challengers"),),
     ),
     Break(
         "a challenger's failure depends on the company of its rows",
@@ -527,7 +527,7 @@ BREAKS = (
     ),
     Break(
         "a rule applied at another offset on replay",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "                policy = kept_policy(state.memo, in_force.rules)\n"
@@ -553,13 +553,13 @@ BREAKS = (
         "app.domain.rules.policy",
         (("if item.event_time_ms < until:", "if True:"),),
         (
-            ("app.stages.scoring", "kept_policy"),
+            ("app.stages.scoring_stage", "kept_policy"),
             ("app.stages.transaction_scoring", "outcome_of"),
         ),
     ),
     Break(
         "a replayed change applied again",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "in_force.after(change, message.partition, message.offset, message.received_at)",
@@ -571,7 +571,7 @@ BREAKS = (
     ),
     Break(
         "a change is taken back although another one followed it",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "in_force.after(change, message",
@@ -597,38 +597,38 @@ BREAKS = (
                 "                found |= {n: its._replace(model=judges.model) for n, its in by.items()}",
             ),
         ),
-        (("app.stages.scoring", "Champion"),),
+        (("app.stages.scoring_stage", "Champion"),),
     ),
     Break(
         "one earlier model only is asked for a score",
         "app.stages.champion",
         (("for one in judges.fallbacks:", "for one in judges.fallbacks[:1]:"),),
-        (("app.stages.scoring", "Champion"),),
+        (("app.stages.scoring_stage", "Champion"),),
     ),
     Break(
         "an earlier model that is not here is passed over",
         "app.stages.champion",
         (("raise FallbackNeededError(one.earlier.hash)", "continue"),),
-        (("app.stages.scoring", "Champion"),),
+        (("app.stages.scoring_stage", "Champion"),),
     ),
     Break(
         "what is computed again has changed rows before",
         "app.stages.needed_fallbacks",
         (('state.memo.pop("rows", None)', "pass"),),
         (
-            ("app.stages.scoring", "computed_or_needed"),
-            ("app.stages.scoring", "all_or_nothing"),
+            ("app.stages.scoring_stage", "computed_or_needed"),
+            ("app.stages.scoring_stage", "all_or_nothing"),
         ),
     ),
     Break(
         "the oldest of the earlier models decides",
         "app.stages.champion",
         (("for one in judges.fallbacks:", "for one in judges.fallbacks[::-1]:"),),
-        (("app.stages.scoring", "Champion"),),
+        (("app.stages.scoring_stage", "Champion"),),
     ),
     Break(
         "a model that was taken back decides where the other one gives no score",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "        if changed is not in_force:\n            undone",
@@ -644,7 +644,7 @@ BREAKS = (
     ),
     Break(
         "another model scores while the right one is loaded",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (
             (
                 "                if isinstance(follows, ModelNeeded):\n",
@@ -657,7 +657,7 @@ BREAKS = (
     ),
     Break(
         "what decides is lost in a crash",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (("[*self.rows.groups(), *changed, [self", "[*self.rows.groups(), [self"),),
         _SCORING,
     ),
@@ -711,11 +711,11 @@ BREAKS = (
         "a conflicting transaction counted at its terminal",
         "app.domain.terminal_stage",
         (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
-        (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring", "LabelOutcome")),
+        (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring_stage", "LabelOutcome")),
     ),
     Break(
         "features of the worker instead of those that a transaction was begun with",
-        "app.stages.scoring",
+        "app.stages.scoring_stage",
         (("            catalogue = catalogue.under(schema)", "            pass"),),
         _SCORING,
     ),
@@ -780,7 +780,7 @@ BREAKS = (
         "labels of an erased card wait on",
         "app.stages.erasing",
         (("row.waiting = left\n", "pass\n"),),
-        (("app.stages.scoring", "forget_labels"),),
+        (("app.stages.scoring_stage", "forget_labels"),),
     ),
     Break(
         "a prediction acknowledged before its row is stored",

@@ -23,7 +23,7 @@ from app.stages.control import ControlHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.label_stage import LabelsHandler
 from app.stages.reserved_rows import PINS_KEY, ModelOffsets
-from app.stages.scoring import ScoringHandler
+from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
 from app.wire.erase_records import erase_record

@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import in_force_row
-from app.stages.scoring import ScoringHandler
+from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from models.artifact_folders import SHIPPED, artifact_folders
 from models.holder import Model, ModelHolder

@@ -22,7 +22,7 @@ from app.stages.reserved_rows import (
     in_force_row,
     read_in_force,
 )
-from app.stages.scoring import ScoringHandler
+from app.stages.scoring_stage import ScoringHandler
 from app.windows.row_format import head_key, segment_key
 from app.windows.window_row import WindowRow
 from app.wire.control_records import ChangeMessage, decode_message, parse_change

@@ -43,7 +43,7 @@ from app.errors import StateError
 from app.settings import load_settings
 from app.stages import card_stage as cards_module
 from app.stages import control as control_module
-from app.stages import scoring as scoring_module
+from app.stages import scoring_stage as scoring_module
 from app.stages.sink import SinkHandler
 from app.topics import Topics
 from app.windows.window_row import RowRules

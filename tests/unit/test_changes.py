@@ -22,9 +22,9 @@ from app.kafka.change_history import ChangeHistory, LoggedChange, read_history
 from app.settings import load_settings
 from app.stages.control import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
-from app.stages.scorers import ModelNeeded
-from app.stages.scoring import ScoringHandler
 from app.stages.reserved_rows import in_force_row, read_in_force
+from app.stages.scorers import ModelNeeded
+from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from app.wire.control_records import (
     ChangeMessage,

@@ -27,7 +27,7 @@ from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import in_force_row
 from app.stages.scorers import Model
-from app.stages.scoring import ScoringHandler
+from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from app.windows.window_row import NEVER, RowRules, WindowRow
 from app.wire.control_records import ChangeMessage, Message, decode_message
