@@ -10,7 +10,7 @@ from app.cassandra.sink_delivery import TableWriters
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.recorders import alert_status
 from app.stages.score_callers import ObservedHandler
-from app.stages.sink import SinkHandler
+from app.stages.sink_stage import SinkHandler
 
 settings = app.settings
 raised = source(app, app.fraud_topics.alerts.name)

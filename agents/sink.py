@@ -16,7 +16,7 @@ from app.metrics.reading import records_behind
 from app.metrics.recent_sample import recent_sample
 from app.metrics.recorders import append_to_row, decisions, event_to_row, sink_status
 from app.stages.score_callers import ObservedHandler
-from app.stages.sink import SinkHandler, has_challengers
+from app.stages.sink_stage import SinkHandler, has_challengers
 from app.stages.tracing import traced_sink
 
 settings = app.settings

@@ -784,13 +784,13 @@ BREAKS = (
     ),
     Break(
         "a prediction acknowledged before its row is stored",
-        "app.stages.sink",
+        "app.stages.sink_stage",
         (("Begun(early, rows)", "Begun((), rows)"),),
         _SINK,
     ),
     Break(
         "rows of a block taken for stored because one of them is on its way",
-        "app.stages.sink",
+        "app.stages.sink_stage",
         (
             ("if begun is None:", "if begun is None and not early:"),
             ("early.add(begun)", "early.add(begun or next(iter(early)))"),

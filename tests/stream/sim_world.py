@@ -44,7 +44,7 @@ from app.settings import load_settings
 from app.stages import card_stage as cards_module
 from app.stages import control as control_module
 from app.stages import scoring_stage as scoring_module
-from app.stages.sink import SinkHandler
+from app.stages.sink_stage import SinkHandler
 from app.topics import Topics
 from app.windows.window_row import RowRules
 from app.wire.control_records import encode_change

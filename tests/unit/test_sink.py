@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from app.blocks.core.ports import Begun, ForwardedRecord
-from app.stages.sink import SinkHandler, has_challengers
+from app.stages.sink_stage import SinkHandler, has_challengers
 from tests.prediction_builder import prediction
 
 
