@@ -7,13 +7,13 @@ from typing import Any
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.faust.output_sender import OutputSender, OutRecord
 from app.blocks.faust.halt import is_away
+from app.blocks.faust.output_sender import OutputSender, OutRecord
 from app.blocks.faust.pipeline import Pipeline
 from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source
 from app.repeated_warnings import RepeatedWarning
-from app.stages.control import ControlHandler, first_rules
+from app.stages.change_forwarding import ControlHandler, first_rules
 
 settings, topics = app.settings, app.fraud_topics
 changes = source(app, topics.control.name)

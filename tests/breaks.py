@@ -521,9 +521,9 @@ BREAKS = (
     ),
     Break(
         "a change applied on some partitions only",
-        "app.stages.control",
+        "app.stages.change_forwarding",
         (("range(topics.enriched.partitions)", "range(1)"),),
-        (("app.stages.control", "ControlHandler"),),
+        (("app.stages.change_forwarding", "ControlHandler"),),
     ),
     Break(
         "a rule applied at another offset on replay",
@@ -539,14 +539,14 @@ BREAKS = (
     ),
     Break(
         "a rule applied on some partitions only",
-        "app.stages.control",
+        "app.stages.change_forwarding",
         (
             (
                 "range(topics.enriched.partitions)",
                 "range(1 if b'\"rule\"' in record.value else topics.enriched.partitions)",
             ),
         ),
-        (("app.stages.control", "ControlHandler"),),
+        (("app.stages.change_forwarding", "ControlHandler"),),
     ),
     Break(
         "an expired list entry still in force",

@@ -19,7 +19,7 @@ from app.ops.verification.totals import Report
 from app.ops.verify import compare
 from app.settings import Settings
 from app.stages.card_stage import CardsHandler
-from app.stages.control import ControlHandler
+from app.stages.change_forwarding import ControlHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.label_stage import LabelsHandler
 from app.stages.reserved_rows import PINS_KEY, ModelOffsets

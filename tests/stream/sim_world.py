@@ -42,7 +42,7 @@ from app.domain.transaction_outcomes import CardStage
 from app.errors import StateError
 from app.settings import load_settings
 from app.stages import card_stage as cards_module
-from app.stages import control as control_module
+from app.stages import change_forwarding as control_module
 from app.stages import scoring_stage as scoring_module
 from app.stages.sink_stage import SinkHandler
 from app.topics import Topics

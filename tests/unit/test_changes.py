@@ -20,7 +20,7 @@ from app.errors import NotAnsweringError, NotFoundError, StateError
 from app.formats import iso
 from app.kafka.change_history import ChangeHistory, LoggedChange, read_history
 from app.settings import load_settings
-from app.stages.control import ControlHandler
+from app.stages.change_forwarding import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
 from app.stages.reserved_rows import in_force_row, read_in_force
 from app.stages.scorers import ModelNeeded

@@ -16,7 +16,7 @@ from app.cli.erase import erase as command
 from app.durations import DAY_MS
 from app.ops.deletion_dates import gone_by
 from app.settings import load_settings
-from app.stages.control import ControlHandler
+from app.stages.change_forwarding import ControlHandler
 from app.stages.erasing import find_waiting
 from app.topics import Topics
 from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head

@@ -32,7 +32,7 @@ from app.ops.rule_changes import add_rule, change_list
 from app.quality.rule_trial import RuleTrial
 from app.quality.verdicts import Verdicts
 from app.settings import load_settings
-from app.stages.control import first_rules
+from app.stages.change_forwarding import first_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import in_force_row, read_in_force
 from app.topics import batch_bytes
