@@ -6,8 +6,8 @@ import time
 from uuid import uuid4
 
 from agents.scoring import guard, handler, pipeline
-from app.blocks.faust.output_sender import OutputSender, OutRecord
 from app.blocks.faust.halt import is_away
+from app.blocks.faust.output_sender import OutputSender, OutRecord
 from app.faust_app import app, batch_bytes
 from app.wire.control_records import encode_change
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("fraudstream")
 
 @app.task
 async def watch_changes() -> None:
-    """Revert a change that does harm; see `app.stages.guard`."""
+    """Revert a change that does harm; see `app.stages.guard_proposals`."""
     while settings.guard_time and not app.should_stop:
         await asyncio.sleep(_LOOK_SECONDS)
         here = [handler.in_force[n] for n in pipeline.partitions if n in handler.in_force]

@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from app.blocks.core.partition import Computed
 from app.cli import model_changes
 from app.domain.changes import ChallengerChange, LoadChange, ModelChange, ThresholdChange
-from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.domain.guard import LIMITS, DecisionTally, trip
+from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.errors import StateError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.stages.challengers import CanaryDecision
 from app.stages.champion import Champion
 from app.stages.guard_counts import TalliesByChange
-from app.stages.guard import Guard
+from app.stages.guard_proposals import Guard
 from app.stages.needed_fallbacks import computed_or_needed
+from app.stages.reserved_rows import in_force_row, read_in_force
 from app.stages.scorers import (
     FallbackModel,
     FallbackNeededError,
@@ -35,7 +36,6 @@ from app.stages.scorers import (
     TallyKey,
     UnloadableModel,
 )
-from app.stages.reserved_rows import in_force_row, read_in_force
 from models.holder import Model
 from tests.builders import tx_bytes
 from tests.unit import test_challengers
