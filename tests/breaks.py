@@ -585,11 +585,11 @@ BREAKS = (
         "a row without a score takes its company along",
         "app.stages.scorers",
         _WITH_COMPANY,
-        (("app.stages.champion", "of_each_row"),),
+        (("app.stages.model_fallbacks", "of_each_row"),),
     ),
     Break(
         "the score of the model before stored as that of the one that decides",
-        "app.stages.champion",
+        "app.stages.model_fallbacks",
         (
             (
                 "found |= self._by(one.model, one.earlier.threshold, left, features_of)",
@@ -601,13 +601,13 @@ BREAKS = (
     ),
     Break(
         "one earlier model only is asked for a score",
-        "app.stages.champion",
+        "app.stages.model_fallbacks",
         (("for one in judges.fallbacks:", "for one in judges.fallbacks[:1]:"),),
         (("app.stages.scoring_stage", "Champion"),),
     ),
     Break(
         "an earlier model that is not here is passed over",
-        "app.stages.champion",
+        "app.stages.model_fallbacks",
         (("raise FallbackNeededError(one.earlier.hash)", "continue"),),
         (("app.stages.scoring_stage", "Champion"),),
     ),
@@ -622,7 +622,7 @@ BREAKS = (
     ),
     Break(
         "the oldest of the earlier models decides",
-        "app.stages.champion",
+        "app.stages.model_fallbacks",
         (("for one in judges.fallbacks:", "for one in judges.fallbacks[::-1]:"),),
         (("app.stages.scoring_stage", "Champion"),),
     ),

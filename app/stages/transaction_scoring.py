@@ -12,11 +12,10 @@ from app.blocks.faust.output_sender import OutRecord
 from app.deployments import SCORED_BY
 from app.domain.alerts import AlertPolicy
 from app.domain.features import Catalogue
-from app.domain.flags import ANOMALY
+from app.domain.flags import ANOMALY, CONFLICTING, LATE
 from app.domain.rules import RuleOutcome, RulePolicy, outcome_of
-from app.domain.flags import CONFLICTING, LATE
 from app.stages.challengers import CanaryDecision, Challengers
-from app.stages.champion import Champion
+from app.stages.model_fallbacks import Champion
 from app.stages.scorers import Model, ScoringModels, rearranged
 from app.topics import Topics
 from app.wire.enriched_records import EnrichedItem

@@ -23,9 +23,9 @@ from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.errors import StateError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.stages.challengers import CanaryDecision
-from app.stages.champion import Champion
 from app.stages.guard_counts import TalliesByChange
 from app.stages.guard_proposals import Guard
+from app.stages.model_fallbacks import Champion
 from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.reserved_rows import in_force_row, read_in_force
 from app.stages.scorers import (
