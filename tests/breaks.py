@@ -613,7 +613,7 @@ BREAKS = (
     ),
     Break(
         "what is computed again has changed rows before",
-        "app.stages.needed_fallbacks",
+        "app.stages.all_or_nothing",
         (('state.memo.pop("rows", None)', "pass"),),
         (
             ("app.stages.scoring_stage", "computed_or_needed"),

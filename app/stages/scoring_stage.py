@@ -17,12 +17,12 @@ from app.domain.terminal_stage import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.errors import StateError
 from app.settings import Settings
+from app.stages.all_or_nothing import all_or_nothing, computed_or_needed
 from app.stages.block_rows import BlockRows, terminal_rules
 from app.stages.challengers import Challengers
 from app.stages.erasing import find_waiting, forget_labels, note_waiting
 from app.stages.guard_counts import TalliesByChange
 from app.stages.model_fallbacks import Champion
-from app.stages.needed_fallbacks import all_or_nothing, computed_or_needed
 from app.stages.recent_alerts import alert_policy
 from app.stages.reserved_rows import (
     IN_FORCE_KEY,

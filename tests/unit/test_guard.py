@@ -22,11 +22,11 @@ from app.domain.guard import LIMITS, DecisionTally, trip
 from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.errors import StateError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
+from app.stages.all_or_nothing import computed_or_needed
 from app.stages.challengers import CanaryDecision
 from app.stages.guard_counts import TalliesByChange
 from app.stages.guard_proposals import Guard
 from app.stages.model_fallbacks import Champion
-from app.stages.needed_fallbacks import computed_or_needed
 from app.stages.reserved_rows import in_force_row, read_in_force
 from app.stages.scorers import (
     FallbackModel,
