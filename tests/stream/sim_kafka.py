@@ -196,7 +196,7 @@ class Producer:
         self.stopped = False  # what is sent arrives, nothing more is sent
         self._known: set[TopicPartition] = set()
         self._broken: set[TopicPartition] = set()
-        # what app/blocks/faust/producer_queue.py leans on
+        # what app/blocks/faust/unsent_batches.py leans on
         self.client = self._message_accumulator = self
         self._exception = None
         self._closed = False

@@ -80,7 +80,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.streams:Stream.events": "c62f4dd3a73fe7aa",
         "faust.streams:Stream.noack": "921a6f5c674d32d4",
     },
-    "app/blocks/faust/producer_queue.py": {
+    "app/blocks/faust/unsent_batches.py": {
         "aiokafka.client:AIOKafkaClient._wait_on_metadata": "52b0a5ee78ef3aa0",
         "aiokafka.producer.message_accumulator:BatchBuilder.append": "657d76f55157d9ca",
         "aiokafka.producer.message_accumulator:BatchBuilder.closed": "16b9c254eeecca09",

@@ -17,11 +17,11 @@ from app.blocks.faust import transport  # noqa: F401  registers the driver under
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.offset_metadata import ConsumerAlignmentPorts
 from app.blocks.faust.output_sender import Outputs, PassOn
-from app.blocks.faust.producer_queue import Destination
 from app.blocks.faust.recovery import BlockTables
 from app.blocks.faust.stop_deadlines import STOP_SECONDS
 from app.blocks.faust.stopped_partitions import StoppedPartitions
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
+from app.blocks.faust.unsent_batches import Destination
 from app.errors import DamagedLogError
 
 logger = logging.getLogger(__name__)

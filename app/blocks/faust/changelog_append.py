@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from app.blocks.core.row_offsets import Row
-from app.blocks.faust.producer_queue import await_topic, enqueue
+from app.blocks.faust.unsent_batches import await_topic, enqueue
 from app.errors import StateError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.blocks.core.ports import ForwardedRecord, all_of
 from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
-from app.blocks.faust.producer_queue import Destination, await_topic, enqueue, last_unsent
+from app.blocks.faust.unsent_batches import Destination, await_topic, enqueue, last_unsent
 from app.errors import StateError
 
 #: For so long a broker knows a producer at least (producer.id.expiration.ms is a day).

@@ -42,7 +42,7 @@ class Producer:
 
     def __init__(self, batch_bytes: int) -> None:
         self._bytes = batch_bytes
-        # what app/blocks/faust/producer_queue.py leans on
+        # what app/blocks/faust/unsent_batches.py leans on
         self.client = self._message_accumulator = self
         self._exception, self._closed = None, False
         self._batches: dict[Any, Any] = {}
