@@ -515,7 +515,7 @@ BREAKS = (
     ),
     Break(
         "a challenger's failure depends on the company of its rows",
-        "app.stages.scorers",
+        "app.stages.scoring_models",
         _WITH_COMPANY,
         (("app.stages.challengers", "of_each_row"),),
     ),
@@ -583,7 +583,7 @@ BREAKS = (
     ),
     Break(
         "a row without a score takes its company along",
-        "app.stages.scorers",
+        "app.stages.scoring_models",
         _WITH_COMPANY,
         (("app.stages.model_fallbacks", "of_each_row"),),
     ),

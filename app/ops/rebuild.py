@@ -49,7 +49,7 @@ from app.stages.reserved_rows import (
     ModelOffsets,
     StatePosition,
 )
-from app.stages.scorers import UnloadableModel
+from app.stages.scoring_models import UnloadableModel
 from app.stages.state_settings import state_settings, terminal_settings
 from app.topics import TopicSpec
 from app.windows.row_format import head_key

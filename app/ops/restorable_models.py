@@ -5,7 +5,7 @@ from app.domain.in_force import EarlierModel, InForce
 from app.errors import NotAnsweringError, NotFoundError, UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.stages.scorers import is_refused
+from app.stages.scoring_models import is_refused
 from models.signing import SignatureError
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from app.blocks.core.partition import Computed, RowReader
 from app.stages.guard_counts import TalliesByChange
-from app.stages.scorers import FallbackNeededError
+from app.stages.scoring_models import FallbackNeededError
 
 T = TypeVar("T")
 

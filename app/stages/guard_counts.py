@@ -3,9 +3,9 @@
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
-from app.domain.in_force import InForce, RevertibleChange
 from app.domain.guard import LIMITS, DecisionTally, GuardLimits
-from app.stages.scorers import TallyKey
+from app.domain.in_force import InForce, RevertibleChange
+from app.stages.scoring_models import TallyKey
 
 #: Number of tally keys whose counts are kept.
 _KEPT = 8

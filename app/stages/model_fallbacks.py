@@ -16,7 +16,7 @@ import numpy as np
 from app.errors import StateError
 from app.stages.challengers import CanaryDecision
 from app.stages.guard_counts import TalliesByChange
-from app.stages.scorers import (
+from app.stages.scoring_models import (
     FallbackNeededError,
     Model,
     ScoringModels,

@@ -9,7 +9,7 @@ from typing import Any
 from app.domain.changes import ModelChange
 from app.errors import FraudstreamError, NotAnsweringError, NotFoundError, UsageError
 from app.repeated_warnings import RepeatedWarning
-from app.stages.scorers import Model, UnloadableModel, is_refused
+from app.stages.scoring_models import Model, UnloadableModel, is_refused
 from app.wire.control_records import encode_change
 
 #: A name of its own, because the logs of Faust's services are silenced.

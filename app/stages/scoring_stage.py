@@ -33,7 +33,7 @@ from app.stages.reserved_rows import (
     read_in_force,
 )
 from app.stages.row_cache import ROWS_ROOM_BYTES, rows_room_bytes
-from app.stages.scorers import DecisionInputs, Model, ModelNeeded, judges_of
+from app.stages.scoring_models import DecisionInputs, Model, ModelNeeded, judges_of
 from app.stages.state_settings import terminal_settings
 from app.stages.transaction_scoring import Scored, Segment, TransactionScorer
 from app.topics import Topics

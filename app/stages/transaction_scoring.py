@@ -16,7 +16,7 @@ from app.domain.flags import ANOMALY, CONFLICTING, LATE
 from app.domain.rules import RuleOutcome, RulePolicy, outcome_of
 from app.stages.challengers import CanaryDecision, Challengers
 from app.stages.model_fallbacks import Champion
-from app.stages.scorers import Model, ScoringModels, rearranged
+from app.stages.scoring_models import Model, ScoringModels, rearranged
 from app.topics import Topics
 from app.wire.enriched_records import EnrichedItem
 from app.wire.output_records import alert_record, prediction_message

@@ -28,7 +28,7 @@ from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.rocksdb_options import StoreOptions
 from app.errors import ForeignWriterError, StateError
 from app.stages.partition_start import bind_model, check_state, check_topics_known
-from app.stages.scorers import ModelNeeded
+from app.stages.scoring_models import ModelNeeded
 from app.wire.dead_letters import loss_letter
 from tests.stream.sim_kafka import Broker, Producer, RefusedError
 from tests.stream.sim_loop import OWNER, SimLoop

@@ -27,8 +27,8 @@ from app.settings import load_settings
 from app.stages.challengers import Challengers
 from app.stages.deployed_features import catalogue_of
 from app.stages.model_supply import ModelSupply
-from app.stages.scorers import LoadedChallenger, ModelNeeded, ScoringModels, UnloadableModel
 from app.stages.reserved_rows import in_force_row, read_in_force
+from app.stages.scoring_models import LoadedChallenger, ModelNeeded, ScoringModels, UnloadableModel
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import load_artifact, save_artifact

@@ -17,8 +17,8 @@ import pytest
 from app.domain.features import Catalogue
 from app.domain.features.schema import parse_schema, same_meaning
 from app.errors import SchemaError
-from app.stages.scorers import rearranged
 from app.stages.reserved_rows import POSITION_KEY, StatePosition
+from app.stages.scoring_models import rearranged
 from app.stages.state_settings import terminal_settings
 from app.wire.enriched_records import decode_enriched
 from tests.builders import tx_bytes

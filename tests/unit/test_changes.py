@@ -23,7 +23,7 @@ from app.settings import load_settings
 from app.stages.change_forwarding import ControlHandler
 from app.stages.model_supply import KEPT, ModelSupply, StartingModel
 from app.stages.reserved_rows import in_force_row, read_in_force
-from app.stages.scorers import ModelNeeded
+from app.stages.scoring_models import ModelNeeded
 from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from app.wire.control_records import (

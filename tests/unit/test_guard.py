@@ -28,7 +28,7 @@ from app.stages.guard_counts import TalliesByChange
 from app.stages.guard_proposals import Guard
 from app.stages.model_fallbacks import Champion
 from app.stages.reserved_rows import in_force_row, read_in_force
-from app.stages.scorers import (
+from app.stages.scoring_models import (
     FallbackModel,
     FallbackNeededError,
     ModelNeeded,

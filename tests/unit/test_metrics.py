@@ -15,13 +15,25 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.blocks.core.alignment import SlowestPartition, Watermark
 from app.domain.in_force import EarlierModel, InForce
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, LatencyHistogram
-from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import PartitionReading, StandbyReading, WorkerReading, copied_partitions, is_of_labels, read_copies, read_flow, read_state_bytes, read_tasks, records_behind, source_partitions
 from app.metrics.log_ends import LogEnds
+from app.metrics.prometheus import WorkerMetrics
+from app.metrics.reading import (
+    PartitionReading,
+    StandbyReading,
+    WorkerReading,
+    copied_partitions,
+    is_of_labels,
+    read_copies,
+    read_flow,
+    read_state_bytes,
+    read_tasks,
+    records_behind,
+    source_partitions,
+)
 from app.metrics.recorders import DecisionCounts, SinkStatus
 from app.metrics.waiting_partitions import read_waits
 from app.stages.parked_label_retries import ParkedSummary
-from app.stages.scorers import ModelNeeded
+from app.stages.scoring_models import ModelNeeded
 from tests.builders import T0
 
 

@@ -17,7 +17,7 @@ from app.errors import NotAnsweringError, NotFoundError, SettingsError, Unavaila
 from app.ops.model_checks import make_key, sign
 from app.settings import load_settings
 from app.stages.model_supply import ModelSupply
-from app.stages.scorers import ModelNeeded
+from app.stages.scoring_models import ModelNeeded
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import SHIPPED, ArtifactFolders, Entry
 from models.holder import ModelHolder

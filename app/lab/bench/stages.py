@@ -40,7 +40,7 @@ from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import in_force_row
-from app.stages.scorers import Model
+from app.stages.scoring_models import Model
 from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from app.windows.waiting_labels import MAX_WAITING_LABELS

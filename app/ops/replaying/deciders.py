@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from app.cassandra.model_registry import find_registered
 from app.cassandra.fetched_models import holder_of
+from app.cassandra.model_registry import find_registered
 from app.cassandra.session import shared_session
 from app.domain.changes import (
     ChallengerChange,
@@ -17,16 +17,16 @@ from app.domain.changes import (
     ModelChange,
     RuleChange,
 )
-from app.domain.in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
+from app.domain.in_force import EarlierModel, InForce
 from app.domain.rules import NO_RULES, RuleSet
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError
 from app.kafka.change_history import ChangeHistory, read_history
-from app.ops.replaying.plan import Plan
 from app.ops.replaying.enriched_survey import EnrichedSurvey
+from app.ops.replaying.plan import Plan
 from app.ops.verification.topic_log import Log
-from app.stages import scorers
-from app.stages.scorers import UnloadableModel, is_refused
+from app.stages import scoring_models
+from app.stages.scoring_models import UnloadableModel, is_refused
 from app.wire.control_records import ChangeMessage, Message, encode_change
 from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch
 from models.artifact_folders import is_path
@@ -48,12 +48,12 @@ class ReplayDecisions:
     begins: InForce
     follows: bool
     threshold: float | None
-    model: Callable[[str], scorers.Model]
-    challenger: Callable[[str], scorers.Model]
+    model: Callable[[str], scoring_models.Model]
+    challenger: Callable[[str], scoring_models.Model]
 
     @classmethod
     def by(
-        cls, model: scorers.Model, threshold: float | None, rules: RuleSet = NO_RULES
+        cls, model: scoring_models.Model, threshold: float | None, rules: RuleSet = NO_RULES
     ) -> "ReplayDecisions":
         """One model for all of it, beside the rules of its time."""
         begins = InForce(0, model.hash, threshold, rules=rules)
@@ -177,7 +177,7 @@ class Deciders:
             )  # fmt: skip
         return ReplayDecisions(begins, True, threshold, self._holder.by_hash, self._challenger)
 
-    def _challenger(self, model_hash: str) -> scorers.Model:
+    def _challenger(self, model_hash: str) -> scoring_models.Model:
         """The loaded model of a challenger; without scores where it does not fit, as in the stream.
 
         Raises:
