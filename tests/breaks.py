@@ -778,7 +778,7 @@ BREAKS = (
     ),
     Break(
         "labels of an erased card wait on",
-        "app.stages.erasing",
+        "app.stages.erase_waiting_labels",
         (("row.waiting = left\n", "pass\n"),),
         (("app.stages.scoring_stage", "forget_labels"),),
     ),

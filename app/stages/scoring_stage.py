@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.stages.all_or_nothing import all_or_nothing, computed_or_needed
 from app.stages.block_rows import BlockRows, terminal_rules
 from app.stages.challengers import Challengers
-from app.stages.erasing import find_waiting, forget_labels, note_waiting
+from app.stages.erase_waiting_labels import find_waiting, forget_labels, note_waiting
 from app.stages.guard_counts import TalliesByChange
 from app.stages.model_fallbacks import Champion
 from app.stages.recent_alerts import alert_policy

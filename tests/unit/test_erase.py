@@ -17,7 +17,7 @@ from app.durations import DAY_MS
 from app.ops.deletion_dates import gone_by
 from app.settings import load_settings
 from app.stages.change_forwarding import ControlHandler
-from app.stages.erasing import find_waiting
+from app.stages.erase_waiting_labels import find_waiting
 from app.topics import Topics
 from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head
 from app.wire.erase_records import erase_record, erased_card, is_of_erasure

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.ports import RowScanner
-from app.stages.reserved_rows import StatePosition
 from app.stages.block_rows import BlockRows
+from app.stages.reserved_rows import StatePosition
 from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head, waiting_labels
 from app.wire.erase_records import EraseMessage, is_of_erasure
 from app.wire.input_records import SourceRecord
