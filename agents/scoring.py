@@ -13,7 +13,7 @@ from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.fetched_models import holder_of
 from app.cassandra.model_registry import find_registered, register
 from app.cassandra.session import shared_session
-from app.domain.guard import GuardLimits
+from app.domain.guard_limits import GuardLimits
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.stages.guard_counts import TalliesByChange

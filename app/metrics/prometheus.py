@@ -15,13 +15,12 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from app.domain.alerts import SEVERITIES
-from app.domain.guard import CAUSES
+from app.domain.guard_limits import CAUSES
 from app.metrics.latency_histogram import EXPOSED_STEP, LatencyHistogram
 from app.metrics.partition_metrics import of_copies, of_parked, of_partitions
 from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SCORE_STEPS, DecisionCounts, LabelCounts
 from app.metrics.series import counter, gauge
-
 
 
 class WorkerMetrics(Collector):

@@ -3,7 +3,7 @@
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
-from app.domain.guard import LIMITS, DecisionTally, GuardLimits
+from app.domain.guard_limits import LIMITS, DecisionTally, GuardLimits
 from app.domain.in_force import InForce, RevertibleChange
 from app.stages.scoring_models import TallyKey
 

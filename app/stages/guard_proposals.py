@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from app.domain.changes import ModelChange, ThresholdChange
-from app.domain.guard import GuardLimits, RevertReason, trip
+from app.domain.guard_limits import GuardLimits, RevertReason, trip
 from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.stages.guard_counts import TalliesByChange
 

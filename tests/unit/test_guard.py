@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from app.blocks.core.partition import Computed
 from app.cli import model_changes
 from app.domain.changes import ChallengerChange, LoadChange, ModelChange, ThresholdChange
-from app.domain.guard import LIMITS, DecisionTally, trip
+from app.domain.guard_limits import LIMITS, DecisionTally, trip
 from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.errors import StateError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.domain.guard import LIMITS, DecisionTally, trip
+from app.domain.guard_limits import LIMITS, DecisionTally, trip
 from app.domain.sequential_tests import nearly_all_hit, share_exceeds
 from app.lab.simulation.simulate import SimulationConfig, simulate
 
