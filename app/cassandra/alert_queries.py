@@ -16,7 +16,7 @@ from app.cassandra.review_rows import Review
 from app.cassandra.session import SCAN, explained
 from app.cassandra.snoozes import Snoozes, read_snoozes
 from app.cassandra.stored_alert import Alert, Handled, ack_of, alert_of, alert_row, is_done_by
-from app.domain.alerts import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
+from app.domain.alert_policy import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
 from app.durations import DAY_MS
 from app.settings import Settings
 

@@ -8,7 +8,7 @@ import orjson
 
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, texts_cell
 from app.deployments import is_anothers
-from app.domain.alerts import day_of, shard_of
+from app.domain.alert_policy import day_of, shard_of
 from app.errors import StateError
 
 _TEXTS = ("transaction_id", "card_id", "severity", "model_version", "currency", "source_topic")

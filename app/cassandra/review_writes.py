@@ -25,7 +25,7 @@ from app.cassandra.prediction_rows import moment_of
 from app.cassandra.review_rows import Review
 from app.cassandra.session import explained, shared_session
 from app.cassandra.stored_alert import Alert
-from app.domain.alerts import expected_loss, place_of
+from app.domain.alert_policy import expected_loss, place_of
 from app.settings import Settings
 
 #: Alerts of a card that are looked at, the newest.

@@ -7,7 +7,7 @@ from typing import Any
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.review_rows import Review
 from app.cassandra.snoozes import Snoozes
-from app.domain.alerts import CAUSES, rank
+from app.domain.alert_policy import CAUSES, rank
 from app.formats import iso
 
 

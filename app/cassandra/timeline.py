@@ -6,7 +6,7 @@ from app.cassandra.alert_queries import alert_ids, terminal_rows
 from app.cassandra.label_queries import labels_of
 from app.cassandra.prediction_queries import card_predictions
 from app.cassandra.session import shared_session
-from app.domain.alerts import MODEL
+from app.domain.alert_policy import MODEL
 from app.settings import Settings
 
 #: Rows of a page.

@@ -8,11 +8,11 @@ import click
 import orjson
 
 from app import formats
+from app.author import user_name
 from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
-from app.domain.alerts import SEVERITIES
+from app.domain.alert_policy import SEVERITIES
 from app.durations import DAY_MS
 from app.errors import NotFoundError, UnavailableError, UsageError
-from app.author import user_name
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:

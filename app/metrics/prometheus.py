@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from app.domain.alerts import SEVERITIES
+from app.domain.alert_policy import SEVERITIES
 from app.domain.guard_limits import CAUSES
 from app.metrics.latency_histogram import EXPOSED_STEP, LatencyHistogram
 from app.metrics.partition_metrics import of_copies, of_parked, of_partitions

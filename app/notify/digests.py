@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from app.notify_routes import DIGESTS
-from app.domain.alerts import rank
+from app.domain.alert_policy import rank
 from app.notify.message_text import Notice
+from app.notify_routes import DIGESTS
 
 #: Messages that people get at most in a minute.
 PEOPLE_PER_MINUTE = 10

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from app import formats
-from app.domain.alerts import SEVERITIES, rank
+from app.domain.alert_policy import SEVERITIES, rank
 
 #: Alerts that a message about many names: those with the largest amounts.
 _NAMED = 5

@@ -13,7 +13,7 @@ import orjson
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.domain.alerts import rank
+from app.domain.alert_policy import rank
 from app.domain.transaction import hash_id
 from app.kafka.clients import consumer
 from app.notify.message_text import Message, Notice

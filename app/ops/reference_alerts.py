@@ -1,6 +1,6 @@
 """The reference implementation of alerts: what a prediction record, the rules in force and a policy require.
 
-Written apart from app/domain/alerts.py on purpose: a field or a severity that goes wrong there is found here.
+Written apart from app/domain/alert_policy.py on purpose: a field or a severity that goes wrong there is found here.
 """
 
 from collections.abc import Mapping, Sequence

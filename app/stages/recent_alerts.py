@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from app.deployments import is_anothers
-from app.domain.alerts import AlertPolicy
+from app.domain.alert_policy import AlertPolicy
 from app.settings import Settings
 from app.wire.input_records import SourceRecord
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import Work
-from app.domain.alerts import AlertPolicy
+from app.domain.alert_policy import AlertPolicy
 from app.domain.changes import LoadChange
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.blocks.faust.output_sender import OutRecord
 from app.deployments import SCORED_BY
-from app.domain.alerts import AlertPolicy
+from app.domain.alert_policy import AlertPolicy
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY, CONFLICTING, LATE
 from app.domain.rules import RuleOutcome, RulePolicy, outcome_of

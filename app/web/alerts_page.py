@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 
 from app.cassandra.alert_queries import AlertQuery
-from app.domain.alerts import SEVERITIES
+from app.domain.alert_policy import SEVERITIES
 from app.errors import UsageError
 from app.settings import Settings
 from app.web.replies import json_reply, page, wants_json

@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from app.cassandra.stored_alert import Alert
+from app.domain.alert_policy import expected_loss
 from app.domain.alert_seen import seen_of
-from app.domain.alerts import expected_loss
 from app.web.replies import RefusedError, json_reply, page, wants_json
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role

@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.domain.alerts import CAUSES, AlertPolicy, day_of
+from app.domain.alert_policy import CAUSES, AlertPolicy, day_of
 from app.settings import Settings
 from tests.builders import T0
 from tests.figures.filling import fill

@@ -14,7 +14,7 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.prediction_rows import moment_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connected
-from app.domain.alerts import AlertPolicy, place_of
+from app.domain.alert_policy import AlertPolicy, place_of
 from app.settings import Settings
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until

@@ -15,10 +15,10 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from app.cassandra.alert_queries import acknowledge
-from app.cassandra.review_writes import ReviewStore
 from app.cassandra.review_rows import Review
+from app.cassandra.review_writes import ReviewStore
 from app.cassandra.session import close_shared_sessions, connected
-from app.domain.alerts import CAUSES, AlertPolicy
+from app.domain.alert_policy import CAUSES, AlertPolicy
 from app.settings import Settings
 from app.wire.output_records import alert_record
 from tests.builders import T0

@@ -14,16 +14,16 @@ from cassandra.cluster import Session
 
 from app.cassandra.alert_queries import AlertQuery, acknowledge, alert_ids, card_alerts, list_alerts
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.review_writes import ReviewStore
 from app.cassandra.review_rows import Review
+from app.cassandra.review_writes import ReviewStore
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.timeline import timeline
-from app.domain.alerts import CAUSES, AlertPolicy
+from app.domain.alert_policy import CAUSES, AlertPolicy
 from app.settings import Settings
 from app.web.access.users import token_line
+from app.web.pages import install
 from app.web.review_page import REVIEWS
 from app.web.review_queue import LEASE_MS, ReviewQueue
-from app.web.pages import install
 from tests.builders import T0
 from tests.prediction_builder import prediction
 from tests.web_worker import DictWorker

@@ -21,7 +21,7 @@ from app.blocks.core import pulse as pulse_module
 from app.blocks.core.pulse import compute_together
 from app.blocks.faust import block_table as table_module
 from app.blocks.faust import pipeline as pipeline_module
-from app.domain.alerts import CAUSES, AlertPolicy
+from app.domain.alert_policy import CAUSES, AlertPolicy
 from app.domain.changes import (
     AnyChange,
     ChallengerChange,

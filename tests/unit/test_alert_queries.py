@@ -12,7 +12,7 @@ import pytest
 
 from app.cassandra import alert_queries
 from app.cassandra.alert_queries import card_alerts, read_alerts, terminal_rows
-from app.domain.alerts import SHARDS, place_of
+from app.domain.alert_policy import SHARDS, place_of
 from app.settings import load_settings
 from tests.builders import T0
 from tests.unit.test_web_alerts import alert

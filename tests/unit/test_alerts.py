@@ -11,7 +11,7 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.migrations import load_migrations
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.schema_shape import shape_of
-from app.domain.alerts import (
+from app.domain.alert_policy import (
     CAUSES,
     SHARDS,
     AlertPolicy,

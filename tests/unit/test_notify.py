@@ -15,17 +15,17 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 
-from app.notify_routes import parse_routes
 from app.cassandra.stored_alert import Handled
-from app.domain.alerts import CAUSES, AlertPolicy, rank
+from app.domain.alert_policy import CAUSES, AlertPolicy, rank
 from app.errors import NotAnsweringError, SettingsError
-from app.notify.notification_log import Told
 from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
 from app.notify.message_text import Message, Notice, about_many, about_one
+from app.notify.notification_log import Told
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.run import notify
 from app.notify.senders import sender_of
+from app.notify_routes import parse_routes
 from app.settings import load_settings
 from tests.prediction_builder import prediction
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.review_writes import ranking
 from app.cassandra.review_rows import Review
+from app.cassandra.review_writes import ranking
 from app.cassandra.stored_alert import Alert
+from app.domain.alert_policy import expected_loss
 from app.domain.alert_seen import seen_of
-from app.domain.alerts import expected_loss
 from app.errors import NotFoundError, UnavailableError, UsageError
 from app.web.access.users import token_line
 from app.web.replies import RefusedError

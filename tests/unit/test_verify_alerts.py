@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.domain.alerts import AlertPolicy, group_of
+from app.domain.alert_policy import AlertPolicy, group_of
 from app.domain.changes import ListChange, RuleChange
 from app.ops.reference_alerts import AlertPolicyAt, alert_id
 from app.ops.verification.totals import Report

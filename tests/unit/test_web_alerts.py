@@ -7,8 +7,8 @@ import pytest
 from app.cassandra.alert_queries import AlertQuery
 from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
+from app.domain.alert_policy import CAUSES, AlertPolicy, is_alert_id, place_of
 from app.domain.alert_seen import rows_seen, seen_of
-from app.domain.alerts import CAUSES, AlertPolicy, is_alert_id, place_of
 from app.errors import UsageError
 from app.settings import load_settings
 from app.web.alerts_page import alert_query

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.cassandra.alert_rows import AlertRow
 from app.cassandra.raw_rows import decimal, texts
-from app.domain.alerts import day_of, shard_of
+from app.domain.alert_policy import day_of, shard_of
 
 if TYPE_CHECKING:
     from app.ops.verification.verify_run import VerifyRun

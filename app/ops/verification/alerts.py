@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from app.deployments import is_anothers
-from app.domain.alerts import AlertPolicy
+from app.domain.alert_policy import AlertPolicy
 from app.domain.rules import RuleSet
 from app.ops.reference_alerts import REPEATED, AlertPolicyAt, alert_id, flagged
 from app.ops.verification.alert_rows import CELLS, as_row, different, hashes, key_of
