@@ -22,7 +22,7 @@ from app.topics import Topics
 
 #: Requests at once: months of a card, rows that are deleted.
 _AT_ONCE = 32
-#: No event is older (app/domain/times.py).
+#: No event is older (app/domain/event_times.py).
 _FIRST_YEAR = 1973
 
 

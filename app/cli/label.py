@@ -11,7 +11,7 @@ import orjson
 
 from app import formats
 from app.cli.options import valid_id
-from app.domain.times import parse_moment_ms
+from app.domain.event_times import parse_moment_ms
 from app.domain.transaction import DeadRecordError
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings, load_settings

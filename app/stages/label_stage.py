@@ -15,8 +15,8 @@ from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import RowScanner
 from app.blocks.core.row_offsets import Row
 from app.blocks.faust.output_sender import Outputs
+from app.domain.event_times import TimeUnit
 from app.domain.privacy import AS_IT_CAME, Privacy
-from app.domain.times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD, BatchPrefix
 from app.stages.parked_labels import (

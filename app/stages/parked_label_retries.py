@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from app.blocks.core.row_offsets import Row
 from app.blocks.faust.output_sender import Outputs, OutRecord
-from app.domain.times import TimeUnit
+from app.domain.event_times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.errors import NotAnsweringError
 from app.stages.label_retry_schedule import RetrySchedule

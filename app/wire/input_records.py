@@ -12,6 +12,7 @@ import orjson
 
 from app.domain.amounts import is_currency, parse_minor_units
 from app.domain.debezium import is_envelope, is_wrapped
+from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.features.own import OwnField
 from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
@@ -24,7 +25,6 @@ from app.domain.json_text import (
     write_object,
 )
 from app.domain.privacy import AS_IT_CAME, Privacy
-from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
 from app.field_settings import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import is_pseudonym

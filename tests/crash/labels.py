@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.domain.times import parse_moment_ms
+from app.domain.event_times import parse_moment_ms
 from app.lab.simulation.arrivals import BROKEN
 
 HOUR_MS = 3_600_000

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cassandra.prediction_rows import RowPacker, row_dict
+from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.json_text import canonical
-from app.domain.times import TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
 from app.ops.verification.output_fields import extra_of, hash_extra

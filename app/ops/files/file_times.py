@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from app.domain.times import LAST_MS, TimeUnit, parse_moment_ms
+from app.domain.event_times import LAST_MS, TimeUnit, parse_moment_ms
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.card_numbers import without_card_numbers
-from app.domain.times import TimeUnit
+from app.domain.event_times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of
 from app.wire.erase_records import erased_card
