@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from app.domain.json_shape import (
+from app.domain.json_limits import (
     MAX_DEPTH,
     MAX_VALUES,
     refuse_deep,

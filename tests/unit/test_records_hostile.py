@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from app.domain.json_shape import MAX_DEPTH
+from app.domain.json_limits import MAX_DEPTH
 from app.domain.transaction import DeadRecordError, Transaction
 from app.wire.input_records import RecordRules, parse_transaction
 

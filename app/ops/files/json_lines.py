@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 import orjson
 
-from app.domain.json_shape import refuse_repeated_keys
+from app.domain.json_limits import refuse_repeated_keys
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.domain.debezium import path_to_record
-from app.domain.json_shape import MAX_DEPTH, MAX_VALUES, refuse_deep, refuse_many
+from app.domain.json_limits import MAX_DEPTH, MAX_VALUES, refuse_deep, refuse_many
 from app.domain.json_text import Fields, load_object, raw_fields
 from app.domain.transaction import DeadRecordError
 from app.wire.decoding.framing import frame_of
