@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from app.domain.refusals import LOST, UNREADABLE_REASONS
+from app.domain.refusal_reasons import LOST, UNREADABLE_REASONS
 from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.clients import answered, client_kwargs, started
 from app.kafka.topic_admin import check_topics

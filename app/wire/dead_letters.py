@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 from app.domain.privacy import AS_IT_CAME, Privacy
-from app.domain.refusals import LOST
+from app.domain.refusal_reasons import LOST
 from app.domain.transaction import DeadRecordError
 from app.wire.input_records import MAX_RECORD_BYTES, SourceRecord
 from app.wire.output_records import Headers, source_position

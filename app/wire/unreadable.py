@@ -10,7 +10,7 @@ class Unreadable(bytes):
     """The value of a record that stands in for one or more that cannot be read.
 
     Attributes:
-        reason: a code of `app/domain/refusals.py`.
+        reason: a code of `app/domain/refusal_reasons.py`.
         message: a sentence for people.
     """
 

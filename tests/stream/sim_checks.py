@@ -10,7 +10,7 @@ from app.blocks.core.row_offsets import row_offset
 from app.blocks.faust.block_table import _STALE_KEY as STALE_KEY
 from app.domain.changes import AnyChange
 from app.domain.in_force import InForce
-from app.domain.refusals import LOST
+from app.domain.refusal_reasons import LOST
 from app.domain.transaction import DeadRecordError
 from app.stages.batch_prefix import LOOK_AHEAD
 from app.stages.card_stage import CardsHandler

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.refusals import (
+from app.domain.refusal_reasons import (
     CHANGE_REASONS,
     LABEL_REASONS,
     LOG_REASONS,

@@ -3,11 +3,11 @@
 from typing import Any
 
 from app.domain.card_numbers import without_card_numbers
-from app.domain.refusals import BY_RULES, LOST
+from app.domain.refusal_reasons import BY_RULES, LOST
 from app.kafka.skip_records import skip_in
-from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.output_fields import SOURCE_FIELDS, fields_of, source_in
+from app.ops.verification.verify_run import VerifyRun
 from app.wire.dead_letters import headers_of
 
 _FIELDS = SOURCE_FIELDS | {"card_id", "event_time_ms", "transaction_id"}
