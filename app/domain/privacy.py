@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.domain.card_numbers import without_card_numbers
+from app.domain.card_number_masking import without_card_numbers
 from app.domain.json_text import raw_fields, write_object
 
 Action = Literal["hash", "keep"]

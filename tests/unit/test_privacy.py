@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli.pseudonym import pseudonym
-from app.domain.card_numbers import without_card_numbers
+from app.domain.card_number_masking import without_card_numbers
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError
 from app.ops.files.columns import FileOptions

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.card_numbers import without_card_numbers
+from app.domain.card_number_masking import without_card_numbers
 from app.domain.event_times import TimeUnit
 from app.domain.transaction import DeadRecordError
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.domain.card_numbers import without_card_numbers
+from app.domain.card_number_masking import without_card_numbers
 from app.domain.refusal_reasons import BY_RULES, LOST
 from app.kafka.skip_records import skip_in
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage

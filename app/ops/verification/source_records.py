@@ -7,12 +7,12 @@ from typing import Any
 
 import orjson
 
-from app.domain.card_numbers import without_card_numbers
+from app.domain.card_number_masking import without_card_numbers
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import CardReference, ReferenceOutcome
-from app.ops.verification.verify_run import Erasure, VerifyRun
 from app.ops.verification.ledger import FATE_OF, ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.refunds import refund_identity
+from app.ops.verification.verify_run import Erasure, VerifyRun
 from app.wire.erase_records import erased_card
 from app.wire.input_records import parse_transaction
 
