@@ -709,7 +709,7 @@ BREAKS = (
     ),
     Break(
         "a conflicting transaction counted at its terminal",
-        "app.domain.terminal_stage",
+        "app.domain.label_outcomes",
         (("counted=not conflicting and LATE not in flags", "counted=LATE not in flags"),),
         (("tests.stream.sim_world", "TerminalStage"), ("app.stages.scoring_stage", "LabelOutcome")),
     ),

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
-from app.domain.terminal_stage import TerminalStage
+from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage, Enriched
 from app.errors import UsageError
 from app.settings import Settings
-from app.stages.deployed_features import catalogue_of
 from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.deployed_features import catalogue_of
 from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import NEVER, RowRules, WindowRow
 

@@ -11,9 +11,9 @@ from app.domain.alert_policy import AlertPolicy
 from app.domain.changes import LoadChange
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce
+from app.domain.label_outcomes import LabelOutcome, TerminalStage
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.rules import RulePolicy, kept_policy
-from app.domain.terminal_stage import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError
 from app.errors import StateError
 from app.settings import Settings

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from app.domain.features import Catalogue
 from app.domain.features.sets import FEATURES, SETS, find_feature
-from app.domain.terminal_stage import TerminalStage
+from app.domain.flags import CONFLICTING, LATE
+from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction, hash_id
 from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Misrouted
-from app.domain.flags import CONFLICTING, LATE
 from app.ops.reference import (
     CardReference,
     KeyHistory,

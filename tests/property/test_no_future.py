@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.features import Catalogue
-from app.domain.terminal_stage import TerminalStage
+from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction, hash_id
 from app.domain.transaction_outcomes import CardStage, Enriched
 from app.windows.waiting_labels import EntryLabel

@@ -34,9 +34,9 @@ from app.domain.changes import (
 from app.domain.features import Catalogue
 from app.domain.features.own import NOTHING, parse_own
 from app.domain.json_text import load_object
+from app.domain.label_outcomes import TerminalStage
 from app.domain.rules.language import check
 from app.domain.rules.policy import rule_fields
-from app.domain.terminal_stage import TerminalStage
 from app.domain.transaction import NotReadableYetError
 from app.domain.transaction_outcomes import CardStage
 from app.errors import StateError

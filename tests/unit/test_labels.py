@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from app.domain.features import Catalogue
-from app.domain.terminal_stage import LabelOutcome, TerminalStage
+from app.domain.label_outcomes import LabelOutcome, TerminalStage
 from app.domain.transaction import DeadRecordError, hash_id
 from app.errors import RowFormatError, SettingsError, UsageError
 from app.ops.files.columns import FileOptions

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from app.domain.terminal_stage import TerminalStage
+from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage, Enriched
 from app.stages.block_rows import row_rules

@@ -23,7 +23,7 @@ from app.blocks.core.row_offsets import RowGroup
 from app.cassandra.prediction_rows import RowPacker
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce
-from app.domain.terminal_stage import TerminalStage
+from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage
 from app.lab.bench.stage_store import (

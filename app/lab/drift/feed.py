@@ -8,16 +8,15 @@ from typing import NamedTuple
 
 import orjson
 
-from app.domain.terminal_stage import TerminalStage
+from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched
 from app.lab.drift.faults import Arrival
 from app.lab.simulation.simulate import SimulatedTransactions
 from app.settings import Settings
-from app.stages.deployed_features import catalogue_of
-from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.stages.block_rows import row_rules, terminal_rules
-from app.windows.waiting_labels import EntryLabel
+from app.stages.deployed_features import catalogue_of
+from app.windows.waiting_labels import MAX_WAITING_LABELS, EntryLabel
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.input_records import RecordRules, parse_transaction
 
