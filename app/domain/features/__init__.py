@@ -3,7 +3,7 @@
 | file | |
 |---|---|
 | `feature.py` | what a feature is |
-| `readings.py` | what is read from the row of a card or terminal |
+| `row_queries.py` | what is read from the row of a card or terminal |
 | `card.py`, `terminal.py` | the features |
 | `sets.py` | the sets that models are trained on; finding a feature by its name |
 | `catalogue.py` | the features of a deployment, compiled |

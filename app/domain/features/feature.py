@@ -65,7 +65,7 @@ class Feature:
         unit: of its number.
         formula: how it comes about, for people. `t` is the transaction's event time.
         stage: whose state it needs: `card` or `terminal`.
-        value: how it is computed: a Python expression over the readings of `readings.py`. What the
+        value: how it is computed: a Python expression over the readings of `row_queries.py`. What the
             feature needs (windows, labels) follows from the readings that it names.
         phrase: how an explanation puts it.
         source: where it is from.

@@ -20,7 +20,7 @@ from app.domain.features.feature import (
     window_length_ms,
 )
 from app.domain.features.own_check import checked
-from app.domain.features.readings import RowQuery
+from app.domain.features.row_queries import RowQuery
 from app.domain.transaction import DeadRecordError
 
 Kind = Literal["text", "integer", "number", "boolean"]
