@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
+from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.deployments import is_anothers
-from app.domain.features.own import NOTHING, OwnCatalogue
-from app.domain.json_text import raw_fields, values, write_object
+from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.flags import CONFLICTING
+from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
 from app.formats import iso
 from app.settings import Settings

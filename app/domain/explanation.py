@@ -7,7 +7,7 @@ The wording is part of the feature (`app/domain/features`).
 from collections.abc import Callable, Sequence
 
 from app.domain.features.feature import WINDOW, ExplainedTransaction, Phrase
-from app.domain.features.own import NOTHING, OwnCatalogue
+from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.features.sets import find_feature
 
 MAX_REASONS = 3

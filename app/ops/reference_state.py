@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from app.domain.features.own import NOTHING, OwnCatalogue
+from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.features.sets import set_names
 
 DAY_MS = 24 * 60 * 60 * 1000

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from joblib import Parallel, delayed
 
-from app.domain.features.own import OwnField
+from app.domain.features.own_features import OwnField
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.columns import ColumnPlan, FileOptions

@@ -14,7 +14,7 @@ from cassandra.cluster import Session
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
-from app.domain.features.own import OwnCatalogue
+from app.domain.features.own_features import OwnCatalogue
 from app.domain.rules.policy import APPROVE, SCORE, field_value, rule_function
 from app.domain.transaction import hash_id
 from app.durations import DAY_MS

@@ -13,7 +13,7 @@ import orjson
 from app.domain.amounts import is_currency, parse_minor_units
 from app.domain.debezium import is_envelope, is_wrapped
 from app.domain.event_times import TimeUnit, parse_moment_ms
-from app.domain.features.own import OwnField
+from app.domain.features.own_features import OwnField
 from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
 from app.domain.json_text import (

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from app.domain.features.own import NOTHING, OwnCatalogue, parse_own
+from app.domain.features.own_features import NOTHING, OwnCatalogue, parse_own
 from app.domain.features.sets import FEATURES, SETS
 from app.errors import SettingsError
 from app.settings import Settings

@@ -32,7 +32,7 @@ from app.domain.changes import (
     ThresholdChange,
 )
 from app.domain.features import Catalogue
-from app.domain.features.own import NOTHING, parse_own
+from app.domain.features.own_features import NOTHING, parse_own
 from app.domain.json_text import load_object
 from app.domain.label_outcomes import TerminalStage
 from app.domain.rules.language import check

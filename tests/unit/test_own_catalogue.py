@@ -8,12 +8,12 @@ import orjson
 import pytest
 
 from app.cassandra.schema_migration import dry_run
-from app.domain.features.own import OwnField, parse_own
+from app.domain.features.own_features import OwnField, parse_own
 from app.errors import SettingsError
 from app.settings import Settings, load_settings
+from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import StatePosition
-from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.state_settings import state_settings, terminal_settings
 from app.wire.own_catalogue import own_of
 from tests.builders import tx_bytes

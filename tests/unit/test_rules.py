@@ -16,7 +16,7 @@ from app.blocks.core.row_offsets import chunk_groups
 from app.cli import rules as rules_cli
 from app.cli.rule_text import trial_lines
 from app.domain.changes import ListChange, RuleChange
-from app.domain.features.own import parse_own
+from app.domain.features.own_features import parse_own
 from app.domain.in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.domain.rules import Rule, RuleError, RulePolicy, RuleSet
 from app.domain.rules.defaults import default_rules

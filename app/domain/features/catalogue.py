@@ -7,7 +7,7 @@ from typing import Any
 from app.domain.features.calendar import calendar_of
 from app.domain.features.card import HIGH_RATIO
 from app.domain.features.feature import Column, Stage, window_name
-from app.domain.features.own import NOTHING, OwnCatalogue
+from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.features.row_queries import HELPERS, READINGS, RowQuery
 from app.domain.features.schema import parse_schema, part_of, windows_of
 from app.domain.features.sets import in_order, set_names

@@ -1,4 +1,4 @@
-"""Whether a deployment's file of fields and features has the right shape; what it says is own.py's."""
+"""Whether a deployment's file of fields and features has the right shape; what it says is own_features.py's."""
 
 import re
 from typing import Any

@@ -11,7 +11,7 @@ A reading gives names to numbers; the `value` of a feature is an expression over
 | `amounts_{w}` | both | the minor units of each of them, this one's included |
 | `ratio`, `deviation`, `habit_high` | card | the amount beside the card's last ones |
 | `known_{w}`, `frauds_{w}` | terminal | transactions behind the label delay, and known frauds among them |
-| `own_NAME_{w}` | both | codes of a field of the deployment's own (`own.py`), this one's included |
+| `own_NAME_{w}` | both | codes of a field of the deployment's own (`own_features.py`), this one's included |
 | `labels` | terminal | what the newest known labels say: a `LabelHistory` |
 
 Counts and totals are exact integers, and a feature is one division of two of them: bit-identical wherever it is

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from app.domain.features.card import CARD_FEATURES
 from app.domain.features.feature import WINDOW, Column, Feature, window_length_ms, window_name
-from app.domain.features.own import NOTHING, OwnCatalogue
+from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.features.row_queries import READINGS
 from app.domain.features.terminal import TERMINAL_FEATURES
 from app.errors import SettingsError

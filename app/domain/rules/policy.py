@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.domain.features.own import NOTHING, OwnCatalogue, OwnField
+from app.domain.features.own_features import NOTHING, OwnCatalogue, OwnField
 from app.domain.rules.language import HELPERS, NUMBER, TEXT, TRUTH, RuleError, check, compiled
 from app.domain.rules.ruleset import MAX_RULES, Rule, RuleField, RuleSet, entries
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from app.domain.features.own import Kind, OwnField
+from app.domain.features.own_features import Kind, OwnField
 from app.domain.rules.language import MAX_CHARACTERS, RuleError, check
 
 Action = Literal["decline", "review", "allow", "tag"]
