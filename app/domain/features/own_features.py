@@ -19,7 +19,7 @@ from app.domain.features.feature import (
     Stage,
     window_length_ms,
 )
-from app.domain.features.own_check import checked
+from app.domain.features.own_features_check import checked
 from app.domain.features.row_queries import RowQuery
 from app.domain.transaction import DeadRecordError
 
