@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.domain.features.schema import same_meaning
+from app.domain.features.feature_schema import same_meaning
 from app.errors import UsageError
 
 #: Hexadecimal digits of a model's hash in rows and records: enough to tell models apart.

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from app.domain.features.feature import window_name
-from app.domain.features.schema import part_of
+from app.domain.features.feature_schema import part_of
 from app.domain.features.sets import SETS, column_of, set_names
 from app.errors import UsageError
 from app.settings import Settings

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from cassandra.cluster import Session
 
+from app.author import author
 from app.cassandra import gate_results
-from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.fetched_models import entry_of
+from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms, read_moment_of
-from app.domain.features.schema import same_meaning
+from app.domain.features.feature_schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError
-from app.author import author
 from app.kafka.change_history import need_decides, read_history
 from app.ops.model_checks import check_model
 from app.ops.row_by_row_scores import scores_of_each

@@ -18,7 +18,7 @@ from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.session import connected
 from app.deployments import is_anothers
-from app.domain.features.schema import same_meaning
+from app.domain.features.feature_schema import same_meaning
 from app.domain.transaction import DeadRecordError
 from app.errors import TooFewSamplesError, UsageError
 from app.ops.verification.topic_log import Log, open_log

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from app.domain.features import Catalogue
-from app.domain.features.schema import parse_schema, same_meaning
+from app.domain.features.feature_schema import parse_schema, same_meaning
 from app.errors import SchemaError
 from app.stages.reserved_rows import POSITION_KEY, StatePosition
 from app.stages.scoring_models import rearranged

@@ -7,9 +7,9 @@ from typing import Any
 from app.domain.features.calendar import calendar_of
 from app.domain.features.card import HIGH_RATIO
 from app.domain.features.feature import Column, Stage, window_name
+from app.domain.features.feature_schema import parse_schema, part_of, windows_of
 from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.features.row_queries import HELPERS, READINGS, RowQuery
-from app.domain.features.schema import parse_schema, part_of, windows_of
 from app.domain.features.sets import in_order, set_names
 from app.errors import SchemaError, SettingsError
 from app.windows.last_entries import has_last
@@ -41,7 +41,7 @@ class Catalogue:
         columns: every feature, in order: the card's, then the terminal's.
         names: their names.
         parts: the sets, and what decides their meaning.
-        schema: `parts` as text (see schema.py): in every prediction and every message on `enriched`; a model's
+        schema: `parts` as text (see feature_schema.py): in every prediction and every message on `enriched`; a model's
             manifest repeats it, or the part that it needs.
         flags: by stage, the flags that say which features may lack what was evicted.
         card_reach_ms, terminal_reach_ms: how far back they look.
