@@ -9,7 +9,7 @@ import click
 from app.cli.options import json_option
 from app.domain.features.card import CARD_TERMS
 from app.domain.features.feature import Feature
-from app.domain.features.sets import FEATURES, SETS
+from app.domain.features.feature_sets import FEATURES, SETS
 from app.domain.features.terminal import TERMINAL_TERMS
 
 #: What the formulas use, defined once.

@@ -7,8 +7,8 @@ The wording is part of the feature (`app/domain/features`).
 from collections.abc import Callable, Sequence
 
 from app.domain.features.feature import WINDOW, ExplainedTransaction, Phrase
+from app.domain.features.feature_sets import find_feature
 from app.domain.features.own_features import NOTHING, OwnCatalogue
-from app.domain.features.sets import find_feature
 
 MAX_REASONS = 3
 #: Contributions below this share of the strongest one are omitted as noise.

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from app.domain.features.feature import window_name
 from app.domain.features.feature_schema import part_of
-from app.domain.features.sets import SETS, column_of, set_names
+from app.domain.features.feature_sets import SETS, column_of, set_names
 from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of

@@ -8,8 +8,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from app.domain.features.feature_sets import set_names
 from app.domain.features.own_features import NOTHING, OwnCatalogue
-from app.domain.features.sets import set_names
 
 DAY_MS = 24 * 60 * 60 * 1000
 #: A card's habits are those of its last 20 transactions, no older than 30 days; high ones are counted in 14.

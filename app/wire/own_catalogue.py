@@ -3,8 +3,8 @@
 from functools import lru_cache
 from pathlib import Path
 
+from app.domain.features.feature_sets import FEATURES, SETS
 from app.domain.features.own_features import NOTHING, OwnCatalogue, parse_own
-from app.domain.features.sets import FEATURES, SETS
 from app.errors import SettingsError
 from app.settings import Settings
 from app.wire.prediction_fields import FIELDS, INPUT, PredictionField

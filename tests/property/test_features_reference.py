@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.domain.features import Catalogue
-from app.domain.features.sets import FEATURES, SETS, find_feature
+from app.domain.features.feature_sets import FEATURES, SETS, find_feature
 from app.domain.flags import CONFLICTING, LATE
 from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction, hash_id

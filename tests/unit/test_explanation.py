@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.explanation import MAX_REASONS, Explainer
 from app.domain.features.card import span
-from app.domain.features.sets import FEATURES
+from app.domain.features.feature_sets import FEATURES
 
 NAMES = (
     "amount",

@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.features import Catalogue
 from app.domain.features.catalogue import StagePlan
-from app.domain.features.sets import in_order
+from app.domain.features.feature_sets import in_order
 from app.domain.transaction import hash_id
 from app.errors import SettingsError
 from app.windows.waiting_labels import EntryLabel

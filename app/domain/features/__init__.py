@@ -5,7 +5,7 @@
 | `feature.py` | what a feature is |
 | `row_queries.py` | what is read from the row of a card or terminal |
 | `card.py`, `terminal.py` | the features |
-| `sets.py` | the sets that models are trained on; finding a feature by its name |
+| `feature_sets.py` | the sets that models are trained on; finding a feature by its name |
 | `catalogue.py` | the features of a deployment, compiled |
 
 A new feature is an entry in `card.py` or `terminal.py`. The reference implementation, a second and slower

@@ -8,9 +8,9 @@ from app.domain.features.calendar import calendar_of
 from app.domain.features.card import HIGH_RATIO
 from app.domain.features.feature import Column, Stage, window_name
 from app.domain.features.feature_schema import parse_schema, part_of, windows_of
+from app.domain.features.feature_sets import in_order, set_names
 from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.features.row_queries import HELPERS, READINGS, RowQuery
-from app.domain.features.sets import in_order, set_names
 from app.errors import SchemaError, SettingsError
 from app.windows.last_entries import has_last
 from app.windows.window_row import WindowRow

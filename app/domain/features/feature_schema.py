@@ -9,8 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.domain.features.feature import window_length_ms, window_name
+from app.domain.features.feature_sets import (
+    SETS,
+    column_of,
+    depends_on_longest,
+    find_feature,
+    set_names,
+)
 from app.domain.features.own_features import NOTHING, OwnCatalogue
-from app.domain.features.sets import SETS, column_of, depends_on_longest, find_feature, set_names
 
 BASIC = "basic"
 _DELAY = "delay"

@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from app.domain.features.sets import SHAPED
+from app.domain.features.feature_sets import SHAPED
 from app.lab.handbook.plan import ENGINEERED, Figures, Plan, Recipe
 from app.ops.feature_choice import choose_features
 from app.settings import Settings
