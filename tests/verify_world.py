@@ -27,7 +27,7 @@ from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics, TopicSpec
 from app.wire.control_records import encode_change
 from app.wire.erase_records import erase_record
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 from models.artifact_folders import artifact_folders
 from models.holder import ModelHolder
 from tests.builders import T0

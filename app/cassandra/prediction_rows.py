@@ -25,7 +25,7 @@ from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
 from app.formats import iso
 from app.settings import Settings
-from app.wire.own_catalogue import fields_with, own_of
+from app.wire.own_features_file import fields_with, own_of
 from app.wire.prediction_fields import FIELDS, SHADOW_FLAGGED, SHADOW_SCORES
 
 #: What an input in a foreign currency said, kept in `extra`: the columns are in the deployment's.

@@ -14,7 +14,7 @@ from app.durations import format_duration
 from app.errors import NotAnsweringError, SchemaError, UnavailableError
 from app.repeated_warnings import RepeatedWarning
 from app.settings import Settings
-from app.wire.own_catalogue import fields_with, own_of
+from app.wire.own_features_file import fields_with, own_of
 from app.wire.prediction_fields import columns_of
 
 logger = logging.getLogger(__name__)

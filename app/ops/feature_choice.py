@@ -8,7 +8,7 @@ from app.domain.features.feature_sets import SETS, column_of, set_names
 from app.errors import UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 from models.manifest import Manifest, check_features
 
 

@@ -16,7 +16,7 @@ from app.ops.feature_choice import FeatureChoice, choose_features, label_free_ch
 from app.ops.training_features import TransactionColumns, compute_features
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
 from models.artifact_folders import artifact_folders

@@ -21,7 +21,7 @@ from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.verdict_columns import verdict
 from app.settings import Settings
 from app.wire.input_records import RecordRules, parse_transaction
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 
 #: A file is of the past: nothing in it is too early for a broker's clock.
 _NO_CLOCK_MS = 1 << 62

@@ -13,7 +13,7 @@ from app.windows.row_format import head_key, segment_key
 from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.windows.window_row import RowRules, WindowRow
 from app.wire.label_records import MAX_LABEL_BYTES, SOURCE_OVERHEAD_BYTES
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 
 
 def terminal_rules(settings: Settings) -> RowRules:

@@ -2,7 +2,7 @@
 
 from app.domain.features import Catalogue
 from app.settings import Settings
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 
 
 def catalogue_of(settings: Settings) -> Catalogue:

@@ -12,7 +12,7 @@ from app.durations import format_duration, parse_duration_ms
 from app.errors import SettingsError
 from app.settings import ENV_PREFIX, Settings
 from app.stages.deployed_features import card_horizon_ms, catalogue_of, terminal_horizon_ms
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 
 #: Values of `high_amounts`: `no`: some entries are not marked; `yes`: all are; `needed`: features read the marks.
 _HIGH, _NO, _YES, _NEEDED = "high_amounts", "no", "yes", "needed"

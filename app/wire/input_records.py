@@ -29,7 +29,7 @@ from app.domain.transaction import DeadRecordError, Transaction
 from app.field_settings import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
 from app.pseudonyms import is_pseudonym
 from app.settings import Settings
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 from app.wire.prediction_fields import OUTPUT_FIELDS
 
 __all__ = ["MAX_ID_BYTES", "RecordRules", "SourceRecord", "parse_transaction"]

@@ -15,7 +15,7 @@ from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.reserved_rows import StatePosition
 from app.stages.state_settings import state_settings, terminal_settings
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 from tests.builders import tx_bytes
 from tests.verify_world import VerifyWorld
 

@@ -17,7 +17,7 @@ from app.topics import Topics
 from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.wire.decoding.rules import record_rules
 from app.wire.input_records import RecordRules
-from app.wire.own_catalogue import own_of
+from app.wire.own_features_file import own_of
 
 #: Before every moment: nothing has been deleted.
 _ALWAYS = -(1 << 62)
