@@ -19,7 +19,7 @@ from app.stages.state_settings import state_settings
 from app.topics import Topics
 from app.windows.window_row import RowRules
 from app.wire.dead_letters import dead_letter
-from app.wire.decoding.rules import record_rules
+from app.wire.decoding.record_rules import record_rules
 from app.wire.decoding.schemas import Schemas
 from app.wire.enriched_records import EnrichedItem, encode_item, enriched_message
 from app.wire.erase_records import erase_message, erased_card

@@ -6,11 +6,11 @@ from faust.web.base import BlueprintManager
 
 from app.faust_app import app
 from app.web.faust_worker import FaustWorker
+from app.web.pages import PAGES, install
+from app.web.post_score import ScoreHandler
 from app.web.roles import Role
 from app.web.routes import Route
-from app.web.post_score import ScoreHandler
-from app.web.pages import PAGES, install
-from app.wire.decoding.rules import record_rules
+from app.wire.decoding.record_rules import record_rules
 from tables.cards import cards
 from tables.terminals import terminals
 

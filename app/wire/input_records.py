@@ -105,7 +105,7 @@ class RecordRules:
     def of(
         cls, settings: Settings, decode: Callable[..., tuple[Fields, bytes]] = load_object
     ) -> "RecordRules":
-        """The rules of a deployment; see `app.wire.decoding.rules` for what decodes."""
+        """The rules of a deployment; see `app.wire.decoding.record_rules` for what decodes."""
         names = parse_field_names(settings.field_names)
         return cls(
             settings.currency,

@@ -31,7 +31,7 @@ from app.wire.dead_letters import dead_letter
 from app.wire.decoding.avro import AvroReader
 from app.wire.decoding.framing import SCHEMA_HEADER, frame_of
 from app.wire.decoding.protobuf import ProtobufReader
-from app.wire.decoding.rules import record_rules
+from app.wire.decoding.record_rules import record_rules
 from app.wire.decoding.schemas import RefusedSchema, RegistrySchema, SchemaReader
 from app.wire.input_records import RecordRules, parse_transaction
 from tests.builders import T0, tx, tx_bytes

@@ -19,12 +19,12 @@ from app.topics import Topics
 from app.web import worker_requests
 from app.web.access.sessions import Signer
 from app.web.key_owner import OwnedElsewhere, Unowned
-from app.web.worker_requests import ROUTED_HEADER
+from app.web.pages import PAGES, install
+from app.web.post_score import ScoreHandler
 from app.web.roles import NOBODY, Role
 from app.web.routes import Route
-from app.web.post_score import ScoreHandler
-from app.web.pages import PAGES, install
-from app.wire.decoding.rules import record_rules
+from app.web.worker_requests import ROUTED_HEADER
+from app.wire.decoding.record_rules import record_rules
 from tests.builders import T0, tx
 from tests.web_worker import DictWorker
 
@@ -252,5 +252,7 @@ async def test_workers_vouch_for_each_other() -> None:
     signer = Signer(b"s" * 40, "peers")
     header = worker_requests.ask(signer, NOBODY, log.url, "POST", "/score", time.time())
     assert (await ask(log, **{worker_requests.PEER_HEADER: header}))[0] == 200
-    forged = worker_requests.ask(Signer(b"x" * 40, "peers"), NOBODY, log.url, "POST", "/score", time.time())
+    forged = worker_requests.ask(
+        Signer(b"x" * 40, "peers"), NOBODY, log.url, "POST", "/score", time.time()
+    )
     assert (await ask(log, **{worker_requests.PEER_HEADER: forged}))[0] == 401

@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.stages.recent_alerts import alert_policy
 from app.topics import Topics
 from app.windows.waiting_labels import MAX_WAITING_LABELS
-from app.wire.decoding.rules import record_rules
+from app.wire.decoding.record_rules import record_rules
 from app.wire.input_records import RecordRules
 from app.wire.own_features_file import own_of
 
