@@ -40,7 +40,7 @@ from app.windows.row_format import (
     version_of,
 )
 from app.windows.sealed_ids import SealedIds
-from app.windows.spans import AddSegments, OfPart, SegmentTotals
+from app.windows.segment_totals import AddSegments, OfPart, SegmentTotals
 from app.windows.waiting_labels import EntryLabel, encode_labels, keep_waiting
 
 __all__ = ["NEVER", "LoadRow", "RowRules", "WindowRow"]
