@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.cassandra.alert_queries import AlertQuery
-from app.cassandra.review_writes import Ranking, ranking
 from app.cassandra.review_rows import Review
+from app.cassandra.review_writes import Ranking, ranking
 from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError
 from app.metrics.last_hour import CounterTotals
-from app.metrics.reading import PartitionReading, WorkerReading
+from app.metrics.worker_reading import PartitionReading, WorkerReading
 from app.quality.tally import DecisionGroup
 from app.settings import Settings
+from app.stages.block_rows import row_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.parked_label_retries import ParkedSummary
-from app.stages.block_rows import row_rules
 from app.web.key_owner import OwnedHere, Place
-from app.web.worker_requests import PeerAnswer
 from app.web.pages import install
+from app.web.worker_requests import PeerAnswer
 from app.windows.window_row import WindowRow
 from app.wire.input_records import MAX_ID_BYTES
 from tests.builders import T0

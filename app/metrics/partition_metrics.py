@@ -6,8 +6,8 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from app.metrics.reading import PartitionReading, StandbyReading
 from app.metrics.series import counter, gauge
+from app.metrics.worker_reading import PartitionReading, StandbyReading
 
 
 def _seconds(ms: int | None) -> float | None:

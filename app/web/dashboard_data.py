@@ -25,7 +25,7 @@ from app.metrics.last_hour import (
     together,
 )
 from app.metrics.prometheus import release
-from app.metrics.reading import PartitionReading
+from app.metrics.worker_reading import PartitionReading
 from app.web.access.checks import AccessChecks
 from app.web.forwarding import ask, said_within
 from app.web.roles import Role, Viewer

@@ -11,7 +11,7 @@ from aiohttp import web
 from app.durations import format_duration
 from app.formats import age, iso
 from app.metrics.prometheus import release
-from app.metrics.reading import is_of_labels
+from app.metrics.worker_reading import is_of_labels
 from app.web import page_templates
 from app.web.dashboard_data import LIVE, REFRESH_SECONDS, DashboardData
 from app.web.replies import HEADERS, RefusedError, json_reply, page, wants_json

@@ -24,15 +24,6 @@ from app.faust_app import FraudApp
 from app.kafka.partitioner import partition_of
 from app.metrics.last_hour import CounterTotals
 from app.metrics.log_ends import LogEnds
-from app.metrics.reading import (
-    WorkerReading,
-    copied_partitions,
-    read_copies,
-    read_flow,
-    read_state_bytes,
-    read_tasks,
-    source_partitions,
-)
 from app.metrics.recorders import (
     alert_status,
     append_to_row,
@@ -43,6 +34,15 @@ from app.metrics.recorders import (
     sink_status,
 )
 from app.metrics.waiting_partitions import read_waits
+from app.metrics.worker_reading import (
+    WorkerReading,
+    copied_partitions,
+    read_copies,
+    read_flow,
+    read_state_bytes,
+    read_tasks,
+    source_partitions,
+)
 from app.settings import Settings
 from app.web.cassandra_lookups import CassandraLookups
 from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner

@@ -9,11 +9,11 @@ from app.cassandra.alert_queries import AlertQuery
 from app.cassandra.stored_alert import Alert
 from app.domain.features import Catalogue
 from app.metrics.last_hour import CounterTotals
-from app.metrics.reading import WorkerReading
+from app.metrics.worker_reading import WorkerReading
 from app.settings import Settings
 from app.web.key_owner import Place
-from app.web.worker_requests import PeerAnswer
 from app.web.review_queue import ReviewReads
+from app.web.worker_requests import PeerAnswer
 
 T = TypeVar("T")
 

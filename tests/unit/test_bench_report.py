@@ -19,8 +19,8 @@ from app.lab.bench.plot import latency_svg
 from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SinkStatus
+from app.metrics.worker_reading import WorkerReading
 
 
 def page(latencies: list[float], rows: int) -> WorkerPage:

@@ -3,7 +3,7 @@
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.takeover import Timeline
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import StandbyReading, WorkerReading
+from app.metrics.worker_reading import StandbyReading, WorkerReading
 from app.settings import load_settings
 
 

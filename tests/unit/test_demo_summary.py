@@ -18,8 +18,8 @@ from app.lab.demo.summary import Gentle, Summary
 from app.lab.demo.text import summary_text
 from app.metrics import LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import WorkerReading
 from app.metrics.recorders import SinkStatus
+from app.metrics.worker_reading import WorkerReading
 from app.settings import Settings
 
 T0 = 1_700_000_000_000

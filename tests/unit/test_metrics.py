@@ -17,7 +17,9 @@ from app.domain.in_force import EarlierModel, InForce
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, LatencyHistogram
 from app.metrics.log_ends import LogEnds
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.reading import (
+from app.metrics.recorders import DecisionCounts, SinkStatus
+from app.metrics.waiting_partitions import read_waits
+from app.metrics.worker_reading import (
     PartitionReading,
     StandbyReading,
     WorkerReading,
@@ -30,8 +32,6 @@ from app.metrics.reading import (
     records_behind,
     source_partitions,
 )
-from app.metrics.recorders import DecisionCounts, SinkStatus
-from app.metrics.waiting_partitions import read_waits
 from app.stages.parked_label_retries import ParkedSummary
 from app.stages.scoring_models import ModelNeeded
 from tests.builders import T0
