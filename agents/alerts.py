@@ -8,7 +8,7 @@ from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.sink_delivery import TableWriters
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.metrics.recorders import alert_status
+from app.metrics.counters import alert_status
 from app.stages.score_callers import ObservedHandler
 from app.stages.sink_stage import SinkHandler
 

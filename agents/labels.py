@@ -15,7 +15,7 @@ from app.cassandra.label_store import LabelStore
 from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.partitioner import partition_of
-from app.metrics.recorders import label_counts
+from app.metrics.counters import label_counts
 from app.stages.label_stage import LabelBlock, LabelsHandler
 from app.stages.parked_label_retries import LabelRetries, look_up_with
 from app.stages.partition_start import check_labels, check_topics_known

@@ -8,7 +8,7 @@ from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.refund_rows import REFUNDS, RefundPacker
 from app.cassandra.sink_delivery import TableWriters
 from app.faust_app import app, batch_bytes, source, waiting_bytes
-from app.metrics.recorders import refund_status
+from app.metrics.counters import refund_status
 from app.stages.sink_stage import SinkHandler
 
 settings = app.settings

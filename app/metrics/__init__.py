@@ -5,7 +5,7 @@ computations since this process started: what is computed again after a rebalanc
 account of every record is `fraudstream verify`.
 """
 
+from app.metrics.counters import SinkStatus, append_to_row, sink_status
 from app.metrics.latency_histogram import LatencyHistogram
-from app.metrics.recorders import SinkStatus, append_to_row, sink_status
 
 __all__ = ["LatencyHistogram", "SinkStatus", "append_to_row", "sink_status"]

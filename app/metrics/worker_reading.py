@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.metrics.counters import DecisionCounts, LabelCounts, SinkStatus
 from app.metrics.latency_histogram import LatencyHistogram
-from app.metrics.recorders import DecisionCounts, LabelCounts, SinkStatus
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,7 @@ from app.domain.features import Catalogue
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
 from app.kafka.partitioner import partition_of
-from app.metrics.last_hour import CounterTotals
-from app.metrics.log_ends import LogEnds
-from app.metrics.recorders import (
+from app.metrics.counters import (
     alert_status,
     append_to_row,
     decisions,
@@ -33,6 +31,8 @@ from app.metrics.recorders import (
     refund_status,
     sink_status,
 )
+from app.metrics.last_hour import CounterTotals
+from app.metrics.log_ends import LogEnds
 from app.metrics.waiting_partitions import read_waits
 from app.metrics.worker_reading import (
     WorkerReading,

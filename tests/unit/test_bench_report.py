@@ -17,9 +17,9 @@ from app.lab.bench.histogram import WorkerPage, quantile
 from app.lab.bench.latency import LatencyRun
 from app.lab.bench.plot import latency_svg
 from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
+from app.metrics.counters import SinkStatus
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.recorders import SinkStatus
 from app.metrics.worker_reading import WorkerReading
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.sink_delivery import Delivery
 from app.cassandra.prediction_rows import PackedRows
+from app.cassandra.sink_delivery import Delivery
 from app.cassandra.table_ttl import TtlCheck
 from app.errors import UnavailableError
-from app.metrics.recorders import SinkStatus
+from app.metrics.counters import SinkStatus
 from app.settings import Settings
 
 

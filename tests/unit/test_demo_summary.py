@@ -17,8 +17,8 @@ from app.lab.demo.run import scheduled
 from app.lab.demo.summary import Gentle, Summary
 from app.lab.demo.text import summary_text
 from app.metrics import LatencyHistogram
+from app.metrics.counters import SinkStatus
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.recorders import SinkStatus
 from app.metrics.worker_reading import WorkerReading
 from app.settings import Settings
 

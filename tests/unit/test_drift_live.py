@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.metrics.counters import LabelCounts
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.recent_sample import KEPT, PER_SECOND, RecentSample
-from app.metrics.recorders import LabelCounts
 from app.metrics.worker_reading import WorkerReading
 from app.quality.drift import MODERATE
 from app.quality.drift_live import live_drift, together

@@ -16,7 +16,7 @@ from app.cassandra import cql_wire as wire
 from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_rows import PREDICTIONS
 from app.cassandra.row_writer import RowWriter
-from app.metrics.recorders import SinkStatus
+from app.metrics.counters import SinkStatus
 from app.settings import Settings
 
 UNPREPARED = struct.pack(">IH", 0x2500, 4) + b"gone" + b"\0\2id"

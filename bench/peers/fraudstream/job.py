@@ -18,13 +18,13 @@ from mode.supervisors import CrashingSupervisor
 
 from app.blocks.core.partition import Computed
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.sink_delivery import Delivery
 from app.cassandra.prediction_rows import RowPacker
+from app.cassandra.sink_delivery import Delivery
 from app.domain.features import Catalogue
 from app.domain.transaction_outcomes import CardStage, Enriched
 from app.faust_app import app, batch_bytes, source
 from app.kafka.partitioner import partition_of
-from app.metrics.recorders import SinkStatus
+from app.metrics.counters import SinkStatus
 from app.stages.block_rows import BlockRows, row_rules
 from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.output_records import prediction_message
