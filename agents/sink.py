@@ -13,7 +13,7 @@ from app.cassandra.prediction_rows import RowPacker
 from app.cassandra.sink_delivery import Delivery
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.metrics.counters import append_to_row, decisions, event_to_row, sink_status
-from app.metrics.recent_sample import recent_sample
+from app.metrics.drift_sample import recent_sample
 from app.metrics.worker_reading import records_behind
 from app.stages.score_callers import ObservedHandler
 from app.stages.sink_stage import SinkHandler, has_challengers

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from app.metrics.recent_sample import SampledPrediction
+from app.metrics.drift_sample import SampledPrediction
 from app.quality.drift import compare
 from app.quality.drift_stored import ModelBins, by_model, columns_of
 from app.quality.verdicts import UNKNOWN

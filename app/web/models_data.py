@@ -11,7 +11,7 @@ from app.cassandra.session import shared_session
 from app.errors import FraudstreamError
 from app.faust_app import FraudApp
 from app.kafka.change_history import ChangeHistory, read_history
-from app.metrics.recent_sample import recent_sample
+from app.metrics.drift_sample import recent_sample
 from app.quality.drift_live import live_drift
 from app.web.cached_answers import CachedAnswer
 from app.web.model_facts import gate_facts, history_facts, lineage_facts

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.metrics.counters import LabelCounts
+from app.metrics.drift_sample import KEPT, PER_SECOND, RecentSample
 from app.metrics.prometheus import WorkerMetrics
-from app.metrics.recent_sample import KEPT, PER_SECOND, RecentSample
 from app.metrics.worker_reading import WorkerReading
 from app.quality.drift import MODERATE
 from app.quality.drift_live import live_drift, together
