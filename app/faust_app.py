@@ -25,7 +25,7 @@ from app.kafka.skip_records import find_skip
 from app.kafka.topic_admin import topic_ids
 from app.kafka.topic_checks import recreated
 from app.kafka.topic_watch import watch_topics
-from app.metrics.spans import Spans, spans_of
+from app.metrics.trace_spans import Spans, spans_of
 from app.settings import Settings, load_settings
 from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of

@@ -1,4 +1,4 @@
-"""Spans of the stages: cards, scoring, sink, for the records that are sampled (app/metrics/spans.py).
+"""Spans of the stages: cards, scoring, sink, for the records that are sampled (app/metrics/trace_spans.py).
 
 Each function wraps a stage's handler where tracing is on, and returns it as it is where tracing is off. What happens
 between two spans of a trace is the way through Kafka: fetches, acknowledgements, waiting.
@@ -19,7 +19,7 @@ from app.blocks.core.partition import Computed
 from app.blocks.core.ports import Work
 from app.blocks.faust.output_sender import Outputs
 from app.domain.transaction import hash_id
-from app.metrics.spans import TRACEPARENT, Spans, as_record_headers
+from app.metrics.trace_spans import TRACEPARENT, Spans, as_record_headers
 from app.topics import Topics
 from app.wire.control_records import decode_message
 from app.wire.enriched_records import EnrichedBatch

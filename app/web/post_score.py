@@ -29,14 +29,14 @@ from app.addresses import is_loopback
 from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
-from app.metrics.spans import TRACEPARENT, TRACESTATE, as_record_headers
+from app.metrics.trace_spans import TRACEPARENT, TRACESTATE, as_record_headers
 from app.stages.score_callers import ScoreCallers
 from app.web.access.checks import ACCESS
 from app.web.forwarding import forward
 from app.web.key_owner import OwnedElsewhere, OwnedHere
-from app.web.worker_requests import PEER_HEADER, ROUTED_HEADER
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
 from app.web.worker_protocol import Worker
+from app.web.worker_requests import PEER_HEADER, ROUTED_HEADER
 from app.wire.input_records import RecordRules, parse_transaction
 
 #: What a prediction says to a caller.

@@ -11,7 +11,7 @@ import pytest
 from app.blocks.core.partition import Computed
 from app.blocks.core.ports import Work
 from app.errors import SettingsError
-from app.metrics.spans import Spans, spans_of
+from app.metrics.trace_spans import Spans, spans_of
 from app.settings import load_settings
 from app.stages.tracing import TRACES, traced_cards, traced_scoring, traced_sink
 from app.topics import Topics
