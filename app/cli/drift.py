@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from app import formats
-from app.cli.progress import counter
 from app.cli.file_options import given
 from app.cli.options import POSITIVE, from_option, json_option, moment_ms
+from app.cli.progress import counter
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -125,7 +125,7 @@ def _stored(from_ms: int | None, to_ms: int | None, *, as_json: bool) -> bool:
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    from app.quality.drift import LARGE, LEAST_ROWS, MODERATE
+    from app.quality.drift_comparison import LARGE, LEAST_ROWS, MODERATE
 
     labels = result["labels"]
     lines = [f"{result['transactions']:,} transactions, {labels['known']:,} labels"]

@@ -1,4 +1,4 @@
-"""The detectors of `app.quality.drift`: each gives findings, or none. Pure."""
+"""The detectors of `app.quality.drift_comparison`: each gives findings, or none. Pure."""
 
 import numpy as np
 import numpy.typing as npt

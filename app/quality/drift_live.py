@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.metrics.drift_sample import SampledPrediction
-from app.quality.drift import compare
+from app.quality.drift_comparison import compare
 from app.quality.drift_stored import ModelBins, by_model, columns_of
 from app.quality.verdicts import UNKNOWN
 from models.distribution import Distribution, psi_of
@@ -27,7 +27,7 @@ def live_drift(
 
     Returns:
         JSON-ready, by name and version of each model, challengers included: `transactions`, `columns` and `findings`
-        as `app.quality.drift.Drift` has them; None for a model without a training distribution.
+        as `app.quality.drift_comparison.Drift` has them; None for a model without a training distribution.
     """
     seen: dict[str, tuple[Distribution, ModelBins] | None] = {}
     for sampled in rows:

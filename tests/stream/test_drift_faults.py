@@ -15,7 +15,7 @@ from app.durations import DAY_MS
 from app.lab.drift.faults import FAULTS, Fault
 from app.lab.drift.inject import Laboratory
 from app.ops.training_features import compute_features
-from app.quality.drift import LabelArrivals, ObservedTransactions, bin_features, compare
+from app.quality.drift_comparison import LabelArrivals, ObservedTransactions, bin_features, compare
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.distribution import WINDOW, Described, Distribution, describe, windows_of

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from app.cli.exit_codes import run as run_command
-from app.quality import drift
-from app.quality.drift import (
+from app.quality import drift_comparison
+from app.quality.drift_comparison import (
     LabelArrivals,
     ObservedTransactions,
     RecordCounts,
@@ -111,7 +111,7 @@ def window(**columns: Any) -> dict[str, np.ndarray]:
     return data | {name: change(data[name]) for name, change in columns.items()}
 
 
-def named(found: drift.DriftReport) -> set[tuple[str, str]]:
+def named(found: drift_comparison.DriftReport) -> set[tuple[str, str]]:
     return {(one.detector, one.subject) for one in found.findings}
 
 
@@ -168,15 +168,20 @@ def test_rows_that_recur_widen_the_limit(trained: Distribution) -> None:
     assert found is not None
     assert found.features["amount"].effect < 1.5
     assert found.features["card_mean"].effect > 10
-    assert psi_limit(found.features["card_mean"], drift.LEAST_ROWS) > 2 * drift.LARGE
-    assert psi_limit(found.features["amount"], drift.LEAST_ROWS) == drift.LARGE
-    assert psi_limit(found.features["amount"], 100) > drift.LARGE
+    assert (
+        psi_limit(found.features["card_mean"], drift_comparison.LEAST_ROWS)
+        > 2 * drift_comparison.LARGE
+    )
+    assert (
+        psi_limit(found.features["amount"], drift_comparison.LEAST_ROWS) == drift_comparison.LARGE
+    )
+    assert psi_limit(found.features["amount"], 100) > drift_comparison.LARGE
 
 
 def test_few_rows_say_nothing(trained: Distribution) -> None:
     data = window(amount=lambda amount: amount * 100)
-    few = seen(trained, data).take(slice(drift.LEAST_ROWS - 1))
-    assert compare(trained, few) == drift.DriftReport(drift.LEAST_ROWS - 1)
+    few = seen(trained, data).take(slice(drift_comparison.LEAST_ROWS - 1))
+    assert compare(trained, few) == drift_comparison.DriftReport(drift_comparison.LEAST_ROWS - 1)
 
 
 def late(rows: int, share: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from app.metrics.counters import LabelCounts
 from app.metrics.drift_sample import KEPT, PER_SECOND, RecentSample
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.worker_reading import WorkerReading
-from app.quality.drift import MODERATE
+from app.quality.drift_comparison import MODERATE
 from app.quality.drift_live import live_drift, together
 from models.distribution import Distribution, read_distribution
 from tests.unit.test_drift import BEGIN, DAY_MS, NAMES, described, draw, manifest

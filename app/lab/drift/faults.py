@@ -55,7 +55,7 @@ class Fault:
     Attributes:
         name: for the report.
         text: what happens.
-        detector, subject: how it is named (app/quality/drift.py).
+        detector, subject: how it is named (app/quality/drift_comparison.py).
         change: what becomes of a record: any number of others.
         label: what becomes of a label; None: it does not arrive.
     """

@@ -20,8 +20,13 @@ from app.lab.drift.faults import FAULTS, Arrival, Fault
 from app.lab.drift.feed import Feed, Scored, arrivals, number_of
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.train import TrainingOptions, train_on
-from app.quality import drift
-from app.quality.drift import DriftFinding, LabelArrivals, ObservedTransactions, RecordCounts
+from app.quality import drift_comparison
+from app.quality.drift_comparison import (
+    DriftFinding,
+    LabelArrivals,
+    ObservedTransactions,
+    RecordCounts,
+)
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import ArtifactFolders
@@ -117,7 +122,7 @@ class Watched:
         features = np.array([row.features for row in rows], np.float64)
         scores = self._model.score(features)
         return ObservedTransactions(
-            *drift.bin_features(self._distribution, features[:, self._columns]),
+            *drift_comparison.bin_features(self._distribution, features[:, self._columns]),
             self._distribution.score.codes(scores),
             scores >= self._model.threshold,
             np.array([row.amount for row in rows]),
@@ -137,9 +142,9 @@ class Watched:
         labels = list(feed.labels)
         silent = feed.now_ms - labels[-1][0] if labels else None
         frauds = sum(fraud for _, fraud in labels)
-        found = drift.compare(
+        found = drift_comparison.compare(
             self._distribution,
-            drift.together(list(self._parts)).take(slice(-WINDOW, None)),
+            drift_comparison.together(list(self._parts)).take(slice(-WINDOW, None)),
             RecordCounts(read, outcomes, duplicates),
             LabelArrivals(len(labels), frauds, silent, self._pause_ms),
         )
