@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from app import formats
-from app.cli.progress import counter
 from app.cli.options import json_option, moment_ms
+from app.cli.progress import counter
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -58,7 +58,7 @@ def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> N
     in 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
     """
     from app.cassandra.session import connected
-    from app.quality.measure import measure
+    from app.quality.measure_decisions import measure
 
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         msg = f"--from {formats.iso(from_ms)} is not before --to {formats.iso(to_ms)}"

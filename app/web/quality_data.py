@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from app.cassandra.session import shared_session
-from app.quality.measure import measure
+from app.quality.measure_decisions import measure
 from app.settings import Settings
 from app.web.cached_answers import CachedAnswer
 

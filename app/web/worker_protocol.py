@@ -108,7 +108,7 @@ class Worker(Protocol):
     async def quality(
         self, from_ms: int | None = None, to_ms: int | None = None
     ) -> Mapping[str, Any]:
-        """How good decisions on a period were, as `app.quality.measure` has it, and `age_seconds`.
+        """How good decisions on a period were, as `app.quality.measure_decisions` has it, and `age_seconds`.
 
         Raises:
             UnavailableError: Cassandra does not answer.

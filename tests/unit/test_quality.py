@@ -10,7 +10,7 @@ from app.cassandra.label_queries import _latest
 from app.cli.exit_codes import run as run_command
 from app.cli.quality import _lines
 from app.errors import UsageError
-from app.quality.measure import _counted
+from app.quality.measure_decisions import _counted
 from app.quality.tally import DecisionGroup, QualityTally, average_precision, step_of
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from tests.conftest import SEED
