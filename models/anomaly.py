@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from models.scoring import AnomalyScorer
 from models.splits import Labels, Split
-from models.training import Floats
+from models.training_candidates import Floats
 
 #: As its inventors have it (Liu et al. 2008); more do not change the ranking much.
 TREES = 100

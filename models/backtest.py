@@ -12,7 +12,7 @@ from models.evaluation_sets import card_precision, on_known_cards, rank
 from models.examples import Examples
 from models.scoring import positive_column
 from models.splits import Periods, in_training
-from models.training import Fitted, Floats, refit
+from models.training_candidates import Fitted, Floats, refit
 
 
 def judge_weeks(

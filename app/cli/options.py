@@ -216,7 +216,7 @@ def check_kind(kind: str) -> None:
     Raises:
         UsageError: there is no kind with that name.
     """
-    from models.training import KINDS
+    from models.training_candidates import KINDS
 
     if kind not in KINDS:
         msg = f"--kind {kind!r} is unknown; choose one of {', '.join(KINDS)}"

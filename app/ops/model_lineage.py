@@ -17,7 +17,7 @@ from app.settings import Settings
 from models.examples import Examples
 from models.manifest import Manifest
 from models.splits import Periods
-from models.training import KINDS
+from models.training_candidates import KINDS
 
 
 @dataclass(frozen=True)

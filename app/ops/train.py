@@ -29,7 +29,7 @@ from models.importance import permutation_importance
 from models.manifest import Manifest
 from models.scoring import Scorer, build_scorer
 from models.splits import Labels, Periods, Split, in_training, split_by_periods, split_by_time
-from models.training import Fitted, fit_best, refit
+from models.training_candidates import Fitted, fit_best, refit
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -51,7 +51,7 @@ class TrainingOptions:
         folder: where the artifact goes; see `place`.
         name: what the model is called.
         version: its version.
-        kind: one of `models.training.KINDS`.
+        kind: one of `models.training_candidates.KINDS`.
         seed: for kinds that draw.
         alerts_a_day: the threshold keeps to so many on the validation slice; None: the best F1.
         features: the feature set to learn from; None: all that the deployment computes.

@@ -15,7 +15,7 @@ from app.settings import load_settings
 from models.backtest import judge_weeks
 from models.examples import Examples
 from models.splits import VALIDATION_MS, Periods, Split, in_training, split_by_periods
-from models.training import KINDS, Candidate, candidates_of, fit_best, refit
+from models.training_candidates import KINDS, Candidate, candidates_of, fit_best, refit
 
 START = 1_735_689_600_000  # 2025-01-01
 DAY_MS = 86_400_000
@@ -96,7 +96,7 @@ def test_a_blend_learns_from_all_frauds_and_some_of_the_rest_with_their_weight(m
     def candidates(_seed):
         return [Candidate({}, Recording(max_depth=2), genuine=0.25)]
 
-    monkeypatch.setattr("models.training.KINDS", {"recording": candidates})
+    monkeypatch.setattr("models.training_candidates.KINDS", {"recording": candidates})
     features, fraud = learnable(8_000)
     rows = np.arange(8_000)
     split = Split(rows < 4_000, (rows >= 4_000) & (rows < 6_000), rows >= 6_000)

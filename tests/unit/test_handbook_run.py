@@ -195,7 +195,7 @@ def examples_of_two_months(count: int = 6_000) -> Examples:
 
 
 def test_every_line_is_judged_and_shaped_features_are_told_apart():
-    from models.training import candidates_of
+    from models.training_candidates import candidates_of
 
     settings = load_settings({"features": "handbook,engineered,label_free"})
     examples = examples_of_two_months()

@@ -32,7 +32,7 @@ from models.holder import ModelHolder
 from models.scoring import AnomalyScorer, build_scorer
 from models.shipped import FORMER, SHIPPED
 from models.skops_file import MAGIC, UntrustedTypeError, _check_trees, pack, unpack
-from models.training import KINDS, candidates_of
+from models.training_candidates import KINDS, candidates_of
 
 NAMES = ("amount", "card_count_1h", "card_count_1d", "card_count_7d")
 

@@ -15,8 +15,8 @@ from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.files.amount_rounding import Rounding
 from app.ops.files.columns import FileOptions
-from app.ops.files.file_times import TimeRules
 from app.ops.files.dataset_recipes import RECIPES
+from app.ops.files.file_times import TimeRules
 from app.ops.train_from_files import read_labelled
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
@@ -232,9 +232,9 @@ WORLD = ("--cards", "200", "--terminals", "100", "--days", "60", "--seed", "3")
 def test_trees_learn_from_periods_with_anomaly_scores_and_are_drawn(
     home, tmp_path, capsys, monkeypatch, kind
 ):
-    monkeypatch.setattr("models.training.HISTGB", ((8, 20, 0.1),))
-    monkeypatch.setattr("models.training.FOREST_DEPTHS", (4,))
-    monkeypatch.setattr("models.training.BLEND", ((8, 4, 8, 10, 0.1),))
+    monkeypatch.setattr("models.training_candidates.HISTGB", ((8, 20, 0.1),))
+    monkeypatch.setattr("models.training_candidates.FOREST_DEPTHS", (4,))
+    monkeypatch.setattr("models.training_candidates.BLEND", ((8, 4, 8, 10, 0.1),))
     monkeypatch.setenv("FRAUDSTREAM_FEATURES", "basic,handbook,label_free")
     plots = tmp_path / "plots"
     args = ("--kind", kind, "--features", "handbook", "--anomaly", "--plots", str(plots))

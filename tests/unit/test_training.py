@@ -43,7 +43,7 @@ from models.evaluation_sets import (
 from models.examples import Examples
 from models.holder import ModelHolder
 from models.splits import split_by_time
-from models.training import LOGISTIC_C, fit_best, refit
+from models.training_candidates import LOGISTIC_C, fit_best, refit
 
 START = 1_735_689_600_000
 CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=START, seed=3)

@@ -17,7 +17,7 @@ from models.backtest import judge_weeks
 from models.evaluation_sets import card_precision, on_known_cards, rank
 from models.examples import Examples
 from models.splits import Periods, split_by_periods
-from models.training import Fitted, Floats, candidates_of, fit_best
+from models.training_candidates import Fitted, Floats, candidates_of, fit_best
 
 #: The Handbook's regularisation; scikit-learn's default.
 _ITS_OWN: Mapping[str, float] = {"C": 1}

@@ -76,7 +76,7 @@ class Recipe:
     """How the champion is trained; what is here was chosen on weeks of July (docs/models.md).
 
     Attributes:
-        kind: one of `models.training.KINDS`.
+        kind: one of `models.training_candidates.KINDS`.
         fixed: parameters that are given by scikit-learn's names; the others are chosen on the last week of training.
         train_days: length of the training period; None: all that there is.
         seed: for kinds that draw.
