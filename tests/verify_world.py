@@ -29,7 +29,7 @@ from app.wire.control_records import encode_change
 from app.wire.erase_records import erase_record
 from app.wire.own_features_file import own_of
 from models.artifact_folders import artifact_folders
-from models.holder import ModelHolder
+from models.model_cache import ModelHolder
 from tests.builders import T0
 from tests.fakes import Rows
 

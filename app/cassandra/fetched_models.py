@@ -20,8 +20,8 @@ from app.errors import UsageError
 from app.settings import Settings
 from models.artifact import MANIFEST_FILE
 from models.artifact_folders import Entry, artifact_folders
-from models.holder import ModelHolder
 from models.manifest import HASH_DIGITS, Manifest
+from models.model_cache import ModelHolder
 from models.trust import trust_of
 
 #: Artifacts that are kept in the local folder.

@@ -30,7 +30,7 @@ from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import Topics
-from models.holder import Model
+from models.model_cache import Model
 
 _COLUMNS = ("transaction_id", "card_id", "event_time", "feature_schema", "features")
 _CHUNK = 5_000

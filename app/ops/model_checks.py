@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from app.author import author
 from app.cassandra import fetched_models, model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.cassandra.session import connected
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
-from app.author import author
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, check_free, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is_path
-from models.holder import Model, ModelHolder
 from models.manifest import HASH_DIGITS
+from models.model_cache import Model, ModelHolder
 from models.signing import new_key, sign_manifest
 from models.trust import trust_of
 

@@ -18,7 +18,7 @@ _OF_THE_MODEL = (
 
 
 class Model(Protocol):
-    """A loaded model, as scoring needs it (models/holder.py)."""
+    """A loaded model, as scoring needs it (models/model_cache.py)."""
 
     @property
     def hash(self) -> str:

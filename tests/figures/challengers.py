@@ -23,7 +23,7 @@ from app.stages.reserved_rows import in_force_row
 from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from models.artifact_folders import SHIPPED, artifact_folders
-from models.holder import Model, ModelHolder
+from models.model_cache import Model, ModelHolder
 from tests.deployment import Deployment
 from tests.figures.servers import Servers
 

@@ -15,15 +15,15 @@ import pytest
 
 from app.domain.changes import ListChange, RuleChange
 from app.kafka.change_history import ChangeHistory, LoggedChange
-from app.ops.replaying.look_back_bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.deciders import Deciders
-from app.ops.replaying.passes import CardPass, ReplayStages, TerminalPass
 from app.ops.replaying.enriched_survey import EnrichedSurvey
+from app.ops.replaying.look_back_bounds import Bound, LookBack, ReplayRange, RetainedRange
+from app.ops.replaying.passes import CardPass, ReplayStages, TerminalPass
 from app.ops.temporary_stores import scratch_rows
 from app.windows.window_row import NEVER
 from app.wire.control_records import decode_message, parse_change
 from models.artifact_folders import artifact_folders
-from models.holder import ModelHolder
+from models.model_cache import ModelHolder
 from tests.builders import T0, tx, tx_bytes
 from tests.seed import SEED
 from tests.verify_world import Record, VerifyWorld

@@ -16,7 +16,7 @@ from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, load_artifact, read_manifest, save_artifact
 from models.artifact_folders import SHIPPED, ArtifactFolders, artifact_folders
-from models.holder import ModelHolder
+from models.model_cache import ModelHolder
 from models.shipped import FORMER
 from models.skops_file import UntrustedTypeError
 from models.trust import Trust

@@ -33,7 +33,7 @@ from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import load_artifact, save_artifact
 from models.artifact_folders import artifact_folders
-from models.holder import Model, ModelHolder
+from models.model_cache import Model, ModelHolder
 from models.signing import SignatureError
 from tests.builders import T0, tx_bytes
 from tests.property.test_replay import replayed

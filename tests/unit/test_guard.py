@@ -36,7 +36,7 @@ from app.stages.scoring_models import (
     TallyKey,
     UnloadableModel,
 )
-from models.holder import Model
+from models.model_cache import Model
 from tests.builders import tx_bytes
 from tests.unit import test_challengers
 from tests.unit.test_challengers import (

@@ -16,20 +16,19 @@ import pytest
 from app.cassandra import fetched_models, model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.domain.changes import AnyChange, ChallengerChange, ModelChange
-from app.domain.in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
+from app.domain.in_force import EarlierModel, InForce
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
-from app.ops import model_checks
-from app.ops import restorable_models, retrain, train_from_cassandra
+from app.ops import model_checks, restorable_models, retrain, train_from_cassandra
 from app.ops.train import TrainingOptions, train
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry
 from models.examples import Examples
-from models.holder import ModelHolder
 from models.manifest import Manifest
+from models.model_cache import ModelHolder
 from models.signing import SignatureError, new_key
 from models.splits import Periods
 from models.trust import trust_of

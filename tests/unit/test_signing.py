@@ -20,7 +20,7 @@ from app.stages.model_supply import ModelSupply
 from app.stages.scoring_models import ModelNeeded
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import SHIPPED, ArtifactFolders, Entry
-from models.holder import ModelHolder
+from models.model_cache import ModelHolder
 from models.signing import SignatureError, new_key, sign_manifest
 from models.trust import Trust
 

@@ -41,7 +41,7 @@ from models.evaluation_sets import (
     rank,
 )
 from models.examples import Examples
-from models.holder import ModelHolder
+from models.model_cache import ModelHolder
 from models.splits import split_by_time
 from models.training_candidates import LOGISTIC_C, fit_best, refit
 

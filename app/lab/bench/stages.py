@@ -50,7 +50,7 @@ from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.output_records import prediction_message
 from app.wire.prediction_fields import OUTPUT_FIELDS
 from models.artifact_folders import artifact_folders
-from models.holder import ModelHolder
+from models.model_cache import ModelHolder
 
 #: A backlog as a run over servers has it.
 _CARDS, _TERMINALS = 5_000, 10_000

@@ -32,7 +32,7 @@ from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import ArtifactFolders
 from models.distribution import WINDOW, Distribution, read_distribution
 from models.examples import Examples
-from models.holder import Model, ModelHolder
+from models.model_cache import Model, ModelHolder
 
 #: 2025-01-01, a Wednesday.
 _FROM_MS = 1_735_689_600_000

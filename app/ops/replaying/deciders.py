@@ -30,7 +30,7 @@ from app.stages.scoring_models import UnloadableModel, is_refused
 from app.wire.control_records import ChangeMessage, Message, encode_change
 from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch
 from models.artifact_folders import is_path
-from models.holder import Model, ModelHolder
+from models.model_cache import Model, ModelHolder
 
 
 @dataclass(frozen=True)
