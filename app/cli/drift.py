@@ -185,7 +185,7 @@ def _windows(count: int) -> str:
 def _inject(names: tuple[str, ...], quiet: int, cards: int, seed: int, *, as_json: bool) -> bool:
     from app.lab.drift.faults import FAULTS
     from app.lab.drift.inject import Laboratory, fault_of
-    from models.distribution import WINDOW
+    from models.training_distribution import WINDOW
 
     faults = tuple(map(fault_of, names)) or FAULTS
     settings = load_settings()

@@ -11,7 +11,7 @@ from app.errors import NotFoundError, UsageError
 from app.quality.drift_stored import stored_drift
 from app.settings import Settings
 from models.artifact_folders import artifact_folders
-from models.distribution import Distribution, read_distribution
+from models.training_distribution import Distribution, read_distribution
 
 
 def drift(

@@ -21,7 +21,6 @@ from models.anomaly import isolate
 from models.artifact import check_free, check_name, save_artifact
 from models.artifact_folders import artifact_folders
 from models.backtest import judge_weeks
-from models.distribution import Described, describe
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.evaluation_sets import on_known_cards
 from models.examples import Examples
@@ -30,6 +29,7 @@ from models.manifest import Manifest
 from models.scoring import Scorer, build_scorer
 from models.splits import Labels, Periods, Split, in_training, split_by_periods, split_by_time
 from models.training_candidates import Fitted, fit_best, refit
+from models.training_distribution import Described, describe
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

@@ -16,7 +16,7 @@
 | `dead letters` | a reason | refused records |
 | `duplicates`, `conflicts` | `transaction_id` | repeated ids |
 
-Limits follow from the training data (models/distribution.py): a deviation is found when windows of quiet data would
+Limits follow from the training data (models/training_distribution.py): a deviation is found when windows of quiet data would
 not show it (chi-squared test with the design effect), and when it is large enough to matter. Population stability
 index: below 0.1 nothing has changed, above 0.25 much has (Siddiqi, Credit Risk Scorecards, 2006); its distribution
 without any change: Yurdakul and Naranjo, Statistical properties of the population stability index, 2020.
@@ -48,7 +48,7 @@ from app.quality.drift_detectors import (
     scale_hint,
     wrong_clocks,
 )
-from models.distribution import Distribution, strata_of
+from models.training_distribution import Distribution, strata_of
 
 __all__ = [
     "LARGE",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.distribution import Codes, Distribution
+from models.training_distribution import Codes, Distribution
 
 
 @dataclass(frozen=True)

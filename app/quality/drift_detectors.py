@@ -11,7 +11,7 @@ from app.quality.drift_data import (
     ObservedTransactions,
     RecordCounts,
 )
-from models.distribution import (
+from models.training_distribution import (
     IDS_WINDOW,
     WINDOW,
     Bins,

@@ -9,7 +9,7 @@ from app.metrics.drift_sample import SampledPrediction
 from app.quality.drift_comparison import compare
 from app.quality.drift_stored import ModelBins, by_model, columns_of
 from app.quality.verdicts import UNKNOWN
-from models.distribution import Distribution, psi_of
+from models.training_distribution import Distribution, psi_of
 
 #: The distribution of a model, by its name and version; None: it has none, or is not loaded.
 Finder = Callable[[str], Distribution | None]

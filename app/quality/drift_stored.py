@@ -28,7 +28,7 @@ from app.quality.drift_comparison import (
 )
 from app.quality.verdicts import FRAUD, UNKNOWN, Verdicts
 from app.settings import Settings
-from models.distribution import Distribution, windows_of
+from models.training_distribution import Distribution, windows_of
 
 _COLUMNS = (
     "transaction_id", "card_id", "terminal_id", "event_time", "received_at", "amount_minor", "score", "is_fraud",

@@ -15,7 +15,7 @@ from app.metrics.drift_sample import recent_sample
 from app.quality.drift_live import live_drift
 from app.web.cached_answers import CachedAnswer
 from app.web.model_facts import gate_facts, history_facts, lineage_facts
-from models.distribution import Distribution, read_distribution
+from models.training_distribution import Distribution, read_distribution
 
 #: Comparing the newest predictions with training takes a thread of the worker some 80 ms.
 _DRIFT_SECONDS = 30.0

@@ -18,7 +18,7 @@ from app.ops.training_features import compute_features
 from app.quality.drift_comparison import LabelArrivals, ObservedTransactions, bin_features, compare
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
-from models.distribution import WINDOW, Described, Distribution, describe, windows_of
+from models.training_distribution import WINDOW, Described, Distribution, describe, windows_of
 from tests import handbook
 from tests.seed import SEED
 

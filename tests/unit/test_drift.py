@@ -23,7 +23,8 @@ from app.quality.drift_comparison import (
 from app.quality.drift_stored import ModelBins, by_model, label_arrivals, matrix, summary
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN
 from models.artifact_folders import SHIPPED, ArtifactFolders
-from models.distribution import (
+from models.manifest import Manifest
+from models.training_distribution import (
     IDS_WINDOW,
     VERSION,
     WINDOW,
@@ -35,7 +36,6 @@ from models.distribution import (
     read_distribution,
     windows_of,
 )
-from models.manifest import Manifest
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 BEGIN = 1_735_689_600_000  # 2025-01-01, a Wednesday

@@ -13,7 +13,7 @@ from app.metrics.prometheus import WorkerMetrics
 from app.metrics.worker_reading import WorkerReading
 from app.quality.drift_comparison import MODERATE
 from app.quality.drift_live import live_drift, together
-from models.distribution import Distribution, read_distribution
+from models.training_distribution import Distribution, read_distribution
 from tests.unit.test_drift import BEGIN, DAY_MS, NAMES, described, draw, manifest
 
 

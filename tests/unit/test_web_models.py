@@ -16,7 +16,7 @@ from app.domain.changes import (
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.web.model_facts import MOST_CHANGES, gate_facts, history_facts, lineage_facts
 from app.web.models_page import grouped, ordered
-from models.distribution import psi_of
+from models.training_distribution import psi_of
 from tests.unit.test_drift import manifest
 from tests.web_worker import DictWorker, client_of
 

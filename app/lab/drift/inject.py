@@ -30,9 +30,9 @@ from app.quality.drift_comparison import (
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import ArtifactFolders
-from models.distribution import WINDOW, Distribution, read_distribution
 from models.examples import Examples
 from models.model_cache import Model, ModelHolder
+from models.training_distribution import WINDOW, Distribution, read_distribution
 
 #: 2025-01-01, a Wednesday.
 _FROM_MS = 1_735_689_600_000
