@@ -16,7 +16,7 @@ contributions take 40 to 55 us. Trees without a limit of depth (45 levels) take 
 The bits are scikit-learn's own (`tests/unit/test_forest.py`): the same comparisons on the same types (trees cast
 features to float32, histogram boosting does not), and leaves added up in the order of the trees. Nothing
 depends on a block's company: every operation is one correctly rounded addition, multiplication or
-comparison for each row and tree. What makes them of scikit-learn's estimators: `models/flatten.py`.
+comparison for each row and tree. What makes them of scikit-learn's estimators: `models/flat_trees.py`.
 """
 
 from collections.abc import Callable, Sequence

@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from app.domain.explanation import Explainer
-from models.flatten import flatten, flatten_blend, flatten_isolation
+from models.flat_trees import flatten, flatten_blend, flatten_isolation
 from models.forest import Flat
 
 Rows = npt.NDArray[np.float64]

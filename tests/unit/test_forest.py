@@ -11,7 +11,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier
 
 from models import leaf_lookup
-from models.flatten import flatten, flatten_isolation
+from models.flat_trees import flatten, flatten_isolation
 from models.forest import CHUNK, Forest, Tree
 
 FEATURES = 6
