@@ -12,7 +12,7 @@ from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
 from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
 from models.shipped import SHIPPED
-from models.trust import Trust
+from models.trusted_artifacts import Trust
 
 
 class Model:

@@ -22,7 +22,7 @@ from models.artifact import MANIFEST_FILE
 from models.artifact_folders import Entry, artifact_folders
 from models.manifest import HASH_DIGITS, Manifest
 from models.model_cache import ModelHolder
-from models.trust import trust_of
+from models.trusted_artifacts import trust_of
 
 #: Artifacts that are kept in the local folder.
 _KEPT = 20

@@ -23,7 +23,7 @@ from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is
 from models.manifest import HASH_DIGITS
 from models.model_cache import Model, ModelHolder
 from models.signing import new_key, sign_manifest
-from models.trust import trust_of
+from models.trusted_artifacts import trust_of
 
 #: Rows that a model scores before it may decide anything.
 _PROBES = 64

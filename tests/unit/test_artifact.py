@@ -19,7 +19,7 @@ from models.artifact_folders import SHIPPED, ArtifactFolders, artifact_folders
 from models.model_cache import ModelHolder
 from models.shipped import FORMER
 from models.skops_file import UntrustedTypeError
-from models.trust import Trust
+from models.trusted_artifacts import Trust
 
 CATALOGUE = Catalogue((3_600_000, 86_400_000), 2, "UTC")
 MODEL_FILE, PICKLE_FILE = "model.skops", "model.joblib"

@@ -31,7 +31,7 @@ from models.manifest import Manifest
 from models.model_cache import ModelHolder
 from models.signing import SignatureError, new_key
 from models.splits import Periods
-from models.trust import trust_of
+from models.trusted_artifacts import trust_of
 
 START, DAY_MS = 1_735_689_600_000, 86_400_000
 DAYS, DELAY_MS = 60, 7 * DAY_MS

@@ -22,7 +22,7 @@ from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import SHIPPED, ArtifactFolders, Entry
 from models.model_cache import ModelHolder
 from models.signing import SignatureError, new_key, sign_manifest
-from models.trust import Trust
+from models.trusted_artifacts import Trust
 
 CATALOGUE = Catalogue((3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000), 2, "UTC")
 PRIVATE, PUBLIC = new_key()
