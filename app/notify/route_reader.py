@@ -19,7 +19,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from app.cassandra.stored_alert import Handled
-from app.deployments import is_anothers
 from app.domain.alert_policy import rank
 from app.errors import FraudstreamError, NotAnsweringError
 from app.notify.digests import PEOPLE_PER_MINUTE, Pending
@@ -27,6 +26,7 @@ from app.notify.message_text import Message, Notice, about_many, about_one
 from app.notify.notification_log import Told
 from app.notify.senders import BACKOFF_SECONDS, Sender
 from app.notify_routes import Route
+from app.scored_by import is_anothers
 from app.settings import Settings
 
 logger = logging.getLogger("fraudstream")

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from app.deployments import is_anothers
 from app.domain.alert_policy import AlertPolicy
+from app.scored_by import is_anothers
 from app.settings import Settings
 from app.wire.input_records import SourceRecord
 

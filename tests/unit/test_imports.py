@@ -21,7 +21,7 @@ HEIGHT = {
     "app.notify_routes": 0,
     "app.alert_settings": 0.5,
     "app.worker_settings": 0.5,
-    "app.deployments": 0,
+    "app.scored_by": 0,
     "app.durations": 0,
     "app.env_file": 0.2,
     "app.formats": 0,
