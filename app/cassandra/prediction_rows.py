@@ -18,11 +18,11 @@ import orjson
 
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
 from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
+from app.display_formats import iso
 from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.flags import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object
 from app.errors import StateError
-from app.formats import iso
 from app.scored_by import is_anothers
 from app.settings import Settings
 from app.wire.own_features_file import fields_with, own_of

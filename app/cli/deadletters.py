@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from app import formats
-from app.cli.progress import counter
+from app import display_formats
 from app.cli.options import ListByDefault, json_option
+from app.cli.progress import counter
 from app.errors import UsageError
 from app.settings import load_settings
 
@@ -59,8 +59,10 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
         click.echo(json.dumps(report))
         return
     for letter in listing.newest:
-        click.echo(f"{formats.printable(letter.source)}  {formats.printable(letter.reason)}")
-        click.echo(f"    {formats.printable(letter.message)}")
+        click.echo(
+            f"{display_formats.printable(letter.source)}  {display_formats.printable(letter.reason)}"
+        )
+        click.echo(f"    {display_formats.printable(letter.message)}")
         click.echo(f"    {_beginning(letter.value)}")
     if not total:
         click.echo("no dead-letter records")
@@ -69,7 +71,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
         click.echo()
     width = max(map(len, listing.counts))
     for code, count in listing.counts.most_common():
-        click.echo(f"{formats.printable(code):<{width}}  {count:>10,}")
+        click.echo(f"{display_formats.printable(code):<{width}}  {count:>10,}")
     click.echo(
         f"{len(listing.newest):,} of {total:,} shown; "
         "`fraudstream deadletters show POSITION` prints one in full"
@@ -95,14 +97,14 @@ def show(position: str, as_json: bool) -> None:
         "source": letter.source,
         "reason": letter.reason,
         "message": letter.message,
-        "refused": f"{formats.moment(letter.timestamp_ms)} UTC",
+        "refused": f"{display_formats.moment(letter.timestamp_ms)} UTC",
         "key": _escaped(letter.key),
     }
     told = {"topic", "partition", "offset", "reason", "message", "key"}
     facts |= {name: _escaped(raw) for name, raw in letter.headers if name not in told}
     width = max(map(len, facts))
     for name, text in facts.items():
-        click.echo(f"{formats.printable(name):<{width}}  {formats.printable(text)}")
+        click.echo(f"{display_formats.printable(name):<{width}}  {display_formats.printable(text)}")
     size = len(letter.value or b"")
     click.echo(f"{'value':<{width}}  {size:,} bytes, unchanged:")
     click.echo()
@@ -156,9 +158,9 @@ def redrive_(
         click.echo(json.dumps(report))
     else:
         for source, why in done.refused:
-            click.echo(f"{formats.printable(source)} is not sent: {why}")
+            click.echo(f"{display_formats.printable(source)} is not sent: {why}")
         for code, count in done.sent.most_common():
-            click.echo(f"{formats.printable(code)}  {count:,}")
+            click.echo(f"{display_formats.printable(code)}  {count:,}")
         verb = "would be sent" if dry_run else "sent back"
         click.echo(
             f"{done.sent.total():,} {verb}, {len(done.refused):,} refused, "
@@ -217,4 +219,4 @@ def _beginning(value: bytes | None) -> str:
 def _escaped(raw: bytes | None) -> str:
     if not raw:
         return "(empty)"
-    return formats.printable(raw.decode(errors="backslashreplace"))
+    return display_formats.printable(raw.decode(errors="backslashreplace"))

@@ -8,8 +8,8 @@ import click
 
 from app.cli import cli
 from app.cli.interrupt import interruptible
+from app.display_formats import printable
 from app.errors import FraudstreamError, UnavailableError, UsageError
-from app.formats import printable
 
 #: Errors of writing to a closed pipe, a full disk or a broken one.
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from app.cli.options import ListByDefault, json_option, moment_ms
+from app.display_formats import iso, printable
 from app.errors import UsageError
-from app.formats import iso, printable
 from app.settings import load_settings
 
 _NAMES, _SUBJECTS = click.Choice(["block", "allow"]), click.Choice(["card", "terminal"])

@@ -13,20 +13,19 @@ import numpy as np
 from cassandra.cluster import Session
 
 from app.cassandra.command_lock import command_lock
-from app.cassandra.model_registry import list_registered
 from app.cassandra.fetched_models import entry_of
+from app.cassandra.model_registry import list_registered
+from app.display_formats import iso
 from app.domain.changes import AnyChange, ChallengerChange, LoadChange, ModelChange
 from app.domain.in_force import MAX_CHALLENGERS, Challenger
 from app.durations import format_duration
 from app.errors import NotFoundError, TooFewSamplesError, UsageError
-from app.formats import iso
 from app.kafka.change_history import ChangeHistory, need_decides, read_history, send_changes
-from app.ops import gate_scores
-from app.ops import train_from_cassandra
+from app.ops import gate_scores, train_from_cassandra
 from app.ops.model_checks import check_model, register, sign
+from app.ops.model_lineage import Recipe, lineage, parent_of, trained_until
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train
-from app.ops.model_lineage import Recipe, lineage, parent_of, trained_until
 from app.quality.gate_limits import GateLimits
 from app.settings import Settings
 from app.topics import Topics

@@ -14,11 +14,11 @@ from app.blocks.core.deletions import DELETED_KEY, Deletions
 from app.blocks.core.partition import RowReader
 from app.blocks.core.row_offsets import Row
 from app.blocks.faust.output_sender import OutRecord
+from app.display_formats import iso
 from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.ids import identifier, optional_identifier
 from app.domain.transaction import DeadRecordError
 from app.errors import RowFormatError
-from app.formats import iso
 from app.wire.dead_letters import KEPT_HEADER_BYTES, LETTER_KEY_BYTES, REDRIVEN
 from app.wire.erase_records import card_named_in
 from app.wire.input_records import SourceRecord

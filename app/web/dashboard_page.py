@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from app.display_formats import age, iso
 from app.durations import format_duration
-from app.formats import age, iso
 from app.metrics.prometheus import release
 from app.metrics.worker_reading import is_of_labels
 from app.web import page_templates

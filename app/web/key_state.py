@@ -4,8 +4,8 @@ from collections import deque
 from copy import copy
 from typing import Any
 
+from app.display_formats import iso
 from app.domain.features import Catalogue, window_name
-from app.formats import iso
 from app.windows.window_row import NEVER, WindowRow
 
 #: Entries shown, newest first.

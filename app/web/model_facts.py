@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from app.display_formats import iso
 from app.domain.changes import ListChange, RuleChange
-from app.formats import iso
 from app.kafka.change_history import ChangeHistory
 from models.manifest import Manifest
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app import formats
+from app import display_formats
 from app.metrics.prometheus import release
-from app.web.url_ids import json_path_of, path_of
 from app.web.roles import viewer
+from app.web.url_ids import json_path_of, path_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: What pages load beside the style sheet, and its kind. uPlot (MIT licence, uPlot.LICENSE) draws the charts.
@@ -60,15 +60,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount": formats.amount,
-        "average": formats.average,
-        "bytes": formats.size,
-        "moment": formats.moment,
-        "ms": formats.milliseconds,
-        "number": formats.number,
-        "score": formats.score,
-        "second": formats.second,
-        "value": formats.value,
+        "amount": display_formats.amount,
+        "average": display_formats.average,
+        "bytes": display_formats.size,
+        "moment": display_formats.moment,
+        "ms": display_formats.milliseconds,
+        "number": display_formats.number,
+        "score": display_formats.score,
+        "second": display_formats.second,
+        "value": display_formats.value,
     }
     environment.globals |= {
         "json_path_of": json_path_of,

@@ -6,13 +6,13 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from app.display_formats import in_order
 from app.domain.features import Catalogue
 from app.errors import NotFoundError
-from app.formats import in_order
-from app.web.url_ids import requested_id
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Route
+from app.web.url_ids import requested_id
 from app.web.worker_protocol import WORKER
 
 

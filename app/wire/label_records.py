@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
+from app.display_formats import iso
 from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.ids import identifier, optional_identifier
 from app.domain.json_text import Fields, exact_number, load_object, too_large
 from app.domain.transaction import DeadRecordError, hash_id
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
-from app.formats import iso
 from app.windows.waiting_labels import EntryLabel
 from app.wire.enriched_records import encode_item
 from app.wire.erase_records import names_card

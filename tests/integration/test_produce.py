@@ -16,8 +16,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from app.display_formats import iso
 from app.errors import SchemaError, UnavailableError, UsageError
-from app.formats import iso
 from app.kafka.topic_admin import ensure_topics
 from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app.display_formats import iso
 from app.domain.changes import LoadChange, ModelChange, ThresholdChange
 from app.domain.in_force import InForce
 from app.domain.rules import RulePolicy
 from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError
 from app.errors import NotAnsweringError, NotFoundError, StateError
-from app.formats import iso
 from app.kafka.change_history import ChangeHistory, LoggedChange, read_history
 from app.settings import load_settings
 from app.stages.change_forwarding import ControlHandler

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from app.display_formats import iso
 from app.domain.transaction import hash_id
 from app.errors import UnavailableError
-from app.formats import iso
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from app.web.key_owner import OwnedElsewhere, Unowned

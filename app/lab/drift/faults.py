@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from app.display_formats import iso
 from app.domain.transaction import hash_id
 from app.durations import DAY_MS
-from app.formats import iso
 
 HOUR_MS = 3_600_000
 Random = np.random.Generator

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.display_formats import iso
 from app.domain.features import Catalogue
 from app.durations import format_duration
 from app.errors import UsageError
-from app.formats import iso
 from app.settings import Settings
 from app.stages.deployed_features import card_horizon_ms, catalogue_of, terminal_horizon_ms
 from app.windows.window_row import NEVER
