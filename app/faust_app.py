@@ -17,7 +17,6 @@ from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.output_sender import Outputs
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce
-from app.endpoints import resolve
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.kafka.access import security
 from app.kafka.clients import watch_of
@@ -26,6 +25,7 @@ from app.kafka.topic_admin import topic_ids
 from app.kafka.topic_checks import recreated
 from app.kafka.topic_watch import watch_topics
 from app.metrics.trace_spans import Spans, spans_of
+from app.server_addresses import resolve
 from app.settings import Settings, load_settings
 from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of

@@ -16,7 +16,7 @@ import pytest
 
 from app.addresses import CASSANDRA_PORT, parse_addresses
 from app.devstack.stack import Stack
-from app.endpoints import Endpoints
+from app.server_addresses import Endpoints
 from app.settings import Settings
 from tests.keyspaces import Keyspaces
 

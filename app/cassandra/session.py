@@ -43,8 +43,8 @@ from cassandra.query import dict_factory, tuple_factory
 
 from app.cassandra.access import Logins, causes, first_line, refusal, tls_context
 from app.cassandra.lightweight_transactions import is_unknown
-from app.endpoints import resolve_cassandra
 from app.errors import NotAnsweringError, SchemaError, SettingsError, UnavailableError
+from app.server_addresses import resolve_cassandra
 from app.settings import Settings
 
 #: Execution profiles: rows as dicts; rows as tuples with patience, for whole-table reads; schema changes.

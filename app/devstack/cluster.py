@@ -15,9 +15,9 @@ from app.devstack.server import ExtraConfiguration
 from app.devstack.servers import SERVERS
 from app.devstack.stack import STOP_SECONDS, Stack
 from app.devstack.status import ServerStatus
-from app.endpoints import members
 from app.errors import UsageError
 from app.file_writing import explained, write_whole
+from app.server_addresses import members
 
 #: Java heap of one of several.
 HEAPS = {"kafka": "256m", "cassandra": "384m"}

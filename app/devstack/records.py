@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from app.devstack.ports import HOST
-from app.endpoints import read_state, state_file
 from app.file_writing import write_whole
+from app.server_addresses import read_state, state_file
 
 
 def record(home: Path, server: str, port: int, pid: int, log: Path, host: str = HOST) -> None:

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.file_writing import explained
-from app.folder_locks import one_at_a_time, require_unlocked
-from app.machine_limits import MIB, available_memory, require_disk, require_memory
 from app.devstack import ports, processes, records
 from app.devstack.fetch import ensure_jars
 from app.devstack.jars import cache_dir, read_lock, version_of
@@ -19,8 +16,11 @@ from app.devstack.progress import NoProgress, Progress
 from app.devstack.server import ExtraConfiguration, LaunchSettings, heap_mib
 from app.devstack.servers import SERVERS
 from app.devstack.status import ServerStatus, status_of
-from app.endpoints import Endpoints, read_state
 from app.errors import UnavailableError, UsageError
+from app.file_writing import explained
+from app.folder_locks import one_at_a_time, require_unlocked
+from app.machine_limits import MIB, available_memory, require_disk, require_memory
+from app.server_addresses import Endpoints, read_state
 
 ALL = tuple(SERVERS)
 #: A node with much to replay from its commit log takes long; a broken one ends by itself.

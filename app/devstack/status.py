@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.devstack.processes import RunningServer
 from app.devstack.servers import SERVERS
-from app.endpoints import read_state
+from app.server_addresses import read_state
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every 
 from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy
-from app.endpoints import resolve_broker
 from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.access import refusal, security
+from app.server_addresses import resolve_broker
 from app.settings import Settings
 from app.topics import Topics
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from app.endpoints import resolve_broker
 from app.errors import UnavailableError
 from app.kafka.clients import client_kwargs
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.ops.produce import produce_on_schedule, quiet_client
 from app.ops.reference import murmur2_partition
+from app.server_addresses import resolve_broker
 from app.settings import Settings
 from app.topics import Topics
 from tests.crash.labels import with_labels

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.devstack.stack import Stack
-from app.endpoints import Endpoints
+from app.server_addresses import Endpoints
 from app.settings import Settings
 from tests.crash.run import end_when_told, remove
 from tests.deployment import Deployment

@@ -21,7 +21,7 @@ from cassandra.cluster import Cluster, Session
 
 from app.devstack import processes
 from app.devstack.stack import Stack
-from app.endpoints import Endpoints, read_state
+from app.server_addresses import Endpoints, read_state
 from tests.real_servers import Servers
 
 pytestmark = pytest.mark.integration

@@ -216,7 +216,7 @@ async def test_a_kafka_that_stops_answering_is_told(
 
 @pytest.fixture
 def kafka_pid(stack: Servers) -> int:
-    from app.endpoints import read_state
+    from app.server_addresses import read_state
 
     return int(read_state(stack.require_local().home)["kafka"]["pid"])
 

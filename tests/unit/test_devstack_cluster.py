@@ -9,8 +9,8 @@ from app.cli.exit_codes import run
 from app.devstack.cluster import Cluster, Place, Shape, cluster_of
 from app.devstack.server import LaunchSettings
 from app.devstack.servers import SERVERS
-from app.endpoints import members, resolve
 from app.errors import UsageError
+from app.server_addresses import members, resolve
 from app.settings import Settings
 
 

@@ -9,8 +9,8 @@ from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.ports import free_run
 from app.devstack.progress import ConsoleProgress
 from app.devstack.server import LaunchSettings
-from app.endpoints import read_state
 from app.errors import UnavailableError
+from app.server_addresses import read_state
 
 STACK_TRACE = """\
 INFO starting

@@ -35,7 +35,7 @@ HEIGHT = {
     "app.settings": 1,
     "app.windows": 1,
     "app.domain": 2,
-    "app.endpoints": 2,
+    "app.server_addresses": 2,
     "app.author": 0,
     "app.file_writing": 1,
     "app.folder_locks": 2,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from app.endpoints import read_state
+from app.server_addresses import read_state
 
 
 class CpuClock:

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.durations import is_duration
-from app.endpoints import resolve
 from app.kafka.clients import admin, consumer
 from app.kafka.topic_admin import ensure_topics
+from app.server_addresses import resolve
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings, load_settings
 from app.topics import Topics
 from models.artifact_folders import artifact_folders

@@ -21,7 +21,7 @@ import joblib
 import numpy as np
 from cassandra.cluster import Cluster
 
-from app.endpoints import resolve
+from app.server_addresses import resolve
 from app.settings import load_settings
 from app.topics import Topics
 
