@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.addresses import CASSANDRA_PORT, KAFKA_PORT, is_loopback, parse_addresses
+from app.address_syntax import CASSANDRA_PORT, KAFKA_PORT, is_loopback, parse_addresses
 from app.durations import Duration
 from app.env_file import ENV_PREFIX
 

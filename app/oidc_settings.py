@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from app.access_settings import AccessSettings
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 
 #: As in app/web/roles.py, which settings must not import.
 _ROLES = ("viewer", "analyst", "operator")

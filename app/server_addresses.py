@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.addresses import CASSANDRA_PORT, parse_addresses
+from app.address_syntax import CASSANDRA_PORT, parse_addresses
 from app.errors import UnavailableError
 from app.settings import Settings
 

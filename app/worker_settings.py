@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.durations import Duration, format_duration
 
 _LEAST_INTERVAL_MS = 10

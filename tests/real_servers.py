@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.addresses import CASSANDRA_PORT, parse_addresses
+from app.address_syntax import CASSANDRA_PORT, parse_addresses
 from app.devstack.stack import Stack
 from app.server_addresses import Endpoints
 from app.settings import Settings

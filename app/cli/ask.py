@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.pseudonyms import is_pseudonym
 from app.settings import Settings

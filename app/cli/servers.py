@@ -224,7 +224,7 @@ def _elsewhere(settings: Settings) -> dict[str, str]:
 
 def _ask_elsewhere(name: str, address: str, settings: Settings) -> dict[str, Any]:
     """State of a server that the settings name: running when any of its addresses answers."""
-    from app.addresses import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
+    from app.address_syntax import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
     from app.devstack.servers import SERVERS
 
     tls = _tls(name, settings)

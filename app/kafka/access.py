@@ -15,7 +15,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from app.addresses import KAFKA_PORT, parse_addresses
+from app.address_syntax import KAFKA_PORT, parse_addresses
 from app.errors import FraudstreamError
 from app.kafka.oauth_tokens import token_provider
 from app.settings import Settings

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import web
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError

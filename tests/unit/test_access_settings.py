@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.errors import SettingsError
 from app.settings import load_settings
 

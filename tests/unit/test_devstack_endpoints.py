@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.addresses import CASSANDRA_PORT, parse_address
+from app.address_syntax import CASSANDRA_PORT, parse_address
 from app.errors import UnavailableError
 from app.server_addresses import Endpoints, resolve, resolve_broker
 from app.settings import Settings

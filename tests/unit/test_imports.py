@@ -17,7 +17,7 @@ HEIGHT = {
     "app.errors": 0,
     "app.access_settings": 0.5,
     "app.oidc_settings": 0.6,
-    "app.addresses": 0,
+    "app.address_syntax": 0,
     "app.notify_routes": 0,
     "app.alert_settings": 0.5,
     "app.worker_settings": 0.5,

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.web_urldispatcher import AbstractRoute
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
 from app.web import worker_requests
@@ -133,7 +133,9 @@ class AccessChecks:
 
     def is_from_worker(self, request: web.Request) -> bool:
         """Whether another worker of this deployment asks."""
-        return self._vouched(request, request.headers.get(worker_requests.PEER_HEADER, "")) is not None
+        return (
+            self._vouched(request, request.headers.get(worker_requests.PEER_HEADER, "")) is not None
+        )
 
     async def _pass(self, request: web.Request, page: Route) -> web.StreamResponse:
         if not page.any_host:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.settings import Settings
 from app.web.access.sessions import Session, Signer
 

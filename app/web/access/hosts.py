@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.settings import Settings
 from app.web.replies import RefusedError
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.errors import SettingsError
 from app.settings import Settings
 from app.web.access.rate_limits import RateLimit

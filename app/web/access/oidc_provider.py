@@ -12,7 +12,7 @@ import orjson
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
-from app.addresses import is_loopback
+from app.address_syntax import is_loopback
 from app.errors import SettingsError
 from app.settings import Settings
 from app.web.access.provider_cache import Kept
