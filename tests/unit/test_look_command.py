@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from app.cli.ask import worker_urls
+from app.cli.card_terminal_transaction import transaction_facts
 from app.cli.exit_codes import run
-from app.cli.look import transaction_facts
 from app.settings import Settings
 from app.web.key_owner import Unowned
 from app.web.pages import install
