@@ -13,7 +13,7 @@ COMMANDS = {
     "status": "app.cli.servers:status",
     "wipe": "app.cli.servers:wipe",
     "topics": "app.cli.topics:topics",
-    "migrate": "app.cli.setup:migrate",
+    "migrate": "app.cli.migrate:migrate",
     "grants": "app.cli.grants:grants",
     "pseudonym": "app.cli.pseudonym:pseudonym",
     "users": "app.cli.users:users",

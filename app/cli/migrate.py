@@ -33,7 +33,9 @@ def migrate(as_json: bool, dry_run: bool) -> None:
         )
         return
     with connected(settings) as session:
-        report = schema_migration.migrate(session, settings, say=lambda line: click.echo(line, err=True))
+        report = schema_migration.migrate(
+            session, settings, say=lambda line: click.echo(line, err=True)
+        )
     if as_json:
         click.echo(orjson.dumps(report.as_dict()).decode())
         return
