@@ -8,7 +8,7 @@ import click
 import orjson
 
 from app import display_formats
-from app.cli.ask import ask
+from app.cli.ask_worker import ask
 from app.cli.options import json_option, valid_id
 from app.errors import NotFoundError
 from app.settings import Settings, load_settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from app.cli.ask import worker_urls
+from app.cli.ask_worker import worker_urls
 from app.cli.card_terminal_transaction import transaction_facts
 from app.cli.exit_codes import run
 from app.settings import Settings
