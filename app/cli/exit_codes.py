@@ -66,7 +66,7 @@ def _run(args: list[str] | None) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    from app.cli.unexpected import explain, show_trace
+    from app.cli.unexpected_errors import explain, show_trace
 
     show_trace(error)
     text, code = explain(error)
