@@ -10,8 +10,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.devstack.stack import Stack
-from app.lab.processes import WorkerProcess
 from app.lab.simulation.simulate import SimulationConfig, simulate
+from app.lab.worker_processes import WorkerProcess
 from app.ops.produce import produce_on_schedule, quiet_client
 from tests.crash.watch import Sample, patiently, sample
 from tests.deployment import Deployment, wait_until

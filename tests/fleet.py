@@ -13,7 +13,7 @@ from typing import Self
 
 from app.devstack import ports
 from app.errors import StateError, UnavailableError
-from app.lab.processes import WorkerProcess, stop_all
+from app.lab.worker_processes import WorkerProcess, stop_all
 
 #: What runs a worker for as long as its parent lives.
 LIFELINE = "app.lab.lifeline"

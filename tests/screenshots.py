@@ -24,7 +24,7 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 from tests.browser import CHROMIUM, Browser, browser
 from tests.deployment import Deployment
 from tests.figures.servers import Servers, own_servers

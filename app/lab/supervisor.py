@@ -13,7 +13,7 @@ from typing import Self
 
 from app.devstack import ports
 from app.errors import StateError, UnavailableError
-from app.lab.processes import STOP_SECONDS, WorkerProcess, stop_all
+from app.lab.worker_processes import STOP_SECONDS, WorkerProcess, stop_all
 
 #: Until a worker says that it is ready: it imports, joins the group and rebuilds its tables.
 READY_SECONDS = 180.0

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 
 MIB = 1 << 20
 #: A worker of a crash test holds some 16 MiB of decoded rows and 16 of RocksDB's cache for each table partition.

@@ -14,7 +14,7 @@ import psutil
 
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.latency import live_load, offer
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 from tests.browser import CHROMIUM, browser
 from tests.figures.servers import Servers
 from tests.fleet import Fleet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until

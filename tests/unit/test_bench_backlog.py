@@ -7,8 +7,8 @@ import pytest
 from app.errors import UnavailableError
 from app.lab.bench.backlog import refuse_restarts
 from app.lab.bench.deployment import environment
-from app.lab.processes import WorkerProcess
 from app.lab.supervisor import Workers
+from app.lab.worker_processes import WorkerProcess
 from app.settings import Settings, load_settings
 
 

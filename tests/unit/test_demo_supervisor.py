@@ -14,8 +14,8 @@ import pytest
 from app.devstack import ports
 from app.errors import UnavailableError
 from app.lab import supervisor
-from app.lab.processes import WorkerProcess, stop_all
 from app.lab.supervisor import Workers
+from app.lab.worker_processes import WorkerProcess, stop_all
 
 #: Serves `/health/ready` and `/metrics` with status 200, as a worker does.
 READY = """
@@ -176,7 +176,7 @@ def test_a_child_ends_with_its_parent(tmp_path):
     parent = f"""
 import time
 from pathlib import Path
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 worker = WorkerProcess({ports.free_run(1)}, Path({str(tmp_path)!r}))
 worker.command = lambda: [{sys.executable!r}, "-c", {_LIFELINE_CHILD!r}]
 worker.start()
@@ -207,7 +207,7 @@ def test_the_command_is_found_wherever_a_person_stands(tmp_path):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('the wrong app')")
     script = (
-        "from pathlib import Path; from app.lab.processes import WorkerProcess as W; "
+        "from pathlib import Path; from app.lab.worker_processes import WorkerProcess as W; "
         f"w = W(1, Path({str(tmp_path)!r}) / 'w', environ={{'FRAUDSTREAM_BROKR': 'x'}}); w.start(); "
         "w.await_end(60); print(w.exit_code(), w.last_words())"
     )

@@ -13,9 +13,9 @@ from app.lab.bench.cpu_use import CpuClock, server_pids
 from app.lab.bench.deployment import committed, environment, first_record
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.histories import fill_state
-from app.lab.processes import WorkerProcess
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.lab.supervisor import Workers
+from app.lab.worker_processes import WorkerProcess
 from app.ops.produce import produce, produce_with_labels, quiet_client
 from app.ops.producing.following import following
 from app.ops.verify import verify

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import UnavailableError
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 
 #: What a report tells of latencies.
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}

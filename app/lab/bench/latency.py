@@ -14,9 +14,9 @@ from typing import Any
 from app.errors import UnavailableError
 from app.lab.bench.backlog import CARDS, TERMINALS, refuse_restarts
 from app.lab.bench.histogram import WorkerPage
-from app.lab.processes import WorkerProcess
 from app.lab.simulation.simulate import SimulatedTransactions, SimulationConfig, simulate
 from app.lab.supervisor import Workers
+from app.lab.worker_processes import WorkerProcess
 from app.ops.produce import produce_on_schedule, quiet_client
 from app.settings import Settings
 

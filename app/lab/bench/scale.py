@@ -18,8 +18,8 @@ from app.lab.bench.histories import fill_cards
 from app.lab.bench.run import Tell
 from app.lab.bench.score_load import score_load
 from app.lab.bench.takeover import takeover
-from app.lab.processes import WorkerProcess
 from app.lab.supervisor import Workers
+from app.lab.worker_processes import WorkerProcess
 from app.ops.temporary_stores import open_store
 from app.settings import Settings
 from app.topics import Topics

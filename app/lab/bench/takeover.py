@@ -21,7 +21,7 @@ from app.lab.bench.deployment import committed, deployment
 from app.lab.bench.histogram import WorkerPage
 from app.lab.bench.histories import fill_cards
 from app.lab.bench.latency import LiveLoad, live_load
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 from app.ops.produce import produce_on_schedule, quiet_client
 from app.settings import Settings
 from app.topics import Topics

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
 
 _ROWS = "fraudstream_sink_rows"
 _LATENCY = "fraudstream_append_to_row_seconds"

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from app.folder_locks import require_unlocked
-from app.machine_limits import require_disk
 from app.devstack import ports
 from app.devstack.cluster import cluster_of
 from app.devstack.progress import ConsoleProgress
 from app.devstack.servers import SERVERS
 from app.devstack.stack import Stack
 from app.errors import UnavailableError
+from app.folder_locks import require_unlocked
 from app.kafka.topic_admin import ensure_topics
-from app.lab.processes import WorkerProcess
+from app.lab.worker_processes import WorkerProcess
+from app.machine_limits import require_disk
 from app.settings import Settings
 from app.topics import Topics
 
