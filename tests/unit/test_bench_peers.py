@@ -19,7 +19,7 @@ from app.errors import UnavailableError
 from app.lab.bench import flink, peers
 from app.lab.bench.exported_model import exported_model
 from app.lab.bench.latency import live_load
-from app.lab.bench.peer import Peer
+from app.lab.bench.peer_process import Peer
 from app.settings import Settings
 from app.wire.input_records import RecordRules, parse_transaction
 

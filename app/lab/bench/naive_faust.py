@@ -6,7 +6,7 @@ than fraudstream: one window instead of four, approximate ones (a hop of 5 minut
 no reasons, no predictions topic, and after a crash counts may be wrong.
 
 Runs by itself: `python -m app.lab.bench.naive_faust worker -l warn --without-web`, settings as for
-fraudstream; what it is told and what it says: see app/lab/bench/peer.py.
+fraudstream; what it is told and what it says: see app/lab/bench/peer_process.py.
 """
 
 import json

@@ -12,7 +12,7 @@ from app.lab.bench import backlog, latency
 from app.lab.bench.cpu_use import Elsewhere
 from app.lab.bench.deployment import deployment
 from app.lab.bench.latency import LatencyRun
-from app.lab.bench.peer import Peer
+from app.lab.bench.peer_process import Peer
 from app.lab.bench.report import NAIVE, OURS, Report, System, load_after, machine
 from app.lab.supervisor import Workers
 from app.settings import Settings
@@ -34,7 +34,7 @@ class Design:
         name: for the table.
         work: what it does, and what it does less.
         events: backlog of a run.
-        command: what is run: see `app.lab.bench.peer`.
+        command: what is run: see `app.lab.bench.peer_process`.
         rates: open-loop loads that it is asked to carry.
         environ: further variables.
     """

@@ -12,7 +12,7 @@ from joblib import cpu_count
 from app.errors import VerificationError
 from app.lab.bench import backlog
 from app.lab.bench.deployment import deployment
-from app.lab.bench.peer import Peer
+from app.lab.bench.peer_process import Peer
 from app.lab.bench.run import naive
 from app.lab.handbook import data, evaluation, live, rows
 from app.lab.handbook.plan import ENGINEERED, Plan

@@ -4,7 +4,7 @@ One window of an hour for cards, no terminals, no predictions topic.
 The model scores in the same block and rows go to Cassandra at once; transport, order of effects, changelog and
 store are those of the application. FRAUDSTREAM_WINDOWS=1h must be set.
 
-Speaks as app/lab/bench/peer.py asks: `python job.py worker -l error --without-web`.
+Speaks as app/lab/bench/peer_process.py asks: `python job.py worker -l error --without-web`.
 """
 
 import json

@@ -6,7 +6,7 @@ full     four exact windows for cards, then by terminal (a repartition topic), f
 reduced  one window of an hour for cards, the model for a whole batch inside the sink, Cassandra; no terminals, no
          predictions topic.
 
-Speaks as app/lab/bench/peer.py asks: `python job.py full|reduced`.
+Speaks as app/lab/bench/peer_process.py asks: `python job.py full|reduced`.
 """
 
 import json

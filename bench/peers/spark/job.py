@@ -5,7 +5,7 @@ exact    four exact windows for cards with applyInPandasWithState, the model for
          the first. No late, duplicate or moved records, no reasons.
 windows  one hopping window (1 hour, every 5 minutes) with a watermark: one row a card and window, not one an event.
 
-Speaks as app/lab/bench/peer.py asks: `python job.py exact|windows`. BENCH_JARS: Kafka source and connector.
+Speaks as app/lab/bench/peer_process.py asks: `python job.py exact|windows`. BENCH_JARS: Kafka source and connector.
 """
 
 import json

@@ -27,7 +27,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
  * local disk. After a crash, state is exact; rows replace themselves, and the predictions topic has some records twice.
  * No deduplication of repeated transactions, no late, conflicting or misrouted records, no labels, no reasons, no alerts.
  *
- * <p>Speaks as app/lab/bench/peer.py asks.
+ * <p>Speaks as app/lab/bench/peer_process.py asks.
  */
 public final class FlinkJob {
     /** As many as cores. */
