@@ -153,7 +153,7 @@ def bench(
 def _peers(text: str | None, tell: "Tell") -> "tuple[list[Design], dict[str, str]]":
     if not text:
         return [], {}
-    from app.lab.bench.peers import PEERS, peer_designs
+    from app.lab.bench.peer_designs import PEERS, peer_designs
 
     names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in PEERS]

@@ -17,8 +17,8 @@ from app.cassandra.session import connected
 from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog
 from app.lab.bench.deployment import deployment
+from app.lab.bench.peer_designs import peer_designs
 from app.lab.bench.peer_process import Peer
-from app.lab.bench.peers import peer_designs
 from app.lab.bench.run import Design
 from app.settings import Settings
 from app.topics import Topics

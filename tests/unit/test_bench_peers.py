@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from app.devstack.jars import parse_lock
 from app.devstack.java import Java
 from app.errors import UnavailableError
-from app.lab.bench import flink, peers
+from app.lab.bench import flink, peer_designs
 from app.lab.bench.exported_model import exported_model
 from app.lab.bench.latency import live_load
 from app.lab.bench.peer_process import Peer
@@ -75,9 +75,9 @@ def test_a_peer_that_ends_early_says_why(tmp_path: Path, code: str, words: str) 
 def test_what_cannot_be_installed_is_skipped_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "JOBS", tmp_path)
+    monkeypatch.setattr(peer_designs, "JOBS", tmp_path)
     said: list[str] = []
-    designs, skipped = peers.peer_designs(["quix", "ours-reduced"], said.append)
+    designs, skipped = peer_designs.peer_designs(["quix", "ours-reduced"], said.append)
     assert [design.name for design in designs] == ["ours-reduced"]
     assert "from a checkout" in skipped["quix"]
     assert any("quix is skipped" in line for line in said)
@@ -96,8 +96,8 @@ def flink_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(flink, "find_java", lambda: Java(java, "17.0.9", "a test"))
     jars = {"flink": [Path("/j/flink.jar")], "compiler": [Path("/j/ecj.jar")]}
     monkeypatch.setattr(flink, "ensure_jars", lambda *_: jars)
-    monkeypatch.setattr(peers, "JOBS", tmp_path)
-    monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path / "environments")
+    monkeypatch.setattr(peer_designs, "JOBS", tmp_path)
+    monkeypatch.setattr(peer_designs, "ENVIRONMENTS", tmp_path / "environments")
     (tmp_path / "flink" / "src").mkdir(parents=True)
     (tmp_path / "flink" / "jars.lock").write_text("# none\n")
     job = tmp_path / "flink" / "src" / "Job.java"
@@ -107,7 +107,7 @@ def flink_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_flinks_job_is_compiled_when_it_has_changed(flink_job: Path, tmp_path: Path) -> None:
     for count in (1, 1):
-        ((design,), skipped) = peers.peer_designs(["flink"], lambda _: None)
+        ((design,), skipped) = peer_designs.peer_designs(["flink"], lambda _: None)
         assert not skipped
         classes = tmp_path / "environments" / "flink"
         assert design.command[-3:] == ("-cp", f"{classes}:/j/flink.jar", "FlinkJob")
@@ -116,7 +116,7 @@ def test_flinks_job_is_compiled_when_it_has_changed(flink_job: Path, tmp_path: P
         assert asked[0].startswith("-cp /j/ecj.jar org.eclipse.jdt.")
         assert asked[0].endswith(f"-cp /j/flink.jar -d {classes} {flink_job}")
     flink_job.write_text("class Job { }")
-    peers.peer_designs(["flink"], lambda _: None)
+    peer_designs.peer_designs(["flink"], lambda _: None)
     assert len((tmp_path / "asked").read_text().splitlines()) == 2
 
 
@@ -125,7 +125,7 @@ def test_flink_is_skipped_with_the_reason(
 ) -> None:
     flink_job.write_text("wrong")
     for _ in range(2):  # what failed is not taken for compiled
-        designs, skipped = peers.peer_designs(["flink"], lambda _: None)
+        designs, skipped = peer_designs.peer_designs(["flink"], lambda _: None)
         assert not designs
         assert skipped["flink"].endswith("does not compile: 1. ERROR in Job.java (at line 3)")
 
@@ -134,11 +134,11 @@ def test_flink_is_skipped_with_the_reason(
         raise UnavailableError(msg)
 
     monkeypatch.setattr(flink, "ensure_jars", no_network)
-    assert peers.peer_designs(["flink"], lambda _: None)[1] == {
+    assert peer_designs.peer_designs(["flink"], lambda _: None)[1] == {
         "flink": "cannot download flink-runtime"
     }
-    monkeypatch.setattr(peers, "JOBS", tmp_path / "installed")
-    assert "from a checkout" in peers.peer_designs(["flink"], lambda _: None)[1]["flink"]
+    monkeypatch.setattr(peer_designs, "JOBS", tmp_path / "installed")
+    assert "from a checkout" in peer_designs.peer_designs(["flink"], lambda _: None)[1]["flink"]
 
 
 def score_by_hand(numbers: dict[str, Any], row: list[float]) -> float:
@@ -182,25 +182,25 @@ def test_other_models_are_not_exported() -> None:
 def test_a_failed_installation_tells_pips_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "JOBS", tmp_path)
-    monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path / "environments")
+    monkeypatch.setattr(peer_designs, "JOBS", tmp_path)
+    monkeypatch.setattr(peer_designs, "ENVIRONMENTS", tmp_path / "environments")
 
     def run(*command: Any) -> None:
         if "pip" in command:
             msg = "ERROR: no matching distribution"
             raise UnavailableError(msg)
 
-    monkeypatch.setattr(peers, "_run", run)
+    monkeypatch.setattr(peer_designs, "_run", run)
     (tmp_path / "quix").mkdir()
     (tmp_path / "quix" / "requirements.txt").write_text("x==1\n")
     with pytest.raises(UnavailableError, match="no matching"):
-        peers.installed("quix", lambda _: None)
+        peer_designs.installed("quix", lambda _: None)
     assert not (tmp_path / "environments" / "quix" / "requirements.sha256").exists()
 
 
 def test_every_peer_has_a_job_and_pinned_requirements() -> None:
-    for environment, *_ in peers.PEERS.values():
-        folder = peers.JOBS / environment
+    for environment, *_ in peer_designs.PEERS.values():
+        folder = peer_designs.JOBS / environment
         if environment == "flink":
             continue
         assert (folder / "job.py").is_file()
@@ -208,12 +208,12 @@ def test_every_peer_has_a_job_and_pinned_requirements() -> None:
             lines = (folder / "requirements.txt").read_text().splitlines()
             pins = [line for line in lines if line and not line.startswith("#")]
             assert all("==" in pin for pin in pins), environment
-    jars = parse_lock((peers.JOBS / "spark" / "jars.lock").read_text())["spark"]
+    jars = parse_lock((peer_designs.JOBS / "spark" / "jars.lock").read_text())["spark"]
     assert any(jar.parts[1] == "spark-sql-kafka-0-10_2.12" for jar in jars)
-    lock = parse_lock((peers.JOBS / "flink" / "jars.lock").read_text())
+    lock = parse_lock((peer_designs.JOBS / "flink" / "jars.lock").read_text())
     assert any(jar.parts[1] == "flink-connector-kafka" for jar in lock["flink"])
     assert [jar.parts[1] for jar in lock["compiler"]] == ["ecj"]
-    assert (peers.JOBS / "flink" / "src" / "FlinkJob.java").is_file()
+    assert (peer_designs.JOBS / "flink" / "src" / "FlinkJob.java").is_file()
 
 
 def test_the_event_time_of_a_live_load_is_when_it_is_due() -> None:
