@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.kafka.topic_admin import log_ends
+from app.lab.bench.filled_state import fill_cards
 from app.lab.bench.histogram import WorkerPage
-from app.lab.bench.histories import fill_cards
 from app.ops.state_comparison import OFFSET_KEY, TABLES, read_store, stores
 from app.settings import Settings
 from tests import deaf_worker

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from app.lab.bench.filled_state import row_with_past
 from app.lab.bench.growth import HISTORIES, WINDOW_COUNTS, by_history, by_windows
-from app.lab.bench.histories import row_with_past
 from app.lab.bench.scale import PARTS, _stored_rows, scale_text
 from app.lab.bench.stage_store import write_store
 from app.lab.simulation.simulate import SimulationConfig, simulate

@@ -11,8 +11,8 @@ from app.kafka.clients import admin
 from app.kafka.topic_admin import log_ends
 from app.lab.bench.cpu_use import CpuClock, server_pids
 from app.lab.bench.deployment import committed, environment, first_record
+from app.lab.bench.filled_state import fill_state
 from app.lab.bench.histogram import WorkerPage
-from app.lab.bench.histories import fill_state
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.lab.supervisor import Workers
 from app.lab.worker_processes import WorkerProcess

@@ -10,10 +10,10 @@ from typing import Any
 from app.domain.features import Catalogue
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage
-from app.lab.bench.histories import row_with_past
+from app.lab.bench.filled_state import row_with_past
 from app.settings import Settings
-from app.stages.deployed_features import catalogue_of
 from app.stages.block_rows import row_rules
+from app.stages.deployed_features import catalogue_of
 
 HISTORIES = (10, 100, 1_000, 10_000)
 WINDOW_COUNTS = (3, 6, 12)

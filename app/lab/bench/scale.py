@@ -14,7 +14,7 @@ from app.errors import StateError
 from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog, growth
 from app.lab.bench.deployment import deployment
-from app.lab.bench.histories import fill_cards
+from app.lab.bench.filled_state import fill_cards
 from app.lab.bench.run import Tell
 from app.lab.bench.score_load import score_load
 from app.lab.bench.takeover import takeover

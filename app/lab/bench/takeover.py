@@ -18,8 +18,8 @@ from app.kafka.clients import admin, consumer
 from app.kafka.topic_admin import log_ends
 from app.lab.bench import backlog
 from app.lab.bench.deployment import committed, deployment
+from app.lab.bench.filled_state import fill_cards
 from app.lab.bench.histogram import WorkerPage
-from app.lab.bench.histories import fill_cards
 from app.lab.bench.latency import LiveLoad, live_load
 from app.lab.worker_processes import WorkerProcess
 from app.ops.produce import produce_on_schedule, quiet_client
