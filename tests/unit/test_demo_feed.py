@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.lab.demo.feed import HELD_BACK, FileFeed, SimulatedFeed, run_name, simulated
-from app.lab.demo.live import LivePayments
+from app.lab.demo.live_payments import LivePayments
 from app.lab.simulation.frauds import AMOUNT_LIMIT
 from app.ops.files.transaction_file import open_reading
 from app.settings import Settings
