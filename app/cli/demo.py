@@ -167,7 +167,7 @@ def _tell(
 def _stream(
     settings: Settings, feed: "Feed", workers: "Workers", screen: "Screen", rate: float
 ) -> None:
-    from app.lab.demo.stream import Stream
+    from app.lab.demo.endless_phase import Stream
 
     screen.line("")
     screen.step(
