@@ -147,7 +147,7 @@ async def _measured(
 def _tell(
     summary: "Summary", settings: Settings, options: dict[str, Any], screen: "Screen"
 ) -> None:
-    from app.lab.demo.text import summary_text
+    from app.lab.demo.summary_text import summary_text
 
     seconds = {**screen.seconds, "total": round(screen.elapsed, 2)}
     if options["as_json"]:

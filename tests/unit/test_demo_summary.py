@@ -15,7 +15,7 @@ from app.lab.demo.meters import Meters, parse, quantile
 from app.lab.demo.positions import STALL_SECONDS, Patience
 from app.lab.demo.run import scheduled
 from app.lab.demo.summary import Gentle, Summary
-from app.lab.demo.text import summary_text
+from app.lab.demo.summary_text import summary_text
 from app.metrics import LatencyHistogram
 from app.metrics.counters import SinkStatus
 from app.metrics.prometheus import WorkerMetrics
