@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.errors import UnavailableError
 from app.lab.demo.account import Account
-from app.lab.demo.board import Board, bar
+from app.lab.demo.live_table import Board, bar
 from app.lab.demo.meters import Meters, parse, quantile
 from app.lab.demo.positions import STALL_SECONDS, Patience
 from app.lab.demo.run import scheduled
