@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 from app.lab.demo.account import take_account
+from app.lab.demo.catching_up import all_ends, drain
 from app.lab.demo.feed import Feed, Pair, send_astray
 from app.lab.demo.meters import Meters
-from app.lab.demo.positions import all_ends, drain
 from app.lab.demo.screen import Screen
 from app.lab.demo.summary import Gentle, Summary
 from app.lab.supervisor import Workers
