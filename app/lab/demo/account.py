@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.domain.flags import CONFLICTING, LATE, OUT_OF_ORDER
-from app.lab.demo.kinds import GENUINE, is_flagged
+from app.lab.demo.fraud_kinds import GENUINE, is_flagged
 from app.ops.verification.topic_log import Log, Offsets
 from app.topics import TopicSpec
 from app.wire.dead_letters import headers_of

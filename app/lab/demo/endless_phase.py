@@ -15,7 +15,7 @@ from app import display_formats
 from app.errors import UnavailableError
 from app.kafka.clients import consumer
 from app.lab.demo.feed import Feed
-from app.lab.demo.kinds import GENUINE
+from app.lab.demo.fraud_kinds import GENUINE
 from app.lab.demo.live_table import Board
 from app.lab.demo.meters import Meters
 from app.lab.demo.run import watched

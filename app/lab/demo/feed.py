@@ -13,7 +13,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from app.errors import UnavailableError
 from app.kafka.clients import client_kwargs, started
-from app.lab.demo.kinds import kinds_of
+from app.lab.demo.fraud_kinds import kinds_of
 from app.lab.demo.live_payments import LivePayments
 from app.lab.simulation.arrivals import BROKEN
 from app.lab.simulation.frauds import DAY_MS

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from app.display_formats import iso
-from app.lab.demo.kinds import FIRST_AT_TERMINAL
+from app.lab.demo.fraud_kinds import FIRST_AT_TERMINAL
 from app.lab.simulation.frauds import (
     AMOUNT,
     AMOUNT_LIMIT,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app import display_formats
-from app.lab.demo.kinds import FIRST_AT_TERMINAL, GENUINE, is_flagged
+from app.lab.demo.fraud_kinds import FIRST_AT_TERMINAL, GENUINE, is_flagged
 from app.settings import Settings
 
 #: Rows of the table, and flagged transactions whose truth may still be told.

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from app.lab.demo.account import Account
-from app.lab.demo.kinds import FRAUDS
+from app.lab.demo.fraud_kinds import FRAUDS
 from app.settings import Settings
 
 #: Suspicious transactions that are told.

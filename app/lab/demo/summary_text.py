@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app import display_formats
-from app.lab.demo.kinds import FIRST_AT_TERMINAL
+from app.lab.demo.fraud_kinds import FIRST_AT_TERMINAL
 from app.lab.demo.summary import Summary
 from app.lab.simulation.frauds import AMOUNT_LIMIT
 from app.settings import Settings
