@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.devstack.fetch import maven, repository
+from app.devstack.jar_downloads import maven, repository
 from app.file_writing import write_whole
 
 ROOTS = {

@@ -37,7 +37,7 @@ from typing import Any
 import orjson
 
 from app.devstack.cluster import Cluster
-from app.devstack.fetch import ensure_jars
+from app.devstack.jar_downloads import ensure_jars
 from app.devstack.jars import cache_dir, read_lock
 from app.devstack.progress import NoProgress
 from app.devstack.stack import Stack

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.devstack import fetch
-from app.devstack.fetch import ensure_jars, repository
+from app.devstack import jar_downloads
+from app.devstack.jar_downloads import ensure_jars, repository
 from app.devstack.jars import Jar
 from app.devstack.progress import NoProgress
 from app.errors import UnavailableError
@@ -69,7 +69,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home without ~/.m2, and no patience between tries."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FRAUDSTREAM_MAVEN_URL", raising=False)
-    monkeypatch.setattr(fetch.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(jar_downloads.time, "sleep", lambda _seconds: None)
 
 
 @pytest.fixture

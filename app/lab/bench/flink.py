@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.devstack.environment import environment
-from app.devstack.fetch import ensure_jars
+from app.devstack.jar_downloads import ensure_jars
 from app.devstack.jars import cache_dir, parse_lock
 from app.devstack.java import JAVA_MAJOR, find_java
 from app.devstack.progress import NoProgress

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import app as package
-from app.devstack.fetch import ensure_jars
+from app.devstack.jar_downloads import ensure_jars
 from app.devstack.jars import cache_dir, parse_lock
 from app.devstack.java import find_java
 from app.devstack.progress import NoProgress
