@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from app.devstack.jar_downloads import ensure_jars
-from app.devstack.jars import cache_dir, parse_lock
+from app.devstack.jar_lock import cache_dir, parse_lock
 from app.devstack.java import find_java
 from app.devstack.progress import NoProgress
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.devstack.jars import Jar, Lock
+from app.devstack.jar_lock import Jar, Lock
 from app.devstack.progress import Advance, Progress
 from app.errors import UnavailableError
 from app.file_writing import explained

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.devstack import ports, processes, records
 from app.devstack.jar_downloads import ensure_jars
-from app.devstack.jars import cache_dir, read_lock, version_of
+from app.devstack.jar_lock import cache_dir, read_lock, version_of
 from app.devstack.java import find_java
 from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.processes import RunningServer

@@ -38,7 +38,7 @@ import orjson
 
 from app.devstack.cluster import Cluster
 from app.devstack.jar_downloads import ensure_jars
-from app.devstack.jars import cache_dir, read_lock
+from app.devstack.jar_lock import cache_dir, read_lock
 from app.devstack.progress import NoProgress
 from app.devstack.stack import Stack
 from app.errors import UnavailableError

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Producer
 
 from app.devstack.jar_downloads import ensure_jars
-from app.devstack.jars import cache_dir, parse_lock, read_lock
+from app.devstack.jar_lock import cache_dir, parse_lock, read_lock
 from app.devstack.java import find_java
 from app.devstack.progress import NoProgress
 from app.ops.reference import murmur2_partition

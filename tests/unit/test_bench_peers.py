@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from app.devstack.jars import parse_lock
+from app.devstack.jar_lock import parse_lock
 from app.devstack.java import Java
 from app.errors import UnavailableError
 from app.lab.bench import flink, peer_designs

@@ -15,7 +15,7 @@ import pytest
 
 from app.devstack import jar_downloads
 from app.devstack.jar_downloads import ensure_jars, repository
-from app.devstack.jars import Jar
+from app.devstack.jar_lock import Jar
 from app.devstack.progress import NoProgress
 from app.errors import UnavailableError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack.jars import Jar, cache_dir, parse_lock, read_lock, version_of
+from app.devstack.jar_lock import Jar, cache_dir, parse_lock, read_lock, version_of
 from app.errors import UnavailableError
 
 

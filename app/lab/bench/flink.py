@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.devstack.environment import environment
 from app.devstack.jar_downloads import ensure_jars
-from app.devstack.jars import cache_dir, parse_lock
+from app.devstack.jar_lock import cache_dir, parse_lock
 from app.devstack.java import JAVA_MAJOR, find_java
 from app.devstack.progress import NoProgress
 from app.errors import UnavailableError

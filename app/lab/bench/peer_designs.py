@@ -11,7 +11,7 @@ from pathlib import Path
 
 import app as package
 from app.devstack.jar_downloads import ensure_jars
-from app.devstack.jars import cache_dir, parse_lock
+from app.devstack.jar_lock import cache_dir, parse_lock
 from app.devstack.java import find_java
 from app.devstack.progress import NoProgress
 from app.errors import UnavailableError

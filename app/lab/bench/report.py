@@ -185,7 +185,7 @@ def machine() -> dict[str, Any]:
 
     import psutil
 
-    from app.devstack.jars import read_lock, version_of
+    from app.devstack.jar_lock import read_lock, version_of
 
     packages = ("faust-streaming", "aiokafka", "cassandra-driver", "scikit-learn", "rocksdict")
     lock = read_lock()
