@@ -1,7 +1,7 @@
 """Maintainers: resolve both servers and write jars.lock anew.
 
 ```text
-python -m app.devstack.make_lock
+python -m app.devstack.make_jar_lock
 ```
 
 To move to another release, change `ROOTS`, run this, and run the integration tests.
@@ -28,7 +28,7 @@ ROOTS = {
 _FEWEST_JARS = 40
 _HEADER = """\
 # Every jar of the local servers: server, group:artifact:version[:classifier], bytes, sha256.
-# Written by `python -m app.devstack.make_lock`: do not edit.
+# Written by `python -m app.devstack.make_jar_lock`: do not edit.
 """
 
 
