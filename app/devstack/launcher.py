@@ -12,9 +12,9 @@ import psutil
 
 from app.devstack import logs, ports, records
 from app.devstack.environment import environment
-from app.devstack.processes import RunningServer
 from app.devstack.progress import Progress
 from app.devstack.server import LaunchSettings, Server
+from app.devstack.server_processes import RunningServer
 from app.devstack.servers import SERVERS
 from app.errors import UnavailableError
 

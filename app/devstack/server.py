@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import ClassVar
 
-from app.devstack import processes
+from app.devstack import server_processes
 from app.devstack.ports import HOST
 from app.errors import UsageError
 from app.file_writing import write_whole
@@ -103,7 +103,7 @@ class Server(ABC):
         temporary.mkdir(parents=True, exist_ok=True)
         return [
             str(launch.java),
-            *processes.marks(launch.home, self.name, launch.port, launch.host),
+            *server_processes.marks(launch.home, self.name, launch.port, launch.host),
             "-server",
             f"-Xms{launch.heap}",
             f"-Xmx{launch.heap}",

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.devstack import ports, processes, records
+from app.devstack import ports, records, server_processes
 from app.devstack.jar_downloads import ensure_jars
 from app.devstack.jar_lock import cache_dir, read_lock, version_of
 from app.devstack.java import find_java
 from app.devstack.launcher import Launcher, PortStolenError
-from app.devstack.processes import RunningServer
 from app.devstack.progress import NoProgress, Progress
 from app.devstack.server import ExtraConfiguration, LaunchSettings, heap_mib
+from app.devstack.server_processes import RunningServer
 from app.devstack.servers import SERVERS
 from app.devstack.status import ServerStatus, status_of
 from app.errors import UnavailableError, UsageError
@@ -147,7 +147,7 @@ class Stack:
         with self._turn():
             if running := self.running(server):
                 if kill:
-                    processes.kill(running)
+                    server_processes.kill(running)
                 else:
                     self._stop([server], STOP_SECONDS)
             records.mark_stopped(self.home, server)
@@ -202,7 +202,7 @@ class Stack:
     def running(self, server: str) -> RunningServer | None:
         """The live process of a server, found by its command line."""
         pid = read_state(self.home).get(server, {}).get("pid")
-        return processes.find(self.home, server, pid if isinstance(pid, int) else None)
+        return server_processes.find(self.home, server, pid if isinstance(pid, int) else None)
 
     def endpoints(self) -> Endpoints | None:
         """Recorded addresses of both servers, or None when one is not recorded."""
@@ -288,13 +288,13 @@ class Stack:
         for name in ALL:
             if running := self.running(name):
                 self._progress.step(f"Stopping {SERVERS[name].title} (pid {running.pid})")
-                processes.kill(running)
+                server_processes.kill(running)
 
     def _stop(self, names: Sequence[str], timeout_seconds: float) -> list[str]:
         found = {name: running for name in names if (running := self.running(name))}
         for name, running in found.items():
             self._progress.step(f"Stopping {SERVERS[name].title} (pid {running.pid})")
-        killed = processes.stop(list(found.values()), timeout_seconds)
+        killed = server_processes.stop(list(found.values()), timeout_seconds)
         for name, running in found.items():
             if running in killed:
                 self._progress.step(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.devstack.processes import RunningServer
+from app.devstack.server_processes import RunningServer
 from app.devstack.servers import SERVERS
 from app.server_addresses import read_state
 

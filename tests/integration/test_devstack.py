@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cassandra.cluster import Cluster, Session
 
-from app.devstack import processes
+from app.devstack import server_processes
 from app.devstack.stack import Stack
 from app.server_addresses import Endpoints, read_state
 from tests.real_servers import Servers
@@ -176,7 +176,7 @@ def test_a_hanging_server_is_seen_and_stopped(deployment: Deployment) -> None:
         said = deployment.run("down", "kafka", "--timeout", "0")
     finally:
         if running := deployment.stack.running("kafka"):
-            processes.kill(running)
+            server_processes.kill(running)
     assert "Kafka did not stop within 0 s: killed" in said
     assert "Cassandra" not in said
     assert "kafka" not in read_state(deployment.stack.home)

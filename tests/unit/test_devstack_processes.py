@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack import processes
+from app.devstack import server_processes
 from app.devstack.ports import free_run
 
 SLEEP = "import sys, time; print('on', flush=True); time.sleep(60)"
@@ -23,7 +23,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def begin(server: str = "kafka", home: Path = tmp_path, code: str = SLEEP) -> object:
-        marks = processes.marks(home, server, free_run(1))
+        marks = server_processes.marks(home, server, free_run(1))
         process = subprocess.Popen(
             [sys.executable, "-S", "-c", code, *marks], stdout=subprocess.PIPE
         )
@@ -43,7 +43,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_found_by_record_and_without_one(start: Start, tmp_path: Path) -> None:
     pid = start().pid
     for recorded in (pid, None, 1):
-        found = processes.find(tmp_path, "kafka", recorded)
+        found = server_processes.find(tmp_path, "kafka", recorded)
         assert found
         assert found.pid == pid
         assert found.memory_bytes()
@@ -54,39 +54,39 @@ def test_a_stale_pid_never_means_a_stranger(start: Start, tmp_path: Path) -> Non
     """Other server, other home, or no server at all: the recorded number proves nothing."""
     strangers = [start("cassandra").pid, start("kafka", tmp_path / "other").pid, os.getpid()]
     for pid in strangers:
-        assert processes.find(tmp_path, "kafka", pid) is None
+        assert server_processes.find(tmp_path, "kafka", pid) is None
 
 
 def test_stop_is_gentle(start: Start, tmp_path: Path) -> None:
     process = start()
-    found = processes.find(tmp_path, "kafka")
+    found = server_processes.find(tmp_path, "kafka")
     assert found
-    assert processes.stop([found], 10) == []
+    assert server_processes.stop([found], 10) == []
     assert not found.alive()
     assert process.wait() in {-signal.SIGTERM, 0}  # 0: somebody else reaped it
 
 
 def test_stop_wakes_a_stopped_process(start: Start, tmp_path: Path) -> None:
     os.kill(start().pid, signal.SIGSTOP)
-    found = processes.find(tmp_path, "kafka")
+    found = server_processes.find(tmp_path, "kafka")
     assert found
-    assert processes.stop([found], 10) == []
+    assert server_processes.stop([found], 10) == []
 
 
 def test_stop_kills_at_the_deadline(start: Start, tmp_path: Path) -> None:
     start(code=STUBBORN)
-    found = processes.find(tmp_path, "kafka")
+    found = server_processes.find(tmp_path, "kafka")
     assert found
-    assert processes.stop([found], 0.05) == [found]
+    assert server_processes.stop([found], 0.05) == [found]
     assert not found.alive()
 
 
 def test_a_zombie_is_gone(start: Start, tmp_path: Path) -> None:
     """In a container nobody may ever reap it: waiting for that would wait for ever."""
     process = start()
-    found = processes.find(tmp_path, "kafka")
+    found = server_processes.find(tmp_path, "kafka")
     assert found
     os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still a zombie
     assert not found.alive()
-    assert processes.find(tmp_path, "kafka", process.pid) is None
+    assert server_processes.find(tmp_path, "kafka", process.pid) is None
