@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from app.devstack import logs, ports, records
+from app.devstack import logs, ports, recorded_addresses
 from app.devstack.environment import environment
 from app.devstack.progress import Progress
 from app.devstack.server import LaunchSettings, Server
@@ -86,7 +86,7 @@ class Launcher:
         self._children[name] = _Child(
             server, process, launch.host, launch.port, offset, bool(self._enter), launch.extra.tls
         )
-        records.record(self._home, name, launch.port, process.pid, log, launch.host)
+        recorded_addresses.record(self._home, name, launch.port, process.pid, log, launch.host)
 
     def await_started(self, names: list[str], began: float, timeout_seconds: float) -> None:
         """Wait until all answer.
@@ -139,7 +139,7 @@ class Launcher:
         self._progress.step(
             f"{server.title} is already up at {running.host}:{running.port} (pid {running.pid})"
         )
-        records.record(
+        recorded_addresses.record(
             self._home, name, running.port, running.pid, server.log(self._home), running.host
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.devstack import ports, records, server_processes
+from app.devstack import ports, recorded_addresses, server_processes
 from app.devstack.jar_downloads import ensure_jars
 from app.devstack.jar_lock import cache_dir, read_lock, version_of
 from app.devstack.java import find_java
@@ -150,7 +150,7 @@ class Stack:
                     server_processes.kill(running)
                 else:
                     self._stop([server], STOP_SECONDS)
-            records.mark_stopped(self.home, server)
+            recorded_addresses.mark_stopped(self.home, server)
 
     def down(
         self, servers: Iterable[str] = ALL, *, timeout_seconds: float = STOP_SECONDS
@@ -169,7 +169,7 @@ class Stack:
             return self._stop(names, timeout_seconds)
         with self._turn():
             stopped = self._stop(names, timeout_seconds)
-            records.forget(self.home, names)
+            recorded_addresses.forget(self.home, names)
         return stopped
 
     def wipe(self) -> list[Path]:
@@ -188,8 +188,8 @@ class Stack:
             workers = self.home / "workers"
             require_unlocked(workers)
             self._kill_all()
-            records.forget(self.home, ALL)
-            records.forget_ports(self.home)
+            recorded_addresses.forget(self.home, ALL)
+            recorded_addresses.forget_ports(self.home)
             folders = [path for path in (self.home / "servers", workers) if path.exists()]
             for folder in folders:
                 shutil.rmtree(folder)
@@ -230,7 +230,7 @@ class Stack:
     def _choose_ports(self, names: list[str], free: bool, at: Mapping[str, int]) -> dict[str, int]:
         chosen: dict[str, int] = {}
         avoid: set[int] = set()
-        known = records.known_ports(self.home)
+        known = recorded_addresses.known_ports(self.home)
         for name in names:
             server = SERVERS[name]
             if name in at:
@@ -280,7 +280,7 @@ class Stack:
             self._launcher.await_started(names, began, timeout_seconds)
         except BaseException:  # also an interruption: nothing half-started stays behind
             self._stop(names, 5)
-            records.forget(self.home, names)
+            recorded_addresses.forget(self.home, names)
             raise
 
     def _kill_all(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack import records
+from app.devstack import recorded_addresses
 from app.devstack.ports import free_run, holder, is_free, require_free
 from app.devstack.probe import cassandra_answers, kafka_answers
 from app.devstack.stack import Stack
@@ -90,8 +90,8 @@ def test_ports_stay_with_the_data_of_a_home(tmp_path: Path) -> None:
     assert stack._choose_ports(names, False, {}) == {"kafka": 19092, "cassandra": 19042}
     chosen = stack._choose_ports(names, True, {})
     for name, port in chosen.items():
-        records.record(tmp_path, name, port, 1, tmp_path / "log")
-    records.forget(tmp_path, names)  # `down`
+        recorded_addresses.record(tmp_path, name, port, 1, tmp_path / "log")
+    recorded_addresses.forget(tmp_path, names)  # `down`
     assert stack._choose_ports(names, False, {}) == chosen
     assert stack._choose_ports(names, True, {}) == chosen
     assert stack._choose_ports(names, False, {"kafka": 1234})["kafka"] == 1234
