@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from app.devstack import logs, ports, recorded_addresses
+from app.devstack import ports, recorded_addresses, server_logs
 from app.devstack.environment import environment
 from app.devstack.progress import Progress
 from app.devstack.server import LaunchSettings, Server
@@ -72,7 +72,7 @@ class Launcher:
             f"Starting {server.title} {version} at {launch.host}:{launch.port}, log {log}"
         )
         command = [*self._enter, *server.command(launch)]
-        offset = logs.rotate(log)
+        offset = server_logs.rotate(log)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -145,7 +145,7 @@ class Launcher:
 
     def _death(self, child: _Child, code: int) -> UnavailableError:
         title, log = child.server.title, child.server.log(self._home)
-        said = logs.since(log, child.log_offset)
+        said = server_logs.since(log, child.log_offset)
         if _PORT_IN_USE.search(said):
             held = [
                 port
@@ -164,12 +164,12 @@ class Launcher:
             )
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return UnavailableError(
-            f"{title} {end} while starting; {log} ends with:\n{logs.telling_lines(said)}"
+            f"{title} {end} while starting; {log} ends with:\n{server_logs.telling_lines(said)}"
         )
 
     def _silence(self, server: Server, offset: int, timeout_seconds: float) -> UnavailableError:
         log = server.log(self._home)
         return UnavailableError(
             f"{server.title} did not answer within {timeout_seconds:g} s and was stopped; {log} "
-            f"ends with:\n{logs.telling_lines(logs.since(log, offset))}"
+            f"ends with:\n{server_logs.telling_lines(server_logs.since(log, offset))}"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import app as package
-from app.devstack import logs, ports
+from app.devstack import ports, server_logs
 
 #: Until a worker that was asked to end is killed: it finishes blocks and leaves the group.
 STOP_SECONDS = 20.0
@@ -78,7 +78,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start it; returns at once."""
-        self._log_offset = logs.rotate(self.log)
+        self._log_offset = server_logs.rotate(self.log)
         root = str(self.code)
         environ = dict(os.environ if self._environ is None else self._environ)
         path = environ.get("PYTHONPATH")
@@ -136,13 +136,13 @@ class WorkerProcess:
     def last_words(self) -> str:
         """What its log tells of its end: the sentence meant for people, else the telling lines."""
         try:
-            text = logs.since(self.log, self._log_offset)
+            text = server_logs.since(self.log, self._log_offset)
         except OSError:
             return f"its log {self.log} cannot be read"
         said = [line for line in text.splitlines() if line.startswith("fraudstream: ")]
         if said:
             return f"{said[-1].removeprefix('fraudstream: ')} (log: {self.log})"
-        return f"{self.log} says:\n{logs.telling_lines(text)}"
+        return f"{self.log} says:\n{server_logs.telling_lines(text)}"
 
     def await_end(self, timeout_seconds: float | None = None) -> bool:
         """Wait until its process is gone; returns whether it is. None: as long as it takes."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack import logs
+from app.devstack import server_logs
 from app.devstack.launcher import Launcher, PortStolenError
 from app.devstack.ports import free_run
 from app.devstack.progress import ConsoleProgress
@@ -110,9 +110,9 @@ def test_a_format_that_fails_is_one_line(scene: Scene) -> None:
 
 def test_long_logs_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "x" / "kafka.log"
-    assert logs.rotate(log) == 0
+    assert server_logs.rotate(log) == 0
     log.write_text("12345")
-    assert logs.rotate(log) == 5
-    monkeypatch.setattr(logs, "_KEEP_BYTES", 4)
-    assert logs.rotate(log) == 0
+    assert server_logs.rotate(log) == 5
+    monkeypatch.setattr(server_logs, "_KEEP_BYTES", 4)
+    assert server_logs.rotate(log) == 0
     assert (tmp_path / "x" / "kafka.log.1").read_text() == "12345"
