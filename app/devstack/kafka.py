@@ -8,8 +8,8 @@ from pathlib import Path
 from shutil import rmtree
 
 from app.devstack.environment import environment
-from app.devstack.probe import kafka_answers
 from app.devstack.server import LaunchSettings, Server, render
+from app.devstack.server_probe import kafka_answers
 from app.errors import UnavailableError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.devstack import recorded_addresses
 from app.devstack.ports import free_run, holder, is_free, require_free
-from app.devstack.probe import cassandra_answers, kafka_answers
+from app.devstack.server_probe import cassandra_answers, kafka_answers
 from app.devstack.stack import Stack
 from app.errors import UnavailableError
 
