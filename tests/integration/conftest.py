@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.secure import secured
+from tests.secured_servers import secured
 
 __all__ = ["secured"]
 

@@ -11,7 +11,7 @@ import pytest
 from app.errors import UnavailableError
 from app.kafka.clients import cluster_id
 from app.settings import Settings
-from tests.secure import CLIENT, PASSWORD, Secured
+from tests.secured_servers import CLIENT, PASSWORD, Secured
 
 pytestmark = pytest.mark.integration
 
