@@ -16,7 +16,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from tests.locks import ROOT, pins, production
+from tests.dependency_locks import ROOT, pins, production
 
 PACKAGES = ("app", "agents", "tables", "models", "cql")
 #: Read by people in the repository, by no code.

@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from tests.locks import ROOT
+from tests.dependency_locks import ROOT
 
 NAVIGATION = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
 

@@ -13,7 +13,7 @@ import yaml
 
 from app.cli import cli
 from app.settings import Settings
-from tests.locks import ROOT, pins
+from tests.dependency_locks import ROOT, pins
 from tests.unit.test_dist import PACKAGES
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

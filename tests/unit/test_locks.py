@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.locks import ROOT, pins
+from tests.dependency_locks import ROOT, pins
 
 PRODUCTION, BUILD, ALL = (pins(f"requirements{kind}.lock") for kind in ("-prod", "-build", ""))
 
