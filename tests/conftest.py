@@ -7,7 +7,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from tests.real_servers import keyspaces, stack
-from tests.registry import registry
+from tests.schema_registry import registry
 from tests.seed import SEED
 from tests.worker_settings import no_settings, session, settings
 

@@ -24,11 +24,11 @@ from app.wire.decoding.framing import SCHEMA_HEADER
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.registry import url
-from tests.worker_settings import environ_of
+from tests.schema_registry import url
 from tests.tcp_proxy import TcpProxy
 from tests.unit import test_decoding
 from tests.unit.test_decoding import avro_schema
+from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ from app.kafka import schema_registry as registry_module
 from app.kafka.schema_registry import CommandSchemas, SchemaRegistry, WorkerSchemas
 from app.settings import Settings, load_settings
 from app.wire.decoding.framing import frame_of
-from tests.registry import url
+from tests.schema_registry import url
 from tests.tcp_proxy import TcpProxy
 from tests.unit import test_decoding
 from tests.unit.test_decoding import VALUES, avro_schema
