@@ -4,7 +4,7 @@
 
 It starts a Kafka and a Cassandra of its own and two workers, kills Cassandra, starts it again after the time that
 was asked for, and waits until everything has its row; transactions arrive all the time. The last line has the
-figures. It exits with 0 only if all of that went well (see `tests/away.py`).
+figures. It exits with 0 only if all of that went well (see `tests/cassandra_outage.py`).
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.devstack.stack import Stack
 from app.settings import Settings
-from tests.away import go_away
+from tests.cassandra_outage import go_away
 from tests.crash.run import end_when_told, remove
 from tests.deployment import Deployment
 from tests.fleet import Fleet

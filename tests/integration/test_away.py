@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from tests.away import go_away
+from tests.cassandra_outage import go_away
 from tests.deployment import Deployment
 from tests.fleet import Fleet
 from tests.real_servers import Servers
