@@ -86,7 +86,7 @@ class CrashTest:
         steps: what is done, see `schedule`.
         events: about how many records are sent.
         seconds_a_step: how long a step is thought to take at first: makes the rate of the records.
-        wrong: name of a break (`tests/breaks.py`) that workers have, to see that it is found.
+        wrong: name of a break (`tests/seeded_faults.py`) that workers have, to see that it is found.
         drain_seconds: for the stream to finish once the last thing was done.
         transactional: records are sent by Kafka transactions, in every codec; one in ten is aborted.
         changes: how many changes of models, thresholds, challengers, rules and lists are made.

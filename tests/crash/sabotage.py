@@ -3,7 +3,7 @@
     python -m tests.crash.sabotage                          # every break that it can find, one after the other
     python -m tests.crash.sabotage "no zombie fencing"
 
-For each name (`tests/breaks.py`; the simulation finds all of them) it plays a short crash test on real servers, with
+For each name (`tests/seeded_faults.py`; the simulation finds all of them) it plays a short crash test on real servers, with
 a schedule that brings the case about, and expects it not to be clean. Unless names are given, it first plays one
 without any break, which must be clean. It exits with 0 only if all of that is so.
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from app.devstack.stack import Stack
 from app.settings import Settings
-from tests.breaks import BREAKS
 from tests.crash.run import CrashTest, CrashTestError, crash_settings, end_when_told, remove
 from tests.crash.schedule import Act, Step
+from tests.seeded_faults import BREAKS
 
 #: Without any break.
 NOTHING = ""

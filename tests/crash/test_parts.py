@@ -13,13 +13,13 @@ from app.domain.transaction import DeadRecordError
 from app.lab.simulation.arrivals import BROKEN
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.wire.label_records import parse_label
-from tests.breaks import BREAKS
 from tests.crash.ending import Done, States, figures, lines
 from tests.crash.labels import MALFORMED, with_labels
 from tests.crash.run import unexplained
 from tests.crash.sabotage import CAUGHT, MISSED, summary
 from tests.crash.schedule import Act
 from tests.crash.watch import MORE_TASKS, Sample, Watch, grown
+from tests.seeded_faults import BREAKS
 
 #: When a broker would receive them: after all of them.
 NOW_MS = 1_800_000_000_000

@@ -3,7 +3,7 @@
     CRASH_BREAK="changelog before outputs" CRASH_DELAYS=FILE python -m tests.crash.worker worker ...
 
 `CRASH_DELAYS` names a file that says how many seconds what the producer sends may wait, at most; it is
-read before each request, so that the crash test can change it. `CRASH_BREAK` is a name of `tests/breaks.py`.
+read before each request, so that the crash test can change it. `CRASH_BREAK` is a name of `tests/seeded_faults.py`.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.breaks import named
+from tests.seeded_faults import named
 
 BREAK, DELAYS = "CRASH_BREAK", "CRASH_DELAYS"
 

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from tests.breaks import LABEL_BREAKS, Break
 from tests.seed import SEED
+from tests.seeded_faults import LABEL_BREAKS, Break
 from tests.stream.sim_labels import copies, play
 
 BASE = SEED * 1_000_000

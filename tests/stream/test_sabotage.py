@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.windows.window_row import RowRules
-from tests.breaks import BREAKS, Break
+from tests.seeded_faults import BREAKS, Break
 from tests.stream.sim_checks import play
 from tests.stream.sim_oracle import compare
 from tests.stream.sim_worker import sim_halt
