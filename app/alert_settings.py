@@ -6,8 +6,8 @@ from functools import cached_property
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from app.notify_routes import DIGESTS, Route, parse_routes
 from app.durations import Duration, format_duration
+from app.notify_routes import DIGESTS, Route, parse_routes
 from app.setting_lists import AlertCauses, Losses
 
 #: Length of a webhook secret by its convention: 24 to 64 bytes.

@@ -7,9 +7,9 @@ from typing import Any
 from app.blocks.faust.halt import halt
 from app.file_writing import explained, write_whole
 from app.folder_locks import claim_folder
-from app.machine_limits import require_open_files
 from app.kafka.clients import check_group, cluster_id
 from app.kafka.topic_admin import check_topics, log_ends
+from app.machine_limits import require_open_files
 from app.settings import Settings
 from app.stages.block_rows import terminal_rules
 from app.topics import Topics

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from cassandra.cluster import Session
 
-from app.cassandra.schema_lock import LOCK_SECONDS, claim, lock_statements, new_owner
 from app.cassandra.lightweight_transactions import settled
+from app.cassandra.schema_lock import LOCK_SECONDS, claim, lock_statements, new_owner
 from app.cassandra.session import explained
 from app.errors import BusyError, FraudstreamError, NotAnsweringError
 from app.settings import Settings

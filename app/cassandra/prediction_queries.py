@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
 
-from app.cassandra.prediction_columns import month_of
 from app.cassandra.label_queries import label_of
 from app.cassandra.packed_rows import PackedTable
+from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session
 from app.domain.flags import CONFLICTING

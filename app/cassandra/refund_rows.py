@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.prediction_columns import month_of
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
+from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import extra_cell, routing_key
 from app.errors import StateError
 

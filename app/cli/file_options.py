@@ -185,8 +185,8 @@ def read_as(
         UsageError: an option does not fit another.
     """
     from app.ops.files.columns import FileOptions
-    from app.ops.files.file_times import TimeRules, check_pattern
     from app.ops.files.dataset_recipes import RECIPES
+    from app.ops.files.file_times import TimeRules, check_pattern
 
     recipe = RECIPES[options["recipe"]] if options["recipe"] else None
     zone, pattern, origin = options["assume_zone"], options["time_format"], options["time_origin"]

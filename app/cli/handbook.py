@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from app.cli.progress import stage
 from app.cli.options import POSITIVE, check_kind, json_option, moment_ms, parameters_option
+from app.cli.progress import stage
 from app.errors import UsageError, VerificationError
 
 

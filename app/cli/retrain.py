@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from app.cli.progress import stage
 from app.cli.options import json_option
+from app.cli.progress import stage
 from app.settings import load_settings
 
 _NOT_PASSED = 1

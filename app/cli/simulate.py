@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.progress import counter
 from app.cli.options import (
     POSITIVE,
     POSITIVE_FLOAT,
@@ -17,6 +16,7 @@ from app.cli.options import (
     moment_ms,
     simulation_options,
 )
+from app.cli.progress import counter
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from app.cli import model_text
-from app.cli.progress import stage
 from app.cli.options import POSITIVE, POSITIVE_FLOAT, check_kind, json_option, parameters_option
+from app.cli.progress import stage
 from app.cli.train_periods import period_options, periods_of
 from app.cli.train_sources import check_source, source_options, transactions_of
 from app.errors import UsageError

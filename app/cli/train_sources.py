@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.progress import stage
 from app.cli.file_options import (
     FILE_PARAMETERS,
     file_options,
@@ -16,6 +15,7 @@ from app.cli.file_options import (
     words_and_pairs,
 )
 from app.cli.options import simulation_options, together
+from app.cli.progress import stage
 from app.errors import UsageError
 from app.settings import Settings
 

@@ -10,11 +10,11 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from app.author import author
 from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
 from app.domain.in_force import EarlierModel, InForce
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
-from app.author import author
 from app.kafka.clients import answered, client_kwargs, consumer, started
 from app.kafka.topic_admin import check_topics
 from app.settings import Settings

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from app.notify_routes import Route
 from app.cassandra.session import close_shared_sessions
 from app.errors import NotAnsweringError, SettingsError
 from app.kafka.clients import client_kwargs, started
 from app.kafka.topic_admin import check_topics
-from app.notify.notification_log import Told
 from app.notify.message_text import test_message
+from app.notify.notification_log import Told
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.senders import sender_of
 from app.notify.snooze_check import SnoozeCheck
+from app.notify_routes import Route
 from app.settings import Settings
 from app.topics import Topics
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from app.notify_routes import Route
 from app.errors import NotAnsweringError, SettingsError
 from app.notify.message_text import Message
+from app.notify_routes import Route
 from app.settings import Settings
 
 #: What a receiver may take to answer.

@@ -20,6 +20,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
+from app.author import author
 from app.cassandra.command_lock import command_lock
 from app.cassandra.erase_rows import (
     KEPT,
@@ -33,13 +34,12 @@ from app.cassandra.erase_rows import (
 )
 from app.cassandra.session import connect, disconnect
 from app.errors import FraudstreamError, UnavailableError, UsageError
-from app.author import author
 from app.kafka.clients import answered, client_kwargs, started
 from app.kafka.partitioner import partition_of
 from app.kafka.topic_admin import partition_counts, topic_configs
+from app.ops.deletion_dates import gone_by
 from app.ops.earlier_generations import earlier_names
 from app.ops.erase_from_changes import clean_lists, would_clean
-from app.ops.deletion_dates import gone_by
 from app.ops.verification.topic_log import Log, Progress, open_log, wait_for_workers
 from app.settings import Settings
 from app.topics import Topics, TopicSpec

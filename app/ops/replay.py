@@ -24,13 +24,13 @@ from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_scored
 from app.cassandra.session import connect, disconnect
 from app.ops.earlier_generations import earlier_of
-from app.ops.replaying.look_back_bounds import LookBack, RetainedRange
 from app.ops.replaying.comparison import COLUMNS, Comparison
 from app.ops.replaying.deciders import Deciders
+from app.ops.replaying.enriched_survey import EnrichedSurvey, SourceRecords
+from app.ops.replaying.look_back_bounds import LookBack, RetainedRange
 from app.ops.replaying.passes import CardFeatures, CardPass, ReplayStages, TerminalPass
 from app.ops.replaying.plan import OWN_SETTINGS, Plan, check_name, shadow_of
 from app.ops.replaying.results import sending
-from app.ops.replaying.enriched_survey import EnrichedSurvey, SourceRecords
 from app.ops.temporary_stores import scratch_rows
 from app.ops.verification.topic_log import Log, Progress, open_log
 from app.quality.verdicts import Verdicts

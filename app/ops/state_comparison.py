@@ -11,7 +11,13 @@ import rocksdict
 
 from app.errors import UnavailableError
 from app.stages.parked_labels import PREFIX, offset_of
-from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, POSITION_KEY, ModelOffsets, StatePosition
+from app.stages.reserved_rows import (
+    IN_FORCE_KEY,
+    PINS_KEY,
+    POSITION_KEY,
+    ModelOffsets,
+    StatePosition,
+)
 from app.windows.row_format import head_key, segment_key, without_settings
 from app.windows.window_row import RowRules, WindowRow
 

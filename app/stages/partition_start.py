@@ -8,7 +8,13 @@ from faust.types import TP
 from app.domain.in_force import InForce
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.parked_labels import PREFIX, erased_rows, erasures_of
-from app.stages.reserved_rows import IN_FORCE_KEY, PINS_KEY, StatePosition, in_force_row, read_in_force
+from app.stages.reserved_rows import (
+    IN_FORCE_KEY,
+    PINS_KEY,
+    StatePosition,
+    in_force_row,
+    read_in_force,
+)
 
 
 class LogOffsets(Protocol):

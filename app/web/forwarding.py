@@ -11,10 +11,10 @@ from aiohttp import web
 from app.errors import FraudstreamError, UnavailableError
 from app.web import worker_requests
 from app.web.access.checks import ACCESS, AccessChecks
-from app.web.worker_requests import PeerAnswer
 from app.web.roles import Viewer
 from app.web.routes import who
 from app.web.worker_protocol import WORKER, Worker
+from app.web.worker_requests import PeerAnswer
 
 SERVED_BY_HEADER = "X-Fraudstream-Served-By"
 _FORWARDED_HEADERS = ("Accept", "Accept-Language", "User-Agent")
@@ -41,7 +41,10 @@ async def forward(
     answer = await ask(
         request.app[ACCESS], worker, who(request), url, path, request.method, headers, body
     )
-    served_by = {"Content-Type": answer.content_type, SERVED_BY_HEADER: worker_requests.origin_of(url)}
+    served_by = {
+        "Content-Type": answer.content_type,
+        SERVED_BY_HEADER: worker_requests.origin_of(url),
+    }
     return web.Response(status=answer.status, body=answer.body, headers=served_by)
 
 

@@ -9,12 +9,12 @@ from app.errors import FraudstreamError, NotFoundError, UnavailableError
 from app.stages.block_rows import row_rules
 from app.web import worker_requests
 from app.web.forwarding import forward
-from app.web.url_ids import requested_id
 from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.key_state import key_state
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Route
+from app.web.url_ids import requested_id
 from app.web.worker_protocol import WORKER, Worker
 from app.windows.row_format import head_key
 from app.windows.window_row import LoadRow, WindowRow

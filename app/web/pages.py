@@ -10,14 +10,14 @@ from app.metrics.prometheus import WorkerMetrics
 from app.web import worker_requests
 from app.web.access.checks import ACCESS, AccessChecks
 from app.web.alerts_page import PAGES as ALERT_PAGES
+from app.web.dashboard_data import LIVE, DashboardData
 from app.web.dashboard_page import PAGES as DASHBOARD_PAGES
 from app.web.dashboard_page import STREAMS
-from app.web.dashboard_data import LIVE, DashboardData
 from app.web.forwarding import SERVED_BY_HEADER
 from app.web.key_page import PAGES as KEY_PAGES
-from app.web.post_label import PAGES as LABEL_PAGES
 from app.web.login_page import PAGES as LOGIN_PAGES
 from app.web.models_page import PAGES as MODEL_PAGES
+from app.web.post_label import PAGES as LABEL_PAGES
 from app.web.quality_page import PAGES as QUALITY_PAGES
 from app.web.readiness import PAGES as HEALTH_PAGES
 from app.web.replies import present_errors

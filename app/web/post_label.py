@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from app.errors import NotFoundError
-from app.web.url_ids import path_of
 from app.web.replies import RefusedError, json_reply, wants_json
 from app.web.review_queue import VERDICTS
 from app.web.roles import Role
 from app.web.routes import Route, audited
+from app.web.url_ids import path_of
 from app.web.worker_protocol import WORKER, Worker
 from app.wire.label_records import label_of_row
 

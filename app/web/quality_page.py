@@ -29,6 +29,4 @@ async def quality(request: web.Request) -> web.Response:
     return page("quality.html", result=result, tables=tables, asked=shown)
 
 
-PAGES = tuple(
-    Route("GET", f"/quality{rest}", quality, Role.VIEWER) for rest in ("", "/", ".json")
-)
+PAGES = tuple(Route("GET", f"/quality{rest}", quality, Role.VIEWER) for rest in ("", "/", ".json"))

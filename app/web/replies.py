@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 
 from app.errors import FraudstreamError, NotFoundError, SchemaError, UnavailableError, UsageError
-from app.web.url_ids import JSON_SUFFIX
 from app.web.page_templates import render
+from app.web.url_ids import JSON_SUFFIX
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from app.cassandra.stored_alert import Alert
 from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, NotFoundError, UsageError
-from app.web.review_ranking import AlertRankings, AlertReading, OpenAlerts
 from app.web.replies import RefusedError
+from app.web.review_ranking import AlertRankings, AlertReading, OpenAlerts
 from app.wire.label_records import label_of_row
 
 logger = logging.getLogger(__name__)

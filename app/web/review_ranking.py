@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from app.cassandra.alert_queries import DAYS_BACK
-from app.cassandra.review_writes import Ranking
 from app.cassandra.review_rows import Review
+from app.cassandra.review_writes import Ranking
 from app.cassandra.stored_alert import Alert
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, UnavailableError

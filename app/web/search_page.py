@@ -8,11 +8,11 @@ from aiohttp import web
 
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.web.forwarding import ask_for_json
-from app.web.url_ids import path_of
 from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.replies import json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Route
+from app.web.url_ids import path_of
 from app.web.worker_protocol import WORKER
 from app.windows.row_format import head_key
 from app.wire.input_records import MAX_ID_BYTES

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.ops.state_comparison import TABLES, differences, heads, labels, read_rows
 from app.settings import Settings
-from app.stages.parked_labels import PREFIX
 from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.parked_labels import PREFIX
 from tests.crash.schedule import KILLS, Act
 from tests.crash.watch import Sample, Watch
 

@@ -21,8 +21,8 @@ from app.stages.deployed_features import catalogue_of
 from tests.builders import T0, tx
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
-from tests.seed import SEED
 from tests.real_servers import Servers
+from tests.seed import SEED
 from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration

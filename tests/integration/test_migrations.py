@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from cassandra.cluster import Session
 
-from app.cassandra import schema_migration
-from app.cassandra import schema_check
+from app.cassandra import schema_check, schema_migration
 from app.cassandra.command_lock import command_lock
 from app.cassandra.migrations import Migration, load_migrations
 from app.cassandra.prediction_queries import find_transactions
@@ -160,7 +159,9 @@ def test_a_statement_that_fails_is_named_and_not_recorded(
         *load_migrations(),
         added("CREATE TABLE IF NOT EXISTS ${keyspace}.t (a int PRIMARY KEY)"),
     ]
-    assert schema_migration.migrate(session, settings, migrations=good).applied == [f"{NEXT:03}_more"]
+    assert schema_migration.migrate(session, settings, migrations=good).applied == [
+        f"{NEXT:03}_more"
+    ]
     # an older release still works with it, and says what it does not know
     assert schema_migration.migrate(session, settings).unknown == [NEXT]
     schema_check.check_schema(session, settings)

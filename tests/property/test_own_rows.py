@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import RowFormatError
-from app.windows.waiting_labels import EntryLabel
 from app.windows.last_entries import codes_within
 from app.windows.row_format import RowRules, max_head_bytes
+from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import WindowRow
 from tests.fakes import Rows
 

@@ -12,8 +12,8 @@ from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from app.blocks.faust.output_sender import OutputSender
 from app.blocks.faust.changelog_append import append_rows
+from app.blocks.faust.output_sender import OutputSender
 from app.errors import StateError
 from tests.fakes import until
 

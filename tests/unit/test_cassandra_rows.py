@@ -9,10 +9,10 @@ import orjson
 import pytest
 from cassandra.cqltypes import lookup_casstype
 
-from app.cassandra.prediction_columns import month_of
 from app.cassandra.label_rows import LABELS, pack_labels
 from app.cassandra.migrations import load_migrations
 from app.cassandra.packed_rows import PackedTable
+from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker, row_dict
 from app.cassandra.schema_shape import shape_of
 from app.errors import StateError

@@ -11,8 +11,8 @@ import pytest
 from aiokafka.errors import CorruptRecordException, NotLeaderForPartitionError
 from cassandra.cluster import NoHostAvailable
 
-from app.cli.progress import counter
 from app.cli.exit_codes import run
+from app.cli.progress import counter
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,15 @@ from random import Random
 
 import pytest
 
-from app.domain.changes import AnyChange, ChallengerChange, ListChange, LoadChange, ModelChange, RuleChange, ThresholdChange
+from app.domain.changes import (
+    AnyChange,
+    ChallengerChange,
+    ListChange,
+    LoadChange,
+    ModelChange,
+    RuleChange,
+    ThresholdChange,
+)
 from app.domain.in_force import InForce
 from app.domain.rules.ruleset import entries
 from app.errors import UsageError

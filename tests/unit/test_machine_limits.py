@@ -26,7 +26,9 @@ def test_short_memory_says_how_much() -> None:
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_limits, "_CGROUP", tmp_path)
-    monkeypatch.setattr(machine_limits.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
+    monkeypatch.setattr(
+        machine_limits.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB)
+    )
     assert machine_limits.available_memory() == 8 * GIB
     (tmp_path / "memory.max").write_text("max\n")
     assert machine_limits.available_memory() == 8 * GIB

@@ -13,8 +13,8 @@ from app.cli.exit_codes import run
 from app.cli.file_options import read_as
 from app.errors import UsageError
 from app.ops.files.columns import FileOptions
-from app.ops.files.label_file import open_labels
 from app.ops.files.dataset_recipes import RECIPES, recognised
+from app.ops.files.label_file import open_labels
 from app.ops.files.transaction_file import TransactionPass, open_reading
 from app.ops.train_from_files import read_labelled
 from app.settings import load_settings

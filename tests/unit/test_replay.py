@@ -9,10 +9,10 @@ import pytest
 
 from app.cli.replay import bound_of, summary
 from app.errors import UsageError
-from app.ops.replaying.look_back_bounds import Bound, LookBack, ReplayRange, RetainedRange
 from app.ops.replaying.comparison import Comparison
-from app.ops.replaying.plan import shadow_of
 from app.ops.replaying.enriched_survey import SourceRecords
+from app.ops.replaying.look_back_bounds import Bound, LookBack, ReplayRange, RetainedRange
+from app.ops.replaying.plan import shadow_of
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 from app.topics import Topics

@@ -10,8 +10,8 @@ import pytest
 from app.cli.exit_codes import run
 from app.errors import UsageError
 from app.lab.simulation.simulate import SimulationConfig, simulate
-from app.ops.train import TrainingOptions, train
 from app.ops.model_lineage import Recipe, lineage, parent_of, periods_like, trained_until
+from app.ops.train import TrainingOptions, train
 from app.settings import load_settings
 from models.examples import Examples
 from models.manifest import Manifest

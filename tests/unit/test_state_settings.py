@@ -7,8 +7,8 @@ import pytest
 
 from app.errors import SettingsError
 from app.settings import Settings
-from app.stages.reserved_rows import POSITION_KEY, StatePosition
 from app.stages.block_rows import row_rules, terminal_rules
+from app.stages.reserved_rows import POSITION_KEY, StatePosition
 from app.stages.state_settings import state_settings, terminal_settings
 from tests.fakes import Rows
 

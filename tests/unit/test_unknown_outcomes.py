@@ -6,8 +6,8 @@ import pytest
 from cassandra import OperationTimedOut, ReadTimeout, WriteFailure, WriteTimeout
 from cassandra.protocol import ErrorMessage, SyntaxException
 
-from app.cassandra.schema_lock import schema_lock
 from app.cassandra.lightweight_transactions import is_unknown, settled
+from app.cassandra.schema_lock import schema_lock
 from app.cassandra.session import explained
 from app.errors import NotAnsweringError
 from app.settings import load_settings

@@ -20,9 +20,9 @@ from app.web.access.rate_limits import RateLimit
 from app.web.access.sessions import Session, Signer
 from app.web.access.users import Users, password_line, token_line
 from app.web.key_owner import OwnedElsewhere
+from app.web.pages import PAGES, install
 from app.web.roles import Role, Viewer
 from app.web.routes import Route, audited
-from app.web.pages import PAGES, install
 from tests.web_worker import DictWorker, client_of
 
 JSON = {"Accept": "application/json"}
@@ -344,7 +344,10 @@ class Asking(DictWorker):
             aiohttp.ClientSession() as client,
             client.request(method, url, headers=headers) as got,
         ):
-            kind, proof = got.headers["Content-Type"], got.headers.get(worker_requests.PROOF_HEADER, "")
+            kind, proof = (
+                got.headers["Content-Type"],
+                got.headers.get(worker_requests.PROOF_HEADER, ""),
+            )
             return worker_requests.PeerAnswer(got.status, kind, await got.read(), proof)
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from app.errors import SchemaError, StateError, UnavailableError
 from app.quality.tally import DecisionGroup
 from app.web.cached_answers import CachedAnswer
-from app.web.url_ids import json_path_of, path_of
 from app.web.key_owner import OwnedElsewhere, Unowned, key_owner
 from app.web.key_state import key_state
 from app.web.page_templates import render
 from app.web.readiness import why_not_ready
+from app.web.url_ids import json_path_of, path_of
 from tests.builders import T0
 from tests.web_worker import HOUR, IDS, DictWorker, client_of, raw
 

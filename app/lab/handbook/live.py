@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.machine_limits import require_disk
 from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.devstack.progress import ConsoleProgress
@@ -24,6 +23,7 @@ from app.lab.demo.run import watched
 from app.lab.handbook import data
 from app.lab.handbook.plan import FEATURE_SETS, Plan
 from app.lab.supervisor import Workers
+from app.machine_limits import require_disk
 from app.ops.produce import produce_with_labels, quiet_client
 from app.ops.producing.following import following
 from app.ops.producing.wait_for_workers import WaitForWorkers

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from app.errors import UsageError
 from app.ops.files.amount_rounding import Rounding
+from app.ops.files.dataset_recipes import Recipe, recognised
 from app.ops.files.file_times import TimeRules
 from app.ops.files.label_columns import is_answer
-from app.ops.files.dataset_recipes import Recipe, recognised
 from app.wire.prediction_fields import INPUT_FIELDS
 
 REQUIRED = ("transaction_id", "card_id", "amount", "event_time")

@@ -12,8 +12,8 @@ from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.columns import FileOptions
 from app.ops.files.derived import apply_recipe
-from app.ops.files.file_times import EventTimeError, EventTimeReader
 from app.ops.files.file_pass import FilePass
+from app.ops.files.file_times import EventTimeError, EventTimeReader
 from app.ops.files.identifiers import ID_FIELDS, id_text, is_missing
 from app.ops.files.json_lines import JsonNumber, values_of
 from app.ops.files.label_columns import usual_label

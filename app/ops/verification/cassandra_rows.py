@@ -12,7 +12,6 @@ import numpy as np
 from app.cassandra.prediction_columns import month_of
 from app.cassandra.raw_rows import DoubleMaps, decimal, doubles, texts
 from app.domain.json_text import raw_fields
-from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import (
     CERTAIN,
     PREDICTED,
@@ -22,6 +21,7 @@ from app.ops.verification.ledger import (
     SourcePage,
 )
 from app.ops.verification.output_fields import hash_extra, shadows_hash
+from app.ops.verification.verify_run import VerifyRun
 
 _DAY_MS = 86_400_000
 _CHUNK_ROWS = 5_000

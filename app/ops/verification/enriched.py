@@ -10,7 +10,6 @@ import orjson
 from app.domain.in_force import InForce
 from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalReference, WaitingLabel
-from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import (
     PREDICTED,
     ExpectedOutcome,
@@ -21,6 +20,7 @@ from app.ops.verification.ledger import (
     decision_of,
 )
 from app.ops.verification.phases import Phase
+from app.ops.verification.verify_run import VerifyRun
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch, EnrichedItem
 from app.wire.erase_records import EraseMessage, card_named_in

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.in_force import Challenger
 from app.domain.flags import ANOMALY
+from app.domain.in_force import Challenger
 from app.domain.rules import RuleSet
 from app.ops.reference import in_share
 from app.ops.reference_rules import outcome
-from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import (
     CERTAIN,
     PREDICTED,
@@ -32,6 +31,7 @@ from app.ops.verification.output_fields import (
     source_in,
     without_time,
 )
+from app.ops.verification.verify_run import VerifyRun
 
 
 class PredictionReader:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from app.cassandra.refund_rows import RefundRow
-from app.ops.verification.verify_run import VerifyRun
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.output_fields import SOURCE_FIELDS, fields_of, source_in
 from app.ops.verification.refused import digest, first_of_its_kind
+from app.ops.verification.verify_run import VerifyRun
 
 _FIELDS = SOURCE_FIELDS | {
     "card_id",

@@ -15,8 +15,8 @@ from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError, UnavailableError
 from app.kafka.clients import admin, answered, consumer, watch_of
-from app.kafka.topic_admin import check_topics
 from app.kafka.skip_records import find_skip
+from app.kafka.topic_admin import check_topics
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
