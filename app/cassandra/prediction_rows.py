@@ -18,7 +18,7 @@ import orjson
 
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
 from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
-from app.display_formats import iso
+from app.display import iso
 from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.flags import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object

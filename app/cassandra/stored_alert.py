@@ -7,7 +7,7 @@ from typing import Any
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.review_rows import Review
 from app.cassandra.snoozes import Snoozes
-from app.display_formats import iso
+from app.display import iso
 from app.domain.alert_policy import CAUSES, rank
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from app import display_formats
+from app import display
 from app.author import user_name
 from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
 from app.domain.alert_policy import SEVERITIES
@@ -106,9 +106,7 @@ def list_command(
     for line in _table(shown, settings):
         click.echo(line)
     if more:
-        click.echo(
-            f"more than {limit}: give --limit, or --to {display_formats.iso(shown[-1].opened_at)}"
-        )
+        click.echo(f"more than {limit}: give --limit, or --to {display.iso(shown[-1].opened_at)}")
 
 
 @alerts.command(epilog="\b\nExample:  fraudstream alerts show 20261129T103000-3f9a1c2b4d5e6f70")
@@ -195,9 +193,9 @@ def snooze(
     with connected(settings) as session:
         if not chosen and for_ms is until_ms is None:
             for one in list_snoozes(session, settings, now):
-                until = f"{display_formats.moment(one.until_ms)[:16]} UTC by {display_formats.printable(one.by)}"
-                note = f": {display_formats.printable(one.note)}" if one.note else ""
-                click.echo(f"{one.kind} {display_formats.printable(one.id)} until {until}{note}")
+                until = f"{display.moment(one.until_ms)[:16]} UTC by {display.printable(one.by)}"
+                note = f": {display.printable(one.note)}" if one.note else ""
+                click.echo(f"{one.kind} {display.printable(one.id)} until {until}{note}")
             return
         if len(chosen) != 1:
             msg = "give one of --card, --terminal and --rule"
@@ -208,11 +206,11 @@ def snooze(
         ((kind, name),) = chosen
         end = until_ms if until_ms is not None else now + (for_ms or 0)
         put(session, settings, Snooze(kind, name, end, by or user_name(), note), now_ms=now)
-    what = f"{kind} {display_formats.printable(name)}"
+    what = f"{kind} {display.printable(name)}"
     if end <= now:
         click.echo(f"{what} is no longer snoozed")
     else:
-        click.echo(f"{what} is snoozed until {display_formats.moment(end)[:19]} UTC")
+        click.echo(f"{what} is snoozed until {display.moment(end)[:19]} UTC")
 
 
 @alerts.command(name="test-notify", epilog="\b\nExample:  fraudstream alerts test-notify ops")
@@ -245,7 +243,9 @@ def _found(settings: Settings, alert_id: str) -> "Alert":
     with connected(settings) as session:
         alert = find_alert(session, settings, alert_id, _now_ms())
     if alert is None:
-        msg = f"no alert {display_formats.printable(alert_id)}: `fraudstream alerts list --all` lists the ids"
+        msg = (
+            f"no alert {display.printable(alert_id)}: `fraudstream alerts list --all` lists the ids"
+        )
         raise NotFoundError(msg)
     return alert
 
@@ -261,9 +261,9 @@ def _table(found: "list[Alert]", settings: Settings) -> Iterator[str]:
             [
                 alert.alert_id,
                 alert.severity,
-                display_formats.amount(about["amount_minor"], digits, about["currency"]),
+                display.amount(about["amount_minor"], digits, about["currency"]),
                 f"{top['score']:.3f}",
-                display_formats.printable(alert.card_id),
+                display.printable(alert.card_id),
                 alert.state,
                 _why(top) + (f" ({count} transactions)" if count > 1 else ""),
             ]
@@ -279,7 +279,7 @@ def _table(found: "list[Alert]", settings: Settings) -> Iterator[str]:
 
 def _why(row: dict[str, Any]) -> str:
     found = [f"rule {rule}" for rule in row["rules"]] + row["reasons"]
-    return display_formats.printable(found[0]) if found else ", ".join(row["causes"])
+    return display.printable(found[0]) if found else ", ".join(row["causes"])
 
 
 def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
@@ -287,18 +287,18 @@ def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
     yield f"alert {alert.alert_id}"
     state = alert.state
     if done := alert.handled:
-        by, at = display_formats.printable(done["by"] or "?"), display_formats.moment(done["at"])
+        by, at = display.printable(done["by"] or "?"), display.moment(done["at"])
         state = f"acknowledged by {by} at {at[:19]} UTC"
-        state += f": {display_formats.printable(done['note'])}" if done["note"] else ""
+        state += f": {display.printable(done['note'])}" if done["note"] else ""
         if alert.todo:
             state = f"{alert.state}, {len(alert.todo):,} new transactions; the others {state}"
     elif alert.snoozed_until:
-        state = f"snoozed until {display_formats.moment(alert.snoozed_until)[:19]} UTC"
+        state = f"snoozed until {display.moment(alert.snoozed_until)[:19]} UTC"
     facts = {
         "severity": alert.severity,
         "state": state,
-        "card": display_formats.printable(alert.card_id),
-        "amount": display_formats.amount(about["amount_minor"], digits, about["currency"]),
+        "card": display.printable(alert.card_id),
+        "amount": display.amount(about["amount_minor"], digits, about["currency"]),
         "because": ", ".join(about["causes"]),
         "transactions": f"{len(alert.transactions):,}",
     }
@@ -306,12 +306,12 @@ def _lines(alert: "Alert", settings: Settings) -> Iterator[str]:
         yield f"  {name:<12}  {text}"
     for row in alert.transactions[:_SHOWN]:
         yield (
-            f"  {display_formats.moment(row['event_time_ms'])[:19]}  {display_formats.printable(row['transaction_id'])}  "
-            f"{display_formats.amount(row['amount_minor'], digits)}  score {row['score']:.3f}  "
-            f"terminal {display_formats.printable(row['terminal_id'] or '–')}"
+            f"  {display.moment(row['event_time_ms'])[:19]}  {display.printable(row['transaction_id'])}  "
+            f"{display.amount(row['amount_minor'], digits)}  score {row['score']:.3f}  "
+            f"terminal {display.printable(row['terminal_id'] or '–')}"
         )
         for reason in row["reasons"]:
-            yield f"    because {display_formats.printable(reason)}"
+            yield f"    because {display.printable(reason)}"
     if len(alert.transactions) > _SHOWN:
         yield f"  ... and {len(alert.transactions) - _SHOWN:,} more: --json prints all"
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import orjson
 
-from app import display_formats
+from app import display
 from app.cli.ask_worker import ask
 from app.cli.options import json_option, valid_id
 from app.errors import NotFoundError
@@ -73,9 +73,7 @@ def transaction(transaction_id: str, as_json: bool) -> None:
         return
     rows = [found, *found["others"]]
     if len(rows) > 1:
-        click.echo(
-            f"{len(rows)} transactions have the id {display_formats.printable(transaction_id)}"
-        )
+        click.echo(f"{len(rows)} transactions have the id {display.printable(transaction_id)}")
     for row in rows:
         _print_transaction(row, settings)
 
@@ -92,11 +90,11 @@ def _print_key(state: dict[str, Any]) -> None:
     kind, digits, currency = state["kind"], state["minor_unit_digits"], state["currency"]
     late = f" ({state['late_entries']:,} late)" if state["late_entries"] else ""
     _facts(
-        f"{kind} {display_formats.printable(state['id'])}",
+        f"{kind} {display.printable(state['id'])}",
         {
             "retained": f"{state['entries']:,} transactions{late}",
-            "newest": display_formats.moment(state["newest_event_time_ms"]),
-            "evicted up to": display_formats.moment(state["floor_ms"]),
+            "newest": display.moment(state["newest_event_time_ms"]),
+            "evicted up to": display.moment(state["floor_ms"]),
             "exact": "yes" if state["exact"] else "no: some windows lack evicted transactions",
             "partition": f"{state['partition']}, last offset applied {state['last_offset']:,}",
         },
@@ -112,17 +110,17 @@ def _print_key(state: dict[str, Any]) -> None:
         cells = [
             one["window"],
             f"{one['transactions']:,}",
-            display_formats.amount(one["amount_minor"], digits),
+            display.amount(one["amount_minor"], digits),
         ]
         if averages:
-            cells.append(display_formats.average(one["average"], digits))
+            cells.append(display.average(one["average"], digits))
         table.add_row(*cells, "yes" if one["exact"] else "no")
     _print(table)
     table = _table(["event time (UTC)", f"amount {currency}"], ["", "hash of its id"])
     for entry in state["newest_entries"]:
         table.add_row(
-            display_formats.moment(entry["event_time_ms"]),
-            display_formats.amount(entry["amount_minor"], digits),
+            display.moment(entry["event_time_ms"]),
+            display.amount(entry["amount_minor"], digits),
             "" if entry["counted"] else "late",
             entry["transaction_hash"],
         )
@@ -142,17 +140,17 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
     known = "none yet"
     if label is not None:
         what = "fraud" if label["is_fraud"] else "genuine"
-        known = f"{what}, since {display_formats.moment(label['labelled_at'])} UTC"
+        known = f"{what}, since {display.moment(label['labelled_at'])} UTC"
     facts = {
         "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
         **({"action": row["action"]} if row.get("action") else {}),
         **({"rules": ", ".join(row["rules"])} if row.get("rules") else {}),
         **({} if odd is None else {"anomaly": f"score {odd:.6g}; not used for the decision"}),
         "label": known,
-        "amount": display_formats.amount(row["amount_minor"], digits, settings.currency),
-        "event time": f"{display_formats.moment(row['event_time_ms'])} UTC",
-        "card": display_formats.printable(row["card_id"]),
-        "terminal": display_formats.printable(row["terminal_id"] or "–"),
+        "amount": display.amount(row["amount_minor"], digits, settings.currency),
+        "event time": f"{display.moment(row['event_time_ms'])} UTC",
+        "card": display.printable(row["card_id"]),
+        "terminal": display.printable(row["terminal_id"] or "–"),
         "flags": ", ".join(row["flags"]) or "none: in time, in order, exact",
         "model": f"{row['model_version']} {row['model_hash']}",
         "source": "/".join(
@@ -160,22 +158,22 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
         ),
     }
     facts |= {
-        display_formats.printable(name): display_formats.printable(orjson.dumps(value).decode())
+        display.printable(name): display.printable(orjson.dumps(value).decode())
         for name, value in (row.get("extra") or {}).items()
     }
     return facts
 
 
 def _print_transaction(row: Mapping[str, Any], settings: Settings) -> None:
-    title = f"transaction {display_formats.printable(row['transaction_id'])}"
+    title = f"transaction {display.printable(row['transaction_id'])}"
     _facts(title, transaction_facts(row, settings))
     for reason in row["reasons"]:
-        click.echo(f"  because {display_formats.printable(reason)}")
+        click.echo(f"  because {display.printable(reason)}")
     table = _table(["feature", "value"], ["unit"])
     catalogue = catalogue_of(settings)
     units = {feature.name: feature.unit for feature in catalogue.columns}
-    for name, value in display_formats.in_order(row["features"], catalogue.names):
-        table.add_row(name, display_formats.value(value), units.get(name, ""))
+    for name, value in display.in_order(row["features"], catalogue.names):
+        table.add_row(name, display.value(value), units.get(name, ""))
     _print(table)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from app import display_formats
+from app import display
 from app.cli.options import ListByDefault, json_option
 from app.cli.progress import counter
 from app.errors import UsageError
@@ -59,10 +59,8 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
         click.echo(json.dumps(report))
         return
     for letter in listing.newest:
-        click.echo(
-            f"{display_formats.printable(letter.source)}  {display_formats.printable(letter.reason)}"
-        )
-        click.echo(f"    {display_formats.printable(letter.message)}")
+        click.echo(f"{display.printable(letter.source)}  {display.printable(letter.reason)}")
+        click.echo(f"    {display.printable(letter.message)}")
         click.echo(f"    {_beginning(letter.value)}")
     if not total:
         click.echo("no dead-letter records")
@@ -71,7 +69,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
         click.echo()
     width = max(map(len, listing.counts))
     for code, count in listing.counts.most_common():
-        click.echo(f"{display_formats.printable(code):<{width}}  {count:>10,}")
+        click.echo(f"{display.printable(code):<{width}}  {count:>10,}")
     click.echo(
         f"{len(listing.newest):,} of {total:,} shown; "
         "`fraudstream deadletters show POSITION` prints one in full"
@@ -97,14 +95,14 @@ def show(position: str, as_json: bool) -> None:
         "source": letter.source,
         "reason": letter.reason,
         "message": letter.message,
-        "refused": f"{display_formats.moment(letter.timestamp_ms)} UTC",
+        "refused": f"{display.moment(letter.timestamp_ms)} UTC",
         "key": _escaped(letter.key),
     }
     told = {"topic", "partition", "offset", "reason", "message", "key"}
     facts |= {name: _escaped(raw) for name, raw in letter.headers if name not in told}
     width = max(map(len, facts))
     for name, text in facts.items():
-        click.echo(f"{display_formats.printable(name):<{width}}  {display_formats.printable(text)}")
+        click.echo(f"{display.printable(name):<{width}}  {display.printable(text)}")
     size = len(letter.value or b"")
     click.echo(f"{'value':<{width}}  {size:,} bytes, unchanged:")
     click.echo()
@@ -158,9 +156,9 @@ def redrive_(
         click.echo(json.dumps(report))
     else:
         for source, why in done.refused:
-            click.echo(f"{display_formats.printable(source)} is not sent: {why}")
+            click.echo(f"{display.printable(source)} is not sent: {why}")
         for code, count in done.sent.most_common():
-            click.echo(f"{display_formats.printable(code)}  {count:,}")
+            click.echo(f"{display.printable(code)}  {count:,}")
         verb = "would be sent" if dry_run else "sent back"
         click.echo(
             f"{done.sent.total():,} {verb}, {len(done.refused):,} refused, "
@@ -219,4 +217,4 @@ def _beginning(value: bytes | None) -> str:
 def _escaped(raw: bytes | None) -> str:
     if not raw:
         return "(empty)"
-    return display_formats.printable(raw.decode(errors="backslashreplace"))
+    return display.printable(raw.decode(errors="backslashreplace"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from app import display_formats
+from app import display
 from app.cli.file_options import given
 from app.cli.options import POSITIVE, from_option, json_option, moment_ms
 from app.cli.progress import counter
@@ -113,9 +113,7 @@ def _stored(from_ms: int | None, to_ms: int | None, *, as_json: bool) -> bool:
     from app.ops.drift_report import drift as run
 
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
-        msg = (
-            f"--from {display_formats.iso(from_ms)} is not before --to {display_formats.iso(to_ms)}"
-        )
+        msg = f"--from {display.iso(from_ms)} is not before --to {display.iso(to_ms)}"
         raise UsageError(msg)
     settings = load_settings()
     with connected(settings) as session, counter("reading") as show:
@@ -144,13 +142,13 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append("")
         if one is None:
             lines.append(
-                f"{display_formats.printable(model)}: cannot be compared: no training distribution in its manifest (an earlier "
+                f"{display.printable(model)}: cannot be compared: no training distribution in its manifest (an earlier "
                 "release trained it, or it was imported); train it again (`fraudstream train` or `retrain`), and "
                 "promote the new version"
             )
             continue
         lines.append(
-            f"{display_formats.printable(model)}: {one['transactions']:,} transactions, in {_windows(one['windows'])}"
+            f"{display.printable(model)}: {one['transactions']:,} transactions, in {_windows(one['windows'])}"
         )
         if one["fraud_share"] is not None:
             lines.append(
@@ -174,7 +172,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         for found in one["findings"]:
             windows = f"in {found['windows']} of {_windows(one['windows'])}"
             now = "" if found["newest"] else ", not in the newest"
-            lines.append(f"  drift: {display_formats.printable(found['text'])} ({windows}{now})")
+            lines.append(f"  drift: {display.printable(found['text'])} ({windows}{now})")
         if not one["findings"]:
             lines.append("  nothing has drifted")
     return lines

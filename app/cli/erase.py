@@ -10,7 +10,7 @@ import click
 
 from app.cli.options import FiniteRange, json_option
 from app.cli.progress import stages
-from app.display_formats import iso, printable
+from app.display import iso, printable
 from app.errors import UsageError
 from app.pseudonyms import is_pseudonym
 from app.settings import Settings, load_settings

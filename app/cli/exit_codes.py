@@ -8,7 +8,7 @@ import click
 
 from app.cli import cli
 from app.cli.interrupt import interruptible
-from app.display_formats import printable
+from app.display import printable
 from app.errors import FraudstreamError, UnavailableError, UsageError
 
 #: Errors of writing to a closed pipe, a full disk or a broken one.

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import orjson
 
-from app import display_formats
+from app import display
 from app.cli.options import valid_id
 from app.domain.event_times import parse_moment_ms
 from app.domain.transaction import DeadRecordError
@@ -65,7 +65,7 @@ def label(
         labelled_at_ms = _moment_ms(at)
         _check_time(at, labelled_at_ms, now_ms + settings.max_future_skew)
     if wait:
-        at_text = display_formats.iso(labelled_at_ms)
+        at_text = display.iso(labelled_at_ms)
         labels = [
             label_object(name, is_fraud=is_fraud, labelled_at=at_text, card_id=card) for name in ids
         ]
@@ -80,7 +80,7 @@ def label(
             tool.produce(pairs, settings=settings, topic=Topics(settings).labels.name)
         )
     for name in ids:
-        click.echo(f"{display_formats.printable(name)} is {verdict}: sent to {report.topic}")
+        click.echo(f"{display.printable(name)} is {verdict}: sent to {report.topic}")
 
 
 def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[dict[str, Any]]:
@@ -97,10 +97,8 @@ def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[
         found = find_places(session, settings, ids)
     of_card = [[row for row in rows if card in (None, row["card_id"])] for rows in found]
     if unknown := [name for name, rows in zip(ids, of_card, strict=True) if not rows]:
-        names = ", ".join(map(display_formats.printable, unknown[:5])) + (
-            ", ..." if unknown[5:] else ""
-        )
-        of = "" if card is None else f" of card {display_formats.printable(card)}"
+        names = ", ".join(map(display.printable, unknown[:5])) + (", ..." if unknown[5:] else "")
+        of = "" if card is None else f" of card {display.printable(card)}"
         msg = (
             f"no transaction{of} with the id {names} has been scored and stored: nothing was "
             "sent; check the id, or let "
@@ -109,9 +107,9 @@ def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[
         raise NotFoundError(msg)
     for name, rows in zip(ids, of_card, strict=True):
         if len(rows) > 1:
-            cards = ", ".join(display_formats.printable(row["card_id"]) for row in rows[:5])
+            cards = ", ".join(display.printable(row["card_id"]) for row in rows[:5])
             msg = (
-                f"{len(rows)} transactions have the id {display_formats.printable(name)}, of cards {cards}: nothing was "
+                f"{len(rows)} transactions have the id {display.printable(name)}, of cards {cards}: nothing was "
                 "sent; give --card, or send a file with event_time (`produce --labels`)"
             )
             raise UsageError(msg)

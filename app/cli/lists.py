@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from app.cli.options import ListByDefault, json_option, moment_ms
-from app.display_formats import iso, printable
+from app.display import iso, printable
 from app.errors import UsageError
 from app.settings import load_settings
 

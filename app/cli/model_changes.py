@@ -8,7 +8,7 @@ import click
 
 from app.cli.model_gate import require_pass
 from app.cli.options import FiniteRange, json_option, moment_ms, note_option
-from app.display_formats import iso, printable
+from app.display import iso, printable
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 

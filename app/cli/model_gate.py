@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from app.cli.options import FiniteRange, json_option, moment_ms
-from app.display_formats import iso
+from app.display import iso
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 

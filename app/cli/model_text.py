@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.display_formats import iso, printable
+from app.display import iso, printable
 
 if TYPE_CHECKING:
     from app.cassandra.model_registry import RegisteredModel

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.display_formats import printable
+from app.display import printable
 
 if TYPE_CHECKING:
     from app.ops.files.file_pass import FilePass

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from app import display_formats
+from app import display
 from app.cli.options import json_option, moment_ms
 from app.cli.progress import counter
 from app.errors import UsageError
@@ -61,9 +61,7 @@ def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> N
     from app.quality.measure_decisions import measure
 
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
-        msg = (
-            f"--from {display_formats.iso(from_ms)} is not before --to {display_formats.iso(to_ms)}"
-        )
+        msg = f"--from {display.iso(from_ms)} is not before --to {display.iso(to_ms)}"
         raise UsageError(msg)
     settings = load_settings()
     with connected(settings) as session, counter("reading") as show:
@@ -87,8 +85,7 @@ def _lines(result: dict[str, Any], by: str) -> list[str]:
     for name, group in groups.items():
         cells = (_cell(column, group[column]) for column in _COLUMNS)
         lines.append(
-            display_formats.printable(f"{name:<{width}} ")
-            + "".join(f"{cell:>11}" for cell in cells)
+            display.printable(f"{name:<{width}} ") + "".join(f"{cell:>11}" for cell in cells)
         )
     if not result["labels"]:
         lines.append(

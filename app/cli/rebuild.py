@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from app import display_formats
+from app import display
 from app.cli.options import examples_option, json_option
 from app.cli.progress import stages
 from app.errors import VerificationError
@@ -83,7 +83,7 @@ def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json
             click.echo(f"left out: {where}: {why}")
         for each in done.differing[:examples]:
             click.echo(
-                display_formats.printable(
+                display.printable(
                     f"{each.where} {each.key}: {each.field} is {each.one!r}, rebuilt {each.other!r}"
                 )
             )

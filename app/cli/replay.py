@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import display_formats
+from app import display
 from app.cli.options import json_option, moment
 from app.cli.progress import stages
 from app.durations import format_duration
@@ -122,7 +122,7 @@ def replay(
     if as_json:
         click.echo(json.dumps(result))
         return
-    click.echo("\n".join(display_formats.printable(line) for line in summary(result)))
+    click.echo("\n".join(display.printable(line) for line in summary(result)))
 
 
 def _remove(name: str, other: object, as_json: bool) -> None:
@@ -200,7 +200,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"{result['scored']:>12,}  scored, into topic {result['topics'][0]} and table {result['table']}",
     ]
     if result["short_by_ms"]:
-        full_from = display_formats.iso(result["full_windows_from_ms"])
+        full_from = display.iso(result["full_windows_from_ms"])
         lines.append(
             f"{found['short_windows']:>12,}  of these, before {full_from}, with windows that lack up to "
             f"{format_duration(result['short_by_ms'])}, deleted by retention (flags `inexact:...`)"

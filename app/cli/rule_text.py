@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from app.display_formats import amount, iso, printable
+from app.display import amount, iso, printable
 from app.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import click
 
 from app.cli.options import ListByDefault, from_option, json_option, moment_ms, note_option
 from app.cli.rule_text import line_of
-from app.display_formats import iso, printable
+from app.display import iso, printable
 from app.errors import NotFoundError
 from app.settings import load_settings
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app import display_formats
+from app import display
 from app.cli.options import FiniteRange, examples_option, json_option, moment_ms
 from app.cli.progress import stages
 from app.errors import VerificationError
@@ -126,11 +126,9 @@ def verify(
         for model_hash, reason in report.details["models_missing"].items():
             click.echo(f"scores of model {model_hash} were not recomputed: {reason}")
         for example in report.examples:
-            click.echo(display_formats.printable(_described(example)))
+            click.echo(display.printable(_described(example)))
         if lost := report.details["rows_lost"]:
-            since = display_formats.iso(
-                report.details["rows_lost_from_ms"] // 60_000 * 60_000 - 60_000
-            )
+            since = display.iso(report.details["rows_lost_from_ms"] // 60_000 * 60_000 - 60_000)
             click.echo(
                 f"{lost:,} rows that Cassandra had acknowledged are missing there: "
                 f"`fraudstream rewrite --from {since}` writes them again"

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from app.display_formats import age, iso, printable
+from app.display import age, iso, printable
 
 
 def read_waits(app: Any) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from app import display_formats
+from app import display
 from app.domain.alert_policy import SEVERITIES, rank
 
 #: Alerts that a message about many names: those with the largest amounts.
@@ -63,18 +63,14 @@ def about_one(notice: Notice, digits: int) -> Message:
         digits: digits of the currency's minor units.
     """
     alert = notice.alert
-    money = display_formats.amount(alert["amount_minor"], digits, alert["currency"])
+    money = display.amount(alert["amount_minor"], digits, alert["currency"])
     again = notice.handled_at
     lines = [
-        *(
-            [f"open again: it was handled at {display_formats.moment(again)[:19]} UTC"]
-            if again
-            else []
-        ),
+        *([f"open again: it was handled at {display.moment(again)[:19]} UTC"] if again else []),
         *(f"rule {rule}" for rule in alert["rules"]),
         *alert["reasons"],
         f"score {alert['score']:.3f} (threshold {alert['threshold']:.3f})",
-        f"terminal {alert['terminal_id'] or 'none'}, {display_formats.moment(alert['event_time_ms'])[:19]} UTC",
+        f"terminal {alert['terminal_id'] or 'none'}, {display.moment(alert['event_time_ms'])[:19]} UTC",
         f"transaction {alert['transaction_id']}",
         f"fraudstream alerts show {notice.alert_id}",
     ]
@@ -82,10 +78,10 @@ def about_one(notice: Notice, digits: int) -> Message:
         f"{notice.name}-{notice.severity}",
         notice.severity,
         f"{notice.severity} fraud alert{' open again' if again else ''}: {money}, card {_short(alert['card_id'])}",
-        "\n".join(map(display_formats.printable, lines)),
+        "\n".join(map(display.printable, lines)),
         {
             "type": "fraud.alert",
-            "timestamp": display_formats.iso(alert["received_at"]),
+            "timestamp": display.iso(alert["received_at"]),
             "data": {
                 **alert,
                 "severity": notice.severity,
@@ -112,10 +108,10 @@ def about_many(notices: Sequence[Notice], digits: int) -> Message:
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     lines = [
         f"{len(notices):,} alerts in one message, because there are too many to send one by one: {told}",
-        f"{display_formats.amount(total, digits, currency)} in all, "
-        f"{display_formats.moment(min(times))[:19]} to {display_formats.moment(max(times))[:19]} UTC; the largest:",
+        f"{display.amount(total, digits, currency)} in all, "
+        f"{display.moment(min(times))[:19]} to {display.moment(max(times))[:19]} UTC; the largest:",
         *(
-            f"{display_formats.amount(one.alert['amount_minor'], digits)} card {_short(one.alert['card_id'])} {one.alert_id}"
+            f"{display.amount(one.alert['amount_minor'], digits)} card {_short(one.alert['card_id'])} {one.alert_id}"
             for one in largest
         ),
         "fraudstream alerts list --today",
@@ -124,10 +120,10 @@ def about_many(notices: Sequence[Notice], digits: int) -> Message:
         f"digest-{_digest(notices)}",
         severity,
         f"{len(notices):,} fraud alerts, {told}",
-        "\n".join(map(display_formats.printable, lines)),
+        "\n".join(map(display.printable, lines)),
         {
             "type": "fraud.alerts",
-            "timestamp": display_formats.iso(max(one.alert["received_at"] for one in notices)),
+            "timestamp": display.iso(max(one.alert["received_at"] for one in notices)),
             "data": {
                 "count": len(notices),
                 "by_severity": counts,

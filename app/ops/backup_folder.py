@@ -18,7 +18,7 @@ import msgspec
 from app.cassandra.backup_tables import FROM_TOPICS, ONLY_HERE, restore_table, save_table
 from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
-from app.display_formats import iso
+from app.display import iso
 from app.errors import NotFoundError, UsageError
 from app.file_writing import explained
 from app.ops.verification.topic_log import Progress

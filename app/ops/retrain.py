@@ -15,7 +15,7 @@ from cassandra.cluster import Session
 from app.cassandra.command_lock import command_lock
 from app.cassandra.fetched_models import entry_of
 from app.cassandra.model_registry import list_registered
-from app.display_formats import iso
+from app.display import iso
 from app.domain.changes import AnyChange, ChallengerChange, LoadChange, ModelChange
 from app.domain.in_force import MAX_CHALLENGERS, Challenger
 from app.durations import format_duration

@@ -14,7 +14,7 @@ from app.blocks.core.deletions import DELETED_KEY, Deletions
 from app.blocks.core.partition import RowReader
 from app.blocks.core.row_offsets import Row
 from app.blocks.faust.output_sender import OutRecord
-from app.display_formats import iso
+from app.display import iso
 from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.ids import identifier, optional_identifier
 from app.domain.transaction import DeadRecordError

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from app.display_formats import age, iso
+from app.display import age, iso
 from app.durations import format_duration
 from app.metrics.prometheus import release
 from app.metrics.worker_reading import is_of_labels

@@ -4,7 +4,7 @@ from collections import deque
 from copy import copy
 from typing import Any
 
-from app.display_formats import iso
+from app.display import iso
 from app.domain.features import Catalogue, window_name
 from app.windows.window_row import NEVER, WindowRow
 

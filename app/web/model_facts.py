@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from app.display_formats import iso
+from app.display import iso
 from app.domain.changes import ListChange, RuleChange
 from app.kafka.change_history import ChangeHistory
 from models.manifest import Manifest

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app import display_formats
+from app import display
 from app.metrics.prometheus import release
 from app.web.roles import viewer
 from app.web.url_ids import json_path_of, path_of
@@ -60,15 +60,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount": display_formats.amount,
-        "average": display_formats.average,
-        "bytes": display_formats.size,
-        "moment": display_formats.moment,
-        "ms": display_formats.milliseconds,
-        "number": display_formats.number,
-        "score": display_formats.score,
-        "second": display_formats.second,
-        "value": display_formats.value,
+        "amount": display.amount,
+        "average": display.average,
+        "bytes": display.size,
+        "moment": display.moment,
+        "ms": display.milliseconds,
+        "number": display.number,
+        "score": display.score,
+        "second": display.second,
+        "value": display.value,
     }
     environment.globals |= {
         "json_path_of": json_path_of,

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from app.display_formats import in_order
+from app.display import in_order
 from app.domain.features import Catalogue
 from app.errors import NotFoundError
 from app.web.replies import json_reply, page, wants_json

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.display_formats import iso
+from app.display import iso
 from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.ids import identifier, optional_identifier
 from app.domain.json_text import Fields, exact_number, load_object, too_large

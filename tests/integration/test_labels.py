@@ -9,7 +9,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from app.cassandra.prediction_rows import epoch_ms
-from app.display_formats import iso
+from app.display import iso
 from app.lab.simulation.files import write_deliveries
 from app.lab.simulation.simulate import SimulationConfig, deliver, simulate
 from app.lab.simulation.transactions import SimulatedTransactions

@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from app.display_formats import iso
+from app.display import iso
 from app.errors import SchemaError, UnavailableError, UsageError
 from app.kafka.topic_admin import ensure_topics
 from app.lab.simulation.files import write_deliveries

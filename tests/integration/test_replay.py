@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from app.cassandra.prediction_rows import COLUMNS
 from app.cassandra.session import connected
-from app.display_formats import iso
+from app.display import iso
 from app.kafka.topic_admin import log_ends
 from app.lab.simulation.simulate import Disorder, SimulationConfig, deliver, simulate
 from app.settings import Settings

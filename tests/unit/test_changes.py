@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.display_formats import iso
+from app.display import iso
 from app.domain.changes import LoadChange, ModelChange, ThresholdChange
 from app.domain.in_force import InForce
 from app.domain.rules import RulePolicy

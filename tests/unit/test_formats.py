@@ -2,7 +2,7 @@
 
 import pytest
 
-from app import display_formats
+from app import display
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from app import display_formats
     ],
 )
 def test_amounts(minor: int | None, digits: int, text: str) -> None:
-    assert display_formats.amount(minor, digits) == text
+    assert display.amount(minor, digits) == text
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_amounts(minor: int | None, digits: int, text: str) -> None:
     ],
 )
 def test_latencies(duration_ms: float | None, text: str) -> None:
-    assert display_formats.milliseconds(duration_ms) == text
+    assert display.milliseconds(duration_ms) == text
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_latencies(duration_ms: float | None, text: str) -> None:
     [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 30, "3.0 GiB")],
 )
 def test_sizes(count: int, text: str) -> None:
-    assert display_formats.size(count) == text
+    assert display.size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_sizes(count: int, text: str) -> None:
     [(None, "–"), (3.0, "3"), (0.25, "0.25"), (1234.5678, "1,234.57"), (float("inf"), "inf")],
 )
 def test_features(feature: float | None, text: str) -> None:
-    assert display_formats.value(feature) == text
+    assert display.value(feature) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (65, "1 min 5 s"), (98_765, "1 d 3 h"), (-3, "0 s")]
 )
 def test_ages(seconds: int, text: str) -> None:
-    assert display_formats.age(100, 100 + seconds) == text
+    assert display.age(100, 100 + seconds) == text
 
 
 def test_foreign_text_cannot_steer_a_terminal() -> None:
-    assert display_formats.printable("a\x1b[31m\nü\u202e€") == "a\\x1b[31m\\nü\\u202e€"
-    assert display_formats.iso(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
+    assert display.printable("a\x1b[31m\nü\u202e€") == "a\\x1b[31m\\nü\\u202e€"
+    assert display.iso(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"

@@ -24,7 +24,7 @@ HEIGHT = {
     "app.scored_by": 0,
     "app.durations": 0,
     "app.env_file": 0.2,
-    "app.display_formats": 0,
+    "app.display": 0,
     "app.logs": 0,
     "app.field_settings": 0,
     "app.pseudonyms": 0,

@@ -11,7 +11,7 @@ import orjson
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from app import display_formats
+from app import display
 from app.errors import UnavailableError
 from app.kafka.clients import consumer
 from app.lab.demo.feed import Feed
@@ -165,9 +165,7 @@ class Stream:
     def _told(self, transaction_id: str, kind: str) -> None:
         row = self._board.tell(transaction_id, kind)
         if row is not None and self._live is None:
-            self._screen.line(
-                f"          {display_formats.printable(transaction_id)}: {row['truth']}"
-            )
+            self._screen.line(f"          {display.printable(transaction_id)}: {row['truth']}")
 
     async def _look(self) -> None:
         if time.monotonic() - self._looked_at < _STATUS_SECONDS or self._meters is None:
@@ -177,9 +175,7 @@ class Stream:
         p50, p99 = (self._meters.latency_ms(q, since=Counter()) for q in (0.5, 0.99))
         latency = "no latency yet"
         if p50 is not None:
-            latency = (
-                f"p50 {display_formats.milliseconds(p50)}, p99 {display_formats.milliseconds(p99)}"
-            )
+            latency = f"p50 {display.milliseconds(p50)}, p99 {display.milliseconds(p99)}"
         self._status = self._board.status(
             sent=self._sent, rate=self._rate, lag=self._meters.lag, latency=latency
         )

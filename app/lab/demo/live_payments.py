@@ -4,7 +4,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from app.display_formats import iso
+from app.display import iso
 from app.lab.demo.fraud_kinds import FIRST_AT_TERMINAL
 from app.lab.simulation.frauds import (
     AMOUNT,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from app import display_formats
+from app import display
 from app.lab.demo.fraud_kinds import FIRST_AT_TERMINAL, GENUINE, is_flagged
 from app.settings import Settings
 
@@ -78,11 +78,11 @@ class Board:
         return [
             f"{when:%H:%M:%S}",
             f"{bar(row['score'])} {row['score']:.2f}",
-            display_formats.amount(
+            display.amount(
                 row["amount_minor"], settings.minor_unit_digits, settings.currency
             ).rjust(12),
-            display_formats.printable(row["card_id"]),
-            display_formats.printable(why[0])[:_REASON] if why else "",
+            display.printable(row["card_id"]),
+            display.printable(why[0])[:_REASON] if why else "",
             row.get("truth") or "…",
         ]
 
@@ -111,7 +111,7 @@ class Board:
         """
         known = f"{self.frauds:,} were fraud, {self.genuine:,} genuine"
         return (
-            f"{rate:.0f} per second, {self.per_minute} alerts per minute, lag {display_formats.number(lag)}, {latency}; "
+            f"{rate:.0f} per second, {self.per_minute} alerts per minute, lag {display.number(lag)}, {latency}; "
             f"{sent:,} sent, {self.scored:,} scored, {self.flagged:,} flagged, of which {known}. Ctrl-C ends"
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from app import display_formats
+from app import display
 from app.lab.demo.fraud_kinds import FIRST_AT_TERMINAL
 from app.lab.demo.summary import Summary
 from app.lab.simulation.frauds import AMOUNT_LIMIT
@@ -87,7 +87,7 @@ def _frauds(summary: Summary, settings: Settings) -> list[str]:
     account, digits = summary.account, settings.minor_unit_digits
 
     def row(name: str, caught: int, of: int, minor: int, of_minor: int) -> list[str]:
-        money = [display_formats.amount(part, digits) for part in (minor, of_minor)]
+        money = [display.amount(part, digits) for part in (minor, of_minor)]
         return [name, f"{caught:,}", f"{of:,}", _percent(caught, of), *money]
 
     table = [["", "caught", "of", "recall", "amount caught", f"of {settings.currency}"]]
@@ -110,7 +110,7 @@ def _frauds(summary: Summary, settings: Settings) -> list[str]:
         *_aligned(table, right={1, 2, 3, 4, 5}),
         f"  {account.flagged:,} flagged = {summary.true_alarms:,} frauds + {account.false_alarms:,} genuine{unknown}: "
         f"precision {_percent(summary.true_alarms, known)}; the genuine ones are worth "
-        f"{display_formats.amount(account.false_alarms_minor, digits, settings.currency)}",
+        f"{display.amount(account.false_alarms_minor, digits, settings.currency)}",
         *([] if summary.label_features else [_WITHOUT_LABELS]),
         _labels(summary),
     ]
@@ -141,7 +141,7 @@ def _speed(summary: Summary) -> list[str]:
     gentle = summary.gentle
     if gentle.p50_ms is not None and gentle.p99_ms is not None:
         lines.append(
-            f"Latency: p50 {display_formats.milliseconds(gentle.p50_ms)}, p99 {display_formats.milliseconds(gentle.p99_ms)} "
+            f"Latency: p50 {display.milliseconds(gentle.p50_ms)}, p99 {display.milliseconds(gentle.p99_ms)} "
             f"from the broker's append to the row: {gentle.transactions:,} more, at "
             f"{gentle.rate:,.0f} per second"
         )
@@ -158,10 +158,10 @@ def _suspicious(summary: Summary, settings: Settings) -> list[str]:
     table += [
         [
             f"{prediction['score']:.3f}",
-            display_formats.amount(prediction["amount_minor"], digits, currency),
-            display_formats.printable(prediction["card_id"]),
-            display_formats.moment(prediction["event_time_ms"])[:16],
-            "; ".join(display_formats.printable(reason) for reason in prediction["reasons"][:1]),
+            display.amount(prediction["amount_minor"], digits, currency),
+            display.printable(prediction["card_id"]),
+            display.moment(prediction["event_time_ms"])[:16],
+            "; ".join(display.printable(reason) for reason in prediction["reasons"][:1]),
         ]
         for prediction in summary.suspicious[:_ALERTS]
     ]
@@ -170,7 +170,7 @@ def _suspicious(summary: Summary, settings: Settings) -> list[str]:
 
 def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> list[str]:
     example = next(iter(summary.suspicious), None)
-    name = shlex.quote(display_formats.printable(example["transaction_id"])) if example else "ID"
+    name = shlex.quote(display.printable(example["transaction_id"])) if example else "ID"
     used = urlsplit(summary.base_url).port
     port = "" if used == settings.web_port else f" --web-port {used}"
     commands = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.display_formats import iso
+from app.display import iso
 from app.domain.transaction import hash_id
 from app.durations import DAY_MS
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.display_formats import iso
+from app.display import iso
 from app.domain.features import Catalogue
 from app.durations import format_duration
 from app.errors import UsageError
