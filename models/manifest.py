@@ -77,7 +77,7 @@ class Manifest(BaseModel):
         metrics: figures on data that training never saw.
         libraries: versions that wrote the file.
         anomaly: the isolation forest in the same file, if there is one.
-        distribution: of the training data, for drift (models/training_distribution.py reads it); None: trained before that.
+        distribution: of the training data, for drift (models/training_distribution.py reads it); None: trained before.
         signature: over all else in the manifest; no part of the hash.
     """
 

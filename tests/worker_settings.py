@@ -1,4 +1,4 @@
-"""Settings of tests on real servers: topics, app and keyspace of its own for each test, few features, a simple model."""
+"""Settings of tests on real servers: topics, app and keyspace of its own for each test, few features, simple model."""
 
 import asyncio
 import os

@@ -4,8 +4,8 @@ Faust's own path costs about 70 us per message, and its producer buffer about 10
 block*: the list of records that one fetch returned for one partition. Blocks grow with the load, so there is no timer:
 with little load, a block is one record and latency is low.
 
-The order of effects for each block, and why (`partition.py` and `order_of_effects.py`, driven in tests by a simulated log and
-store):
+The order of effects for each block, and why (`partition.py` and `order_of_effects.py`, driven in tests by a simulated
+log and store):
 
 1. compute outputs and new rows in memory; a record at or below its row's `last_offset` is skipped,
 2. outputs to Kafka (or another sink), all acknowledged,

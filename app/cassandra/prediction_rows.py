@@ -1,7 +1,7 @@
 """Predictions as Cassandra rows, both ways: JSON record -> packed values, row -> dict. Pure, no I/O.
 
-Which columns there are is the table of app/wire/prediction_fields.py. Packing (`packed_rows.py`) is the worker's share of
-the dearest part of the pipeline, so a packed row has its columns in an order that suits it: texts first, then what
+Which columns there are is the table of app/wire/prediction_fields.py. Packing (`packed_rows.py`) is the worker's share
+of the dearest part of the pipeline, so a packed row has its columns in an order that suits it: texts first, then what
 may be missing, then what rarely changes as one cached piece, then everything of fixed width with the features, which
 one precompiled struct writes at once.
 """

@@ -1,4 +1,4 @@
-"""Progress of commands on standard error: bars at a terminal; elsewhere a line now and then for work that is counted."""
+"""Progress of commands on standard error: bars at a terminal; elsewhere a line now and then for counted work."""
 
 import sys
 import time

@@ -16,8 +16,8 @@
 | `dead letters` | a reason | refused records |
 | `duplicates`, `conflicts` | `transaction_id` | repeated ids |
 
-Limits follow from the training data (models/training_distribution.py): a deviation is found when windows of quiet data would
-not show it (chi-squared test with the design effect), and when it is large enough to matter. Population stability
+Limits follow from the training data (models/training_distribution.py): a deviation is found when windows of quiet data
+would not show it (chi-squared test with the design effect), and when it is large enough to matter. Population stability
 index: below 0.1 nothing has changed, above 0.25 much has (Siddiqi, Credit Risk Scorecards, 2006); its distribution
 without any change: Yurdakul and Naranjo, Statistical properties of the population stability index, 2020.
 """

@@ -1,4 +1,4 @@
-"""The rows of cards or terminals that one block reads and changes, and the rules by which their entries are retained."""
+"""The rows of cards or terminals that one block reads and changes, and how long their entries are retained."""
 
 from zlib import crc32
 

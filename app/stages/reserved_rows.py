@@ -1,4 +1,4 @@
-"""The reserved rows of a partition: its position and deduplication offsets, and which models and changes are in force."""
+"""The reserved rows of a partition: its position, deduplication offsets, and which models and changes are in force."""
 
 from dataclasses import dataclass, field
 

@@ -119,7 +119,10 @@ async def request_worker(
 
     Args:
         client: aiohttp's, of this worker.
-        url, method, headers, body: the request.
+        url: where to.
+        method: as HTTP has it.
+        headers: of the request.
+        body: of the request.
         score_timeout_ms: how long another worker may wait for a prediction.
 
     Raises:

@@ -48,8 +48,8 @@ class EnrichedBatch(msgspec.Struct, array_like=True):
         version: `ENRICHED_VERSION`.
         topic, partition: where the items come from.
         items: in source order.
-        schema: names the features that the transactions are scored by (app/domain/features/feature_schema.py): those of the
-            worker that began them. Empty in messages of release 0.1.0.
+        schema: names the features that the transactions are scored by (app/domain/features/feature_schema.py): those of
+            the worker that began them. Empty in messages of release 0.1.0.
     """
 
     version: int

@@ -3,8 +3,8 @@
     python -m tests.crash.sabotage                          # every break that it can find, one after the other
     python -m tests.crash.sabotage "no zombie fencing"
 
-For each name (`tests/seeded_faults.py`; the simulation finds all of them) it plays a short crash test on real servers, with
-a schedule that brings the case about, and expects it not to be clean. Unless names are given, it first plays one
+For each name (`tests/seeded_faults.py`; the simulation finds all of them) it plays a short crash test on real servers,
+with a schedule that brings the case about, and expects it not to be clean. Unless names are given, it first plays one
 without any break, which must be clean. It exits with 0 only if all of that is so.
 """
 

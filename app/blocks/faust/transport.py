@@ -1,4 +1,4 @@
-"""The Faust transport driver `block`, with our consumer and producer in the aiokafka driver of faust-streaming 0.15.3."""
+"""The Faust transport driver `block`: the aiokafka driver of faust-streaming 0.15.3 with our consumer and producer."""
 
 from typing import Any
 

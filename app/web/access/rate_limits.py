@@ -1,4 +1,4 @@
-"""How often somebody may ask: buckets that fill at a rate. (Attempts to log in: login_attempts.py.)"""
+"""How often somebody may ask: buckets that fill at a rate. See login_attempts.py for attempts to log in."""
 
 from collections import OrderedDict
 from collections.abc import Callable
