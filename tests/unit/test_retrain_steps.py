@@ -197,7 +197,7 @@ def test_the_comparison_knows_the_label_delay(rig: Rig, monkeypatch: pytest.Monk
         return {"frauds_compared": 40, "difference": {}, "passed": True, "reasons": []}
 
     rig.retrain()
-    monkeypatch.setattr(retrain.gate, "gate", gate)
+    monkeypatch.setattr(retrain.gate_scores, "gate", gate)
     assert rig.retrain().did == "passed"
     assert given["labels_until_ms"] == NOW - DELAY_MS
 
@@ -216,7 +216,7 @@ def test_a_call_whose_lock_was_lost_registers_and_promotes_nothing(
         rig.retrain(check=lost)
     assert [one.model for one in rig._list()] == ["fraud@1"]
     assert rig.retrain().did == "trained"
-    monkeypatch.setattr(retrain.gate, "gate", passes)
+    monkeypatch.setattr(retrain.gate_scores, "gate", passes)
     before = list(rig.changes)
     with pytest.raises(BusyError):
         rig.retrain(promote=True, check=lost)
@@ -229,7 +229,7 @@ def test_what_the_guard_could_not_take_back_is_not_promoted(
 ) -> None:
     """The keys were set while a model decides that nobody has signed."""
     signed.retrain(sign=True)
-    monkeypatch.setattr(retrain.gate, "gate", passes)
+    monkeypatch.setattr(retrain.gate_scores, "gate", passes)
     before = list(signed.changes)
     says = "guard could not revert this promotion: .* current model any more .*fraud@1 is not signed.*--no-guard"
     with pytest.raises(UsageError, match=says):
