@@ -1,6 +1,7 @@
 """The Faust app: made from settings, once a process."""
 
 import logging
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -203,6 +204,7 @@ def create_app(settings: Settings) -> FraudApp:
     app.settings = settings
     app.isolation_level = settings.isolation_level
     app.client_rack = settings.kafka_rack
+    app.host_name = settings.host_name or socket.gethostname()
     app.fetch_bytes = waiting_bytes(settings)
     app.fraud_topics = Topics(settings)
     app.catalogue = catalogue_of(settings)

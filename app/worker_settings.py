@@ -47,6 +47,11 @@ class WorkerSettings(BaseSettings):
     standby_replicas: int = Field(
         0, ge=0, le=3, description="number of standby replicas of each partition's state tables"
     )
+    host_name: str | None = Field(
+        None,
+        description="machine that this worker runs on: standby replicas of its partitions go to workers on other "
+        "machines; unset: the host name",
+    )
     block_records: int = Field(
         1_000, ge=1, le=20_000, description="largest number of records in a block (micro-batch)"
     )

@@ -1,4 +1,4 @@
-"""Warm copies of other workers' tables follow, whoever looks, and are kept when their worker stops."""
+"""Standby replicas are on another host than their primary, follow it, and are kept when their worker stops."""
 
 import asyncio
 from pathlib import Path
@@ -12,6 +12,7 @@ from app.ops.state_comparison import OFFSET_KEY, TABLES, read_store, stores
 from app.settings import Settings
 from tests import deaf_worker
 from tests.builders import tx_bytes
+from tests.crash.watch import overview
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
 from tests.worker_settings import environ_of
@@ -32,31 +33,42 @@ def test_copies_follow_and_are_kept(settings: Settings, tmp_path: Path) -> None:
     )
     every = {(table, number) for table in TABLES for number in range(settings.partitions)}
     with Fleet(environ_of(settings), tmp_path) as fleet:
-        fleet.start("a", "b")
+        fleet.start("a", "b", environ={"FRAUDSTREAM_HOST_NAME": "one"})
+        fleet.start("c", environ={"FRAUDSTREAM_HOST_NAME": "two"})
         fleet.await_ready()
 
-        def copies(name: str) -> dict[tuple[str, int], float]:
-            found = WorkerPage.of(fleet[name]).copies
-            return {place: lag for place, lag in found.items() if place[0] in TABLES}
+        def copies(*names: str) -> dict[tuple[str, int], float]:
+            found = [WorkerPage.of(fleet[name]).copies for name in names]
+            return {at: lag for each in found for at, lag in each.items() if at[0] in TABLES}
 
-        wait_until(lambda: (copies("a") | copies("b")).keys() == every, "a copy of each partition")
+        def apart() -> bool:
+            """Each partition of `a` and `b` has its replica on `c`, and each of `c` on one of them."""
+            owners = overview(fleet["a"])["workers"]
+            theirs = {*owners.get(fleet["a"].url, ()), *owners.get(fleet["b"].url, ())}
+            return (
+                len(theirs) > 0
+                and {number for _, number in copies("c")} == theirs
+                and copies(*"abc").keys() == every
+            )
+
+        wait_until(apart, "a replica of each partition on the other host")
         # few enough that Faust alone would leave all of them in memory: it writes every sixteen blocks
         deployment.send(
             Send(tx_bytes(number, card=f"c{number}", at=number * 60_000), f"c{number}".encode())
             for number in range(8)
         )
         deployment.drain()
-        wait_until(lambda: not any((copies("a") | copies("b")).values()), "copies to be complete")
+        wait_until(lambda: not any(copies(*"abc").values()), "copies to be complete")
         ends = {
             table: asyncio.run(log_ends(settings, changelog.name))
             for table, changelog in changelogs.items()
         }
         assert sum(ends["cards"].values()) >= 8
-        kept = copies("b")
+        kept = copies("c")
         assert kept
-        fleet.terminate("b")
+        fleet.terminate("c")
         for table, partition in kept:
-            (store,) = stores(fleet["b"].datadir, table, partition)
+            (store,) = stores(fleet["c"].datadir, table, partition)
             end = ends[table][partition]
             assert int(read_store(store).get(OFFSET_KEY, -1)) == end - 1, (table, partition)
         fleet.await_ready()

@@ -214,6 +214,8 @@ def test_workers_keep_their_state_and_their_names(values: Path) -> None:
     assert headless["spec"]["publishNotReadyAddresses"] is True
     [advertised] = [e for e in worker["env"] if e["name"] == "FRAUDSTREAM_ADVERTISED_HOST"]
     assert advertised["value"] == f"$(POD_NAME).{spec['serviceName']}.payments.svc"
+    [host] = [e for e in worker["env"] if e["name"] == "FRAUDSTREAM_HOST_NAME"]
+    assert host["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
 
 
 @by_values

@@ -30,6 +30,19 @@ WATCHED: dict[str, dict[str, str]] = {
         "mode.services:Service.crash": "14980000465df0af",
         "mode.services:Service.stop": "e17cd2b6bd01e861",
     },
+    "app/blocks/faust/assignor.py": {
+        "faust.app.base:App.assignor": "c24bafb8eda8b529",
+        "faust.assignor.cluster_assignment:ClusterAssignment.copartitioned_assignments": "ade48f57daa33d9c",
+        "faust.assignor.copartitioned_assignor:CopartitionedAssignor.__init__": "72bdba15ec1827e9",
+        "faust.assignor.copartitioned_assignor:CopartitionedAssignor._assign": "5b5b51228d8eabc1",
+        "faust.assignor.copartitioned_assignor:CopartitionedAssignor.get_assignment": "9e7c467c7140fd22",
+        "faust.assignor.client_assignment:CopartitionedAssignment.unassign_extras": "e644e7c125b197c4",
+        "faust.assignor.partition_assignor:PartitionAssignor._get_client_metadata": "a0e1ba5c0d014848",
+        "faust.assignor.partition_assignor:PartitionAssignor._perform_assignment": "1e0bf2c5c8f42574",
+        "faust.assignor.partition_assignor:PartitionAssignor._protocol_assignments": "e231e876d04a222d",
+        "faust.assignor.partition_assignor:PartitionAssignor.metadata": "6d7f0ebcd61e8b4d",
+        "faust.assignor.partition_assignor:PartitionAssignor.on_assignment": "72f34bf053d696b5",
+    },
     "app/blocks/faust/output_sender.py": {
         "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "5ed1c5b1367ad854",
         "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "bf42b0f0c5c0646d",
@@ -218,8 +231,8 @@ def test_pinned_version_is_installed_and_required(package: str, wanted: str) -> 
 
 def test_every_overridden_method_is_watched() -> None:
     """A method that a class of app/blocks overrides has its original in the table."""
-    from app.blocks.faust import block_app as app_module
     from app.blocks.faust import (
+        assignor,
         block_consumer,
         block_topic,
         fetch_thread,
@@ -227,6 +240,7 @@ def test_every_overridden_method_is_watched() -> None:
         rocksdb_options,
         transport,
     )
+    from app.blocks.faust import block_app as app_module
     from app.blocks.faust import block_table as table
 
     ours = [
@@ -238,6 +252,8 @@ def test_every_overridden_method_is_watched() -> None:
         table.BlockTable,
         block_topic.BlockTopic,
         app_module.BlockApp,
+        assignor.GroupAssignor,
+        assignor.PlacingAssignor,
         app_module.ClearingFlowControl,
     ]
     watched = {resolve(path) for path in KNOWN}

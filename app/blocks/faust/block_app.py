@@ -14,6 +14,7 @@ from mode.utils.queues import FlowControlEvent
 from app.blocks.core.alignment import EventTimeAlignment
 from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.faust import transport  # noqa: F401  registers the driver under the name `block`
+from app.blocks.faust.assignor import PlacingAssignor
 from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.offset_metadata import ConsumerAlignmentPorts
 from app.blocks.faust.output_sender import Outputs, PassOn
@@ -54,12 +55,14 @@ class BlockApp(faust.App):
         stops: partitions that cannot be read further.
         alignment: keeps partitions in step in event time; None: nothing does.
         isolation_level: of every fetch; see aiokafka's consumer.
-        client_rack: where this process is, for reads from a replica nearby; None: from the leaders.
+        client_rack: rack or zone of this process, for reads from a replica nearby; None: from the leaders.
+        host_name: machine of this process: standby replicas of its partitions go to others.
         fetch_bytes: of one fetch, all partitions together; see aiokafka's `fetch_max_bytes`.
     """
 
     isolation_level = "read_committed"
     client_rack: str | None = None
+    host_name: str = ""
     fetch_bytes = 50 << 20
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,7 +72,8 @@ class BlockApp(faust.App):
         self.watch = UnreadableBatchPolicy()
         self.stops: StoppedPartitions | None = None
         self.alignment: EventTimeAlignment | None = None
-        super().__init__(*args, **{"TableManager": BlockTables, **kwargs})
+        parts = {"TableManager": BlockTables, "PartitionAssignor": PlacingAssignor}
+        super().__init__(*args, **{**parts, **kwargs})
 
     @cached_property
     def flow_control(self) -> ClearingFlowControl:
