@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 from faust.types import TP
 
+from app.blocks.core import alignment as alignment_module
 from app.blocks.core import pulse as pulse_module
 from app.blocks.core.pulse import compute_together
 from app.blocks.faust import block_table as table_module
@@ -78,7 +79,8 @@ ALERTS = AlertPolicy(CAUSES, 10 * SECOND, (500, 1_000, 5_000))
 #: Between partitions of a backfill, and when it begins: before anything is in the future.
 SKEW = 20 * SECOND
 LONG_AGO = T0 - 10_000 * SECOND
-#: A schedule that is not over by then is stuck.
+#: A schedule is stuck when nothing is committed for so many steps. Their number alone proves nothing: what waits for a
+#: time, as a schema does, may get few turns among commits and looks at positions.
 MAX_STEPS = 120_000
 
 topics = Topics(load_settings({"topic_prefix": "", "app_id": "sim"}))
@@ -208,6 +210,8 @@ class Plan:
     late_pulses: float = 0
     #: Whether predictions are stored.
     stored: bool = False
+    #: How often Kafka forgets the newest commit of a partition; needs `skew_ms`, which makes workers repeat them.
+    forgets: float = 0
 
     @property
     def terminal_rules(self) -> RowRules:
@@ -577,6 +581,23 @@ class World:
         self.seen["deleted"] += 1
         return True
 
+    def _forget(self) -> bool:
+        return self._forget_of(self._apart.randrange(self.plan.partitions))
+
+    def _forget_of(self, partition: int) -> bool:
+        """Kafka forgets the newest commit of a partition of `transactions`; its owner is not told.
+
+        Where records were deleted since the commit before, they would be called lost although they were read: left
+        alone.
+        """
+        tp = TP(topics.transactions.name, partition)
+        before = self.broker.before.get(tp)
+        if before is None or before[0] < self.broker.log(*tp).start:
+            return False
+        self.broker.committed[tp], self.broker.notes[tp] = before
+        self.seen["forgotten"] += 1
+        return True
+
     def source_records(self) -> dict[int, list[Record]]:
         """The records of `transactions` that somebody could read."""
         return {
@@ -733,6 +754,7 @@ class World:
                 mock.patch.object(table_module.rocksdict, "WriteBatch", FakeBatch),
                 mock.patch.object(cards_module, "_PACK_BYTES", self.plan.pack_bytes),
                 mock.patch.object(pulse_module, "_RECORDS", self.plan.pulse_records),
+                self._repeats(),
                 mock.patch.object(pulse_module, "compute_together", self._together),
             ):
                 self._play()
@@ -741,6 +763,17 @@ class World:
                 self.loop.finish()
         finally:
             asyncio._set_running_loop(None)
+
+    def _repeats(self) -> Any:
+        """Positions are repeated where Kafka forgets commits.
+
+        Elsewhere not: time jumps from timer to timer here, and they would be most of all commits.
+        """
+        if self.plan.forgets:
+            return mock.patch.object(alignment_module, "_REPEAT_SECONDS", 1.0)
+        return mock.patch.object(
+            alignment_module.EventTimeAlignment, "_repeat_later", lambda _: None
+        )
 
     def _together(self, handler: Any, works: Any) -> Any:
         if len(works) > 1 and hasattr(handler, "compute_many"):
@@ -766,6 +799,7 @@ class World:
             (self._spurious, rates["rebalance"]),
             (self._refuse, rates["refuse"]),
             (self._retain, self.plan.retention),
+            (self._forget, self.plan.forgets),
         ]
         self._steps(actions + trouble, self.rng.choice((200, 600, 1800)))
         self.chaos = False
@@ -774,6 +808,10 @@ class World:
                 worker.kill()
         self._steps(actions, MAX_STEPS, until_done=True)
         self._count()
+        if not self.failures and self.plan.forgets:  # nothing follows that would be committed
+            for partition in range(self.plan.partitions):
+                self._forget_of(partition)
+            self._steps(actions, MAX_STEPS, until_done=True)
         if not self.failures:  # what a zombie left last is healed by the next recovery
             self.rebalance()
             self._steps(actions, MAX_STEPS, until_done=True)
@@ -803,7 +841,9 @@ class World:
             if rate:
                 total += rate
                 weights.append(total)
-        for _ in range(0, limit, 40):
+        committed, left = self._committed(), limit
+        while left > 0:
+            left -= 40
             for function in self.rng.choices(functions, cum_weights=weights, k=40):
                 runs = int(random() * 4)
                 while ready and runs:
@@ -812,8 +852,13 @@ class World:
                 function()
             if self.failures or (until_done and self.done()):
                 return
+            if until_done and (now := self._committed()) > committed:
+                committed, left = now, limit
         if until_done:
             self.fail(f"stuck: {self._where()}")
+
+    def _committed(self) -> int:
+        return sum(self.broker.committed.values())
 
     def _where(self) -> str:
         ends = {key: log.end for key, log in self.broker.logs.items()}

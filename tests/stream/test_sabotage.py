@@ -50,6 +50,12 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         },
     },
     "gate left out": {"skew_ms": SKEW, "partitions": 3},
+    "a position that Kafka has forgotten is not committed again": {
+        "skew_ms": SKEW,
+        "partitions": 3,
+        "workers": 2,
+        "forgets": 10,
+    },
     "a partition counts as far as it has computed": {
         "skew_ms": SKEW // 3,
         "partitions": 3,
@@ -222,6 +228,11 @@ def wrongs(seed: int, **schedules: Any) -> list[str]:
     """What is wrong at the end of a schedule: against one pass by the same rules, then against the oracle's."""
     world, problems = play(seed, **schedules)
     return problems or compare(world)
+
+
+def test_a_schedule_that_waits_for_a_schema_is_not_stuck() -> None:
+    """Two partitions are paused for the third one's schema. They look at positions, so time passes slowly."""
+    assert not wrongs(35, **SCHEDULES["a loss acknowledged before its record is durable"])
 
 
 def test_schedules_are_of_breaks() -> None:

@@ -94,6 +94,12 @@ class ForwardedPosition:
             loop.call_later(_STALLED_SECONDS, self._look, self._gate, step)
 
     def _look(self, gate: AlignmentGate, step: InFlightBlock) -> None:
-        if self._steps and self._steps[0] is step and not self.stalled:
+        if all(step is not other for other in self._steps):
+            return
+        if (
+            self._steps[0] is not step
+        ):  # it may be the first one later, and nothing else asks about it then
+            self._watch(step)
+        elif not self.stalled:
             self.stalled = True
             gate.stalled()
