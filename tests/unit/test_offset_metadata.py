@@ -1,5 +1,6 @@
 """Notes beside committed offsets: every commit carries them, and they are read with the ends of logs."""
 
+import asyncio
 from typing import Any
 
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -42,6 +43,30 @@ async def test_every_commit_carries_the_note_of_its_partition() -> None:
         ONE: PartitionProgress(4, 9, OffsetMetadata(1_000)),
         TWO: PartitionProgress(8, 9, OffsetMetadata(None, 6)),
     }
+
+
+async def test_an_older_commit_that_is_repeated_does_not_undo_a_newer_one() -> None:
+    """aiokafka repeats a commit that the coordinator could not take, and lets others pass meanwhile."""
+    refused = asyncio.Event()
+
+    class Moving(Consumer):
+        """Its coordinator moves during the first commit."""
+
+        async def commit(self, offsets: dict[Any, OffsetAndMetadata]) -> None:
+            if not refused.is_set():
+                refused.set()
+                await asyncio.sleep(0.1)
+            await super().commit(offsets)
+
+    consumer = Moving({})
+    position = [1_000]
+    carry_metadata(consumer, lambda _: OffsetMetadata(position[0]))
+    older = asyncio.create_task(consumer.commit({ONE: OffsetAndMetadata(4, "")}))
+    await refused.wait()
+    position[0] = 2_000
+    await consumer.commit({ONE: OffsetAndMetadata(9, "")})
+    await older
+    assert await _see(consumer, [ONE]) == {ONE: PartitionProgress(9, 9, OffsetMetadata(2_000))}
 
 
 async def test_what_stands_between_the_last_record_and_the_committed_offset_is_known() -> None:

@@ -1,5 +1,6 @@
 """Metadata of committed offsets, on Faust's consumer: aiokafka's consumer runs in a thread of its own."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,19 +14,23 @@ from app.blocks.core.event_time_drift import OffsetMetadata
 def carry_metadata(consumer: Any, metadata_of: Callable[[Any], OffsetMetadata]) -> None:
     """Add the metadata of its partitions to every commit of a consumer: Faust's own commits would erase it.
 
+    One commit ends before the next one begins. aiokafka repeats a commit that a broker could not take, a tenth of a
+    second later; a newer commit that was taken in between would be undone.
+
     Args:
         consumer: the aiokafka consumer.
         metadata_of: the metadata of a partition; it is called in the consumer's thread.
     """
-    commit = consumer.commit
+    commit, turn = consumer.commit, asyncio.Lock()
 
     async def commit_with_metadata(offsets: Mapping[Any, OffsetAndMetadata]) -> None:
-        await commit(
-            {
-                tp: OffsetAndMetadata(at.offset, metadata_of(tp).write(at.offset))
-                for tp, at in offsets.items()
-            }
-        )
+        async with turn:
+            await commit(
+                {
+                    tp: OffsetAndMetadata(at.offset, metadata_of(tp).write(at.offset))
+                    for tp, at in offsets.items()
+                }
+            )
 
     consumer.commit = commit_with_metadata
 
