@@ -1,5 +1,6 @@
 """Kafka transactions, and records that are deleted before they are read; with foreign producers, on real servers."""
 
+import asyncio
 import json
 import time
 import urllib.request
@@ -8,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import TopicPartition as AIOTopicPartition
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from app.durations import DAY_MS
+from app.kafka.clients import client_kwargs
 from app.ops.reference import murmur2_partition
+from app.ops.verification.topic_log import open_log
 from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, wait_until
@@ -49,10 +56,11 @@ class Feed:
         made.init_transactions(60)
         return made
 
-    def send(self, producer: Producer, count: int) -> None:
+    def send(self, producer: Producer, count: int, days: int = 0) -> None:
         for _ in range(count):
             number = next(self._names)
-            value = tx_bytes(f"{self.card}-{number}", card=self.card, at=number * MINUTE)
+            at = number * MINUTE + days * DAY_MS
+            value = tx_bytes(f"{self.card}-{number}", card=self.card, at=at)
             producer.produce(self._topic, value, key=self.card, partition=self.partition)
         assert producer.flush(60) == 0
 
@@ -62,6 +70,36 @@ class Feed:
         where = TopicPartition(self._topic, self.partition, offset)
         for done in admin.delete_records([where], request_timeout=60).values():
             done.result()
+
+
+def feeds_of_all_partitions(settings: Settings) -> list[Feed]:
+    """A card for each partition."""
+    found: dict[int, Feed] = {}
+    number = 0
+    while len(found) < settings.partitions:
+        feed = Feed(settings, f"all-{number}")
+        found.setdefault(feed.partition, feed)
+        number += 1
+    return list(found.values())
+
+
+async def forget_commits(deployment: Deployment, partitions: list[int]) -> None:
+    """Commit an older offset of `transactions` without metadata, as if Kafka had lost the newer commits.
+
+    A group that has members refuses commits from outside, except in a transaction.
+    """
+    settings, topic = deployment.settings, deployment.topics.transactions
+    async with open_log(settings) as log:
+        done = await log.done(topic)
+    offsets = {
+        AIOTopicPartition(topic.name, each): OffsetAndMetadata(done[each] - 1, "")
+        for each in partitions
+    }
+    producer = AIOKafkaProducer(
+        **client_kwargs(settings), transactional_id=f"{settings.app_id}-forget"
+    )
+    async with producer, producer.transaction():
+        await producer.send_offsets_to_transaction(offsets, settings.deployment)
 
 
 def index(fleet: Fleet, name: str) -> Any:
@@ -198,7 +236,7 @@ def test_records_that_are_deleted_before_they_are_read(settings: Settings, tmp_p
         assert len(lost) <= 2, lost
 
         fleet.terminate("a")
-        fleet.start("a")  # a restart does not forget
+        fleet.start("a", "b")  # a restart does not forget
         fleet.await_ready()
         told = deployment.run("verify")
         assert told.returncode == 6, told
@@ -212,3 +250,19 @@ def test_records_that_are_deleted_before_they_are_read(settings: Settings, tmp_p
         letters = deployment.run("deadletters", "--json")
         assert "lost_to_retention" in letters.stdout
         assert deployment.run("deadletters", "redrive", f"{where}/20").returncode == 1
+
+        first, *others = feeds_of_all_partitions(settings)
+        for name in fleet.running:
+            fleet.pause(name)
+        for feed in (first, *others):
+            feed.send(plain, 5)
+            feed.delete_before(OFFSET_END)
+        first.send(plain, 1, days=100)  # far ahead of partitions that have nothing left
+        for name in fleet.running:
+            fleet.resume(name)
+        deployment.drain()
+
+        # Nothing follows on these partitions. Their workers commit again all the same, or the first waits for them.
+        asyncio.run(forget_commits(deployment, [feed.partition for feed in others]))
+        first.send(plain, 1, days=200)
+        deployment.drain()

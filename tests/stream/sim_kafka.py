@@ -86,13 +86,18 @@ class RefusedError(Exception):
 
 
 class Broker:
-    """Logs, committed offsets with their notes, and batches of dead producers that may still land."""
+    """Logs, committed offsets with their notes, and batches of dead producers that may still land.
+
+    Attributes:
+        before: what was committed before the newest commit, with its note.
+    """
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
         self.logs: dict[TopicPartition, Log] = {}
         self.committed: dict[TopicPartition, int] = {}
         self.notes: dict[TopicPartition, str] = {}
+        self.before: dict[TopicPartition, tuple[int, str]] = {}
         self.late: list[deque[Batch]] = []
         self.now_ms = START_MS
 
@@ -102,6 +107,10 @@ class Broker:
         if log is None:
             log = self.logs[key] = Log()
         return log
+
+    def commit(self, tp: TopicPartition, offset: int, note: str) -> None:
+        self.before[tp] = self.committed.get(tp, 0), self.notes.get(tp, "")
+        self.committed[tp], self.notes[tp] = offset, note
 
     def topic(self, name: str) -> dict[int, list[Record]]:
         return {

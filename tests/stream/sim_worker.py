@@ -215,7 +215,11 @@ class Consumer:
         # requests of a worker arrive in the order in which it made them: none undoes a later one
         reached = self._worker.broker.committed
         self._worker.commit_offsets(
-            {tp: offset for tp, (offset, _) in notes.items() if offset >= reached.get(tp, 0)}
+            {
+                tp: offset
+                for tp, (offset, _) in notes.items()
+                if offset >= reached.get(tp, 0) and tp in self._worker.assignment
+            }
         )
 
     def is_congested(self, tp: TP) -> bool:
@@ -519,10 +523,8 @@ class Worker:
         """Commits carry notes; the group refuses those who are no members."""
         if self.dead or not self.world.group_accepts(self):
             return
-        self.broker.committed |= offsets
-        self.broker.notes |= {
-            tp: BlockApp.metadata_of(self.app, tp).write(offset) for tp, offset in offsets.items()
-        }
+        for tp, offset in offsets.items():
+            self.broker.commit(tp, offset, BlockApp.metadata_of(self.app, tp).write(offset))
 
     def follow(self) -> bool:
         """A standby reads on."""

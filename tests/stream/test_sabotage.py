@@ -230,8 +230,11 @@ def wrongs(seed: int, **schedules: Any) -> list[str]:
     return problems or compare(world)
 
 
-def test_a_schedule_that_waits_for_a_schema_is_not_stuck() -> None:
+def test_a_schedule_that_waits_for_a_schema_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two partitions are paused for the third one's schema. They look at positions, so time passes slowly."""
+    monkeypatch.setattr(
+        "tests.stream.sim_world.MAX_STEPS", 40_000
+    )  # it has more, and commits on its way
     assert not wrongs(35, **SCHEDULES["a loss acknowledged before its record is durable"])
 
 

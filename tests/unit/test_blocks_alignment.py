@@ -85,6 +85,19 @@ class Kafka:
         self.noted.append(dict(notes))
 
 
+class Group(Kafka):
+    """What one worker commits, the others read."""
+
+    async def commit(self, notes: Mapping[Any, tuple[int, OffsetMetadata]]) -> None:
+        if self.away:
+            raise OSError("away")
+        await super().commit(notes)
+        self.seen |= {
+            tp: PartitionProgress(offset, self.seen[tp].end, note)
+            for tp, (offset, note) in notes.items()
+        }
+
+
 async def until(condition: Callable[[], Any]) -> None:
     """Let time pass until a condition holds."""
     async with asyncio.timeout(5):
@@ -276,3 +289,88 @@ async def test_what_is_forwarded_is_done_for_others(kafka: Kafka) -> None:
     }
     alignment.hold()
     await until(lambda: here.woken)
+
+
+@pytest.fixture
+def repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers repeat their positions often."""
+    monkeypatch.setattr("app.blocks.core.alignment._REPEAT_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("repeats")
+async def test_a_commit_that_kafka_forgets_is_made_again() -> None:
+    """The partition is at the end of its log: nothing else would ever commit its offset again."""
+    kafka = Group()
+    one, two = (EventTimeAlignment([ONE, TWO], 100, kafka) for _ in range(2))
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(500)),
+    }
+    Here(two, TWO, done_offset=9)
+    two.finished(TWO, 600)
+    await until(lambda: kafka.seen[TWO].done == 9)
+    kafka.seen[TWO] = PartitionProgress(3, 9, OffsetMetadata(500))
+    here = Here(one, ONE, held_ms=1_000)
+    one.hold()
+    await until(lambda: here.woken)
+    assert kafka.seen[TWO] == PartitionProgress(9, 9, OffsetMetadata(600))
+
+
+@pytest.mark.usefixtures("repeats")
+async def test_a_stall_that_could_not_be_announced_is_announced_later() -> None:
+    """A stalled partition finishes nothing, so no regular commit follows."""
+    kafka = Group()
+    one, two = (EventTimeAlignment([ONE, TWO], 100, kafka) for _ in range(2))
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, 9, OffsetMetadata(500)),
+    }
+    labels = Here(two, TWO, done_offset=3)
+    here = Here(one, ONE, held_ms=1_000)
+    kafka.away = labels.stalled = True
+    PartitionGate(two, TWO).stalled()
+    await until(lambda: two._sharing is None)
+    kafka.away = False
+    one.hold()
+    await until(lambda: here.woken)
+    assert kafka.seen[TWO].metadata.stalled
+
+
+@pytest.mark.usefixtures("repeats")
+async def test_positions_are_repeated_while_partitions_are_here(kafka: Kafka) -> None:
+    """Also by a worker that has all of them: what Kafka has forgotten is a lag that does not end."""
+    alignment = EventTimeAlignment([ONE], 100, kafka)
+    Here(alignment, ONE, done_offset=9)
+    alignment.finished(ONE, 600)
+    await until(lambda: len(kafka.noted) == 2)
+    assert kafka.noted == 2 * [{ONE: (9, OffsetMetadata(600))}]
+    alignment.close(ONE)
+    await asyncio.sleep(0.25)
+    assert len(kafka.noted) == 2
+
+
+@pytest.mark.parametrize("others", ["never had a record", "lost all", "lost all but lack an owner"])
+async def test_a_record_far_ahead_waits_for_nothing_that_is_not_there(
+    kafka: Kafka, others: str
+) -> None:
+    """One that has lost all that it had is waited for until its owner has accounted for that, and no longer."""
+    far = 4_000_000_000_000
+    accounted = PartitionProgress(9, 9, OffsetMetadata(500))
+    alignment = EventTimeAlignment([ONE, TWO, THREE], 100, kafka)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(0, 0, OffsetMetadata()),
+        THREE: {
+            "never had a record": PartitionProgress(0, 0, OffsetMetadata()),
+            "lost all": accounted,
+            "lost all but lack an owner": PartitionProgress(3, 9, OffsetMetadata(500)),
+        }[others],
+    }
+    here = Here(alignment, ONE, held_ms=far)
+    alignment.hold()
+    if others == "lost all but lack an owner":
+        await until(lambda: kafka.looks > 2)
+        assert not here.woken
+        kafka.seen[THREE] = accounted
+    await until(lambda: here.woken)
+    assert alignment.until_ms == far + 100

@@ -3,12 +3,15 @@
 A partition may process records up to `EventTimeAlignment.until_ms`: the event time of the slowest partition that has
 unprocessed records, plus the maximum drift. A partition that reaches a later record is paused. Only then does its
 worker read the positions of the other partitions from Kafka. With live traffic this happens once per maximum drift of
-event time; there is no timer and no message.
+event time.
 
 Workers exchange positions in the metadata of committed offsets. A position describes durable work only, so it remains
 true when a worker dies: an outdated position pauses others a little longer, but never lets them go too early.
 A partition's position is the event time of its first record whose effects are not durable, if that is known. So a
 paused partition does not hold back those that it waits for, and the slowest partition is never paused.
+
+Kafka may lose a commit, and a commit may undo a newer one. Others would then wait for a partition at the end of its
+log, which has no reason to commit again. So each worker repeats the positions of its partitions every ten seconds.
 """
 
 import asyncio
@@ -40,6 +43,8 @@ _RETRY_SECONDS = 0.5
 _SHARE_SECONDS = 0.05
 #: A position is committed early once it has advanced by the maximum drift divided by this number.
 _SHARE_PART = 4
+#: Positions are committed again after so long, whatever was committed before.
+_REPEAT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ class EventTimeAlignment:
         self._slowest_tp: Any = None
         self._watching: asyncio.Task[None] | None = None
         self._sharing: asyncio.Task[None] | None = None
+        self._repeating: asyncio.TimerHandle | None = None
 
     def aligns(self, topic: str) -> bool:
         """Whether the partitions of a topic are aligned."""
@@ -134,6 +140,8 @@ class EventTimeAlignment:
     def open(self, tp: Any, partition: Partition) -> None:
         """This worker has started a partition."""
         self._open[tp] = partition
+        if self._repeating is None:
+            self._repeat_later()
 
     def close(self, tp: Any) -> None:
         """This worker has given a partition up; its last known position remains valid."""
@@ -153,12 +161,12 @@ class EventTimeAlignment:
     def moved(self, tp: Any) -> None:
         """The first unprocessed record of a partition is another one than before."""
         if self._sharing is None and self._far(tp) and self._others():
-            self._sharing = asyncio.create_task(self._share())
+            self._start_sharing()
 
     def stalled(self) -> None:
         """A partition has begun or ended to wait for a server: others must not wait for it meanwhile."""
-        if self._sharing is None and self._others():
-            self._sharing = asyncio.create_task(self._share())
+        if self._others():
+            self._start_sharing()
 
     def metadata_of(self, tp: Any) -> OffsetMetadata:
         """The metadata for a committed offset of one of this worker's partitions."""
@@ -252,14 +260,29 @@ class EventTimeAlignment:
             return position is not None
         return position - committed > self._skew_ms // _SHARE_PART
 
+    def _start_sharing(self) -> None:
+        if self._sharing is None:
+            self._sharing = asyncio.create_task(self._share())
+
+    def _repeat_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._repeating = loop.call_later(_REPEAT_SECONDS, self._repeat)
+
+    def _repeat(self) -> None:
+        self._repeating = None
+        if self._open:
+            self._committed.clear()
+            self._start_sharing()
+            self._repeat_later()
+
     async def _share(self) -> None:
         try:
             await self._write_metadata()
             await asyncio.sleep(_SHARE_SECONDS)
-            while any(map(self._far, self._open)):
+            while self._others() and any(map(self._far, self._open)):
                 await self._write_metadata()
                 await asyncio.sleep(_SHARE_SECONDS)
-        except Exception as error:  # the next regular commit contains it
+        except Exception as error:  # they are repeated
             logger.info("positions could not be committed: %r", error)
         finally:
             self._sharing = None
