@@ -16,6 +16,7 @@ from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.partitioner import partition_of
 from app.metrics.counters import label_counts
+from app.metrics.recent_labels import recent_labels
 from app.stages.label_stage import LabelBlock, LabelsHandler
 from app.stages.parked_label_retries import LabelRetries, look_up_with
 from app.stages.partition_start import check_labels, check_topics_known
@@ -34,6 +35,7 @@ async def deliver(_partition: int, block: LabelBlock) -> SentOutputs:
     """Send labels to their terminals, and store them."""
     sent = await sender.send(app.producer._producer, block.outputs)  # noqa: SLF001
     label_counts.add(block.labels)
+    recent_labels.add(block.labels)
     return SentOutputs.of(sent, store.store(block.partition, block.labels))
 
 

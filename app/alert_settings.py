@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from functools import cached_property
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
@@ -62,6 +63,23 @@ class AlertSettings(BaseSettings):
     notify_secret: SecretStr | None = Field(
         None, description="secret for signing webhooks: whsec_ and base64"
     )
+    web_url: str | None = Field(
+        None,
+        description="address under which people reach the web pages, such as https://fraud.example.com; "
+        "notifications link to their alerts there",
+    )
+
+    @field_validator("web_url")
+    @classmethod
+    def _is_an_origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        whole = parts.scheme in {"http", "https"} and parts.hostname
+        if not whole or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+            msg = f"{value!r}: write the address without a path, such as https://fraud.example.com"
+            raise ValueError(msg)
+        return value.rstrip("/")
 
     @field_validator("notify_webhook_limit")
     @classmethod

@@ -76,6 +76,11 @@ class Browser:
             ):
                 await asyncio.sleep(0.05)
 
+    async def click(self, selector: str) -> None:
+        """Click on an element, once it is there."""
+        await self.until(f"document.querySelector({json.dumps(selector)})")
+        await self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
     async def press(self, key: str) -> None:
         """A key, as a person presses it: once the page is there with its scripts, which listen to keys."""
         await self.until("document.readyState === 'complete'")

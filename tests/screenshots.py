@@ -118,6 +118,7 @@ async def decide(analyst: Analyst) -> None:
     """Alerts are decided, one by one, until the page of quality counts their labels."""
     page = analyst.page
     await analyst.open("/quality/", **analyst.period)
+    await page.until("document.querySelector('main table')")  # once it has been measured
     await analyst.shoot("quality-before")
     await analyst.open("/review/")
     await page.press("b")

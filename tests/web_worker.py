@@ -14,6 +14,7 @@ from app.cassandra.review_rows import Review
 from app.cassandra.review_writes import Ranking, ranking
 from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError
+from app.kafka.recent_dead_letters import DeadLetterQuery, RecentDeadLetters
 from app.metrics.last_hour import CounterTotals
 from app.metrics.worker_reading import PartitionReading, WorkerReading
 from app.quality.tally import DecisionGroup
@@ -22,6 +23,7 @@ from app.stages.block_rows import row_rules
 from app.stages.deployed_features import catalogue_of
 from app.stages.parked_label_retries import ParkedSummary
 from app.web.key_owner import OwnedHere, Place
+from app.web.live_precision import LabelledCounts
 from app.web.pages import install
 from app.web.worker_requests import PeerAnswer
 from app.windows.window_row import WindowRow
@@ -36,7 +38,7 @@ IDS = st.text(
 
 
 class DictReviews:
-    """See `app.web.review_queue.ReviewReads`."""
+    """See `app.web.review_reads.ReviewReads`."""
 
     def __init__(self) -> None:
         self.open: dict[str, Alert] = {}
@@ -62,6 +64,13 @@ class DictReviews:
 
     def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
         return [a for a in self.open.values() if a.card_id == card_id and a.state == "open"]
+
+    def of_terminal(self, terminal_id: str, from_ms: int, now_ms: int) -> list[Alert]:
+        return [
+            a
+            for a in self.open.values()
+            if a.state == "open" and any(r["terminal_id"] == terminal_id for r in a.transactions)
+        ]
 
     def claim(
         self, alert_id: str, by: str, until_ms: int, now_ms: int, decided_at: int | None = None
@@ -108,9 +117,10 @@ class DictWorker:
         self.place: Place | None = None
         self.not_ready: list[str] = []
         self.transactions: dict[str, Mapping[str, Any]] = {}
-        self.judged: Mapping[str, Any] = {
+        self.judged: Mapping[str, Any] | None = {
             "labels": 0, "total": DecisionGroup().as_dict(), "by_day": {}, "by_model": {},
-            "seconds": 0.1, "age_seconds": 0,
+            "seconds": 0.1, "age_seconds": 0, "from_ms": T0, "to_ms": None,
+            "curves": {"precision_recall": [], "calibration": []},
         }  # fmt: skip
         self.of_models: dict[str, Any] = {
             "decides": None, "challengers": [], "changes": [], "more_changes": 0, "changes_fault": None,
@@ -120,6 +130,8 @@ class DictWorker:
         self.in_force: dict[str, dict[str, Any]] = {}
         self.raised: list[Alert] = []
         self.wanted: AlertQuery | None = None
+        self.letters = RecentDeadLetters()
+        self.wanted_letters: DeadLetterQuery | None = None
         self.answers: dict[str, tuple[int, str, bytes]] = {}
         self.stopping = False
         self.history: list[dict[str, Any]] | Exception = []
@@ -129,6 +141,7 @@ class DictWorker:
         self.labels: list[dict[str, Any]] = []
         self.looked_for_labels = 0
         self.counted = CounterTotals()
+        self.labelled_counts = LabelledCounts()._asdict()
         self.newest_alerts: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
         self.now = WorkerReading(
@@ -182,6 +195,9 @@ class DictWorker:
     def totals(self) -> CounterTotals:
         return self.counted
 
+    def labelled(self) -> dict[str, int]:
+        return self.labelled_counts
+
     def recent_alerts(self) -> list[dict[str, Any]]:
         return self.newest_alerts
 
@@ -224,10 +240,15 @@ class DictWorker:
 
     async def quality(
         self, from_ms: int | None = None, to_ms: int | None = None
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Any] | None:
         """Nothing scored, unless a test says otherwise."""
         self.period = from_ms, to_ms
         return self.judged
+
+    async def dead_letters(self, query: DeadLetterQuery) -> RecentDeadLetters:
+        """Those that a test puts there; it sees what was wanted."""
+        self.wanted_letters = query
+        return self.letters
 
     async def forward(
         self, url: str, method: str, headers: Mapping[str, str], body: bytes | None = None

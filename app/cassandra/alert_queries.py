@@ -163,7 +163,24 @@ def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int)
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    found = _indexed(session, settings, "card_id", card_id, ("alert_id",))
+    return _alerts_with(session, settings, "card_id", card_id, now_ms)
+
+
+def terminal_alerts(
+    session: Session, settings: Settings, terminal_id: str, now_ms: int
+) -> Iterator[Alert]:
+    """The same of a terminal: alerts with at least one transaction there, which may have others, too.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    return _alerts_with(session, settings, "terminal_id", terminal_id, now_ms)
+
+
+def _alerts_with(
+    session: Session, settings: Settings, column: str, name: str, now_ms: int
+) -> Iterator[Alert]:
+    found = _indexed(session, settings, column, name, ("alert_id",))
     # an id begins with the time
     return _read(
         session, settings, sorted({row["alert_id"] for row in found}, reverse=True), now_ms
@@ -185,6 +202,25 @@ def alert_ids(
     }
 
 
+def alert_of_transaction(
+    session: Session, settings: Settings, card_id: str, transaction_id: str, event_time_ms: int
+) -> str | None:
+    """The id of the alert that a card's transaction is part of; None: it raised none. Asks every node: for people.
+
+    By its card, not by its place: the place depends on FRAUDSTREAM_ALERT_WINDOW, which may have been another one.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    query = (
+        f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE card_id = %s AND transaction_id = %s "  # noqa: S608
+        "AND event_time = %s LIMIT 1 ALLOW FILTERING"  # of the card's alerts, which the index finds
+    )
+    with explained(settings):
+        found = list(session.execute(query, (card_id, transaction_id, moment_of(event_time_ms))))
+    return str(found[0]["alert_id"]) if found else None
+
+
 def terminal_rows(session: Session, settings: Settings, terminal_id: str) -> list[dict[str, Any]]:
     """The transactions at a terminal that are part of an alert, newest event first. Asks every node: for people.
 
@@ -194,11 +230,16 @@ def terminal_rows(session: Session, settings: Settings, terminal_id: str) -> lis
         UnavailableError, SchemaError: as `read_alerts`.
     """
     columns = (
-        "alert_id", "transaction_id", "card_id", "terminal_id", "event_time", "amount_minor", "score", "causes",
-        "flags",
+        "alert_id", "transaction_id", "card_id", "terminal_id", "event_time", "amount_minor", "score",
+        "threshold", "action", "rules", "flags",
     )  # fmt: skip
     found = [
-        {**row, "event_time_ms": epoch_ms(row["event_time"])}
+        {
+            **row,
+            "event_time_ms": epoch_ms(row["event_time"]),
+            "rules": list(row["rules"] or ()),
+            "flags": list(row["flags"] or ()),
+        }
         for row in _indexed(session, settings, "terminal_id", terminal_id, columns)
     ]
     return sorted(found, key=lambda row: -(row["event_time_ms"] or 0))

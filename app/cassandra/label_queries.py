@@ -1,6 +1,6 @@
 """Reads of labels: of one transaction, of all, and which of several labels of a transaction wins."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -10,12 +10,13 @@ from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.query import PreparedStatement
 
-from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.prediction_rows import epoch_ms, moment_of
 from app.cassandra.session import SCAN, explained
 from app.settings import Settings
 
 #: Questions asked at once: each asks every node.
 _AT_ONCE = 32
+_ALL: Mapping[str, Any] = {}
 
 
 def label_of(
@@ -79,14 +80,24 @@ def scan_labels(session: Session, settings: Settings) -> Iterator[tuple[str, int
     return _scan(session, settings, "source_topic, source_partition, source_offset")
 
 
-def scan_verdicts(session: Session, settings: Settings) -> Iterator[tuple[int, str, bool]]:
+def scan_verdicts(
+    session: Session, settings: Settings, from_ms: int | None = None, to_ms: int | None = None
+) -> Iterator[tuple[int, str, bool]]:
     """Event time (epoch ms), transaction id and verdict of every labelled transaction: of its labels the one that wins.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        from_ms: event times of transactions from here on, epoch milliseconds; None: from the first.
+        to_ms: event times below it; None: to the last.
 
     Raises:
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
-    rows = _scan(session, settings, f"transaction_id, {', '.join(_VERDICT)}")
+    bounds = {"event_time >= %s": from_ms, "event_time < %s": to_ms}
+    period = {text: moment_of(at) for text, at in bounds.items() if at is not None}
+    rows = _scan(session, settings, f"transaction_id, {', '.join(_VERDICT)}", period)
     for transaction_id, same_id in groupby(rows, itemgetter(0)):  # they are one partition
         for event_time_ms, label in _latest(row[1:] for row in same_id).items():
             yield event_time_ms, transaction_id, label[-1]
@@ -120,10 +131,15 @@ def _latest(rows: Iterable[tuple[Any, ...]]) -> dict[int, tuple[Any, ...]]:
     return latest
 
 
-def _scan(session: Session, settings: Settings, columns: str) -> Iterator[Any]:
+def _scan(
+    session: Session, settings: Settings, columns: str, filters: Mapping[str, Any] = _ALL
+) -> Iterator[Any]:
+    """Rows of the table; `filters`: conditions with their values, by which Cassandra leaves out others."""
+    where = f" WHERE {' AND '.join(filters)} ALLOW FILTERING" if filters else ""
     with explained(settings):
         yield from session.execute(
-            f"SELECT {columns} FROM {settings.keyspace}.labels",  # noqa: S608
+            f"SELECT {columns} FROM {settings.keyspace}.labels{where}",  # noqa: S608
+            tuple(filters.values()) or None,
             execution_profile=SCAN,
         )
 

@@ -8,13 +8,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from cassandra.cluster import Session
+from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.query import PreparedStatement
 
+from app.cassandra.alert_queries import alert_of_transaction
 from app.cassandra.label_queries import label_of
 from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session
+from app.domain.alert_policy import may_raise_alert
 from app.domain.flags import CONFLICTING
 from app.settings import Settings
 
@@ -30,8 +33,12 @@ _MEASURED = 8
 _RANGES_AT_ONCE = 4
 #: Ranges a scan is cut into: enough that the last ones do not leave a range alone, and none is too large.
 _RANGES = 64
+#: Of a period, more: a page comes when it is full, and where few rows are of the period it takes a whole range.
+_RANGES_OF_A_PERIOD = 512
 #: Tokens of the Murmur3 partitioner.
 _FIRST_TOKEN, _LAST_TOKEN = -(2**63), 2**63 - 1
+#: Rows asked for at once by their keys.
+_KEYS_AT_ONCE = 32
 #: Months asked at once for a card, growing; together as far back as `card_predictions` looks.
 _MONTHS_AT_ONCE = (2, 6, 16, 48, 48)
 
@@ -64,8 +71,9 @@ def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] 
     """The stored row of a transaction, the newest if several cards used the same id; None without any.
 
     With `label`: what is known of it by now, `is_fraud` and `labelled_at` (epoch ms), None without a label. A label is
-    of the first transaction of its card with that id: conflicting ones have none. With `others`: the other rows with
-    this id, each with its label, in the order of `find_transactions`.
+    of the first transaction of its card with that id: conflicting ones have none. With `alert_id`: the alert that it
+    is part of, None without one. With `others`: the other rows with this id, each with its label and alert, in the
+    order of `find_transactions`.
 
     Uses the session that this process keeps for reads; blocks.
 
@@ -82,7 +90,43 @@ def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] 
         row["label"] = (
             None if conflicts else label_of(session, settings, transaction_id, row["event_time_ms"])
         )
+        row["alert_id"] = None
+        if may_raise_alert(row["is_fraud"], row["flags"], row["rules"]):
+            row["alert_id"] = alert_of_transaction(
+                session, settings, row["card_id"], transaction_id, row["event_time_ms"]
+            )
     return {**found[0], "others": found[1:]}
+
+
+def decisions_of(
+    session: Session, settings: Settings, transactions: Sequence[tuple[str, str, int]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What was decided about transactions, by key: few nodes are asked.
+
+    Args:
+        session: to read with.
+        settings: keyspace.
+        transactions: card id, transaction id and event time (epoch ms) of each.
+
+    Returns:
+        By transaction id and event time `is_fraud`, `action` and `rules`; those that are not stored are left out.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    with explained(settings):
+        query = _select(session, settings, ("is_fraud", "action", "rules"), _BY_KEY)
+        keys = [
+            (card_id, month_of(event_time_ms), event_time_ms, transaction_id)
+            for card_id, transaction_id, event_time_ms in transactions
+        ]
+        answers = execute_concurrent_with_args(session, query, keys, concurrency=_KEYS_AT_ONCE)
+        for (_, _, event_time_ms, transaction_id), answer in zip(keys, answers, strict=True):
+            for row in answer.result_or_exc:
+                found[transaction_id, event_time_ms] = row
+    return found
 
 
 def card_predictions(
@@ -135,10 +179,13 @@ def scan_predictions(
     *,
     table: PackedTable = PREDICTIONS,
     page_rows: int = _PAGE_ROWS,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
 ) -> Iterator[tuple[Any, ...]]:
-    """Every row of a table, in no useful order; pages of several token ranges are fetched ahead.
+    """Every row of a table, or of a period, in no useful order; pages of several token ranges are fetched ahead.
 
-    Pages are bounded in bytes, by the size of the rows read before them.
+    Pages are bounded in bytes, by the size of the rows read before them. Event time is the first clustering column, so
+    Cassandra reads a period as one slice of each partition and skips files that hold nothing of it.
 
     Args:
         session: to read with.
@@ -146,6 +193,8 @@ def scan_predictions(
         columns: what each tuple holds; fewer columns are faster (`features` is half of the work).
         table: `predictions`, or that of conflicting ones.
         page_rows: rows fetched at a time, at most.
+        from_ms: event times from here on, epoch milliseconds; None: from the first.
+        to_ms: event times below it; None: to the last.
 
     Yields:
         Tuples as the driver reads them: moments are datetimes in UTC without a zone.
@@ -155,14 +204,21 @@ def scan_predictions(
         SchemaError: the table is missing.
     """
     with explained(settings):
-        query = _select(session, settings, columns, _IN_RANGE, table)
-        waiting = deque(_ranges(_RANGES))
+        period = {
+            text: moment
+            for text, moment in (("event_time >= ?", from_ms), ("event_time < ?", to_ms))
+            if moment is not None
+        }
+        # a slice of clustering keys is no filter over rows, but Cassandra wants the words for one without a partition
+        where = " AND ".join((_IN_RANGE, *period)) + (" ALLOW FILTERING" if period else "")
+        query = _select(session, settings, columns, where, table)
+        waiting = deque(_ranges(_RANGES_OF_A_PERIOD if period else _RANGES))
         pages: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
         open_ranges = 0
         fetched = min(page_rows, _FIRST_PAGE_ROWS)
         while waiting or open_ranges:
             while waiting and open_ranges < _RANGES_AT_ONCE:
-                part = query.bind(waiting.popleft())
+                part = query.bind((*waiting.popleft(), *period.values()))
                 part.fetch_size = fetched
                 future = session.execute_async(part, execution_profile=SCAN)
                 # called for each page, in the driver's thread
@@ -189,6 +245,7 @@ def scan_scored(
         yield from scan_predictions(session, settings, columns, table=table)
 
 
+_BY_KEY = "card_id = ? AND month = ? AND event_time = ? AND transaction_id = ?"
 _IN_RANGE = "token(card_id, month) >= ? AND token(card_id, month) <= ?"
 
 

@@ -6,6 +6,7 @@ Clocks only decide how long a claim lasts. That a transaction gets one verdict d
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from typing import Any
 
 from cassandra import ConsistencyLevel
@@ -19,6 +20,7 @@ from app.cassandra.alert_queries import (
     key_of,
     read_alerts,
     read_reviews,
+    terminal_alerts,
 )
 from app.cassandra.lightweight_transactions import settled
 from app.cassandra.prediction_rows import moment_of
@@ -28,8 +30,8 @@ from app.cassandra.stored_alert import Alert
 from app.domain.alert_policy import expected_loss, place_of
 from app.settings import Settings
 
-#: Alerts of a card that are looked at, the newest.
-_OF_CARD = 200
+#: Open alerts of a card or terminal that are decided together, the newest.
+_TOGETHER = 200
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ class ReviewStore:
 
     def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
         """The open alerts of a card that began since a moment; of very many, the newest."""
-        found: list[Alert] = []
-        for alert in card_alerts(self._session, self._settings, card_id, now_ms):
-            if alert.opened_at < from_ms or len(found) == _OF_CARD:
-                break
-            if alert.state == "open":
-                found.append(alert)
-        return found
+        found = card_alerts(self._session, self._settings, card_id, now_ms)
+        return _open_since(found, from_ms)
+
+    def of_terminal(self, terminal_id: str, from_ms: int, now_ms: int) -> list[Alert]:
+        """The same of a terminal: alerts with a transaction there."""
+        found = terminal_alerts(self._session, self._settings, terminal_id, now_ms)
+        return _open_since(found, from_ms)
 
     def claim(
         self, alert_id: str, by: str, until_ms: int, now_ms: int, decided_at: int | None = None
@@ -210,6 +212,12 @@ class ReviewStore:
 
         with explained(self._settings):
             return settled(attempt)
+
+
+def _open_since(alerts: Iterator[Alert], from_ms: int) -> list[Alert]:
+    """The open ones of some alerts, newest first, that began since a moment."""
+    recent = takewhile(lambda alert: alert.opened_at >= from_ms, alerts)
+    return list(islice((alert for alert in recent if alert.state == "open"), _TOGETHER))
 
 
 def _moment(moment_ms: int | None) -> Any:

@@ -6,13 +6,13 @@ from app.cassandra.alert_queries import alert_ids, terminal_rows
 from app.cassandra.label_queries import labels_of
 from app.cassandra.prediction_queries import card_predictions
 from app.cassandra.session import shared_session
-from app.domain.alert_policy import MODEL
 from app.settings import Settings
 
 #: Rows of a page.
 SHOWN = 50
 _FIELDS = (
-    "transaction_id", "card_id", "terminal_id", "event_time_ms", "amount_minor", "score", "is_fraud", "flags",
+    "transaction_id", "card_id", "terminal_id", "event_time_ms", "amount_minor", "score", "is_fraud", "action", "rules",
+    "flags",
 )  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def timeline(settings: Settings, kind: str, identifier: str, now_ms: int) -> lis
     Uses the session that this process keeps for reads; blocks.
 
     Returns:
-        Fields of the prediction; `label` (None: unlabelled), `alert_id` (None: no alert).
+        Fields of the prediction, with its action and rules; `label` (None: unlabelled), `alert_id` (None: no alert).
 
     Raises:
         UnavailableError: Cassandra does not answer.
@@ -34,8 +34,9 @@ def timeline(settings: Settings, kind: str, identifier: str, now_ms: int) -> lis
         found = card_predictions(session, settings, identifier, SHOWN)
         of_alert = alert_ids(session, settings, identifier)
     else:
+        # its causes do not say what the model decided: FRAUDSTREAM_ALERT_ON may leave the model out
         found = [
-            {**row, "flags": list(row["flags"] or ()), "is_fraud": MODEL in (row["causes"] or ())}
+            {**row, "is_fraud": row["score"] >= row["threshold"]}
             for row in terminal_rows(session, settings, identifier)
         ]
         of_alert = {(row["transaction_id"], row["event_time_ms"]): row["alert_id"] for row in found}

@@ -10,6 +10,7 @@ import orjson
 from app import display
 from app.cli.ask_worker import ask
 from app.cli.options import json_option, valid_id
+from app.domain.decision import decision_of
 from app.errors import NotFoundError
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
@@ -135,18 +136,19 @@ def transaction_facts(row: Mapping[str, Any], settings: Settings) -> dict[str, s
         settings: currency and its digits.
     """
     digits = settings.minor_unit_digits
-    verdict = "flagged as fraud" if row["is_fraud"] else "not flagged"
+    flagged = "flagged" if row["is_fraud"] else "not flagged"
     label, odd = row.get("label"), row.get("anomaly_score")
     known = "none yet"
     if label is not None:
         what = "fraud" if label["is_fraud"] else "genuine"
         known = f"{what}, since {display.moment(label['labelled_at'])} UTC"
     facts = {
-        "decision": f"{verdict}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
-        **({"action": row["action"]} if row.get("action") else {}),
+        "decision": decision_of(row).text,
+        "model said": f"{flagged}: score {row['score']:.6g}, threshold {row['threshold']:.6g}",
         **({"rules": ", ".join(row["rules"])} if row.get("rules") else {}),
         **({} if odd is None else {"anomaly": f"score {odd:.6g}; not used for the decision"}),
         "label": known,
+        **({"alert": row["alert_id"]} if row.get("alert_id") else {}),
         "amount": display.amount(row["amount_minor"], digits, settings.currency),
         "event time": f"{display.moment(row['event_time_ms'])} UTC",
         "card": display.printable(row["card_id"]),

@@ -40,7 +40,7 @@ def deadletters() -> None:
 @json_option
 def list_(limit: int, reason: str | None, as_json: bool) -> None:
     """List the newest refused records, then count all of them by reason."""
-    from app.ops.dead_letter_list import list_dead_letters
+    from app.kafka.dead_letter_list import list_dead_letters
 
     settings = load_settings()
     with counter("reading") as show:
@@ -83,7 +83,7 @@ def list_(limit: int, reason: str | None, as_json: bool) -> None:
 @json_option
 def show(position: str, as_json: bool) -> None:
     """Print one refused record in full. POSITION is topic/partition/offset, as in the list."""
-    from app.ops.dead_letter_list import find_dead_letter
+    from app.kafka.dead_letter_list import find_dead_letter
 
     settings = load_settings()
     with counter("reading") as tell:

@@ -113,6 +113,15 @@ def rank(severity: str) -> int:
     return SEVERITIES.index(severity)
 
 
+def _causes(is_fraud: bool, flags: Collection[str], rules: Collection[str]) -> Mapping[str, bool]:
+    return {MODEL: is_fraud, RULE: bool(rules), ANOMALY: ANOMALY in flags}
+
+
+def may_raise_alert(is_fraud: bool, flags: Collection[str], rules: Collection[str]) -> bool:
+    """Whether any policy would raise an alert for a scored transaction."""
+    return any(_causes(is_fraud, flags, rules).values())
+
+
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
     """Decides which scored transactions raise alerts, and their severity.
@@ -132,7 +141,7 @@ class AlertPolicy:
 
     def why(self, *, is_fraud: bool, flags: Collection[str], rules: Collection[str]) -> list[str]:
         """The causes of an alert, in the order of `CAUSES`; empty if the transaction raises none."""
-        found = {MODEL: is_fraud, RULE: bool(rules), ANOMALY: ANOMALY in flags}
+        found = _causes(is_fraud, flags, rules)
         return [cause for cause in CAUSES if found[cause] and cause in self.causes]
 
     def severity(self, score: float, minor: int, causes: Collection[str]) -> str:

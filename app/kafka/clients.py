@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
@@ -31,6 +31,24 @@ def client_kwargs(settings: Settings) -> dict[str, Any]:
     return {"bootstrap_servers": resolve_broker(settings), **security(settings)}
 
 
+_logger = logging.getLogger("aiokafka")
+#: The level that the log had before the first of the clients that are starting.
+_levels: list[int] = []
+
+
+@contextmanager
+def _one_line_of_ours() -> Iterator[None]:
+    """Instead of a line a retry. Several clients may start at once: the last one that has started restores the log."""
+    _levels.append(_levels[0] if _levels else _logger.level)
+    _logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        level = _levels.pop()
+        if not _levels:
+            _logger.setLevel(level)
+
+
 @asynccontextmanager
 async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
     """Start an aiokafka client, stop it afterwards.
@@ -38,17 +56,13 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
     Raises:
         UnavailableError: no broker answers, or it refuses us; the text says why.
     """
-    logger = logging.getLogger("aiokafka")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # one line of ours instead of a line a retry
     try:
-        await client.start()
+        with _one_line_of_ours():
+            await client.start()
     except (KafkaError, OSError) as error:
         addresses = advertised(client)
         await _close(client)
         raise await unavailable(settings, error, addresses) from error
-    finally:
-        logger.setLevel(level)
     try:
         yield client
     finally:

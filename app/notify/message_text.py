@@ -55,12 +55,13 @@ class Message:
     payload: dict[str, Any]
 
 
-def about_one(notice: Notice, digits: int) -> Message:
+def about_one(notice: Notice, digits: int, pages: str | None = None) -> Message:
     """The message about an alert.
 
     Args:
         notice: the alert.
         digits: digits of the currency's minor units.
+        pages: address of the web pages, where the alert is opened; None: unknown.
     """
     alert = notice.alert
     money = display.amount(alert["amount_minor"], digits, alert["currency"])
@@ -73,6 +74,7 @@ def about_one(notice: Notice, digits: int) -> Message:
         f"terminal {alert['terminal_id'] or 'none'}, {display.moment(alert['event_time_ms'])[:19]} UTC",
         f"transaction {alert['transaction_id']}",
         f"fraudstream alerts show {notice.alert_id}",
+        *([f"{pages}/review/?alert={notice.alert_id}"] if pages else []),
     ]
     return Message(
         f"{notice.name}-{notice.severity}",
@@ -86,17 +88,19 @@ def about_one(notice: Notice, digits: int) -> Message:
                 **alert,
                 "severity": notice.severity,
                 **({"handled_at": again} if again else {}),
+                **({"url": f"{pages}/review/?alert={notice.alert_id}"} if pages else {}),
             },
         },
     )
 
 
-def about_many(notices: Sequence[Notice], digits: int) -> Message:
+def about_many(notices: Sequence[Notice], digits: int, pages: str | None = None) -> Message:
     """The message about many alerts: how many, how urgent, the largest ones.
 
     Args:
         notices: the alerts, at least one.
         digits: digits of the currency's minor units.
+        pages: address of the web pages, where alerts are listed; None: unknown.
     """
     counts = {name: sum(one.severity == name for one in notices) for name in reversed(SEVERITIES)}
     counts = {name: count for name, count in counts.items() if count}
@@ -115,6 +119,7 @@ def about_many(notices: Sequence[Notice], digits: int) -> Message:
             for one in largest
         ),
         "fraudstream alerts list --today",
+        *([f"{pages}/alerts/"] if pages else []),
     ]
     return Message(
         f"digest-{_digest(notices)}",
@@ -132,6 +137,7 @@ def about_many(notices: Sequence[Notice], digits: int) -> Message:
                 "event_time_from_ms": min(times),
                 "event_time_to_ms": max(times),
                 "largest": [dict(one.alert) for one in largest],
+                **({"url": f"{pages}/alerts/"} if pages else {}),
             },
         },
     )

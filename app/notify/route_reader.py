@@ -211,9 +211,12 @@ class RouteReader(ConsumerRebalanceListener):
 
     async def _tell(self, due: list[list[Notice]]) -> bool:
         """Send messages until all are taken; False when the partitions were taken away before that."""
-        digits, generation = self._settings.minor_unit_digits, self._generation
+        about, generation = (
+            (self._settings.minor_unit_digits, self._settings.web_url),
+            self._generation,
+        )
         waiting = [
-            (about_one(told[0], digits) if len(told) == 1 else about_many(told, digits), told)
+            (about_one(told[0], *about) if len(told) == 1 else about_many(told, *about), told)
             for told in due
         ]
         delay, most = BACKOFF_SECONDS

@@ -9,9 +9,9 @@ from aiokafka.errors import KafkaError
 from app.author import author
 from app.errors import DamagedLogError, UnavailableError, UsageError
 from app.kafka.clients import client_kwargs, consumer, started
+from app.kafka.dead_letter_list import partition_in
 from app.kafka.skip_records import skip_record
 from app.kafka.topic_admin import check_topics
-from app.ops.dead_letter_list import partition_in
 from app.settings import Settings
 from app.topics import Topics
 

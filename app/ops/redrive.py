@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from app.domain.refusal_reasons import LOST, UNREADABLE_REASONS
 from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.clients import answered, client_kwargs, started
+from app.kafka.dead_letter_list import DeadLetter, Progress, find_dead_letter, read_dead_letters
 from app.kafka.topic_admin import check_topics
-from app.ops.dead_letter_list import DeadLetter, Progress, find_dead_letter, read_dead_letters
 from app.settings import Settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
 from app.wire.dead_letters import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, REDRIVEN

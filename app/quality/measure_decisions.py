@@ -10,8 +10,8 @@ from cassandra.cluster import Session
 
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms, read_moment_of
-from app.errors import UsageError
+from app.cassandra.prediction_rows import epoch_ms
+from app.quality.curves import curves
 from app.quality.tally import QualityTally
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
@@ -29,7 +29,6 @@ def measure(
     *,
     from_ms: int | None = None,
     to_ms: int | None = None,
-    most: int | None = None,
     progress: Progress = lambda _text, _count: None,
 ) -> dict[str, Any]:
     """How good decisions were.
@@ -42,36 +41,29 @@ def measure(
         settings: keyspace.
         from_ms: event times from here on, epoch milliseconds; None: from the first.
         to_ms: event times below it; None: to the last.
-        most: rows of either table that are read at most; None: all.
         progress: told now and then what is read, and how many rows of it.
 
     Returns:
-        JSON-ready: `total`, and groups under `by_day` and `by_model` (see `tally.DecisionGroup.as_dict`), the number
-        of labelled transactions and the seconds it took.
+        JSON-ready: `total`, and groups under `by_day` and `by_model` (see `tally.DecisionGroup.as_dict`), `curves`
+        (see `curves.curves`), the number of labelled transactions and the seconds it took.
 
     Raises:
-        UsageError: a table has more than `most` rows.
         UnavailableError: Cassandra does not answer.
         SchemaError: a table is missing.
     """
     began = time.perf_counter()
-    labels = _counted(scan_verdicts(session, settings), "labels", most, progress)
-    verdicts = Verdicts(labels)
-    rows = _counted(scan_predictions(session, settings, _COLUMNS), "predictions", most, progress)
+    labels = scan_verdicts(session, settings, from_ms, to_ms)
+    verdicts = Verdicts(_counted(labels, "labels", progress))
+    scan = scan_predictions(session, settings, _COLUMNS, from_ms=from_ms, to_ms=to_ms)
+    rows = _counted(scan, "predictions", progress)
     tally = QualityTally()
-    first = None if from_ms is None else read_moment_of(from_ms)
-    end = None if to_ms is None else read_moment_of(to_ms)
     while chunk := list(islice(rows, _CHUNK)):
-        wanted = [
-            row
-            for row in chunk
-            if (first is None or row[1] >= first) and (end is None or row[1] < end)
-        ]
-        if wanted:
-            _add(tally, verdicts, wanted)
+        _add(tally, verdicts, chunk)
+    total = tally.total()
     return {
         "labels": len(verdicts),
-        "total": tally.total().as_dict(),
+        "total": total.as_dict(),
+        "curves": curves(total.scores),
         "by_day": {name: group.as_dict() for name, group in tally.by("day").items()},
         "by_model": {name: group.as_dict() for name, group in tally.by("model").items()},
         "seconds": round(time.perf_counter() - began, 2),
@@ -91,11 +83,8 @@ def _add(tally: QualityTally, verdicts: Verdicts, rows: list[tuple[Any, ...]]) -
     )
 
 
-def _counted(rows: Iterator[Any], text: str, most: int | None, progress: Progress) -> Iterator[Any]:
+def _counted(rows: Iterator[Any], text: str, progress: Progress) -> Iterator[Any]:
     for number, row in enumerate(rows):
-        if number == most:
-            msg = f"there are more than {most:,} {text}: `fraudstream quality` reads them all"
-            raise UsageError(msg)
         if number % _CHUNK == 0:
             progress(text, number)
         yield row

@@ -12,7 +12,7 @@ from app.quality.verdicts import FRAUD, UNKNOWN
 #: Steps into which scores are sorted for the average precision: equal steps of log-odds, so that scores near 0
 #: and near 1 are told apart. Within one step (log-odds of 0.016) order is lost.
 STEPS = 2_000
-_FURTHEST = 16.0
+FURTHEST = 16.0
 
 
 @dataclass
@@ -121,8 +121,8 @@ def step_of(score: np.ndarray) -> np.ndarray:
     """The step of each score, 0 to `STEPS` - 1; never lower for a higher score."""
     with np.errstate(divide="ignore"):
         odds = np.log(score) - np.log1p(-score)
-    odds = np.clip(odds, -_FURTHEST, _FURTHEST)
-    return np.minimum(((odds + _FURTHEST) * (STEPS / (2 * _FURTHEST))).astype(np.int64), STEPS - 1)
+    odds = np.clip(odds, -FURTHEST, FURTHEST)
+    return np.minimum(((odds + FURTHEST) * (STEPS / (2 * FURTHEST))).astype(np.int64), STEPS - 1)
 
 
 def average_precision(scores: np.ndarray) -> float | None:

@@ -28,6 +28,7 @@ from app.metrics.prometheus import release
 from app.metrics.worker_reading import PartitionReading
 from app.web.access.checks import AccessChecks
 from app.web.forwarding import ask, said_within
+from app.web.live_precision import together as together_labelled
 from app.web.roles import Role, Viewer
 from app.web.worker_protocol import Worker
 
@@ -116,6 +117,7 @@ class DashboardData:
             "minute": self._history.last(MINUTE_SECONDS).as_dict(),
             "points": [point.as_dict() for point in self._history.since(since)],
             "alerts": self._worker.recent_alerts(),
+            "labelled": self._worker.labelled(),
         }
 
     async def refresh(self) -> None:
@@ -186,6 +188,9 @@ class DashboardData:
             "lag": max(lags, default=None),
             "dead_share": minute.dead_share,
             "alerts_per_minute": minute.alerts_per_minute,
+            "labelled": together_labelled(
+                [one["labelled"] for one in answering.values() if "labelled" in one]
+            ),
             "latency": {f"p{q}": minute.quantile(q / 100) for q in (50, 95, 99)},
             "partitions": sorted(
                 ({**one, "worker": url} for url, said in answering.items() for one in said["partitions"]),

@@ -13,15 +13,22 @@ from faust.types import TP
 from app.blocks.faust.block_table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
 from app.cassandra.label_queries import label_of
-from app.cassandra.prediction_queries import find_transaction
+from app.cassandra.prediction_queries import decisions_of, find_transaction
 from app.cassandra.review_writes import ReviewStore
 from app.cassandra.session import shared_session
 from app.cassandra.stored_alert import Alert
 from app.cassandra.timeline import timeline
+from app.domain.decision import decision_of
 from app.domain.features import Catalogue
+from app.domain.rules.policy import APPROVE
 from app.errors import UnavailableError
 from app.faust_app import FraudApp
 from app.kafka.partitioner import partition_of
+from app.kafka.recent_dead_letters import (
+    DeadLetterQuery,
+    RecentDeadLetters,
+    recent_dead_letters,
+)
 from app.metrics.counters import (
     alert_status,
     append_to_row,
@@ -33,6 +40,7 @@ from app.metrics.counters import (
 )
 from app.metrics.last_hour import CounterTotals
 from app.metrics.log_ends import LogEnds
+from app.metrics.recent_labels import RecentLabel, recent_labels
 from app.metrics.waiting_partitions import read_waits
 from app.metrics.worker_reading import (
     WorkerReading,
@@ -43,14 +51,18 @@ from app.metrics.worker_reading import (
     read_tasks,
     source_partitions,
 )
+from app.quality.measure_decisions import measure
 from app.settings import Settings
 from app.web.cassandra_lookups import CassandraLookups
 from app.web.key_owner import OwnedElsewhere, OwnedHere, Place, Unowned, key_owner
+from app.web.live_precision import LivePrecision
 from app.web.models_data import ModelReader
 from app.web.quality_data import QualityData
 from app.web.readiness import why_not_ready
 from app.web.worker_requests import PeerAnswer, request_worker
 
+#: A page that waits longer for dead letters says so instead.
+_LETTERS_SECONDS = 15.0
 T = TypeVar("T")
 
 
@@ -71,7 +83,9 @@ class FaustWorker:
         self._partition_of = partition_of(app.settings.partitions)
         self._started_at = time.time()
         self._lookups = CassandraLookups()
-        self._quality = QualityData(app.settings)
+        self._quality = QualityData(self._measure)
+        self._precision = LivePrecision(recent_labels, self._read_flagged)
+        self._reading_letters = asyncio.Lock()
         self._models = ModelReader(app, self.look_up)
         self.reviews = ReviewStore(app.settings)
         self._ends = LogEnds(self._ask_ends)
@@ -154,6 +168,19 @@ class FaustWorker:
     def recent_alerts(self) -> list[dict[str, Any]]:
         """The newest alerts that this worker has seen, newest first."""
         return self._app.recent_alerts.newest()
+
+    def labelled(self) -> dict[str, int]:
+        """What its live precision rests on."""
+        return self._precision.counts()
+
+    async def _read_flagged(self, labels: Sequence[RecentLabel]) -> dict[tuple[str, int], bool]:
+        keys = [(one.card_id, one.transaction_id, one.event_time_ms) for one in labels]
+
+        def ask() -> dict[tuple[str, int], dict[str, Any]]:
+            return decisions_of(shared_session(self.settings), self.settings, keys)
+
+        found = await self.look_up(ask)
+        return {key: decision_of(row).action != APPROVE for key, row in found.items()}
 
     async def reading(self, *, sizes: bool = True) -> WorkerReading:
         """What this worker tells about itself; `sizes`: with the bytes of its state."""
@@ -244,6 +271,15 @@ class FaustWorker:
         session = shared_session(self.settings)
         return list_alerts(session, self.settings, query, time.time_ns() // 1_000_000)
 
+    async def dead_letters(self, query: DeadLetterQuery) -> RecentDeadLetters:
+        """The newest dead letters of a query; one look at a time, each by a consumer of its own."""
+        try:
+            async with asyncio.timeout(_LETTERS_SECONDS), self._reading_letters:
+                return await recent_dead_letters(self.settings, query)
+        except TimeoutError:
+            msg = f"Kafka did not answer within {_LETTERS_SECONDS:g} s; try again"
+            raise UnavailableError(msg) from None
+
     async def timeline(self, kind: str, identifier: str) -> list[dict[str, Any]]:
         """The transactions of a card, or of a terminal's alerts, newest first."""
         now_ms = time.time_ns() // 1_000_000
@@ -256,9 +292,15 @@ class FaustWorker:
 
     async def quality(
         self, from_ms: int | None = None, to_ms: int | None = None
-    ) -> Mapping[str, Any]:
-        """How good decisions were, and `age_seconds`; a period is read anew once a minute at most."""
+    ) -> Mapping[str, Any] | None:
+        """How good decisions were, and `age_seconds`; None: not measured yet."""
         return await self._quality.get(from_ms, to_ms)
+
+    def _measure(
+        self, from_ms: int, to_ms: int | None, progress: Callable[[str, int], None]
+    ) -> Mapping[str, Any]:
+        session = shared_session(self.settings)
+        return measure(session, self.settings, from_ms=from_ms, to_ms=to_ms, progress=progress)
 
     async def drift(self) -> dict[str, Any]:
         """The newest predictions of this worker against training, by model."""
@@ -276,6 +318,7 @@ class FaustWorker:
         """Begin no more look-ups. The session stays: rows may still be on their way to Cassandra."""
         self._quality.close()
         self._models.close()
+        self._precision.close()
         self._lookups.close()
 
     async def forward(

@@ -4,6 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
+from app.domain.decision import decision_of
 from app.domain.transaction import hash_id
 from app.errors import FraudstreamError, NotFoundError, UnavailableError
 from app.stages.block_rows import row_rules
@@ -49,6 +50,8 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
         rows = await worker.timeline(kind, identifier)
     except FraudstreamError as error:  # the state is shown all the same
         fault = str(error)
+    for row in rows:
+        row["decision"] = decision_of(row)
     links = {hash_id(row["transaction_id"]).hex(): row["transaction_id"] for row in rows}
     return page("key.html", state=state, timeline=rows, fault=fault, links=links)
 

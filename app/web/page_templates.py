@@ -18,6 +18,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 #: What pages load beside the style sheet, and its kind. uPlot (MIT licence, uPlot.LICENSE) draws the charts.
 STATIC = {
     "live.js": "text/javascript",
+    "quality.js": "text/javascript",
     "review.js": "text/javascript",
     "uPlot.js": "text/javascript",
     "uPlot.css": "text/css",
@@ -50,6 +51,11 @@ def spark(values: Sequence[float | None]) -> str:
     )
 
 
+def curve(points: Sequence[tuple[float, float]]) -> str:
+    """The points of an SVG line in a box of 100 by 100, of values between 0 and 1."""
+    return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in points)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
@@ -71,6 +77,7 @@ def _environment() -> Environment:
         "value": display.value,
     }
     environment.globals |= {
+        "curve": curve,
         "json_path_of": json_path_of,
         "path_of": path_of,
         "release": release(),

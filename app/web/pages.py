@@ -13,6 +13,7 @@ from app.web.alerts_page import PAGES as ALERT_PAGES
 from app.web.dashboard_data import LIVE, DashboardData
 from app.web.dashboard_page import PAGES as DASHBOARD_PAGES
 from app.web.dashboard_page import STREAMS
+from app.web.dead_letters_page import PAGES as DEAD_LETTER_PAGES
 from app.web.forwarding import SERVED_BY_HEADER
 from app.web.key_page import PAGES as KEY_PAGES
 from app.web.login_page import PAGES as LOGIN_PAGES
@@ -97,6 +98,7 @@ PAGES: tuple[Route, ...] = (
     *STATIC_FILES,
     *ALERT_PAGES,
     *DASHBOARD_PAGES,
+    *DEAD_LETTER_PAGES,
     *LABEL_PAGES,
     *MODEL_PAGES,
     *SEARCH_PAGES,

@@ -1,5 +1,6 @@
-"""`/review/`: the queue of open alerts. Taking one, deciding it and giving it back are POSTs; programs get JSON."""
+"""`/review/`: the queue of open alerts, and any alert that is opened. Changes are POSTs; programs get JSON."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,36 +12,44 @@ from app.domain.alert_seen import seen_of
 from app.web.replies import RefusedError, json_reply, page, wants_json
 from app.web.review_queue import ReviewQueue
 from app.web.roles import Role
-from app.web.routes import Route, audited, who
+from app.web.routes import Route, audit_details, audited, who
 from app.web.worker_protocol import WORKER
 
 REVIEWS = web.AppKey("reviews", ReviewQueue)
 #: Alerts of the queue that the page lists.
 _LISTED = 20
+#: Terminals of an alert whose other alerts can be decided with it.
+_MOST_TERMINALS = 3
 #: Alerts that an analyst can put aside for later.
 _MOST_SKIPPED = 50
 
 
 async def show(request: web.Request) -> web.Response:
-    """The alert that the asker has taken (`?alert=ID`), and what else is in the queue."""
+    """One alert (`?alert=ID`), whoever has it, and what else is in the queue."""
     queue, asker = request.app[REVIEWS], who(request)
     ranked, total = await queue.ranked(_LISTED)
     name = request.query.get("alert")
     shown = await queue.look(name) if name else None
     settings = request.app[WORKER].settings
     listed = [{**about(alert), "holder": holder} for alert, holder in ranked]
+    now = queue.now_ms()
     if wants_json(request):
-        return json_reply({"open": total, "alerts": listed})
+        found: dict[str, Any] = {"open": total, "alerts": listed}
+        if shown is not None:
+            found["alert"] = {**about(shown), "holder": shown.review.holder(now)}
+        return json_reply(found)
     left_ms = 0
-    if shown is not None and shown.state == "open" and shown.review.claimed_by == asker.name:
-        left_ms = (shown.review.claimed_until or 0) - queue.now_ms()
+    if shown is not None and shown.todo and shown.review.claimed_by == asker.name:
+        left_ms = (shown.review.claimed_until or 0) - now
     return page(
         "review.html",
         scripts=True,
         alert=None if shown is None else about(shown),
         review=None if shown is None else shown.review,
         mine=left_ms > 0,
-        holder=None if shown is None else shown.review.holder(queue.now_ms()),
+        holder=None if shown is None else shown.review.holder(now),
+        earlier=[] if shown is None else _earlier(shown),
+        terminals=[] if shown is None else _terminals(shown.todo),
         asker=asker.name,
         skip=_skipped(request.query.getall("skip", [])),
         said=request.query.get("said", ""),
@@ -56,6 +65,24 @@ async def take(request: web.Request) -> web.Response:
     return await _next(request, _skipped((await request.post()).getall("skip", [])), {})
 
 
+async def take_this(request: web.Request) -> web.Response:
+    """Take exactly one alert; a page says who has it otherwise."""
+    name = _field(await request.post(), "alert")
+    audited(request, alert=name)
+    query = {"alert": name}
+    try:
+        alert = await request.app[REVIEWS].take(who(request).name, name)
+    except RefusedError as error:
+        if wants_json(request):
+            raise
+        query["said"] = str(error)
+    else:
+        audited(request, took=name)
+        if wants_json(request):
+            return json_reply({"next": about(alert)})
+    return _to(query.items())
+
+
 async def later(request: web.Request) -> web.Response:
     """Give an alert back, and take another one."""
     sent = await request.post()
@@ -66,17 +93,20 @@ async def later(request: web.Request) -> web.Response:
 
 
 async def decide(request: web.Request) -> web.Response:
-    """Decide an alert, or all of its card, and take the next one."""
+    """Decide an alert, or all of its card or at its terminals, and take the next one."""
     queue, by, sent = request.app[REVIEWS], who(request).name, await request.post()
     name, verdict, note = _field(sent, "alert"), _field(sent, "verdict"), str(sent.get("note", ""))
     audited(request, alert=name, verdict=verdict)
     seen = str(sent.get("seen", "")) or {str(one) for one in sent.getall("transaction", [])} or None
     labels = await queue.decide(by, name, verdict, seen, note)
     told: dict[str, Any] = {"verdict": verdict, "labels": labels, "alerts": 1, "with_others": 0}
-    if sent.get("card"):  # its other open alerts, too
-        decided, more, others = await queue.decide_card(by, str(sent["card"]), verdict, note)
-        audited(request, also=decided)
-        told |= {"labels": labels + more, "alerts": 1 + len(decided), "with_others": others}
+    for field, decide_all in (("card", queue.decide_card), ("terminal", queue.decide_terminal)):
+        for one in sent.getall(field, []):  # other open alerts, too
+            decided, more, others = await decide_all(by, str(one), verdict, note)
+            audited(request, also=[*audit_details(request).get("also", ()), *decided])
+            told["labels"] += more
+            told["alerts"] += len(decided)
+            told["with_others"] += others
     return await _next(request, _skipped(sent.getall("skip", [])), told)
 
 
@@ -97,7 +127,23 @@ async def _next(request: web.Request, skip: list[str], told: dict[str, Any]) -> 
         query.append(("said", line))
     elif alert is None:
         query.append(("said", "all open alerts are taken"))
-    return web.Response(status=303, headers={"Location": f"/review/?{urlencode(query)}"})
+    return _to(query)
+
+
+def _to(query: Iterable[tuple[str, str]]) -> web.Response:
+    return web.Response(status=303, headers={"Location": f"/review/?{urlencode(list(query))}"})
+
+
+def _earlier(alert: Alert) -> list[dict[str, Any]]:
+    """Transactions of an open alert that somebody has seen to."""
+    todo = {id(row) for row in alert.todo}
+    return [row for row in alert.transactions if id(row) not in todo] if todo else []
+
+
+def _terminals(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Terminals of some transactions, as many as a form offers."""
+    found = dict.fromkeys(row["terminal_id"] for row in rows if row["terminal_id"])
+    return list(found)[:_MOST_TERMINALS]
 
 
 def about(alert: Alert) -> dict[str, Any]:
@@ -130,6 +176,7 @@ def _skipped(names: Any) -> list[str]:
 PAGES = (
     *(Route("GET", f"/review{rest}", show, Role.ANALYST) for rest in ("", "/", ".json")),
     Route("POST", "/review/next", take, Role.ANALYST),
+    Route("POST", "/review/take", take_this, Role.ANALYST),
     Route("POST", "/review/later", later, Role.ANALYST),
     Route("POST", "/review/verdict", decide, Role.ANALYST),
 )

@@ -9,9 +9,9 @@ between, whoever looks at the queue next repeats the rest; the labels are equal,
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from app.cassandra.alert_queries import DAYS_BACK
 from app.cassandra.review_rows import Review
@@ -20,7 +20,8 @@ from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.web.replies import RefusedError
-from app.web.review_ranking import AlertRankings, AlertReading, OpenAlerts
+from app.web.review_ranking import OpenAlerts
+from app.web.review_reads import ReviewingWorker
 from app.wire.label_records import label_of_row
 
 logger = logging.getLogger(__name__)
@@ -31,41 +32,6 @@ LEASE_MS = 5 * 60_000
 #: Longest note.
 _NOTE = 2_000
 T = TypeVar("T")
-
-
-class ReviewReads(AlertRankings, Protocol):
-    """See `app.cassandra.review_writes.ReviewStore`."""
-
-    def alert(self, alert_id: str, now_ms: int) -> Alert | None:
-        """One alert."""
-
-    def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
-        """A card's open ones."""
-
-    def claim(
-        self, alert_id: str, by: str, until_ms: int, now_ms: int, decided_at: int | None = None
-    ) -> Review:
-        """Take one."""
-
-    def release(self, alert_id: str, by: str) -> None:
-        """Give one back."""
-
-    def decide(self, alert_id: str, wanted: Review, decided_at: int | None = None) -> Review:
-        """Write a verdict."""
-
-    def close(self, alert_id: str, review: Review, now_ms: int) -> None:
-        """Labels were sent."""
-
-
-class ReviewingWorker(AlertReading, Protocol):
-    """What the queue needs of a worker."""
-
-    @property
-    def reviews(self) -> ReviewReads:
-        """The store; it blocks."""
-
-    async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
-        """Append labels to the topic; done once they are durable."""
 
 
 class ReviewQueue:
@@ -137,6 +103,31 @@ class ReviewQueue:
             self._open.forget(name)
         return None
 
+    async def take(self, by: str, alert_id: str) -> Alert:
+        """Take one alert, or keep it for another five minutes.
+
+        Args:
+            by: who asks.
+            alert_id: which.
+
+        Returns:
+            The alert as it is.
+
+        Raises:
+            NotFoundError: there is no such alert.
+            RefusedError: somebody else has it, or nothing of it is to be decided.
+        """
+        alert = await self.look(alert_id)
+        if not alert.todo:
+            handled = alert.handled
+            assert handled is not None
+            raise RefusedError(409, f"{handled['by']} has already handled it: {handled['note']}")
+        self._open.keep(alert_id, alert.review)
+        review = await self._claim(alert_id, by)
+        if review.holder(self._now_ms()) != by:
+            raise RefusedError(409, _why_not(review, by, self._now_ms(), alert.review))
+        return replace(alert, review=review)
+
     async def give_back(self, by: str, alert_id: str) -> None:
         """Somebody else may have it."""
         await self.look(alert_id)
@@ -197,9 +188,40 @@ class ReviewQueue:
         Raises:
             UsageError: as `decide`.
         """
+        alerts = await self._ask(self._worker.reviews.of_card, card_id, *self._recent())
+        seen = {alert.alert_id: seen_of(alert.todo) for alert in alerts}
+        return await self._decide_all(by, alerts, verdict, seen, note)
+
+    async def decide_terminal(
+        self, by: str, terminal_id: str, verdict: str, note: str
+    ) -> tuple[list[str], int, int]:
+        """Decide what open alerts have at a terminal; gives the same. Their transactions elsewhere stay open.
+
+        Raises:
+            UsageError: as `decide`.
+        """
+        alerts = await self._ask(self._worker.reviews.of_terminal, terminal_id, *self._recent())
+        there = {
+            alert.alert_id: {
+                row["transaction_id"] for row in alert.todo if row["terminal_id"] == terminal_id
+            }
+            for alert in alerts
+        }
+        alerts = [alert for alert in alerts if there[alert.alert_id]]
+        return await self._decide_all(by, alerts, verdict, there, note)
+
+    def _recent(self) -> tuple[int, int]:
         now = self._now_ms()
-        begin = now - DAYS_BACK * DAY_MS
-        alerts = await self._ask(self._worker.reviews.of_card, card_id, begin, now)
+        return now - DAYS_BACK * DAY_MS, now
+
+    async def _decide_all(
+        self,
+        by: str,
+        alerts: Sequence[Alert],
+        verdict: str,
+        seen: Mapping[str, str | Collection[str]],
+        note: str,
+    ) -> tuple[list[str], int, int]:
         decided, labels, others = [], 0, 0
         for alert in alerts:
             name = alert.alert_id
@@ -208,7 +230,7 @@ class ReviewQueue:
                 others += 1
                 continue
             try:
-                labels += await self.decide(by, name, verdict, seen_of(alert.todo), note)
+                labels += await self.decide(by, name, verdict, seen[name], note)
             except RefusedError:  # the others are decided all the same
                 others += 1
                 continue

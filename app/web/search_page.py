@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
 
 from aiohttp import web
 
@@ -28,7 +27,7 @@ async def search(request: web.Request) -> web.Response:
         raise UsageError(msg)
     answers = await asyncio.gather(*(_known(request, kind, name) for kind in KINDS))
     found = [
-        {"kind": kind, "path": _path(kind, name)}
+        {"kind": kind, "path": path_of(kind, name)}
         for kind, answer in zip(KINDS, answers, strict=True)
         if answer is True
     ]
@@ -77,12 +76,6 @@ async def _is_key(request: web.Request, kind: str, name: str) -> bool:
         msg = f"the worker that has this {kind} answers with status {answer.status}"
         raise UnavailableError(msg)
     return answer.status == 200
-
-
-def _path(kind: str, name: str) -> str:
-    if kind == "alert":
-        return f"/review/?alert={quote(name, safe='')}"
-    return path_of(kind, name)
 
 
 PAGES = tuple(Route("GET", f"/search{rest}", search, Role.ANALYST) for rest in ("", "/", ".json"))

@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 
 from app.display import in_order
+from app.domain.decision import decision_of
 from app.domain.features import Catalogue
 from app.errors import NotFoundError
 from app.web.replies import json_reply, page, wants_json
@@ -14,6 +15,7 @@ from app.web.roles import Role
 from app.web.routes import Route
 from app.web.url_ids import requested_id
 from app.web.worker_protocol import WORKER
+from app.wire.prediction_fields import SHADOW_FLAGGED, SHADOW_SCORES
 
 
 async def transaction(request: web.Request) -> web.Response:
@@ -35,6 +37,8 @@ async def transaction(request: web.Request) -> web.Response:
         rows=[
             {
                 **row,
+                "decision": decision_of(row),
+                "challengers": challengers_of(row),
                 "explained": explained(row["features"], worker.catalogue, worker.pushes(row)),
                 "further": further_fields(row),
             }
@@ -78,6 +82,16 @@ def explained(
             "formula": known[name].formula if name in known else "",
         }
         for name, value in names
+    ]
+
+
+def challengers_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What challengers said of a stored prediction, by name; empty: there were none."""
+    flagged = row.get(SHADOW_FLAGGED) or ()
+    scores = row.get(SHADOW_SCORES) or {}
+    return [
+        {"model": name, "score": score, "flagged": name in flagged}
+        for name, score in sorted(scores.items())
     ]
 
 

@@ -9,13 +9,15 @@ JSON_SUFFIX = ".json"
 
 
 def path_of(kind: str, identifier: str) -> str:
-    """The path of a card's, terminal's or transaction's page.
+    """The path of the page of a card, terminal, transaction or alert.
 
     Args:
-        kind: `card`, `terminal` or `transaction`.
+        kind: `card`, `terminal`, `transaction` or `alert`.
         identifier: its id.
     """
     quoted = quote(identifier, safe="")
+    if kind == "alert":
+        return f"/review/?alert={quoted}"
     if identifier in (".", ".."):  # browsers and proxies resolve these even when they are escaped
         return f"/{kind}s/?id={quoted}"
     return f"/{kind}s/{quoted}/"

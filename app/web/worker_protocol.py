@@ -8,11 +8,12 @@ from aiohttp import web
 from app.cassandra.alert_queries import AlertQuery
 from app.cassandra.stored_alert import Alert
 from app.domain.features import Catalogue
+from app.kafka.recent_dead_letters import DeadLetterQuery, RecentDeadLetters
 from app.metrics.last_hour import CounterTotals
 from app.metrics.worker_reading import WorkerReading
 from app.settings import Settings
 from app.web.key_owner import Place
-from app.web.review_queue import ReviewReads
+from app.web.review_reads import ReviewReads
 from app.web.worker_requests import PeerAnswer
 
 T = TypeVar("T")
@@ -58,6 +59,9 @@ class Worker(Protocol):
 
     def recent_alerts(self) -> list[dict[str, Any]]:
         """The newest alerts that it has seen, newest first, as the topic has them."""
+
+    def labelled(self) -> dict[str, int]:
+        """What its live precision rests on: see `app.web.live_precision.LabelledCounts`."""
 
     async def reading(self, *, sizes: bool = True) -> WorkerReading:
         """What it tells about itself; `sizes`: with the bytes of its state, which takes a look at folders."""
@@ -107,13 +111,15 @@ class Worker(Protocol):
 
     async def quality(
         self, from_ms: int | None = None, to_ms: int | None = None
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Any] | None:
         """How good decisions on a period were, as `app.quality.measure_decisions` has it, and `age_seconds`.
+
+        With `from_ms` and `to_ms`. None: it is being measured for the first time, which takes a while. Without a
+        beginning: the last 30 days.
 
         Raises:
             UnavailableError: Cassandra does not answer.
             SchemaError: a table is missing.
-            UsageError: there is too much for a worker to read.
         """
 
     async def models(self) -> dict[str, Any]:
@@ -131,6 +137,14 @@ class Worker(Protocol):
         Raises:
             UnavailableError: Cassandra does not answer.
             SchemaError: a table is missing.
+        """
+
+    async def dead_letters(self, query: DeadLetterQuery) -> RecentDeadLetters:
+        """The newest dead letters of a query.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+            SchemaError: the topic is missing.
         """
 
     async def forward(

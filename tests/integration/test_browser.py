@@ -1,7 +1,9 @@
 """The pages as a browser sees them: headless Chromium, where one is installed."""
 
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from app.kafka.recent_dead_letters import RecentDeadLetters
 from app.metrics.last_hour import CounterTotals
 from app.metrics.latency_histogram import LATENCY_BOUNDS_MS
 from app.web import dashboard_data
+from app.web.access.users import password_line
 from app.web.pages import install
 from tests.browser import CHROMIUM, Browser, browser
 from tests.unit.test_dashboard import told
 from tests.unit.test_web_alerts import alert
+from tests.unit.test_web_dead_letters import letter
 from tests.unit.test_web_models import several_models
 from tests.unit.test_web_timeline import row
 from tests.unit.test_web_views import prediction
@@ -153,12 +158,126 @@ async def test_a_verdict_is_one_key(page: Browser) -> None:
         await server.close()
 
 
+async def test_an_alert_is_opened_and_taken(page: Browser) -> None:
+    worker = DictWorker()
+    made = [
+        alert(n, card=f"card {n}", amount_minor=1_000 * (n + 1), source_offset=n,
+              terminal_id="t" * 200, reasons=[f"reason {n}"])
+        for n in range(3)
+    ]  # fmt: skip
+    worker.reviews.add(*made)
+    worker.raised = made
+    server = await served(worker)
+    try:
+        await page.open(server.make_url("/alerts/"))
+        await page.click("tbody a")
+        await page.until("document.querySelector('main').innerText.includes('Nobody has taken')")
+        assert "reason 0" in await page.run("document.querySelector('main').innerText")
+        await fits(page)
+        await page.press("a")
+        await page.until("document.querySelector('main').innerText.includes('You have this alert')")
+        assert await page.run("document.querySelector('.verdict a').innerText") == "card 0"
+        await fits(page)
+        await page.press("t")  # all at the terminal
+        await page.press("f")
+        await page.until(
+            "document.querySelector('[role=status]').innerText.includes('3 decided as fraud')"
+        )
+        assert len(worker.labels) == 3
+    finally:
+        await server.close()
+
+
+async def test_what_analysts_fill_in_works(page: Browser) -> None:
+    """The label of a transaction, the search box, and filters."""
+    worker = DictWorker()
+    worker.add("c1", [0])
+    stored = prediction(label=None)
+    worker.transactions["x1"] = stored
+    send = worker.send_labels
+
+    async def store(labels: Any) -> None:
+        await send(labels)
+        at = round(datetime.fromisoformat(labels[0]["labelled_at"]).timestamp() * 1000)
+        label = {"is_fraud": labels[0]["is_fraud"], "labelled_at": at}
+        worker.transactions["x1"] = {**stored, "label": label}
+
+    worker.send_labels = store  # type: ignore[method-assign]
+    server = await served(worker)
+    try:
+        await page.open(server.make_url("/"))
+        await page.run("document.querySelector('form input[name=id]').focus()")
+        for key in "c1":
+            await page.press(key)
+        await page.press("Enter")
+        await page.until("location.pathname === '/search'")  # a terminal has this id, too
+        await page.click("a[href='/cards/c1/']")
+        await page.until("location.pathname === '/cards/c1/'")
+        await page.open(server.make_url("/transactions/x1/"))
+        await page.click("form.label button[value=fraud]")
+        await page.until(
+            "document.querySelector('[role=status]').innerText.includes('labelled as fraud')"
+        )
+        assert "fraud, known since" in await page.run("document.querySelector('main').innerText")
+        await page.open(server.make_url("/dead-letters/"))
+        await page.until("document.querySelector('[name=from]')")
+        await page.run("document.querySelector('[name=from]').value = '2026-11-29'")
+        await page.click("form.filters button")
+        await page.until("location.search.includes('from=2026-11-29')")
+        assert worker.wanted_letters is not None
+        assert worker.wanted_letters.from_ms == 1_795_910_400_000
+        await page.open(server.make_url("/alerts/"))
+        await page.until("document.querySelector('[name=severity]')")
+        await page.run("document.querySelector('[name=severity]').value = 'high'")
+        await page.click("form.filters button")
+        await page.until("location.search.includes('severity=high')")
+        assert worker.wanted is not None
+        assert worker.wanted.severity == "high"
+    finally:
+        worker.stopping = True
+        await server.close()
+
+
+async def test_somebody_logs_in_and_out(page: Browser, tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"{password_line('ann', 'analyst', 'correct horse')}\n")
+    worker = DictWorker(web_users=users, web_login="always")
+    server = await served(worker)
+    try:
+        await page.open(server.make_url("/alerts/"))
+        await page.until("location.pathname === '/login'")
+        await page.until("document.querySelector('[name=name]')")
+        await page.run("document.querySelector('[name=name]').value = 'ann'")
+        await page.run("document.querySelector('[name=password]').value = 'correct horse'")
+        await page.click("form.login button")
+        await page.until("location.pathname === '/alerts/'")
+        await page.click("form.out button")
+        await page.until("document.querySelector('form.login') !== null")
+        await page.open(server.make_url("/alerts/"))
+        await page.until("location.pathname === '/login'")
+        page.faults.clear()  # a page that refuses is an error for the console
+    finally:
+        await server.close()
+
+
 async def test_timelines_and_bars_fit(page: Browser) -> None:
     worker = DictWorker()
     worker.add("c1", [0, HOUR])
     worker.history = [row(f"x{n}", alert_id="20231114T221320-00") for n in range(5)]
     worker.transactions["x1"] = prediction()
     worker.pushed = {"amount": (12.5, 0.4)}
+    worker.judged = {
+        **(worker.judged or {}),
+        "curves": {
+            "precision_recall": [[0.9, 0.5, 1.0], [0.25, 1.0, 0.75]],
+            "calibration": [[0.05, 0.0, 5], [0.95, 1.0, 4]],
+        },
+    }
+    worker.letters = RecentDeadLetters(
+        [letter(), letter(key=b"k" * 400, value=HOSTILE.encode() * 40, source=f"{'t' * 90}/0/1")],
+        Counter({"invalid_json": 2}),
+        read=2,
+    )
     server = await served(worker)
     try:
         several_models(worker)
@@ -166,6 +285,7 @@ async def test_timelines_and_bars_fit(page: Browser) -> None:
             "/cards/c1/",
             "/transactions/x1/",
             "/quality/",
+            "/dead-letters/",
             "/alerts/",
             "/search?id=c1",
             "/models/",
@@ -173,5 +293,7 @@ async def test_timelines_and_bars_fit(page: Browser) -> None:
         for path in paths:
             await page.open(server.make_url(path))
             await fits(page)
+            if path == "/quality/":  # the script has drawn over the lines
+                await page.until("document.querySelectorAll('.chart .u-legend').length === 2")
     finally:
         await server.close()

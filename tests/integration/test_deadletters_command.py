@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from app.domain.transaction import DeadRecordError
 from app.kafka.clients import client_kwargs
+from app.kafka.recent_dead_letters import DeadLetterQuery, recent_dead_letters
 from app.kafka.topic_admin import ensure_topics
 from app.settings import Settings
 from app.topics import Topics
@@ -59,7 +61,31 @@ async def fill(settings: Settings, count: int) -> None:
         await producer.stop()
 
 
-def test_dead_letters(settings: Settings) -> None:
+async def pages_read_backwards(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page shows of the 60: the newest of a period, whatever is further back."""
+
+    async def numbers(**query: Any) -> list[str]:
+        found = await recent_dead_letters(settings, DeadLetterQuery(**query))
+        assert found.complete
+        assert found.read == found.counts.total()
+        return [letter.message.removeprefix("number ") for letter in found.newest]
+
+    def down(*bounds: int) -> list[str]:
+        return [str(number) for number in reversed(range(*bounds))]
+
+    everything = await recent_dead_letters(settings, DeadLetterQuery())
+    assert everything.counts == {"invalid_json": 40, "negative_amount": 20}
+    assert await numbers(limit=7) == down(53, 60)
+    assert await numbers(reason="negative_amount", limit=60) == down(0, 60, 3)
+    assert await numbers(from_ms=T0 + 5, to_ms=T0 + 50, limit=60) == down(5, 50)
+    assert await numbers(from_ms=T0 + 60) == await numbers(to_ms=T0) == []
+    monkeypatch.setattr("app.kafka.recent_dead_letters.MOST_OFFSETS", 60)  # of 72
+    some = await recent_dead_letters(settings, DeadLetterQuery(limit=40))
+    assert not some.complete
+    assert [letter.message.removeprefix("number ") for letter in some.newest] == down(20, 60)
+
+
+def test_dead_letters(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = command(settings)
     assert missing.returncode == 5, missing
     assert missing.stderr.splitlines() == [
@@ -83,6 +109,8 @@ def test_dead_letters(settings: Settings) -> None:
         f"number {number}" for number in range(0, 60, 3)
     ]
     assert report["total"] == 60
+
+    asyncio.run(pages_read_backwards(settings, monkeypatch))
 
     text = command(settings, "list", "--limit", "1").stdout
     assert "\x1b" not in text

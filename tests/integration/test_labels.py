@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
@@ -136,9 +137,33 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
         assert told.returncode == 0, told.stderr
         check_quality(json.loads(told.stdout), deployment, made, T0 - 6 * DAY_MS)
         check_drift(deployment)
-        url = f"http://127.0.0.1:{fleet.workers['one'].port}/quality.json"
-        with build_opener(ProxyHandler({})).open(url, timeout=60) as reply:
-            assert json.load(reply)["total"]["transactions"] == 4_000
+        port = fleet.workers["one"].port
+        opener = build_opener(ProxyHandler({}))
+
+        def measured(query: str) -> dict[str, Any] | None:
+            try:
+                with opener.open(
+                    f"http://127.0.0.1:{port}/quality.json{query}", timeout=60
+                ) as reply:
+                    return json.load(reply)  # type: ignore[no-any-return]
+            except HTTPError as error:  # until the figures are there
+                with error:
+                    assert error.code == 503
+                return None
+
+        everything = f"?from={iso(T0 - 400 * DAY_MS)}"
+        wait_until(lambda: measured(everything) is not None)
+        found = measured(everything)
+        assert found is not None
+        assert found["total"]["transactions"] == 4_000
+        assert sum(count for *_, count in found["curves"]["calibration"]) == 4_000
+        # of a part, the page has what the command has
+        part = f"?from={iso(T0 - 6 * DAY_MS)}&to={iso(T0 - 3 * DAY_MS)}"
+        wait_until(lambda: measured(part) is not None)
+        found = measured(part)
+        assert found is not None
+        assert 0 < found["labels"] == found["total"]["transactions"] < 4_000
+        wait_until(lambda: (measured("") or {"labels": 1})["labels"] == 0)  # the last 30 days
     assert (report["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
     assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
     risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]

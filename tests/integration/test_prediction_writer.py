@@ -161,7 +161,7 @@ async def test_reads_for_people(session: Session, settings: Settings, writer: Ro
     def read() -> None:
         one = find_transaction(settings, "tx-3")
         assert one is not None
-        assert one == {**expected(records[3]), "label": None, "others": []}
+        assert one == {**expected(records[3]), "label": None, "alert_id": None, "others": []}
         assert find_transaction(settings, "tx-none") is None
         shared = find_transactions(session, settings, "tx-shared")
         assert [row["card_id"] for row in shared] == ["b", "a"]

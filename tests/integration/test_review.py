@@ -12,7 +12,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from cassandra.cluster import Session
 
-from app.cassandra.alert_queries import AlertQuery, acknowledge, alert_ids, card_alerts, list_alerts
+from app.cassandra.alert_queries import (
+    AlertQuery,
+    acknowledge,
+    alert_ids,
+    alert_of_transaction,
+    card_alerts,
+    list_alerts,
+)
 from app.cassandra.alert_rows import ALERTS, AlertPacker
 from app.cassandra.review_rows import Review
 from app.cassandra.review_writes import ReviewStore
@@ -22,6 +29,7 @@ from app.domain.alert_policy import CAUSES, AlertPolicy
 from app.settings import Settings
 from app.web.access.users import token_line
 from app.web.pages import install
+from app.web.replies import RefusedError
 from app.web.review_page import REVIEWS
 from app.web.review_queue import LEASE_MS, ReviewQueue
 from tests.builders import T0
@@ -193,6 +201,25 @@ async def test_claims_are_decided_by_cassandra_alone(session: Session, settings:
     assert store.claim(name, "c", later + LEASE_MS, later).verdict == "genuine"
 
 
+async def test_one_of_those_who_open_an_alert_takes_it(
+    session: Session, settings: Settings
+) -> None:
+    alerts = await written(session, settings, 1)
+    name = next(iter(alerts))
+    queues = [
+        ReviewQueue(CassandraWorker(ReviewStore(settings)), now_ms=lambda: NOW) for _ in range(2)
+    ]
+    taken = await asyncio.gather(
+        *(queues[n % 2].take(f"a{n}", name) for n in range(ANALYSTS)), return_exceptions=True
+    )
+    (holder,) = {one.review.claimed_by for one in taken if not isinstance(one, BaseException)}
+    refused = {str(one) for one in taken if isinstance(one, RefusedError)}
+    assert len(refused) == 1
+    assert refused == {f"{holder} has taken it in the meantime"}
+    assert sum(isinstance(one, RefusedError) for one in taken) == ANALYSTS - 1
+    assert await queues[0].decide(str(holder), name, "fraud", None, "") == len(alerts[name])
+
+
 async def test_an_alert_is_open_again_with_what_came_since(
     session: Session, settings: Settings
 ) -> None:
@@ -215,7 +242,11 @@ async def test_an_alert_is_open_again_with_what_came_since(
         assert (alert.state == "open") == bool(alert.todo)
         listed, _ = list_alerts(session, settings, AlertQuery(T0 - HOUR, NOW, limit=9), NOW)
         ranked = store.ranked(T0 - HOUR, NOW, NOW, 10)
-        for found in (listed, ranked.alerts, store.of_card("again", T0 - HOUR, NOW)):
+        of_card, of_terminal = (
+            ask(name, T0 - HOUR, NOW)
+            for ask, name in ((store.of_card, "again"), (store.of_terminal, "spot"))
+        )
+        for found in (listed, ranked.alerts, of_card, of_terminal):
             assert (name in {one.alert_id for one in found}) == bool(alert.todo)
         return [one["transaction_id"] for one in alert.todo]
 
@@ -252,6 +283,11 @@ async def test_an_alert_is_open_again_with_what_came_since(
     of_card = timeline(settings, "card", "again", NOW)
     assert of_card == []  # its transactions were never stored here
     assert alert_ids(session, settings, "again")["tx-first", T0] == name
+    # the page of a transaction asks for one alert, by whatever window it was made
+    assert alert_of_transaction(session, settings, "again", "tx-first", T0) == name
+    assert alert_of_transaction(session, settings, "again", "tx-first", T0 + 1) is None
+    assert alert_of_transaction(session, settings, "again", "tx-none", T0) is None
+    assert store.of_terminal("elsewhere", T0 - HOUR, NOW) == []
     of_terminal = timeline(settings, "terminal", "spot", NOW)
     assert [one["transaction_id"] for one in of_terminal][-1] == "tx-old"
     assert {one["alert_id"] for one in of_terminal[:-1]} == {name}

@@ -9,17 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.cli.worker import free_port
-from app.kafka.clients import client_kwargs
+from app.kafka.clients import client_kwargs, consumer
 from app.settings import Settings
 from app.topics import Topics
 from app.web.url_ids import json_path_of, path_of
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.integration
 ODD_CARDS = ["a b", "a/b", "ü€😀", "<script>alert(1)</script>", "..", "%2F", "x.json", "new\nline"]
 CARDS = [f"c{number}" for number in range(12)] + ODD_CARDS
 TERMINALS = [f"t{number}" for number in range(7)] + ["a/b"]
+#: Cards that somebody tests.
+TESTED = ("tested-1", "tested-2")
 EACH, DEAD = 15, 4
 MINUTE = 60_000
 OPENER = build_opener(ProxyHandler({}))
@@ -142,6 +145,50 @@ async def produce(settings: Settings) -> None:
             await producer.send(topic, b"{bad", key=f"k{number}".encode())
     finally:
         await producer.stop()
+
+
+async def produce_card_tests(settings: Settings) -> None:
+    """Payments of now that a default rule wants to see: the last of twenty small ones of a card."""
+    producer = AIOKafkaProducer(**client_kwargs(settings))
+    topic = Topics(settings).transactions.name
+    now = time.time_ns() // 1_000_000 - 1_000
+    await producer.start()
+    try:
+        for card in TESTED:
+            for number in range(20):
+                record = tx(f"{card}-{number}", card=card, at=now - T0 + number, amount=1)
+                await producer.send(topic, orjson.dumps(record), key=card.encode())
+    finally:
+        await producer.stop()
+
+
+async def decide(settings: Settings, worker: Worker, alert: Any) -> tuple[Any, Any, float]:
+    """Decide an alert as genuine: the label on its topic, what the worker says, seconds until the label was there."""
+    spec = Topics(settings).labels
+    tps = [TopicPartition(spec.name, number) for number in range(spec.partitions)]
+    async with consumer(settings) as reader:
+        reader.assign(tps)
+        for tp, end in (await reader.end_offsets(tps)).items():
+            reader.seek(tp, end)
+        began = time.monotonic()
+        posting = asyncio.create_task(
+            asyncio.to_thread(
+                worker.post,
+                "/review/verdict",
+                alert=alert["alert_id"],
+                verdict="genuine",
+                seen=alert["seen"],
+            )
+        )
+        found: list[Any] = []
+        async with asyncio.timeout(60):
+            while not found:
+                fetched = await reader.getmany(*tps, timeout_ms=200)
+                found = [record for records in fetched.values() for record in records]
+        seconds = time.monotonic() - began
+        status, said = await posting
+    assert (status, len(found)) == (200, 1)
+    return json.loads(found[0].value), json.loads(said), seconds
 
 
 def caught_up(workers: list[Worker]) -> bool:
@@ -259,6 +306,9 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
     assert json.loads(shown.stdout)["transaction_id"] == last
     assert fraudstream(settings, "transaction", "nope").returncode == 4
     assert json.loads(fraudstream(settings, "deadletters", "--json").stdout)["total"] == DEAD
+    refused = json.loads(second.get("/dead-letters.json?reason=invalid_json")[2])
+    assert (refused["counts"], refused["complete"]) == ({"invalid_json": DEAD}, True)
+    assert [one["value"] for one in refused["dead_letters"]] == ["{bad"] * DEAD
 
     # one worker is killed and loses its state: until that is rebuilt there is no answer, never a wrong one
     first.wipe()
@@ -314,6 +364,30 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
     assert (
         json.loads(first.post("/review/next")[1])["next"] is None
     )  # these alerts are of years ago
+
+    # two cards are tested with small payments: a verdict is on the topic of labels, and the other alert is there
+    asyncio.run(produce_card_tests(settings))
+    wait_until(lambda: json.loads(first.get("/review.json")[2])["open"] == 2)
+    alert = json.loads(first.post("/review/next")[1])["next"]
+    (flagged,) = alert["transactions"]
+    page = second.get(f"/review/?alert={alert['alert_id']}", "text/html")[2]
+    assert b"rule many-small-amounts" in page
+    alert_link = path_of("alert", alert["alert_id"]).encode()
+    tested = path_of("transaction", flagged["transaction_id"])
+    assert alert_link in second.get(tested, "text/html")[2]
+    label_of, said, seconds = asyncio.run(decide(settings, first, alert))
+    assert (label_of["transaction_id"], label_of["is_fraud"]) == (flagged["transaction_id"], False)
+    assert (said["labels"], said["next"]["card_id"]) == (1, TESTED[alert["card_id"] == TESTED[0]])
+    print(f"the verdict was on the topic of labels after {seconds * 1_000:.0f} ms")
+
+    # both labels count for the live precision, if their transactions were flagged
+    both = [row["action"] != "approve", True]
+
+    def labelled() -> list[int]:
+        told = [json.loads(worker.get("/live.json")[2])["labelled"] for worker in workers]
+        return [sum(one[name] for one in told) for name in ("labels", "flagged", "frauds")]
+
+    wait_until(lambda: labelled() == [2, sum(both), both[0]])
 
     # without any worker a command says so
     for worker in workers:

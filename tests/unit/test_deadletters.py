@@ -9,7 +9,7 @@ from app.cli import cli
 from app.cli.exit_codes import run
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.ops.dead_letter_list import DeadLetter, partition_in
+from app.kafka.dead_letter_list import DeadLetter, partition_in
 from app.wire.dead_letters import dead_letter
 
 

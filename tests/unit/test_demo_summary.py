@@ -92,12 +92,16 @@ def test_frauds_are_caught_or_missed_by_kind():
     lines = text(told)
     assert re.search(r"stolen card, .* +1 +2 +50 % +123.45 +246.90\n", lines)
     assert re.search(r"\n  all +1 +3 +33 % +123.45 +370.35\n", lines)
-    assert "3 flagged = 1 frauds + 1 genuine + 1 unlabelled: precision 50 %" in lines
+    assert (
+        "3 flagged = 1 frauds + 1 genuine + 1 unlabelled: precision 50 %, by amount 50 %" in lines
+    )
+    assert said["amount_precision"] == 0.5
     assert "the genuine ones are worth 123.45 EUR" in lines
     assert "4 labels, each one day later in event time: 0 dead-lettered, 0 waiting" in lines
     assert "uses no label features" in lines
     assert "uses no label features" not in text(summary(made, label_features=True))
-    assert "fraudstream quality" in lines
+    for page in ("alerts", "review", "quality"):
+        assert f"http://127.0.0.1:6066/{page}/ " in lines
 
 
 def test_labels_that_died_or_wait_are_told():
@@ -120,7 +124,8 @@ def test_where_nobody_knows_what_was_fraud_nothing_is_said_of_it():
     made.predicted(prediction(0))
     said = text(summary(made))
     assert "Frauds" not in said
-    assert "fraudstream quality" not in said
+    assert "/quality/" not in said
+    assert "http://127.0.0.1:6066/review/ " in said
 
 
 def test_a_record_of_another_run_does_not_count():

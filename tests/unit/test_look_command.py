@@ -77,7 +77,8 @@ def test_a_transaction_tells_how_odd_it_is_where_its_model_knows(anomaly: float 
         "model_hash": "abcd", "source_topic": "transactions", "source_partition": 0, "source_offset": 7,
     }  # fmt: skip
     facts = transaction_facts(row, Settings(_env_file=None))  # type: ignore[call-arg]
-    assert facts["decision"] == "not flagged: score 0.25, threshold 0.5"
+    assert facts["decision"] == "approved"
+    assert facts["model said"] == "not flagged: score 0.25, threshold 0.5"
     assert ("anomaly" in facts) == (anomaly is not None)
     if anomaly is not None:
         assert f"score {anomaly:.6g};" in facts["anomaly"]

@@ -26,7 +26,7 @@ from app.notify.route_reader import RouteReader
 from app.notify.run import notify
 from app.notify.senders import sender_of
 from app.notify_routes import parse_routes
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from tests.prediction_builder import prediction
 
 POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
@@ -198,6 +198,23 @@ class TestMessages:
         assert "411111111" not in message.title + message.body
         assert message.payload["data"]["card_id"] == "4111111111111111"
         assert message.id == f"{message.payload['data']['alert_id']}-critical"
+
+    def test_messages_link_to_the_pages_where_their_address_is_known(self) -> None:
+        one = notice(1)
+        assert "http" not in about_one(one, 2).body + about_many([one], 2).body
+        link = f"https://fraud.example.com/review/?alert={one.alert_id}"
+        message = about_one(one, 2, "https://fraud.example.com")
+        assert message.body.splitlines()[-1] == message.payload["data"]["url"] == link
+        message = about_many([one], 2, "https://fraud.example.com")
+        assert message.body.splitlines()[-1] == "https://fraud.example.com/alerts/"
+
+    @pytest.mark.parametrize(
+        "url", ["fraud.example.com", "ftp://x", "https://x/pages", "https://u:p@x", "https://x?a=1"]
+    )
+    def test_an_address_of_pages_that_cannot_be_linked_to_is_refused(self, url: str) -> None:
+        with pytest.raises(ValueError, match="without a path"):
+            Settings(_env_file=None, web_url=url)  # type: ignore[call-arg]
+        assert Settings(_env_file=None, web_url="https://x:1/").web_url == "https://x:1"  # type: ignore[call-arg]
 
     def test_many_alerts_are_counted_by_severity_and_the_largest_are_named(self) -> None:
         notices = [notice(number, minor=1_000 * number) for number in range(1, 101)]

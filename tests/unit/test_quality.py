@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from app.cassandra.label_queries import _latest
 from app.cli.exit_codes import run as run_command
 from app.cli.quality import _lines
-from app.errors import UsageError
+from app.quality.curves import curves
 from app.quality.measure_decisions import _counted
 from app.quality.tally import DecisionGroup, QualityTally, average_precision, step_of
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
@@ -88,13 +88,40 @@ def test_steps_keep_the_order_of_scores_to_both_ends() -> None:
     assert len(set(steps[1:8])) == 7
 
 
-def test_a_table_that_is_too_large_is_refused() -> None:
+def test_progress_is_told_now_and_then() -> None:
     told: list[tuple[str, int]] = []
-    rows = _counted(iter(range(25_000)), "labels", 20_000, lambda *said: told.append(said))
-    with pytest.raises(UsageError, match="more than 20,000 labels: `fraudstream quality` reads"):
-        list(rows)
-    assert told == [("labels", 0), ("labels", 10_000)]
-    assert len(list(_counted(iter(range(20_000)), "labels", 20_000, lambda *_: None))) == 20_000
+    rows = _counted(iter(range(25_000)), "labels", lambda *said: told.append(said))
+    assert len(list(rows)) == 25_000
+    assert told == [("labels", 0), ("labels", 10_000), ("labels", 20_000)]
+
+
+def test_curves_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(SEED)
+    fraud = rng.random(4_000) < 0.1
+    score = np.clip(rng.beta(0.5, 3, 4_000) + 0.4 * fraud * rng.random(4_000), 1e-6, 1 - 1e-6)
+    tally = QualityTally()
+    verdict = np.where(fraud, FRAUD, GENUINE).astype(np.int8)
+    tally.add(["2026-01-01"] * 4_000, ["m@1"] * 4_000, score, score > 0.5, verdict)
+    found = curves(tally.total().scores)
+    points = found["precision_recall"]
+    assert len(points) == 100
+    assert points[-1][1] == 1.0
+    assert [one[1] for one in points] == sorted(one[1] for one in points)
+    for threshold, recall, precision in points:
+        called = score >= threshold
+        assert recall == pytest.approx(fraud[called].sum() / fraud.sum(), abs=5e-3)
+        assert precision == pytest.approx(fraud[called].mean(), abs=5e-3)
+    assert sum(count for *_, count in found["calibration"]) == 4_000
+    for mean, share, count in found["calibration"]:
+        here = np.floor(score * 10) == np.floor(mean * 10)
+        # a score at an edge may be in the bin beside
+        assert count == pytest.approx(here.sum(), abs=60)
+        assert mean == pytest.approx(score[here].mean(), abs=0.01)
+        assert share == pytest.approx(fraud[here].mean(), abs=0.1)
+
+
+def test_curves_of_nothing() -> None:
+    assert curves(DecisionGroup().scores) == {"precision_recall": [], "calibration": []}
 
 
 def test_nothing_has_no_shares() -> None:

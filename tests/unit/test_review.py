@@ -157,6 +157,106 @@ async def test_all_alerts_of_a_card() -> None:
     assert {label["card_id"] for label in worker.labels} == {"c"}
 
 
+async def test_all_alerts_at_a_terminal_leave_what_happened_elsewhere_open() -> None:
+    worker = DictWorker()
+    made = [alert(n, card=f"c{n}", terminal_id="spot", source_offset=n) for n in range(3)]
+    made[1].transactions += alert(
+        7, card="c1", terminal_id="elsewhere", source_offset=7
+    ).transactions
+    worker.reviews.add(*made, alert(9, card="c9", terminal_id="elsewhere"))
+    queue = queue_of(worker)
+    await queue.take("bob", made[2].alert_id)
+    decided, labels, others = await queue.decide_terminal("ann", "spot", "fraud", "skimmer")
+    assert (sorted(decided), labels, others) == (
+        sorted(one.alert_id for one in made[:2]), 2, 1,
+    )  # fmt: skip
+    assert {label["transaction_id"] for label in worker.labels} == {"tx-0", "tx-1"}
+    assert [row["transaction_id"] for row in made[1].todo] == ["tx-7"]
+    assert (made[1].state, made[0].state) == ("open", "acked")
+    assert worker.reviews.closed[made[0].alert_id].note == "skimmer"
+
+
+async def test_exactly_one_alert_is_taken_by_its_id() -> None:
+    worker, clock = DictWorker(), Clock()
+    made = some(worker, 3)
+    queue = queue_of(worker, clock)
+    name = made[0].alert_id  # not the one that the queue would offer
+    assert (await queue.take("ann", name)).review.holder(clock.ms) == "ann"
+    with pytest.raises(RefusedError, match="ann has taken it in the meantime"):
+        await queue.take("bob", name)
+    clock.ms += LEASE_MS - 1
+    await queue.take("ann", name)  # keeps it longer
+    clock.ms += LEASE_MS - 1
+    assert worker.reviews.known[name].holder(clock.ms) == "ann"
+    clock.ms += 2
+    assert (await queue.take("bob", name)).review.claimed_by == "bob"
+    assert await queue.decide("bob", name, "fraud", None, "") == 1
+    with pytest.raises(RefusedError, match="bob has already handled it: fraud"):
+        await queue.take("ann", name)
+    with pytest.raises(NotFoundError):
+        await queue.take("ann", "20200101T000000-0000000000000000")
+    made[0].transactions += alert(8, card="c0", source_offset=8).transactions
+    assert (await queue.take("ann", name)).todo  # open again, although this worker had forgotten it
+
+
+async def test_an_alert_is_opened_taken_and_decided_from_its_page() -> None:
+    worker = DictWorker()
+    made = some(worker, 2)
+    made[0].transactions[0] |= {"reasons": ["amount is <high>"], "rules": ["large"]}
+    path = f"/review/?alert={made[0].alert_id}"
+    async with client_of(worker) as client:
+        text = await (await client.get(path)).text()
+        for shown in (
+            "amount is &lt;high&gt;", "rule large", "/transactions/tx-0/", "/cards/c0/", "Nobody has taken this alert.",
+            "Take this alert",
+        ):  # fmt: skip
+            assert shown in text, shown
+        assert 'name="verdict"' not in text  # whoever does not have it cannot decide it
+        form = {
+            "csrf": re.search(r'name="csrf" value="([^"]*)"', text)[1],  # type: ignore[index]
+            "alert": made[0].alert_id,
+        }
+        page = await client.post("/review/take", data=form)
+        assert page.url.query["alert"] == made[0].alert_id
+        assert "You have this alert for 5 more minutes" in await page.text()
+        page = await client.post("/review/verdict", data={**form, "verdict": "fraud"})
+        assert page.url.query["alert"] == made[1].alert_id  # the next one
+        worker.reviews.release(made[1].alert_id, "local")
+        worker.reviews.claim(made[1].alert_id, "bob", 2**42, 0)
+        other = {**form, "alert": made[1].alert_id}
+        text = await (await client.post("/review/take", data=other)).text()
+        assert "bob has taken it in the meantime" in text
+        assert "bob has taken this alert, until" in text
+        assert "Take this alert" not in text.replace("A take this alert", "")
+        refused = await client.post("/review/take", data=other, headers=JSON)
+        assert (refused.status, await refused.json()) == (
+            409, {"error": "bob has taken it in the meantime"},
+        )  # fmt: skip
+        told = await (await client.get(f"/review.json?alert={made[1].alert_id}")).json()
+        assert (told["alert"]["alert_id"], told["alert"]["holder"]) == (made[1].alert_id, "bob")
+        assert (await client.get("/review/?alert=nope")).status == 404
+
+
+async def test_a_verdict_on_a_terminal_from_the_page() -> None:
+    worker = DictWorker()
+    made = [
+        alert(n, card=f"c{n}", terminal_id="sp<o>t", amount_minor=100 * n, source_offset=n)
+        for n in (1, 2, 3)
+    ]
+    worker.reviews.add(*made)
+    async with client_of(worker) as client:
+        begin = await (await client.get("/review/")).text()
+        csrf = re.search(r'name="csrf" value="([^"]*)"', begin)[1]  # type: ignore[index]
+        text = await (await client.post("/review/next", data={"csrf": csrf})).text()
+        assert 'name="terminal" value="sp&lt;o&gt;t" data-key="t"' in text
+        form = {
+            "csrf": csrf, "alert": made[2].alert_id, "verdict": "fraud", "terminal": "sp<o>t",
+        }  # fmt: skip
+        done = await client.post("/review/verdict", data=form)
+        assert "3 decided as fraud, 3 labels sent" in await done.text()
+    assert len(worker.labels) == 3
+
+
 async def test_later_gives_an_alert_back() -> None:
     worker = DictWorker()
     (one,) = some(worker, 1)

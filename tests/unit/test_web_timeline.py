@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pytest
 
 from app.display import iso
+from app.domain.decision import decision_of
 from app.domain.transaction import hash_id
 from app.errors import UnavailableError
 from app.settings import load_settings
@@ -37,6 +39,7 @@ async def test_a_card_shows_its_transactions_with_scores_alerts_and_labels() -> 
     worker.history = [
         row("x/<2>", label={"is_fraud": True, "labelled_at": T0}, alert_id="20231114T221320-00"),
         row("x3", is_fraud=False, score=0.1, terminal_id=None),
+        row("x4", is_fraud=False, score=0.1, action="decline", rules=["block-list:card"]),
     ]
     async with client_of(worker) as client:
         before = await (await client.get("/cards/c1.json")).read()
@@ -50,7 +53,8 @@ async def test_a_card_shows_its_transactions_with_scores_alerts_and_labels() -> 
     assert (
         tags.links.count("/transactions/x%2F%3C2%3E/") == 2
     )  # in the state, too: found by its hash
-    assert {"flagged", "fraud", "not flagged", "12.50"} <= set(tags.texts)
+    assert {"sent to review", "fraud", "approved", "12.50"} <= set(tags.texts)
+    assert {"declined", "by the block list (card)"} <= {one.strip() for one in tags.texts}
     assert "no Cassandra at &lt;x&gt;" in text  # and the state all the same
     assert "Windows that end at the newest event time" in text
 
@@ -63,6 +67,70 @@ async def test_a_terminal_shows_its_alerts() -> None:
         tags = Tags(await (await client.get("/terminals/t1/", headers=HTML)).text())
     assert "Alerts at this terminal" in tags.texts
     assert "/cards/c%2F9/" in tags.links
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({}, ["sent to review", "by the model"]),
+        ({"is_fraud": False}, ["approved"]),
+        (
+            {"is_fraud": False, "action": "decline", "rules": ["large@2", "tag@1"]},
+            ["declined", "by rule large@2, rule tag@1"],
+        ),
+        (
+            {"is_fraud": False, "action": "review", "rules": ["odd@1"]},
+            ["sent to review", "by rule odd@1"],
+        ),
+        (
+            {"action": "review", "rules": ["odd@1"]},
+            ["sent to review", "by the model"],
+        ),
+        (
+            {"action": "approve", "rules": ["allow-list:terminal"]},
+            ["approved", "by the allow list (terminal)"],
+        ),
+        ({"is_fraud": False, "action": "approve", "rules": ["tag@1"]}, ["approved"]),
+    ],
+    ids=["model", "nothing", "declined", "rule", "both", "allowed", "tag"],
+)
+async def test_a_transaction_says_first_what_was_decided_and_by_what(
+    fields: dict[str, Any], shown: list[str]
+) -> None:
+    """A rule decides whatever the model says: a declined payment must not look harmless."""
+    found = decision_of(prediction(**fields))
+    assert found.text == " ".join(shown)
+    worker = DictWorker()
+    worker.transactions["x1"] = prediction(**fields)
+    async with client_of(worker) as client:
+        text = await (await client.get("/transactions/x1/")).text()
+    verdict = text[text.index('<p class="verdict">') : text.index("<dl")]
+    tone = "good" if shown[0] == "approved" else "bad"
+    assert f'<strong class="{tone}">{shown[0].capitalize()}</strong>' in verdict
+    for part in shown[1:]:
+        assert f"<span>{part}</span>" in verdict
+    model = "flagged by the model" if fields.get("is_fraud", True) else "not flagged by the model"
+    assert model in verdict
+
+
+async def test_a_transaction_shows_its_alert_and_the_challengers() -> None:
+    worker = DictWorker()
+    worker.transactions["x1"] = prediction(alert_id=None)
+    async with client_of(worker) as client:
+        text = await (await client.get("/transactions/x1/")).text()
+        assert "Challengers" not in text
+        assert "/review/?alert=" not in text
+        worker.transactions["x1"] = prediction(
+            alert_id="20231114T221320-00",
+            shadow_scores={"new@2": 0.125, "odd@1": None, "bold@1": 0.875},
+            shadow_flagged=["bold@1"],
+        )
+        text = await (await client.get("/transactions/x1/")).text()
+    assert 'href="/review/?alert=20231114T221320-00"' in text
+    rows = re.findall(r"<tr><td>(\w+@\d)</td><td class=\"n\">([^<]*)</td><td>(.*?)</td></tr>", text)
+    assert rows == [
+        ("bold@1", "0.875", '<span class="bad">yes</span>'), ("new@2", "0.125", "no"), ("odd@1", "–", "–"),
+    ]  # fmt: skip
 
 
 async def test_what_moved_a_score_is_drawn_against_the_baseline() -> None:

@@ -1,6 +1,7 @@
 """The views through a real HTTP client: JSON or page, unknown keys, routing, health, errors."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import Any
@@ -16,6 +17,7 @@ from app.web.cached_answers import CachedAnswer
 from app.web.key_owner import OwnedElsewhere, Unowned, key_owner
 from app.web.key_state import key_state
 from app.web.page_templates import render
+from app.web.quality_data import QualityData
 from app.web.readiness import why_not_ready
 from app.web.url_ids import json_path_of, path_of
 from tests.builders import T0
@@ -221,7 +223,7 @@ async def test_a_transaction_as_json_and_as_a_page() -> None:
         assert await (await client.get("/transactions/x1.json")).json() == prediction()
         text = "".join(Tags(await (await client.get("/transactions/x1/")).text()).texts)
     for wanted in (
-        "Flagged as fraud",
+        "Sent to review",
         "1,234.56 EUR",
         "amount <1234.56> is high",
         '"<Acme>"',
@@ -399,15 +401,84 @@ async def test_quality_as_json_and_as_a_page() -> None:
         ).as_dict()
         worker.judged = {
             "labels": 9, "total": group, "by_day": {"2026-01-31": group}, "by_model": {"<m>@1": group},
-            "seconds": 0.1, "age_seconds": 7.4,
+            "seconds": 0.1, "age_seconds": 7.4, "from_ms": T0, "to_ms": None,
+            "curves": {
+                "precision_recall": [[0.9, 0.5, 1.0], [0.25, 1.0, 0.75]],
+                "calibration": [[0.05, 0.0, 5], [0.95, 1.0, 4]],
+            },
         }  # fmt: skip
         page = Tags(await (await client.get("/quality/")).text())
         for text in ("2026-01-31", "<m>@1", "1,234", "0.750"):
             assert text in page.texts
         assert "7 s ago" in "".join(page.texts)
+        text = await (await client.get("/quality/")).text()
+        assert 'points="50.0,0.0 100.0,25.0"' in text  # without scripts
+        assert 'data-rows="[[0.05,0.0,5],[0.95,1.0,4]]"' in text
+        assert "/static/quality.js" in text
         reply = await client.get("/quality.json")
         assert (await reply.json())["total"]["not_judged_yet"] == 1
         assert "/quality/" in Tags(await (await client.get("/")).text()).links
+
+
+async def test_a_period_that_is_being_measured_says_so() -> None:
+    worker = DictWorker()
+    worker.judged = None
+    async with client_of(worker) as client:
+        text = await (await client.get("/quality/")).text()
+        assert "being measured" in text
+        assert 'http-equiv="refresh"' in text
+        reply = await client.get("/quality.json")
+        assert (reply.status, "Retry-After" in reply.headers) == (503, True)
+        bad = await client.get("/quality.json?from=2026-01-02&to=2026-01-01")
+        assert bad.status == 400
+
+
+async def test_a_period_is_measured_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.quality_data.WAIT_SECONDS", 0.05)
+    goes_on, asked = threading.Event(), []
+
+    def slow(begin: int, end: int | None, progress: Any) -> dict[str, Any]:
+        asked.append((begin, end))
+        while not goes_on.wait(0.01):
+            progress("predictions", 10_000)
+        return {"total": 1}
+
+    reader = QualityData(slow, lambda: T0)
+    assert await reader.get(None, None) is None  # nobody waits for it
+    assert await reader.get(None, None) is None
+    goes_on.set()
+    while (found := await reader.get(None, None)) is None:
+        pass
+    month_ago = T0 - 30 * 86_400_000
+    assert (found["total"], found["from_ms"], found["to_ms"]) == (1, month_ago, None)
+    assert asked == [(month_ago, None)]
+    goes_on.clear()
+    assert await reader.get(5, 9) is None
+    reader.close()  # a thread that reads would keep the worker from ending
+    await asyncio.to_thread(reader._thread.shutdown)
+    assert asked[1:] == [(5, 9)]
+
+
+async def test_what_took_long_is_kept_longer() -> None:
+    now, worked = 0.0, 0
+
+    def work() -> dict[str, Any]:
+        nonlocal now, worked
+        now += 30
+        worked += 1
+        return {}
+
+    with ThreadPoolExecutor(1) as threads:
+        kept = CachedAnswer(work, threads, 60, lambda: now, times=5)
+        await kept.get()
+        now = 30.0 + 149
+        await kept.get()
+        await threads_done(threads)
+        assert worked == 1
+        now = 30.0 + 150
+        await kept.get()
+        await threads_done(threads)
+        assert worked == 2
 
 
 async def threads_done(threads: ThreadPoolExecutor) -> None:

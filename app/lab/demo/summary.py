@@ -91,6 +91,13 @@ class Summary:
         return self.true_alarms / known if known else None
 
     @property
+    def amount_precision(self) -> float | None:
+        """The same share of their amounts."""
+        caught = self.account.caught_minor.total()
+        known = caught + self.account.false_alarms_minor
+        return caught / known if known else None
+
+    @property
     def events_per_second(self) -> float | None:
         """From Kafka to Cassandra, in the first wave."""
         if not self.wave_records or self.wave_seconds <= 0:
@@ -142,6 +149,7 @@ class Summary:
             "false_alarms": account.false_alarms,
             "unlabelled": self.unlabelled,
             "precision": self.precision,
+            "amount_precision": self.amount_precision,
             "labels": self.labels,
             "labels_dead": dict(account.labels_dead.most_common()),
             "labels_waiting": account.labels_waiting,

@@ -109,7 +109,8 @@ def _frauds(summary: Summary, settings: Settings) -> list[str]:
     return [
         *_aligned(table, right={1, 2, 3, 4, 5}),
         f"  {account.flagged:,} flagged = {summary.true_alarms:,} frauds + {account.false_alarms:,} genuine{unknown}: "
-        f"precision {_percent(summary.true_alarms, known)}; the genuine ones are worth "
+        f"precision {_percent(summary.true_alarms, known)}, by amount "
+        f"{_percent(minor, minor + account.false_alarms_minor)}; the genuine ones are worth "
         f"{display.amount(account.false_alarms_minor, digits, settings.currency)}",
         *([] if summary.label_features else [_WITHOUT_LABELS]),
         _labels(summary),
@@ -181,8 +182,13 @@ def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> lis
             if kind in _SHOWN
         ),
         *([(f"{call} transaction {name}", "explain its score")] if ends else []),
-        (f"{call} alerts list --today", "alerts of today"),
-        *([(f"{call} quality", "decisions compared with labels")] if summary.labels else []),
+        (f"{summary.base_url}/alerts/", "alerts"),
+        (f"{summary.base_url}/review/", "decide alerts: a verdict is one key"),
+        *(
+            [(f"{summary.base_url}/quality/", "decisions compared with labels")]
+            if summary.labels
+            else []
+        ),
         (f"{call} verify", "recompute every feature, slowly, and compare"),
     ]
     if ends:

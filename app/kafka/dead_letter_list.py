@@ -187,7 +187,7 @@ async def read_dead_letters(
         UnavailableError: no broker answers.
     """
     topic = Topics(settings).dead_letters.name
-    known = await _partitions(settings, topic)
+    known = await dead_letter_partitions(settings)
     # a dead letter lies in the partition of the same number as its source record
     wanted = known if partition not in known else {partition}
     async with consumer(settings) as reader:
@@ -220,7 +220,14 @@ async def read_dead_letters(
                     open_tps.discard(tp)
 
 
-async def _partitions(settings: Settings, topic: str) -> set[int]:
+async def dead_letter_partitions(settings: Settings) -> set[int]:
+    """The partitions of the topic.
+
+    Raises:
+        SchemaError: it is missing.
+        UnavailableError: no broker answers.
+    """
+    topic = Topics(settings).dead_letters.name
     async with admin(settings) as client:
         if topic not in await client.list_topics():
             msg = f"Kafka lacks the topic {topic}: run `fraudstream topics`"
