@@ -6,7 +6,7 @@ deleted as long as Cassandra remembers that. Restoring twice changes nothing.
 
 import gzip
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
@@ -30,6 +30,8 @@ ONLY_HERE = (
 )  # fmt: skip
 #: What topics have, as long as they keep it.
 FROM_TOPICS = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
+#: Cells that are written once all others are there: a worker that finds a manifest reads the whole model.
+_LAST_CELLS = {"model_artifacts": "manifest"}
 #: Rows of one page; a chunk of a model has half a megabyte.
 _PAGE_ROWS, _PAGE_CHUNKS = 1_000, 16
 #: Writes that are made from the file together, and how many of them are on their way at once.
@@ -117,7 +119,6 @@ def restore_table(
     known = {name for columns in _columns(session, settings, table) for name in columns}
     passed = int(max(0.0, time.time() - saved_at))
     prepared: dict[tuple[tuple[str, ...], bool, bool], Any] = {}
-    count = 0
 
     def insert(names: tuple[str, ...], *, timed: bool, lives: bool) -> Any:
         statement = prepared.get((names, timed, lives))
@@ -131,38 +132,60 @@ def restore_table(
             statement = prepared[names, timed, lives] = session.prepare(text)
         return statement
 
-    def statements() -> Iterator[tuple[Any, list[Any]]]:
-        nonlocal count
-        for row in _rows_in(file):
-            if lacking := {*row.key, *row.cells} - known:
-                msg = (
-                    f"table {settings.keyspace}.{table} lacks the column {min(lacking)} of {file}: run `fraudstream "
-                    "migrate` of the release that wrote the backup"
-                )
-                raise SchemaError(msg)
-            # cells of one write go back in one
-            writes: dict[tuple[int | None, int | None], dict[str, Any]] = {}
-            for name, (value, at, ttl) in row.cells.items():
-                if ttl is None or ttl > passed:
-                    left = None if ttl is None else ttl - passed
-                    writes.setdefault((at, left), {})[name] = value
-            count += bool(writes)
-            for (at, left), cells in writes.items():
-                values = {**row.key, **cells}
-                using = [one for one in (at, left) if one is not None]
-                # the driver takes lists for sets, and integers for moments
-                yield (
-                    insert(tuple(values), timed=at is not None, lives=left is not None),
-                    [*values.values(), *using],
-                )
+    def statements(row: SavedRow) -> Iterator[tuple[Any, list[Any]]]:
+        # cells of one write go back in one
+        writes: dict[tuple[int | None, int | None], dict[str, Any]] = {}
+        for name, (value, at, ttl) in row.cells.items():
+            if ttl is None or ttl > passed:
+                left = None if ttl is None else ttl - passed
+                writes.setdefault((at, left), {})[name] = value
+        for (at, left), cells in writes.items():
+            values = {**row.key, **cells}
+            using = [one for one in (at, left) if one is not None]
+            # the driver takes lists for sets, and integers for moments
+            yield (
+                insert(tuple(values), timed=at is not None, lives=left is not None),
+                [*values.values(), *using],
+            )
 
-    writes_left = statements()
+    def write(rows: Iterable[SavedRow]) -> int:
+        count = 0
+
+        def of_all() -> Iterator[tuple[Any, list[Any]]]:
+            nonlocal count
+            for row in rows:
+                if lacking := {*row.key, *row.cells} - known:
+                    msg = (
+                        f"table {settings.keyspace}.{table} lacks the column {min(lacking)} of {file}: run "
+                        "`fraudstream migrate` of the release that wrote the backup"
+                    )
+                    raise SchemaError(msg)
+                made = list(statements(row))
+                count += bool(made)
+                yield from made
+
+        left = of_all()
+        # lists: the driver would take them from a generator in the thread that receives answers, also that to `prepare`
+        while several := list(islice(left, some)):
+            execute_concurrent(session, several, concurrency=_AT_ONCE)
+        return count
+
     some = _CHUNKS_AT_ONCE if table == "model_artifacts" else _ROWS_AT_ONCE
     with explained(settings):
-        # lists: the driver would take them from a generator in the thread that receives answers, also that to `prepare`
-        while several := list(islice(writes_left, some)):
-            execute_concurrent(session, several, concurrency=_AT_ONCE)
-    return count
+        last = _LAST_CELLS.get(table)
+        if last is None:
+            return write(_rows_in(file))
+        count = write(SavedRow(row.key, _without(row.cells, last)) for row in _rows_in(file))
+        write(
+            SavedRow(row.key, {last: row.cells[last]})
+            for row in _rows_in(file)
+            if last in row.cells
+        )
+        return count
+
+
+def _without(cells: Cells, name: str) -> Cells:
+    return {key: cell for key, cell in cells.items() if key != name}
 
 
 def _rows_in(file: Path) -> Iterator[SavedRow]:

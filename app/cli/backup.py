@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def backup(folder: Path, rows: bool, as_json: bool) -> None:
-    r"""Save what is only in Cassandra into a new folder.
+    r"""Save what is only in Cassandra into a new or empty folder.
 
     It saves registered models and their gates, acknowledgements, reviews and snoozes of alerts, and the audit records
     of erasures. Workers may run. Settings, keys and user files are not included.
@@ -47,8 +47,13 @@ def backup(folder: Path, rows: bool, as_json: bool) -> None:
 
 @click.command(epilog="\b\nExample:  fraudstream restore /backups/2026-11-30")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--other-keyspace",
+    is_flag=True,
+    help="Also restore a backup of a keyspace of another name than FRAUDSTREAM_KEYSPACE.",
+)
 @json_option
-def restore(folder: Path, as_json: bool) -> None:
+def restore(folder: Path, other_keyspace: bool, as_json: bool) -> None:
     r"""Write the rows of a backup into Cassandra; run `fraudstream migrate` first if the keyspace was lost.
 
     Each value keeps its time of writing, so newer values stay. It is safe to re-run. Rows that are expired by
@@ -58,7 +63,7 @@ def restore(folder: Path, as_json: bool) -> None:
 
     \b
     Exit codes:  0  everything is written
-                 2  a file of the backup is damaged: nothing is written
+                 2  a file of the backup is damaged, or it is of another keyspace: nothing is written
                  3  Cassandra does not answer
                  4  the folder has no backup
                  5  tables or columns are missing
@@ -67,7 +72,7 @@ def restore(folder: Path, as_json: bool) -> None:
 
     settings = load_settings()
     with stages() as progress:
-        saved = run(settings, folder, progress=progress)
+        saved = run(settings, folder, other_keyspace=other_keyspace, progress=progress)
     _tell(saved, as_json=as_json)
     if not as_json:
         click.echo(f"restored what was saved at {saved.when}")

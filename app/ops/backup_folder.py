@@ -8,9 +8,8 @@ DIR/TABLE.msgpack.gz      see app/cassandra/backup_tables.py
 
 import hashlib
 import importlib.metadata
-import shutil
-import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
 from app.display import iso
 from app.errors import NotFoundError, UsageError
-from app.file_writing import explained
+from app.file_writing import explained, require_writable, write_whole
 from app.ops.verification.topic_log import Progress
 from app.settings import Settings
 
@@ -28,6 +27,9 @@ _MANIFEST = "backup.json"
 _SUFFIX = ".msgpack.gz"
 _FORMAT = 1
 _LAST = "model_artifacts"
+#: What an empty file system has in it.
+_NOT_OURS = {"lost+found"}
+_ELSEWHERE = "another FOLDER"
 
 
 class SavedTable(msgspec.Struct):
@@ -66,11 +68,11 @@ class Backup(msgspec.Struct):
 
 
 def backup(settings: Settings, folder: Path, *, rows: bool, progress: Progress) -> Backup:
-    """Save tables into a new folder, all or nothing.
+    """Save tables into a new folder. It is a backup once it has its manifest, which is written last.
 
     Args:
         settings: the deployment's.
-        folder: must not exist, or be empty.
+        folder: must not exist, or be empty; it may be a mount point.
         rows: also tables whose rows topics have, as long as they keep them.
         progress: told how far it has come.
 
@@ -79,38 +81,51 @@ def backup(settings: Settings, folder: Path, *, rows: bool, progress: Progress) 
         UnavailableError: Cassandra does not answer, or the folder cannot be written.
         SchemaError: tables are missing.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or {one.name for one in folder.iterdir()} - _NOT_OURS
+    ):
         msg = f"{folder} is there already, and not an empty folder: give a new one"
         raise UsageError(msg)
+    is_new = not folder.exists()
+    require_writable(folder, _ELSEWHERE)
+    if is_new:
+        folder.chmod(0o700)
     tables = (*ONLY_HERE, *(FROM_TOPICS if rows else ()))
     release = importlib.metadata.version("fraudstream")
     saved = Backup(_FORMAT, release, settings.keyspace, time.time())
-    with connected(settings) as session, explained(folder, "another FOLDER"):
-        check_schema(session, settings)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+    written: list[Path] = []
+    try:
+        with connected(settings) as session, explained(folder, _ELSEWHERE):
+            check_schema(session, settings)
             # artifacts last: each model that is saved has its artifact, also one that is registered meanwhile
             for number, table in enumerate(sorted(tables, key=lambda one: one == _LAST), 1):
-                file = draft / f"{table}{_SUFFIX}"
+                file = folder / f"{table}{_SUFFIX}"
+                written.append(file)
+                file.touch(mode=0o600)  # it has names of people and ids of cards
                 count = save_table(session, settings, table, file)
                 saved.tables[table] = SavedTable(count, _sha256(file))
                 progress("tables", number, len(tables))
-            (draft / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(saved)))
-            if folder.exists():
+            manifest = msgspec.json.format(msgspec.json.encode(saved)).decode()
+            write_whole(folder / _MANIFEST, manifest)
+    except BaseException:
+        for file in written:
+            file.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
                 folder.rmdir()
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        raise
     return saved
 
 
-def restore(settings: Settings, folder: Path, *, progress: Progress) -> Backup:
+def restore(
+    settings: Settings, folder: Path, *, other_keyspace: bool = False, progress: Progress
+) -> Backup:
     """Write the rows of a backup into the keyspace; what is newer there stays.
 
     Args:
-        settings: the deployment's; its keyspace may have another name than the saved one.
+        settings: the deployment's.
         folder: as `backup` wrote it.
+        other_keyspace: the backup may be of a keyspace of another name.
         progress: told how far it has come.
 
     Returns:
@@ -118,11 +133,19 @@ def restore(settings: Settings, folder: Path, *, progress: Progress) -> Backup:
 
     Raises:
         NotFoundError: there is no backup.
-        UsageError: a file is damaged, or of a format that this release does not know. Nothing is written then.
+        UsageError: it is of another keyspace, a file is damaged, or of a format that this release does not know.
+            Nothing is written then.
         UnavailableError: Cassandra does not answer.
         SchemaError: tables or columns are missing.
     """
     saved = _read(folder)
+    if saved.keyspace != settings.keyspace and not other_keyspace:
+        msg = (
+            f"{folder} is a backup of the keyspace {saved.keyspace}, not of {settings.keyspace}: its rows would be "
+            f"mixed with those of another deployment; set FRAUDSTREAM_KEYSPACE={saved.keyspace}, or add "
+            "--other-keyspace"
+        )
+        raise UsageError(msg)
     for table, known in saved.tables.items():
         file = folder / f"{table}{_SUFFIX}"
         if (

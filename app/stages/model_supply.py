@@ -18,6 +18,8 @@ logger = logging.getLogger("fraudstream")
 #: Number of loaded models that are kept: the current one, challengers, and some earlier ones.
 KEPT = 12
 _RETRY_SECONDS = 0.5
+#: After which a challenger or earlier model that was refused is tried again: its artifact may have been mended.
+_AGAIN_SECONDS = 60.0
 _LOADING = "it is being loaded"
 
 
@@ -42,6 +44,7 @@ class ModelSupply:
         self._forget = forget
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._unloadable: dict[str, UnloadableModel] = {}
+        self._again_at: dict[str, float] = {}
         self._tasks: dict[tuple[str, bool], asyncio.Task[None]] = {}
 
     def get(self, model_hash: str) -> Model | None:
@@ -63,11 +66,11 @@ class ModelSupply:
         return next((m for m in list(self._models.values()) if m.version == version), None)
 
     def challenger(self, model_hash: str) -> Model | None:
-        """As `get`, for a challenger: if it cannot be loaded, a stand-in without scores."""
+        """As `get`, for a challenger: if it cannot be loaded, a stand-in without scores; it is tried again later."""
         if model_hash in self._models:
             return self.get(model_hash)
         stands_in = self._unloadable.get(model_hash)
-        if stands_in is None:
+        if stands_in is None or self._again_at[model_hash] <= _now():
             self._start(model_hash, challenger=True)
         return stands_in
 
@@ -87,7 +90,7 @@ class ModelSupply:
     async def obtain(self, needed: Any) -> None:
         """Return once a model (a `ModelNeeded`) is loaded, however long that takes.
 
-        For a challenger, return also if it can never be loaded: no transaction waits for it then.
+        For a challenger, return also if it is refused: no transaction waits for it then.
         """
         here = {*self._models, *(self._unloadable if needed.challenger else ())}
         if needed.hash not in here:
@@ -107,7 +110,7 @@ class ModelSupply:
                 logger.warning("model %s is not loaded yet: %s", model_hash[:16], error)
 
     async def try_challenger(self, model_hash: str) -> None:
-        """Load a challenger now, if the registry answers; if it can never be loaded, a stand-in takes its place."""
+        """Load a challenger now, if the registry answers; if it is refused, a stand-in takes its place."""
         if model_hash in self._models or model_hash in self._unloadable:
             return
         try:
@@ -130,9 +133,11 @@ class ModelSupply:
 
     def _give_up(self, model_hash: str, error: Exception) -> None:
         reason = _reason(error)
-        logger.warning("model %s cannot be loaded: %s", model_hash[:16], reason)
+        if self.refused.get(model_hash) != reason:
+            logger.warning("model %s cannot be loaded: %s", model_hash[:16], reason)
         self.refused[model_hash] = reason
         self._unloadable[model_hash] = UnloadableModel(model_hash, reason)
+        self._again_at[model_hash] = _now() + _AGAIN_SECONDS
 
     async def _obtain(self, model_hash: str, *, challenger: bool) -> None:
         reminder = RepeatedWarning()
@@ -162,10 +167,15 @@ class ModelSupply:
 
     def _keep(self, model_hash: str, model: Model) -> None:
         self._unloadable.pop(model_hash, None)
+        self._again_at.pop(model_hash, None)
         self.refused.pop(model_hash, None)
         self._models[model_hash] = model
         while len(self._models) > KEPT:
             self._forget(self._models.popitem(last=False)[0])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _reason(error: Exception) -> str:

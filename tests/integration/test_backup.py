@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
+import app.cassandra.backup_tables as saving
 from app.cassandra.backup_tables import ONLY_HERE
 from app.cassandra.schema_migration import migrate
+from app.cassandra.session import connected
 from app.cli.exit_codes import run
 from app.settings import Settings
+from tests.builders import tx_bytes
+from tests.deployment import Deployment, Send, wait_until
+from tests.fleet import Fleet
 from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
@@ -65,18 +70,42 @@ def test_saved_and_restored(
     )
     for chunk in range(40):  # several pages
         session.execute(content, (chunk, bytes([chunk]) * 100_000))
+    session.execute(
+        f"UPDATE {keyspace}.model_artifacts SET manifest = 'all of it' WHERE hash = 'ab' AND chunk = 0"
+    )
     folder = tmp_path / "backups" / "one"
+    (folder / "lost+found").mkdir(parents=True)
+    mounted = folder.stat().st_ino  # what another file system is mounted on cannot be replaced
     assert run(["backup", str(folder), "--rows", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["tables"]["model_artifacts"]["rows"] == 40
+    assert folder.stat().st_ino == mounted
+    assert [one.name for one in folder.parent.iterdir()] == [folder.name]
+    assert {one.stat().st_mode & 0o777 for one in folder.glob("*.*")} == {0o600}
     before = rows(session, keyspace)
     assert run(["backup", str(folder)]) == 2
     assert "is there already" in capsys.readouterr().err
+    monkeypatch.setenv("FRAUDSTREAM_KEYSPACE", "another")
+    assert run(["restore", str(folder)]) == 2
+    assert f"is a backup of the keyspace {keyspace}, not of another" in capsys.readouterr().err
+    assert run(["restore", str(folder), "--other-keyspace"]) == 5, "there is no keyspace `another`"
+    monkeypatch.setenv("FRAUDSTREAM_KEYSPACE", keyspace)
 
     session.execute(f"DROP KEYSPACE {keyspace}", timeout=60)
     assert run(["restore", str(folder)]) == 5, "without its tables"
+    nothing = tmp_path / "backups" / "two"
+    assert run(["backup", str(nothing)]) == 5
+    assert not nothing.exists(), "half a backup"
     migrate(session, settings)
     capsys.readouterr()
+    made: list[list[str]] = []
+
+    def execute(session: Any, statements: list[Any], concurrency: int) -> Any:
+        made.append([prepared.query_string for prepared, _ in statements])
+        return real(session, statements, concurrency=concurrency)
+
+    real = saving.execute_concurrent
+    monkeypatch.setattr(saving, "execute_concurrent", execute)
     for _ in range(2):  # twice: nothing changes
         assert run(["restore", str(folder), "--json"]) == 0
         written = json.loads(capsys.readouterr().out)["tables"]
@@ -86,6 +115,12 @@ def test_saved_and_restored(
         assert not gone, "its life was over"
         before["alert_snoozes"] = [row for row in before["alert_snoozes"] if "'gone'" not in row]
         assert restored == before
+    # a worker that finds the manifest reads the whole model: nothing else is on its way then, or comes after it
+    artifacts = [batch for batch in made if any("model_artifacts" in text for text in batch)]
+    last = [["manifest" in text for text in batch] for batch in artifacts]
+    half = last[: len(last) // 2]
+    assert half[-1] == [True]
+    assert not any(map(any, half[:-1]))
     (life,) = session.execute(f"SELECT ttl(note) AS left FROM {keyspace}.alert_snoozes")
     assert 0 < life["left"] <= 5000
     (refund,) = session.execute(f"SELECT amount FROM {keyspace}.refunds")
@@ -105,3 +140,52 @@ def test_saved_and_restored(
     (folder / "backup.json").unlink()
     assert run(["restore", str(folder)]) == 4
     assert "there is no backup in" in capsys.readouterr().err
+
+
+def transactions(first: int, count: int) -> list[Send]:
+    """Ten cards in turn."""
+    return [
+        Send(
+            tx_bytes(number, card=f"c{number % 10}", at=number * 60_000), f"c{number % 10}".encode()
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def test_the_keyspace_is_lost_under_workers(settings: Settings, tmp_path: Path) -> None:
+    """The steps of docs/operations.md, in their order."""
+    deployment = Deployment(settings)
+    deployment.prepare()
+
+    def does(*arguments: str) -> str:
+        done = deployment.run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return str(done.stdout)
+
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(transactions(0, 100))
+        deployment.drain()
+        does("alerts", "snooze", "--card", "c7", "--for", "8h")
+        does("backup", str(tmp_path / "saved"))
+        deployment.send(transactions(100, 50))
+        deployment.drain()
+        with connected(settings) as session:
+            session.execute(f"DROP KEYSPACE {settings.keyspace}", timeout=60)
+        deployment.send(transactions(150, 50))
+        wait_until(lambda: fleet["a"].reasons() != [], "the worker to miss its tables")
+        does("migrate")
+        does("restore", str(tmp_path / "saved"))
+        does("rewrite")
+        does("erase", "--again")
+        if fleet.failures:  # a worker that stopped because tables were missing is started again
+            assert "ended with exit code 5" in fleet.failures[0]
+            fleet.failures.clear()
+            fleet.start("a")
+        fleet.await_ready()
+        deployment.drain()
+        assert not fleet.restarts
+        assert deployment.verify()["rows"] == 200
+        assert "c7" in does("alerts", "snooze")
+        assert "default@1" in does("models", "list")

@@ -1,5 +1,6 @@
 """Models that score beside the one that decides: who they are, what they say, what becomes of those that fail."""
 
+import asyncio
 import logging
 import shutil
 from collections import Counter
@@ -338,6 +339,21 @@ class TestSupply:
         monkeypatch.setattr("models.artifact.unpack", loads)
         with pytest.raises(MemoryError):
             load_artifact(tmp_path / "models" / "large")
+
+    async def test_one_that_was_refused_is_tried_again_while_nothing_waits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        supply = self.supply(UsageError("a chunk is missing"))
+        await supply.try_challenger("a")
+        assert isinstance(supply.challenger("a"), UnloadableModel)
+        assert not supply._tasks, "not yet"
+        monkeypatch.setattr("app.stages.model_supply._AGAIN_SECONDS", 0.0)
+        supply = self.supply(UsageError("a chunk is missing"))
+        await supply.try_challenger("a")
+        assert isinstance(supply.challenger("a"), UnloadableModel)
+        await asyncio.gather(*supply._tasks.values())
+        assert isinstance(supply.challenger("a"), Fixed)
+        assert supply.refusal("a") == ""
 
     async def test_a_start_goes_on_without_it(self) -> None:
         supply = self.supply(UsageError("damaged"))
