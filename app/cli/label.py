@@ -18,9 +18,9 @@ from app.settings import Settings, load_settings
 
 
 @click.command(
-    epilog="\b\nExamples:  fraudstream label tour-0000007 fraud\n"
-    "           fraudstream label tour-0000007 tour-0000012 genuine --at 2026-11-20T09:00:00Z\n"
-    "           fraudstream label tour-0000007 fraud --card C00042"
+    epilog="\b\nExamples:  fraudstream label t-3 fraud\n"
+    "           fraudstream label t-3 t-4 genuine --at 2026-11-20T09:00:00Z\n"
+    "           fraudstream label t-3 fraud --card card-1"
 )
 @click.argument("transaction_ids", metavar="ID...", nargs=-1, required=True)
 @click.argument("verdict", type=click.Choice(["fraud", "genuine"]))

@@ -249,7 +249,7 @@ def test_the_text_has_the_account_and_the_speed():
     made.dead.add(1 << 10)
     made.reasons["invalid_json"] += 1
     said = text(summary(made))
-    assert "2 read = 1 scored + 0 late + 0 duplicate + 1 dead + 0 moved" in said
+    assert "2 read = 1 scored in time + 0 late + 0 duplicate + 1 dead + 0 moved" in said
     assert "dead: invalid_json 1" in said
     assert "2,000 transactions per second from Kafka to Cassandra" in said
     assert "p50 4 ms, p99 31 ms" in said

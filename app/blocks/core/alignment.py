@@ -1,8 +1,8 @@
 """Aligns the partitions of some topics in event time while they catch up, across all workers.
 
 A partition may process records up to `EventTimeAlignment.until_ms`: the event time of the slowest partition that has
-unprocessed records, plus the maximum drift. A partition that reaches a later record is paused. Only then does its
-worker read the positions of the other partitions from Kafka. With live traffic this happens once per maximum drift of
+unprocessed records, plus the maximum skew. A partition that reaches a later record is paused. Only then does its
+worker read the positions of the other partitions from Kafka. With live traffic this happens once per maximum skew of
 event time.
 
 Workers exchange positions in the metadata of committed offsets. A position describes durable work only, so it remains
@@ -41,7 +41,7 @@ _LOOK_REST, _MOST_REST_SECONDS = 4, 0.5
 _RETRY_SECONDS = 0.5
 #: Minimum time between two extra commits of positions by a worker without a paused partition.
 _SHARE_SECONDS = 0.05
-#: A position is committed early once it has advanced by the maximum drift divided by this number.
+#: A position is committed early once it has advanced by the maximum skew divided by this number.
 _SHARE_PART = 4
 #: Positions are committed again after so long, whatever was committed before.
 _REPEAT_SECONDS = 10.0
@@ -111,7 +111,7 @@ class EventTimeAlignment:
 
     Args:
         tps: all partitions of these topics, on any worker; tuples of topic and number.
-        skew_ms: the maximum drift: how far ahead of the slowest partition the others may run.
+        skew_ms: the maximum skew: how far ahead of the slowest partition the others may run.
         ports: access to Kafka.
 
     Attributes:

@@ -64,7 +64,7 @@ def _verdict(summary: Summary) -> str:
 def _account(summary: Summary) -> list[str]:
     account = summary.account
     kinds = " + ".join(
-        f"{len(found):,} {name}"
+        f"{len(found):,} {'scored in time' if name == 'scored' else name}"
         for name, found in account.outcomes.items()
         if found or name not in _RARE
     )
@@ -90,7 +90,16 @@ def _frauds(summary: Summary, settings: Settings) -> list[str]:
         money = [display.amount(part, digits) for part in (minor, of_minor)]
         return [name, f"{caught:,}", f"{of:,}", _percent(caught, of), *money]
 
-    table = [["", "caught", "of", "recall", "amount caught", f"of {settings.currency}"]]
+    table = [
+        [
+            "",
+            "caught",
+            "frauds",
+            "recall",
+            f"caught {settings.currency}",
+            f"fraud {settings.currency}",
+        ]
+    ]
     table += [
         row(
             _DONE[kind],
