@@ -7,6 +7,9 @@ FraudstreamError              one clear line for a person; the command line exit
 │   └── TooFewSamplesError    2    there are not enough transactions or labels yet
 ├── UnavailableError          3    a server does not answer, a port is taken, the disk is full
 │   ├── NotAnsweringError     3    a server does not answer now: it may later
+│   │   └── NotTakenError     3    a receiver answers, and does not accept this message now
+│   ├── RejectedError         3    a receiver will never accept this message; it may accept others
+│   ├── ClosedError           3    a receiver accepts nothing until somebody acts
 │   └── BusyError             3    too much is in progress: try again
 ├── NotFoundError             4    an unknown card, terminal, transaction, topic or model
 ├── SchemaError               5    topics or tables are missing or differ from what is expected
@@ -47,6 +50,18 @@ class UnavailableError(FraudstreamError):
 
 class NotAnsweringError(UnavailableError):
     """A server does not answer now. Whoever can wait for it does."""
+
+
+class NotTakenError(NotAnsweringError):
+    """A receiver answers and does not accept a message. It may later, or the message is the reason: nobody can tell."""
+
+
+class RejectedError(UnavailableError):
+    """A receiver does not accept a message and says that it never will. It may accept others."""
+
+
+class ClosedError(UnavailableError):
+    """A receiver accepts no message at all until somebody acts."""
 
 
 class BusyError(UnavailableError):

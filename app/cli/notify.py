@@ -15,21 +15,27 @@ from app.settings import load_settings
     type=click.Path(dir_okay=False, path_type=Path),
     help="File that is written again every 5 seconds while the process works, for a liveness probe.",
 )
-def notify(heartbeat: Path | None) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65_535),
+    help="Port of /metrics for Prometheus, at the address FRAUDSTREAM_WEB_HOST. Without it there are no metrics.",
+)
+def notify(heartbeat: Path | None, metrics_port: int | None) -> None:
     r"""Send notifications about alerts until stopped: signed webhooks, e-mail, Slack, Teams, PagerDuty.
 
     FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
     webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
-    Alerts wait in Kafka while a receiver is unavailable, and each is sent once. People get at most ten messages per
-    minute; if there are more alerts, they are summarised in one message. Webhooks get each alert, unless
-    FRAUDSTREAM_NOTIFY_WEBHOOK_LIMIT limits them, too. Several processes share the work. Without routes the command
-    says so and waits, so that tools that run it beside the workers continue.
+    Alerts wait in Kafka while a receiver is unavailable, and each is sent once. An alert that a receiver refuses while
+    it accepts others is parked. If a receiver answers 401, 403 or 410, its route stops until this process is restarted.
+    People get at most ten messages per minute; if there are more alerts, they are summarised in one message. Webhooks
+    get each alert, unless FRAUDSTREAM_NOTIFY_WEBHOOK_LIMIT limits them, too. Several processes share the work. Without
+    routes the command says so and waits, so that tools that run it beside the workers continue.
 
     \b
     Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \
                 fraudstream notify
     Exit codes:  2  a route is wrong, or the heartbeat cannot be written
-                 3  Kafka does not answer at the start
+                 3  Kafka does not answer at the start, or the port is taken
                  5  topics are missing: run `fraudstream topics`
     """
     from app.logs import JsonFormatter, quiet_libraries
@@ -45,4 +51,4 @@ def notify(heartbeat: Path | None) -> None:
     quiet_libraries(settings.log_level)
     for name in ("apprise", "httpx", "urllib3"):  # they print URLs, which are secrets
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    asyncio.run(run(settings, heartbeat))
+    asyncio.run(run(settings, heartbeat, metrics_port))

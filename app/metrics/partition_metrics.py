@@ -1,7 +1,7 @@
 """Metrics of partitions: of each stage, of standby replicas, of parked labels."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -60,8 +60,15 @@ _GAUGES: dict[str, tuple[str, Callable[[PartitionReading], float | None]]] = {
 }
 
 
-def of_partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
-    """Of the partitions of each stage."""
+def of_partitions(
+    partitions: list[PartitionReading], lost: Mapping[tuple[str, int], int]
+) -> Iterator[Metric]:
+    """Of the partitions of each stage.
+
+    Args:
+        partitions: those that the worker has.
+        lost: see `WorkerReading`.
+    """
     by = {(one.stage, one.partition): one for one in partitions}
     yield counter(
         "fraudstream_partition_messages{stage,partition}",
@@ -72,7 +79,8 @@ def of_partitions(partitions: list[PartitionReading]) -> Iterator[Metric]:
     yield counter(
         "fraudstream_lost_records{stage,partition}",
         "Offsets that were deleted from the stage's topic before they were read, since this worker started.",
-        {key: one.lost for key, one in by.items()},
+        # a counter does not go: one that comes back with its partition would look like a new loss
+        {**dict.fromkeys(by, 0), **lost},
     )
     for name, (text, value) in _GAUGES.items():
         numbers = {key: value(one) for key, one in by.items()}

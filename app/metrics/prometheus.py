@@ -41,7 +41,7 @@ class WorkerMetrics(Collector):
         """Called by the registry."""
         reading = self._reading
         yield from _flow(reading)
-        yield from of_partitions(reading.partitions)
+        yield from of_partitions(reading.partitions, reading.lost)
         yield of_copies(reading.copies)
         yield from of_parked(reading.parked)
         yield from _servers(reading)
@@ -69,6 +69,12 @@ def _flow(reading: WorkerReading) -> Iterator[Metric]:
         "Outcomes of transactions (stages cards, scoring) and labels (stage labels; in scoring: labelled, given up), "
         "computed since this worker started, including repeated work. Unit: transactions or labels.",
         reading.outcomes,
+    )
+    yield counter(
+        "fraudstream_dead_letters{stage,reason}",
+        "Dead-lettered records by the stage that refused them and the reason (docs/dead-letters.md), since this worker "
+        "started, including repeated work. Unit: transactions or labels.",
+        reading.refused,
     )
     yield counter(
         "fraudstream_messages{stage}",

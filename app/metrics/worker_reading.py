@@ -90,6 +90,9 @@ class WorkerReading:
 
     Attributes:
         outcomes: (stage, outcome) -> transactions or labels (see `is_of_labels`), computed since start.
+        refused: (stage, reason) -> records that were dead-lettered, computed since start.
+        lost: (stage, partition) -> offsets that were deleted before they were read, since start: of all partitions
+            that this worker has had.
         records: stage -> records of the topic that it reads, finished since start. A record of `enriched` holds
             many transactions.
         partitions: the source partitions that it holds.
@@ -122,6 +125,8 @@ class WorkerReading:
     """
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    lost: dict[tuple[str, int], int] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
     waiting_bytes: dict[str, int] = field(default_factory=dict)
     partitions: list[PartitionReading] = field(default_factory=list)
@@ -170,6 +175,8 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> W
         ends: end offset by topic and partition, as far as it is known.
     """
     outcomes: Counter[tuple[str, str]] = Counter()
+    refused: dict[tuple[str, str], int] = {}
+    lost: dict[tuple[str, int], int] = {}
     records: dict[str, int] = {}
     waiting_bytes: dict[str, int] = {}
     raised: Counter[str] = Counter()
@@ -182,6 +189,9 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> W
         waiting_bytes[stage] = pipeline.budget.used
         for outcome, number in getattr(pipeline.handler, "counts", {}).items():
             outcomes[stage, outcome] += number
+        for reason, number in getattr(pipeline.handler, "reasons", {}).items():
+            refused[stage, reason] = number
+        lost |= {(stage, partition): number for partition, number in pipeline.lost.items()}
         raised.update(getattr(pipeline.handler, "raised", {}))
         challengers = getattr(pipeline.handler, "challengers", None)
         unscored.update(challengers.failures if challengers else {})
@@ -194,6 +204,8 @@ def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> W
     ]
     return WorkerReading(
         outcomes=dict(outcomes),
+        refused=refused,
+        lost=lost,
         records=records,
         waiting_bytes=waiting_bytes,
         raised=dict(raised),

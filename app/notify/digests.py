@@ -37,6 +37,9 @@ class Pending:
         self._single = None if per_minute is None else per_minute - DIGESTS
         self._sent: deque[float] = deque()
         self._digest_at = float("-inf")
+        self._digest: list[
+            Notice
+        ] = []  # what the next one is about: the same however often it is tried
         self._storm = False
 
     @property
@@ -71,7 +74,10 @@ class Pending:
         if not self._storm:
             self._storm = True  # what comes within the next seconds goes along
             self._digest_at = max(self._digest_at, now)
-        return [list(self.notices.values())] if now >= self._digest_at + DIGEST_SECONDS else []
+        if now < self._digest_at + DIGEST_SECONDS:
+            return []
+        self._digest = self._digest or list(self.notices.values())
+        return [self._digest]
 
     def wait_seconds(self, now: float) -> float | None:
         """Until a message is due; None: until an alert comes."""
@@ -80,7 +86,8 @@ class Pending:
         return max(0.0, self._digest_at + DIGEST_SECONDS - now) if self._storm else 0.0
 
     def done(self, told: Sequence[Notice], now: float) -> None:
-        """Alerts were told in one message."""
+        """Alerts were told in one message, or never will be."""
+        self._digest = []
         for notice in told:
             known = self.notices.get(notice.name)
             if known is not None and known.severity == notice.severity:
@@ -90,9 +97,17 @@ class Pending:
         elif self._single is not None:
             self._sent.append(now)
 
+    def later(self, refused: Sequence[Notice]) -> None:
+        """A message was not taken: others are tried before it is tried again."""
+        if len(refused) < len(self.notices):
+            for notice in refused:
+                if notice.name in self.notices:
+                    self.notices[notice.name] = self.notices.pop(notice.name)
+
     def clear(self) -> None:
         """Forget everything: the partitions are another process's now, or are read again."""
         self.notices.clear()
+        self._digest = []
         self._storm = False
 
     def first_offsets(self) -> dict[int, int]:

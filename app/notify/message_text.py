@@ -22,6 +22,7 @@ class Notice(NamedTuple):
         partition, offset: the record on `alerts`.
         alert: the record's value.
         handled_at: of an alert that is open again, when somebody had seen to it, epoch milliseconds; else 0.
+        appended_at: when the record was appended, epoch milliseconds: since then the alert waits.
     """
 
     alert_id: str
@@ -30,6 +31,7 @@ class Notice(NamedTuple):
     offset: int
     alert: Mapping[str, Any]
     handled_at: int = 0
+    appended_at: int = 0
 
     @property
     def name(self) -> str:

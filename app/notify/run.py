@@ -11,10 +11,11 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.cassandra.session import close_shared_sessions
-from app.errors import NotAnsweringError, SettingsError
+from app.errors import SettingsError, UnavailableError
 from app.kafka.clients import client_kwargs, started
 from app.kafka.topic_admin import check_topics
 from app.notify.message_text import test_message
+from app.notify.metrics import NotifierMetrics, serving
 from app.notify.notification_log import Told
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader
@@ -46,7 +47,9 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
     return settings.routes
 
 
-async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
+async def notify(
+    settings: Settings, heartbeat: Path | None = None, metrics_port: int | None = None
+) -> None:
     """Tell all routes of alerts until SIGTERM or SIGINT; without a route only wait for that.
 
     Programs that run several processes end all of them when one ends: a deployment without routes must not end here.
@@ -54,16 +57,20 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
     Args:
         settings: the deployment.
         heartbeat: a file whose time shows that the event loop runs; made once Kafka has answered.
+        metrics_port: port of `/metrics`, on the address of `FRAUDSTREAM_WEB_HOST`; None: there is none.
 
     Raises:
         SettingsError: a route cannot be used, or the heartbeat cannot be written.
         SchemaError: a topic is missing.
-        UnavailableError: Kafka does not answer at the start.
+        UnavailableError: Kafka does not answer at the start, or the port cannot be used.
     """
     routes, topics = settings.routes, Topics(settings)
     if not routes:
         logger.warning("nobody is notified of alerts: %s", _NO_ROUTES)
-        await _until(_end_wanted(), _beats(heartbeat))
+        ended = _end_wanted()
+        async with AsyncExitStack() as stack:
+            await _serve(stack, settings, metrics_port, {})
+            await _until(ended, _beats(heartbeat))
         return
     senders = {route.name: sender_of(route, settings) for route in routes}
     await check_topics(settings, [topics.alerts, topics.notifications])
@@ -76,7 +83,7 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
         producer = await stack.enter_async_context(
             started(AIOKafkaProducer(**kwargs, acks="all", enable_idempotence=True), settings)
         )
-        tasks = []
+        tasks, readers = [], dict[str, RouteReader]()
         for route in routes:
             consumer = AIOKafkaConsumer(
                 **kwargs,
@@ -100,13 +107,23 @@ async def notify(settings: Settings, heartbeat: Path | None = None) -> None:
                 snoozed,
                 handled,
             )
+            readers[route.name] = reader
             await stack.enter_async_context(started(consumer, settings))
             consumer.subscribe([topics.alerts.name], listener=reader)
             tasks.append(asyncio.create_task(reader.run(), name=route.name))
+        await _serve(stack, settings, metrics_port, readers)
         logger.info(
             "ready: tells %s", ", ".join(f"{one.name} from {one.severity} on" for one in routes)
         )
         await _until(ended, [*tasks, *_beats(heartbeat)])
+
+
+async def _serve(
+    stack: AsyncExitStack, settings: Settings, port: int | None, readers: dict[str, RouteReader]
+) -> None:
+    if port is not None:
+        metrics = NotifierMetrics(readers)
+        await stack.enter_async_context(serving(metrics, settings.web_host, port))
 
 
 def _beats(file: Path | None) -> list["asyncio.Task[None]"]:
@@ -164,7 +181,7 @@ async def test_routes(settings: Settings, names: Sequence[str]) -> dict[str, str
         try:
             await sender.send(test_message(route.name))
             found[route.name] = None
-        except NotAnsweringError as error:
+        except UnavailableError as error:
             found[route.name] = str(error)
         finally:
             await sender.close()

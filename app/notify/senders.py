@@ -9,7 +9,14 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from app.errors import NotAnsweringError, SettingsError
+from app.errors import (
+    ClosedError,
+    NotAnsweringError,
+    NotTakenError,
+    RejectedError,
+    SettingsError,
+    UnavailableError,
+)
 from app.notify.message_text import Message
 from app.notify_routes import Route
 from app.settings import Settings
@@ -21,6 +28,16 @@ BACKOFF_SECONDS = (1.0, 30.0)
 #: How urgent a message is, in the words of `apprise`.
 _KINDS = {"low": "info", "medium": "warning", "high": "failure", "critical": "failure"}
 _MISSING = "is not installed: pip install 'fraudstream[notify]'"
+#: Answers about the message itself: too large, not understood. Repeating it does not help.
+_REJECTED = frozenset({400, 413, 414, 415, 422, 431})
+#: Answers about us: not allowed, or nobody is there any more (410 asks for no further message, by the convention).
+_CLOSED = {
+    401: "it does not accept the credentials",
+    403: "it forbids the request",
+    410: "it is gone and wants no further messages",
+}
+#: Answers of a receiver that is there and wants to be asked later.
+_LATER = frozenset({408, 425, 429, 502, 503, 504})
 
 
 class Sender(Protocol):
@@ -30,7 +47,9 @@ class Sender(Protocol):
         """Return once the receiver has taken the message.
 
         Raises:
-            NotAnsweringError: it has not; it may later.
+            NotAnsweringError: it has not; it may later (`NotTakenError`: it answers).
+            RejectedError: it never takes this one.
+            ClosedError: it takes none.
         """
 
     async def close(self) -> None:
@@ -72,8 +91,7 @@ class Webhook:
                 self._url, data=body.encode(), headers=headers, allow_redirects=False
             ) as response:
                 if not 200 <= response.status < 300:  # noqa: PLR2004
-                    msg = f"{where} answers {response.status}"
-                    raise NotAnsweringError(msg)
+                    raise refusal_of(where, response.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             msg = f"{where} does not answer ({type(error).__name__})"
             raise NotAnsweringError(msg) from error
@@ -119,10 +137,20 @@ class People:
             taken = False
         if not taken:
             msg = "the service does not accept the message"
-            raise NotAnsweringError(msg)
+            raise NotTakenError(msg)
 
     async def close(self) -> None:
         """See `Sender`."""
+
+
+def refusal_of(where: str, status: int) -> UnavailableError:
+    """What the status of an answer that is no acknowledgement means."""
+    msg = f"{where} answers {status}"
+    if status in _CLOSED:
+        return ClosedError(f"{msg}: {_CLOSED[status]}")
+    if status in _REJECTED:
+        return RejectedError(msg)
+    return NotAnsweringError(msg) if status in _LATER else NotTakenError(msg)
 
 
 def sender_of(route: Route, settings: Settings) -> Sender:

@@ -62,6 +62,7 @@ class CardsHandler:
         conflicts: Callable[[int, int], bool] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self._stage = stage
         self._rules = rules
         self._record_rules = record_rules
@@ -142,7 +143,7 @@ class CardsHandler:
                 block.moved(record, outcome, forward=self._forward_moved)
         if taken == 0:
             return Computed(taken=0, next_ms=next_ms, needs=needs)
-        self.counts += block.counts
+        self._count(block)
         position = StatePosition.read(state, self._settings)
         last = records[-1 if taken is None else taken - 1]
         # a replay starts below it; recovery would take a lower position for that of a zombie
@@ -156,6 +157,11 @@ class CardsHandler:
             next_ms,
             needs,
         )
+
+    def _count(self, block: "_Block") -> None:
+        self.counts += block.counts
+        if block.reasons:
+            self.reasons.update(block.reasons)
 
     def _erases(
         self, record: SourceRecord, partition: int, rows: BlockRows, block: "_Block"
@@ -193,6 +199,7 @@ class _Block:
         self, partition: int, topics: Topics, rules: RecordRules, catalogue: Catalogue
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.reasons: list[str] = []
         self._catalogue = catalogue
         self._partition = partition
         self._rules = rules
@@ -209,6 +216,7 @@ class _Block:
         )
         self._outputs[self._topics.dead_letters.name, self._partition].append(letter)
         self.counts["dead"] += 1
+        self.reasons.append(dead.reason)
 
     def duplicate(self, record: SourceRecord, transaction: Transaction) -> None:
         """Add an entry to `duplicates`."""

@@ -102,6 +102,7 @@ class LabelsHandler:
         privacy: Privacy = AS_IT_CAME,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self._topics = topics
         self._partition_of = partition_of
         self._rules = max_future_skew_ms, time_unit
@@ -175,7 +176,7 @@ class LabelsHandler:
                 block.forward(label, None)
             else:
                 block.park(record)
-        self.counts += block.counts
+        self._count(block)
         groups = block.groups()
         # an erase record always writes a row: Kafka closes the segments of a changelog only when it gets records
         if groups or block.counts["erased"]:
@@ -184,6 +185,11 @@ class LabelsHandler:
             groups.append([position.encode()])
         outputs = LabelBlock(partition, block.outputs(), block.labels)
         return Computed(outputs, groups, prefix.first_ms, prefix.newest_ms, taken, next_ms)
+
+    def _count(self, block: "_Block") -> None:
+        self.counts += block.counts
+        if block.reasons:
+            self.reasons.update(block.reasons)
 
     def _event_times(self, records: Sequence[SourceRecord], start: int) -> Iterator[int | None]:
         for record in records[start : start + LOOK_AHEAD]:
@@ -220,6 +226,7 @@ class _Block:
         privacy: Privacy,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.reasons: list[str] = []
         self.labels: list[LabelRecord] = []
         self._partition = partition
         self._topics = topics
@@ -241,6 +248,7 @@ class _Block:
             self._source, self._partition, record, dead, privacy=self._privacy
         )
         self.counts["dead"] += 1
+        self.reasons.append(dead.reason)
 
     def forward(self, label: LabelRecord, found: FoundTransaction | None) -> None:
         """Send a label to the partition of its transaction's terminal, and to Cassandra; `found` completes it."""

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,11 +18,14 @@ from app.cassandra.alert_queries import acknowledge
 from app.cassandra.review_rows import Review
 from app.cassandra.review_writes import ReviewStore
 from app.cassandra.session import close_shared_sessions, connected
+from app.cli.worker import free_port
 from app.domain.alert_policy import CAUSES, AlertPolicy
+from app.notify.digests import AT_ONCE
 from app.settings import Settings
 from app.wire.output_records import alert_record
 from tests.builders import T0
 from tests.deployment import Deployment, Send, wait_until
+from tests.integration.test_web import OPENER
 from tests.prediction_builder import prediction
 from tests.worker_settings import environ_of
 
@@ -37,12 +40,14 @@ class Receiver:
 
     Attributes:
         up: whether it takes them.
+        status: of its answers about a transaction, in place of 204.
         taken: (id, payload) of those that it acknowledged, in order.
         refused: how many it did not.
     """
 
     def __init__(self) -> None:
         self.up = True
+        self.status: dict[str, int] = {}
         self.taken: list[tuple[str, dict[str, Any]]] = []
         self.refused = 0
         self.unsigned = 0
@@ -55,13 +60,16 @@ class Receiver:
                     Webhook(SECRET).verify(body, dict(self.headers))
                 except Exception:
                     receiver.unsigned += 1
-                if receiver.up:
-                    payload = orjson.loads(body)
+                payload = orjson.loads(body)
+                status = receiver.status.get(payload.get("data", {}).get("transaction_id"), 204)
+                if not receiver.up:
+                    status = 503
+                if status == 204:
                     receiver.taken.append((self.headers["webhook-id"], payload))
                     receiver.took(payload)
                 else:
                     receiver.refused += 1
-                self.send_response(204 if receiver.up else 503)
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -89,7 +97,7 @@ class Receiver:
 
 @contextmanager
 def notifying(
-    deployment: Deployment, url: str, log: Path, severity: str = "low"
+    deployment: Deployment, url: str, log: Path, severity: str = "low", words: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process of `fraudstream notify` that has its partitions; killed at the end."""
     before = log.stat().st_size if log.exists() else 0
@@ -98,7 +106,7 @@ def notifying(
     }  # fmt: skip
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "notify", "--heartbeat", str(log.with_suffix(".beat"))],
+            [sys.executable, "-m", "app", "notify", "--heartbeat", str(log.with_suffix(".beat")), *words],
             env={**environ_of(deployment.settings), **secrets}, stdout=file, stderr=file,
         )  # fmt: skip
 
@@ -172,6 +180,81 @@ def test_a_receiver_that_is_away_and_kills_lose_and_repeat_nothing(
     ]
     assert not repeated
     assert set(notified(deployment).values()) == {1}
+    killed_while_it_delivers(deployment, receiver_log=tmp_path / "killed.log")
+
+
+def killed_while_it_delivers(deployment: Deployment, receiver_log: Path) -> None:
+    """What was acknowledged and written down is not sent again, and nothing is lost.
+
+    Between an acknowledgement and its record on `notifications`, a kill repeats a message under the same id. That
+    cannot be closed from here: only the receiver knows what it has taken.
+    """
+    numbers = range(1_000, 1_800)
+    kills: list[tuple[int, set[str]]] = []
+    with Receiver() as receiver:
+        with notifying(deployment, receiver.url, receiver_log):
+            deployment.send(alerts_of(deployment, numbers), deployment.topics.alerts)
+            wait_until(lambda: len(receiver.taken) >= 100, "some")
+        for _ in range(2):
+            kills.append((len(receiver.taken), names_of(notified(deployment))))
+            with notifying(deployment, receiver.url, receiver_log):
+                more = kills[-1][0] + 100
+                wait_until(lambda: len(receiver.taken) >= more, "some more")  # noqa: B023
+        kills.append((len(receiver.taken), names_of(notified(deployment))))
+        with notifying(deployment, receiver.url, receiver_log):
+            wait_until(
+                lambda: len({name for name, _ in receiver.taken}) == len(numbers), "all of them"
+            )
+    assert kills[-1][0] < len(numbers), "killed too late"
+    for taken, written in kills:
+        later = {body["data"]["alert_id"] for _, body in receiver.taken[taken:]}
+        assert written.isdisjoint(later)
+    counts = Counter(name for name, _ in receiver.taken)  # of a repeated one the id is the same
+    assert len(counts) == len(numbers)
+    assert sum(counts.values()) - len(counts) <= AT_ONCE * len(kills)
+
+
+def names_of(found: Counter[bytes]) -> set[str]:
+    return {key.partition(b"/")[2].decode() for key in found}
+
+
+def test_an_alert_that_is_refused_and_a_receiver_that_is_gone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment, log = Deployment(settings), tmp_path / "notify.log"
+    deployment.prepare()
+    topic, port = deployment.topics.alerts, free_port("127.0.0.1")
+    words = ("--metrics-port", str(port))
+
+    def metric(name: str) -> float:
+        try:
+            with OPENER.open(f"http://127.0.0.1:{port}/metrics", timeout=20) as reply:
+                text = reply.read().decode()
+        except OSError:
+            return -1.0
+        return float(text.partition(f'fraudstream_notify_{name}{{route="hook"}} ')[2].split()[0])
+
+    with Receiver() as receiver:
+        receiver.status = {"tx-1": 413}
+        with notifying(deployment, receiver.url, log, words=words):
+            deployment.send(alerts_of(deployment, range(4)), topic)
+            wait_until(lambda: metric("parked") == 1, "one is parked")
+            wait_until(lambda: metric("alerts_total") == 3, "the others are delivered")
+            assert metric("waiting_seconds") == metric("stopped") == 0
+        assert "answers 413, but accepts others; parked the alerts" in log.read_text()
+        receiver.status = {"tx-5": 410}
+        with notifying(deployment, receiver.url, log, words=words):
+            wait_until(lambda: len(receiver.taken) == 4, "it is tried once more")
+            deployment.send(alerts_of(deployment, range(4, 5)), topic)
+            wait_until(lambda: len(receiver.taken) == 5, "the next one")
+            deployment.send(alerts_of(deployment, range(5, 8)), topic)
+            wait_until(lambda: metric("stopped") == 1, "the route has stopped")
+            assert metric("parked") == 0
+        assert "it is gone and wants no further messages" in log.read_text()
+        receiver.status = {}
+        with notifying(deployment, receiver.url, log):
+            wait_until(lambda: len({name for name, _ in receiver.taken}) == 8, "nothing is lost")
+    assert len(receiver.taken) <= 8 + 2  # of the batch that the 410 belonged to, perhaps
 
 
 def test_what_is_told_to_whom(settings: Settings, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_transactions_stop_at_an_event_time() -> None:
     first = handler.compute(0, every, parts, T0 + 3 * HOUR)
     assert (first.taken, first.next_ms, first.newest_ms) == (3, T0 + 5 * HOUR, T0 + 2 * HOUR)
     assert handler.counts == {"enriched": 2, "dead": 1}
+    assert handler.reasons == {"invalid_json": 1}
     for computed, rows in ((done, whole), (first, parts)):
         rows.write([row for group in computed.groups for row in group])
     held = handler.compute(0, every[3:], parts, T0 + 3 * HOUR)
@@ -129,6 +130,7 @@ def test_labels_stop_at_when_they_were_made() -> None:
     assert (computed.taken, computed.next_ms, computed.newest_ms) == (3, T0 + 30, T0 + 2)
     assert [key for group in computed.groups for key, _ in group][:-1] == [row_key(0), row_key(2)]
     assert handler.counts == {"parked": 2, "dead": 1}
+    assert handler.reasons == {"invalid_json": 1}
 
 
 @pytest.mark.parametrize("skew", ["0d", "7d", "8d"])

@@ -32,6 +32,7 @@ from app.metrics.worker_reading import (
     records_behind,
     source_partitions,
 )
+from app.notify.metrics import NotifierMetrics
 from app.stages.parked_label_retries import ParkedSummary
 from app.stages.scoring_models import ModelNeeded
 from tests.builders import T0
@@ -149,8 +150,8 @@ class Partition(SimpleNamespace):
 def app_with(tps: list[Partition], partitions: dict[int, Any]) -> Any:
     """What `read_flow` reads of an app."""
     pipeline = SimpleNamespace(
-        records_done=30, handler=SimpleNamespace(counts={"dead": 2}), partitions=partitions,
-        lost=Counter({0: 5}), budget=SimpleNamespace(used=4_000),
+        records_done=30, handler=SimpleNamespace(counts={"dead": 2}, reasons={"moved": 2}),
+        partitions=partitions, lost=Counter({0: 5, 7: 1}), budget=SimpleNamespace(used=4_000),
     )  # fmt: skip
     return SimpleNamespace(
         pipelines={"tx": pipeline},
@@ -172,6 +173,8 @@ def test_reading_the_flow() -> None:
     assert source_partitions(app) == set(tps)
     reading = read_flow(app, {"tx": "cards"}, {tps[0]: 100, tps[1]: 5})
     assert reading.outcomes == {("cards", "dead"): 2}
+    assert reading.refused == {("cards", "moved"): 2}
+    assert reading.lost == {("cards", 0): 5, ("cards", 7): 1}  # of a partition that has gone, too
     assert reading.records == {"cards": 30}
     first, second = reading.partitions
     # with blocks in flight only what is committed is known to be done
@@ -301,6 +304,8 @@ def full_reading() -> WorkerReading:
     event_latency.observe_many([2.0, 21.0, 301.0, 1e12])
     return WorkerReading(
         outcomes={("cards", "dead"): 3},
+        refused={("cards", "in_the_future"): 3},
+        lost={("cards", 7): 4},
         score_answers={200: 5, 504: 1},
         records={"cards": 6},
         partitions=[
@@ -338,6 +343,11 @@ def test_the_exposition_parses_and_follows_the_conventions() -> None:
         for sample in family.samples
     }
     assert values["fraudstream_outcomes_total", "dead", "cards"] == 3
+    assert values["fraudstream_dead_letters_total", "in_the_future", "cards"] == 3
+    lost = {
+        key[1]: value for key, value in values.items() if key[0] == "fraudstream_lost_records_total"
+    }
+    assert lost == {"0": 0, "1": 0, "7": 4}  # one that has gone keeps its count, and 0 is told, too
     assert values["fraudstream_consumer_lag_messages", "0", "cards"] == 7
     assert ("fraudstream_consumer_lag_messages", "1", "cards") not in values  # unknown, not 0
     assert values["fraudstream_event_time_seconds", "0", "cards"] == 7.5
@@ -432,6 +442,12 @@ def test_every_metric_is_documented_with_its_unit() -> None:
     ours = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in families
+        if family.name.startswith("fraudstream_")
+    }
+    notifier = text_string_to_metric_families(NotifierMetrics({}).text().decode())
+    ours |= {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in notifier
         if family.name.startswith("fraudstream_")
     }
     page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from app.cli.exit_codes import run
 from app.monitoring import FILES
+from app.notify.metrics import NotifierMetrics
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -61,6 +62,13 @@ def expressions(node: Any) -> list[str]:
     return [each for value in node for each in expressions(value)] if isinstance(node, list) else []
 
 
+def test_the_notifier_has_the_metrics_of_its_rules(folder: Path) -> None:
+    known = set(re.findall(r"^# TYPE (\w+)", NotifierMetrics({}).text().decode(), re.MULTILINE))
+    used = set(re.findall(r"\bfraudstream_notify_[a-z_]+", (folder / "rules.yml").read_text()))
+    assert len(used) >= 3
+    assert used <= known
+
+
 def test_the_dashboard_asks_for_recorded_series_that_the_rules_make(folder: Path) -> None:
     recorded = set(re.findall(r"- record: ([\w:]+)", (folder / "rules.yml").read_text()))
     asked = set()
@@ -76,3 +84,20 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     assert run(["monitoring", "export", str(tmp_path / "file" / "below")]) != 0
     assert capsys.readouterr().err.startswith("fraudstream: ")
+
+
+def test_each_alert_counts_what_a_new_series_begins_with(folder: Path) -> None:
+    """`increase` alone misses what a worker has counted before it is scraped for the first time."""
+    rules = (folder / "rules.yml").read_text()
+    expressions_of_alerts = [
+        re.sub(r"\s+", " ", one)
+        for one in re.findall(r"- alert: .*?(?=for:|labels:)", rules, re.DOTALL)
+    ]
+    found = 0
+    for expression in expressions_of_alerts:
+        for series, window in re.findall(r"increase\(([^\[]+)\[(\w+)\]\)", expression):
+            one = re.escape(series)
+            whole = rf"\( ?{one} unless {one} offset {window} ?\) or increase\({one}\["
+            assert re.search(whole, expression), (series, expression)
+            found += 1
+    assert found > 5

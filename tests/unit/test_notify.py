@@ -5,7 +5,9 @@ import base64
 import hmac
 import os
 import random
+import re
 import signal
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,20 +15,31 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from aiokafka import TopicPartition
 
 from app.cassandra.stored_alert import Handled
 from app.domain.alert_policy import CAUSES, AlertPolicy, rank
-from app.errors import NotAnsweringError, SettingsError
+from app.errors import (
+    ClosedError,
+    NotAnsweringError,
+    NotTakenError,
+    RejectedError,
+    SettingsError,
+    UnavailableError,
+)
 from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
 from app.notify.message_text import Message, Notice, about_many, about_one
+from app.notify.metrics import NotifierMetrics, serving
 from app.notify.notification_log import Told
 from app.notify.reopened import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.run import notify
-from app.notify.senders import sender_of
+from app.notify.senders import Webhook, refusal_of, sender_of
 from app.notify_routes import parse_routes
 from app.settings import Settings, load_settings
+from tests.builders import T0
 from tests.prediction_builder import prediction
 
 POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
@@ -266,13 +279,20 @@ class Consumer:
 
 
 class Remembers(Told):
-    """What was told, in memory alone."""
+    """What was told, in a list in place of the topic."""
 
-    async def load(self, _: Any) -> None: ...
+    def __init__(self, settings: Any, route: str, log: list[Any] | None = None) -> None:
+        super().__init__(settings, route, None)
+        self._log = [] if log is None else log
 
-    async def remember(self, _: Message, notices: Any, __: int) -> None:
-        for one in notices:
-            self._add(one.name, one.severity)
+    async def load(self, _: Any) -> None:
+        self._newer, self._older, self.parked = {}, {}, {}
+        for record in self._log:
+            self._read(record)
+
+    async def _write(self, records: Any) -> None:
+        for partition, key, value in records:
+            self._log.append(SimpleNamespace(partition=partition, key=key, value=value))
 
 
 class NothingSnoozed:
@@ -303,7 +323,7 @@ class TestOpenAgain:
             return self.handled
 
         return RouteReader(
-            parse_routes(f"a=low:{url}")[0], settings, self.consumer, Remembers(settings, "a", None),
+            parse_routes(f"a=low:{url}")[0], settings, self.consumer, Remembers(settings, "a"),
             Keeps(), NothingSnoozed(), handled, clock=lambda: 0.0,
         )  # fmt: skip
 
@@ -319,6 +339,7 @@ class TestOpenAgain:
             topic="alerts",
             partition=0,
             offset=len(self.consumer.records),
+            timestamp=received_at,
             value=orjson.dumps(alert),
         )
         self.consumer.records.append(record)
@@ -407,6 +428,259 @@ class TestOpenAgain:
             self.alert(number, 20)
         await reader.step()
         assert self.consumer.committed_at == 5  # of eight
+
+
+class Bank:
+    """A route, its receiver and the log, with a false clock; a process may be killed and started again.
+
+    Args:
+        answer: status of the receiver's answer to a message.
+    """
+
+    def __init__(self, answer: Callable[[Message], int], url: str = "https://x") -> None:
+        self.answer, self.now = answer, 0.0
+        self.taken: list[str] = []
+        self.attempts = 0
+        self.consumer = Consumer()
+        self._log: list[Any] = []
+        self._route = parse_routes(f"a=low:{url}")[0]
+
+    async def start(self) -> RouteReader:
+        """A process that has just got its partition."""
+        settings = load_settings()
+
+        async def sleep(seconds: float) -> None:
+            self.now += seconds
+
+        async def handled(_: Any) -> dict[str, Handled]:
+            return {}
+
+        reader = RouteReader(
+            self._route, settings, self.consumer, Remembers(settings, "a", self._log), self,
+            NothingSnoozed(), handled, clock=lambda: self.now, sleep=sleep,
+            now_ms=lambda: T0 + int(self.now * 1000),
+        )  # fmt: skip
+        await reader.on_partitions_assigned([TP])
+        return reader
+
+    async def send(self, message: Message) -> None:
+        self.attempts += 1
+        status = self.answer(message)
+        if status != 204:
+            raise refusal_of("hook", status)
+        self.taken.append(message.id)
+
+    async def close(self) -> None: ...
+
+    def alert(self, number: int) -> str:
+        alert = POLICY.alert(
+            prediction(
+                number, card=f"card-{number:05}", is_fraud=True, source_offset=number,
+                scored_by=load_settings().deployment,
+            )
+        )  # fmt: skip
+        assert alert is not None
+        self.consumer.records.append(
+            SimpleNamespace(
+                topic="alerts", partition=0, offset=len(self.consumer.records),
+                timestamp=T0 + int(self.now * 1000), value=orjson.dumps(alert),
+            )
+        )  # fmt: skip
+        found: str = alert["alert_id"]
+        return found
+
+    @property
+    def committed(self) -> int:
+        return self.consumer.committed_at
+
+
+def is_about(message: Message, alert_id: str) -> bool:
+    return bool(message.payload["data"].get("alert_id") == alert_id)
+
+
+class TestRefusals:
+    """One message that is refused, receivers that refuse every one, and those that want none any more."""
+
+    @pytest.mark.parametrize("status", [400, 413, 422])
+    async def test_an_alert_that_is_refused_is_parked_and_the_others_go_on(
+        self, status: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bank = Bank(lambda message: status if is_about(message, poison) else 204)
+        poison, *others = [bank.alert(number) for number in range(40)]
+        reader = await bank.start()
+        await reader.step()
+        assert sorted(bank.taken) == sorted(f"{name}-low" for name in others)
+        assert bank.committed == 40
+        assert (reader.parked, reader.delivery.alerts, reader.waiting_seconds) == (1, 39, 0)
+        (line,) = [one for one in caplog.messages if "parked" in one]
+        assert f"hook answers {status}" in line
+        assert poison in line
+        bank.alert(0)  # the worker repeats it
+        attempts = bank.attempts
+        await reader.step()
+        assert bank.attempts == attempts
+
+        # the next process tries it once more, and nothing else
+        reader = await bank.start()
+        await reader.step()
+        assert (bank.attempts, reader.parked) == (attempts + 1, 1)
+        bank.answer = lambda _: 204
+        reader = await bank.start()
+        await reader.step()
+        assert bank.taken[39:] == [f"{poison}-low"]
+        assert (reader.parked, bank.committed) == (0, 41)
+        await (await bank.start()).step()
+        assert len(bank.taken) == 40
+
+    async def test_one_that_is_refused_for_no_reason_is_parked_after_a_while(self) -> None:
+        bank = Bank(lambda message: 500 if is_about(message, poison) else 204)
+        poison = bank.alert(0)
+        reader = await bank.start()
+        for number in range(1, 200):
+            await reader.step()
+            assert len(bank.taken) >= number - 2  # the others are delayed by one pause at most
+            bank.alert(number)
+            if reader.parked:
+                break
+            bank.now += 10
+        assert 600 <= bank.now < 1_000
+        assert reader.delivery.stopped is None
+
+    @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+    async def test_a_receiver_that_refuses_every_message_gets_them_later(self, status: int) -> None:
+        """A wrong secret is answered with 400, too."""
+        bank = Bank(lambda _: status)
+        names = [bank.alert(number) for number in range(40)]
+        reader = await bank.start()
+        while bank.now < 1_800:
+            await reader.step()
+        assert (reader.parked, bank.taken, bank.committed) == (0, [], 0)
+        assert reader.waiting_seconds >= 1_800
+        bank.answer = lambda _: 204
+        await reader.step()
+        await reader.step()
+        assert sorted(bank.taken) == sorted(f"{name}-low" for name in names)
+        assert bank.committed == 40
+
+    @pytest.mark.parametrize("status", [401, 403, 410])
+    async def test_a_receiver_that_wants_none_any_more_stops_its_route(
+        self, status: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        last = ""
+        bank = Bank(lambda message: status if is_about(message, last) else 204)
+        bank.alert(0)
+        reader = await bank.start()
+        await reader.step()
+        last = bank.alert(1)
+        for number in range(2, 9):
+            await reader.step()
+            bank.alert(number)
+        assert bank.attempts == 2
+        assert bank.committed == 1  # the others wait
+        assert reader.waiting_seconds > 0
+        (line,) = [one for one in caplog.messages if "has stopped" in one]
+        assert f"route a has stopped: hook answers {status}: it " in line
+        bank.answer = lambda _: 204
+        reader = await bank.start()
+        await reader.step()
+        assert (len(bank.taken), bank.committed) == (9, 9)
+
+    async def test_a_summary_that_is_refused_is_sent_again_as_it_was(self) -> None:
+        ids = []
+
+        def answer(message: Message) -> int:
+            if message.payload["type"] == "fraud.alerts":
+                ids.append(message.id)
+                return 503 if len(ids) < 3 else 204
+            return 204
+
+        bank = Bank(answer, "slack://x")
+        for number in range(20):
+            bank.alert(number)
+        reader = await bank.start()
+        while len(ids) < 3:
+            await reader.step()
+            bank.now += 1
+            bank.alert(100 + len(ids))
+        assert len(set(ids)) == 1
+
+    async def test_metrics_by_route(self) -> None:
+        bank = Bank(lambda message: 400 if is_about(message, poison) else 204)
+        poison, *_ = [bank.alert(number) for number in range(3)]
+        reader = await bank.start()
+        await reader.step()
+        text = NotifierMetrics({"a": reader}).text().decode()
+        values = dict(
+            re.findall(r'^fraudstream_notify_(\w+)\{route="a"\} (\S+)$', text, re.MULTILINE)
+        )
+        assert values == {
+            "messages_total": "2.0", "alerts_total": "2.0", "parked": "1.0", "waiting_seconds": "0.0",
+            "stopped": "0.0",
+        }  # fmt: skip
+
+
+async def test_an_hour_without_a_receiver_and_kills_lose_and_repeat_nothing() -> None:
+    """An alert each 20 seconds; the process is killed three times meanwhile, and once while they are delivered."""
+    hour = 3_600.0
+    bank = Bank(lambda _: 204)
+    names = [bank.alert(number) for number in range(5)]
+    reader = await bank.start()
+    await reader.step()
+    assert len(bank.taken) == 5
+    bank.answer = lambda _: 204 if bank.now >= hour else 503
+    kills = [600.0, 1_900.0, 3_500.0]
+    while bank.now < hour:
+        if len(names) < 5 + bank.now / 20:
+            names.append(bank.alert(len(names)))
+        if kills and bank.now >= kills[0]:
+            kills.pop(0)
+            reader = await bank.start()
+        await reader.step()
+        bank.now += 1
+    assert kills == []
+    assert len(bank.taken) == 5
+    assert bank.attempts < 5 + AT_ONCE * (hour / 30 + 4 * 6)  # a few per pause of 30 s
+    back = bank.now
+    rest, bank.answer = len(names) // 2, lambda _: 204 if len(bank.taken) < rest else 503
+    await reader.step()
+    assert len(bank.taken) == rest
+    reader, bank.answer = await bank.start(), lambda _: 204
+    while len(bank.taken) < len(names):
+        await reader.step()
+    assert bank.now - back <= 60
+    assert sorted(bank.taken) == sorted(f"{name}-low" for name in names)  # each once
+    await reader.step()
+    assert bank.committed == len(names)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, RejectedError), (413, RejectedError), (422, RejectedError), (401, ClosedError), (403, ClosedError),
+        (410, ClosedError), (404, NotTakenError), (500, NotTakenError), (301, NotTakenError),
+        (429, NotAnsweringError), (503, NotAnsweringError),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_an_answer_means(status: int, kind: type[Exception]) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    application = web.Application()
+    application.router.add_post("/hook", answer)
+    async with TestServer(application) as server:
+        sender = Webhook(str(server.make_url("/hook")), SECRET)
+        with pytest.raises(kind, match=f"answers {status}") as caught:
+            await sender.send(about_one(notice(1), 2))
+        assert type(caught.value) is kind
+        await sender.close()
+
+
+async def test_a_port_that_is_taken_is_one_line() -> None:
+    async with TestServer(web.Application()) as server:
+        with pytest.raises(UnavailableError, match="choose another --metrics-port"):
+            async with serving(NotifierMetrics({}), "127.0.0.1", server.port or 0):
+                pass
 
 
 async def test_without_routes_it_says_so_and_waits(
