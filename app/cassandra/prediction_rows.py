@@ -340,8 +340,3 @@ PREDICTIONS, CONFLICTS = _made(NOTHING)[1]
 def moment_of(moment_ms: int) -> datetime:
     """A moment as the driver writes it."""
     return datetime.fromtimestamp(moment_ms / 1000, UTC)
-
-
-def read_moment_of(moment_ms: int) -> datetime:
-    """A moment as the driver reads it, to compare with: UTC without a zone."""
-    return moment_of(moment_ms).replace(tzinfo=None)

@@ -6,7 +6,8 @@ learned from, and neither is a late one.
 """
 
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -15,7 +16,7 @@ import orjson
 
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms
+from app.cassandra.raw_rows import DoubleMaps, doubles, read_raw, texts
 from app.cassandra.session import connected
 from app.domain.features.feature_schema import same_meaning
 from app.domain.transaction import DeadRecordError
@@ -71,10 +72,13 @@ class Gathering:
         card: str,
         time_ms: int,
         schema: str,
-        features: dict[str, float],
+        features: Mapping[str, float] | np.ndarray,
         terminal: str | None = None,
     ) -> None:
-        """One prediction; repeated ones are the same and count once."""
+        """One prediction; repeated ones are the same and count once.
+
+        Features are given by name, or as those of the catalogue in order.
+        """
         key = transaction, card
         own = [self._verdicts.get((transaction, which)) for which in (time_ms, card)]
         found = [
@@ -87,18 +91,21 @@ class Gathering:
         if schema != self._schema and not self._fits(schema, features):
             self._other_schemas.add(schema)
             return
+        if isinstance(features, Mapping):
+            self._features.extend(self._take(features))
+        else:
+            self._features.frombytes(features.tobytes())
         self._seen.add(key)
         if found[1] is not None:
             self._shared.setdefault(transaction, []).append((len(self._times), found[0]))
-        self._features.extend(self._take(features))
         self._fraud.append(max(said)[1])
         self._times.append(time_ms)
         self._cards.append(card)
         self._terminals.append(terminal or "")
 
-    def _fits(self, schema: str, features: dict[str, float]) -> bool:
+    def _fits(self, schema: str, features: Mapping[str, float] | np.ndarray) -> bool:
         """Whether what was computed under another schema has all of these features, with the same meaning."""
-        if not features.keys() >= self._wanted:
+        if isinstance(features, Mapping) and not features.keys() >= self._wanted:
             return False
         fits = self._same.get(schema)
         if fits is None:
@@ -159,14 +166,20 @@ def from_cassandra(settings: Settings, progress: Progress | None = None) -> Exam
         for event_time_ms, transaction, fraud in scan_verdicts(session, settings):
             verdicts[transaction, event_time_ms] = (0, 0), fraud
         gathering = Gathering(settings, verdicts)
+        # the driver's maps look a key up by serializing it: that took most of the time
+        read_raw(session)
+        maps, read = DoubleMaps(list(catalogue_of(settings).names)), 0
         rows = scan_predictions(session, settings, _COLUMNS)
-        for number, (transaction, card, moment, flags, schema, features, terminal) in enumerate(
-            rows
-        ):
-            if "late" not in (flags or ()):  # conflicting ones are in a table of their own
-                gathering.add(transaction, card, epoch_ms(moment) or 0, schema, features, terminal)
-            if progress and number % _STEP == 0:
-                progress(number)
+        while chunk := list(islice(rows, _STEP)):
+            ordered, values = maps.read([row[5] for row in chunk])
+            for at, (transaction, card, time_ms, flags, schema, raw, terminal) in enumerate(chunk):
+                if "late" in texts(flags):  # conflicting ones are in a table of their own
+                    continue
+                features = values[at] if ordered[at] else doubles(raw)
+                gathering.add(transaction, card, time_ms, schema, features, terminal)
+            read += len(chunk)
+            if progress:
+                progress(read)
     return gathering.examples("Cassandra")
 
 

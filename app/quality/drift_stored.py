@@ -14,7 +14,7 @@ from cassandra.cluster import Session
 
 from app.cassandra.label_queries import scan_arrivals, scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms, read_moment_of
+from app.cassandra.prediction_rows import epoch_ms
 from app.domain.flags import CONFLICTING, LATE
 from app.domain.transaction import hash_id
 from app.durations import DAY_MS
@@ -149,7 +149,8 @@ def stored_drift(
     verdicts = Verdicts(scan_verdicts(session, settings))
     arrivals = np.sort(np.fromiter(scan_arrivals(session, settings), np.int64))
     until_ms = now_ms if to_ms is None else min(now_ms, to_ms)
-    rows = _within(scan_predictions(session, settings, _COLUMNS), from_ms, to_ms, progress)
+    scan = scan_predictions(session, settings, _COLUMNS, from_ms=from_ms, to_ms=to_ms)
+    rows = _as_dicts(scan, progress)
     seen: dict[str, ModelBins | None] = {}
     unit, count, ages = 10**settings.minor_unit_digits, 0, _Ages(until_ms)
     while chunk := list(islice(rows, _CHUNK)):
@@ -292,19 +293,13 @@ def by_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Said]]:
     return found
 
 
-def _within(
-    rows: Iterator[Any], from_ms: int | None, to_ms: int | None, progress: Progress
-) -> Iterator[dict[str, Any]]:
-    first = None if from_ms is None else read_moment_of(from_ms)
-    end = None if to_ms is None else read_moment_of(to_ms)
+def _as_dicts(rows: Iterator[Any], progress: Progress) -> Iterator[dict[str, Any]]:
     for number, values in enumerate(rows):
         if number % _CHUNK == 0:
             progress(number)
         row = dict(zip(_COLUMNS, values, strict=True))
-        moment = row["event_time"]
-        if (first is None or moment >= first) and (end is None or moment < end):
-            row["event_time_ms"] = epoch_ms(moment)
-            row["received_at"] = epoch_ms(row["received_at"]) or row["event_time_ms"]
-            # the driver looks a key up in its map by serializing it: one look-up each is enough
-            row["features"] = dict(row["features"] or {})
-            yield row
+        row["event_time_ms"] = epoch_ms(row["event_time"])
+        row["received_at"] = epoch_ms(row["received_at"]) or row["event_time_ms"]
+        # the driver looks a key up in its map by serializing it: one look-up each is enough
+        row["features"] = dict(row["features"] or {})
+        yield row

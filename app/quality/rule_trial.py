@@ -3,7 +3,7 @@
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from cassandra.cluster import Session
 
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms, read_moment_of
+from app.cassandra.prediction_rows import epoch_ms
 from app.domain.features.own_features import OwnCatalogue
 from app.domain.rules.policy import APPROVE, SCORE, field_value, rule_function
 from app.domain.transaction import hash_id
@@ -167,19 +167,8 @@ def try_rule(
     # single elements of the map: the others are not sent, and not decoded
     columns = (*_FIXED, *(f"features['{name}']" for name in features))
     columns = (*columns, *(each.name for each in trial.fields))
-    rows = _within(scan_predictions(session, settings, columns), from_ms, to_ms, progress)
+    rows = scan_predictions(session, settings, columns, from_ms=from_ms, to_ms=to_ms)
     while chunk := list(islice(rows, _CHUNK)):
         trial.take(chunk)
+        progress(trial.counts["read"])
     return {**trial.as_dict(), "seconds": round(time.perf_counter() - began, 2)}
-
-
-def _within(
-    rows: Iterator[Any], from_ms: int | None, to_ms: int | None, progress: Progress
-) -> Iterator[Any]:
-    first = None if from_ms is None else read_moment_of(from_ms)
-    end = None if to_ms is None else read_moment_of(to_ms)
-    for number, row in enumerate(rows):
-        if number % _CHUNK == 0:
-            progress(number)
-        if (first is None or row[1] >= first) and (end is None or row[1] < end):
-            yield row

@@ -177,6 +177,24 @@ async def test_reads_for_people(session: Session, settings: Settings, writer: Ro
         few = set(scan_predictions(session, settings, ("transaction_id", "score"), page_rows=3))
         assert few == {(made["transaction_id"], 0.25) for made in records}
 
+        def within(from_ms: int | None, to_ms: int | None) -> list[str]:
+            scan = scan_predictions(
+                session, settings, ("transaction_id",), from_ms=from_ms, to_ms=to_ms
+            )
+            return sorted(name for (name,) in scan)
+
+        def wanted(from_ms: int, to_ms: int) -> list[str]:
+            return sorted(
+                one["transaction_id"] for one in records if from_ms <= one["event_time_ms"] < to_ms
+            )
+
+        times = sorted({one["event_time_ms"] for one in records})
+        begin, end = times[2], times[7]  # whose ends are within and outside
+        assert within(begin, end) == wanted(begin, end) != []
+        assert within(None, end) == wanted(0, end)
+        assert within(begin, None) == wanted(begin, times[-1] + 1)
+        assert within(times[-1] + 1, None) == []
+
     await asyncio.to_thread(read)
 
 
