@@ -31,7 +31,7 @@ _ROWS = (
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Start of the event times.  [default: start of the model's test set]",
+    help="Start of the event times.  [default: where neither model was trained on the transactions]",
 )
 @click.option(
     "--threshold",
@@ -130,6 +130,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
     if result["psi"] is not None:
         lines.append(f"score distribution: PSI {result['psi']:.3f} (above 0.25 is a large shift)")
     lines += [f"refused: {reason}" for reason in result["reasons"]]
+    if result["undecided"]:
+        lines.append(
+            "the labels so far show neither a better nor a worse model: run this again when more have arrived"
+        )
     lines.append(
         f"{result['model']} passes. To use it: fraudstream models promote {result['model']}"
         if result["passed"]

@@ -7,7 +7,6 @@ features than the deployment's is left out.
 import time
 from array import array
 from collections.abc import Callable
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -19,17 +18,21 @@ from app.cassandra import gate_results
 from app.cassandra.fetched_models import entry_of
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
-from app.cassandra.prediction_rows import epoch_ms, read_moment_of
+from app.cassandra.prediction_rows import epoch_ms
 from app.domain.features.feature_schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError
+from app.formats import iso
 from app.kafka.change_history import need_decides, read_history
 from app.ops.model_checks import check_model
+from app.ops.model_lineage import fitted_until, unseen_from
 from app.ops.row_by_row_scores import scores_of_each
-from app.quality.gate_limits import ScorePair, compare, refusals
-from app.quality.verdicts import Verdicts
+from app.quality.gate_limits import ScorePair, compare, is_undecided, refusals
+from app.quality.verdicts import FRAUD, Verdicts
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.topics import Topics
+from models.evaluation_sets import KNOWN_MS
+from models.manifest import Manifest
 from models.model_cache import Model
 
 _COLUMNS = ("transaction_id", "card_id", "event_time", "feature_schema", "features")
@@ -56,13 +59,14 @@ async def gate(
         settings: the deployment.
         session: to read and write with.
         wanted: name and version.
-        from_ms: event times from here on, never from before its test set; None: from its beginning.
+        from_ms: event times from here on, never what one of the models was fitted on; None: all that neither was.
         threshold: replaces the challenger's own.
         progress: told how many transactions were read.
         labels_until_ms: labels of transactions with later event times do not count; None: all do.
 
     Returns:
-        JSON-ready: `model`, `hash`, `against`, `from`, `passed`, `reasons` and the figures of `compare`.
+        JSON-ready: `model`, `hash`, `against`, `from_ms`, `passed`, `reasons`, `undecided` (see
+        `app.quality.gate_limits.is_undecided`) and the figures of `compare`.
 
     Raises:
         NotFoundError, UsageError: it is not registered, does not fit, decides already, or there is nothing to compare.
@@ -74,16 +78,22 @@ async def gate(
     if decides.hash == entry.manifest.scoring_hash:
         msg = f"{entry.model} is the current model: there is nothing to compare it with"
         raise UsageError(msg)
+    current = entry_of(settings, session, decides.hash)
     challenger = check_model(settings, entry)
-    champion = check_model(settings, entry_of(settings, session, decides.hash))
-    unseen_ms = _unseen_from(entry.manifest.trained)
-    if from_ms is None and unseen_ms is None:
+    champion = check_model(settings, current)
+    if from_ms is None and unseen_from(entry.manifest.trained) is None:
         msg = f"the manifest of {entry.model} does not say when its training data ends: give --from, a time after that"
         raise UsageError(msg)
-    begin_ms = max(one for one in (from_ms, unseen_ms) if one is not None)
-    pair, rows = _score(settings, session, champion, challenger, begin_ms, progress)
+    begin_ms = _begin(entry.manifest, current.manifest, from_ms)
+    verdicts = Verdicts(scan_verdicts(session, settings))
+    pair, rows, cards = _score(
+        settings, session, champion, challenger, verdicts, begin_ms, progress
+    )
     if labels_until_ms is not None:
         pair = pair.labels_until(labels_until_ms)
+    if entry.manifest.trained.get("refit"):
+        learned = _defrauded(settings, session, verdicts, begin_ms)
+        pair = pair.without_labels_of(cards[card] for card in learned & cards.keys())
     limits = (
         champion.threshold if decides.threshold is None else decides.threshold,
         challenger.threshold if threshold is None else threshold,
@@ -99,10 +109,40 @@ async def gate(
         "from_ms": begin_ms,
         "passed": not reasons,
         "reasons": reasons,
+        "undecided": is_undecided(figures),
         **figures,
     }
     gate_results.record(session, settings, result, champion=decides.hash, by=author())
     return result
+
+
+def _begin(challenger: Manifest, champion: Manifest, from_ms: int | None) -> int:
+    """Event time from which on neither model was fitted on a transaction, and not before `from_ms`.
+
+    Of the champion it counts unless it was trained on simulated transactions: their times say nothing here.
+    """
+    times = [from_ms, unseen_from(challenger.trained)]
+    if "simulated" not in champion.trained.get("source", {}):
+        times.append(fitted_until(champion.trained))
+    return max(one for one in times if one is not None)
+
+
+def _defrauded(
+    settings: Settings, session: Session, verdicts: Verdicts, begin_ms: int
+) -> frozenset[str]:
+    """Cards with a fraud shortly before the comparison.
+
+    A model that was fitted up to there has learned from these frauds before anyone could have known them live, so
+    finding the next one on the same card is no merit: as `models.evaluation_sets.on_known_cards`.
+    """
+    since_ms = begin_ms - settings.label_delay - KNOWN_MS
+    columns = ("transaction_id", "card_id", "event_time")
+    scan = scan_predictions(session, settings, columns, from_ms=since_ms, to_ms=begin_ms)
+    found: set[str] = set()
+    while chunk := list(islice(scan, _CHUNK)):
+        said = verdicts.of([(epoch_ms(moment) or 0, name) for name, _, moment in chunk])
+        found.update(chunk[at][1] for at in np.flatnonzero(said == FRAUD).tolist())
+    return frozenset(found)
 
 
 def _score(
@@ -110,14 +150,13 @@ def _score(
     session: Session,
     champion: Model,
     challenger: Model,
+    verdicts: Verdicts,
     from_ms: int,
     progress: Progress,
-) -> tuple[ScorePair, np.ndarray]:
-    """Both scores of every stored transaction from a time on, and the features of some of them."""
+) -> tuple[ScorePair, np.ndarray, dict[str, int]]:
+    """Both scores of every stored transaction from a time on, the features of some, and the number of each card."""
     catalogue = catalogue_of(settings)
-    verdicts = Verdicts(scan_verdicts(session, settings))
-    first = read_moment_of(from_ms)
-    scan = scan_predictions(session, settings, _COLUMNS)
+    scan = scan_predictions(session, settings, _COLUMNS, from_ms=from_ms)
     times, cards, said = array("q"), array("q"), array("b")
     numbers: dict[str, int] = {}
     scores: tuple[list[np.ndarray], list[np.ndarray]] = [], []
@@ -135,7 +174,7 @@ def _score(
                     catalogue.names, schema, catalogue.schema
                 )
             # the driver looks a key up in its map by serializing it: one look-up each is enough
-            features = dict(row[4]) if row[2] >= first and fits[schema] else {}
+            features = dict(row[4]) if fits[schema] else {}
             if features.keys() >= wanted:
                 kept.append((*row[:4], features))
         if not kept:
@@ -151,10 +190,9 @@ def _score(
         keys = [(at, row[0]) for at, row in zip(moments, kept, strict=True)]
         said.extend(verdicts.of(keys).tolist())
     if not len(times):
-        when = first.isoformat(timespec="seconds")
         msg = (
-            f"no stored transaction since {when}Z has these features: let it score as a shadow until there are some, "
-            "or give an earlier --from; a deployment without any can only `promote --force`"
+            f"no stored transaction since {iso(from_ms)} has these features: let it score as a shadow until there are "
+            "some, or give an earlier --from; a deployment without any can only `promote --force`"
         )
         raise TooFewSamplesError(msg)
     pair = ScorePair(
@@ -164,7 +202,7 @@ def _score(
         np.frombuffer(cards, np.int64),
         np.frombuffer(times, np.int64),
     )
-    return pair, some
+    return pair, some, numbers
 
 
 def _microseconds(model: Model, rows: np.ndarray) -> float | None:
@@ -178,11 +216,3 @@ def _microseconds(model: Model, rows: np.ndarray) -> float | None:
     except Exception:
         return None
     return float(np.median(spent)) * 1e6 / len(rows)
-
-
-def _unseen_from(trained: dict[str, Any]) -> int | None:
-    """Event time from which on a model has learned from no label: the beginning of its test set, epoch milliseconds."""
-    try:
-        return int(datetime.fromisoformat(trained["judged_from"]).timestamp() * 1000)
-    except (KeyError, TypeError, ValueError):
-        return None

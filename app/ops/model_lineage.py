@@ -19,6 +19,8 @@ from models.manifest import Manifest
 from models.splits import Periods
 from models.training_candidates import KINDS
 
+_SECOND_MS = 1_000
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -82,6 +84,8 @@ class Recipe:
             source=source,
             fixed=told.get("fixed", {}),
             importance=False,
+            # else the newest weeks, which show today's fraud, would only have judged it
+            refit=True,
         )
 
 
@@ -132,6 +136,31 @@ def trained_until(manifest: Manifest) -> int:
     if "until_ms" in source:
         return int(source["until_ms"])
     return int(datetime.fromisoformat(manifest.trained["to"]).timestamp() * 1000) + 999
+
+
+def unseen_from(trained: dict[str, Any]) -> int | None:
+    """Event time from which on a model has learned from no label, epoch milliseconds; None: it does not say.
+
+    That is the beginning of its test set; for a model that was fitted once more on its test set, the moment after it.
+
+    Args:
+        trained: `Manifest.trained`.
+    """
+    told = [_epoch_ms(trained.get("judged_from")), fitted_until(trained)]
+    return max((one for one in told if one is not None), default=None)
+
+
+def fitted_until(trained: dict[str, Any]) -> int | None:
+    """The first event time after those that a model was fitted on, epoch milliseconds; None: it does not say."""
+    last = _epoch_ms(trained.get("learned_to"))
+    return None if last is None else last + _SECOND_MS  # the manifest has whole seconds
+
+
+def _epoch_ms(moment: object) -> int | None:
+    try:
+        return int(datetime.fromisoformat(str(moment)).timestamp() * 1000)
+    except ValueError:
+        return None
 
 
 def _code() -> str:

@@ -5,7 +5,7 @@ Else the next one is trained, by the current model's recipe, on the stored featu
 What has been done is read from the log and the registry: nothing is remembered elsewhere.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,6 +35,8 @@ from models.manifest import Manifest
 Did = Literal["trained", "shadowed", "promoted", "passed", "refused", "waits"]
 #: Versions of a name that are looked at, the newest first.
 _VERSIONS = 5
+#: A challenger that is neither better nor worse with certainty stays a shadow until it was compared on so many days.
+_UNDECIDED_DAYS = 28
 #: The model that comes with fraudstream: what is trained here has a name of its own.
 _SHIPPED, _OWN = "default", "fraud"
 
@@ -68,6 +70,7 @@ class Retraining:
         now_ms: the time, epoch milliseconds.
         stage: shows progress.
         check: raises where another call may have begun; before each step that only one may take.
+        ask_workers: raises UsageError if a running worker cannot load a model, of this name and version, and hash.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Retraining:
         now_ms: int,
         stage: Stage,
         check: Callable[[], None] = lambda: None,
+        ask_workers: Callable[[Settings, str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._settings = settings
         self._session = session
@@ -95,6 +99,7 @@ class Retraining:
         self._known_ms = now_ms - settings.label_delay
         self._stage = stage
         self._check = check
+        self._ask_workers = ask_workers
         self._current = need_decides(history, Topics(settings).control.name)
         self._parent = entry_of(settings, session, self._current.hash).manifest
         parent = self._parent.name
@@ -163,6 +168,13 @@ class Retraining:
             text = f"{one.model} is not compared yet: {frauds} labelled frauds, {needed} are needed"
             return Step("waits", one.model, [text])
         current = self._current.model
+        if result["undecided"] and result["days"] < _UNDECIDED_DAYS:
+            lines = [
+                f"{one.model} cannot be told from {current} yet: {frauds} labelled frauds in {result['days']:g} days; "
+                f"it stays a shadow until there are more, or until there are {_UNDECIDED_DAYS} days",
+                *result["reasons"],
+            ]
+            return Step("waits", one.model, lines)
         if not result["passed"]:
             note = f"did not pass the gate: {result['reasons'][0]}"[:500]
             await self._send(
@@ -271,6 +283,8 @@ class Retraining:
         model, model_hash = _named(manifest), manifest.scoring_hash
         # the registry's copy: it may have been signed since
         check_model(self._settings, entry_of(self._settings, self._session, model_hash))
+        if self._ask_workers is not None:
+            await self._ask_workers(self._settings, model, model_hash)
         note = f"retrained after {self._current.model}"
         await self._send(
             LoadChange(model=model, hash=model_hash),

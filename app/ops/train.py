@@ -64,6 +64,8 @@ class TrainingOptions:
             anew, so much later; needs periods.
         importance: whether the report says what each feature is worth: it scores the validation slice once more
             for each.
+        refit: whether the model that is saved is fitted once more after the figures were made, on the test set, too:
+            see `train_on`.
     """
 
     folder: Path
@@ -80,6 +82,7 @@ class TrainingOptions:
     fixed: Mapping[str, float] = field(default_factory=dict)
     weeks: int = 1
     importance: bool = True
+    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,11 @@ def train_on(
     everything before their transaction, periods or not. The first days, when windows are still filling,
     are learned from as well: a new deployment starts like that.
 
+    With `options.refit` the figures, the threshold and the distribution of scores are those of that model, and then
+    the same recipe is fitted once more on the newest transactions: all of them, or with periods as many days as the
+    training period has, up to the end of the test period. That model is saved. It has learned from the test set, so
+    nothing may compare it on transactions before `learned_to`.
+
     Args:
         examples: features of the deployment's catalogue, and labels.
         settings: windows and all else that features depend on.
@@ -248,6 +256,11 @@ def train_on(
         with stage("isolating", 0):
             isolation, facts = isolate(computed[:, odd.columns], fraud, split, options.seed)
         part = {"features": odd.names, "feature_schema": odd.schema, **facts}
+    learned = split.train if periods is None else in_training(times, periods)
+    if options.refit:
+        learned = _newest(times, periods)
+        with stage("fitting again", 0):
+            fitted = refit(fitted, features, fraud, learned, cores=cpu_count())
     manifest = save_artifact(
         options.folder,
         fitted.estimator,
@@ -260,7 +273,7 @@ def train_on(
         feature_schema=choice.schema,
         usual=fitted.usual,
         threshold=threshold,
-        trained=_described(options, fitted, times, fraud, split, delay_ms, now_ms),
+        trained=_described(options, fitted, times, fraud, split, learned, delay_ms, now_ms),
         metrics=metrics,
         distribution=_distribution(
             examples, settings, choice, scores, split.test, threshold=threshold
@@ -325,11 +338,11 @@ def _described(
     times: np.ndarray,
     fraud: Labels,
     split: Split,
+    learned: Labels,
     delay_ms: int,
     now_ms: int,
 ) -> dict[str, Any]:
     periods = options.periods
-    learned = split.train if periods is None else in_training(times, periods)
     return {
         "at": _iso(now_ms),
         "from": _iso(int(times.min())),
@@ -337,6 +350,7 @@ def _described(
         "learned_from": _iso(int(times[learned].min())),
         "learned_to": _iso(int(times[learned].max())),
         "learned_rows": int(np.count_nonzero(learned)),
+        "refit": options.refit,
         "chosen_from": _iso(int(times[split.valid].min())),
         "judged_from": _iso(int(times[split.test].min())),
         "judged_to": _iso(int(times[split.test].max())),
@@ -354,6 +368,15 @@ def _described(
         ),
         "source": options.source,
     }
+
+
+def _newest(times: np.ndarray, periods: Periods | None) -> Labels:
+    """What a model is fitted on in the end: as long as its training period, up to the end of the test period."""
+    if periods is None:
+        return np.ones(len(times), dtype=np.bool_)
+    begin = periods.test_to - (periods.train_to - periods.train_from)
+    found: Labels = (times >= begin) & (times < periods.test_to)
+    return found
 
 
 def _lengths(periods: Periods) -> dict[str, int]:

@@ -4,7 +4,9 @@ Differences are told with an interval: cards are drawn again and again, the same
 bootstrap), and the middle 95 % of the differences are kept.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +70,11 @@ class ScorePair(NamedTuple):
     def labels_until(self, last_ms: int) -> "ScorePair":
         """The same without the labels of transactions after this event time, epoch milliseconds."""
         verdict = np.where(self.event_time_ms <= last_ms, self.verdict, UNKNOWN)
+        return self._replace(verdict=verdict.astype(self.verdict.dtype))
+
+    def without_labels_of(self, cards: Iterable[int]) -> "ScorePair":
+        """The same without the labels of some cards."""
+        verdict = np.where(np.isin(self.card, list(cards)), UNKNOWN, self.verdict)
         return self._replace(verdict=verdict.astype(self.verdict.dtype))
 
 
@@ -178,6 +185,18 @@ def refusals(figures: dict[str, Any], limits: GateLimits = GateLimits()) -> list
             f"average precision {challenger['average_precision']:.3f} is too good: was it trained on these labels?"
         )
     return found
+
+
+def is_undecided(figures: dict[str, Any], limits: GateLimits = GateLimits()) -> bool:
+    """Whether more labels may turn the refusal into a pass: only an interval is too wide, and it contains zero.
+
+    Args:
+        figures: as for `refusals`.
+        limits: from where on a challenger is refused.
+    """
+    if not refusals(figures, limits) or refusals(figures, replace(limits, worse=inf)):
+        return False
+    return all(one["interval"][1] >= 0 for one in figures["difference"].values())
 
 
 def stability(expected: Floats, found: Floats) -> float | None:

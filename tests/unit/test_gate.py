@@ -1,5 +1,6 @@
 """The gate: figures of two models over the same transactions, and which challengers it refuses."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from app.cli import model_gate
-from app.ops.gate_scores import _unseen_from
+from app.ops.gate_scores import _begin
 from app.ops.row_by_row_scores import scores_of_each
-from app.quality.gate_limits import ScorePair, compare, refusals, stability
+from app.quality.gate_limits import ScorePair, compare, is_undecided, refusals, stability
 from app.quality.verdicts import UNKNOWN
 
 DAY_MS = 86_400_000
@@ -167,9 +168,51 @@ def test_rows_that_make_a_model_raise_have_no_score() -> None:
     assert found[[0, 2]].tolist() == [0.5, 0.25]
 
 
-def test_where_a_model_has_learned_from_is_left_out() -> None:
-    assert _unseen_from({"judged_from": "1970-01-02T00:00:00.000Z"}) == DAY_MS
-    assert _unseen_from({}) is None
+def manifest(**trained: Any) -> Any:
+    return SimpleNamespace(trained=trained)
+
+
+def test_neither_model_is_compared_on_what_it_was_fitted_on() -> None:
+    days = [f"1970-01-0{day}T00:00:00Z" for day in range(1, 9)]
+    held_out = manifest(judged_from=days[3], learned_to=days[1])
+    refit = manifest(judged_from=days[3], learned_to=days[5], refit=True)
+    imported = manifest()
+    assert _begin(held_out, imported, None) == 3 * DAY_MS
+    assert _begin(refit, imported, None) == 5 * DAY_MS + 1_000
+    assert _begin(refit, imported, DAY_MS) == 5 * DAY_MS + 1_000  # --from cannot go behind it
+    assert _begin(refit, imported, 6 * DAY_MS) == 6 * DAY_MS
+    # a current model that is newer than the challenger
+    assert _begin(held_out, refit, None) == 5 * DAY_MS + 1_000
+    assert _begin(imported, refit, DAY_MS) == 5 * DAY_MS + 1_000
+    assert _begin(refit, held_out, None) == 5 * DAY_MS + 1_000
+    simulated = manifest(learned_to=days[7], source={"simulated": {}})
+    assert _begin(held_out, simulated, None) == 3 * DAY_MS
+
+
+def test_cards_that_a_refit_has_learned_frauds_of_do_not_count() -> None:
+    whole = pair()
+    found = whole.without_labels_of([3, 5])
+    some = np.isin(whole.card, [3, 5])
+    assert set(found.verdict[some]) == {UNKNOWN}
+    assert found.verdict[~some].tolist() == whole.verdict[~some].tolist()
+    assert whole.without_labels_of([]).verdict.tolist() == whole.verdict.tolist()
+
+
+def test_only_a_wide_interval_is_undecided() -> None:
+    def judged(found: ScorePair, **figures: Any) -> bool:
+        told = compare(found, thresholds=(0.5, 0.5), delay_ms=7 * DAY_MS)
+        if figures:
+            told["difference"]["average_precision"] |= figures
+        return is_undecided(told)
+
+    assert not judged(pair())  # it passes
+    assert judged(pair(), interval=[-0.04, 0.03])
+    assert not judged(pair(), interval=[-0.04, -0.01])  # it is worse
+    assert not judged(pair(), interval=[np.nan, np.nan])
+    assert not judged(pair(challenger=lambda p: p.challenger * 0 + 0.5))
+    none = pair(challenger=lambda p: np.where(p.card == 1, np.nan, p.challenger))
+    assert not judged(none, interval=[-0.04, 0.03])  # nor will more labels give it scores
+    assert not judged(pair(verdict=lambda p: np.full(COUNT, UNKNOWN, np.int8)))
 
 
 def test_the_report_says_what_matters() -> None:
@@ -178,8 +221,12 @@ def test_the_report_says_what_matters() -> None:
     for name in ("champion", "challenger"):
         figures[name]["microseconds"] = 2.5
     result = {
-        "model": "fraud@2", "against": "default@2", "from_ms": 0, "passed": False, "reasons": reasons, **figures,
+        "model": "fraud@2", "against": "default@2", "from_ms": 0, "passed": False, "reasons": reasons,
+        "undecided": False, **figures,
     }  # fmt: skip
     text = "\n".join(model_gate._lines(result))
     for part in ("average precision", "95 % interval", "PSI", "refused: 100.0 alerts", "--force"):
         assert part in text
+    assert "neither a better nor a worse" not in text
+    undecided = "\n".join(model_gate._lines(result | {"undecided": True}))
+    assert "neither a better nor a worse model: run this again" in undecided

@@ -1,6 +1,7 @@
 """What `fraudstream retrain` takes from the model before, and what it writes down of the next one."""
 
 from dataclasses import replace
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 from app.cli.exit_codes import run
 from app.errors import UsageError
 from app.lab.simulation.simulate import SimulationConfig, simulate
-from app.ops.model_lineage import Recipe, lineage, parent_of, periods_like, trained_until
+from app.ops.model_lineage import (
+    Recipe,
+    fitted_until,
+    lineage,
+    parent_of,
+    periods_like,
+    trained_until,
+    unseen_from,
+)
 from app.ops.train import TrainingOptions, train
 from app.settings import load_settings
 from models.examples import Examples
@@ -51,7 +60,9 @@ def test_the_next_one_is_trained_alike(drawn: Any, trained: tuple[Any, Manifest]
         newest_ms=START + 60 * DAY_MS - 1,
         source={"stored_in": "x"},
     )
-    again = train(drawn, settings, options, now_ms=START).manifest
+    assert options.refit
+    judged = replace(options, folder=settings.home / "judged", refit=False)
+    again = train(drawn, settings, judged, now_ms=START).manifest
     assert again.sha256 == manifest.sha256  # the same rows, kind, features, parameters and seed
     assert again.threshold == manifest.threshold
     assert again.anomaly is not None
@@ -81,6 +92,51 @@ def test_periods_move_on_with_time_and_keep_their_lengths() -> None:
     assert later is not None
     assert later.train_to == START + 79 * DAY_MS
     assert periods_like({}, newest, 7 * DAY_MS) is None  # trained by shares
+
+
+PERIODS = Periods(START, START + 30 * DAY_MS, START + 40 * DAY_MS, START + 60 * DAY_MS, 7 * DAY_MS)
+
+
+@pytest.mark.parametrize("periods", [PERIODS, None], ids=["periods", "shares"])
+def test_a_refit_learns_from_the_test_set_and_is_judged_before(
+    drawn: Any, tmp_path: Any, periods: Periods | None
+) -> None:
+    settings = load_settings({"home": tmp_path, "features": "basic"})
+    options = TrainingOptions(tmp_path / "judged", periods=periods, importance=False)
+    judged = train(drawn, settings, options, now_ms=START).manifest
+    again = replace(options, folder=tmp_path / "again", refit=True)
+    refit = train(drawn, settings, again, now_ms=START).manifest
+    assert (judged.trained["refit"], refit.trained["refit"]) == (False, True)
+    # figures, threshold and the distribution for drift are those of a model that has not seen the test set
+    for part in ("metrics", "threshold", "distribution"):
+        assert getattr(refit, part) == getattr(judged, part)
+    for when in ("judged_from", "judged_to", "chosen_from", "periods"):
+        assert refit.trained[when] == judged.trained[when]
+    assert refit.sha256 != judged.sha256
+    assert judged.trained["learned_to"] < judged.trained["judged_from"]
+    assert refit.trained["learned_to"] == refit.trained["judged_to"]
+    if periods is None:
+        assert refit.trained["learned_rows"] == refit.trained["rows"]
+    else:  # as long as the training period: thirty days up to the end
+        assert refit.trained["learned_from"].startswith("2025-01-31T")
+    # nothing that it was fitted on may compare it with another model
+    last = int(drawn.event_time_ms.max())
+    assert unseen_from(judged.trained) == int(
+        datetime.fromisoformat(judged.trained["judged_from"]).timestamp() * 1_000
+    )
+    assert last < unseen_from(refit.trained) <= last + 1_000
+    assert fitted_until(judged.trained) < unseen_from(judged.trained)
+    assert fitted_until(refit.trained) == unseen_from(refit.trained)
+
+
+def test_manifests_that_say_little_say_when_learning_ended() -> None:
+    assert unseen_from({"judged_from": "1970-01-02T00:00:00.000Z"}) == DAY_MS
+    assert unseen_from({"judged_from": "1970-01-02T00:00:00Z", "learned_to": "1970-01-03T00:00:07Z"}) == (
+        2 * DAY_MS + 8_000
+    )  # fmt: skip
+    for told in ({}, {"judged_from": None}, {"judged_from": "yesterday"}):
+        assert unseen_from(told) is None
+    assert fitted_until({"judged_from": "1970-01-02T00:00:00Z"}) is None
 
 
 def test_what_cannot_be_trained_here_is_refused(trained: tuple[Any, Manifest]) -> None:

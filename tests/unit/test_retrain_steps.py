@@ -194,7 +194,7 @@ def test_the_comparison_knows_the_label_delay(rig: Rig, monkeypatch: pytest.Monk
 
     async def gate(*_: Any, **options: Any) -> dict[str, Any]:
         given.update(options)
-        return {"frauds_compared": 40, "difference": {}, "passed": True, "reasons": []}
+        return await passes()
 
     rig.retrain()
     monkeypatch.setattr(retrain.gate_scores, "gate", gate)
@@ -203,7 +203,42 @@ def test_the_comparison_knows_the_label_delay(rig: Rig, monkeypatch: pytest.Monk
 
 
 async def passes(*_: Any, **__: Any) -> dict[str, Any]:
-    return {"frauds_compared": 40, "difference": {}, "passed": True, "reasons": []}
+    return {
+        "frauds_compared": 40, "difference": {}, "days": 3.0, "passed": True, "undecided": False, "reasons": [],
+    }  # fmt: skip
+
+
+def test_it_learns_from_the_newest_labels(rig: Rig) -> None:
+    """Not only up to the test period and the delay before it: 12 days more."""
+    rig.retrain()
+    told = rig.manifest().trained
+    first, second = rig.manifest("fraud@1").trained, told
+    assert first["learned_to"] < first["judged_from"]
+    assert second["learned_to"] == second["judged_to"] == "2025-02-23T00:00:00Z"
+    assert second["learned_rows"] == first["learned_rows"]  # as many days, later
+
+
+def test_labels_that_do_not_decide_keep_it_a_shadow(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = {
+        "passed": False,
+        "undecided": True,
+        "reasons": ["the difference may be as low as -0.03"],
+    }
+
+    async def gate(*_: Any, **__: Any) -> dict[str, Any]:
+        return {**await passes(), **result}
+
+    rig.retrain()
+    monkeypatch.setattr(retrain.gate, "gate", gate)
+    before = list(rig.changes)
+    step = rig.retrain(promote=True)
+    assert (step.did, step.model) == ("waits", "fraud@2")
+    assert "fraud@2 cannot be told from fraud@1 yet: 40 labelled frauds in 3 days" in step.lines[0]
+    assert rig.changes == before
+    result["days"] = 28.0
+    assert rig.retrain(promote=True).did == "refused"
 
 
 def test_a_call_whose_lock_was_lost_registers_and_promotes_nothing(
