@@ -58,6 +58,11 @@ from app.errors import UsageError, VerificationError
     show_default=True,
     help="Also measure naive Faust on the same servers.",
 )
+@click.option(
+    "--weekly",
+    is_flag=True,
+    help="Retrain the champion for each later week through the registry, with `fraudstream retrain`, during the pass.",
+)
 @json_option
 def handbook(**options: Any) -> None:
     r"""Score the Fraud Detection Handbook's transactions live and compare with published results.
@@ -66,7 +71,9 @@ def handbook(**options: Any) -> None:
     TX_FRAUD); default: HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
     checkout. A model (the champion) is trained on it, up to the label delay before the first test week. Then
     transactions and labels go through Kafka, both stages and the sink once; the figures are computed from the
-    rows in Cassandra. Servers, topics and folder are temporary and removed at the end.
+    rows in Cassandra. With --weekly the pass stops twice for each later week, and `fraudstream retrain --promote` first
+    trains the next model, then compares and promotes it. Servers, topics and folder are temporary and removed at the
+    end.
 
     \b
     Exit codes:  0  all goals are met
@@ -107,6 +114,7 @@ def _plan(path: Path, options: dict[str, Any]) -> Any:
             options["parameters"] or (recipe.fixed if kind == recipe.kind else {}),
             options["train_days"] or recipe.train_days,
         ),
+        weekly=options["weekly"],
     )
     if plan.begin_ms > plan.a_week().train_from:
         msg = (

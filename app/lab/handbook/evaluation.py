@@ -34,11 +34,13 @@ class Lines:
         first: figures of the first week that judges.
         weeks: the champion's figures of each week.
         general: the champion's of the first week without the features that the simulator's frauds have shaped.
+        live: figures of the stored scores of each week, by whichever model decided; none if it was not retrained.
     """
 
     first: dict[str, Figures]
     weeks: list[Figures]
     general: Figures
+    live: tuple[Figures, ...] = ()
 
     @property
     def mean(self) -> Figures:
@@ -123,8 +125,9 @@ def judge(
     )
     cases = [(general, 0), *((chosen.columns, week) for week in range(1, plan.weeks))]
     without, *later = _weekly(_learned(champion, plan.recipe), examples, periods, cases, cores)
+    live = [ranking_figures(scores, examples, periods.later(week)) for week in range(plan.weeks)]
     # the one of the first week is the one that scored live: of the same features, to the bit
-    return Lines(first, [first["champion"], *later], without)
+    return Lines(first, [first["champion"], *later], without, tuple(live) if plan.weekly else ())
 
 
 def _learned(champion: Any, recipe: Recipe) -> Fitted:

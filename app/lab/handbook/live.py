@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from app.lab.bench.histogram import WorkerPage
 from app.lab.demo.run import watched
 from app.lab.handbook import data
 from app.lab.handbook.plan import FEATURE_SETS, Plan
+from app.lab.handbook.weekly import Call, Item, Segments, WeeklyRetraining
 from app.lab.supervisor import Workers
 from app.machine_limits import require_disk
 from app.ops.produce import produce_with_labels, quiet_client
@@ -41,7 +42,7 @@ _LABEL_AFTER_MS = DAY_MS
 #: later in the stream than it counts.
 _AHEAD = 20_000
 #: Until the worker has finished the last labels, seconds.
-_LABELS_SECONDS = 120.0
+_LABELS_SECONDS = 600.0
 _HEAPS = {"cassandra": "2g"}
 
 
@@ -52,14 +53,16 @@ class Pass:
     Attributes:
         events: transactions.
         labels: how many labels were sent.
-        seconds: from the first output to the last row that Cassandra acknowledged.
-        cpu_us: CPU microseconds a transaction and its label, by process.
+        seconds: from the first output to the last row that Cassandra acknowledged, without the stops for retraining.
+        cpu_us: CPU microseconds a transaction and its label, by process; retraining uses Cassandra, too.
+        calls: what `fraudstream retrain` did on the way.
     """
 
     events: int
     labels: int
     seconds: float
     cpu_us: dict[str, float]
+    calls: tuple[Call, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -138,8 +141,13 @@ def score(
     skip: int,
     events: int,
     progress: Callable[[int], None],
+    *,
+    stops: Iterable[int] = (),
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Pass:
     """Send transactions and labels through one worker, and wait until all of it is stored.
+
+    At each stop everything that was sent is finished and stored, then `fraudstream retrain --promote` is called once.
 
     Args:
         settings: the deployment, its model included.
@@ -147,6 +155,8 @@ def score(
         skip: transactions of the file before the first.
         events: how many.
         progress: told how many transactions were sent; the worker is not far behind.
+        stops: moments of event time, epoch milliseconds, in order.
+        say: told what each call did.
 
     Raises:
         UnavailableError: the worker ended or does nothing.
@@ -157,36 +167,51 @@ def score(
         migrate(session, settings, say=lambda _: None)
     # two workers took as long (614 s a pass, 620 with one): what runs beside them has both cores busy
     worker = backlog.new_worker(settings)
-    with Workers([worker]) as workers:
+    with (
+        Workers([worker]) as workers,
+        quiet_client(),
+        data.open_span(path, settings, skip, events) as reading,
+    ):
+        retraining = WeeklyRetraining(settings, workers, say)
+        now_ms = time.time_ns() // 1_000_000
+        items = Segments(following(reading.labelled(), after_ms=_LABEL_AFTER_MS, now_ms=now_ms))
         workers.await_ready()
         clock = CpuClock({"worker": worker.pid, **server_pids(settings.home)})
-        sending = _send(settings, path, skip, events, progress)
-        labels = asyncio.run(watched(sending, workers))
-        asyncio.run(backlog.await_rows(settings, events, workers))
-        asyncio.run(_await_labels(settings))
+        sent = labels = 0
+        paused = 0.0
+        for stop in (*stops, None):
+            sending = _send(settings, items.until(stop), _further(progress, sent))
+            more, labelled = asyncio.run(watched(sending, workers))
+            sent, labels = sent + more, labels + labelled
+            asyncio.run(backlog.await_rows(settings, sent, workers))
+            asyncio.run(_await_labels(settings))
+            if stop is not None:
+                began = time.monotonic()
+                retraining(stop)
+                paused += time.monotonic() - began
         backlog.refuse_restarts(workers)
         cpu = clock.us_per_event(events)
         last_row = WorkerPage.of(worker).last_row
-    began = asyncio.run(first_record(settings, Topics(settings).enriched.name))
-    return Pass(events, labels, last_row - began, cpu)
+    first = asyncio.run(first_record(settings, Topics(settings).enriched.name))
+    return Pass(events, labels, last_row - first - paused, cpu, tuple(retraining.calls))
+
+
+def _further(progress: Callable[[int], None], sent: int) -> Callable[[int], None]:
+    return lambda more: progress(sent + more)
 
 
 async def _send(
-    settings: Settings, path: Path, skip: int, events: int, progress: Callable[[int], None]
-) -> int:
-    with quiet_client(), data.open_span(path, settings, skip, events) as reading:
-        async with open_log(settings) as log:
-            _, labels = await produce_with_labels(
-                following(
-                    reading.labelled(),
-                    after_ms=_LABEL_AFTER_MS,
-                    now_ms=time.time_ns() // 1_000_000,
-                ),
-                settings=settings,
-                wait_for_workers=WaitForWorkers(log, _AHEAD),
-                on_progress=progress,
-            )
-    return labels.records
+    settings: Settings, items: Iterable[Item], progress: Callable[[int], None]
+) -> tuple[int, int]:
+    """Send some items; how many transactions and labels they were."""
+    async with open_log(settings) as log:
+        sent, labels = await produce_with_labels(
+            items,
+            settings=settings,
+            wait_for_workers=WaitForWorkers(log, _AHEAD),
+            on_progress=progress,
+        )
+    return sent.records, labels.records
 
 
 async def _await_labels(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.lab.bench.report import aligned
-from app.lab.handbook.evaluation import Lines
+from app.lab.handbook.evaluation import Lines, mean_of
 from app.lab.handbook.live import Pass
 from app.lab.handbook.plan import GOALS, WEEK_MS, Figures, Plan
 
@@ -17,6 +17,7 @@ _LINES = {
     "champion": "best model, as it scored live",
     "isolation": "isolation forest, no labels",
     "champion, weeks": "best model, retrained weekly, mean of {weeks} weeks",
+    "champion, live weeks": "the same through the registry, as it scored live",
 }
 
 
@@ -33,6 +34,7 @@ class Report:
         verified: counts of `fraudstream verify`; None when it was left out.
         naive_rate: transactions a second of naive Faust; None when it was left out.
         seconds: what each part took.
+        deciders: for each week the transactions that each model decided; empty if the champion was not retrained.
     """
 
     plan: Plan
@@ -43,11 +45,15 @@ class Report:
     verified: dict[str, int] | None
     naive_rate: float | None
     seconds: dict[str, float]
+    deciders: tuple[dict[str, int], ...] = ()
 
     @property
     def figures(self) -> dict[str, Figures]:
         """Figures by line of the table."""
-        return {**self.lines.first, "champion, weeks": self.lines.mean}
+        found = {**self.lines.first, "champion, weeks": self.lines.mean}
+        if self.lines.live:
+            found["champion, live weeks"] = mean_of(list(self.lines.live))
+        return found
 
     @property
     def times_naive(self) -> float | None:
@@ -61,8 +67,8 @@ class Report:
         if self.plan.complete:
             found = [
                 self._named(name)
-                for name, goal in GOALS.items()
-                if not goal.met(self.figures[name])
+                for name, figures in self.figures.items()
+                if not GOALS[name].met(figures)
             ]
         if self.differing:
             found.append(f"{self.differing:,} rows differ from training")
@@ -94,6 +100,11 @@ class Report:
                 for name, figures in self.figures.items()
             },
             "weeks": [week._asdict() for week in self.lines.weeks],
+            "live_weeks": [
+                {**week._asdict(), "decided_by": by}
+                for week, by in zip(self.lines.live, self.deciders, strict=True)
+            ],
+            "retrained": [call.as_dict() for call in self.live.calls],
             "first_week_with_general_features": self.lines.general._asdict(),
             "differing": self.differing,
             "verified": self.verified,
@@ -126,7 +137,7 @@ class Report:
             *aligned(
                 [
                     [judged, "published", "measured", "goal", ""],
-                    *(self._row(name) for name in _LINES),
+                    *(self._row(name) for name in _LINES if name in self.figures),
                 ]
             ),
             "AUC ROC / average precision / card precision@100, excluding cards already known to be compromised",
@@ -141,6 +152,7 @@ class Report:
                     ],
                 ]
             ),
+            *self._weekly(),
             "",
             f"Stream features equal training features: {self.differing:,} of {self.live.events:,} rows differ",
         ]
@@ -154,6 +166,29 @@ class Report:
             )
         spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.seconds.items())
         return "\n".join([*lines, "", f"Seconds: {spent}, total {sum(self.seconds.values()):.0f}"])
+
+    def _weekly(self) -> list[str]:
+        """What retraining through the registry did, and the figures of each week."""
+        if not self.lines.live:
+            return []
+        weeks = [
+            [
+                _day(self.plan.judged_from + number * WEEK_MS),
+                ", ".join(f"{model} {count:,}" for model, count in by.items()),
+                _told(figures),
+            ]
+            for number, (figures, by) in enumerate(zip(self.lines.live, self.deciders, strict=True))
+        ]
+        calls = [
+            [_day(call.at_ms), call.did, call.model, f"learned to {call.learned_to[:10]}" if call.model else ""]
+            for call in self.live.calls
+        ]  # fmt: skip
+        return [
+            "",
+            *aligned([["Week from", "transactions decided by", "as it scored live"], *weeks]),
+            "",
+            *aligned([["fraudstream retrain --promote", "did", "model", ""], *calls]),
+        ]
 
     def _named(self, name: str) -> str:
         return _LINES[name].format(weeks=self.plan.weeks)

@@ -29,17 +29,19 @@ class Stored:
         features: (n, k) float64, the catalogue's features in order.
         scores: (n,) the champion's scores.
         anomalies: (n,) the isolation forest's scores.
+        models: (n,) the model that decided, by its place among the hashes that were given.
     """
 
     features: Floats
     scores: Floats
     anomalies: Floats
+    models: npt.NDArray[np.int64]
 
 
 def read_stored(
     settings: Settings,
     transaction_ids: Sequence[str],
-    model_hash: str,
+    hashes: Sequence[str],
     progress: Callable[[int], None],
 ) -> Stored:
     """Read every row of the table once.
@@ -47,20 +49,18 @@ def read_stored(
     Args:
         settings: the deployment.
         transaction_ids: what was sent, each once.
-        model_hash: the model that every row must name.
+        hashes: the models of which every row must name one.
         progress: told how many rows were read.
 
     Raises:
         UnavailableError: Cassandra does not answer.
-        VerificationError: a row is missing, or is none of these transactions' or of that model's.
+        VerificationError: a row is missing, or is none of these transactions' or of these models'.
     """
     session = connect(settings)
     read_raw(session)
     try:
         rows = scan_predictions(session, settings, COLUMNS)
-        return gather(
-            rows, list(catalogue_of(settings).names), transaction_ids, model_hash, progress
-        )
+        return gather(rows, list(catalogue_of(settings).names), transaction_ids, hashes, progress)
     finally:
         disconnect(session)
 
@@ -69,7 +69,7 @@ def gather(
     rows: Iterable[tuple[Any, ...]],
     names: list[str],
     transaction_ids: Sequence[str],
-    model_hash: str,
+    hashes: Sequence[str],
     progress: Callable[[int], None] = lambda _: None,
 ) -> Stored:
     """As `read_stored`, of rows that are given as `COLUMNS` and `raw_rows` have them.
@@ -79,7 +79,10 @@ def gather(
     """
     place = {name: row for row, name in enumerate(transaction_ids)}
     count = len(place)
-    stored = Stored(np.full((count, len(names)), np.nan), np.zeros(count), np.zeros(count))
+    which = {name: number for number, name in enumerate(hashes)}
+    stored = Stored(
+        np.full((count, len(names)), np.nan), np.zeros(count), np.zeros(count), np.zeros(count, np.int64)
+    )  # fmt: skip
     seen = np.zeros(count, dtype=bool)
     maps, read = DoubleMaps(names), 0
     scan = iter(rows)
@@ -87,10 +90,11 @@ def gather(
         ids, models, scores, anomalies, features = zip(*chunk, strict=True)
         at = [place.get(name, -1) for name in ids]
         fits, values = maps.read(list(features))
-        if min(at) < 0 or not fits.all() or set(models) != {model_hash} or None in anomalies:
+        if min(at) < 0 or not fits.all() or not set(models) <= which.keys() or None in anomalies:
             msg = "Cassandra contains rows of another run, other features or another model"
             raise VerificationError(msg)
         stored.features[at], stored.scores[at], stored.anomalies[at] = values, scores, anomalies
+        stored.models[at] = [which[name] for name in models]
         seen[at] = True
         read += len(chunk)
         progress(read)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from app.lab.bench.deployment import deployment
 from app.lab.bench.peer_process import Peer
 from app.lab.bench.run import naive
 from app.lab.handbook import data, evaluation, live, rows
-from app.lab.handbook.plan import ENGINEERED, Plan
+from app.lab.handbook.plan import ENGINEERED, WEEK_MS, Plan
 from app.lab.handbook.report import Report
 from app.ops.train import TrainedModel, TrainingOptions, train_on
 from app.ops.train_from_files import LabelledTransactions
@@ -79,16 +79,20 @@ class Run:
                 model = champion.manifest
                 settings = live.own_settings(home, plan, **servers(), model=str(champion.folder))
                 with self._part("live", count) as tell:
-                    passed = live.score(settings, plan.path, skip, count, tell)
+                    passed = live.score(
+                        settings, plan.path, skip, count, tell, stops=plan.stops, say=self._say
+                    )
                 self._say(f"{passed.rate:,.0f} transactions per second")
                 with self._part("read back", count) as tell:
-                    stored = rows.read_stored(
-                        settings, columns.transaction_id.tolist(), model.model_hash, tell
-                    )
+                    named = {f"{model.name}@{model.version}": model.model_hash}
+                    named |= {one.model: one.hash for one in passed.calls if one.did == "promoted"}
+                    ids = columns.transaction_id.tolist()
+                    stored = rows.read_stored(settings, ids, list(named.values()), tell)
                     differing = rows.differing(stored.features, computed)
                 del computed
                 self._say(f"{differing:,} rows differ from training")
                 with self._part("evaluating", 0):
+                    decided = deciders(plan, columns.event_time_ms, stored.models, list(named))
                     lines = evaluation.judge(
                         settings,
                         plan,
@@ -102,7 +106,10 @@ class Run:
                 naive_rate = self._naive(settings) if beside_naive else None
                 counts = self._verify(settings) if verified else None
         parameters = evaluation.parameters(plan.recipe, model.trained["parameters"])
-        return Report(plan, parameters, passed, lines, differing, counts, naive_rate, self._seconds)
+        return Report(
+            plan, parameters, passed, lines, differing, counts, naive_rate, self._seconds,
+            tuple(decided) if plan.weekly else (),
+        )  # fmt: skip
 
     def _train(
         self, home: Path, settings: Settings, columns: LabelledTransactions, computed: np.ndarray
@@ -152,6 +159,26 @@ class Run:
         with self._stage(text, length) as tell:
             yield tell
         self._seconds[text] = round(time.monotonic() - began, 1)
+
+
+def deciders(
+    plan: Plan, event_time_ms: np.ndarray, models: np.ndarray, names: Sequence[str]
+) -> list[dict[str, int]]:
+    """How many transactions of each week that judges were decided by which model.
+
+    Args:
+        plan: the weeks.
+        event_time_ms: (n,) epoch milliseconds.
+        models: (n,) places among the names.
+        names: of models.
+    """
+    found = []
+    for week in range(plan.weeks):
+        begin = plan.judged_from + week * WEEK_MS
+        inside = (event_time_ms >= begin) & (event_time_ms < begin + WEEK_MS)
+        counts = np.bincount(models[inside], minlength=len(names)).tolist()
+        found.append({name: count for name, count in zip(names, counts, strict=True) if count})
+    return found
 
 
 def _examples(columns: LabelledTransactions, features: np.ndarray) -> Examples:
