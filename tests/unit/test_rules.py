@@ -13,15 +13,14 @@ import orjson
 import pytest
 
 from app.blocks.core.row_offsets import chunk_groups
-from app.cli import rules as rules_cli
-from app.cli.rule_text import trial_lines
+from app.cli.rule_text import described_rule, trial_lines
 from app.domain.changes import ListChange, RuleChange
-from app.domain.features.own_features import parse_own
+from app.domain.features.own_features import NOTHING, parse_own
 from app.domain.in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.domain.rules import Rule, RuleError, RulePolicy, RuleSet
 from app.domain.rules.defaults import default_rules
 from app.domain.rules.language import MAX_CHARACTERS, check
-from app.domain.rules.policy import rule_fields, types_of
+from app.domain.rules.policy import rule_fields, rule_function, types_of
 from app.domain.rules.ruleset import MAX_LISTED, MAX_RULES, MAX_RULES_BYTES, RuleField
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError, UsageError
@@ -479,7 +478,7 @@ class TestCommands:
         settings = load_settings({"catalogue_file": str(file)})
         title = await add_rule(settings, RuleChange(name="a", expression="kind == 'x'"))
         assert (title, sent[0].fields) == ("a@1", (RuleField("kind", "text", "none"),))
-        described = rules_cli._described(InForce().after(sent[0], 0, 0).rules.rules[0])
+        described = described_rule(InForce().after(sent[0], 0, 0).rules.rules[0])
         assert json.loads(json.dumps(described))["fields"] == [["kind", "text", "none"]]
 
     @pytest.mark.parametrize(
@@ -510,6 +509,36 @@ def test_defaults_fit_what_a_deployment_computes(features: str) -> None:
         )
         check(rule.expression, types_of(catalogue.names))
     assert default_rules((), 1_000) == ()
+
+
+@pytest.mark.parametrize("features", ["basic", "engineered,label_free", "card_count_1d,amount"])
+def test_the_default_rules_catch_what_everybody_would_expect(features: str) -> None:
+    catalogue = catalogue_of(load_settings({"features": features}))
+    (large, _) = default_rules(catalogue.names, 1_000)
+    fires, _ = rule_function(large.expression, catalogue.names, NOTHING)
+
+    def fired(amount: float, ratio: float = 1.0) -> bool:
+        said = {
+            "amount": amount,
+            "amount_over_card_median": ratio,
+            "amount_over_card_avg_30d": ratio,
+        }
+        features = [said.get(name, 1.0) for name in catalogue.names]
+        return bool(fires(features, 0.0, SimpleNamespace(), []))
+
+    assert fired(50_000.0)  # the first payment of a card: there is no median to compare it with
+    assert fired(10_000.0)
+    assert not fired(9_999.99)
+    compared = "card_median" in large.expression or "card_avg" in large.expression
+    assert fired(1_000.0, ratio=10.0) == compared
+    assert not fired(1_000.0, ratio=9.9)
+    assert not fired(999.0, ratio=400.0)
+
+
+def test_default_rules_have_plain_numbers() -> None:
+    (large, small) = default_rules(catalogue_of(load_settings()).names, 500_000.5)
+    assert large.expression.startswith("amount >= 5000005 or (amount >= 500000.5 and ")
+    assert small.expression.endswith("amount <= 2500.0025")
 
 
 def test_only_a_new_deployment_starts_with_rules() -> None:

@@ -6,15 +6,16 @@ from app.domain.rules.language import RuleError, check
 from app.domain.rules.policy import types_of
 from app.domain.rules.ruleset import Rule
 
-#: Name and reason, and expressions of which the first is taken whose features the deployment computes. `{large}` and
-#: `{small}` are amounts.
+#: Name and reason, and expressions of which the first is taken whose features the deployment computes. `{huge}`,
+#: `{large}` and `{small}` are amounts. A card without earlier payments has the ratio 1: only `{huge}` finds its first.
 _DEFAULTS = (
     (
         "very-large-amount",
-        "very large amount, many times the card's median",
+        "very large amount, for this card or for any card",
         (
-            "amount >= {large} and amount_over_card_median >= 10",
-            "amount >= {large} and amount_over_card_avg_30d >= 10",
+            "amount >= {huge} or (amount >= {large} and amount_over_card_median >= 10)",
+            "amount >= {huge} or (amount >= {large} and amount_over_card_avg_30d >= 10)",
+            "amount >= {huge}",
         ),
     ),
     (
@@ -27,8 +28,8 @@ _DEFAULTS = (
         ),
     ),
 )
-#: A small amount, as a part of a large one.
-_SMALL = 200
+#: A small amount as a part of a large one, and a huge one as a multiple.
+_SMALL, _HUGE = 200, 10
 
 
 def default_rules(names: Sequence[str], large: float) -> tuple[Rule, ...]:
@@ -41,7 +42,9 @@ def default_rules(names: Sequence[str], large: float) -> tuple[Rule, ...]:
     types, found = types_of(names), []
     for name, reason, expressions in _DEFAULTS:
         for each in expressions:
-            expression = each.format(large=f"{large:g}", small=f"{large / _SMALL:g}")
+            expression = each.format(
+                huge=_number(_HUGE * large), large=_number(large), small=_number(large / _SMALL)
+            )
             try:
                 check(expression, types)
             except RuleError:
@@ -49,3 +52,8 @@ def default_rules(names: Sequence[str], large: float) -> tuple[Rule, ...]:
             found.append(Rule(name, 1, expression, "review", reason))
             break
     return tuple(found)
+
+
+def _number(amount: float) -> str:
+    # not :g, which writes 1000000 as 1e+06
+    return str(int(amount)) if amount == int(amount) else repr(amount)
