@@ -1,10 +1,16 @@
 """Recorders: what the sink tells while it works. Cheap, and without a word of Prometheus."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
+
+#: Labels that are kept for their share of fraud.
+NEWEST_LABELS = 5_000
+#: A pause between labels worth keeping, milliseconds, and how many are kept: some weeks of them.
+_PAUSE_MS, _PAUSES = 3_600_000, 1_000
 
 
 class SinkStatus:
@@ -101,25 +107,44 @@ class DecisionCounts:
 
 
 class LabelCounts:
-    """What labels said, and when the newest one arrived; since start.
+    """What labels said, and when they arrived; since start.
+
+    Args:
+        clock: epoch seconds.
 
     Attributes:
         genuine, fraud: labels by verdict.
         received_ms: when the broker appended the newest one, epoch milliseconds; 0 before any.
+        first_ms: the same of the first one.
+        handled_ms: when this worker had the newest one, epoch milliseconds; 0 before any.
+        newest: of the newest ones, when the broker appended them and whether they say fraud.
+        pauses: when the broker appended a label that came long after the one before, and how long, milliseconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.genuine = self.fraud = 0
-        self.received_ms = 0
+        self.received_ms = self.first_ms = self.handled_ms = 0
+        self.newest: deque[tuple[int, bool]] = deque(maxlen=NEWEST_LABELS)
+        self.pauses: deque[tuple[int, int]] = deque(maxlen=_PAUSES)
+        self._clock = clock
 
     def add(self, labels: Iterable[Any]) -> None:
         """Count some (`app.wire.label_records.LabelRecord`)."""
+        before = self.genuine + self.fraud
         for label in labels:
             if label.is_fraud:
                 self.fraud += 1
             else:
                 self.genuine += 1
-            self.received_ms = max(self.received_ms, label.received_at)
+            at_ms = label.received_at
+            self.newest.append((at_ms, label.is_fraud))
+            if at_ms > self.received_ms:
+                if self.received_ms and at_ms - self.received_ms >= _PAUSE_MS:
+                    self.pauses.append((at_ms, at_ms - self.received_ms))
+                self.received_ms = at_ms
+                self.first_ms = self.first_ms or at_ms
+        if self.genuine + self.fraud > before:
+            self.handled_ms = int(self._clock() * 1000)
 
 
 #: Filled by the sink.

@@ -5,18 +5,44 @@ from typing import Any
 
 import numpy as np
 
+from app.durations import DAY_MS
+from app.metrics.counters import LabelCounts
 from app.metrics.drift_sample import SampledPrediction
-from app.quality.drift_comparison import compare
+from app.quality.drift_comparison import LabelArrivals, compare
 from app.quality.drift_stored import ModelBins, by_model, columns_of
 from app.quality.verdicts import UNKNOWN
 from models.training_distribution import Distribution, psi_of
 
+#: As far back as labels and pauses between them count.
+_LATELY_MS = 30 * DAY_MS
+#: Labels must have arrived over so long before their absence is a finding: one batch does not say when the next comes.
+_KNOWN_MS = DAY_MS
 #: The distribution of a model, by its name and version; None: it has none, or is not loaded.
 Finder = Callable[[str], Distribution | None]
 
 
+def live_labels(counts: LabelCounts, now_ms: int) -> LabelArrivals:
+    """What arrived on the partitions of `labels` that a worker reads.
+
+    Args:
+        counts: of this worker.
+        now_ms: the time, epoch milliseconds.
+    """
+    since = now_ms - _LATELY_MS
+    lately = [fraud for at_ms, fraud in list(counts.newest) if at_ms > since]
+    silent = None
+    if counts.received_ms - counts.first_ms >= _KNOWN_MS:
+        # while a worker catches up, old labels arrive now
+        silent = now_ms - max(counts.received_ms, counts.handled_ms)
+    pause = max((pause for at_ms, pause in list(counts.pauses) if at_ms > since), default=0)
+    return LabelArrivals(len(lately), sum(lately), silent, pause)
+
+
 def live_drift(
-    rows: Iterable[Sequence[SampledPrediction]], find: Finder, unit: int
+    rows: Iterable[Sequence[SampledPrediction]],
+    find: Finder,
+    unit: int,
+    labels: LabelArrivals | None = None,
 ) -> dict[str, Any]:
     """The newest predictions against training.
 
@@ -24,6 +50,7 @@ def live_drift(
         rows: by model that decided, oldest first.
         find: gives distributions.
         unit: minor units of one unit of the currency.
+        labels: what arrived lately; None: this worker reads no partition of `labels`.
 
     Returns:
         JSON-ready, by name and version of each model, challengers included: `transactions`, `columns` and `findings`
@@ -48,7 +75,7 @@ def live_drift(
         if known is None:
             told[model] = None
             continue
-        drift = compare(known[0], known[1].ordered()[0])
+        drift = compare(known[0], known[1].ordered()[0], labels=labels)
         told[model] = {
             "transactions": drift.rows,
             "columns": columns_of(drift),

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.metrics.counters import LabelCounts
+from app.metrics.counters import NEWEST_LABELS, LabelCounts
 from app.metrics.drift_sample import KEPT, PER_SECOND, RecentSample
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.worker_reading import WorkerReading
 from app.quality.drift_comparison import MODERATE
-from app.quality.drift_live import live_drift, together
+from app.quality.drift_live import live_drift, live_labels, together
 from models.training_distribution import Distribution, read_distribution
 from tests.unit.test_drift import BEGIN, DAY_MS, NAMES, described, draw, manifest
 
@@ -134,6 +134,87 @@ def test_a_worker_compares_each_model(trained: Distribution) -> None:
     assert challenger == {("distribution", "score"), ("flagged", "score")}
     assert live_drift(rows, lambda _: None, 100) == {"m@1": None, "n@2": None}
     assert json.dumps(found)
+
+
+def label(at_ms: int, fraud: bool = False) -> Any:
+    return SimpleNamespace(received_at=at_ms, is_fraud=fraud)
+
+
+def counted(labels: list[Any], clock: Clock) -> LabelCounts:
+    counts = LabelCounts(clock)
+    for one in labels:
+        clock.now = one.received_at / 1_000 + 0.05
+        counts.add([one])
+    return counts
+
+
+HOUR_MS = DAY_MS // 24
+
+
+def test_labels_that_stop_are_found_live(trained: Distribution) -> None:
+    data = draw(2_000, BEGIN + 60 * DAY_MS, 1.0, 8)
+    rows = kept(data)
+    counts = counted([label(BEGIN + hour * HOUR_MS) for hour in range(48)], Clock())
+    last_ms = counts.received_ms
+
+    def found(now_ms: int, counts: LabelCounts = counts) -> list[str]:
+        drift = live_drift(rows, lambda _: trained, 100, live_labels(counts, now_ms))
+        return [one["text"] for one in drift["m@1"]["findings"] if one["subject"] == "labels"]
+
+    assert found(last_ms + 23 * HOUR_MS) == []
+    assert found(last_ms + 26 * HOUR_MS) == ["no label has arrived for 1.1 days"]
+    text = (
+        WorkerMetrics()
+        .text(
+            WorkerReading(
+                drift=live_drift(
+                    rows, lambda _: trained, 100, live_labels(counts, last_ms + 2 * DAY_MS)
+                )
+            )
+        )
+        .decode()
+    )
+    assert 'fraudstream_drift_found{detector="no labels",model="m@1",subject="labels"} 1.0' in text
+    # a batch each week, and a pause that was seen: three times as long
+    weekly = counted(
+        [label(BEGIN + week * 7 * DAY_MS + n) for week in range(3) for n in range(9)], Clock()
+    )
+    assert found(weekly.received_ms + 20 * DAY_MS, weekly) == []
+    assert len(found(weekly.received_ms + 22 * DAY_MS, weekly)) == 1
+    # of one batch nobody knows when the next comes
+    batch = counted([label(BEGIN + n) for n in range(900)], Clock())
+    assert found(batch.received_ms + 9 * DAY_MS, batch) == []
+    assert found(BEGIN, LabelCounts()) == []
+
+
+def test_a_worker_that_catches_up_on_labels_does_not_miss_them() -> None:
+    clock = Clock()
+    counts = counted([label(BEGIN), label(BEGIN + 2 * DAY_MS)], clock)
+    clock.now = (BEGIN + 9 * DAY_MS) / 1_000
+    counts.add([label(BEGIN + 3 * DAY_MS)])
+    arrived = live_labels(counts, BEGIN + 9 * DAY_MS + 1_000)
+    assert arrived.silent_ms == 1_000
+    assert arrived.pause_ms == 2 * DAY_MS
+
+
+def test_the_share_of_fraud_among_labels_is_found_live(trained: Distribution) -> None:
+    data = draw(2_000, BEGIN + 60 * DAY_MS, 1.0, 8)
+    share = trained.shares["fraud"].value
+
+    def found(times: float) -> list[str]:
+        counts = LabelCounts(Clock())
+        rng = np.random.default_rng(2)
+        counts.add(label(BEGIN, bool(rng.random() < times * share)) for _ in range(9_000))
+        labels = live_labels(counts, BEGIN + 1_000)
+        assert labels.known == NEWEST_LABELS
+        drift = live_drift(kept(data), lambda _: trained, 100, labels)
+        return [one["detector"] for one in drift["m@1"]["findings"]]
+
+    assert found(1.0) == []
+    assert found(3.0) == ["fraud share"]
+    old = LabelCounts(Clock())
+    old.add(label(BEGIN, fraud=True) for _ in range(2_000))
+    assert live_labels(old, BEGIN + 31 * DAY_MS).known == 0
 
 
 def test_features_of_another_catalogue_are_missing(trained: Distribution) -> None:
