@@ -222,6 +222,11 @@ class DictWorker:
     async def drift(self) -> dict[str, Any]:
         return self.drifts
 
+    async def try_model(self, model_hash: str) -> dict[str, Any]:
+        """It has one."""
+        known = model_hash == "aa" * 32
+        return {"loads": known, "reason": "" if known else "no such model"}
+
     def deciding(self) -> dict[str, dict[str, Any]]:
         return self.in_force
 

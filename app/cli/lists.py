@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from app.cli.options import ListByDefault, json_option, moment_ms
+from app.cli.rule_text import described_entry, entry_line
 from app.display import iso, printable
 from app.errors import UsageError
 from app.settings import load_settings
@@ -71,27 +72,37 @@ def remove(name: Any, subject: Any, ids: tuple[str, ...], reason: str) -> None:
     click.echo(f"{_named(subject, ids)} off the {name} list; the lists have {count:,} entries")
 
 
-@lists.command(name="list", epilog="\b\nExample:  fraudstream lists list --ended")
+@lists.command(
+    name="list",
+    epilog="\b\nExamples:  fraudstream lists list --ended\n"
+    "           fraudstream lists list --at 2026-11-29T12:00Z",
+)
 @click.option("--ended", is_flag=True, help="List only entries that have ended.")
+@click.option(
+    "--at",
+    "at_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="List the entries that were on the lists at that time.",
+)
 @json_option
-def list_command(ended: bool, as_json: bool) -> None:
+def list_command(ended: bool, at_ms: int | None, as_json: bool) -> None:
     """List the entries, and when they end."""
     from app.domain.rules.ruleset import entries
     from app.kafka.change_history import read_history
 
-    history, now_ms = asyncio.run(read_history(load_settings())), time.time() * 1000
+    history = asyncio.run(read_history(load_settings()))
+    now_ms = time.time() * 1000 if at_ms is None else at_ms
     found = [
         (name, subject, one, until)
-        for name, subject, one, until in entries(history.in_force().rules.listed)
+        for name, subject, one, until in entries(history.in_force(at_ms).rules.listed)
         if not ended or (until is not None and until <= now_ms)
     ]
     if as_json:
-        names = ("list", "subject", "id", "until")
-        told = [dict(zip(names, (*one[:3], iso(one[3])), strict=True)) for one in found]
-        click.echo(json.dumps({"entries": told}))
+        click.echo(json.dumps({"entries": [described_entry(*one) for one in found]}))
         return
-    for name, subject, one, until in found:
-        click.echo(f"{name:5}  {subject:8}  {printable(one)}" + (f"  until {iso(until)}" if until else ""))  # fmt: skip
+    for one in found:
+        click.echo(entry_line(*one))
     if not found:
         click.echo("no entry has ended" if ended else "the lists are empty")
 

@@ -7,6 +7,7 @@ import click
 
 from app.cli.model_changes import challenging
 from app.cli.options import FiniteRange, note_option
+from app.cli.worker_checks import require_loadable
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 from models.manifest import HASH_DIGITS
@@ -129,6 +130,8 @@ def _begin(
     if there is not None and (there.share, there.threshold) == (share, threshold):
         click.echo(f"nothing to change: {name} is a {challenging(share)} already")
         return
+    if there is None:
+        asyncio.run(require_loadable(settings, name, model_hash))
     load = () if there is not None else (LoadChange(model=name, hash=model_hash),)
     asyncio.run(send_changes(settings, *load, change))
     click.echo(f"{name}: {challenging(share)}")

@@ -8,6 +8,7 @@ import click
 
 from app.cli.model_gate import require_pass
 from app.cli.options import FiniteRange, json_option, moment_ms, note_option
+from app.cli.worker_checks import require_loadable
 from app.display import iso, printable
 from app.errors import UsageError
 from app.settings import Settings, load_settings
@@ -51,9 +52,10 @@ _no_guard_option = click.option(
 def promote(model: str, threshold: float | None, force: bool, no_guard: bool, note: str) -> None:
     r"""Make a registered model the current one. Takes effect with the next transactions.
 
-    The model is loaded and tested on this machine first, with this deployment's settings; one that workers could not
-    load is refused. Then the workers load it, and a second later the change is recorded. On each partition the new
-    model applies from one offset on. Earlier transactions keep the old model, even in a replay.
+    The model is loaded and tested on this machine first, with this deployment's settings. Then the running workers are
+    asked to load it; if one cannot, the command refuses and names the worker and the reason. A second later the change
+    is recorded. On each partition the new model applies from one offset on. Earlier transactions keep the old model,
+    even in a replay.
 
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
@@ -93,6 +95,7 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     if watched and (warning := check_restorable(settings, history.in_force())):
         click.echo(f"warning: {warning}", err=True)
     loaded = any(one.hash == model_hash for one in history.in_force().challengers)
+    asyncio.run(require_loadable(settings, name, model_hash))
     load = () if loaded else (LoadChange(model=name, hash=model_hash),)
     change = ModelChange(
         model=name,
@@ -148,6 +151,7 @@ def rollback(further: bool, note: str) -> None:
     except UsageError as error:
         msg = f"cannot go back to {before.model}: {error}; or promote another model"
         raise UsageError(msg) from error
+    asyncio.run(require_loadable(settings, before.model, before.hash))
     load = LoadChange(model=before.model, hash=before.hash)
     asyncio.run(send_in_time(settings, load, history.rollback_to(before, note)))
     click.echo(
@@ -195,16 +199,21 @@ def threshold(value: float | None, no_guard: bool, note: str) -> None:
     "at_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Show the model, threshold and challengers in force at that time instead.",
+    help="Show what decided at that time instead: model, threshold, challengers, rules and list entries.",
 )
 @json_option
 def history(at_ms: int | None, as_json: bool) -> None:
     """Show all changes of model, threshold and challengers, with time, author and note; then the current state.
 
+    With --at, show instead all that decided at that time, rules and list entries included. `fraudstream rules history`
+    shows the changes of rules and lists.
+
     Times are those at which the changes were recorded. While workers run, each partition applies a change within a
     second. Each prediction names its model and threshold.
     """
+    from app.cli.rule_text import beside_model, described_entry, described_rule
     from app.domain.changes import ListChange, RuleChange
+    from app.domain.rules.ruleset import entries
     from app.kafka.change_history import read_history
 
     settings = load_settings()
@@ -223,6 +232,8 @@ def history(at_ms: int | None, as_json: bool) -> None:
                 {"model": c.model, "hash": c.hash, "share": c.share, "threshold": c.threshold}
                 for c in in_force.challengers
             ],
+            "rules": [described_rule(rule) for rule in in_force.rules.rules],
+            "entries": [described_entry(*one) for one in entries(in_force.rules.listed)],
         }
         click.echo(json.dumps(report))
         return
@@ -238,6 +249,9 @@ def history(at_ms: int | None, as_json: bool) -> None:
         )
     for each in in_force.challengers:
         click.echo(f"challenger: {each.model} ({each.hash[:16]}), {challenging(each.share)}")
+    if decides is not None and at_ms is not None:
+        for line in beside_model(in_force.rules):
+            click.echo(line)
 
 
 def challenging(share: float | None) -> str:

@@ -9,6 +9,7 @@ import click
 
 from app.cli.options import json_option
 from app.cli.progress import stage
+from app.cli.worker_checks import require_loadable
 from app.settings import load_settings
 
 _NOT_PASSED = 1
@@ -86,6 +87,7 @@ def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_
                 key=key,
                 now_ms=time.time_ns() // 1_000_000,
                 stage=stage,
+                ask_workers=require_loadable,
             )
         )
     if as_json:

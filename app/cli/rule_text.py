@@ -1,12 +1,57 @@
 """Rules, lists and trials of rules as text."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from app.display import amount, iso, printable
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.domain.rules import Rule, RuleSet
     from app.kafka.change_history import LoggedChange
+
+#: List entries that `models history` prints.
+_MOST_ENTRIES = 20
+
+
+def rule_lines(rules: "Iterable[Rule]") -> Iterator[str]:
+    """Rules in force, a line each."""
+    found = list(rules)
+    width = max((len(rule.title) for rule in found), default=0)
+    for rule in found:
+        yield f"{rule.title:{width}}  {rule.action:7}  {printable(rule.expression)}"
+
+
+def described_rule(rule: "Rule") -> dict[str, Any]:
+    """A rule for JSON."""
+    import msgspec
+
+    return {name: msgspec.to_builtins(getattr(rule, name)) for name in rule.__struct_fields__}
+
+
+def entry_line(name: str, subject: str, one: str, until_ms: int | None) -> str:
+    """An entry of a list."""
+    until = "" if until_ms is None else f"  until {iso(until_ms)}"
+    return f"{name:5}  {subject:8}  {printable(one)}{until}"
+
+
+def described_entry(name: str, subject: str, one: str, until_ms: int | None) -> dict[str, Any]:
+    """An entry of a list for JSON."""
+    return {"list": name, "subject": subject, "id": one, "until": iso(until_ms)}
+
+
+def beside_model(rules: "RuleSet") -> Iterator[str]:
+    """What decides beside the model: all rules, and the first entries of the lists."""
+    from app.domain.rules.ruleset import entries
+
+    yield from (f"rule: {line}" for line in rule_lines(rules.rules))
+    listed = list(entries(rules.listed))
+    for one in listed[:_MOST_ENTRIES]:
+        yield f"list: {entry_line(*one)}"
+    if len(listed) > _MOST_ENTRIES:
+        yield f"list: {len(listed) - _MOST_ENTRIES:,} more entries; `fraudstream lists list` prints all (--at TIME)"
+    if not rules:
+        yield "no rules and no list entries"
 
 
 def line_of(made: "LoggedChange") -> str:

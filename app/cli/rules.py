@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.options import ListByDefault, from_option, json_option, moment_ms, note_option
-from app.cli.rule_text import line_of
+from app.cli.rule_text import described_rule, line_of, rule_lines
 from app.display import iso, printable
 from app.errors import NotFoundError
 from app.settings import load_settings
@@ -92,14 +92,13 @@ def list_command(at_ms: int | None, as_json: bool) -> None:
     """List the rules in force."""
     found = _in_force(at_ms)
     if as_json:
-        click.echo(json.dumps({"rules": [_described(rule) for rule in found]}))
+        click.echo(json.dumps({"rules": [described_rule(rule) for rule in found]}))
         return
     if not found:
         click.echo("no rule is in force; `fraudstream rules add` adds one")
         return
-    width = max(len(rule.title) for rule in found)
-    for rule in found:
-        click.echo(f"{rule.title:{width}}  {rule.action:7}  {printable(rule.expression)}")
+    for line in rule_lines(found):
+        click.echo(line)
 
 
 @rules.command(epilog="\b\nExample:  fraudstream rules show large")
@@ -116,7 +115,7 @@ def show(name: str, as_json: bool) -> None:
         msg = f"no rule {name!r} is in force; `fraudstream rules history` shows removed ones"
         raise NotFoundError(msg)
     if as_json:
-        click.echo(json.dumps(_described(rule)))
+        click.echo(json.dumps(described_rule(rule)))
         return
     click.echo(f"{rule.title}  {rule.action}: {_meaning(rule.action)}")
     click.echo(f"  {printable(rule.expression)}")
@@ -205,12 +204,6 @@ def _in_force(at_ms: int | None) -> "tuple[Rule, ...]":
     from app.kafka.change_history import read_history
 
     return asyncio.run(read_history(load_settings())).in_force(at_ms).rules.rules
-
-
-def _described(rule: "Rule") -> dict[str, Any]:
-    import msgspec
-
-    return {name: msgspec.to_builtins(getattr(rule, name)) for name in rule.__struct_fields__}
 
 
 def _meaning(action: str) -> str:

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import struct
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
+import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 
 from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every client reads
@@ -20,6 +23,7 @@ from app.server_addresses import resolve_broker
 from app.settings import Settings
 from app.topics import Topics
 
+logger = logging.getLogger("fraudstream")
 T = TypeVar("T")
 
 #: What commands wait for an answer of Kafka's that has no deadline of its own, and for the end of a client.
@@ -174,6 +178,26 @@ async def group_members(settings: Settings) -> int:
     Raises:
         UnavailableError: no broker answers, or our user may not ask.
     """
+    return len(await _members(settings))
+
+
+async def worker_urls(settings: Settings) -> list[str]:
+    """Where the members of the deployment's consumer group say that they answer.
+
+    Raises:
+        UnavailableError: as `group_members`.
+    """
+    found = set()
+    for *_, metadata, _assignment in await _members(settings):
+        try:
+            told = ConsumerProtocolMemberMetadata.decode(metadata)
+            found.add(str(orjson.loads(told.user_data)["url"]))
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            logger.debug("a member of %s is no worker: %r", settings.deployment, error)
+    return sorted(found)
+
+
+async def _members(settings: Settings) -> list[tuple[Any, ...]]:
     async with admin(settings) as client:
         try:
             (response,) = await client.describe_consumer_groups([settings.deployment])
@@ -187,7 +211,7 @@ async def group_members(settings: Settings) -> int:
         raise forbidden(kind(settings.deployment)) or UnavailableError(
             f"Kafka does not describe the consumer group ({kind.__name__}): try again"
         )
-    return len(members)
+    return list(members)
 
 
 async def cluster_id(settings: Settings) -> str:

@@ -109,6 +109,15 @@ class ModelSupply:
             except NotAnsweringError as error:
                 logger.warning("model %s is not loaded yet: %s", model_hash[:16], error)
 
+    async def try_now(self, model_hash: str) -> Exception | None:
+        """Load a model now; why that failed, None: it is loaded. A failure changes nothing."""
+        if model_hash not in self._models:
+            try:
+                self._keep(model_hash, await asyncio.to_thread(self._load, model_hash))
+            except Exception as error:
+                return error
+        return None
+
     async def try_challenger(self, model_hash: str) -> None:
         """Load a challenger now, if the registry answers; if it is refused, a stand-in takes its place."""
         if model_hash in self._models or model_hash in self._unloadable:

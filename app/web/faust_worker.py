@@ -310,6 +310,10 @@ class FaustWorker:
         """What decides, challengers, changes, gates and lineage."""
         return await self._models.models()
 
+    async def try_model(self, model_hash: str) -> dict[str, Any]:
+        """Whether a registered model can be loaded here."""
+        return await self._models.try_model(model_hash)
+
     def deciding(self) -> dict[str, dict[str, Any]]:
         """By partition that is here: `model`, `threshold` and `challengers` in force."""
         return self._models.deciding()

@@ -8,11 +8,12 @@ from typing import Any
 
 from app.cassandra.gate_results import recent
 from app.cassandra.session import shared_session
-from app.errors import FraudstreamError
+from app.errors import FraudstreamError, NotAnsweringError
 from app.faust_app import FraudApp
 from app.kafka.change_history import ChangeHistory, read_history
+from app.metrics.counters import label_counts
 from app.metrics.drift_sample import recent_sample
-from app.quality.drift_live import live_drift
+from app.quality.drift_live import live_drift, live_labels
 from app.web.cached_answers import CachedAnswer
 from app.web.model_facts import gate_facts, history_facts, lineage_facts
 from models.training_distribution import Distribution, read_distribution
@@ -45,8 +46,13 @@ class ModelReader:
         return models
 
     def _measure(self) -> Mapping[str, Any]:
-        unit = 10**self._app.settings.minor_unit_digits
-        return {"models": live_drift(recent_sample.rows().values(), self._distribution, unit)}
+        app = self._app
+        unit = 10**app.settings.minor_unit_digits
+        labels = None
+        if app.pipelines[app.fraud_topics.labels.name].partitions:  # else others read them
+            labels = live_labels(label_counts, time.time_ns() // 1_000_000)
+        rows = recent_sample.rows().values()
+        return {"models": live_drift(rows, self._distribution, unit, labels)}
 
     def _distribution(self, version: str) -> Distribution | None:
         model: Any = self._app.models.named(version)
@@ -55,6 +61,16 @@ class ModelReader:
         if model.hash not in self._distributions:
             self._distributions[model.hash] = read_distribution(model.manifest)
         return self._distributions[model.hash]
+
+    async def try_model(self, model_hash: str) -> dict[str, Any]:
+        """Load a registered model: `loads`, None if this worker cannot say now, and the `reason` if it does not."""
+        error = await self._app.models.try_now(model_hash)
+        if error is None:
+            return {"loads": True, "reason": ""}
+        # a server that does not answer now says nothing about the model
+        loads = None if isinstance(error, NotAnsweringError) else False
+        reason = str(error) if isinstance(error, FraudstreamError) else repr(error)
+        return {"loads": loads, "reason": reason}
 
     def deciding(self) -> dict[str, dict[str, Any]]:
         """By partition that is here: `model`, `threshold` and `challengers` in force."""

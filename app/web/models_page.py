@@ -4,6 +4,7 @@ Read-only. What decides comes from the topic `control`, gates from Cassandra, dr
 """
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.web.roles import Role
 from app.web.routes import Route
 from app.web.worker_protocol import WORKER
 
+_HASH = re.compile(r"[0-9a-f]{16,128}")
 #: How the table of features may be sorted: its first order first.
 _SORTS = ("psi", "name", "missing")
 #: What another worker says is worth little later.
@@ -46,6 +48,15 @@ async def models(request: web.Request) -> web.Response:
 async def worker_models(request: web.Request) -> web.Response:
     """`/models/worker.json`: what this worker tells the others for their pages."""
     return json_reply(await _own(request))
+
+
+async def load_model(request: web.Request) -> web.Response:
+    """`/models/load.json`: whether this worker can load a registered model, for commands that are about to use it."""
+    wanted = request.query.get("hash", "")
+    if request.query.keys() != {"hash"} or not _HASH.fullmatch(wanted):
+        msg = "give hash=, the whole hash of a registered model"
+        raise UsageError(msg)
+    return json_reply(await request.app[WORKER].try_model(wanted))
 
 
 async def described(request: web.Request) -> dict[str, Any]:
@@ -105,4 +116,5 @@ def ordered(columns: Sequence[dict[str, Any]], sort: str) -> list[dict[str, Any]
 PAGES = (
     *(Route("GET", f"/models{rest}", models, Role.VIEWER) for rest in ("", "/", ".json")),
     Route("GET", "/models/worker.json", worker_models, Role.VIEWER),
+    Route("GET", "/models/load.json", load_model, Role.OPERATOR),
 )

@@ -128,6 +128,9 @@ class Worker(Protocol):
     async def drift(self) -> dict[str, Any]:
         """The newest predictions of this worker against training, by model: see `app.quality.drift_live`."""
 
+    async def try_model(self, model_hash: str) -> dict[str, Any]:
+        """Load a registered model: `loads`, None if this worker cannot say now, and the `reason` if it does not."""
+
     def deciding(self) -> dict[str, dict[str, Any]]:
         """By partition that is here: `model`, `threshold` and `challengers` in force."""
 
