@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import aiohttp
 import orjson
-from yarl import URL
 
 from app.errors import FraudstreamError, UnavailableError
 from app.kafka.clients import worker_urls
@@ -18,13 +17,16 @@ from app.settings import Settings
 from app.web import worker_requests
 from app.web.access.sessions import Signer
 from app.web.roles import Role, Viewer
-from app.web.worker_requests import PeerAnswer
 
 _PATH = "/models/load.json?hash={}"
-#: Loading a large model takes seconds; a worker that is not reached shows within a few.
-_SECONDS, _CONNECT_SECONDS = 15.0, 3.0
-_MOST_BYTES = 1 << 16
-_OK, _NO_LOGIN, _NOT_FOUND = 200, 401, 404
+#: Loading a large model takes seconds.
+_WAIT_MS = 14_000
+_OK = 200
+#: What other statuses mean here.
+_STATUS = {
+    401: "it answers with status 401: give this command the workers' FRAUDSTREAM_WEB_SECRET",
+    404: "it is of an earlier release",
+}
 
 
 class WorkerAnswers(NamedTuple):
@@ -56,8 +58,7 @@ async def ask_workers(settings: Settings, model_hash: str, author: str) -> Worke
     except FraudstreamError as error:
         return WorkerAnswers([], {}, {}, str(error))
     answers = WorkerAnswers([], {}, {})
-    timeout = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_CONNECT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as client:
+    async with aiohttp.ClientSession() as client:
         asking = (_ask(client, settings, url, model_hash, author) for url in urls)
         for url, (loads, reason) in zip(urls, await asyncio.gather(*asking), strict=True):
             if loads:
@@ -80,42 +81,21 @@ async def _ask(
             headers[worker_requests.PEER_HEADER] = worker_requests.ask(
                 signer, asker, target, "GET", path, time.time()
             )
-        answer = await _get(client, target + path, headers)
+        try:
+            answer = await worker_requests.request_worker(
+                client, target + path, "GET", headers, None, score_timeout_ms=_WAIT_MS
+            )
+        except UnavailableError:
+            return None, "it does not answer"
         if signer is not None:
             answer = worker_requests.checked(
                 signer, headers[worker_requests.PEER_HEADER], answer, target
             )
-        if answer.status == _NOT_FOUND:
-            return None, "it is of an earlier release"
-        if answer.status == _NO_LOGIN:
-            return (
-                None,
-                "it answers with status 401: give this command the workers' FRAUDSTREAM_WEB_SECRET",
-            )
         if answer.status != _OK:
-            return None, f"it answers with status {answer.status}"
+            return None, _STATUS.get(answer.status, f"it answers with status {answer.status}")
         said = orjson.loads(answer.body)
         return said["loads"], str(said["reason"])
     except FraudstreamError as error:
         return None, str(error)
     except (ValueError, KeyError, TypeError):
         return None, "its answer cannot be read"
-
-
-async def _get(client: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> PeerAnswer:
-    try:
-        async with client.get(
-            URL(url, encoded=True), headers=headers, allow_redirects=False
-        ) as response:
-            body = b""
-            async for chunk in response.content.iter_chunked(_MOST_BYTES):
-                body += chunk
-                if len(body) > _MOST_BYTES:
-                    msg = f"it answers more than {_MOST_BYTES} bytes"
-                    raise UnavailableError(msg)
-            kind = response.headers.get("Content-Type", "")
-            proof = response.headers.get(worker_requests.PROOF_HEADER, "")
-            return PeerAnswer(response.status, kind, body, proof)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        msg = f"it does not answer ({type(error).__name__})"
-        raise UnavailableError(msg) from error
