@@ -19,9 +19,9 @@ from app.cassandra.fetched_models import entry_of
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
+from app.display import iso
 from app.domain.features.feature_schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError
-from app.formats import iso
 from app.kafka.change_history import need_decides, read_history
 from app.ops.model_checks import check_model
 from app.ops.model_lineage import fitted_until, unseen_from

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from app.web.views import install
 
 from app.cli.worker_checks import require_loadable
 from app.errors import UnavailableError, UsageError
@@ -18,6 +17,7 @@ from app.stages.model_supply import ModelSupply
 from app.web import asking_workers
 from app.web.access.checks import ACCESS
 from app.web.asking_workers import ask_workers
+from app.web.pages import install
 from tests.web_worker import DictWorker, client_of
 
 SECRET = "s" * 32

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from app.cassandra.model_registry import entry_of
+from app.cassandra.fetched_models import entry_of
 from app.cassandra.session import connected
-from app.kafka.clients import log_ends
+from app.kafka.topic_admin import log_ends
 from app.lab.bench.backlog import await_committed
 from app.lab.supervisor import Workers
 from app.ops.retrain import retrain
