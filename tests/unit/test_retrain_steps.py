@@ -231,7 +231,7 @@ def test_labels_that_do_not_decide_keep_it_a_shadow(
         return {**await passes(), **result}
 
     rig.retrain()
-    monkeypatch.setattr(retrain.gate, "gate", gate)
+    monkeypatch.setattr(retrain.gate_scores, "gate", gate)
     before = list(rig.changes)
     step = rig.retrain(promote=True)
     assert (step.did, step.model) == ("waits", "fraud@2")
