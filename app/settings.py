@@ -59,7 +59,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     kafka_rack: str | None = Field(
         None,
         description="rack or zone of this process, as in `broker.rack`; brokers with a rack-aware replica selector let "
-        "it read from the replica there",
+        "it read from the replica there, and standby replicas go to a different rack from the primary",
     )
     replication: int = Field(1, ge=1, le=32_767, description="number of replicas of every topic")
     min_insync: int = Field(

@@ -56,10 +56,10 @@ def backup(folder: Path, rows: bool, as_json: bool) -> None:
 def restore(folder: Path, other_keyspace: bool, as_json: bool) -> None:
     r"""Write the rows of a backup into Cassandra; run `fraudstream migrate` first if the keyspace was lost.
 
-    Each value keeps its time of writing, so newer values stay. It is safe to re-run. Rows that are expired by
-    now are not written. Then run `fraudstream rewrite`, which writes the rows that topics have, and
-    `fraudstream erase --again`. If the keyspace was lost, erase cards by name that were erased after the
-    backup: their audit records are lost, too.
+    Each value keeps its time of writing, so newer values stay. It is safe to re-run. Rows whose time to
+    live has ended are not written. Then run `fraudstream rewrite`, which writes the rows that topics have, and
+    `fraudstream erase --again`. If the keyspace was lost, erase again, with --card, each card that was erased after
+    the backup: its audit record is lost, too.
 
     \b
     Exit codes:  0  everything is written

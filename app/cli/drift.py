@@ -81,7 +81,7 @@ def drift(
     For each model, challengers included, it shows how far each feature and the score have moved (PSI, the population
     stability index). It also compares missing values, the share of flagged transactions, cards and terminals, hours and
     clocks, late transactions and labels. It reads Cassandra, and needs no worker. Transactions are compared in windows
-    of 5,000; windows of the training data do not exceed the limits. docs/drift.md describes the detectors.
+    of 5,000; limits are set so that no window of the training data exceeds them. docs/drift.md describes the detectors.
 
     --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
     how many transactions arrive until it is detected.

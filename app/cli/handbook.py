@@ -36,20 +36,20 @@ from app.errors import UsageError, VerificationError
     "--rows", type=POSITIVE, metavar="N", help="Use only the newest N transactions of the period."
 )
 @click.option(
-    "--kind", help="Kind of model for the champion; see `fraudstream train`.  [default: blend]"
+    "--kind", help="Kind of the model under test; see `fraudstream train`.  [default: blend]"
 )
 @parameters_option
 @click.option(
     "--train-days",
     type=POSITIVE,
     metavar="N",
-    help="Number of training days of the champion.  [default: 70]",
+    help="Number of training days of the model under test.  [default: 70]",
 )
 @click.option(
     "--verify/--no-verify",
     default=False,
     show_default=True,
-    help="Run `fraudstream verify` at the end, which takes about as long as the pass.",
+    help="Run `fraudstream verify` at the end, which takes longer than all other steps.",
 )
 @click.option(
     "--naive/--no-naive",
@@ -69,7 +69,7 @@ def handbook(**options: Any) -> None:
 
     FILE is the simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
     TX_FRAUD); default: HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
-    checkout. A model (the champion) is trained on it, up to the label delay before the first test week. Then
+    checkout. A model (the model under test) is trained on it, up to the label delay before the first test week. Then
     transactions and labels go through Kafka, both stages and the sink once; the figures are computed from the
     rows in Cassandra. With --weekly the pass stops twice for each later week, and `fraudstream retrain --promote` first
     trains the next model, then compares and promotes it. Servers, topics and folder are temporary and removed at the

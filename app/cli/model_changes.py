@@ -60,9 +60,9 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
 
-    If workers could no longer load the current model (it is a pickle, or not signed), the guard could not restore it.
-    The command warns that it would restore an earlier one. If workers could load no earlier one either, the command
-    refuses: use --no-guard.
+    If workers would refuse to load the current model again (it is a pickle, or not signed), the guard could not restore
+    it: the command warns that it would restore an earlier one. If it could restore none, the command refuses: use
+    --no-guard.
 
     For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it returns no scores, flags far more
     or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
@@ -270,7 +270,7 @@ def _line(made: "LoggedChange") -> str:
             what += ", forced" if forced else ""
             what += ", unguarded" if made.change.unguarded else ""
         case ThresholdChange(threshold=value):
-            what = f"threshold {'of the model' if value is None else f'{value:g}'}"
+            what = "threshold: the model's own" if value is None else f"threshold {value:g}"
             what += ", unguarded" if made.change.unguarded else ""
         case LoadChange(model=model):
             what = f"load {model}"

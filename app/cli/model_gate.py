@@ -15,7 +15,7 @@ _NOT_PASSED = 1
 _ROWS = (
     ("average_precision", "average precision", "{:.3f}"),
     ("card_precision_at_100", "card precision@100", "{:.3f}"),
-    ("alerts_per_day", "alerts per day", "{:,.1f}"),
+    ("alerts_per_day", "flagged per day", "{:,.1f}"),
     ("calibration_error", "calibration error", "{:.4f}"),
     ("microseconds", "us per transaction", "{:,.1f}"),
 )

@@ -223,13 +223,13 @@ def sign(model: str, key: Path, expected: str | None) -> None:
 @click.option(
     "--features",
     metavar="NAME,...",
-    help="Features that the model takes, in its order.  [default: all of --set]",
+    help="Features of the model, in its order.  [default: all of --set]",
 )
 @click.option(
     "--set",
     "feature_set",
     metavar="SET",
-    help="Feature set that they belong to.  [default: FRAUDSTREAM_FEATURES]",
+    help="Feature set of --features.  [default: FRAUDSTREAM_FEATURES]",
 )
 @click.option(
     "--usual",

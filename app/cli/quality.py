@@ -15,7 +15,7 @@ _COLUMNS = {
     "transactions": "scored",
     "judged_share": "labelled",
     "frauds": "frauds",
-    "alerts": "alerts",
+    "alerts": "flagged",
     "right": "true pos.",
     "wrong": "false pos.",
     "not_judged_yet": "unlabelled",
@@ -51,11 +51,11 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
 )
 @json_option
 def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> None:
-    """Evaluate past decisions with the labels that have arrived since.
+    """Evaluate what models flagged with the labels that have arrived since.
 
-    Alerts are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but were not
-    flagged. Precision and recall are computed over labelled transactions. The average precision is computed from scores
-    in 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
+    Flagged transactions are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but
+    were not flagged. Precision and recall are computed over labelled transactions. The average precision is computed
+    from scores in 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
     """
     from app.cassandra.session import connected
     from app.quality.measure_decisions import measure

@@ -89,11 +89,12 @@ def trial_lines(result: dict[str, Any], settings: Settings) -> list[str]:
         f"{one['fired_per_day']:,.1f} per day; {one['new']:,} were not flagged",
         f"caught          {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
         f"{money(one['frauds_minor'])}",
-        f"of these new    {one['new_caught']:>9,}  {money(one['new_caught_minor'])}",
+        f"caught only here{one['new_caught']:>9,}  {money(one['new_caught_minor'])}",
         f"false positives {one['wrong']:>9,}  genuine transactions, {money(one['wrong_minor'])}",
         f"unlabelled      {one['unlabelled']:>9,}  {money(one['unlabelled_minor'])}",
-        f"cards           {one['cards_disturbed']:>9,}  with a genuine or unlabelled transaction"
-        + (", or more" if one["cards_disturbed_is_a_minimum"] else ""),
+        f"cards disturbed {one['cards_disturbed']:>9,}  "
+        + ("or more: " if one["cards_disturbed_is_a_minimum"] else "")
+        + "a genuine or unlabelled transaction matches",
         f"precision       {share(one['precision']):>9}",
         f"recall          {share(one['recall']):>9}",
     ]

@@ -37,9 +37,12 @@ _port = click.IntRange(1024, 65_000)
     type=click.IntRange(1, 5),
     help="Cassandra nodes, at the same addresses.  [default: 1]",
 )
-@click.option("--kafka-heap", help="Java heap of each Kafka.  [default: 512m; of several 256m]")
 @click.option(
-    "--cassandra-heap", help="Java heap of each Cassandra.  [default: 1g; of several 384m]"
+    "--kafka-heap", help="Java heap of each Kafka.  [default: 512m; 256m each if there are several]"
+)
+@click.option(
+    "--cassandra-heap",
+    help="Java heap of each Cassandra.  [default: 1g; 384m each if there are several]",
 )
 @click.option(
     "--durable",
@@ -73,8 +76,8 @@ def up(
     The first start downloads their jars (113 MB); later starts take seconds. A server's other ports
     follow the given port. A running server is left as it is. SERVERS: kafka, cassandra; default: both.
 
-    With --brokers 3 --nodes 3, topics and tables can have three replicas: for tests of what happens while one is away.
-    Later starts of the same home have as many.
+    With --brokers 3 --nodes 3, topics and tables can have three replicas: to test what happens while a server is down.
+    Later starts with the same FRAUDSTREAM_HOME start the same number.
     """
     from app.devstack.cluster import START_SECONDS, cluster_of
     from app.devstack.progress import ConsoleProgress

@@ -13,7 +13,7 @@ from app.settings import load_settings
 @click.option(
     "--add-partitions",
     is_flag=True,
-    help="Add partitions to topics that have too few, except to those of a deployment's state.",
+    help="Add partitions to topics that have too few, except `enriched` and the changelogs.",
 )
 @json_option
 def topics(add_partitions: bool, as_json: bool) -> None:

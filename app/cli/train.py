@@ -61,7 +61,7 @@ from app.settings import load_settings
     "--alerts-per-day",
     type=POSITIVE_FLOAT,
     metavar="N",
-    help="Choose the threshold for about N alerts per day.  [default: best F1]",
+    help="Choose the threshold to flag about N transactions per day.  [default: best F1]",
 )
 @parameters_option
 @click.option(

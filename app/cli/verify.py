@@ -42,7 +42,7 @@ _LABELS = {
 _ALERTS = {
     "required": "alerts required",
     "found": "on their topic",
-    "other_settings": "of other settings",
+    "other_settings": "raised under other settings",
     "rows": "in Cassandra",
 }
 

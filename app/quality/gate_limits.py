@@ -150,9 +150,9 @@ def refusals(figures: dict[str, Any], limits: GateLimits = GateLimits()) -> list
         found.append(f"it gives no score between 0 and 1 for {share} transactions")
     mine, other = challenger["alerts_per_day"], champion["alerts_per_day"]
     if mine > limits.more_alerts * other + limits.few_alerts:
-        found.append(f"{mine:,.1f} alerts per day instead of {other:,.1f}")
+        found.append(f"{mine:,.1f} flagged per day instead of {other:,.1f}")
     if mine < limits.fewer_alerts * other - limits.few_alerts or (other and not mine):
-        found.append(f"only {mine:,.1f} alerts per day instead of {other:,.1f}")
+        found.append(f"only {mine:,.1f} flagged per day instead of {other:,.1f}")
     times = challenger.get("microseconds"), champion.get("microseconds")
     if (
         times[0] is not None

@@ -81,8 +81,8 @@ def test_a_draw_is_the_same_every_time() -> None:
     [
         ({"challenger": lambda p: 1 - p.challenger}, (0.5, 0.5), "average precision 0.0"),
         ({"challenger": lambda p: np.full(COUNT, np.nan)}, (0.5, 0.5), "gives no score"),
-        ({}, (0.5, 0.0), "alerts per day instead of"),
-        ({}, (0.5, 1.0), "only 0.0 alerts per day"),
+        ({}, (0.5, 0.0), "flagged per day instead of"),
+        ({}, (0.5, 1.0), "only 0.0 flagged per day"),
         (
             {"challenger": lambda p: p.verdict * 0.9 + 0.05, "champion": lambda p: p.champion * (p.card % 3 > 0)},
             (0.5, 0.5), "too good",
@@ -225,7 +225,7 @@ def test_the_report_says_what_matters() -> None:
         "undecided": False, **figures,
     }  # fmt: skip
     text = "\n".join(model_gate._lines(result))
-    for part in ("average precision", "95 % interval", "PSI", "refused: 100.0 alerts", "--force"):
+    for part in ("average precision", "95 % interval", "PSI", "refused: 100.0 flagged", "--force"):
         assert part in text
     assert "neither a better nor a worse" not in text
     undecided = "\n".join(model_gate._lines(result | {"undecided": True}))
