@@ -1,6 +1,7 @@
 """Waits for Kafka that aiokafka leaves without a deadline."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -60,3 +61,31 @@ async def test_closing_a_client_of_a_silent_broker_ends(monkeypatch: pytest.Monk
         async with started(client, "here"):
             pass
     assert client.client.closed
+
+
+async def test_clients_that_start_together_leave_the_log_as_it_was() -> None:
+    log = logging.getLogger("aiokafka")
+    before = log.level
+
+    class Slow(Closing):
+        def __init__(self) -> None:
+            self.goes_on = asyncio.Event()
+            self.client = self
+
+        async def start(self) -> None:
+            await self.goes_on.wait()
+
+    async def use(client: Slow) -> None:
+        async with started(client, "here"):  # type: ignore[arg-type]
+            pass
+
+    first, second = Slow(), Slow()
+    tasks = [asyncio.create_task(use(client)) for client in (first, second)]
+    await asyncio.sleep(0)
+    assert log.level == logging.CRITICAL
+    first.goes_on.set()
+    await tasks[0]
+    assert log.level == logging.CRITICAL  # the other one still starts
+    second.goes_on.set()
+    await tasks[1]
+    assert log.level == before
