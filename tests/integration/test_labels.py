@@ -152,18 +152,19 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
                 return None
 
         everything = f"?from={iso(T0 - 400 * DAY_MS)}"
-        wait_until(lambda: measured(everything) is not None)
+        wait_until(lambda: measured(everything) is not None, "figures of all")
         found = measured(everything)
         assert found is not None
         assert found["total"]["transactions"] == 4_000
         assert sum(count for *_, count in found["curves"]["calibration"]) == 4_000
         # of a part, the page has what the command has
         part = f"?from={iso(T0 - 6 * DAY_MS)}&to={iso(T0 - 3 * DAY_MS)}"
-        wait_until(lambda: measured(part) is not None)
+        wait_until(lambda: measured(part) is not None, "figures of three days")
         found = measured(part)
         assert found is not None
         assert 0 < found["labels"] == found["total"]["transactions"] < 4_000
-        wait_until(lambda: (measured("") or {"labels": 1})["labels"] == 0)  # the last 30 days
+        # without a period, the last 30 days
+        wait_until(lambda: (measured("") or {"labels": 1})["labels"] == 0, "figures of today")
     assert (report["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
     assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
     risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]
